@@ -1,0 +1,183 @@
+//! Meters: energy in. The one open trait, and the visible list of what implements it. Knows nothing of who ran.
+
+use crate::sample::Stamp;
+use crate::units::{Microjoules, Microwatts, Nanos};
+use serde::{Deserialize, Serialize};
+
+/// A processor package (socket), numbered as the kernel's `physical_package_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PackageId(pub u16);
+
+/// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Zone {
+    /// A processor package: cores, caches, integrated graphics.
+    Package,
+    /// The cores of a package. Part of the package.
+    Core,
+    /// The integrated graphics of a client package. Part of the package.
+    Uncore,
+    /// Memory, where it is metered apart from the package.
+    Dram,
+    /// The whole platform as the processor's firmware sees it. Contains packages.
+    Psys,
+}
+
+impl Zone {
+    /// Every zone, in the order of [`Zone::index`].
+    pub const ALL: [Self; 5] = [Self::Package, Self::Core, Self::Uncore, Self::Dram, Self::Psys];
+    /// How many zones there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Position in [`Zone::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The value of the `zone` label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Package => "package",
+            Self::Core => "core",
+            Self::Uncore => "uncore",
+            Self::Dram => "dram",
+            Self::Psys => "psys",
+        }
+    }
+}
+
+/// The CPUs whose use an energy domain is shared out over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The CPUs of one package.
+    Package(PackageId),
+    /// The whole machine.
+    Machine,
+}
+
+/// How a number came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quality {
+    /// Read from a meter.
+    Measured,
+    /// Computed from measured numbers by a stated rule.
+    Derived,
+    /// From a model. Not a measurement.
+    Estimated,
+}
+
+impl Quality {
+    /// The word shown to people and in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Derived => "derived",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
+/// One energy domain: something with a meter of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Stable over restarts of jouled on the same machine, unique in it: `rapl/package-0/dram`. Does not name the mechanism
+    /// (perf or powercap), so that history goes on when it changes; [`Domain::source`] does.
+    pub id: String,
+    /// The source that reads it: `rapl-perf`, `rapl-powercap`, `estimate`.
+    pub source: String,
+    /// What kind of silicon it covers.
+    pub zone: Zone,
+    /// Whose use it is shared out over.
+    pub scope: Scope,
+    /// Where it is read: Kepler's `path` label. A sysfs path or a PMU event, as the host sees it.
+    pub path: String,
+    /// Whether its energy is part of the billing base (packages and separate DRAM), or a subset or superset of something that is.
+    pub billed: bool,
+    /// Measured, derived or estimated.
+    pub quality: Quality,
+    /// More than this cannot be true: an interval with a higher mean power is dropped as a gap.
+    pub max_power: Microwatts,
+}
+
+/// What a meter said. Nobody ever guesses which of the two it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    /// A cumulative counter.
+    Counter {
+        /// Energy since some moment in the past.
+        total: Microjoules,
+        /// The highest value before it starts again at zero. `None`: it never wraps, and a fall is a reset.
+        wraps_at: Option<Microjoules>,
+    },
+    /// A momentary or averaged power.
+    Gauge {
+        /// Power.
+        power: Microwatts,
+    },
+}
+
+/// A reading of one domain, with the time it was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainReading {
+    /// Position in the meter's [`Meter::domains`]; the sampler renumbers it to the position among all meters' domains.
+    pub domain: usize,
+    /// When it was taken, CLOCK_MONOTONIC.
+    pub at: Nanos,
+    /// The reading, or why there is none (one line, names the file).
+    pub reading: Result<Reading, String>,
+}
+
+/// State of a source, shown wherever its numbers are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state", content = "why")]
+pub enum Health {
+    /// All that it has, it gives.
+    Healthy,
+    /// This machine does not have it. Says what was looked for.
+    Unsupported(String),
+    /// It gives less than it could. Says what is missing and how to get it.
+    Degraded(String),
+    /// It should work and does not. Says why.
+    Failed(String),
+}
+
+impl Health {
+    /// The state as one word: `healthy`, `unsupported`, `degraded`, `failed`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unsupported(_) => "unsupported",
+            Self::Degraded(_) => "degraded",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// The reason; empty where healthy.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Healthy => "",
+            Self::Unsupported(why) | Self::Degraded(why) | Self::Failed(why) => why,
+        }
+    }
+}
+
+/// An energy meter.
+pub trait Meter: Send {
+    /// The source's name in configuration, log and metrics: `rapl-perf`, `rapl-powercap`, `estimate`.
+    fn source(&self) -> &'static str;
+
+    /// The domains it has seen so far. Only grows: a domain keeps its position, also while it cannot be read.
+    fn domains(&self) -> &[Domain];
+
+    /// Reads every domain once, in the order of [`Meter::domains`], into `out`. Called in the tick: no sleeping, no network. May
+    /// find new domains (a package that came online) and then appends them to its list.
+    fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>);
+
+    /// How it is, after the last [`Meter::read`].
+    fn health(&self) -> Health;
+}
