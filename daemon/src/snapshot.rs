@@ -1,0 +1,244 @@
+//! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes nothing.
+
+use crate::entity::{Kind, Labels};
+use crate::meter::{Domain, Health, Zone};
+use crate::sample::Stamp;
+use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::usage::Counted;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Energy by zone.
+pub type ByZone = [Microjoules; Zone::COUNT];
+
+/// Cumulative energy of an entity, by zone and mode. Zones overlap (package contains core): never add them up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Energy {
+    /// From its own work.
+    pub dynamic: ByZone,
+    /// Its part of the idle energy, where a policy hands that out; else zero.
+    pub idle: ByZone,
+}
+
+impl Energy {
+    /// Adds another energy to this one.
+    pub fn add(&mut self, other: &Self) {
+        for zone in 0..Zone::COUNT {
+            self.dynamic[zone] += other.dynamic[zone];
+            self.idle[zone] += other.idle[zone];
+        }
+    }
+}
+
+/// Cumulative use of an entity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Time on a CPU.
+    pub on_cpu: Nanos,
+    /// Unhalted core cycles; 0 where not counted.
+    pub cycles: u64,
+    /// Retired instructions; 0 where not counted.
+    pub instructions: u64,
+    /// Last-level cache misses; 0 where not counted.
+    pub cache_misses: u64,
+}
+
+/// Whether an entity still exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It exists.
+    Running,
+    /// It ended; its last numbers stay for a while.
+    Terminated,
+}
+
+impl State {
+    /// Kepler's `state` label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
+/// One entity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its labels, in the order of [`Kind::label_names`].
+    pub labels: Labels,
+    /// Whether it still exists.
+    pub state: State,
+    /// What its series show: energy charged since the series began.
+    pub energy: Energy,
+    /// Mean power over the last window of each zone, dynamic and idle together.
+    pub power: [Microwatts; Zone::COUNT],
+    /// Use charged since the series began.
+    pub used: Used,
+    /// When the series began, CLOCK_REALTIME.
+    pub since: Nanos,
+}
+
+/// All entities of one kind. `rows` + `rest` + `ended` is everything that was ever charged to the kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindView {
+    /// Which kind.
+    pub kind: Kind,
+    /// Those with a series of their own.
+    pub rows: Vec<Row>,
+    /// What those without a series of their own were charged.
+    pub rest: Energy,
+    /// What series that are no longer shown had reached.
+    pub ended: Energy,
+    /// Mean power, by zone, of those without a series.
+    pub rest_power: [Microwatts; Zone::COUNT],
+}
+
+/// What is known of the energy drawn at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleFloor {
+    /// Power at zero load.
+    pub power: Microwatts,
+    /// The true value is believed to be within this much of it (one standard error).
+    pub uncertainty: Microwatts,
+    /// How it is known.
+    pub from: IdleFrom,
+}
+
+/// Where an idle floor comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleFrom {
+    /// The configuration.
+    Configured,
+    /// Learned from power against utilisation on this machine.
+    Learned,
+    /// Not enough seen yet: the ratio of idle to full power of processors of this kind.
+    Prior,
+}
+
+impl IdleFrom {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::Learned => "learned",
+            Self::Prior => "prior",
+        }
+    }
+}
+
+/// The node's energy of one domain. total = idle + active; active = what entities were charged + unattributed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainView {
+    /// Which domain.
+    pub domain: Arc<Domain>,
+    /// All energy measured.
+    pub total: Microjoules,
+    /// Drawn at rest.
+    pub idle: Microjoules,
+    /// Drawn by work: charged to entities, or unattributed.
+    pub active: Microjoules,
+    /// The part of `active` that nobody could be charged for.
+    pub unattributed: Microjoules,
+    /// Mean power over the last window; `None` while there is none (first tick, gap, failed).
+    pub power: Option<Microwatts>,
+    /// The idle part of `power`.
+    pub idle_power: Option<Microwatts>,
+    /// Idle floor in use.
+    pub floor: Option<IdleFloor>,
+    /// When it was last read, CLOCK_MONOTONIC; `None`: never.
+    pub read_at: Option<Nanos>,
+    /// Why the last read gave nothing; empty where it did.
+    pub error: String,
+    /// Intervals that could not be measured (suspend, reset, implausible jump), and their time.
+    pub gaps: u64,
+    /// Time that was not measured.
+    pub gap_time: Nanos,
+}
+
+/// A source and how it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// Name: `rapl-perf`, `rapl-powercap`, `estimate`, `bpf`, `procfs`.
+    pub source: String,
+    /// `meter` or `usage`.
+    pub role: String,
+    /// How it is.
+    pub health: Health,
+    /// When it last gave something, CLOCK_MONOTONIC; `None`: never.
+    pub read_at: Option<Nanos>,
+}
+
+/// One logical CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuInfo {
+    /// Number.
+    pub processor: u32,
+    /// `GenuineIntel`, `AuthenticAMD`…
+    pub vendor_id: String,
+    /// Marketing name.
+    pub model_name: String,
+    /// Package.
+    pub physical_id: u32,
+    /// Core in the package.
+    pub core_id: u32,
+}
+
+/// What does not change while jouled runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// jouled's version.
+    pub version: String,
+    /// Host name: Kepler's `node_name`.
+    pub node_name: String,
+    /// Processor architecture: `x86_64`.
+    pub arch: String,
+    /// Online CPUs at start.
+    pub cpus: Vec<CpuInfo>,
+    /// Nominal time between ticks.
+    pub interval: Nanos,
+    /// Whether energy of the `dram` zone is outside of `package` here: a part of the billing base.
+    pub dram_billed: bool,
+}
+
+/// Everything, as of the last tick.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// What does not change.
+    pub host: Arc<Host>,
+    /// Ticks since jouled started.
+    pub ticks: u64,
+    /// When.
+    pub at: Stamp,
+    /// Share of all CPUs' time that was used in the last tick, 0 to 1.
+    pub cpu_usage: Option<f64>,
+    /// Sources and how they are.
+    pub sources: Vec<SourceView>,
+    /// The node's energy, by domain.
+    pub domains: Vec<DomainView>,
+    /// Entities, in the order of [`Kind::ALL`].
+    pub kinds: Vec<KindView>,
+    /// Which hardware counters are counted.
+    pub counted: Counted,
+    /// Times that something did not fit in a bounded table of the usage source.
+    pub overflows: u64,
+    /// CPU time that nobody could be charged for.
+    pub lost_cpu: Nanos,
+    /// CPU time that jouled itself used, user and system.
+    pub own_cpu: Nanos,
+}
+
+impl Snapshot {
+    /// The entities of one kind.
+    pub fn kind(&self, kind: Kind) -> &KindView {
+        &self.kinds[kind.index()]
+    }
+
+    /// Whether every package number is an estimate.
+    pub fn estimated(&self) -> bool {
+        use crate::meter::Quality;
+        !self.domains.is_empty() && self.domains.iter().all(|view| view.domain.quality == Quality::Estimated)
+    }
+}
