@@ -3,7 +3,9 @@
 //! One direction of flow: `meter`, `usage` and `entity` fill a [`sample::Tick`]; the pure core turns it into a
 //! [`snapshot::Snapshot`]; `export` shows that. See ARCHITECTURE.md.
 
+pub mod attribute;
 pub mod entity;
+pub mod idle;
 pub mod meter;
 pub mod sample;
 pub mod snapshot;

@@ -1,0 +1,313 @@
+//! What a cgroup path says about who is in it: unit, slice, session, user, container, pod, VM. Pure text; asks nobody.
+
+use super::{Kind, Labels};
+
+/// Container runtimes that name a cgroup `PREFIX-<id>` or `PREFIX-<id>.scope`, with the word for them (Kepler's, where it has one).
+const ID_PREFIXES: [(&str, &str); 7] = [
+    ("docker-", "docker"),
+    ("cri-containerd-", "containerd"),
+    ("nerdctl-", "containerd"),
+    ("crio-", "crio"),
+    ("libpod-payload-", "podman"),
+    ("libpod-", "podman"),
+    ("podman-", "podman"),
+];
+
+/// Suffixes of units that own a cgroup (slices apart).
+const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
+
+/// The entities that a cgroup belongs to, at most one of each kind but slices, which contain each other. Empty for the root.
+///
+/// A container or VM is the outermost one in the path, and nothing inside it is taken for a unit of the host: a systemd in a
+/// container has a `system.slice` too.
+pub fn entities(path: &str) -> Vec<(Kind, Labels)> {
+    let mut walk = Walk::default();
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        if !walk.step(unescape_cgroup(segment)) {
+            break;
+        }
+    }
+    walk.found
+}
+
+#[derive(Default)]
+struct Walk<'a> {
+    found: Vec<(Kind, Labels)>,
+    /// Innermost slice so far, as the manager in charge names it.
+    slice: Option<&'a str>,
+    /// The user whose service manager is in charge; `None`: the system's.
+    manager: Option<&'a str>,
+    has_unit: bool,
+    /// The user in whose `user-UID.slice` we are.
+    user: Option<&'a str>,
+    pod: Option<String>,
+    parent: &'a str,
+}
+
+impl<'a> Walk<'a> {
+    /// Takes one path segment; false: what follows is inside a container or VM.
+    fn step(&mut self, name: &'a str) -> bool {
+        let parent = std::mem::replace(&mut self.parent, name);
+        // containerd with a systemd-style name on a cgroupfs driver: `SLICE:cri-containerd:ID`.
+        let (slice_part, name) = match name.split_once(":cri-containerd:") {
+            Some((slice, id)) => (slice, id),
+            None => (name, name),
+        };
+        if let Some(uid) = pod_uid(slice_part) {
+            self.add(Kind::Pod, [uid.as_str(), "", ""]);
+            self.pod = Some(uid);
+        }
+        if let Some(slice) = name.strip_suffix(".slice") {
+            if !self.has_unit {
+                self.enter_slice(name, slice);
+            }
+            return true;
+        }
+        self.enter_unit(name);
+        if let Some((id, runtime)) = container(name, parent, slice_part != name, self.pod.is_some()) {
+            let pod = self.pod.clone().unwrap_or_default();
+            self.add(Kind::Container, [id.as_str(), "", runtime, pod.as_str()]);
+            return false;
+        }
+        if let Some((id, vm)) = machine(name, parent) {
+            self.add(Kind::Vm, [id.as_str(), vm.as_str(), "kvm"]);
+            return false;
+        }
+        true
+    }
+
+    fn enter_slice(&mut self, name: &'a str, stem: &'a str) {
+        self.slice = Some(name);
+        if self.manager.is_some() {
+            return;
+        }
+        self.add(Kind::Slice, [name]);
+        if let Some(uid) = stem.strip_prefix("user-").filter(|uid| is_number(uid)) {
+            self.user = Some(uid);
+            self.add(Kind::User, [uid]);
+        }
+    }
+
+    fn enter_unit(&mut self, name: &'a str) {
+        if self.has_unit || !UNIT_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+            return;
+        }
+        let slice = self.slice.unwrap_or("-.slice");
+        if let Some(user) = self.manager {
+            self.has_unit = true;
+            return self.add(Kind::UserUnit, [name, slice, user]);
+        }
+        self.add(Kind::Unit, [name, slice]);
+        let user_manager = name.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service"));
+        if let Some(uid) = user_manager {
+            self.manager = Some(uid);
+            self.slice = None;
+            return;
+        }
+        self.has_unit = true;
+        let session = name.strip_prefix("session-").and_then(|rest| rest.strip_suffix(".scope"));
+        if let (Some(id), Some(user)) = (session, self.user) {
+            self.add(Kind::Session, [id, user]);
+        }
+    }
+
+    fn add<const N: usize>(&mut self, kind: Kind, labels: [&str; N]) {
+        debug_assert_eq!(N, kind.label_names().len());
+        self.found.push((kind, labels.iter().map(|label| label.to_string()).collect()));
+    }
+}
+
+/// systemd puts `_` before names that the kernel's own files would clash with (systemd.io/CGROUP_DELEGATION, cg_escape).
+fn unescape_cgroup(segment: &str) -> &str {
+    segment.strip_prefix('_').unwrap_or(segment)
+}
+
+/// The pod's uid with dashes, from `kubepods-burstable-pod<uid with _>.slice`, `kubepods-pod<uid>.slice` or `pod<uid>`.
+fn pod_uid(name: &str) -> Option<String> {
+    let uid = match name.strip_suffix(".slice") {
+        Some(stem) => stem.strip_prefix("kubepods").or_else(|| stem.strip_prefix("kubelet-kubepods"))?.rsplit_once("-pod")?.1,
+        None => name.strip_prefix("pod")?,
+    };
+    let uid = uid.replace('_', "-");
+    let hex = uid.bytes().filter(u8::is_ascii_hexdigit).count();
+    let dashes = uid.bytes().filter(|byte| *byte == b'-').count();
+    (hex == 32 && hex + dashes == uid.len() && (dashes == 4 || dashes == 0)).then_some(uid)
+}
+
+/// Container id and runtime.
+fn container(name: &str, parent: &str, cri: bool, in_pod: bool) -> Option<(String, &'static str)> {
+    let stem = name.strip_suffix(".scope").unwrap_or(name);
+    for (prefix, runtime) in ID_PREFIXES {
+        if let Some(id) = stem.strip_prefix(prefix).filter(|id| is_id(id)) {
+            return Some((id.to_string(), runtime));
+        }
+    }
+    if let Some(machine) = name.strip_prefix("systemd-nspawn@").and_then(|rest| rest.strip_suffix(".service")) {
+        return Some((unescape_unit(machine), "systemd-nspawn"));
+    }
+    if let Some(payload) = name.strip_prefix("lxc.payload.") {
+        return Some((payload.to_string(), "lxc"));
+    }
+    match parent {
+        "lxc" => Some((name.to_string(), "lxc")),
+        "docker" if is_id(name) => Some((name.to_string(), "docker")),
+        "libpod_parent" | "podman" if is_id(name) => Some((name.to_string(), "podman")),
+        _ if is_id(name) && cri => Some((name.to_string(), "containerd")),
+        // The cgroupfs driver of any Kubernetes runtime: kubepods/burstable/pod<uid>/<id>. Kepler's word for it.
+        _ if is_id(name) && in_pod => Some((name.to_string(), "kubepods")),
+        _ if stem.starts_with("machine-") && stem != name => nspawn_machine(stem),
+        _ => None,
+    }
+}
+
+/// `machine-NAME.scope` that is not a VM: an nspawn container started by hand, or LXC by libvirt.
+fn nspawn_machine(stem: &str) -> Option<(String, &'static str)> {
+    let machine = unescape_unit(stem.strip_prefix("machine-")?);
+    if machine.starts_with("qemu-") {
+        return None;
+    }
+    match machine.strip_prefix("lxc-") {
+        Some(_) => Some((machine, "lxc")),
+        None => Some((machine, "systemd-nspawn")),
+    }
+}
+
+/// Machine name and domain name of a libvirt QEMU domain: `machine-qemu\x2d1\x2dweb.scope`, or `machine/qemu-1-web.libvirt-qemu`.
+fn machine(name: &str, parent: &str) -> Option<(String, String)> {
+    let machine = match name.strip_suffix(".scope") {
+        Some(stem) => unescape_unit(stem.strip_prefix("machine-")?),
+        None if parent.starts_with("machine") => name.strip_suffix(".libvirt-qemu")?.to_string(),
+        None => return None,
+    };
+    let (number, vm) = machine.strip_prefix("qemu-")?.split_once('-')?;
+    let vm = vm.to_string();
+    is_number(number).then_some((machine, vm))
+}
+
+/// Undoes systemd's unit name escaping: `\x2d` is `-`, and `-` is `/` only in paths, which machine names are not.
+pub fn unescape_unit(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = rest.strip_prefix(b"\\x").and_then(|hex| hex.get(..2)).and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn names(path: &str) -> Vec<String> {
+        entities(path).iter().map(|(kind, labels)| format!("{}:{}", kind.as_str(), labels.join(","))).collect()
+    }
+
+    #[test]
+    fn units_and_slices() {
+        assert_eq!(names("/"), Vec::<String>::new());
+        assert_eq!(names("/init.scope"), ["unit:init.scope,-.slice"]);
+        assert_eq!(names("/system.slice/ssh.service"), ["slice:system.slice", "unit:ssh.service,system.slice"]);
+        assert_eq!(
+            names("/system.slice/system-getty.slice/getty@tty1.service"),
+            ["slice:system.slice", "slice:system-getty.slice", "unit:getty@tty1.service,system-getty.slice"]
+        );
+        assert_eq!(names("/system.slice/docker.socket"), ["slice:system.slice", "unit:docker.socket,system.slice"]);
+        assert_eq!(names("/system.slice/_tasks.service/sub")[1], "unit:tasks.service,system.slice");
+        assert_eq!(names(r"/system.slice/dev-disk-by\x2duuid-1.swap")[1], r"unit:dev-disk-by\x2duuid-1.swap,system.slice");
+    }
+
+    #[test]
+    fn users_and_sessions() {
+        assert_eq!(
+            names("/user.slice/user-1000.slice/session-3.scope"),
+            ["slice:user.slice", "slice:user-1000.slice", "user:1000", "unit:session-3.scope,user-1000.slice", "session:3,1000"]
+        );
+        assert_eq!(
+            names("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service"),
+            [
+                "slice:user.slice",
+                "slice:user-1000.slice",
+                "user:1000",
+                "unit:user@1000.service,user-1000.slice",
+                "user-unit:web.service,app.slice,1000"
+            ]
+        );
+        assert_eq!(names("/user.slice/user-0.slice/user@0.service/init.scope")[4], "user-unit:init.scope,-.slice,0");
+    }
+
+    #[test]
+    fn containers() {
+        let last = |path: String| names(&path).pop().unwrap();
+        assert_eq!(last(format!("/system.slice/docker-{ID}.scope")), format!("container:{ID},,docker,"));
+        assert_eq!(last(format!("/docker/{ID}")), format!("container:{ID},,docker,"));
+        assert_eq!(last(format!("/machine.slice/libpod-{ID}.scope/container")), format!("container:{ID},,podman,"));
+        assert!(!last(format!("/machine.slice/libpod-conmon-{ID}.scope")).starts_with("container"));
+        assert_eq!(last("/lxc.payload.web/system.slice/cron.service".into()), "container:web,,lxc,");
+        assert_eq!(last("/lxc/web".into()), "container:web,,lxc,");
+        assert_eq!(last(r"/machine.slice/systemd-nspawn@deb\x2d13.service/payload/init.scope".into()), "container:deb-13,,systemd-nspawn,");
+        assert_eq!(last("/machine.slice/machine-deb.scope/payload".into()), "container:deb,,systemd-nspawn,");
+    }
+
+    #[test]
+    fn pods() {
+        let uid = "0d206349_0faf_445c_8c3f_2d2153784f15";
+        let dashed = uid.replace('_', "-");
+        let found = names(&format!(
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice/cri-containerd-{ID}.scope"
+        ));
+        assert!(found.contains(&format!("pod:{dashed},,")));
+        assert_eq!(found.last().unwrap(), &format!("container:{ID},,containerd,{dashed}"));
+        let found = names(&format!("/kubepods/burstable/pod{dashed}/{ID}"));
+        assert_eq!(found, [format!("pod:{dashed},,"), format!("container:{ID},,kubepods,{dashed}")]);
+        let found = names(&format!("/system.slice/containerd.service/kubepods-pod{uid}.slice:cri-containerd:{ID}"));
+        assert_eq!(found.last().unwrap(), &format!("container:{ID},,containerd,{dashed}"));
+        let found = names(&format!("/kubepods.slice/kubepods-pod{uid}.slice/crio-{ID}.scope"));
+        assert_eq!(found.last().unwrap(), &format!("container:{ID},,crio,{dashed}"));
+    }
+
+    #[test]
+    fn machines() {
+        let found = names(r"/machine.slice/machine-qemu\x2d12\x2dweb\x2d01.scope/libvirt/vcpu0");
+        assert_eq!(found[1], r"unit:machine-qemu\x2d12\x2dweb\x2d01.scope,machine.slice");
+        assert_eq!(found[2], "vm:qemu-12-web-01,web-01,kvm");
+        assert_eq!(names("/machine/qemu-1-vm1.libvirt-qemu/emulator"), ["vm:qemu-1-vm1,vm1,kvm"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_taken(path in "(/[a-z@.:_\\\\x0-9-]{0,80}){0,6}") {
+            for (kind, labels) in entities(&path) {
+                prop_assert_eq!(labels.len(), kind.label_names().len());
+            }
+        }
+
+        #[test]
+        fn at_most_one_of_a_kind(path in "(/(user-1.slice|a.slice|user@1.service|b.service|session-1.scope|docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope)){0,6}") {
+            let found = entities(&path);
+            for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Slice | Kind::User)) {
+                prop_assert!(found.iter().filter(|(other, _)| *other == kind).count() <= 1);
+            }
+        }
+    }
+}
