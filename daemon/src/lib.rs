@@ -4,8 +4,10 @@
 //! [`snapshot::Snapshot`]; `export` shows that. See ARCHITECTURE.md.
 
 pub mod attribute;
+pub mod domain;
 pub mod entity;
 pub mod idle;
+pub mod ledger;
 pub mod meter;
 pub mod sample;
 pub mod snapshot;

@@ -28,6 +28,19 @@ impl Energy {
             self.idle[zone] += other.idle[zone];
         }
     }
+
+    /// Takes another energy, which is part of this one, away.
+    pub fn subtract(&mut self, other: &Self) {
+        for zone in 0..Zone::COUNT {
+            self.dynamic[zone] = self.dynamic[zone] - other.dynamic[zone];
+            self.idle[zone] = self.idle[zone] - other.idle[zone];
+        }
+    }
+
+    /// All zones and modes together: to compare entities by, not to show.
+    pub fn sum(&self) -> Microjoules {
+        self.dynamic.iter().chain(&self.idle).copied().sum()
+    }
 }
 
 /// Cumulative use of an entity.
@@ -41,6 +54,16 @@ pub struct Used {
     pub instructions: u64,
     /// Last-level cache misses; 0 where not counted.
     pub cache_misses: u64,
+}
+
+impl Used {
+    /// Adds another use to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.on_cpu += other.on_cpu;
+        self.cycles = self.cycles.saturating_add(other.cycles);
+        self.instructions = self.instructions.saturating_add(other.instructions);
+        self.cache_misses = self.cache_misses.saturating_add(other.cache_misses);
+    }
 }
 
 /// Whether an entity still exists.
@@ -80,7 +103,7 @@ pub struct Row {
     pub since: Nanos,
 }
 
-/// All entities of one kind. `rows` + `rest` + `ended` is everything that was ever charged to the kind.
+/// All entities of one kind. `rows` + `rest` + `ended` + `parked` is everything that was ever charged to the kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KindView {
     /// Which kind.
@@ -91,6 +114,8 @@ pub struct KindView {
     pub rest: Energy,
     /// What series that are no longer shown had reached.
     pub ended: Energy,
+    /// What series of living entities that made room for busier ones had reached. Falls when one is shown again: a gauge.
+    pub parked: Energy,
     /// Mean power, by zone, of those without a series.
     pub rest_power: [Microwatts; Zone::COUNT],
 }

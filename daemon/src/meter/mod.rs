@@ -99,6 +99,8 @@ pub struct Domain {
     pub billed: bool,
     /// Measured, derived or estimated.
     pub quality: Quality,
+    /// Whether its counter goes on while jouled is not running, so that the energy of that time is known afterwards.
+    pub continuous: bool,
     /// More than this cannot be true: an interval with a higher mean power is dropped as a gap.
     pub max_power: Microwatts,
 }

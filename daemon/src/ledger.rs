@@ -1,0 +1,596 @@
+//! The ledger: what every entity was charged, as series that only rise. Pure; knows of windows, meters and files nothing.
+//!
+//! Increments go to the series that shows the entity at that tick, or to the kind's `rest`. No history moves between series, so
+//! that rows + rest + ended + parked of a kind is all that was ever charged to it.
+
+use crate::entity::{Kind, Labels};
+use crate::meter::Zone;
+use crate::snapshot::{Energy, KindView, Row, State, Used};
+use crate::units::{Microjoules, Microwatts, Nanos};
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+
+/// An account of a living entity: its place in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AccountId(u32);
+
+/// A series: what is shown under one set of labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Series {
+    /// Energy charged since it began.
+    pub energy: Energy,
+    /// Use charged since it began.
+    pub used: Used,
+    /// When it began, CLOCK_REALTIME.
+    pub since: Nanos,
+}
+
+/// Limits of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Most series of living entities shown at a time, by kind in the order of [`Kind::ALL`].
+    pub shown: [u32; Kind::ALL.len()],
+    /// Time for which the series of an ended entity stays.
+    pub retention: Nanos,
+}
+
+#[derive(Debug)]
+struct Account {
+    kind: Kind,
+    labels: Labels,
+    series: Option<Series>,
+    /// Whether the series is shown; a series that made room for a busier one is parked.
+    shown: bool,
+    /// This tick's part, valid where `tick` is the current one.
+    delta: Energy,
+    delta_used: Used,
+    power: [Microwatts; Zone::COUNT],
+    tick: u64,
+    /// Energy, older parts fading: what decides who is shown.
+    score: f64,
+}
+
+#[derive(Clone, Debug)]
+struct Retired {
+    series: Series,
+    power: [Microwatts; Zone::COUNT],
+    power_tick: u64,
+    until: Nanos,
+}
+
+#[derive(Debug, Default)]
+struct KindBook {
+    rest: Energy,
+    rest_power: [Microwatts; Zone::COUNT],
+    ended: Energy,
+    parked: Energy,
+    shown: Vec<u32>,
+    retired: FxHashMap<Labels, Retired>,
+}
+
+impl KindBook {
+    /// Labels of retired series that have to go.
+    fn over(&self, now: Nanos, limit: usize) -> Vec<Labels> {
+        let (over, mut kept): (Vec<_>, Vec<_>) = self.retired.iter().partition(|(_, retired)| retired.until <= now);
+        let mut over: Vec<Labels> = over.into_iter().map(|(labels, _)| labels.clone()).collect();
+        if kept.len() > limit {
+            let excess = kept.len() - limit;
+            kept.sort_by(|a, b| a.1.series.energy.sum().cmp(&b.1.series.energy.sum()).then(a.0.cmp(b.0)));
+            over.extend(kept.into_iter().take(excess).map(|(labels, _)| labels.clone()));
+        }
+        over
+    }
+}
+
+/// One changed thing, for the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A series' new totals.
+    Series(Kind, Labels, Series),
+    /// A series is no more: its energy is in the kind's `ended`.
+    Dropped(Kind, Labels),
+    /// A kind's `rest` and `ended`.
+    Kind(Kind, Energy, Energy),
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    limits: Limits,
+    accounts: Vec<Option<Account>>,
+    free: Vec<u32>,
+    touched: Vec<u32>,
+    kinds: [KindBook; Kind::ALL.len()],
+    tick: u64,
+    now: Nanos,
+    realtime: Nanos,
+    dropped: Vec<(Kind, Labels)>,
+    /// Kinds whose `rest` or `ended` changed at this tick.
+    dirty: [bool; Kind::ALL.len()],
+}
+
+/// Energy of `weight` half a minute ago counts half.
+const SCORE_HALF_LIFE: f64 = 30.0;
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            accounts: Vec::new(),
+            free: Vec::new(),
+            touched: Vec::new(),
+            kinds: Default::default(),
+            tick: 0,
+            now: Nanos::ZERO,
+            realtime: Nanos::ZERO,
+            dropped: Vec::new(),
+            dirty: [false; Kind::ALL.len()],
+        }
+    }
+
+    /// Takes over totals of an earlier run. A series waits, as ended, for an entity with its labels to go on with it.
+    pub fn restore(&mut self, entries: impl Iterator<Item = Entry>, until: Nanos) {
+        for entry in entries {
+            match entry {
+                Entry::Series(kind, labels, series) => {
+                    let retired = Retired { series, power: Default::default(), power_tick: 0, until };
+                    self.kinds[kind.index()].retired.insert(labels, retired);
+                }
+                Entry::Dropped(kind, labels) => {
+                    self.kinds[kind.index()].retired.remove(&labels);
+                }
+                Entry::Kind(kind, rest, ended) => {
+                    let book = &mut self.kinds[kind.index()];
+                    (book.rest, book.ended) = (rest, ended);
+                }
+            }
+        }
+    }
+
+    /// Begins a tick at `now` (CLOCK_MONOTONIC).
+    pub fn begin(&mut self, now: Nanos, realtime: Nanos) {
+        self.tick += 1;
+        (self.now, self.realtime) = (now, realtime);
+        self.touched.clear();
+        self.dropped.clear();
+        self.dirty = Default::default();
+        for book in &mut self.kinds {
+            book.rest_power = Default::default();
+        }
+    }
+
+    /// Opens an account. The caller sees to it that no two accounts of a kind have the same labels at a time.
+    ///
+    /// A series of an earlier entity with these labels goes on at once: its counter must not begin again.
+    pub fn open(&mut self, kind: Kind, labels: Labels) -> AccountId {
+        let account = Account {
+            kind,
+            labels,
+            series: None,
+            shown: false,
+            delta: Energy::default(),
+            delta_used: Used::default(),
+            power: Default::default(),
+            tick: 0,
+            score: 0.0,
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.accounts[index as usize] = Some(account);
+                index
+            }
+            None => {
+                self.accounts.push(Some(account));
+                (self.accounts.len() - 1) as u32
+            }
+        };
+        self.resume(index);
+        AccountId(index)
+    }
+
+    /// Charges an account. `power` is the mean over the window that the energy is of.
+    pub fn charge(&mut self, id: AccountId, zone: Zone, dynamic: Microjoules, idle: Microjoules, power: Microwatts) {
+        if let Some(account) = self.touch(id) {
+            account.delta.dynamic[zone.index()] += dynamic;
+            account.delta.idle[zone.index()] += idle;
+            account.power[zone.index()] += power;
+        }
+    }
+
+    /// Adds use to an account.
+    pub fn used(&mut self, id: AccountId, used: &Used) {
+        if let Some(account) = self.touch(id) {
+            account.delta_used.add(used);
+        }
+    }
+
+    fn touch(&mut self, id: AccountId) -> Option<&mut Account> {
+        let tick = self.tick;
+        let account = self.accounts.get_mut(id.0 as usize)?.as_mut()?;
+        if account.tick != tick {
+            let fade = 0.5f64.powf((tick - account.tick) as f64 / SCORE_HALF_LIFE);
+            account.score *= fade;
+            account.tick = tick;
+            account.delta = Energy::default();
+            account.delta_used = Used::default();
+            account.power = Default::default();
+            self.touched.push(id.0);
+        }
+        Some(account)
+    }
+
+    /// The entity changed its labels (a process executed another program): its series ends, a new one begins with the next
+    /// charge. Charges made earlier in this tick go to the new one.
+    pub fn relabel(&mut self, id: AccountId, labels: Labels) {
+        if self.accounts.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|account| account.labels != labels) {
+            self.retire(id.0);
+            if let Some(account) = self.accounts[id.0 as usize].as_mut() {
+                account.labels = labels;
+            }
+            self.resume(id.0);
+        }
+    }
+
+    /// Charges a kind's `rest`: energy of something that belongs to the kind and is nobody in particular.
+    pub fn charge_rest(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, power: Microwatts) {
+        let book = &mut self.kinds[kind.index()];
+        book.rest.dynamic[zone.index()] += dynamic;
+        book.rest.idle[zone.index()] += idle;
+        book.rest_power[zone.index()] += power;
+        self.dirty[kind.index()] = true;
+    }
+
+    /// Ends the tick: decides who is shown, then books this tick's charges.
+    pub fn book(&mut self) {
+        let mut hidden: [Vec<u32>; Kind::ALL.len()] = Default::default();
+        for &index in &self.touched {
+            if let Some(account) = self.accounts[index as usize].as_mut() {
+                account.score += account.delta.sum().0 as f64;
+                if !account.shown {
+                    hidden[account.kind.index()].push(index);
+                }
+            }
+        }
+        for (kind, candidates) in Kind::ALL.into_iter().zip(hidden) {
+            self.choose(kind, candidates);
+        }
+        for &index in &self.touched {
+            let Some(account) = self.accounts[index as usize].as_mut() else { continue };
+            let book = &mut self.kinds[account.kind.index()];
+            match (&mut account.series, account.shown) {
+                (Some(series), true) => {
+                    series.energy.add(&account.delta);
+                    series.used.add(&account.delta_used);
+                }
+                _ => {
+                    book.rest.add(&account.delta);
+                    self.dirty[account.kind.index()] = true;
+                    for zone in 0..Zone::COUNT {
+                        book.rest_power[zone] += account.power[zone];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shows the busiest: while there is room, everybody; then whoever is at least twice as busy as the least busy one shown.
+    fn choose(&mut self, kind: Kind, mut candidates: Vec<u32>) {
+        if candidates.is_empty() {
+            return;
+        }
+        candidates.sort_by(|a, b| self.score(*b).total_cmp(&self.score(*a)).then(a.cmp(b)));
+        let limit = self.limits.shown[kind.index()] as usize;
+        let mut candidates = candidates.into_iter();
+        while self.kinds[kind.index()].shown.len() < limit {
+            let Some(index) = candidates.next() else { return };
+            self.show(index);
+        }
+        let mut weakest = self.kinds[kind.index()].shown.clone();
+        weakest.sort_by(|a, b| self.score(*a).total_cmp(&self.score(*b)).then(a.cmp(b)));
+        for (candidate, weak) in candidates.zip(weakest) {
+            if self.score(candidate) <= 2.0 * self.score(weak) {
+                break;
+            }
+            self.park(weak);
+            self.show(candidate);
+        }
+    }
+
+    fn score(&self, index: u32) -> f64 {
+        self.accounts[index as usize].as_ref().map_or(0.0, |account| {
+            account.score * 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE)
+        })
+    }
+
+    fn park(&mut self, index: u32) {
+        if let Some(account) = self.accounts[index as usize].as_mut() {
+            let book = &mut self.kinds[account.kind.index()];
+            account.shown = false;
+            book.shown.retain(|shown| *shown != index);
+            book.parked.add(&account.series.map_or_else(Energy::default, |series| series.energy));
+        }
+    }
+
+    fn show(&mut self, index: u32) {
+        let since = self.realtime;
+        if let Some(account) = self.accounts[index as usize].as_mut() {
+            let book = &mut self.kinds[account.kind.index()];
+            account.shown = true;
+            match &account.series {
+                Some(series) => book.parked.subtract(&series.energy),
+                None => account.series = Some(Series { since, ..Series::default() }),
+            }
+            book.shown.push(index);
+        }
+    }
+
+    /// Goes on with the series of an earlier entity with the same labels, if there is one.
+    fn resume(&mut self, index: u32) {
+        let Some(account) = self.accounts[index as usize].as_mut() else { return };
+        if let Some(retired) = self.kinds[account.kind.index()].retired.remove(&account.labels) {
+            account.series = Some(retired.series);
+            account.shown = true;
+            self.kinds[account.kind.index()].shown.push(index);
+        }
+    }
+
+    /// The series of an account is over: shown for a while, then counted in `ended`.
+    fn retire(&mut self, index: u32) {
+        let until = self.now + self.limits.retention;
+        let Some(account) = self.accounts[index as usize].as_mut() else { return };
+        let Some(series) = account.series.take() else { return };
+        let book = &mut self.kinds[account.kind.index()];
+        if account.shown {
+            book.shown.retain(|shown| *shown != index);
+        } else {
+            book.parked.subtract(&series.energy);
+        }
+        account.shown = false;
+        let retired = Retired { series, power: account.power, power_tick: account.tick, until };
+        if let Some(twin) = book.retired.insert(account.labels.clone(), retired) {
+            // Labels of two entities at a time are excluded, so a twin ended earlier and was not resumed: count it as ended.
+            book.ended.add(&twin.series.energy);
+            self.dirty[account.kind.index()] = true;
+        }
+    }
+
+    /// Closes the account of an entity that ended. After [`Ledger::book`], so that its last charges are in its series.
+    pub fn close(&mut self, id: AccountId) {
+        self.retire(id.0);
+        if let Some(slot) = self.accounts.get_mut(id.0 as usize)
+            && slot.take().is_some()
+        {
+            self.free.push(id.0);
+        }
+    }
+
+    /// Drops series of ended entities whose time is over, and those with the least energy where there are more of them than
+    /// may be shown of the living. After [`Ledger::book`].
+    pub fn expire(&mut self) {
+        for (kind, book) in Kind::ALL.into_iter().zip(&mut self.kinds) {
+            for labels in book.over(self.now, self.limits.shown[kind.index()] as usize) {
+                if let Some(retired) = book.retired.remove(&labels) {
+                    book.ended.add(&retired.series.energy);
+                    self.dirty[kind.index()] = true;
+                    self.dropped.push((kind, labels));
+                }
+            }
+        }
+    }
+
+    /// What is shown, by kind.
+    pub fn view(&self) -> Vec<KindView> {
+        Kind::ALL.into_iter().zip(&self.kinds).map(|(kind, book)| self.view_kind(kind, book)).collect()
+    }
+
+    fn view_kind(&self, kind: Kind, book: &KindBook) -> KindView {
+        let mut rows = Vec::with_capacity(book.shown.len() + book.retired.len());
+        for &index in &book.shown {
+            if let Some(Account { labels, series: Some(series), power, tick, .. }) = self.accounts[index as usize].as_ref() {
+                let power = if *tick == self.tick { *power } else { Default::default() };
+                rows.push(row(labels, series, State::Running, power));
+            }
+        }
+        for (labels, retired) in &book.retired {
+            let power = if retired.power_tick == self.tick { retired.power } else { Default::default() };
+            rows.push(row(labels, &retired.series, State::Terminated, power));
+        }
+        rows.sort_by(|a, b| a.labels.cmp(&b.labels).then((a.state as u8).cmp(&(b.state as u8))));
+        KindView { kind, rows, rest: book.rest, ended: book.ended, parked: book.parked, rest_power: book.rest_power }
+    }
+
+    /// What changed at this tick, for the store.
+    pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
+        let series = self.touched.iter().filter_map(|index| {
+            let account = self.accounts[*index as usize].as_ref()?;
+            Some(Entry::Series(account.kind, account.labels.clone(), (*account).series.filter(|_| account.shown)?))
+        });
+        let retired = Kind::ALL.into_iter().zip(&self.kinds).flat_map(|(kind, book)| {
+            let fresh = book.retired.iter().filter(|(_, retired)| retired.power_tick == self.tick);
+            fresh.map(move |(labels, retired)| Entry::Series(kind, labels.clone(), retired.series))
+        });
+        let dropped = self.dropped.iter().map(|(kind, labels)| Entry::Dropped(*kind, labels.clone()));
+        let kinds = Kind::ALL.into_iter().zip(&self.kinds).filter(|(kind, _)| self.dirty[kind.index()]);
+        series.chain(retired).chain(dropped).chain(kinds.map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended)))
+    }
+
+    /// Everything, for the store.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let living = self.accounts.iter().flatten().filter_map(|account| Some(Entry::Series(account.kind, account.labels.clone(), account.series?)));
+        let kinds = Kind::ALL.into_iter().zip(&self.kinds);
+        let rest = kinds.clone().map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended));
+        let retired = kinds.flat_map(|(kind, book)| {
+            book.retired.iter().map(move |(labels, retired)| Entry::Series(kind, labels.clone(), retired.series))
+        });
+        rest.chain(living).chain(retired)
+    }
+}
+
+fn row(labels: &Labels, series: &Series, state: State, power: [Microwatts; Zone::COUNT]) -> Row {
+    Row { labels: labels.clone(), state, energy: series.energy, power, used: series.used, since: series.since }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn labels(name: &str) -> Labels {
+        [name, "system.slice"].map(String::from).into()
+    }
+
+    fn ledger(shown: u32) -> Ledger {
+        Ledger::new(Limits { shown: [shown; Kind::ALL.len()], retention: Nanos(3) })
+    }
+
+    fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {
+        ledger.begin(Nanos(at), Nanos(at));
+        for (id, energy) in charges {
+            ledger.charge(*id, Zone::Package, Microjoules(*energy), Microjoules(0), Microwatts(*energy));
+        }
+        ledger.book();
+    }
+
+    fn sums(view: &KindView) -> u64 {
+        let rows: u64 = view.rows.iter().map(|row| row.energy.dynamic[0].0).sum();
+        rows + view.rest.dynamic[0].0 + view.ended.dynamic[0].0 + view.parked.dynamic[0].0
+    }
+
+    #[test]
+    fn the_rest_is_one_series() {
+        let mut ledger = ledger(1);
+        let (a, b) = (ledger.open(Kind::Unit, labels("a")), ledger.open(Kind::Unit, labels("b")));
+        tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
+        let view = &ledger.view()[Kind::Unit.index()];
+        assert_eq!(view.rows.len(), 1);
+        assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("a", 10, 5));
+        // b becomes the busiest: its series begins now, what it had before stays in the rest.
+        tick(&mut ledger, 2, &[(b, 100)]);
+        let view = &ledger.view()[Kind::Unit.index()];
+        assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("b", 100, 5));
+        assert_eq!(view.parked.dynamic[0].0, 10);
+        // a comes back where it was.
+        tick(&mut ledger, 3, &[(a, 1000)]);
+        let view = &ledger.view()[Kind::Unit.index()];
+        assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0), ("a", 1010, 100));
+    }
+
+    #[test]
+    fn an_ended_series_stays_a_while_and_is_then_counted_as_ended() {
+        let mut ledger = ledger(5);
+        let a = ledger.open(Kind::Unit, labels("a"));
+        tick(&mut ledger, 1, &[(a, 10)]);
+        ledger.close(a);
+        let row = &ledger.view()[Kind::Unit.index()].rows[0];
+        assert_eq!((row.state, row.power[0].0), (State::Terminated, 10));
+        tick(&mut ledger, 4, &[]);
+        ledger.expire();
+        let view = &ledger.view()[Kind::Unit.index()];
+        assert_eq!((view.rows.len(), view.ended.dynamic[0].0), (0, 10));
+    }
+
+    #[test]
+    fn a_restarted_unit_goes_on_with_its_series() {
+        let mut ledger = ledger(5);
+        let a = ledger.open(Kind::Unit, labels("a"));
+        tick(&mut ledger, 1, &[(a, 10)]);
+        ledger.close(a);
+        let again = ledger.open(Kind::Unit, labels("a"));
+        tick(&mut ledger, 2, &[(again, 7)]);
+        let view = &ledger.view()[Kind::Unit.index()];
+        assert_eq!((view.rows.len(), view.rows[0].energy.dynamic[0].0, view.rows[0].state), (1, 17, State::Running));
+    }
+
+    #[test]
+    fn a_relabelled_process_begins_a_new_series() {
+        let mut ledger = ledger(5);
+        let a = ledger.open(Kind::Unit, labels("sh"));
+        tick(&mut ledger, 1, &[(a, 10)]);
+        ledger.begin(Nanos(2), Nanos(2));
+        ledger.relabel(a, labels("stress"));
+        ledger.charge(a, Zone::Package, Microjoules(5), Microjoules(0), Microwatts(5));
+        ledger.book();
+        let rows = &ledger.view()[Kind::Unit.index()].rows;
+        let seen: Vec<_> = rows.iter().map(|row| (row.labels[0].as_str(), row.energy.dynamic[0].0)).collect();
+        assert_eq!(seen, [("sh", 10), ("stress", 5)]);
+    }
+
+    #[test]
+    fn terminated_series_are_bounded() {
+        let mut ledger = ledger(3);
+        for round in 0..20u64 {
+            let ids: Vec<_> = (0..3).map(|n| ledger.open(Kind::Unit, labels(&format!("{round}-{n}")))).collect();
+            tick(&mut ledger, round / 10, &ids.iter().map(|id| (*id, 1 + round)).collect::<Vec<_>>());
+            ids.into_iter().for_each(|id| ledger.close(id));
+            ledger.expire();
+        }
+        let view = &ledger.view()[Kind::Unit.index()];
+        assert_eq!(view.rows.len(), 3);
+        assert_eq!(sums(view), (0..20u64).map(|round| 3 * (1 + round)).sum::<u64>());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Charge(u8, u32),
+        Close(u8),
+        Tick,
+        Restart,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            6 => (0u8..8, 1u32..1_000_000).prop_map(|(who, energy)| Op::Charge(who, energy)),
+            1 => (0u8..8).prop_map(Op::Close),
+            3 => Just(Op::Tick),
+            1 => Just(Op::Restart),
+        ]
+    }
+
+    proptest! {
+        /// Nothing is lost, nothing is counted twice, and no series ever falls: through top-N changes, ends, returns, restarts.
+        #[test]
+        fn sums_match_and_series_only_rise(ops in proptest::collection::vec(op(), 1..200)) {
+            let limits = Limits { shown: [3; Kind::ALL.len()], retention: Nanos(1000) };
+            let mut ledger = Ledger::new(limits);
+            let mut open: HashMap<u8, AccountId> = HashMap::new();
+            let (mut charged, mut now, mut pending) = (0u64, 0u64, Vec::new());
+            let mut seen: HashMap<Labels, u64> = HashMap::new();
+            for op in ops {
+                match op {
+                    Op::Charge(who, energy) => {
+                        let id = *open.entry(who).or_insert_with(|| ledger.open(Kind::Unit, labels(&who.to_string())));
+                        pending.push((id, u64::from(energy)));
+                    }
+                    Op::Close(who) => if let Some(id) = open.remove(&who) {
+                        pending.retain(|(other, _)| *other != id);
+                        ledger.close(id);
+                    },
+                    Op::Tick => {
+                        now += 1;
+                        charged += pending.iter().map(|(_, energy)| energy).sum::<u64>();
+                        tick(&mut ledger, now, &pending);
+                        pending.clear();
+                    }
+                    Op::Restart => {
+                        let entries: Vec<_> = ledger.entries().collect();
+                        ledger = Ledger::new(limits);
+                        ledger.restore(entries.into_iter(), Nanos(now + 1000));
+                        open.clear();
+                        pending.clear();
+                    }
+                }
+                let view = &ledger.view()[Kind::Unit.index()];
+                prop_assert_eq!(sums(view), charged);
+                for row in &view.rows {
+                    let energy = row.energy.dynamic[0].0;
+                    let before = seen.insert(row.labels.clone(), energy).unwrap_or(0);
+                    prop_assert!(energy >= before, "{:?} fell from {before} to {energy}", row.labels);
+                }
+                let unique: std::collections::HashSet<_> = view.rows.iter().map(|row| &row.labels).collect();
+                prop_assert_eq!(unique.len(), view.rows.len());
+            }
+        }
+    }
+}
