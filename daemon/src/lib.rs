@@ -4,12 +4,15 @@
 //! [`snapshot::Snapshot`]; `export` shows that. See ARCHITECTURE.md.
 
 pub mod attribute;
+pub mod core;
 pub mod domain;
 pub mod entity;
 pub mod idle;
 pub mod ledger;
 pub mod meter;
+pub mod roster;
 pub mod sample;
 pub mod snapshot;
+pub mod store;
 pub mod units;
 pub mod usage;

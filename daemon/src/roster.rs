@@ -1,0 +1,210 @@
+//! The roster: which accounts a process in a cgroup charges, and when entities begin and end. Pure; the energy is the ledger's.
+
+use crate::entity::{Kind, Labels, path};
+use crate::ledger::{AccountId, Ledger};
+use crate::meter::{PackageId, Zone};
+use crate::snapshot::Used;
+use crate::units::{Microjoules, Nanos};
+use crate::usage::{CgroupId, ProcessInfo, ProcessKey, Use};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// Use of one process in one cgroup and package, with the accounts that it charges.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    process: Option<AccountId>,
+    cgroup: CgroupId,
+    groups: Arc<[AccountId]>,
+    /// On which package.
+    pub package: PackageId,
+    /// How much.
+    pub used: Used,
+}
+
+/// What tells charges of one window apart.
+pub type ChargeKey = (Option<AccountId>, CgroupId, PackageId);
+
+impl Charge {
+    /// Charges with the same key charge the same accounts for the same package.
+    pub fn key(&self) -> ChargeKey {
+        (self.process, self.cgroup, self.package)
+    }
+}
+
+/// What a process' labels take from its cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Belonging {
+    container_id: String,
+    vm_id: String,
+}
+
+#[derive(Debug)]
+struct Cgroup {
+    accounts: Arc<[AccountId]>,
+    keys: Vec<(Kind, Labels)>,
+    belonging: Arc<Belonging>,
+}
+
+#[derive(Debug)]
+struct Process {
+    account: AccountId,
+    comm: String,
+    exe: String,
+    belonging: Arc<Belonging>,
+}
+
+/// A cgroup-made entity may be many cgroups (a slice, a unit with subgroups).
+#[derive(Debug)]
+struct Group {
+    account: AccountId,
+    cgroups: usize,
+}
+
+/// Everybody.
+#[derive(Debug, Default)]
+pub struct Roster {
+    cgroups: FxHashMap<CgroupId, Cgroup>,
+    groups: FxHashMap<(Kind, Labels), Group>,
+    processes: FxHashMap<ProcessKey, Process>,
+    by_pid: FxHashMap<u32, ProcessKey>,
+    /// What ended, at which tick: closed when no window can still charge it.
+    ended: Vec<(u64, Ended)>,
+    nobody: Option<(Arc<[AccountId]>, Arc<Belonging>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Process(ProcessKey),
+    Cgroup(CgroupId),
+}
+
+impl Roster {
+    /// Learns a cgroup's path. Without a path, nobody but the process is charged.
+    pub fn name(&mut self, ledger: &mut Ledger, cgroup: CgroupId, path: Option<&str>) {
+        if self.cgroups.contains_key(&cgroup) {
+            return;
+        }
+        let keys = path.map(path::entities).unwrap_or_default();
+        let label = |kind: Kind| keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone());
+        let belonging = Arc::new(Belonging { container_id: label(Kind::Container), vm_id: label(Kind::Vm) });
+        let accounts = keys
+            .iter()
+            .map(|key| {
+                let group = self.groups.entry(key.clone()).or_insert_with(|| Group { account: ledger.open(key.0, key.1.clone()), cgroups: 0 });
+                group.cgroups += 1;
+                group.account
+            })
+            .collect();
+        self.cgroups.insert(cgroup, Cgroup { accounts, keys, belonging });
+    }
+
+    /// Learns names of processes: new ones, and new names of known ones.
+    pub fn know(&mut self, ledger: &mut Ledger, infos: &[ProcessInfo]) {
+        for info in infos {
+            match self.processes.get_mut(&info.process) {
+                Some(process) => {
+                    process.comm.clone_from(&info.comm);
+                    process.exe.clone_from(&info.exe);
+                    ledger.relabel(process.account, labels(info.process, &info.comm, &info.exe, &process.belonging));
+                }
+                None => self.meet(ledger, info),
+            }
+        }
+    }
+
+    fn meet(&mut self, ledger: &mut Ledger, info: &ProcessInfo) {
+        let belonging = Arc::new(Belonging::default());
+        // A process id belongs to one process at a time: whoever had it before has ended, though nobody said so.
+        if let Some(earlier) = self.by_pid.insert(info.process.pid, info.process) {
+            self.close_process(ledger, earlier);
+        }
+        let account = ledger.open(Kind::Process, labels(info.process, &info.comm, &info.exe, &belonging));
+        let process = Process { account, comm: info.comm.clone(), exe: info.exe.clone(), belonging };
+        self.processes.insert(info.process, process);
+    }
+
+    /// Books one use and says whom its energy goes to.
+    pub fn charge(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
+        let used = Used { on_cpu: one.on_cpu, cycles: one.cycles, instructions: one.instructions, cache_misses: one.cache_misses };
+        let (groups, belonging) = match self.cgroups.get(&one.cgroup) {
+            Some(cgroup) => (cgroup.accounts.clone(), cgroup.belonging.clone()),
+            None => self.nobody.get_or_insert_with(Default::default).clone(),
+        };
+        let process = self.processes.get_mut(&one.process).map(|process| {
+            if !Arc::ptr_eq(&process.belonging, &belonging) && process.belonging != belonging {
+                process.belonging = belonging;
+                ledger.relabel(process.account, labels(one.process, &process.comm, &process.exe, &process.belonging));
+            }
+            process.account
+        });
+        for account in process.iter().chain(groups.iter()) {
+            ledger.used(*account, &used);
+        }
+        Charge { process, cgroup: one.cgroup, groups, package: one.package, used }
+    }
+
+    /// Credits energy of a window of `time` to everybody that a charge is for.
+    pub fn credit(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
+        let power = (dynamic + idle).over(time);
+        match charge.process {
+            Some(account) => ledger.charge(account, zone, dynamic, idle, power),
+            None => ledger.charge_rest(Kind::Process, zone, dynamic, idle, power),
+        }
+        for account in charge.groups.iter() {
+            ledger.charge(*account, zone, dynamic, idle, power);
+        }
+    }
+
+    /// Notes who ended at `tick`, and closes everybody who ended before the oldest open window began.
+    pub fn end<'a>(
+        &mut self,
+        ledger: &mut Ledger,
+        processes: impl Iterator<Item = &'a ProcessKey>,
+        cgroups: &[CgroupId],
+        tick: u64,
+        windows_from: u64,
+    ) {
+        self.ended.extend(processes.map(|key| (tick, Ended::Process(*key))));
+        self.ended.extend(cgroups.iter().map(|id| (tick, Ended::Cgroup(*id))));
+        let (over, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ended).into_iter().partition(|(when, _)| *when <= windows_from);
+        self.ended = open;
+        for (_, who) in over {
+            match who {
+                Ended::Process(key) => self.close_process(ledger, key),
+                Ended::Cgroup(id) => self.close_cgroup(ledger, id),
+            }
+        }
+    }
+
+    fn close_process(&mut self, ledger: &mut Ledger, key: ProcessKey) {
+        if let Some(process) = self.processes.remove(&key) {
+            ledger.close(process.account);
+            if self.by_pid.get(&key.pid) == Some(&key) {
+                self.by_pid.remove(&key.pid);
+            }
+        }
+    }
+
+    fn close_cgroup(&mut self, ledger: &mut Ledger, id: CgroupId) {
+        let Some(cgroup) = self.cgroups.remove(&id) else { return };
+        for key in cgroup.keys {
+            if let Some(group) = self.groups.get_mut(&key) {
+                group.cgroups -= 1;
+                if group.cgroups == 0 {
+                    ledger.close(group.account);
+                    self.groups.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// Label values of a process, in the order of [`Kind::label_names`].
+fn labels(process: ProcessKey, comm: &str, exe: &str, belonging: &Belonging) -> Labels {
+    let kind = match (belonging.container_id.is_empty(), belonging.vm_id.is_empty()) {
+        (false, _) => "container",
+        (true, false) => "vm",
+        (true, true) => "regular",
+    };
+    [process.pid.to_string(), comm.into(), exe.into(), kind.into(), belonging.container_id.clone(), belonging.vm_id.clone()].into()
+}
