@@ -431,3 +431,6 @@ fn weight(zone: Zone, counted: Counted, on_cpu: Nanos, cycles: u64, cache_misses
         _ => on_cpu.0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,14 +124,20 @@ mod tests {
         let range = Some(262_143_328_850);
         assert_eq!(interval(&domain(), None, &counter(1, 5, range), &mut 0), Interval::First);
         assert_eq!(between(counter(1, 5, range), counter(2, 105, range)), Interval::Energy(Microjoules(100), Nanos::SECOND));
-        assert_eq!(between(counter(1, 262_143_328_800, range), counter(2, 50, range)), Interval::Energy(Microjoules(100), Nanos::SECOND));
+        assert_eq!(
+            between(counter(1, 262_143_328_800, range), counter(2, 50, range)),
+            Interval::Energy(Microjoules(100), Nanos::SECOND)
+        );
     }
 
     #[test]
     fn resets_are_gaps_not_wraps() {
         assert!(matches!(between(counter(1, 100, None), counter(2, 5, None)), Interval::Gap(..)));
         // A reset from 200 kJ to 0 would look like 62 kJ in one second.
-        assert!(matches!(between(counter(1, 200_000_000_000, Some(262_143_328_850)), counter(2, 5, Some(262_143_328_850))), Interval::Gap(..)));
+        assert!(matches!(
+            between(counter(1, 200_000_000_000, Some(262_143_328_850)), counter(2, 5, Some(262_143_328_850))),
+            Interval::Gap(..)
+        ));
     }
 
     #[test]
@@ -143,10 +149,16 @@ mod tests {
 
     #[test]
     fn gauges_are_integrated_without_loss() {
-        let gauge = |at: u64, power: u64| LastReading { at: Nanos(at), suspended: Nanos(0), reading: Reading::Gauge { power: Microwatts(power) } };
+        let gauge = |at: u64, power: u64| LastReading {
+            at: Nanos(at),
+            suspended: Nanos(0),
+            reading: Reading::Gauge { power: Microwatts(power) },
+        };
         let (mut carry, mut sum) = (0, 0);
         for step in 0..1000u64 {
-            let Interval::Energy(energy, _) = interval(&domain(), Some(&gauge(step * 333, 777)), &gauge(step * 333 + 333, 777), &mut carry) else {
+            let Interval::Energy(energy, _) =
+                interval(&domain(), Some(&gauge(step * 333, 777)), &gauge(step * 333 + 333, 777), &mut carry)
+            else {
                 panic!("a gauge gives energy")
             };
             sum += energy.0;

@@ -134,6 +134,7 @@ impl Ledger {
         for entry in entries {
             match entry {
                 Entry::Series(kind, labels, series) => {
+                    let until = if kind.returns(&labels) { Nanos(u64::MAX) } else { until };
                     let retired = Retired { series, power: Default::default(), power_tick: 0, until };
                     self.kinds[kind.index()].retired.insert(labels, retired);
                 }
@@ -298,9 +299,9 @@ impl Ledger {
     }
 
     fn score(&self, index: u32) -> f64 {
-        self.accounts[index as usize].as_ref().map_or(0.0, |account| {
-            account.score * 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE)
-        })
+        self.accounts[index as usize]
+            .as_ref()
+            .map_or(0.0, |account| account.score * 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE))
     }
 
     fn park(&mut self, index: u32) {
@@ -337,8 +338,8 @@ impl Ledger {
 
     /// The series of an account is over: shown for a while, then counted in `ended`.
     fn retire(&mut self, index: u32) {
-        let until = self.now + self.limits.retention;
         let Some(account) = self.accounts[index as usize].as_mut() else { return };
+        let until = if account.kind.returns(&account.labels) { Nanos(u64::MAX) } else { self.now + self.limits.retention };
         let Some(series) = account.series.take() else { return };
         let book = &mut self.kinds[account.kind.index()];
         if account.shown {
@@ -417,7 +418,11 @@ impl Ledger {
 
     /// Everything, for the store.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let living = self.accounts.iter().flatten().filter_map(|account| Some(Entry::Series(account.kind, account.labels.clone(), account.series?)));
+        let living = self
+            .accounts
+            .iter()
+            .flatten()
+            .filter_map(|account| Some(Entry::Series(account.kind, account.labels.clone(), account.series?)));
         let kinds = Kind::ALL.into_iter().zip(&self.kinds);
         let rest = kinds.clone().map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended));
         let retired = kinds.flat_map(|(kind, book)| {
@@ -461,72 +466,83 @@ mod tests {
     #[test]
     fn the_rest_is_one_series() {
         let mut ledger = ledger(1);
-        let (a, b) = (ledger.open(Kind::Unit, labels("a")), ledger.open(Kind::Unit, labels("b")));
+        let (a, b) = (ledger.open(Kind::Session, labels("a")), ledger.open(Kind::Session, labels("b")));
         tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
-        let view = &ledger.view()[Kind::Unit.index()];
+        let view = &ledger.view()[Kind::Session.index()];
         assert_eq!(view.rows.len(), 1);
         assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("a", 10, 5));
         // b becomes the busiest: its series begins now, what it had before stays in the rest.
         tick(&mut ledger, 2, &[(b, 100)]);
-        let view = &ledger.view()[Kind::Unit.index()];
+        let view = &ledger.view()[Kind::Session.index()];
         assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("b", 100, 5));
         assert_eq!(view.parked.dynamic[0].0, 10);
         // a comes back where it was.
         tick(&mut ledger, 3, &[(a, 1000)]);
-        let view = &ledger.view()[Kind::Unit.index()];
+        let view = &ledger.view()[Kind::Session.index()];
         assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0), ("a", 1010, 100));
     }
 
     #[test]
     fn an_ended_series_stays_a_while_and_is_then_counted_as_ended() {
         let mut ledger = ledger(5);
-        let a = ledger.open(Kind::Unit, labels("a"));
+        let a = ledger.open(Kind::Session, labels("a"));
         tick(&mut ledger, 1, &[(a, 10)]);
         ledger.close(a);
-        let row = &ledger.view()[Kind::Unit.index()].rows[0];
+        let row = &ledger.view()[Kind::Session.index()].rows[0];
         assert_eq!((row.state, row.power[0].0), (State::Terminated, 10));
         tick(&mut ledger, 4, &[]);
         ledger.expire();
-        let view = &ledger.view()[Kind::Unit.index()];
+        let view = &ledger.view()[Kind::Session.index()];
         assert_eq!((view.rows.len(), view.ended.dynamic[0].0), (0, 10));
     }
 
     #[test]
-    fn a_restarted_unit_goes_on_with_its_series() {
+    fn what_comes_back_goes_on_with_its_series() {
         let mut ledger = ledger(5);
-        let a = ledger.open(Kind::Unit, labels("a"));
+        let a = ledger.open(Kind::Session, labels("a"));
         tick(&mut ledger, 1, &[(a, 10)]);
         ledger.close(a);
-        let again = ledger.open(Kind::Unit, labels("a"));
+        let again = ledger.open(Kind::Session, labels("a"));
         tick(&mut ledger, 2, &[(again, 7)]);
-        let view = &ledger.view()[Kind::Unit.index()];
+        let view = &ledger.view()[Kind::Session.index()];
         assert_eq!((view.rows.len(), view.rows[0].energy.dynamic[0].0, view.rows[0].state), (1, 17, State::Running));
     }
 
     #[test]
     fn a_relabelled_process_begins_a_new_series() {
         let mut ledger = ledger(5);
-        let a = ledger.open(Kind::Unit, labels("sh"));
+        let a = ledger.open(Kind::Session, labels("sh"));
         tick(&mut ledger, 1, &[(a, 10)]);
         ledger.begin(Nanos(2), Nanos(2));
         ledger.relabel(a, labels("stress"));
         ledger.charge(a, Zone::Package, Microjoules(5), Microjoules(0), Microwatts(5));
         ledger.book();
-        let rows = &ledger.view()[Kind::Unit.index()].rows;
+        let rows = &ledger.view()[Kind::Session.index()].rows;
         let seen: Vec<_> = rows.iter().map(|row| (row.labels[0].as_str(), row.energy.dynamic[0].0)).collect();
         assert_eq!(seen, [("sh", 10), ("stress", 5)]);
+    }
+
+    #[test]
+    fn the_series_of_a_unit_that_ended_stays() {
+        let mut ledger = ledger(5);
+        let timer = ledger.open(Kind::Unit, labels("apt-daily.service"));
+        tick(&mut ledger, 1, &[(timer, 10)]);
+        ledger.close(timer);
+        tick(&mut ledger, 1_000_000, &[]);
+        ledger.expire();
+        assert_eq!(ledger.view()[Kind::Unit.index()].rows[0].energy.dynamic[0].0, 10);
     }
 
     #[test]
     fn terminated_series_are_bounded() {
         let mut ledger = ledger(3);
         for round in 0..20u64 {
-            let ids: Vec<_> = (0..3).map(|n| ledger.open(Kind::Unit, labels(&format!("{round}-{n}")))).collect();
+            let ids: Vec<_> = (0..3).map(|n| ledger.open(Kind::Session, labels(&format!("{round}-{n}")))).collect();
             tick(&mut ledger, round / 10, &ids.iter().map(|id| (*id, 1 + round)).collect::<Vec<_>>());
             ids.into_iter().for_each(|id| ledger.close(id));
             ledger.expire();
         }
-        let view = &ledger.view()[Kind::Unit.index()];
+        let view = &ledger.view()[Kind::Session.index()];
         assert_eq!(view.rows.len(), 3);
         assert_eq!(sums(view), (0..20u64).map(|round| 3 * (1 + round)).sum::<u64>());
     }
@@ -560,7 +576,7 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Charge(who, energy) => {
-                        let id = *open.entry(who).or_insert_with(|| ledger.open(Kind::Unit, labels(&who.to_string())));
+                        let id = *open.entry(who).or_insert_with(|| ledger.open(Kind::Session, labels(&who.to_string())));
                         pending.push((id, u64::from(energy)));
                     }
                     Op::Close(who) => if let Some(id) = open.remove(&who) {
@@ -581,7 +597,7 @@ mod tests {
                         pending.clear();
                     }
                 }
-                let view = &ledger.view()[Kind::Unit.index()];
+                let view = &ledger.view()[Kind::Session.index()];
                 prop_assert_eq!(sums(view), charged);
                 for row in &view.rows {
                     let energy = row.energy.dynamic[0].0;

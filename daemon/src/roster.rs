@@ -85,12 +85,16 @@ impl Roster {
             return;
         }
         let keys = path.map(path::entities).unwrap_or_default();
-        let label = |kind: Kind| keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone());
+        let label =
+            |kind: Kind| keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone());
         let belonging = Arc::new(Belonging { container_id: label(Kind::Container), vm_id: label(Kind::Vm) });
         let accounts = keys
             .iter()
             .map(|key| {
-                let group = self.groups.entry(key.clone()).or_insert_with(|| Group { account: ledger.open(key.0, key.1.clone()), cgroups: 0 });
+                let group = self
+                    .groups
+                    .entry(key.clone())
+                    .or_insert_with(|| Group { account: ledger.open(key.0, key.1.clone()), cgroups: 0 });
                 group.cgroups += 1;
                 group.account
             })
@@ -166,7 +170,8 @@ impl Roster {
     ) {
         self.ended.extend(processes.map(|key| (tick, Ended::Process(*key))));
         self.ended.extend(cgroups.iter().map(|id| (tick, Ended::Cgroup(*id))));
-        let (over, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ended).into_iter().partition(|(when, _)| *when <= windows_from);
+        let (over, open): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ended).into_iter().partition(|(when, _)| *when <= windows_from);
         self.ended = open;
         for (_, who) in over {
             match who {

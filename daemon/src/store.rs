@@ -71,7 +71,10 @@ impl Store {
         }
         let lock = lock(&state_dir.join("ledger.lock"))?;
         let (journal_path, checkpoint_path) = (runtime_dir.join("ledger.journal"), state_dir.join("ledger"));
-        let newest = [load(&journal_path, notes)?, load(&checkpoint_path, notes)?].into_iter().flatten().max_by_key(|saved| saved.generation);
+        let newest = [load(&journal_path, notes)?, load(&checkpoint_path, notes)?]
+            .into_iter()
+            .flatten()
+            .max_by_key(|saved| saved.generation);
         let saved = newest.unwrap_or(Saved { generation: 0, state: State::default() });
         let store = Self { journal_path, checkpoint_path, journal: None, written: 0, generation: saved.generation, _lock: lock };
         Ok((store, saved.state))

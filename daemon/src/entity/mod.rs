@@ -1,6 +1,7 @@
 //! Entities: who is who. The kinds of thing that energy is attributed to, and their labels. Knows nothing of energy or use.
 
 pub mod path;
+pub mod resolve;
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -31,17 +32,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of [`Kind::index`].
-    pub const ALL: [Self; 9] = [
-        Self::Process,
-        Self::Unit,
-        Self::UserUnit,
-        Self::Slice,
-        Self::Session,
-        Self::User,
-        Self::Container,
-        Self::Pod,
-        Self::Vm,
-    ];
+    pub const ALL: [Self; 9] =
+        [Self::Process, Self::Unit, Self::UserUnit, Self::Slice, Self::Session, Self::User, Self::Container, Self::Pod, Self::Vm];
 
     /// Position in [`Kind::ALL`].
     pub const fn index(self) -> usize {
@@ -60,6 +52,16 @@ impl Kind {
             Self::Container => "container",
             Self::Pod => "pod",
             Self::Vm => "vm",
+        }
+    }
+
+    /// Whether an entity with these labels is one that comes back under the same name, as a unit of a timer does: its series then
+    /// stays when it ended, so that its counter goes on. Scopes and transient units have names of their own each time.
+    pub fn returns(self, labels: &Labels) -> bool {
+        match self {
+            Self::Unit | Self::UserUnit => !labels[0].ends_with(".scope") && !labels[0].starts_with("run-"),
+            Self::Slice | Self::User => true,
+            Self::Process | Self::Session | Self::Container | Self::Pod | Self::Vm => false,
         }
     }
 

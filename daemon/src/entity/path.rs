@@ -265,7 +265,10 @@ mod tests {
         assert!(!last(format!("/machine.slice/libpod-conmon-{ID}.scope")).starts_with("container"));
         assert_eq!(last("/lxc.payload.web/system.slice/cron.service".into()), "container:web,,lxc,");
         assert_eq!(last("/lxc/web".into()), "container:web,,lxc,");
-        assert_eq!(last(r"/machine.slice/systemd-nspawn@deb\x2d13.service/payload/init.scope".into()), "container:deb-13,,systemd-nspawn,");
+        assert_eq!(
+            last(r"/machine.slice/systemd-nspawn@deb\x2d13.service/payload/init.scope".into()),
+            "container:deb-13,,systemd-nspawn,"
+        );
         assert_eq!(last("/machine.slice/machine-deb.scope/payload".into()), "container:deb,,systemd-nspawn,");
     }
 
@@ -273,9 +276,8 @@ mod tests {
     fn pods() {
         let uid = "0d206349_0faf_445c_8c3f_2d2153784f15";
         let dashed = uid.replace('_', "-");
-        let found = names(&format!(
-            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice/cri-containerd-{ID}.scope"
-        ));
+        let found =
+            names(&format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice/cri-containerd-{ID}.scope"));
         assert!(found.contains(&format!("pod:{dashed},,")));
         assert_eq!(found.last().unwrap(), &format!("container:{ID},,containerd,{dashed}"));
         let found = names(&format!("/kubepods/burstable/pod{dashed}/{ID}"));

@@ -1,0 +1,383 @@
+//! Configuration: as written (defaults, file, drop-ins, environment, command line) → merged → checked. Opens nothing else.
+
+use crate::core::IdlePolicy;
+use crate::entity::Kind;
+use crate::export::prometheus::PrometheusOptions;
+use crate::ledger::Limits;
+use crate::meter::MeterConfig;
+use crate::units::{Microwatts, Nanos};
+use crate::usage::bpf::{BpfPath, Counters};
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Where the configuration is when nobody says otherwise. It need not exist.
+pub const DEFAULT_PATH: &str = "/etc/jouled/jouled.toml";
+/// A larger file is not a configuration.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Why a configuration is refused. Each line names where the value is from, its key, and the reason.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be used.
+    #[error("{path}: {why}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Keys or values that cannot be used.
+    #[error("{}", .0.join("\n"))]
+    Values(Vec<String>),
+}
+
+/// `jouled.toml`. An empty one is complete.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Time between ticks, 100 ms to 60 s.
+    pub interval: Span,
+    /// The name of this machine in metrics; the host name if not given.
+    pub node_name: Option<String>,
+    /// Addresses of the metrics page. Local until the operator opens it: a host's power tells of the secrets it computes with.
+    pub listen: Vec<SocketAddr>,
+    /// Where totals are kept over a reboot.
+    pub state_dir: Option<PathBuf>,
+    /// Where totals are kept over a restart or crash: a file system in memory.
+    pub runtime_dir: Option<PathBuf>,
+    /// Root of sysfs, for meters and topology. Cgroups are always where the kernel says.
+    pub sysfs: PathBuf,
+    /// Root of procfs.
+    pub procfs: PathBuf,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: LogLevel,
+    /// `[meter]`
+    pub meter: MeterConfig,
+    /// `[usage]`
+    pub usage: UsageConfig,
+    /// `[attribution]`
+    pub attribution: AttributionConfig,
+    /// `[series]`
+    pub series: SeriesConfig,
+    /// `[export]`
+    pub export: ExportConfig,
+    /// `[control]`
+    pub control: ControlConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interval: Span(Nanos::SECOND),
+            node_name: None,
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 28282))],
+            state_dir: None,
+            runtime_dir: None,
+            sysfs: "/sys".into(),
+            procfs: "/proc".into(),
+            log_level: LogLevel::Info,
+            meter: MeterConfig::default(),
+            usage: UsageConfig::default(),
+            attribution: AttributionConfig::default(),
+            series: SeriesConfig::default(),
+            export: ExportConfig::default(),
+            control: ControlConfig::default(),
+        }
+    }
+}
+
+/// Verbosity of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the levels of every log")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How who ran is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsageSource {
+    /// eBPF where it is allowed, else /proc.
+    #[default]
+    Auto,
+    /// eBPF, or do not start.
+    Bpf,
+    /// /proc.
+    Procfs,
+}
+
+/// `[usage]`: who ran.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UsageConfig {
+    /// How it is known.
+    pub source: UsageSource,
+    /// How the eBPF program reads the kernel.
+    pub path: BpfPath,
+    /// Hardware counters.
+    pub counters: Counters,
+    /// Most (process, cgroup, package) entries that can have run between two ticks, 64 to 1048576.
+    pub max_entries: u32,
+}
+
+impl Default for UsageConfig {
+    fn default() -> Self {
+        Self { source: UsageSource::Auto, path: BpfPath::Auto, counters: Counters::Auto, max_entries: 16_384 }
+    }
+}
+
+/// `[attribution]`: how energy is shared out.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttributionConfig {
+    /// What becomes of idle energy.
+    pub idle: IdlePolicy,
+    /// Idle power in watts by domain (`"rapl/package-0" = 21.5`), instead of learning it.
+    pub idle_watts: BTreeMap<String, f64>,
+}
+
+/// `[series]`: how many series there are.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SeriesConfig {
+    /// Most processes with a series of their own: the busiest. The others are one series together.
+    pub processes: u32,
+    /// The same for every other kind of entity.
+    pub others: u32,
+    /// How long the series of something that ended stays.
+    pub retention: Span,
+}
+
+impl Default for SeriesConfig {
+    fn default() -> Self {
+        Self { processes: 500, others: 2_000, retention: Span(Nanos(60 * Nanos::SECOND.0)) }
+    }
+}
+
+/// `[export]`: who is told.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportConfig {
+    /// The metrics page.
+    pub prometheus: PrometheusOptions,
+    /// TLS and passwords of the metrics page: a file in the exporter-toolkit's `web.config.file` format.
+    pub web_config_file: Option<PathBuf>,
+}
+
+/// `[control]`: joulectl's socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Path; `jouled.sock` in the runtime folder if not given.
+    pub socket: Option<PathBuf>,
+    /// Permissions, octal.
+    pub mode: Mode,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self { socket: None, mode: Mode(0o660) }
+    }
+}
+
+/// File permissions, written as an octal string: `"0660"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Mode(pub u32);
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match u32::from_str_radix(&text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(format!("{text:?} is not a file mode: write it as an octal string such as \"0660\"")),
+        }
+    }
+}
+
+/// A time: `"500ms"`, `"1s"`, `"2m"`, `"1h"`, or a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "SpanText")]
+pub struct Span(pub Nanos);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SpanText {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<SpanText> for Span {
+    type Error = String;
+    fn try_from(text: SpanText) -> Result<Self, String> {
+        let bad = |text: &str| format!("{text:?} is not a time: write it as \"500ms\", \"1s\", \"2m\", \"1h\" or a number of seconds");
+        let (number, unit, text) = match text {
+            SpanText::Number(seconds) => (seconds, 1.0, seconds.to_string()),
+            SpanText::Text(text) => {
+                let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+                let unit = match text[digits..].trim() {
+                    "ms" => 1e-3,
+                    "s" | "" => 1.0,
+                    "m" | "min" => 60.0,
+                    "h" => 3600.0,
+                    _ => return Err(bad(&text)),
+                };
+                (text[..digits].parse().map_err(|_| bad(&text))?, unit, text)
+            }
+        };
+        let nanos: f64 = number * unit * 1e9;
+        if nanos.is_finite() && (0.0..1e18).contains(&nanos) { Ok(Self(Nanos(nanos.round() as u64))) } else { Err(bad(&text)) }
+    }
+}
+
+impl Config {
+    /// Reads the configuration: the built-in one, `path` (or the default path, if it exists), its drop-ins `PATH.d/*.toml` in the
+    /// order of their names, then the environment (`JOULED_METER__RAPL__VIA=perf`), then `overrides`.
+    ///
+    /// # Errors
+    /// Names where the value is from, the key and the reason, for each that cannot be used.
+    pub fn load(path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        let main = path.unwrap_or(Path::new(DEFAULT_PATH));
+        if path.is_some() || main.exists() {
+            figment = figment.merge(toml(main)?);
+        }
+        for file in drop_ins(main)? {
+            figment = figment.merge(toml(&file)?);
+        }
+        // joulectl's own variable has the same prefix.
+        figment = figment.merge(Env::prefixed("JOULED_").ignore(&["socket"]).split("__"));
+        let mut config: Self = figment.extract().map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain(&one)).collect()))?;
+        overrides(&mut config);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut wrong = Vec::new();
+        let mut range = |key: &str, ok: bool, rule: &str| {
+            if !ok {
+                wrong.push(format!("{key}: out of range: {rule}"));
+            }
+        };
+        range("interval", (Nanos(100_000_000)..=Nanos(60 * Nanos::SECOND.0)).contains(&self.interval.0), "100ms to 60s");
+        range("usage.max_entries", (64..=1 << 20).contains(&self.usage.max_entries), "64 to 1048576");
+        range("series.processes", self.series.processes <= 1_000_000, "0 to 1000000");
+        range("series.others", (1..=1_000_000).contains(&self.series.others), "1 to 1000000");
+        range("series.retention", self.series.retention.0 <= Nanos(86_400 * Nanos::SECOND.0), "0 to 24h");
+        let watts_ok = |watts: &f64| watts.is_finite() && (0.0..=100_000.0).contains(watts);
+        for (domain, watts) in &self.attribution.idle_watts {
+            range(&format!("attribution.idle_watts.{domain}"), watts_ok(watts), "0 to 100000 watts");
+        }
+        for problem in self.meter.check() {
+            wrong.push(problem);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
+    }
+
+    /// The folder for what lasts until the next boot.
+    pub fn runtime_dir(&self) -> PathBuf {
+        let by_manager = || std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        let of_user = || std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !is_root()).map(|dir| PathBuf::from(dir).join("jouled"));
+        self.runtime_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/run/jouled".into())
+    }
+
+    /// The folder for what lasts.
+    pub fn state_dir(&self) -> PathBuf {
+        let by_manager = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+        let xdg = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        let of_user = || if is_root() { None } else { xdg().or_else(home).map(|dir| dir.join("jouled")) };
+        self.state_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/var/lib/jouled".into())
+    }
+
+    /// joulectl's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.control.socket.clone().unwrap_or_else(|| self.runtime_dir().join("jouled.sock"))
+    }
+
+    /// Limits for the ledger.
+    pub fn limits(&self) -> Limits {
+        let mut shown = [self.series.others; Kind::ALL.len()];
+        shown[Kind::Process.index()] = self.series.processes;
+        Limits { shown, retention: self.series.retention.0 }
+    }
+
+    /// Configured idle floors.
+    pub fn floors(&self) -> BTreeMap<String, Microwatts> {
+        self.attribution.idle_watts.iter().map(|(domain, watts)| (domain.clone(), Microwatts((watts * 1e6) as u64))).collect()
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn toml(path: &Path) -> Result<impl figment::Provider + use<>, ConfigError> {
+    let fail = |why: String| ConfigError::File { path: path.to_path_buf(), why };
+    let metadata = fs::metadata(path).map_err(|error| fail(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(fail("not a file".into()));
+    }
+    if metadata.len() > FILE_LIMIT {
+        return Err(fail(format!("{} bytes: a configuration has at most {FILE_LIMIT}; is this the right file?", metadata.len())));
+    }
+    fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+    Ok(Toml::file_exact(path))
+}
+
+fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut dir = main.as_os_str().to_owned();
+    dir.push(".d");
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ConfigError::File { path: dir.into(), why: error.to_string() }),
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// One line: file or variable, key, reason.
+fn explain(error: &figment::Error) -> String {
+    use figment::Source;
+    let key = error.path.join(".");
+    let from = match error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref()) {
+        Some(Source::File(path)) => format!("{}: ", path.display()),
+        _ => match &error.metadata {
+            Some(metadata) if metadata.name.contains("environment") => {
+                let prefix = if key.is_empty() { "JOULED_…".to_string() } else { format!("JOULED_{}", key.replace('.', "__").to_uppercase()) };
+                return format!("environment variable {prefix}: {}", error.kind);
+            }
+            _ => String::new(),
+        },
+    };
+    if key.is_empty() { format!("{from}{}", error.kind) } else { format!("{from}{key}: {}", error.kind) }
+}

@@ -1,0 +1,336 @@
+//! From a cgroup id to its path, on the running kernel. Asks the cgroup mounts and /proc; what a path means is `path`'s.
+
+use crate::sample::CgroupPath;
+use crate::usage::{CgroupBorn, CgroupId, ProcessKey, Use};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// How many known cgroups are looked after per tick, so that a host with thousands of them costs no more than one with few.
+const CHECKED_PER_TICK: usize = 64;
+/// Births are kept for so many cgroups that never ran anything.
+const MOST_KNOWN: usize = 100_000;
+/// Type of a kernfs file handle (linux/exportfs.h, FILEID_KERNFS).
+const FILEID_KERNFS: i32 = 0xfe;
+
+/// A cgroup hierarchy that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    point: PathBuf,
+    /// For v1: its controllers, or `name=systemd`. Empty for v2.
+    controllers: String,
+}
+
+/// Cgroup mounts found in a mountinfo text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Mounts {
+    v2: Option<Mount>,
+    v1: Vec<Mount>,
+}
+
+#[derive(Debug)]
+struct Known {
+    path: String,
+    dir: PathBuf,
+    told: bool,
+}
+
+/// Knows the paths of cgroups.
+pub struct Resolver {
+    procfs: PathBuf,
+    mounts: Mounts,
+    v2_dir: Option<File>,
+    known: FxHashMap<CgroupId, Known>,
+    queue: VecDeque<CgroupId>,
+    /// On hosts with v1 hierarchies: where processes are that the v2 tree has in its root.
+    placed: FxHashMap<ProcessKey, CgroupId>,
+    synthetic: FxHashMap<String, CgroupId>,
+    unnamed: Vec<CgroupId>,
+}
+
+impl Resolver {
+    /// Finds the cgroup mounts and learns every cgroup that exists.
+    pub fn open(procfs: &Path) -> Self {
+        let mountinfo = fs::read(procfs.join("self/mountinfo")).unwrap_or_default();
+        let mounts = parse_mounts(&String::from_utf8_lossy(&mountinfo));
+        let v2_dir = mounts.v2.as_ref().and_then(|mount| File::open(&mount.point).ok());
+        let mut resolver = Self {
+            procfs: procfs.to_path_buf(),
+            mounts,
+            v2_dir,
+            known: FxHashMap::default(),
+            queue: VecDeque::new(),
+            placed: FxHashMap::default(),
+            synthetic: FxHashMap::default(),
+            unnamed: Vec::new(),
+        };
+        if let Some(point) = resolver.mounts.v2.as_ref().map(|mount| mount.point.clone()) {
+            resolver.walk(&point, "", 0);
+        }
+        resolver
+    }
+
+    /// The v2 mount point, if there is one.
+    pub fn v2(&self) -> Option<&Path> {
+        self.mounts.v2.as_ref().map(|mount| mount.point.as_path())
+    }
+
+    fn walk(&mut self, dir: &Path, path: &str, depth: usize) {
+        // The kernel's own default bound on depth is higher, but no manager nests deeper.
+        if depth > 32 {
+            return;
+        }
+        let Ok(entries) = fs::read_dir(dir) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+            if let Ok(metadata) = entry.metadata() {
+                self.learn(CgroupId(metadata.ino()), path.clone(), entry.path());
+            }
+            self.walk(&entry.path(), &path, depth + 1);
+        }
+    }
+
+    fn learn(&mut self, cgroup: CgroupId, path: String, dir: PathBuf) {
+        if self.known.len() < MOST_KNOWN && self.known.insert(cgroup, Known { path, dir, told: false }).is_none() {
+            self.queue.push_back(cgroup);
+        }
+    }
+
+    /// Learns cgroups at their birth.
+    pub fn born(&mut self, born: Vec<CgroupBorn>) {
+        for CgroupBorn { cgroup, path } in born {
+            let Some(mount) = &self.mounts.v2 else { continue };
+            let dir = mount.point.join(path.trim_start_matches('/'));
+            self.learn(cgroup, path, dir);
+        }
+    }
+
+    /// On hosts with v1 hierarchies, puts uses of the v2 root to where /proc says that their processes are.
+    pub fn place(&mut self, uses: &mut [Use]) {
+        if self.mounts.v1.is_empty() {
+            return;
+        }
+        for one in uses.iter_mut().filter(|one| one.cgroup == CgroupId::ROOT && one.process.pid != 0) {
+            one.cgroup = match self.placed.get(&one.process) {
+                Some(cgroup) => *cgroup,
+                None => {
+                    let cgroup = self.place_process(one.process.pid);
+                    self.placed.insert(one.process, cgroup);
+                    cgroup
+                }
+            };
+        }
+    }
+
+    fn place_process(&mut self, pid: u32) -> CgroupId {
+        let Ok(text) = fs::read(self.procfs.join(format!("{pid}/cgroup"))) else { return CgroupId::ROOT };
+        let Some((controllers, path)) = v1_place(&String::from_utf8_lossy(&text)) else { return CgroupId::ROOT };
+        if let Some(cgroup) = self.synthetic.get(&path) {
+            return *cgroup;
+        }
+        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.synthetic.len() as u64);
+        let mount = self
+            .mounts
+            .v1
+            .iter()
+            .find(|mount| mount.controllers.split(',').any(|one| controllers.split(',').any(|other| one == other)));
+        let dir = mount.map_or_else(PathBuf::new, |mount| mount.point.join(path.trim_start_matches('/')));
+        self.synthetic.insert(path.clone(), cgroup);
+        self.learn(cgroup, path, dir);
+        cgroup
+    }
+
+    /// Forgets where processes were.
+    pub fn ended(&mut self, processes: &[ProcessKey]) {
+        for process in processes {
+            self.placed.remove(process);
+        }
+    }
+
+    /// Paths of the cgroups in `uses` that were not told before.
+    pub fn name(&mut self, uses: &[Use]) -> Vec<CgroupPath> {
+        let mut told = Vec::new();
+        for one in uses {
+            match self.known.get_mut(&one.cgroup) {
+                Some(known) if known.told => {}
+                Some(known) => {
+                    known.told = true;
+                    told.push(CgroupPath { cgroup: one.cgroup, path: Some(known.path.clone()) });
+                }
+                None if one.cgroup == CgroupId::ROOT => {}
+                None => {
+                    let path = self.open_by_id(one.cgroup);
+                    told.push(CgroupPath { cgroup: one.cgroup, path: path.clone().map(|(path, _)| path) });
+                    match path {
+                        Some((path, dir)) => {
+                            self.learn(one.cgroup, path, dir);
+                            if let Some(known) = self.known.get_mut(&one.cgroup) {
+                                known.told = true;
+                            }
+                        }
+                        // Gone before anybody could tell. It is told once a tick at most, and forgotten with the next check.
+                        None => self.unnamed.push(one.cgroup),
+                    }
+                }
+            }
+        }
+        told
+    }
+
+    /// The path of a living v2 cgroup. With CAP_DAC_READ_SEARCH the kernel turns the id into a file handle; without, the tree
+    /// is walked.
+    fn open_by_id(&mut self, cgroup: CgroupId) -> Option<(String, PathBuf)> {
+        let mount = self.mounts.v2.clone()?;
+        if cgroup.0 >= CgroupId::SYNTHETIC {
+            return None;
+        }
+        match self.v2_dir.as_ref().map(|dir| open_handle(dir, cgroup)) {
+            Some(Ok(dir)) => {
+                let link = fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).ok()?;
+                let relative = link.strip_prefix(&mount.point).ok()?;
+                Some((format!("/{}", relative.to_string_lossy()), link))
+            }
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EPERM) => {
+                let point = mount.point;
+                self.walk(&point, "", 0);
+                self.known.get(&cgroup).map(|known| (known.path.clone(), known.dir.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Cgroups told earlier that no longer exist, as far as this tick's turn of looking found.
+    pub fn gone(&mut self) -> Vec<CgroupId> {
+        let mut gone = std::mem::take(&mut self.unnamed);
+        for _ in 0..self.queue.len().min(CHECKED_PER_TICK) {
+            let Some(cgroup) = self.queue.pop_front() else { break };
+            let Some(known) = self.known.get(&cgroup) else { continue };
+            let exists = match fs::metadata(&known.dir) {
+                Ok(metadata) => cgroup.0 >= CgroupId::SYNTHETIC || metadata.ino() == cgroup.0,
+                Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+            };
+            if exists {
+                self.queue.push_back(cgroup);
+                continue;
+            }
+            if let Some(known) = self.known.remove(&cgroup) {
+                self.synthetic.remove(&known.path);
+                if known.told {
+                    gone.push(cgroup);
+                }
+            }
+        }
+        gone
+    }
+}
+
+/// The cgroup v2 directory with this id: open_by_handle_at(2) on the mount.
+fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        id: [u8; 8],
+    }
+    let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, id: cgroup.0.to_ne_bytes() };
+    // SAFETY: `handle` is a struct file_handle with 8 bytes of handle behind it, as its first field says, and outlives the call.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, libc::O_PATH | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Cgroup mounts in the text of /proc/PID/mountinfo (proc(5)): of several mounts of one hierarchy, the first.
+fn parse_mounts(mountinfo: &str) -> Mounts {
+    let mut mounts = Mounts::default();
+    for line in mountinfo.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let (Some(point), mut right) = (left.split(' ').nth(4), right.split(' ')) else { continue };
+        let point = PathBuf::from(std::ffi::OsStr::from_bytes(&unescape_octal(point)));
+        match right.next() {
+            Some("cgroup2") if mounts.v2.is_none() => mounts.v2 = Some(Mount { point, controllers: String::new() }),
+            Some("cgroup") => mounts.v1.push(Mount { point, controllers: right.nth(1).unwrap_or_default().to_string() }),
+            _ => {}
+        }
+    }
+    mounts
+}
+
+/// mountinfo writes blanks and the like as `\040`.
+fn unescape_octal(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = bytes
+            .get(at + 1..at + 4)
+            .and_then(|octal| std::str::from_utf8(octal).ok())
+            .and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        match code {
+            Some(byte) if bytes[at] == b'\\' => {
+                out.push(byte);
+                at += 4;
+            }
+            _ => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// Where a process is, by /proc/PID/cgroup of a host with v1 hierarchies: controllers and path. systemd's own hierarchy first,
+/// then the ones that container engines make groups in; `None` where it is in every root.
+fn v1_place(text: &str) -> Option<(String, String)> {
+    let places: Vec<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            rest.split_once(':')
+        })
+        .filter(|(controllers, path)| !controllers.is_empty() && *path != "/" && path.starts_with('/'))
+        .collect();
+    let by = |wanted: &str| places.iter().find(|(controllers, _)| controllers.split(',').any(|one| one == wanted));
+    let wanted = ["name=systemd", "cpuacct", "cpu", "pids", "memory"];
+    let (controllers, path) = wanted.iter().find_map(|wanted| by(wanted))?;
+    Some((controllers.to_string(), path.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_a_hybrid_host() {
+        let text = "25 30 0:22 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                    26 25 0:23 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n\
+                    27 25 0:24 / /sys/fs/cgroup/sys\\040temd rw - cgroup cgroup rw,xattr,name=systemd\n";
+        let mounts = parse_mounts(text);
+        assert_eq!(mounts.v2.unwrap().point, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(mounts.v1[0].point, Path::new("/sys/fs/cgroup/sys temd"));
+        assert_eq!(mounts.v1[0].controllers, "rw,xattr,name=systemd");
+    }
+
+    #[test]
+    fn v1_prefers_systemd_then_controllers() {
+        assert_eq!(
+            v1_place("3:cpu,cpuacct:/docker/x\n1:name=systemd:/system.slice/a.service\n0::/\n").unwrap().1,
+            "/system.slice/a.service"
+        );
+        assert_eq!(v1_place("3:cpu,cpuacct:/docker/a:b\n1:name=systemd:/\n").unwrap().1, "/docker/a:b");
+        assert_eq!(v1_place("0::/system.slice\nrubbish\n"), None);
+    }
+
+    #[test]
+    fn garbage_mountinfo_is_no_mount() {
+        assert_eq!(parse_mounts("a - \n - cgroup2\n\\"), Mounts::default());
+    }
+}

@@ -1,0 +1,192 @@
+//! The sampler: the only loop. Asks meters, usage and the resolver, steps the core, publishes, keeps. Decides nothing itself.
+
+use crate::core::Core;
+use crate::entity::resolve::Resolver;
+use crate::meter::{Health, Meter};
+use crate::record::Recorder;
+use crate::sample::{SourceState, Stamp, Tick};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use crate::units::Nanos;
+use crate::usage::Usage;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Totals go to where they survive a reboot so often.
+const CHECKPOINT_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
+
+/// Everything that the loop needs.
+pub struct Sampler {
+    /// Time between ticks.
+    pub interval: Nanos,
+    /// Meters.
+    pub meters: Vec<Box<dyn Meter>>,
+    /// Sources that are not in use, and why.
+    pub unused: Vec<SourceState>,
+    /// Who ran.
+    pub usage: Box<dyn Usage>,
+    /// Who is who.
+    pub resolver: Resolver,
+    /// The core.
+    pub core: Core,
+    /// Where totals are kept; `None`: nowhere.
+    pub store: Option<Store>,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// A recording, if wanted.
+    pub recorder: Option<Recorder>,
+    /// What is published so far.
+    pub progress: Progress,
+}
+
+/// What the loop remembers from tick to tick.
+#[derive(Default)]
+pub struct Progress {
+    /// For each meter, the numbers of its domains among all.
+    numbers: Vec<Vec<usize>>,
+    domains: usize,
+    sources: Vec<SourceState>,
+    usage_error: Option<String>,
+    store_error: Option<String>,
+    checkpoint_at: Nanos,
+}
+
+impl Sampler {
+    /// One tick.
+    pub fn tick(&mut self) -> Arc<Snapshot> {
+        let at = Stamp::now();
+        let mut tick = Tick { at, ..Tick::default() };
+        self.read_meters(at, &mut tick);
+        self.read_usage(&mut tick);
+        tick.sources = self.changed_sources();
+        tick.own_cpu = own_cpu();
+        let snapshot = self.core.step(&tick);
+        if let Some(recorder) = &mut self.recorder
+            && let Err(error) = recorder.tick(&tick)
+        {
+            tracing::error!("recording ends: {error}");
+            self.recorder = None;
+        }
+        self.keep(at);
+        snapshot
+    }
+
+    fn read_meters(&mut self, at: Stamp, tick: &mut Tick) {
+        self.progress.numbers.resize_with(self.meters.len(), Vec::new);
+        for (meter, numbers) in self.meters.iter_mut().zip(&mut self.progress.numbers) {
+            let from = tick.readings.len();
+            meter.read(at, &mut tick.readings);
+            for domain in &meter.domains()[numbers.len()..] {
+                tracing::info!(domain = domain.id, source = domain.source, path = domain.path, quality = domain.quality.as_str(), "energy domain");
+                tick.new_domains.push(domain.clone());
+                numbers.push(self.progress.domains);
+                self.progress.domains += 1;
+            }
+            for reading in &mut tick.readings[from..] {
+                // A meter that numbers a domain it does not have is shown as no reading: such a number is beyond all domains.
+                reading.domain = numbers.get(reading.domain).copied().unwrap_or(usize::MAX);
+            }
+        }
+    }
+
+    fn read_usage(&mut self, tick: &mut Tick) {
+        match self.usage.sample() {
+            Ok(mut sample) => {
+                self.resolver.born(std::mem::take(&mut sample.born));
+                self.resolver.place(&mut sample.uses);
+                tick.cgroups = self.resolver.name(&sample.uses);
+                tick.gone = self.resolver.gone();
+                self.resolver.ended(&sample.ended);
+                self.progress.usage_error = None;
+                tick.usage = Some(sample);
+            }
+            Err(error) => self.progress.usage_error = Some(error),
+        }
+    }
+
+    /// Every source, if anything about them changed; each change is logged once.
+    fn changed_sources(&mut self) -> Vec<SourceState> {
+        let state = |source: &str, role: &str, health: Health| SourceState { source: source.into(), role: role.into(), health };
+        let mut sources: Vec<SourceState> = self.meters.iter().map(|meter| state(meter.source(), "meter", meter.health())).collect();
+        let usage = match &self.progress.usage_error {
+            Some(error) => Health::Failed(error.clone()),
+            None => self.usage.health(),
+        };
+        sources.push(state(self.usage.source(), "usage", usage));
+        if let Some(error) = &self.progress.store_error {
+            sources.push(state("store", "state", Health::Degraded(format!("{error}; totals of this run may be lost at the next start"))));
+        }
+        sources.extend(self.unused.iter().cloned());
+        if sources == self.progress.sources {
+            return Vec::new();
+        }
+        for source in &sources {
+            let before = self.progress.sources.iter().find(|before| before.source == source.source && before.role == source.role);
+            if before.is_none_or(|before| before.health != source.health) {
+                log_health(source);
+            }
+        }
+        self.progress.sources.clone_from(&sources);
+        sources
+    }
+
+    fn keep(&mut self, at: Stamp) {
+        let Some(store) = &mut self.store else { return };
+        let mut result = store.append(self.core.changes(), || self.core.state(&self.boot_id));
+        if at.monotonic >= self.progress.checkpoint_at {
+            self.progress.checkpoint_at = at.monotonic + CHECKPOINT_EVERY;
+            result = result.and(store.checkpoint(self.core.state(&self.boot_id)));
+        }
+        self.progress.store_error = result.err().map(|error| error.to_string());
+    }
+
+    /// Ticks until `stop` says something or its sender is gone; then keeps everything. `fed` is called after every tick.
+    pub fn run(mut self, publish: &watch::Sender<Option<Arc<Snapshot>>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) {
+        let mut due = Stamp::now().monotonic;
+        loop {
+            let snapshot = self.tick();
+            fed(&snapshot);
+            publish.send_replace(Some(snapshot));
+            due += self.interval;
+            let now = Stamp::now().monotonic;
+            if due < now {
+                // A tick that took too long, or a machine that slept: go on from here, do not hurry after.
+                due = now;
+            }
+            match stop.recv_timeout(Duration::from_nanos((due - now).0)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let snapshot = self.tick();
+        publish.send_replace(Some(snapshot));
+        if let Some(store) = &mut self.store
+            && let Err(error) = store.checkpoint(self.core.state(&self.boot_id))
+        {
+            tracing::error!("totals are not kept: {error}");
+        }
+    }
+}
+
+fn log_health(source: &SourceState) {
+    let (name, role, state, why) = (&source.source, &source.role, source.health.as_str(), source.health.why());
+    match source.health {
+        Health::Healthy | Health::Unsupported(_) => tracing::info!("{role} {name}: {state}{}{why}", if why.is_empty() { "" } else { ": " }),
+        Health::Degraded(_) => tracing::warn!("{role} {name}: {state}: {why}"),
+        Health::Failed(_) => tracing::error!("{role} {name}: {state}: {why}"),
+    }
+}
+
+/// CPU time of this process so far, user and system: getrusage(2).
+fn own_cpu() -> Nanos {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is a valid place for an rusage; the call fills it or leaves it zero.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    Nanos(nanos(usage.ru_utime) + nanos(usage.ru_stime))
+}

@@ -1,0 +1,305 @@
+//! Usage from /proc: for hosts and users without BPF. Coarser: what lived and died between two looks is known to its cgroup
+//! only (where cgroup v2 accounts CPU), the package is the one that a process ran on last, and no counters are counted.
+
+use super::{CgroupId, Counted, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
+use crate::meter::{Health, PackageId};
+use crate::units::Nanos;
+use rustc_hash::FxHashMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A process' cgroup is looked up again after so many samples: processes seldom move.
+const CGROUP_EVERY: u32 = 30;
+
+/// Usage from /proc.
+pub struct ProcfsUsage {
+    procfs: PathBuf,
+    /// Mount point of cgroup v2, where there is one.
+    cgroup2: Option<PathBuf>,
+    packages: Vec<PackageId>,
+    tick: Nanos,
+    processes: FxHashMap<u32, Seen>,
+    cgroups: FxHashMap<CgroupId, Group>,
+    round: u32,
+    health: Health,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    process: ProcessKey,
+    comm: String,
+    on_cpu: Nanos,
+    cgroup: CgroupId,
+    cgroup_round: u32,
+    round: u32,
+}
+
+/// A v2 cgroup with processes of its own: cpu.stat also knows what those used that nobody saw.
+#[derive(Debug)]
+struct Group {
+    stat: PathBuf,
+    usage: Option<Nanos>,
+    seen: Nanos,
+    round: u32,
+}
+
+/// What /proc/PID/stat says.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat<'a> {
+    comm: &'a [u8],
+    ticks: u64,
+    start: u64,
+    cpu: usize,
+}
+
+impl ProcfsUsage {
+    /// Opens /proc at `procfs`. `packages` is the package of each CPU. `why` says why BPF is not used, for the health.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read.
+    pub fn open(procfs: &Path, cgroup2: Option<&Path>, packages: &[PackageId], why: &str) -> Result<Self, String> {
+        // SAFETY: sysconf has no preconditions.
+        let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+        let mut usage = Self {
+            procfs: procfs.to_path_buf(),
+            cgroup2: cgroup2.map(Path::to_path_buf),
+            packages: packages.to_vec(),
+            tick: Nanos(1_000_000_000 / hertz),
+            processes: FxHashMap::default(),
+            cgroups: FxHashMap::default(),
+            round: 0,
+            health: Health::Degraded(format!(
+                "{why}; from /proc instead, which is coarser: 10 ms steps, processes that lived between two looks are known to their cgroup only"
+            )),
+            buffer: Vec::with_capacity(4096),
+        };
+        usage.sample()?;
+        Ok(usage)
+    }
+
+    fn read(&mut self, path: &Path) -> std::io::Result<()> {
+        self.buffer.clear();
+        File::open(path)?.take(64 << 10).read_to_end(&mut self.buffer).map(drop)
+    }
+
+    /// Takes one process in; `None`: it ended while we looked, which is nobody's fault.
+    fn look(&mut self, pid: u32, sample: &mut UsageSample) -> Option<()> {
+        let dir = self.procfs.join(pid.to_string());
+        self.read(&dir.join("stat")).ok()?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let stat = parse_stat(&buffer);
+        let taken = stat.map(|stat| self.take(pid, &dir, &stat, sample));
+        self.buffer = buffer;
+        taken
+    }
+
+    fn take(&mut self, pid: u32, dir: &Path, stat: &Stat<'_>, sample: &mut UsageSample) {
+        let process = ProcessKey { pid, start: stat.start };
+        let on_cpu = Nanos(stat.ticks.saturating_mul(self.tick.0));
+        let package = self.packages.get(stat.cpu).copied().unwrap_or(PackageId(0));
+        let first_round = self.round == 1;
+        let round = self.round;
+        let known = self.processes.remove(&pid);
+        sample.ended.extend(known.as_ref().map(|seen| seen.process).filter(|earlier| *earlier != process));
+        let known = known.filter(|seen| seen.process == process);
+        let comm = String::from_utf8_lossy(stat.comm);
+        let mut seen = match known {
+            Some(seen) => seen,
+            None => Seen {
+                process,
+                comm: String::new(),
+                // What a process used before jouled looked first was not used in this interval; a new process began at zero.
+                on_cpu: if first_round { on_cpu } else { Nanos::ZERO },
+                cgroup: self.cgroup_of(dir),
+                cgroup_round: round,
+                round,
+            },
+        };
+        if round.wrapping_sub(seen.cgroup_round) >= CGROUP_EVERY {
+            (seen.cgroup, seen.cgroup_round) = (self.cgroup_of(dir), round);
+        }
+        let used = on_cpu - seen.on_cpu;
+        if used > Nanos::ZERO {
+            if seen.comm != comm {
+                let exe = fs::read_link(dir.join("exe")).map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default();
+                seen.comm = comm.into_owned();
+                sample.processes.push(ProcessInfo { process, comm: seen.comm.clone(), exe });
+            }
+            sample.uses.push(Use {
+                process,
+                cgroup: seen.cgroup,
+                package,
+                on_cpu: used,
+                cycles: 0,
+                instructions: 0,
+                cache_misses: 0,
+            });
+            if let Some(group) = self.cgroups.get_mut(&seen.cgroup) {
+                group.seen += used;
+            }
+        }
+        (seen.on_cpu, seen.round) = (on_cpu, round);
+        if let Some(group) = self.cgroups.get_mut(&seen.cgroup) {
+            group.round = round;
+        }
+        self.processes.insert(pid, seen);
+    }
+
+    fn cgroup_of(&mut self, dir: &Path) -> CgroupId {
+        let Some(mount) = &self.cgroup2 else { return CgroupId::ROOT };
+        let text = fs::read(dir.join("cgroup")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| *path != "/") else {
+            return CgroupId::ROOT;
+        };
+        let cgroup_dir = mount.join(path.trim_end_matches(" (deleted)").trim_start_matches('/'));
+        let Ok(metadata) = fs::metadata(&cgroup_dir) else { return CgroupId::ROOT };
+        let cgroup = CgroupId(metadata.ino());
+        let round = self.round;
+        self.cgroups.entry(cgroup).or_insert_with(|| Group {
+            stat: cgroup_dir.join("cpu.stat"),
+            usage: None,
+            seen: Nanos::ZERO,
+            round,
+        });
+        cgroup
+    }
+
+    /// What cgroups used beyond the processes that were seen: by those that ended, or lived, between two looks. Groups with
+    /// subgroups are left out: their account includes the subgroups'.
+    fn unseen(&mut self, sample: &mut UsageSample) {
+        let round = self.round;
+        let mut groups = std::mem::take(&mut self.cgroups);
+        groups.retain(|_, group| round.wrapping_sub(group.round) < CGROUP_EVERY);
+        for (cgroup, group) in &mut groups {
+            let seen = std::mem::take(&mut group.seen);
+            let usage = self.read(&group.stat).ok().and_then(|()| parse_usage(&self.buffer));
+            let earlier = std::mem::replace(&mut group.usage, usage);
+            let (Some(usage), Some(earlier), false) = (usage, earlier, has_subgroups(&group.stat)) else { continue };
+            let unseen = (usage - earlier).saturating_sub(seen);
+            // Below two clock ticks it is the coarseness of /proc.
+            if unseen.0 > 2 * self.tick.0 {
+                let process = ProcessKey { pid: 0, start: 0 };
+                let package = self.packages.first().copied().unwrap_or(PackageId(0));
+                sample.uses.push(Use {
+                    process,
+                    cgroup: *cgroup,
+                    package,
+                    on_cpu: unseen,
+                    cycles: 0,
+                    instructions: 0,
+                    cache_misses: 0,
+                });
+            }
+        }
+        self.cgroups = groups;
+    }
+}
+
+impl Usage for ProcfsUsage {
+    fn source(&self) -> &'static str {
+        "procfs"
+    }
+
+    fn sample(&mut self) -> Result<UsageSample, String> {
+        self.round = self.round.wrapping_add(1);
+        let mut sample = UsageSample { counted: Counted::default(), ..UsageSample::default() };
+        let entries = fs::read_dir(&self.procfs).map_err(|error| format!("{}: {error}", self.procfs.display()))?;
+        for entry in entries.flatten() {
+            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                self.look(pid, &mut sample);
+            }
+        }
+        let round = self.round;
+        let ended = &mut sample.ended;
+        self.processes.retain(|_, seen| {
+            let lives = seen.round == round;
+            if !lives {
+                ended.push(seen.process);
+            }
+            lives
+        });
+        self.unseen(&mut sample);
+        Ok(sample)
+    }
+
+    fn health(&self) -> Health {
+        self.health.clone()
+    }
+}
+
+/// proc_pid_stat(5): the name is between the first `(` and the last `)`, whatever is in it.
+fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let comm = text.get(open + 1..close)?;
+    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // The first field after the name is number 3.
+    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
+    Some(Stat { comm, ticks: field(14)?.checked_add(field(15)?)?, start: field(22)?, cpu: field(39).unwrap_or(0) as usize })
+}
+
+/// `usage_usec` of cpu.stat.
+fn parse_usage(text: &[u8]) -> Option<Nanos> {
+    let text = std::str::from_utf8(text).ok()?;
+    let microseconds: u64 = text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?;
+    Some(Nanos(microseconds.checked_mul(1000)?))
+}
+
+/// A directory has two links and one more for each subdirectory.
+fn has_subgroups(stat: &Path) -> bool {
+    stat.parent().and_then(|dir| fs::metadata(dir).ok()).is_some_and(|metadata| metadata.nlink() > 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn write(root: &Path, pid: u32, comm: &[u8], ticks: u64, start: u64) {
+        let dir = root.join(pid.to_string());
+        fs::create_dir_all(&dir).unwrap();
+        let mut text = format!("{pid} (").into_bytes();
+        text.extend_from_slice(comm);
+        text.extend_from_slice(
+            format!(") S 1 1 1 0 -1 4194560 1 1 1 1 {ticks} 0 0 0 20 0 1 0 {start} 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 17 0 0 0\n")
+                .as_bytes(),
+        );
+        fs::write(dir.join("stat"), text).unwrap();
+    }
+
+    #[test]
+    fn deltas_names_ends_and_reuse() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), 7, b"odd) (\n\"\xff", 100, 5);
+        write(root.path(), 8, b"sleeper", 100, 6);
+        let mut usage = ProcfsUsage::open(root.path(), None, &[PackageId(0)], "test").unwrap();
+        write(root.path(), 7, b"odd) (\n\"\xff", 130, 5);
+        let sample = usage.sample().unwrap();
+        assert_eq!((sample.uses.len(), sample.uses[0].on_cpu), (1, Nanos(300_000_000)));
+        assert_eq!(sample.processes[0].comm, "odd) (\n\"\u{fffd}");
+        // The id is taken by another process, which starts from zero.
+        write(root.path(), 7, b"new", 2, 900);
+        fs::remove_dir_all(root.path().join("8")).unwrap();
+        let sample = usage.sample().unwrap();
+        assert_eq!(sample.uses[0], Use { process: ProcessKey { pid: 7, start: 900 }, on_cpu: Nanos(20_000_000), ..sample.uses[0] });
+        assert_eq!(sample.ended, [ProcessKey { pid: 7, start: 5 }, ProcessKey { pid: 8, start: 6 }]);
+    }
+
+    #[test]
+    fn unreadable_proc_is_an_error() {
+        assert!(ProcfsUsage::open(Path::new("/does/not/exist"), None, &[], "test").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_is_taken(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_stat(&text);
+            let _ = parse_usage(&text);
+        }
+    }
+}
