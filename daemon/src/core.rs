@@ -186,6 +186,11 @@ impl Core {
         Arc::new(self.snapshot(tick, cpu_usage))
     }
 
+    /// The snapshot before the first tick.
+    pub fn blank(&self) -> Snapshot {
+        self.snapshot(&Tick::default(), None)
+    }
+
     /// What has to be kept, whole.
     pub fn state(&self, boot_id: &str) -> State {
         let unseen = self.earlier.iter().cloned();

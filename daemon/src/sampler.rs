@@ -143,12 +143,12 @@ impl Sampler {
     }
 
     /// Ticks until `stop` says something or its sender is gone; then keeps everything. `fed` is called after every tick.
-    pub fn run(mut self, publish: &watch::Sender<Option<Arc<Snapshot>>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) {
+    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) {
         let mut due = Stamp::now().monotonic;
         loop {
             let snapshot = self.tick();
             fed(&snapshot);
-            publish.send_replace(Some(snapshot));
+            publish.send_replace(snapshot);
             due += self.interval;
             let now = Stamp::now().monotonic;
             if due < now {
@@ -161,7 +161,7 @@ impl Sampler {
             }
         }
         let snapshot = self.tick();
-        publish.send_replace(Some(snapshot));
+        publish.send_replace(snapshot);
         if let Some(store) = &mut self.store
             && let Err(error) = store.checkpoint(self.core.state(&self.boot_id))
         {
