@@ -84,20 +84,13 @@ without a line of their own were charged, `ended` what entities had reached that
 }
 
 fn kind(word: &str) -> Kind {
-    Kind::ALL
-        .into_iter()
-        .find(|kind| kind.as_str() == word)
-        .unwrap_or(Kind::Unit)
+    Kind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or(Kind::Unit)
 }
 
 impl Args {
     /// The socket to ask: the option, the environment, or the first default that is there.
     pub fn socket(&self) -> PathBuf {
-        let set = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let named = self.socket.clone().or_else(|| set("JOULED_SOCKET"));
         named.unwrap_or_else(|| first_there(Path::new("/run"), set("XDG_RUNTIME_DIR").as_deref()))
     }
@@ -132,24 +125,11 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_code_2_and_help_is_not() {
-        for wrong in [
-            &["joulectl"][..],
-            &["joulectl", "list", "planet"],
-            &["joulectl", "top", "-n", "0"],
-        ] {
-            assert_eq!(
-                Args::try_parse_from(wrong).unwrap_err().exit_code(),
-                2,
-                "{wrong:?}"
-            );
+        for wrong in [&["joulectl"][..], &["joulectl", "list", "planet"], &["joulectl", "top", "-n", "0"]] {
+            assert_eq!(Args::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
         for asked in ["--help", "--version"] {
-            assert_eq!(
-                Args::try_parse_from(["joulectl", asked])
-                    .unwrap_err()
-                    .exit_code(),
-                0
-            );
+            assert_eq!(Args::try_parse_from(["joulectl", asked]).unwrap_err().exit_code(), 0);
         }
     }
 
@@ -158,11 +138,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (system, user) = (dir.path().join("system"), dir.path().join("user"));
         let socket = |root: &Path| root.join("jouled/jouled.sock");
-        assert_eq!(
-            first_there(&system, Some(&user)),
-            socket(&system),
-            "neither: the error names the system's"
-        );
+        assert_eq!(first_there(&system, Some(&user)), socket(&system), "neither: the error names the system's");
         std::fs::create_dir_all(user.join("jouled")).unwrap();
         std::fs::write(socket(&user), "").unwrap();
         assert_eq!(first_there(&system, Some(&user)), socket(&user));

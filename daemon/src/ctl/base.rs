@@ -32,25 +32,12 @@ pub struct Node {
 impl Base {
     /// Packages, and memory where it is metered outside of them; without packages, the largest thing there is.
     pub fn of(snapshot: &Snapshot) -> Self {
-        let has = |zone: &Zone| {
-            snapshot
-                .domains
-                .iter()
-                .any(|view| view.domain.zone == *zone)
-        };
+        let has = |zone: &Zone| snapshot.domains.iter().any(|view| view.domain.zone == *zone);
         if has(&Zone::Package) {
-            let dram = Some(Zone::Dram)
-                .filter(|_| snapshot.host.dram_billed)
-                .filter(has);
+            let dram = Some(Zone::Dram).filter(|_| snapshot.host.dram_billed).filter(has);
             return Self([Zone::Package].into_iter().chain(dram).collect());
         }
-        Self(
-            [Zone::Psys, Zone::Core]
-                .into_iter()
-                .find(has)
-                .into_iter()
-                .collect(),
-        )
+        Self([Zone::Psys, Zone::Core].into_iter().find(has).into_iter().collect())
     }
 
     fn zones(&self) -> impl Iterator<Item = usize> {
@@ -65,33 +52,18 @@ impl Base {
     /// Its zones in words: `package + dram`.
     pub fn words(&self) -> String {
         let words: Vec<_> = self.0.iter().map(|zone| zone.as_str()).collect();
-        if words.is_empty() {
-            "nothing".to_owned()
-        } else {
-            words.join(" + ")
-        }
+        if words.is_empty() { "nothing".to_owned() } else { words.join(" + ") }
     }
 
     /// What the number lacks, in one sentence.
     pub fn lacks(&self, snapshot: &Snapshot) -> String {
         match self.0.as_slice() {
             [] => "No energy domain is known: there are no numbers.".to_owned(),
-            [Zone::Psys] => {
-                "Only the platform meter (psys) is there: the numbers are shares of it.".to_owned()
-            }
+            [Zone::Psys] => "Only the platform meter (psys) is there: the numbers are shares of it.".to_owned(),
             zones => {
-                let memory = snapshot
-                    .domains
-                    .iter()
-                    .any(|view| view.domain.zone == Zone::Dram);
-                let first = if memory || zones.contains(&Zone::Dram) {
-                    ""
-                } else {
-                    "memory, "
-                };
-                format!(
-                    "No platform meter: {first}fans, disks and power supply losses are not in these numbers."
-                )
+                let memory = snapshot.domains.iter().any(|view| view.domain.zone == Zone::Dram);
+                let first = if memory || zones.contains(&Zone::Dram) { "" } else { "memory, " };
+                format!("No platform meter: {first}fans, disks and power supply losses are not in these numbers.")
             }
         }
     }
@@ -119,13 +91,8 @@ impl Base {
     /// The node's numbers.
     pub fn node(&self, snapshot: &Snapshot) -> Node {
         let mut node = Node::default();
-        let add =
-            |sum: &mut Option<Microwatts>, power| *sum = Some(sum.unwrap_or_default() + power);
-        for view in snapshot
-            .domains
-            .iter()
-            .filter(|view| self.contains(view.domain.zone))
-        {
+        let add = |sum: &mut Option<Microwatts>, power| *sum = Some(sum.unwrap_or_default() + power);
+        for view in snapshot.domains.iter().filter(|view| self.contains(view.domain.zone)) {
             node.total += view.total;
             node.idle += view.idle;
             node.active += view.active;
@@ -144,50 +111,31 @@ impl Base {
     /// The worst quality among its domains: what the sum is. `None` without domains.
     pub fn quality(&self, snapshot: &Snapshot) -> Option<Quality> {
         let domains = snapshot.domains.iter().map(|view| &view.domain);
-        domains
-            .filter(|domain| self.contains(domain.zone))
-            .map(|domain| domain.quality)
-            .max()
+        domains.filter(|domain| self.contains(domain.zone)).map(|domain| domain.quality).max()
     }
 
     /// `heading`, marked where the numbers below it are estimates.
     pub fn heading(&self, snapshot: &Snapshot, heading: &str) -> String {
         let estimated = self.quality(snapshot) == Some(Quality::Estimated);
-        if estimated {
-            format!("{heading} (est.)")
-        } else {
-            heading.to_owned()
-        }
+        if estimated { format!("{heading} (est.)") } else { heading.to_owned() }
     }
 }
 
 /// The word for several of a kind.
 pub fn plural(kind: Kind) -> String {
-    format!(
-        "{}{}",
-        kind.as_str(),
-        if kind == Kind::Process { "es" } else { "s" }
-    )
+    format!("{}{}", kind.as_str(), if kind == Kind::Process { "es" } else { "s" })
 }
 
 /// What people call an entity, safe on a terminal.
 pub fn name(kind: Kind, row: &Row) -> String {
     let label = |name: &str| {
         let mut labels = kind.label_names().iter().zip(row.labels.iter());
-        labels
-            .find(|(label, _)| **label == name)
-            .map_or("", |(_, value)| value.as_str())
+        labels.find(|(label, _)| **label == name).map_or("", |(_, value)| value.as_str())
     };
     let or_id = |name: &str, id: &str| {
         let (name, id) = (label(name), label(id));
         // An id of 64 hex digits is as clear in its first twelve, as container tools show it.
-        if name.is_empty() {
-            id.chars()
-                .take(if id.len() == 64 { 12 } else { usize::MAX })
-                .collect()
-        } else {
-            name.to_owned()
-        }
+        if name.is_empty() { id.chars().take(if id.len() == 64 { 12 } else { usize::MAX }).collect() } else { name.to_owned() }
     };
     let said = match kind {
         Kind::Process => format!("{} {}", label("pid"), label("comm")),
@@ -217,22 +165,12 @@ mod tests {
     fn the_base_never_counts_twice() {
         let mut snapshot = fixture::snapshot();
         assert_eq!(Base::of(&snapshot).words(), "package + dram");
-        assert_eq!(
-            Base::of(&snapshot).node(&snapshot).total,
-            Microjoules(1_100_000_000),
-            "without core and psys"
-        );
+        assert_eq!(Base::of(&snapshot).node(&snapshot).total, Microjoules(1_100_000_000), "without core and psys");
         fixture::host(&mut snapshot).dram_billed = false;
         assert_eq!(Base::of(&snapshot).words(), "package");
-        snapshot
-            .domains
-            .retain(|view| view.domain.zone != Zone::Package);
+        snapshot.domains.retain(|view| view.domain.zone != Zone::Package);
         assert_eq!(Base::of(&snapshot).words(), "psys");
-        assert!(
-            Base::of(&snapshot)
-                .lacks(&snapshot)
-                .contains("platform meter (psys)")
-        );
+        assert!(Base::of(&snapshot).lacks(&snapshot).contains("platform meter (psys)"));
         snapshot.domains.clear();
         assert_eq!(Base::of(&snapshot).words(), "nothing");
         assert_eq!(Base::of(&snapshot).node(&snapshot), Node::default());
@@ -240,27 +178,12 @@ mod tests {
 
     #[test]
     fn names_fall_back_to_ids() {
-        let row = |labels: &[&str]| Row {
-            labels: labels.iter().map(|l| (*l).to_owned()).collect(),
-            ..fixture::row(0, 0)
-        };
+        let row = |labels: &[&str]| Row { labels: labels.iter().map(|l| (*l).to_owned()).collect(), ..fixture::row(0, 0) };
         let id = "0123456789ab".repeat(6);
-        assert_eq!(
-            name(Kind::Container, &row(&[&id[..64], "", "docker", ""])),
-            "0123456789ab"
-        );
-        assert_eq!(
-            name(Kind::Container, &row(&["id", "web", "docker", ""])),
-            "web"
-        );
-        assert_eq!(
-            name(Kind::Pod, &row(&["id", "api-0", "prod"])),
-            "prod/api-0"
-        );
-        assert_eq!(
-            name(Kind::Process, &row(&["7", "sh\x1b[31m", "", "", "", ""])),
-            "7 sh\\u{1b}[31m"
-        );
+        assert_eq!(name(Kind::Container, &row(&[&id[..64], "", "docker", ""])), "0123456789ab");
+        assert_eq!(name(Kind::Container, &row(&["id", "web", "docker", ""])), "web");
+        assert_eq!(name(Kind::Pod, &row(&["id", "api-0", "prod"])), "prod/api-0");
+        assert_eq!(name(Kind::Process, &row(&["7", "sh\x1b[31m", "", "", "", ""])), "7 sh\\u{1b}[31m");
         assert_eq!(name(Kind::Vm, &row(&[])), "", "fewer labels than names");
     }
 }

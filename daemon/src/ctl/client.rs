@@ -58,12 +58,9 @@ pub enum Error {
 fn advice(group: Option<&str>) -> String {
     match group {
         Some(group) if group != "root" => {
-            format!(
-                "it is open to the group {group} (sudo usermod -aG {group} \"$USER\", then log in again) and to root"
-            )
+            format!("it is open to the group {group} (sudo usermod -aG {group} \"$USER\", then log in again) and to root")
         }
-        _ => "it is open to its owner: run joulectl as root or as the user that jouled runs as"
-            .to_owned(),
+        _ => "it is open to its owner: run joulectl as root or as the user that jouled runs as".to_owned(),
     }
 }
 
@@ -78,11 +75,7 @@ pub struct Client {
 impl Client {
     /// For the jouled behind `socket`. Nothing is opened yet.
     pub fn new(socket: PathBuf) -> Self {
-        Self {
-            socket,
-            patience: PATIENCE,
-            limit: LIMIT,
-        }
+        Self { socket, patience: PATIENCE, limit: LIMIT }
     }
 
     /// The last snapshot.
@@ -90,11 +83,7 @@ impl Client {
     /// # Errors
     /// Where jouled cannot be reached, or does not answer with a snapshot.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
-        let body = self
-            .in_time(self.patience, async {
-                self.read(self.get("/v1/snapshot").await?).await
-            })
-            .await?;
+        let body = self.in_time(self.patience, async { self.read(self.get("/v1/snapshot").await?).await }).await?;
         self.parse(&body)
     }
 
@@ -104,54 +93,29 @@ impl Client {
     /// Where jouled cannot be reached.
     pub async fn stream(&self) -> Result<Stream, Error> {
         let body = self.in_time(self.patience, self.get("/v1/stream")).await?;
-        Ok(Stream {
-            client: self.clone(),
-            body,
-            buffer: Vec::new(),
-            scanned: 0,
-            wait: self.patience,
-        })
+        Ok(Stream { client: self.clone(), body, buffer: Vec::new(), scanned: 0, wait: self.patience })
     }
 
-    async fn in_time<T>(
-        &self,
-        patience: Duration,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        timeout(patience, work)
-            .await
-            .unwrap_or_else(|_| Err(Error::TimedOut(self.socket.clone(), patience)))
+    async fn in_time<T>(&self, patience: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout(patience, work).await.unwrap_or_else(|_| Err(Error::TimedOut(self.socket.clone(), patience)))
     }
 
     async fn get(&self, path: &'static str) -> Result<Incoming, Error> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.unconnected(error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.broken(&error))?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unconnected(error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         // Ends with the body that is returned; its errors are seen there.
         tokio::spawn(connection);
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() = Uri::from_static(path);
-        request
-            .headers_mut()
-            .insert(HOST, HeaderValue::from_static("jouled"));
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.broken(&error))?;
+        request.headers_mut().insert(HOST, HeaderValue::from_static("jouled"));
+        let answer = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         let code = answer.status();
         if code == StatusCode::OK {
             return Ok(answer.into_body());
         }
         let said = self.read(answer.into_body()).await.unwrap_or_default();
         let said = String::from_utf8_lossy(&said[..said.len().min(200)]);
-        Err(Error::Status(
-            self.socket.clone(),
-            code,
-            super::text::safe(said.trim()),
-        ))
+        Err(Error::Status(self.socket.clone(), code, super::text::safe(said.trim())))
     }
 
     async fn read(&self, mut body: Incoming) -> Result<Vec<u8>, Error> {
@@ -176,17 +140,11 @@ impl Client {
         let other = |version, why| Error::OtherVersion(self.socket.clone(), version, why);
         let snapshot: Snapshot = serde_json::from_slice(json).map_err(|error| {
             let value: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
-            other(
-                value["host"]["version"].as_str().map(super::text::safe),
-                super::text::safe(&error.to_string()),
-            )
+            other(value["host"]["version"].as_str().map(super::text::safe), super::text::safe(&error.to_string()))
         })?;
         // Everything else takes an entity's kind by its position.
         if !snapshot.kinds.iter().map(|view| view.kind).eq(Kind::ALL) {
-            return Err(other(
-                Some(super::text::safe(&snapshot.host.version)),
-                "other kinds of entity".to_owned(),
-            ));
+            return Err(other(Some(super::text::safe(&snapshot.host.version)), "other kinds of entity".to_owned()));
         }
         Ok(snapshot)
     }
@@ -202,9 +160,7 @@ impl Client {
     }
 
     fn broken(&self, error: &hyper::Error) -> Error {
-        let cause = std::error::Error::source(error)
-            .map(|cause| format!(": {cause}"))
-            .unwrap_or_default();
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Error::Broken(self.socket.clone(), format!("{error}{cause}"))
     }
 }
@@ -226,10 +182,7 @@ impl Stream {
     /// Where the connection breaks, no tick comes for three intervals and 10 s more, or a line is not a snapshot.
     pub async fn next(&mut self) -> Result<Option<Snapshot>, Error> {
         loop {
-            if let Some(at) = self.buffer[self.scanned..]
-                .iter()
-                .position(|byte| *byte == b'\n')
-            {
+            if let Some(at) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=self.scanned + at).collect();
                 self.scanned = 0;
                 if line.trim_ascii().is_empty() {
@@ -237,10 +190,7 @@ impl Stream {
                 }
                 let snapshot = self.client.parse(&line)?;
                 let interval = Duration::from_nanos(snapshot.host.interval.0);
-                self.wait = self
-                    .client
-                    .patience
-                    .saturating_add(interval.saturating_mul(3));
+                self.wait = self.client.patience.saturating_add(interval.saturating_mul(3));
                 return Ok(Some(snapshot));
             }
             self.scanned = self.buffer.len();
@@ -258,11 +208,7 @@ impl Stream {
 
 /// The group that may open `socket`, or the folder it is in where that is closed too.
 fn group_of(socket: &Path) -> Option<String> {
-    let gid = socket
-        .metadata()
-        .or_else(|_| socket.parent().unwrap_or(socket).metadata())
-        .ok()?
-        .gid();
+    let gid = socket.metadata().or_else(|_| socket.parent().unwrap_or(socket).metadata()).ok()?.gid();
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
     Some(group_name(&groups, gid).unwrap_or_else(|| gid.to_string()))
 }

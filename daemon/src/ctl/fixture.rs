@@ -3,9 +3,7 @@
 use crate::entity::Kind;
 use crate::meter::{Domain, Health, PackageId, Quality, Scope, Zone};
 use crate::sample::Stamp;
-use crate::snapshot::{
-    DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used,
-};
+use crate::snapshot::{DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use std::sync::Arc;
@@ -22,14 +20,8 @@ pub fn zones<T: Copy + Default>(package: T, dram: T) -> [T; Zone::COUNT] {
 
 /// Energy in the package zone, a tenth of it on top in dram.
 pub fn energy(joules: u64) -> Energy {
-    let all = zones(
-        Microjoules(joules * 1_000_000),
-        Microjoules(joules * 100_000),
-    );
-    Energy {
-        dynamic: all,
-        idle: Default::default(),
-    }
+    let all = zones(Microjoules(joules * 1_000_000), Microjoules(joules * 100_000));
+    Energy { dynamic: all, idle: Default::default() }
 }
 
 /// A row without labels that drew `watts` in the package zone.
@@ -39,20 +31,13 @@ pub fn row(watts: u64, joules: u64) -> Row {
         state: State::Running,
         energy: energy(joules),
         power: zones(Microwatts(watts * 1_000_000), Microwatts(watts * 100_000)),
-        used: Used {
-            on_cpu: Nanos(joules * 10_000_000),
-            cycles: 5,
-            ..Used::default()
-        },
+        used: Used { on_cpu: Nanos(joules * 10_000_000), cycles: 5, ..Used::default() },
         since: Nanos(1_767_225_599_000_000_000),
     }
 }
 
 fn labelled(watts: u64, joules: u64, labels: &[&str]) -> Row {
-    Row {
-        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
-        ..row(watts, joules)
-    }
+    Row { labels: labels.iter().map(|label| (*label).to_owned()).collect(), ..row(watts, joules) }
 }
 
 /// The host, to be changed.
@@ -117,24 +102,13 @@ pub fn snapshot() -> Snapshot {
     units.ended = energy(40);
     units.rest_power = zones(Microwatts(2_000_000), Microwatts(200_000));
     kinds[Kind::Container.index()].rows = vec![labelled(15, 50, &["c0ffee", "web", "docker", ""])];
-    kinds[Kind::Slice.index()].rows = vec![
-        labelled(25, 450, &["system.slice"]),
-        labelled(25, 450, &["-.slice"]),
-    ];
+    kinds[Kind::Slice.index()].rows = vec![labelled(25, 450, &["system.slice"]), labelled(25, 450, &["-.slice"])];
     kinds[Kind::Process.index()].rows = vec![
-        labelled(
-            15,
-            50,
-            &["42", "nginx", "/usr/sbin/nginx", "container", "c0ffee", ""],
-        ),
+        labelled(15, 50, &["42", "nginx", "/usr/sbin/nginx", "container", "c0ffee", ""]),
         labelled(10, 100, &["7", "cron", "/usr/sbin/cron", "regular", "", ""]),
     ];
-    let source = |source: &str, role: &str, health| SourceView {
-        source: source.into(),
-        role: role.into(),
-        health,
-        read_at: Some(NOW),
-    };
+    let source =
+        |source: &str, role: &str, health| SourceView { source: source.into(), role: role.into(), health, read_at: Some(NOW) };
     Snapshot {
         host: Arc::new(Host {
             version: "0.1.0".into(),
@@ -145,27 +119,12 @@ pub fn snapshot() -> Snapshot {
             dram_billed: true,
         }),
         ticks: 50,
-        at: Stamp {
-            monotonic: NOW,
-            boottime: NOW,
-            realtime: Nanos(1_767_225_699_000_000_000),
-        },
+        at: Stamp { monotonic: NOW, boottime: NOW, realtime: Nanos(1_767_225_699_000_000_000) },
         cpu_usage: Some(0.25),
         sources: vec![
             source("rapl-perf", "meter", Health::Healthy),
-            source(
-                "bpf",
-                "usage",
-                Health::Degraded("no PMU in this guest".into()),
-            ),
-            SourceView {
-                read_at: None,
-                ..source(
-                    "rapl-powercap",
-                    "meter",
-                    Health::Unsupported("no intel-rapl zone".into()),
-                )
-            },
+            source("bpf", "usage", Health::Degraded("no PMU in this guest".into())),
+            SourceView { read_at: None, ..source("rapl-powercap", "meter", Health::Unsupported("no intel-rapl zone".into())) },
         ],
         domains: vec![
             view(Zone::Package, 1000, true),
@@ -174,10 +133,7 @@ pub fn snapshot() -> Snapshot {
             view(Zone::Psys, 1500, false),
         ],
         kinds,
-        counted: Counted {
-            cycles: true,
-            ..Counted::default()
-        },
+        counted: Counted { cycles: true, ..Counted::default() },
         overflows: 3,
         lost_cpu: Nanos(2_000_000_000),
         own_cpu: Nanos(100_000_000),

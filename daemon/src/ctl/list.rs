@@ -33,18 +33,8 @@ pub struct Choice {
 }
 
 /// The entities of a kind in order, with their names.
-pub fn sorted<'a>(
-    snapshot: &'a Snapshot,
-    base: &Base,
-    kind: Kind,
-    sort: Sort,
-) -> Vec<(String, &'a Row)> {
-    let mut rows: Vec<_> = snapshot
-        .kind(kind)
-        .rows
-        .iter()
-        .map(|row| (base::name(kind, row), row))
-        .collect();
+pub fn sorted<'a>(snapshot: &'a Snapshot, base: &Base, kind: Kind, sort: Sort) -> Vec<(String, &'a Row)> {
+    let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (base::name(kind, row), row)).collect();
     rows.sort_by_cached_key(|(name, row)| {
         let (power, energy) = (base.power(&row.power), base.energy(&row.energy));
         let (power, energy) = match sort {
@@ -71,32 +61,21 @@ pub fn cells(
         power.map(text::watts).unwrap_or_default(),
         text::joules(energy),
         share.unwrap_or_default(),
-        cpu.map(|cpu| format!("{:.2}", cpu.seconds()))
-            .unwrap_or_default(),
+        cpu.map(|cpu| format!("{:.2}", cpu.seconds())).unwrap_or_default(),
     ]
 }
 
 /// The heading of such lines.
 pub fn headings(snapshot: &Snapshot, base: &Base, first: &str) -> Vec<String> {
     let marked = |heading| base.heading(snapshot, heading);
-    vec![
-        first.to_owned(),
-        marked("POWER"),
-        marked("ENERGY"),
-        "SHARE".to_owned(),
-        "CPU s".to_owned(),
-    ]
+    vec![first.to_owned(), marked("POWER"), marked("ENERGY"), "SHARE".to_owned(), "CPU s".to_owned()]
 }
 
 /// Several rows as one: power, energy, CPU time.
 fn sum(base: &Base, rows: &[(String, &Row)]) -> (Microwatts, Energy, Nanos) {
     let mut energy = Energy::default();
     rows.iter().for_each(|(_, row)| energy.add(&row.energy));
-    (
-        rows.iter().map(|(_, row)| base.power(&row.power)).sum(),
-        energy,
-        rows.iter().map(|(_, row)| row.used.on_cpu).sum(),
-    )
+    (rows.iter().map(|(_, row)| base.power(&row.power)).sum(), energy, rows.iter().map(|(_, row)| row.used.on_cpu).sum())
 }
 
 /// The table.
@@ -110,24 +89,13 @@ pub fn lines(snapshot: &Snapshot, choice: Choice, columns: Option<usize>) -> Vec
     let word = kind.as_str();
 
     let mut out = vec![headings(snapshot, &base, &word.to_uppercase())];
-    let mut line =
-        |name: String, power, energy, cpu| out.push(cells(name, power, energy, node.power, cpu));
+    let mut line = |name: String, power, energy, cpu| out.push(cells(name, power, energy, node.power, cpu));
     for (name, row) in shown {
-        line(
-            name.clone(),
-            Some(base.power(&row.power)),
-            base.energy(&row.energy),
-            Some(row.used.on_cpu),
-        );
+        line(name.clone(), Some(base.power(&row.power)), base.energy(&row.energy), Some(row.used.on_cpu));
     }
     if !hidden.is_empty() && kind != Kind::Slice {
         let (power, energy, cpu) = sum(&base, hidden);
-        line(
-            format!("({} more)", hidden.len()),
-            Some(power),
-            base.energy(&energy),
-            Some(cpu),
-        );
+        line(format!("({} more)", hidden.len()), Some(power), base.energy(&energy), Some(cpu));
     }
     let mut notes = Vec::new();
     if kind == Kind::Slice {
@@ -137,37 +105,18 @@ pub fn lines(snapshot: &Snapshot, choice: Choice, columns: Option<usize>) -> Vec
         total.add(&view.rest);
         total.add(&view.ended);
         let rest_power = base.power(&view.rest_power);
-        line(
-            "rest".to_owned(),
-            Some(rest_power),
-            base.energy(&view.rest),
-            None,
-        );
+        line("rest".to_owned(), Some(rest_power), base.energy(&view.rest), None);
         line("ended".to_owned(), None, base.energy(&view.ended), None);
-        line(
-            format!("total of all {}", base::plural(kind)),
-            Some(power + rest_power),
-            base.energy(&total),
-            None,
-        );
+        line(format!("total of all {}", base::plural(kind)), Some(power + rest_power), base.energy(&total), None);
         let outside = node.active - node.unattributed - base.dynamic(&total);
         if outside > Microjoules::ZERO {
             line(format!("in no {word}"), None, outside, None);
         }
         line("unattributed".to_owned(), None, node.unattributed, None);
-        line(
-            "idle".to_owned(),
-            node.idle_power,
-            node.idle - base.idle(&total),
-            None,
-        );
+        line("idle".to_owned(), node.idle_power, node.idle - base.idle(&total), None);
         line("node".to_owned(), node.power, node.total, None);
     }
-    notes.push(format!(
-        "POWER and ENERGY: {}. {}",
-        base.words(),
-        base.lacks(snapshot)
-    ));
+    notes.push(format!("POWER and ENERGY: {}. {}", base.words(), base.lacks(snapshot)));
     if kind != Kind::Slice {
         notes.push("rest: without a line of their own. ended: no longer shown.".to_owned());
     }
@@ -208,19 +157,11 @@ pub fn json(snapshot: &Snapshot, choice: Choice) -> Vec<Item<'_>> {
     let view = snapshot.kind(kind);
     let rows = sorted(snapshot, &base, kind, sort);
     let (shown, hidden) = rows.split_at(limit.min(rows.len()));
-    let here = |zone: &Zone| {
-        snapshot
-            .domains
-            .iter()
-            .any(|view| view.domain.zone == *zone)
-    };
+    let here = |zone: &Zone| snapshot.domains.iter().any(|view| view.domain.zone == *zone);
     let zones: Vec<Zone> = Zone::ALL.into_iter().filter(here).collect();
 
     let item = |row, power: Option<Microwatts>, energy: &Energy, used: Option<Used>| {
-        let modes = |zone: &Zone| Modes {
-            dynamic: energy.dynamic[zone.index()].0,
-            idle: energy.idle[zone.index()].0,
-        };
+        let modes = |zone: &Zone| Modes { dynamic: energy.dynamic[zone.index()].0, idle: energy.idle[zone.index()].0 };
         Item {
             row,
             kind: kind.as_str(),
@@ -230,54 +171,27 @@ pub fn json(snapshot: &Snapshot, choice: Choice) -> Vec<Item<'_>> {
             quality: base.quality(snapshot).map(|quality| quality.as_str()),
             watts: power.map(Microwatts::watts),
             microjoules: base.energy(energy).0,
-            microjoules_total: zones
-                .iter()
-                .map(|zone| (zone.as_str(), modes(zone)))
-                .collect(),
+            microjoules_total: zones.iter().map(|zone| (zone.as_str(), modes(zone))).collect(),
             cpu_seconds: used.map(|used| used.on_cpu.seconds()),
-            cycles: used
-                .filter(|_| snapshot.counted.cycles)
-                .map(|used| used.cycles),
-            instructions: used
-                .filter(|_| snapshot.counted.instructions)
-                .map(|used| used.instructions),
-            cache_misses: used
-                .filter(|_| snapshot.counted.cache_misses)
-                .map(|used| used.cache_misses),
+            cycles: used.filter(|_| snapshot.counted.cycles).map(|used| used.cycles),
+            instructions: used.filter(|_| snapshot.counted.instructions).map(|used| used.instructions),
+            cache_misses: used.filter(|_| snapshot.counted.cache_misses).map(|used| used.cache_misses),
         }
     };
     let mut items: Vec<Item<'_>> = shown
         .iter()
         .map(|(_, row)| Item {
-            labels: kind
-                .label_names()
-                .iter()
-                .copied()
-                .zip(row.labels.iter().map(String::as_str))
-                .collect(),
+            labels: kind.label_names().iter().copied().zip(row.labels.iter().map(String::as_str)).collect(),
             state: Some(row.state.as_str()),
             since: Some(text::rfc3339(row.since)),
-            ..item(
-                "entity",
-                Some(base.power(&row.power)),
-                &row.energy,
-                Some(row.used),
-            )
+            ..item("entity", Some(base.power(&row.power)), &row.energy, Some(row.used))
         })
         .collect();
     if !hidden.is_empty() && kind != Kind::Slice {
         let (power, energy, cpu) = sum(&base, hidden);
-        items.push(Item {
-            cpu_seconds: Some(cpu.seconds()),
-            ..item("more", Some(power), &energy, None)
-        });
+        items.push(Item { cpu_seconds: Some(cpu.seconds()), ..item("more", Some(power), &energy, None) });
     }
-    items.push(item(
-        "rest",
-        Some(base.power(&view.rest_power)),
-        &view.rest,
-        None,
-    ));
+    items.push(item("rest", Some(base.power(&view.rest_power)), &view.rest, None));
     items.push(item("ended", None, &view.ended, None));
     items
 }

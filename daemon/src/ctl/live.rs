@@ -17,25 +17,11 @@ const TRIES: u32 = 30;
 ///
 /// # Errors
 /// Where jouled cannot be reached at first, stays away and no terminal watches, or `out` cannot be written.
-pub async fn run(
-    client: &Client,
-    count: Option<u64>,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<(), Failure> {
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut resized = signal(SignalKind::window_change())?;
     let mut stream = Some(client.stream().await?);
-    let mut screen = Screen {
-        out,
-        json,
-        started: false,
-        last: None,
-        note: String::new(),
-    };
+    let mut screen = Screen { out, json, started: false, last: None, note: String::new() };
     let (mut shown, mut tries) = (0, 0);
     while count.is_none_or(|count| shown < count) {
         let next = async {
@@ -67,10 +53,7 @@ pub async fn run(
             Ok(Event::End) | Err(_) => {
                 stream = None;
                 tries += 1;
-                let why = event.err().map_or_else(
-                    || "jouled ended the connection".to_owned(),
-                    |error| error.to_string(),
-                );
+                let why = event.err().map_or_else(|| "jouled ended the connection".to_owned(), |error| error.to_string());
                 if tries > TRIES && !screen.is_live() {
                     return Err(Failure::Lost(why));
                 }
@@ -136,10 +119,7 @@ impl Screen<'_> {
             None => top::lines(snapshot, None, "").join("\n") + "\n\n",
             Some(size) => {
                 // The cursor keeps a line of its own, so that what follows (a prompt, ^C) overwrites nothing.
-                let room = text::Size {
-                    rows: size.rows.saturating_sub(1),
-                    ..size
-                };
+                let room = text::Size { rows: size.rows.saturating_sub(1), ..size };
                 let mut frame = String::new();
                 if !self.started {
                     // What was on the screen moves into the scrollback.

@@ -54,18 +54,9 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
                 text::write_lines(out, &status::lines(&snapshot, now))?;
             }
         }
-        Command::List {
-            kind,
-            limit,
-            sort,
-            json,
-        } => {
+        Command::List { kind, limit, sort, json } => {
             let snapshot = client.snapshot().await?;
-            let choice = list::Choice {
-                kind: *kind,
-                limit: limit.unwrap_or(usize::MAX),
-                sort: *sort,
-            };
+            let choice = list::Choice { kind: *kind, limit: limit.unwrap_or(usize::MAX), sort: *sort };
             if *json {
                 writeln!(out, "{}", text::json(&list::json(&snapshot, choice)))?;
             } else {

@@ -20,10 +20,7 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         ago(now, Some(snapshot.at.monotonic)),
     )];
     if stalled(snapshot, now) {
-        lines.push(
-            "NO TICK FOR LONG: jouled hangs, or the machine was suspended; the numbers are old."
-                .to_owned(),
-        );
+        lines.push("NO TICK FOR LONG: jouled hangs, or the machine was suspended; the numbers are old.".to_owned());
     }
     lines.extend(warning(snapshot));
     lines.push(String::new());
@@ -39,28 +36,20 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
 
 /// Whether ticks should have come since the last one.
 fn stalled(snapshot: &Snapshot, now: Nanos) -> bool {
-    now - snapshot.at.monotonic
-        > Nanos(snapshot.host.interval.0.saturating_mul(3) + 2 * Nanos::SECOND.0)
+    now - snapshot.at.monotonic > Nanos(snapshot.host.interval.0.saturating_mul(3) + 2 * Nanos::SECOND.0)
 }
 
 /// The line that says that nothing is measured, where that is so.
 pub fn warning(snapshot: &Snapshot) -> Option<String> {
     if snapshot.domains.is_empty() {
-        return Some(
-            "NO ENERGY IS MEASURED: no meter works on this machine (see the sources).".to_owned(),
-        );
+        return Some("NO ENERGY IS MEASURED: no meter works on this machine (see the sources).".to_owned());
     }
     let estimated = snapshot.estimated();
-    estimated.then(|| {
-        "ESTIMATE: no meter can be read here; all watts and joules come from a model.".to_owned()
-    })
+    estimated.then(|| "ESTIMATE: no meter can be read here; all watts and joules come from a model.".to_owned())
 }
 
 fn ago(now: Nanos, then: Option<Nanos>) -> String {
-    then.map_or_else(
-        || "never".to_owned(),
-        |then| format!("{} ago", span(now - then)),
-    )
+    then.map_or_else(|| "never".to_owned(), |then| format!("{} ago", span(now - then)))
 }
 
 fn or_none(power: Option<Microwatts>) -> String {
@@ -70,15 +59,8 @@ fn or_none(power: Option<Microwatts>) -> String {
 fn node(snapshot: &Snapshot) -> Vec<String> {
     let base = Base::of(snapshot);
     let node = base.node(snapshot);
-    let busy = snapshot
-        .cpu_usage
-        .map(|part| format!("; CPUs {:.1} % busy", part * 100.0))
-        .unwrap_or_default();
-    let missing = if node.missing == 0 {
-        String::new()
-    } else {
-        format!(", without {} unread domain(s)", node.missing)
-    };
+    let busy = snapshot.cpu_usage.map(|part| format!("; CPUs {:.1} % busy", part * 100.0)).unwrap_or_default();
+    let missing = if node.missing == 0 { String::new() } else { format!(", without {} unread domain(s)", node.missing) };
     let charged = node.active - node.unattributed;
     let head = base.heading(snapshot, "");
     vec![
@@ -101,11 +83,7 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
-    let mut rows = vec![
-        ["SOURCE", "ROLE", "STATE", "LAST READ", "WHY"]
-            .map(String::from)
-            .to_vec(),
-    ];
+    let mut rows = vec![["SOURCE", "ROLE", "STATE", "LAST READ", "WHY"].map(String::from).to_vec()];
     for view in &snapshot.sources {
         rows.push(vec![
             text::safe(&view.source),
@@ -119,16 +97,7 @@ fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
 }
 
 fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
-    let heads = [
-        "DOMAIN",
-        "POWER",
-        "ENERGY",
-        "IDLE FLOOR",
-        "QUALITY",
-        "LAST READ",
-        "SOURCE",
-        "PATH",
-    ];
+    let heads = ["DOMAIN", "POWER", "ENERGY", "IDLE FLOOR", "QUALITY", "LAST READ", "SOURCE", "PATH"];
     let mut rows = vec![heads.map(String::from).to_vec()];
     rows.extend(snapshot.domains.iter().map(|view| {
         vec![
@@ -152,11 +121,7 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
             lines.push(format!("  cannot be read: {}", text::safe(&view.error)));
         }
         if view.gaps > 0 {
-            lines.push(format!(
-                "  {} interval(s) not measured, {} in all",
-                view.gaps,
-                span(view.gap_time)
-            ));
+            lines.push(format!("  {} interval(s) not measured, {} in all", view.gaps, span(view.gap_time)));
         }
     }
     lines
@@ -165,25 +130,14 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
 fn floor(view: &DomainView) -> String {
     view.floor.map_or_else(
         || "-".to_owned(),
-        |floor| {
-            format!(
-                "{} ± {} ({})",
-                watts(floor.power),
-                watts(floor.uncertainty),
-                floor.from.as_str()
-            )
-        },
+        |floor| format!("{} ± {} ({})", watts(floor.power), watts(floor.uncertainty), floor.from.as_str()),
     )
 }
 
 /// Per cent of one core that jouled used on average since it started; ticks are its clock.
 fn own_percent(snapshot: &Snapshot) -> f64 {
     let up = snapshot.host.interval.seconds() * snapshot.ticks as f64;
-    if up > 0.0 {
-        snapshot.own_cpu.seconds() / up * 100.0
-    } else {
-        0.0
-    }
+    if up > 0.0 { snapshot.own_cpu.seconds() / up * 100.0 } else { 0.0 }
 }
 
 fn usage(snapshot: &Snapshot) -> Vec<String> {
@@ -194,39 +148,15 @@ fn usage(snapshot: &Snapshot) -> Vec<String> {
         .filter(|view| view.role == "usage" && working(view.health.as_str()))
         .map(|view| format!("{} ({})", text::safe(&view.source), view.health.as_str()))
         .collect();
-    let from = if from.is_empty() {
-        "nobody can tell: all active energy is unattributed".to_owned()
-    } else {
-        from.join(", ")
-    };
+    let from = if from.is_empty() { "nobody can tell: all active energy is unattributed".to_owned() } else { from.join(", ") };
     let counted = &snapshot.counted;
-    let counters = [
-        (counted.cycles, "cycles"),
-        (counted.instructions, "instructions"),
-        (counted.cache_misses, "cache misses"),
-    ];
-    let counters: Vec<_> = counters
-        .into_iter()
-        .filter(|(on, _)| *on)
-        .map(|(_, word)| word)
-        .collect();
-    let counters = if counters.is_empty() {
-        "CPU time only".to_owned()
-    } else {
-        format!("CPU time, {}", counters.join(", "))
-    };
+    let counters = [(counted.cycles, "cycles"), (counted.instructions, "instructions"), (counted.cache_misses, "cache misses")];
+    let counters: Vec<_> = counters.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
+    let counters = if counters.is_empty() { "CPU time only".to_owned() } else { format!("CPU time, {}", counters.join(", ")) };
     vec![
         format!("Who ran: {from}; counted: {counters}"),
-        format!(
-            "Lost: {} overflow(s), {} of CPU time charged to nobody",
-            snapshot.overflows,
-            span(snapshot.lost_cpu)
-        ),
-        format!(
-            "jouled itself: {:.2} s of CPU time, {:.2} % of a core",
-            snapshot.own_cpu.seconds(),
-            own_percent(snapshot)
-        ),
+        format!("Lost: {} overflow(s), {} of CPU time charged to nobody", snapshot.overflows, span(snapshot.lost_cpu)),
+        format!("jouled itself: {:.2} s of CPU time, {:.2} % of a core", snapshot.own_cpu.seconds(), own_percent(snapshot)),
     ]
 }
 
@@ -389,10 +319,7 @@ mod tests {
         ] {
             assert!(text.contains(said), "{said:?} is not in\n{text}");
         }
-        assert!(
-            !text.contains("ESTIMATE") && !text.contains("NO TICK"),
-            "{text}"
-        );
+        assert!(!text.contains("ESTIMATE") && !text.contains("NO TICK"), "{text}");
     }
 
     #[test]
@@ -402,10 +329,7 @@ mod tests {
             fixture::domain(&mut snapshot, at).quality = Quality::Estimated;
         }
         let text = text_of(&snapshot);
-        assert!(
-            text.contains("\nESTIMATE: ") && text.contains("Power (est.): "),
-            "{text}"
-        );
+        assert!(text.contains("\nESTIMATE: ") && text.contains("Power (est.): "), "{text}");
         assert!(json(&snapshot, Nanos(0)).estimated);
     }
 
@@ -413,26 +337,16 @@ mod tests {
     fn missing_is_not_zero() {
         let mut snapshot = fixture::snapshot();
         snapshot.domains[1].power = None;
-        assert!(
-            text_of(&snapshot)
-                .contains("Power: 50.0 W (package + dram, without 1 unread domain(s))")
-        );
+        assert!(text_of(&snapshot).contains("Power: 50.0 W (package + dram, without 1 unread domain(s))"));
         snapshot.domains.clear();
         let text = text_of(&snapshot);
-        assert!(
-            text.contains("NO ENERGY IS MEASURED") && text.contains("Power: - (nothing)"),
-            "{text}"
-        );
+        assert!(text.contains("NO ENERGY IS MEASURED") && text.contains("Power: - (nothing)"), "{text}");
     }
 
     #[test]
     fn a_jouled_that_hangs_shows() {
         let snapshot = fixture::snapshot();
-        let text = lines(
-            &snapshot,
-            snapshot.at.monotonic + Nanos(60 * Nanos::SECOND.0),
-        )
-        .join("\n");
+        let text = lines(&snapshot, snapshot.at.monotonic + Nanos(60 * Nanos::SECOND.0)).join("\n");
         assert!(text.contains("NO TICK FOR LONG"), "{text}");
     }
 

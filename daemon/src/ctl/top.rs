@@ -33,10 +33,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
     // Each section takes a line for its title.
     let room = size.map(|size| size.rows.saturating_sub(lines.len() + sections.len()));
     let wanted: Vec<usize> = sections.iter().map(|(_, rows)| rows.len()).collect();
-    let given = room.map_or_else(
-        || wanted.iter().map(|rows| PLAIN.min(*rows)).collect(),
-        |room| divide(room, &wanted),
-    );
+    let given = room.map_or_else(|| wanted.iter().map(|rows| PLAIN.min(*rows)).collect(), |room| divide(room, &wanted));
 
     let node = base.node(snapshot);
     let mut table = Vec::new();
@@ -50,13 +47,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
         for (name, row) in &rows[..given[at]] {
             let (power, energy) = (base.power(&row.power), base.energy(&row.energy));
             let power = Some(power);
-            table.push(list::cells(
-                name.clone(),
-                power,
-                energy,
-                node.power,
-                Some(row.used.on_cpu),
-            ));
+            table.push(list::cells(name.clone(), power, energy, node.power, Some(row.used.on_cpu)));
         }
     }
     if sections.is_empty() {
@@ -65,10 +56,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
     lines.extend(text::table(&table, true, columns));
     if let Some(size) = size {
         lines.truncate(size.rows);
-        lines = lines
-            .iter()
-            .map(|line| text::cut(line, size.columns))
-            .collect();
+        lines = lines.iter().map(|line| text::cut(line, size.columns)).collect();
     }
     lines
 }
@@ -76,32 +64,20 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
 fn head(snapshot: &Snapshot, base: &Base, columns: Option<usize>) -> Vec<String> {
     let node = base.node(snapshot);
     let power = node.power.map_or_else(|| "-".to_owned(), watts);
-    let idle = node
-        .idle_power
-        .map(|power| format!(", idle {}", watts(power)))
-        .unwrap_or_default();
-    let busy = snapshot
-        .cpu_usage
-        .map(|part| format!(", CPUs {:.1} % busy", part * 100.0))
-        .unwrap_or_default();
+    let idle = node.idle_power.map(|power| format!(", idle {}", watts(power))).unwrap_or_default();
+    let busy = snapshot.cpu_usage.map(|part| format!(", CPUs {:.1} % busy", part * 100.0)).unwrap_or_default();
     let at = text::rfc3339(snapshot.at.realtime);
     let clock = at.get(11..19).unwrap_or_default();
     let words = base.words();
-    let mut lines = vec![format!(
-        "{} {clock} UTC: {power} ({words}){idle}{busy}",
-        text::safe(&snapshot.host.node_name)
-    )];
+    let mut lines = vec![format!("{} {clock} UTC: {power} ({words}){idle}{busy}", text::safe(&snapshot.host.node_name))];
     lines.extend(status::warning(snapshot));
     let health = snapshot.sources.iter().map(|view| {
         let why = Some(view.health.why()).filter(|why| !why.is_empty());
-        let why = why
-            .map(|why| format!(": {}", text::safe(why)))
-            .unwrap_or_default();
+        let why = why.map(|why| format!(": {}", text::safe(why))).unwrap_or_default();
         format!("{} {}{why}", text::safe(&view.source), view.health.as_str())
     });
     // Those that work are one line; those that do not have something to say.
-    let (well, ill): (Vec<String>, Vec<String>) =
-        health.partition(|said| said.ends_with(" healthy"));
+    let (well, ill): (Vec<String>, Vec<String>) = health.partition(|said| said.ends_with(" healthy"));
     if !well.is_empty() {
         lines.push(well.join(", "));
     }
@@ -109,10 +85,7 @@ fn head(snapshot: &Snapshot, base: &Base, columns: Option<usize>) -> Vec<String>
     let domains: Vec<_> = snapshot.domains.iter().take(DOMAINS).map(domain).collect();
     lines.extend(text::table(&domains, true, columns));
     if snapshot.domains.len() > DOMAINS {
-        lines.push(format!(
-            "{} more domains: joulectl status",
-            snapshot.domains.len() - DOMAINS
-        ));
+        lines.push(format!("{} more domains: joulectl status", snapshot.domains.len() - DOMAINS));
     }
     lines
 }
@@ -153,17 +126,10 @@ pub struct Line<'a> {
 
 /// As JSON.
 pub fn json(snapshot: &Snapshot) -> Line<'_> {
-    let choice = |kind| Choice {
-        kind,
-        limit: usize::MAX,
-        sort: Sort::Power,
-    };
+    let choice = |kind| Choice { kind, limit: usize::MAX, sort: Sort::Power };
     Line {
         status: status::json(snapshot, snapshot.at.monotonic),
-        entities: SECTIONS
-            .into_iter()
-            .flat_map(|kind| list::json(snapshot, choice(kind)))
-            .collect(),
+        entities: SECTIONS.into_iter().flat_map(|kind| list::json(snapshot, choice(kind))).collect(),
     }
 }
 
@@ -176,23 +142,10 @@ mod tests {
     fn sections_without_entities_take_no_room() {
         let lines = lines(&fixture::snapshot(), None, "");
         let text = lines.join("\n");
-        assert!(
-            lines[0].starts_with(
-                "node1 00:01:39 UTC: 55.0 W (package + dram), idle 22.0 W, CPUs 25.0 % busy"
-            ),
-            "{text}"
-        );
-        assert!(
-            text.contains("UNITS (3)")
-                && text.contains("CONTAINERS (1)")
-                && text.contains("PROCESSES (2)"),
-            "{text}"
-        );
+        assert!(lines[0].starts_with("node1 00:01:39 UTC: 55.0 W (package + dram), idle 22.0 W, CPUs 25.0 % busy"), "{text}");
+        assert!(text.contains("UNITS (3)") && text.contains("CONTAINERS (1)") && text.contains("PROCESSES (2)"), "{text}");
         assert!(!text.contains("VMS"), "{text}");
-        assert!(
-            text.contains("bpf degraded: no PMU in this guest"),
-            "{text}"
-        );
+        assert!(text.contains("bpf degraded: no PMU in this guest"), "{text}");
     }
 
     #[test]
@@ -209,25 +162,11 @@ mod tests {
             for columns in [0, 1, 7, 20, 80, 200] {
                 let lines = lines(&snapshot, Some(Size { columns, rows }), "a note");
                 assert!(lines.len() <= rows, "{} lines on {rows}", lines.len());
-                assert!(
-                    lines.iter().all(|line| text::width(line) <= columns),
-                    "{lines:?} on {columns}"
-                );
+                assert!(lines.iter().all(|line| text::width(line) <= columns), "{lines:?} on {columns}");
             }
         }
-        let lines = lines(
-            &snapshot,
-            Some(Size {
-                columns: 80,
-                rows: 40,
-            }),
-            "a note",
-        );
-        assert_eq!(
-            (lines.len(), lines[0].as_str()),
-            (40, "a note"),
-            "the room is used"
-        );
+        let lines = lines(&snapshot, Some(Size { columns: 80, rows: 40 }), "a note");
+        assert_eq!((lines.len(), lines[0].as_str()), (40, "a note"), "the room is used");
     }
 
     #[test]
