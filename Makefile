@@ -1,9 +1,7 @@
 # What can be done here; `make` lists it. Every target works on a fresh clone with Rust.
 SHELL := /bin/bash
-CARGO_TARGET_DIR ?= target
-export CARGO_TARGET_DIR
 # Rust's own folder, and where packaging/dev/deps.sh puts tools.
-export PATH := $(PATH):$(HOME)/.cargo/bin:$(abspath $(CARGO_TARGET_DIR))/tools
+export PATH := $(PATH):$(HOME)/.cargo/bin:$(abspath $(or $(CARGO_TARGET_DIR),target))/tools
 SCRIPTS = .ci/run $(shell find packaging tests -name '*.sh')
 
 .PHONY: help build run test test-root test-vm bench bpf bpf-check fmt lint lint-shell

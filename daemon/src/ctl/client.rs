@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{}: jouled does not answer (waited {} s); see systemctl status jouled", .0.display(), .1.as_secs())]
     TimedOut(PathBuf, Duration),
     /// The connection broke, or what came is not HTTP.
-    #[error("{}: not an answer of jouled: {}", .0.display(), .1)]
+    #[error("{}: the connection broke, or that is not jouled: {}", .0.display(), .1)]
     Broken(PathBuf, String),
     /// An answer, but not with code 200.
     #[error("{}: jouled answers {}: {}", .0.display(), .1, .2)]

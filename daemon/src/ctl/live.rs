@@ -39,7 +39,13 @@ pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn 
                 screen.redraw()?;
                 continue;
             }
-            _ = interrupt.recv() => break,
+            _ = interrupt.recv() => {
+                // The terminal has printed ^C; a prompt should not follow on the same line.
+                if screen.is_live() {
+                    writeln!(screen.out)?;
+                }
+                break;
+            }
             _ = terminate.recv() => break,
         };
         match event {

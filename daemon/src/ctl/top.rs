@@ -5,6 +5,7 @@ use super::list::{self, Choice, Sort};
 use super::text::{self, Size, watts};
 use super::{status, status::Status};
 use crate::entity::Kind;
+use crate::meter::Health;
 use crate::snapshot::{DomainView, Snapshot};
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ const DOMAINS: usize = 6;
 pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String> {
     let base = Base::of(snapshot);
     let columns = size.map(|size| size.columns);
-    let mut lines = head(snapshot, &base, columns);
+    let mut lines = head(snapshot, &base, size);
     if !note.is_empty() {
         lines.insert(0, note.to_owned());
     }
@@ -61,7 +62,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
     lines
 }
 
-fn head(snapshot: &Snapshot, base: &Base, columns: Option<usize>) -> Vec<String> {
+fn head(snapshot: &Snapshot, base: &Base, size: Option<Size>) -> Vec<String> {
     let node = base.node(snapshot);
     let power = node.power.map_or_else(|| "-".to_owned(), watts);
     let idle = node.idle_power.map(|power| format!(", idle {}", watts(power))).unwrap_or_default();
@@ -71,21 +72,20 @@ fn head(snapshot: &Snapshot, base: &Base, columns: Option<usize>) -> Vec<String>
     let words = base.words();
     let mut lines = vec![format!("{} {clock} UTC: {power} ({words}){idle}{busy}", text::safe(&snapshot.host.node_name))];
     lines.extend(status::warning(snapshot));
-    let health = snapshot.sources.iter().map(|view| {
-        let why = Some(view.health.why()).filter(|why| !why.is_empty());
-        let why = why.map(|why| format!(": {}", text::safe(why))).unwrap_or_default();
-        format!("{} {}{why}", text::safe(&view.source), view.health.as_str())
-    });
-    // Those that work are one line; those that do not have something to say.
-    let (well, ill): (Vec<String>, Vec<String>) = health.partition(|said| said.ends_with(" healthy"));
-    if !well.is_empty() {
-        lines.push(well.join(", "));
+    let states = snapshot.sources.iter().map(|view| format!("{} {}", text::safe(&view.source), view.health.as_str()));
+    let states: Vec<_> = states.collect();
+    lines.push(states.join(", "));
+    for view in &snapshot.sources {
+        // What a machine does not have is no trouble of the moment: `status` has the reason.
+        if let Health::Degraded(why) | Health::Failed(why) = &view.health {
+            lines.push(format!("{} {}: {}", text::safe(&view.source), view.health.as_str(), text::safe(why)));
+        }
     }
-    lines.extend(ill);
-    let domains: Vec<_> = snapshot.domains.iter().take(DOMAINS).map(domain).collect();
-    lines.extend(text::table(&domains, true, columns));
-    if snapshot.domains.len() > DOMAINS {
-        lines.push(format!("{} more domains: joulectl status", snapshot.domains.len() - DOMAINS));
+    let some = size.map_or(DOMAINS, |size| DOMAINS.min(size.rows / 4));
+    let domains: Vec<_> = snapshot.domains.iter().take(some).map(domain).collect();
+    lines.extend(text::table(&domains, true, size.map(|size| size.columns)));
+    if snapshot.domains.len() > some {
+        lines.push(format!("{} more domains: joulectl status", snapshot.domains.len() - some));
     }
     lines
 }
