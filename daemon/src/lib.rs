@@ -5,6 +5,7 @@
 
 pub mod attribute;
 pub mod core;
+pub mod ctl;
 pub mod domain;
 pub mod entity;
 pub mod idle;

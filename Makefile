@@ -1,0 +1,48 @@
+# What can be done here; `make` lists it. Every target works on a fresh clone with Rust.
+SHELL := /bin/bash
+# Rust's own folder, and where packaging/dev/deps.sh puts tools.
+export PATH := $(PATH):$(HOME)/.cargo/bin:$(abspath $(or $(CARGO_TARGET_DIR),target))/tools
+SCRIPTS = .ci/run $(shell find packaging tests -name '*.sh')
+
+.PHONY: help build run test test-root test-vm bench bpf bpf-check fmt lint lint-shell
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## The release binaries: jouled and joulectl
+	@packaging/dev/deps.sh
+	cargo build --release --locked --bins
+
+run: ## Builds, starts a private jouled and shows joulectl top until Ctrl-C (COUNT=3: three ticks); sudo make run measures more
+	@packaging/dev/run.sh $(COUNT)
+
+test: lint ## Formatting, lints, shell scripts, then every test that needs no root
+	cargo test --locked
+
+test-root: ## The tests that need root: real eBPF, cgroups and burners on this kernel
+	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }
+	cargo test --locked root_ -- --include-ignored --test-threads 1
+
+test-vm: build ## The tests in a booted Debian under emulation (minutes)
+	tests/integration/vm/run.sh
+
+bench: ## Benchmarks
+	cargo bench --locked
+
+bpf: ## Rebuilds the committed eBPF object
+	packaging/dev/bpf.sh
+
+bpf-check: ## Whether the committed eBPF object is what its source builds
+	packaging/dev/bpf.sh --check
+
+fmt: ## Formats the code
+	cargo fmt --all
+
+lint: lint-shell ## Formatting and lints; changes nothing
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+lint-shell:
+	@for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi

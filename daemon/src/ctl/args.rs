@@ -1,0 +1,150 @@
+//! joulectl's arguments and its help. Not what the commands do.
+
+use super::list::Sort;
+use crate::entity::Kind;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  joulectl status                       what is measured, how well, and what is missing
+  joulectl top                          live view; Ctrl-C ends it
+  joulectl top -n 3 | cat               three plain blocks, one per tick
+  joulectl list                         systemd units, the most power first
+  joulectl list container --limit 5     the five hungriest containers
+  joulectl list process --sort energy   who has used most since jouled knows it
+  joulectl list vm --json | jq -r '.[] | [.labels.vm_name, .watts] | @tsv'
+
+Exit codes: 0 done, 1 jouled cannot be reached, 2 wrong usage.";
+
+/// Shows the power and energy that jouled measures, and who it is charged to.
+///
+/// W and J of an entity are those of its billing base: processor packages, and memory where that is metered apart. Numbers that
+/// come from a model and not from a meter are marked (est.).
+#[derive(Debug, Parser)]
+#[command(name = "joulectl", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    /// jouled's socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// What to show.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What joulectl can show.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What is measured: sources and their state, domains, idle floor, losses, jouled's own cost.
+    Status {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A live view: meters and their health, then units, containers, VMs and processes.
+    Top {
+        /// End after this many refreshes.
+        #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// One JSON object per tick and line, with every entity.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A table of all entities of one kind, with sums that add up to the node's energy.
+    #[command(long_about = "\
+A table of all entities of one kind, with sums that add up to the node's energy.
+
+POWER is the mean over the last tick, ENERGY is since the entity is known, SHARE is of the node's power. `rest` is what entities
+without a line of their own were charged, `ended` what entities had reached that are no longer shown.
+
+--json prints an array of objects, one per entity, then one each for what has no entity:
+  row                 entity | more (cut off by --limit) | rest | ended
+  kind, labels        labels by name, as in the Prometheus metrics
+  state, since        running | terminated; start of the series, RFC 3339
+  quality             measured | derived | estimated
+  watts               number; null where there is none
+  microjoules         integer: energy of the billing base, dynamic and idle
+  microjoules_total   integers by zone and mode: {\"package\": {\"dynamic\": 5, \"idle\": 0}}; zones overlap, never add them up
+  cpu_seconds, cycles, instructions, cache_misses   null where not counted")]
+    List {
+        /// Which kind.
+        #[arg(default_value = "unit", value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).map(|word| kind(&word)))]
+        kind: Kind,
+        /// Show only the first N; the others are summed up in one line.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Order.
+        #[arg(long, value_enum, default_value_t = Sort::Power)]
+        sort: Sort,
+        /// A JSON array (see `joulectl help list`).
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn kind(word: &str) -> Kind {
+    Kind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or(Kind::Unit)
+}
+
+impl Args {
+    /// The socket to ask: the option, the environment, or the first default that is there.
+    pub fn socket(&self) -> PathBuf {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = self.socket.clone().or_else(|| set("JOULED_SOCKET"));
+        named.unwrap_or_else(|| first_there(Path::new("/run"), set("XDG_RUNTIME_DIR").as_deref()))
+    }
+}
+
+/// The system's socket, or the user's where only that one is there. One that may not be looked at counts as there: the error of
+/// opening it says more than its absence.
+fn first_there(system: &Path, user: Option<&Path>) -> PathBuf {
+    let there = |path: &PathBuf| match path.symlink_metadata() {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    let socket = |dir: &Path| dir.join("jouled/jouled.sock");
+    let system = socket(system);
+    if there(&system) {
+        return system;
+    }
+    user.map(socket).filter(there).unwrap_or(system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_can_be_named() {
+        for kind in Kind::ALL {
+            let args = Args::try_parse_from(["joulectl", "list", kind.as_str()]).unwrap();
+            assert!(matches!(args.command, Command::List { kind: parsed, .. } if parsed == kind));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_code_2_and_help_is_not() {
+        for wrong in [&["joulectl"][..], &["joulectl", "list", "planet"], &["joulectl", "top", "-n", "0"]] {
+            assert_eq!(Args::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+        for asked in ["--help", "--version"] {
+            assert_eq!(Args::try_parse_from(["joulectl", asked]).unwrap_err().exit_code(), 0);
+        }
+    }
+
+    #[test]
+    fn the_users_socket_is_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let (system, user) = (dir.path().join("system"), dir.path().join("user"));
+        let socket = |root: &Path| root.join("jouled/jouled.sock");
+        assert_eq!(first_there(&system, Some(&user)), socket(&system), "neither: the error names the system's");
+        std::fs::create_dir_all(user.join("jouled")).unwrap();
+        std::fs::write(socket(&user), "").unwrap();
+        assert_eq!(first_there(&system, Some(&user)), socket(&user));
+        assert_eq!(first_there(&system, None), socket(&system));
+        std::fs::create_dir_all(system.join("jouled")).unwrap();
+        std::fs::write(socket(&system), "").unwrap();
+        assert_eq!(first_there(&system, Some(&user)), socket(&system));
+    }
+}

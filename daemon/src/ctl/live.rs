@@ -1,0 +1,147 @@
+//! `joulectl top`: a frame per tick, until Ctrl-C. Leaves nothing to restore on the terminal: it only moves the cursor home, clears
+//! and prints, in neither raw mode nor the alternate screen.
+
+use super::client::{Client, Error, Stream};
+use super::{Failure, text, top};
+use crate::snapshot::Snapshot;
+use std::io::Write;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Between two tries to reach a jouled that went away.
+const RETRY: Duration = Duration::from_secs(1);
+/// Tries before giving up where nobody watches: a script must not wait for ever.
+const TRIES: u32 = 30;
+
+/// Shows `count` ticks, or all of them until SIGINT or SIGTERM. A jouled that goes away is waited for, once it was there.
+///
+/// # Errors
+/// Where jouled cannot be reached at first, stays away and no terminal watches, or `out` cannot be written.
+pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut resized = signal(SignalKind::window_change())?;
+    let mut stream = Some(client.stream().await?);
+    let mut screen = Screen { out, json, started: false, last: None, note: String::new() };
+    let (mut shown, mut tries) = (0, 0);
+    while count.is_none_or(|count| shown < count) {
+        let next = async {
+            match &mut stream {
+                Some(stream) => stream.next().await.map(Event::from),
+                None => {
+                    tokio::time::sleep(RETRY).await;
+                    client.stream().await.map(Event::Back)
+                }
+            }
+        };
+        let event = tokio::select! {
+            event = next => event,
+            _ = resized.recv() => {
+                screen.redraw()?;
+                continue;
+            }
+            _ = interrupt.recv() => {
+                // The terminal has printed ^C; a prompt should not follow on the same line.
+                if screen.is_live() {
+                    writeln!(screen.out)?;
+                }
+                break;
+            }
+            _ = terminate.recv() => break,
+        };
+        match event {
+            Ok(Event::Tick(snapshot)) => {
+                (shown, tries) = (shown + 1, 0);
+                screen.show(*snapshot)?;
+            }
+            Ok(Event::Back(new)) => stream = Some(new),
+            // Asking again would give the same answer.
+            Err(error @ Error::OtherVersion(..)) => return Err(error.into()),
+            Ok(Event::End) | Err(_) => {
+                stream = None;
+                tries += 1;
+                let why = event.err().map_or_else(|| "jouled ended the connection".to_owned(), |error| error.to_string());
+                if tries > TRIES && !screen.is_live() {
+                    return Err(Failure::Lost(why));
+                }
+                screen.say(&format!("NO CONNECTION, trying again: {why}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Event {
+    Tick(Box<Snapshot>),
+    End,
+    Back(Stream),
+}
+
+impl From<Option<Snapshot>> for Event {
+    fn from(next: Option<Snapshot>) -> Self {
+        next.map_or(Self::End, |snapshot| Self::Tick(Box::new(snapshot)))
+    }
+}
+
+struct Screen<'a> {
+    out: &'a mut dyn Write,
+    json: bool,
+    started: bool,
+    last: Option<Snapshot>,
+    note: String,
+}
+
+impl Screen<'_> {
+    /// Whether frames replace each other on a terminal.
+    fn is_live(&self) -> bool {
+        !self.json && text::terminal_size().is_some()
+    }
+
+    fn show(&mut self, snapshot: Snapshot) -> Result<(), Failure> {
+        self.note.clear();
+        self.last = Some(snapshot);
+        self.redraw()
+    }
+
+    /// Says that the connection is gone: above the old numbers on a terminal, else once on standard error.
+    fn say(&mut self, note: &str) -> Result<(), Failure> {
+        if self.is_live() {
+            self.note = note.to_owned();
+            return self.redraw();
+        }
+        if self.note.is_empty() {
+            self.note = note.to_owned();
+            writeln!(std::io::stderr(), "joulectl: {note}")?;
+        }
+        Ok(())
+    }
+
+    fn redraw(&mut self) -> Result<(), Failure> {
+        let Some(snapshot) = &self.last else {
+            return Ok(());
+        };
+        let size = text::terminal_size().filter(|_| !self.json);
+        let frame = match size {
+            _ if self.json => text::json_line(&top::json(snapshot)) + "\n",
+            None => top::lines(snapshot, None, "").join("\n") + "\n\n",
+            Some(size) => {
+                // The cursor keeps a line of its own, so that what follows (a prompt, ^C) overwrites nothing.
+                let room = text::Size { rows: size.rows.saturating_sub(1), ..size };
+                let mut frame = String::new();
+                if !self.started {
+                    // What was on the screen moves into the scrollback.
+                    frame.push_str(&"\n".repeat(size.rows));
+                }
+                frame.push_str("\x1b[H");
+                for line in top::lines(snapshot, Some(room), &self.note) {
+                    frame.push_str(&line);
+                    frame.push_str("\x1b[K\n");
+                }
+                frame.push_str("\x1b[J");
+                frame
+            }
+        };
+        self.started = true;
+        self.out.write_all(frame.as_bytes())?;
+        Ok(self.out.flush()?)
+    }
+}

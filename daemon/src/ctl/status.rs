@@ -1,0 +1,363 @@
+//! `joulectl status`: what is measured, how well, and what is missing. Pure: snapshot in, text out.
+
+use super::base::Base;
+use super::text::{self, span, watts};
+use crate::snapshot::{DomainView, Snapshot};
+use crate::units::{Microwatts, Nanos};
+use serde::Serialize;
+
+/// As text. `now`: CLOCK_MONOTONIC, for ages.
+pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
+    let host = &snapshot.host;
+    let mut lines = vec![format!(
+        "jouled {} on {} ({}, {} CPUs): tick {}, one every {}, the last {}",
+        text::safe(&host.version),
+        text::safe(&host.node_name),
+        text::safe(&host.arch),
+        host.cpus.len(),
+        snapshot.ticks,
+        span(host.interval),
+        ago(now, Some(snapshot.at.monotonic)),
+    )];
+    if stalled(snapshot, now) {
+        lines.push("NO TICK FOR LONG: jouled hangs, or the machine was suspended; the numbers are old.".to_owned());
+    }
+    lines.extend(warning(snapshot));
+    lines.push(String::new());
+    lines.extend(node(snapshot));
+    lines.push(String::new());
+    lines.extend(sources(snapshot, now));
+    lines.push(String::new());
+    lines.extend(domains(snapshot, now));
+    lines.push(String::new());
+    lines.extend(usage(snapshot));
+    lines
+}
+
+/// Whether ticks should have come since the last one.
+fn stalled(snapshot: &Snapshot, now: Nanos) -> bool {
+    now - snapshot.at.monotonic > Nanos(snapshot.host.interval.0.saturating_mul(3) + 2 * Nanos::SECOND.0)
+}
+
+/// The line that says that nothing is measured, where that is so.
+pub fn warning(snapshot: &Snapshot) -> Option<String> {
+    if snapshot.domains.is_empty() {
+        return Some("NO ENERGY IS MEASURED: no meter works on this machine (see the sources).".to_owned());
+    }
+    let estimated = snapshot.estimated();
+    estimated.then(|| "ESTIMATE: no meter can be read here; all watts and joules come from a model.".to_owned())
+}
+
+fn ago(now: Nanos, then: Option<Nanos>) -> String {
+    then.map_or_else(|| "never".to_owned(), |then| format!("{} ago", span(now - then)))
+}
+
+fn or_none(power: Option<Microwatts>) -> String {
+    power.map_or_else(|| "-".to_owned(), watts)
+}
+
+fn node(snapshot: &Snapshot) -> Vec<String> {
+    let base = Base::of(snapshot);
+    let node = base.node(snapshot);
+    let busy = snapshot.cpu_usage.map(|part| format!("; CPUs {:.1} % busy", part * 100.0)).unwrap_or_default();
+    let missing = if node.missing == 0 { String::new() } else { format!(", without {} unread domain(s)", node.missing) };
+    let charged = node.active - node.unattributed;
+    let head = base.heading(snapshot, "");
+    vec![
+        format!(
+            "Power{head}: {} ({}{missing}), of which idle {}{busy}",
+            or_none(node.power),
+            base.words(),
+            or_none(node.idle_power)
+        ),
+        format!(
+            "Energy{head}: {} = {} idle + {} charged + {} unattributed ({})",
+            text::joules(node.total),
+            text::joules(node.idle),
+            text::joules(charged),
+            text::joules(node.unattributed),
+            text::share(node.unattributed.0, node.total.0),
+        ),
+        base.lacks(snapshot),
+    ]
+}
+
+fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
+    let mut rows = vec![["SOURCE", "ROLE", "STATE", "LAST READ", "WHY"].map(String::from).to_vec()];
+    for view in &snapshot.sources {
+        rows.push(vec![
+            text::safe(&view.source),
+            text::safe(&view.role),
+            view.health.as_str().to_owned(),
+            ago(now, view.read_at),
+            text::safe(view.health.why()),
+        ]);
+    }
+    text::table(&rows, false, None)
+}
+
+fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
+    let heads = ["DOMAIN", "POWER", "ENERGY", "IDLE FLOOR", "QUALITY", "LAST READ", "SOURCE", "PATH"];
+    let mut rows = vec![heads.map(String::from).to_vec()];
+    rows.extend(snapshot.domains.iter().map(|view| {
+        vec![
+            text::safe(&view.domain.id),
+            or_none(view.power),
+            text::joules(view.total),
+            floor(view),
+            view.domain.quality.as_str().to_owned(),
+            ago(now, view.read_at),
+            text::safe(&view.domain.source),
+            text::safe(&view.domain.path),
+        ]
+    }));
+    let mut lines = Vec::new();
+    // Troubles go under the line of their domain; the heading has none.
+    let views = std::iter::once(None).chain(snapshot.domains.iter().map(Some));
+    for (line, view) in text::table(&rows, false, None).into_iter().zip(views) {
+        lines.push(line);
+        let Some(view) = view else { continue };
+        if !view.error.is_empty() {
+            lines.push(format!("  cannot be read: {}", text::safe(&view.error)));
+        }
+        if view.gaps > 0 {
+            lines.push(format!("  {} interval(s) not measured, {} in all", view.gaps, span(view.gap_time)));
+        }
+    }
+    lines
+}
+
+fn floor(view: &DomainView) -> String {
+    view.floor.map_or_else(
+        || "-".to_owned(),
+        |floor| format!("{} ± {} ({})", watts(floor.power), watts(floor.uncertainty), floor.from.as_str()),
+    )
+}
+
+/// Per cent of one core that jouled used on average since it started; ticks are its clock.
+fn own_percent(snapshot: &Snapshot) -> f64 {
+    let up = snapshot.host.interval.seconds() * snapshot.ticks as f64;
+    if up > 0.0 { snapshot.own_cpu.seconds() / up * 100.0 } else { 0.0 }
+}
+
+fn usage(snapshot: &Snapshot) -> Vec<String> {
+    let working = |state: &str| matches!(state, "healthy" | "degraded");
+    let from: Vec<_> = snapshot
+        .sources
+        .iter()
+        .filter(|view| view.role == "usage" && working(view.health.as_str()))
+        .map(|view| format!("{} ({})", text::safe(&view.source), view.health.as_str()))
+        .collect();
+    let from = if from.is_empty() { "nobody can tell: all active energy is unattributed".to_owned() } else { from.join(", ") };
+    let counted = &snapshot.counted;
+    let counters = [(counted.cycles, "cycles"), (counted.instructions, "instructions"), (counted.cache_misses, "cache misses")];
+    let counters: Vec<_> = counters.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
+    let counters = if counters.is_empty() { "CPU time only".to_owned() } else { format!("CPU time, {}", counters.join(", ")) };
+    vec![
+        format!("Who ran: {from}; counted: {counters}"),
+        format!("Lost: {} overflow(s), {} of CPU time charged to nobody", snapshot.overflows, span(snapshot.lost_cpu)),
+        format!("jouled itself: {:.2} s of CPU time, {:.2} % of a core", snapshot.own_cpu.seconds(), own_percent(snapshot)),
+    ]
+}
+
+/// `joulectl status --json`. Fields are only ever added.
+#[derive(Debug, Serialize)]
+pub struct Status<'a> {
+    version: &'a str,
+    node_name: &'a str,
+    arch: &'a str,
+    cpus: usize,
+    at: String,
+    interval_seconds: f64,
+    ticks: u64,
+    stalled: bool,
+    estimated: bool,
+    base: String,
+    watts: Option<f64>,
+    idle_watts: Option<f64>,
+    microjoules: u64,
+    idle_microjoules: u64,
+    unattributed_microjoules: u64,
+    cpu_usage: Option<f64>,
+    overflows: u64,
+    lost_cpu_seconds: f64,
+    own_cpu_seconds: f64,
+    own_cpu_percent: f64,
+    sources: Vec<Source<'a>>,
+    domains: Vec<Domain<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Source<'a> {
+    source: &'a str,
+    role: &'a str,
+    state: &'static str,
+    why: &'a str,
+    age_seconds: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Domain<'a> {
+    domain: &'a str,
+    source: &'a str,
+    zone: &'static str,
+    path: &'a str,
+    quality: &'static str,
+    in_base: bool,
+    watts: Option<f64>,
+    idle_watts: Option<f64>,
+    microjoules: u64,
+    idle_microjoules: u64,
+    active_microjoules: u64,
+    unattributed_microjoules: u64,
+    floor_watts: Option<f64>,
+    floor_uncertainty_watts: Option<f64>,
+    floor_from: Option<&'static str>,
+    age_seconds: Option<f64>,
+    error: &'a str,
+    gaps: u64,
+    gap_seconds: f64,
+}
+
+/// As JSON. `now`: CLOCK_MONOTONIC, for ages.
+pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
+    let base = Base::of(snapshot);
+    let node = base.node(snapshot);
+    let age = |then: Option<Nanos>| then.map(|then| (now - then).seconds());
+    let in_watts = |power: Option<Microwatts>| power.map(Microwatts::watts);
+    let source = |view: &'_ crate::snapshot::SourceView| age(view.read_at);
+    Status {
+        version: &snapshot.host.version,
+        node_name: &snapshot.host.node_name,
+        arch: &snapshot.host.arch,
+        cpus: snapshot.host.cpus.len(),
+        at: text::rfc3339(snapshot.at.realtime),
+        interval_seconds: snapshot.host.interval.seconds(),
+        ticks: snapshot.ticks,
+        stalled: stalled(snapshot, now),
+        estimated: snapshot.estimated(),
+        base: base.words(),
+        watts: in_watts(node.power),
+        idle_watts: in_watts(node.idle_power),
+        microjoules: node.total.0,
+        idle_microjoules: node.idle.0,
+        unattributed_microjoules: node.unattributed.0,
+        cpu_usage: snapshot.cpu_usage,
+        overflows: snapshot.overflows,
+        lost_cpu_seconds: snapshot.lost_cpu.seconds(),
+        own_cpu_seconds: snapshot.own_cpu.seconds(),
+        own_cpu_percent: own_percent(snapshot),
+        sources: snapshot
+            .sources
+            .iter()
+            .map(|view| Source {
+                source: &view.source,
+                role: &view.role,
+                state: view.health.as_str(),
+                why: view.health.why(),
+                age_seconds: source(view),
+            })
+            .collect(),
+        domains: snapshot
+            .domains
+            .iter()
+            .map(|view| Domain {
+                domain: &view.domain.id,
+                source: &view.domain.source,
+                zone: view.domain.zone.as_str(),
+                path: &view.domain.path,
+                quality: view.domain.quality.as_str(),
+                in_base: base.contains(view.domain.zone),
+                watts: in_watts(view.power),
+                idle_watts: in_watts(view.idle_power),
+                microjoules: view.total.0,
+                idle_microjoules: view.idle.0,
+                active_microjoules: view.active.0,
+                unattributed_microjoules: view.unattributed.0,
+                floor_watts: in_watts(view.floor.map(|floor| floor.power)),
+                floor_uncertainty_watts: in_watts(view.floor.map(|floor| floor.uncertainty)),
+                floor_from: view.floor.map(|floor| floor.from.as_str()),
+                age_seconds: age(view.read_at),
+                error: &view.error,
+                gaps: view.gaps,
+                gap_seconds: view.gap_time.seconds(),
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+    use crate::meter::Quality;
+
+    fn text_of(snapshot: &Snapshot) -> String {
+        lines(snapshot, snapshot.at.monotonic + Nanos(300_000_000)).join("\n")
+    }
+
+    #[test]
+    fn everything_is_said() {
+        let mut snapshot = fixture::snapshot();
+        snapshot.domains[3].error = "psys: Permission denied\x1b[0m".into();
+        snapshot.domains[3].power = None;
+        snapshot.domains[3].gaps = 2;
+        let text = text_of(&snapshot);
+        for said in [
+            "jouled 0.1.0 on node1 (x86_64, 0 CPUs): tick 50, one every 1.0 s, the last 0.3 s ago",
+            "Power: 55.0 W (package + dram), of which idle 22.0 W; CPUs 25.0 % busy",
+            "Energy: 1.10 kJ = 440 J idle + 605 J charged + 55.0 J unattributed (5.0 %)",
+            "fans, disks and power supply losses are not in these numbers",
+            "bpf            usage  degraded     0.3 s ago  no PMU in this guest",
+            "rapl-powercap  meter  unsupported  never      no intel-rapl zone",
+            "20.0 W ± 1.00 W (learned)",
+            "  cannot be read: psys: Permission denied\\u{1b}[0m",
+            "  2 interval(s) not measured",
+            "Who ran: bpf (degraded); counted: CPU time, cycles",
+            "Lost: 3 overflow(s), 2.0 s of CPU time",
+            "jouled itself: 0.10 s of CPU time, 0.20 % of a core",
+        ] {
+            assert!(text.contains(said), "{said:?} is not in\n{text}");
+        }
+        assert!(!text.contains("ESTIMATE") && !text.contains("NO TICK"), "{text}");
+    }
+
+    #[test]
+    fn an_estimate_is_called_one() {
+        let mut snapshot = fixture::snapshot();
+        for at in 0..4 {
+            fixture::domain(&mut snapshot, at).quality = Quality::Estimated;
+        }
+        let text = text_of(&snapshot);
+        assert!(text.contains("\nESTIMATE: ") && text.contains("Power (est.): "), "{text}");
+        assert!(json(&snapshot, Nanos(0)).estimated);
+    }
+
+    #[test]
+    fn missing_is_not_zero() {
+        let mut snapshot = fixture::snapshot();
+        snapshot.domains[1].power = None;
+        assert!(text_of(&snapshot).contains("Power: 50.0 W (package + dram, without 1 unread domain(s))"));
+        snapshot.domains.clear();
+        let text = text_of(&snapshot);
+        assert!(text.contains("NO ENERGY IS MEASURED") && text.contains("Power: - (nothing)"), "{text}");
+    }
+
+    #[test]
+    fn a_jouled_that_hangs_shows() {
+        let snapshot = fixture::snapshot();
+        let text = lines(&snapshot, snapshot.at.monotonic + Nanos(60 * Nanos::SECOND.0)).join("\n");
+        assert!(text.contains("NO TICK FOR LONG"), "{text}");
+    }
+
+    #[test]
+    fn json_keeps_exact_numbers() {
+        let mut snapshot = fixture::snapshot();
+        snapshot.domains[0].total.0 = 1_000_000_001;
+        let value = serde_json::to_value(json(&snapshot, snapshot.at.monotonic)).unwrap();
+        assert_eq!(value["microjoules"], 1_100_000_001_u64);
+        assert_eq!(value["domains"][3]["in_base"], false);
+        assert_eq!(value["sources"][2]["age_seconds"], serde_json::Value::Null);
+        assert_eq!(value["sources"][1]["why"], "no PMU in this guest");
+    }
+}

@@ -1,0 +1,280 @@
+//! Text for terminals: quantities, times, safe names, columns. Knows nothing of snapshots.
+
+use crate::units::{Microjoules, Microwatts, Nanos};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use unicode_width::UnicodeWidthChar as _;
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Width.
+    pub columns: usize,
+    /// Height.
+    pub rows: usize,
+}
+
+/// The size of the terminal that is standard output; `None` where that is not a terminal.
+pub fn terminal_size() -> Option<Size> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ fills in the winsize, which outlives the call; on anything but a terminal it fails.
+    let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) } == 0;
+    // A serial console does not know its size.
+    let or = |value: u16, usual| {
+        if value == 0 { usual } else { usize::from(value) }
+    };
+    done.then(|| Size { columns: or(size.ws_col, 80), rows: or(size.ws_row, 24) })
+}
+
+/// A power with three significant digits: `45.6 mW`.
+pub fn watts(power: Microwatts) -> String {
+    si(power.watts(), "W")
+}
+
+/// An energy with three significant digits: `1.23 MJ`.
+pub fn joules(energy: Microjoules) -> String {
+    si(energy.joules(), "J")
+}
+
+fn si(value: f64, unit: &str) -> String {
+    const PREFIXES: [(f64, &str); 9] =
+        [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ")];
+    // 999.6 has three digits as 1.00 k, so the limits are half a digit below the powers of ten.
+    let Some((scale, prefix)) = PREFIXES.into_iter().find(|(scale, _)| value >= scale * 0.9995) else {
+        return format!("0 {unit}");
+    };
+    let value = value / scale;
+    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.digits$} {prefix}{unit}")
+}
+
+/// A part of a whole in per cent; `-` of nothing.
+pub fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 / whole as f64 * 100.0) }
+}
+
+/// A span of time in at most two units: `0.3 s`, `12 s`, `3 min 4 s`, `2 h 5 min`, `3 d 4 h`.
+pub fn span(time: Nanos) -> String {
+    let seconds = time.0 / 1_000_000_000;
+    match seconds {
+        0..10 => format!("{:.1} s", time.seconds()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+/// CLOCK_REALTIME as RFC 3339, in UTC, with milliseconds.
+pub fn rfc3339(realtime: Nanos) -> String {
+    let seconds = realtime.0 / 1_000_000_000;
+    let (mut days, of_day) = (seconds / 86400, seconds % 86400);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let mut month = 0;
+    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let milli = realtime.0 / 1_000_000 % 1000;
+    format!("{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", month + 1, days + 1)
+}
+
+/// Whether a character could do something to a terminal other than appear: control characters, and the invisible ones that
+/// reorder or join text.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// `text` with everything that acts on a terminal made visible: `\u{1b}`.
+pub fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Indented JSON that is safe on a terminal: serde_json leaves DEL, C1 controls and reordering characters as they are.
+pub fn json(value: &impl Serialize) -> String {
+    inert(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// As [`json`], on one line.
+pub fn json_line(value: &impl Serialize) -> String {
+    inert(&serde_json::to_string(value).unwrap_or_default())
+}
+
+fn inert(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if acts(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Columns that `text` takes on a terminal.
+pub fn width(text: &str) -> usize {
+    text.chars().map(|c| c.width().unwrap_or(0)).sum()
+}
+
+/// `text`, cut to at most `columns`; a cut shows as `…`.
+pub fn cut(text: &str, columns: usize) -> String {
+    // Marks without width could otherwise make a line endless.
+    let bound = columns.saturating_mul(4);
+    if width(text) <= columns && text.chars().nth(bound).is_none() {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    let mut left = columns.saturating_sub(1);
+    for c in text.chars().take(bound) {
+        let width = c.width().unwrap_or(0);
+        if width > left {
+            break;
+        }
+        left -= width;
+        out.push(c);
+    }
+    if columns > 0 {
+        out.push('…');
+    }
+    out
+}
+
+/// Lines up `rows` under each other: column 0 to the left, and cut where `columns` are too few; the others by `right`.
+pub fn table(rows: &[Vec<String>], right: bool, columns: Option<usize>) -> Vec<String> {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0);
+    let mut widths: Vec<usize> = (0..count).map(widest).collect();
+    if let (Some(columns), Some((first, others))) = (columns, widths.split_first_mut()) {
+        let others: usize = others.iter().map(|width| width + 2).sum();
+        *first = (*first).min(columns.saturating_sub(others).max(8));
+    }
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let cell = if column == 0 { cut(cell, widths[0]) } else { cell.clone() };
+            let pad = " ".repeat(widths[column].saturating_sub(width(&cell)));
+            let gap = if column == 0 { "" } else { "  " };
+            let _ = if right && column > 0 { write!(line, "{gap}{pad}{cell}") } else { write!(line, "{gap}{cell}{pad}") };
+        }
+        let line = line.trim_end();
+        columns.map_or_else(|| line.to_owned(), |columns| cut(line, columns))
+    };
+    rows.iter().map(line).collect()
+}
+
+/// `text` in lines of at most `columns`, broken between words.
+pub fn wrap(text: &str, columns: Option<usize>) -> Vec<String> {
+    let Some(columns) = columns else {
+        return vec![text.to_owned()];
+    };
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.len() - 1;
+        if lines[last].is_empty() {
+            lines[last].push_str(word);
+        } else if width(&lines[last]) + 1 + width(word) <= columns {
+            lines[last].push(' ');
+            lines[last].push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.iter().map(|line| cut(line, columns)).collect()
+}
+
+/// Writes lines in one go, so that a terminal never shows half of them.
+///
+/// # Errors
+/// Where `out` cannot be written.
+pub fn write_lines(out: &mut dyn Write, lines: &[String]) -> io::Result<()> {
+    let mut text = lines.join("\n");
+    text.push('\n');
+    out.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quantities_have_three_digits() {
+        let cases = [
+            (0, "0 W"),
+            (1, "1.00 µW"),
+            (999, "999 µW"),
+            (45_600, "45.6 mW"),
+            (999_400, "999 mW"),
+            (999_600, "1.00 W"),
+            (9_994_000, "9.99 W"),
+            (9_996_000, "10.0 W"),
+            (99_960_000, "100 W"),
+            (123_456_000, "123 W"),
+            (1_234_560_000, "1.23 kW"),
+            (u64::MAX, "18.4 TW"),
+        ];
+        for (power, shown) in cases {
+            assert_eq!(watts(Microwatts(power)), shown);
+        }
+        assert_eq!(joules(Microjoules(2_500_000_000_000)), "2.50 MJ");
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(rfc3339(Nanos(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(Nanos(951_782_400_000_000_000)), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(Nanos(1_767_225_599_999_000_000)), "2025-12-31T23:59:59.999Z");
+        assert_eq!(span(Nanos(300_000_000)), "0.3 s");
+        assert_eq!(span(Nanos(7_500_000_000_000)), "2 h 5 min");
+    }
+
+    #[test]
+    fn nothing_acts_on_the_terminal() {
+        assert_eq!(safe("a\x1b[2Jb\u{9b}c\u{202e}d\x7f\r\n"), "a\\u{1b}[2Jb\\u{9b}c\\u{202e}d\\u{7f}\\u{d}\\u{a}");
+        assert_eq!(safe("dev-sda.device \\x2d 日本 ü"), "dev-sda.device \\x2d 日本 ü");
+        let shown = json_line(&"\u{1b}\u{9b}\u{7f}\u{e0001}\u{202e}");
+        assert!(shown.is_ascii() && !shown.contains(char::is_control), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), "\u{1b}\u{9b}\u{7f}\u{e0001}\u{202e}");
+    }
+
+    #[test]
+    fn columns_stay_in_line() {
+        let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
+        let rows = [row("NAME", "W"), row("日本語の長い名前", "1.00 W"), row("ascii", "22.0 mW")];
+        let lines = table(&rows, true, Some(20));
+        assert_eq!(lines[0], "NAME               W");
+        assert_eq!(lines[1], "日本語の長…   1.00 W");
+        assert!(lines.iter().all(|line| width(line) == 20), "{lines:?}");
+        assert_eq!(table(&rows, true, None)[2], "ascii             22.0 mW");
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_always_fits(text in any::<String>(), columns in 0usize..40) {
+            let shown = cut(&safe(&text), columns);
+            prop_assert!(width(&shown) <= columns);
+            prop_assert!(!shown.contains(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! One frame of `joulectl top`: meters above, then who draws most. Pure: snapshot in, lines out.
+
+use super::base::{self, Base};
+use super::list::{self, Choice, Sort};
+use super::text::{self, Size, watts};
+use super::{status, status::Status};
+use crate::entity::Kind;
+use crate::meter::Health;
+use crate::snapshot::{DomainView, Snapshot};
+use serde::Serialize;
+
+/// What is shown, in this order.
+const SECTIONS: [Kind; 4] = [Kind::Unit, Kind::Container, Kind::Vm, Kind::Process];
+/// Entities per section where no terminal bounds them.
+const PLAIN: usize = 10;
+/// More domains than this would leave no room for entities on a usual terminal.
+const DOMAINS: usize = 6;
+
+/// A frame: at most `size.rows` lines of at most `size.columns` each. `note`: what to say above it, if anything.
+pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String> {
+    let base = Base::of(snapshot);
+    let columns = size.map(|size| size.columns);
+    let mut lines = head(snapshot, &base, size);
+    if !note.is_empty() {
+        lines.insert(0, note.to_owned());
+    }
+    lines.push(String::new());
+
+    let sections: Vec<_> = SECTIONS
+        .into_iter()
+        .map(|kind| (kind, list::sorted(snapshot, &base, kind, Sort::Power)))
+        .filter(|(_, rows)| !rows.is_empty())
+        .collect();
+    // Each section takes a line for its title.
+    let room = size.map(|size| size.rows.saturating_sub(lines.len() + sections.len()));
+    let wanted: Vec<usize> = sections.iter().map(|(_, rows)| rows.len()).collect();
+    let given = room.map_or_else(|| wanted.iter().map(|rows| PLAIN.min(*rows)).collect(), |room| divide(room, &wanted));
+
+    let node = base.node(snapshot);
+    let mut table = Vec::new();
+    for (at, (kind, rows)) in sections.iter().enumerate() {
+        let title = format!("{} ({})", base::plural(*kind).to_uppercase(), rows.len());
+        let mut title = list::headings(snapshot, &base, &title);
+        if at > 0 {
+            title.truncate(1);
+        }
+        table.push(title);
+        for (name, row) in &rows[..given[at]] {
+            let (power, energy) = (base.power(&row.power), base.energy(&row.energy));
+            let power = Some(power);
+            table.push(list::cells(name.clone(), power, energy, node.power, Some(row.used.on_cpu)));
+        }
+    }
+    if sections.is_empty() {
+        table.push(vec!["nobody has been charged anything yet".to_owned()]);
+    }
+    lines.extend(text::table(&table, true, columns));
+    if let Some(size) = size {
+        lines.truncate(size.rows);
+        lines = lines.iter().map(|line| text::cut(line, size.columns)).collect();
+    }
+    lines
+}
+
+fn head(snapshot: &Snapshot, base: &Base, size: Option<Size>) -> Vec<String> {
+    let node = base.node(snapshot);
+    let power = node.power.map_or_else(|| "-".to_owned(), watts);
+    let idle = node.idle_power.map(|power| format!(", idle {}", watts(power))).unwrap_or_default();
+    let busy = snapshot.cpu_usage.map(|part| format!(", CPUs {:.1} % busy", part * 100.0)).unwrap_or_default();
+    let at = text::rfc3339(snapshot.at.realtime);
+    let clock = at.get(11..19).unwrap_or_default();
+    let words = base.words();
+    let mut lines = vec![format!("{} {clock} UTC: {power} ({words}){idle}{busy}", text::safe(&snapshot.host.node_name))];
+    lines.extend(status::warning(snapshot));
+    let states = snapshot.sources.iter().map(|view| format!("{} {}", text::safe(&view.source), view.health.as_str()));
+    let states: Vec<_> = states.collect();
+    lines.push(states.join(", "));
+    for view in &snapshot.sources {
+        // What a machine does not have is no trouble of the moment: `status` has the reason.
+        if let Health::Degraded(why) | Health::Failed(why) = &view.health {
+            lines.push(format!("{} {}: {}", text::safe(&view.source), view.health.as_str(), text::safe(why)));
+        }
+    }
+    let some = size.map_or(DOMAINS, |size| DOMAINS.min(size.rows / 4));
+    let domains: Vec<_> = snapshot.domains.iter().take(some).map(domain).collect();
+    lines.extend(text::table(&domains, true, size.map(|size| size.columns)));
+    if snapshot.domains.len() > some {
+        lines.push(format!("{} more domains: joulectl status", snapshot.domains.len() - some));
+    }
+    lines
+}
+
+fn domain(view: &DomainView) -> Vec<String> {
+    vec![
+        text::safe(&view.domain.id),
+        view.power.map_or_else(|| "-".to_owned(), watts),
+        text::joules(view.total),
+        view.domain.quality.as_str().to_owned(),
+    ]
+}
+
+/// Gives `room` out evenly to those that want it; what one does not need goes to the others.
+fn divide(mut room: usize, wanted: &[usize]) -> Vec<usize> {
+    let mut given = vec![0; wanted.len()];
+    while room > 0 {
+        let before = room;
+        for (given, wanted) in given.iter_mut().zip(wanted) {
+            if *given < *wanted && room > 0 {
+                *given += 1;
+                room -= 1;
+            }
+        }
+        if room == before {
+            break;
+        }
+    }
+    given
+}
+
+/// One line of `joulectl top --json`: the status, and every entity of the sections as in `list --json`.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    status: Status<'a>,
+    entities: Vec<list::Item<'a>>,
+}
+
+/// As JSON.
+pub fn json(snapshot: &Snapshot) -> Line<'_> {
+    let choice = |kind| Choice { kind, limit: usize::MAX, sort: Sort::Power };
+    Line {
+        status: status::json(snapshot, snapshot.at.monotonic),
+        entities: SECTIONS.into_iter().flat_map(|kind| list::json(snapshot, choice(kind))).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn sections_without_entities_take_no_room() {
+        let lines = lines(&fixture::snapshot(), None, "");
+        let text = lines.join("\n");
+        assert!(lines[0].starts_with("node1 00:01:39 UTC: 55.0 W (package + dram), idle 22.0 W, CPUs 25.0 % busy"), "{text}");
+        assert!(text.contains("UNITS (3)") && text.contains("CONTAINERS (1)") && text.contains("PROCESSES (2)"), "{text}");
+        assert!(!text.contains("VMS"), "{text}");
+        assert!(text.contains("bpf degraded: no PMU in this guest"), "{text}");
+    }
+
+    #[test]
+    fn a_frame_fits_every_terminal() {
+        let mut snapshot = fixture::snapshot();
+        let units = &mut snapshot.kinds[Kind::Unit.index()].rows;
+        for number in 0..100 {
+            units.push(crate::snapshot::Row {
+                labels: vec![format!("日本-{number}-{}", "x".repeat(300)), String::new()].into(),
+                ..fixture::row(number, number)
+            });
+        }
+        for rows in 0..60 {
+            for columns in [0, 1, 7, 20, 80, 200] {
+                let lines = lines(&snapshot, Some(Size { columns, rows }), "a note");
+                assert!(lines.len() <= rows, "{} lines on {rows}", lines.len());
+                assert!(lines.iter().all(|line| text::width(line) <= columns), "{lines:?} on {columns}");
+            }
+        }
+        let lines = lines(&snapshot, Some(Size { columns: 80, rows: 40 }), "a note");
+        assert_eq!((lines.len(), lines[0].as_str()), (40, "a note"), "the room is used");
+    }
+
+    #[test]
+    fn room_is_shared() {
+        assert_eq!(divide(10, &[100, 2, 100]), [4, 2, 4]);
+        assert_eq!(divide(10, &[1, 2]), [1, 2]);
+        assert_eq!(divide(3, &[]), [0; 0]);
+    }
+}
