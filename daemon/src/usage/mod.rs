@@ -1,5 +1,7 @@
 //! Usage: who ran. One type for every way of knowing it. Knows nothing of energy, nor of what a cgroup means.
 
+pub mod bpf;
+
 use crate::meter::{Health, PackageId};
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
