@@ -1,5 +1,6 @@
 //! Usage: who ran. One type for every way of knowing it. Knows nothing of energy, nor of what a cgroup means.
 
+pub mod bpf;
 pub mod procfs;
 
 use crate::meter::{Health, PackageId};

@@ -1,0 +1,193 @@
+//! Adding up: a small cache on each CPU, and the totals of all CPUs behind it. Not who a task is.
+
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_get_current_cgroup_id};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use jouled_bpf::{CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, Entry, GENERATIONS, Key, Total, USED};
+
+#[map]
+pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static CACHE: PerCpuArray<Entry> = PerCpuArray::with_max_entries(CACHE_ENTRIES, 0);
+/// Which cache entries are in use, so that a flush costs no more than them.
+#[map]
+static SLOTS: PerCpuArray<u32> = PerCpuArray::with_max_entries(CACHE_ENTRIES, 0);
+/// Which of the two maps of totals is filled now; the daemon empties the other.
+#[map]
+static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
+static TOTALS_0: HashMap<Key, Total> = HashMap::with_max_entries(1, 0);
+#[map]
+static TOTALS_1: HashMap<Key, Total> = HashMap::with_max_entries(1, 0);
+/// Counts moves between cgroups.
+#[map]
+pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
+/// Counts how often task structures, by hash of their address, came free.
+#[map]
+static GENERATION: Array<u32> = Array::with_max_entries(GENERATIONS, 0);
+
+const BPF_NOEXIST: u64 = 1;
+// 2^64 divided by the golden ratio: multiplication by it spreads numbers that lie close together.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Where the cache keeps this process in this cgroup.
+#[inline(always)]
+pub fn slot(tgid: u32, cgroup: u64) -> u32 {
+    hash(u64::from(tgid) ^ cgroup << 20) & (CACHE_ENTRIES - 1)
+}
+
+#[inline(always)]
+fn hash(value: u64) -> u32 {
+    (value.wrapping_mul(SPREAD) >> 40) as u32
+}
+
+/// The cache entry for this process in this cgroup; it may still hold another.
+#[inline(always)]
+pub fn entry(tgid: u32, cgroup: u64) -> Option<&'static mut Entry> {
+    at(slot(tgid, cgroup))
+}
+
+#[inline(always)]
+fn at(slot: u32) -> Option<&'static mut Entry> {
+    // SAFETY: a value of a per-CPU map; see `cpu()`.
+    CACHE.get_ptr_mut(slot).map(|entry| unsafe { &mut *entry })
+}
+
+/// Makes room for another process: what the entry holds goes to the totals.
+#[inline(always)]
+pub fn take_over(cpu: &mut Cpu, entry: &mut Entry, slot: u32) {
+    if entry.flags != 0 {
+        add_to_totals(cpu, entry);
+    } else if let Some(place) = SLOTS.get_ptr_mut(cpu.used) {
+        // SAFETY: a value of a per-CPU map; see `cpu()`.
+        unsafe { *place = slot };
+        cpu.used += 1;
+    }
+    entry.flags = USED;
+    entry.ns = 0;
+    entry.counts = [0; COUNTERS];
+}
+
+/// Empties this CPU's cache into the totals.
+#[inline(always)]
+pub fn flush(cpu: &mut Cpu) {
+    for place in 0..CACHE_ENTRIES {
+        if place >= cpu.used {
+            break;
+        }
+        let Some(slot) = SLOTS.get(place) else { break };
+        if let Some(entry) = at(*slot) {
+            add_to_totals(cpu, entry);
+            entry.flags = 0;
+        }
+    }
+    cpu.used = 0;
+}
+
+/// Without BTF: charges the current task, which is at `task`. Its ids are asked for only when the address is new here.
+#[inline(always)]
+pub fn charge_current(cpu: &mut Cpu, task: u64, ns: u64, counts: [u64; COUNTERS]) {
+    let slot = hash(task) & (CACHE_ENTRIES - 1);
+    let (Some(entry), Some(generation), Some(epoch)) = (at(slot), generation(task), EPOCH.get(0)) else { return };
+    let generation = u64::from(*generation) << 32 | u64::from(*epoch);
+    if entry.tag != task || entry.generation != generation || entry.flags == 0 {
+        take_over(cpu, entry, slot);
+        entry.tag = task;
+        entry.generation = generation;
+        entry.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        // SAFETY: no arguments.
+        entry.cgroup = unsafe { bpf_get_current_cgroup_id() };
+        entry.comm = comm();
+        if entry.tgid == 0 {
+            cpu.idle = task;
+        }
+    }
+    entry.ns += ns;
+    for (sum, count) in entry.counts.iter_mut().zip(counts) {
+        *sum += count;
+    }
+}
+
+/// Without BTF: sets a flag on the current process.
+#[inline(always)]
+pub fn mark_current(cpu: &mut Cpu, flags: u32) {
+    let entry = Entry {
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        // SAFETY: no arguments.
+        cgroup: unsafe { bpf_get_current_cgroup_id() },
+        comm: comm(),
+        flags,
+        ..Entry::default()
+    };
+    add_to_totals(cpu, &entry);
+}
+
+#[inline(always)]
+fn comm() -> [u64; 2] {
+    let name = bpf_get_current_comm().unwrap_or_default();
+    let half = |from: usize| u64::from_ne_bytes(core::array::from_fn(|i| name[from + i]));
+    [half(0), half(8)]
+}
+
+/// The generation of the task structure at this address, shared with some others.
+#[inline(always)]
+pub fn generation(task: u64) -> Option<&'static mut u32> {
+    // SAFETY: a value of the map; two writers at a time only make one step of two, which still is a change.
+    GENERATION.get_ptr_mut(hash(task) & (GENERATIONS - 1)).map(|generation| unsafe { &mut *generation })
+}
+
+// Not inlined: one copy, off the path that every switch takes.
+#[inline(never)]
+fn add_to_totals(cpu: &mut Cpu, entry: &Entry) {
+    if entry.tgid == 0 {
+        return;
+    }
+    let start = if crate::task::field!(offsets_known) != 0 { entry.tag / CLOCK_TICK_NS } else { 0 };
+    let key = Key { start, cgroup: entry.cgroup, tgid: entry.tgid, package: cpu.package };
+    let totals = if ACTIVE.get(0).is_some_and(|active| *active != 0) { &TOTALS_1 } else { &TOTALS_0 };
+    if let Some(total) = totals.get_ptr_mut(&key) {
+        return add(total, entry);
+    }
+    let total =
+        Total { ns: entry.ns, counts: entry.counts, comm: entry.comm, flags: entry.flags & !USED, unused: 0 };
+    if totals.insert(&key, &total, BPF_NOEXIST).is_ok() {
+        return;
+    }
+    // Another CPU may have been first.
+    if let Some(total) = totals.get_ptr_mut(&key) {
+        return add(total, entry);
+    }
+    cpu.lost_ns += entry.ns;
+    for (lost, count) in cpu.lost_counts.iter_mut().zip(entry.counts) {
+        *lost += count;
+    }
+    cpu.overflows += 1;
+}
+
+#[inline(always)]
+fn add(total: *mut Total, entry: &Entry) {
+    // SAFETY: a value of the map. Other CPUs add at the same time: sums are atomic, name and flags may be anyone's.
+    unsafe {
+        atomic_add(&raw mut (*total).ns, entry.ns);
+        for (which, count) in entry.counts.iter().enumerate() {
+            if *count != 0 {
+                atomic_add(&raw mut (*total).counts[which], *count);
+            }
+        }
+        // The name that a process ended with is its last.
+        if (*total).flags & ENDED == 0 {
+            (*total).comm = entry.comm;
+            (*total).flags |= entry.flags & !USED;
+        }
+    }
+}
+
+/// # Safety
+/// `sum` points to a value of a map.
+#[inline(always)]
+unsafe fn atomic_add(sum: *mut u64, value: u64) {
+    // The target has no compare-and-swap before Linux 5.12, for which `core` hides its other atomic operations too; this one it has.
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(sum, value) };
+}

@@ -1,0 +1,98 @@
+//! Opens the hardware counters on every CPU for the eBPF programs to read. Does not read them itself.
+
+use super::{Counters, sys};
+use crate::usage::Counted;
+use perf_event_open_sys::bindings as perf;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
+
+/// Names of the maps that hold the counters, in the order of [`jouled_bpf::COUNTERS`].
+pub const MAPS: [&str; jouled_bpf::COUNTERS] = ["CYCLES", "INSTRUCTIONS", "CACHE_MISSES"];
+
+/// One counter on each CPU that is online.
+pub type Events = Vec<(u32, File)>;
+
+/// Opens what this machine has: for each counter its events, or `None` where it cannot be had on every CPU.
+pub fn open(counters: Counters, online: &[u32]) -> [Option<Events>; jouled_bpf::COUNTERS] {
+    let events = match counters {
+        Counters::Off => return [None, None, None],
+        Counters::Auto => [perf::PERF_COUNT_HW_CPU_CYCLES, perf::PERF_COUNT_HW_INSTRUCTIONS, perf::PERF_COUNT_HW_CACHE_MISSES],
+        Counters::Software => [perf::PERF_COUNT_SW_CPU_CLOCK, perf::PERF_COUNT_SW_TASK_CLOCK, perf::PERF_COUNT_SW_CONTEXT_SWITCHES],
+    };
+    let hardware = counters == Counters::Auto;
+    events.map(|event| {
+        let opened: Option<Events> = online.iter().map(|&cpu| Some((cpu, open_on(cpu, event, hardware)?))).collect();
+        opened.filter(|events| !events.is_empty())
+    })
+}
+
+fn open_on(cpu: u32, event: u32, hardware: bool) -> Option<File> {
+    let mut attr = perf::perf_event_attr {
+        type_: if hardware { perf::PERF_TYPE_HARDWARE } else { perf::PERF_TYPE_SOFTWARE },
+        size: size_of::<perf::perf_event_attr>() as u32,
+        config: u64::from(event),
+        ..Default::default()
+    };
+    // Always on the CPU or in error: a share of the time, scaled up, would not be a count.
+    attr.set_pinned(u64::from(hardware));
+    // SAFETY: `attr` is a valid perf_event_attr with its size set; every task on one CPU, no group.
+    let fd = unsafe {
+        perf_event_open_sys::perf_event_open(
+            &mut attr,
+            -1,
+            i32::try_from(cpu).ok()?,
+            -1,
+            libc::c_ulong::from(perf::PERF_FLAG_FD_CLOEXEC),
+        )
+    };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let mut event = unsafe { File::from_raw_fd(fd) };
+    // A pinned event that found no room on the CPU reads as the end of the file.
+    let mut value = [0; 8];
+    event.read_exact(&mut value).ok().map(|()| event)
+}
+
+/// Gives the events to the programs; the map keeps them open.
+pub fn install(map: BorrowedFd<'_>, events: &Events) -> std::io::Result<()> {
+    events.iter().try_for_each(|(cpu, event)| sys::write_number(map, *cpu, event.as_raw_fd() as u32))
+}
+
+/// Which counters a bit mask names.
+pub fn counted(mask: u32) -> Counted {
+    Counted { cycles: mask & 1 != 0, instructions: mask & 2 != 0, cache_misses: mask & 4 != 0 }
+}
+
+/// The CPUs that are online, from /sys/devices/system/cpu/online; the first where that cannot be read.
+pub fn online() -> Vec<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let cpus = cpu_list(&text);
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
+
+/// A list such as `0-3,8`.
+fn cpu_list(text: &str) -> Vec<u32> {
+    text.trim()
+        .split(',')
+        .filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(65_535))
+        })
+        .flatten()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(cpu_list("0-3,8\n"), [0, 1, 2, 3, 8]);
+        assert_eq!(cpu_list("0"), [0]);
+        assert!(cpu_list("\n").is_empty());
+    }
+}

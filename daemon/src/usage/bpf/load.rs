@@ -1,0 +1,259 @@
+//! Brings the eBPF object into the kernel, and says in an operator's words why it cannot. Does not sample.
+
+use super::{BpfError, BpfOptions, BpfPath, counters, offsets, sys};
+use aya::maps::{Map, MapData, RingBuf};
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, SocketFilter};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
+use jouled_bpf::{Cpu, Settings};
+use std::os::fd::{AsFd, BorrowedFd};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../daemon-bpf/jouled.bpf.o");
+
+/// The programs of each path: tracepoints to attach to, and the one that runs at each tick.
+const COMMON: [(&str, &str); 1] = [("cgroup_born", "cgroup_mkdir")];
+const HELPERS: [(&str, &str); 4] = [
+    ("task_free", "sched_process_free"),
+    ("task_moved", "cgroup_attach_task"),
+    ("task_exit", "sched_process_exit"),
+    ("switch_helpers", "sched_switch"),
+];
+
+/// The programs as they run.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// The path that is used.
+    pub path: BpfPath,
+    /// Bit n: counter n is counted.
+    pub counting: u32,
+    /// CPUs that the kernel could ever have.
+    pub cpus: usize,
+    cpu: MapData,
+    active: MapData,
+    totals: [MapData; 2],
+    counters: [MapData; jouled_bpf::COUNTERS],
+    /// New cgroups.
+    pub born: RingBuf<MapData>,
+}
+
+impl Kernel {
+    /// Loads and attaches.
+    pub fn load(options: &BpfOptions) -> Result<Self, BpfError> {
+        raise_memlock();
+        let btf = match options.path {
+            BpfPath::Helpers => None,
+            BpfPath::Btf => Some(std::fs::read(offsets::VMLINUX).map_err(|error| BpfError::NoBtf(error.to_string()))?),
+            BpfPath::Auto => std::fs::read(offsets::VMLINUX).ok(),
+        };
+        let settings = btf.as_deref().map(offsets::settings).transpose();
+        match (settings, &btf, options.path) {
+            (Ok(Some(settings)), Some(btf), path) => match Self::load_path(options, settings, Some(btf)) {
+                // A kernel whose verifier or tracepoints differ in a way that nobody foresaw.
+                Err(BpfError::Refused(_)) if path == BpfPath::Auto => Self::load_path(options, Settings::default(), None),
+                result => result,
+            },
+            (Err(missing), _, BpfPath::Btf) => Err(BpfError::NoBtf(format!("it lacks {missing}"))),
+            _ => Self::load_path(options, Settings::default(), None),
+        }
+    }
+
+    fn load_path(options: &BpfOptions, mut settings: Settings, btf: Option<&[u8]>) -> Result<Self, BpfError> {
+        let events = counters::open(options.counters, &counters::online());
+        for (counter, events) in events.iter().enumerate() {
+            settings.counters |= u32::from(events.is_some()) << counter;
+        }
+        let plain = PlainSettings(settings);
+        let entries = options.max_entries.max(1);
+        let mut ebpf = EbpfLoader::new()
+            // The object has no relocations for the kernel's types.
+            .btf(None)
+            .override_global("SETTINGS", &plain, true)
+            .map_max_entries("TOTALS_0", entries)
+            .map_max_entries("TOTALS_1", entries)
+            .load(OBJECT)
+            .map_err(|error| explain(&error))?;
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| BpfError::Refused(format!("{path}: {error}")))?;
+        let mut kernel = Self {
+            path: if btf.is_some() { BpfPath::Btf } else { BpfPath::Helpers },
+            counting: settings.counters,
+            cpus,
+            cpu: take(&mut ebpf, "CPU")?,
+            active: take(&mut ebpf, "ACTIVE")?,
+            totals: [take(&mut ebpf, "TOTALS_0")?, take(&mut ebpf, "TOTALS_1")?],
+            counters: [
+                take(&mut ebpf, counters::MAPS[0])?,
+                take(&mut ebpf, counters::MAPS[1])?,
+                take(&mut ebpf, counters::MAPS[2])?,
+            ],
+            born: RingBuf::try_from(ebpf.take_map("BORN").ok_or_else(|| absent("BORN"))?)
+                .map_err(|error| explain(&EbpfError::MapError(error)))?,
+            ebpf,
+        };
+        kernel.install(&events).map_err(|error| refused("perf counters", &error))?;
+        kernel.write_packages(options).map_err(|error| refused("map CPU", &error))?;
+        kernel.attach(btf)?;
+        Ok(kernel)
+    }
+
+    fn write_packages(&self, options: &BpfOptions) -> std::io::Result<()> {
+        let package = |cpu: usize| options.packages.get(cpu).map_or(0, |package| u32::from(package.0));
+        let cpus: Vec<Cpu> = (0..self.cpus).map(|cpu| Cpu { package: package(cpu), ..Cpu::default() }).collect();
+        sys::write_cpus(self.cpu(), &cpus)
+    }
+
+    fn attach(&mut self, btf: Option<&[u8]>) -> Result<(), BpfError> {
+        let helpers: &[_] = if btf.is_some() { &[] } else { &HELPERS };
+        for (program, tracepoint) in COMMON.iter().chain(helpers) {
+            self.attach_raw(program, tracepoint).map_err(|error| explain(&error.into()))?;
+        }
+        if let Some(btf) = btf {
+            // Tens of megabytes while it lives, so it lives for this block only.
+            let btf = Btf::parse(btf, Endianness::default()).map_err(|error| BpfError::NoBtf(error.to_string()))?;
+            self.attach_btf(&btf).map_err(|error| explain(&error.into()))?;
+        }
+        let tick = self.tick_program();
+        self.raw(tick).and_then(RawTracePoint::load).map_err(|error| explain(&error.into()))
+    }
+
+    fn attach_raw(&mut self, name: &str, tracepoint: &str) -> Result<(), ProgramError> {
+        let program = self.raw(name)?;
+        program.load()?;
+        program.attach(tracepoint).map(|_| ())
+    }
+
+    fn attach_btf(&mut self, btf: &Btf) -> Result<(), ProgramError> {
+        let program = self.ebpf.program_mut("switch_btf").ok_or(ProgramError::UnexpectedProgramType)?;
+        let program: &mut BtfTracePoint = program.try_into()?;
+        program.load("sched_switch", btf)?;
+        program.attach().map(|_| ())
+    }
+
+    fn raw(&mut self, name: &str) -> Result<&mut RawTracePoint, ProgramError> {
+        self.ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
+    }
+
+    fn tick_program(&self) -> &'static str {
+        if self.path == BpfPath::Btf { "tick_btf" } else { "tick_helpers" }
+    }
+
+    /// The program to run on each CPU at a tick.
+    pub fn tick(&mut self) -> Result<&mut RawTracePoint, ProgramError> {
+        let name = self.tick_program();
+        self.raw(name)
+    }
+
+    /// The program for kernels that cannot run the other on a chosen CPU; loaded when first asked for.
+    pub fn flush(&mut self) -> Result<&mut SocketFilter, ProgramError> {
+        let program: &mut SocketFilter =
+            self.ebpf.program_mut("flush").ok_or(ProgramError::UnexpectedProgramType)?.try_into()?;
+        match program.load() {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives opened counters to the programs.
+    pub fn install(&self, events: &[Option<counters::Events>; jouled_bpf::COUNTERS]) -> std::io::Result<()> {
+        let mut pairs = self.counters.iter().zip(events);
+        pairs.try_for_each(|(map, events)| events.as_ref().map_or(Ok(()), |events| counters::install(map.fd().as_fd(), events)))
+    }
+
+    /// The map of what each CPU does.
+    pub fn cpu(&self) -> BorrowedFd<'_> {
+        self.cpu.fd().as_fd()
+    }
+
+    /// The map that says which totals are filled.
+    pub fn active(&self) -> BorrowedFd<'_> {
+        self.active.fd().as_fd()
+    }
+
+    /// One of the two maps of totals.
+    pub fn totals(&self, which: u32) -> BorrowedFd<'_> {
+        self.totals[which as usize & 1].fd().as_fd()
+    }
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct PlainSettings(Settings);
+// SAFETY: `repr(C)`, 32-bit numbers only.
+unsafe impl aya::Pod for PlainSettings {}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(map) | Map::PerCpuArray(map) | Map::HashMap(map) | Map::PerfEventArray(map)) => Ok(map),
+        _ => Err(absent(name)),
+    }
+}
+
+fn absent(name: &str) -> BpfError {
+    BpfError::Refused(format!("the eBPF object has no map {name}"))
+}
+
+/// Before Linux 5.11 maps count against this limit, which is small for services.
+fn raise_memlock() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is a valid rlimit. Where it is not allowed, loading tells.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
+}
+
+fn explain(error: &EbpfError) -> BpfError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut system = None;
+    let mut text = String::new();
+    while let Some(error) = source {
+        system = system.or_else(|| error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error));
+        if text.is_empty() || !text.contains(&error.to_string()) {
+            text = [text.as_str(), &error.to_string()].join(if text.is_empty() { "" } else { ": " });
+        }
+        source = error.source();
+    }
+    // A verifier's log is long, and its end says what is wrong.
+    let start = text.char_indices().rev().nth(600).map_or(0, |(at, _)| at);
+    because(system, text[start..].trim())
+}
+
+fn refused(what: &str, error: &std::io::Error) -> BpfError {
+    because(error.raw_os_error(), &format!("{what}: {error}"))
+}
+
+fn because(system: Option<i32>, text: &str) -> BpfError {
+    if let Some(release) = too_old() {
+        return BpfError::TooOld(release);
+    }
+    if !matches!(system, Some(libc::EPERM | libc::EACCES)) {
+        return BpfError::Refused(text.to_owned());
+    }
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return BpfError::Missing(missing);
+    }
+    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    if lockdown.contains("[confidentiality]") {
+        return BpfError::Lockdown;
+    }
+    BpfError::Denied(text.to_owned())
+}
+
+fn missing_capabilities() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|held| u64::from_str_radix(held.trim(), 16).ok())
+        .unwrap_or(u64::MAX);
+    let has = |bit: u32| held >> bit & 1 != 0;
+    // CAP_SYS_ADMIN stands for both.
+    let wanted = [("CAP_BPF", 39), ("CAP_PERFMON", 38)];
+    let missing: Vec<_> =
+        wanted.into_iter().filter(|&(_, bit)| !has(bit) && !has(21)).map(|(name, _)| name).collect();
+    missing.join(" and ")
+}
+
+/// The kernel's release where it is older than 5.8, which brought the ring buffer and both capabilities.
+fn too_old() -> Option<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next()?, numbers.next()?);
+    (version < (5, 8)).then(|| release.trim().to_owned())
+}

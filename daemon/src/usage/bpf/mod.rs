@@ -1,0 +1,391 @@
+//! Usage from eBPF: who ran, added up in the kernel at every switch. Not what the energy was, nor what a cgroup means.
+
+mod counters;
+mod load;
+mod offsets;
+mod process;
+mod sys;
+
+use crate::meter::{Health, PackageId};
+use crate::units::Nanos;
+use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessKey, Usage, UsageSample, Use};
+use aya::programs::ProgramError;
+use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
+use jouled_bpf::{Cpu, ENDED, ENDING, Key, Total};
+use load::Kernel;
+use process::Processes;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where the programs learn who runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BpfPath {
+    /// The kernel's own structures where it describes them (BTF), else helper functions.
+    #[default]
+    Auto,
+    /// The kernel's own structures.
+    Btf,
+    /// Helper functions: for kernels without BTF. Time is the clock's between switches, so it includes interrupts, and two processes
+    /// that had the same id between two samples are one.
+    Helpers,
+}
+
+/// Which counters are read at each switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counters {
+    /// Cycles, instructions and last-level cache misses, as far as the machine has them.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+    /// The kernel's CPU clock, task clock and context switches in their place: to test without a PMU.
+    Software,
+}
+
+/// How [`BpfUsage`] runs.
+#[derive(Clone, Debug)]
+pub struct BpfOptions {
+    /// Where the programs learn who runs.
+    pub path: BpfPath,
+    /// Which counters are read.
+    pub counters: Counters,
+    /// How many (process, cgroup, package) fit between two samples; some 300 bytes of kernel memory each.
+    pub max_entries: u32,
+    /// The package of each CPU, by its number. CPUs beyond its end belong to package 0.
+    pub packages: Vec<PackageId>,
+}
+
+impl Default for BpfOptions {
+    fn default() -> Self {
+        Self { path: BpfPath::Auto, counters: Counters::Auto, max_entries: 16_384, packages: Vec::new() }
+    }
+}
+
+/// Why eBPF cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The process lacks capabilities.
+    #[error("eBPF needs {0}, which this process does not have (before Linux 5.8, CAP_SYS_ADMIN)")]
+    Missing(String),
+    /// Secure boot or its like.
+    #[error("the kernel is locked down (confidentiality): it lets nobody read its memory with eBPF")]
+    Lockdown,
+    /// The kernel's release.
+    #[error("Linux {0} is too old for eBPF here: 5.8 is needed")]
+    TooOld(String),
+    /// The capabilities are there, and still it is not allowed.
+    #[error("the kernel does not allow it (a security module, a seccomp filter, or before Linux 5.11 the limit RLIMIT_MEMLOCK): {0}")]
+    Denied(String),
+    /// [`BpfPath::Btf`] was asked for.
+    #[error("{path} cannot be used: {0}", path = offsets::VMLINUX)]
+    NoBtf(String),
+    /// Anything else, in the kernel's words.
+    #[error("the kernel refused the eBPF programs: {0}")]
+    Refused(String),
+}
+
+/// Who ran, from eBPF.
+///
+/// At a sample, each CPU that ran anything charges the task that it runs now and hands over its sums; the others sleep on. The
+/// kernel's own run time of a task that keeps running may be one scheduler tick old (1–10 ms); the rest comes with the next sample.
+pub struct BpfUsage {
+    kernel: Kernel,
+    counters: Counters,
+    /// Which map of totals is being filled.
+    active: u32,
+    cpus: Vec<Cpu>,
+    before: Vec<Cpu>,
+    drain: sys::Drain<Key, Total>,
+    totals: Vec<(Key, Total)>,
+    processes: Processes,
+    cgroups: Option<PathBuf>,
+    /// The kernel cannot run a program on a chosen CPU, so this thread goes there.
+    walks: bool,
+    health: Health,
+}
+
+impl BpfUsage {
+    /// Loads the programs; from now on they count.
+    ///
+    /// # Errors
+    /// Why the kernel does not let it.
+    pub fn open(options: &BpfOptions) -> Result<Self, BpfError> {
+        let kernel = Kernel::load(options)?;
+        // SAFETY: gives memory back to the kernel; the types of the running kernel took some 20 MB while the programs were loaded.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::malloc_trim(0);
+        }
+        let cpus = kernel.cpus;
+        let mut usage = Self {
+            kernel,
+            counters: options.counters,
+            active: 0,
+            cpus: vec![Cpu::default(); cpus],
+            before: vec![Cpu::default(); cpus],
+            drain: sys::Drain::new(512),
+            totals: Vec::new(),
+            processes: Processes::default(),
+            cgroups: cgroup_mount(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+            walks: false,
+            health: Health::Healthy,
+        };
+        // So that a task that runs now is charged from now.
+        let all: Vec<u32> = counters::online();
+        usage.visit(&all).map_err(BpfError::Refused)?;
+        Ok(usage)
+    }
+
+    /// Which way it runs.
+    pub fn path(&self) -> BpfPath {
+        self.kernel.path
+    }
+
+    /// Fills `self.totals` with what ran since the last call, and `self.cpus` with the state after that.
+    fn collect(&mut self) -> Result<(), String> {
+        let closing = self.active;
+        let io = |what: &'static str| move |error: std::io::Error| format!("eBPF map {what}: {error}");
+        sys::write_number(self.kernel.active(), 0, 1 - closing).map_err(io("ACTIVE"))?;
+        self.active = 1 - closing;
+        sys::read_cpus(self.kernel.cpu(), &mut self.cpus).map_err(io("CPU"))?;
+        // A CPU that holds nothing and runs nothing is left asleep. The visit is also what makes sure that no program on that CPU still
+        // fills the closing map: only a CPU whose cache holds something ever does.
+        let busy: Vec<u32> = (0_u32..)
+            .zip(&self.cpus)
+            .filter(|(_, cpu)| cpu.used > 0 || (cpu.task != 0 && cpu.task != cpu.idle))
+            .map(|(number, _)| number)
+            .collect();
+        self.visit(&busy)?;
+        self.totals.clear();
+        self.drain.drain(self.kernel.totals(closing), &mut self.totals).map_err(io("TOTALS"))?;
+        sys::read_cpus(self.kernel.cpu(), &mut self.cpus).map_err(io("CPU"))
+    }
+
+    /// Makes these CPUs charge what they run and hand over what they hold.
+    fn visit(&mut self, cpus: &[u32]) -> Result<(), String> {
+        if !self.walks {
+            let tick = self.kernel.tick().map_err(|error| error.to_string())?;
+            for &cpu in cpus {
+                match tick.test_run(RawTracePointRunOptions { args: [0; 12], cpu: Some(cpu) }) {
+                    Err(error) if is(&error, libc::ENXIO) => {} // The CPU went offline: it keeps what it holds until it is back.
+                    Err(error) if is(&error, libc::EINVAL) || is(&error, ENOTSUPP) => {
+                        self.walks = true;
+                        break;
+                    }
+                    result => result.map(|_| ()).map_err(|error| format!("eBPF on CPU {cpu}: {error}"))?,
+                }
+            }
+        }
+        if self.walks { self.walk(cpus) } else { Ok(()) }
+    }
+
+    /// The same before Linux 5.10: this thread goes to each CPU, and the switch to it charges what ran there.
+    fn walk(&mut self, cpus: &[u32]) -> Result<(), String> {
+        let flush = self.kernel.flush().map_err(|error| error.to_string())?;
+        let home = affinity::get().map_err(|error| format!("sched_getaffinity: {error}"))?;
+        let mut result = Ok(());
+        for &cpu in cpus {
+            // Offline, or not for us.
+            if affinity::set(&affinity::one(cpu)).is_err() {
+                continue;
+            }
+            let frame = [0_u8; 64];
+            let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+            if let Err(error) = flush.test_run(options) {
+                result = Err(format!("eBPF on CPU {cpu}: {error}"));
+            }
+        }
+        affinity::set(&home).map_err(|error| format!("sched_setaffinity: {error}"))?;
+        result
+    }
+
+    /// Whose key this is. Without BTF the kernel's part does not know when a process started.
+    fn process(&self, key: &Key) -> ProcessKey {
+        let start = match self.kernel.path {
+            BpfPath::Helpers => self
+                .processes
+                .start(key.tgid)
+                .or_else(|| process::stat(key.tgid).map(|stat| stat.start))
+                .unwrap_or_default(),
+            _ => key.start,
+        };
+        ProcessKey { pid: key.tgid, start }
+    }
+
+    /// Whether the process ended in this interval.
+    fn has_ended(&self, process: ProcessKey, total: &Total) -> bool {
+        // Where only the first thread is known to have gone, /proc knows of the others.
+        total.flags & ENDED != 0
+            || total.flags & ENDING != 0
+                && process::stat(process.pid).is_none_or(|stat| stat.dead || stat.start != process.start)
+    }
+
+    fn uses(&mut self, sample: &mut UsageSample) {
+        let totals = std::mem::take(&mut self.totals);
+        let processes: Vec<ProcessKey> = totals.iter().map(|(key, _)| self.process(key)).collect();
+        let mut ended = BTreeMap::new();
+        for (process, (_, total)) in processes.iter().zip(&totals) {
+            if self.has_ended(*process, total) {
+                ended.insert(*process, comm(total));
+            }
+        }
+        for (&process, (key, total)) in processes.iter().zip(&totals) {
+            if !ended.contains_key(&process) {
+                sample.processes.extend(self.processes.ran(process, comm(total), &mut sample.ended));
+            }
+            let [cycles, instructions, cache_misses] = total.counts;
+            if total.ns > 0 || total.counts != [0; 3] {
+                sample.uses.push(Use {
+                    process,
+                    cgroup: CgroupId(key.cgroup),
+                    package: PackageId(key.package as u16),
+                    on_cpu: Nanos(total.ns),
+                    cycles,
+                    instructions,
+                    cache_misses,
+                });
+            }
+        }
+        for (process, comm) in ended {
+            sample.processes.extend(self.processes.ran_and_ended(process, comm));
+            sample.ended.push(process);
+        }
+        self.totals = totals;
+    }
+
+    fn lost(&mut self, sample: &mut UsageSample) {
+        let mut lost: BTreeMap<u32, LostUse> = BTreeMap::new();
+        for (now, before) in self.cpus.iter().zip(&self.before) {
+            sample.overflows += now.overflows;
+            let entry = lost.entry(now.package).or_insert(LostUse {
+                package: PackageId(now.package as u16),
+                on_cpu: Nanos::ZERO,
+                cycles: 0,
+                cache_misses: 0,
+            });
+            entry.on_cpu += Nanos(now.lost_ns - before.lost_ns);
+            entry.cycles += now.lost_counts[0].saturating_sub(before.lost_counts[0]);
+            entry.cache_misses += now.lost_counts[2].saturating_sub(before.lost_counts[2]);
+        }
+        let nothing = |lost: &LostUse| lost.on_cpu == Nanos::ZERO && lost.cycles == 0 && lost.cache_misses == 0;
+        sample.lost = lost.into_values().filter(|lost| !nothing(lost)).collect();
+    }
+
+    fn born(&mut self, sample: &mut UsageSample) {
+        while let Some(event) = self.kernel.born.next() {
+            let Some((id, path)) = event.split_first_chunk::<8>() else { continue };
+            let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
+            let path = String::from_utf8_lossy(path).into_owned();
+            let id = match u64::from_ne_bytes(*id) {
+                // The inode number of a cgroup's directory is its id.
+                0 => self.cgroups.as_ref().and_then(|root| inode(&root.join(path.trim_start_matches('/')))),
+                id => Some(id),
+            };
+            sample.born.extend(id.map(|id| CgroupBorn { cgroup: CgroupId(id), path }));
+        }
+    }
+
+    /// Counters that could not be read have gone with a CPU that was offline, and are opened anew.
+    fn mend_counters(&mut self) -> bool {
+        let unread = |cpus: &[Cpu]| cpus.iter().map(|cpu| cpu.unread).sum::<u64>();
+        if unread(&self.cpus) == unread(&self.before) {
+            return true;
+        }
+        let events = counters::open(self.counters, &counters::online());
+        if let Err(error) = self.kernel.install(&events) {
+            tracing::debug!(%error, "counters");
+        }
+        false
+    }
+}
+
+impl Usage for BpfUsage {
+    fn source(&self) -> &'static str {
+        "bpf"
+    }
+
+    fn sample(&mut self) -> Result<UsageSample, String> {
+        if let Err(why) = self.collect() {
+            self.health = Health::Failed(why.clone());
+            return Err(why);
+        }
+        let mut sample = UsageSample::default();
+        self.uses(&mut sample);
+        self.processes.look_after(&mut sample.ended);
+        sample.ended.sort_unstable();
+        sample.ended.dedup();
+        self.lost(&mut sample);
+        self.born(&mut sample);
+        let whole = self.mend_counters();
+        sample.counted = counters::counted(if whole { self.kernel.counting } else { 0 });
+        let overflowed = sample.overflows != self.before.iter().map(|cpu| cpu.overflows).sum::<u64>();
+        self.health = match (overflowed, whole) {
+            (true, _) => Health::Degraded("more ran at once than fits: raise max_entries".to_owned()),
+            (false, false) => Health::Degraded("a CPU's hardware counters could not be read".to_owned()),
+            (false, true) => Health::Healthy,
+        };
+        std::mem::swap(&mut self.before, &mut self.cpus);
+        Ok(sample)
+    }
+
+    fn health(&self) -> Health {
+        self.health.clone()
+    }
+}
+
+/// `ENOTSUPP` of the kernel's include/linux/errno.h, which some bpf commands return.
+const ENOTSUPP: i32 = 524;
+
+fn is(error: &ProgramError, code: i32) -> bool {
+    matches!(error, ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(code))
+}
+
+fn comm(total: &Total) -> process::Comm {
+    let mut comm = process::Comm::default();
+    comm[..8].copy_from_slice(&total.comm[0].to_ne_bytes());
+    comm[8..].copy_from_slice(&total.comm[1].to_ne_bytes());
+    comm
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|directory| directory.ino())
+}
+
+/// Where cgroup v2 is mounted, from /proc/self/mountinfo.
+fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
+    let line = mountinfo.lines().find(|line| line.contains(" - cgroup2 "))?;
+    line.split_ascii_whitespace().nth(4).map(PathBuf::from)
+}
+
+/// Which CPUs this thread may run on.
+mod affinity {
+    use std::io;
+
+    /// All that the kernel allows it now.
+    pub fn get() -> io::Result<Vec<u64>> {
+        // Room for 65536 CPUs.
+        let mut mask = vec![0_u64; 1024];
+        // SAFETY: the buffer has the size that is given; 0 is this thread. The bare call takes any size, libc's only its own type.
+        let bytes = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, mask.len() * 8, mask.as_mut_ptr()) };
+        if bytes < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        mask.truncate(bytes as usize / 8);
+        Ok(mask)
+    }
+
+    /// Moves this thread to these CPUs.
+    pub fn set(mask: &[u64]) -> io::Result<()> {
+        // SAFETY: the buffer has the size that is given; 0 is this thread.
+        let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len() * 8, mask.as_ptr()) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Only this CPU.
+    pub fn one(cpu: u32) -> Vec<u64> {
+        let mut mask = vec![0; cpu as usize / 64 + 1];
+        mask[cpu as usize / 64] = 1 << (cpu % 64);
+        mask
+    }
+}

@@ -1,0 +1,181 @@
+//! Where the kernel that runs keeps the fields that the eBPF programs read, from its BTF. Not a general BTF library.
+
+use jouled_bpf::Settings;
+
+/// The kernel's description of its own types.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+
+/// Every offset, with [`Settings::offsets_known`] set.
+///
+/// # Errors
+/// Names what this kernel's BTF lacks.
+pub fn settings(btf: &[u8]) -> Result<Settings, String> {
+    let types = Types::parse(btf).ok_or("not a BTF file of this byte order")?;
+    let task = |name| types.offset("task_struct", name);
+    let state = task("__state").or_else(|_| task("state"))?;
+    Ok(Settings {
+        counters: 0,
+        offsets_known: 1,
+        task_runtime: task("se")? + types.offset("sched_entity", "sum_exec_runtime")?,
+        task_tgid: task("tgid")?,
+        task_state: state,
+        task_leader: task("group_leader")?,
+        task_start: task("start_boottime")?,
+        task_comm: task("comm")?,
+        task_signal: task("signal")?,
+        task_cgroups: task("cgroups")?,
+        signal_live: types.offset("signal_struct", "live")?,
+        signal_threads: types.offset("signal_struct", "nr_threads")?,
+        cset_cgroup: types.offset("css_set", "dfl_cgrp")?,
+        cgroup_node: types.offset("cgroup", "kn")?,
+        cgroup_root: types.offset("cgroup", "root")?,
+        root_hierarchy: types.offset("cgroup_root", "hierarchy_id")?,
+        node_id: types.offset("kernfs_node", "id")?,
+    })
+}
+
+/// A BTF file: see the kernel's Documentation/bpf/btf.rst for its format.
+struct Types<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Position in `types` of each type; the first has the id 1.
+    starts: Vec<u32>,
+}
+
+impl<'a> Types<'a> {
+    fn parse(btf: &'a [u8]) -> Option<Self> {
+        if u16::from_ne_bytes(btf.get(..2)?.try_into().ok()?) != 0xeb9f {
+            return None;
+        }
+        let header = word(btf, 4)? as usize;
+        let section = |at: usize| {
+            let start = header.checked_add(word(btf, at)? as usize)?;
+            btf.get(start..start.checked_add(word(btf, at + 4)? as usize)?)
+        };
+        let (types, strings) = (section(8)?, section(16)?);
+        let mut starts = Vec::new();
+        let mut at = 0;
+        while at < types.len() {
+            starts.push(u32::try_from(at).ok()?);
+            let info = word(types, at + 4)?;
+            let entries = (info & 0xffff) as usize;
+            at += 12
+                + match kind(info) {
+                    1 | 14 | 17 => 4,           // integer, variable, declaration tag
+                    3 => 12,                    // array
+                    4 | 5 | 15 | 19 => entries * 12, // struct, union, data section, 64-bit enum
+                    6 | 13 => entries * 8,      // enum, function prototype
+                    2 | 7..=12 | 16 | 18 => 0,  // pointers, names and qualifiers, float
+                    _ => return None,
+                };
+        }
+        Some(Self { types, strings, starts })
+    }
+
+    /// Offset in bytes of a member of a struct.
+    fn offset(&self, of: &str, member: &str) -> Result<u32, String> {
+        self.starts
+            .iter()
+            .filter(|&&at| self.is_struct_named(at, of))
+            .find_map(|&at| self.member(at as usize, member, 0))
+            .ok_or_else(|| format!("{of}.{member}"))
+    }
+
+    fn is_struct_named(&self, at: u32, name: &str) -> bool {
+        let at = at as usize;
+        word(self.types, at + 4).is_some_and(|info| kind(info) == KIND_STRUCT)
+            && word(self.types, at).is_some_and(|start| self.name_is(start, name))
+    }
+
+    fn name_is(&self, start: u32, name: &str) -> bool {
+        let text = self.strings.get(start as usize..).unwrap_or_default();
+        text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0)
+    }
+
+    /// Offset of the member, also inside anonymous structs and unions.
+    fn member(&self, at: usize, name: &str, depth: u32) -> Option<u32> {
+        let info = word(self.types, at + 4)?;
+        let bits = info >> 31 == 1;
+        for entry in 0..(info & 0xffff) as usize {
+            let at = at + 12 + entry * 12;
+            let (start, kind_id, offset) = (word(self.types, at)?, word(self.types, at + 4)?, word(self.types, at + 8)?);
+            // With the flag set, the upper 8 bits are the width of a bit field.
+            let bytes = if bits { offset & 0x00ff_ffff } else { offset } / 8;
+            if self.name_is(start, name) {
+                return Some(bytes);
+            }
+            if start == 0
+                && depth < 8
+                && let Some(&inner) = self.starts.get((kind_id as usize).wrapping_sub(1))
+                && matches!(kind(word(self.types, inner as usize + 4)?), KIND_STRUCT | KIND_UNION)
+                && let Some(inside) = self.member(inner as usize, name, depth + 1)
+            {
+                return Some(bytes + inside);
+            }
+        }
+        None
+    }
+}
+
+fn kind(info: u32) -> u32 {
+    info >> 24 & 0x1f
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// struct task_struct { int a; struct { int tgid; }; }, with an anonymous struct as type 2.
+    fn small() -> Vec<u8> {
+        let strings = b"\0task_struct\0a\0tgid\0";
+        let types: Vec<u32> = [
+            [1, 4 << 24 | 2, 8].as_slice(),
+            &[13, 3, 0],
+            &[0, 2, 32],
+            &[0, 4 << 24 | 1, 4],
+            &[15, 3, 0],
+            &[0, 1 << 24, 4, 32],
+        ]
+        .concat();
+        let mut file = vec![0x9f, 0xeb, 1, 0];
+        for number in [24, 0, types.len() as u32 * 4, types.len() as u32 * 4, strings.len() as u32] {
+            file.extend(number.to_ne_bytes());
+        }
+        file.extend(types.iter().flat_map(|number| number.to_ne_bytes()));
+        file.extend(strings);
+        file
+    }
+
+    #[test]
+    fn members_are_found_also_in_anonymous_structs() {
+        let file = small();
+        let types = Types::parse(&file).unwrap();
+        assert_eq!(types.offset("task_struct", "a"), Ok(0));
+        assert_eq!(types.offset("task_struct", "tgid"), Ok(4));
+        assert_eq!(types.offset("task_struct", "tgi"), Err("task_struct.tgi".into()));
+    }
+
+    #[test]
+    fn a_torn_file_is_an_error() {
+        let file = small();
+        for length in 0..file.len() {
+            assert!(settings(&file[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_running_kernel_has_all_fields() {
+        let Ok(btf) = std::fs::read(VMLINUX) else {
+            return println!("skipped: no {VMLINUX}");
+        };
+        let settings = settings(&btf).unwrap();
+        assert_ne!(settings.task_tgid, settings.task_comm);
+    }
+}
