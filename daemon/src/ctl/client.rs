@@ -223,4 +223,4 @@ fn group_name(groups: &str, gid: u32) -> Option<String> {
 
 #[cfg(test)]
 #[path = "client_tests.rs"]
-mod tests;
+pub(super) mod tests;

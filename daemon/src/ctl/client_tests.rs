@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
 /// A server that answers its connections with `answers`, one each, and then keeps the last one open if `hang`.
-struct Fake {
-    client: Client,
+pub struct Fake {
+    pub client: Client,
     _dir: tempfile::TempDir,
 }
 
-fn fake(answers: Vec<Vec<u8>>, hang: bool) -> Fake {
+pub fn fake(answers: Vec<Vec<u8>>, hang: bool) -> Fake {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("jouled.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -35,11 +35,11 @@ fn http(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-fn chunk(data: &str) -> String {
+pub fn chunk(data: &str) -> String {
     format!("{:x}\r\n{data}\r\n", data.len())
 }
 
-const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+pub const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
 async fn error(answer: Vec<u8>, hang: bool) -> Error {
     fake(vec![answer], hang).client.snapshot().await.unwrap_err()

@@ -145,3 +145,48 @@ impl Screen<'_> {
         Ok(self.out.flush()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::tests::{CHUNKED, chunk, fake};
+    use super::super::fixture;
+    use super::*;
+
+    fn one_tick() -> Vec<u8> {
+        let line = serde_json::to_string(&fixture::snapshot()).unwrap() + "\n";
+        format!("{CHUNKED}{}0\r\n\r\n", chunk(&line)).into_bytes()
+    }
+
+    #[tokio::test]
+    async fn a_jouled_that_restarts_is_found_again() {
+        let server = fake(vec![one_tick(), one_tick()], false);
+        let mut out = Vec::new();
+        run(&server.client, Some(2), true, &mut out).await.unwrap();
+        let lines: Vec<_> = std::str::from_utf8(&out).unwrap().lines().collect();
+        assert_eq!(lines.len(), 2);
+        let value: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!(value["entities"][0]["labels"]["unit"], "nginx.service");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_is_no_failure() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let failure = run(&fake(vec![one_tick()], false).client, None, true, &mut Closed).await.unwrap_err();
+        assert!(failure.is_closed_pipe(), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_jouled_that_never_was_is_not_waited_for() {
+        let client = Client::new("no-such-folder/jouled.sock".into());
+        let failure = run(&client, None, false, &mut Vec::new()).await.unwrap_err();
+        assert!(failure.to_string().starts_with("jouled is not running"), "{failure}");
+    }
+}
