@@ -4,6 +4,7 @@
 //! [`snapshot::Snapshot`]; `export` shows that. See ARCHITECTURE.md.
 
 pub mod entity;
+pub mod export;
 pub mod meter;
 pub mod sample;
 pub mod snapshot;
