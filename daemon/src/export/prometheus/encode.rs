@@ -1,7 +1,7 @@
 //! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric by name.
 
 use crate::units::{Microjoules, Microwatts, Nanos};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use std::fmt::{self, Write};
@@ -25,6 +25,10 @@ impl<'a, const N: usize> LabelSet<'a, N> {
     /// Labels of something that is no entity.
     pub fn plain(others: [Label<'a>; N]) -> Self {
         Self { names: &[], values: &[], others }
+    }
+
+    fn is_empty(&self) -> bool {
+        N == 0 && self.values.is_empty()
     }
 }
 
@@ -117,15 +121,23 @@ fn family<'a, const N: usize, V: Into<Value>>(
     let unit = (!about.unit.is_empty()).then(|| Unit::Other(about.unit.to_owned()));
     let mut family = encoder.encode_descriptor(about.name, about.help, unit.as_ref(), metric_type)?;
     for (labels, value) in samples {
-        let mut sample = family.encode_family(&labels)?;
-        match (metric_type, value.into()) {
-            (MetricType::Counter, Value::Real(value)) => sample.encode_counter::<NoLabelSet, f64, f64>(&value, None)?,
-            (MetricType::Counter, Value::Whole(value)) => sample.encode_counter::<NoLabelSet, u64, f64>(&value, None)?,
-            (_, Value::Real(value)) => sample.encode_gauge(&value)?,
-            (_, Value::Whole(value)) => sample.encode_gauge(&value)?,
+        // An empty set would be written as `{}`.
+        if labels.is_empty() {
+            sample(&mut family, metric_type, value.into())?;
+        } else {
+            sample(&mut family.encode_family(&labels)?, metric_type, value.into())?;
         }
     }
     Ok(())
+}
+
+fn sample(encoder: &mut MetricEncoder<'_>, metric_type: MetricType, value: Value) -> fmt::Result {
+    match (metric_type, value) {
+        (MetricType::Counter, Value::Real(value)) => encoder.encode_counter::<NoLabelSet, f64, f64>(&value, None),
+        (MetricType::Counter, Value::Whole(value)) => encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None),
+        (_, Value::Real(value)) => encoder.encode_gauge(&value),
+        (_, Value::Whole(value)) => encoder.encode_gauge(&value),
+    }
 }
 
 /// The text format 0.0.4 of an OpenMetrics page that has counters and gauges only: there a counter's family bears its samples'
