@@ -8,6 +8,7 @@ pub mod core;
 pub mod ctl;
 pub mod domain;
 pub mod entity;
+pub mod export;
 pub mod idle;
 pub mod ledger;
 pub mod meter;

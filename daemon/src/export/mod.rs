@@ -1,0 +1,15 @@
+//! Export: who is told. Everything here reads the last snapshot and changes nothing; nothing here samples.
+
+pub mod control;
+pub mod http;
+pub mod prometheus;
+mod serve;
+mod stall;
+pub mod web_config;
+
+use crate::snapshot::Snapshot;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where the last snapshot is found; before the first tick it is one with `ticks` 0.
+pub type Snapshots = watch::Receiver<Arc<Snapshot>>;

@@ -1,0 +1,179 @@
+//! Kepler's names up to 0.9, for dashboards that still want them. Off by default: no mode or source of these says more than `kepler`.
+
+use super::encode::{About, Label, LabelSet, counters, gauges};
+use super::zones::{ZoneView, Zones, legacy_source};
+use crate::entity::Kind;
+use crate::meter::{Scope, Zone};
+use crate::snapshot::{Energy, Row, Snapshot, State};
+use crate::units::Microjoules;
+use prometheus_client::encoding::DescriptorEncoder;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The components that are exported. `other`, `gpu` and `platform` have no meter.
+const COMPONENTS: [Zone; 4] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram];
+const USE_SOURCE: Label<'static> = ("source", "bpf");
+
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, levels: &[Kind]) -> fmt::Result {
+    info(encoder, snapshot, zones)?;
+    node(encoder, snapshot)?;
+    for (kind, names) in [
+        (Kind::Container, &["container_id", "pod_name", "container_name", "container_namespace"][..]),
+        (Kind::Process, &["pid", "container_id", "vm_id", "command"][..]),
+        (Kind::Vm, &["vm_id"][..]),
+    ] {
+        if levels.contains(&kind) {
+            workload(encoder, snapshot, zones, kind, names)?;
+        }
+    }
+    Ok(())
+}
+
+fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
+    let host = &*snapshot.host;
+    let about =
+        About { name: "kepler_exporter_build_info", unit: "", help: "Always 1; its labels say which jouled answers under Kepler's names" };
+    let labels = LabelSet::plain([
+        ("branch", ""),
+        ("revision", ""),
+        ("version", &*host.version),
+        ("os", "linux"),
+        ("arch", &*host.arch),
+    ]);
+    gauges(encoder, &about, [(labels, 1)])?;
+    let about = About { name: "kepler_node_info", unit: "", help: "Always 1; its labels say where the node's energy numbers come from" };
+    let labels = LabelSet::plain([
+        ("cpu_architecture", &*host.arch),
+        ("components_power_source", zones.get(Zone::Package).map_or("none", |zone| zone.legacy_source)),
+        ("platform_power_source", "none"),
+        ("source", "os"),
+    ]);
+    gauges(encoder, &about, [(labels, 1)])
+}
+
+fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    for component in COMPONENTS {
+        // Several domains may be of one zone, socket and source; here they are one.
+        let mut sums: BTreeMap<(String, &str), (Microjoules, Microjoules)> = BTreeMap::new();
+        for view in snapshot.domains.iter().filter(|view| view.domain.zone == component) {
+            let package = match view.domain.scope {
+                Scope::Package(package) => package.0.to_string(),
+                Scope::Machine => String::new(),
+            };
+            let sum = sums.entry((package, legacy_source(view))).or_default();
+            sum.0 += view.active;
+            sum.1 += view.idle;
+        }
+        let help = format!("Energy in joules of the node's {} by socket, measured unless source says otherwise", component.as_str());
+        let about = About { name: &format!("kepler_node_{}", component.as_str()), unit: "joules", help: &help };
+        let samples = sums.iter().flat_map(|((package, source), (dynamic, idle))| {
+            [("dynamic", *dynamic), ("idle", *idle)].map(|(mode, energy)| {
+                let labels = LabelSet::plain([
+                    ("package", package.as_str()),
+                    ("instance", &*snapshot.host.node_name),
+                    ("mode", mode),
+                    ("source", *source),
+                ]);
+                (labels, energy)
+            })
+        });
+        counters(encoder, &about, samples)?;
+    }
+    Ok(())
+}
+
+/// The old labels of a row. They are fewer than today's, so two rows may have the same.
+struct OldRow<'a> {
+    labels: Vec<String>,
+    row: &'a Row,
+}
+
+fn workload(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    zones: &Zones<'_>,
+    kind: Kind,
+    names: &'static [&'static str],
+) -> fmt::Result {
+    let rows = old_rows(snapshot, kind);
+    let word = kind.as_str();
+    let modes: [(&str, fn(&Energy) -> &[Microjoules; Zone::COUNT]); 2] =
+        [("dynamic", |energy| &energy.dynamic), ("idle", |energy| &energy.idle)];
+    let components = || zones.iter().filter(|zone| COMPONENTS.contains(&zone.zone));
+
+    for zone in components() {
+        let help = format!("Energy in joules of the {} charged to a {word}, measured unless source says otherwise", zone.name());
+        let about = About { name: &format!("kepler_{word}_{}", zone.name()), unit: "joules", help: &help };
+        let samples = modes.iter().flat_map(|(mode, of)| {
+            rows.iter().filter_map(move |old| {
+                let energy = of(&old.row.energy)[zone.zone.index()];
+                let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", zone.legacy_source)]);
+                (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
+            })
+        });
+        counters(encoder, &about, samples)?;
+    }
+    // VMs have no sum in this dialect.
+    if kind != Kind::Vm
+        && let Some(package) = zones.get(Zone::Package)
+    {
+        let summed = |zone: &&ZoneView<'_>| zone.zone == Zone::Package || zone.zone == Zone::Dram && snapshot.host.dram_billed;
+        let help = format!(
+            "Energy in joules charged to a {word}: package, and memory where it is metered apart; measured unless source says otherwise"
+        );
+        let about = About { name: &format!("kepler_{word}"), unit: "joules", help: &help };
+        let samples = modes.iter().flat_map(|(mode, of)| {
+            rows.iter().filter_map(move |old| {
+                let energy: Microjoules = zones.iter().filter(summed).map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
+                let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", package.legacy_source)]);
+                (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
+            })
+        });
+        counters(encoder, &about, samples)?;
+    }
+
+    let help = format!("Time in milliseconds that a {word} was on a CPU, measured");
+    let about = About { name: &format!("kepler_{word}_bpf_cpu_time_ms"), unit: "", help: &help };
+    let samples = rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), old.row.used.on_cpu.0 / 1_000_000));
+    counters(encoder, &about, samples)?;
+    let counted = snapshot.counted;
+    let events: [(&str, &str, bool, fn(&Row) -> u64); 3] = [
+        ("cpu_cycles", "unhalted core cycles", counted.cycles, |row| row.used.cycles),
+        ("cpu_instructions", "retired instructions", counted.instructions, |row| row.used.instructions),
+        ("cache_miss", "last-level cache misses", counted.cache_misses, |row| row.used.cache_misses),
+    ];
+    for (suffix, what, _, of) in events.into_iter().filter(|(_, _, counted, _)| *counted) {
+        let help = format!("Number of {what} of a {word}, measured");
+        let about = About { name: &format!("kepler_{word}_{suffix}"), unit: "", help: &help };
+        counters(encoder, &about, rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), of(old.row))))?;
+    }
+    Ok(())
+}
+
+/// Rows with their old labels, each set of labels once: where two rows share one, a running one is shown before one that ended.
+fn old_rows(snapshot: &Snapshot, kind: Kind) -> Vec<OldRow<'_>> {
+    let pods: BTreeMap<&str, &[String]> =
+        snapshot.kind(Kind::Pod).rows.iter().map(|row| (row.labels.first().map_or("", String::as_str), row.labels.get(1..).unwrap_or_default())).collect();
+    let none = String::new();
+    let mut rows: BTreeMap<Vec<String>, &Row> = BTreeMap::new();
+    for row in &snapshot.kind(kind).rows {
+        let labels = match (kind, &*row.labels) {
+            (Kind::Process, [pid, comm, _, _, container_id, vm_id]) => vec![pid, container_id, vm_id, comm],
+            (Kind::Container, [container_id, container_name, _, pod_id]) => {
+                let (pod_name, namespace) = match pods.get(pod_id.as_str()) {
+                    Some([pod_name, namespace]) => (pod_name, namespace),
+                    _ => (&none, &none),
+                };
+                vec![container_id, pod_name, container_name, namespace]
+            }
+            (Kind::Vm, [vm_id, ..]) => vec![vm_id],
+            _ => continue,
+        };
+        let labels = labels.into_iter().cloned().collect();
+        let shown = rows.entry(labels).or_insert(row);
+        if row.state == State::Running && shown.state == State::Terminated {
+            *shown = row;
+        }
+    }
+    rows.into_iter().map(|(labels, row)| OldRow { labels, row }).collect()
+}

@@ -1,0 +1,92 @@
+//! The metrics page: a snapshot as Prometheus text. Pure: no clock, no I/O; the HTTP server hands in the time.
+
+mod encode;
+mod format;
+mod kepler;
+mod legacy;
+mod own;
+#[cfg(test)]
+pub(crate) mod tests;
+mod zones;
+
+pub use format::Format;
+
+use crate::entity::Kind;
+use crate::sample::Stamp;
+use crate::snapshot::Snapshot;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// What the metrics page shows. `jouled_*` is always on it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrometheusOptions {
+    /// Which of Kepler's names are written.
+    pub dialects: Dialects,
+    /// The kinds of entity that are exported; a kind left out has no series at all. Default: all.
+    pub levels: Vec<Kind>,
+}
+
+impl Default for PrometheusOptions {
+    fn default() -> Self {
+        Self { dialects: Dialects::default(), levels: Kind::ALL.to_vec() }
+    }
+}
+
+/// Kepler's names. Both sets can be on at once: no name is in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dialects {
+    /// The names of Kepler 0.10 and later. Default: on. Where off, `jouled_*` carries what they would have.
+    pub kepler: bool,
+    /// The names of Kepler up to 0.9, with `source` and `mode` labels. Default: off.
+    pub legacy: bool,
+}
+
+impl Default for Dialects {
+    fn default() -> Self {
+        Self { kepler: true, legacy: false }
+    }
+}
+
+/// The metrics page for `snapshot`. `now` is only used for ages.
+pub fn render(snapshot: &Arc<Snapshot>, now: Stamp, options: &PrometheusOptions, format: Format) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page { snapshot: Arc::clone(snapshot), now, options: options.clone() }));
+    let mut text = String::with_capacity(size_hint(snapshot));
+    // Writing to a String cannot fail, and no encoder here fails by itself.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    match format {
+        Format::OpenMetrics => text,
+        Format::Classic => encode::to_classic(&text),
+    }
+}
+
+/// A guess at the page's size, so that it is rarely moved while it grows.
+fn size_hint(snapshot: &Snapshot) -> usize {
+    let rows: usize = snapshot.kinds.iter().map(|view| view.rows.len()).sum();
+    16 * 1024 + rows * 2048
+}
+
+#[derive(Debug)]
+struct Page {
+    snapshot: Arc<Snapshot>,
+    now: Stamp,
+    options: PrometheusOptions,
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let zones = zones::Zones::new(&self.snapshot.domains);
+        if self.options.dialects.kepler {
+            kepler::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels)?;
+        }
+        if self.options.dialects.legacy {
+            legacy::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels)?;
+        }
+        own::encode(&mut encoder, &self.snapshot, &zones, self.now, &self.options)
+    }
+}

@@ -1,0 +1,126 @@
+//! The whole page of one snapshot against golden files, promtool's opinion of it, and its arithmetic. UPDATE_GOLDEN=1 rewrites the files.
+
+use super::parse::parse;
+use super::snapshot;
+use crate::entity::Kind;
+use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
+use crate::sample::Stamp;
+use crate::units::Nanos;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+fn page(format: Format, kepler: bool, legacy: bool) -> String {
+    let now = Stamp { monotonic: Nanos(100_250_000_000), ..Stamp::default() };
+    let options = PrometheusOptions { dialects: Dialects { kepler, legacy }, ..PrometheusOptions::default() };
+    render(&Arc::new(snapshot()), now, &options, format)
+}
+
+fn check(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/integration/golden").join(file);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    for (number, (is, should)) in text.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(is, should, "{file}:{}; UPDATE_GOLDEN=1 accepts the change", number + 1);
+    }
+    assert_eq!(text.len(), golden.len(), "{file}; UPDATE_GOLDEN=1 accepts the change");
+}
+
+#[test]
+fn classic_is_as_in_the_golden_file() {
+    check("metrics.txt", &page(Format::Classic, true, false));
+}
+
+#[test]
+fn openmetrics_is_as_in_the_golden_file() {
+    check("metrics.openmetrics.txt", &page(Format::OpenMetrics, true, false));
+}
+
+#[test]
+fn the_legacy_dialect_is_as_in_the_golden_file() {
+    let text = page(Format::Classic, false, true);
+    let kepler: Vec<&str> = text.split_inclusive('\n').filter(|line| line.contains("kepler_")).collect();
+    check("metrics-legacy.txt", &kepler.concat());
+}
+
+#[test]
+fn both_formats_say_the_same_and_both_dialects_go_together() {
+    let classic = parse(&page(Format::Classic, true, true), false);
+    let openmetrics = parse(&page(Format::OpenMetrics, true, true), true);
+    assert_eq!(classic.samples, openmetrics.samples);
+    assert!(classic.samples.len() > 300);
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = promtool.spawn() else {
+        println!("skipped: promtool is not installed");
+        return;
+    };
+    child.stdin.take().unwrap().write_all(page(Format::Classic, true, false).as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[test]
+fn rows_rest_and_ended_add_up_whatever_is_switched_on() {
+    let view = snapshot();
+    for kepler in [true, false] {
+        let page = parse(&page(Format::Classic, kepler, false), false);
+        for kind in Kind::ALL {
+            let view = view.kind(kind);
+            let charged: u64 = view.rows.iter().map(|row| row.energy.dynamic[0].0 + row.energy.idle[0].0).sum::<u64>()
+                + view.rest.dynamic[0].0
+                + view.ended.dynamic[0].0
+                + view.ended.idle[0].0;
+            let name = kind.as_str().replace('-', "_");
+            let shown: u64 = [
+                format!("kepler_{name}_cpu_joules_total"),
+                format!("jouled_{name}_joules_total"),
+                format!("jouled_{name}_rest_joules_total"),
+                format!("jouled_{name}_ended_joules_total"),
+            ]
+            .iter()
+            .flat_map(|name| page.all(name, &[("zone", "package")]))
+            .map(|joules| (joules.parse::<f64>().unwrap() * 1e6).round() as u64)
+            .sum();
+            assert_eq!(shown, charged, "{name}, kepler {kepler}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_shown_that_is_not_known() {
+    let text = page(Format::Classic, true, false);
+    let page = parse(&text, false);
+    // A zone that no domain provides; a zone of which one domain has no power; meters that do not exist.
+    assert_eq!(page.all("kepler_node_cpu_joules_total", &[("zone", "psys")]).count(), 0);
+    assert_eq!(page.all("kepler_node_cpu_watts", &[("zone", "dram")]).count(), 0);
+    assert_eq!(page.all("kepler_process_cpu_watts", &[("zone", "dram")]).count(), 0);
+    assert_eq!(page.value("kepler_node_cpu_joules_total", &[("zone", "dram")]), Some("750000.0"));
+    assert!(!text.contains("gpu") && !text.contains("platform"));
+    // Ages come from the time that the scrape hands in.
+    assert_eq!(page.value("jouled_source_age_seconds", &[("source", "bpf")]), Some("1.25"));
+    assert_eq!(page.value("jouled_source_age_seconds", &[("source", "estimate")]), None);
+    assert_eq!(page.value("jouled_source_state", &[("source", "rapl-powercap"), ("state", "failed")]), Some("1"));
+    assert_eq!(page.value("jouled_source_state", &[("source", "rapl-powercap"), ("state", "healthy")]), Some("0"));
+    // The sum over mode is the domain's total.
+    let of_domain: f64 =
+        page.all("jouled_domain_joules_total", &[("domain", "rapl/package-0/package")]).map(|v| v.parse::<f64>().unwrap()).sum();
+    assert!((of_domain - 4_000_000.000_001).abs() < 1e-6);
+    // Energy beyond 2^52 µJ is still right to the microjoule.
+    assert_eq!(page.value("kepler_process_cpu_joules_total", &[("pid", "4712"), ("zone", "package")]), Some("8000000000.000001"));
+}
+
+#[test]
+fn a_level_that_is_left_out_has_no_series() {
+    let options = PrometheusOptions { levels: vec![Kind::Unit], ..PrometheusOptions::default() };
+    let text = render(&Arc::new(snapshot()), Stamp::default(), &options, Format::Classic);
+    assert!(!text.contains("_process_") && !text.contains("_slice_") && text.contains("jouled_unit_joules_total"));
+}

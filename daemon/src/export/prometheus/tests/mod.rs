@@ -1,0 +1,8 @@
+//! Tests of the metrics page: golden files, promtool, properties, speed. The parser here reads only what they need.
+
+mod golden;
+mod parse;
+mod properties;
+mod sample;
+
+pub(crate) use sample::snapshot;

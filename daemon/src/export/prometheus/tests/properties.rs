@@ -1,0 +1,116 @@
+//! Properties of the page for any snapshot, and how long a big one takes.
+
+use super::parse::parse;
+use super::sample::row;
+use super::snapshot;
+use crate::entity::Kind;
+use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
+use crate::meter::Zone;
+use crate::sample::Stamp;
+use crate::snapshot::{Snapshot, State};
+use crate::units::Microjoules;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn both() -> PrometheusOptions {
+    PrometheusOptions { dialects: Dialects { kepler: true, legacy: true }, ..PrometheusOptions::default() }
+}
+
+/// A few short values, so that labels often coincide in part.
+fn label() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), "[ab]", "[\"\\\\\n a-c{}=,#é]{1,4}", any::<String>()]
+}
+
+/// Rows of every kind with any labels, no two of one kind the same.
+fn any_snapshot() -> impl Strategy<Value = Snapshot> {
+    let rows = prop::collection::btree_map(prop::collection::vec(label(), 6), (any::<u64>(), any::<bool>(), any::<u64>()), 0..12);
+    let overflow = 1 << 40;
+    (prop::collection::vec(rows, Kind::ALL.len()), label()).prop_map(move |(kinds, reason)| {
+        let mut snapshot = snapshot();
+        for (view, rows) in snapshot.kinds.iter_mut().zip(kinds) {
+            let width = view.kind.label_names().len();
+            let unique: BTreeMap<Vec<String>, _> =
+                rows.into_iter().map(|(labels, rest)| (labels[..width].to_vec(), rest)).collect();
+            view.rows = unique
+                .into_iter()
+                .map(|(labels, (energy, ended, idle))| {
+                    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+                    let mut row = row(&labels, energy % overflow, if ended { State::Terminated } else { State::Running });
+                    row.energy.idle[Zone::Package.index()] = Microjoules(idle % 3);
+                    row
+                })
+                .collect();
+        }
+        snapshot.sources[0].health = crate::meter::Health::Failed(reason);
+        snapshot
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_series_comes_twice_and_both_formats_agree(snapshot in any_snapshot()) {
+        let snapshot = Arc::new(snapshot);
+        let classic = parse(&render(&snapshot, Stamp::default(), &both(), Format::Classic), false);
+        let openmetrics = parse(&render(&snapshot, Stamp::default(), &both(), Format::OpenMetrics), true);
+        prop_assert_eq!(&classic.samples, &openmetrics.samples);
+        // Every row is there, under its own labels.
+        for row in &snapshot.kind(Kind::Process).rows {
+            let labels: Vec<(&str, &str)> =
+                Kind::Process.label_names().iter().copied().zip(row.labels.iter().map(String::as_str)).collect();
+            prop_assert!(classic.value("kepler_process_cpu_seconds_total", &labels).is_some());
+        }
+    }
+
+    #[test]
+    fn label_values_survive(value in any::<String>()) {
+        let mut snapshot = snapshot();
+        snapshot.kinds[Kind::Unit.index()].rows = vec![row(&[&value, "s"], 1, State::Running)];
+        let page = parse(&render(&Arc::new(snapshot), Stamp::default(), &both(), Format::Classic), false);
+        prop_assert!(page.value("jouled_unit_cpu_seconds_total", &[("unit", &value)]).is_some());
+    }
+
+    #[test]
+    fn joules_are_right_to_the_microjoule(energy in 0..1_u64 << 53) {
+        let mut snapshot = snapshot();
+        snapshot.kinds[Kind::User.index()].rows = vec![row(&["0"], energy, State::Running)];
+        let page = parse(&render(&Arc::new(snapshot), Stamp::default(), &both(), Format::OpenMetrics), true);
+        let labels = [("user", "0"), ("zone", "package"), ("mode", "dynamic")];
+        let printed = page.value("jouled_user_joules_total", &labels).unwrap();
+        // The same double as that of the exact decimal.
+        let exact = format!("{}.{:06}", energy / 1_000_000, energy % 1_000_000);
+        prop_assert_eq!(printed.parse::<f64>().unwrap(), exact.parse::<f64>().unwrap());
+    }
+}
+
+/// A snapshot with 500 processes and 300 units.
+fn big() -> Arc<Snapshot> {
+    let mut snapshot = snapshot();
+    snapshot.kinds[Kind::Process.index()].rows = (0..500_u64)
+        .map(|n| row(&[&n.to_string(), "worker", "/usr/lib/worker/worker", "container", &format!("{n:064x}"), ""], n << 24, State::Running))
+        .collect();
+    snapshot.kinds[Kind::Unit.index()].rows =
+        (0..300_u64).map(|n| row(&[&format!("worker@{n}.service"), "system.slice"], n << 28, State::Running)).collect();
+    Arc::new(snapshot)
+}
+
+#[test]
+fn a_big_page_is_quick() {
+    let snapshot = big();
+    for format in [Format::Classic, Format::OpenMetrics] {
+        let mut times: Vec<_> = (0..20)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                let text = render(&snapshot, Stamp::default(), &PrometheusOptions::default(), format);
+                (start.elapsed(), text.len())
+            })
+            .collect();
+        times.sort();
+        println!("{format:?}: {} bytes, median {:?}, longest {:?}", times[0].1, times[10].0, times[19].0);
+        // Unoptimised builds are ten times slower; the figure that matters is printed.
+        let limit = if cfg!(debug_assertions) { 250 } else { 20 };
+        assert!(times[10].0.as_millis() < limit, "{format:?} took {:?}", times[10].0);
+    }
+}

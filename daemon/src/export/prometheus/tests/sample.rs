@@ -1,0 +1,150 @@
+//! A snapshot made by hand: two sockets, memory, every kind of entity, odd names, a failed source.
+
+use crate::entity::Kind;
+use crate::meter::{Domain, Health, PackageId, Quality, Scope, Zone};
+use crate::sample::Stamp;
+use crate::snapshot::{
+    ByZone, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used,
+};
+use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::usage::Counted;
+use std::sync::Arc;
+
+fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> DomainView {
+    let number = u64::from(package) + 1;
+    DomainView {
+        domain: Arc::new(Domain {
+            id: format!("rapl/package-{package}/{}", zone.as_str()),
+            source: "rapl-perf".into(),
+            zone,
+            scope: Scope::Package(PackageId(package)),
+            path: format!("power/energy-{}/cpu{package}", zone.as_str()),
+            billed: zone != Zone::Core,
+            quality: Quality::Measured,
+            max_power: Microwatts(500_000_000),
+        }),
+        total: Microjoules(total),
+        idle: Microjoules(total / 4),
+        active: Microjoules(total - total / 4),
+        unattributed: Microjoules(1_000_001 * number),
+        power: Some(Microwatts(80_000_000 * number)),
+        idle_power: Some(Microwatts(20_000_000)),
+        floor,
+        read_at: Some(Nanos(99_000_000_000)),
+        error: String::new(),
+        gaps: u64::from(package),
+        gap_time: Nanos(1_500_000_000 * u64::from(package)),
+    }
+}
+
+fn by_zone(package: u64, core: u64, dram: u64) -> ByZone {
+    let mut energy = ByZone::default();
+    energy[Zone::Package.index()] = Microjoules(package);
+    energy[Zone::Core.index()] = Microjoules(core);
+    energy[Zone::Dram.index()] = Microjoules(dram);
+    energy
+}
+
+pub(crate) fn row(labels: &[&str], package: u64, state: State) -> Row {
+    let mut power = [Microwatts::ZERO; Zone::COUNT];
+    if state == State::Running {
+        power[Zone::Package.index()] = Microwatts(package / 10);
+    }
+    Row {
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        state,
+        energy: Energy { dynamic: by_zone(package, package / 2, package / 8), idle: ByZone::default() },
+        power,
+        used: Used { on_cpu: Nanos(package * 30), cycles: package * 90, instructions: package * 120, cache_misses: package / 100 },
+        since: Nanos(1_700_000_000_000_000_000),
+    }
+}
+
+fn rows(kind: Kind) -> Vec<Row> {
+    const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
+    let running = State::Running;
+    match kind {
+        Kind::Process => vec![
+            row(&["1", "systemd", "/usr/lib/systemd/systemd", "regular", "", ""], 12_345_678, running),
+            row(&["4711", "a \"b\"\\\nc", "/tmp/a \"b\"\\\nc", "regular", "", ""], 7, running),
+            row(&["4712", "nginx", "/usr/sbin/nginx", "container", ID, ""], 8_000_000_000_000_001, running),
+            row(&["4713", "sh", "/bin/sh", "regular", "", ""], 1_000_000, State::Terminated),
+            row(&["4713", "sh", "/bin/dash", "regular", "", ""], 2_000_000, running),
+            row(&["900", "qemu-system-x86", "/usr/bin/qemu-system-x86_64", "vm", "", "7d3c0b5e"], 99_999_999, running),
+        ],
+        Kind::Unit => vec![
+            row(&["nginx.service", "system.slice"], 500_000_000, running),
+            row(&["backup.service", "system.slice"], 3_000_000, State::Terminated),
+        ],
+        Kind::UserUnit => vec![row(&["pipewire.service", "session.slice", "1000"], 42, running)],
+        Kind::Slice => vec![row(&["system.slice"], 503_000_000, running), row(&["-.slice"], 600_000_000, running)],
+        Kind::Session => vec![row(&["3", "1000"], 1_234, running)],
+        Kind::User => vec![row(&["1000"], 5_678, running)],
+        Kind::Container => {
+            vec![row(&[ID, "web", "containerd", "0f0e"], 1_000_000, running), row(&["77", "old", "podman", ""], 5, State::Terminated)]
+        }
+        Kind::Pod => vec![row(&["0f0e", "web-0", "shop"], 1_000_000, running)],
+        Kind::Vm => {
+            let mut vm = row(&["7d3c0b5e", "build", "kvm"], 99_999_999, running);
+            vm.energy.idle = by_zone(3_000_000, 0, 0);
+            vec![vm]
+        }
+    }
+}
+
+/// The snapshot that the golden files show.
+pub(crate) fn snapshot() -> Snapshot {
+    let floor = IdleFloor { power: Microwatts(19_500_000), uncertainty: Microwatts(400_000), from: IdleFrom::Learned };
+    let cpu = |processor: u32, physical_id: u32| CpuInfo {
+        processor,
+        vendor_id: "GenuineIntel".into(),
+        model_name: "Intel(R) Xeon(R) Gold 6430".into(),
+        physical_id,
+        core_id: 0,
+    };
+    let source = |source: &str, role: &str, health, read_at| SourceView { source: source.into(), role: role.into(), health, read_at };
+    let view = |kind| KindView {
+        kind,
+        rows: rows(kind),
+        rest: Energy { dynamic: by_zone(11_000_000, 5_000_000, 1), idle: ByZone::default() },
+        ended: Energy { dynamic: by_zone(22_000_000, 0, 0), idle: by_zone(u64::from(kind == Kind::Vm) * 9, 0, 0) },
+        rest_power: [Microwatts(1_500_000), Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO],
+    };
+    Snapshot {
+        host: Arc::new(Host {
+            version: "0.1.0".into(),
+            node_name: "node-1".into(),
+            arch: "x86_64".into(),
+            cpus: vec![cpu(0, 0), cpu(1, 1)],
+            interval: Nanos::SECOND,
+            dram_billed: true,
+        }),
+        ticks: 100,
+        at: Stamp { monotonic: Nanos(99_000_000_000), boottime: Nanos(99_000_000_000), realtime: Nanos(1_700_000_099_000_000_000) },
+        cpu_usage: Some(0.25),
+        sources: vec![
+            source("rapl-perf", "meter", Health::Healthy, Some(Nanos(99_000_000_000))),
+            source(
+                "rapl-powercap",
+                "meter",
+                Health::Failed("open \"/sys/class/powercap/intel-rapl:0/energy_uj\":\nPermission denied".into()),
+                Some(Nanos(42_000_000_000)),
+            ),
+            source("estimate", "meter", Health::Unsupported("not needed".into()), None),
+            source("bpf", "usage", Health::Degraded("no PMU: cycles are not counted".into()), Some(Nanos(99_000_000_000))),
+        ],
+        domains: vec![
+            domain(0, Zone::Package, 4_000_000_000_001, Some(floor)),
+            domain(0, Zone::Core, 3_000_000_000_000, None),
+            domain(0, Zone::Dram, 500_000_000_000, None),
+            domain(1, Zone::Package, 2_000_000_000_000, Some(IdleFloor { from: IdleFrom::Prior, ..floor })),
+            domain(1, Zone::Core, 1_000_000_000_000, None),
+            DomainView { power: None, idle_power: None, error: "EIO".into(), ..domain(1, Zone::Dram, 250_000_000_000, None) },
+        ],
+        kinds: Kind::ALL.into_iter().map(view).collect(),
+        counted: Counted { cycles: false, instructions: false, cache_misses: true },
+        overflows: 2,
+        lost_cpu: Nanos(250_000_000),
+        own_cpu: Nanos(1_230_000_000),
+    }
+}

@@ -1,0 +1,83 @@
+//! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain (that is `own`).
+
+use crate::meter::{Quality, Zone};
+use crate::snapshot::DomainView;
+use crate::units::{Microjoules, Microwatts};
+use std::borrow::Cow;
+
+/// A zone that at least one domain provides.
+#[derive(Debug)]
+pub(super) struct ZoneView<'a> {
+    pub zone: Zone,
+    /// Kepler's `path` label: the domain's, or `aggregated-ZONE` where there are several.
+    pub path: Cow<'a, str>,
+    pub total: Microjoules,
+    pub idle: Microjoules,
+    pub active: Microjoules,
+    pub unattributed: Microjoules,
+    /// `None` while any of its domains has no power: a sum that lacks one would be wrong.
+    pub power: Option<Microwatts>,
+    pub idle_power: Option<Microwatts>,
+    /// The `source` label of Kepler up to 0.9.
+    pub legacy_source: &'a str,
+}
+
+impl ZoneView<'_> {
+    /// The value of the `zone` label.
+    pub fn name(&self) -> &'static str {
+        self.zone.as_str()
+    }
+
+    /// Power above idle.
+    pub fn active_power(&self) -> Option<Microwatts> {
+        Some(self.power? - self.idle_power?)
+    }
+}
+
+/// The zones that this machine has, in the order of [`Zone::ALL`].
+#[derive(Debug)]
+pub(super) struct Zones<'a>(Vec<ZoneView<'a>>);
+
+impl<'a> Zones<'a> {
+    pub fn new(domains: &'a [DomainView]) -> Self {
+        Self(Zone::ALL.iter().filter_map(|zone| view(*zone, domains)).collect())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
+        self.0.iter()
+    }
+
+    pub fn get(&self, zone: Zone) -> Option<&ZoneView<'a>> {
+        self.0.iter().find(|view| view.zone == zone)
+    }
+}
+
+/// The `source` label of Kepler up to 0.9 for a domain.
+pub(super) fn legacy_source(view: &DomainView) -> &str {
+    match view.domain.source.as_str() {
+        _ if view.domain.quality == Quality::Estimated => "trained_power_model",
+        source if source.starts_with("rapl") => "rapl-sysfs",
+        source => source,
+    }
+}
+
+fn view(zone: Zone, domains: &[DomainView]) -> Option<ZoneView<'_>> {
+    let of_zone = || domains.iter().filter(|view| view.domain.zone == zone);
+    let first = of_zone().next()?;
+    let path = if of_zone().nth(1).is_some() {
+        Cow::Owned(format!("aggregated-{}", zone.as_str()))
+    } else {
+        Cow::Borrowed(first.domain.path.as_str())
+    };
+    Some(ZoneView {
+        zone,
+        path,
+        total: of_zone().map(|view| view.total).sum(),
+        idle: of_zone().map(|view| view.idle).sum(),
+        active: of_zone().map(|view| view.active).sum(),
+        unattributed: of_zone().map(|view| view.unattributed).sum(),
+        power: of_zone().map(|view| view.power).sum(),
+        idle_power: of_zone().map(|view| view.idle_power).sum(),
+        legacy_source: legacy_source(first),
+    })
+}

@@ -1,0 +1,163 @@
+//! The web configuration file as written: its keys and their meaning. Reads no other file.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub tls_server_config: Option<TlsServerConfig>,
+    pub http_server_config: HttpServerConfig,
+    /// User → bcrypt hash.
+    pub basic_auth_users: BTreeMap<String, String>,
+}
+
+impl File {
+    /// Reads the file's text; an empty one is a configuration without anything.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_yaml_ng::from_str::<Option<Self>>(text).map(Option::unwrap_or_default).map_err(|error| error.to_string())
+    }
+}
+
+/// `tls_server_config`. Certificate and key are given as files or in line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TlsServerConfig {
+    pub cert: Option<String>,
+    pub cert_file: Option<PathBuf>,
+    pub key: Option<String>,
+    pub key_file: Option<PathBuf>,
+    pub client_ca: Option<String>,
+    pub client_ca_file: Option<PathBuf>,
+    pub client_auth_type: ClientAuth,
+    pub client_allowed_sans: Vec<String>,
+    pub min_version: Option<Version>,
+    pub max_version: Option<Version>,
+    /// TLS 1.2 only; those of TLS 1.3 are fixed.
+    pub cipher_suites: Vec<String>,
+    pub curve_preferences: Vec<String>,
+    pub prefer_server_cipher_suites: Option<bool>,
+}
+
+impl TlsServerConfig {
+    /// The files that it names; relative ones are relative to `base`.
+    pub fn files(&self, base: &Path) -> impl Iterator<Item = PathBuf> {
+        [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().flatten().map(move |file| base.join(file))
+    }
+}
+
+/// `client_auth_type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) enum ClientAuth {
+    #[default]
+    NoClientCert,
+    RequestClientCert,
+    #[serde(alias = "RequireClientCert")]
+    RequireAnyClientCert,
+    VerifyClientCertIfGiven,
+    RequireAndVerifyClientCert,
+}
+
+/// A TLS version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) enum Version {
+    TLS10,
+    TLS11,
+    TLS12,
+    TLS13,
+}
+
+/// `http_server_config`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HttpServerConfig {
+    /// Offered to TLS clients.
+    pub http2: bool,
+    headers: BTreeMap<String, String>,
+}
+
+impl Default for HttpServerConfig {
+    fn default() -> Self {
+        Self { http2: true, headers: BTreeMap::new() }
+    }
+}
+
+/// Headers that may be set, and the values that they may have, where that is a short list.
+const HEADERS: [(&str, &[&str]); 5] = [
+    ("Content-Security-Policy", &[]),
+    ("Strict-Transport-Security", &[]),
+    ("X-Content-Type-Options", &["nosniff"]),
+    ("X-Frame-Options", &["deny", "sameorigin"]),
+    ("X-XSS-Protection", &[]),
+];
+
+impl HttpServerConfig {
+    /// The headers of every answer; an empty value leaves the header out.
+    pub fn headers(&self) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.headers.iter().filter(|(_, value)| !value.is_empty()) {
+            let Some((_, values)) = HEADERS.iter().find(|(known, _)| known == name) else {
+                let known = HEADERS.map(|(name, _)| name).join(", ");
+                return Err(format!("http_server_config.headers: {name} cannot be set, only {known}"));
+            };
+            if !values.is_empty() && !values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
+                return Err(format!("http_server_config.headers: {name} can be {}, not {value:?}", values.join(" or ")));
+            }
+            let wrong = |error: &dyn std::fmt::Display| format!("http_server_config.headers: {name}: {error}");
+            let header = HeaderName::try_from(name).map_err(|error| wrong(&error))?;
+            headers.insert(header, HeaderValue::try_from(value).map_err(|error| wrong(&error))?);
+        }
+        Ok(headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_node_exporters_users_write_is_understood() {
+        let file = File::parse(
+            "tls_server_config:\n  cert_file: node.crt\n  key_file: /etc/node.key\n  client_auth_type: RequireAndVerifyClientCert\n  \
+             client_ca_file: ca.crt\n  min_version: TLS12\n  max_version: TLS13\nhttp_server_config:\n  http2: false\n  headers:\n    \
+             X-Frame-Options: deny\n    Strict-Transport-Security: max-age=31536000\nbasic_auth_users:\n  alice: $2y$10$abc\n",
+        )
+        .unwrap();
+        let tls = file.tls_server_config.unwrap();
+        assert_eq!(tls.client_auth_type, ClientAuth::RequireAndVerifyClientCert);
+        let files: Vec<_> = tls.files(Path::new("/etc/prometheus")).collect();
+        assert_eq!(files, ["/etc/prometheus/node.crt", "/etc/node.key", "/etc/prometheus/ca.crt"].map(PathBuf::from));
+        assert_eq!(file.http_server_config.headers().unwrap().len(), 2);
+        assert!(!file.http_server_config.http2);
+    }
+
+    #[test]
+    fn an_empty_file_asks_for_nothing() {
+        for text in ["", "# nothing\n", "{}"] {
+            let file = File::parse(text).unwrap();
+            assert!(file.tls_server_config.is_none() && file.http_server_config.http2 && file.basic_auth_users.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        for (text, named) in [
+            ("tls_config: {}", "tls_config"),
+            ("tls_server_config:\n  cert_fil: x\n", "cert_fil"),
+            ("tls_server_config:\n  client_auth_type: Sometimes\n", "Sometimes"),
+            ("http_server_config:\n  http3: true\n", "http3"),
+            ("basic_auth_users: [alice]\n", "basic_auth_users"),
+        ] {
+            let problem = File::parse(text).unwrap_err();
+            assert!(problem.contains(named), "{problem}");
+        }
+        for (text, named) in [("Server: x", "Server"), ("X-Frame-Options: maybe", "maybe"), ("X-XSS-Protection: \"a\\nb\"", "X-XSS")] {
+            let file = File::parse(&format!("http_server_config:\n  headers:\n    {text}\n")).unwrap();
+            let problem = file.http_server_config.headers().unwrap_err();
+            assert!(problem.contains(named), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! TLS, passwords and headers of the HTTP server, from a `web.config.file` as node_exporter's users know it. Not the server.
+
+mod auth;
+mod file;
+mod tls;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often the files are looked at for changes.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What is wrong with a web configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct WebConfigError {
+    /// The file at fault.
+    pub path: PathBuf,
+    problem: String,
+}
+
+impl WebConfigError {
+    fn new(path: &Path, problem: impl ToString) -> Self {
+        Self { path: path.to_owned(), problem: problem.to_string() }
+    }
+}
+
+/// A web configuration in use. Shared by all connections; changes when its files do.
+pub struct WebConfig {
+    path: PathBuf,
+    current: RwLock<Arc<Loaded>>,
+    checker: auth::Checker,
+}
+
+/// One state of the files.
+struct Loaded {
+    users: auth::Users,
+    headers: HeaderMap,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    seen: Vec<(PathBuf, Option<Seen>)>,
+}
+
+/// What tells one state of a file from the next: inode, size, and modification time in s and ns.
+type Seen = (u64, u64, i64, i64);
+
+fn seen(path: &Path) -> Option<Seen> {
+    std::fs::metadata(path).ok().map(|of| (of.ino(), of.size(), of.mtime(), of.mtime_nsec()))
+}
+
+impl Loaded {
+    fn load(path: &Path) -> Result<Self, WebConfigError> {
+        // Looked at before it is read: a change in between is then seen the next time.
+        let mut files = vec![(path.to_owned(), seen(path))];
+        let text = std::fs::read_to_string(path).map_err(|error| WebConfigError::new(path, error))?;
+        let config = file::File::parse(&text).map_err(|problem| WebConfigError::new(path, problem))?;
+        let base = path.parent().unwrap_or(Path::new("/"));
+        let tls = match &config.tls_server_config {
+            Some(tls) => {
+                files.extend(tls.files(base).map(|file| (file.clone(), seen(&file))));
+                Some(Arc::new(tls::server_config(path, base, tls, config.http_server_config.http2)?))
+            }
+            None => None,
+        };
+        let headers = config.http_server_config.headers().map_err(|problem| WebConfigError::new(path, problem))?;
+        let users = auth::Users::new(config.basic_auth_users).map_err(|problem| WebConfigError::new(path, problem))?;
+        Ok(Self { users, headers, tls, seen: files })
+    }
+
+    fn changed(&self) -> bool {
+        self.seen.iter().any(|(path, was)| seen(path) != *was)
+    }
+}
+
+impl WebConfig {
+    /// Reads the file at `path` and all files that it names.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or says something that is not understood; names the file.
+    pub fn load(path: &Path) -> Result<Self, WebConfigError> {
+        let loaded = Loaded::load(path)?;
+        let checker = auth::Checker::new().map_err(|problem| WebConfigError::new(path, problem))?;
+        Ok(Self { path: path.to_owned(), current: RwLock::new(Arc::new(loaded)), checker })
+    }
+
+    /// TLS as configured now; `None`: plain HTTP.
+    pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.current().tls.clone()
+    }
+
+    fn current(&self) -> Arc<Loaded> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads everything again if a file changed. What is wrong then is logged, and the old state stays in use.
+    pub fn reload(&self) {
+        let current = self.current();
+        if !current.changed() {
+            return;
+        }
+        let outcome = Loaded::load(&self.path).and_then(|new| {
+            // A half-written file must not turn encryption or passwords off under everybody's feet.
+            if new.tls.is_some() != current.tls.is_some() || new.users.is_empty() != current.users.is_empty() {
+                let problem = "TLS and passwords are switched on and off by a restart only";
+                return Err(WebConfigError::new(&self.path, problem));
+            }
+            Ok(new)
+        });
+        let next = match outcome {
+            Ok(new) => {
+                tracing::info!(file = %self.path.display(), "web configuration read again");
+                new
+            }
+            Err(error) => {
+                tracing::warn!(%error, "changed web configuration is not used, the old one stays");
+                // Remembered as seen, so that it is logged once.
+                let seen = current.seen.iter().map(|(path, _)| (path.clone(), seen(path))).collect();
+                Loaded { users: current.users.clone(), headers: current.headers.clone(), tls: current.tls.clone(), seen }
+            }
+        };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+
+    /// Calls [`WebConfig::reload`] every now and then until `stop`.
+    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            let web = Arc::clone(&self);
+            // File systems can be slow.
+            let _ = tokio::task::spawn_blocking(move || web.reload()).await;
+        }
+    }
+
+    /// `router` behind the password check, with the configured headers on every answer.
+    pub(super) fn guard(self: &Arc<Self>, router: Router) -> Router {
+        router.layer(from_fn_with_state(Arc::clone(self), guard))
+    }
+}
+
+async fn guard(State(web): State<Arc<WebConfig>>, request: Request, next: Next) -> Response {
+    let loaded = web.current();
+    let mut response = if web.checker.admits(&loaded.users, request.headers().get(header::AUTHORIZATION)).await {
+        next.run(request).await
+    } else {
+        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"jouled\", charset=\"UTF-8\"")], "unauthorized\n").into_response()
+    };
+    response.headers_mut().extend(loaded.headers.clone());
+    response
+}
+
+#[cfg(test)]
+mod tests;
