@@ -61,6 +61,7 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
             path: format!("power/energy-{}", zone.as_str()),
             billed,
             quality: Quality::Measured,
+            continuous: true,
             max_power: Microwatts(1_000_000_000),
         }),
         total: part(100),
@@ -88,6 +89,7 @@ pub fn snapshot() -> Snapshot {
         rows: Vec::new(),
         rest: Energy::default(),
         ended: Energy::default(),
+        parked: Energy::default(),
         rest_power: Default::default(),
     };
     let mut kinds: Vec<KindView> = Kind::ALL.map(empty).into();

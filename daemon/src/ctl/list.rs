@@ -104,9 +104,14 @@ pub fn lines(snapshot: &Snapshot, choice: Choice, columns: Option<usize>) -> Vec
         let (power, mut total, _) = sum(&base, &rows);
         total.add(&view.rest);
         total.add(&view.ended);
+        total.add(&view.parked);
         let rest_power = base.power(&view.rest_power);
         line("rest".to_owned(), Some(rest_power), base.energy(&view.rest), None);
         line("ended".to_owned(), None, base.energy(&view.ended), None);
+        if view.parked != Energy::default() {
+            line("parked".to_owned(), None, base.energy(&view.parked), None);
+            notes.push("parked: had a line of their own and made room for busier ones.".to_owned());
+        }
         line(format!("total of all {}", base::plural(kind)), Some(power + rest_power), base.energy(&total), None);
         let outside = node.active - node.unattributed - base.dynamic(&total);
         if outside > Microjoules::ZERO {
@@ -193,6 +198,7 @@ pub fn json(snapshot: &Snapshot, choice: Choice) -> Vec<Item<'_>> {
     }
     items.push(item("rest", Some(base.power(&view.rest_power)), &view.rest, None));
     items.push(item("ended", None, &view.ended, None));
+    items.push(item("parked", None, &view.parked, None));
     items
 }
 

@@ -103,6 +103,18 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
         counters(encoder, &about, samples)?;
     }
     let help = format!(
+        "Energy in joules that the series of living {word}s had reached when they made room for busier ones, by zone and mode; falls \
+         when one is shown again"
+    );
+    let samples = MODES.iter().flat_map(|(mode, of)| {
+        zones.iter().filter_map(move |zone| {
+            let energy = of(&view.parked)[zone.zone.index()];
+            let labels = LabelSet::plain([("zone", zone.name()), ("mode", *mode)]);
+            (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
+        })
+    });
+    gauges(encoder, &About { name: &format!("{name}_parked"), unit: "joules", help: &help }, samples)?;
+    let help = format!(
         "Power in watts charged to {word}s without a series of their own, by zone, mean of the last window, measured or an estimate \
          as jouled_domain_info says"
     );

@@ -21,6 +21,7 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
             path: format!("power/energy-{}/cpu{package}", zone.as_str()),
             billed: zone != Zone::Core,
             quality: Quality::Measured,
+            continuous: true,
             max_power: Microwatts(500_000_000),
         }),
         total: Microjoules(total),
@@ -108,6 +109,7 @@ pub(crate) fn snapshot() -> Snapshot {
         rows: rows(kind),
         rest: Energy { dynamic: by_zone(11_000_000, 5_000_000, 1), idle: ByZone::default() },
         ended: Energy { dynamic: by_zone(22_000_000, 0, 0), idle: by_zone(u64::from(kind == Kind::Vm) * 9, 0, 0) },
+        parked: Energy { dynamic: by_zone(u64::from(kind == Kind::Process) * 3_000_000, 0, 0), idle: ByZone::default() },
         rest_power: [Microwatts(1_500_000), Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO],
     };
     Snapshot {
