@@ -293,9 +293,10 @@ impl Config {
         for (domain, watts) in &self.attribution.idle_watts {
             range(&format!("attribution.idle_watts.{domain}"), watts_ok(watts), "0 to 100000 watts");
         }
-        for problem in self.meter.check() {
-            wrong.push(problem);
-        }
+        let estimate = &self.meter.estimate;
+        range("meter.estimate.package_share", estimate.package_share.is_none_or(|share| share > 0.0 && share <= 1.0), "above 0, at most 1");
+        range("meter.estimate.idle_watts_per_thread", estimate.idle_watts_per_thread.as_ref().is_none_or(watts_ok), "0 to 100000 watts");
+        range("meter.estimate.full_watts_per_thread", estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok), "0 to 100000 watts");
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }
 

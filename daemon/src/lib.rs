@@ -4,6 +4,7 @@
 //! [`snapshot::Snapshot`]; `export` shows that. See ARCHITECTURE.md.
 
 pub mod attribute;
+pub mod config;
 pub mod core;
 pub mod ctl;
 pub mod domain;
@@ -12,8 +13,11 @@ pub mod export;
 pub mod idle;
 pub mod ledger;
 pub mod meter;
+pub mod record;
 pub mod roster;
+pub mod run;
 pub mod sample;
+pub mod sampler;
 pub mod snapshot;
 pub mod store;
 pub mod units;

@@ -1,7 +1,7 @@
 //! From a configuration to a running daemon: open sources, bind every door, first snapshot, ready, tasks, stop. Decides no numbers.
 
 use crate::config::{Config, UsageSource};
-use crate::core::{Core, CoreConfig, State};
+use crate::core::{CoreConfig, State};
 use crate::entity::resolve::Resolver;
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
@@ -60,7 +60,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     for listener in &listeners {
-        let scheme = if web.as_ref().is_some_and(|web| web.is_tls()) { "https" } else { "http" };
+        let scheme = if web.as_ref().is_some_and(|web| web.tls().is_some()) { "https" } else { "http" };
         tracing::info!("metrics at {scheme}://{}/metrics", listener.local_addr()?);
     }
     tracing::info!("joulectl's socket is {}", socket.display());

@@ -50,7 +50,7 @@ fn a_limit_hides_nothing_from_the_sums() {
     let text = lines(&snapshot, Choice { limit: 1, ..choice(Kind::Unit) }, None).join("\n");
     assert!(text.contains("(2 more)") && text.contains("total of all units  29.7 W    605 J"), "{text}");
     let items = json(&snapshot, Choice { limit: 1, ..choice(Kind::Unit) });
-    assert_eq!(items.iter().map(|item| item.row).collect::<Vec<_>>(), ["entity", "more", "rest", "ended"]);
+    assert_eq!(items.iter().map(|item| item.row).collect::<Vec<_>>(), ["entity", "more", "rest", "ended", "parked"]);
     let all: u64 = json(&snapshot, choice(Kind::Unit)).iter().map(|item| item.microjoules).sum();
     assert_eq!(items.iter().map(|item| item.microjoules).sum::<u64>(), all);
 }

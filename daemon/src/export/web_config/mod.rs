@@ -91,7 +91,7 @@ impl WebConfig {
     }
 
     /// TLS as configured now; `None`: plain HTTP.
-    pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+    pub fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
         self.current().tls.clone()
     }
 

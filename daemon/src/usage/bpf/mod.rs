@@ -14,12 +14,14 @@ use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
 use jouled_bpf::{Cpu, ENDED, ENDING, Key, Total};
 use load::Kernel;
 use process::Processes;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the programs learn who runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum BpfPath {
     /// The kernel's own structures where it describes them (BTF), else helper functions.
     #[default]
@@ -32,7 +34,8 @@ pub enum BpfPath {
 }
 
 /// Which counters are read at each switch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Counters {
     /// Cycles, instructions and last-level cache misses, as far as the machine has them.
     #[default]
