@@ -109,11 +109,12 @@ impl Perf {
     /// Makes a group for every package that has none yet: one CPU for each, as the mask of some kernels lists one for each die and the
     /// package would count several times.
     fn find_packages(&mut self) -> Result<(), String> {
-        for cpu in pmu::cpumask(&self.dir)? {
+        let mask = pmu::cpumask(&self.dir)?;
+        for &cpu in &mask {
             let package = package_of(&self.sysfs, cpu);
             match self.groups.iter_mut().find(|group| group.package == package) {
                 // The CPU that a lost group was opened on may be offline; another one counts the same.
-                Some(group) if group.files.is_empty() => group.cpu = cpu,
+                Some(group) if group.files.is_empty() && !mask.contains(&group.cpu) => group.cpu = cpu,
                 Some(_) => {}
                 None => {
                     self.groups.push(Group {

@@ -1,4 +1,4 @@
-//! Tests of the perf meter: pipes that hold what a group read returns, and real software events of this kernel.
+//! Tests of the perf meter: sockets that hold what a group read returns, and real software events of this kernel.
 
 use super::super::Scope;
 use super::super::fake_sysfs::{FakeHost, ICE_LAKE_SERVER, MILAN, TIGER_LAKE_CLIENT};
@@ -6,16 +6,18 @@ use super::*;
 use perf_event_open_sys::bindings::{PERF_COUNT_SW_CPU_CLOCK, PERF_TYPE_SOFTWARE};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-type Pipes = Arc<Mutex<Vec<(u32, u64, std::io::PipeWriter)>>>;
+type Pipes = Arc<Mutex<Vec<(u32, u64, UnixStream)>>>;
 
-/// Every event is a pipe; what a test writes into the leader's is what the group reads.
+/// Every event is a pipe of sorts (a read of an empty one fails instead of waiting); what a test writes into the leader's is what the group reads.
 fn pipes() -> (Pipes, Opener) {
     let pipes = Pipes::default();
     let ours = pipes.clone();
     let open = move |_, config, cpu, _| {
-        let (reader, writer) = std::io::pipe()?;
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
         ours.lock().unwrap().push((cpu, config, writer));
         Ok(File::from(OwnedFd::from(reader)))
     };
