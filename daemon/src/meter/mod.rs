@@ -1,5 +1,21 @@
 //! Meters: energy in. The one open trait, and the visible list of what implements it. Knows nothing of who ran.
 
+pub mod cpu;
+pub mod estimate;
+#[cfg(test)]
+#[path = "../../../tests/integration/common/sysfs.rs"]
+mod fake_sysfs;
+mod file;
+mod open;
+pub mod perf;
+pub mod powercap;
+pub mod rapl;
+pub mod topology;
+
+pub use cpu::CpuModel;
+pub use open::{MeterConfig, Roots, open_all};
+pub use topology::Topology;
+
 use crate::sample::Stamp;
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
