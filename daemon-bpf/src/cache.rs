@@ -58,7 +58,7 @@ fn at(slot: u32) -> Option<&'static mut Entry> {
 #[inline(always)]
 pub fn take_over(cpu: &mut Cpu, entry: &mut Entry, slot: u32) {
     if entry.flags != 0 {
-        add_to_totals(cpu, entry);
+        add_to_totals(cpu, entry, active());
     } else if let Some(place) = SLOTS.get_ptr_mut(cpu.used) {
         // SAFETY: a value of a per-CPU map; see `cpu()`.
         unsafe { *place = slot };
@@ -69,16 +69,22 @@ pub fn take_over(cpu: &mut Cpu, entry: &mut Entry, slot: u32) {
     entry.counts = [0; COUNTERS];
 }
 
-/// Empties this CPU's cache into the totals.
+#[inline(always)]
+fn active() -> u32 {
+    ACTIVE.get(0).map_or(0, |active| *active & 1)
+}
+
+/// Empties this CPU's cache into the totals that the daemon is about to take.
 #[inline(always)]
 pub fn flush(cpu: &mut Cpu) {
+    let closing = 1 - active();
     for place in 0..CACHE_ENTRIES {
         if place >= cpu.used {
             break;
         }
         let Some(slot) = SLOTS.get(place) else { break };
         if let Some(entry) = at(*slot) {
-            add_to_totals(cpu, entry);
+            add_to_totals(cpu, entry, closing);
             entry.flags = 0;
         }
     }
@@ -120,7 +126,7 @@ pub fn mark_current(cpu: &mut Cpu, flags: u32) {
         flags,
         ..Entry::default()
     };
-    add_to_totals(cpu, &entry);
+    add_to_totals(cpu, &entry, active());
 }
 
 #[inline(always)]
@@ -139,13 +145,13 @@ pub fn generation(task: u64) -> Option<&'static mut u32> {
 
 // Not inlined: one copy, off the path that every switch takes.
 #[inline(never)]
-fn add_to_totals(cpu: &mut Cpu, entry: &Entry) {
+fn add_to_totals(cpu: &mut Cpu, entry: &Entry, which: u32) {
     if entry.tgid == 0 {
         return;
     }
     let start = if crate::task::field!(offsets_known) != 0 { entry.tag / CLOCK_TICK_NS } else { 0 };
     let key = Key { start, cgroup: entry.cgroup, tgid: entry.tgid, package: cpu.package };
-    let totals = if ACTIVE.get(0).is_some_and(|active| *active != 0) { &TOTALS_1 } else { &TOTALS_0 };
+    let totals = if which == 0 { &TOTALS_0 } else { &TOTALS_1 };
     if let Some(total) = totals.get_ptr_mut(&key) {
         return add(total, entry);
     }

@@ -135,8 +135,8 @@ impl BpfUsage {
             health: Health::Healthy,
         };
         // So that a task that runs now is charged from now.
-        let all: Vec<u32> = counters::online();
-        usage.visit(&all).map_err(BpfError::Refused)?;
+        usage.collect().map_err(BpfError::Refused)?;
+        std::mem::swap(&mut usage.before, &mut usage.cpus);
         Ok(usage)
     }
 
@@ -156,7 +156,7 @@ impl BpfUsage {
         // fills the closing map: only a CPU whose cache holds something ever does.
         let busy: Vec<u32> = (0_u32..)
             .zip(&self.cpus)
-            .filter(|(_, cpu)| cpu.used > 0 || (cpu.task != 0 && cpu.task != cpu.idle))
+            .filter(|(_, cpu)| cpu.used > 0 || cpu.task == 0 || cpu.task != cpu.idle)
             .map(|(number, _)| number)
             .collect();
         self.visit(&busy)?;
