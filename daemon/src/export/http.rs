@@ -200,4 +200,4 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::export) mod tests;

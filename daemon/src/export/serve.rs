@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +29,9 @@ const GRACE: Duration = Duration::from_millis(900);
 /// Request line and headers together, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEADERS: usize = 64;
+
+/// The first byte that a TLS client sends.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What a plain HTTP client on a TLS port is told.
 const NOT_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nThis is an HTTPS port: use https://\n";
@@ -83,22 +87,16 @@ where
     }
 }
 
-async fn handshake<I>(io: I, config: Arc<rustls::ServerConfig>) -> io::Result<tokio_rustls::server::TlsStream<I>>
+async fn handshake<I>(mut io: Stall<I>, config: Arc<rustls::ServerConfig>) -> io::Result<TlsStream<Stall<I>>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
-    tokio::pin!(acceptor);
-    match acceptor.as_mut().await {
-        Ok(start) => start.into_stream(config).await,
-        Err(error) => {
-            if let Some(mut io) = acceptor.take_io() {
-                io.write_all(NOT_TLS).await?;
-                io.shutdown().await?;
-            }
-            Err(error)
-        }
+    if io.first_byte().await? != TLS_HANDSHAKE {
+        io.write_all(NOT_TLS).await?;
+        io.shutdown().await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "no TLS on a TLS port"));
     }
+    TlsAcceptor::from(config).accept(io).await
 }
 
 async fn http1<I>(io: I, router: Router, stop: CancellationToken) -> Result<(), Failure>

@@ -158,7 +158,7 @@ pub(super) fn to_classic(openmetrics: &str) -> String {
             let (suffix, kind) = if line.trim_end().ends_with(" counter") { ("_total", "counter") } else { ("", "gauge") };
             let text = help.strip_prefix(name).unwrap_or(help);
             // Writing to a String cannot fail.
-            let _ = write!(out, "# HELP {name}{suffix}{text}# TYPE {name}{suffix} {kind}\n");
+            let _ = writeln!(out, "# HELP {name}{suffix}{text}# TYPE {name}{suffix} {kind}");
         } else if !block.starts_with('#') {
             out.push_str(block);
         }

@@ -11,6 +11,9 @@ use std::fmt;
 /// The kinds that Kepler knows.
 pub(super) const KINDS: [Kind; 4] = [Kind::Process, Kind::Container, Kind::Vm, Kind::Pod];
 
+/// How to get a quantity of a zone.
+type Of<T> = fn(&ZoneView<'_>) -> T;
+
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, levels: &[Kind]) -> fmt::Result {
     info(encoder, snapshot)?;
     node(encoder, snapshot, zones)?;
@@ -57,7 +60,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
     let usage = snapshot.cpu_usage.filter(|usage| usage.is_finite());
     gauges(encoder, &about, usage.map(|usage| (LabelSet::plain([node]), usage)))?;
 
-    let energies: [(&str, &str, fn(&ZoneView<'_>) -> Microjoules); 3] = [
+    let energies: [(&str, &str, Of<Microjoules>); 3] = [
         ("kepler_node_cpu", "Energy in joules drawn by the node", |zone| zone.total),
         ("kepler_node_cpu_active", "Energy in joules drawn above idle, unattributed energy included,", |zone| zone.active),
         ("kepler_node_cpu_idle", "Energy in joules drawn at rest", |zone| zone.idle),
@@ -68,7 +71,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
         let samples = zones.iter().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)));
         counters(encoder, &about, samples)?;
     }
-    let powers: [(&str, &str, fn(&ZoneView<'_>) -> Option<Microwatts>); 3] = [
+    let powers: [(&str, &str, Of<Option<Microwatts>>); 3] = [
         ("kepler_node_cpu", "Power in watts drawn by the node", |zone| zone.power),
         ("kepler_node_cpu_active", "Power in watts drawn above idle", |zone| zone.active_power()),
         ("kepler_node_cpu_idle", "Power in watts drawn at rest", |zone| zone.idle_power),

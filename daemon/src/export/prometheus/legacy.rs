@@ -1,10 +1,11 @@
-//! Kepler's names up to 0.9, for dashboards that still want them. Off by default: no mode or source of these says more than `kepler`.
+//! Kepler's names up to 0.9, for dashboards that still want them. Off by default: nothing here is in these alone.
 
+use super::MODES;
 use super::encode::{About, Label, LabelSet, counters, gauges};
 use super::zones::{ZoneView, Zones, legacy_source};
 use crate::entity::Kind;
 use crate::meter::{Scope, Zone};
-use crate::snapshot::{Energy, Row, Snapshot, State};
+use crate::snapshot::{Row, Snapshot, State};
 use crate::units::Microjoules;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::collections::BTreeMap;
@@ -12,6 +13,9 @@ use std::fmt;
 
 /// The components that are exported. `other`, `gpu` and `platform` have no meter.
 const COMPONENTS: [Zone; 4] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram];
+/// How to get a count of an entity.
+type OfRow = fn(&Row) -> u64;
+
 const USE_SOURCE: Label<'static> = ("source", "bpf");
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, levels: &[Kind]) -> fmt::Result {
@@ -97,14 +101,12 @@ fn workload(
 ) -> fmt::Result {
     let rows = old_rows(snapshot, kind);
     let word = kind.as_str();
-    let modes: [(&str, fn(&Energy) -> &[Microjoules; Zone::COUNT]); 2] =
-        [("dynamic", |energy| &energy.dynamic), ("idle", |energy| &energy.idle)];
     let components = || zones.iter().filter(|zone| COMPONENTS.contains(&zone.zone));
 
     for zone in components() {
         let help = format!("Energy in joules of the {} charged to a {word}, measured unless source says otherwise", zone.name());
         let about = About { name: &format!("kepler_{word}_{}", zone.name()), unit: "joules", help: &help };
-        let samples = modes.iter().flat_map(|(mode, of)| {
+        let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
                 let energy = of(&old.row.energy)[zone.zone.index()];
                 let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", zone.legacy_source)]);
@@ -113,7 +115,7 @@ fn workload(
         });
         counters(encoder, &about, samples)?;
     }
-    // VMs have no sum in this dialect.
+    // Only containers and processes have a sum in this dialect.
     if kind != Kind::Vm
         && let Some(package) = zones.get(Zone::Package)
     {
@@ -122,7 +124,7 @@ fn workload(
             "Energy in joules charged to a {word}: package, and memory where it is metered apart; measured unless source says otherwise"
         );
         let about = About { name: &format!("kepler_{word}"), unit: "joules", help: &help };
-        let samples = modes.iter().flat_map(|(mode, of)| {
+        let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
                 let energy: Microjoules = zones.iter().filter(summed).map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
                 let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", package.legacy_source)]);
@@ -137,7 +139,7 @@ fn workload(
     let samples = rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), old.row.used.on_cpu.0 / 1_000_000));
     counters(encoder, &about, samples)?;
     let counted = snapshot.counted;
-    let events: [(&str, &str, bool, fn(&Row) -> u64); 3] = [
+    let events: [(&str, &str, bool, OfRow); 3] = [
         ("cpu_cycles", "unhalted core cycles", counted.cycles, |row| row.used.cycles),
         ("cpu_instructions", "retired instructions", counted.instructions, |row| row.used.instructions),
         ("cache_miss", "last-level cache misses", counted.cache_misses, |row| row.used.cache_misses),

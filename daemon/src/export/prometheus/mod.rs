@@ -13,7 +13,7 @@ pub use format::Format;
 
 use crate::entity::Kind;
 use crate::sample::Stamp;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ByZone, Energy, Snapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
@@ -70,6 +70,12 @@ fn size_hint(snapshot: &Snapshot) -> usize {
     let rows: usize = snapshot.kinds.iter().map(|view| view.rows.len()).sum();
     16 * 1024 + rows * 2048
 }
+
+/// How to get one mode's energy.
+type OfMode = fn(&Energy) -> &ByZone;
+
+/// The values of the `mode` label of entities.
+const MODES: [(&str, OfMode); 2] = [("dynamic", |energy| &energy.dynamic), ("idle", |energy| &energy.idle)];
 
 #[derive(Debug)]
 struct Page {

@@ -4,17 +4,12 @@ mod node;
 
 use super::encode::{About, LabelSet, counters, gauges};
 use super::zones::Zones;
-use super::{PrometheusOptions, kepler};
+use super::{MODES, PrometheusOptions, kepler};
 use crate::entity::Kind;
 use crate::sample::Stamp;
-use crate::snapshot::{ByZone, Energy, KindView, Snapshot};
+use crate::snapshot::{KindView, Snapshot};
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
-
-/// How to get one mode's energy.
-type OfMode = fn(&Energy) -> &ByZone;
-
-const MODES: [(&str, OfMode); 2] = [("dynamic", |energy| &energy.dynamic), ("idle", |energy| &energy.idle)];
 
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,

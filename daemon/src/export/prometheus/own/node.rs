@@ -12,6 +12,9 @@ use std::fmt;
 /// The longest reason that is put into a label, in bytes.
 const REASON_MAX: usize = 256;
 
+/// How to get a quantity of a domain.
+type Of<T> = fn(&DomainView) -> T;
+
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, now: Stamp) -> fmt::Result {
     itself(encoder, snapshot, now)?;
     sources(encoder, &snapshot.sources, now)?;
@@ -123,7 +126,7 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     });
     gauges(encoder, &about, samples)?;
 
-    let modes: [(&str, fn(&DomainView) -> Microjoules); 3] = [
+    let modes: [(&str, Of<Microjoules>); 3] = [
         ("idle", |view| view.idle),
         ("attributed", |view| view.active - view.unattributed),
         ("unattributed", |view| view.unattributed),
@@ -141,7 +144,7 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     });
     counters(encoder, &about, samples)?;
 
-    let modes: [(&str, fn(&DomainView) -> Option<Microwatts>); 2] =
+    let modes: [(&str, Of<Option<Microwatts>>); 2] =
         [("idle", |view| view.idle_power), ("active", |view| Some(view.power? - view.idle_power?))];
     let about = About {
         name: "jouled_domain",
@@ -187,5 +190,6 @@ fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::R
 
 /// The beginning of `reason`, cut between characters.
 fn shortened(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(REASON_MAX)]
+    let end = (0..=REASON_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+    &reason[..end.unwrap_or_default()]
 }
