@@ -56,7 +56,7 @@ make_payload() {
 # of the name that fakerapl needs.
 boot() {
     : >"$run_dir/cases.log"
-    qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1G -machine q35 \
+    qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1G -machine q35,sata=off,smbus=off \
         -nodefaults -no-user-config -display none -no-reboot \
         -drive "file=$VM_DIR/root.ext4,format=raw,if=none,id=root,cache=unsafe,snapshot=on" -device virtio-blk-pci,drive=root \
         -drive "file=$run_dir/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
@@ -115,6 +115,7 @@ stop_machine() {
 }
 
 cleanup() {
+    cp "$run_dir"/*.log /tmp/w/vmrig-logs/
     [ -z "${qemu:-}" ] || stop_machine
     rm -rf "$run_dir"
 }
