@@ -5,15 +5,24 @@
 #   VM_DIR=DIR      where everything is kept (default: target/vm of this repository)
 #   VM_SUITE=NAME   Debian release (default: trixie)
 #   VM_MIRROR=URL   (default: http://mirror.invalid/debian)
+# Ends with 77 where this machine or its network cannot do it, and with another status where something is wrong.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 vm_dir=${VM_DIR:-$here/../../../target/vm}
 suite=${VM_SUITE:-trixie}
 mirror=${VM_MIRROR:-http://mirror.invalid/debian}
 
+cannot=77
+failure=1
+current=
+exec 3>&2
+trap on_exit EXIT
+
 packages=(
     systemd systemd-sysv dbus udev kmod procps python3 busybox-static
     linux-image-amd64 linux-headers-amd64 make
+    # Not for the machine: run.sh runs it from here, so that the emulator is the same wherever this is built.
+    qemu-system-x86
 )
 
 # Units of no use here; each costs a second or more of an emulated boot.
@@ -33,10 +42,10 @@ main() {
     install_tools
 
     local key
-    key=$(wanted_key)
+    key=$(wanted_key) || exit "$cannot"
     if [ "$(cat "$vm_dir/key" 2>/dev/null)" != "$key" ]; then
         rm -rf "$vm_dir/key" "$vm_dir/root"
-        step "root file system" build_root
+        outside_step "root file system" build_root
         step "initrd" build_initrd
         step "disk image" build_image
         rm -f "$vm_dir/fakerapl.ko"
@@ -47,27 +56,40 @@ main() {
     fi
 }
 
+# Runs a step plainly, not in a condition, where bash would go on after an error; on_exit tells of the step that broke off.
 step() {
-    local name=$1 start=$SECONDS
+    local start=$SECONDS
+    current=$1
     shift
-    if ! "$@" >"$vm_dir/build.log" 2>&1; then
-        tail -n 30 "$vm_dir/build.log" >&2
-        echo "build.sh: $name failed" >&2
-        return 1
-    fi
-    echo "# built $name in $((SECONDS - start)) s"
+    "$@" >"$vm_dir/build.log" 2>&1
+    echo "# built $current in $((SECONDS - start)) s"
+    current=
+}
+
+# A step that fails for lack of something that this machine or its network does not give.
+outside_step() {
+    failure=$cannot
+    step "$@"
+    failure=1
+}
+
+on_exit() {
+    [ -n "$current" ] || return 0
+    tail -n 20 "$vm_dir/build.log" | sed 's/^/# /' >&3
+    echo "build.sh: $current failed" >&3
+    exit "$failure"
 }
 
 install_tools() {
     local missing=()
     command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
-    command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
     command -v cpio >/dev/null || missing+=(cpio)
     command -v xz >/dev/null || missing+=(xz-utils)
     command -v mke2fs >/dev/null || missing+=(e2fsprogs)
-    [ ${#missing[@]} -eq 0 ] && return
-    step "package lists" apt-get update
-    step "tools (${missing[*]})" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+    [ ${#missing[@]} -gt 0 ] || return 0
+    outside_step "package lists" apt-get update
+    outside_step "tools (${missing[*]})" env DEBIAN_FRONTEND=noninteractive \
+        apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"
 }
 
 # What the root would be built from: this script, and the release that the mirror has now. A stable release changes its packages

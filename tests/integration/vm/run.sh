@@ -53,16 +53,21 @@ make_payload() {
 }
 
 # Nothing that the machine writes is kept. No network: it needs none. `-cpu max`: models of Intel processors have an empty PMU
-# of the name that fakerapl needs.
+# of the name that fakerapl needs. The emulator is the one of the Debian release that is booted, run with its own libraries: QEMU 7.2
+# now and then crashed this kernel.
 boot() {
+    local root=$VM_DIR/root
+    local emulator=("$root/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu"
+        "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
+    export QEMU_MODULE_DIR=$root/usr/lib/x86_64-linux-gnu/qemu
     : >"$run_dir/cases.log"
-    qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1G -machine q35,sata=off,smbus=off \
+    "${emulator[@]}" -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1G -machine q35,sata=off,smbus=off \
         -nodefaults -no-user-config -display none -no-reboot \
         -drive "file=$VM_DIR/root.ext4,format=raw,if=none,id=root,cache=unsafe,snapshot=on" -device virtio-blk-pci,drive=root \
         -drive "file=$run_dir/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
         -serial "file:$run_dir/console.log" -serial "file:$run_dir/cases.log" \
         -kernel "$VM_DIR/vmlinuz" -initrd "$VM_DIR/initrd.cpio" \
-        -append 'console=ttyS0 quiet panic=-1 mitigations=off systemd.getty_auto=no' \
+        -append 'console=ttyS0 quiet panic=-1 mitigations=off systemd.getty_auto=no modprobe.blacklist=kvm_amd,iTCO_wdt,lpc_ich,psmouse,pcspkr' \
         </dev/null >"$run_dir/qemu.log" 2>&1 &
     qemu=$!
     started=$SECONDS
@@ -95,6 +100,7 @@ summary() {
     if ! grep -q '^end$' "$run_dir/cases.log"; then
         failed=$((failed + 1))
         tail -n 20 "$run_dir/qemu.log" "$run_dir/console.log" | sed 's/^/# /'
+        echo "# all of it: $VM_DIR/console.log"
         echo "FAIL vm: ${timed_out:+stopped after $limit s, }it did not come to the end of the cases"
     fi
     echo "$passed passed, $failed failed, $skipped skipped"
@@ -115,8 +121,8 @@ stop_machine() {
 }
 
 cleanup() {
-    cp "$run_dir"/*.log /tmp/w/vmrig-logs/
     [ -z "${qemu:-}" ] || stop_machine
+    cp "$run_dir"/*.log "$VM_DIR/"
     rm -rf "$run_dir"
 }
 

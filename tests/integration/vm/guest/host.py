@@ -145,6 +145,17 @@ def assert_close(what, seen, true, tolerance):
     return off
 
 
+def watts(read, seconds):
+    """Power in watts as (lowest, highest): what `read()`, an energy in joules, can mean, given the times around its two calls."""
+    earliest = time.monotonic()
+    first = read()
+    start = time.monotonic()
+    time.sleep(seconds)
+    end = time.monotonic()
+    drawn = read() - first
+    return drawn / (time.monotonic() - earliest), drawn / (end - start)
+
+
 def wait_for(what, check, limit_s=20, period_s=0.25):
     """Waits until `check()` gives something true, and returns that."""
     end = time.monotonic() + limit_s

@@ -27,7 +27,7 @@ def cases():
     """Every function `case_*` of cases/*.py, in the order written there: (name, function)."""
     for path in sorted((PAYLOAD / "cases").glob("*.py")):
         module = importlib.import_module(path.stem)
-        for name, value in vars(module).items():
+        for name, value in list(vars(module).items()):
             if name.startswith("case_") and value.__module__ == module.__name__:
                 yield f"{path.stem}.{name.removeprefix('case_')}", value
 
