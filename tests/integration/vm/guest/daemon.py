@@ -1,0 +1,142 @@
+"""jouled as a process under test, and what its /metrics says. Knows nothing of where the energy comes from."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from host import wait_for
+from runner import Skip, note
+
+BINARY = Path("/payload/bin/jouled")
+NOBODY = 65534
+# Two ticks of a second and what emulation adds: after this, what was drawn before is in the numbers.
+SETTLE_S = 2.5
+
+SERIES = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+class Metrics:
+    """One scrape."""
+
+    def __init__(self, text):
+        self.series = {}
+        for line in text.splitlines():
+            if found := SERIES.match(line):
+                name, labels, value = found.groups()
+                self.series[name, frozenset(LABEL.findall(labels or ""))] = float(value)
+
+    def sum(self, name, **labels):
+        """Sum of the series of this name that have these labels. At least one must be there."""
+        wanted = set(labels.items())
+        values = [value for (series, has), value in self.series.items() if series == name and wanted <= has]
+        assert values, f"/metrics has no {name}{labels or ''}"
+        return sum(values)
+
+    def state(self, source):
+        """The state of a source; None where there is no such source."""
+        for (name, labels), value in self.series.items():
+            labels = dict(labels)
+            if name == "jouled_source_state" and labels.get("source") == source and value == 1:
+                return labels["state"]
+        return None
+
+    def assert_not_below(self, before):
+        """No counter of an earlier scrape has fallen, and none of the node is gone."""
+        for (name, labels), old in before.series.items():
+            if name.endswith("_total"):
+                new = self.series.get((name, labels))
+                assert new is not None or not name.startswith("kepler_node_"), f"{name}{dict(labels)} is gone"
+                assert new is None or new >= old, f"{name}{dict(labels)} fell from {old} to {new}"
+
+
+class Jouled:
+    """A running jouled with a state folder of its own, for as long as the `with` block."""
+
+    def __init__(self, via="auto", path=None, port=28282, user=None):
+        if not BINARY.exists():
+            raise Skip("no jouled binary was given")
+        self.url = f"http://127.0.0.1:{port}/metrics"
+        self.user = user
+        self.dir = Path(tempfile.mkdtemp(prefix="jouled."))
+        self.log = self.dir / "log"
+        for name in ("state", "run"):
+            (self.dir / name).mkdir()
+        config = f'[meter.rapl]\nvia = "{via}"\n'
+        if path:
+            config += f'[usage]\npath = "{path}"\n'
+        (self.dir / "jouled.toml").write_text(config)
+        self.command = [BINARY, "--config", self.dir / "jouled.toml", "--listen", f"127.0.0.1:{port}",
+                        "--state-dir", self.dir / "state"]
+
+    def __enter__(self):
+        if self.user is not None:
+            for path in (self.dir, *self.dir.iterdir()):
+                os.chown(path, self.user, self.user)
+            self.command[:0] = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log,
+                                            env=os.environ | {"RUNTIME_DIRECTORY": str(self.dir / "run")})
+        try:
+            wait_for("/metrics", self.answers)
+        except BaseException:
+            self.end(failed=True)
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        status = self.end(failed=kind is not None)
+        assert kind is not None or status == 0, f"jouled ended with status {status} after SIGTERM"
+
+    def end(self, failed):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        if failed:
+            note("\n".join(self.log.read_text(errors="replace").splitlines()[-15:]))
+        shutil.rmtree(self.dir)
+        return status
+
+    def answers(self):
+        assert self.process.poll() is None, f"jouled ended with status {self.process.returncode}"
+        try:
+            return self.metrics()
+        except urllib.error.URLError:
+            return None
+
+    def metrics(self):
+        with urllib.request.urlopen(self.url, timeout=10) as answer:
+            return Metrics(answer.read().decode())
+
+    def wait_state(self, source, *states):
+        """Waits until the source is in one of the states."""
+        seen = {}
+
+        def check():
+            seen["state"] = self.metrics().state(source)
+            return seen["state"] in states
+
+        try:
+            wait_for(f"{source} to be {' or '.join(states)}", check)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {seen['state']}") from None
+
+
+def node_energy(metrics, zone="package"):
+    """All energy of a zone in joules."""
+    return metrics.sum("kepler_node_cpu_joules_total", zone=zone)
+
+
+def settle():
+    """Lets the last seconds come into the numbers."""
+    time.sleep(SETTLE_S)
