@@ -149,6 +149,7 @@ impl Estimate {
                 billed: true,
                 quality: Quality::Estimated,
                 // The estimate cannot exceed its own model; ten times 1 kW covers any number of threads in a package.
+                continuous: false,
                 max_power: Microwatts(10_000_000_000),
             });
             self.packages.len() - 1

@@ -84,6 +84,7 @@ impl Part {
                 Zone::Core | Zone::Uncore | Zone::Psys => false,
             },
             quality: Quality::Measured,
+            continuous: source == super::powercap::SOURCE,
             max_power,
         }
     }
