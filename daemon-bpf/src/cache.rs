@@ -155,8 +155,7 @@ fn add_to_totals(cpu: &mut Cpu, entry: &Entry, which: u32) {
     if let Some(total) = totals.get_ptr_mut(&key) {
         return add(total, entry);
     }
-    let total =
-        Total { ns: entry.ns, counts: entry.counts, comm: entry.comm, flags: entry.flags & !USED, unused: 0 };
+    let total = Total { ns: entry.ns, counts: entry.counts, comm: entry.comm, flags: entry.flags & !USED, unused: 0 };
     if totals.insert(&key, &total, BPF_NOEXIST).is_ok() {
         return;
     }

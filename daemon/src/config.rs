@@ -234,7 +234,8 @@ enum SpanText {
 impl TryFrom<SpanText> for Span {
     type Error = String;
     fn try_from(text: SpanText) -> Result<Self, String> {
-        let bad = |text: &str| format!("{text:?} is not a time: write it as \"500ms\", \"1s\", \"2m\", \"1h\" or a number of seconds");
+        let bad =
+            |text: &str| format!("{text:?} is not a time: write it as \"500ms\", \"1s\", \"2m\", \"1h\" or a number of seconds");
         let (number, unit, text) = match text {
             SpanText::Number(seconds) => (seconds, 1.0, seconds.to_string()),
             SpanText::Text(text) => {
@@ -271,7 +272,8 @@ impl Config {
         }
         // joulectl's own variable has the same prefix.
         figment = figment.merge(Env::prefixed("JOULED_").ignore(&["socket"]).split("__"));
-        let mut config: Self = figment.extract().map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain(&one)).collect()))?;
+        let mut config: Self =
+            figment.extract().map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain(&one)).collect()))?;
         overrides(&mut config);
         config.check()?;
         Ok(config)
@@ -294,9 +296,21 @@ impl Config {
             range(&format!("attribution.idle_watts.{domain}"), watts_ok(watts), "0 to 100000 watts");
         }
         let estimate = &self.meter.estimate;
-        range("meter.estimate.package_share", estimate.package_share.is_none_or(|share| share > 0.0 && share <= 1.0), "above 0, at most 1");
-        range("meter.estimate.idle_watts_per_thread", estimate.idle_watts_per_thread.as_ref().is_none_or(watts_ok), "0 to 100000 watts");
-        range("meter.estimate.full_watts_per_thread", estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok), "0 to 100000 watts");
+        range(
+            "meter.estimate.package_share",
+            estimate.package_share.is_none_or(|share| share > 0.0 && share <= 1.0),
+            "above 0, at most 1",
+        );
+        range(
+            "meter.estimate.idle_watts_per_thread",
+            estimate.idle_watts_per_thread.as_ref().is_none_or(watts_ok),
+            "0 to 100000 watts",
+        );
+        range(
+            "meter.estimate.full_watts_per_thread",
+            estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
+            "0 to 100000 watts",
+        );
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }
 
@@ -374,7 +388,11 @@ fn explain(error: &figment::Error) -> String {
         Some(Source::File(path)) => format!("{}: ", path.display()),
         _ => match &error.metadata {
             Some(metadata) if metadata.name.contains("environment") => {
-                let prefix = if key.is_empty() { "JOULED_…".to_string() } else { format!("JOULED_{}", key.replace('.', "__").to_uppercase()) };
+                let prefix = if key.is_empty() {
+                    "JOULED_…".to_string()
+                } else {
+                    format!("JOULED_{}", key.replace('.', "__").to_uppercase())
+                };
                 return format!("environment variable {prefix}: {}", error.kind);
             }
             _ => String::new(),

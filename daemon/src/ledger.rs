@@ -405,7 +405,7 @@ impl Ledger {
     pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
         let series = self.touched.iter().filter_map(|index| {
             let account = self.accounts[*index as usize].as_ref()?;
-            Some(Entry::Series(account.kind, account.labels.clone(), (*account).series.filter(|_| account.shown)?))
+            Some(Entry::Series(account.kind, account.labels.clone(), account.series.filter(|_| account.shown)?))
         });
         let retired = Kind::ALL.into_iter().zip(&self.kinds).flat_map(|(kind, book)| {
             let fresh = book.retired.iter().filter(|(_, retired)| retired.power_tick == self.tick);

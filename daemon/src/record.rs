@@ -57,7 +57,8 @@ impl Recorder {
     pub fn create(path: &Path, head: &Head) -> Result<Self, RecordError> {
         let fail = |why: String| RecordError { path: path.to_path_buf(), why };
         // A recording holds names of everybody's processes.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| fail(error.to_string()))?;
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| fail(error.to_string()))?;
         let mut recorder = Self { path: path.to_path_buf(), file: BufWriter::new(file) };
         recorder.file.write_all(MAGIC).map_err(|error| fail(error.to_string()))?;
         recorder.write(head)?;

@@ -11,9 +11,9 @@ use crate::sample::{SourceState, Stamp};
 use crate::sampler::{Progress, Sampler};
 use crate::snapshot::{CpuInfo, Host, Snapshot};
 use crate::store::Store;
+use crate::usage::Usage;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
-use crate::usage::Usage;
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use std::fs;
@@ -134,7 +134,12 @@ fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
     })
 }
 
-fn open_usage(config: &Config, topology: &Topology, cgroup2: Option<&Path>, unused: &mut Vec<SourceState>) -> Result<Box<dyn Usage>> {
+fn open_usage(
+    config: &Config,
+    topology: &Topology,
+    cgroup2: Option<&Path>,
+    unused: &mut Vec<SourceState>,
+) -> Result<Box<dyn Usage>> {
     let packages = packages(topology);
     let mut state = |source: &str, health| unused.push(SourceState { source: source.into(), role: "usage".into(), health });
     let wanted = "not wanted: source = \"procfs\" in [usage]".to_string();
@@ -229,9 +234,13 @@ fn status_line(snapshot: &Snapshot) -> String {
     names.dedup();
     let meters = if names.is_empty() { "nothing".to_string() } else { names.join(", ") };
     let estimated = if snapshot.estimated() { " (an estimate)" } else { "" };
-    let usage = snapshot.sources.iter().find(|source| source.role == "usage" && !matches!(source.health, Health::Unsupported(_) | Health::Failed(_)));
+    let usage = snapshot
+        .sources
+        .iter()
+        .find(|source| source.role == "usage" && !matches!(source.health, Health::Unsupported(_) | Health::Failed(_)));
     let usage = usage.map_or("nobody knows who", |source| source.source.as_str());
     let wrong = snapshot.sources.iter().filter(|source| matches!(source.health, Health::Degraded(_) | Health::Failed(_)));
-    let wrong: Vec<String> = wrong.map(|source| format!("; {} {}: {}", source.source, source.health.as_str(), source.health.why())).collect();
+    let wrong: Vec<String> =
+        wrong.map(|source| format!("; {} {}: {}", source.source, source.health.as_str(), source.health.why())).collect();
     format!("Measuring by {meters}{estimated}, use by {usage}{}", wrong.concat())
 }

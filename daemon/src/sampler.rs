@@ -79,7 +79,13 @@ impl Sampler {
             let from = tick.readings.len();
             meter.read(at, &mut tick.readings);
             for domain in &meter.domains()[numbers.len()..] {
-                tracing::info!(domain = domain.id, source = domain.source, path = domain.path, quality = domain.quality.as_str(), "energy domain");
+                tracing::info!(
+                    domain = domain.id,
+                    source = domain.source,
+                    path = domain.path,
+                    quality = domain.quality.as_str(),
+                    "energy domain"
+                );
                 tick.new_domains.push(domain.clone());
                 numbers.push(self.progress.domains);
                 self.progress.domains += 1;
@@ -109,14 +115,19 @@ impl Sampler {
     /// Every source, if anything about them changed; each change is logged once.
     fn changed_sources(&mut self) -> Vec<SourceState> {
         let state = |source: &str, role: &str, health: Health| SourceState { source: source.into(), role: role.into(), health };
-        let mut sources: Vec<SourceState> = self.meters.iter().map(|meter| state(meter.source(), "meter", meter.health())).collect();
+        let mut sources: Vec<SourceState> =
+            self.meters.iter().map(|meter| state(meter.source(), "meter", meter.health())).collect();
         let usage = match &self.progress.usage_error {
             Some(error) => Health::Failed(error.clone()),
             None => self.usage.health(),
         };
         sources.push(state(self.usage.source(), "usage", usage));
         if let Some(error) = &self.progress.store_error {
-            sources.push(state("store", "state", Health::Degraded(format!("{error}; totals of this run may be lost at the next start"))));
+            sources.push(state(
+                "store",
+                "state",
+                Health::Degraded(format!("{error}; totals of this run may be lost at the next start")),
+            ));
         }
         sources.extend(self.unused.iter().cloned());
         if sources == self.progress.sources {
@@ -173,7 +184,9 @@ impl Sampler {
 fn log_health(source: &SourceState) {
     let (name, role, state, why) = (&source.source, &source.role, source.health.as_str(), source.health.why());
     match source.health {
-        Health::Healthy | Health::Unsupported(_) => tracing::info!("{role} {name}: {state}{}{why}", if why.is_empty() { "" } else { ": " }),
+        Health::Healthy | Health::Unsupported(_) => {
+            tracing::info!("{role} {name}: {state}{}{why}", if why.is_empty() { "" } else { ": " })
+        }
         Health::Degraded(_) => tracing::warn!("{role} {name}: {state}: {why}"),
         Health::Failed(_) => tracing::error!("{role} {name}: {state}: {why}"),
     }

@@ -110,7 +110,10 @@ impl Estimate {
         };
         let share = config.package_share.unwrap_or(PACKAGE_SHARE);
         if !(0.0 <= watts.idle && watts.idle <= watts.full && watts.full <= 1000.0) {
-            return Err(format!("[meter.estimate]: {} W idle and {} W full a thread: must be 0 <= idle <= full <= 1000", watts.idle, watts.full));
+            return Err(format!(
+                "[meter.estimate]: {} W idle and {} W full a thread: must be 0 <= idle <= full <= 1000",
+                watts.idle, watts.full
+            ));
         }
         if !(0.0 < share && share <= 1.0) {
             return Err(format!("[meter.estimate]: package_share {share}: must be above 0 and up to 1"));
@@ -163,17 +166,15 @@ impl Estimate {
         }
         let Self { stat, cpus, packages, tick, .. } = self;
         let mut unknown = false;
-        stat.read(|cpu, busy_ticks| {
-            match cpus.get_mut(cpu as usize) {
-                Some(CpuState { package: Some(package), busy_ticks: last }) => {
-                    let busy = busy_ticks.saturating_sub(*last).saturating_mul(tick.0);
-                    *last = busy_ticks;
-                    let package = &mut packages[*package];
-                    package.threads += 1;
-                    package.busy += Nanos(busy);
-                }
-                _ => unknown = true,
+        stat.read(|cpu, busy_ticks| match cpus.get_mut(cpu as usize) {
+            Some(CpuState { package: Some(package), busy_ticks: last }) => {
+                let busy = busy_ticks.saturating_sub(*last).saturating_mul(tick.0);
+                *last = busy_ticks;
+                let package = &mut packages[*package];
+                package.threads += 1;
+                package.busy += Nanos(busy);
             }
+            _ => unknown = true,
         })?;
         if unknown { self.meet() } else { Ok(()) }
     }
@@ -263,7 +264,8 @@ fn describe(config: &EstimateConfig, model: &CpuModel, watts: Watts, share: f64,
         (None, Some(own)) => format!("published watts of {stand_in} servers, the nearest to {own}"),
         (None, None) => format!("published watts of {stand_in} servers, as this processor is not known ({:?})", model.name),
     };
-    let guest = if model.guest { "; this is a guest: its threads are vCPUs, and the host may draw more or less for them" } else { "" };
+    let guest =
+        if model.guest { "; this is a guest: its threads are vCPUs, and the host may draw more or less for them" } else { "" };
     format!(
         "estimate, not a measurement: utilisation and {basis}, {} to {} W a thread, {:.0} % of it the package's{guest}",
         watts.idle,

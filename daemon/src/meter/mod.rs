@@ -152,7 +152,7 @@ pub struct DomainReading {
 
 /// State of a source, shown wherever its numbers are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "state", content = "why")]
+#[serde(rename_all = "lowercase")]
 pub enum Health {
     /// All that it has, it gives.
     Healthy,

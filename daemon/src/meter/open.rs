@@ -49,15 +49,19 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
         let absent = format!("no energy event in {}", roots.sysfs.join("bus/event_source/devices/power/events").display());
         all.add(perf::SOURCE, Perf::open(&config.rapl, roots, topology), via == RaplVia::Perf, &absent);
     } else {
-        all.unused(perf::SOURCE, match via {
-            RaplVia::Auto => "not tried, as --sysfs is not /sys (via = \"perf\" in [meter.rapl] would)",
-            _ => off(via),
-        });
+        all.unused(
+            perf::SOURCE,
+            match via {
+                RaplVia::Auto => "not tried, as --sysfs is not /sys (via = \"perf\" in [meter.rapl] would)",
+                _ => off(via),
+            },
+        );
     }
     if all.measures_packages() {
         all.unused(powercap::SOURCE, "not needed: rapl-perf reads the same counters");
     } else if matches!(via, RaplVia::Auto | RaplVia::Powercap) {
-        let absent = format!("no RAPL zone in {} (neither intel-rapl nor intel-rapl-mmio)", roots.sysfs.join("class/powercap").display());
+        let absent =
+            format!("no RAPL zone in {} (neither intel-rapl nor intel-rapl-mmio)", roots.sysfs.join("class/powercap").display());
         all.add(powercap::SOURCE, Powercap::open(&config.rapl, roots, topology), via == RaplVia::Powercap, &absent);
     } else {
         all.unused(powercap::SOURCE, off(via));

@@ -245,7 +245,7 @@ impl Meter for Perf {
         self.failing = 0;
         self.first_error = None;
         self.reads = self.reads.wrapping_add(1);
-        if self.reads % RESCAN_EVERY == 0
+        if self.reads.is_multiple_of(RESCAN_EVERY)
             && let Err(error) = self.find_packages()
         {
             self.first_error = Some(error);

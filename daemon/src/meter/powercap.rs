@@ -114,7 +114,7 @@ impl Meter for Powercap {
     /// Every reading bears the time of the tick: the zones are read within microseconds, and their windows stay equal.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         self.reads = self.reads.wrapping_add(1);
-        if self.reads % RESCAN_EVERY == 0 {
+        if self.reads.is_multiple_of(RESCAN_EVERY) {
             let fingerprint = zones::fingerprint(&self.class);
             if self.failing > 0 || self.dormant || !self.complaints.is_empty() || fingerprint != self.fingerprint {
                 self.fingerprint = fingerprint;
@@ -136,7 +136,9 @@ impl Meter for Powercap {
     fn health(&self) -> Health {
         match (&self.first_error, self.complaints.first()) {
             (Some(error), _) if self.failing == self.domains.len() => Health::Failed(error.clone()),
-            (Some(error), _) => Health::Degraded(format!("{} of {} domains cannot be read: {error}", self.failing, self.domains.len())),
+            (Some(error), _) => {
+                Health::Degraded(format!("{} of {} domains cannot be read: {error}", self.failing, self.domains.len()))
+            }
             (None, Some(complaint)) => Health::Degraded(complaint.clone()),
             (None, None) => Health::Healthy,
         }

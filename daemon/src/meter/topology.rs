@@ -69,9 +69,7 @@ impl Topology {
 
     /// The package of an online CPU; package 0 where the CPU is not known.
     pub fn package_of(&self, processor: u32) -> PackageId {
-        self.cpus
-            .binary_search_by_key(&processor, |cpu| cpu.processor)
-            .map_or(PackageId(0), |index| self.cpus[index].package)
+        self.cpus.binary_search_by_key(&processor, |cpu| cpu.processor).map_or(PackageId(0), |index| self.cpus[index].package)
     }
 
     /// Every package with an online CPU, and how many such CPUs it has.

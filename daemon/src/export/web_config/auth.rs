@@ -21,8 +21,9 @@ impl Users {
     /// Refuses what is no bcrypt hash.
     pub fn new(users: BTreeMap<String, String>) -> Result<Self, String> {
         for (user, hash) in &users {
-            hash.parse::<bcrypt::HashParts>()
-                .map_err(|error| format!("basic_auth_users: {user} has no bcrypt hash ({error}); htpasswd -nBC 10 {user} makes one"))?;
+            hash.parse::<bcrypt::HashParts>().map_err(|error| {
+                format!("basic_auth_users: {user} has no bcrypt hash ({error}); htpasswd -nBC 10 {user} makes one")
+            })?;
         }
         Ok(Self(users))
     }

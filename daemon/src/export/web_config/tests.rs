@@ -119,7 +119,10 @@ async fn tls_works_and_plain_http_is_told_so() {
     let headers = "http_server_config:\n  headers:\n    X-Frame-Options: deny\n";
     let server = start(&files.config(&format!("{TLS}{headers}")));
     let answer = server.secret(files.client(false), "GET /metrics HTTP/1.1").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("x-frame-options: deny") && answer.contains("kepler_"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("x-frame-options: deny") && answer.contains("kepler_"),
+        "{answer}"
+    );
     let answer = server.plain("GET /metrics HTTP/1.1").await;
     assert!(answer.starts_with("HTTP/1.0 400") && answer.contains("HTTPS") && !answer.contains("kepler_"), "{answer}");
     // Neither has done harm to the next.

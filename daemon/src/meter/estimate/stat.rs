@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn busy_is_what_this_machine_worked() {
-        let text = b"cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 4 800 1600 8 16 3200 6400 0\ncpu7 1 0 0 0 0 0 0\nintr 5\ncpu9 1 1 1 1 1 1 1\n";
+        let text =
+            b"cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 4 800 1600 8 16 3200 6400 0\ncpu7 1 0 0 0 0 0 0\nintr 5\ncpu9 1 1 1 1 1 1 1\n";
         assert_eq!(collect(text), [(0, 31), (7, 1)]);
     }
 

@@ -122,7 +122,10 @@ fn it_says_what_it_is() {
     };
     let default = EstimateConfig::default();
     let text = describe(&MILAN, &default);
-    assert!(text.contains("not a measurement") && text.contains("EPYC 3rd Gen servers, 0.4454 to 2.0193 W") && text.contains("65 %"), "{text}");
+    assert!(
+        text.contains("not a measurement") && text.contains("EPYC 3rd Gen servers, 0.4454 to 2.0193 W") && text.contains("65 %"),
+        "{text}"
+    );
     assert!(describe(&TIGER_LAKE_CLIENT, &default).contains("Coffee Lake servers, the nearest to Tiger Lake"));
     assert!(describe(&FakeCpu { model: 9999, ..ICE_LAKE_SERVER }, &default).contains("this processor is not known"));
     assert!(describe(&FakeCpu { flags: "fpu hypervisor", ..MILAN }, &default).contains("vCPUs"));
@@ -134,7 +137,9 @@ fn figures_that_make_no_sense_are_refused() {
     let host = FakeHost::new();
     host.cpus(1, 1, &MILAN);
     host.stat(&[0], &[0]);
-    for (idle, full, share) in [(2.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (f64::NAN, 1.0, 1.0), (0.0, 1e9, 1.0), (1.0, 2.0, 0.0), (1.0, 2.0, 1.1)] {
+    for (idle, full, share) in
+        [(2.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (f64::NAN, 1.0, 1.0), (0.0, 1e9, 1.0), (1.0, 2.0, 0.0), (1.0, 2.0, 1.1)]
+    {
         let config = EstimateConfig {
             idle_watts_per_thread: Some(idle),
             full_watts_per_thread: Some(full),

@@ -90,9 +90,18 @@ mod tests {
 
     #[test]
     fn stand_ins() {
-        let amd = |family, model, name: &str| CpuModel { vendor: Vendor::Amd, family, model, name: name.to_owned(), ..CpuModel::default() };
+        let amd = |family, model, name: &str| CpuModel {
+            vendor: Vendor::Amd,
+            family,
+            model,
+            name: name.to_owned(),
+            ..CpuModel::default()
+        };
         assert_eq!(of(&amd(23, 49, "AMD EPYC 7742")).1, "EPYC 2nd Gen");
-        assert_eq!((of(&amd(25, 17, "AMD EPYC 9654")).1, of(&amd(25, 17, "AMD EPYC 9654")).2), ("EPYC 3rd Gen", Some("EPYC 4th Gen")));
+        assert_eq!(
+            (of(&amd(25, 17, "AMD EPYC 9654")).1, of(&amd(25, 17, "AMD EPYC 9654")).2),
+            ("EPYC 3rd Gen", Some("EPYC 4th Gen"))
+        );
         assert_eq!(of(&amd(25, 33, "AMD Ryzen 9 5950X")).1, CLIENT);
         assert_eq!((of(&CpuModel::default()).1, of(&CpuModel::default()).2), (UNKNOWN, None));
     }

@@ -169,7 +169,7 @@ mod tests {
                 total += count;
                 given += scale.microjoules(total) - before;
             }
-            prop_assert_eq!(u128::from(given), u128::from(total) * 1_000_000 >> 32);
+            prop_assert_eq!(u128::from(given), (u128::from(total) * 1_000_000) >> 32);
         }
 
         #[test]

@@ -124,7 +124,11 @@ fn a_group_that_fails_is_opened_again() {
     give(&pipes, 0, &[1]);
     let readings = read(&mut meter);
     assert_eq!(readings[0], Ok(1_000_000));
-    assert!(readings[1].as_ref().is_err_and(|error| error == "perf:power/energy-pkg/cpu1: read: no longer counting (its CPUs are offline)"));
+    assert!(
+        readings[1]
+            .as_ref()
+            .is_err_and(|error| error == "perf:power/energy-pkg/cpu1: read: no longer counting (its CPUs are offline)")
+    );
     assert!(matches!(meter.health(), Health::Degraded(why) if why.starts_with("1 of 2")));
     for _ in 1..RESCAN_EVERY {
         give(&pipes, 0, &[1]);
@@ -213,7 +217,8 @@ fn an_event_that_cannot_be_opened_leaves_the_others() {
 fn groups_of_real_events_count() {
     let host = FakeHost::new();
     host.power_pmu(23, "0", &[("energy-pkg", 2), ("energy-ram", 3)]);
-    let opener: Opener = Box::new(|_, _, cpu, leader| open_event(PERF_TYPE_SOFTWARE, u64::from(PERF_COUNT_SW_CPU_CLOCK), cpu, leader));
+    let opener: Opener =
+        Box::new(|_, _, cpu, leader| open_event(PERF_TYPE_SOFTWARE, u64::from(PERF_COUNT_SW_CPU_CLOCK), cpu, leader));
     let mut meter = match open(&host, opener) {
         Err(why) if why.contains("CAP_PERFMON") => return eprintln!("skipped: {why}"),
         other => other.unwrap().unwrap(),

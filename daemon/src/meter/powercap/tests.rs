@@ -281,7 +281,9 @@ fn zones_with_faults_of_their_own_leave_the_others_alone() {
     host.zone("intel-rapl:9:0", "dram", 1);
     let meter = open(&host);
     assert_eq!(ids(&meter).len(), 4);
-    for complaint in ["intel-rapl:4: rapl/package-0 a second time", "intel-rapl:5: unknown zone \"toaster\"", "intel-rapl:6: no energy_uj"] {
+    for complaint in
+        ["intel-rapl:4: rapl/package-0 a second time", "intel-rapl:5: unknown zone \"toaster\"", "intel-rapl:6: no energy_uj"]
+    {
         assert!(meter.complaints.iter().any(|line| line.contains(complaint)), "{complaint}: {:?}", meter.complaints);
     }
     assert!(meter.complaints.iter().any(|line| line.contains("intel-rapl:9:0: unknown zone \"dram\"")));

@@ -98,7 +98,8 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
     let mut walk = Walk::default();
     let mut names: BTreeMap<Index, (String, PathBuf)> = BTreeMap::new();
     for entry in std::fs::read_dir(class).into_iter().flatten().flatten() {
-        let Some((folder, index)) = entry.file_name().to_str().and_then(|folder| Some((folder.to_owned(), Index::parse(folder)?))) else {
+        let Some((folder, index)) = entry.file_name().to_str().and_then(|folder| Some((folder.to_owned(), Index::parse(folder)?)))
+        else {
             continue;
         };
         match read_text(&entry.path().join("name"), PAGE) {
@@ -196,7 +197,8 @@ mod tests {
     fn folders_are_hexadecimal() {
         assert!(Index::parse("intel-rapl:a:1f") == Some(Index { mmio: false, top: 10, sub: Some(31) }));
         assert!(Index::parse("intel-rapl-mmio:0") == Some(Index { mmio: true, top: 0, sub: None }));
-        for other in ["intel-rapl", "dtpm:0", "arm-scmi:0", "idle-injection:0", "intel-rapl:", "intel-rapl:0:", "intel-rapl:0:0:0"] {
+        for other in ["intel-rapl", "dtpm:0", "arm-scmi:0", "idle-injection:0", "intel-rapl:", "intel-rapl:0:", "intel-rapl:0:0:0"]
+        {
             assert!(Index::parse(other).is_none(), "{other}");
         }
     }

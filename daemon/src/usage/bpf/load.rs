@@ -143,8 +143,7 @@ impl Kernel {
 
     /// The program for kernels that cannot run the other on a chosen CPU; loaded when first asked for.
     pub fn flush(&mut self) -> Result<&mut SocketFilter, ProgramError> {
-        let program: &mut SocketFilter =
-            self.ebpf.program_mut("flush").ok_or(ProgramError::UnexpectedProgramType)?.try_into()?;
+        let program: &mut SocketFilter = self.ebpf.program_mut("flush").ok_or(ProgramError::UnexpectedProgramType)?.try_into()?;
         match program.load() {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
             Err(error) => Err(error),
@@ -245,8 +244,7 @@ fn missing_capabilities() -> String {
     let has = |bit: u32| held >> bit & 1 != 0;
     // CAP_SYS_ADMIN stands for both.
     let wanted = [("CAP_BPF", 39), ("CAP_PERFMON", 38)];
-    let missing: Vec<_> =
-        wanted.into_iter().filter(|&(_, bit)| !has(bit) && !has(21)).map(|(name, _)| name).collect();
+    let missing: Vec<_> = wanted.into_iter().filter(|&(_, bit)| !has(bit) && !has(21)).map(|(name, _)| name).collect();
     missing.join(" and ")
 }
 

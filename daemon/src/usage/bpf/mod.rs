@@ -78,7 +78,9 @@ pub enum BpfError {
     #[error("Linux {0} is too old for eBPF here: 5.8 is needed")]
     TooOld(String),
     /// The capabilities are there, and still it is not allowed.
-    #[error("the kernel does not allow it (a security module, a seccomp filter, or before Linux 5.11 the limit RLIMIT_MEMLOCK): {0}")]
+    #[error(
+        "the kernel does not allow it (a security module, a seccomp filter, or before Linux 5.11 the limit RLIMIT_MEMLOCK): {0}"
+    )]
     Denied(String),
     /// [`BpfPath::Btf`] was asked for.
     #[error("{path} cannot be used: {0}", path = offsets::VMLINUX)]
@@ -206,11 +208,9 @@ impl BpfUsage {
     /// Whose key this is. Without BTF the kernel's part does not know when a process started.
     fn process(&self, key: &Key) -> ProcessKey {
         let start = match self.kernel.path {
-            BpfPath::Helpers => self
-                .processes
-                .start(key.tgid)
-                .or_else(|| process::stat(key.tgid).map(|stat| stat.start))
-                .unwrap_or_default(),
+            BpfPath::Helpers => {
+                self.processes.start(key.tgid).or_else(|| process::stat(key.tgid).map(|stat| stat.start)).unwrap_or_default()
+            }
             _ => key.start,
         };
         ProcessKey { pid: key.tgid, start }
@@ -220,8 +220,7 @@ impl BpfUsage {
     fn has_ended(&self, process: ProcessKey, total: &Total) -> bool {
         // Where only the first thread is known to have gone, /proc knows of the others.
         total.flags & ENDED != 0
-            || total.flags & ENDING != 0
-                && process::stat(process.pid).is_none_or(|stat| stat.dead || stat.start != process.start)
+            || total.flags & ENDING != 0 && process::stat(process.pid).is_none_or(|stat| stat.dead || stat.start != process.start)
     }
 
     fn uses(&mut self, sample: &mut UsageSample) {

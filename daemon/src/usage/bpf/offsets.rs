@@ -64,11 +64,11 @@ impl<'a> Types<'a> {
             let entries = (info & 0xffff) as usize;
             at += 12
                 + match kind(info) {
-                    1 | 14 | 17 => 4,           // integer, variable, declaration tag
-                    3 => 12,                    // array
+                    1 | 14 | 17 => 4,                // integer, variable, declaration tag
+                    3 => 12,                         // array
                     4 | 5 | 15 | 19 => entries * 12, // struct, union, data section, 64-bit enum
-                    6 | 13 => entries * 8,      // enum, function prototype
-                    2 | 7..=12 | 16 | 18 => 0,  // pointers, names and qualifiers, float
+                    6 | 13 => entries * 8,           // enum, function prototype
+                    2 | 7..=12 | 16 | 18 => 0,       // pointers, names and qualifiers, float
                     _ => return None,
                 };
         }
@@ -135,15 +135,9 @@ mod tests {
     /// struct task_struct { int a; struct { int tgid; }; }, with an anonymous struct as type 2.
     fn small() -> Vec<u8> {
         let strings = b"\0task_struct\0a\0tgid\0";
-        let types: Vec<u32> = [
-            [1, 4 << 24 | 2, 8].as_slice(),
-            &[13, 3, 0],
-            &[0, 2, 32],
-            &[0, 4 << 24 | 1, 4],
-            &[15, 3, 0],
-            &[0, 1 << 24, 4, 32],
-        ]
-        .concat();
+        let types: Vec<u32> =
+            [[1, 4 << 24 | 2, 8].as_slice(), &[13, 3, 0], &[0, 2, 32], &[0, 4 << 24 | 1, 4], &[15, 3, 0], &[0, 1 << 24, 4, 32]]
+                .concat();
         let mut file = vec![0x9f, 0xeb, 1, 0];
         for number in [24, 0, types.len() as u32 * 4, types.len() as u32 * 4, strings.len() as u32] {
             file.extend(number.to_ne_bytes());

@@ -56,8 +56,7 @@ pub fn write_number(map: BorrowedFd<'_>, index: u32, value: u32) -> io::Result<(
 }
 
 fn element(command: libc::c_long, map: BorrowedFd<'_>, key: u32, value: u64) -> io::Result<()> {
-    let mut attr =
-        ElementAttr { map: map.as_raw_fd() as u32, unused: 0, key: &raw const key as u64, value, flags: 0 };
+    let mut attr = ElementAttr { map: map.as_raw_fd() as u32, unused: 0, key: &raw const key as u64, value, flags: 0 };
     bpf(command, &mut attr)
 }
 
