@@ -27,11 +27,8 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     let host = &*snapshot.host;
     let labels =
         LabelSet::plain([("arch", &*host.arch), ("branch", ""), ("revision", ""), ("version", &*host.version), ("goversion", "")]);
-    let about = About {
-        name: "kepler_build_info",
-        unit: "",
-        help: "Always 1; its labels say which jouled answers under Kepler's names",
-    };
+    let about =
+        About { name: "kepler_build_info", unit: "", help: "Always 1; its labels say which jouled answers under Kepler's names" };
     gauges(encoder, &about, [(labels, 1)])?;
 
     let numbers: Vec<[String; 3]> =
@@ -79,9 +76,9 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
     for (name, what, of) in powers {
         let help = format!("{what} by zone, mean of the last window, measured or an estimate as jouled_domain_info says");
         let about = About { name, unit: "watts", help: &help };
-        let samples = zones.iter().filter_map(|zone| {
-            Some((LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)?))
-        });
+        let samples = zones
+            .iter()
+            .filter_map(|zone| Some((LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)?)));
         gauges(encoder, &about, samples)?;
     }
     Ok(())
@@ -94,7 +91,8 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     let name = format!("kepler_{word}_cpu");
     let state = |row: &Row| ("state", row.state.as_str());
 
-    let help = format!("Energy in joules above idle charged to a {word}, by zone, measured or an estimate as jouled_domain_info says");
+    let help =
+        format!("Energy in joules above idle charged to a {word}, by zone, measured or an estimate as jouled_domain_info says");
     let samples = zones.iter().flat_map(|zone| {
         rows.iter().map(move |row| {
             let labels = LabelSet::of(kind.label_names(), &row.labels, [state(row), ("zone", zone.name()), node]);
@@ -103,7 +101,9 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     });
     counters(encoder, &About { name: &name, unit: "joules", help: &help }, samples)?;
 
-    let help = format!("Power in watts charged to a {word}, by zone, mean of the last window, measured or an estimate as jouled_domain_info says");
+    let help = format!(
+        "Power in watts charged to a {word}, by zone, mean of the last window, measured or an estimate as jouled_domain_info says"
+    );
     let samples = zones.iter().filter(|zone| zone.power.is_some()).flat_map(|zone| {
         rows.iter().map(move |row| {
             let labels = LabelSet::of(kind.label_names(), &row.labels, [state(row), ("zone", zone.name()), node]);

@@ -35,17 +35,16 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
 
 fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
     let host = &*snapshot.host;
-    let about =
-        About { name: "kepler_exporter_build_info", unit: "", help: "Always 1; its labels say which jouled answers under Kepler's names" };
-    let labels = LabelSet::plain([
-        ("branch", ""),
-        ("revision", ""),
-        ("version", &*host.version),
-        ("os", "linux"),
-        ("arch", &*host.arch),
-    ]);
+    let about = About {
+        name: "kepler_exporter_build_info",
+        unit: "",
+        help: "Always 1; its labels say which jouled answers under Kepler's names",
+    };
+    let labels =
+        LabelSet::plain([("branch", ""), ("revision", ""), ("version", &*host.version), ("os", "linux"), ("arch", &*host.arch)]);
     gauges(encoder, &about, [(labels, 1)])?;
-    let about = About { name: "kepler_node_info", unit: "", help: "Always 1; its labels say where the node's energy numbers come from" };
+    let about =
+        About { name: "kepler_node_info", unit: "", help: "Always 1; its labels say where the node's energy numbers come from" };
     let labels = LabelSet::plain([
         ("cpu_architecture", &*host.arch),
         ("components_power_source", zones.get(Zone::Package).map_or("none", |zone| zone.legacy_source)),
@@ -68,7 +67,8 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
             sum.0 += view.active;
             sum.1 += view.idle;
         }
-        let help = format!("Energy in joules of the node's {} by socket, measured unless source says otherwise", component.as_str());
+        let help =
+            format!("Energy in joules of the node's {} by socket, measured unless source says otherwise", component.as_str());
         let about = About { name: &format!("kepler_node_{}", component.as_str()), unit: "joules", help: &help };
         let samples = sums.iter().flat_map(|((package, source), (dynamic, idle))| {
             [("dynamic", *dynamic), ("idle", *idle)].map(|(mode, energy)| {
@@ -154,8 +154,12 @@ fn workload(
 
 /// Rows with their old labels, each set of labels once: where two rows share one, a running one is shown before one that ended.
 fn old_rows(snapshot: &Snapshot, kind: Kind) -> Vec<OldRow<'_>> {
-    let pods: BTreeMap<&str, &[String]> =
-        snapshot.kind(Kind::Pod).rows.iter().map(|row| (row.labels.first().map_or("", String::as_str), row.labels.get(1..).unwrap_or_default())).collect();
+    let pods: BTreeMap<&str, &[String]> = snapshot
+        .kind(Kind::Pod)
+        .rows
+        .iter()
+        .map(|row| (row.labels.first().map_or("", String::as_str), row.labels.get(1..).unwrap_or_default()))
+        .collect();
     let none = String::new();
     let mut rows: BTreeMap<Vec<String>, &Row> = BTreeMap::new();
     for row in &snapshot.kind(kind).rows {

@@ -60,9 +60,9 @@ fn rows(
             "Power in watts charged to a {word}, by zone, mean of the last window, measured or an estimate as jouled_domain_info says"
         );
         let samples = zones.iter().filter(|zone| zone.power.is_some()).flat_map(|zone| {
-            view.rows.iter().map(move |row| {
-                (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.power[zone.zone.index()])
-            })
+            view.rows
+                .iter()
+                .map(move |row| (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.power[zone.zone.index()]))
         });
         gauges(encoder, &About { name: &name, unit: "watts", help: &help }, samples)?;
     }

@@ -154,7 +154,9 @@ mod tests {
             let problem = File::parse(text).unwrap_err();
             assert!(problem.contains(named), "{problem}");
         }
-        for (text, named) in [("Server: x", "Server"), ("X-Frame-Options: maybe", "maybe"), ("X-XSS-Protection: \"a\\nb\"", "X-XSS")] {
+        for (text, named) in
+            [("Server: x", "Server"), ("X-Frame-Options: maybe", "maybe"), ("X-XSS-Protection: \"a\\nb\"", "X-XSS")]
+        {
             let file = File::parse(&format!("http_server_config:\n  headers:\n    {text}\n")).unwrap();
             let problem = file.http_server_config.headers().unwrap_err();
             assert!(problem.contains(named), "{problem}");

@@ -148,7 +148,8 @@ async fn guard(State(web): State<Arc<WebConfig>>, request: Request, next: Next) 
     let mut response = if web.checker.admits(&loaded.users, request.headers().get(header::AUTHORIZATION)).await {
         next.run(request).await
     } else {
-        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"jouled\", charset=\"UTF-8\"")], "unauthorized\n").into_response()
+        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"jouled\", charset=\"UTF-8\"")], "unauthorized\n")
+            .into_response()
     };
     response.headers_mut().extend(loaded.headers.clone());
     response

@@ -8,7 +8,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, NamedGroup, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, NamedGroup, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,13 +20,15 @@ pub(super) fn server_config(path: &Path, base: &Path, tls: &TlsServerConfig, htt
     if !tls.client_allowed_sans.is_empty() {
         return Err(wrong("client_allowed_sans is not supported".to_owned()));
     }
-    let certificate = Pem::read("cert", path, base, &tls.cert, &tls.cert_file)?.ok_or_else(|| wrong("cert_file is missing".to_owned()))?;
+    let certificate =
+        Pem::read("cert", path, base, &tls.cert, &tls.cert_file)?.ok_or_else(|| wrong("cert_file is missing".to_owned()))?;
     let key = Pem::read("key", path, base, &tls.key, &tls.key_file)?.ok_or_else(|| wrong("key_file is missing".to_owned()))?;
     let client_ca = Pem::read("client_ca", path, base, &tls.client_ca, &tls.client_ca_file)?;
 
     let provider = Arc::new(provider(tls).map_err(wrong)?);
     let verifier = client_verifier(tls.client_auth_type, client_ca, &provider, path)?;
-    let private_key = PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|error| key.wrong(format!("no private key in it: {error}")))?;
+    let private_key =
+        PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|error| key.wrong(format!("no private key in it: {error}")))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions(tls).map_err(wrong)?)
         .map_err(|error| wrong(error.to_string()))?
@@ -58,7 +62,9 @@ impl Pem {
                 let bytes = std::fs::read(&path).map_err(|error| WebConfigError::new(&path, error))?;
                 Ok(Some(Self { path, bytes }))
             }
-            (Some(_), Some(_)) => Err(WebConfigError::new(path, format!("tls_server_config: {name} and {name}_file exclude each other"))),
+            (Some(_), Some(_)) => {
+                Err(WebConfigError::new(path, format!("tls_server_config: {name} and {name}_file exclude each other")))
+            }
         }
     }
 

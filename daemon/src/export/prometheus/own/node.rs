@@ -28,8 +28,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
         help: "Energy in joules drawn above idle that nobody could be charged for, by zone, measured or an estimate as \
                jouled_domain_info says",
     };
-    let samples =
-        zones.iter().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
+    let samples = zones.iter().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
     counters(encoder, &about, samples)
 }
 
@@ -37,13 +36,22 @@ fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
     let about = About { name: "jouled_build_info", unit: "", help: "Always 1; its labels say which jouled this is" };
     let labels = LabelSet::plain([("version", &*snapshot.host.version), ("arch", &*snapshot.host.arch)]);
     gauges(encoder, &about, [(labels, 1)])?;
-    let about = About { name: "jouled_estimated", unit: "", help: "1 where every energy number here is a model's estimate, 0 where a meter measures" };
+    let about = About {
+        name: "jouled_estimated",
+        unit: "",
+        help: "1 where every energy number here is a model's estimate, 0 where a meter measures",
+    };
     gauges(encoder, &about, [(LabelSet::plain([]), snapshot.estimated())])?;
     let about = About { name: "jouled_ticks", unit: "", help: "Number of ticks since jouled started, measured" };
     counters(encoder, &about, [(LabelSet::plain([]), snapshot.ticks)])?;
-    let about = About { name: "jouled_tick_age", unit: "seconds", help: "Time in seconds since the tick that this page shows, measured" };
+    let about =
+        About { name: "jouled_tick_age", unit: "seconds", help: "Time in seconds since the tick that this page shows, measured" };
     gauges(encoder, &about, [(LabelSet::plain([]), now.monotonic - snapshot.at.monotonic)])?;
-    let about = About { name: "jouled_cpu", unit: "seconds", help: "CPU time in seconds that jouled itself used, user and system, measured" };
+    let about = About {
+        name: "jouled_cpu",
+        unit: "seconds",
+        help: "CPU time in seconds that jouled itself used, user and system, measured",
+    };
     counters(encoder, &about, [(LabelSet::plain([]), snapshot.own_cpu)])
 }
 
@@ -99,9 +107,8 @@ fn usage(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resul
         help: "1 where a hardware event is counted and used to share energy out, 0 where CPU time stands in for it",
     };
     let counted = snapshot.counted;
-    let samples =
-        [("cycles", counted.cycles), ("instructions", counted.instructions), ("cache_misses", counted.cache_misses)]
-            .map(|(counter, is)| (LabelSet::plain([("counter", counter)]), is));
+    let samples = [("cycles", counted.cycles), ("instructions", counted.instructions), ("cache_misses", counted.cache_misses)]
+        .map(|(counter, is)| (LabelSet::plain([("counter", counter)]), is));
     gauges(encoder, &about, samples)
 }
 
@@ -166,8 +173,7 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
         help: "Number of intervals of a domain that were not measured (suspend, counter reset, implausible jump)",
     };
     counters(encoder, &about, domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gaps)))?;
-    let about =
-        About { name: "jouled_domain_gap", unit: "seconds", help: "Time in seconds for which a domain was not measured" };
+    let about = About { name: "jouled_domain_gap", unit: "seconds", help: "Time in seconds for which a domain was not measured" };
     counters(encoder, &about, domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gap_time)))
 }
 

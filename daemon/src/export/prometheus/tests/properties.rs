@@ -89,7 +89,13 @@ proptest! {
 fn big() -> Arc<Snapshot> {
     let mut snapshot = snapshot();
     snapshot.kinds[Kind::Process.index()].rows = (0..500_u64)
-        .map(|n| row(&[&n.to_string(), "worker", "/usr/lib/worker/worker", "container", &format!("{n:064x}"), ""], n << 24, State::Running))
+        .map(|n| {
+            row(
+                &[&n.to_string(), "worker", "/usr/lib/worker/worker", "container", &format!("{n:064x}"), ""],
+                n << 24,
+                State::Running,
+            )
+        })
         .collect();
     snapshot.kinds[Kind::Unit.index()].rows =
         (0..300_u64).map(|n| row(&[&format!("worker@{n}.service"), "system.slice"], n << 28, State::Running)).collect();

@@ -81,7 +81,10 @@ fn rows(kind: Kind) -> Vec<Row> {
         Kind::Session => vec![row(&["3", "1000"], 1_234, running)],
         Kind::User => vec![row(&["1000"], 5_678, running)],
         Kind::Container => {
-            vec![row(&[ID, "web", "containerd", "0f0e"], 1_000_000, running), row(&["77", "old", "podman", ""], 5, State::Terminated)]
+            vec![
+                row(&[ID, "web", "containerd", "0f0e"], 1_000_000, running),
+                row(&["77", "old", "podman", ""], 5, State::Terminated),
+            ]
         }
         Kind::Pod => vec![row(&["0f0e", "web-0", "shop"], 1_000_000, running)],
         Kind::Vm => {
@@ -102,7 +105,8 @@ pub(crate) fn snapshot() -> Snapshot {
         physical_id,
         core_id: 0,
     };
-    let source = |source: &str, role: &str, health, read_at| SourceView { source: source.into(), role: role.into(), health, read_at };
+    let source =
+        |source: &str, role: &str, health, read_at| SourceView { source: source.into(), role: role.into(), health, read_at };
     let view = |kind| KindView {
         kind,
         rows: rows(kind),
