@@ -10,6 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 use rustls::pki_types::{PrivateKeyDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -127,6 +128,19 @@ async fn tls_works_and_plain_http_is_told_so() {
     assert!(answer.starts_with("HTTP/1.0 400") && answer.contains("HTTPS") && !answer.contains("kepler_"), "{answer}");
     // Neither has done harm to the next.
     assert!(server.secret(files.client(false), "GET / HTTP/1.1").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_takes_no_longer_than_it_may() {
+    let files = Files::new();
+    let server = start(&files.config(TLS));
+    for said in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let start = tokio::time::Instant::now();
+        let mut io = TcpStream::connect(server.address).await.unwrap();
+        io.write_all(said).await.unwrap();
+        assert_eq!(io.read(&mut [0; 16]).await.unwrap_or_default(), 0);
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    }
 }
 
 #[tokio::test]

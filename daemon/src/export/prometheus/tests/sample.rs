@@ -67,7 +67,7 @@ fn rows(kind: Kind) -> Vec<Row> {
     match kind {
         Kind::Process => vec![
             row(&["1", "systemd", "/usr/lib/systemd/systemd", "regular", "", ""], 12_345_678, running),
-            row(&["4711", "a \"b\"\\\nc", "/tmp/a \"b\"\\\nc", "regular", "", ""], 7, running),
+            row(&["4711", "a \"b\"\\\nc", "/opt/a \"b\"\\\nc", "regular", "", ""], 7, running),
             row(&["4712", "nginx", "/usr/sbin/nginx", "container", ID, ""], 8_000_000_000_000_001, running),
             row(&["4713", "sh", "/bin/sh", "regular", "", ""], 1_000_000, State::Terminated),
             row(&["4713", "sh", "/bin/dash", "regular", "", ""], 2_000_000, running),
