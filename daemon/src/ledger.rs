@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountId(u32);
 
+/// Mean power by zone: dynamic, idle.
+type Power = [[Microwatts; Zone::COUNT]; 2];
+
 /// A series: what is shown under one set of labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
@@ -44,7 +47,7 @@ struct Account {
     /// This tick's part, valid where `tick` is the current one.
     delta: Energy,
     delta_used: Used,
-    power: [Microwatts; Zone::COUNT],
+    power: Power,
     tick: u64,
     /// Energy, older parts fading: what decides who is shown.
     score: f64,
@@ -53,7 +56,7 @@ struct Account {
 #[derive(Clone, Debug)]
 struct Retired {
     series: Series,
-    power: [Microwatts; Zone::COUNT],
+    power: Power,
     power_tick: u64,
     until: Nanos,
 }
@@ -190,12 +193,13 @@ impl Ledger {
         AccountId(index)
     }
 
-    /// Charges an account. `power` is the mean over the window that the energy is of.
-    pub fn charge(&mut self, id: AccountId, zone: Zone, dynamic: Microjoules, idle: Microjoules, power: Microwatts) {
+    /// Charges an account with energy of a window of `time`.
+    pub fn charge(&mut self, id: AccountId, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
         if let Some(account) = self.touch(id) {
             account.delta.dynamic[zone.index()] += dynamic;
             account.delta.idle[zone.index()] += idle;
-            account.power[zone.index()] += power;
+            account.power[0][zone.index()] += dynamic.over(time);
+            account.power[1][zone.index()] += idle.over(time);
         }
     }
 
@@ -234,11 +238,11 @@ impl Ledger {
     }
 
     /// Charges a kind's `rest`: energy of something that belongs to the kind and is nobody in particular.
-    pub fn charge_rest(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, power: Microwatts) {
+    pub fn charge_rest(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
         let book = &mut self.kinds[kind.index()];
         book.rest.dynamic[zone.index()] += dynamic;
         book.rest.idle[zone.index()] += idle;
-        book.rest_power[zone.index()] += power;
+        book.rest_power[zone.index()] += (dynamic + idle).over(time);
         self.dirty[kind.index()] = true;
     }
 
@@ -268,7 +272,7 @@ impl Ledger {
                     book.rest.add(&account.delta);
                     self.dirty[account.kind.index()] = true;
                     for zone in 0..Zone::COUNT {
-                        book.rest_power[zone] += account.power[zone];
+                        book.rest_power[zone] += account.power[0][zone] + account.power[1][zone];
                     }
                 }
             }
@@ -432,8 +436,8 @@ impl Ledger {
     }
 }
 
-fn row(labels: &Labels, series: &Series, state: State, power: [Microwatts; Zone::COUNT]) -> Row {
-    Row { labels: labels.clone(), state, energy: series.energy, power, used: series.used, since: series.since }
+fn row(labels: &Labels, series: &Series, state: State, [power, idle_power]: Power) -> Row {
+    Row { labels: labels.clone(), state, energy: series.energy, power, idle_power, used: series.used, since: series.since }
 }
 
 #[cfg(test)]
@@ -453,7 +457,7 @@ mod tests {
     fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {
         ledger.begin(Nanos(at), Nanos(at));
         for (id, energy) in charges {
-            ledger.charge(*id, Zone::Package, Microjoules(*energy), Microjoules(0), Microwatts(*energy));
+            ledger.charge(*id, Zone::Package, Microjoules(*energy), Microjoules(0), Nanos::SECOND);
         }
         ledger.book();
     }
@@ -515,7 +519,7 @@ mod tests {
         tick(&mut ledger, 1, &[(a, 10)]);
         ledger.begin(Nanos(2), Nanos(2));
         ledger.relabel(a, labels("stress"));
-        ledger.charge(a, Zone::Package, Microjoules(5), Microjoules(0), Microwatts(5));
+        ledger.charge(a, Zone::Package, Microjoules(5), Microjoules(0), Nanos::SECOND);
         ledger.book();
         let rows = &ledger.view()[Kind::Session.index()].rows;
         let seen: Vec<_> = rows.iter().map(|row| (row.labels[0].as_str(), row.energy.dynamic[0].0)).collect();

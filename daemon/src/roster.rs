@@ -149,13 +149,12 @@ impl Roster {
 
     /// Credits energy of a window of `time` to everybody that a charge is for.
     pub fn credit(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
-        let power = (dynamic + idle).over(time);
         match charge.process {
-            Some(account) => ledger.charge(account, zone, dynamic, idle, power),
-            None => ledger.charge_rest(Kind::Process, zone, dynamic, idle, power),
+            Some(account) => ledger.charge(account, zone, dynamic, idle, time),
+            None => ledger.charge_rest(Kind::Process, zone, dynamic, idle, time),
         }
         for account in charge.groups.iter() {
-            ledger.charge(*account, zone, dynamic, idle, power);
+            ledger.charge(*account, zone, dynamic, idle, time);
         }
     }
 

@@ -95,12 +95,21 @@ pub struct Row {
     pub state: State,
     /// What its series show: energy charged since the series began.
     pub energy: Energy,
-    /// Mean power over the last window of each zone, dynamic and idle together.
+    /// Mean power from its own work, over the last window of each zone.
     pub power: [Microwatts; Zone::COUNT],
+    /// Mean power of its part of the idle energy.
+    pub idle_power: [Microwatts; Zone::COUNT],
     /// Use charged since the series began.
     pub used: Used,
     /// When the series began, CLOCK_REALTIME.
     pub since: Nanos,
+}
+
+impl Row {
+    /// Mean power by zone, dynamic and idle together.
+    pub fn whole_power(&self) -> [Microwatts; Zone::COUNT] {
+        std::array::from_fn(|zone| self.power[zone] + self.idle_power[zone])
+    }
 }
 
 /// All entities of one kind. `rows` + `rest` + `ended` + `parked` is everything that was ever charged to the kind.
@@ -116,7 +125,7 @@ pub struct KindView {
     pub ended: Energy,
     /// What series of living entities that made room for busier ones had reached. Falls when one is shown again: a gauge.
     pub parked: Energy,
-    /// Mean power, by zone, of those without a series.
+    /// Mean power, by zone, of those without a series, dynamic and idle together.
     pub rest_power: [Microwatts; Zone::COUNT],
 }
 

@@ -130,6 +130,12 @@ fn a_burner_gets_its_time(path: BpfPath) {
     let truth = reap(pid);
     let last = usage.sample().unwrap();
     charged += on_cpu(&last, |r#use| r#use.process == process);
+    println!(
+        "first {} last {} after {}",
+        charged - on_cpu(&last, |r#use| r#use.process == process),
+        on_cpu(&last, |r#use| r#use.process == process),
+        on_cpu(&usage.sample().unwrap(), |r#use| r#use.process.pid == pid as u32)
+    );
     assert_near("burner", charged, truth, 10);
     assert!(last.ended.contains(&process));
     assert!(!last.processes.iter().any(|info| info.process == process));

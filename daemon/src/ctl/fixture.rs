@@ -31,6 +31,7 @@ pub fn row(watts: u64, joules: u64) -> Row {
         state: State::Running,
         energy: energy(joules),
         power: zones(Microwatts(watts * 1_000_000), Microwatts(watts * 100_000)),
+        idle_power: Default::default(),
         used: Used { on_cpu: Nanos(joules * 10_000_000), cycles: 5, ..Used::default() },
         since: Nanos(1_767_225_599_000_000_000),
     }

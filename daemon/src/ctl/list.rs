@@ -36,7 +36,7 @@ pub struct Choice {
 pub fn sorted<'a>(snapshot: &'a Snapshot, base: &Base, kind: Kind, sort: Sort) -> Vec<(String, &'a Row)> {
     let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (base::name(kind, row), row)).collect();
     rows.sort_by_cached_key(|(name, row)| {
-        let (power, energy) = (base.power(&row.power), base.energy(&row.energy));
+        let (power, energy) = (base.power(&row.whole_power()), base.energy(&row.energy));
         let (power, energy) = match sort {
             Sort::Power => (power, energy),
             Sort::Energy => (Microwatts::ZERO, energy),
@@ -75,7 +75,7 @@ pub fn headings(snapshot: &Snapshot, base: &Base, first: &str) -> Vec<String> {
 fn sum(base: &Base, rows: &[(String, &Row)]) -> (Microwatts, Energy, Nanos) {
     let mut energy = Energy::default();
     rows.iter().for_each(|(_, row)| energy.add(&row.energy));
-    (rows.iter().map(|(_, row)| base.power(&row.power)).sum(), energy, rows.iter().map(|(_, row)| row.used.on_cpu).sum())
+    (rows.iter().map(|(_, row)| base.power(&row.whole_power())).sum(), energy, rows.iter().map(|(_, row)| row.used.on_cpu).sum())
 }
 
 /// The table.
@@ -91,7 +91,7 @@ pub fn lines(snapshot: &Snapshot, choice: Choice, columns: Option<usize>) -> Vec
     let mut out = vec![headings(snapshot, &base, &word.to_uppercase())];
     let mut line = |name: String, power, energy, cpu| out.push(cells(name, power, energy, node.power, cpu));
     for (name, row) in shown {
-        line(name.clone(), Some(base.power(&row.power)), base.energy(&row.energy), Some(row.used.on_cpu));
+        line(name.clone(), Some(base.power(&row.whole_power())), base.energy(&row.energy), Some(row.used.on_cpu));
     }
     if !hidden.is_empty() && kind != Kind::Slice {
         let (power, energy, cpu) = sum(&base, hidden);
@@ -189,7 +189,7 @@ pub fn json(snapshot: &Snapshot, choice: Choice) -> Vec<Item<'_>> {
             labels: kind.label_names().iter().copied().zip(row.labels.iter().map(String::as_str)).collect(),
             state: Some(row.state.as_str()),
             since: Some(text::rfc3339(row.since)),
-            ..item("entity", Some(base.power(&row.power)), &row.energy, Some(row.used))
+            ..item("entity", Some(base.power(&row.whole_power())), &row.energy, Some(row.used))
         })
         .collect();
     if !hidden.is_empty() && kind != Kind::Slice {

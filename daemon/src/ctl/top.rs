@@ -46,7 +46,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
         }
         table.push(title);
         for (name, row) in &rows[..given[at]] {
-            let (power, energy) = (base.power(&row.power), base.energy(&row.energy));
+            let (power, energy) = (base.power(&row.whole_power()), base.energy(&row.energy));
             let power = Some(power);
             table.push(list::cells(name.clone(), power, energy, node.power, Some(row.used.on_cpu)));
         }

@@ -62,7 +62,7 @@ fn rows(
         let samples = zones.iter().filter(|zone| zone.power.is_some()).flat_map(|zone| {
             view.rows
                 .iter()
-                .map(move |row| (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.power[zone.zone.index()]))
+                .map(move |row| (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()]))
         });
         gauges(encoder, &About { name: &name, unit: "watts", help: &help }, samples)?;
     }

@@ -220,7 +220,8 @@ fn because(system: Option<i32>, text: &str) -> BpfError {
     if let Some(release) = too_old() {
         return BpfError::TooOld(release);
     }
-    if !matches!(system, Some(libc::EPERM | libc::EACCES)) {
+    // A program that the verifier rejects is "denied" too, with a log.
+    if !matches!(system, Some(libc::EPERM | libc::EACCES)) || text.contains("verification time") || text.contains("processed ") {
         return BpfError::Refused(text.to_owned());
     }
     let missing = missing_capabilities();

@@ -266,7 +266,7 @@ impl BpfUsage {
                 cycles: 0,
                 cache_misses: 0,
             });
-            entry.on_cpu += Nanos(now.lost_ns - before.lost_ns);
+            entry.on_cpu += Nanos(now.lost_ns.saturating_sub(before.lost_ns));
             entry.cycles += now.lost_counts[0].saturating_sub(before.lost_counts[0]);
             entry.cache_misses += now.lost_counts[2].saturating_sub(before.lost_counts[2]);
         }

@@ -56,6 +56,7 @@ pub(crate) fn row(labels: &[&str], package: u64, state: State) -> Row {
         state,
         energy: Energy { dynamic: by_zone(package, package / 2, package / 8), idle: ByZone::default() },
         power,
+        idle_power: Default::default(),
         used: Used { on_cpu: Nanos(package * 30), cycles: package * 90, instructions: package * 120, cache_misses: package / 100 },
         since: Nanos(1_700_000_000_000_000_000),
     }
