@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generate
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use jouled_bpf::{CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, Entry, GENERATIONS, Key, Total, USED};
+use jouled_bpf::{CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, ENDING, Entry, GENERATIONS, Key, Total, USED};
 
 #[map]
 pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
@@ -183,7 +183,7 @@ fn add(total: *mut Total, entry: &Entry) {
             }
         }
         // The name that a process ended with is its last.
-        if (*total).flags & ENDED == 0 {
+        if (*total).flags & (ENDED | ENDING) == 0 || entry.flags & ENDED != 0 {
             (*total).comm = entry.comm;
             (*total).flags |= entry.flags & !USED;
         }
