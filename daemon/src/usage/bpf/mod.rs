@@ -1,5 +1,6 @@
 //! Usage from eBPF: who ran, added up in the kernel at every switch. Not what the energy was, nor what a cgroup means.
 
+mod affinity;
 mod counters;
 mod load;
 mod offsets;
@@ -360,34 +361,35 @@ fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
     line.split_ascii_whitespace().nth(4).map(PathBuf::from)
 }
 
-/// Which CPUs this thread may run on.
-mod affinity {
-    use std::io;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// All that the kernel allows it now.
-    pub fn get() -> io::Result<Vec<u64>> {
-        // Room for 65536 CPUs.
-        let mut mask = vec![0_u64; 1024];
-        // SAFETY: the buffer has the size that is given; 0 is this thread. The bare call takes any size, libc's only its own type.
-        let bytes = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, mask.len() * 8, mask.as_mut_ptr()) };
-        if bytes < 0 {
-            return Err(io::Error::last_os_error());
+    #[test]
+    fn the_cgroup_mount() {
+        let text = "30 24 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n31 24 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup_mount(text), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup_mount(""), None);
+    }
+
+    #[test]
+    fn root_before_linux_5_10_the_thread_goes_to_each_cpu() {
+        let mut usage = match BpfUsage::open(&BpfOptions { counters: Counters::Off, ..BpfOptions::default() }) {
+            Ok(usage) => usage,
+            Err(error) => return println!("skipped: {error}"),
+        };
+        usage.walks = true;
+        let home = affinity::get().unwrap();
+        usage.sample().unwrap();
+        let start = std::time::Instant::now();
+        while start.elapsed().as_millis() < 100 {
+            std::hint::spin_loop();
         }
-        mask.truncate(bytes as usize / 8);
-        Ok(mask)
-    }
-
-    /// Moves this thread to these CPUs.
-    pub fn set(mask: &[u64]) -> io::Result<()> {
-        // SAFETY: the buffer has the size that is given; 0 is this thread.
-        let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len() * 8, mask.as_ptr()) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    /// Only this CPU.
-    pub fn one(cpu: u32) -> Vec<u64> {
-        let mut mask = vec![0; cpu as usize / 64 + 1];
-        mask[cpu as usize / 64] = 1 << (cpu % 64);
-        mask
+        let sample = usage.sample().unwrap();
+        assert_eq!(affinity::get().unwrap(), home);
+        let own: u64 =
+            sample.uses.iter().filter(|r#use| r#use.process.pid == std::process::id()).map(|r#use| r#use.on_cpu.0).sum();
+        println!("{own} ns");
+        assert!(own > 20_000_000);
     }
 }
