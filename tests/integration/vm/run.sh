@@ -67,7 +67,7 @@ boot() {
         -drive "file=$run_dir/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
         -serial "file:$run_dir/console.log" -serial "file:$run_dir/cases.log" \
         -kernel "$VM_DIR/vmlinuz" -initrd "$VM_DIR/initrd.cpio" \
-        -append 'console=ttyS0 quiet panic=-1 mitigations=off systemd.getty_auto=no modprobe.blacklist=kvm_amd,iTCO_wdt,lpc_ich,psmouse,pcspkr' \
+        -append 'console=ttyS0 quiet panic=-1 mitigations=off systemd.getty_auto=no' \
         </dev/null >"$run_dir/qemu.log" 2>&1 &
     qemu=$!
     started=$SECONDS
