@@ -117,7 +117,7 @@ release_now() {
         -o Acquire::IndexTargets::deb::Packages::DefaultEnabled=false \
         -o Acquire::IndexTargets::deb::Translations::DefaultEnabled=false \
         update >/dev/null 2>&1 || return 1
-    grep -hE '^(Suite|Version|Date):' "$apt"/lists/*InRelease
+    grep -hE '^(Suite|Version|Date):' "$apt"/lists/*InRelease 2>/dev/null
 }
 
 build_root() {
