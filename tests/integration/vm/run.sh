@@ -61,7 +61,7 @@ boot() {
         "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
     export QEMU_MODULE_DIR=$root/usr/lib/x86_64-linux-gnu/qemu
     : >"$run_dir/cases.log"
-    "${emulator[@]}" -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1G -machine q35,sata=off,smbus=off \
+    "${emulator[@]}" -accel tcg,thread=multi,tb-size=512 -cpu max,vendor=GenuineIntel,family=6,model=26,stepping=5,svm=off -smp 2 -m 1G -machine q35,sata=off,smbus=off \
         -nodefaults -no-user-config -display none -no-reboot \
         -drive "file=$VM_DIR/root.ext4,format=raw,if=none,id=root,cache=unsafe,snapshot=on" -device virtio-blk-pci,drive=root \
         -drive "file=$run_dir/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
