@@ -61,13 +61,13 @@ boot() {
         "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
     export QEMU_MODULE_DIR=$root/usr/lib/x86_64-linux-gnu/qemu
     : >"$run_dir/cases.log"
-    "${emulator[@]}" -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1G -machine q35,sata=off,smbus=off \
+    "${emulator[@]}" -accel tcg,thread=multi,tb-size=512 -cpu max,vendor=GenuineIntel,family=6,model=26,stepping=5,svm=off -smp 2 -m 1G -machine q35,sata=off,smbus=off \
         -nodefaults -no-user-config -display none -no-reboot \
         -drive "file=$VM_DIR/root.ext4,format=raw,if=none,id=root,cache=unsafe,snapshot=on" -device virtio-blk-pci,drive=root \
         -drive "file=$run_dir/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
         -serial "file:$run_dir/console.log" -serial "file:$run_dir/cases.log" \
         -kernel "$VM_DIR/vmlinuz" -initrd "$VM_DIR/initrd.cpio" \
-        -append 'console=ttyS0 quiet panic=-1 mitigations=off systemd.getty_auto=no modprobe.blacklist=kvm_amd,iTCO_wdt,lpc_ich,psmouse,pcspkr' \
+        -append 'console=ttyS0 quiet panic=-1 mitigations=off systemd.getty_auto=no' \
         </dev/null >"$run_dir/qemu.log" 2>&1 &
     qemu=$!
     started=$SECONDS
