@@ -408,7 +408,8 @@ mod tests {
     /// The shipped file, with every commented key switched on.
     fn shipped() -> String {
         let text = include_str!("../../etc/jouled.toml");
-        let is_key = |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '"' || c == '[');
+        let is_key =
+            |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '"' || c == '[');
         text.lines().map(|line| if is_key(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
     }
 
@@ -437,7 +438,18 @@ mod tests {
     #[test]
     fn every_key_is_in_the_shipped_file() {
         let shipped = shipped();
-        for section in ["", "meter", "meter.rapl", "meter.estimate", "usage", "attribution", "series", "export", "export.prometheus", "control"] {
+        for section in [
+            "",
+            "meter",
+            "meter.rapl",
+            "meter.estimate",
+            "usage",
+            "attribution",
+            "series",
+            "export",
+            "export.prometheus",
+            "control",
+        ] {
             let text = if section.is_empty() { "bogus = 1".to_string() } else { format!("[{section}]\nbogus = 1") };
             let error = load(&text).unwrap_err();
             assert!(error.contains("jouled.toml") && error.contains("bogus"), "{error}");
@@ -447,7 +459,10 @@ mod tests {
             assert!(!keys.is_empty(), "{error}");
             for key in keys {
                 let as_section = format!("[{}{key}", if section.is_empty() { String::new() } else { format!("{section}.") });
-                assert!(shipped.contains(&format!("\n{key} = ")) || shipped.contains(&as_section), "{key} of [{section}] is not in etc/jouled.toml");
+                assert!(
+                    shipped.contains(&format!("\n{key} = ")) || shipped.contains(&as_section),
+                    "{key} of [{section}] is not in etc/jouled.toml"
+                );
             }
         }
     }

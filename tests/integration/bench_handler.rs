@@ -1,4 +1,5 @@
 //! What eBPF costs: a switch, against an empty program at the same place, and a sample. Prints a table; needs root. Not a test.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a benchmark prints")]
 
 use aya::programs::{RawTracePoint, loaded_programs};
 use aya::sys::{Stats, enable_stats};

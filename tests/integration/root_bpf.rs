@@ -24,7 +24,9 @@ fn open(options: &BpfOptions) -> Option<(BpfUsage, MutexGuard<'static, ()>)> {
     let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     match BpfUsage::open(options) {
         Ok(usage) => Some((usage, alone)),
-        Err(error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::NoBtf(_) | BpfError::Denied(_))) => {
+        Err(
+            error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::NoBtf(_) | BpfError::Denied(_)),
+        ) => {
             println!("skipped: {error}");
             None
         }
@@ -198,7 +200,8 @@ fn short_lives_count(path: BpfPath) {
     let file = File::open(&cgroup.directory).unwrap();
     let (mut truth, mut pids) = (0, BTreeSet::new());
     for _ in 0..250 {
-        let pair = [0, 1].map(|_| burn(Birth { name: b"short", cgroup: Some(&file), ..Birth::default() }, Duration::from_millis(5)));
+        let pair =
+            [0, 1].map(|_| burn(Birth { name: b"short", cgroup: Some(&file), ..Birth::default() }, Duration::from_millis(5)));
         truth += pair.map(reap).iter().sum::<u64>();
         pids.extend(pair.map(|pid| pid as u32));
     }
@@ -285,8 +288,12 @@ fn a_reused_pid_is_another(path: BpfPath) {
     let of_pid = |key: &ProcessKey| key.pid == pid as u32;
     let uses: Vec<u64> =
         samples.iter().flat_map(|sample| &sample.uses).filter(|r#use| of_pid(&r#use.process)).map(|r#use| r#use.on_cpu.0).collect();
-    let names: Vec<&str> =
-        samples.iter().flat_map(|sample| &sample.processes).filter(|info| of_pid(&info.process)).map(|info| info.comm.as_str()).collect();
+    let names: Vec<&str> = samples
+        .iter()
+        .flat_map(|sample| &sample.processes)
+        .filter(|info| of_pid(&info.process))
+        .map(|info| info.comm.as_str())
+        .collect();
     println!("uses {uses:?}, names {names:?}, truth {first} {second}");
     assert_eq!(uses.iter().sum::<u64>().abs_diff(first + second) / 1_000_000, 0);
     assert!(names.contains(&"one") && names.contains(&"two"));

@@ -387,8 +387,7 @@ mod tests {
         }
         let sample = usage.sample().unwrap();
         assert_eq!(affinity::get().unwrap(), home);
-        let own: u64 =
-            sample.uses.iter().filter(|r#use| r#use.process.pid == std::process::id()).map(|r#use| r#use.on_cpu.0).sum();
+        let own: u64 = sample.uses.iter().filter(|r#use| r#use.process.pid == std::process::id()).map(|r#use| r#use.on_cpu.0).sum();
         println!("{own} ns");
         assert!(own > 20_000_000);
     }
