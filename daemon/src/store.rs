@@ -24,12 +24,12 @@ const FRAME_LIMIT: u32 = 256 << 20;
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// A file or folder could not be made, read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {why}")]
     Io {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// Another jouled uses the folder.
     #[error("{0}: another jouled is running with this folder: stop it, or give another --state-dir")]
@@ -40,7 +40,7 @@ pub enum StoreError {
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
-    move |source| StoreError::Io { path: path.to_path_buf(), source }
+    move |why| StoreError::Io { path: path.to_path_buf(), why }
 }
 
 #[derive(Serialize, Deserialize)]
