@@ -132,7 +132,7 @@ fn every_family_is_documented() {
     for page in ["metrics.txt", "metrics-legacy.txt"] {
         let page = std::fs::read_to_string(format!("{}/../tests/integration/golden/{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for family in page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()) {
-            let kinds = crate::entity::Kind::ALL.map(|kind| format!("jouled_{}_", kind.as_str().replace('-', "_")));
+            let kinds = Kind::ALL.map(|kind| format!("jouled_{}_", kind.as_str().replace('-', "_")));
             let folded = kinds.iter().filter_map(|kind| Some(format!("jouled_KIND_{}", family.strip_prefix(kind.as_str())?)));
             let mut names = folded.chain([family.to_string()]);
             assert!(names.any(|name| docs.contains(&format!("`{name}`"))), "{family} is not in docs/metrics.md");
