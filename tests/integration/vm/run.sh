@@ -52,9 +52,9 @@ make_payload() {
     mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$payload" "$run_dir/payload.ext4"
 }
 
-# Nothing that the machine writes is kept. No network: it needs none. `-cpu max`: models of Intel processors have an empty PMU
-# of the name that fakerapl needs. The emulator is the one of the Debian release that is booted, run with its own libraries: QEMU 7.2
-# now and then crashed this kernel.
+# Nothing that the machine writes is kept. No network: it needs none. The processor is an Intel one, as RAPL's core zone is only
+# believed of those, of a model from before RAPL: newer models have an empty PMU of the name that fakerapl needs. The emulator is the one
+# of the Debian release that is booted, run with its own libraries: QEMU 7.2 once crashed this kernel after a cmpxchg16b.
 boot() {
     local root=$VM_DIR/root
     local emulator=("$root/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu"
