@@ -117,7 +117,7 @@ fn a_burner_gets_its_time(path: BpfPath) {
     let Some((mut usage, _alone)) = open(&with(path)) else { return };
     assert_eq!(usage.path(), path);
     let name = b"a) \n\"\xff' x";
-    let pid = burn(Birth { name, alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(500));
+    let pid = burn(Birth { name, alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(1500));
     let mut charged = 0;
     std::thread::sleep(Duration::from_millis(200));
     let first = usage.sample().unwrap();
@@ -141,7 +141,7 @@ fn a_burner_gets_its_time(path: BpfPath) {
     assert!(!last.processes.iter().any(|info| info.process == process));
     let after = usage.sample().unwrap();
     assert_eq!(on_cpu(&after, |r#use| r#use.process == process), 0);
-    assert_eq!(usage.health(), Health::Healthy);
+    assert_eq!(matches!(usage.health(), Health::Degraded(_)), path == BpfPath::Helpers);
 }
 
 #[test]

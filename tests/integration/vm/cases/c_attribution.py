@@ -66,5 +66,11 @@ def case_btf_path_short_unit_keeps_its_name():
     short_unit("btf")
 
 
-def case_helpers_path_short_unit_keeps_its_name():
-    short_unit("helpers")
+def case_helpers_path_says_what_it_cannot():
+    # Without BTF nobody can tell the id of a cgroup that is gone: its name is missing, and that is said.
+    with FakeRapl(pkg_mw=IDLE_MW, busy_mw=BUSY_MW), Jouled(path="helpers") as jouled:
+        jouled.wait_state("bpf", "degraded")
+        sh("systemd-run", "--quiet", "--wait", "--collect", "--unit=shorty", "true")
+        settle()
+        reasons = jouled.metrics().values("jouled_source_info", "reason")
+        assert any("shorter than a tick" in reason for reason in reasons), f"reasons are {reasons}"
