@@ -29,6 +29,10 @@ pub struct Settings {
     pub offsets_known: u32,
     /// `task_struct.se.sum_exec_runtime`.
     pub task_runtime: u32,
+    /// `task_struct.se.prev_sum_exec_runtime`: the fair scheduler's copy of the above when the task came; 0: this kernel has none.
+    pub task_came: u32,
+    /// `task_struct.policy`.
+    pub task_policy: u32,
     /// `task_struct.tgid`.
     pub task_tgid: u32,
     /// `task_struct.__state`, before Linux 5.14 `state`.

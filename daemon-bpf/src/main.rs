@@ -23,6 +23,8 @@ static SETTINGS: Settings = Settings {
     counters: 0,
     offsets_known: 0,
     task_runtime: 0,
+    task_came: 0,
+    task_policy: 0,
     task_tgid: 0,
     task_state: 0,
     task_leader: 0,

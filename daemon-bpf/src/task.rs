@@ -48,7 +48,7 @@ impl Memory for Probed {
 }
 
 /// Charges `task`, which ran on this CPU, for `ns` and `counts`. Where it is not `known` when it came (it ran before the programs were
-/// attached, or the switch to it went unseen), for nothing: a run time since its birth would be wrong.
+/// attached, or the switch to it went unseen), for what the scheduler itself noted of that, and for no counts.
 #[inline(always)]
 pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u64, counts: [u64; COUNTERS]) {
     let tgid: u32 = M::read(task, field!(task_tgid));
@@ -56,7 +56,7 @@ pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u6
         cpu.idle = task as u64;
         return;
     }
-    let (ns, counts) = if known { (ns, counts) } else { (0, [0; COUNTERS]) };
+    let (ns, counts) = if known { (ns, counts) } else { (since_it_came::<M>(task), [0; COUNTERS]) };
     let leader: *const c_void = M::read(task, field!(task_leader));
     let start: u64 = M::read(leader, field!(task_start));
     let cset: *const c_void = M::read(task, field!(task_cgroups));
@@ -81,6 +81,17 @@ pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u6
     if M::read::<u32>(task, field!(task_state)) & TASK_DEAD != 0 && is_last::<M>(task, leader) {
         entry.flags |= ENDED;
     }
+}
+
+/// What a task ran since it came onto this CPU, by the fair scheduler's own note. Other policies keep none: 0.
+#[inline(always)]
+fn since_it_came<M: Memory>(task: *const c_void) -> u64 {
+    // SCHED_NORMAL, SCHED_BATCH and SCHED_IDLE of the kernel's include/uapi/linux/sched.h.
+    let policy: u32 = M::read(task, field!(task_policy));
+    if field!(task_came) == 0 || (policy != 0 && policy != 3 && policy != 5) {
+        return 0;
+    }
+    M::read::<u64>(task, field!(task_runtime)).wrapping_sub(M::read(task, field!(task_came)))
 }
 
 /// Whether no thread of the process will run again, now that `task` is dead.

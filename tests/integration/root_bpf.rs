@@ -144,6 +144,29 @@ fn a_burner_gets_its_time(path: BpfPath) {
     assert_eq!(matches!(usage.health(), Health::Degraded(_)), path == BpfPath::Helpers);
 }
 
+/// Ordinary processes that take turns on the CPUs: more of them than there are CPUs.
+#[test]
+fn root_preempted_burners_get_their_time_btf() {
+    let Some((mut usage, _alone)) = open(&with(BpfPath::Btf)) else { return };
+    let burners: Vec<i32> = (0..5).map(|_| burn(Birth::default(), Duration::from_millis(700))).collect();
+    let mut charged = vec![0; burners.len()];
+    let mut look = |charged: &mut Vec<u64>| {
+        let sample = usage.sample().unwrap();
+        for (sum, pid) in charged.iter_mut().zip(&burners) {
+            *sum += on_cpu(&sample, |r#use| r#use.process.pid == *pid as u32);
+        }
+    };
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(200));
+        look(&mut charged);
+    }
+    let truth: Vec<u64> = burners.iter().map(|pid| reap(*pid)).collect();
+    look(&mut charged);
+    for (charged, truth) in charged.into_iter().zip(truth) {
+        assert_near("preempted burner", charged, truth, 10);
+    }
+}
+
 #[test]
 fn root_a_burner_gets_its_time_btf() {
     a_burner_gets_its_time(BpfPath::Btf);

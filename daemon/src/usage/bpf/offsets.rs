@@ -16,10 +16,14 @@ pub fn settings(btf: &[u8]) -> Result<Settings, String> {
     let types = Types::parse(btf).ok_or("not a BTF file of this byte order")?;
     let task = |name| types.offset("task_struct", name);
     let state = task("__state").or_else(|_| task("state"))?;
+    let came =
+        types.offset("sched_entity", "prev_sum_exec_runtime").map_or(Ok(0), |member| Ok::<_, String>(task("se")? + member))?;
     Ok(Settings {
         counters: 0,
         offsets_known: 1,
         task_runtime: task("se")? + types.offset("sched_entity", "sum_exec_runtime")?,
+        task_came: came,
+        task_policy: task("policy")?,
         task_tgid: task("tgid")?,
         task_state: state,
         task_leader: task("group_leader")?,
