@@ -166,7 +166,7 @@ fn a_state_folder_that_cannot_be() {
     let file = world.state.with_extension("file");
     fs::write(&file, "").unwrap();
     let below = file.join("state");
-    let message = refused(bare_jouled().args(["--listen", "127.0.0.1:0", "--state-dir"]).arg(&below));
+    let message = refused(bare_jouled().args(["--listen", "127.0.0.1:0", "--config"]).arg(&file).arg("--state-dir").arg(&below));
     assert!(message.contains(below.to_str().unwrap()) && message.contains("totals cannot be kept"), "{message}");
 
     fs::create_dir(&world.state).unwrap();

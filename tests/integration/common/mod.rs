@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "every test crate that includes this uses its own part of it")]
 
 pub mod client;
+pub mod known;
 pub mod page;
 pub mod sysfs;
 pub mod world;
