@@ -1,5 +1,7 @@
 //! Configuration: as written (defaults, file, drop-ins, environment, command line) → merged → checked. Opens nothing else.
 
+mod explain;
+
 use crate::core::IdlePolicy;
 use crate::entity::Kind;
 use crate::export::prometheus::PrometheusOptions;
@@ -225,7 +227,7 @@ impl TryFrom<String> for Mode {
 pub struct Span(pub Nanos);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "not a time: write it as \"500ms\", \"1s\", \"2m\", \"1h\" or a number of seconds")]
 enum SpanText {
     Number(f64),
     Text(String),
@@ -272,18 +274,19 @@ impl Config {
         }
         // joulectl's own variable has the same prefix.
         figment = figment.merge(Env::prefixed("JOULED_").ignore(&["socket"]).split("__"));
-        let mut config: Self =
-            figment.extract().map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain(&one)).collect()))?;
+        let mut config: Self = figment
+            .extract()
+            .map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain::explain(&one)).collect()))?;
         overrides(&mut config);
-        config.check()?;
+        config.check(|key| explain::place(figment.find_metadata(key), key))?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    fn check(&self, place: impl Fn(&str) -> String) -> Result<(), ConfigError> {
         let mut wrong = Vec::new();
         let mut range = |key: &str, ok: bool, rule: &str| {
             if !ok {
-                wrong.push(format!("{key}: out of range: {rule}"));
+                wrong.push(format!("{}: out of range: {rule}", place(key)));
             }
         };
         range("interval", (Nanos(100_000_000)..=Nanos(60 * Nanos::SECOND.0)).contains(&self.interval.0), "100ms to 60s");
@@ -378,27 +381,6 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
     files.sort();
     Ok(files)
-}
-
-/// One line: file or variable, key, reason.
-fn explain(error: &figment::Error) -> String {
-    use figment::Source;
-    let key = error.path.join(".");
-    let from = match error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref()) {
-        Some(Source::File(path)) => format!("{}: ", path.display()),
-        _ => match &error.metadata {
-            Some(metadata) if metadata.name.contains("environment") => {
-                let prefix = if key.is_empty() {
-                    "JOULED_…".to_string()
-                } else {
-                    format!("JOULED_{}", key.replace('.', "__").to_uppercase())
-                };
-                return format!("environment variable {prefix}: {}", error.kind);
-            }
-            _ => String::new(),
-        },
-    };
-    if key.is_empty() { format!("{from}{}", error.kind) } else { format!("{from}{key}: {}", error.kind) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! A run that is known to the microjoule: everybody works once, then the host is at rest. What is shown of it is the tests'.
+
+use super::client::{between, undisturbed};
+use super::world::ZONES;
+use super::{Daemon, World};
+use jouled::snapshot::Snapshot;
+
+/// Its id.
+pub const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// Its id.
+pub const POD: &str = "8a5f4b3c_0d1e_4f5a_9b8c_7d6e5f4a3b2c";
+
+/// No idle energy, so that all that is drawn while somebody runs is theirs.
+pub const NO_FLOOR: &str = "[attribution.idle_watts]\n\"rapl/package-0\" = 0\n\"rapl/package-0/dram\" = 0\n\"rapl/package-1\" = 0\n\"rapl/package-1/dram\" = 0\n";
+
+/// One process of every kind of place: pid, name, cgroup, CPU. The last one never runs.
+pub fn inhabit(world: &World) {
+    let places = [
+        (101, "nginx", "/system.slice/nginx.service".to_owned(), 0),
+        (102, "postgres", "/system.slice/system-postgresql.slice/postgresql@16-main.service".to_owned(), 2),
+        (103, "java", format!("/system.slice/docker-{CONTAINER}.scope"), 1),
+        (104, "qemu-system-x86", "/machine.slice/machine-qemu\\x2d1\\x2dweb.scope".to_owned(), 3),
+        (105, "bash", "/user.slice/user-1000.slice/session-2.scope".to_owned(), 0),
+        (106, "editor", "/user.slice/user-1000.slice/user@1000.service/app.slice/editor.service".to_owned(), 1),
+        (107, "pause", format!("/kubepods.slice/kubepods-pod{POD}.slice/cri-containerd-{}.scope", CONTAINER.replace('0', "f")), 2),
+        (108, "kworker/0:1", "/".to_owned(), 0),
+        (109, "sleeper", "/system.slice/sleeper.service".to_owned(), 0),
+    ];
+    for (pid, comm, cgroup, cpu) in places {
+        world.spawn(pid, u64::from(pid), comm, &cgroup, cpu);
+    }
+}
+
+/// A run that ends at rest: 40 J and 20 J of the packages, 4 J and 2 J of memory while all work, then 1 J while nobody does.
+pub fn known_run() -> (World, Daemon, Snapshot) {
+    undisturbed(|| {
+        let world = World::new();
+        world.config(NO_FLOOR);
+        inhabit(&world);
+        let daemon = Daemon::start(world.jouled().env("JOULED_INTERVAL", "250ms"), &world.state);
+        let mut ticks = daemon.ticks();
+        between(&mut ticks, || {
+            for (pid, used) in [(101, 4), (102, 12), (103, 3), (104, 3), (105, 1), (106, 1), (107, 5), (108, 1)] {
+                world.run(pid, used);
+            }
+            for ((zone, _), joules) in ZONES.into_iter().zip([40, 4, 20, 2]) {
+                world.draw(zone, joules * 1_000_000);
+            }
+        })?;
+        between(&mut ticks, || {
+            world.end(101);
+            world.draw("intel-rapl:0", 1_000_000);
+        })?;
+        let rest = ticks.next();
+        Some((world, daemon, rest))
+    })
+}

@@ -1,0 +1,257 @@
+//! What the integration tests share: the built binaries, started and asked from outside. Not the hosts that they run on.
+#![allow(dead_code, unused_imports, reason = "every test crate that includes this uses its own part of it")]
+
+pub mod client;
+pub mod known;
+pub mod page;
+pub mod sysfs;
+pub mod world;
+
+pub use client::{Answer, Ticks, get};
+pub use page::Page;
+pub use sysfs::FakeHost;
+pub use world::World;
+
+use jouled::snapshot::Snapshot;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// What has not happened by then will not: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// From SIGTERM to the end.
+const STOP: Duration = Duration::from_secs(2);
+
+/// The daemon on a fake host, with a state folder and a port of its own, ticking fast. It sees nothing of this machine's configuration.
+pub fn jouled(sysfs: &Path, procfs: &Path, state: &Path) -> Command {
+    let config = state.with_extension("toml");
+    if !config.exists() {
+        std::fs::write(&config, "").unwrap();
+    }
+    let mut command = bare_jouled();
+    command.arg("--config").arg(config).args(["--listen", "127.0.0.1:0"]).arg("--state-dir").arg(state);
+    command.arg("--sysfs").arg(sysfs).arg("--procfs").arg(procfs);
+    command.env("JOULED_INTERVAL", "100ms").env("JOULED_NODE_NAME", "node-1").env("JOULED_USAGE__SOURCE", "procfs");
+    command
+}
+
+/// The daemon without arguments and with an empty environment.
+pub fn bare_jouled() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
+    command.env_clear();
+    command
+}
+
+/// joulectl, asking the jouled with this state folder.
+pub fn joulectl(state: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_joulectl"));
+    output(command.env_clear().arg("--socket").arg(state.join("jouled.sock")).args(arguments))
+}
+
+/// Runs a command that has to end by itself.
+pub fn output(command: &mut Command) -> Output {
+    fn all(mut from: impl Read + Send + 'static) -> impl FnOnce() -> Vec<u8> {
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            from.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        || reader.join().unwrap()
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (all(child.stdout.take().unwrap()), all(child.stderr.take().unwrap()));
+    let status = wait(&mut child, PATIENCE);
+    let (stdout, stderr) = (stdout(), stderr());
+    let status = status.unwrap_or_else(|| panic!("{command:?} does not end; it said {}", String::from_utf8_lossy(&stderr)));
+    Output { status, stdout, stderr }
+}
+
+/// A command that must end with exit code 1: what it said on standard error.
+pub fn refused(command: &mut Command) -> String {
+    let output = output(command);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// What a command that must succeed said on standard output.
+pub fn said(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits for the end of a child; one that does not end in time is killed.
+fn wait(child: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let end = Instant::now() + time;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        if Instant::now() > end {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until `seen` gives something.
+pub fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = seen() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+pub fn monotonic() -> u64 {
+    jouled::sample::Stamp::now().monotonic.0
+}
+
+/// Whether this test runs as root; says that the test is skipped where not.
+pub fn root() -> bool {
+    // SAFETY: no arguments.
+    let root = unsafe { libc::geteuid() == 0 };
+    if !root {
+        println!("skipped: not root");
+    }
+    root
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+/// What a daemon logs.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Lines>);
+
+impl Log {
+    fn follow(&self, from: impl Read + Send + 'static) {
+        let lines = self.0.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).split(b'\n') {
+                lines.lines.lock().unwrap().0.push(String::from_utf8_lossy(&line.unwrap()).into_owned());
+                lines.more.notify_all();
+            }
+            lines.lines.lock().unwrap().1 = true;
+            lines.more.notify_all();
+        });
+    }
+
+    /// Waits for a line that contains `text`.
+    pub fn wait_for(&self, text: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        let mut guard = self.0.lines.lock().unwrap();
+        loop {
+            if let Some(line) = guard.0.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            assert!(!guard.1 && Instant::now() < end, "the log has no {text:?}:\n{}", guard.0.join("\n"));
+            guard = self.0.more.wait_timeout(guard, Duration::from_millis(200)).unwrap().0;
+        }
+    }
+
+    /// All of it so far.
+    pub fn text(&self) -> String {
+        self.0.lines.lock().unwrap().0.join("\n")
+    }
+
+    /// All of it, to the end.
+    fn whole(&self) -> String {
+        let mut guard = self.0.lines.lock().unwrap();
+        while !guard.1 {
+            guard = self.0.more.wait(guard).unwrap();
+        }
+        guard.0.join("\n")
+    }
+}
+
+/// A daemon that runs. Killed when dropped.
+pub struct Daemon {
+    child: Child,
+    /// Its log.
+    pub log: Log,
+    /// Of its metrics page.
+    pub address: SocketAddr,
+    /// Its state folder.
+    pub state: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it and waits until it serves.
+    pub fn start(command: &mut Command, state: &Path) -> Self {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Log::default();
+        log.follow(child.stderr.take().unwrap());
+        let mut daemon = Self { child, log, address: SocketAddr::from(([0; 4], 0)), state: state.to_path_buf() };
+        let line = daemon.log.wait_for("metrics at http");
+        daemon.address = line.split("://").nth(1).unwrap().strip_suffix("/metrics").unwrap().parse().unwrap();
+        daemon.log.wait_for("joulectl's socket is");
+        daemon
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Its snapshots, from the last one on.
+    pub fn ticks(&self) -> Ticks {
+        Ticks::open(&self.state.join("jouled.sock"))
+    }
+
+    /// Its last snapshot.
+    pub fn snapshot(&self) -> Snapshot {
+        self.ticks().next()
+    }
+
+    /// Its metrics page, checked to be well formed.
+    pub fn page(&self) -> Page {
+        let answer = get(self.address, "/metrics", &[]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        Page::parse(&answer.body)
+    }
+
+    /// SIGTERM: it has to end well and soon. Gives its log.
+    pub fn stop(mut self) -> String {
+        self.signal(libc::SIGTERM);
+        let asked = Instant::now();
+        let status = wait(&mut self.child, STOP);
+        let (log, took) = (self.log.text(), asked.elapsed());
+        let status = status.unwrap_or_else(|| panic!("still there {took:?} after SIGTERM:\n{log}"));
+        assert_eq!(status.code(), Some(0), "{log}");
+        let log = self.log.whole();
+        assert!(!log.contains("panicked"), "{log}");
+        log
+    }
+
+    /// SIGKILL, as in a crash.
+    pub fn kill(mut self) {
+        self.signal(libc::SIGKILL);
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: plain system call; the child has not been waited for, so its id is still its own.
+        assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

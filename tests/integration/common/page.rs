@@ -1,0 +1,87 @@
+//! A metrics page as tests look at it. Energies are whole microjoules; nothing is rounded away.
+
+#[path = "../../../daemon/src/export/prometheus/tests/parse.rs"]
+mod parse;
+
+use std::collections::BTreeMap;
+
+/// A series: its name and labels.
+pub type Series = (String, BTreeMap<String, String>);
+
+/// A page that was read back.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Name of a family → `counter` or `gauge`.
+    pub types: BTreeMap<String, String>,
+    /// Every sample, as printed.
+    pub samples: BTreeMap<Series, String>,
+}
+
+impl Page {
+    /// Reads the text format 0.0.4; panics on anything that is not well formed.
+    pub fn parse(text: &str) -> Self {
+        let page = parse::parse(text, false);
+        Self { types: page.families, samples: page.samples }
+    }
+
+    /// Reads an OpenMetrics page.
+    pub fn parse_open_metrics(text: &str) -> Self {
+        let page = parse::parse(text, true);
+        Self { types: page.families, samples: page.samples }
+    }
+
+    /// All values of `name` that have `labels` among theirs.
+    pub fn values<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = f64> + 'a {
+        let of = move |((own, has), _): &(&Series, &String)| {
+            own == name && labels.iter().all(|(name, value)| has.get(*name).is_some_and(|has| has == value))
+        };
+        self.samples.iter().filter(of).map(|(_, value)| value.parse().unwrap())
+    }
+
+    /// The sum of a joules family in microjoules, exact: below 2^53 a printed double is one integer only.
+    pub fn microjoules(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        self.values(name, labels).map(|joules| (joules * 1e6).round() as u64).sum()
+    }
+
+    /// Counters of energy and of use, which outlive the daemon, summed up over an entity's states.
+    pub fn lasting(&self) -> BTreeMap<Series, f64> {
+        let mut sums = BTreeMap::new();
+        for ((name, labels), value) in &self.samples {
+            let own = ["jouled_ticks", "jouled_cpu_", "jouled_usage_"].iter().any(|own| name.starts_with(own));
+            if self.types[name] == "counter" && !own {
+                let mut labels = labels.clone();
+                labels.remove("state");
+                *sums.entry((name.clone(), labels)).or_insert(0.0) += value.parse::<f64>().unwrap();
+            }
+        }
+        sums
+    }
+
+    /// Fails where a lasting counter of `earlier` is lower here. One that is gone has ended; how many of those is what this returns.
+    pub fn only_rose(&self, earlier: &Self) -> usize {
+        let now = self.lasting();
+        let mut gone = 0;
+        for (series, before) in earlier.lasting() {
+            match now.get(&series) {
+                Some(after) => assert!(*after >= before, "{series:?} fell from {before} to {after}"),
+                None => gone += 1,
+            }
+        }
+        gone
+    }
+
+    /// Fails unless, to the microjoule, every zone's energy went to somebody, to nobody, or was idle.
+    pub fn adds_up(&self) {
+        for zone in ["package", "core", "uncore", "dram", "psys"] {
+            let here = [("zone", zone)];
+            let node = |mode: &str| self.microjoules(&format!("kepler_node_cpu{mode}_joules_total"), &here);
+            assert_eq!(node(""), node("_active") + node("_idle"), "{zone}");
+            let charged = self.microjoules("kepler_process_cpu_joules_total", &here)
+                + self.microjoules("jouled_process_rest_joules_total", &here)
+                + self.microjoules("jouled_process_ended_joules_total", &here)
+                + self.microjoules("jouled_process_parked_joules", &here);
+            let unattributed = self.microjoules("jouled_unattributed_joules_total", &here);
+            assert_eq!(charged + unattributed, node("_active"), "{zone}");
+        }
+    }
+}
