@@ -56,7 +56,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     for (part, share) in parts.iter_mut().zip(&shares) {
         part.workers.push(Worker::start(&part.unit, Work::Steps(share, STEADY_TIME))?);
     }
-    let rows = phase.end(report, &format!("steady load, {} s", STEADY_TIME.as_secs()), parts, &sleeping)?;
+    let rows = phase.end(report, "steady load", STEADY_TIME, parts, &sleeping)?;
     let worst = rows.iter().map(|row| row.error(0).abs()).fold(0.0, f64::max);
     report.target("steady units, largest error", worst, Limit::Most(1.0), "%");
 
@@ -67,11 +67,10 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         storm.workers.push(Worker::start(&storm.unit, Work::Storm(STORM_LIFE, STORM_TIME))?);
     }
     beside.workers.push(Worker::start(&beside.unit, Work::Steps(&[0.4], STORM_TIME))?);
-    let title = format!("processes of {} ms on half the CPUs, {} s", STORM_LIFE.as_millis(), STORM_TIME.as_secs());
-    let rows = phase.end(report, &title, vec![storm, beside], &sleeping)?;
+    let rows = phase.end(report, "lives of 30 ms on half the CPUs", STORM_TIME, vec![storm, beside], &sleeping)?;
     report.target("storm, of its energy on its unit", 100.0 + rows[0].error(0), Limit::Least(98.0), "%");
     report.target("unit beside the storm, error", rows[1].error(0).abs(), Limit::Most(1.0), "%");
-    let asleep = daemons[0].series()?.get(&series("sleeping.service")).copied().unwrap_or_default();
+    let asleep = daemons[0].series()?.get(&series("joules", "sleeping.service")).copied().unwrap_or_default();
     let forked = sleeping.used()?.as_secs_f64() * JOULES_PER_CPU_SECOND;
     report.line(&format!("{SLEEPERS} sleepers: {asleep:.3} J in all, truth {forked:.3} J (when they were forked)"))?;
     Ok(())
@@ -98,8 +97,6 @@ struct Phase<'a> {
     daemons: &'a [Daemon; 2],
     truth: &'a Truth,
     before: [Numbers; 2],
-    used: Duration,
-    asleep: f64,
 }
 
 type Numbers = std::collections::HashMap<String, f64>;
@@ -122,12 +119,11 @@ impl<'a> Phase<'a> {
         std::thread::sleep(REST);
         truth.longest();
         let before = [daemons[0].series()?, daemons[1].series()?];
-        let asleep = before[0].get(&series("sleeping.service")).copied().unwrap_or_default();
-        Ok(Self { daemons, truth, before, used: truth.used(), asleep })
+        Ok(Self { daemons, truth, before })
     }
 
     /// Waits for the workers and prints the table.
-    fn end(self, report: &mut Report, title: &str, parts: Vec<Part>, sleeping: &Unit) -> Result<Vec<Row>, Failure> {
+    fn end(self, report: &mut Report, title: &str, time: Duration, parts: Vec<Part>, sleeping: &Unit) -> Result<Vec<Row>, Failure> {
         let mut rows = Vec::new();
         let mut units = Vec::new();
         let mut disagreement = 0.0_f64;
@@ -141,41 +137,39 @@ impl<'a> Phase<'a> {
             units.push((part.unit, used));
         }
         std::thread::sleep(REST);
-        let machine = self.truth.used().saturating_sub(self.used);
-        let longest = self.truth.longest();
         let after = [self.daemons[0].series()?, self.daemons[1].series()?];
         let grown = |daemon: usize, series: &str| {
             let number = |numbers: &Numbers| numbers.get(series).copied().unwrap_or_default();
             number(&after[daemon]) - number(&self.before[daemon])
         };
-        report.line(&format!("{:<36}{:>12}{:>12}{:>9}{:>12}{:>9}", title, "truth, J", "eBPF, J", "error", "/proc, J", "error"))?;
+        report.line(&format!(
+            "{title:<36}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            "truth, J", "eBPF, J", "error", "CPU time", "/proc, J", "error"
+        ))?;
         for (unit, used) in &units {
-            let name = series(&unit.name);
+            let name = series("joules", &unit.name);
             let truth = used.as_secs_f64() * JOULES_PER_CPU_SECOND;
             let row = Row { truth, by: [grown(0, &name), grown(1, &name)] };
-            report.line(&line(&unit.name, &row))?;
+            let cpu = (grown(0, &series("cpu_seconds", &unit.name)) / used.as_secs_f64() - 1.0) * 100.0;
+            report.line(&format!(
+                "{:<36}{truth:>10.2}{:>10.2}{:>8.2} %{cpu:>8.2} %{:>10.2}{:>8.2} %",
+                unit.name,
+                row.by[0],
+                row.error(0),
+                row.by[1],
+                row.error(1)
+            ))?;
             rows.push(row);
         }
-        let domain = |daemon, mode| {
-            grown(daemon, &format!(r#"jouled_domain_joules_total{{domain="rapl/package-0",zone="package",mode="{mode}"}}"#))
-        };
-        let active = |daemon| domain(daemon, "attributed") + domain(daemon, "unattributed");
-        let all = Row { truth: machine.as_secs_f64() * JOULES_PER_CPU_SECOND, by: [active(0), active(1)] };
-        report.line(&line("all that ran on the machine", &all))?;
-        let asleep = grown(0, &series(&sleeping.name));
+        let unattributed = r#"jouled_domain_joules_total{domain="rapl/package-0",zone="package",mode="unattributed"}"#;
+        let asleep = grown(0, &series("joules", &sleeping.name));
+        report.line(&format!("{}: {asleep:.3} J; unattributed: {:.3} J", sleeping.name, grown(0, unattributed)))?;
+        // At each end, and at each tick, energy may be counted one update and one account too late.
+        let late = (self.truth.longest() + ACCOUNT_LAG).as_secs_f64();
         report.line(&format!(
-            "{} asleep: {asleep:.6} J; unattributed: {:.6} J; longest time between two updates of the meter {:.1} ms",
-            sleeping.name,
-            domain(0, "unattributed"),
-            longest.as_secs_f64() * 1e3
-        ))?;
-        // At both ends energy may be counted one update and one account too late.
-        let shortest = units.iter().map(|(_, used)| used.as_secs_f64()).fold(f64::INFINITY, f64::min);
-        let _ = (shortest, self.asleep);
-        let error = (longest + ACCOUNT_LAG).as_secs_f64() / STEADY_TIME.as_secs_f64() * 100.0;
-        report.line(&format!(
-            "the truth's own error: at most {error:.3} % (an update and a scheduler tick late, of a minute); cpu.stat and getrusage \
-             differ by at most {:.3} %",
+            "the truth's own error: {:.3} % at most (the meter is {:.0} ms late at most); cpu.stat and getrusage differ by {:.3} % at most",
+            late / time.as_secs_f64() * 100.0,
+            late * 1e3,
             disagreement * 100.0
         ))?;
         report.target(&format!("sleepers, energy: {title}"), asleep, Limit::Most(0.0), "J");
@@ -183,14 +177,8 @@ impl<'a> Phase<'a> {
     }
 }
 
-fn line(name: &str, row: &Row) -> String {
-    format!("{name:<36}{:>12.2}{:>12.2}{:>7.2} %{:>12.2}{:>7.2} %", row.truth, row.by[0], row.error(0), row.by[1], row.error(1))
-}
-
-/// The series of a unit's own energy.
-fn series(unit: &str) -> String {
-    format!(
-        r#"jouled_unit_joules_total{{unit="{unit}",slice="jouledbench{}.slice",zone="package",mode="dynamic"}}"#,
-        std::process::id()
-    )
+/// The series of a unit's own energy (`joules`) or use (`cpu_seconds`).
+fn series(what: &str, unit: &str) -> String {
+    let zone = if what == "joules" { r#",zone="package",mode="dynamic""# } else { "" };
+    format!(r#"jouled_unit_{what}_total{{unit="{unit}",slice="jouledbench{}.slice"{zone}}}"#, std::process::id())
 }

@@ -27,7 +27,6 @@ pub struct Truth {
     end: Arc<AtomicBool>,
     /// The longest time between two updates, in nanoseconds.
     longest: Arc<AtomicU64>,
-    used: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,8 +38,8 @@ impl Truth {
         let clock = CpuClock::open()?;
         let begin = (monotonic(), clock.read().ok_or("the machine's CPU time cannot be read")?);
         let source = clock.source;
-        let (end, longest, used) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (until, late, sum) = (end.clone(), longest.clone(), used.clone());
+        let (end, longest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (until, late) = (end.clone(), longest.clone());
         let thread = std::thread::spawn(move || {
             // Ahead of what it watches.
             let priority = libc::sched_param { sched_priority: 10 };
@@ -54,18 +53,12 @@ impl Truth {
                 late.fetch_max((now - before).as_nanos() as u64, Ordering::Relaxed);
                 before = now;
                 let cpu = cpu.saturating_sub(begin.1);
-                sum.store(cpu.as_nanos() as u64, Ordering::Relaxed);
                 let joules = 1.0 + IDLE_WATTS * (now - begin.0).as_secs_f64() + JOULES_PER_CPU_SECOND * cpu.as_secs_f64();
                 // One write of one length, so that nobody reads half of it.
                 let _ = meter.write_all_at(format!("{:<20}\n", (joules * 1e6) as u64).as_bytes(), 0);
             }
         });
-        Ok(Self { host, source, end, longest, used, thread: Some(thread) })
-    }
-
-    /// CPU time of the machine so far.
-    pub fn used(&self) -> Duration {
-        Duration::from_nanos(self.used.load(Ordering::Relaxed))
+        Ok(Self { host, source, end, longest, thread: Some(thread) })
     }
 
     /// The longest time between two updates since the last call.
