@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generate
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use jouled_bpf::{CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, Entry, GENERATIONS, Key, Total, USED};
+use jouled_bpf::{CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, ENDING, Entry, GENERATIONS, Key, Total, USED};
 
 #[map]
 pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
@@ -34,12 +34,13 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Where the cache keeps this process in this cgroup.
 #[inline(always)]
 pub fn slot(tgid: u32, cgroup: u64) -> u32 {
-    hash(u64::from(tgid) ^ cgroup << 20) & (CACHE_ENTRIES - 1)
+    hash(u64::from(tgid) ^ cgroup << 20, CACHE_ENTRIES)
 }
 
 #[inline(always)]
-fn hash(value: u64) -> u32 {
-    (value.wrapping_mul(SPREAD) >> 40) as u32
+fn hash(value: u64, places: u32) -> u32 {
+    // The upper bits are the ones that all bits of the value reach.
+    (value.wrapping_mul(SPREAD) >> (64 - places.trailing_zeros())) as u32
 }
 
 /// The cache entry for this process in this cgroup; it may still hold another.
@@ -94,7 +95,7 @@ pub fn flush(cpu: &mut Cpu) {
 /// Without BTF: charges the current task, which is at `task`. Its ids are asked for only when the address is new here.
 #[inline(always)]
 pub fn charge_current(cpu: &mut Cpu, task: u64, ns: u64, counts: [u64; COUNTERS]) {
-    let slot = hash(task) & (CACHE_ENTRIES - 1);
+    let slot = hash(task, CACHE_ENTRIES);
     let (Some(entry), Some(generation), Some(epoch)) = (at(slot), generation(task), EPOCH.get(0)) else { return };
     let generation = u64::from(*generation) << 32 | u64::from(*epoch);
     if entry.tag != task || entry.generation != generation || entry.flags == 0 {
@@ -140,7 +141,7 @@ fn comm() -> [u64; 2] {
 #[inline(always)]
 pub fn generation(task: u64) -> Option<&'static mut u32> {
     // SAFETY: a value of the map; two writers at a time only make one step of two, which still is a change.
-    GENERATION.get_ptr_mut(hash(task) & (GENERATIONS - 1)).map(|generation| unsafe { &mut *generation })
+    GENERATION.get_ptr_mut(hash(task, GENERATIONS)).map(|generation| unsafe { &mut *generation })
 }
 
 // Not inlined: one copy, off the path that every switch takes.
@@ -181,7 +182,7 @@ fn add(total: *mut Total, entry: &Entry) {
             }
         }
         // The name that a process ended with is its last.
-        if (*total).flags & ENDED == 0 {
+        if (*total).flags & (ENDED | ENDING) == 0 || entry.flags & ENDED != 0 {
             (*total).comm = entry.comm;
             (*total).flags |= entry.flags & !USED;
         }

@@ -68,7 +68,8 @@ fn switch_btf(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_switch")]
 fn switch_helpers(ctx: RawTracePointContext) -> i32 {
     let Some(cpu) = cpu() else { return 0 };
-    let known = cpu.task == ctx.arg::<u64>(1);
+    let before = cpu.task;
+    let known = before == ctx.arg::<u64>(1);
     cpu.task = ctx.arg(2);
     let now = clock();
     let ns = now.wrapping_sub(cpu.since);
@@ -76,6 +77,9 @@ fn switch_helpers(ctx: RawTracePointContext) -> i32 {
     let counts = counts(cpu);
     if known {
         cache::charge_current(cpu, ctx.arg(1), ns, counts);
+    } else if before != 0 {
+        // A switch went unseen, so this is the time of more than one.
+        cpu.lost_ns += ns;
     }
     0
 }
@@ -103,7 +107,8 @@ fn tick_helpers(_ctx: RawTracePointContext) -> i32 {
     let Some(cpu) = cpu() else { return 0 };
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
-    let known = cpu.task == task;
+    let before = cpu.task;
+    let known = before == task;
     cpu.task = task;
     let now = clock();
     let ns = now.wrapping_sub(cpu.since);
@@ -111,6 +116,9 @@ fn tick_helpers(_ctx: RawTracePointContext) -> i32 {
     let counts = counts(cpu);
     if known {
         cache::charge_current(cpu, task, ns, counts);
+    } else if before != 0 {
+        // A switch went unseen, so this is the time of more than one.
+        cpu.lost_ns += ns;
     }
     cache::flush(cpu);
     0

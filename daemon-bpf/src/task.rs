@@ -47,7 +47,8 @@ impl Memory for Probed {
     }
 }
 
-/// Charges `task`, which ran on this CPU, for `ns` and `counts`. Where it is not `known` when it came, for nothing.
+/// Charges `task`, which ran on this CPU, for `ns` and `counts`. Where it is not `known` when it came (it ran before the programs were
+/// attached, or the switch to it went unseen), for nothing: a run time since its birth would be wrong.
 #[inline(always)]
 pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u64, counts: [u64; COUNTERS]) {
     let tgid: u32 = M::read(task, field!(task_tgid));
@@ -55,9 +56,7 @@ pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u6
         cpu.idle = task as u64;
         return;
     }
-    if !known {
-        return;
-    }
+    let (ns, counts) = if known { (ns, counts) } else { (0, [0; COUNTERS]) };
     let leader: *const c_void = M::read(task, field!(task_leader));
     let start: u64 = M::read(leader, field!(task_start));
     let cset: *const c_void = M::read(task, field!(task_cgroups));

@@ -400,3 +400,6 @@ fn explain(error: &figment::Error) -> String {
     };
     if key.is_empty() { format!("{from}{}", error.kind) } else { format!("{from}{key}: {}", error.kind) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use crate::ledger::{Entry, Ledger, Limits};
 use crate::meter::{Domain, DomainReading, PackageId, Scope, Zone};
 use crate::roster::{Charge, ChargeKey, Roster};
 use crate::sample::{SourceState, Tick};
-use crate::snapshot::{DomainView, Host, Snapshot, SourceView};
+use crate::snapshot::{DomainView, Host, IdleFrom, Snapshot, SourceView};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::{Counted, LostUse, UsageSample};
 use rustc_hash::FxHashMap;
@@ -211,14 +211,15 @@ impl Core {
     }
 
     fn add_domain(&mut self, domain: Domain, now: Nanos) {
-        let configured = self.config.floors.get(&domain.id).copied();
+        let configured = self.config.floors.get(&domain.id).map(|power| (*power, IdleFrom::Configured));
+        let known = configured.or(domain.at_rest.map(|power| (power, IdleFrom::Model)));
         let mut record = DomainRecord {
             domain: domain.clone(),
             last: None,
             totals: Default::default(),
             gaps: 0,
             gap_time: Nanos::ZERO,
-            model: IdleModel::new(self.config.prior_ratio, configured),
+            model: IdleModel::new(self.config.prior_ratio, known),
         };
         if let Some(position) = self.earlier.iter().position(|earlier| earlier.domain.id == domain.id) {
             let earlier = self.earlier.swap_remove(position);

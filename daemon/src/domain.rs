@@ -105,6 +105,7 @@ mod tests {
             path: "/x".into(),
             billed: true,
             continuous: true,
+            at_rest: None,
             quality: Quality::Measured,
             max_power: Microwatts(1_000_000_000),
         }

@@ -58,18 +58,18 @@ impl Sums {
 pub struct IdleModel {
     /// Idle over full power of this kind of processor.
     prior_ratio: f64,
-    configured: Option<Microwatts>,
+    known: Option<(Microwatts, IdleFrom)>,
     bins: Vec<Sums>,
     lowest: Option<f64>,
 }
 
 impl IdleModel {
-    /// A model that has seen nothing. `configured` is the operator's word and ends all learning.
-    pub fn new(prior_ratio: f64, configured: Option<Microwatts>) -> Self {
-        Self { prior_ratio: prior_ratio.clamp(0.01, 0.99), configured, bins: vec![Sums::default(); BINS], lowest: None }
+    /// A model that has seen nothing. `known` is the operator's word, or that of the model behind an estimate: nothing is learned.
+    pub fn new(prior_ratio: f64, known: Option<(Microwatts, IdleFrom)>) -> Self {
+        Self { prior_ratio: prior_ratio.clamp(0.01, 0.99), known, bins: vec![Sums::default(); BINS], lowest: None }
     }
 
-    /// Takes over what an earlier model learned, keeping this one's configuration.
+    /// Takes over what an earlier model learned, keeping what this one knows.
     pub fn learn_from(&mut self, earlier: Self) {
         if earlier.bins.len() == BINS {
             self.bins = earlier.bins;
@@ -88,8 +88,8 @@ impl IdleModel {
 
     /// The floor as known now; `None` before the first observation without configuration.
     pub fn floor(&self) -> Option<IdleFloor> {
-        if let Some(power) = self.configured {
-            return Some(IdleFloor { power, uncertainty: Microwatts::ZERO, from: IdleFrom::Configured });
+        if let Some((power, from)) = self.known {
+            return Some(IdleFloor { power, uncertainty: Microwatts::ZERO, from });
         }
         let lowest = self.lowest?;
         let (prior, prior_error) = self.prior()?;
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn nothing_seen_nothing_said() {
         assert_eq!(IdleModel::new(0.2, None).floor(), None);
-        assert_eq!(IdleModel::new(0.2, Some(watts(7.0))).floor().unwrap().power, watts(7.0));
+        assert_eq!(IdleModel::new(0.2, Some((watts(7.0), IdleFrom::Configured))).floor().unwrap().power, watts(7.0));
     }
 
     #[test]

@@ -174,7 +174,8 @@ fn open_usage(
 
 fn open_store(config: &Config) -> Result<(Option<Store>, State)> {
     let mut notes = Vec::new();
-    let (store, state) = Store::open(&config.runtime_dir(), &config.state_dir(), &mut notes).context("totals cannot be kept")?;
+    let (store, state) = Store::open(&config.runtime_dir(), &config.state_dir(), &mut notes)
+        .context("totals cannot be kept (run as root, or name a folder with --state-dir)")?;
     for note in notes {
         tracing::warn!("{note}");
     }

@@ -146,6 +146,8 @@ pub struct IdleFloor {
 pub enum IdleFrom {
     /// The configuration.
     Configured,
+    /// The model that the domain's energy is estimated by.
+    Model,
     /// Learned from power against utilisation on this machine.
     Learned,
     /// Not enough seen yet: the ratio of idle to full power of processors of this kind.
@@ -157,6 +159,7 @@ impl IdleFrom {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Configured => "configured",
+            Self::Model => "model",
             Self::Learned => "learned",
             Self::Prior => "prior",
         }

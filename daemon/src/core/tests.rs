@@ -37,6 +37,7 @@ fn domain(package: u16, zone: Zone) -> Domain {
         path: format!("/{package}"),
         billed: zone == Zone::Package,
         continuous: true,
+        at_rest: None,
         quality: Quality::Measured,
         max_power: Microwatts(1_000_000_000),
     }

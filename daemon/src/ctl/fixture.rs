@@ -63,6 +63,7 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
             billed,
             quality: Quality::Measured,
             continuous: true,
+            at_rest: None,
             max_power: Microwatts(1_000_000_000),
         }),
         total: part(100),

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// How many known cgroups are looked after per tick, so that a host with thousands of them costs no more than one with few.
 const CHECKED_PER_TICK: usize = 64;
+/// Where a process is in v1 hierarchies is looked up again after so many ticks: processes seldom move.
+const PLACED_FOR: u32 = 30;
 /// Births are kept for so many cgroups that never ran anything.
 const MOST_KNOWN: usize = 100_000;
 /// Type of a kernfs file handle (linux/exportfs.h, FILEID_KERNFS).
@@ -46,8 +48,9 @@ pub struct Resolver {
     v2_dir: Option<File>,
     known: FxHashMap<CgroupId, Known>,
     queue: VecDeque<CgroupId>,
-    /// On hosts with v1 hierarchies: where processes are that the v2 tree has in its root.
-    placed: FxHashMap<ProcessKey, CgroupId>,
+    /// On hosts with v1 hierarchies: where processes are that the v2 tree has in its root, and when that was looked up.
+    placed: FxHashMap<ProcessKey, (CgroupId, u32)>,
+    round: u32,
     synthetic: FxHashMap<String, CgroupId>,
     unnamed: Vec<CgroupId>,
 }
@@ -65,6 +68,7 @@ impl Resolver {
             known: FxHashMap::default(),
             queue: VecDeque::new(),
             placed: FxHashMap::default(),
+            round: 0,
             synthetic: FxHashMap::default(),
             unnamed: Vec::new(),
         };
@@ -114,12 +118,14 @@ impl Resolver {
         if self.mounts.v1.is_empty() {
             return;
         }
+        self.round = self.round.wrapping_add(1);
+        let round = self.round;
         for one in uses.iter_mut().filter(|one| one.cgroup == CgroupId::ROOT && one.process.pid != 0) {
             one.cgroup = match self.placed.get(&one.process) {
-                Some(cgroup) => *cgroup,
-                None => {
+                Some((cgroup, at)) if round.wrapping_sub(*at) < PLACED_FOR => *cgroup,
+                _ => {
                     let cgroup = self.place_process(one.process.pid);
-                    self.placed.insert(one.process, cgroup);
+                    self.placed.insert(one.process, (cgroup, round));
                     cgroup
                 }
             };

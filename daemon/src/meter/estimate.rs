@@ -133,14 +133,14 @@ impl Estimate {
             described: describe(config, &topology.model, watts, share, stand_in, own),
             error: None,
         };
-        for package in topology.packages().keys() {
-            meter.package(*package);
+        for (package, threads) in topology.packages() {
+            meter.package(package, Some(threads));
         }
         meter.account().map(|()| meter)
     }
 
-    /// The index of a package, which may be new.
-    fn package(&mut self, id: PackageId) -> usize {
+    /// The index of a package, which may be new; with the number of its threads where all of them are online already.
+    fn package(&mut self, id: PackageId, threads: Option<usize>) -> usize {
         self.packages.iter().position(|package| package.id == id).unwrap_or_else(|| {
             self.packages.push(Package::new(id));
             self.domains.push(Domain {
@@ -151,8 +151,9 @@ impl Estimate {
                 path: self.path.clone(),
                 billed: true,
                 quality: Quality::Estimated,
-                // The estimate cannot exceed its own model; ten times 1 kW covers any number of threads in a package.
                 continuous: false,
+                at_rest: threads.map(|threads| Microwatts(self.idle.0 * threads as u64)),
+                // The estimate cannot exceed its own model; ten times 1 kW covers any number of threads in a package.
                 max_power: Microwatts(10_000_000_000),
             });
             self.packages.len() - 1
@@ -189,7 +190,7 @@ impl Estimate {
             }
         })?;
         for (cpu, busy_ticks) in new {
-            let package = self.package(package_of(&self.sysfs, cpu));
+            let package = self.package(package_of(&self.sysfs, cpu), None);
             self.packages[package].threads += 1;
             if self.cpus.len() <= cpu as usize {
                 self.cpus.resize(cpu as usize + 1, CpuState::default());

@@ -117,6 +117,8 @@ pub struct Domain {
     pub quality: Quality,
     /// Whether its counter goes on while jouled is not running, so that the energy of that time is known afterwards.
     pub continuous: bool,
+    /// What it draws at rest, where that is known beforehand (a model's own); else it is learned.
+    pub at_rest: Option<Microwatts>,
     /// More than this cannot be true: an interval with a higher mean power is dropped as a gap.
     pub max_power: Microwatts,
 }

@@ -85,6 +85,7 @@ impl Part {
             },
             quality: Quality::Measured,
             continuous: source == super::powercap::SOURCE,
+            at_rest: None,
             max_power,
         }
     }

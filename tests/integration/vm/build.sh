@@ -25,8 +25,9 @@ packages=(
     qemu-system-x86
 )
 
-# Units of no use here; each costs a second or more of an emulated boot.
+# Units of no use here; each costs a second or more of an emulated boot. systemd-udev-trigger would load drivers for half a minute.
 masked=(
+    systemd-udev-trigger.service
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
     systemd-timesyncd.service systemd-random-seed.service systemd-hwdb-update.service ldconfig.service systemd-pstore.service
     systemd-journal-catalog-update.service systemd-update-utmp.service systemd-binfmt.service systemd-firstboot.service
@@ -116,7 +117,7 @@ release_now() {
         -o Acquire::IndexTargets::deb::Packages::DefaultEnabled=false \
         -o Acquire::IndexTargets::deb::Translations::DefaultEnabled=false \
         update >/dev/null 2>&1 || return 1
-    grep -hE '^(Suite|Version|Date):' "$apt"/lists/*InRelease
+    grep -hE '^(Suite|Version|Date):' "$apt"/lists/*InRelease 2>/dev/null
 }
 
 build_root() {

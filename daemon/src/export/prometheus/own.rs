@@ -77,7 +77,10 @@ fn rows(
 
 /// What a kind was charged beyond its rows, so that everything adds up.
 fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_>) -> fmt::Result {
-    let word = noun(view.kind);
+    let words = match view.kind {
+        Kind::Process => "processes".to_owned(),
+        kind => format!("{}s", noun(kind)),
+    };
     let name = format!("jouled_{}", view.kind.as_str().replace('-', "_"));
     let totals = [
         ("rest", "without a series of their own", &view.rest),
@@ -85,7 +88,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
     ];
     for (suffix, which, energy) in totals {
         let help = format!(
-            "Energy in joules charged to {word}s {which}, by zone and mode, measured or an estimate as jouled_domain_info says"
+            "Energy in joules charged to {words} {which}, by zone and mode, measured or an estimate as jouled_domain_info says"
         );
         let about = About { name: &format!("{name}_{suffix}"), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
@@ -98,7 +101,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
         counters(encoder, &about, samples)?;
     }
     let help = format!(
-        "Energy in joules that the series of living {word}s had reached when they made room for busier ones, by zone and mode; falls \
+        "Energy in joules that the series of living {words} had reached when they made room for busier ones, by zone and mode; falls \
          when one is shown again"
     );
     let samples = MODES.iter().flat_map(|(mode, of)| {
@@ -110,7 +113,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
     });
     gauges(encoder, &About { name: &format!("{name}_parked"), unit: "joules", help: &help }, samples)?;
     let help = format!(
-        "Power in watts charged to {word}s without a series of their own, by zone, mean of the last window, measured or an estimate \
+        "Power in watts charged to {words} without a series of their own, by zone, mean of the last window, measured or an estimate \
          as jouled_domain_info says"
     );
     let about = About { name: &format!("{name}_rest"), unit: "watts", help: &help };
@@ -121,7 +124,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
     gauges(encoder, &about, samples)
 }
 
-/// The kind as a word in a sentence; with an `s` it is the plural.
+/// The kind as a word in a sentence.
 fn noun(kind: Kind) -> &'static str {
     match kind {
         Kind::Unit => "system unit",

@@ -112,7 +112,9 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
         names.retain(|index, _| !index.mmio);
     }
 
-    let mut parts: Vec<(Part, PathBuf, Vec<(PathBuf, String)>)> = Vec::new();
+    /// A part, its folder, and the `name` files that it is known again by, with what they said.
+    type Placed = (Part, PathBuf, Vec<(PathBuf, String)>);
+    let mut parts: Vec<Placed> = Vec::new();
     for (index, (name, folder)) in &names {
         let parent = index.sub.and_then(|_| names.get(&Index { sub: None, ..*index }));
         let top = parse_top(if index.sub.is_none() { name } else { parent.map_or("", |(name, _)| name) });

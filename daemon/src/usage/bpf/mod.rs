@@ -1,5 +1,6 @@
 //! Usage from eBPF: who ran, added up in the kernel at every switch. Not what the energy was, nor what a cgroup means.
 
+mod affinity;
 mod counters;
 mod load;
 mod offsets;
@@ -122,7 +123,7 @@ impl BpfUsage {
         unsafe {
             libc::malloc_trim(0);
         }
-        let cpus = kernel.cpus;
+        let (cpus, path) = (kernel.cpus, kernel.path);
         let mut usage = Self {
             kernel,
             counters: options.counters,
@@ -134,7 +135,7 @@ impl BpfUsage {
             processes: Processes::default(),
             cgroups: cgroup_mount(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
             walks: false,
-            health: Health::Healthy,
+            health: at_best(path),
         };
         // So that a task that runs now is charged from now.
         usage.collect().map_err(BpfError::Refused)?;
@@ -325,7 +326,7 @@ impl Usage for BpfUsage {
         self.health = match (overflowed, whole) {
             (true, _) => Health::Degraded("more ran at once than fits: raise max_entries".to_owned()),
             (false, false) => Health::Degraded("a CPU's hardware counters could not be read".to_owned()),
-            (false, true) => Health::Healthy,
+            (false, true) => at_best(self.path()),
         };
         std::mem::swap(&mut self.before, &mut self.cpus);
         Ok(sample)
@@ -341,6 +342,18 @@ const ENOTSUPP: i32 = 524;
 
 fn is(error: &ProgramError, code: i32) -> bool {
     matches!(error, ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(code))
+}
+
+/// How it is when nothing is wrong.
+fn at_best(path: BpfPath) -> Health {
+    match path {
+        BpfPath::Helpers => Health::Degraded(
+            "by helper functions, for kernels without BTF: cgroups that live shorter than a tick keep no name, and run time includes \
+             interrupts"
+                .to_owned(),
+        ),
+        BpfPath::Auto | BpfPath::Btf => Health::Healthy,
+    }
 }
 
 fn comm(total: &Total) -> process::Comm {
@@ -360,34 +373,40 @@ fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
     line.split_ascii_whitespace().nth(4).map(PathBuf::from)
 }
 
-/// Which CPUs this thread may run on.
-mod affinity {
-    use std::io;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// All that the kernel allows it now.
-    pub fn get() -> io::Result<Vec<u64>> {
-        // Room for 65536 CPUs.
-        let mut mask = vec![0_u64; 1024];
-        // SAFETY: the buffer has the size that is given; 0 is this thread. The bare call takes any size, libc's only its own type.
-        let bytes = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, mask.len() * 8, mask.as_mut_ptr()) };
-        if bytes < 0 {
-            return Err(io::Error::last_os_error());
+    #[test]
+    fn the_cgroup_mount() {
+        let text = "30 24 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n31 24 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup_mount(text), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup_mount(""), None);
+    }
+
+    #[test]
+    fn root_before_linux_5_10_the_thread_goes_to_each_cpu() {
+        let mut usage = match BpfUsage::open(&BpfOptions { counters: Counters::Off, ..BpfOptions::default() }) {
+            Ok(usage) => usage,
+            Err(error) => return println!("skipped: {error}"),
+        };
+        usage.walks = true;
+        let home = affinity::get().unwrap();
+        usage.sample().unwrap();
+        let cpu_time = || {
+            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: `time` is a valid timespec that outlives the call.
+            unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+            time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+        };
+        let start = cpu_time();
+        while cpu_time() - start < 100_000_000 {
+            std::hint::spin_loop();
         }
-        mask.truncate(bytes as usize / 8);
-        Ok(mask)
-    }
-
-    /// Moves this thread to these CPUs.
-    pub fn set(mask: &[u64]) -> io::Result<()> {
-        // SAFETY: the buffer has the size that is given; 0 is this thread.
-        let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len() * 8, mask.as_ptr()) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    /// Only this CPU.
-    pub fn one(cpu: u32) -> Vec<u64> {
-        let mut mask = vec![0; cpu as usize / 64 + 1];
-        mask[cpu as usize / 64] = 1 << (cpu % 64);
-        mask
+        let sample = usage.sample().unwrap();
+        assert_eq!(affinity::get().unwrap(), home);
+        let own: u64 = sample.uses.iter().filter(|r#use| r#use.process.pid == std::process::id()).map(|r#use| r#use.on_cpu.0).sum();
+        println!("{own} ns");
+        assert!(own > 50_000_000);
     }
 }

@@ -23,14 +23,12 @@ def attribution(path):
         jouled.wait_state("rapl-perf", "healthy")
         # Degraded: this machine counts no cycles.
         jouled.wait_state("bpf", "healthy", "degraded")
-        sh("systemd-run", "--quiet", "--wait", "--collect", "--unit=shorty", "true")
         with burner() as burn:
             settle()
             before, cpu, start = jouled.metrics(), burn.cpu_seconds(), rapl.truth()
             time.sleep(5)
             after, cpu, true = jouled.metrics(), burn.cpu_seconds() - cpu, rapl.truth() - start
         after.assert_not_below(before)
-        unit_energy(after, "shorty.service")
         unit = unit_energy(after, burn.name) - unit_energy(before, burn.name)
         active = active_energy(after) - active_energy(before)
         total = node_energy(after) - node_energy(before)
@@ -43,6 +41,18 @@ def attribution(path):
         assert charged <= min(1, had + 0.03), f"burn.service was charged {charged:.1%} of the dynamic energy and had {had:.1%} of the CPUs"
 
 
+def short_unit(path):
+    with FakeRapl(pkg_mw=IDLE_MW, busy_mw=BUSY_MW), Jouled(path=path) as jouled:
+        jouled.wait_state("rapl-perf", "healthy")
+        jouled.wait_state("bpf", "healthy", "degraded")
+        settle()
+        sh("systemd-run", "--quiet", "--wait", "--collect", "--unit=shorty", "true")
+        settle()
+        units = jouled.metrics().values("jouled_unit_joules_total", "unit")
+        assert "shorty.service" in units, f"units are {' '.join(sorted(units))}"
+        note(f"{unit_energy(jouled.metrics(), 'shorty.service') * 1000:.1f} mJ")
+
+
 def case_btf_path_charges_units():
     assert os.path.exists("/sys/kernel/btf/vmlinux"), "this kernel has no BTF"
     attribution("btf")
@@ -50,3 +60,17 @@ def case_btf_path_charges_units():
 
 def case_helpers_path_charges_units():
     attribution("helpers")
+
+
+def case_btf_path_short_unit_keeps_its_name():
+    short_unit("btf")
+
+
+def case_helpers_path_says_what_it_cannot():
+    # Without BTF nobody can tell the id of a cgroup that is gone: its name is missing, and that is said.
+    with FakeRapl(pkg_mw=IDLE_MW, busy_mw=BUSY_MW), Jouled(path="helpers") as jouled:
+        jouled.wait_state("bpf", "degraded")
+        sh("systemd-run", "--quiet", "--wait", "--collect", "--unit=shorty", "true")
+        settle()
+        reasons = jouled.metrics().values("jouled_source_info", "reason")
+        assert any("shorter than a tick" in reason for reason in reasons), f"reasons are {reasons}"

@@ -40,6 +40,10 @@ class Metrics:
         assert values, f"/metrics has no {name}{labels or ''}"
         return sum(values)
 
+    def values(self, name, label):
+        """The values that a label has among the series of this name."""
+        return {dict(labels).get(label) for series, labels in self.series if series == name}
+
     def state(self, source):
         """The state of a source; None where there is no such source."""
         for (name, labels), value in self.series.items():

@@ -52,7 +52,9 @@ class FakeRapl:
         return self
 
     def __exit__(self, *_):
-        self.unload()
+        # A case that broke off between unload() and load() must not be told of that instead of its own error.
+        if PARAMETERS.exists():
+            self.unload()
 
     def load(self):
         sh("insmod", str(MODULE), *(f"{name}={value}" for name, value in self.parameters.items()))

@@ -124,3 +124,18 @@ fn a_level_that_is_left_out_has_no_series() {
     let text = render(&Arc::new(snapshot()), Stamp::default(), &options, Format::Classic);
     assert!(!text.contains("_process_") && !text.contains("_slice_") && text.contains("jouled_unit_joules_total"));
 }
+
+/// docs/metrics.md names every family that any page has.
+#[test]
+fn every_family_is_documented() {
+    let docs = include_str!("../../../../../docs/metrics.md");
+    for page in ["metrics.txt", "metrics-legacy.txt"] {
+        let page = std::fs::read_to_string(format!("{}/../tests/integration/golden/{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for family in page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()) {
+            let kinds = Kind::ALL.map(|kind| format!("jouled_{}_", kind.as_str().replace('-', "_")));
+            let folded = kinds.iter().filter_map(|kind| Some(format!("jouled_KIND_{}", family.strip_prefix(kind.as_str())?)));
+            let mut names = folded.chain([family.to_string()]);
+            assert!(names.any(|name| docs.contains(&format!("`{name}`"))), "{family} is not in docs/metrics.md");
+        }
+    }
+}

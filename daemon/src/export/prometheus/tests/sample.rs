@@ -22,6 +22,7 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
             billed: zone != Zone::Core,
             quality: Quality::Measured,
             continuous: true,
+            at_rest: None,
             max_power: Microwatts(500_000_000),
         }),
         total: Microjoules(total),

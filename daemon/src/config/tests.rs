@@ -1,0 +1,94 @@
+//! The configuration: the shipped file, what is refused and how, drop-ins.
+
+use super::*;
+
+/// The shipped file, with every commented key switched on.
+fn shipped() -> String {
+    let text = include_str!("../../../etc/jouled.toml");
+    let is_key =
+        |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '"' || c == '[');
+    text.lines().map(|line| if is_key(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+fn load(text: &str) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jouled.toml");
+    fs::write(&path, text).unwrap();
+    Config::load(Some(&path), |_| {}).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_empty_file_is_complete() {
+    assert_eq!(load("").unwrap().listen, Config::default().listen);
+}
+
+#[test]
+fn the_shipped_file_changes_nothing_and_its_keys_are_all_valid() {
+    assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().series.processes, 500);
+    let all = load(&shipped()).unwrap();
+    assert_eq!(all.node_name.as_deref(), Some("rack3-node7"));
+    assert_eq!(all.floors()["rapl/package-0"], Microwatts(21_500_000));
+    assert_eq!(all.export.prometheus, PrometheusOptions::default());
+}
+
+/// Every key that the program knows is in the shipped file: serde names the expected ones when it refuses an unknown one.
+#[test]
+fn every_key_is_in_the_shipped_file() {
+    let shipped = shipped();
+    for section in
+        ["", "meter", "meter.rapl", "meter.estimate", "usage", "attribution", "series", "export", "export.prometheus", "control"]
+    {
+        let text = if section.is_empty() { "bogus = 1".to_string() } else { format!("[{section}]\nbogus = 1") };
+        let error = load(&text).unwrap_err();
+        assert!(error.contains("jouled.toml") && error.contains("bogus"), "{error}");
+        let expected = error.split("expected").nth(1).unwrap();
+        let is_key = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let keys: Vec<&str> = expected.split('`').filter(is_key).collect();
+        assert!(!keys.is_empty(), "{error}");
+        for key in keys {
+            let as_section = format!("[{}{key}", if section.is_empty() { String::new() } else { format!("{section}.") });
+            assert!(
+                shipped.contains(&format!("\n{key} = ")) || shipped.contains(&as_section),
+                "{key} of [{section}] is not in etc/jouled.toml"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let says = |text: &str, words: &[&str]| {
+        let error = load(text).unwrap_err();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    says("interval = 500", &["interval", "100ms to 60s"]);
+    says("interval = \"soon\"", &["jouled.toml: ", "interval", "is not a time"]);
+    says("[usage]\nsource = \"magic\"", &["jouled.toml: ", "usage.source", "magic", "procfs"]);
+    says("[series]\nprocesses = \"many\"", &["series.processes", "many"]);
+    says("[control]\nmode = \"rw\"", &["control.mode", "octal"]);
+    says("[meter.estimate]\npackage_share = 2", &["meter.estimate.package_share", "at most 1"]);
+    says("interval = ", &["jouled.toml"]);
+}
+
+#[test]
+fn drop_ins_come_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jouled.toml");
+    fs::write(&path, "[series]\nprocesses = 1\nothers = 1").unwrap();
+    fs::create_dir(dir.path().join("jouled.toml.d")).unwrap();
+    fs::write(dir.path().join("jouled.toml.d/20.toml"), "[series]\nprocesses = 3").unwrap();
+    fs::write(dir.path().join("jouled.toml.d/10.toml"), "[series]\nprocesses = 2").unwrap();
+    let config = Config::load(Some(&path), |_| {}).unwrap();
+    assert_eq!((config.series.processes, config.series.others), (3, 1));
+    fs::write(dir.path().join("jouled.toml.d/30.toml"), "[series]\nproceses = 3").unwrap();
+    assert!(Config::load(Some(&path), |_| {}).unwrap_err().to_string().contains("30.toml"));
+}
+
+#[test]
+fn spans() {
+    let span = |text: &str| Span::try_from(SpanText::Text(text.into())).map(|span| span.0.0);
+    assert_eq!(span("250ms"), Ok(250_000_000));
+    assert_eq!(span("1.5 s"), Ok(1_500_000_000));
+    assert_eq!(span("2m"), Ok(120_000_000_000));
+    assert!(span("-1s").is_err() && span("1d").is_err() && span("").is_err() && span("1e9h").is_err());
+}

@@ -1,0 +1,173 @@
+//! The ledger against made-up entities: sums, rising series, ends and returns.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+fn labels(name: &str) -> Labels {
+    [name, "system.slice"].map(String::from).into()
+}
+
+fn ledger(shown: u32) -> Ledger {
+    Ledger::new(Limits { shown: [shown; Kind::ALL.len()], retention: Nanos(3) })
+}
+
+fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {
+    ledger.begin(Nanos(at), Nanos(at));
+    for (id, energy) in charges {
+        ledger.charge(*id, Zone::Package, Microjoules(*energy), Microjoules(0), Nanos::SECOND);
+    }
+    ledger.book();
+}
+
+fn sums(view: &KindView) -> u64 {
+    let rows: u64 = view.rows.iter().map(|row| row.energy.dynamic[0].0).sum();
+    rows + view.rest.dynamic[0].0 + view.ended.dynamic[0].0 + view.parked.dynamic[0].0
+}
+
+#[test]
+fn the_rest_is_one_series() {
+    let mut ledger = ledger(1);
+    let (a, b) = (ledger.open(Kind::Session, labels("a")), ledger.open(Kind::Session, labels("b")));
+    tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
+    let view = &ledger.view()[Kind::Session.index()];
+    assert_eq!(view.rows.len(), 1);
+    assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("a", 10, 5));
+    // b becomes the busiest: its series begins now, what it had before stays in the rest.
+    tick(&mut ledger, 2, &[(b, 100)]);
+    let view = &ledger.view()[Kind::Session.index()];
+    assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("b", 100, 5));
+    assert_eq!(view.parked.dynamic[0].0, 10);
+    // a comes back where it was.
+    tick(&mut ledger, 3, &[(a, 1000)]);
+    let view = &ledger.view()[Kind::Session.index()];
+    assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0), ("a", 1010, 100));
+}
+
+#[test]
+fn an_ended_series_stays_a_while_and_is_then_counted_as_ended() {
+    let mut ledger = ledger(5);
+    let a = ledger.open(Kind::Session, labels("a"));
+    tick(&mut ledger, 1, &[(a, 10)]);
+    ledger.close(a);
+    let row = &ledger.view()[Kind::Session.index()].rows[0];
+    assert_eq!((row.state, row.power[0].0), (State::Terminated, 10));
+    tick(&mut ledger, 4, &[]);
+    ledger.expire();
+    let view = &ledger.view()[Kind::Session.index()];
+    assert_eq!((view.rows.len(), view.ended.dynamic[0].0), (0, 10));
+}
+
+#[test]
+fn what_comes_back_goes_on_with_its_series() {
+    let mut ledger = ledger(5);
+    let a = ledger.open(Kind::Session, labels("a"));
+    tick(&mut ledger, 1, &[(a, 10)]);
+    ledger.close(a);
+    let again = ledger.open(Kind::Session, labels("a"));
+    tick(&mut ledger, 2, &[(again, 7)]);
+    let view = &ledger.view()[Kind::Session.index()];
+    assert_eq!((view.rows.len(), view.rows[0].energy.dynamic[0].0, view.rows[0].state), (1, 17, State::Running));
+}
+
+#[test]
+fn a_relabelled_process_begins_a_new_series() {
+    let mut ledger = ledger(5);
+    let a = ledger.open(Kind::Session, labels("sh"));
+    tick(&mut ledger, 1, &[(a, 10)]);
+    ledger.begin(Nanos(2), Nanos(2));
+    ledger.relabel(a, labels("stress"));
+    ledger.charge(a, Zone::Package, Microjoules(5), Microjoules(0), Nanos::SECOND);
+    ledger.book();
+    let rows = &ledger.view()[Kind::Session.index()].rows;
+    let seen: Vec<_> = rows.iter().map(|row| (row.labels[0].as_str(), row.energy.dynamic[0].0)).collect();
+    assert_eq!(seen, [("sh", 10), ("stress", 5)]);
+}
+
+#[test]
+fn the_series_of_a_unit_that_ended_stays() {
+    let mut ledger = ledger(5);
+    let timer = ledger.open(Kind::Unit, labels("apt-daily.service"));
+    tick(&mut ledger, 1, &[(timer, 10)]);
+    ledger.close(timer);
+    tick(&mut ledger, 1_000_000, &[]);
+    ledger.expire();
+    assert_eq!(ledger.view()[Kind::Unit.index()].rows[0].energy.dynamic[0].0, 10);
+}
+
+#[test]
+fn terminated_series_are_bounded() {
+    let mut ledger = ledger(3);
+    for round in 0..20u64 {
+        let ids: Vec<_> = (0..3).map(|n| ledger.open(Kind::Session, labels(&format!("{round}-{n}")))).collect();
+        tick(&mut ledger, round / 10, &ids.iter().map(|id| (*id, 1 + round)).collect::<Vec<_>>());
+        ids.into_iter().for_each(|id| ledger.close(id));
+        ledger.expire();
+    }
+    let view = &ledger.view()[Kind::Session.index()];
+    assert_eq!(view.rows.len(), 3);
+    assert_eq!(sums(view), (0..20u64).map(|round| 3 * (1 + round)).sum::<u64>());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Charge(u8, u32),
+    Close(u8),
+    Tick,
+    Restart,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0u8..8, 1u32..1_000_000).prop_map(|(who, energy)| Op::Charge(who, energy)),
+        1 => (0u8..8).prop_map(Op::Close),
+        3 => Just(Op::Tick),
+        1 => Just(Op::Restart),
+    ]
+}
+
+proptest! {
+    /// Nothing is lost, nothing is counted twice, and no series ever falls: through top-N changes, ends, returns, restarts.
+    #[test]
+    fn sums_match_and_series_only_rise(ops in proptest::collection::vec(op(), 1..200)) {
+        let limits = Limits { shown: [3; Kind::ALL.len()], retention: Nanos(1000) };
+        let mut ledger = Ledger::new(limits);
+        let mut open: HashMap<u8, AccountId> = HashMap::new();
+        let (mut charged, mut now, mut pending) = (0u64, 0u64, Vec::new());
+        let mut seen: HashMap<Labels, u64> = HashMap::new();
+        for op in ops {
+            match op {
+                Op::Charge(who, energy) => {
+                    let id = *open.entry(who).or_insert_with(|| ledger.open(Kind::Session, labels(&who.to_string())));
+                    pending.push((id, u64::from(energy)));
+                }
+                Op::Close(who) => if let Some(id) = open.remove(&who) {
+                    pending.retain(|(other, _)| *other != id);
+                    ledger.close(id);
+                },
+                Op::Tick => {
+                    now += 1;
+                    charged += pending.iter().map(|(_, energy)| energy).sum::<u64>();
+                    tick(&mut ledger, now, &pending);
+                    pending.clear();
+                }
+                Op::Restart => {
+                    let entries: Vec<_> = ledger.entries().collect();
+                    ledger = Ledger::new(limits);
+                    ledger.restore(entries.into_iter(), Nanos(now + 1000));
+                    open.clear();
+                    pending.clear();
+                }
+            }
+            let view = &ledger.view()[Kind::Session.index()];
+            prop_assert_eq!(sums(view), charged);
+            for row in &view.rows {
+                let energy = row.energy.dynamic[0].0;
+                let before = seen.insert(row.labels.clone(), energy).unwrap_or(0);
+                prop_assert!(energy >= before, "{:?} fell from {before} to {energy}", row.labels);
+            }
+            let unique: std::collections::HashSet<_> = view.rows.iter().map(|row| &row.labels).collect();
+            prop_assert_eq!(unique.len(), view.rows.len());
+        }
+    }
+}
