@@ -41,16 +41,24 @@ pub struct Limits {
 struct Account {
     kind: Kind,
     labels: Labels,
-    series: Option<Series>,
+    /// Apart, because most accounts of a large machine never have one.
+    series: Option<Box<Series>>,
     /// Whether the series is shown; a series that made room for a busier one is parked.
     shown: bool,
-    /// This tick's part, valid where `tick` is the current one.
-    delta: Energy,
-    delta_used: Used,
-    power: Power,
+    /// The tick at which it was last charged, and where in that tick's charges.
     tick: u64,
+    charged: u32,
     /// Energy, older parts fading: what decides who is shown.
     score: f64,
+}
+
+/// What an account was charged at this tick.
+#[derive(Debug)]
+struct Charged {
+    account: u32,
+    energy: Energy,
+    used: Used,
+    power: Power,
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +110,7 @@ pub struct Ledger {
     limits: Limits,
     accounts: Vec<Option<Account>>,
     free: Vec<u32>,
-    touched: Vec<u32>,
+    charged: Vec<Charged>,
     kinds: [KindBook; Kind::ALL.len()],
     tick: u64,
     now: Nanos,
@@ -122,7 +130,7 @@ impl Ledger {
             limits,
             accounts: Vec::new(),
             free: Vec::new(),
-            touched: Vec::new(),
+            charged: Vec::new(),
             kinds: Default::default(),
             tick: 0,
             now: Nanos::ZERO,
@@ -156,7 +164,7 @@ impl Ledger {
     pub fn begin(&mut self, now: Nanos, realtime: Nanos) {
         self.tick += 1;
         (self.now, self.realtime) = (now, realtime);
-        self.touched.clear();
+        self.charged.clear();
         self.dropped.clear();
         self.dirty = Default::default();
         for book in &mut self.kinds {
@@ -168,17 +176,7 @@ impl Ledger {
     ///
     /// A series of an earlier entity with these labels goes on at once: its counter must not begin again.
     pub fn open(&mut self, kind: Kind, labels: Labels) -> AccountId {
-        let account = Account {
-            kind,
-            labels,
-            series: None,
-            shown: false,
-            delta: Energy::default(),
-            delta_used: Used::default(),
-            power: Default::default(),
-            tick: 0,
-            score: 0.0,
-        };
+        let account = Account { kind, labels, series: None, shown: false, tick: 0, charged: 0, score: 0.0 };
         let index = match self.free.pop() {
             Some(index) => {
                 self.accounts[index as usize] = Some(account);
@@ -195,34 +193,39 @@ impl Ledger {
 
     /// Charges an account with energy of a window of `time`.
     pub fn charge(&mut self, id: AccountId, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
-        if let Some(account) = self.touch(id) {
-            account.delta.dynamic[zone.index()] += dynamic;
-            account.delta.idle[zone.index()] += idle;
-            account.power[0][zone.index()] += dynamic.over(time);
-            account.power[1][zone.index()] += idle.over(time);
+        if let Some(charged) = self.touch(id) {
+            charged.energy.dynamic[zone.index()] += dynamic;
+            charged.energy.idle[zone.index()] += idle;
+            charged.power[0][zone.index()] += dynamic.over(time);
+            charged.power[1][zone.index()] += idle.over(time);
         }
     }
 
     /// Adds use to an account.
     pub fn used(&mut self, id: AccountId, used: &Used) {
-        if let Some(account) = self.touch(id) {
-            account.delta_used.add(used);
+        if let Some(charged) = self.touch(id) {
+            charged.used.add(used);
         }
     }
 
-    fn touch(&mut self, id: AccountId) -> Option<&mut Account> {
-        let tick = self.tick;
+    fn touch(&mut self, id: AccountId) -> Option<&mut Charged> {
         let account = self.accounts.get_mut(id.0 as usize)?.as_mut()?;
-        if account.tick != tick {
-            let fade = 0.5f64.powf((tick - account.tick) as f64 / SCORE_HALF_LIFE);
-            account.score *= fade;
-            account.tick = tick;
-            account.delta = Energy::default();
-            account.delta_used = Used::default();
-            account.power = Default::default();
-            self.touched.push(id.0);
+        if account.tick != self.tick {
+            account.score *= 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE);
+            (account.tick, account.charged) = (self.tick, self.charged.len() as u32);
+            self.charged.push(Charged {
+                account: id.0,
+                energy: Energy::default(),
+                used: Used::default(),
+                power: Default::default(),
+            });
         }
-        Some(account)
+        self.charged.get_mut(account.charged as usize)
+    }
+
+    /// Labels of an account.
+    pub fn labels(&self, id: AccountId) -> Option<&Labels> {
+        self.accounts.get(id.0 as usize)?.as_ref().map(|account| &account.labels)
     }
 
     /// The entity changed its labels (a process executed another program): its series ends, a new one begins with the next
@@ -249,30 +252,30 @@ impl Ledger {
     /// Ends the tick: decides who is shown, then books this tick's charges.
     pub fn book(&mut self) {
         let mut hidden: [Vec<u32>; Kind::ALL.len()] = Default::default();
-        for &index in &self.touched {
-            if let Some(account) = self.accounts[index as usize].as_mut() {
-                account.score += account.delta.sum().0 as f64;
+        for charged in &self.charged {
+            if let Some(account) = self.accounts[charged.account as usize].as_mut() {
+                account.score += charged.energy.sum().0 as f64;
                 if !account.shown {
-                    hidden[account.kind.index()].push(index);
+                    hidden[account.kind.index()].push(charged.account);
                 }
             }
         }
         for (kind, candidates) in Kind::ALL.into_iter().zip(hidden) {
             self.choose(kind, candidates);
         }
-        for &index in &self.touched {
-            let Some(account) = self.accounts[index as usize].as_mut() else { continue };
+        for charged in &self.charged {
+            let Some(account) = self.accounts[charged.account as usize].as_mut() else { continue };
             let book = &mut self.kinds[account.kind.index()];
             match (&mut account.series, account.shown) {
                 (Some(series), true) => {
-                    series.energy.add(&account.delta);
-                    series.used.add(&account.delta_used);
+                    series.energy.add(&charged.energy);
+                    series.used.add(&charged.used);
                 }
                 _ => {
-                    book.rest.add(&account.delta);
+                    book.rest.add(&charged.energy);
                     self.dirty[account.kind.index()] = true;
                     for zone in 0..Zone::COUNT {
-                        book.rest_power[zone] += account.power[0][zone] + account.power[1][zone];
+                        book.rest_power[zone] += charged.power[0][zone] + charged.power[1][zone];
                     }
                 }
             }
@@ -313,7 +316,7 @@ impl Ledger {
             let book = &mut self.kinds[account.kind.index()];
             account.shown = false;
             book.shown.retain(|shown| *shown != index);
-            book.parked.add(&account.series.map_or_else(Energy::default, |series| series.energy));
+            book.parked.add(&account.series.as_ref().map_or_else(Energy::default, |series| series.energy));
         }
     }
 
@@ -324,7 +327,7 @@ impl Ledger {
             account.shown = true;
             match &account.series {
                 Some(series) => book.parked.subtract(&series.energy),
-                None => account.series = Some(Series { since, ..Series::default() }),
+                None => account.series = Some(Box::new(Series { since, ..Series::default() })),
             }
             book.shown.push(index);
         }
@@ -334,7 +337,7 @@ impl Ledger {
     fn resume(&mut self, index: u32) {
         let Some(account) = self.accounts[index as usize].as_mut() else { return };
         if let Some(retired) = self.kinds[account.kind.index()].retired.remove(&account.labels) {
-            account.series = Some(retired.series);
+            account.series = Some(Box::new(retired.series));
             account.shown = true;
             self.kinds[account.kind.index()].shown.push(index);
         }
@@ -352,7 +355,11 @@ impl Ledger {
             book.parked.subtract(&series.energy);
         }
         account.shown = false;
-        let retired = Retired { series, power: account.power, power_tick: account.tick, until };
+        let power = match self.charged.get(account.charged as usize) {
+            Some(charged) if account.tick == self.tick => charged.power,
+            _ => Power::default(),
+        };
+        let retired = Retired { series: *series, power, power_tick: account.tick, until };
         if let Some(twin) = book.retired.insert(account.labels.clone(), retired) {
             // Labels of two entities at a time are excluded, so a twin ended earlier and was not resumed: count it as ended.
             book.ended.add(&twin.series.energy);
@@ -392,8 +399,9 @@ impl Ledger {
     fn view_kind(&self, kind: Kind, book: &KindBook) -> KindView {
         let mut rows = Vec::with_capacity(book.shown.len() + book.retired.len());
         for &index in &book.shown {
-            if let Some(Account { labels, series: Some(series), power, tick, .. }) = self.accounts[index as usize].as_ref() {
-                let power = if *tick == self.tick { *power } else { Default::default() };
+            if let Some(Account { labels, series: Some(series), tick, charged, .. }) = self.accounts[index as usize].as_ref() {
+                let charged = self.charged.get(*charged as usize).filter(|_| *tick == self.tick);
+                let power = charged.map_or_else(Power::default, |charged| charged.power);
                 rows.push(row(labels, series, State::Running, power));
             }
         }
@@ -407,9 +415,9 @@ impl Ledger {
 
     /// What changed at this tick, for the store.
     pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
-        let series = self.touched.iter().filter_map(|index| {
-            let account = self.accounts[*index as usize].as_ref()?;
-            Some(Entry::Series(account.kind, account.labels.clone(), account.series.filter(|_| account.shown)?))
+        let series = self.charged.iter().filter_map(|charged| {
+            let account = self.accounts[charged.account as usize].as_ref()?;
+            Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref().filter(|_| account.shown)?))
         });
         let retired = Kind::ALL.into_iter().zip(&self.kinds).flat_map(|(kind, book)| {
             let fresh = book.retired.iter().filter(|(_, retired)| retired.power_tick == self.tick);
@@ -426,7 +434,7 @@ impl Ledger {
             .accounts
             .iter()
             .flatten()
-            .filter_map(|account| Some(Entry::Series(account.kind, account.labels.clone(), account.series?)));
+            .filter_map(|account| Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref()?)));
         let kinds = Kind::ALL.into_iter().zip(&self.kinds);
         let rest = kinds.clone().map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended));
         let retired = kinds.flat_map(|(kind, book)| {

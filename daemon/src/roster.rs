@@ -48,8 +48,6 @@ struct Cgroup {
 #[derive(Debug)]
 struct Process {
     account: AccountId,
-    comm: String,
-    exe: String,
     belonging: Arc<Belonging>,
 }
 
@@ -107,8 +105,6 @@ impl Roster {
         for info in infos {
             match self.processes.get_mut(&info.process) {
                 Some(process) => {
-                    process.comm.clone_from(&info.comm);
-                    process.exe.clone_from(&info.exe);
                     ledger.relabel(process.account, labels(info.process, &info.comm, &info.exe, &process.belonging));
                 }
                 None => self.meet(ledger, info),
@@ -117,13 +113,13 @@ impl Roster {
     }
 
     fn meet(&mut self, ledger: &mut Ledger, info: &ProcessInfo) {
-        let belonging = Arc::new(Belonging::default());
+        let (_, belonging) = self.nobody.get_or_insert_with(Default::default).clone();
         // A process id belongs to one process at a time: whoever had it before has ended, though nobody said so.
         if let Some(earlier) = self.by_pid.insert(info.process.pid, info.process) {
             self.close_process(ledger, earlier);
         }
         let account = ledger.open(Kind::Process, labels(info.process, &info.comm, &info.exe, &belonging));
-        let process = Process { account, comm: info.comm.clone(), exe: info.exe.clone(), belonging };
+        let process = Process { account, belonging };
         self.processes.insert(info.process, process);
     }
 
@@ -135,9 +131,14 @@ impl Roster {
             None => self.nobody.get_or_insert_with(Default::default).clone(),
         };
         let process = self.processes.get_mut(&one.process).map(|process| {
-            if !Arc::ptr_eq(&process.belonging, &belonging) && process.belonging != belonging {
+            if !Arc::ptr_eq(&process.belonging, &belonging) {
+                if process.belonging != belonging
+                    && let Some([_, comm, exe, ..]) = ledger.labels(process.account).map(|labels| &**labels)
+                {
+                    let labels = labels(one.process, comm, exe, &belonging);
+                    ledger.relabel(process.account, labels);
+                }
                 process.belonging = belonging;
-                ledger.relabel(process.account, labels(one.process, &process.comm, &process.exe, &process.belonging));
             }
             process.account
         });

@@ -95,8 +95,11 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     }
 }
 
-/// Opens every source.
-fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
+/// Opens every source; the sampler has not ticked yet.
+///
+/// # Errors
+/// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
+pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
     let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
     let topology = Topology::read(&roots);
     let (meters, mut unused) = open_all(&config.meter, &roots, &topology);

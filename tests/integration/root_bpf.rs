@@ -1,4 +1,4 @@
-//! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that is bench_handler.
+//! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that is the benchmark.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also outside its test functions")]
 
 use jouled::meter::Health;

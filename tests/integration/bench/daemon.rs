@@ -1,0 +1,95 @@
+//! The built jouled as a child process, on a fake host.
+
+use crate::Failure;
+use crate::sysfs::FakeHost;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// jouled. It is told to end when this is dropped.
+pub struct Daemon {
+    process: Child,
+    address: SocketAddr,
+    _state: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Starts it and waits for its first page. `config` is what stands in its configuration file.
+    pub fn start(host: &FakeHost, config: &str) -> Result<Self, Failure> {
+        let state = tempfile::tempdir()?;
+        let file = state.path().join("jouled.toml");
+        std::fs::write(&file, config)?;
+        // Free a moment ago, so free now as far as anybody can tell.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
+        command.env_clear().args(["--log-level", "error", "--listen", &address.to_string()]);
+        command.arg("--config").arg(&file).arg("--sysfs").arg(host.sysfs()).arg("--state-dir").arg(state.path());
+        // SAFETY: one system call between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+                Ok(())
+            });
+        }
+        let mut daemon = Self { process: command.spawn()?, address, _state: state };
+        let begin = Instant::now();
+        while daemon.get("").is_err() {
+            if let Some(status) = daemon.process.try_wait()? {
+                return Err(format!("jouled ended at its start: {status}").into());
+            }
+            if begin.elapsed() > Duration::from_secs(10) {
+                return Err("jouled shows no page".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(daemon)
+    }
+
+    /// Gets the metrics page, with its head, over a new connection.
+    pub fn get(&self, accept: &str) -> Result<String, Failure> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        if page.starts_with("HTTP/1.1 200") { Ok(page) } else { Err(page.lines().next().unwrap_or("no answer").into()) }
+    }
+
+    /// The metrics page as numbers by series, labels included.
+    pub fn series(&self) -> Result<HashMap<String, f64>, Failure> {
+        let page = self.get("")?;
+        let samples = page.lines().filter(|line| line.starts_with("jouled_"));
+        Ok(samples
+            .filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                Some((series.to_owned(), value.parse().ok()?))
+            })
+            .collect())
+    }
+
+    /// A number of /proc/PID/status in MB of 10^6 bytes: `VmRSS`, `VmHWM`.
+    pub fn memory_mb(&self, field: &str) -> Result<f64, Failure> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;
+        let kib: f64 = line.trim_matches([':', ' ', '\t', 'k', 'B']).parse()?;
+        Ok(kib * 1024.0 / 1e6)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // SAFETY: our own child, not reaped yet.
+        unsafe { libc::kill(self.process.id() as i32, libc::SIGTERM) };
+        for _ in 0..300 {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

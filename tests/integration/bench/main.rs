@@ -1,0 +1,101 @@
+//! Benchmarks: what jouled costs, and how right it is, against its targets. Needs root. Not tests: a missed target is printed, not failed.
+//!
+//! `cargo bench` runs all; `cargo bench -- tick accuracy` runs some.
+
+mod accuracy;
+mod clock;
+mod crowd;
+mod daemon;
+mod handler;
+mod load;
+mod report;
+mod scale;
+#[path = "../common/sysfs.rs"]
+mod sysfs;
+mod tick;
+mod truth;
+mod unit;
+
+use report::Report;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Name, what it says, and the benchmark.
+const BENCHMARKS: [(&str, &str, fn(&mut Report) -> Result<(), Failure>); 4] = [
+    ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
+    ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
+    ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
+    ("accuracy", "Energy of units against the truth, on a machine whose meter is made from the truth", accuracy::run),
+];
+
+fn main() -> ExitCode {
+    // SAFETY: no arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        let _ = writeln!(std::io::stdout(), "skipped: not root, which eBPF and cgroups need");
+        return ExitCode::SUCCESS;
+    }
+    match guarded() {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the benchmarks in a child, so that files and cgroups are removed however it ends, Ctrl-C included.
+fn guarded() -> Result<ExitCode, Failure> {
+    let memory = Path::new("/dev/shm");
+    let files = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
+    // SAFETY: the sets are valid; there is one thread only, so that the child may do anything.
+    let code = unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut signals);
+        for signal in [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM] {
+            libc::sigaddset(&mut signals, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut());
+        let child = libc::fork();
+        if child < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        if child == 0 {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::sigprocmask(libc::SIG_UNBLOCK, &signals, std::ptr::null_mut());
+            let result = benchmarks(files.path());
+            // They are the parent's to remove.
+            std::mem::forget(files);
+            return result;
+        }
+        if libc::sigwaitinfo(&signals, std::ptr::null_mut()) != libc::SIGCHLD {
+            libc::kill(child, libc::SIGKILL);
+        }
+        let mut status = 0;
+        libc::waitpid(child, &mut status, 0);
+        unit::remove_all(child);
+        status
+    };
+    Ok(if code == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn benchmarks(files: &Path) -> Result<ExitCode, Failure> {
+    tempfile::env::override_temp_dir(files).map_err(|_| "the folder for temporary files is chosen already")?;
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if let Some(unknown) = wanted.iter().find(|wanted| !BENCHMARKS.iter().any(|(name, ..)| name == wanted)) {
+        return Err(format!("no benchmark {unknown}; there are {}", BENCHMARKS.map(|(name, ..)| name).join(", ")).into());
+    }
+    let mut report = Report::new()?;
+    for (name, about, benchmark) in BENCHMARKS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            report.title(name, about)?;
+            if let Err(error) = benchmark(&mut report) {
+                report.line(&format!("skipped: {error}"))?;
+            }
+        }
+    }
+    report.end()?;
+    Ok(ExitCode::SUCCESS)
+}
