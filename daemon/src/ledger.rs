@@ -10,9 +10,9 @@ use crate::units::{Microjoules, Microwatts, Nanos};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-/// An account of a living entity: its place in the ledger.
+/// An account of a living entity: its place in the ledger, and its number among all that ever were, as places are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AccountId(u32);
+pub struct AccountId(u32, u64);
 
 /// Mean power by zone: dynamic, idle.
 type Power = [[Microwatts; Zone::COUNT]; 2];
@@ -39,6 +39,7 @@ pub struct Limits {
 
 #[derive(Debug)]
 struct Account {
+    number: u64,
     kind: Kind,
     labels: Labels,
     /// Apart, because most accounts of a large machine never have one.
@@ -113,6 +114,7 @@ pub struct Ledger {
     charged: Vec<Charged>,
     kinds: [KindBook; Kind::ALL.len()],
     tick: u64,
+    opened: u64,
     now: Nanos,
     realtime: Nanos,
     dropped: Vec<(Kind, Labels)>,
@@ -120,7 +122,7 @@ pub struct Ledger {
     dirty: [bool; Kind::ALL.len()],
 }
 
-/// Energy of `weight` half a minute ago counts half.
+/// Energy of so many ticks ago counts half.
 const SCORE_HALF_LIFE: f64 = 30.0;
 
 impl Ledger {
@@ -133,6 +135,7 @@ impl Ledger {
             charged: Vec::new(),
             kinds: Default::default(),
             tick: 0,
+            opened: 0,
             now: Nanos::ZERO,
             realtime: Nanos::ZERO,
             dropped: Vec::new(),
@@ -176,7 +179,8 @@ impl Ledger {
     ///
     /// A series of an earlier entity with these labels goes on at once: its counter must not begin again.
     pub fn open(&mut self, kind: Kind, labels: Labels) -> AccountId {
-        let account = Account { kind, labels, series: None, shown: false, tick: 0, charged: 0, score: 0.0 };
+        self.opened += 1;
+        let account = Account { number: self.opened, kind, labels, series: None, shown: false, tick: 0, charged: 0, score: 0.0 };
         let index = match self.free.pop() {
             Some(index) => {
                 self.accounts[index as usize] = Some(account);
@@ -188,17 +192,24 @@ impl Ledger {
             }
         };
         self.resume(index);
-        AccountId(index)
+        AccountId(index, self.opened)
     }
 
-    /// Charges an account with energy of a window of `time`.
-    pub fn charge(&mut self, id: AccountId, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
-        if let Some(charged) = self.touch(id) {
+    fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(id.0 as usize)?.as_ref().filter(|account| account.number == id.1)
+    }
+
+    /// Charges an account with energy of a window of `time`; false: it was closed, and nobody is charged.
+    pub fn charge(&mut self, id: AccountId, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) -> bool {
+        let charged = self.touch(id);
+        let open = charged.is_some();
+        if let Some(charged) = charged {
             charged.energy.dynamic[zone.index()] += dynamic;
             charged.energy.idle[zone.index()] += idle;
             charged.power[0][zone.index()] += dynamic.over(time);
             charged.power[1][zone.index()] += idle.over(time);
         }
+        open
     }
 
     /// Adds use to an account.
@@ -209,7 +220,7 @@ impl Ledger {
     }
 
     fn touch(&mut self, id: AccountId) -> Option<&mut Charged> {
-        let account = self.accounts.get_mut(id.0 as usize)?.as_mut()?;
+        let account = self.accounts.get_mut(id.0 as usize)?.as_mut().filter(|account| account.number == id.1)?;
         if account.tick != self.tick {
             account.score *= 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE);
             (account.tick, account.charged) = (self.tick, self.charged.len() as u32);
@@ -225,13 +236,13 @@ impl Ledger {
 
     /// Labels of an account.
     pub fn labels(&self, id: AccountId) -> Option<&Labels> {
-        self.accounts.get(id.0 as usize)?.as_ref().map(|account| &account.labels)
+        self.account(id).map(|account| &account.labels)
     }
 
     /// The entity changed its labels (a process executed another program): its series ends, a new one begins with the next
     /// charge. Charges made earlier in this tick go to the new one.
     pub fn relabel(&mut self, id: AccountId, labels: Labels) {
-        if self.accounts.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|account| account.labels != labels) {
+        if self.account(id).is_some_and(|account| account.labels != labels) {
             self.retire(id.0);
             if let Some(account) = self.accounts[id.0 as usize].as_mut() {
                 account.labels = labels;
@@ -369,10 +380,9 @@ impl Ledger {
 
     /// Closes the account of an entity that ended. After [`Ledger::book`], so that its last charges are in its series.
     pub fn close(&mut self, id: AccountId) {
-        self.retire(id.0);
-        if let Some(slot) = self.accounts.get_mut(id.0 as usize)
-            && slot.take().is_some()
-        {
+        if self.account(id).is_some() {
+            self.retire(id.0);
+            self.accounts[id.0 as usize] = None;
             self.free.push(id.0);
         }
     }

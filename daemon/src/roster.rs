@@ -150,9 +150,9 @@ impl Roster {
 
     /// Credits energy of a window of `time` to everybody that a charge is for.
     pub fn credit(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
-        match charge.process {
-            Some(account) => ledger.charge(account, zone, dynamic, idle, time),
-            None => ledger.charge_rest(Kind::Process, zone, dynamic, idle, time),
+        // A process whose id another one got before the window closed has no account any more.
+        if !charge.process.is_some_and(|account| ledger.charge(account, zone, dynamic, idle, time)) {
+            ledger.charge_rest(Kind::Process, zone, dynamic, idle, time);
         }
         for account in charge.groups.iter() {
             ledger.charge(*account, zone, dynamic, idle, time);

@@ -291,3 +291,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_reused_pid_in_an_open_window_gets_nothing_of_the_earlier_process() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let mut tick = host.tick(&[0, 0, 0, 0], vec![ran(1, 10, 0, 300)]);
+    tick.readings[0].reading = Err("/x: gone".into());
+    core.step(&tick);
+    let mut heir = ran(1, 10, 0, 100);
+    heir.process.start = 2;
+    let snapshot = core.step(&host.tick(&[40_000_000, 0, 0, 0], vec![heir]));
+    let view = snapshot.kind(Kind::Process);
+    assert_eq!((view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), (10_000_000, 30_000_000));
+    assert_conserved(&snapshot);
+}

@@ -24,7 +24,9 @@ use std::process::ExitCode;
 type Failure = Box<dyn std::error::Error>;
 
 /// Name, what it says, and the benchmark.
-const BENCHMARKS: [(&str, &str, fn(&mut Report) -> Result<(), Failure>); 4] = [
+type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
+
+const BENCHMARKS: [Benchmark; 4] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
