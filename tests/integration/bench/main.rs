@@ -23,8 +23,10 @@ use std::process::ExitCode;
 
 type Failure = Box<dyn std::error::Error>;
 
+type Benchmark = fn(&mut Report) -> Result<(), Failure>;
+
 /// Name, what it says, and the benchmark.
-const BENCHMARKS: [(&str, &str, fn(&mut Report) -> Result<(), Failure>); 4] = [
+const BENCHMARKS: [(&str, &str, Benchmark); 4] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
