@@ -94,7 +94,8 @@ impl IdleModel {
         let lowest = self.lowest?;
         let (prior, prior_error) = self.prior()?;
         let (power, error, from) = match self.line() {
-            Some((intercept, error)) => {
+            Some((intercept, noise)) => {
+                let error = noise.hypot(self.extrapolation(intercept, prior));
                 // Two independent opinions, each weighed by the inverse of its variance.
                 let (a, b) = (1.0 / error.powi(2).max(1e-12), 1.0 / prior_error.powi(2).max(1e-12));
                 let from = if a >= b { IdleFrom::Learned } else { IdleFrom::Prior };
@@ -133,6 +134,15 @@ impl IdleModel {
         let error = (residual * (1.0 / count + mean_u * mean_u / (suu * scale))).sqrt();
         // A falling line is no power curve: there is nothing to learn from it yet.
         (slope >= 0.0).then_some((mean_p - slope * mean_u, error.max(1e-4 * mean_p)))
+    }
+
+    /// How far off the line may be for having been drawn from loads well above zero: a power curve is not a line, and its bend
+    /// counts with the square of the distance to the lowest load seen. The slope is the steeper of the two opinions.
+    fn extrapolation(&self, intercept: f64, prior: f64) -> f64 {
+        let lowest = self.bins.iter().find(|bin| bin.n >= 3.0).map_or(1.0, |bin| bin.u / bin.n);
+        let Some(all) = self.sums(|_| 1.0) else { return 0.0 };
+        let (u, p) = (all.u / all.n, all.p / all.n);
+        if u > 0.0 { (p - intercept.min(prior)).max(0.0) / u * lowest * lowest } else { 0.0 }
     }
 
     fn sums(&self, weight: impl Fn(f64) -> f64) -> Option<Sums> {
@@ -177,8 +187,21 @@ mod tests {
         }
         let floor = model.floor().unwrap();
         assert_eq!(floor.from, IdleFrom::Learned);
-        assert!((floor.power.watts() - 30.0).abs() < 0.1, "{floor:?}");
-        assert!(floor.uncertainty.watts() < 0.5);
+        assert!((floor.power.watts() - 30.0).abs() < 0.5, "{floor:?}");
+        assert!((floor.power.watts() - 30.0).abs() < floor.uncertainty.watts(), "{floor:?}");
+        assert!(floor.uncertainty.watts() < 4.0, "{floor:?}");
+    }
+
+    #[test]
+    fn a_machine_that_was_never_near_rest_is_not_sure() {
+        let mut model = IdleModel::new(0.3, None);
+        for step in 0..600 {
+            // Always between 90 % and 100 %, with a meter that does not follow so closely.
+            let u = 0.9 + 0.1 * f64::from(step % 7) / 7.0;
+            model.observe(u, watts(20.0 + 60.0 * (0.95 + 0.2 * (u - 0.95))));
+        }
+        let floor = model.floor().unwrap();
+        assert!((floor.power.watts() - 20.0).abs() < floor.uncertainty.watts(), "{floor:?}");
     }
 
     #[test]
