@@ -1,0 +1,269 @@
+//! The daemon with real eBPF, cgroups and processes of this kernel, and energy that the test draws. Not the programs themselves; that is root_bpf.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
+
+mod common;
+
+use common::burn::{Burner, Cgroup, all_used};
+use common::client::Ticks;
+use common::sysfs::ICE_LAKE_SERVER;
+use common::{Daemon, World, joulectl, jouled, monotonic, root, said};
+use jouled::entity::Kind;
+use jouled::meter::{Health, Zone};
+use jouled::snapshot::Snapshot;
+use jouled::usage::bpf::{BpfError, BpfOptions, BpfUsage};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One at a time: they look at the whole machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What one window draws, in microjoules.
+const ENERGY: u64 = 100_000_000;
+const INTERVAL: &str = "2s";
+const BUSY: Duration = Duration::from_millis(800);
+
+fn allowed() -> Option<MutexGuard<'static, ()>> {
+    if !root() {
+        return None;
+    }
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    match BpfUsage::open(&BpfOptions::default()) {
+        Ok(_) => {}
+        Err(error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::Denied(_))) => {
+            println!("skipped: {error}");
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    Some(alone)
+}
+
+/// A fake meter with this machine's CPUs as one package, without an idle floor.
+fn world() -> World {
+    let world = World::new();
+    fs::remove_dir_all(world.host.sysfs()).unwrap();
+    world.host.cpus(1, std::thread::available_parallelism().unwrap().get() as u32, &ICE_LAKE_SERVER);
+    world.host.zone("intel-rapl:0", "package-0", 1_000_000);
+    world.config("[attribution.idle_watts]\n\"rapl/package-0\" = 0\n");
+    world
+}
+
+struct Live {
+    world: World,
+    daemon: Daemon,
+    ticks: Ticks,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Live {
+    fn start() -> Option<Self> {
+        let alone = allowed()?;
+        let world = world();
+        let mut command = jouled(&world.host.sysfs(), Path::new("/proc"), &world.state);
+        // The kernel's account, which these tests go by, is of time and knows no cycles.
+        command.env("JOULED_USAGE__COUNTERS", "off").env("JOULED_USAGE__SOURCE", "bpf").env("JOULED_INTERVAL", INTERVAL);
+        let daemon = Daemon::start(&mut command, &world.state);
+        let ticks = daemon.ticks();
+        Some(Self { world, daemon, ticks, _alone: alone })
+    }
+
+    /// A window that draws [`ENERGY`] while `work` is done: the snapshot after it, and the CPU time that all tasks used in it. Again
+    /// where a busy machine was too slow.
+    fn window(&mut self, work: impl Fn()) -> (Snapshot, Snapshot, u64) {
+        for _ in 0..5 {
+            let before = self.ticks.next();
+            let used = all_used();
+            self.world.draw("intel-rapl:0", ENERGY);
+            work();
+            let done = monotonic();
+            let after = self.ticks.next();
+            let used = (all_used() - used) as u64;
+            if after.ticks == before.ticks + 1 && after.at.monotonic.0 > done {
+                let total = |snapshot: &Snapshot| snapshot.domains[0].total.0;
+                assert_eq!(total(&after) - total(&before), ENERGY);
+                return (before, after, used);
+            }
+            println!("the work took longer than the window: again");
+        }
+        panic!("5 times the work took longer than the window: this machine is too busy");
+    }
+
+    fn stop(self) {
+        self.daemon.page().adds_up();
+        self.daemon.stop();
+    }
+}
+
+fn unit(snapshot: &Snapshot, name: &str) -> u64 {
+    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels[0] == name);
+    row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
+}
+
+/// Fails unless `energy` is at least `percent` % of the share that is due to `used` of `all`. It may be a little more: of `all` some
+/// is spent in interrupts, which are nobody's.
+fn assert_due(what: &str, energy: u64, used: u64, all: u64, percent: f64) {
+    let due = ENERGY as f64 * used as f64 / all as f64;
+    let got = energy as f64 * 100.0 / due;
+    println!("{what}: {energy} µJ, {got:.2} % of the {due:.0} µJ due to {:.1} % of the CPU time", used as f64 * 100.0 / all as f64);
+    assert!((percent..=105.0).contains(&got), "{what}: {got:.2} %");
+}
+
+#[test]
+fn root_a_burners_unit_gets_its_share_and_a_sleepers_nothing() {
+    let (Some(burning), Some(sleeping)) = (Cgroup::new("jtest-burn.service"), Cgroup::new("jtest-sleep.service")) else {
+        return println!("skipped: no cgroup v2");
+    };
+    let _sleeper = sleeping.child(None, Duration::ZERO);
+    let Some(mut live) = Live::start() else { return };
+    for round in 0..2 {
+        let used = std::cell::Cell::new(0);
+        let (before, after, all) = live.window(|| {
+            let at_first = burning.used();
+            burning.child(Some(0), BUSY).wait();
+            used.set(burning.used() - at_first);
+        });
+        let energy = unit(&after, "jtest-burn.service") - unit(&before, "jtest-burn.service");
+        assert_due(&format!("burner, window {round}"), energy, used.get(), all, 95.0);
+        assert_eq!(unit(&after, "jtest-sleep.service"), 0);
+        let rows = &after.kind(Kind::Unit).rows;
+        assert!(
+            rows.iter().any(|row| row.labels[..] == ["jtest-burn.service".to_string(), "jtest.slice".to_string()]),
+            "{rows:#?}"
+        );
+    }
+    live.stop();
+}
+
+#[test]
+fn root_two_burners_share_by_their_time() {
+    let (Some(long), Some(short)) = (Cgroup::new("jtest-long.service"), Cgroup::new("jtest-short.service")) else {
+        return println!("skipped: no cgroup v2");
+    };
+    let Some(mut live) = Live::start() else { return };
+    let last = std::thread::available_parallelism().unwrap().get() - 1;
+    let truth = std::cell::Cell::new((0, 0));
+    let (before, after, _) = live.window(|| {
+        let at_first = (long.used(), short.used());
+        let both: [Burner; 2] = [long.child(Some(0), BUSY), short.child(Some(last), BUSY / 3)];
+        both.into_iter().for_each(Burner::wait);
+        truth.set((long.used() - at_first.0, short.used() - at_first.1));
+    });
+    let energy = |name: &str| (unit(&after, name) - unit(&before, name)) as f64;
+    let (ours, kernels) =
+        (energy("jtest-long.service") / energy("jtest-short.service"), truth.get().0 as f64 / truth.get().1 as f64);
+    println!("energies {ours:.3} to 1, CPU times {kernels:.3} to 1");
+    assert!((ours / kernels - 1.0).abs() < 0.02, "{ours} {kernels}");
+    live.stop();
+}
+
+#[test]
+fn root_a_storm_of_short_processes_is_all_on_its_unit() {
+    let Some(storm) = Cgroup::new("jtest-storm.service") else { return println!("skipped: no cgroup v2") };
+    let Some(mut live) = Live::start() else { return };
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let used = std::cell::Cell::new(0);
+    let (before, after, all) = live.window(|| {
+        let at_first = storm.used();
+        for number in 0..24 {
+            storm.child(Some(number % cpus), Duration::from_millis(30)).wait();
+        }
+        used.set(storm.used() - at_first);
+    });
+    let energy = unit(&after, "jtest-storm.service") - unit(&before, "jtest-storm.service");
+    assert_due("storm", energy, used.get(), all, 98.0);
+    live.stop();
+}
+
+#[test]
+fn root_a_cgroup_that_lives_for_a_moment_keeps_its_name() {
+    let Some(mut live) = Live::start() else { return };
+    if Cgroup::new("jtest-probe.service").is_none() {
+        return println!("skipped: no cgroup v2");
+    }
+    let (_, after, _) = live.window(|| {
+        for name in ["jtest-brief\\x2da.service", "jtest-brief\\x2db.scope"] {
+            let brief = Cgroup::new(name).unwrap();
+            brief.child(Some(0), Duration::from_millis(20)).wait();
+        }
+    });
+    for name in ["jtest-brief\\x2da.service", "jtest-brief\\x2db.scope"] {
+        assert!(unit(&after, name) > 0, "{name}: {:#?}", after.kind(Kind::Unit).rows);
+    }
+    live.stop();
+}
+
+/// The same command for a user without any right: a copy of the program where everybody can reach it.
+fn as_nobody(world: &World, command: &Command) -> Command {
+    let program = world.state.with_extension("program");
+    fs::copy(command.get_program(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    for dir in [world.state.parent().unwrap(), world.host.sysfs().parent().unwrap()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::create_dir_all(&world.state).unwrap();
+    chown(&world.state, Some(65534), Some(65534)).unwrap();
+    let mut nobody = Command::new(program);
+    nobody.env_clear().args(command.get_args()).uid(65534).gid(65534);
+    for (name, value) in command.get_envs() {
+        nobody.env(name, value.unwrap());
+    }
+    nobody.env("JOULED_USAGE__SOURCE", "auto");
+    nobody
+}
+
+#[test]
+fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
+    if !root() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = world();
+    let energy = world.host.zone_dir("intel-rapl:0").join("energy_uj");
+    fs::set_permissions(&energy, fs::Permissions::from_mode(0o400)).unwrap();
+    let mut command = as_nobody(&world, &jouled(&world.host.sysfs(), Path::new("/proc"), &world.state));
+
+    // The counter is root's alone: an estimate, and how to get better.
+    let daemon = Daemon::start(&mut command, &world.state);
+    let snapshot = daemon.ticks().find("a tick", |snapshot| snapshot.ticks > 1);
+    let health = |name: &str| &snapshot.sources.iter().find(|view| view.source == name).unwrap().health;
+    assert!(
+        matches!(health("rapl-powercap"), Health::Failed(why) if why.contains("run as root") && why.contains("CAP_DAC_READ_SEARCH"))
+    );
+    assert!(matches!(health("bpf"), Health::Failed(why) if why.contains("CAP_BPF")), "{:?}", health("bpf"));
+    assert!(matches!(health("procfs"), Health::Degraded(_)));
+    assert!(snapshot.estimated());
+    assert!(said(joulectl(&world.state, &["status"])).contains("ESTIMATE"));
+    let log = daemon.stop();
+    assert!(log.contains("CAP_BPF") && log.contains("CAP_DAC_READ_SEARCH"), "{log}");
+
+    // The counter is everybody's: it is measured, and shared out by /proc. From the start, so that no estimate is in the books.
+    fs::remove_dir_all(&world.state).unwrap();
+    fs::create_dir(&world.state).unwrap();
+    chown(&world.state, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(&energy, fs::Permissions::from_mode(0o444)).unwrap();
+    let daemon = Daemon::start(&mut command, &world.state);
+    let mut ticks = daemon.ticks();
+    let Some(cgroup) = Cgroup::new("jtest-user.service") else { return println!("skipped: no cgroup v2") };
+    let end = monotonic() + 15_000_000_000;
+    let charged = loop {
+        let burner = cgroup.child(Some(0), Duration::from_millis(300));
+        let pid = burner.0.to_string();
+        world.draw("intel-rapl:0", 10_000_000);
+        ticks.next();
+        burner.wait();
+        let snapshot = ticks.next();
+        let process = snapshot.kind(Kind::Process).rows.iter().any(|row| row.labels[0] == pid && row.energy.sum().0 > 0);
+        if process && unit(&snapshot, "jtest-user.service") > 1_000_000 {
+            break snapshot;
+        }
+        assert!(monotonic() < end, "the burner gets nothing: {snapshot:#?}");
+    };
+    assert!(!charged.estimated() && charged.domains[0].domain.source == "rapl-powercap");
+    daemon.page().adds_up();
+    daemon.stop();
+}
