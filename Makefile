@@ -17,8 +17,9 @@ build: ## The release binaries: jouled and joulectl
 run: ## Builds, starts a private jouled and shows joulectl top until Ctrl-C (COUNT=3: three ticks); sudo make run measures more
 	@packaging/dev/run.sh $(COUNT)
 
-test: lint ## Formatting, lints, shell scripts, then every test that needs no root
-	cargo test --locked
+test: lint ## Formatting, lints, shell scripts, then every test; those that need root only as root
+	cargo test --locked -- --skip root_
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; else echo "skip test-root: needs root"; fi
 
 test-root: ## The tests that need root: real eBPF, cgroups and burners on this kernel
 	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }

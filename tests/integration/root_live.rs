@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::burn::{Burner, Cgroup, all_used};
+use common::burn::{Burner, Cgroup, all_used, slice};
 use common::client::Ticks;
 use common::sysfs::ICE_LAKE_SERVER;
 use common::{Daemon, World, joulectl, jouled, monotonic, root, said};
@@ -100,7 +100,7 @@ impl Live {
 }
 
 fn unit(snapshot: &Snapshot, name: &str) -> u64 {
-    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels[0] == name);
+    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels[..] == [name.to_string(), slice()]);
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 
@@ -132,7 +132,7 @@ fn root_a_burners_unit_gets_its_share_and_a_sleepers_nothing() {
         assert_eq!(unit(&after, "jtest-sleep.service"), 0);
         let rows = &after.kind(Kind::Unit).rows;
         assert!(
-            rows.iter().any(|row| row.labels[..] == ["jtest-burn.service".to_string(), "jtest.slice".to_string()]),
+            rows.iter().any(|row| row.labels[..] == ["jtest-burn.service".to_string(), slice()]),
             "{rows:#?}"
         );
     }

@@ -8,17 +8,22 @@ use std::time::Duration;
 /// CLONE_INTO_CGROUP of linux/sched.h.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// The slice of this run: two runs on one machine keep out of each other's way.
+pub fn slice() -> String {
+    format!("jtest{}.slice", std::process::id())
+}
+
 /// A cgroup on the v2 tree. Removed when dropped.
 pub struct Cgroup {
     dir: PathBuf,
 }
 
 impl Cgroup {
-    /// `jtest.slice/NAME`, where the kernel says that v2 is mounted; `None` where it is not.
+    /// `NAME` in [`slice`], where the kernel says that v2 is mounted; `None` where it is not.
     pub fn new(name: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
-        let dir = PathBuf::from(mount).join("jtest.slice").join(name);
+        let dir = PathBuf::from(mount).join(slice()).join(name);
         fs::create_dir_all(&dir).unwrap();
         Some(Self { dir })
     }
