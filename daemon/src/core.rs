@@ -4,10 +4,12 @@ use crate::attribute::{self, Split};
 use crate::domain::{self, Interval, LastReading};
 use crate::idle::IdleModel;
 use crate::ledger::{Entry, Ledger, Limits};
-use crate::meter::{Domain, DomainReading, PackageId, Scope, Zone};
+use crate::meter::{Domain, DomainReading, Scope, Zone};
 use crate::roster::{Charge, ChargeKey, Roster};
-use crate::sample::{SourceState, Tick};
+use crate::sample::Tick;
 use crate::snapshot::{DomainView, Host, IdleFrom, Snapshot, SourceView};
+use crate::source::PackageId;
+use crate::source::SourceState;
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::{Counted, LostUse, UsageSample};
 use rustc_hash::FxHashMap;
@@ -344,7 +346,7 @@ impl Core {
             self.sources = states.iter().map(view).collect();
         }
         for source in &mut self.sources {
-            use crate::meter::Health::{Degraded, Healthy};
+            use crate::source::Health::{Degraded, Healthy};
             if source.role == "usage" && matches!(source.health, Healthy | Degraded(_)) {
                 source.read_at = Some(now);
             }

@@ -93,7 +93,8 @@ fn trapezoid(old: Microwatts, now: Microwatts, time: Nanos, carry: &mut u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::{PackageId, Quality, Scope, Zone};
+    use crate::meter::{Quality, Scope, Zone};
+    use crate::source::PackageId;
     use proptest::prelude::*;
 
     fn domain() -> Domain {

@@ -19,6 +19,7 @@ pub mod run;
 pub mod sample;
 pub mod sampler;
 pub mod snapshot;
+pub mod source;
 pub mod store;
 pub mod units;
 pub mod usage;

@@ -2,8 +2,9 @@
 
 use crate::entity::{Kind, Labels, path};
 use crate::ledger::{AccountId, Ledger};
-use crate::meter::{PackageId, Zone};
+use crate::meter::Zone;
 use crate::snapshot::Used;
+use crate::source::PackageId;
 use crate::units::{Microjoules, Nanos};
 use crate::usage::{CgroupId, ProcessInfo, ProcessKey, Use};
 use rustc_hash::FxHashMap;

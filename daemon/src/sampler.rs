@@ -2,10 +2,12 @@
 
 use crate::core::Core;
 use crate::entity::resolve::Resolver;
-use crate::meter::{Health, Meter};
+use crate::meter::Meter;
 use crate::record::Recorder;
-use crate::sample::{SourceState, Stamp, Tick};
+use crate::sample::Tick;
 use crate::snapshot::Snapshot;
+use crate::source::Health;
+use crate::source::{SourceState, Stamp};
 use crate::store::Store;
 use crate::units::Nanos;
 use crate::usage::Usage;

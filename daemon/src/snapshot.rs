@@ -1,8 +1,9 @@
 //! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes nothing.
 
 use crate::entity::{Kind, Labels};
-use crate::meter::{Domain, Health, Zone};
-use crate::sample::Stamp;
+use crate::meter::{Domain, Zone};
+use crate::source::Health;
+use crate::source::Stamp;
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that is the benchmark.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also outside its test functions")]
 
-use jouled::meter::Health;
+use jouled::source::Health;
 use jouled::usage::bpf::{BpfError, BpfOptions, BpfPath, BpfUsage, Counters};
 use jouled::usage::{CgroupId, ProcessKey, Usage, UsageSample};
 use std::collections::BTreeSet;

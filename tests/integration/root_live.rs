@@ -8,8 +8,9 @@ use common::client::Ticks;
 use common::sysfs::ICE_LAKE_SERVER;
 use common::{Daemon, World, joulectl, jouled, monotonic, root, said};
 use jouled::entity::Kind;
-use jouled::meter::{Health, Zone};
+use jouled::meter::Zone;
 use jouled::snapshot::Snapshot;
+use jouled::source::Health;
 use jouled::usage::bpf::{BpfError, BpfOptions, BpfUsage};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -131,10 +132,7 @@ fn root_a_burners_unit_gets_its_share_and_a_sleepers_nothing() {
         assert_due(&format!("burner, window {round}"), energy, used.get(), all, 95.0);
         assert_eq!(unit(&after, "jtest-sleep.service"), 0);
         let rows = &after.kind(Kind::Unit).rows;
-        assert!(
-            rows.iter().any(|row| row.labels[..] == ["jtest-burn.service".to_string(), slice()]),
-            "{rows:#?}"
-        );
+        assert!(rows.iter().any(|row| row.labels[..] == ["jtest-burn.service".to_string(), slice()]), "{rows:#?}");
     }
     live.stop();
 }

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::entity::Kind;
-use crate::meter::{Health, Quality, Reading};
-use crate::sample::{CgroupPath, Stamp};
+use crate::meter::{Quality, Reading};
+use crate::sample::CgroupPath;
 use crate::snapshot::{CpuInfo, KindView, State as RowState};
+use crate::source::Health;
+use crate::source::Stamp;
 use crate::usage::{CgroupId, ProcessInfo, ProcessKey, Use};
 use proptest::prelude::*;
 use std::collections::HashMap;

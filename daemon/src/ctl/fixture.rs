@@ -1,9 +1,10 @@
 //! A hand-built snapshot for the tests of this module.
 
 use crate::entity::Kind;
-use crate::meter::{Domain, Health, PackageId, Quality, Scope, Zone};
-use crate::sample::Stamp;
+use crate::meter::{Domain, Quality, Scope, Zone};
 use crate::snapshot::{DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used};
+use crate::source::Stamp;
+use crate::source::{Health, PackageId};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ pub mod top;
 #[cfg(test)]
 mod fixture;
 
-use crate::sample::Stamp;
+use crate::source::Stamp;
 use args::{Args, Command};
 use client::Client;
 use std::io::{self, Write};

@@ -5,8 +5,8 @@ use super::list::{self, Choice, Sort};
 use super::text::{self, Size, watts};
 use super::{status, status::Status};
 use crate::entity::Kind;
-use crate::meter::Health;
 use crate::snapshot::{DomainView, Snapshot};
+use crate::source::Health;
 use serde::Serialize;
 
 /// What is shown, in this order.

@@ -3,8 +3,8 @@
 use super::prometheus::{Format, PrometheusOptions, render};
 use super::web_config::WebConfig;
 use super::{Snapshots, serve};
-use crate::sample::Stamp;
 use crate::snapshot::Snapshot;
+use crate::source::Stamp;
 use crate::units::Nanos;
 use axum::Router;
 use axum::extract::State;

@@ -7,8 +7,9 @@ mod stat;
 mod watts;
 
 use super::topology::{Topology, package_of};
-use super::{CpuModel, Domain, DomainReading, Health, Meter, PackageId, Quality, Reading, Roots, Scope, Zone};
-use crate::sample::Stamp;
+use super::{CpuModel, Domain, DomainReading, Meter, Quality, Reading, Roots, Scope, Zone};
+use crate::source::Stamp;
+use crate::source::{Health, PackageId};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::Deserialize;
 use stat::Stat;

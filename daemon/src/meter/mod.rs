@@ -16,14 +16,9 @@ pub use cpu::CpuModel;
 pub use open::{MeterConfig, Roots, open_all};
 pub use topology::Topology;
 
-use crate::sample::Stamp;
+use crate::source::{Health, PackageId, Stamp};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
-
-/// A processor package (socket), numbered as the kernel's `physical_package_id`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PackageId(pub u16);
 
 /// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -150,40 +145,6 @@ pub struct DomainReading {
     pub at: Nanos,
     /// The reading, or why there is none (one line, names the file).
     pub reading: Result<Reading, String>,
-}
-
-/// State of a source, shown wherever its numbers are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// All that it has, it gives.
-    Healthy,
-    /// This machine does not have it. Says what was looked for.
-    Unsupported(String),
-    /// It gives less than it could. Says what is missing and how to get it.
-    Degraded(String),
-    /// It should work and does not. Says why.
-    Failed(String),
-}
-
-impl Health {
-    /// The state as one word: `healthy`, `unsupported`, `degraded`, `failed`.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Unsupported(_) => "unsupported",
-            Self::Degraded(_) => "degraded",
-            Self::Failed(_) => "failed",
-        }
-    }
-
-    /// The reason; empty where healthy.
-    pub fn why(&self) -> &str {
-        match self {
-            Self::Healthy => "",
-            Self::Unsupported(why) | Self::Degraded(why) | Self::Failed(why) => why,
-        }
-    }
 }
 
 /// An energy meter.

@@ -4,8 +4,9 @@ use super::estimate::{self, Estimate, EstimateConfig, EstimateMode};
 use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
-use super::{Health, Meter, Topology, Zone};
-use crate::sample::SourceState;
+use super::{Meter, Topology, Zone};
+use crate::source::Health;
+use crate::source::SourceState;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 

@@ -6,8 +6,9 @@ mod pmu;
 
 use super::rapl::{PACKAGE_MAX, Part, RaplConfig, dram_is_billed};
 use super::topology::{Topology, package_of};
-use super::{CpuModel, Domain, DomainReading, Health, Meter, PackageId, Reading, Roots, Zone};
-use crate::sample::Stamp;
+use super::{CpuModel, Domain, DomainReading, Meter, Reading, Roots, Zone};
+use crate::source::Stamp;
+use crate::source::{Health, PackageId};
 use crate::units::{Microjoules, Microwatts};
 use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, PERF_FORMAT_GROUP, perf_event_attr};
 use pmu::Pmu;
@@ -156,7 +157,8 @@ impl Perf {
         let has_uncore = self.pmu.events.iter().any(|event| event.zone == Zone::Uncore);
         let dram_billed = dram_is_billed(self.config.dram_billed, &self.model, has_uncore);
         let path = format!("perf:power/{}/cpu{cpu}", described.name);
-        self.domains.push(part.domain(SOURCE, path, dram_billed, max_power));
+        // An event counts from when it was opened.
+        self.domains.push(Domain { continuous: false, ..part.domain(SOURCE, path, dram_billed, max_power) });
         self.places.push((group, event));
     }
 

@@ -1,7 +1,8 @@
 //! What the two ways to RAPL (powercap and perf) share: configuration, names, and the rules of what is billed. Reads nothing.
 
 use super::cpu::{Class, CpuModel};
-use super::{Domain, PackageId, Quality, Scope, Zone};
+use super::{Domain, Quality, Scope, Zone};
+use crate::source::PackageId;
 use crate::units::Microwatts;
 use serde::Deserialize;
 
@@ -84,7 +85,7 @@ impl Part {
                 Zone::Core | Zone::Uncore | Zone::Psys => false,
             },
             quality: Quality::Measured,
-            continuous: source == super::powercap::SOURCE,
+            continuous: true,
             at_rest: None,
             max_power,
         }

@@ -1,8 +1,9 @@
 //! Where the CPUs sit: which CPU is in which package, and what /proc/cpuinfo says of it. Read once; not a watch on hotplug.
 
+use super::Roots;
 use super::cpu::{CpuModel, Vendor};
 use super::file::{PAGE, read_text};
-use super::{PackageId, Roots};
+use crate::source::PackageId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,7 +3,7 @@
 pub mod bpf;
 pub mod procfs;
 
-use crate::meter::{Health, PackageId};
+use crate::source::{Health, PackageId};
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
 

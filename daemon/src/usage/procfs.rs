@@ -2,7 +2,7 @@
 //! only (where cgroup v2 accounts CPU), the package is the one that a process ran on last, and no counters are counted.
 
 use super::{CgroupId, Counted, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
-use crate::meter::{Health, PackageId};
+use crate::source::{Health, PackageId};
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::fs::{self, File};

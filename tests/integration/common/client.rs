@@ -27,7 +27,8 @@ pub fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Answer {
 /// GET over any connection. HTTP/1.0: the answer ends with the connection and comes in one piece.
 pub fn ask(mut io: impl Read + Write, path: &str, headers: &[&str]) -> Answer {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    write!(io, "GET {path} HTTP/1.0\r\n{headers}\r\n").unwrap();
+    // In one piece: an answer to its first byte must not meet the rest on its way.
+    io.write_all(format!("GET {path} HTTP/1.0\r\n{headers}\r\n").as_bytes()).unwrap();
     let mut bytes = Vec::new();
     io.read_to_end(&mut bytes).unwrap();
     let text = String::from_utf8(bytes).unwrap();

@@ -115,7 +115,7 @@ pub fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
 
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn monotonic() -> u64 {
-    jouled::sample::Stamp::now().monotonic.0
+    jouled::source::Stamp::now().monotonic.0
 }
 
 /// Whether this test runs as root; says that the test is skipped where not.

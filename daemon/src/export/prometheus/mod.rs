@@ -12,8 +12,8 @@ mod zones;
 pub use format::Format;
 
 use crate::entity::Kind;
-use crate::sample::Stamp;
 use crate::snapshot::{ByZone, Energy, Snapshot};
+use crate::source::Stamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;

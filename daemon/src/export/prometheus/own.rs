@@ -6,8 +6,8 @@ use super::encode::{About, LabelSet, counters, gauges};
 use super::zones::Zones;
 use super::{MODES, PrometheusOptions, kepler};
 use crate::entity::Kind;
-use crate::sample::Stamp;
 use crate::snapshot::{KindView, Snapshot};
+use crate::source::Stamp;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 

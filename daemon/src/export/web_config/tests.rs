@@ -3,7 +3,7 @@
 use super::*;
 use crate::export::http::{bind, router, serve, tests::ask};
 use crate::export::prometheus::{PrometheusOptions, tests::snapshot};
-use crate::sample::Stamp;
+use crate::source::Stamp;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};

@@ -1,8 +1,9 @@
 //! Tests of the powercap meter on fake hosts: every rule of what is a domain, and every way a counter can fail.
 
 use super::super::fake_sysfs::{FakeCpu, FakeHost, ICE_LAKE_SERVER, INTEL_RANGE, MILAN, TIGER_LAKE_CLIENT};
-use super::super::{PackageId, Scope, Zone};
+use super::super::{Scope, Zone};
 use super::*;
+use crate::source::PackageId;
 use crate::units::Microwatts;
 
 fn open_with(host: &FakeHost, config: &RaplConfig) -> Result<Option<Powercap>, String> {

@@ -3,7 +3,8 @@
 use super::super::cpu::Vendor;
 use super::super::file::{PAGE, read_number, read_text};
 use super::super::rapl::{PACKAGE_MAX, Part, dram_is_billed};
-use super::super::{CpuModel, Domain, PackageId, Zone};
+use super::super::{CpuModel, Domain, Zone};
+use crate::source::PackageId;
 use crate::units::Microwatts;
 use std::collections::BTreeMap;
 use std::hash::Hasher;

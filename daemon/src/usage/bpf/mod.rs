@@ -7,7 +7,7 @@ mod offsets;
 mod process;
 mod sys;
 
-use crate::meter::{Health, PackageId};
+use crate::source::{Health, PackageId};
 use crate::units::Nanos;
 use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessKey, Usage, UsageSample, Use};
 use aya::programs::ProgramError;

@@ -2,9 +2,9 @@
 
 use super::super::encode::{About, LabelSet, counters, gauges};
 use super::super::zones::Zones;
-use crate::meter::Health;
-use crate::sample::Stamp;
 use crate::snapshot::{DomainView, Snapshot, SourceView};
+use crate::source::Health;
+use crate::source::Stamp;
 use crate::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;

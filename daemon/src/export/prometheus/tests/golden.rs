@@ -4,7 +4,7 @@ use super::parse::parse;
 use super::snapshot;
 use crate::entity::Kind;
 use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
-use crate::sample::Stamp;
+use crate::source::Stamp;
 use crate::units::Nanos;
 use std::io::Write;
 use std::path::Path;

@@ -6,8 +6,8 @@ use super::snapshot;
 use crate::entity::Kind;
 use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
 use crate::meter::Zone;
-use crate::sample::Stamp;
 use crate::snapshot::{Snapshot, State};
+use crate::source::Stamp;
 use crate::units::Microjoules;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
                 })
                 .collect();
         }
-        snapshot.sources[0].health = crate::meter::Health::Failed(reason);
+        snapshot.sources[0].health = crate::source::Health::Failed(reason);
         snapshot
     })
 }

@@ -1,11 +1,12 @@
 //! A snapshot made by hand: two sockets, memory, every kind of entity, odd names, a failed source.
 
 use crate::entity::Kind;
-use crate::meter::{Domain, Health, PackageId, Quality, Scope, Zone};
-use crate::sample::Stamp;
+use crate::meter::{Domain, Quality, Scope, Zone};
 use crate::snapshot::{
     ByZone, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used,
 };
+use crate::source::Stamp;
+use crate::source::{Health, PackageId};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use std::sync::Arc;
