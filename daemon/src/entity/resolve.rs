@@ -160,6 +160,7 @@ impl Resolver {
     /// Paths of the cgroups in `uses` that were not told before.
     pub fn name(&mut self, uses: &[Use]) -> Vec<CgroupPath> {
         let mut told = Vec::new();
+        let mut walked = false;
         for one in uses {
             match self.known.get_mut(&one.cgroup) {
                 Some(known) if known.told => {}
@@ -169,7 +170,7 @@ impl Resolver {
                 }
                 None if one.cgroup == CgroupId::ROOT => {}
                 None => {
-                    let path = self.open_by_id(one.cgroup);
+                    let path = self.open_by_id(one.cgroup, &mut walked);
                     told.push(CgroupPath { cgroup: one.cgroup, path: path.clone().map(|(path, _)| path) });
                     match path {
                         Some((path, dir)) => {
@@ -188,8 +189,8 @@ impl Resolver {
     }
 
     /// The path of a living v2 cgroup. With CAP_DAC_READ_SEARCH the kernel turns the id into a file handle; without, the tree
-    /// is walked.
-    fn open_by_id(&mut self, cgroup: CgroupId) -> Option<(String, PathBuf)> {
+    /// is walked, once a tick at most.
+    fn open_by_id(&mut self, cgroup: CgroupId, walked: &mut bool) -> Option<(String, PathBuf)> {
         let mount = self.mounts.v2.clone()?;
         if cgroup.0 >= CgroupId::SYNTHETIC {
             return None;
@@ -201,8 +202,9 @@ impl Resolver {
                 Some((format!("/{}", relative.to_string_lossy()), link))
             }
             Some(Err(error)) if error.raw_os_error() == Some(libc::EPERM) => {
-                let point = mount.point;
-                self.walk(&point, "", 0);
+                if !std::mem::replace(walked, true) {
+                    self.walk(&mount.point, "", 0);
+                }
                 self.known.get(&cgroup).map(|known| (known.path.clone(), known.dir.clone()))
             }
             _ => None,
