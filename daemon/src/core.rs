@@ -362,12 +362,33 @@ impl Core {
             at: tick.at,
             cpu_usage,
             sources: self.sources.clone(),
-            domains: self.domains.iter().map(DomainState::view).collect(),
+            domains: self.domains.iter().map(DomainState::view).chain(self.earlier.iter().map(DomainRecord::view_past)).collect(),
             kinds: self.ledger.view(),
             counted: self.counted,
             overflows: self.overflows,
             lost_cpu: self.lost_cpu,
             own_cpu: tick.own_cpu,
+        }
+    }
+}
+
+impl DomainRecord {
+    fn view_past(&self) -> DomainView {
+        let [total, idle, active, unattributed] = self.totals;
+        DomainView {
+            domain: Arc::new(self.domain.clone()),
+            past: true,
+            total,
+            idle,
+            active,
+            unattributed,
+            power: None,
+            idle_power: None,
+            floor: None,
+            read_at: None,
+            error: "of an earlier run".to_owned(),
+            gaps: self.gaps,
+            gap_time: self.gap_time,
         }
     }
 }
@@ -408,6 +429,7 @@ impl DomainState {
         let [total, idle, active, unattributed] = self.record.totals;
         DomainView {
             domain: self.shared.clone(),
+            past: false,
             total,
             idle,
             active,

@@ -172,6 +172,9 @@ impl IdleFrom {
 pub struct DomainView {
     /// Which domain.
     pub domain: Arc<Domain>,
+    /// It belongs to an earlier run and has not been seen in this one (another meter, or none, took its place): its energy stays in
+    /// the totals, as it does in those of the entities that were charged.
+    pub past: bool,
     /// All energy measured.
     pub total: Microjoules,
     /// Drawn at rest.
@@ -277,6 +280,7 @@ impl Snapshot {
     /// Whether every package number is an estimate.
     pub fn estimated(&self) -> bool {
         use crate::meter::Quality;
-        !self.domains.is_empty() && self.domains.iter().all(|view| view.domain.quality == Quality::Estimated)
+        let mut now = self.domains.iter().filter(|view| !view.past).peekable();
+        now.peek().is_some() && now.all(|view| view.domain.quality == Quality::Estimated)
     }
 }

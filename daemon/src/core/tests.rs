@@ -308,3 +308,18 @@ fn a_reused_pid_in_an_open_window_gets_nothing_of_the_earlier_process() {
     assert_eq!((view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), (10_000_000, 30_000_000));
     assert_conserved(&snapshot);
 }
+
+#[test]
+fn a_domain_that_did_not_come_back_stays_in_the_sums() {
+    let (mut core, mut host) = (Core::new(floored(10.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    core.step(&host.tick(&[50_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
+    let state = core.state("boot");
+    host.new = vec![domain(1, Zone::Package)];
+    let mut again = Core::new(floored(10.0), state, true, Nanos(13 * SECOND));
+    let snapshot = again.step(&host.tick(&[70_000_000], vec![]));
+    assert_conserved(&snapshot);
+    let past: Vec<_> = snapshot.domains.iter().filter(|view| view.past).map(|view| view.domain.id.as_str()).collect();
+    assert!(past.contains(&"rapl/package-0/package") && past.len() == 3, "{past:?}");
+    assert_eq!(again.state("boot").domains.len(), 4);
+}

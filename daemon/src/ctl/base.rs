@@ -99,7 +99,7 @@ impl Base {
             node.unattributed += view.unattributed;
             match view.power {
                 Some(power) => add(&mut node.power, power),
-                None => node.missing += 1,
+                None => node.missing += usize::from(!view.past),
             }
             if let Some(power) = view.idle_power {
                 add(&mut node.idle_power, power);
@@ -110,7 +110,7 @@ impl Base {
 
     /// The worst quality among its domains: what the sum is. `None` without domains.
     pub fn quality(&self, snapshot: &Snapshot) -> Option<Quality> {
-        let domains = snapshot.domains.iter().map(|view| &view.domain);
+        let domains = snapshot.domains.iter().filter(|view| !view.past).map(|view| &view.domain);
         domains.filter(|domain| self.contains(domain.zone)).map(|domain| domain.quality).max()
     }
 

@@ -55,6 +55,7 @@ pub fn domain(snapshot: &mut Snapshot, at: usize) -> &mut Domain {
 fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
     let part = |percent: u64| Microjoules(joules * percent * 10_000);
     DomainView {
+        past: false,
         domain: Arc::new(Domain {
             id: format!("rapl/package-0/{}", zone.as_str()),
             source: "rapl-perf".into(),

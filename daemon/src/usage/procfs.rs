@@ -88,11 +88,20 @@ impl ProcfsUsage {
     /// Takes one process in; `None`: it ended while we looked, which is nobody's fault.
     fn look(&mut self, pid: u32, sample: &mut UsageSample) -> Option<()> {
         let dir = self.procfs.join(pid.to_string());
-        self.read(&dir.join("stat")).ok()?;
+        let read = self.read(&dir.join("stat"));
+        let gone =
+            read.as_ref().is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR)));
         let buffer = std::mem::take(&mut self.buffer);
-        let stat = parse_stat(&buffer);
+        let stat = if read.is_ok() { parse_stat(&buffer) } else { None };
         let taken = stat.map(|stat| self.take(pid, &dir, &stat, sample));
         self.buffer = buffer;
+        if taken.is_none()
+            && !gone
+            && let Some(seen) = self.processes.get_mut(&pid)
+        {
+            // It is there and could not be read this once: not an end, and nothing is lost.
+            seen.round = self.round;
+        }
         taken
     }
 
@@ -288,6 +297,20 @@ mod tests {
         let sample = usage.sample().unwrap();
         assert_eq!(sample.uses[0], Use { process: ProcessKey { pid: 7, start: 900 }, on_cpu: Nanos(20_000_000), ..sample.uses[0] });
         assert_eq!(sample.ended, [ProcessKey { pid: 7, start: 5 }, ProcessKey { pid: 8, start: 6 }]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_once_has_not_ended() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), 7, b"a", 100, 5);
+        let mut usage = ProcfsUsage::open(root.path(), None, &[PackageId(0)], "test").unwrap();
+        fs::remove_file(root.path().join("7/stat")).unwrap();
+        fs::create_dir(root.path().join("7/stat")).unwrap();
+        let sample = usage.sample().unwrap();
+        assert_eq!((sample.uses.len(), sample.ended.len()), (0, 0));
+        fs::remove_dir(root.path().join("7/stat")).unwrap();
+        write(root.path(), 7, b"a", 110, 5);
+        assert_eq!(usage.sample().unwrap().uses[0].on_cpu, Nanos(100_000_000));
     }
 
     #[test]

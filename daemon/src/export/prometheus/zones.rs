@@ -63,8 +63,11 @@ pub(super) fn legacy_source(view: &DomainView) -> &str {
 
 fn view(zone: Zone, domains: &[DomainView]) -> Option<ZoneView<'_>> {
     let of_zone = || domains.iter().filter(|view| view.domain.zone == zone);
-    let first = of_zone().next()?;
-    let path = if of_zone().nth(1).is_some() {
+    // Of an earlier run there is energy only; where there is nothing else, it stands for the zone.
+    let past = of_zone().all(|view| view.past);
+    let now = || of_zone().filter(move |view| view.past == past);
+    let first = now().next()?;
+    let path = if now().nth(1).is_some() {
         Cow::Owned(format!("aggregated-{}", zone.as_str()))
     } else {
         Cow::Borrowed(first.domain.path.as_str())
@@ -76,8 +79,8 @@ fn view(zone: Zone, domains: &[DomainView]) -> Option<ZoneView<'_>> {
         idle: of_zone().map(|view| view.idle).sum(),
         active: of_zone().map(|view| view.active).sum(),
         unattributed: of_zone().map(|view| view.unattributed).sum(),
-        power: of_zone().map(|view| view.power).sum(),
-        idle_power: of_zone().map(|view| view.idle_power).sum(),
+        power: now().map(|view| view.power).sum(),
+        idle_power: now().map(|view| view.idle_power).sum(),
         legacy_source: legacy_source(first),
     })
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> DomainView {
     let number = u64::from(package) + 1;
     DomainView {
+        past: false,
         domain: Arc::new(Domain {
             id: format!("rapl/package-{package}/{}", zone.as_str()),
             source: "rapl-perf".into(),
