@@ -52,6 +52,8 @@ pub struct Resolver {
     placed: FxHashMap<ProcessKey, (CgroupId, u32)>,
     round: u32,
     synthetic: FxHashMap<String, CgroupId>,
+    /// How many v1 paths got an id so far: an id is never given twice.
+    synthesized: u64,
     unnamed: Vec<CgroupId>,
 }
 
@@ -70,6 +72,7 @@ impl Resolver {
             placed: FxHashMap::default(),
             round: 0,
             synthetic: FxHashMap::default(),
+            synthesized: 0,
             unnamed: Vec::new(),
         };
         if let Some(point) = resolver.mounts.v2.as_ref().map(|mount| mount.point.clone()) {
@@ -138,7 +141,8 @@ impl Resolver {
         if let Some(cgroup) = self.synthetic.get(&path) {
             return *cgroup;
         }
-        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.synthetic.len() as u64);
+        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.synthesized);
+        self.synthesized += 1;
         let mount = self
             .mounts
             .v1
@@ -224,7 +228,10 @@ impl Resolver {
                 continue;
             }
             if let Some(known) = self.known.remove(&cgroup) {
-                self.synthetic.remove(&known.path);
+                // On a hybrid host a v2 cgroup may have the same path.
+                if self.synthetic.get(&known.path) == Some(&cgroup) {
+                    self.synthetic.remove(&known.path);
+                }
                 if known.told {
                     gone.push(cgroup);
                 }
@@ -333,6 +340,34 @@ mod tests {
         );
         assert_eq!(v1_place("3:cpu,cpuacct:/docker/a:b\n1:name=systemd:/\n").unwrap().1, "/docker/a:b");
         assert_eq!(v1_place("0::/system.slice\nrubbish\n"), None);
+    }
+
+    #[test]
+    fn an_id_of_a_v1_path_is_never_given_twice() {
+        let root = tempfile::tempdir().unwrap();
+        let point = root.path().join("systemd");
+        let proc = root.path().join("proc");
+        fs::create_dir_all(proc.join("self")).unwrap();
+        fs::write(
+            proc.join("self/mountinfo"),
+            format!("27 25 0:24 / {} rw - cgroup cgroup rw,xattr,name=systemd\n", point.display()),
+        )
+        .unwrap();
+        let run = |pid: u32, name: &str| {
+            fs::create_dir_all(point.join(name)).unwrap();
+            fs::create_dir_all(proc.join(pid.to_string())).unwrap();
+            fs::write(proc.join(format!("{pid}/cgroup")), format!("1:name=systemd:/{name}\n")).unwrap();
+        };
+        let mut resolver = Resolver::open(&proc);
+        run(1, "a.service");
+        run(2, "b.service");
+        let (a, b) = (resolver.place_process(1), resolver.place_process(2));
+        fs::remove_dir(point.join("a.service")).unwrap();
+        resolver.gone();
+        run(3, "c.service");
+        let c = resolver.place_process(3);
+        assert!(c != b && c != a && resolver.known[&b].path == "/b.service", "{a:?} {b:?} {c:?}");
+        assert_eq!(resolver.place_process(2), b);
     }
 
     #[test]
