@@ -102,8 +102,15 @@ impl Resolver {
     }
 
     fn learn(&mut self, cgroup: CgroupId, path: String, dir: PathBuf) {
-        if self.known.len() < MOST_KNOWN && self.known.insert(cgroup, Known { path, dir, told: false }).is_none() {
-            self.queue.push_back(cgroup);
+        let room = self.known.len() < MOST_KNOWN;
+        match self.known.get_mut(&cgroup) {
+            // It stays told: what was told and is gone has to be said to be gone.
+            Some(known) => (known.path, known.dir) = (path, dir),
+            None if room => {
+                self.known.insert(cgroup, Known { path, dir, told: false });
+                self.queue.push_back(cgroup);
+            }
+            None => {}
         }
     }
 
@@ -164,6 +171,7 @@ impl Resolver {
     /// Paths of the cgroups in `uses` that were not told before.
     pub fn name(&mut self, uses: &[Use]) -> Vec<CgroupPath> {
         let mut told = Vec::new();
+        let mut walked = false;
         for one in uses {
             match self.known.get_mut(&one.cgroup) {
                 Some(known) if known.told => {}
@@ -172,8 +180,9 @@ impl Resolver {
                     told.push(CgroupPath { cgroup: one.cgroup, path: Some(known.path.clone()) });
                 }
                 None if one.cgroup == CgroupId::ROOT => {}
+                None if self.unnamed.contains(&one.cgroup) => {}
                 None => {
-                    let path = self.open_by_id(one.cgroup);
+                    let path = self.open_by_id(one.cgroup, &mut walked);
                     told.push(CgroupPath { cgroup: one.cgroup, path: path.clone().map(|(path, _)| path) });
                     match path {
                         Some((path, dir)) => {
@@ -192,8 +201,8 @@ impl Resolver {
     }
 
     /// The path of a living v2 cgroup. With CAP_DAC_READ_SEARCH the kernel turns the id into a file handle; without, the tree
-    /// is walked.
-    fn open_by_id(&mut self, cgroup: CgroupId) -> Option<(String, PathBuf)> {
+    /// is walked, which a caller does once for all that it asks for.
+    fn open_by_id(&mut self, cgroup: CgroupId, walked: &mut bool) -> Option<(String, PathBuf)> {
         let mount = self.mounts.v2.clone()?;
         if cgroup.0 >= CgroupId::SYNTHETIC {
             return None;
@@ -205,8 +214,9 @@ impl Resolver {
                 Some((format!("/{}", relative.to_string_lossy()), link))
             }
             Some(Err(error)) if error.raw_os_error() == Some(libc::EPERM) => {
-                let point = mount.point;
-                self.walk(&point, "", 0);
+                if !std::mem::replace(walked, true) {
+                    self.walk(&mount.point, "", 0);
+                }
                 self.known.get(&cgroup).map(|known| (known.path.clone(), known.dir.clone()))
             }
             _ => None,
@@ -368,6 +378,43 @@ mod tests {
         let c = resolver.place_process(3);
         assert!(c != b && c != a && resolver.known[&b].path == "/b.service", "{a:?} {b:?} {c:?}");
         assert_eq!(resolver.place_process(2), b);
+    }
+
+    fn used(pid: u32, cgroup: CgroupId) -> Use {
+        Use {
+            process: ProcessKey { pid, start: 1 },
+            cgroup,
+            package: crate::meter::PackageId(0),
+            on_cpu: crate::units::Nanos(1),
+            cycles: 0,
+            instructions: 0,
+            cache_misses: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_told_and_is_learned_again_is_still_said_to_be_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let mut resolver = Resolver::open(root.path());
+        let dir = root.path().join("a.service");
+        fs::create_dir(&dir).unwrap();
+        let id = CgroupId(fs::metadata(&dir).unwrap().ino());
+        resolver.walk(root.path(), "", 0);
+        assert_eq!(resolver.name(&[used(1, id)]).len(), 1);
+        resolver.walk(root.path(), "", 0);
+        assert_eq!(resolver.name(&[used(1, id)]), []);
+        fs::remove_dir(&dir).unwrap();
+        assert_eq!(resolver.gone(), [id]);
+    }
+
+    #[test]
+    fn a_cgroup_that_nobody_can_name_is_told_once_a_tick() {
+        let root = tempfile::tempdir().unwrap();
+        let mut resolver = Resolver::open(root.path());
+        let lost = CgroupId(77_000_001);
+        let told = resolver.name(&[used(1, lost), used(2, lost), used(3, lost)]);
+        assert_eq!(told, [CgroupPath { cgroup: lost, path: None }]);
+        assert_eq!(resolver.gone(), [lost]);
     }
 
     #[test]
