@@ -319,16 +319,16 @@ impl Config {
 
     /// The folder for what lasts until the next boot.
     pub fn runtime_dir(&self) -> PathBuf {
-        let by_manager = || std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        let of_user = || std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !is_root()).map(|dir| PathBuf::from(dir).join("jouled"));
+        let by_manager = || folder("RUNTIME_DIRECTORY");
+        let of_user = || folder("XDG_RUNTIME_DIR").filter(|_| !is_root()).map(|dir| dir.join("jouled"));
         self.runtime_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/run/jouled".into())
     }
 
     /// The folder for what lasts.
     pub fn state_dir(&self) -> PathBuf {
-        let by_manager = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
-        let xdg = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        let by_manager = || folder("STATE_DIRECTORY");
+        let xdg = || folder("XDG_STATE_HOME");
+        let home = || folder("HOME").map(|home| home.join(".local/state"));
         let of_user = || if is_root() { None } else { xdg().or_else(home).map(|dir| dir.join("jouled")) };
         self.state_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/var/lib/jouled".into())
     }
@@ -349,6 +349,11 @@ impl Config {
     pub fn floors(&self) -> BTreeMap<String, Microwatts> {
         self.attribution.idle_watts.iter().map(|(domain, watts)| (domain.clone(), Microwatts((watts * 1e6) as u64))).collect()
     }
+}
+
+/// A folder that the environment names; an empty or relative one is none.
+fn folder(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|folder| folder.is_absolute())
 }
 
 fn is_root() -> bool {

@@ -349,8 +349,13 @@ impl Ledger {
         let Some(account) = self.accounts[index as usize].as_mut() else { return };
         if let Some(retired) = self.kinds[account.kind.index()].retired.remove(&account.labels) {
             account.series = Some(Box::new(retired.series));
-            account.shown = true;
-            self.kinds[account.kind.index()].shown.push(index);
+            let book = &mut self.kinds[account.kind.index()];
+            if book.shown.len() < self.limits.shown[account.kind.index()] as usize {
+                account.shown = true;
+                book.shown.push(index);
+            } else {
+                book.parked.add(&retired.series.energy);
+            }
         }
     }
 

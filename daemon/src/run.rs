@@ -48,12 +48,19 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let control = control::bind(&socket, config.control.mode.0)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
 
     let (publish, mut snapshots) = watch::channel(Arc::new(sampler.core.blank()));
     let (stop_sampler, stopped) = mpsc::channel();
     let mut sampling =
         tokio::task::spawn_blocking(move || sampler.run(&publish, &stopped, |_| drop(sd_notify::notify(&[NotifyState::Watchdog]))));
-    if snapshots.changed().await.is_err() {
+    let first = tokio::select! {
+        changed = snapshots.changed() => changed,
+        // A meter that hangs must not keep the process: the store has what earlier runs kept.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    if first.is_err() {
         sampling.await.context("the sampler failed at its first tick")?;
         anyhow::bail!("the sampler ended at its first tick");
     }
@@ -74,6 +81,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
+        _ = hangup.recv() => None,
         ended = tasks.join_next() => Some(ended.map_or(Ok(()), |ended| ended).map_or_else(|error| error.to_string(), |()| "a task ended early".into())),
         ended = &mut sampling => Some(ended.map_or_else(|error| error.to_string(), |()| "the sampler ended early".into())),
     };
@@ -121,6 +129,13 @@ pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
         now: Stamp::now().monotonic,
     };
     let recorder = record.map(|path| Recorder::create(path, &head)).transpose().context("cannot record")?;
+    for domain in config.attribution.idle_watts.keys() {
+        if !meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain) {
+            tracing::warn!(
+                "attribution.idle_watts.{domain}: there is no such energy domain now; joulectl status lists those there are"
+            );
+        }
+    }
     if meters.is_empty() {
         tracing::warn!("no meter: there is use without energy");
     }

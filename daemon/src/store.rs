@@ -57,7 +57,7 @@ pub struct Store {
     journal: Option<BufWriter<File>>,
     written: u64,
     generation: u64,
-    _lock: File,
+    _locks: [File; 2],
 }
 
 impl Store {
@@ -69,14 +69,15 @@ impl Store {
         for dir in [runtime_dir, state_dir] {
             fs::create_dir_all(dir).map_err(io_error(dir))?;
         }
-        let lock = lock(&state_dir.join("ledger.lock"))?;
+        // The two folders are configured apart: two daemons may share only one of them.
+        let locks = [lock(&state_dir.join("ledger.lock"))?, lock(&runtime_dir.join("ledger.journal.lock"))?];
         let (journal_path, checkpoint_path) = (runtime_dir.join("ledger.journal"), state_dir.join("ledger"));
         let newest = [load(&journal_path, notes)?, load(&checkpoint_path, notes)?]
             .into_iter()
             .flatten()
             .max_by_key(|saved| saved.generation);
         let saved = newest.unwrap_or(Saved { generation: 0, state: State::default() });
-        let store = Self { journal_path, checkpoint_path, journal: None, written: 0, generation: saved.generation, _lock: lock };
+        let store = Self { journal_path, checkpoint_path, journal: None, written: 0, generation: saved.generation, _locks: locks };
         Ok((store, saved.state))
     }
 

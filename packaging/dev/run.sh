@@ -106,14 +106,14 @@ show() {
     "$bin/joulectl" --socket "$dir/jouled.sock" top ${count:+-n "$count"} &
     top=$!
     local status=0
+    # Looks, rather than waits: a child that ends while a trap runs is not seen by `wait -n`, which then waits for the other one.
     while alive "$top"; do
-        # A signal's trap ends the wait, too.
-        wait -n "$top" "$jouled" || true
-        if alive "$top" && ! alive "$jouled"; then
+        if ! alive "$jouled"; then
             stop_top
             wait "$top" || true
             ended
         fi
+        sleep 0.2 || true
     done
     wait "$top" || status=$?
     return "$status"

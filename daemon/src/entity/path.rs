@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
         };
         if let Some(uid) = pod_uid(slice_part) {
             self.add(Kind::Pod, [uid.as_str(), "", ""]);
-            self.pod = Some(uid);
+            self.pod.get_or_insert(uid);
         }
         if let Some(slice) = name.strip_suffix(".slice") {
             if !self.has_unit {
@@ -83,7 +83,7 @@ impl<'a> Walk<'a> {
         }
         self.add(Kind::Slice, [name]);
         if let Some(uid) = stem.strip_prefix("user-").filter(|uid| is_number(uid)) {
-            self.user = Some(uid);
+            self.user.get_or_insert(uid);
             self.add(Kind::User, [uid]);
         }
     }
@@ -113,6 +113,11 @@ impl<'a> Walk<'a> {
 
     fn add<const N: usize>(&mut self, kind: Kind, labels: [&str; N]) {
         debug_assert_eq!(N, kind.label_names().len());
+        // Whoever may make cgroups chooses their names: one that is in a path twice must not be charged twice.
+        let again = |(other, found): &(Kind, Labels)| *other == kind && (kind != Kind::Slice || found[0] == labels[0]);
+        if self.found.iter().any(again) {
+            return;
+        }
         self.found.push((kind, labels.iter().map(|label| label.to_string()).collect()));
     }
 }
@@ -289,6 +294,17 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_charged_twice() {
+        let pod = "pod0d206349-0faf-445c-8c3f-2d2153784f15";
+        let other = "pod1d206349-0faf-445c-8c3f-2d2153784f15";
+        let found = names(&format!("/kubepods/{pod}/{pod}/{other}/{ID}"));
+        assert_eq!(found, [format!("pod:{},,", &pod[3..]), format!("container:{ID},,kubepods,{}", &pod[3..])]);
+        assert_eq!(names("/a.slice/a.slice/b.service"), ["slice:a.slice", "unit:b.service,a.slice"]);
+        let found = names("/user-1.slice/user-2.slice/session-3.scope");
+        assert_eq!(found.iter().filter(|name| name.starts_with("user:")).collect::<Vec<_>>(), ["user:1"]);
+    }
+
+    #[test]
     fn machines() {
         let found = names(r"/machine.slice/machine-qemu\x2d12\x2dweb\x2d01.scope/libvirt/vcpu0");
         assert_eq!(found[1], r"unit:machine-qemu\x2d12\x2dweb\x2d01.scope,machine.slice");
@@ -307,7 +323,7 @@ mod tests {
         #[test]
         fn at_most_one_of_a_kind(path in "(/(user-1.slice|a.slice|user@1.service|b.service|session-1.scope|docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope)){0,6}") {
             let found = entities(&path);
-            for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Slice | Kind::User)) {
+            for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Slice) {
                 prop_assert!(found.iter().filter(|(other, _)| *other == kind).count() <= 1);
             }
         }

@@ -52,6 +52,8 @@ pub struct Resolver {
     placed: FxHashMap<ProcessKey, (CgroupId, u32)>,
     round: u32,
     synthetic: FxHashMap<String, CgroupId>,
+    /// How many v1 paths got an id so far: an id is never given twice.
+    synthesized: u64,
     unnamed: Vec<CgroupId>,
 }
 
@@ -70,6 +72,7 @@ impl Resolver {
             placed: FxHashMap::default(),
             round: 0,
             synthetic: FxHashMap::default(),
+            synthesized: 0,
             unnamed: Vec::new(),
         };
         if let Some(point) = resolver.mounts.v2.as_ref().map(|mount| mount.point.clone()) {
@@ -99,8 +102,15 @@ impl Resolver {
     }
 
     fn learn(&mut self, cgroup: CgroupId, path: String, dir: PathBuf) {
-        if self.known.len() < MOST_KNOWN && self.known.insert(cgroup, Known { path, dir, told: false }).is_none() {
-            self.queue.push_back(cgroup);
+        let room = self.known.len() < MOST_KNOWN;
+        match self.known.get_mut(&cgroup) {
+            // It stays told: what was told and is gone has to be said to be gone.
+            Some(known) => (known.path, known.dir) = (path, dir),
+            None if room => {
+                self.known.insert(cgroup, Known { path, dir, told: false });
+                self.queue.push_back(cgroup);
+            }
+            None => {}
         }
     }
 
@@ -138,7 +148,8 @@ impl Resolver {
         if let Some(cgroup) = self.synthetic.get(&path) {
             return *cgroup;
         }
-        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.synthetic.len() as u64);
+        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.synthesized);
+        self.synthesized += 1;
         let mount = self
             .mounts
             .v1
@@ -169,6 +180,7 @@ impl Resolver {
                     told.push(CgroupPath { cgroup: one.cgroup, path: Some(known.path.clone()) });
                 }
                 None if one.cgroup == CgroupId::ROOT => {}
+                None if self.unnamed.contains(&one.cgroup) => {}
                 None => {
                     let path = self.open_by_id(one.cgroup, &mut walked);
                     told.push(CgroupPath { cgroup: one.cgroup, path: path.clone().map(|(path, _)| path) });
@@ -226,7 +238,10 @@ impl Resolver {
                 continue;
             }
             if let Some(known) = self.known.remove(&cgroup) {
-                self.synthetic.remove(&known.path);
+                // On a hybrid host a v2 cgroup may have the same path.
+                if self.synthetic.get(&known.path) == Some(&cgroup) {
+                    self.synthetic.remove(&known.path);
+                }
                 if known.told {
                     gone.push(cgroup);
                 }
@@ -335,6 +350,71 @@ mod tests {
         );
         assert_eq!(v1_place("3:cpu,cpuacct:/docker/a:b\n1:name=systemd:/\n").unwrap().1, "/docker/a:b");
         assert_eq!(v1_place("0::/system.slice\nrubbish\n"), None);
+    }
+
+    #[test]
+    fn an_id_of_a_v1_path_is_never_given_twice() {
+        let root = tempfile::tempdir().unwrap();
+        let point = root.path().join("systemd");
+        let proc = root.path().join("proc");
+        fs::create_dir_all(proc.join("self")).unwrap();
+        fs::write(
+            proc.join("self/mountinfo"),
+            format!("27 25 0:24 / {} rw - cgroup cgroup rw,xattr,name=systemd\n", point.display()),
+        )
+        .unwrap();
+        let run = |pid: u32, name: &str| {
+            fs::create_dir_all(point.join(name)).unwrap();
+            fs::create_dir_all(proc.join(pid.to_string())).unwrap();
+            fs::write(proc.join(format!("{pid}/cgroup")), format!("1:name=systemd:/{name}\n")).unwrap();
+        };
+        let mut resolver = Resolver::open(&proc);
+        run(1, "a.service");
+        run(2, "b.service");
+        let (a, b) = (resolver.place_process(1), resolver.place_process(2));
+        fs::remove_dir(point.join("a.service")).unwrap();
+        resolver.gone();
+        run(3, "c.service");
+        let c = resolver.place_process(3);
+        assert!(c != b && c != a && resolver.known[&b].path == "/b.service", "{a:?} {b:?} {c:?}");
+        assert_eq!(resolver.place_process(2), b);
+    }
+
+    fn used(pid: u32, cgroup: CgroupId) -> Use {
+        Use {
+            process: ProcessKey { pid, start: 1 },
+            cgroup,
+            package: crate::source::PackageId(0),
+            on_cpu: crate::units::Nanos(1),
+            cycles: 0,
+            instructions: 0,
+            cache_misses: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_told_and_is_learned_again_is_still_said_to_be_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let mut resolver = Resolver::open(root.path());
+        let dir = root.path().join("a.service");
+        fs::create_dir(&dir).unwrap();
+        let id = CgroupId(fs::metadata(&dir).unwrap().ino());
+        resolver.walk(root.path(), "", 0);
+        assert_eq!(resolver.name(&[used(1, id)]).len(), 1);
+        resolver.walk(root.path(), "", 0);
+        assert_eq!(resolver.name(&[used(1, id)]), []);
+        fs::remove_dir(&dir).unwrap();
+        assert_eq!(resolver.gone(), [id]);
+    }
+
+    #[test]
+    fn a_cgroup_that_nobody_can_name_is_told_once_a_tick() {
+        let root = tempfile::tempdir().unwrap();
+        let mut resolver = Resolver::open(root.path());
+        let lost = CgroupId(77_000_001);
+        let told = resolver.name(&[used(1, lost), used(2, lost), used(3, lost)]);
+        assert_eq!(told, [CgroupPath { cgroup: lost, path: None }]);
+        assert_eq!(resolver.gone(), [lost]);
     }
 
     #[test]

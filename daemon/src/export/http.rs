@@ -86,7 +86,11 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, web: Option<Arc<
         tasks.spawn(serve::accept(listener, router.clone(), web.clone(), Arc::clone(&limit), stop.clone()));
     }
     if let Some(web) = web {
-        tasks.spawn(web.watch(stop));
+        tasks.spawn(web.watch(stop.clone()));
+    }
+    // Without any address there is nothing to accept, which is no reason to end.
+    if tasks.is_empty() {
+        stop.cancelled().await;
     }
     tasks.join_all().await;
 }

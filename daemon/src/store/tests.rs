@@ -77,5 +77,7 @@ fn one_jouled_a_folder() {
     let kept = open(dir.path());
     let error = Store::open(&dir.path().join("run"), &dir.path().join("state"), &mut vec![]).err().unwrap();
     assert!(error.to_string().contains("another jouled"));
+    let error = Store::open(&dir.path().join("run"), &dir.path().join("other"), &mut vec![]).err().unwrap();
+    assert!(error.to_string().contains("another jouled"), "the journal is shared: {error}");
     drop(kept);
 }

@@ -10,8 +10,8 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A process' cgroup is looked up again after so many samples: processes seldom move.
-const CGROUP_EVERY: u32 = 30;
+/// A cgroup in which no process was seen for so many samples is forgotten.
+const FORGET_AFTER: u32 = 30;
 
 /// Usage from /proc.
 pub struct ProcfsUsage {
@@ -127,10 +127,11 @@ impl ProcfsUsage {
                 round,
             },
         };
-        if round.wrapping_sub(seen.cgroup_round) >= CGROUP_EVERY {
+        let used = on_cpu - seen.on_cpu;
+        // Of a process that moved, cpu.stat of its new cgroup tells as well: charged to the old one, it would be charged twice.
+        if used > Nanos::ZERO && seen.cgroup_round != round {
             (seen.cgroup, seen.cgroup_round) = (self.cgroup_of(dir), round);
         }
-        let used = on_cpu - seen.on_cpu;
         if used > Nanos::ZERO {
             if seen.comm != comm {
                 let exe = fs::read_link(dir.join("exe")).map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default();
@@ -182,7 +183,7 @@ impl ProcfsUsage {
     fn unseen(&mut self, sample: &mut UsageSample) {
         let round = self.round;
         let mut groups = std::mem::take(&mut self.cgroups);
-        groups.retain(|_, group| round.wrapping_sub(group.round) < CGROUP_EVERY);
+        groups.retain(|_, group| round.wrapping_sub(group.round) < FORGET_AFTER);
         for (cgroup, group) in &mut groups {
             let seen = std::mem::take(&mut group.seen);
             let usage = self.read(&group.stat).ok().and_then(|()| parse_usage(&self.buffer));

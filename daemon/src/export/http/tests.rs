@@ -154,3 +154,13 @@ async fn both_wildcards_go_together() {
         Err(error) => panic!("{error}"),
     }
 }
+
+#[tokio::test]
+async fn without_an_address_it_waits_to_be_stopped() {
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve(Vec::new(), Router::new(), None, stop.clone()));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!serving.is_finished());
+    stop.cancel();
+    serving.await.unwrap();
+}
