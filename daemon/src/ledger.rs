@@ -272,6 +272,7 @@ impl Ledger {
             }
         }
         for (kind, candidates) in Kind::ALL.into_iter().zip(hidden) {
+            self.trim(kind);
             self.choose(kind, candidates);
         }
         for charged in &self.charged {
@@ -293,6 +294,23 @@ impl Ledger {
         }
     }
 
+    /// Those that came back were shown at once: the least busy make room for them.
+    fn trim(&mut self, kind: Kind) {
+        let excess = self.kinds[kind.index()].shown.len().saturating_sub(self.limits.shown[kind.index()] as usize);
+        if excess > 0 {
+            for index in self.weakest(kind).into_iter().take(excess) {
+                self.park(index);
+            }
+        }
+    }
+
+    /// Those that are shown, the least busy first.
+    fn weakest(&self, kind: Kind) -> Vec<u32> {
+        let mut shown = self.kinds[kind.index()].shown.clone();
+        shown.sort_by(|a, b| self.score(*a).total_cmp(&self.score(*b)).then(a.cmp(b)));
+        shown
+    }
+
     /// Shows the busiest: while there is room, everybody; then whoever is at least twice as busy as the least busy one shown.
     fn choose(&mut self, kind: Kind, mut candidates: Vec<u32>) {
         if candidates.is_empty() {
@@ -305,9 +323,7 @@ impl Ledger {
             let Some(index) = candidates.next() else { return };
             self.show(index);
         }
-        let mut weakest = self.kinds[kind.index()].shown.clone();
-        weakest.sort_by(|a, b| self.score(*a).total_cmp(&self.score(*b)).then(a.cmp(b)));
-        for (candidate, weak) in candidates.zip(weakest) {
+        for (candidate, weak) in candidates.zip(self.weakest(kind)) {
             if self.score(candidate) <= 2.0 * self.score(weak) {
                 break;
             }
@@ -349,13 +365,8 @@ impl Ledger {
         let Some(account) = self.accounts[index as usize].as_mut() else { return };
         if let Some(retired) = self.kinds[account.kind.index()].retired.remove(&account.labels) {
             account.series = Some(Box::new(retired.series));
-            let book = &mut self.kinds[account.kind.index()];
-            if book.shown.len() < self.limits.shown[account.kind.index()] as usize {
-                account.shown = true;
-                book.shown.push(index);
-            } else {
-                book.parked.add(&retired.series.energy);
-            }
+            account.shown = true;
+            self.kinds[account.kind.index()].shown.push(index);
         }
     }
 

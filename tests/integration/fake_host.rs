@@ -129,7 +129,8 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
         }
         let visitor = 1000 + tick as u32;
         world.spawn(visitor, 7000 + tick, format!("visitor{}", tick % 3), &format!("/system.slice/run-{tick}.scope"), visitor % 4);
-        world.run(visitor, 1 + number(tick, 1) % 3);
+        // Now and then one works hard enough to be shown.
+        world.run(visitor, if tick % 10 == 5 { 60 } else { 1 + number(tick, 1) % 3 });
         if tick >= 3 {
             world.end(visitor - 3);
         }

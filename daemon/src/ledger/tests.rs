@@ -96,6 +96,19 @@ fn the_series_of_a_unit_that_ended_stays() {
 }
 
 #[test]
+fn a_lower_limit_holds_after_a_restart() {
+    let mut before = ledger(3);
+    let ids: Vec<_> = ["a", "b", "c"].map(|name| before.open(Kind::Session, labels(name))).into();
+    tick(&mut before, 1, &[(ids[0], 10), (ids[1], 20), (ids[2], 30)]);
+    let mut after = ledger(1);
+    after.restore(before.entries(), Nanos(100));
+    let ids: Vec<_> = ["a", "b", "c"].map(|name| after.open(Kind::Session, labels(name))).into();
+    tick(&mut after, 2, &[(ids[1], 5)]);
+    let view = &after.view()[Kind::Session.index()];
+    assert_eq!((view.rows.len(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0), (1, 25, 40));
+}
+
+#[test]
 fn terminated_series_are_bounded() {
     let mut ledger = ledger(3);
     for round in 0..20u64 {
