@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A domain that gave no reading for so many ticks closes its window: who used that energy is no longer kept.
-const LONGEST_WINDOW: u64 = 300;
+/// A domain that gave no reading for so long closes its window: who used that energy is no longer kept.
+const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
 
 /// What becomes of idle energy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +93,9 @@ struct Window {
     positions: FxHashMap<ChargeKey, usize>,
     lost: u64,
     on_cpu: Nanos,
-    /// The tick that it began with.
+    /// The tick that it began with, and its time.
     from: u64,
+    since: Nanos,
     /// Who ran is not known for a part of it.
     incomplete: bool,
 }
@@ -175,7 +176,7 @@ impl Core {
         }
         for (state, read) in self.domains.iter_mut().zip(read) {
             if !read {
-                state.keep_window(&used, self.ticks);
+                state.keep_window(&used, self.ticks, now);
             }
         }
         self.ledger.book();
@@ -236,7 +237,7 @@ impl Core {
             resumed: record.last.is_some(),
             record,
             carry: 0,
-            window: Window { from: self.ticks, ..Window::default() },
+            window: Window { from: self.ticks, since: now, ..Window::default() },
             power: None,
             idle_power: None,
             error: String::new(),
@@ -286,7 +287,7 @@ impl Core {
             Interval::Energy(energy, time) => self.attribute(reading.domain, energy, time, used),
         }
         if let Some(state) = self.domains.get_mut(reading.domain) {
-            state.window = Window { from: self.ticks, ..Window::default() };
+            state.window = Window { from: self.ticks, since: new.at, ..Window::default() };
             state.resumed = false;
         }
         true
@@ -403,12 +404,12 @@ impl TickUse {
 
 impl DomainState {
     /// No reading at this tick: its use waits for the next.
-    fn keep_window(&mut self, used: &TickUse, tick: u64) {
+    fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
         let scope = self.shared.scope;
         let weigh = |on_cpu, cycles, misses| weight(self.shared.zone, used.counted, on_cpu, cycles, misses);
         let window = &mut self.window;
-        if tick - window.from > LONGEST_WINDOW {
-            *window = Window { from: tick, incomplete: true, ..Window::default() };
+        if now - window.since > LONGEST_WINDOW {
+            *window = Window { from: tick, since: now, incomplete: true, ..Window::default() };
         }
         window.incomplete |= !used.known;
         window.on_cpu += used.on_cpu(scope);

@@ -323,3 +323,18 @@ fn a_domain_that_did_not_come_back_stays_in_the_sums() {
     assert!(past.contains(&"rapl/package-0/package") && past.len() == 3, "{past:?}");
     assert_eq!(again.state("boot").domains.len(), 4);
 }
+
+#[test]
+fn a_window_that_stays_open_too_long_is_nobodys() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    for _ in 0..4 {
+        host.seconds += 99;
+        let mut tick = host.tick(&[20_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]);
+        tick.readings[0].reading = Err("/x: gone".into());
+        core.step(&tick);
+    }
+    let snapshot = core.step(&host.tick(&[20_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
+    assert_eq!((snapshot.domains[0].unattributed.0, snapshot.domains[0].total.0), (100_000_000, 100_000_000));
+    assert_conserved(&snapshot);
+}

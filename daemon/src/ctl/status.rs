@@ -2,8 +2,9 @@
 
 use super::base::Base;
 use super::text::{self, span, watts};
+use crate::meter::Quality;
 use crate::snapshot::{DomainView, Snapshot};
-use crate::units::{Microwatts, Nanos};
+use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
 
 /// As text. `now`: CLOCK_MONOTONIC, for ages.
@@ -78,8 +79,18 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
             text::joules(node.unattributed),
             text::share(node.unattributed.0, node.total.0),
         ),
-        base.lacks(snapshot),
+        base.lacks(snapshot) + &estimated_before(snapshot, &base),
     ]
+}
+
+/// A sentence on the part of the energy that an earlier run estimated, where this one measures.
+fn estimated_before(snapshot: &Snapshot, base: &Base) -> String {
+    let estimated = |view: &&DomainView| view.past && view.domain.quality == Quality::Estimated && base.contains(view.domain.zone);
+    let energy: Microjoules = snapshot.domains.iter().filter(estimated).map(|view| view.total).sum();
+    if energy == Microjoules::ZERO || snapshot.estimated() {
+        return String::new();
+    }
+    format!(" {} of the energy are an estimate, from an earlier run without a meter.", text::joules(energy))
 }
 
 fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
@@ -117,7 +128,10 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     for (line, view) in text::table(&rows, false, None).into_iter().zip(views) {
         lines.push(line);
         let Some(view) = view else { continue };
-        if !view.error.is_empty() {
+        if view.past {
+            let estimate = if view.domain.quality == Quality::Estimated { ", an estimate," } else { "" };
+            lines.push(format!("  of an earlier run: its energy{estimate} stays in the sums"));
+        } else if !view.error.is_empty() {
             lines.push(format!("  cannot be read: {}", text::safe(&view.error)));
         }
         if view.gaps > 0 {
@@ -359,5 +373,17 @@ mod tests {
         assert_eq!(value["domains"][3]["in_base"], false);
         assert_eq!(value["sources"][2]["age_seconds"], serde_json::Value::Null);
         assert_eq!(value["sources"][1]["why"], "no PMU in this guest");
+    }
+
+    #[test]
+    fn what_an_earlier_run_estimated_is_said() {
+        let mut snapshot = fixture::snapshot();
+        let mut past = snapshot.domains[0].clone();
+        past.past = true;
+        std::sync::Arc::make_mut(&mut past.domain).quality = Quality::Estimated;
+        snapshot.domains.push(past);
+        let text = lines(&snapshot, snapshot.at.monotonic).join("\n");
+        assert!(text.contains("of the energy are an estimate, from an earlier run"), "{text}");
+        assert!(text.contains("of an earlier run: its energy, an estimate, stays in the sums"), "{text}");
     }
 }
