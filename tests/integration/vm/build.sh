@@ -4,13 +4,13 @@
 #
 #   VM_DIR=DIR      where everything is kept (default: target/vm of this repository)
 #   VM_SUITE=NAME   Debian release (default: trixie)
-#   VM_MIRROR=URL   (default: http://mirror.invalid/debian)
+#   VM_MIRROR=URL   Debian mirror (default: the one that this machine's apt uses, where it is a Debian)
 # Ends with 77 where this machine or its network cannot do it, and with another status where something is wrong.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 vm_dir=${VM_DIR:-$here/../../../target/vm}
 suite=${VM_SUITE:-trixie}
-mirror=${VM_MIRROR:-http://mirror.invalid/debian}
+mirror=${VM_MIRROR:-}
 
 cannot=77
 failure=1
@@ -41,6 +41,11 @@ main() {
     exec 9>"$vm_dir/lock"
     flock 9
     install_tools
+    [ -n "$mirror" ] || mirror=$(own_mirror)
+    if [ -z "$mirror" ]; then
+        echo "no Debian mirror is known here: name one with VM_MIRROR=URL" >&2
+        exit "$cannot"
+    fi
 
     local key
     key=$(wanted_key) || exit "$cannot"
@@ -55,6 +60,12 @@ main() {
     if [ ! "$vm_dir/fakerapl.ko" -nt "$here/fakerapl/fakerapl.c" ]; then
         step "fakerapl.ko" build_module
     fi
+}
+
+# The mirror of this machine's own packages; nothing where it is not a Debian.
+own_mirror() {
+    grep -qx 'ID=debian' /etc/os-release || return 0
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '!/security/ && !found { sub("/+$", ""); print; found = 1 }'
 }
 
 # Runs a step plainly, not in a condition, where bash would go on after an error; on_exit tells of the step that broke off.
