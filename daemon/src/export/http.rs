@@ -33,11 +33,11 @@ const LIVE_MIN: Nanos = Nanos(10 * Nanos::SECOND.0);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", advice(.source))]
+#[error("cannot listen on {address}: {why}{}", advice(.why))]
 pub struct BindError {
     /// Which.
     pub address: SocketAddr,
-    source: io::Error,
+    why: io::Error,
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -56,7 +56,7 @@ fn advice(error: &io::Error) -> &'static str {
 pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
     let open = |address: &SocketAddr| {
         let only_v6 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-        listen(*address, only_v6).map_err(|source| BindError { address: *address, source })
+        listen(*address, only_v6).map_err(|why| BindError { address: *address, why })
     };
     addresses.iter().map(open).collect()
 }

@@ -148,7 +148,7 @@ async fn both_wildcards_go_together() {
     let addresses = [format!("0.0.0.0:{free}").parse().unwrap(), format!("[::]:{free}").parse().unwrap()];
     match bind(&addresses) {
         Ok(listeners) => assert_eq!(listeners.len(), 2),
-        Err(error) if error.address.is_ipv6() && error.source.kind() != io::ErrorKind::AddrInUse => {
+        Err(error) if error.address.is_ipv6() && error.why.kind() != io::ErrorKind::AddrInUse => {
             println!("skipped: no IPv6 here: {error}");
         }
         Err(error) => panic!("{error}"),
