@@ -2,11 +2,12 @@
 
 use crate::attribute::{self, Split};
 use crate::domain::{self, Interval, LastReading};
+use crate::entity::vm::Vm;
 use crate::idle::IdleModel;
 use crate::ledger::{Entry, Ledger, Limits};
 use crate::meter::{Domain, DomainReading, Scope, Zone};
 use crate::roster::{Charge, ChargeKey, Roster};
-use crate::sample::Tick;
+use crate::sample::{Tick, VmMember};
 use crate::snapshot::{DomainView, Host, IdleFrom, Snapshot, SourceView};
 use crate::source::PackageId;
 use crate::source::SourceState;
@@ -111,6 +112,7 @@ pub struct Core {
     ledger: Ledger,
     roster: Roster,
     sources: Vec<SourceView>,
+    vms: Arc<[Vm]>,
     ticks: u64,
     last: Option<Nanos>,
     counted: Counted,
@@ -145,6 +147,7 @@ impl Core {
             ledger,
             roster: Roster::default(),
             sources: Vec::new(),
+            vms: Arc::default(),
             ticks: 0,
             last: None,
             counted: Counted::default(),
@@ -162,9 +165,12 @@ impl Core {
             self.add_domain(domain.clone(), now);
         }
         for cgroup in &tick.cgroups {
-            self.roster.name(&mut self.ledger, cgroup.cgroup, cgroup.path.as_deref());
+            self.roster.name(&mut self.ledger, cgroup);
         }
-        let used = self.resolve(tick.usage.as_ref());
+        if let Some(vms) = &tick.vms {
+            self.vms = vms.clone().into();
+        }
+        let used = self.resolve(tick.usage.as_ref(), &tick.vm_members);
         let cpu_usage = self.cpu_usage(&used, now);
         let mut read = vec![false; self.domains.len()];
         for reading in &tick.readings {
@@ -244,7 +250,7 @@ impl Core {
         });
     }
 
-    fn resolve(&mut self, usage: Option<&UsageSample>) -> TickUse {
+    fn resolve(&mut self, usage: Option<&UsageSample>, members: &[VmMember]) -> TickUse {
         let Some(usage) = usage else {
             return TickUse { charges: Vec::new(), lost: Vec::new(), counted: self.counted, known: false };
         };
@@ -252,6 +258,9 @@ impl Core {
         self.overflows = self.overflows.max(usage.overflows);
         self.lost_cpu += usage.lost.iter().map(|lost| lost.on_cpu).sum();
         self.roster.know(&mut self.ledger, &usage.processes);
+        for member in members {
+            self.roster.join(&mut self.ledger, member);
+        }
         let charges = usage.uses.iter().map(|one| self.roster.charge(&mut self.ledger, one)).collect();
         TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true }
     }
@@ -342,6 +351,7 @@ impl Core {
                 source: state.source.clone(),
                 role: state.role.clone(),
                 health: state.health.clone(),
+                detail: state.detail.clone(),
                 read_at: read_at(&state.source),
             };
             self.sources = states.iter().map(view).collect();
@@ -365,6 +375,7 @@ impl Core {
             sources: self.sources.clone(),
             domains: self.domains.iter().map(DomainState::view).chain(self.earlier.iter().map(DomainRecord::view_past)).collect(),
             kinds: self.ledger.view(),
+            vms: self.vms.clone(),
             counted: self.counted,
             overflows: self.overflows,
             lost_cpu: self.lost_cpu,

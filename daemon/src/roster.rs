@@ -3,6 +3,7 @@
 use crate::entity::{Kind, Labels, path};
 use crate::ledger::{AccountId, Ledger};
 use crate::meter::Zone;
+use crate::sample::{CgroupPath, VmMember};
 use crate::snapshot::Used;
 use crate::source::PackageId;
 use crate::units::{Microjoules, Nanos};
@@ -50,13 +51,23 @@ struct Cgroup {
 struct Process {
     account: AccountId,
     belonging: Arc<Belonging>,
+    joined: Option<Joined>,
 }
 
-/// A cgroup-made entity may be many cgroups (a slice, a unit with subgroups).
+/// A VM that a process is part of by itself, not by its cgroup.
+#[derive(Debug)]
+struct Joined {
+    key: (Kind, Labels),
+    account: AccountId,
+    /// Whom it charges in the cgroup where it ran last: that cgroup's entities and the VM.
+    accounts: Option<(CgroupId, Arc<[AccountId]>, Arc<Belonging>)>,
+}
+
+/// An entity made of cgroups may be many (a slice, a unit with subgroups); a VM also of processes.
 #[derive(Debug)]
 struct Group {
     account: AccountId,
-    cgroups: usize,
+    members: usize,
 }
 
 /// Everybody.
@@ -79,26 +90,53 @@ enum Ended {
 
 impl Roster {
     /// Learns a cgroup's path. Without a path, nobody but the process is charged.
-    pub fn name(&mut self, ledger: &mut Ledger, cgroup: CgroupId, path: Option<&str>) {
-        if self.cgroups.contains_key(&cgroup) {
+    pub fn name(&mut self, ledger: &mut Ledger, cgroup: &CgroupPath) {
+        if self.cgroups.contains_key(&cgroup.cgroup) {
             return;
         }
-        let keys = path.map(path::entities).unwrap_or_default();
+        let mut keys = cgroup.path.as_deref().map(path::entities).unwrap_or_default();
+        if let Some(vm) = &cgroup.vm {
+            keys.retain(|(kind, _)| *kind != Kind::Vm);
+            keys.push((Kind::Vm, vm.clone()));
+        }
         let label =
             |kind: Kind| keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone());
         let belonging = Arc::new(Belonging { container_id: label(Kind::Container), vm_id: label(Kind::Vm) });
-        let accounts = keys
-            .iter()
-            .map(|key| {
-                let group = self
-                    .groups
-                    .entry(key.clone())
-                    .or_insert_with(|| Group { account: ledger.open(key.0, key.1.clone()), cgroups: 0 });
-                group.cgroups += 1;
-                group.account
-            })
-            .collect();
-        self.cgroups.insert(cgroup, Cgroup { accounts, keys, belonging });
+        let accounts = keys.iter().map(|key| self.enter(ledger, key)).collect();
+        self.cgroups.insert(cgroup.cgroup, Cgroup { accounts, keys, belonging });
+    }
+
+    /// One more member of an entity.
+    fn enter(&mut self, ledger: &mut Ledger, key: &(Kind, Labels)) -> AccountId {
+        let group =
+            self.groups.entry(key.clone()).or_insert_with(|| Group { account: ledger.open(key.0, key.1.clone()), members: 0 });
+        group.members += 1;
+        group.account
+    }
+
+    /// One member less; with the last one, the entity ends.
+    fn leave(&mut self, ledger: &mut Ledger, key: &(Kind, Labels)) {
+        if let Some(group) = self.groups.get_mut(key) {
+            group.members -= 1;
+            if group.members == 0 {
+                ledger.close(group.account);
+                self.groups.remove(key);
+            }
+        }
+    }
+
+    /// Learns that a process is part of a VM wherever it runs. Where its cgroup is part of one too, that one is charged.
+    pub fn join(&mut self, ledger: &mut Ledger, member: &VmMember) {
+        let key = (Kind::Vm, member.vm.clone());
+        if self.processes.get(&member.process).is_none_or(|process| process.joined.as_ref().is_some_and(|joined| joined.key == key))
+        {
+            return;
+        }
+        let account = self.enter(ledger, &key);
+        let Some(process) = self.processes.get_mut(&member.process) else { return };
+        if let Some(earlier) = process.joined.replace(Joined { key, account, accounts: None }) {
+            self.leave(ledger, &earlier.key);
+        }
     }
 
     /// Learns names of processes: new ones, and new names of known ones.
@@ -120,7 +158,7 @@ impl Roster {
             self.close_process(ledger, earlier);
         }
         let account = ledger.open(Kind::Process, labels(info.process, &info.comm, &info.exe, &belonging));
-        let process = Process { account, belonging };
+        let process = Process { account, belonging, joined: None };
         self.processes.insert(info.process, process);
     }
 
@@ -130,6 +168,10 @@ impl Roster {
         let (groups, belonging) = match self.cgroups.get(&one.cgroup) {
             Some(cgroup) => (cgroup.accounts.clone(), cgroup.belonging.clone()),
             None => self.nobody.get_or_insert_with(Default::default).clone(),
+        };
+        let (groups, belonging) = match self.processes.get_mut(&one.process).and_then(|process| process.joined.as_mut()) {
+            Some(joined) if belonging.vm_id.is_empty() => joined.accounts(one.cgroup, &groups, &belonging),
+            _ => (groups, belonging),
         };
         let process = self.processes.get_mut(&one.process).map(|process| {
             if !Arc::ptr_eq(&process.belonging, &belonging) {
@@ -185,6 +227,9 @@ impl Roster {
     fn close_process(&mut self, ledger: &mut Ledger, key: ProcessKey) {
         if let Some(process) = self.processes.remove(&key) {
             ledger.close(process.account);
+            if let Some(joined) = process.joined {
+                self.leave(ledger, &joined.key);
+            }
             if self.by_pid.get(&key.pid) == Some(&key) {
                 self.by_pid.remove(&key.pid);
             }
@@ -194,12 +239,22 @@ impl Roster {
     fn close_cgroup(&mut self, ledger: &mut Ledger, id: CgroupId) {
         let Some(cgroup) = self.cgroups.remove(&id) else { return };
         for key in cgroup.keys {
-            if let Some(group) = self.groups.get_mut(&key) {
-                group.cgroups -= 1;
-                if group.cgroups == 0 {
-                    ledger.close(group.account);
-                    self.groups.remove(&key);
-                }
+            self.leave(ledger, &key);
+        }
+    }
+}
+
+impl Joined {
+    /// Whom it charges in a cgroup that is not part of a VM itself.
+    fn accounts(&mut self, cgroup: CgroupId, groups: &[AccountId], belonging: &Belonging) -> (Arc<[AccountId]>, Arc<Belonging>) {
+        match &self.accounts {
+            Some((known, accounts, belonging)) if *known == cgroup => (accounts.clone(), belonging.clone()),
+            _ => {
+                let accounts: Arc<[AccountId]> = groups.iter().copied().chain([self.account]).collect();
+                let belonging = Belonging { container_id: belonging.container_id.clone(), vm_id: self.key.1[0].clone() };
+                let belonging = Arc::new(belonging);
+                self.accounts = Some((cgroup, accounts.clone(), belonging.clone()));
+                (accounts, belonging)
             }
         }
     }

@@ -160,7 +160,9 @@ fn open_usage(
     unused: &mut Vec<SourceState>,
 ) -> Result<Box<dyn Usage>> {
     let packages = packages(topology);
-    let mut state = |source: &str, health| unused.push(SourceState { source: source.into(), role: "usage".into(), health });
+    let mut state = |source: &str, health| {
+        unused.push(SourceState { source: source.into(), role: "usage".into(), health, detail: String::new() })
+    };
     let wanted = "not wanted: source = \"procfs\" in [usage]".to_string();
     let why = if config.usage.source == UsageSource::Procfs {
         state("bpf", Health::Unsupported(wanted.clone()));

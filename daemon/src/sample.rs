@@ -1,9 +1,11 @@
 //! What goes into one step: everything the pure core is told at a tick. Serialisable, so that a run can be recorded and replayed.
 
+use crate::entity::Labels;
+use crate::entity::vm::Vm;
 use crate::meter::{Domain, DomainReading};
 use crate::source::{SourceState, Stamp};
 use crate::units::Nanos;
-use crate::usage::{CgroupId, UsageSample};
+use crate::usage::{CgroupId, ProcessKey, UsageSample};
 use serde::{Deserialize, Serialize};
 
 /// A cgroup's path, learned since the last tick.
@@ -13,6 +15,17 @@ pub struct CgroupPath {
     pub cgroup: CgroupId,
     /// Its path from the cgroup root; `None`: it was gone before anybody could tell.
     pub path: Option<String>,
+    /// Labels of the VM that everything in it is part of, where that is more than the path says.
+    pub vm: Option<Labels>,
+}
+
+/// A process that is part of a VM though its cgroup is not: the VMM itself outside of a machine scope, a vhost worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmMember {
+    /// Which process.
+    pub process: ProcessKey,
+    /// Labels of the VM.
+    pub vm: Labels,
 }
 
 /// Everything that the core is told at one tick.
@@ -30,6 +43,10 @@ pub struct Tick {
     pub cgroups: Vec<CgroupPath>,
     /// Cgroups known earlier that no longer exist.
     pub gone: Vec<CgroupId>,
+    /// Processes found since the last tick to be part of a VM.
+    pub vm_members: Vec<VmMember>,
+    /// Every VM that runs; `None`: as at the last tick.
+    pub vms: Option<Vec<Vm>>,
     /// Every source and how it is; empty where nothing changed since the last tick.
     pub sources: Vec<SourceState>,
     /// CPU time that jouled itself used so far, user and system.

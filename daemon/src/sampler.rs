@@ -116,9 +116,17 @@ impl Sampler {
 
     /// Every source, if anything about them changed; each change is logged once.
     fn changed_sources(&mut self) -> Vec<SourceState> {
-        let state = |source: &str, role: &str, health: Health| SourceState { source: source.into(), role: role.into(), health };
-        let mut sources: Vec<SourceState> =
-            self.meters.iter().map(|meter| state(meter.source(), "meter", meter.health())).collect();
+        let state = |source: &str, role: &str, health: Health| SourceState {
+            source: source.into(),
+            role: role.into(),
+            health,
+            detail: String::new(),
+        };
+        let mut sources: Vec<SourceState> = self
+            .meters
+            .iter()
+            .map(|meter| SourceState { detail: meter.detail(), ..state(meter.source(), "meter", meter.health()) })
+            .collect();
         let usage = match &self.progress.usage_error {
             Some(error) => Health::Failed(error.clone()),
             None => self.usage.health(),

@@ -1,5 +1,6 @@
 //! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes nothing.
 
+use crate::entity::vm::Vm;
 use crate::entity::{Kind, Labels};
 use crate::meter::{Domain, Zone};
 use crate::source::Health;
@@ -208,6 +209,8 @@ pub struct SourceView {
     pub role: String,
     /// How it is.
     pub health: Health,
+    /// One line for people, on what it is connected to and how; empty where there is nothing to say.
+    pub detail: String,
     /// When it last gave something, CLOCK_MONOTONIC; `None`: never.
     pub read_at: Option<Nanos>,
 }
@@ -261,6 +264,8 @@ pub struct Snapshot {
     pub domains: Vec<DomainView>,
     /// Entities, in the order of [`Kind::ALL`].
     pub kinds: Vec<KindView>,
+    /// VMs that run now, in the order of their ids. Their energy is in [`Kind::Vm`]'s rows.
+    pub vms: Arc<[Vm]>,
     /// Which hardware counters are counted.
     pub counted: Counted,
     /// Times that something did not fit in a bounded table of the usage source.

@@ -51,6 +51,8 @@ pub struct SourceState {
     pub role: String,
     /// How it is.
     pub health: Health,
+    /// One line for people, on what it is connected to and how; empty where there is nothing to say.
+    pub detail: String,
 }
 
 /// One instant on the three clocks that matter.

@@ -67,9 +67,11 @@ impl Fake {
         });
         let processes =
             uses.iter().map(|one| ProcessInfo { process: one.process, comm: format!("c{}", one.process.pid), exe: String::new() });
-        let cgroups = uses
-            .iter()
-            .map(|one| CgroupPath { cgroup: one.cgroup, path: Some(format!("/system.slice/u{}.service", one.cgroup.0)) });
+        let cgroups = uses.iter().map(|one| CgroupPath {
+            cgroup: one.cgroup,
+            path: Some(format!("/system.slice/u{}.service", one.cgroup.0)),
+            vm: None,
+        });
         Tick {
             at: Stamp { monotonic: at, boottime: at, realtime: at },
             new_domains: std::mem::take(&mut self.new),
@@ -236,7 +238,8 @@ fn a_moved_process_gets_the_containers_label_and_a_new_series() {
 fn sources_keep_their_age() {
     let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
     let mut tick = host.tick(&[0, 0, 0, 0], vec![]);
-    tick.sources = vec![SourceState { source: "rapl-powercap".into(), role: "meter".into(), health: Health::Healthy }];
+    tick.sources =
+        vec![SourceState { source: "rapl-powercap".into(), role: "meter".into(), health: Health::Healthy, detail: String::new() }];
     core.step(&tick);
     let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
     tick.readings.clear();

@@ -113,8 +113,13 @@ pub fn snapshot() -> Snapshot {
         labelled(15, 50, &["42", "nginx", "/usr/sbin/nginx", "container", "c0ffee", ""]),
         labelled(10, 100, &["7", "cron", "/usr/sbin/cron", "regular", "", ""]),
     ];
-    let source =
-        |source: &str, role: &str, health| SourceView { source: source.into(), role: role.into(), health, read_at: Some(NOW) };
+    let source = |source: &str, role: &str, health| SourceView {
+        source: source.into(),
+        role: role.into(),
+        health,
+        detail: String::new(),
+        read_at: Some(NOW),
+    };
     Snapshot {
         host: Arc::new(Host {
             version: "0.1.0".into(),
@@ -139,6 +144,7 @@ pub fn snapshot() -> Snapshot {
             view(Zone::Psys, 1500, false),
         ],
         kinds,
+        vms: Arc::default(),
         counted: Counted { cycles: true, ..Counted::default() },
         overflows: 3,
         lost_cpu: Nanos(2_000_000_000),

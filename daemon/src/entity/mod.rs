@@ -2,6 +2,7 @@
 
 pub mod path;
 pub mod resolve;
+pub mod vm;
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

@@ -177,13 +177,13 @@ impl Resolver {
                 Some(known) if known.told => {}
                 Some(known) => {
                     known.told = true;
-                    told.push(CgroupPath { cgroup: one.cgroup, path: Some(known.path.clone()) });
+                    told.push(CgroupPath { cgroup: one.cgroup, path: Some(known.path.clone()), vm: None });
                 }
                 None if one.cgroup == CgroupId::ROOT => {}
                 None if self.unnamed.contains(&one.cgroup) => {}
                 None => {
                     let path = self.open_by_id(one.cgroup, &mut walked);
-                    told.push(CgroupPath { cgroup: one.cgroup, path: path.clone().map(|(path, _)| path) });
+                    told.push(CgroupPath { cgroup: one.cgroup, path: path.clone().map(|(path, _)| path), vm: None });
                     match path {
                         Some((path, dir)) => {
                             self.learn(one.cgroup, path, dir);
@@ -413,7 +413,7 @@ mod tests {
         let mut resolver = Resolver::open(root.path());
         let lost = CgroupId(77_000_001);
         let told = resolver.name(&[used(1, lost), used(2, lost), used(3, lost)]);
-        assert_eq!(told, [CgroupPath { cgroup: lost, path: None }]);
+        assert_eq!(told, [CgroupPath { cgroup: lost, path: None, vm: None }]);
         assert_eq!(resolver.gone(), [lost]);
     }
 

@@ -161,4 +161,9 @@ pub trait Meter: Send {
 
     /// How it is, after the last [`Meter::read`].
     fn health(&self) -> Health;
+
+    /// One line for people, on what it is connected to and how; empty where there is nothing to say.
+    fn detail(&self) -> String {
+        String::new()
+    }
 }

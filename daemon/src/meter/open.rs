@@ -108,7 +108,7 @@ impl All {
     }
 
     fn state(&mut self, source: &str, health: Health) {
-        self.states.push(SourceState { source: source.to_owned(), role: "meter".to_owned(), health });
+        self.states.push(SourceState { source: source.to_owned(), role: "meter".to_owned(), health, detail: String::new() });
     }
 
     fn measures_packages(&self) -> bool {

@@ -110,8 +110,13 @@ pub(crate) fn snapshot() -> Snapshot {
         physical_id,
         core_id: 0,
     };
-    let source =
-        |source: &str, role: &str, health, read_at| SourceView { source: source.into(), role: role.into(), health, read_at };
+    let source = |source: &str, role: &str, health, read_at| SourceView {
+        source: source.into(),
+        role: role.into(),
+        health,
+        detail: String::new(),
+        read_at,
+    };
     let view = |kind| KindView {
         kind,
         rows: rows(kind),
@@ -152,6 +157,7 @@ pub(crate) fn snapshot() -> Snapshot {
             DomainView { power: None, idle_power: None, error: "EIO".into(), ..domain(1, Zone::Dram, 250_000_000_000, None) },
         ],
         kinds: Kind::ALL.into_iter().map(view).collect(),
+        vms: Arc::default(),
         counted: Counted { cycles: false, instructions: false, cache_misses: true },
         overflows: 2,
         lost_cpu: Nanos(250_000_000),
