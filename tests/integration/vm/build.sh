@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds what the virtual machine boots from: a Debian root as an ext4 image, its kernel, a small initrd, and fakerapl.ko.
+# Builds what the virtual machine boots from: a Debian root as an ext4 image, its kernel, a small initrd, fakerapl.ko, and the initramfs
+# of the virtual machines in that machine.
 # It is not a test, and it builds nothing that is there already. Needs root, x86_64 and a Debian mirror.
 #
 #   VM_DIR=DIR      where everything is kept (default: target/vm of this repository)
@@ -20,20 +21,24 @@ trap on_exit EXIT
 
 packages=(
     systemd systemd-sysv dbus udev kmod procps python3 busybox-static
-    linux-image-amd64 linux-headers-amd64 make
-    # Not for the machine: run.sh runs it from here, so that the emulator is the same wherever this is built.
+    linux-image-amd64 linux-headers-amd64 make gcc libc6-dev
+    # run.sh runs it from here as well, so that the emulator is the same wherever this is built.
     qemu-system-x86
+    libvirt-daemon-system libvirt-clients systemd-container
+    prometheus-node-exporter
 )
 
 # Units of no use here; each costs a second or more of an emulated boot. systemd-udev-trigger would load drivers for half a minute.
 masked=(
     systemd-udev-trigger.service
-    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
+    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer logrotate.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
     systemd-timesyncd.service systemd-random-seed.service systemd-hwdb-update.service ldconfig.service systemd-pstore.service
     systemd-journal-catalog-update.service systemd-update-utmp.service systemd-binfmt.service systemd-firstboot.service
     proc-sys-fs-binfmt_misc.automount dev-hugepages.mount sys-kernel-debug.mount modprobe@drm.service
     modprobe@efi_pstore.service getty@tty1.service
+    libvirt-guests.service prometheus-node-exporter.service
 )
+
 
 main() {
     mkdir -p "$vm_dir"
@@ -54,11 +59,14 @@ main() {
         outside_step "root file system" build_root
         step "initrd" build_initrd
         step "disk image" build_image
-        rm -f "$vm_dir/fakerapl.ko"
+        rm -f "$vm_dir/fakerapl.ko" "$vm_dir/nested.cpio"
         echo "$key" >"$vm_dir/key"
     fi
     if [ ! "$vm_dir/fakerapl.ko" -nt "$here/fakerapl/fakerapl.c" ]; then
         step "fakerapl.ko" build_module
+    fi
+    if [ ! "$vm_dir/nested.cpio" -nt "$here/nested/vsk.c" ]; then
+        step "nested initramfs" build_nested
     fi
 }
 
@@ -142,6 +150,8 @@ build_root() {
     for unit in "${masked[@]}"; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
     done
+    # The cases that want libvirt start it.
+    rm -f "$root"/etc/systemd/system/*.wants/{libvirtd,virtlogd,virtlockd}*
     install -m 644 "$here/guest/vmtest.service" "$root/etc/systemd/system/"
     mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/payload"
     ln -sf ../vmtest.service "$root/etc/systemd/system/multi-user.target.wants/"
@@ -158,22 +168,29 @@ kernel_version() {
     basename "$vm_dir"/root/lib/modules/*
 }
 
-# busybox and the modules that it takes to mount ext4 from a virtio disk.
-build_initrd() {
-    local root=$vm_dir/root dir=$vm_dir/initrd tool module
-    rm -rf "$dir"
-    mkdir -p "$dir"/{bin,lib,proc,dev,new}
-    cp "$root/usr/bin/busybox" "$dir/bin/"
-    for tool in sh mount umount insmod switch_root; do
-        ln -s busybox "$dir/bin/$tool"
-    done
-    for module in virtio_pci virtio_blk crc32c_generic ext4; do
+# Copies modules and what they need into DIR/lib, and their paths there, in order, into DIR/modules.
+take_modules() {
+    local root=$vm_dir/root dir=$1 module
+    shift
+    for module; do
         chroot "$root" modprobe -S "$(kernel_version)" --show-depends "$module"
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$dir/paths"
     while read -r module; do
         xz -dc "$root$module" >"$dir/lib/$(basename "$module" .xz)"
         echo "/lib/$(basename "$module" .xz)" >>"$dir/modules"
     done <"$dir/paths"
+}
+
+# busybox and the modules that it takes to mount ext4 from a virtio disk.
+build_initrd() {
+    local root=$vm_dir/root dir=$vm_dir/initrd tool
+    rm -rf "$dir"
+    mkdir -p "$dir"/{bin,lib,proc,dev,new}
+    cp "$root/usr/bin/busybox" "$dir/bin/"
+    for tool in sh mount umount insmod switch_root; do
+        ln -s busybox "$dir/bin/$tool"
+    done
+    take_modules "$dir" virtio_pci virtio_blk crc32c_generic ext4
     cat >"$dir/init" <<'INIT'
 #!/bin/sh
 mount -t devtmpfs dev /dev
@@ -190,7 +207,7 @@ INIT
 
 build_image() {
     rm -f "$vm_dir/root.ext4"
-    truncate -s 3G "$vm_dir/root.ext4"
+    truncate -s 4G "$vm_dir/root.ext4"
     mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$vm_dir/root" "$vm_dir/root.ext4"
 }
 
@@ -201,6 +218,28 @@ build_module() {
     cp -r "$here/fakerapl" "$src"
     chroot "$vm_dir/root" make -s -C "/lib/modules/$(kernel_version)/build" M=/usr/src/fakerapl modules
     cp "$src/fakerapl.ko" "$vm_dir/fakerapl.ko"
+}
+
+# What a VM in the machine has but jouled and its /init, which run.sh adds: busybox, the drivers of its devices, the libraries that a Rust
+# program wants, Debian's node exporter, and a program that talks over vsock.
+build_nested() {
+    local root=$vm_dir/root dir=$vm_dir/nested tool file
+    rm -rf "$dir"
+    mkdir -p "$dir"/{bin,lib,lib64,proc,sys,dev,run,tmp,etc,var}
+    cp "$root/usr/bin/busybox" "$root/usr/bin/prometheus-node-exporter" "$dir/bin/"
+    for tool in $(chroot "$root" busybox --list); do
+        [ "$tool" = busybox ] || ln -s busybox "$dir/bin/$tool"
+    done
+    take_modules "$dir" virtio_pci virtio_console vmw_vsock_virtio_transport
+    cp "$here/nested/vsk.c" "$root/usr/src/"
+    chroot "$root" gcc -std=c17 -O2 -Wall -Wextra -Werror -static -o /usr/src/vsk /usr/src/vsk.c
+    cp "$root/usr/src/vsk" "$dir/bin/"
+    cp "$dir/bin/vsk" "$vm_dir/vsk"
+    for file in libc.so.6 libm.so.6 libgcc_s.so.1 libresolv.so.2; do
+        cp -L "$root/usr/lib/x86_64-linux-gnu/$file" "$dir/lib/"
+    done
+    cp -L "$root/lib64/ld-linux-x86-64.so.2" "$dir/lib64/"
+    (cd "$dir" && find . | cpio -o -H newc --quiet) >"$vm_dir/nested.cpio"
 }
 
 main "$@"

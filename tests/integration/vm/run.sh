@@ -1,18 +1,24 @@
 #!/bin/bash
-# Boots a Debian machine with systemd as PID 1 in software emulation, and runs cases/ in it: one line a case, then the counts.
+# Boots a Debian machine with systemd as PID 1 in software emulation, and runs cases in it: one line a case, then the counts.
 # It builds no jouled: give its binaries, or run `make` first. README.md says more.
 #
 #   run.sh [WORD…]   only the cases whose name contains one of the words
+#   VM_LAYERS="host vms"        "host": cases/, a host without VMs. "vms": cases_vms/, a host that runs VMs. One boot each (default: both)
 #   JOULED=FILE JOULECTL=FILE   binaries under test (default: target/release)
+#   JOULED_LIBVIRT=FILE         jouled-libvirt, which is optional (default: daemon/libvirt/target/release)
 #   VM_DIR=DIR                  where the machine is kept (default: target/vm)
-#   VM_TIMEOUT=SECONDS          limit for the machine's whole life (default: 420)
+#   VM_TIMEOUT=SECONDS          limit for the machine's whole life (default: 420 a boot)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(realpath "$here/../../..")
 export VM_DIR=${VM_DIR:-$top/target/vm}
 jouled=${JOULED:-$top/target/release/jouled}
 joulectl=${JOULECTL:-$top/target/release/joulectl}
+jouled_libvirt=${JOULED_LIBVIRT:-$top/daemon/libvirt/target/release/jouled-libvirt}
+layers=${VM_LAYERS:-host vms}
 limit=${VM_TIMEOUT:-420}
+tools=${CARGO_TARGET_DIR:-$top/target}/tools
+passed=0 failed=0 skipped=0
 # build.sh ends with this where the machine lacks something, not where something is wrong.
 cannot=77
 
@@ -21,17 +27,31 @@ main() {
     [ "$(id -u)" = 0 ] || skip_all "needs root, to build a Debian root file system"
 
     local status=0
+    for layer in $layers; do
+        case $layer in host | vms) ;; *) echo "run.sh: VM_LAYERS is of \"host\" and \"vms\", not \"$layer\"" >&2; exit 2 ;; esac
+    done
     "$here/build.sh" || status=$?
     [ "$status" != "$cannot" ] || skip_all "the machine could not be built here, see above"
     [ "$status" = 0 ] || exit "$status"
 
-    run_dir=$(mktemp -d "$VM_DIR/run.XXXXXX")
     trap cleanup EXIT
     trap 'exit 130' INT TERM
+    for layer in $layers; do
+        run_layer "$@"
+    done
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" = 0 ]
+}
+
+run_layer() {
+    run_dir=$(mktemp -d "$VM_DIR/run.XXXXXX")
+    [ "$layer" != vms ] || get_vhost_device_vsock
     make_payload "$@"
     boot
     watch
-    summary
+    qemu=
+    count_lines
+    cleanup
 }
 
 skip_all() {
@@ -40,28 +60,58 @@ skip_all() {
     exit 0
 }
 
+# A vsock device in user space, by which hybrid vsock is tried. Nothing else here stands on it: without it one case is skipped.
+get_vhost_device_vsock() {
+    [ ! -x "$tools/bin/vhost-device-vsock" ] || return 0
+    if cargo install --quiet --locked --version 0.3.0 --root "$tools" vhost-device-vsock >"$run_dir/vhost-device-vsock.log" 2>&1; then
+        echo "# installed vhost-device-vsock in $tools"
+    else
+        echo "# no vhost-device-vsock: $(tail -n 1 "$run_dir/vhost-device-vsock.log")"
+    fi
+}
+
 # The second disk: everything that may change from run to run.
 make_payload() {
-    local payload=$run_dir/payload
+    local payload=$run_dir/payload cases=cases binary
     mkdir -p "$payload/bin"
-    cp -r "$here/guest" "$here/cases" "$VM_DIR/fakerapl.ko" "$payload/"
+    [ "$layer" = host ] || cases=cases_vms
+    cp -r "$here/guest" "$VM_DIR/fakerapl.ko" "$payload/"
+    cp -r "$here/$cases" "$payload/cases"
     echo "$@" >"$payload/wanted"
-    [ ! -x "$jouled" ] || cp "$jouled" "$payload/bin/jouled"
-    [ ! -x "$joulectl" ] || cp "$joulectl" "$payload/bin/joulectl"
-    truncate -s 256M "$run_dir/payload.ext4"
+    for binary in "$jouled" "$joulectl" "$jouled_libvirt" "$tools/bin/vhost-device-vsock"; do
+        [ ! -x "$binary" ] || cp "$binary" "$payload/bin/$(basename "$binary")"
+    done
+    [ "$layer" = host ] || make_nested "$payload"
+    truncate -s 512M "$run_dir/payload.ext4"
     mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$payload" "$run_dir/payload.ext4"
 }
 
+# The VMs in the machine boot its own kernel, with an initramfs of two archives: what build.sh made, and what may change.
+make_nested() {
+    local dir=$run_dir/nested name
+    mkdir -p "$dir/bin"
+    install -m 755 "$here/nested/init" "$dir/init"
+    for name in jouled joulectl; do
+        [ ! -x "$1/bin/$name" ] || cp "$1/bin/$name" "$dir/bin/"
+    done
+    cp "$VM_DIR/vmlinuz" "$1/vmlinuz"
+    { cat "$VM_DIR/nested.cpio"; (cd "$dir" && find . | cpio -o -H newc --quiet); } >"$1/nested.cpio"
+    cp "$VM_DIR/vsk" "$1/bin/"
+}
+
 # Nothing that the machine writes is kept. No network: it needs none. The processor is an Intel one, as RAPL's core zone is only
-# believed of those, of a model from before RAPL: newer models have an empty PMU of the name that fakerapl needs. The emulator is the one
-# of the Debian release that is booted, run with its own libraries: QEMU 7.2 once crashed this kernel after a cmpxchg16b.
+# believed of those, of a model from before RAPL: newer models have an empty PMU of the name that fakerapl needs. To run VMs it is an AMD
+# one, whose virtualisation the emulator knows, so that KVM works. The emulator is the one of the Debian release that is booted, run with
+# its own libraries: QEMU 7.2 once crashed this kernel after a cmpxchg16b.
 boot() {
+    local processor=max,vendor=GenuineIntel,family=6,model=26,stepping=5,svm=off memory=1G
+    [ "$layer" = host ] || processor=max memory=3G
     local root=$VM_DIR/root
     local emulator=("$root/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu"
         "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
     export QEMU_MODULE_DIR=$root/usr/lib/x86_64-linux-gnu/qemu
     : >"$run_dir/cases.log"
-    "${emulator[@]}" -accel tcg,thread=multi,tb-size=512 -cpu max,vendor=GenuineIntel,family=6,model=26,stepping=5,svm=off -smp 2 -m 1G -machine q35,sata=off,smbus=off \
+    "${emulator[@]}" -accel tcg,thread=multi,tb-size=512 -cpu "$processor" -smp 2 -m "$memory" -machine q35,sata=off,smbus=off \
         -nodefaults -no-user-config -display none -no-reboot \
         -drive "file=$VM_DIR/root.ext4,format=raw,if=none,id=root,cache=unsafe,snapshot=on" -device virtio-blk-pci,drive=root \
         -drive "file=$run_dir/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
@@ -71,6 +121,7 @@ boot() {
         </dev/null >"$run_dir/qemu.log" 2>&1 &
     qemu=$!
     started=$SECONDS
+    timed_out=
 }
 
 running() {
@@ -89,22 +140,19 @@ watch() {
         sleep 0.5
     done
     wait "$tail" || true
-    echo "# the machine lived for $((SECONDS - started)) s"
+    echo "# the machine of layer $layer lived for $((SECONDS - started)) s"
 }
 
-summary() {
-    local passed failed skipped
-    passed=$(count '^ok ')
-    failed=$(count '^FAIL ')
-    skipped=$(count '^skip ')
+count_lines() {
+    passed=$((passed + $(count '^ok ')))
+    failed=$((failed + $(count '^FAIL ')))
+    skipped=$((skipped + $(count '^skip ')))
     if ! grep -q '^end$' "$run_dir/cases.log"; then
         failed=$((failed + 1))
         tail -n 20 "$run_dir/qemu.log" "$run_dir/console.log" | sed 's/^/# /'
-        echo "# all of it: $VM_DIR/console.log"
-        echo "FAIL vm: ${timed_out:+stopped after $limit s, }it did not come to the end of the cases"
+        echo "# all of it: $VM_DIR/$layer/console.log"
+        echo "FAIL vm: ${timed_out:+stopped after $limit s, }layer $layer did not come to the end of its cases"
     fi
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" = 0 ]
 }
 
 count() {
@@ -122,7 +170,9 @@ stop_machine() {
 
 cleanup() {
     [ -z "${qemu:-}" ] || stop_machine
-    cp "$run_dir"/*.log "$VM_DIR/"
+    [ -d "${run_dir:-}" ] || return 0
+    mkdir -p "$VM_DIR/$layer"
+    cp "$run_dir"/*.log "$VM_DIR/$layer/" || true
     rm -rf "$run_dir"
 }
 
