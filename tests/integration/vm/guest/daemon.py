@@ -11,10 +11,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from host import wait_for
+from host import sh, wait_for
 from runner import Skip, note
 
 BINARY = Path("/payload/bin/jouled")
+JOULECTL = Path("/payload/bin/joulectl")
 NOBODY = 65534
 # Two ticks of a second and what emulation adds: after this, what was drawn before is in the numbers.
 SETTLE_S = 2.5
@@ -40,6 +41,15 @@ class Metrics:
         assert values, f"/metrics has no {name}{labels or ''}"
         return sum(values)
 
+    def uj(self, name, **labels):
+        """The same sum of energies in whole microjoules."""
+        return round(self.sum(name, **labels) * 1e6)
+
+    def labels(self, name, **labels):
+        """All labels of the series of this name that have these."""
+        wanted = set(labels.items())
+        return [dict(has) for series, has in self.series if series == name and wanted <= has]
+
     def values(self, name, label):
         """The values that a label has among the series of this name."""
         return {dict(labels).get(label) for series, labels in self.series if series == name}
@@ -64,7 +74,7 @@ class Metrics:
 class Jouled:
     """A running jouled with a state folder of its own, for as long as the `with` block."""
 
-    def __init__(self, via="auto", path=None, port=28282, user=None):
+    def __init__(self, via="auto", path=None, port=28282, user=None, config=""):
         if not BINARY.exists():
             raise Skip("no jouled binary was given")
         self.url = f"http://127.0.0.1:{port}/metrics"
@@ -73,10 +83,10 @@ class Jouled:
         self.log = self.dir / "log"
         for name in ("state", "run"):
             (self.dir / name).mkdir()
-        config = f'[meter.rapl]\nvia = "{via}"\n'
+        keys = f'[meter.rapl]\nvia = "{via}"\n'
         if path:
-            config += f'[usage]\npath = "{path}"\n'
-        (self.dir / "jouled.toml").write_text(config)
+            keys += f'[usage]\npath = "{path}"\n'
+        (self.dir / "jouled.toml").write_text(keys + config)
         self.command = [BINARY, "--config", self.dir / "jouled.toml", "--listen", f"127.0.0.1:{port}",
                         "--state-dir", self.dir / "state"]
 
@@ -85,11 +95,8 @@ class Jouled:
             for path in (self.dir, *self.dir.iterdir()):
                 os.chown(path, self.user, self.user)
             self.command[:0] = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log,
-                                            env=os.environ | {"RUNTIME_DIRECTORY": str(self.dir / "run")})
         try:
-            wait_for("/metrics", self.answers)
+            self.start()
         except BaseException:
             self.end(failed=True)
             raise
@@ -99,17 +106,31 @@ class Jouled:
         status = self.end(failed=kind is not None)
         assert kind is not None or status == 0, f"jouled ended with status {status} after SIGTERM"
 
-    def end(self, failed):
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log,
+                                            env=os.environ | {"RUNTIME_DIRECTORY": str(self.dir / "run")})
+        wait_for("/metrics", self.answers)
+
+    def stop(self):
+        """Ends it and keeps its folders; start() goes on."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(10)
+            return self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            status = self.process.wait()
+            return self.process.wait()
+
+    def end(self, failed):
+        status = self.stop()
         if failed:
             note("\n".join(self.log.read_text(errors="replace").splitlines()[-15:]))
         shutil.rmtree(self.dir)
         return status
+
+    def ctl(self, *arguments):
+        """What joulectl prints."""
+        return sh(str(JOULECTL), "--socket", str(self.dir / "run/jouled.sock"), *arguments)
 
     def answers(self):
         assert self.process.poll() is None, f"jouled ended with status {self.process.returncode}"

@@ -25,6 +25,22 @@ SCRIPT_LIMIT_S = 40
 _cids = itertools.count(100)
 
 
+_kept = {}
+
+
+def kept(kind, name):
+    """A VM that stays for the cases that come later; started where it does not run. None of them may end it or leave a load in it."""
+    vm = _kept.pop(name, None)
+    try:
+        if vm:
+            vm.sh("true", limit_s=5)
+    except (AssertionError, OSError):
+        vm.__exit__()
+        vm = None
+    _kept[name] = vm or kind(name).__enter__()
+    return _kept[name]
+
+
 def need_kvm():
     """KVM and the host's side of vsock."""
     sh("modprobe", "kvm_amd")

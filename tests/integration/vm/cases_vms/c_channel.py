@@ -1,0 +1,179 @@
+"""The guest channel over vsock, as docs/guest-protocol.md says it: what a VM is told, and who is told nothing. Plain requests, no jouled in the VM."""
+
+import json
+import subprocess
+import time
+
+from b_host import burning, wait_known
+from daemon import Jouled, settle
+from host import FakeRapl, wait_for
+from nested import VSK, Domain, Qemu, kept, parse_http
+from runner import note
+
+LIMIT_S = 120
+IDLE_MW, BUSY_MW = 2_000, 20_000
+# Two ticks, an epoch, and what emulation adds.
+QUIET_S = 5
+
+
+def host(general="default", keys="", **profiles):
+    """jouled with the channel open; profiles by UUID."""
+    config = f'[export.guest]\nvsock = "on"\nprofile = "{general}"\n{keys}'
+    for uuid, profile in profiles.items():
+        config += f'[export.guest.vm."{uuid}"]\nprofile = "{profile}"\n'
+    return Jouled(config=config)
+
+
+def told(vm):
+    """What the VM is told now."""
+    status, head, body = vm.get("/v1/energy")
+    assert status == 200, f"{vm.name} got {status} {head} {body}"
+    return json.loads(body)
+
+
+def wait_told(vm):
+    def ask():
+        status, _, body = vm.get("/v1/energy")
+        return status == 200 and json.loads(body)
+
+    return wait_for(f"{vm.name} to be told its energy", ask, period_s=1)
+
+
+def zone(told, name="package"):
+    [found] = [zone for zone in told["zones"] if zone["zone"] == name]
+    return found
+
+
+def case_each_is_told_its_own():
+    bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
+    with FakeRapl(pmu=0, pkg_mw=0, core_mw=0, dram_mw=0) as rapl, host("trusted") as jouled:
+        wait_known(jouled, bare, tiny)
+        for vm in (bare, tiny):
+            wait_told(vm)
+        time.sleep(QUIET_S)
+        page, first = jouled.metrics(), {vm: told(vm) for vm in (bare, tiny)}
+        with burning(tiny):
+            rapl.set(pkg_mw=IDLE_MW, busy_mw=BUSY_MW)
+            time.sleep(5)
+            rapl.set(pkg_mw=0, busy_mw=0)
+        time.sleep(QUIET_S)
+        after, last = jouled.metrics(), {vm: told(vm) for vm in (bare, tiny)}
+        drawn = {}
+        for vm in (bare, tiny):
+            one, two = first[vm], last[vm]
+            assert two["protocol"] == 1 and two["vm"] == {"id": vm.uuid, "name": vm.name}, two
+            assert (one["source"], one["generation"]) == (two["source"], two["generation"]), (one, two)
+            assert two["epoch"] > one["epoch"] and two["running_ns"] > one["running_ns"] and two["at_ns"] > one["at_ns"]
+            assert two["period_ns"] == 1_000_000_000 and two["quantum_uj"] == 1000 and two["idle"] == "apart", two
+            for entry in two["zones"]:
+                assert entry["energy_uj"] % two["quantum_uj"] == 0, entry
+            assert zone(two)["billed"] and zone(two)["quality"] == "measured", two
+            drawn[vm] = zone(two)["energy_uj"] - zone(one)["energy_uj"]
+            by_host = after.uj("kepler_vm_cpu_joules_total", vm_id=vm.uuid, zone="package") - page.uj("kepler_vm_cpu_joules_total", vm_id=vm.uuid, zone="package")
+            note(f"{vm.name} was told {drawn[vm]} uJ more, the host says {by_host} uJ more")
+            # What is carried to a later epoch, before and after, is each less than the quantum.
+            assert abs(by_host - drawn[vm]) < two["quantum_uj"], f"{vm.name} was told {drawn[vm]} uJ, the host says {by_host} uJ"
+        assert first[bare]["source"] != first[tiny]["source"], "two VMs can tell that they are on one host"
+        assert drawn[tiny] > 2 * drawn[bare] > 0, drawn
+
+
+def case_a_process_of_the_host_is_refused():
+    bare = kept(Qemu, "bare")
+    subprocess.run(["modprobe", "vsock_loopback"], check=True)
+    with FakeRapl(pmu=0), host() as jouled:
+        wait_known(jouled, bare)
+        wait_told(bare)
+        for cid in ("1", "2"):
+            asked = subprocess.run([VSK, cid, "28282"], input=b"GET /v1/energy HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n",
+                                   capture_output=True, timeout=15)
+            assert b"HTTP" not in asked.stdout, f"by CID {cid} a process of the host was told {asked.stdout}"
+
+
+def case_profiles():
+    bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
+    with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host(**{bare.uuid: "trusted", tiny.uuid: "trusted"}) as jouled:
+        wait_known(jouled, bare, tiny)
+        # A user of the host can start a QEMU with any UUID: only libvirt's scope vouches for it.
+        assert wait_told(tiny)["period_ns"] == 1_000_000_000
+        assert wait_told(bare)["period_ns"] == 10_000_000_000
+    with FakeRapl(pmu=0), host(**{bare.uuid: "off", tiny.uuid: "multi-tenant"}) as jouled:
+        wait_known(jouled, bare, tiny)
+        assert wait_for("403", lambda: bare.get("/v1/energy")[0] == 403)
+        answer = wait_told(tiny)
+        assert (answer["period_ns"], answer["quantum_uj"]) == (60_000_000_000, 10_000_000), answer
+
+
+def case_requests():
+    tiny = kept(Domain, "tiny")
+    with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host("trusted") as jouled:
+        wait_known(jouled, tiny)
+        wait_told(tiny)
+        status, _, body = tiny.get("/metrics")
+        assert status == 200 and tiny.uuid not in kept(Qemu, "bare").get("/metrics")[2], body
+        assert "node" not in body.replace("node_name", ""), f"something of the host: {body}"
+        assert tiny.get("/")[0] == 404 and tiny.get("/v1/energy/..")[0] == 404
+        answer = tiny.sh("printf 'POST /v1/energy HTTP/1.1\\r\\nHost: h\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n' | timeout 10 vsk 2 28282", check=False)
+        assert parse_http(answer)[0] == 405, answer
+        # Lines of the stream, by the chunk.
+        lines = tiny.sh("printf 'GET /v1/stream HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n' | timeout 6 vsk 2 28282 | grep '^{'", check=False).splitlines()
+        objects = [json.loads(line) for line in lines]
+        epochs = [line["epoch"] for line in objects]
+        assert len(epochs) >= 3 and sorted(set(epochs)) == epochs, epochs
+        totals = [zone(line)["energy_uj"] for line in objects]
+        assert sorted(totals) == totals, totals
+        note(f"{len(epochs)} lines in 6 s")
+
+
+def case_a_greedy_guest_harms_nobody():
+    bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
+    with FakeRapl(pmu=0), host("trusted") as jouled:
+        wait_known(jouled, bare, tiny)
+        wait_told(tiny)
+        bare.sh("timeout 20 vsk hold 2 28282 200 >/run/held 2>&1 & sleep 8")
+        held = bare.sh("cat /run/held")
+        connected, open_now = (int(word) for word in held.replace(",", "").split() if word.isdigit())
+        note(held)
+        assert connected >= 4 and open_now <= 4, held
+        start = time.monotonic()
+        told(tiny)
+        note(f"the other was answered in {time.monotonic() - start:.2f} s")
+
+
+def case_privileged_source_ports():
+    tiny = kept(Domain, "tiny")
+    with FakeRapl(pmu=0), host("trusted", keys="privileged_ports = true\n") as jouled:
+        wait_known(jouled, tiny)
+        wait_for("an answer to port 700", lambda: tiny.get("/v1/energy", source_port=700)[0] == 200, period_s=1)
+        assert tiny.get("/v1/energy")[0] is None, "a request from an ordinary port was answered"
+
+
+def case_a_reused_cid_is_another_vm():
+    cid = 77
+    with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host("trusted") as jouled:
+        with Domain("first", cid=cid) as first:
+            wait_known(jouled, first)
+            wait_told(first)
+            with burning(first):
+                time.sleep(4)
+            settle()
+            before = told(first)
+        with Domain("second", cid=cid) as second:
+            after = wait_told(second)
+            assert after["vm"] == {"id": second.uuid, "name": "second"}, after
+            assert (after["source"], after["generation"]) != (before["source"], before["generation"]), (before, after)
+            assert after["running_ns"] < before["running_ns"] + 30_000_000_000, (before, after)
+            by_host = jouled.metrics().uj("kepler_vm_cpu_joules_total", vm_id=second.uuid, zone="package")
+            assert zone(after)["energy_uj"] <= by_host, (after, by_host)
+            note(f"the first was told {zone(before)['energy_uj']} uJ, then the second {zone(after)['energy_uj']} uJ")
+
+
+def case_a_vm_started_anew_is_a_new_generation():
+    with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host("trusted") as jouled, Domain("again") as vm:
+        wait_known(jouled, vm)
+        before = wait_told(vm)
+        vm.stop()
+        vm.start()
+        after = wait_told(vm)
+        assert after["vm"]["id"] == before["vm"]["id"]
+        assert after["generation"] != before["generation"], (before, after)
+        assert after["running_ns"] < before["running_ns"] + 60_000_000_000
