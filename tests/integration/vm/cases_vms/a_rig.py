@@ -88,7 +88,6 @@ def case_a_vm_has_what_the_cases_want():
     vm = kept(Qemu, "bare")
     vm.sh("test -e /sys/fs/cgroup/cgroup.controllers && test -e /sys/kernel/btf/vmlinux")
     assert "node_exporter" in vm.sh("prometheus-node-exporter --version")
-    vm.burn()
-    used_us = int(vm.sh("sleep 1; sed -n 's/^usage_usec //p' /sys/fs/cgroup/burn/cpu.stat"))
+    with vm.burning():
+        used_us = int(vm.sh("sleep 1; sed -n 's/^usage_usec //p' /sys/fs/cgroup/burn/cpu.stat"))
     assert used_us >= 200_000, f"the burner ran for {used_us} us"
-    vm.rest()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daemon import Jouled, settle
-from host import FakeRapl, assert_close, wait_for
+from host import FakeRapl
 from nested import Domain, Qemu, kept
 from runner import note
 
@@ -24,12 +24,6 @@ def energy(metrics, vm):
 
 def seconds(metrics, vm):
     return metrics.sum("jouled_vm_cpu_seconds_total", vm_id=vm.uuid)
-
-
-def wait_known(jouled, *vms):
-    """Until the page has them."""
-    wanted = {vm.uuid for vm in vms}
-    return wait_for("the VMs on /metrics", lambda: wanted <= jouled.metrics().values("kepler_vm_cpu_joules_total", "vm_id") and jouled.metrics())
 
 
 def group_seconds(path):
@@ -71,7 +65,7 @@ def vsock_sink():
 def case_vms_have_their_names():
     bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
     with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), Jouled() as jouled:
-        page = wait_known(jouled, bare, tiny)
+        page = jouled.wait_vms(bare, tiny)
         for vm in (bare, tiny):
             [labels] = [labels for labels in page.labels("kepler_vm_cpu_joules_total", vm_id=vm.uuid, zone="package")]
             assert (labels["vm_name"], labels["hypervisor"], labels["state"]) == (vm.name, "kvm", "running"), labels
@@ -88,7 +82,7 @@ def case_vms_have_their_names():
 def charged(vm, load):
     """What the VM was charged for a load, against the kernel's own account of its cgroup."""
     with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW) as rapl, Jouled() as jouled:
-        wait_known(jouled, vm)
+        jouled.wait_vms(vm)
         settle()
         group = whole_group(vm)
         with load():
@@ -113,23 +107,14 @@ def charged(vm, load):
         return before, after
 
 
-@contextmanager
-def burning(vm):
-    vm.burn()
-    try:
-        yield
-    finally:
-        vm.rest()
-
-
 def case_vcpus_of_qemu_alone():
     vm = kept(Qemu, "bare")
-    charged(vm, lambda: burning(vm))
+    charged(vm, vm.burning)
 
 
 def case_vcpus_of_a_domain():
     vm = kept(Domain, "tiny")
-    charged(vm, lambda: burning(vm))
+    charged(vm, vm.burning)
 
 
 def vhost_seconds(vm):

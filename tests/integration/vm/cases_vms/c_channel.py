@@ -4,7 +4,6 @@ import json
 import subprocess
 import time
 
-from b_host import burning, wait_known
 from daemon import Jouled, settle
 from host import FakeRapl, wait_for
 from nested import VSK, Domain, Qemu, kept, parse_http
@@ -47,12 +46,12 @@ def zone(told, name="package"):
 def case_each_is_told_its_own():
     bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
     with FakeRapl(pmu=0, pkg_mw=0, core_mw=0, dram_mw=0) as rapl, host("trusted") as jouled:
-        wait_known(jouled, bare, tiny)
+        jouled.wait_vms(bare, tiny)
         for vm in (bare, tiny):
             wait_told(vm)
         time.sleep(QUIET_S)
         page, first = jouled.metrics(), {vm: told(vm) for vm in (bare, tiny)}
-        with burning(tiny):
+        with tiny.burning():
             rapl.set(pkg_mw=IDLE_MW, busy_mw=BUSY_MW)
             time.sleep(5)
             rapl.set(pkg_mw=0, busy_mw=0)
@@ -81,7 +80,7 @@ def case_a_process_of_the_host_is_refused():
     bare = kept(Qemu, "bare")
     subprocess.run(["modprobe", "vsock_loopback"], check=True)
     with FakeRapl(pmu=0), host() as jouled:
-        wait_known(jouled, bare)
+        jouled.wait_vms(bare)
         wait_told(bare)
         for cid in ("1", "2"):
             asked = subprocess.run([VSK, cid, "28282"], input=b"GET /v1/energy HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n",
@@ -92,12 +91,12 @@ def case_a_process_of_the_host_is_refused():
 def case_profiles():
     bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
     with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host(**{bare.uuid: "trusted", tiny.uuid: "trusted"}) as jouled:
-        wait_known(jouled, bare, tiny)
+        jouled.wait_vms(bare, tiny)
         # A user of the host can start a QEMU with any UUID: only libvirt's scope vouches for it.
         assert wait_told(tiny)["period_ns"] == 1_000_000_000
         assert wait_told(bare)["period_ns"] == 10_000_000_000
     with FakeRapl(pmu=0), host(**{bare.uuid: "off", tiny.uuid: "multi-tenant"}) as jouled:
-        wait_known(jouled, bare, tiny)
+        jouled.wait_vms(bare, tiny)
         assert wait_for("403", lambda: bare.get("/v1/energy")[0] == 403)
         answer = wait_told(tiny)
         assert (answer["period_ns"], answer["quantum_uj"]) == (60_000_000_000, 10_000_000), answer
@@ -106,7 +105,7 @@ def case_profiles():
 def case_requests():
     tiny = kept(Domain, "tiny")
     with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host("trusted") as jouled:
-        wait_known(jouled, tiny)
+        jouled.wait_vms(tiny)
         wait_told(tiny)
         status, _, body = tiny.get("/metrics")
         assert status == 200 and tiny.uuid not in kept(Qemu, "bare").get("/metrics")[2], body
@@ -127,7 +126,7 @@ def case_requests():
 def case_a_greedy_guest_harms_nobody():
     bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
     with FakeRapl(pmu=0), host("trusted") as jouled:
-        wait_known(jouled, bare, tiny)
+        jouled.wait_vms(bare, tiny)
         wait_told(tiny)
         bare.sh("timeout 20 vsk hold 2 28282 200 >/run/held 2>&1 & sleep 8")
         held = bare.sh("cat /run/held")
@@ -142,7 +141,7 @@ def case_a_greedy_guest_harms_nobody():
 def case_privileged_source_ports():
     tiny = kept(Domain, "tiny")
     with FakeRapl(pmu=0), host("trusted", keys="privileged_ports = true\n") as jouled:
-        wait_known(jouled, tiny)
+        jouled.wait_vms(tiny)
         wait_for("an answer to port 700", lambda: tiny.get("/v1/energy", source_port=700)[0] == 200, period_s=1)
         assert tiny.get("/v1/energy")[0] is None, "a request from an ordinary port was answered"
 
@@ -151,9 +150,9 @@ def case_a_reused_cid_is_another_vm():
     cid = 77
     with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host("trusted") as jouled:
         with Domain("first", cid=cid) as first:
-            wait_known(jouled, first)
+            jouled.wait_vms(first)
             wait_told(first)
-            with burning(first):
+            with first.burning():
                 time.sleep(4)
             settle()
             before = told(first)
@@ -169,7 +168,7 @@ def case_a_reused_cid_is_another_vm():
 
 def case_a_vm_started_anew_is_a_new_generation():
     with FakeRapl(pmu=0, pkg_mw=IDLE_MW, busy_mw=BUSY_MW), host("trusted") as jouled, Domain("again") as vm:
-        wait_known(jouled, vm)
+        jouled.wait_vms(vm)
         before = wait_told(vm)
         vm.stop()
         vm.start()

@@ -130,7 +130,7 @@ class Jouled:
 
     def ctl(self, *arguments):
         """What joulectl prints."""
-        return sh(str(JOULECTL), "--socket", str(self.dir / "run/jouled.sock"), *arguments)
+        return sh(str(JOULECTL), "--socket", str(self.dir / "state/jouled.sock"), *arguments)
 
     def answers(self):
         assert self.process.poll() is None, f"jouled ended with status {self.process.returncode}"
@@ -142,6 +142,16 @@ class Jouled:
     def metrics(self):
         with urllib.request.urlopen(self.url, timeout=10) as answer:
             return Metrics(answer.read().decode())
+
+    def wait_vms(self, *vms):
+        """Waits until the page has series of these virtual machines, and returns it."""
+        wanted = {vm.uuid for vm in vms}
+
+        def check():
+            page = self.metrics()
+            return wanted <= page.values("kepler_vm_cpu_joules_total", "vm_id") and page
+
+        return wait_for("the VMs on /metrics", check)
 
     def wait_state(self, source, *states):
         """Waits until the source is in one of the states."""

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 import uuid as uuids
+from contextlib import contextmanager
 from pathlib import Path
 
 from host import sh, wait_for
@@ -128,13 +129,14 @@ class Guest:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def burn(self):
-        """Keeps the VM's CPU busy, from a cgroup `burn` in it."""
+    @contextmanager
+    def burning(self):
+        """Keeps the VM's CPU busy from a cgroup `burn` in it; gives the process's id there."""
         self.sh("mkdir -p /sys/fs/cgroup/burn; (echo 0 >/sys/fs/cgroup/burn/cgroup.procs; exec sh -c 'while :; do :; done') >/dev/null 2>&1 &")
-
-    def rest(self):
-        """Ends what burn() began."""
-        self.sh("for pid in $(cat /sys/fs/cgroup/burn/cgroup.procs); do kill -9 $pid; done")
+        try:
+            yield self.sh("until read -r pid </sys/fs/cgroup/burn/cgroup.procs; do sleep 0.1; done; echo $pid")
+        finally:
+            self.sh("kill -9 $(cat /sys/fs/cgroup/burn/cgroup.procs)", check=False)
 
 
 def parse_http(answer):

@@ -1,0 +1,69 @@
+"""Other doors to the channel: hybrid vsock, whose device is a program of its own, and a virtio-serial port."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from c_channel import wait_told
+from daemon import Jouled
+from host import FakeRapl, wait_for
+from inside import GuestJouled
+from nested import MEMORY_MB, PAYLOAD, Qemu
+from runner import Skip
+
+LIMIT_S = 120
+DEVICE = PAYLOAD / "bin/vhost-device-vsock"
+
+
+@contextmanager
+def folder():
+    path = Path(tempfile.mkdtemp(prefix="doors.", dir="/run"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@contextmanager
+def hybrid_vsock(path, cid):
+    """A vsock device for one VM, whose sockets are PATH and PATH_PORT."""
+    if not DEVICE.exists():
+        raise Skip("no vhost-device-vsock: cargo could not install it")
+    socket = path.with_suffix(".vhost")
+    device = subprocess.Popen([DEVICE, "--vm", f"guest-cid={cid},socket={socket},uds-path={path}"])
+    try:
+        wait_for("vhost-device-vsock", socket.exists)
+        yield ["-object", f"memory-backend-memfd,id=memory,size={MEMORY_MB}M,share=on", "-machine", "memory-backend=memory",
+               "-chardev", f"socket,id=vsock,path={socket}", "-device", "vhost-user-vsock-pci,chardev=vsock"]
+    finally:
+        device.terminate()
+        device.wait(10)
+
+
+def case_hybrid_vsock():
+    with folder() as sockets, hybrid_vsock(sockets / "vm.vsock", 60) as device:
+        config = f'[export.guest]\nprofile = "trusted"\nhybrid = ["{sockets}"]\n'
+        with FakeRapl(pmu=0), Jouled(config=config) as jouled, Qemu("hybrid", vsock=False, extra=device) as vm:
+            jouled.wait_vms(vm)
+            wait_for("the channel's socket", (sockets / "vm.vsock_28282").is_socket)
+            answer = wait_told(vm)
+            assert answer["vm"] == {"id": vm.uuid, "name": "hybrid"}, answer
+            with GuestJouled(vm) as inside:
+                inside.wait_state("vsock", "healthy")
+
+
+def case_virtio_serial():
+    with folder() as sockets:
+        path = sockets / "vm.serial"
+        port = ["-chardev", f"socket,id=energy,path={path},server=on,wait=off", "-device", "virtserialport,chardev=energy,name=org.jouled.0"]
+        config = f'[export.guest]\nprofile = "trusted"\nserial = ["{sockets}"]\n'
+        with FakeRapl(pmu=0), Jouled(config=config) as jouled, Qemu("serial", vsock=False, extra=port) as vm:
+            jouled.wait_vms(vm)
+            device = vm.sh("basename $(dirname $(grep -lx org.jouled.0 /sys/class/virtio-ports/*/name))")
+            lines = wait_for("lines on the serial port", lambda: vm.sh(f"timeout 4 cat /dev/{device} | grep '^{{'", check=False).splitlines())
+            assert json.loads(lines[-1])["vm"]["id"] == vm.uuid, lines
+            with GuestJouled(vm, config=f'[meter.vsock]\nconnect = "serial:/dev/{device}"\n') as inside:
+                inside.wait_state("vsock", "healthy")
