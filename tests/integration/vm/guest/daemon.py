@@ -7,7 +7,6 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -136,7 +135,7 @@ class Jouled:
         assert self.process.poll() is None, f"jouled ended with status {self.process.returncode}"
         try:
             return self.metrics()
-        except urllib.error.URLError:
+        except OSError:
             return None
 
     def metrics(self):
