@@ -123,7 +123,7 @@ pub(crate) fn snapshot() -> Snapshot {
         rest: Energy { dynamic: by_zone(11_000_000, 5_000_000, 1), idle: ByZone::default() },
         ended: Energy { dynamic: by_zone(22_000_000, 0, 0), idle: by_zone(u64::from(kind == Kind::Vm) * 9, 0, 0) },
         parked: Energy { dynamic: by_zone(u64::from(kind == Kind::Process) * 3_000_000, 0, 0), idle: ByZone::default() },
-        rest_power: [Microwatts(1_500_000), Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO],
+        rest_power: std::array::from_fn(|zone| Microwatts(if zone == Zone::Package.index() { 1_500_000 } else { 0 })),
     };
     Snapshot {
         host: Arc::new(Host {
