@@ -2,6 +2,7 @@
 
 use crate::config::{Config, UsageSource};
 use crate::core::{CoreConfig, State};
+use crate::entity::hypervisor::Hypervisors;
 use crate::entity::resolve::Resolver;
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
@@ -145,6 +146,7 @@ pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
         unused,
         usage,
         resolver,
+        hypervisors: Hypervisors::open(&config.procfs, None),
         core: head.core(),
         store,
         boot_id,
@@ -222,6 +224,7 @@ fn host(config: &Config, topology: &Topology, meters: &[Box<dyn Meter>]) -> Host
         cpus: topology.cpus.iter().map(cpu).collect(),
         interval: config.interval.0,
         dram_billed: domains.any(|domain| domain.zone == Zone::Dram && domain.billed),
+        idle: config.attribution.idle,
     }
 }
 
