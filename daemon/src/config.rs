@@ -4,6 +4,7 @@ mod explain;
 
 use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
+use crate::export::guest::GuestConfig;
 use crate::export::prometheus::PrometheusOptions;
 use crate::ledger::Limits;
 use crate::meter::MeterConfig;
@@ -188,6 +189,8 @@ pub struct ExportConfig {
     pub prometheus: PrometheusOptions,
     /// TLS and passwords of the metrics page: a file in the exporter-toolkit's `web.config.file` format.
     pub web_config_file: Option<PathBuf>,
+    /// The guest channel.
+    pub guest: GuestConfig,
 }
 
 /// `[control]`: joulectl's socket.
@@ -314,6 +317,9 @@ impl Config {
             estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
             "0 to 100000 watts",
         );
+        for (key, rule) in self.export.guest.wrong() {
+            range(&format!("export.guest.{key}"), false, rule);
+        }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }
 

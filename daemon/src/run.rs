@@ -4,6 +4,7 @@ use crate::config::{Config, UsageSource};
 use crate::core::{CoreConfig, State};
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::resolve::Resolver;
+use crate::export::guest::{self, Guests, HostFacts};
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all};
@@ -13,9 +14,9 @@ use crate::snapshot::{CpuInfo, Host, Snapshot};
 use crate::source::{Health, PackageId};
 use crate::source::{SourceState, Stamp};
 use crate::store::Store;
-use crate::usage::Usage;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
+use crate::usage::{self, Usage};
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use std::fs;
@@ -47,6 +48,8 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let control = control::bind(&socket, config.control.mode.0)?;
+    let guests = guests(&config);
+    let channel = guest::bind(guests)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -76,6 +79,9 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let router = http::router(snapshots.clone(), config.export.prometheus.clone(), Stamp::now);
     tasks.spawn(http::serve(listeners, router, web, stop.clone()));
     tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
+    if config.export.guest.any() {
+        tasks.spawn(channel.serve(snapshots.clone(), stop.clone()));
+    }
     tasks.spawn(tell_manager(snapshots, stop.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 
@@ -200,6 +206,22 @@ fn open_store(config: &Config) -> Result<(Option<Store>, State)> {
         tracing::warn!("{note}");
     }
     Ok((Some(store), state))
+}
+
+/// What the guest channel needs to know of this host.
+fn guests(config: &Config) -> Guests {
+    let boot_id = boot_id(&config.procfs);
+    let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+    let (alive, procfs) = (config.procfs.clone(), config.procfs.clone());
+    let host = HostFacts {
+        machine_id: if machine_id.is_empty() { boot_id.clone() } else { machine_id },
+        boot_id,
+        idle: config.attribution.idle,
+        alive: Arc::new(move |process| usage::procfs::start_of(&alive, process.pid) == Some(process.start)),
+        procfs,
+        connections: guest::connections(),
+    };
+    Guests::new(config.export.guest.clone(), host)
 }
 
 /// Package by CPU number.
