@@ -2,6 +2,8 @@
 
 use crate::config::{Config, UsageSource};
 use crate::core::{CoreConfig, State};
+use crate::door;
+use crate::entity::managers::{self, Managers};
 use crate::entity::resolve::Resolver;
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
@@ -40,12 +42,15 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         None => None,
     };
     let listeners = http::bind(&config.listen)?;
-    let sampler = open(&config, record)?;
-    let socket = config.socket();
-    if let Some(dir) = socket.parent() {
+    let mut sampler = open(&config, record)?;
+    let (socket, inventory_socket) = (config.socket(), config.inventory_socket());
+    for dir in [&socket, &inventory_socket].into_iter().filter_map(|socket| socket.parent()) {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let control = control::bind(&socket, config.control.mode.0)?;
+    let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
+    let managers = Arc::new(Managers::default());
+    sampler.managers = managers.sources();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -75,6 +80,11 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let router = http::router(snapshots.clone(), config.export.prometheus.clone(), Stamp::now);
     tasks.spawn(http::serve(listeners, router, web, stop.clone()));
     tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
+    tasks.spawn(managers::socket::serve(inventory, Arc::clone(&managers), config.inventory.users.clone(), stop.clone()));
+    match config.inventory.machined {
+        true => drop(tasks.spawn(managers::machined::follow(managers, zbus::connection::Builder::system, stop.clone()))),
+        false => managers.set_machined(Vec::new(), Health::Unsupported("not wanted: machined = false in [inventory]".into())),
+    }
     tasks.spawn(tell_manager(snapshots, stop.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 
@@ -145,6 +155,7 @@ pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
         unused,
         usage,
         resolver,
+        managers: Managers::default().sources(),
         core: head.core(),
         store,
         boot_id,

@@ -31,6 +31,8 @@ pub struct Sampler {
     pub usage: Box<dyn Usage>,
     /// Who is who.
     pub resolver: Resolver,
+    /// How the managers of VMs are.
+    pub managers: watch::Receiver<Arc<[SourceState]>>,
     /// The core.
     pub core: Core,
     /// Where totals are kept; `None`: nowhere.
@@ -139,6 +141,7 @@ impl Sampler {
                 Health::Degraded(format!("{error}; totals of this run may be lost at the next start")),
             ));
         }
+        sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.unused.iter().cloned());
         if sources == self.progress.sources {
             return Vec::new();

@@ -35,9 +35,19 @@ fn the_shipped_file_changes_nothing_and_its_keys_are_all_valid() {
 #[test]
 fn every_key_is_in_the_shipped_file() {
     let shipped = shipped();
-    for section in
-        ["", "meter", "meter.rapl", "meter.estimate", "usage", "attribution", "series", "export", "export.prometheus", "control"]
-    {
+    for section in [
+        "",
+        "meter",
+        "meter.rapl",
+        "meter.estimate",
+        "usage",
+        "attribution",
+        "series",
+        "export",
+        "export.prometheus",
+        "control",
+        "inventory",
+    ] {
         let text = if section.is_empty() { "bogus = 1".to_string() } else { format!("[{section}]\nbogus = 1") };
         let error = load(&text).unwrap_err();
         assert!(error.contains("jouled.toml") && error.contains("bogus"), "{error}");
