@@ -72,6 +72,8 @@ pub struct Config {
     pub export: ExportConfig,
     /// `[control]`
     pub control: ControlConfig,
+    /// `[inventory]`
+    pub inventory: InventoryConfig,
 }
 
 impl Default for Config {
@@ -91,6 +93,7 @@ impl Default for Config {
             series: SeriesConfig::default(),
             export: ExportConfig::default(),
             control: ControlConfig::default(),
+            inventory: InventoryConfig::default(),
         }
     }
 }
@@ -206,6 +209,26 @@ pub struct ControlConfig {
 impl Default for ControlConfig {
     fn default() -> Self {
         Self { socket: None, mode: Mode(0o660) }
+    }
+}
+
+/// `[inventory]`: managers of VMs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InventoryConfig {
+    /// Where jouled-libvirt connects; `inventory.sock` in the runtime folder if not given.
+    pub socket: Option<PathBuf>,
+    /// Its permissions, octal.
+    pub mode: Mode,
+    /// Who may connect there besides root and jouled's own user: names or numbers of users.
+    pub users: Vec<String>,
+    /// Whether systemd-machined is asked.
+    pub machined: bool,
+}
+
+impl Default for InventoryConfig {
+    fn default() -> Self {
+        Self { socket: None, mode: Mode(0o660), users: vec!["jouled-libvirt".into()], machined: true }
     }
 }
 
@@ -342,6 +365,11 @@ impl Config {
     /// joulectl's socket.
     pub fn socket(&self) -> PathBuf {
         self.control.socket.clone().unwrap_or_else(|| self.runtime_dir().join("jouled.sock"))
+    }
+
+    /// jouled-libvirt's socket.
+    pub fn inventory_socket(&self) -> PathBuf {
+        self.inventory.socket.clone().unwrap_or_else(|| self.runtime_dir().join("inventory.sock"))
     }
 
     /// Limits for the ledger.

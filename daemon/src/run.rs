@@ -2,7 +2,9 @@
 
 use crate::config::{Config, UsageSource};
 use crate::core::{CoreConfig, State};
+use crate::door;
 use crate::entity::hypervisor::Hypervisors;
+use crate::entity::managers::{self, Managers};
 use crate::entity::resolve::Resolver;
 use crate::export::guest::{self, Guests, HostFacts};
 use crate::export::web_config::WebConfig;
@@ -42,14 +44,16 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         None => None,
     };
     let listeners = http::bind(&config.listen)?;
-    let sampler = open(&config, record)?;
-    let socket = config.socket();
-    if let Some(dir) = socket.parent() {
+    let managers = Arc::new(Managers::default());
+    let sampler = open(&config, record, &managers)?;
+    let (socket, inventory_socket) = (config.socket(), config.inventory_socket());
+    for dir in [&socket, &inventory_socket].into_iter().filter_map(|socket| socket.parent()) {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let control = control::bind(&socket, config.control.mode.0)?;
     let guests = guests(&config);
     let channel = guest::bind(guests)?;
+    let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -81,6 +85,11 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
     if config.export.guest.any() {
         tasks.spawn(channel.serve(snapshots.clone(), stop.clone()));
+    }
+    tasks.spawn(managers::socket::serve(inventory, Arc::clone(&managers), config.inventory.users.clone(), stop.clone()));
+    match config.inventory.machined {
+        true => drop(tasks.spawn(managers::machined::follow(managers, zbus::connection::Builder::system, stop.clone()))),
+        false => managers.set_machined(Vec::new(), Health::Unsupported("not wanted: machined = false in [inventory]".into())),
     }
     tasks.spawn(tell_manager(snapshots, stop.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -115,7 +124,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
 ///
 /// # Errors
 /// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
-pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
+pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Result<Sampler> {
     let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
     let topology = Topology::read(&roots);
     let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
@@ -152,7 +161,8 @@ pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
         unused,
         usage,
         resolver,
-        hypervisors: Hypervisors::open(&config.procfs, None),
+        hypervisors: Hypervisors::open(&config.procfs, Some(managers.inventory())),
+        managers: managers.sources(),
         core: head.core(),
         store,
         boot_id,

@@ -34,6 +34,8 @@ pub struct Sampler {
     pub resolver: Resolver,
     /// Which of them are VMs.
     pub hypervisors: Hypervisors,
+    /// How the managers of VMs are.
+    pub managers: watch::Receiver<Arc<[SourceState]>>,
     /// The core.
     pub core: Core,
     /// Where totals are kept; `None`: nowhere.
@@ -145,6 +147,7 @@ impl Sampler {
                 Health::Degraded(format!("{error}; totals of this run may be lost at the next start")),
             ));
         }
+        sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.unused.iter().cloned());
         if sources == self.progress.sources {
             return Vec::new();

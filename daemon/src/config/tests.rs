@@ -52,6 +52,7 @@ fn every_key_is_in_the_shipped_file() {
         "export.guest",
         "export.guest.vm.x",
         "control",
+        "inventory",
     ] {
         let text = if section.is_empty() { "bogus = 1".to_string() } else { format!("[{section}]\nbogus = 1") };
         let error = load(&text).unwrap_err();

@@ -2,6 +2,7 @@
 
 pub mod hypervisor;
 pub mod inventory;
+pub mod managers;
 mod mounts;
 pub mod path;
 pub mod resolve;

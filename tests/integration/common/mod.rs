@@ -36,6 +36,8 @@ pub fn jouled(sysfs: &Path, procfs: &Path, state: &Path) -> Command {
     command.arg("--config").arg(config).args(["--listen", "127.0.0.1:0"]).arg("--state-dir").arg(state);
     command.arg("--sysfs").arg(sysfs).arg("--procfs").arg(procfs);
     command.env("JOULED_INTERVAL", "100ms").env("JOULED_NODE_NAME", "node-1").env("JOULED_USAGE__SOURCE", "procfs");
+    // Not this machine's.
+    command.env("JOULED_INVENTORY__MACHINED", "false");
     command
 }
 

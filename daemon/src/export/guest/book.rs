@@ -2,7 +2,7 @@
 
 use super::config::Grain;
 use super::object::{Named, Object, Published, ZoneObject};
-use crate::core::IdlePolicy;
+use crate::attribute::IdlePolicy;
 use crate::entity::vm::Vm;
 use crate::meter::{Quality, Zone};
 use crate::snapshot::{Row, Snapshot};

@@ -4,7 +4,7 @@ use super::book::{Book, Names, ZoneFacts};
 use super::config::{Grain, GuestConfig, Profile};
 use super::limit::Bucket;
 use super::object::Published;
-use crate::core::IdlePolicy;
+use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
 use crate::entity::vm::Vm;
 use crate::snapshot::{Row, Snapshot, State};

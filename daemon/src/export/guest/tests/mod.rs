@@ -3,7 +3,7 @@
 mod hybrid;
 
 use super::*;
-use crate::core::IdlePolicy;
+use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
 use crate::entity::vm::{Vm, Vmm};
 use crate::export::prometheus::tests::{row, snapshot as sample};
