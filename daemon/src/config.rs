@@ -2,8 +2,9 @@
 
 mod explain;
 
-use crate::core::IdlePolicy;
+use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
+use crate::export::guest::GuestConfig;
 use crate::export::prometheus::PrometheusOptions;
 use crate::ledger::Limits;
 use crate::meter::MeterConfig;
@@ -71,6 +72,8 @@ pub struct Config {
     pub export: ExportConfig,
     /// `[control]`
     pub control: ControlConfig,
+    /// `[inventory]`
+    pub inventory: InventoryConfig,
 }
 
 impl Default for Config {
@@ -90,6 +93,7 @@ impl Default for Config {
             series: SeriesConfig::default(),
             export: ExportConfig::default(),
             control: ControlConfig::default(),
+            inventory: InventoryConfig::default(),
         }
     }
 }
@@ -188,6 +192,8 @@ pub struct ExportConfig {
     pub prometheus: PrometheusOptions,
     /// TLS and passwords of the metrics page: a file in the exporter-toolkit's `web.config.file` format.
     pub web_config_file: Option<PathBuf>,
+    /// The guest channel.
+    pub guest: GuestConfig,
 }
 
 /// `[control]`: joulectl's socket.
@@ -203,6 +209,26 @@ pub struct ControlConfig {
 impl Default for ControlConfig {
     fn default() -> Self {
         Self { socket: None, mode: Mode(0o660) }
+    }
+}
+
+/// `[inventory]`: managers of VMs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InventoryConfig {
+    /// Where jouled-libvirt connects; `inventory.sock` in the runtime folder if not given.
+    pub socket: Option<PathBuf>,
+    /// Its permissions, octal.
+    pub mode: Mode,
+    /// Who may connect there besides root and jouled's own user: names or numbers of users.
+    pub users: Vec<String>,
+    /// Whether systemd-machined is asked.
+    pub machined: bool,
+}
+
+impl Default for InventoryConfig {
+    fn default() -> Self {
+        Self { socket: None, mode: Mode(0o660), users: vec!["jouled-libvirt".into()], machined: true }
     }
 }
 
@@ -314,6 +340,9 @@ impl Config {
             estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
             "0 to 100000 watts",
         );
+        for (key, rule) in self.export.guest.wrong() {
+            range(&format!("export.guest.{key}"), false, rule);
+        }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }
 
@@ -336,6 +365,11 @@ impl Config {
     /// joulectl's socket.
     pub fn socket(&self) -> PathBuf {
         self.control.socket.clone().unwrap_or_else(|| self.runtime_dir().join("jouled.sock"))
+    }
+
+    /// jouled-libvirt's socket.
+    pub fn inventory_socket(&self) -> PathBuf {
+        self.inventory.socket.clone().unwrap_or_else(|| self.runtime_dir().join("inventory.sock"))
     }
 
     /// Limits for the ledger.

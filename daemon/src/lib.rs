@@ -8,6 +8,7 @@ pub mod config;
 pub mod core;
 pub mod ctl;
 pub mod domain;
+pub mod door;
 pub mod entity;
 pub mod export;
 pub mod idle;

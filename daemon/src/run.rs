@@ -2,7 +2,11 @@
 
 use crate::config::{Config, UsageSource};
 use crate::core::{CoreConfig, State};
+use crate::door;
+use crate::entity::hypervisor::Hypervisors;
+use crate::entity::managers::{self, Managers};
 use crate::entity::resolve::Resolver;
+use crate::export::guest::{self, Guests, HostFacts};
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all};
@@ -12,9 +16,9 @@ use crate::snapshot::{CpuInfo, Host, Snapshot};
 use crate::source::{Health, PackageId};
 use crate::source::{SourceState, Stamp};
 use crate::store::Store;
-use crate::usage::Usage;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
+use crate::usage::{self, Usage};
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use std::fs;
@@ -40,12 +44,16 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         None => None,
     };
     let listeners = http::bind(&config.listen)?;
-    let sampler = open(&config, record)?;
-    let socket = config.socket();
-    if let Some(dir) = socket.parent() {
+    let managers = Arc::new(Managers::default());
+    let sampler = open(&config, record, &managers)?;
+    let (socket, inventory_socket) = (config.socket(), config.inventory_socket());
+    for dir in [&socket, &inventory_socket].into_iter().filter_map(|socket| socket.parent()) {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let control = control::bind(&socket, config.control.mode.0)?;
+    let guests = guests(&config);
+    let channel = guest::bind(guests)?;
+    let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -75,6 +83,14 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let router = http::router(snapshots.clone(), config.export.prometheus.clone(), Stamp::now);
     tasks.spawn(http::serve(listeners, router, web, stop.clone()));
     tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
+    if config.export.guest.any() {
+        tasks.spawn(channel.serve(snapshots.clone(), stop.clone()));
+    }
+    tasks.spawn(managers::socket::serve(inventory, Arc::clone(&managers), config.inventory.users.clone(), stop.clone()));
+    match config.inventory.machined {
+        true => drop(tasks.spawn(managers::machined::follow(managers, zbus::connection::Builder::system, stop.clone()))),
+        false => managers.set_machined(Vec::new(), Health::Unsupported("not wanted: machined = false in [inventory]".into())),
+    }
     tasks.spawn(tell_manager(snapshots, stop.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 
@@ -108,7 +124,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
 ///
 /// # Errors
 /// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
-pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
+pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Result<Sampler> {
     let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
     let topology = Topology::read(&roots);
     let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
@@ -145,6 +161,8 @@ pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
         unused,
         usage,
         resolver,
+        hypervisors: Hypervisors::open(&config.procfs, Some(managers.inventory())),
+        managers: managers.sources(),
         core: head.core(),
         store,
         boot_id,
@@ -200,6 +218,22 @@ fn open_store(config: &Config) -> Result<(Option<Store>, State)> {
     Ok((Some(store), state))
 }
 
+/// What the guest channel needs to know of this host.
+fn guests(config: &Config) -> Guests {
+    let boot_id = boot_id(&config.procfs);
+    let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+    let (alive, procfs) = (config.procfs.clone(), config.procfs.clone());
+    let host = HostFacts {
+        machine_id: if machine_id.is_empty() { boot_id.clone() } else { machine_id },
+        boot_id,
+        idle: config.attribution.idle,
+        alive: Arc::new(move |process| usage::procfs::start_of(&alive, process.pid) == Some(process.start)),
+        procfs,
+        connections: guest::connections(),
+    };
+    Guests::new(config.export.guest.clone(), host)
+}
+
 /// Package by CPU number.
 fn packages(topology: &Topology) -> Vec<PackageId> {
     let last = topology.cpus.iter().map(|cpu| cpu.processor).max().unwrap_or(0);
@@ -222,6 +256,7 @@ fn host(config: &Config, topology: &Topology, meters: &[Box<dyn Meter>]) -> Host
         cpus: topology.cpus.iter().map(cpu).collect(),
         interval: config.interval.0,
         dram_billed: domains.any(|domain| domain.zone == Zone::Dram && domain.billed),
+        idle: config.attribution.idle,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sampler: the only loop. Asks meters, usage and the resolver, steps the core, publishes, keeps. Decides nothing itself.
 
 use crate::core::Core;
+use crate::entity::hypervisor::Hypervisors;
 use crate::entity::resolve::Resolver;
 use crate::meter::Meter;
 use crate::record::Recorder;
@@ -31,6 +32,10 @@ pub struct Sampler {
     pub usage: Box<dyn Usage>,
     /// Who is who.
     pub resolver: Resolver,
+    /// Which of them are VMs.
+    pub hypervisors: Hypervisors,
+    /// How the managers of VMs are.
+    pub managers: watch::Receiver<Arc<[SourceState]>>,
     /// The core.
     pub core: Core,
     /// Where totals are kept; `None`: nowhere.
@@ -106,6 +111,9 @@ impl Sampler {
                 self.resolver.place(&mut sample.uses);
                 tick.cgroups = self.resolver.name(&sample.uses);
                 tick.gone = self.resolver.gone();
+                let resolver = &self.resolver;
+                let news = self.hypervisors.tick(&sample, &mut tick.cgroups, &tick.gone, |cgroup| resolver.dir(cgroup));
+                (tick.vm_members, tick.vms) = (news.members, news.vms);
                 self.resolver.ended(&sample.ended);
                 self.progress.usage_error = None;
                 tick.usage = Some(sample);
@@ -139,6 +147,7 @@ impl Sampler {
                 Health::Degraded(format!("{error}; totals of this run may be lost at the next start")),
             ));
         }
+        sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.unused.iter().cloned());
         if sources == self.progress.sources {
             return Vec::new();

@@ -1,6 +1,7 @@
 //! The configuration: the shipped file, what is refused and how, drop-ins.
 
 use super::*;
+use crate::export::guest::{Profile, VsockMode};
 
 /// The shipped file, with every commented key switched on.
 fn shipped() -> String {
@@ -29,15 +30,30 @@ fn the_shipped_file_changes_nothing_and_its_keys_are_all_valid() {
     assert_eq!(all.node_name.as_deref(), Some("rack3-node7"));
     assert_eq!(all.floors()["rapl/package-0"], Microwatts(21_500_000));
     assert_eq!(all.export.prometheus, PrometheusOptions::default());
+    // The one difference: whoever installs the file wants the host's own devices used where they are.
+    assert_eq!((all.export.guest.vsock, GuestConfig::default().vsock), (VsockMode::Auto, VsockMode::Off));
+    assert_eq!(all.export.guest.vm.values().next().unwrap().profile, Profile::Trusted);
 }
 
 /// Every key that the program knows is in the shipped file: serde names the expected ones when it refuses an unknown one.
 #[test]
 fn every_key_is_in_the_shipped_file() {
     let shipped = shipped();
-    for section in
-        ["", "meter", "meter.rapl", "meter.estimate", "usage", "attribution", "series", "export", "export.prometheus", "control"]
-    {
+    for section in [
+        "",
+        "meter",
+        "meter.rapl",
+        "meter.estimate",
+        "usage",
+        "attribution",
+        "series",
+        "export",
+        "export.prometheus",
+        "export.guest",
+        "export.guest.vm.x",
+        "control",
+        "inventory",
+    ] {
         let text = if section.is_empty() { "bogus = 1".to_string() } else { format!("[{section}]\nbogus = 1") };
         let error = load(&text).unwrap_err();
         assert!(error.contains("jouled.toml") && error.contains("bogus"), "{error}");
@@ -64,6 +80,11 @@ fn what_is_wrong_is_named() {
     says("[series]\nprocesses = \"many\"", &["series.processes", "many"]);
     says("[control]\nmode = \"rw\"", &["control.mode", "octal"]);
     says("[meter.estimate]\npackage_share = 2", &["meter.estimate.package_share", "at most 1"]);
+    says("[export.guest]\nprofile = \"fine\"", &["export.guest.profile", "fine", "multi-tenant"]);
+    says("[export.guest.vm.web]\nprofile = \"fine\"", &["export.guest.vm.web.profile", "fine", "multi-tenant"]);
+    says("[export.guest.vm.web]\n", &["export.guest.vm.web", "profile"]);
+    says("[export.guest]\nport = 0", &["export.guest.port", "out of range"]);
+    says("[export.guest]\nhybrid = [\"run\"]", &["export.guest.hybrid", "absolute"]);
     says("interval = ", &["jouled.toml"]);
 }
 

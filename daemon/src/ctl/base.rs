@@ -37,7 +37,7 @@ impl Base {
             let dram = Some(Zone::Dram).filter(|_| snapshot.host.dram_billed).filter(has);
             return Self([Zone::Package].into_iter().chain(dram).collect());
         }
-        Self([Zone::Psys, Zone::Core].into_iter().find(has).into_iter().collect())
+        Self([Zone::Psys, Zone::Platform, Zone::Core].into_iter().find(has).into_iter().collect())
     }
 
     fn zones(&self) -> impl Iterator<Item = usize> {
@@ -59,7 +59,12 @@ impl Base {
     pub fn lacks(&self, snapshot: &Snapshot) -> String {
         match self.0.as_slice() {
             [] => "No energy domain is known: there are no numbers.".to_owned(),
-            [Zone::Psys] => "Only the platform meter (psys) is there: the numbers are shares of it.".to_owned(),
+            [zone @ (Zone::Psys | Zone::Platform)] => {
+                format!("Only the platform meter ({}) is there: the numbers are shares of it.", zone.as_str())
+            }
+            _ if snapshot.domains.iter().any(|view| view.domain.zone == Zone::Platform) => {
+                "The platform meter sees more than these numbers: what it sees beyond them is not shared out.".to_owned()
+            }
             zones => {
                 let memory = snapshot.domains.iter().any(|view| view.domain.zone == Zone::Dram);
                 let first = if memory || zones.contains(&Zone::Dram) { "" } else { "memory, " };

@@ -19,16 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// A request's head must arrive within this time, counted from the connection or the answer before; so a connection is kept idle no longer.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// HTTP/2 has no time-out for idle connections of its own: after this time the client is asked to make a new one.
 const HTTP2_LIFE: Duration = Duration::from_secs(300);
 /// How long connections have to end when all is to stop.
 const GRACE: Duration = Duration::from_millis(900);
 /// Request line and headers together, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
-const HEADERS: usize = 64;
+pub(super) const HEADERS: usize = 64;
 
 /// The first byte that a TLS client sends.
 const TLS_HANDSHAKE: u8 = 0x16;

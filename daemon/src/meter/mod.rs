@@ -6,8 +6,10 @@ pub mod estimate;
 #[path = "../../../tests/integration/common/sysfs.rs"]
 mod fake_sysfs;
 mod file;
+pub mod hwmon;
 mod open;
 pub mod perf;
+pub mod polled;
 pub mod powercap;
 pub mod rapl;
 pub mod topology;
@@ -34,11 +36,13 @@ pub enum Zone {
     Dram,
     /// The whole platform as the processor's firmware sees it. Contains packages.
     Psys,
+    /// The whole machine as a meter outside of the processor sees it: ACPI, a BMC. Contains everything.
+    Platform,
 }
 
 impl Zone {
     /// Every zone, in the order of [`Zone::index`].
-    pub const ALL: [Self; 5] = [Self::Package, Self::Core, Self::Uncore, Self::Dram, Self::Psys];
+    pub const ALL: [Self; 6] = [Self::Package, Self::Core, Self::Uncore, Self::Dram, Self::Psys, Self::Platform];
     /// How many zones there are.
     pub const COUNT: usize = Self::ALL.len();
 
@@ -55,6 +59,7 @@ impl Zone {
             Self::Uncore => "uncore",
             Self::Dram => "dram",
             Self::Psys => "psys",
+            Self::Platform => "platform",
         }
     }
 }

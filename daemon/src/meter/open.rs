@@ -1,6 +1,7 @@
 //! Which meters are opened: the visible list, and the rules by which one stands back for another. Not the meters.
 
 use super::estimate::{self, Estimate, EstimateConfig, EstimateMode};
+use super::hwmon::{self, HwmonConfig, HwmonMode};
 use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub struct MeterConfig {
     /// `[meter.rapl]`.
     pub rapl: RaplConfig,
+    /// `[meter.hwmon]`.
+    pub hwmon: HwmonConfig,
     /// `[meter.estimate]`.
     pub estimate: EstimateConfig,
 }
@@ -68,9 +71,19 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
         all.unused(powercap::SOURCE, off(via));
     }
 
+    let mut packages = all.measures_packages();
+    match config.hwmon.r#use {
+        HwmonMode::Never => all.unused(hwmon::SOURCE, "not wanted: use = \"never\" in [meter.hwmon]"),
+        HwmonMode::Auto => {
+            all.add(hwmon::SOURCE, hwmon::start(roots, packages).map(Some), true, "");
+            // Its thread has not read anything yet.
+            packages |= hwmon::measures_packages(roots);
+        }
+    }
+
     match config.estimate.mode {
         EstimateMode::Never => all.unused(estimate::SOURCE, "not wanted: use = \"never\" in [meter.estimate]"),
-        EstimateMode::Auto if all.measures_packages() => all.unused(estimate::SOURCE, "not needed: the packages are measured"),
+        EstimateMode::Auto if packages => all.unused(estimate::SOURCE, "not needed: the packages are measured"),
         EstimateMode::Auto | EstimateMode::Always => {
             all.add(estimate::SOURCE, Estimate::open(&config.estimate, roots, topology).map(Some), true, "");
         }
@@ -129,7 +142,8 @@ mod tests {
     fn open(host: &FakeHost, text: &str) -> (Vec<&'static str>, Vec<SourceState>) {
         let roots = Roots { sysfs: host.sysfs(), procfs: host.procfs() };
         let (meters, states) = open_all(&config(text), &roots, &Topology::read(&roots));
-        (meters.iter().map(|meter| meter.source()).collect(), states)
+        // hwmon is always looked for, and is a thread's business.
+        (meters.iter().map(|meter| meter.source()).filter(|source| *source != hwmon::SOURCE).collect(), states)
     }
 
     fn why<'a>(states: &'a [SourceState], source: &str) -> (&'static str, &'a str) {

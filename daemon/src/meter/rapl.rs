@@ -82,7 +82,7 @@ impl Part {
             billed: match self.zone() {
                 Zone::Package => true,
                 Zone::Dram => dram_billed,
-                Zone::Core | Zone::Uncore | Zone::Psys => false,
+                Zone::Core | Zone::Uncore | Zone::Psys | Zone::Platform => false,
             },
             quality: Quality::Measured,
             continuous: true,

@@ -241,6 +241,12 @@ impl Usage for ProcfsUsage {
     }
 }
 
+/// When a process began, as in [`ProcessKey::start`]; `None`: there is no such process.
+pub fn start_of(procfs: &Path, pid: u32) -> Option<u64> {
+    let text = fs::read(procfs.join(pid.to_string()).join("stat")).ok()?;
+    parse_stat(&text).map(|stat| stat.start)
+}
+
 /// proc_pid_stat(5): the name is between the first `(` and the last `)`, whatever is in it.
 fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     let open = text.iter().position(|byte| *byte == b'(')?;

@@ -25,7 +25,12 @@ impl Daemon {
         // Free a moment ago, so free now as far as anybody can tell.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
-        command.env_clear().args(["--log-level", "error", "--listen", &address.to_string()]);
+        command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off").args([
+            "--log-level",
+            "error",
+            "--listen",
+            &address.to_string(),
+        ]);
         command.arg("--config").arg(&file).arg("--sysfs").arg(host.sysfs()).arg("--state-dir").arg(state.path());
         // SAFETY: one system call between fork and exec.
         unsafe {

@@ -36,13 +36,15 @@ pub fn jouled(sysfs: &Path, procfs: &Path, state: &Path) -> Command {
     command.arg("--config").arg(config).args(["--listen", "127.0.0.1:0"]).arg("--state-dir").arg(state);
     command.arg("--sysfs").arg(sysfs).arg("--procfs").arg(procfs);
     command.env("JOULED_INTERVAL", "100ms").env("JOULED_NODE_NAME", "node-1").env("JOULED_USAGE__SOURCE", "procfs");
+    // Not this machine's.
+    command.env("JOULED_INVENTORY__MACHINED", "false");
     command
 }
 
-/// The daemon without arguments and with an empty environment.
+/// The daemon without arguments and with an empty environment. Never on AF_VSOCK: a build machine is a guest of somebody.
 pub fn bare_jouled() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
-    command.env_clear();
+    command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off");
     command
 }
 

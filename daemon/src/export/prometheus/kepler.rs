@@ -1,8 +1,9 @@
 //! Kepler's names as of 0.10 and later, with Kepler's meaning, types and labels. What Kepler lacks is in `own`.
 
 use super::encode::{About, Label, LabelSet, counters, gauges};
-use super::zones::{ZoneView, Zones};
+use super::zones::{ZoneView, Zones, legacy_source};
 use crate::entity::Kind;
+use crate::meter::Zone;
 use crate::snapshot::{Row, Snapshot};
 use crate::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;
@@ -17,6 +18,7 @@ type Of<T> = fn(&ZoneView<'_>) -> T;
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, levels: &[Kind]) -> fmt::Result {
     info(encoder, snapshot)?;
     node(encoder, snapshot, zones)?;
+    platform(encoder, snapshot)?;
     for kind in KINDS.into_iter().filter(|kind| levels.contains(kind)) {
         workload(encoder, snapshot, zones, kind)?;
     }
@@ -65,7 +67,8 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
     for (name, what, of) in energies {
         let help = format!("{what} by zone, measured or an estimate as jouled_domain_info says; zones overlap");
         let about = About { name, unit: "joules", help: &help };
-        let samples = zones.iter().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)));
+        let samples =
+            zones.of_processor().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)));
         counters(encoder, &about, samples)?;
     }
     let powers: [(&str, &str, Of<Option<Microwatts>>); 3] = [
@@ -77,11 +80,33 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
         let help = format!("{what} by zone, mean of the last window, measured or an estimate as jouled_domain_info says");
         let about = About { name, unit: "watts", help: &help };
         let samples = zones
-            .iter()
+            .of_processor()
             .filter_map(|zone| Some((LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)?)));
         gauges(encoder, &about, samples)?;
     }
     Ok(())
+}
+
+fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let about = About {
+        name: "kepler_platform",
+        unit: "watts",
+        help: "Power in watts of the whole machine as a meter outside of the processor sees it, mean of the last window, measured",
+    };
+    let views = snapshot.domains.iter().filter(|view| view.domain.zone == Zone::Platform && !view.past);
+    let samples = views.filter_map(|view| {
+        let labels = LabelSet::plain([
+            ("source", legacy_source(view)),
+            ("node_name", &snapshot.host.node_name),
+            ("bmc_id", ""),
+            ("chassis_id", ""),
+            ("source_id", &view.domain.id),
+            ("source_name", &view.domain.path),
+            ("source_type", "PowerMeter"),
+        ]);
+        Some((labels, view.power?))
+    });
+    gauges(encoder, &about, samples)
 }
 
 fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, kind: Kind) -> fmt::Result {
@@ -93,7 +118,7 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
 
     let help =
         format!("Energy in joules above idle charged to a {word}, by zone, measured or an estimate as jouled_domain_info says");
-    let samples = zones.iter().flat_map(|zone| {
+    let samples = zones.of_processor().flat_map(|zone| {
         rows.iter().map(move |row| {
             let labels = LabelSet::of(kind.label_names(), &row.labels, [state(row), ("zone", zone.name()), node]);
             (labels, row.energy.dynamic[zone.zone.index()])
@@ -104,7 +129,7 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     let help = format!(
         "Power in watts charged to a {word}, by zone, mean of the last window, measured or an estimate as jouled_domain_info says"
     );
-    let samples = zones.iter().filter(|zone| zone.power.is_some()).flat_map(|zone| {
+    let samples = zones.of_processor().filter(|zone| zone.power.is_some()).flat_map(|zone| {
         rows.iter().map(move |row| {
             let labels = LabelSet::of(kind.label_names(), &row.labels, [state(row), ("zone", zone.name()), node]);
             (labels, row.power[zone.zone.index()])

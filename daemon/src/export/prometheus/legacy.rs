@@ -11,8 +11,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The components that are exported. `other`, `gpu` and `platform` have no meter.
-const COMPONENTS: [Zone; 4] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram];
+/// The components that are exported. `other` and `gpu` have no meter.
+const COMPONENTS: [Zone; 5] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram, Zone::Platform];
 /// How to get a count of an entity.
 type OfRow = fn(&Row) -> u64;
 
@@ -48,7 +48,7 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
     let labels = LabelSet::plain([
         ("cpu_architecture", &*host.arch),
         ("components_power_source", zones.get(Zone::Package).map_or("none", |zone| zone.legacy_source)),
-        ("platform_power_source", "none"),
+        ("platform_power_source", zones.get(Zone::Platform).map_or("none", |zone| zone.legacy_source)),
         ("source", "os"),
     ]);
     gauges(encoder, &about, [(labels, 1)])

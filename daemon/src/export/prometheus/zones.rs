@@ -47,6 +47,11 @@ impl<'a> Zones<'a> {
         self.0.iter()
     }
 
+    /// Those that Kepler calls the CPU's: all but the platform as a meter outside of the processor sees it.
+    pub fn of_processor(&self) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
+        self.0.iter().filter(|view| view.zone != Zone::Platform)
+    }
+
     pub fn get(&self, zone: Zone) -> Option<&ZoneView<'a>> {
         self.0.iter().find(|view| view.zone == zone)
     }
@@ -57,6 +62,7 @@ pub(super) fn legacy_source(view: &DomainView) -> &str {
     match view.domain.source.as_str() {
         _ if view.domain.quality == Quality::Estimated => "trained_power_model",
         source if source.starts_with("rapl") => "rapl-sysfs",
+        "hwmon" if view.domain.zone == Zone::Platform => "acpi",
         source => source,
     }
 }

@@ -123,7 +123,7 @@ pub(crate) fn snapshot() -> Snapshot {
         rest: Energy { dynamic: by_zone(11_000_000, 5_000_000, 1), idle: ByZone::default() },
         ended: Energy { dynamic: by_zone(22_000_000, 0, 0), idle: by_zone(u64::from(kind == Kind::Vm) * 9, 0, 0) },
         parked: Energy { dynamic: by_zone(u64::from(kind == Kind::Process) * 3_000_000, 0, 0), idle: ByZone::default() },
-        rest_power: [Microwatts(1_500_000), Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO, Microwatts::ZERO],
+        rest_power: std::array::from_fn(|zone| Microwatts(if zone == Zone::Package.index() { 1_500_000 } else { 0 })),
     };
     Snapshot {
         host: Arc::new(Host {
@@ -133,6 +133,7 @@ pub(crate) fn snapshot() -> Snapshot {
             cpus: vec![cpu(0, 0), cpu(1, 1)],
             interval: Nanos::SECOND,
             dram_billed: true,
+            idle: Default::default(),
         }),
         ticks: 100,
         at: Stamp { monotonic: Nanos(99_000_000_000), boottime: Nanos(99_000_000_000), realtime: Nanos(1_700_000_099_000_000_000) },

@@ -1,0 +1,8 @@
+//! jouled-libvirt: tells jouled which virtual machines libvirt knows. A process of its own, without privileges, so that libvirt's C library
+//! is kept away from jouled's capabilities; it changes nothing in libvirt and nothing in jouled.
+
+pub mod board;
+pub mod domain;
+pub mod events;
+pub mod follow;
+pub mod send;

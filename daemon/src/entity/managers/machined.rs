@@ -1,0 +1,167 @@
+//! systemd-machined over D-Bus: the VMs that are registered with it. Never starts it, changes nothing.
+
+use super::{MACHINES, Managers, printable};
+use crate::entity::inventory::{Class, Known};
+use crate::source::Health;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use zbus::connection::Builder;
+use zbus::export::futures_core::Stream;
+use zbus::fdo::DBusProxy;
+use zbus::message::{Message, Type};
+use zbus::names::{OwnedUniqueName, WellKnownName};
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
+
+const NAME: &str = "org.freedesktop.machine1";
+const MANAGER: &str = "org.freedesktop.machine1.Manager";
+const MACHINE: &str = "org.freedesktop.machine1.Machine";
+const OBJECT: &str = "/org/freedesktop/machine1";
+
+/// A call that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between attempts to reach the bus: the first pause, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Signals that can wait while a call is under way; with more, nothing is read, the call fails, and all is asked anew.
+const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(4096);
+/// Longest name, in bytes.
+const TEXT: usize = 256;
+
+/// Follows systemd-machined on the bus that `bus` names, [`Builder::system`], until `stop`; begins again when the bus is gone.
+pub async fn follow(managers: Arc<Managers>, bus: impl Fn() -> Builder<'static>, stop: CancellationToken) {
+    let mut pause = PAUSES.0;
+    let followed = async {
+        loop {
+            let mut reached = false;
+            let health = match session(bus(), &managers, &mut reached).await {
+                Ok(never) => match never {},
+                Err(error) if reached => Health::Failed(format!("the system bus: {}", words(&error))),
+                Err(error) => Health::Unsupported(format!("no system bus: {}", words(&error))),
+            };
+            managers.set_machined(Vec::new(), health);
+            pause = if reached { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+            sleep(pause).await;
+        }
+    };
+    stop.run_until_cancelled(followed).await;
+}
+
+/// From a connection to its end. `reached` is set when systemd-machined, or that there is none, is known.
+async fn session(bus: Builder<'static>, managers: &Managers, reached: &mut bool) -> zbus::Result<std::convert::Infallible> {
+    let late = |_| zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::TimedOut.into()));
+    let bus = timeout(PATIENCE, bus.method_timeout(PATIENCE).build()).await.map_err(late)??;
+    let dbus = DBusProxy::new(&bus).await?;
+    // Signals first: what changes while machines are listed is looked at again.
+    let signals = |rule: MatchRule<'static>| MessageStream::for_match_rule(rule, &bus, QUEUE);
+    let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).interface(MANAGER).path(OBJECT).build()?;
+    let mut changes = signals(rule).await?;
+    let rule = MatchRule::builder().msg_type(Type::Signal).sender("org.freedesktop.DBus").member("NameOwnerChanged");
+    let mut owners = signals(rule.arg(0, NAME).build()?).await?;
+    loop {
+        let owner = dbus.get_name_owner(WellKnownName::from_static_str(NAME)?.into()).await;
+        let mut machines = match &owner {
+            Ok(owner) => list(&bus, owner).await?,
+            Err(_) => BTreeMap::new(),
+        };
+        *reached = true;
+        loop {
+            let health = match owner {
+                Ok(_) => Health::Healthy,
+                Err(_) => Health::Unsupported("systemd-machined does not run: it does when a machine is registered with it".into()),
+            };
+            managers.set_machined(machines.values().cloned().collect(), health);
+            tokio::select! {
+                changed = next(&mut owners) => {
+                    changed?;
+                    break;
+                }
+                change = next(&mut changes) => if let Ok(owner) = &owner {
+                    apply(&bus, owner, &change?, &mut machines).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn list(bus: &Connection, owner: &OwnedUniqueName) -> zbus::Result<BTreeMap<String, Known>> {
+    // Asked by its unique name, it is not started by the question.
+    let reply = bus.call_method(Some(owner), OBJECT, Some(MANAGER), "ListMachines", &()).await?;
+    let listed: Vec<(String, String, String, OwnedObjectPath)> = reply.body().deserialize()?;
+    let mut machines = BTreeMap::new();
+    for (_, class, _, path) in listed {
+        if class == "vm"
+            && machines.len() < MACHINES
+            && let Some(known) = read(bus, owner, &path).await?
+        {
+            machines.insert(path.to_string(), known);
+        }
+    }
+    Ok(machines)
+}
+
+async fn apply(
+    bus: &Connection,
+    owner: &OwnedUniqueName,
+    change: &Message,
+    machines: &mut BTreeMap<String, Known>,
+) -> zbus::Result<()> {
+    let header = change.header();
+    let Some(member) = header.member() else { return Ok(()) };
+    if !matches!(member.as_str(), "MachineNew" | "MachineRemoved") {
+        return Ok(());
+    }
+    let (_, path): (String, OwnedObjectPath) = change.body().deserialize()?;
+    machines.remove(path.as_str());
+    if member.as_str() == "MachineNew"
+        && machines.len() < MACHINES
+        && let Some(known) = read(bus, owner, &path).await?
+    {
+        machines.insert(path.to_string(), known);
+    }
+    Ok(())
+}
+
+/// A machine; `None`: it is gone, or is no VM.
+async fn read(bus: &Connection, owner: &OwnedUniqueName, path: &OwnedObjectPath) -> zbus::Result<Option<Known>> {
+    let reply = bus.call_method(Some(owner), path, Some("org.freedesktop.DBus.Properties"), "GetAll", &MACHINE).await;
+    match reply {
+        Ok(reply) => Ok(known(&reply.body().deserialize()?)),
+        Err(zbus::Error::MethodError(..)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// org.freedesktop.machine1(5): the properties of a machine.
+fn known(properties: &HashMap<String, OwnedVariant>) -> Option<Known> {
+    let text = |name: &str| {
+        let value = properties.get(name).and_then(|value| <&str>::try_from(value).ok());
+        value.map_or_else(String::new, |value| printable(value, TEXT))
+    };
+    let number = |name: &str| properties.get(name).and_then(|value| u32::try_from(value).ok());
+    let id: Vec<u8> = properties.get("Id").and_then(|id| Vec::try_from(id.clone()).ok()).unwrap_or_default();
+    let set = id.len() == 16 && id.iter().any(|byte| *byte != 0);
+    (text("Class") == "vm").then(|| Known {
+        manager: "machined".into(),
+        name: text("Name"),
+        uuid: set.then(|| id.iter().map(|byte| format!("{byte:02x}")).collect()),
+        state: text("State"),
+        // Since systemd 258; where it is not known it is zero or all ones.
+        cid: number("VSockCID").filter(|cid| (3..u32::MAX).contains(cid)),
+        leader: number("Leader").filter(|pid| *pid != 0),
+        class: Class::Vm,
+        ..Known::default()
+    })
+}
+
+async fn next(stream: &mut MessageStream) -> zbus::Result<Message> {
+    let message = std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await;
+    message.unwrap_or_else(|| Err(zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::UnexpectedEof.into()))))
+}
+
+fn words(error: &zbus::Error) -> String {
+    printable(&error.to_string(), TEXT)
+}

@@ -1,0 +1,43 @@
+//! The accept loop for guests: who is it, is there a place, serve. Knows no transport and no route.
+
+use super::guests::{Guest, Guests, Refusal};
+use super::http;
+use axum::serve::Listener;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Accepts until `stop`. A peer that is not let in is closed at once: it keeps nobody waiting.
+pub(super) async fn accept<L, I>(
+    mut listener: L,
+    guests: Guests,
+    who: impl Fn(&I, &L::Addr) -> Result<Arc<Guest>, Refusal>,
+    stop: CancellationToken,
+) where
+    L: Listener<Io = I>,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connections = TaskTracker::new();
+    loop {
+        let (io, address) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let guest = match who(&io, &address) {
+            Ok(guest) => guest,
+            Err(refusal) => {
+                guests.refuse(refusal, None);
+                continue;
+            }
+        };
+        match guests.admit(Arc::clone(&guest)) {
+            Ok(place) => drop(connections.spawn(http::serve(io, place, stop.clone()))),
+            Err(refusal) => guests.refuse(refusal, Some(&guest)),
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}

@@ -1,0 +1,177 @@
+//! What a VM is told, and when: epochs, quanta, what tells one series of totals from another. Pure: no clock, no I/O.
+
+use super::config::Grain;
+use super::object::{Named, Object, Published, ZoneObject};
+use crate::attribute::IdlePolicy;
+use crate::entity::vm::Vm;
+use crate::meter::{Quality, Zone};
+use crate::snapshot::{Row, Snapshot};
+use crate::units::Nanos;
+use ring::hmac;
+use std::fmt::Write;
+
+const PROTOCOL: u32 = 1;
+/// Times are told no finer than this: what two guests of a host see must not show them that it is the same host.
+const GRAIN: u64 = 10_000_000;
+/// A clock tick of [`crate::usage::ProcessKey::start`].
+const CLOCK_TICK: u64 = 10_000_000;
+
+/// What names this host to its guests, and to each of them differently.
+#[derive(Clone)]
+pub(super) struct Names {
+    key: hmac::Key,
+    boot_id: String,
+}
+
+impl Names {
+    /// The machine id is a secret to guests (machine-id(5)): they see what is made of it only.
+    pub fn new(machine_id: &str, boot_id: &str) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, machine_id.as_bytes()), boot_id: boot_id.to_owned() }
+    }
+
+    fn source(&self, vm: &Vm) -> String {
+        self.hash(16, &["source", &vm.id])
+    }
+
+    fn generation(&self, vm: &Vm, since: Nanos, grain: Grain) -> String {
+        let (process, since, quantum) = (vm.process, since.0.to_string(), grain.quantum.0.to_string());
+        self.hash(8, &["generation", &vm.id, &self.boot_id, &format!("{} {}", process.pid, process.start), &since, &quantum])
+    }
+
+    fn hash(&self, bytes: usize, words: &[&str]) -> String {
+        let tag = hmac::sign(&self.key, words.join("\0").as_bytes());
+        tag.as_ref().iter().take(bytes).fold(String::new(), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+/// When a zone was read, as far as is known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    read_at: Nanos,
+    window: Nanos,
+}
+
+/// What all VMs are told of the zones.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ZoneFacts {
+    clocks: [Clock; Zone::COUNT],
+    now: [Option<(Quality, bool)>; Zone::COUNT],
+}
+
+impl ZoneFacts {
+    /// Learns from the next snapshot.
+    pub fn learn(&mut self, snapshot: &Snapshot) {
+        for zone in Zone::ALL {
+            let current =
+                || snapshot.domains.iter().filter(|view| view.domain.zone == zone && !view.past && view.read_at.is_some());
+            let quality = current().map(|view| view.domain.quality).max();
+            self.now[zone.index()] = quality.map(|quality| (quality, current().any(|view| view.domain.billed)));
+            // The zone is as old as the oldest of what it is the sum of.
+            let clock = &mut self.clocks[zone.index()];
+            if let Some(read_at) = current().filter_map(|view| view.read_at).min()
+                && read_at != clock.read_at
+            {
+                if clock.read_at != Nanos::ZERO {
+                    clock.window = read_at - clock.read_at;
+                }
+                clock.read_at = read_at;
+            }
+        }
+    }
+}
+
+/// One VM's: what it was told last, and when it is told next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Book {
+    source: String,
+    generation: String,
+    /// What the generation was made of.
+    of: Option<(Nanos, Grain)>,
+    told: [u64; Zone::COUNT],
+    known: [bool; Zone::COUNT],
+    epoch: u64,
+    /// The end of the epoch, CLOCK_MONOTONIC.
+    due: Nanos,
+}
+
+impl Book {
+    /// Whether an epoch ends now. A tick that is early or late by up to a tenth of the period leaves the later ones where they are.
+    pub fn ends(&mut self, at: Nanos, grain: Grain) -> bool {
+        if self.of.is_some_and(|(_, of)| of == grain) && at + Nanos(grain.period.0 / 10) < self.due {
+            return false;
+        }
+        let next = self.due + grain.period;
+        let on_grid = next.0.abs_diff((at + grain.period).0) <= grain.period.0 / 10;
+        self.due = if on_grid { next } else { at + grain.period };
+        true
+    }
+
+    /// What the VM is told at the end of this epoch.
+    pub fn object(
+        &mut self,
+        snapshot: &Snapshot,
+        facts: &ZoneFacts,
+        vm: &Vm,
+        row: &Row,
+        grain: Grain,
+        idle: IdlePolicy,
+        names: &Names,
+    ) -> Published {
+        if self.of != Some((row.since, grain)) {
+            self.of = Some((row.since, grain));
+            (self.source, self.generation) = (names.source(vm), names.generation(vm, row.since, grain));
+            (self.told, self.known) = Default::default();
+        }
+        let at = snapshot.at;
+        let seconds = at.realtime.0 / Nanos::SECOND.0;
+        // The host's clock may be set back.
+        self.epoch = seconds.max(self.epoch + 1);
+        let started = Nanos(vm.process.start.saturating_mul(CLOCK_TICK));
+        let running = if vm.process.start == 0 { 0 } else { coarse(at.boottime - started) };
+        let zones = Zone::ALL.into_iter().filter_map(|zone| {
+            let index = zone.index();
+            let total = (row.energy.dynamic[index] + row.energy.idle[index]).0;
+            let (told, known) = (&mut self.told[index], &mut self.known[index]);
+            *known |= facts.now[index].is_some() || total > 0;
+            *told = (*told).max(total - total % grain.quantum.0);
+            let (quality, billed) = facts.now[index].unwrap_or_else(|| past(snapshot, zone));
+            let clock = facts.clocks[index];
+            let age = coarse(at.monotonic - clock.read_at).min(running.max(grain.period.0));
+            known.then(|| ZoneObject {
+                zone: zone.as_str(),
+                energy_uj: *told,
+                billed,
+                quality,
+                window_ns: coarse(clock.window),
+                age_ns: age,
+            })
+        });
+        Published::new(Object {
+            protocol: PROTOCOL,
+            zones: zones.collect(),
+            source: self.source.clone(),
+            generation: self.generation.clone(),
+            vm: Named { id: vm.id.clone(), name: vm.name.clone() },
+            epoch: self.epoch,
+            period_ns: grain.period.0,
+            quantum_uj: grain.quantum.0,
+            at_ns: seconds * Nanos::SECOND.0,
+            running_ns: running,
+            idle,
+        })
+    }
+}
+
+/// Quality of a zone that has no meter now, and whether it is billed.
+fn past(snapshot: &Snapshot, zone: Zone) -> (Quality, bool) {
+    let domains = || snapshot.domains.iter().filter(|view| view.domain.zone == zone).map(|view| &view.domain);
+    (domains().map(|domain| domain.quality).max().unwrap_or(Quality::Estimated), domains().any(|domain| domain.billed))
+}
+
+fn coarse(time: Nanos) -> u64 {
+    time.0 - time.0 % GRAIN
+}

@@ -1,0 +1,351 @@
+//! All guests: which VM a peer is, what each was told last, who is connected. The one place that knows them; opens nothing.
+
+use super::book::{Book, Names, ZoneFacts};
+use super::config::{Grain, GuestConfig, Profile};
+use super::limit::Bucket;
+use super::object::Published;
+use crate::attribute::IdlePolicy;
+use crate::entity::Kind;
+use crate::entity::vm::Vm;
+use crate::snapshot::{Row, Snapshot, State};
+use crate::source::Stamp;
+use crate::units::Nanos;
+use crate::usage::ProcessKey;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Connections of one guest at a time.
+const CONNECTIONS: usize = 4;
+/// Requests of one guest: so many at once, and so many a second.
+const REQUESTS: (u64, Nanos) = (20, Nanos(100_000_000));
+/// New connections of one guest, likewise.
+const ACCEPTED: (u64, Nanos) = (20, Nanos(100_000_000));
+
+/// Whether a process lives: CIDs and process ids are given anew faster than snapshots are made.
+pub type Alive = Arc<dyn Fn(ProcessKey) -> bool + Send + Sync>;
+
+/// Why a peer is not let in, as in the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// CIDs 0 to 2: the host itself, or whoever runs it.
+    Host,
+    /// No VM that is known, or one that has just ended.
+    Unknown,
+    /// A source port that any user of the guest may have.
+    Port,
+    /// A process that is not the VM's.
+    Process,
+    /// More connections than one guest may have, or than all may.
+    Connections,
+    /// New connections too often.
+    Rate,
+}
+
+impl Refusal {
+    pub const ALL: [Self; 6] = [Self::Host, Self::Unknown, Self::Port, Self::Process, Self::Connections, Self::Rate];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Unknown => "unknown",
+            Self::Port => "port",
+            Self::Process => "process",
+            Self::Connections => "connections",
+            Self::Rate => "rate",
+        }
+    }
+}
+
+/// One VM, for as long as its process and CID stay the same.
+pub(super) struct Guest {
+    pub id: String,
+    pub process: ProcessKey,
+    cid: Option<u32>,
+    /// What it was told last; `None`: nothing yet, or the channel is off.
+    pub latest: watch::Sender<Option<Arc<Published>>>,
+    pub profile: Mutex<Profile>,
+    /// It is no more: its connections end.
+    pub ended: CancellationToken,
+    slots: Arc<Semaphore>,
+    limits: Mutex<(Bucket, Bucket)>,
+    pub requests: AtomicU64,
+    pub refused: AtomicU64,
+    /// When it was last given something, CLOCK_MONOTONIC; 0: never.
+    served: AtomicU64,
+}
+
+impl Guest {
+    fn new(vm: &Vm, profile: Profile, latest: Option<Arc<Published>>) -> Self {
+        Self {
+            id: vm.id.clone(),
+            process: vm.process,
+            cid: vm.cid,
+            latest: watch::Sender::new(latest),
+            profile: Mutex::new(profile),
+            ended: CancellationToken::new(),
+            slots: Arc::new(Semaphore::new(CONNECTIONS)),
+            limits: Mutex::new((Bucket::new(ACCEPTED.0, ACCEPTED.1), Bucket::new(REQUESTS.0, REQUESTS.1))),
+            requests: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+        }
+    }
+
+    pub fn profile(&self) -> Profile {
+        *lock(&self.profile)
+    }
+
+    /// A place for one more connection.
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        if !lock(&self.limits).0.take(Stamp::now().monotonic) {
+            return Err(Refusal::Rate);
+        }
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Refusal::Connections)
+    }
+
+    /// Whether one more request is allowed now.
+    pub fn request(&self) -> bool {
+        self.requests.fetch_add(1, Relaxed);
+        lock(&self.limits).1.take(Stamp::now().monotonic)
+    }
+
+    /// It was given something.
+    pub fn served(&self) {
+        self.served.store(Stamp::now().monotonic.0, Relaxed);
+    }
+}
+
+/// What is kept of a VM between epochs.
+struct Entry {
+    guest: Arc<Guest>,
+    book: Book,
+    vm: Vm,
+    /// Process id and start of what speaks for it on sockets, and through which door.
+    seen: Option<(&'static str, String)>,
+    noted: Option<String>,
+}
+
+#[derive(Default)]
+struct Everybody {
+    /// By VM id.
+    entries: BTreeMap<String, Entry>,
+    by_cid: FxHashMap<u32, Arc<Guest>>,
+    facts: ZoneFacts,
+    /// Of guests that are no more.
+    past_requests: u64,
+}
+
+/// All guests. Cheap to clone.
+#[derive(Clone)]
+pub struct Guests(Arc<Shared>);
+
+struct Shared {
+    config: GuestConfig,
+    idle: IdlePolicy,
+    names: Names,
+    alive: Alive,
+    procfs: PathBuf,
+    everybody: Mutex<Everybody>,
+    /// Those whom everybody is made of.
+    vms: watch::Sender<Arc<[Vm]>>,
+    /// Connections of all guests.
+    slots: Arc<Semaphore>,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// What the channel needs to know of the host.
+pub struct HostFacts {
+    /// The host's id, a secret: machine-id(5).
+    pub machine_id: String,
+    /// The kernel's id of this boot.
+    pub boot_id: String,
+    /// What becomes of idle energy.
+    pub idle: IdlePolicy,
+    /// Whether a process lives.
+    pub alive: Alive,
+    /// Root of procfs: command lines of vhost-user helpers.
+    pub procfs: PathBuf,
+    /// Most connections of all guests together.
+    pub connections: usize,
+}
+
+/// A connection's place. It is free again when this is dropped.
+pub(super) struct Place {
+    pub guest: Arc<Guest>,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Guests {
+    /// Nobody yet.
+    pub fn new(config: GuestConfig, host: HostFacts) -> Self {
+        Self(Arc::new(Shared {
+            config,
+            idle: host.idle,
+            names: Names::new(&host.machine_id, &host.boot_id),
+            alive: host.alive,
+            procfs: host.procfs,
+            everybody: Mutex::default(),
+            vms: watch::Sender::default(),
+            slots: Arc::new(Semaphore::new(host.connections)),
+            refused: Default::default(),
+        }))
+    }
+
+    pub(super) fn config(&self) -> &GuestConfig {
+        &self.0.config
+    }
+
+    pub(super) fn procfs(&self) -> &Path {
+        &self.0.procfs
+    }
+
+    /// The VMs there are; every one of them is known here by then.
+    pub(super) fn vms(&self) -> watch::Receiver<Arc<[Vm]>> {
+        self.0.vms.subscribe()
+    }
+
+    /// A door is open for a VM: which kind, and where.
+    pub(super) fn seen(&self, vm: &str, channel: &'static str, peer: String) {
+        if let Some(entry) = self.lock().entries.get_mut(vm) {
+            entry.seen = Some((channel, peer));
+        }
+    }
+
+    /// The guest behind a CID that the kernel vouches for.
+    pub(super) fn by_cid(&self, cid: u32, port: u32) -> Result<Arc<Guest>, Refusal> {
+        if cid <= 2 {
+            return Err(Refusal::Host);
+        }
+        if self.0.config.privileged_ports && port >= 1024 {
+            return Err(Refusal::Port);
+        }
+        let guest = self.lock().by_cid.get(&cid).cloned().ok_or(Refusal::Unknown)?;
+        // Within a tick, the CID of a VM that ended may be another's already.
+        if (self.0.alive)(guest.process) { Ok(guest) } else { Err(Refusal::Unknown) }
+    }
+
+    /// The guest with an id, if it is still that process.
+    pub(super) fn by_id(&self, id: &str, process: ProcessKey) -> Result<Arc<Guest>, Refusal> {
+        let everybody = self.lock();
+        let guest = everybody.entries.get(id).map(|entry| &entry.guest).filter(|guest| guest.process == process);
+        guest.cloned().filter(|guest| (self.0.alive)(guest.process)).ok_or(Refusal::Unknown)
+    }
+
+    /// A place for one more connection of a guest.
+    pub(super) fn admit(&self, guest: Arc<Guest>) -> Result<Place, Refusal> {
+        let own = guest.admit()?;
+        let of_all = Arc::clone(&self.0.slots).try_acquire_owned().map_err(|_| Refusal::Connections)?;
+        Ok(Place { guest, _permits: [own, of_all] })
+    }
+
+    /// Counts a peer that was not let in.
+    pub(super) fn refuse(&self, refusal: Refusal, guest: Option<&Guest>) {
+        self.0.refused[refusal as usize].fetch_add(1, Relaxed);
+        if let Some(guest) = guest {
+            guest.refused.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Takes the next snapshot: who there is, and who is told something new.
+    pub(super) fn step(&self, snapshot: &Snapshot) {
+        let everybody = &mut *self.lock();
+        if !Arc::ptr_eq(&self.0.vms.borrow(), &snapshot.vms) {
+            everybody.meet(&snapshot.vms, &self.0.config);
+            self.0.vms.send_replace(Arc::clone(&snapshot.vms));
+        }
+        everybody.facts.learn(snapshot);
+        let rows = rows(snapshot);
+        for entry in everybody.entries.values_mut() {
+            let Some(grain) = entry.guest.profile().grain() else { continue };
+            let grain = Grain { period: grain.period.max(snapshot.host.interval), ..grain };
+            let Some(row) = rows.get(entry.vm.id.as_str()) else { continue };
+            if entry.book.ends(snapshot.at.monotonic, grain) {
+                let (facts, names) = (&everybody.facts, &self.0.names);
+                let told = entry.book.object(snapshot, facts, &entry.vm, row, grain, self.0.idle, names);
+                entry.guest.latest.send_replace(Some(Arc::new(told)));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Everybody> {
+        lock(&self.0.everybody)
+    }
+}
+
+impl Everybody {
+    /// Who there is now. A VM whose process or CID is another than before is another guest: the connections of the earlier one end.
+    fn meet(&mut self, vms: &[Vm], config: &GuestConfig) {
+        let mut earlier = std::mem::take(&mut self.entries);
+        self.by_cid.clear();
+        for vm in vms {
+            let (profile, note) = config.profile_of(vm);
+            let entry = match earlier.remove(&vm.id) {
+                Some(mut entry) if entry.guest.process == vm.process => {
+                    if entry.guest.cid != vm.cid {
+                        let latest = entry.guest.latest.borrow().clone();
+                        let guest = Arc::new(Guest::new(vm, profile, latest));
+                        self.past_requests += std::mem::replace(&mut entry.guest, guest).end();
+                    }
+                    if entry.vm != *vm {
+                        entry.vm = vm.clone();
+                    }
+                    entry
+                }
+                other => {
+                    self.past_requests += other.map_or(0, |entry| entry.guest.end());
+                    let guest = Arc::new(Guest::new(vm, profile, None));
+                    Entry { guest, book: Book::default(), vm: vm.clone(), seen: None, noted: None }
+                }
+            };
+            let entry = self.entries.entry(vm.id.clone()).or_insert(entry);
+            *lock(&entry.guest.profile) = profile;
+            if profile == Profile::Off {
+                entry.guest.latest.send_if_modified(|latest| latest.take().is_some());
+            }
+            if entry.noted != note {
+                if let Some(note) = &note {
+                    // Debug quotes and escapes the name, which anybody may have chosen.
+                    tracing::warn!("guest channel: VM {:?} {:?}: {note}", vm.id, vm.name);
+                }
+                entry.noted = note;
+            }
+            if let Some(cid) = vm.cid {
+                self.by_cid.insert(cid, Arc::clone(&entry.guest));
+            }
+        }
+        for entry in earlier.into_values() {
+            self.past_requests += entry.guest.end();
+        }
+    }
+}
+
+impl Guest {
+    /// Ends its connections; gives the number of its requests.
+    fn end(&self) -> u64 {
+        self.ended.cancel();
+        self.requests.load(Relaxed)
+    }
+}
+
+/// The row of each VM, by id. One that runs goes before one that ended.
+fn rows(snapshot: &Snapshot) -> FxHashMap<&str, &Row> {
+    let mut rows: FxHashMap<&str, &Row> = FxHashMap::default();
+    for row in &snapshot.kind(Kind::Vm).rows {
+        let Some(id) = row.labels.first() else { continue };
+        let known = rows.entry(id).or_insert(row);
+        if row.state == State::Running {
+            *known = row;
+        }
+    }
+    rows
+}
+
+/// A panic elsewhere leaves nothing half done here.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

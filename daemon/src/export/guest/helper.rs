@@ -1,0 +1,110 @@
+//! `vhost-device-vsock`: which hybrid socket it serves for which vhost-user socket, by its command line. Pure; trusts nothing it reads.
+
+use std::path::Path;
+
+/// The program's name.
+const PROGRAM: &str = "vhost-device-vsock";
+
+/// One VM that it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Served {
+    /// Path of the hybrid socket.
+    pub uds: String,
+    /// Path of the vhost-user socket, which the VMM connects to.
+    pub socket: String,
+}
+
+/// What its command line says; `None`: this is another program.
+///
+/// # Errors
+/// Where who a connection is from cannot be told.
+pub(super) fn served(cmdline: &[u8]) -> Option<Result<Vec<Served>, &'static str>> {
+    let words: Vec<String> = cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let program = Path::new(words.first()?).file_name()?;
+    (program == PROGRAM).then(|| vms(&words[1..]))
+}
+
+fn vms(words: &[String]) -> Result<Vec<Served>, &'static str> {
+    let (mut vms, mut alone) = (Vec::new(), Served::default());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let (option, value) = match word.split_once('=') {
+            Some((option, value)) if option.starts_with("--") => (option, Some(value)),
+            _ => (word.as_str(), None),
+        };
+        let mut value = || value.map(str::to_owned).or_else(|| words.next().cloned()).unwrap_or_default();
+        match option {
+            "--vm" => vms.push(vm(&value())?),
+            "--uds-path" => alone.uds = value(),
+            "--socket" => alone.socket = value(),
+            "--forward-cid" => return Err(FORWARDS),
+            "--config" => return Err("it takes its VMs from a configuration file: give them with --vm"),
+            _ => {}
+        }
+    }
+    if alone != Served::default() {
+        vms.push(alone);
+    }
+    vms.retain(|vm| !vm.uds.is_empty() && !vm.socket.is_empty());
+    Ok(vms)
+}
+
+const FORWARDS: &str = "it forwards to a CID (forward-cid), so that all its guests look the same";
+
+fn vm(text: &str) -> Result<Served, &'static str> {
+    let mut vm = Served::default();
+    for part in text.split(',') {
+        match part.split_once('=').unwrap_or((part, "")) {
+            ("uds-path", value) => vm.uds = value.to_owned(),
+            ("socket", value) => vm.socket = value.to_owned(),
+            ("forward-cid", _) => return Err(FORWARDS),
+            _ => {}
+        }
+    }
+    Ok(vm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &[&str]) -> Option<Result<Vec<Served>, &'static str>> {
+        served(words.join("\0").as_bytes())
+    }
+
+    fn pair(uds: &str, socket: &str) -> Served {
+        Served { uds: uds.into(), socket: socket.into() }
+    }
+
+    #[test]
+    fn both_ways_of_writing_it() {
+        let vm = "--vm";
+        assert_eq!(
+            of(&[
+                "/usr/bin/vhost-device-vsock",
+                vm,
+                "guest-cid=3,uds-path=/x/a,socket=/x/a.s,tx-buffer-size=65536",
+                "--vm=uds-path=/x/b,socket=/x/b.s"
+            ]),
+            Some(Ok(vec![pair("/x/a", "/x/a.s"), pair("/x/b", "/x/b.s")]))
+        );
+        assert_eq!(
+            of(&["vhost-device-vsock", "--guest-cid", "3", "--socket", "/x/a.s", "--uds-path=/x/a"]),
+            Some(Ok(vec![pair("/x/a", "/x/a.s")]))
+        );
+        assert_eq!(of(&["/bin/sh", vm, "uds-path=/x/a,socket=/x/a.s"]), None);
+        assert_eq!(of(&[""]), None);
+    }
+
+    #[test]
+    fn a_helper_that_erases_who_it_is_from_is_refused() {
+        for words in [
+            &["vhost-device-vsock", "--forward-cid=1", "--vm", "uds-path=/x/a,socket=/x/a.s"][..],
+            &["vhost-device-vsock", "--vm", "uds-path=/x/a,socket=/x/a.s,forward-cid=1"],
+            &["vhost-device-vsock", "--uds-path", "/x/a", "--socket", "/x/s", "--forward-cid", "1"],
+            &["vhost-device-vsock", "--config", "/etc/x.yml"],
+        ] {
+            assert!(matches!(of(words), Some(Err(_))), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The guest channel, the host's side: each VM is told what it drew, and nothing else. docs/guest-protocol.md is what it speaks.
+
+mod accept;
+mod book;
+mod config;
+mod folder;
+mod guests;
+mod helper;
+mod http;
+mod hybrid;
+mod limit;
+mod object;
+mod vsock;
+
+pub use config::{Grain, GuestConfig, Profile, VmConfig, VsockMode};
+pub use guests::{Alive, Guests, HostFacts};
+
+use super::Snapshots;
+use std::io;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// A door that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("export.guest.vsock: cannot listen on vsock port {port}: {why}; another program may listen there, or set vsock = \"off\"")]
+pub struct BindError {
+    port: u32,
+    why: io::Error,
+}
+
+/// Open files that the rest of jouled may need.
+const OTHER_FILES: u64 = 512;
+
+/// Most connections of all guests together: one open file each. Takes as many as the system gives (`LimitNOFILE=`).
+pub fn connections() -> usize {
+    let mut files = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `files` is a valid rlimit for both calls.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut files);
+        files.rlim_cur = files.rlim_max.min(1 << 16);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &files);
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut files);
+    }
+    usize::try_from(files.rlim_cur.saturating_sub(OTHER_FILES).max(16)).unwrap_or(usize::MAX)
+}
+
+/// The channel, ready to serve.
+pub struct Channel {
+    guests: Guests,
+    vsock: Option<vsock::Vsock>,
+}
+
+/// Opens the doors that the configuration names. Needs a runtime.
+///
+/// # Errors
+/// Where AF_VSOCK is wanted by name and cannot be had.
+pub fn bind(guests: Guests) -> Result<Channel, BindError> {
+    let config = guests.config();
+    let vsock = match vsock::bind(config.vsock, config.port) {
+        Ok(Ok(vsock)) => {
+            tracing::info!("guest channel: listening on vsock port {}", config.port);
+            Some(vsock)
+        }
+        Ok(Err(why)) => {
+            tracing::info!("guest channel: vsock: unsupported: {why}");
+            None
+        }
+        Err(why) => return Err(BindError { port: config.port, why }),
+    };
+    Ok(Channel { vsock, guests })
+}
+
+impl Channel {
+    /// Tells guests until `stop`.
+    pub async fn serve(self, mut snapshots: Snapshots, stop: CancellationToken) {
+        let Self { guests, vsock } = self;
+        let mut doors = JoinSet::new();
+        if let Some(vsock) = vsock {
+            let (known, all) = (guests.clone(), guests.clone());
+            doors.spawn(accept::accept(vsock, all, move |_, peer| known.by_cid(peer.cid(), peer.port()), stop.clone()));
+        }
+        if !guests.config().hybrid.is_empty() {
+            doors.spawn(hybrid::serve(guests.clone(), stop.clone()));
+        }
+        let epochs = async {
+            loop {
+                let snapshot = std::sync::Arc::clone(&snapshots.borrow_and_update());
+                if snapshot.ticks > 0 {
+                    guests.step(&snapshot);
+                }
+                if snapshots.changed().await.is_err() {
+                    break stop.cancelled().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = epochs => {}
+            () = stop.cancelled() => {}
+        }
+        doors.join_all().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

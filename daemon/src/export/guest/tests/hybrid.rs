@@ -1,0 +1,48 @@
+//! Hybrid sockets in real folders. This process is the VMM.
+
+use super::*;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+struct Rig {
+    dir: tempfile::TempDir,
+    uds: std::path::PathBuf,
+    door: std::path::PathBuf,
+    _vmm: std::os::unix::net::UnixListener,
+}
+
+fn rig() -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    let uds = dir.path().join("vm.vsock");
+    let vmm = std::os::unix::net::UnixListener::bind(&uds).unwrap();
+    Rig { door: dir.path().join("vm.vsock_28282"), uds, _vmm: vmm, dir }
+}
+
+fn config(rig: &Rig) -> GuestConfig {
+    GuestConfig { hybrid: vec![rig.dir.path().to_owned()], profile: Profile::Trusted, ..GuestConfig::default() }
+}
+
+#[tokio::test]
+async fn a_guest_reads_its_energy_and_the_socket_goes_with_the_daemon() {
+    let rig = rig();
+    let mut host = Host::new([vm(1)]);
+    host.charge(0, 1_234_567);
+    let mut server = Server::start(config(&rig), host);
+    let (status, body) = get(dial(&rig.door).await, "/v1/energy").await;
+    assert_eq!(status, 200, "{body}");
+    let object: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(object["vm"]["name"], "vm1");
+    assert_eq!(object["zones"][0]["energy_uj"], 1_234_000, "to the quantum: {object}");
+    let of = std::fs::symlink_metadata(&rig.door).unwrap();
+    assert!(of.file_type().is_socket() && of.mode() & 0o777 == 0o600);
+
+    let mut stream = Stream::open(dial(&rig.door).await).await;
+    assert_eq!(stream.next().await.unwrap()["epoch"], object["epoch"]);
+    server.host.charge(0, 433);
+    server.tick(1000);
+    let next = stream.next().await.unwrap();
+    assert_eq!(next["zones"][0]["energy_uj"], 1_235_000, "what was less than a quantum comes later");
+    assert_eq!(next["epoch"].as_u64().unwrap(), object["epoch"].as_u64().unwrap() + 1);
+    server.end().await;
+    assert!(!rig.door.exists() && rig.uds.exists());
+    assert!(stream.next().await.is_none());
+}

@@ -1,0 +1,129 @@
+use super::*;
+use crate::meter::{Quality, Reading, Scope, Zone};
+use crate::units::Microwatts;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Instant;
+
+/// A meter of one domain whose readings, health and slowness the test sets.
+#[derive(Clone, Default)]
+struct Fake {
+    /// 0: not there. 1: works. 2: gives errors. 3: hangs.
+    state: Arc<AtomicU32>,
+    opened: Arc<AtomicU32>,
+}
+
+struct Opened(Fake, Vec<Domain>);
+
+impl Fake {
+    fn opener(&self) -> Opener {
+        let fake = self.clone();
+        Box::new(move || {
+            if fake.state.load(SeqCst) == 0 {
+                return Ok(None);
+            }
+            fake.opened.fetch_add(1, SeqCst);
+            let domain = Domain {
+                id: "fake/1".into(),
+                source: "fake".into(),
+                zone: Zone::Platform,
+                scope: Scope::Machine,
+                path: "/fake".into(),
+                billed: false,
+                quality: Quality::Measured,
+                continuous: false,
+                at_rest: None,
+                max_power: Microwatts(1_000_000_000),
+            };
+            Ok(Some(Box::new(Opened(fake.clone(), vec![domain])) as Box<dyn Meter>))
+        })
+    }
+
+    fn start(&self) -> Polled {
+        let poll = Poll { source: "fake", absent: "no fake in /fake".into(), period: Duration::from_millis(20), by_name: false };
+        Polled::start(poll, self.opener()).unwrap()
+    }
+
+    fn set(&self, state: u32) {
+        self.state.store(state, SeqCst);
+    }
+}
+
+impl Meter for Opened {
+    fn source(&self) -> &'static str {
+        "fake"
+    }
+    fn domains(&self) -> &[Domain] {
+        &self.1
+    }
+    fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
+        while self.0.state.load(SeqCst) == 3 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let reading = match self.0.state.load(SeqCst) {
+            1 => Ok(Reading::Gauge { power: Microwatts(7) }),
+            _ => Err("/fake: gone".into()),
+        };
+        out.push(DomainReading { domain: 0, at: now.monotonic, reading });
+    }
+    fn health(&self) -> Health {
+        if self.0.state.load(SeqCst) == 1 { Health::Healthy } else { Health::Failed("/fake: gone".into()) }
+    }
+}
+
+/// Ticks until `enough`, at most 5 s; every reading that came.
+fn tick(polled: &mut Polled, mut enough: impl FnMut(&Polled, &[DomainReading]) -> bool) -> Vec<DomainReading> {
+    let start = Instant::now();
+    let mut all = Vec::new();
+    while !enough(polled, &all) {
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?} {all:?}", polled.health());
+        polled.read(Stamp::now(), &mut all);
+        thread::sleep(Duration::from_millis(5));
+    }
+    all
+}
+
+#[test]
+fn a_source_that_appears_later_is_picked_up_and_one_that_goes_is_let_go() {
+    let fake = Fake::default();
+    let mut polled = fake.start();
+    tick(&mut polled, |polled, _| polled.health() == Health::Unsupported("no fake in /fake".into()));
+    fake.set(1);
+    let readings = tick(&mut polled, |_, all| all.len() > 1);
+    assert!(readings.iter().all(|one| one.domain == 0 && one.reading == Ok(Reading::Gauge { power: Microwatts(7) })));
+    assert_eq!((polled.domains().len(), polled.health()), (1, Health::Healthy));
+    fake.set(2);
+    tick(&mut polled, |_, all| all.iter().any(|one| one.reading.is_err()));
+    assert_eq!(polled.health(), Health::Failed("/fake: gone".into()));
+    fake.set(1);
+    tick(&mut polled, |_, all| all.last().is_some_and(|one| one.reading.is_ok()));
+    assert!(fake.opened.load(SeqCst) >= 2, "it is opened anew");
+    assert_eq!(polled.domains().len(), 1, "and its domain is the same");
+}
+
+#[test]
+fn a_source_that_hangs_delays_no_tick() {
+    let fake = Fake::default();
+    fake.set(1);
+    let mut polled = fake.start();
+    tick(&mut polled, |_, all| !all.is_empty());
+    fake.set(3);
+    thread::sleep(Duration::from_millis(50));
+    let start = Instant::now();
+    let mut out = Vec::new();
+    for _ in 0..1000 {
+        polled.read(Stamp::now(), &mut out);
+    }
+    // A thousand ticks while the source hangs take no longer than one answer of it would.
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // Late is told once, by the clock.
+    out.clear();
+    let mut later = Stamp::now();
+    later.monotonic += Nanos(60 * Nanos::SECOND.0);
+    polled.read(later, &mut out);
+    polled.read(later, &mut out);
+    assert_eq!(out.len(), 1);
+    assert!(out[0].reading.as_ref().is_err_and(|why| why.starts_with("no answer for more than ")), "{out:?}");
+    assert!(matches!(polled.health(), Health::Failed(why) if why.starts_with("no answer for more than ")));
+    fake.set(1);
+    tick(&mut polled, |polled, _| polled.health() == Health::Healthy);
+}

@@ -1,0 +1,358 @@
+//! What managers of VMs say, from outside: the inventory socket of a daemon that runs; systemd-machined played by a fake on a private bus.
+//! Not libvirt: its helper has tests of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
+
+mod common;
+
+use common::{Daemon, World, until};
+use jouled::entity::inventory::{Class, Known};
+use jouled::entity::managers::{Managers, machined};
+use jouled::snapshot::Snapshot;
+use jouled::source::Health;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use zbus::connection::Builder;
+use zbus::object_server::SignalEmitter;
+use zbus::{ObjectPath, OwnedObjectPath};
+
+const LINE: &str = r#"{"v":1,"source":"libvirt","uri":"qemu:///system","health":"ok","machines":[{"name":"../web","uuid":"8c0dd3f4-6a4b-4c5e-9a0e-1f6f3c1f2a11","state":"running","cid":3}]}"#;
+
+fn connect(daemon: &Daemon) -> UnixStream {
+    let stream = UnixStream::connect(daemon.state.join("inventory.sock")).unwrap();
+    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    stream
+}
+
+fn say(mut stream: &UnixStream, line: &str) {
+    stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+/// What the daemon says before it closes the connection.
+fn closed(mut stream: UnixStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn libvirt(snapshot: &Snapshot) -> &Health {
+    &snapshot.sources.iter().find(|view| view.source == "libvirt").unwrap().health
+}
+
+#[test]
+fn the_helper_comes_goes_and_comes_back() {
+    let world = World::new();
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    ticks.find(
+        "nobody is connected",
+        |snapshot| matches!(libvirt(snapshot), Health::Unsupported(why) if why.contains("jouled-libvirt")),
+    );
+    let first = connect(&daemon);
+    say(&first, LINE);
+    ticks.find("libvirt is known", |snapshot| *libvirt(snapshot) == Health::Healthy);
+    say(&first, &LINE.replace("\"ok\"", "\"libvirt closed the connection\""));
+    ticks.find(
+        "libvirt is gone",
+        |snapshot| matches!(libvirt(snapshot), Health::Failed(why) if why == "qemu:///system: libvirt closed the connection"),
+    );
+    drop(first);
+    say(&connect(&daemon), LINE);
+    ticks.find("it is back", |snapshot| *libvirt(snapshot) == Health::Healthy);
+    assert!(
+        common::get(daemon.address, "/metrics", &[])
+            .body
+            .contains("jouled_source_state{source=\"libvirt\",role=\"entity\",state=\"healthy\"} 1")
+    );
+}
+
+#[test]
+fn what_cannot_be_used_ends_the_connection_with_a_reason() {
+    let world = World::new();
+    let daemon = world.start();
+    let long = "x".repeat(5 << 20);
+    for (line, words) in [
+        ("\u{1b}[31mhello", "expected value"),
+        (&LINE.replace("\"v\":1", "\"v\":7"), "version 7 is not known"),
+        (r#"{"v":1,"source":"libvirt","uri":"qemu:///system","health":"ok"}"#, "has to have \"machines\""),
+        (&long, "more than 4194304 bytes"),
+    ] {
+        let stream = connect(&daemon);
+        let _ = (&stream).write_all(format!("{line}\n").as_bytes());
+        // What is left unread makes the kernel say so.
+        let mut said = String::new();
+        let _ = BufReader::new(&stream).read_line(&mut said);
+        assert!(said.contains(words) || line.len() > 4 << 20, "{said:?}");
+        daemon.log.wait_for(words);
+    }
+    assert!(!daemon.log.text().contains('\u{1b}'));
+    let many: Vec<UnixStream> = (0..4).map(|_| connect(&daemon)).collect();
+    for stream in &many {
+        say(stream, LINE);
+    }
+    until("the fifth is closed", || closed(connect(&daemon)).contains("there are 4 connections").then_some(()));
+    drop(many);
+    until("there is room again", || {
+        let stream = connect(&daemon);
+        say(&stream, LINE);
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        (&stream).read(&mut [0]).is_err().then_some(())
+    });
+}
+
+#[test]
+fn root_strangers_are_refused() {
+    if !common::root() {
+        return;
+    }
+    let world = World::new();
+    let folders = [&world.state, world.state.parent().unwrap()];
+    std::fs::create_dir_all(&world.state).unwrap();
+    for folder in folders {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    world.config("[inventory]\nmode = \"0666\"\nusers = [\"65533\"]");
+    let daemon = world.start();
+    let answer = |uid: u32| {
+        let state = daemon.state.clone();
+        let stranger = std::thread::spawn(move || {
+            // SAFETY: the raw call changes the user of this thread alone, which ends after.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, 0);
+            let stream = UnixStream::connect(state.join("inventory.sock")).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let _ = (&stream).write_all(format!("{LINE}\n").as_bytes());
+            let mut said = String::new();
+            let _ = BufReader::new(stream).read_line(&mut said);
+            said
+        });
+        stranger.join().unwrap()
+    };
+    assert_eq!(answer(65534), "user 65534 is not in users of [inventory]\n");
+    let mut ticks = daemon.ticks();
+    assert!(matches!(libvirt(&ticks.next()), Health::Unsupported(_)));
+    assert_eq!(answer(65533), "");
+    ticks.find("a trusted user is heard", |snapshot| *libvirt(snapshot) == Health::Healthy);
+    daemon.log.wait_for("user 65534 is refused");
+}
+
+/// A bus of its own.
+struct Bus {
+    daemon: Child,
+    address: String,
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+    }
+}
+
+/// `None`, with the reason printed: there is no dbus-daemon here.
+fn bus(folder: &Path) -> Option<Bus> {
+    let address = format!("unix:path={}", folder.join("bus").display());
+    let config = format!(
+        "<busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth><policy context='default'>\
+         <allow send_destination='*' eavesdrop='false'/><allow own='*'/><allow user='*'/></policy></busconfig>"
+    );
+    std::fs::write(folder.join("bus.conf"), config).unwrap();
+    let _ = std::fs::remove_file(folder.join("bus"));
+    let mut command = Command::new("dbus-daemon");
+    command.arg("--config-file").arg(folder.join("bus.conf")).args(["--nofork", "--print-address"]).stdout(Stdio::piped());
+    let mut daemon = match command.spawn() {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            println!("skipped: dbus-daemon: {error}");
+            return None;
+        }
+    };
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    Some(Bus { daemon, address })
+}
+
+/// systemd-machined's manager, as far as jouled asks it.
+struct FakeManager {
+    machines: Arc<Mutex<BTreeMap<String, (String, OwnedObjectPath)>>>,
+}
+
+#[zbus::interface(name = "org.freedesktop.machine1.Manager")]
+impl FakeManager {
+    fn list_machines(&self) -> Vec<(String, String, String, OwnedObjectPath)> {
+        let machines = self.machines.lock().unwrap();
+        machines.iter().map(|(name, (class, path))| (name.clone(), class.clone(), "fake".into(), path.clone())).collect()
+    }
+
+    #[zbus(signal)]
+    async fn machine_new(emitter: &SignalEmitter<'_>, machine: &str, path: ObjectPath<'_>) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn machine_removed(emitter: &SignalEmitter<'_>, machine: &str, path: ObjectPath<'_>) -> zbus::Result<()>;
+}
+
+struct FakeMachine {
+    name: String,
+    class: String,
+    id: Vec<u8>,
+}
+
+#[zbus::interface(name = "org.freedesktop.machine1.Machine")]
+impl FakeMachine {
+    #[zbus(property)]
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    #[zbus(property)]
+    fn class(&self) -> String {
+        self.class.clone()
+    }
+    #[zbus(property)]
+    fn id(&self) -> Vec<u8> {
+        self.id.clone()
+    }
+    #[zbus(property)]
+    fn leader(&self) -> u32 {
+        4711
+    }
+    #[zbus(property)]
+    fn state(&self) -> String {
+        "running".into()
+    }
+    #[zbus(property, name = "VSockCID")]
+    fn vsock_cid(&self) -> u32 {
+        if self.id.is_empty() { u32::MAX } else { 42 }
+    }
+}
+
+/// systemd-machined, played.
+struct Machined {
+    connection: zbus::Connection,
+    machines: Arc<Mutex<BTreeMap<String, (String, OwnedObjectPath)>>>,
+}
+
+impl Machined {
+    async fn start(bus: &Bus) -> Self {
+        let machines: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
+        let manager = FakeManager { machines: Arc::clone(&machines) };
+        let builder = Builder::address(bus.address.as_str()).serve_at("/org/freedesktop/machine1", manager);
+        let connection = builder.name("org.freedesktop.machine1").build().await.unwrap();
+        Self { connection, machines }
+    }
+
+    fn path(number: u32) -> OwnedObjectPath {
+        ObjectPath::try_from(format!("/org/freedesktop/machine1/machine/_{number}")).unwrap().into()
+    }
+
+    async fn add(&self, number: u32, name: &str, class: &str, id: Vec<u8>) {
+        let path = Self::path(number);
+        let machine = FakeMachine { name: name.into(), class: class.into(), id };
+        self.connection.object_server().at(path.clone(), machine).await.unwrap();
+        self.machines.lock().unwrap().insert(name.into(), (class.into(), path.clone()));
+        let emitter = SignalEmitter::new(&self.connection, "/org/freedesktop/machine1").unwrap();
+        FakeManager::machine_new(&emitter, name, path.into()).await.unwrap();
+    }
+
+    async fn remove(&self, number: u32, name: &str) {
+        let path = Self::path(number);
+        self.machines.lock().unwrap().remove(name);
+        self.connection.object_server().remove::<FakeMachine, _>(path.clone()).await.unwrap();
+        let emitter = SignalEmitter::new(&self.connection, "/org/freedesktop/machine1").unwrap();
+        FakeManager::machine_removed(&emitter, name, path.into()).await.unwrap();
+    }
+}
+
+/// Waits until what the managers say is as wanted.
+async fn seen(what: &str, managers: &Managers, wanted: impl Fn(&[Known], &Health) -> bool) {
+    let (inventory, sources) = (managers.inventory(), managers.sources());
+    let now = || {
+        let health = sources.borrow().iter().find(|source| source.source == "machined").unwrap().health.clone();
+        wanted(&inventory.borrow(), &health)
+    };
+    let waited = tokio::time::timeout(common::PATIENCE, async {
+        while !now() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let health = || sources.borrow().clone();
+    assert!(waited.await.is_ok(), "{what}: {:#?}\n{:#?}", inventory.borrow(), health());
+}
+
+#[tokio::test]
+async fn machined_is_followed_over_restarts_of_it_and_of_the_bus() {
+    let folder = tempfile::tempdir().unwrap();
+    let managers = Arc::new(Managers::default());
+    let stop = CancellationToken::new();
+    let address = format!("unix:path={}", folder.path().join("bus").display());
+    let follow = machined::follow(Arc::clone(&managers), move || Builder::address(address.as_str()), stop.clone());
+    let task = tokio::spawn(follow);
+    seen("there is no bus", &managers, |_, health| matches!(health, Health::Unsupported(why) if why.contains("no system bus")))
+        .await;
+    let Some(first) = bus(folder.path()) else { return };
+    let none = |known: &[Known], health: &Health| {
+        known.is_empty() && matches!(health, Health::Unsupported(why) if why.contains("does not run"))
+    };
+    seen("nobody has the name", &managers, none).await;
+
+    let fake = Machined::start(&first).await;
+    fake.add(1, "qemu-1-web", "vm", (1..17).collect()).await;
+    fake.add(2, "box", "container", vec![7; 16]).await;
+    fake.add(3, "old", "vm", vec![]).await;
+    let vms = |known: &[Known], _: &Health| known.len() == 2;
+    seen("two VMs, no container", &managers, vms).await;
+    let known = managers.inventory().borrow().to_vec();
+    let web = Known {
+        manager: "machined".into(),
+        name: "qemu-1-web".into(),
+        uuid: Some("0102030405060708090a0b0c0d0e0f10".into()),
+        state: "running".into(),
+        cid: Some(42),
+        leader: Some(4711),
+        class: Class::Vm,
+        ..Known::default()
+    };
+    assert_eq!(known[0], web);
+    assert_eq!((known[1].name.as_str(), &known[1].uuid, known[1].cid), ("old", &None, None));
+    fake.remove(3, "old").await;
+    seen("one is removed", &managers, |known, health| known == [web.clone()] && *health == Health::Healthy).await;
+
+    drop(fake);
+    seen("machined ended", &managers, none).await;
+    let fake = Machined::start(&first).await;
+    fake.add(1, "qemu-2-db", "vm", vec![9; 16]).await;
+    seen("machined is back", &managers, |known, _| known.len() == 1 && known[0].name == "qemu-2-db").await;
+
+    drop((first, fake));
+    seen("the bus is gone", &managers, |known, health| known.is_empty() && *health != Health::Healthy).await;
+    let second = bus(folder.path()).unwrap();
+    let fake = Machined::start(&second).await;
+    fake.add(1, "qemu-3-mail", "vm", vec![5; 16]).await;
+    seen("the bus is back", &managers, |known, _| known.len() == 1 && known[0].name == "qemu-3-mail").await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// The system bus is where the environment says.
+#[tokio::test]
+async fn the_daemon_asks_the_system_bus() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(bus) = bus(folder.path()) else { return };
+    let fake = Machined::start(&bus).await;
+    fake.add(1, "qemu-1-web", "vm", vec![1; 16]).await;
+    let world = World::new();
+    let mut command = world.jouled();
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", &bus.address).env("JOULED_INVENTORY__MACHINED", "true");
+    let state = world.state.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let daemon = Daemon::start(&mut command, &state);
+        daemon.ticks().find("machined is healthy", |snapshot| {
+            snapshot.sources.iter().any(|source| source.source == "machined" && source.health == Health::Healthy)
+        });
+    });
+    asked.await.unwrap();
+}
