@@ -15,7 +15,7 @@ LIMIT_S = 150
 
 def total(metrics, name="package"):
     """What the VM's jouled holds of the host's zone, in microjoules."""
-    return metrics.uj("jouled_domain_joules_total", domain=f"vsock/{name}")
+    return metrics.uj("jouled_domain_joules_total", domain=f"guest/{name}")
 
 
 def quiet(rapl):

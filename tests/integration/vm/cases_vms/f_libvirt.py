@@ -20,7 +20,7 @@ def helper(jouled):
         raise Skip("no jouled-libvirt binary was given")
     need_libvirt()
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([BINARY, "--socket", jouled.dir / "run/inventory.sock"], stdout=log, stderr=log)
+        process = subprocess.Popen([BINARY, "--socket", jouled.dir / "state/inventory.sock"], stdout=log, stderr=log)
         try:
             yield
         except BaseException:
