@@ -66,7 +66,7 @@ fn the_helper_comes_goes_and_comes_back() {
     say(&connect(&daemon), LINE);
     ticks.find("it is back", |snapshot| *libvirt(snapshot) == Health::Healthy);
     assert!(
-        common::get(daemon.address, "/metrics")
+        common::get(daemon.address, "/metrics", &[])
             .body
             .contains("jouled_source_state{source=\"libvirt\",role=\"entity\",state=\"healthy\"} 1")
     );
