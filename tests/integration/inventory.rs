@@ -159,7 +159,7 @@ fn bus(folder: &Path) -> Option<Bus> {
     let address = format!("unix:path={}", folder.join("bus").display());
     let config = format!(
         "<busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth><policy context='default'>\
-         <allow send_destination='*' eavesdrop='false'/><allow own='*'/><allow user='*'/></policy></busconfig>"
+         <allow send_destination='*'/><allow receive_sender='*'/><allow own='*'/></policy></busconfig>"
     );
     std::fs::write(folder.join("bus.conf"), config).unwrap();
     let _ = std::fs::remove_file(folder.join("bus"));
