@@ -62,8 +62,7 @@ fn xml(name: &str, uuid: &str, more: &str) -> String {
 fn domains_come_change_and_go() {
     let board = follow(&["test:///default"]);
     // libvirt's test driver has a domain from the start.
-    let first =
-        until("the first list", &board, |lines| (lines[0]["health"] == "ok").then(|| find(&lines[0], "name", "test"))).unwrap();
+    let first = until("the first list", &board, |lines| find(lines.first().filter(|line| line["health"] == "ok")?, "name", "test"));
     assert_eq!((first["state"].as_str(), first["vcpus"].as_u64(), first.get("cid")), (Some("running"), Some(2), None));
 
     let writer = Connect::open(Some("test:///default")).unwrap();
@@ -115,17 +114,16 @@ fn set_profile(domain: &Domain, xml: Option<&str>) {
 fn a_libvirt_that_is_not_there_does_not_hinder_the_others() {
     let missing = "qemu+unix:///system?socket=/nonexistent/libvirt-sock-ro";
     let board = follow(&[missing, "test:///default"]);
-    until("one of two", &board, |lines| (lines[1]["health"] == "ok").then_some(()));
-    let why = until("the reason", &board, |lines| {
-        lines[0]["health"].as_str().filter(|why| why.contains("/nonexistent")).map(String::from)
-    });
+    let health = |lines: &[Value], uri: &str| lines.iter().find(|line| line["uri"] == uri)?["health"].as_str().map(String::from);
+    until("one of two", &board, |lines| health(lines, "test:///default").filter(|health| health == "ok"));
+    let why = until("the reason", &board, |lines| health(lines, missing).filter(|why| why.contains("/nonexistent")));
     assert!(!why.contains('\n') && board.status().contains(&why), "{why}");
 }
 
 #[test]
 fn many_start_and_end_at_once() {
     let board = follow(&["test:///default"]);
-    until("the first list", &board, |lines| (lines[0]["health"] == "ok").then_some(()));
+    until("the first list", &board, |lines| (lines.first()?["health"] == "ok").then_some(()));
     let writer = Connect::open(Some("test:///default")).unwrap();
     let uuid = |number: u32| format!("00000000-0000-4000-8000-{number:012}");
     let made: Vec<Domain> = (0..300)
