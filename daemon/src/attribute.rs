@@ -1,6 +1,31 @@
 //! Attribution: splits measured energy into idle and dynamic, and shares it out. Pure integer arithmetic: no clock, no I/O.
 
 use crate::units::{Microjoules, Nanos};
+use serde::{Deserialize, Serialize};
+
+/// What becomes of idle energy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdlePolicy {
+    /// It stays the node's.
+    #[default]
+    Apart,
+    /// It is shared like dynamic energy, and shown under `mode="idle"`.
+    ByUse,
+    /// VMs get the part of it that their virtual CPUs are of the host's CPUs, shown under `mode="idle"`; the rest stays the node's.
+    ByAllocation,
+}
+
+impl IdlePolicy {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Apart => "apart",
+            Self::ByUse => "by-use",
+            Self::ByAllocation => "by-allocation",
+        }
+    }
+}
 
 /// What became of one domain's energy over one window. idle + Σ shares + unattributed = measured, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +50,19 @@ pub fn split(measured: Microjoules, floor: Microjoules, weights: &[u64], lost: u
     let mut shares = share(dynamic, weights.iter().copied().chain([lost]), total);
     let unattributed = shares.pop().unwrap_or_default();
     Split { idle, shares, unattributed }
+}
+
+/// Parts of `idle` energy for VMs with these numbers of virtual CPUs on a host with `cpus`: idle × vcpus / max(cpus, Σ vcpus). What is
+/// left, where the host has more CPUs than its VMs, is nobody's.
+pub fn allot(idle: Microjoules, vcpus: &[u32], cpus: usize) -> Vec<Microjoules> {
+    let sum: u64 = vcpus.iter().map(|vcpus| u64::from(*vcpus)).sum();
+    let free = (cpus as u64).saturating_sub(sum);
+    if sum == 0 {
+        return vec![Microjoules::ZERO; vcpus.len()];
+    }
+    let mut shares = share(idle, vcpus.iter().map(|vcpus| u64::from(*vcpus)).chain([free]), u128::from(sum + free));
+    shares.pop();
+    shares
 }
 
 /// Shares `energy` out by `weights` (whose sum is `total`, not zero): by largest remainder, ties to the first, so that the
@@ -95,6 +133,21 @@ mod tests {
             for (share, weight) in share(Microjoules(energy), weights.iter().copied(), total).iter().zip(&weights) {
                 let exact = energy as f64 * *weight as f64 / total as f64;
                 prop_assert!((share.0 as f64 - exact).abs() <= 1.0);
+            }
+        }
+
+        #[test]
+        fn no_more_is_allotted_than_there_is(idle: u64, vcpus in proptest::collection::vec(0u32..9000, 0..30), cpus in 0usize..512) {
+            let shares = allot(Microjoules(idle), &vcpus, cpus);
+            let (given, sum) = (shares.iter().map(|share| u128::from(share.0)).sum::<u128>(), vcpus.iter().map(|vcpus| *vcpus as usize).sum::<usize>());
+            prop_assert_eq!(shares.len(), vcpus.len());
+            prop_assert!(given <= u128::from(idle));
+            if sum >= cpus && sum > 0 {
+                prop_assert_eq!(given, u128::from(idle));
+            }
+            for (share, vcpus) in shares.iter().zip(vcpus) {
+                let exact = u128::from(idle) * u128::from(vcpus) / cpus.max(sum).max(1) as u128;
+                prop_assert!(u128::from(share.0).abs_diff(exact) <= 1);
             }
         }
 

@@ -2,7 +2,7 @@
 
 mod explain;
 
-use crate::core::IdlePolicy;
+use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
 use crate::export::prometheus::PrometheusOptions;
 use crate::ledger::Limits;

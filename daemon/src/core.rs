@@ -1,6 +1,6 @@
 //! The pure core: one tick in, one snapshot out. No clock, no I/O, no globals: the same ticks give the same snapshots.
 
-use crate::attribute::{self, Split};
+use crate::attribute::{self, IdlePolicy, Split};
 use crate::domain::{self, Interval, LastReading};
 use crate::entity::vm::Vm;
 use crate::idle::IdleModel;
@@ -20,17 +20,6 @@ use std::sync::Arc;
 
 /// A domain that gave no reading for so long closes its window: who used that energy is no longer kept.
 const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
-
-/// What becomes of idle energy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IdlePolicy {
-    /// It stays the node's.
-    #[default]
-    Apart,
-    /// It is shared like dynamic energy, and shown under `mode="idle"`.
-    ByUse,
-}
 
 /// What the core is made with. Serialisable: the head of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,7 +127,7 @@ impl Core {
         let mut ledger = Ledger::new(config.limits);
         ledger.restore(state.entries.into_iter(), now + config.limits.retention);
         Self {
-            host: Arc::new(config.host.clone()),
+            host: Arc::new(Host { idle: config.idle, ..config.host.clone() }),
             config,
             domains: Vec::new(),
             earlier: state.domains,
@@ -165,10 +154,11 @@ impl Core {
             self.add_domain(domain.clone(), now);
         }
         for cgroup in &tick.cgroups {
-            self.roster.name(&mut self.ledger, cgroup);
+            self.roster.name(&mut self.ledger, cgroup, self.ticks);
         }
         if let Some(vms) = &tick.vms {
             self.vms = vms.clone().into();
+            self.roster.machines(&mut self.ledger, vms, self.ticks);
         }
         let used = self.resolve(tick.usage.as_ref(), &tick.vm_members);
         let cpu_usage = self.cpu_usage(&used, now);
@@ -259,7 +249,7 @@ impl Core {
         self.lost_cpu += usage.lost.iter().map(|lost| lost.on_cpu).sum();
         self.roster.know(&mut self.ledger, &usage.processes);
         for member in members {
-            self.roster.join(&mut self.ledger, member);
+            self.roster.join(&mut self.ledger, member, self.ticks);
         }
         let charges = usage.uses.iter().map(|one| self.roster.charge(&mut self.ledger, one)).collect();
         TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true }
@@ -331,6 +321,13 @@ impl Core {
             IdlePolicy::ByUse if !charges.is_empty() => attribute::split(idle, Microjoules::ZERO, &weights, lost).shares,
             _ => Vec::new(),
         };
+        if self.config.idle == IdlePolicy::ByAllocation {
+            let (accounts, vcpus): (Vec<_>, Vec<_>) = self.roster.allocations().unzip();
+            let parts = attribute::allot(idle, &vcpus, self.cpus.values().sum());
+            for (account, part) in accounts.into_iter().zip(parts).filter(|(_, part)| part.0 > 0) {
+                self.ledger.charge(account, state.shared.zone, Microjoules::ZERO, part, time);
+            }
+        }
         let totals = &mut state.record.totals;
         for (total, part) in totals.iter_mut().zip([energy, idle, energy - idle, unattributed]) {
             *total += part;

@@ -1,5 +1,6 @@
 //! The roster: which accounts a process in a cgroup charges, and when entities begin and end. Pure; the energy is the ledger's.
 
+use crate::entity::vm::Vm;
 use crate::entity::{Kind, Labels, path};
 use crate::ledger::{AccountId, Ledger};
 use crate::meter::Zone;
@@ -80,30 +81,63 @@ pub struct Roster {
     /// What ended, at which tick: closed when no window can still charge it.
     ended: Vec<(u64, Ended)>,
     nobody: Option<(Arc<[AccountId]>, Arc<Belonging>)>,
+    /// VMs that run: each keeps its account open, also while nothing of it runs.
+    machines: Vec<Machine>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
+struct Machine {
+    key: (Kind, Labels),
+    account: AccountId,
+    vcpus: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Ended {
     Process(ProcessKey),
     Cgroup(CgroupId),
+    /// One that is no longer a member of this.
+    Member((Kind, Labels)),
 }
 
 impl Roster {
-    /// Learns a cgroup's path. Without a path, nobody but the process is charged.
-    pub fn name(&mut self, ledger: &mut Ledger, cgroup: &CgroupPath) {
-        if self.cgroups.contains_key(&cgroup.cgroup) {
-            return;
-        }
-        let mut keys = cgroup.path.as_deref().map(path::entities).unwrap_or_default();
-        if let Some(vm) = &cgroup.vm {
-            keys.retain(|(kind, _)| *kind != Kind::Vm);
-            keys.push((Kind::Vm, vm.clone()));
-        }
+    /// Learns a cgroup's path, or the VM of one whose path is known. Without a path, nobody but the process is charged.
+    pub fn name(&mut self, ledger: &mut Ledger, cgroup: &CgroupPath, tick: u64) {
+        let mut keys = match self.cgroups.get(&cgroup.cgroup) {
+            Some(known) => {
+                let earlier = known.keys.iter().find(|(kind, _)| *kind == Kind::Vm).map(|(_, labels)| labels);
+                if cgroup.vm.is_none() || earlier == cgroup.vm.as_ref() {
+                    return;
+                }
+                known.keys.iter().filter(|(kind, _)| *kind != Kind::Vm).cloned().collect()
+            }
+            None => cgroup.path.as_deref().map(path::entities).unwrap_or_default(),
+        };
+        keys.extend(cgroup.vm.iter().map(|vm| (Kind::Vm, vm.clone())));
         let label =
             |kind: Kind| keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone());
         let belonging = Arc::new(Belonging { container_id: label(Kind::Container), vm_id: label(Kind::Vm) });
         let accounts = keys.iter().map(|key| self.enter(ledger, key)).collect();
-        self.cgroups.insert(cgroup.cgroup, Cgroup { accounts, keys, belonging });
+        if let Some(earlier) = self.cgroups.insert(cgroup.cgroup, Cgroup { accounts, keys, belonging }) {
+            self.ended.extend(earlier.keys.into_iter().map(|key| (tick, Ended::Member(key))));
+        }
+    }
+
+    /// Learns every VM that runs.
+    pub fn machines(&mut self, ledger: &mut Ledger, vms: &[Vm], tick: u64) {
+        let machine = |vm: &Vm| {
+            let key = (Kind::Vm, vm.labels());
+            let account = self.enter(ledger, &key);
+            Machine { key, account, vcpus: vm.vcpus }
+        };
+        let machines = vms.iter().map(machine).collect();
+        let earlier = std::mem::replace(&mut self.machines, machines);
+        self.ended.extend(earlier.into_iter().map(|machine| (tick, Ended::Member(machine.key))));
+    }
+
+    /// Accounts of the VMs that run, with their virtual CPUs where those are known.
+    pub fn allocations(&self) -> impl Iterator<Item = (AccountId, u32)> + '_ {
+        self.machines.iter().filter_map(|machine| Some((machine.account, machine.vcpus?)))
     }
 
     /// One more member of an entity.
@@ -126,7 +160,7 @@ impl Roster {
     }
 
     /// Learns that a process is part of a VM wherever it runs. Where its cgroup is part of one too, that one is charged.
-    pub fn join(&mut self, ledger: &mut Ledger, member: &VmMember) {
+    pub fn join(&mut self, ledger: &mut Ledger, member: &VmMember, tick: u64) {
         let key = (Kind::Vm, member.vm.clone());
         if self.processes.get(&member.process).is_none_or(|process| process.joined.as_ref().is_some_and(|joined| joined.key == key))
         {
@@ -135,7 +169,7 @@ impl Roster {
         let account = self.enter(ledger, &key);
         let Some(process) = self.processes.get_mut(&member.process) else { return };
         if let Some(earlier) = process.joined.replace(Joined { key, account, accounts: None }) {
-            self.leave(ledger, &earlier.key);
+            self.ended.push((tick, Ended::Member(earlier.key)));
         }
     }
 
@@ -220,6 +254,7 @@ impl Roster {
             match who {
                 Ended::Process(key) => self.close_process(ledger, key),
                 Ended::Cgroup(id) => self.close_cgroup(ledger, id),
+                Ended::Member(key) => self.leave(ledger, &key),
             }
         }
     }

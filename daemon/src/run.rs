@@ -3,6 +3,7 @@
 use crate::config::{Config, UsageSource};
 use crate::core::{CoreConfig, State};
 use crate::door;
+use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::{self, Managers};
 use crate::entity::resolve::Resolver;
 use crate::export::web_config::WebConfig;
@@ -42,15 +43,14 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         None => None,
     };
     let listeners = http::bind(&config.listen)?;
-    let mut sampler = open(&config, record)?;
+    let managers = Arc::new(Managers::default());
+    let sampler = open(&config, &managers, record)?;
     let (socket, inventory_socket) = (config.socket(), config.inventory_socket());
     for dir in [&socket, &inventory_socket].into_iter().filter_map(|socket| socket.parent()) {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let control = control::bind(&socket, config.control.mode.0)?;
     let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
-    let managers = Arc::new(Managers::default());
-    sampler.managers = managers.sources();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -118,7 +118,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
 ///
 /// # Errors
 /// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
-pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
+pub fn open(config: &Config, managers: &Managers, record: Option<&Path>) -> Result<Sampler> {
     let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
     let topology = Topology::read(&roots);
     let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
@@ -155,7 +155,8 @@ pub fn open(config: &Config, record: Option<&Path>) -> Result<Sampler> {
         unused,
         usage,
         resolver,
-        managers: Managers::default().sources(),
+        managers: managers.sources(),
+        hypervisors: Hypervisors::open(&config.procfs, Some(managers.inventory())),
         core: head.core(),
         store,
         boot_id,
@@ -233,6 +234,7 @@ fn host(config: &Config, topology: &Topology, meters: &[Box<dyn Meter>]) -> Host
         cpus: topology.cpus.iter().map(cpu).collect(),
         interval: config.interval.0,
         dram_billed: domains.any(|domain| domain.zone == Zone::Dram && domain.billed),
+        idle: config.attribution.idle,
     }
 }
 

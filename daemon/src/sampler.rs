@@ -1,6 +1,7 @@
 //! The sampler: the only loop. Asks meters, usage and the resolver, steps the core, publishes, keeps. Decides nothing itself.
 
 use crate::core::Core;
+use crate::entity::hypervisor::Hypervisors;
 use crate::entity::resolve::Resolver;
 use crate::meter::Meter;
 use crate::record::Recorder;
@@ -33,6 +34,8 @@ pub struct Sampler {
     pub resolver: Resolver,
     /// How the managers of VMs are.
     pub managers: watch::Receiver<Arc<[SourceState]>>,
+    /// Which of them are VMs.
+    pub hypervisors: Hypervisors,
     /// The core.
     pub core: Core,
     /// Where totals are kept; `None`: nowhere.
@@ -108,6 +111,9 @@ impl Sampler {
                 self.resolver.place(&mut sample.uses);
                 tick.cgroups = self.resolver.name(&sample.uses);
                 tick.gone = self.resolver.gone();
+                let resolver = &self.resolver;
+                let news = self.hypervisors.tick(&sample, &mut tick.cgroups, &tick.gone, |cgroup| resolver.dir(cgroup));
+                (tick.vm_members, tick.vms) = (news.members, news.vms);
                 self.resolver.ended(&sample.ended);
                 self.progress.usage_error = None;
                 tick.usage = Some(sample);

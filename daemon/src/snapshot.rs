@@ -1,5 +1,6 @@
 //! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes nothing.
 
+use crate::attribute::IdlePolicy;
 use crate::entity::vm::Vm;
 use crate::entity::{Kind, Labels};
 use crate::meter::{Domain, Zone};
@@ -245,6 +246,8 @@ pub struct Host {
     pub interval: Nanos,
     /// Whether energy of the `dram` zone is outside of `package` here: a part of the billing base.
     pub dram_billed: bool,
+    /// What becomes of idle energy.
+    pub idle: IdlePolicy,
 }
 
 /// Everything, as of the last tick.

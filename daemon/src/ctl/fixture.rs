@@ -128,6 +128,7 @@ pub fn snapshot() -> Snapshot {
             cpus: Vec::new(),
             interval: Nanos::SECOND,
             dram_billed: true,
+            idle: Default::default(),
         }),
         ticks: 50,
         at: Stamp { monotonic: NOW, boottime: NOW, realtime: Nanos(1_767_225_699_000_000_000) },

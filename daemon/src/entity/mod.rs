@@ -1,7 +1,9 @@
 //! Entities: who is who. The kinds of thing that energy is attributed to, and their labels. Knows nothing of energy or use.
 
+pub mod hypervisor;
 pub mod inventory;
 pub mod managers;
+mod mounts;
 pub mod path;
 pub mod resolve;
 pub mod vm;

@@ -1,4 +1,4 @@
-//! What a cgroup path says about who is in it: unit, slice, session, user, container, pod, VM. Pure text; asks nobody.
+//! What a cgroup path says about who is in it: unit, slice, session, user, container, pod, machine. Pure text; asks nobody.
 
 use super::{Kind, Labels};
 
@@ -20,7 +20,10 @@ const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".s
 ///
 /// A container or VM is the outermost one in the path, and nothing inside it is taken for a unit of the host: a systemd in a
 /// container has a `system.slice` too.
+///
+/// A VM is not among them: it has a UUID that its path does not say. [`machine`] tells where one is.
 pub fn entities(path: &str) -> Vec<(Kind, Labels)> {
+    let path = machine(path).map_or(path, |machine| machine.scope);
     let mut walk = Walk::default();
     for segment in path.split('/').filter(|segment| !segment.is_empty()) {
         if !walk.step(unescape_cgroup(segment)) {
@@ -67,10 +70,6 @@ impl<'a> Walk<'a> {
         if let Some((id, runtime)) = container(name, parent, slice_part != name, self.pod.is_some()) {
             let pod = self.pod.clone().unwrap_or_default();
             self.add(Kind::Container, [id.as_str(), "", runtime, pod.as_str()]);
-            return false;
-        }
-        if let Some((id, vm)) = machine(name, parent) {
-            self.add(Kind::Vm, [id.as_str(), vm.as_str(), "kvm"]);
             return false;
         }
         true
@@ -177,16 +176,41 @@ fn nspawn_machine(stem: &str) -> Option<(String, &'static str)> {
     }
 }
 
-/// Machine name and domain name of a libvirt QEMU domain: `machine-qemu\x2d1\x2dweb.scope`, or `machine/qemu-1-web.libvirt-qemu`.
-fn machine(name: &str, parent: &str) -> Option<(String, String)> {
-    let machine = match name.strip_suffix(".scope") {
-        Some(stem) => unescape_unit(stem.strip_prefix("machine-")?),
-        None if parent.starts_with("machine") => name.strip_suffix(".libvirt-qemu")?.to_string(),
-        None => return None,
-    };
-    let (number, vm) = machine.strip_prefix("qemu-")?.split_once('-')?;
-    let vm = vm.to_string();
-    is_number(number).then_some((machine, vm))
+/// Where a VM is that the system's manager keeps in a place of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine<'a> {
+    /// Path of that place; all cgroups below are the VM's too.
+    pub scope: &'a str,
+    /// The machine's name: `qemu-1-web`.
+    pub id: String,
+    /// The VM's name, perhaps cut off.
+    pub name: String,
+}
+
+/// The machine that a cgroup belongs to: `machine.slice/machine-qemu\x2d1\x2dweb.scope`, or `machine/qemu-1-web.libvirt-qemu` where
+/// there is no systemd. It counts only where all above it are slices of the system's manager, where no user can make a cgroup.
+pub fn machine(path: &str) -> Option<Machine<'_>> {
+    let mut end = 0;
+    for segment in path.strip_prefix('/')?.split('/') {
+        let first = end == 0;
+        end += 1 + segment.len();
+        if segment == "user.slice" {
+            return None;
+        }
+        let above = segment.ends_with(".slice") || (segment == "machine" && first) || segment.ends_with(".partition");
+        if above {
+            continue;
+        }
+        let id = match segment.strip_suffix(".scope") {
+            Some(stem) => unescape_unit(stem.strip_prefix("machine-")?),
+            None if path.starts_with("/machine/") => segment.strip_suffix(".libvirt-qemu")?.to_owned(),
+            None => return None,
+        };
+        let (number, name) = id.strip_prefix("qemu-")?.split_once('-')?;
+        let name = name.to_owned();
+        return is_number(number).then_some(Machine { scope: path.get(..end)?, id, name });
+    }
+    None
 }
 
 /// Undoes systemd's unit name escaping: `\x2d` is `-`, and `-` is `/` only in paths, which machine names are not.
@@ -306,10 +330,39 @@ mod tests {
 
     #[test]
     fn machines() {
-        let found = names(r"/machine.slice/machine-qemu\x2d12\x2dweb\x2d01.scope/libvirt/vcpu0");
-        assert_eq!(found[1], r"unit:machine-qemu\x2d12\x2dweb\x2d01.scope,machine.slice");
-        assert_eq!(found[2], "vm:qemu-12-web-01,web-01,kvm");
-        assert_eq!(names("/machine/qemu-1-vm1.libvirt-qemu/emulator"), ["vm:qemu-1-vm1,vm1,kvm"]);
+        let path = r"/machine.slice/machine-qemu\x2d12\x2dweb\x2d01.scope/libvirt/vcpu0";
+        let scope = r"/machine.slice/machine-qemu\x2d12\x2dweb\x2d01.scope";
+        assert_eq!(machine(path), Some(Machine { scope, id: "qemu-12-web-01".into(), name: "web-01".into() }));
+        assert_eq!(machine(scope), machine(path));
+        assert_eq!(names(path), ["slice:machine.slice", r"unit:machine-qemu\x2d12\x2dweb\x2d01.scope,machine.slice"]);
+        let found = machine("/machine/qemu-1-vm1.libvirt-qemu/emulator").unwrap();
+        assert_eq!(
+            (found.scope, found.id.as_str(), found.name.as_str()),
+            ("/machine/qemu-1-vm1.libvirt-qemu", "qemu-1-vm1", "vm1")
+        );
+        for path in [
+            r"/machine.slice/machine-production.slice/machine-qemu\x2d1\x2dx.scope",
+            "/machine/production.partition/qemu-1-x.libvirt-qemu/vcpu0",
+        ] {
+            assert_eq!(machine(path).unwrap().name, "x", "{path}");
+        }
+    }
+
+    #[test]
+    fn nobody_makes_himself_a_machine() {
+        for path in [
+            r"/user.slice/user-1000.slice/user@1000.service/machine.slice/machine-qemu\x2d1\x2dweb.scope",
+            r"/user.slice/machine-qemu\x2d1\x2dweb.scope",
+            r"/machine.slice/libpod-x.scope/machine-qemu\x2d1\x2dweb.scope",
+            r"/system.slice/x.service/machine.slice/machine-qemu\x2d1\x2dweb.scope",
+            "/a/machine/qemu-1-web.libvirt-qemu",
+            r"/machine.slice/machine-qemu\x2dx\x2dweb.scope",
+            r"/machine.slice/machine-web.scope",
+            "/machine.slice",
+            "",
+        ] {
+            assert_eq!(machine(path), None, "{path}");
+        }
     }
 
     proptest! {
@@ -317,6 +370,9 @@ mod tests {
         fn any_path_is_taken(path in "(/[a-z@.:_\\\\x0-9-]{0,80}){0,6}") {
             for (kind, labels) in entities(&path) {
                 prop_assert_eq!(labels.len(), kind.label_names().len());
+            }
+            if let Some(machine) = machine(&path) {
+                prop_assert!(path.starts_with(machine.scope));
             }
         }
 

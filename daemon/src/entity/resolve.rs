@@ -1,12 +1,12 @@
 //! From a cgroup id to its path, on the running kernel. Asks the cgroup mounts and /proc; what a path means is `path`'s.
 
+use super::mounts::{self, Mounts};
 use crate::sample::CgroupPath;
 use crate::usage::{CgroupBorn, CgroupId, ProcessKey, Use};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,21 +18,6 @@ const PLACED_FOR: u32 = 30;
 const MOST_KNOWN: usize = 100_000;
 /// Type of a kernfs file handle (linux/exportfs.h, FILEID_KERNFS).
 const FILEID_KERNFS: i32 = 0xfe;
-
-/// A cgroup hierarchy that is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    point: PathBuf,
-    /// For v1: its controllers, or `name=systemd`. Empty for v2.
-    controllers: String,
-}
-
-/// Cgroup mounts found in a mountinfo text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Mounts {
-    v2: Option<Mount>,
-    v1: Vec<Mount>,
-}
 
 #[derive(Debug)]
 struct Known {
@@ -61,7 +46,7 @@ impl Resolver {
     /// Finds the cgroup mounts and learns every cgroup that exists.
     pub fn open(procfs: &Path) -> Self {
         let mountinfo = fs::read(procfs.join("self/mountinfo")).unwrap_or_default();
-        let mounts = parse_mounts(&String::from_utf8_lossy(&mountinfo));
+        let mounts = mounts::parse(&String::from_utf8_lossy(&mountinfo));
         let v2_dir = mounts.v2.as_ref().and_then(|mount| File::open(&mount.point).ok());
         let mut resolver = Self {
             procfs: procfs.to_path_buf(),
@@ -144,7 +129,7 @@ impl Resolver {
 
     fn place_process(&mut self, pid: u32) -> CgroupId {
         let Ok(text) = fs::read(self.procfs.join(format!("{pid}/cgroup"))) else { return CgroupId::ROOT };
-        let Some((controllers, path)) = v1_place(&String::from_utf8_lossy(&text)) else { return CgroupId::ROOT };
+        let Some((controllers, path)) = mounts::v1_place(&String::from_utf8_lossy(&text)) else { return CgroupId::ROOT };
         if let Some(cgroup) = self.synthetic.get(&path) {
             return *cgroup;
         }
@@ -198,6 +183,11 @@ impl Resolver {
             }
         }
         told
+    }
+
+    /// The folder of a known cgroup.
+    pub fn dir(&self, cgroup: CgroupId) -> Option<&Path> {
+        self.known.get(&cgroup).map(|known| known.dir.as_path())
     }
 
     /// The path of a living v2 cgroup. With CAP_DAC_READ_SEARCH the kernel turns the id into a file handle; without, the tree
@@ -270,87 +260,9 @@ fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Cgroup mounts in the text of /proc/PID/mountinfo (proc(5)): of several mounts of one hierarchy, the first.
-fn parse_mounts(mountinfo: &str) -> Mounts {
-    let mut mounts = Mounts::default();
-    for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let (Some(point), mut right) = (left.split(' ').nth(4), right.split(' ')) else { continue };
-        let point = PathBuf::from(std::ffi::OsStr::from_bytes(&unescape_octal(point)));
-        match right.next() {
-            Some("cgroup2") if mounts.v2.is_none() => mounts.v2 = Some(Mount { point, controllers: String::new() }),
-            Some("cgroup") => mounts.v1.push(Mount { point, controllers: right.nth(1).unwrap_or_default().to_string() }),
-            _ => {}
-        }
-    }
-    mounts
-}
-
-/// mountinfo writes blanks and the like as `\040`.
-fn unescape_octal(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = bytes
-            .get(at + 1..at + 4)
-            .and_then(|octal| std::str::from_utf8(octal).ok())
-            .and_then(|octal| u8::from_str_radix(octal, 8).ok());
-        match code {
-            Some(byte) if bytes[at] == b'\\' => {
-                out.push(byte);
-                at += 4;
-            }
-            _ => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    out
-}
-
-/// Where a process is, by /proc/PID/cgroup of a host with v1 hierarchies: controllers and path. systemd's own hierarchy first,
-/// then the ones that container engines make groups in; `None` where it is in every root.
-fn v1_place(text: &str) -> Option<(String, String)> {
-    let places: Vec<(&str, &str)> = text
-        .lines()
-        .filter_map(|line| {
-            let (_, rest) = line.split_once(':')?;
-            rest.split_once(':')
-        })
-        .filter(|(controllers, path)| !controllers.is_empty() && *path != "/" && path.starts_with('/'))
-        .collect();
-    let by = |wanted: &str| places.iter().find(|(controllers, _)| controllers.split(',').any(|one| one == wanted));
-    let wanted = ["name=systemd", "cpuacct", "cpu", "pids", "memory"];
-    let (controllers, path) = wanted.iter().find_map(|wanted| by(wanted))?;
-    Some((controllers.to_string(), path.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_of_a_hybrid_host() {
-        let text = "25 30 0:22 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
-                    26 25 0:23 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n\
-                    27 25 0:24 / /sys/fs/cgroup/sys\\040temd rw - cgroup cgroup rw,xattr,name=systemd\n";
-        let mounts = parse_mounts(text);
-        assert_eq!(mounts.v2.unwrap().point, Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(mounts.v1[0].point, Path::new("/sys/fs/cgroup/sys temd"));
-        assert_eq!(mounts.v1[0].controllers, "rw,xattr,name=systemd");
-    }
-
-    #[test]
-    fn v1_prefers_systemd_then_controllers() {
-        assert_eq!(
-            v1_place("3:cpu,cpuacct:/docker/x\n1:name=systemd:/system.slice/a.service\n0::/\n").unwrap().1,
-            "/system.slice/a.service"
-        );
-        assert_eq!(v1_place("3:cpu,cpuacct:/docker/a:b\n1:name=systemd:/\n").unwrap().1, "/docker/a:b");
-        assert_eq!(v1_place("0::/system.slice\nrubbish\n"), None);
-    }
 
     #[test]
     fn an_id_of_a_v1_path_is_never_given_twice() {
@@ -415,10 +327,5 @@ mod tests {
         let told = resolver.name(&[used(1, lost), used(2, lost), used(3, lost)]);
         assert_eq!(told, [CgroupPath { cgroup: lost, path: None, vm: None }]);
         assert_eq!(resolver.gone(), [lost]);
-    }
-
-    #[test]
-    fn garbage_mountinfo_is_no_mount() {
-        assert_eq!(parse_mounts("a - \n - cgroup2\n\\"), Mounts::default());
     }
 }

@@ -133,6 +133,7 @@ pub(crate) fn snapshot() -> Snapshot {
             cpus: vec![cpu(0, 0), cpu(1, 1)],
             interval: Nanos::SECOND,
             dram_billed: true,
+            idle: Default::default(),
         }),
         ticks: 100,
         at: Stamp { monotonic: Nanos(99_000_000_000), boottime: Nanos(99_000_000_000), realtime: Nanos(1_700_000_099_000_000_000) },

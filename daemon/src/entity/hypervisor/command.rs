@@ -1,0 +1,108 @@
+//! Which program runs a VM, and what its command line says. Pure; nothing here is believed before `identity` has looked at it.
+
+use super::{micro, qemu};
+use crate::entity::vm::Vmm;
+
+/// What a command line says of the VM that it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Described {
+    /// Its name, fit for a label.
+    pub name: Option<String>,
+    /// Its UUID, in its usual form.
+    pub uuid: Option<String>,
+    /// Virtual CPUs; `None`: it does not say.
+    pub vcpus: Option<u32>,
+    /// The vsock context id that it asks the host's kernel for.
+    pub cid: Option<u32>,
+    /// `kvm`, `xen`, or `qemu` where QEMU emulates.
+    pub hypervisor: String,
+    /// Paths of vhost-user sockets.
+    pub vhost_user: Vec<String>,
+}
+
+/// The program that a process runs, by the path of its executable, or by its short name where that cannot be read. The short name says
+/// nothing else: any process may change it.
+pub fn vmm(exe: &str, comm: &str) -> Option<Vmm> {
+    let program = if exe.is_empty() { comm } else { program(exe) };
+    let is = |start: &str| program.starts_with(start);
+    if is("qemu-system-") || matches!(program, "qemu-kvm" | "kvm") {
+        Some(Vmm::Qemu)
+    } else if is("cloud-hyperviso") {
+        Some(Vmm::CloudHypervisor)
+    } else if is("firecracker") {
+        Some(Vmm::Firecracker)
+    } else {
+        None
+    }
+}
+
+/// The name of an executable: after an upgrade the kernel says that it is deleted, and NixOS wraps it.
+fn program(exe: &str) -> &str {
+    let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
+    let name = exe.rsplit('/').next().unwrap_or(exe);
+    name.strip_prefix('.').and_then(|name| name.strip_suffix("-wrapped")).unwrap_or(name)
+}
+
+/// What the text of /proc/PID/cmdline says; `None`: this is no VM. Where the text was cut off at `whole` = false, its last argument is
+/// left out.
+pub fn describe(vmm: Vmm, exe: &str, cmdline: &[u8], whole: bool) -> Option<Described> {
+    let end = if whole { cmdline.len() } else { cmdline.iter().rposition(|byte| *byte == 0)? };
+    let text = cmdline.get(..end)?;
+    let mut arguments =
+        text.strip_suffix(b"\0").unwrap_or(text).split(|byte| *byte == 0).map(|one| String::from_utf8_lossy(one).into_owned());
+    let first = arguments.next().filter(|first| !first.is_empty())?;
+    let arguments: Vec<String> = arguments.collect();
+    match vmm {
+        Vmm::Qemu => qemu::describe(if exe.is_empty() { &first } else { program(exe) }, &arguments),
+        Vmm::CloudHypervisor => micro::cloud_hypervisor(&arguments),
+        Vmm::Firecracker => micro::firecracker(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn programs() {
+        for (exe, comm, vmm_is) in [
+            ("/usr/bin/qemu-system-x86_64", "CPU 0/KVM", Some(Vmm::Qemu)),
+            ("/usr/bin/qemu-system-aarch64 (deleted)", "x", Some(Vmm::Qemu)),
+            ("/nix/store/x/bin/.qemu-system-x86_64-wrapped", "x", Some(Vmm::Qemu)),
+            ("/usr/libexec/qemu-kvm", "x", Some(Vmm::Qemu)),
+            ("", "qemu-system-x86", Some(Vmm::Qemu)),
+            ("", "cloud-hyperviso", Some(Vmm::CloudHypervisor)),
+            ("/opt/firecracker-v1.7.0-x86_64", "fc_vcpu 0", Some(Vmm::Firecracker)),
+            ("/usr/bin/qemu-img", "qemu-img", None),
+            ("/usr/bin/qemu-x86_64", "qemu-x86_64", None),
+            // Whoever calls himself so is not one.
+            ("/usr/bin/sleep", "qemu-system-x86", None),
+            ("/bin/sh", "kvm", None),
+            ("", "", None),
+        ] {
+            assert_eq!(vmm(exe, comm), vmm_is, "{exe} {comm}");
+        }
+    }
+
+    #[test]
+    fn hostile_lines() {
+        let says = |text: &[u8], whole| describe(Vmm::Qemu, "/usr/bin/qemu-system-x86_64", text, whole);
+        assert_eq!(says(b"", true), None);
+        assert_eq!(says(b"qemu", false), None);
+        assert_eq!(says(b"qemu\0--version\0", true), None);
+        // Cut off in the middle of a CID.
+        assert_eq!(says(b"qemu\0-device\0vhost-vsock-pci,guest-cid=12", true).unwrap().cid, Some(12));
+        assert_eq!(says(b"qemu\0-device\0vhost-vsock-pci,guest-cid=12", false).unwrap().cid, None);
+        assert_eq!(says(b"qemu\0-name\0\xff\xfe../\n\0", true).unwrap().name.unwrap(), "\u{fffd}\u{fffd}../\u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken(text in proptest::collection::vec(any::<u8>(), 0..400), whole: bool) {
+            for vmm in [Vmm::Qemu, Vmm::CloudHypervisor, Vmm::Firecracker] {
+                let _ = describe(vmm, "", &text, whole);
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Whose claims to a UUID or a vsock CID are believed. Pure.
+//!
+//! A command line is anybody's word: a user of the host may run a QEMU with another VM's UUID. VMs that the system's manager keeps in
+//! a scope of their own (vouched) come before all others; between equals nobody can be told from an impostor.
+
+use super::look::Shown;
+use crate::entity::vm::{Vm, Vmm};
+use crate::usage::ProcessKey;
+use std::collections::BTreeMap;
+
+/// A VM that runs, with what it claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The VM as it is told; its id is empty until it is settled.
+    pub vm: Vm,
+    /// The CID that its command line or its manager names.
+    pub claimed: Option<u32>,
+    /// What the kernel shows of it.
+    pub shown: Shown,
+    /// The machine scope that is all its own; empty: none.
+    pub scope: String,
+    /// Ticks since it was found.
+    pub age: u32,
+}
+
+impl Found {
+    /// The CID that it can have: one that it claims, and for which it holds the device, as far as that can be seen.
+    fn believed(&self) -> Option<u32> {
+        self.claimed.filter(|_| self.shown.vsock != Some(false))
+    }
+
+    /// Whether the kernel has yet to show what its command line leaves open or claims.
+    pub fn is_open(&self) -> bool {
+        self.vm.vcpus.is_none() || (self.claimed.is_some() && self.shown.vsock == Some(false))
+    }
+}
+
+/// A word that no other process can have: of the program, the process id and its start.
+pub fn made(vmm: Vmm, process: ProcessKey) -> String {
+    format!("{}-{}-{}", vmm.as_str(), process.pid, process.start)
+}
+
+/// Gives each VM its id, and each CID to the one VM that has the right to it.
+///
+/// An id once given stays, so that no series is relabelled; but an impostor who came first gives way to a vouched VM.
+pub fn settle(found: &mut BTreeMap<ProcessKey, Found>) {
+    ids(found);
+    cids(found);
+}
+
+fn ids(found: &mut BTreeMap<ProcessKey, Found>) {
+    let mut holders: BTreeMap<String, ProcessKey> =
+        found.iter().filter(|(_, one)| !one.vm.id.is_empty()).map(|(key, one)| (one.vm.id.clone(), *key)).collect();
+    let mut new: Vec<ProcessKey> = found.iter().filter(|(_, one)| one.vm.id.is_empty()).map(|(key, _)| *key).collect();
+    new.sort_by_key(|key| (!found[key].vm.vouched, key.start, key.pid));
+    for key in new {
+        let Some(one) = found.get(&key) else { continue };
+        let (own, vouched) = (made(one.vm.vmm, key), one.vm.vouched);
+        let id = match one.vm.uuid.clone() {
+            None => own,
+            Some(uuid) => match holders.get(&uuid).and_then(|holder| found.get_mut(holder)) {
+                None => uuid,
+                Some(holder) if vouched && !holder.vm.vouched => {
+                    holder.vm.id = made(holder.vm.vmm, holder.vm.process);
+                    uuid
+                }
+                Some(_) => own,
+            },
+        };
+        holders.insert(id.clone(), key);
+        if let Some(one) = found.get_mut(&key) {
+            one.vm.id = id;
+        }
+    }
+}
+
+fn cids(found: &mut BTreeMap<ProcessKey, Found>) {
+    let mut claims: BTreeMap<u32, Vec<(bool, ProcessKey)>> = BTreeMap::new();
+    for (key, one) in found.iter_mut() {
+        one.vm.cid = None;
+        if let Some(cid) = one.believed() {
+            claims.entry(cid).or_default().push((one.vm.vouched, *key));
+        }
+    }
+    for (cid, claimers) in claims {
+        let vouched = claimers.iter().any(|(vouched, _)| *vouched);
+        let mut best = claimers.iter().filter(|(own, _)| *own == vouched);
+        if let (Some((_, key)), None) = (best.next(), best.next())
+            && let Some(one) = found.get_mut(key)
+        {
+            one.vm.cid = Some(cid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UUID: &str = "8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7";
+
+    fn vm(pid: u32, uuid: Option<&str>, cid: Option<u32>, vouched: bool) -> (ProcessKey, Found) {
+        let process = ProcessKey { pid, start: u64::from(pid) * 10 };
+        let vm = Vm {
+            id: String::new(),
+            name: "x".into(),
+            hypervisor: "kvm".into(),
+            uuid: uuid.map(str::to_owned),
+            vmm: Vmm::Qemu,
+            process,
+            vcpus: Some(1),
+            cid: None,
+            vhost_user: Vec::new(),
+            vouched,
+            manager: String::new(),
+            state: String::new(),
+            title: String::new(),
+            profile: None,
+        };
+        (process, Found { vm, claimed: cid, shown: Shown::default(), scope: String::new(), age: 0 })
+    }
+
+    fn settled<const N: usize>(vms: [(ProcessKey, Found); N]) -> (BTreeMap<ProcessKey, Found>, Vec<String>) {
+        let mut found = BTreeMap::from(vms);
+        settle(&mut found);
+        let ids = found.values().map(|one| one.vm.id.clone()).collect();
+        (found, ids)
+    }
+
+    /// Kepler's fault no. 8: two QEMUs without -uuid and -name shared one vm_id.
+    #[test]
+    fn kepler_fault_8_two_vms_never_share_an_id() {
+        assert_eq!(settled([vm(1, None, None, false), vm(2, None, None, false)]).1, ["qemu-1-10", "qemu-2-20"]);
+        assert_eq!(settled([vm(1, Some(UUID), None, false), vm(2, Some(UUID), None, false)]).1, [UUID, "qemu-2-20"]);
+        assert_eq!(settled([vm(1, Some(UUID), None, true), vm(2, Some(UUID), None, true)]).1, [UUID, "qemu-2-20"]);
+    }
+
+    #[test]
+    fn a_vouched_vm_has_its_uuid_whoever_came_first() {
+        assert_eq!(settled([vm(1, Some(UUID), None, false), vm(2, Some(UUID), None, true)]).1, ["qemu-1-10", UUID]);
+        let (mut found, _) = settled([vm(1, Some(UUID), None, false)]);
+        assert_eq!(found.values().next().unwrap().vm.id, UUID);
+        found.extend([vm(2, Some(UUID), None, true)]);
+        settle(&mut found);
+        assert_eq!(found.values().map(|one| one.vm.id.as_str()).collect::<Vec<_>>(), ["qemu-1-10", UUID]);
+        // Nobody inherits: labels stay.
+        found.pop_last();
+        settle(&mut found);
+        assert_eq!(found.values().next().unwrap().vm.id, "qemu-1-10");
+    }
+
+    #[test]
+    fn a_cid_is_one_vms_alone() {
+        let cids = |found: &BTreeMap<ProcessKey, Found>| found.values().map(|one| one.vm.cid).collect::<Vec<_>>();
+        assert_eq!(cids(&settled([vm(1, None, Some(5), false), vm(2, None, Some(6), false)]).0), [Some(5), Some(6)]);
+        assert_eq!(cids(&settled([vm(1, None, Some(5), false), vm(2, None, Some(5), false)]).0), [None, None]);
+        assert_eq!(cids(&settled([vm(1, None, Some(5), true), vm(2, None, Some(5), true)]).0), [None, None]);
+        assert_eq!(cids(&settled([vm(1, None, Some(5), false), vm(2, None, Some(5), true)]).0), [None, Some(5)]);
+        // One that does not hold the device only says so.
+        let mut liar = vm(1, None, Some(5), false);
+        liar.1.shown.vsock = Some(false);
+        let mut honest = vm(2, None, Some(5), false);
+        honest.1.shown.vsock = Some(true);
+        let (mut found, _) = settled([liar, honest]);
+        assert_eq!(cids(&found), [None, Some(5)]);
+        // The other one ended: the CID is free again.
+        found.pop_last();
+        found.values_mut().for_each(|one| one.shown.vsock = None);
+        settle(&mut found);
+        assert_eq!(cids(&found), [Some(5)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_share_anything(vms in proptest::collection::vec((0u8..3, 0u32..3, any::<bool>(), any::<bool>()), 0..12)) {
+            let mut found = BTreeMap::new();
+            let mut earlier: BTreeMap<ProcessKey, (String, bool)> = BTreeMap::new();
+            for (at, (uuid, cid, vouched, ends)) in vms.into_iter().enumerate() {
+                let uuid = (uuid > 0).then(|| format!("{uuid:08x}-0000-0000-0000-000000000000"));
+                found.extend([vm(at as u32 + 1, uuid.as_deref(), (cid > 0).then_some(cid + 2), vouched)]);
+                settle(&mut found);
+                let ids: std::collections::BTreeSet<_> = found.values().map(|one| &one.vm.id).collect();
+                prop_assert_eq!(ids.len(), found.len());
+                let cids: Vec<_> = found.values().filter_map(|one| one.vm.cid).collect();
+                let distinct: std::collections::BTreeSet<_> = cids.iter().collect();
+                prop_assert_eq!(distinct.len(), cids.len());
+                for (key, one) in &found {
+                    if let Some((id, true)) = earlier.get(key) {
+                        prop_assert_eq!(id, &one.vm.id, "a vouched one never changes");
+                    }
+                }
+                earlier = found.iter().map(|(key, one)| (*key, (one.vm.id.clone(), one.vm.vouched))).collect();
+                if ends {
+                    found.pop_first();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Finds the VMs of a running kernel and everything that is part of them: by cgroup, process, command line and handles, without a
+//! manager; with what a manager says merged in. Knows no energy.
+//!
+//! Looks at what is new: processes when their names are told, machine scopes when something first runs in them. What a VM's command line
+//! says is read once, at its start, as a process can change it later.
+
+mod command;
+mod identity;
+mod look;
+mod managers;
+mod micro;
+mod qemu;
+mod reader;
+mod scopes;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use super::inventory::Inventory;
+use super::path;
+use super::vm::Vm;
+use crate::sample::{CgroupPath, VmMember};
+use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample};
+use identity::Found;
+use look::{Shown, Sight};
+use reader::{Answer, Ask, Reader};
+use rustc_hash::FxHashMap;
+use scopes::Scopes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A tick waits so long for answers about processes that are new in it; those that come later are of the next tick.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The same for everything that runs at jouled's start.
+const PATIENCE_AT_START: Duration = Duration::from_secs(2);
+/// What a VM's start leaves open (its device, its threads) is looked at again at each tick for so long, then seldom.
+const YOUNG: u32 = 30;
+/// How seldom.
+const SELDOM: u32 = 64;
+/// A kernel thread waits so many ticks for its VM to be known.
+const WORKER_WAITS: u32 = 10;
+/// So many kernel threads can wait.
+const WORKERS_MAX: usize = 1024;
+
+/// What is new of VMs at a tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Processes that are part of a VM by themselves.
+    pub members: Vec<VmMember>,
+    /// Every VM that runs; `None`: as before.
+    pub vms: Option<Vec<Vm>>,
+}
+
+/// The VMs of this kernel.
+pub struct Hypervisors {
+    procfs: PathBuf,
+    reader: Reader,
+    inventory: Option<Inventory>,
+    /// What managers said last.
+    known: managers::Index,
+    found: BTreeMap<ProcessKey, Found>,
+    by_pid: FxHashMap<u32, ProcessKey>,
+    by_scope: FxHashMap<String, ProcessKey>,
+    /// VMs of which the kernel has yet to show something.
+    open: BTreeSet<ProcessKey>,
+    /// Kernel threads and the VM's process that each works for.
+    workers: FxHashMap<ProcessKey, ProcessKey>,
+    /// Kernel threads whose VM is not known yet: the thread, the process id in its name, how many ticks ago.
+    early: Vec<(ProcessKey, u32, u32)>,
+    scopes: Scopes,
+    /// VMs in the order in which they are looked after.
+    turns: VecDeque<ProcessKey>,
+    told: Vec<Vm>,
+    /// Something of a VM changed since they were settled.
+    changed: bool,
+    /// Processes told since the last tick, which may be members.
+    ran: Vec<ProcessKey>,
+}
+
+impl Hypervisors {
+    /// Finds the VMs that run now, on the /proc at `procfs`.
+    pub fn open(procfs: &Path, inventory: Option<Inventory>) -> Self {
+        let mut hypervisors = Self {
+            procfs: procfs.to_path_buf(),
+            reader: Reader::new(procfs),
+            known: inventory.as_ref().map(|inventory| managers::Index::new(&inventory.borrow())).unwrap_or_default(),
+            inventory,
+            found: BTreeMap::new(),
+            by_pid: FxHashMap::default(),
+            by_scope: FxHashMap::default(),
+            open: BTreeSet::new(),
+            workers: FxHashMap::default(),
+            early: Vec::new(),
+            scopes: Scopes::default(),
+            turns: VecDeque::new(),
+            told: Vec::new(),
+            changed: false,
+            ran: Vec::new(),
+        };
+        let entries = std::fs::read_dir(procfs).into_iter().flatten().flatten();
+        for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            let exe = look::exe(procfs, pid);
+            let comm = if exe.is_empty() { look::stat(procfs, pid).map(|stat| stat.comm) } else { None };
+            hypervisors.meet(pid, &exe, &comm.unwrap_or_default());
+        }
+        let answers = hypervisors.reader.answers(PATIENCE_AT_START);
+        hypervisors.take(answers);
+        hypervisors
+    }
+
+    /// One tick: takes in who ran and who ended, names the machine scopes among `cgroups` (and adds those that can be named only now),
+    /// and says what is new. `dir` is the folder of a cgroup.
+    pub fn tick<'a>(
+        &mut self,
+        sample: &UsageSample,
+        cgroups: &mut Vec<CgroupPath>,
+        gone: &[CgroupId],
+        dir: impl Fn(CgroupId) -> Option<&'a Path>,
+    ) -> News {
+        for process in &sample.ended {
+            self.end(*process);
+        }
+        self.look_after();
+        for info in &sample.processes {
+            self.told_of(info);
+        }
+        self.scopes.gone(gone);
+        self.scopes.meet(cgroups, dir);
+        for pid in self.scopes.to_look_at(|scope| self.by_scope.contains_key(scope)) {
+            self.reader.ask(Ask::Look(pid));
+        }
+        self.ask_again();
+        let answers = self.reader.answers(PATIENCE);
+        self.take(answers);
+        self.employ();
+        let changed = self.settle();
+        let (found, by_scope) = (&self.found, &self.by_scope);
+        self.scopes.name(cgroups, |scope| Some(found.get(by_scope.get(scope)?)?.vm.labels()));
+        News { members: self.members(changed.is_some()), vms: changed }
+    }
+
+    /// A process' name was told: it is new, or it executed something.
+    fn told_of(&mut self, info: &ProcessInfo) {
+        let pid = info.process.pid;
+        self.ran.push(info.process);
+        match self.by_pid.get(&pid).copied() {
+            // Threads of a VM's process call themselves what they like; it ends with another program only.
+            Some(known) if known == info.process && (info.exe.is_empty() || command::vmm(&info.exe, "").is_some()) => {}
+            Some(known) => {
+                self.end(known);
+                self.meet(pid, &info.exe, &info.comm);
+            }
+            None => self.meet(pid, &info.exe, &info.comm),
+        }
+    }
+
+    /// Looks closer at a process that may run a VM or work for one.
+    fn meet(&mut self, pid: u32, exe: &str, comm: &str) {
+        if command::vmm(exe, comm).is_some() {
+            self.reader.ask(Ask::Look(pid));
+        } else if exe.is_empty()
+            && (comm.starts_with("vhost-") || comm.starts_with("kvm-"))
+            && let Some(stat) = look::stat(&self.procfs, pid)
+            && stat.kernel
+            && let Some(owner) = owner(&stat.comm)
+            && self.early.len() < WORKERS_MAX
+        {
+            self.early.push((stat.process, owner, 0));
+        }
+    }
+
+    /// Gives kernel threads to the VMs that they name.
+    fn employ(&mut self) {
+        for (worker, owner, age) in std::mem::take(&mut self.early) {
+            match self.by_pid.get(&owner).filter(|vm| vm.start <= worker.start) {
+                Some(vm) => {
+                    self.workers.insert(worker, *vm);
+                    self.ran.push(worker);
+                }
+                None if age < WORKER_WAITS => self.early.push((worker, owner, age + 1)),
+                None => {}
+            }
+        }
+    }
+
+    fn take(&mut self, answers: Vec<Answer>) {
+        for answer in answers {
+            match answer {
+                Answer::Sight(sight) => self.see(*sight),
+                Answer::Shown(process, shown) => self.show(process, shown),
+                Answer::Nothing => {}
+            }
+        }
+    }
+
+    /// A process that runs a VM, seen for the first time or, where a scope was looked through, again.
+    fn see(&mut self, sight: Sight) {
+        let process = sight.process;
+        let machine = path::machine(&sight.cgroup);
+        let scope = machine.as_ref().map(|machine| machine.scope.to_owned()).unwrap_or_default();
+        // A scope is one VM's: whatever else runs in it is part of that one.
+        if self.by_scope.contains_key(&scope) {
+            return;
+        }
+        self.changed = true;
+        if !scope.is_empty() {
+            self.by_scope.insert(scope.clone(), process);
+        }
+        if let Some(known) = self.found.get_mut(&process) {
+            known.vm.vouched |= !scope.is_empty();
+            known.scope = scope;
+            return;
+        }
+        let said = sight.said;
+        let name = said.name.filter(|name| !name.is_empty()).or_else(|| machine.map(|machine| words::name(&machine.name)));
+        let vm = Vm {
+            id: String::new(),
+            name: name.unwrap_or_else(|| identity::made(sight.vmm, process)),
+            hypervisor: said.hypervisor,
+            uuid: said.uuid,
+            vmm: sight.vmm,
+            process,
+            vcpus: said.vcpus.or((sight.shown.vcpus > 0).then_some(sight.shown.vcpus)),
+            cid: None,
+            vhost_user: said.vhost_user,
+            vouched: !scope.is_empty(),
+            manager: String::new(),
+            state: String::new(),
+            title: String::new(),
+            profile: None,
+        };
+        tracing::debug!(pid = process.pid, vmm = vm.vmm.as_str(), vouched = vm.vouched, "a VM");
+        let found = Found { vm, claimed: said.cid, shown: sight.shown, scope, age: 0 };
+        if found.is_open() {
+            self.open.insert(process);
+        }
+        self.found.insert(process, found);
+        if let Some(earlier) = self.by_pid.insert(process.pid, process) {
+            self.end(earlier);
+        }
+        self.turns.push_back(process);
+    }
+
+    fn show(&mut self, process: ProcessKey, shown: Shown) {
+        let Some(found) = self.found.get_mut(&process) else { return };
+        self.changed |= found.shown != shown;
+        found.shown = shown;
+        if found.vm.vcpus.is_none() && shown.vcpus > 0 {
+            found.vm.vcpus = Some(shown.vcpus);
+        }
+        if !found.is_open() {
+            self.open.remove(&process);
+        }
+    }
+
+    /// Looks again at VMs that have not shown all yet.
+    fn ask_again(&mut self) {
+        for process in &self.open {
+            if let Some(found) = self.found.get_mut(process) {
+                found.age += 1;
+                if found.age <= YOUNG || found.age.is_multiple_of(SELDOM) {
+                    self.reader.ask(Ask::Show(*process));
+                }
+            }
+        }
+    }
+
+    /// Looks whether some of the VMs still run: the end of one that was idle may not have been seen.
+    fn look_after(&mut self) {
+        for _ in 0..self.turns.len().min(16.max(self.turns.len() / 64)) {
+            let Some(process) = self.turns.pop_front() else { return };
+            if !self.found.contains_key(&process) {
+                continue;
+            }
+            if look::stat(&self.procfs, process.pid).is_some_and(|stat| stat.process == process && !stat.dead) {
+                self.turns.push_back(process);
+            } else {
+                self.end(process);
+            }
+        }
+    }
+
+    fn end(&mut self, process: ProcessKey) {
+        self.workers.remove(&process);
+        if let Some(found) = self.found.remove(&process) {
+            self.changed = true;
+            if self.by_pid.get(&process.pid) == Some(&process) {
+                self.by_pid.remove(&process.pid);
+            }
+            self.by_scope.remove(&found.scope);
+            self.open.remove(&process);
+            self.workers.retain(|_, vm| *vm != process);
+        }
+    }
+
+    /// Merges what managers say, decides who is who; every VM, if anything changed.
+    fn settle(&mut self) -> Option<Vec<Vm>> {
+        let news = self.inventory.as_mut().filter(|inventory| inventory.has_changed().unwrap_or(false));
+        if let Some(inventory) = news {
+            self.known = managers::Index::new(&inventory.borrow_and_update());
+            self.changed = true;
+        }
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        for found in self.found.values_mut().filter(|found| found.vm.vouched) {
+            self.known.merge(found);
+        }
+        identity::settle(&mut self.found);
+        let mut vms: Vec<Vm> = self.found.values().map(|found| found.vm.clone()).collect();
+        vms.sort_by(|a, b| a.id.cmp(&b.id));
+        if vms == self.told {
+            return None;
+        }
+        self.told.clone_from(&vms);
+        Some(vms)
+    }
+
+    /// Members among those whose names were told at this tick; all of them, where `all`.
+    fn members(&mut self, all: bool) -> Vec<VmMember> {
+        let ran = std::mem::take(&mut self.ran);
+        let member = |process: ProcessKey| {
+            let vm = self.workers.get(&process).copied().unwrap_or(process);
+            let found = self.found.get(&vm)?;
+            Some(VmMember { process, vm: found.vm.labels() })
+        };
+        if all {
+            self.found.keys().chain(self.workers.keys()).filter_map(|process| member(*process)).collect()
+        } else {
+            ran.into_iter().filter_map(member).collect()
+        }
+    }
+}
+
+/// The process that a kernel thread works for, by its name: `vhost-PID`, `kvm-pit/PID`, `kvm-nx-lpage-recovery-PID`.
+fn owner(comm: &str) -> Option<u32> {
+    ["vhost-", "kvm-pit/", "kvm-nx-lpage-recovery-"].iter().find_map(|prefix| comm.strip_prefix(prefix))?.parse().ok()
+}

@@ -1,0 +1,327 @@
+//! What a QEMU command line says of its VM (qemu(1)). Pure text; whether it is true is `identity`'s question.
+
+use super::command::Described;
+use super::words;
+use serde_json::Value;
+
+/// Options that take no value; all others take the next argument, whatever that looks like.
+const WITHOUT_VALUE: [&str; 37] = [
+    "h",
+    "help",
+    "version",
+    "S",
+    "s",
+    "nographic",
+    "no-reboot",
+    "no-shutdown",
+    "enable-kvm",
+    "no-kvm",
+    "no-kvm-irqchip",
+    "no-kvm-pit",
+    "no-kvm-pit-reinjection",
+    "nodefaults",
+    "no-user-config",
+    "nodefconfig",
+    "no-acpi",
+    "no-hpet",
+    "no-fd-bootchk",
+    "daemonize",
+    "snapshot",
+    "full-screen",
+    "no-quit",
+    "no-frame",
+    "alt-grab",
+    "ctrl-grab",
+    "curses",
+    "sdl",
+    "usb",
+    "win2k-hack",
+    "rtc-td-hack",
+    "singlestep",
+    "one-insn-per-tick",
+    "mem-prealloc",
+    "semihosting",
+    "preconfig",
+    "only-migratable",
+];
+/// Options that list what they can be and end, where their value asks for help.
+const WITH_HELP: [&str; 14] =
+    ["machine", "M", "cpu", "accel", "device", "object", "netdev", "nic", "net", "chardev", "display", "audiodev", "d", "trace"];
+/// Parts of a topology: their product is the number of CPUs where that is not given.
+const TOPOLOGY: [&str; 8] = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
+/// No VM has more vhost-user devices that matter here.
+const SOCKETS_MAX: usize = 16;
+
+/// What the arguments say; `None`: they ask for help or a version, or are a manager's look at what QEMU can do: no VM.
+pub fn describe(program: &str, arguments: &[String]) -> Option<Described> {
+    let mut said = Said::default();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        // One dash and two are the same; anything without is a disk image.
+        let Some(option) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else { continue };
+        if matches!(option, "h" | "help" | "version") {
+            return None;
+        }
+        if option == "enable-kvm" {
+            said.accelerator.get_or_insert("kvm".into());
+        } else if !WITHOUT_VALUE.contains(&option) {
+            let Some(value) = arguments.next() else { break };
+            said.option(option, value)?;
+        }
+    }
+    Some(said.finish(program))
+}
+
+#[derive(Default)]
+struct Said {
+    described: Described,
+    smbios: Option<String>,
+    accelerator: Option<String>,
+    smp: Vec<(String, String)>,
+    /// Chardevs that are sockets: id, path.
+    sockets: Vec<(String, String)>,
+    /// Chardevs of vhost-user devices.
+    vhost_user: Vec<String>,
+}
+
+impl Said {
+    /// Takes one option; `None`: this is no VM.
+    fn option(&mut self, option: &str, value: &str) -> Option<()> {
+        let parts =
+            if WITH_HELP.contains(&option) || matches!(option, "name" | "smp" | "smbios") { parts(value) } else { Vec::new() };
+        let get = |key: &str| parts.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
+        let first = |key: &str| get("").or_else(|| get(key));
+        if WITH_HELP.contains(&option) && parts.iter().any(|(key, value)| asks(value) && key.is_empty() || asks(key)) {
+            return None;
+        }
+        match option {
+            "name" => self.described.name = first("guest").map(words::name).or(self.described.name.take()),
+            "uuid" => self.described.uuid = words::uuid(value),
+            "smbios" if get("type") == Some("1") => self.smbios = get("uuid").and_then(words::uuid).or(self.smbios.take()),
+            "smp" => self.smp.extend(parts),
+            "accel" => {
+                let accelerator = first("accel").unwrap_or_default().to_owned();
+                self.accelerator.get_or_insert(accelerator);
+            }
+            "machine" | "M" if first("type") == Some("none") => return None,
+            "machine" | "M" => {
+                let accelerator = get("accel").and_then(|list| list.split(':').next());
+                self.accelerator = self.accelerator.take().or(accelerator.map(str::to_owned));
+            }
+            "chardev" if first("backend") == Some("socket") => {
+                if let (Some(id), Some(path)) = (get("id"), get("path").and_then(words::socket)) {
+                    self.sockets.push((id.to_owned(), path));
+                }
+            }
+            "device" => {
+                let driver = first("driver").unwrap_or_default();
+                if driver.starts_with("vhost-vsock-") {
+                    self.described.cid = self.described.cid.or(get("guest-cid").and_then(words::cid));
+                }
+                if driver.starts_with("vhost-user-") {
+                    self.vhost_user.extend(get("chardev").map(str::to_owned));
+                }
+            }
+            "netdev" if first("type") == Some("vhost-user") => self.vhost_user.extend(get("chardev").map(str::to_owned)),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn finish(self, program: &str) -> Described {
+        // Without a word on it QEMU emulates, unless its own name ends so.
+        let default = if program.ends_with("kvm") { "kvm" } else { "tcg" };
+        let accelerator = self.accelerator.as_deref().unwrap_or(default);
+        let used = self.sockets.iter().filter(|(id, _)| self.vhost_user.contains(id));
+        Described {
+            uuid: self.described.uuid.or(self.smbios),
+            vcpus: vcpus(&self.smp),
+            hypervisor: if matches!(accelerator, "kvm" | "xen") { accelerator.to_owned() } else { "qemu".to_owned() },
+            vhost_user: used.map(|(_, path)| path.clone()).take(SOCKETS_MAX).collect(),
+            ..self.described
+        }
+    }
+}
+
+fn asks(text: &str) -> bool {
+    matches!(text, "help" | "?")
+}
+
+/// Virtual CPUs by all that `-smp` said; one where it said nothing.
+fn vcpus(smp: &[(String, String)]) -> Option<u32> {
+    let get = |key: &str| smp.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
+    if let Some(cpus) = get("cpus").or_else(|| get("")) {
+        return words::vcpus(cpus);
+    }
+    if TOPOLOGY.iter().all(|part| get(part).is_none()) {
+        return get("maxcpus").map_or(Some(1), words::vcpus);
+    }
+    let product =
+        TOPOLOGY.iter().filter_map(|part| get(part)).try_fold(1u32, |product, part| product.checked_mul(part.parse().ok()?));
+    words::vcpus(&product?.to_string())
+}
+
+/// The parts of an option's value, `first,key=value,flag` with `,,` for a comma, or JSON. The key of `first` is empty, a flag's value
+/// too.
+fn parts(text: &str) -> Vec<(String, String)> {
+    if text.starts_with('{') {
+        let Ok(Value::Object(object)) = serde_json::from_str(text) else { return Vec::new() };
+        return object.into_iter().map(|(key, value)| (key, word(value))).collect();
+    }
+    let mut pieces = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(one) = chars.next() {
+        match (one, pieces.last_mut()) {
+            (',', _) if chars.peek() != Some(&',') => pieces.push(String::new()),
+            (one, Some(piece)) => {
+                if one == ',' {
+                    chars.next();
+                }
+                piece.push(one);
+            }
+            _ => {}
+        }
+    }
+    let part = |(at, piece): (usize, String)| match piece.split_once('=') {
+        Some((key, value)) => (key.to_owned(), value.to_owned()),
+        None if at == 0 => (String::new(), piece),
+        None => (piece, String::new()),
+    };
+    pieces.into_iter().enumerate().map(part).collect()
+}
+
+fn word(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn says(line: &str) -> Option<Described> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        describe("qemu-system-x86_64", &arguments)
+    }
+
+    #[test]
+    fn a_libvirt_line() {
+        let said = says(
+            "-name guest=web,debug-threads=on -S -machine pc-q35-7.2,usb=off,dump-guest-core=off -accel kvm -cpu host -m size=2097152k \
+             -smp 4,sockets=4,cores=1,threads=1 -uuid 8C0D1A2B-3C4D-5E6F-7081-92A3B4C5D6E7 -no-user-config -nodefaults \
+             -chardev socket,id=charmonitor,fd=28,server=on,wait=off -mon chardev=charmonitor,id=monitor,mode=control \
+             -chardev socket,id=chr-vu-fs0,path=/run/fs0.sock -device {\"driver\":\"vhost-user-fs-pci\",\"chardev\":\"chr-vu-fs0\"} \
+             -device {\"driver\":\"vhost-vsock-pci\",\"id\":\"vsock0\",\"guest-cid\":7,\"vhostfd\":\"29\"} -msg timestamp=on",
+        )
+        .unwrap();
+        let expected = Described {
+            name: Some("web".into()),
+            uuid: Some("8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7".into()),
+            vcpus: Some(4),
+            cid: Some(7),
+            hypervisor: "kvm".into(),
+            vhost_user: vec!["/run/fs0.sock".into()],
+        };
+        assert_eq!(said, expected);
+    }
+
+    /// Kepler's fault no. 8: `-name foo,debug-threads=on` gave the name "foo,debug-threads=on".
+    #[test]
+    fn kepler_fault_8_a_name_is_a_name() {
+        let name = |value: &str| describe("kvm", &["-name".into(), value.into()]).unwrap().name.unwrap_or_default();
+        assert_eq!(name("foo"), "foo");
+        assert_eq!(name("foo,debug-threads=on"), "foo");
+        assert_eq!(name("guest=foo,debug-threads=on"), "foo");
+        assert_eq!(name("debug-threads=on,guest=foo"), "foo");
+        assert_eq!(name("foo,,bar,process=x"), "foo,bar");
+        assert_eq!(name("guest=a=b"), "a=b");
+        assert_eq!(name("debug-threads=on"), "");
+        assert_eq!(name("a\nb\"c"), "a\u{fffd}b\"c");
+        assert_eq!(name(&"x".repeat(10_000)).len(), 256);
+    }
+
+    #[test]
+    fn numbers_and_accelerators() {
+        let vcpus = |smp: &str| says(&format!("-smp {smp}")).unwrap().vcpus;
+        assert_eq!(vcpus("8"), Some(8));
+        assert_eq!(vcpus("cpus=8,maxcpus=16"), Some(8));
+        assert_eq!(vcpus("sockets=2,cores=3,threads=2"), Some(12));
+        assert_eq!(vcpus("maxcpus=6"), Some(6));
+        assert_eq!(vcpus("0"), None);
+        assert_eq!(vcpus("sockets=65536,cores=65536"), None);
+        assert_eq!(says("-m 1G").unwrap().vcpus, Some(1));
+        let hypervisor = |line: &str| says(line).unwrap().hypervisor;
+        assert_eq!(hypervisor(""), "qemu");
+        assert_eq!(hypervisor("-enable-kvm"), "kvm");
+        assert_eq!(hypervisor("--enable-kvm -smp 2"), "kvm");
+        assert_eq!(hypervisor("-machine q35,accel=kvm:tcg"), "kvm");
+        assert_eq!(hypervisor("-machine accel=tcg -smp 2"), "qemu");
+        assert_eq!(hypervisor("-accel tcg,thread=multi -accel kvm"), "qemu");
+        assert_eq!(describe("/usr/libexec/qemu-kvm", &[]).unwrap().hypervisor, "kvm");
+    }
+
+    #[test]
+    fn context_ids() {
+        let cid = |device: &str| says(&format!("-device {device}")).unwrap().cid;
+        for driver in ["vhost-vsock-pci", "vhost-vsock-device", "vhost-vsock-ccw", "vhost-vsock-pci-non-transitional"] {
+            assert_eq!(cid(&format!("{driver},guest-cid=42")), Some(42), "{driver}");
+            assert_eq!(cid(&format!("{{\"driver\":\"{driver}\",\"guest-cid\":\"42\"}}")), Some(42), "{driver}");
+        }
+        // The CID of a vhost-user device is its backend's word, not the host's.
+        assert_eq!(cid("vhost-user-vsock-pci,guest-cid=42,chardev=c"), None);
+        assert_eq!(cid("vhost-vsock-pci,guest-cid=2"), None);
+        assert_eq!(cid("vhost-vsock-pci,guest-cid=4294967299"), None);
+        assert_eq!(cid("{\"driver\":\"vhost-vsock-pci\",\"guest-cid\":[1,2"), None);
+        // What looks like an option and is another one's value.
+        assert_eq!(says("-append -device -device vhost-vsock-pci,guest-cid=5").unwrap().cid, Some(5));
+        assert_eq!(says("-name -device vhost-vsock-pci,guest-cid=5 -serial none").unwrap().cid, None);
+    }
+
+    #[test]
+    fn the_uuid_may_be_in_smbios_only() {
+        let said = says("-id 100 -name vm -smbios type=1,uuid=8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7").unwrap();
+        assert_eq!(said.uuid.as_deref(), Some("8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7"));
+        assert_eq!(says("-uuid ../../etc/passwd").unwrap().uuid, None);
+    }
+
+    #[test]
+    fn what_is_no_vm() {
+        for line in [
+            "--version",
+            "-version",
+            "-h",
+            "-help",
+            "-machine help",
+            "-M ?",
+            "-device help",
+            "-device virtio-net-pci,help",
+            "-cpu host -accel help",
+            "-S -no-user-config -nodefaults -nographic -machine none,accel=kvm:tcg -qmp unix:/x,server=on -daemonize",
+        ] {
+            assert_eq!(says(line), None, "{line}");
+        }
+        assert!(says("-name help -append help disk.img").is_some());
+        assert!(says("").is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_taken(arguments in proptest::collection::vec("(-(name|smp|device|uuid|machine|chardev|accel)|[a-z={}\\[\\]\",:0-9\\n-]{0,60}|\\PC{0,20})", 0..12)) {
+            if let Some(said) = describe("qemu-system-x86_64", &arguments) {
+                prop_assert!(said.name.unwrap_or_default().len() <= 256);
+                prop_assert!(said.cid.is_none_or(|cid| cid > 2));
+                prop_assert!(said.uuid.is_none_or(|uuid| uuid.len() == 36));
+            }
+        }
+
+        #[test]
+        fn a_comma_in_a_name_survives(name in "[a-z,=]{1,30}") {
+            let escaped = format!("guest={},debug-threads=on", name.replace(',', ",,"));
+            let said = describe("kvm", &["-name".into(), escaped]).unwrap();
+            prop_assert_eq!(said.name.unwrap(), name);
+        }
+    }
+}
