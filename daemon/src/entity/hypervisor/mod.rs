@@ -319,7 +319,9 @@ impl Hypervisors {
 
     /// Members among those whose names were told at this tick; all of them, where `all`.
     fn members(&mut self, all: bool) -> Vec<VmMember> {
-        let ran = std::mem::take(&mut self.ran);
+        let mut ran = std::mem::take(&mut self.ran);
+        ran.sort_unstable();
+        ran.dedup();
         let member = |process: ProcessKey| {
             let vm = self.workers.get(&process).copied().unwrap_or(process);
             let found = self.found.get(&vm)?;

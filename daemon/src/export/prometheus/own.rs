@@ -1,6 +1,7 @@
-//! `jouled_*`: everything that Kepler has no name for. Entities here; domains, sources and jouled itself in [`node`].
+//! `jouled_*`: everything that Kepler has no name for. Entities here; domains, sources and jouled itself in [`node`], what VMs are in [`vms`].
 
 mod node;
+mod vms;
 
 use super::encode::{About, LabelSet, counters, gauges};
 use super::zones::Zones;
@@ -25,7 +26,7 @@ pub(super) fn encode(
         rows(encoder, view, zones, in_kepler, seconds_in_kepler)?;
         others(encoder, view, zones)?;
     }
-    Ok(())
+    if options.levels.contains(&Kind::Vm) { vms::encode(encoder, snapshot) } else { Ok(()) }
 }
 
 /// The series of a kind's entities, less what Kepler's names already say.
