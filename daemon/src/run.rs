@@ -48,7 +48,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     }
     let control = control::bind(&socket, config.control.mode.0)?;
     let guests = guests(&config);
-    let channel = guest::bind(guests)?;
+    let channel = guest::bind(guests.clone())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -75,9 +75,9 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         tracing::info!("metrics at {scheme}://{}/metrics", listener.local_addr()?);
     }
     tracing::info!("joulectl's socket is {}", socket.display());
-    let router = http::router(snapshots.clone(), config.export.prometheus.clone(), Stamp::now);
+    let router = http::router(snapshots.clone(), config.export.prometheus.clone(), guests.clone(), Stamp::now);
     tasks.spawn(http::serve(listeners, router, web, stop.clone()));
-    tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
+    tasks.spawn(control.serve(snapshots.clone(), guests, stop.clone()));
     if config.export.guest.any() {
         tasks.spawn(channel.serve(snapshots.clone(), stop.clone()));
     }

@@ -84,6 +84,15 @@ impl ZoneFacts {
     }
 }
 
+/// What all VMs are told from.
+#[derive(Clone, Copy)]
+pub(super) struct HostNow<'a> {
+    pub snapshot: &'a Snapshot,
+    pub facts: &'a ZoneFacts,
+    pub names: &'a Names,
+    pub idle: IdlePolicy,
+}
+
 /// One VM's: what it was told last, and when it is told next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
@@ -111,16 +120,8 @@ impl Book {
     }
 
     /// What the VM is told at the end of this epoch.
-    pub fn object(
-        &mut self,
-        snapshot: &Snapshot,
-        facts: &ZoneFacts,
-        vm: &Vm,
-        row: &Row,
-        grain: Grain,
-        idle: IdlePolicy,
-        names: &Names,
-    ) -> Published {
+    pub fn object(&mut self, host: &HostNow<'_>, vm: &Vm, row: &Row, grain: Grain) -> Published {
+        let HostNow { snapshot, facts, names, idle } = *host;
         if self.of != Some((row.since, grain)) {
             self.of = Some((row.since, grain));
             (self.source, self.generation) = (names.source(vm), names.generation(vm, row.since, grain));

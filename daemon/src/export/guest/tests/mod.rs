@@ -98,6 +98,11 @@ pub(super) fn guests(config: GuestConfig) -> (Guests, Arc<Mutex<Vec<ProcessKey>>
     (Guests::new(config, host), dead)
 }
 
+/// The channel of a host without VMs.
+pub(in crate::export) fn nobody() -> Guests {
+    guests(GuestConfig::default()).0
+}
+
 /// The channel over real sockets.
 pub(super) struct Server {
     pub host: Host,
