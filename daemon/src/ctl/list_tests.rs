@@ -76,7 +76,7 @@ fn a_vm_shows_its_channel() {
     let lines = lines(&snapshot, &guests, choice(Kind::Vm), None);
     assert!(lines[0].ends_with("CHANNEL"), "{lines:#?}");
     for (line, end) in lines[1..4].iter().zip(["vsock 3 s ago", "hybrid off", " -"]) {
-        assert!(line.ends_with(end) && line.contains("20.0 %"), "{line}");
+        assert!(line.ends_with(end) && line.contains("22.0 %"), "{line}");
     }
     assert!(!lines.concat().contains('\u{1b}'));
     let items = serde_json::to_value(json(&snapshot, &guests, choice(Kind::Vm))).unwrap();

@@ -139,7 +139,8 @@ struct Entry {
 struct Everybody {
     /// By VM id.
     entries: BTreeMap<String, Entry>,
-    by_cid: FxHashMap<u32, Arc<Guest>>,
+    /// `None`: two VMs claim it, so that it says nothing.
+    by_cid: FxHashMap<u32, Option<Arc<Guest>>>,
     facts: ZoneFacts,
     /// Of guests that are no more.
     past_requests: u64,
@@ -279,7 +280,7 @@ impl Guests {
         if self.0.config.privileged_ports && port >= 1024 {
             return Err(Refusal::Port);
         }
-        let guest = self.lock().by_cid.get(&cid).cloned().ok_or(Refusal::Unknown)?;
+        let guest = self.lock().by_cid.get(&cid).cloned().flatten().ok_or(Refusal::Unknown)?;
         // Within a tick, the CID of a VM that ended may be another's already.
         if (self.0.alive)(guest.process) { Ok(guest) } else { Err(Refusal::Unknown) }
     }
@@ -370,7 +371,7 @@ impl Everybody {
                 entry.noted = note;
             }
             if let Some(cid) = vm.cid {
-                self.by_cid.insert(cid, Arc::clone(&entry.guest));
+                self.by_cid.entry(cid).and_modify(|both| *both = None).or_insert_with(|| Some(Arc::clone(&entry.guest)));
             }
         }
         for entry in earlier.into_values() {
