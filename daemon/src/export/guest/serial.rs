@@ -74,6 +74,8 @@ async fn feed(io: &UnixStream, guest: &Arc<Guest>) -> io::Result<()> {
     let mut latest = guest.latest.subscribe();
     latest.mark_changed();
     let mut rest = Bytes::new();
+    // Until it was found writable once, nothing is tried.
+    io.writable().await?;
     while latest.changed().await.is_ok() {
         let line = latest.borrow_and_update().as_ref().map(|told| told.line.clone());
         if unread(io)? > 0 {
