@@ -52,7 +52,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     }
     let control = control::bind(&socket, config.control.mode.0)?;
     let guests = guests(&config);
-    let channel = guest::bind(guests)?;
+    let channel = guest::bind(guests.clone())?;
     let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -80,9 +80,9 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         tracing::info!("metrics at {scheme}://{}/metrics", listener.local_addr()?);
     }
     tracing::info!("joulectl's socket is {}", socket.display());
-    let router = http::router(snapshots.clone(), config.export.prometheus.clone(), Stamp::now);
+    let router = http::router(snapshots.clone(), config.export.prometheus.clone(), guests.clone(), Stamp::now);
     tasks.spawn(http::serve(listeners, router, web, stop.clone()));
-    tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
+    tasks.spawn(control.serve(snapshots.clone(), guests, stop.clone()));
     if config.export.guest.any() {
         tasks.spawn(channel.serve(snapshots.clone(), stop.clone()));
     }
