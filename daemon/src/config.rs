@@ -4,6 +4,7 @@ mod explain;
 
 use crate::core::IdlePolicy;
 use crate::entity::Kind;
+use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
 use crate::ledger::Limits;
 use crate::meter::MeterConfig;
@@ -186,6 +187,8 @@ impl Default for SeriesConfig {
 pub struct ExportConfig {
     /// The metrics page.
     pub prometheus: PrometheusOptions,
+    /// The powercap mirror.
+    pub powercap: PowercapOptions,
     /// TLS and passwords of the metrics page: a file in the exporter-toolkit's `web.config.file` format.
     pub web_config_file: Option<PathBuf>,
 }
@@ -314,6 +317,9 @@ impl Config {
             estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
             "0 to 100000 watts",
         );
+        if let Some(rule) = self.export.powercap.wrong_path() {
+            range("export.powercap.path", false, rule);
+        }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }
 

@@ -3,6 +3,7 @@
 use crate::config::{Config, UsageSource};
 use crate::core::{CoreConfig, State};
 use crate::entity::resolve::Resolver;
+use crate::export::powercap::Mirror;
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all};
@@ -45,6 +46,9 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     if let Some(dir) = socket.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
+    let powercap = &config.export.powercap;
+    let mirror = powercap.path.as_ref().map(|path| Mirror::open(path, powercap)).transpose();
+    let mirror = mirror.context("no powercap mirror ([export.powercap] path)")?;
     let control = control::bind(&socket, config.control.mode.0)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -75,6 +79,10 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let router = http::router(snapshots.clone(), config.export.prometheus.clone(), Stamp::now);
     tasks.spawn(http::serve(listeners, router, web, stop.clone()));
     tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
+    if let Some(mirror) = mirror {
+        tracing::info!("powercap mirror at {}", mirror.root().display());
+        tasks.spawn(mirror.serve(snapshots.clone(), stop.clone()));
+    }
     tasks.spawn(tell_manager(snapshots, stop.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 
@@ -252,7 +260,7 @@ async fn tell_manager(mut snapshots: watch::Receiver<Arc<Snapshot>>, stop: Cance
 }
 
 fn status_line(snapshot: &Snapshot) -> String {
-    let mut names: Vec<&str> = snapshot.domains.iter().map(|view| view.domain.source.as_str()).collect();
+    let mut names: Vec<&str> = snapshot.domains.iter().filter(|view| !view.past).map(|view| view.domain.source.as_str()).collect();
     names.dedup();
     let meters = if names.is_empty() { "nothing".to_string() } else { names.join(", ") };
     let estimated = if snapshot.estimated() { " (an estimate)" } else { "" };

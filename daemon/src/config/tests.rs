@@ -23,7 +23,10 @@ fn an_empty_file_is_complete() {
 }
 
 #[test]
-fn the_shipped_file_changes_nothing_and_its_keys_are_all_valid() {
+fn the_shipped_file_changes_only_where_the_host_is_looked_for_and_its_keys_are_all_valid() {
+    use crate::meter::vsock::Connect;
+    assert_eq!(load("").unwrap().meter.vsock.connect, Connect::Off);
+    assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().meter.vsock.connect, Connect::Auto);
     assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().series.processes, 500);
     let all = load(&shipped()).unwrap();
     assert_eq!(all.node_name.as_deref(), Some("rack3-node7"));
@@ -35,9 +38,20 @@ fn the_shipped_file_changes_nothing_and_its_keys_are_all_valid() {
 #[test]
 fn every_key_is_in_the_shipped_file() {
     let shipped = shipped();
-    for section in
-        ["", "meter", "meter.rapl", "meter.estimate", "usage", "attribution", "series", "export", "export.prometheus", "control"]
-    {
+    for section in [
+        "",
+        "meter",
+        "meter.rapl",
+        "meter.vsock",
+        "meter.estimate",
+        "usage",
+        "attribution",
+        "series",
+        "export",
+        "export.powercap",
+        "export.prometheus",
+        "control",
+    ] {
         let text = if section.is_empty() { "bogus = 1".to_string() } else { format!("[{section}]\nbogus = 1") };
         let error = load(&text).unwrap_err();
         assert!(error.contains("jouled.toml") && error.contains("bogus"), "{error}");
@@ -64,6 +78,9 @@ fn what_is_wrong_is_named() {
     says("[series]\nprocesses = \"many\"", &["series.processes", "many"]);
     says("[control]\nmode = \"rw\"", &["control.mode", "octal"]);
     says("[meter.estimate]\npackage_share = 2", &["meter.estimate.package_share", "at most 1"]);
+    says("[meter.vsock]\nconnect = \"tcp:1\"", &["meter.vsock.connect", "\"auto\""]);
+    says("[export.powercap]\npath = \"sysfs\"", &["export.powercap.path", "absolute"]);
+    says("[export.powercap]\npath = \"/sys/x\"", &["export.powercap.path", "/sys"]);
     says("interval = ", &["jouled.toml"]);
 }
 

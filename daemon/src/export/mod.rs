@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod http;
+pub mod powercap;
 pub mod prometheus;
 mod serve;
 mod stall;
