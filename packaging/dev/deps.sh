@@ -2,7 +2,8 @@
 # Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool, unpacked into the target folder: installing Debian's prometheus would start a service
+#   deps.sh test     and promtool and prometheus-node-exporter, unpacked into the target folder: installing Debian's packages would
+#                    start services
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
@@ -13,7 +14,10 @@ main() {
         exit 1
     }
     command -v cc >/dev/null || install_cc
-    [ "${1:-}" != test ] || command -v promtool >/dev/null || [ -x "$tools/promtool" ] || unpack_promtool
+    if [ "${1:-}" = test ]; then
+        unpack prometheus promtool
+        unpack prometheus-node-exporter prometheus-node-exporter
+    fi
 }
 
 install_cc() {
@@ -25,19 +29,22 @@ install_cc() {
     }
 }
 
-# Tests that want promtool say that they are skipped where it is missing.
-unpack_promtool() {
-    local dir
+# unpack PACKAGE PROGRAM. Tests that want the program say that they are skipped where it is missing.
+unpack() {
+    local package=$1 program=$2 dir
+    if command -v "$program" >/dev/null || [ -x "$tools/$program" ]; then
+        return
+    fi
     dir=$(mktemp -d)
     if (
         chmod 755 "$dir" && cd "$dir"
-        apt-get -q download prometheus || { as_root apt-get -q update && apt-get -q download prometheus; }
-        dpkg-deb -x prometheus_*.deb .
+        apt-get -q download "$package" || { as_root apt-get -q update && apt-get -q download "$package"; }
+        dpkg-deb -x "$package"_*.deb .
     ) >"$dir.log" 2>&1; then
-        mkdir -p "$tools" && cp "$dir/usr/bin/promtool" "$tools/"
-        echo "deps: promtool is in $tools"
+        mkdir -p "$tools" && cp "$dir/usr/bin/$program" "$tools/"
+        echo "deps: $program is in $tools"
     else
-        echo "deps: no promtool: $(tail -n 1 "$dir.log")"
+        echo "deps: no $program: $(tail -n 1 "$dir.log")"
     fi
     rm -rf "$dir" "$dir.log"
 }
