@@ -110,7 +110,8 @@ fn migration_new_generations_and_pauses_are_no_energy() {
     let mut ticks = daemon.ticks();
     settled(&world, &mut host, &mut ticks);
     let mut page = daemon.page();
-    let changes: [(&str, fn(&mut SayingHost)); 4] = [
+    type Change = (&'static str, fn(&mut SayingHost));
+    let changes: [Change; 4] = [
         ("a new generation", |host| (host.words.generation, host.words.package) = ("abcd".repeat(4), 900_000_000)),
         ("a migration", |host| (host.words.source, host.words.package) = ("77".repeat(16), 3_000_000)),
         ("a pause", |host| (host.words.paused_ms, host.words.package) = (3_600_000, host.words.package + 777_000_000)),

@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn what_does_not_continue_begins_anew() {
-        let changes: [(&str, fn(&mut Object)); 5] = [
+        type Change = (&'static str, fn(&mut Object));
+        let changes: [Change; 5] = [
             ("source", |object| object.source = "ab".repeat(16)),
             ("generation", |object| object.generation += 1),
             ("epoch back", |object| object.epoch = 4),

@@ -179,7 +179,8 @@ fn the_hosts_deltas_are_the_guests_energy() {
 
 #[test]
 fn what_does_not_continue_is_a_gap_and_no_jump() {
-    let changes: [(&str, fn(&mut Object)); 5] = [
+    type Change = (&'static str, fn(&mut Object));
+    let changes: [Change; 5] = [
         ("another host", |object| object.source = "ab".repeat(16)),
         ("started anew", |object| object.generation ^= 1),
         ("the host forgot epochs", |object| object.epoch = 1),
