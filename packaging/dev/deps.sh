@@ -2,7 +2,8 @@
 # Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool, unpacked into the target folder: installing Debian's prometheus would start a service
+#   deps.sh test     and promtool and prometheus-node-exporter, unpacked into the target folder: installing Debian's packages would
+#                    start services
 #   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,7 +16,10 @@ main() {
     }
     command -v cc >/dev/null || install_cc
     case "${1:-}" in
-    test) unpack prometheus usr/bin/promtool ;;
+    test)
+        unpack prometheus usr/bin/promtool
+        unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
+        ;;
     libvirt)
         install_libvirt
         unpack libvirt-daemon usr/sbin/libvirtd
