@@ -1,14 +1,17 @@
 # What can be done here; `make` lists it. Every target works on a fresh clone with Rust.
 SHELL := /bin/bash
 # Rust's own folder, and where packaging/dev/deps.sh puts tools.
-export PATH := $(PATH):$(HOME)/.cargo/bin:$(abspath $(or $(CARGO_TARGET_DIR),target))/tools
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export PATH := $(PATH):$(HOME)/.cargo/bin:$(TARGET)/tools
+# A workspace of its own: the base builds without libvirt.
+LIBVIRT = --manifest-path daemon/libvirt/Cargo.toml --target-dir $(TARGET)/libvirt
 SCRIPTS = .ci/run $(shell find packaging tests -name '*.sh')
 
-.PHONY: help build run test test-root test-vm bench bpf bpf-check fmt lint lint-shell
+.PHONY: help build run test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## The release binaries: jouled and joulectl
 	@packaging/dev/deps.sh
@@ -27,6 +30,18 @@ test-root: ## The tests that need root: real eBPF, cgroups and burners on this k
 
 test-vm: build ## The tests in a booted Debian under emulation (minutes)
 	tests/integration/vm/run.sh
+
+libvirt: ## The release binary of jouled-libvirt, which links libvirt's C library
+	@packaging/dev/deps.sh libvirt
+	cargo build --release --locked $(LIBVIRT)
+
+test-libvirt: ## jouled-libvirt's lints and tests, with libvirt's test driver, and from libvirt to /metrics
+	@packaging/dev/deps.sh libvirt
+	cargo fmt --manifest-path daemon/libvirt/Cargo.toml --check
+	cargo clippy --locked --all-targets $(LIBVIRT) -- -D warnings
+	cargo test --locked $(LIBVIRT)
+	cargo build --locked $(LIBVIRT)
+	JOULED_LIBVIRT=$(TARGET)/libvirt/debug/jouled-libvirt cargo test --locked --test inventory libvirt_
 
 bench: ## Benchmarks
 	cargo bench --locked

@@ -5,6 +5,7 @@ mod explain;
 use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
 use crate::export::guest::GuestConfig;
+use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
 use crate::ledger::Limits;
 use crate::meter::MeterConfig;
@@ -190,6 +191,8 @@ impl Default for SeriesConfig {
 pub struct ExportConfig {
     /// The metrics page.
     pub prometheus: PrometheusOptions,
+    /// The powercap mirror.
+    pub powercap: PowercapOptions,
     /// TLS and passwords of the metrics page: a file in the exporter-toolkit's `web.config.file` format.
     pub web_config_file: Option<PathBuf>,
     /// The guest channel.
@@ -342,6 +345,9 @@ impl Config {
         );
         for (key, rule) in self.export.guest.wrong() {
             range(&format!("export.guest.{key}"), false, rule);
+        }
+        if let Some(rule) = self.export.powercap.wrong_path() {
+            range("export.powercap.path", false, rule);
         }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }

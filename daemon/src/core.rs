@@ -5,7 +5,7 @@ use crate::domain::{self, Interval, LastReading};
 use crate::entity::vm::Vm;
 use crate::idle::IdleModel;
 use crate::ledger::{Entry, Ledger, Limits};
-use crate::meter::{Domain, DomainReading, Scope, Zone};
+use crate::meter::{Domain, DomainReading, Reading, Scope, Zone};
 use crate::roster::{Charge, ChargeKey, Roster};
 use crate::sample::{Tick, VmMember};
 use crate::snapshot::{DomainView, Host, IdleFrom, Snapshot, SourceView};
@@ -71,6 +71,8 @@ struct DomainState {
     window: Window,
     /// The last reading is an earlier run's: what was drawn since then was drawn while jouled was down, and is nobody's.
     resumed: bool,
+    /// Its last reading was [`Reading::Standby`].
+    standby: bool,
     power: Option<Microwatts>,
     idle_power: Option<Microwatts>,
     error: String,
@@ -103,6 +105,8 @@ pub struct Core {
     sources: Vec<SourceView>,
     vms: Arc<[Vm]>,
     ticks: u64,
+    /// The first tick and the last one. Who ran before the first is not known.
+    first: Option<Nanos>,
     last: Option<Nanos>,
     counted: Counted,
     overflows: u64,
@@ -138,6 +142,7 @@ impl Core {
             sources: Vec::new(),
             vms: Arc::default(),
             ticks: 0,
+            first: None,
             last: None,
             counted: Counted::default(),
             overflows: 0,
@@ -149,6 +154,7 @@ impl Core {
     pub fn step(&mut self, tick: &Tick) -> Arc<Snapshot> {
         self.ticks += 1;
         let now = tick.at.monotonic;
+        self.first.get_or_insert(now);
         self.ledger.begin(now, tick.at.realtime);
         for domain in &tick.new_domains {
             self.add_domain(domain.clone(), now);
@@ -228,12 +234,16 @@ impl Core {
             let same = earlier.domain.source == domain.source && earlier.domain.path == domain.path;
             record.last = earlier.last.filter(|last| self.same_boot && same && domain.continuous && provable(last));
         }
+        if domain.zone == Zone::Dram && domain.billed {
+            Arc::make_mut(&mut self.host).dram_billed = true;
+        }
         self.domains.push(DomainState {
             shared: Arc::new(domain),
             resumed: record.last.is_some(),
             record,
             carry: 0,
             window: Window { from: self.ticks, since: now, ..Window::default() },
+            standby: false,
             power: None,
             idle_power: None,
             error: String::new(),
@@ -265,6 +275,10 @@ impl Core {
     fn take_reading(&mut self, reading: &DomainReading, suspended: Nanos, used: &TickUse) -> bool {
         let Some(state) = self.domains.get_mut(reading.domain) else { return false };
         let new = match &reading.reading {
+            Ok(Reading::Standby) => {
+                state.stand_by(reading.at, self.ticks);
+                return true;
+            }
             Ok(value) => LastReading { at: reading.at, suspended, reading: *value },
             Err(why) => {
                 state.error.clone_from(why);
@@ -272,7 +286,12 @@ impl Core {
                 return false;
             }
         };
+        if state.record.last.is_some_and(|last| last.reading == new.reading && last.at >= new.at) {
+            // What an earlier run ended with, told once more.
+            return false;
+        }
         state.error.clear();
+        state.standby = false;
         let interval = domain::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
         state.record.last = Some(new);
         match interval {
@@ -286,7 +305,8 @@ impl Core {
             Interval::Energy(energy, time) => self.attribute(reading.domain, energy, time, used),
         }
         if let Some(state) = self.domains.get_mut(reading.domain) {
-            state.window = Window { from: self.ticks, since: new.at, ..Window::default() };
+            let incomplete = self.first.is_some_and(|first| new.at < first);
+            state.window = Window { from: self.ticks, since: new.at, incomplete, ..Window::default() };
             state.resumed = false;
         }
         true
@@ -411,6 +431,18 @@ impl TickUse {
 }
 
 impl DomainState {
+    /// It gives nothing from here on. What is not measured between its last reading and its next one is no interval of it.
+    fn stand_by(&mut self, at: Nanos, tick: u64) {
+        if let Some(last) = self.record.last.take() {
+            self.record.gaps += 1;
+            self.record.gap_time += at - last.at;
+        }
+        (self.standby, self.resumed) = (true, false);
+        (self.power, self.idle_power) = (None, None);
+        self.error.clear();
+        self.window = Window { from: tick, since: at, ..Window::default() };
+    }
+
     /// No reading at this tick: its use waits for the next.
     fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
         let scope = self.shared.scope;
@@ -438,7 +470,7 @@ impl DomainState {
         let [total, idle, active, unattributed] = self.record.totals;
         DomainView {
             domain: self.shared.clone(),
-            past: false,
+            past: self.standby,
             total,
             idle,
             active,
@@ -447,7 +479,7 @@ impl DomainState {
             idle_power: self.idle_power,
             floor: self.record.model.floor(),
             read_at: self.record.last.map(|last| last.at),
-            error: self.error.clone(),
+            error: if self.standby { "stands back for another meter".to_owned() } else { self.error.clone() },
             gaps: self.record.gaps,
             gap_time: self.record.gap_time,
         }

@@ -60,6 +60,15 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
             }
             trapezoid(old, now, time, carry)
         }
+        (Reading::Total { total: old, since: before }, Reading::Total { total: now, since }) => {
+            if before != since {
+                return Interval::Gap(time, "the counter began anew");
+            }
+            if now < old {
+                return Interval::Gap(time, "the counter was reset");
+            }
+            now - old
+        }
         _ => return Interval::Gap(time, "the meter changed its kind of reading"),
     };
     if energy > most(domain, time) {
@@ -72,8 +81,8 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
 pub fn provable(domain: &Domain, reading: &Reading, time: Nanos) -> bool {
     match reading {
         Reading::Counter { wraps_at: Some(range), .. } => most(domain, time) < *range,
-        Reading::Counter { wraps_at: None, .. } => true,
-        Reading::Gauge { .. } => false,
+        Reading::Counter { wraps_at: None, .. } | Reading::Total { .. } => true,
+        Reading::Gauge { .. } | Reading::Standby => false,
     }
 }
 
@@ -140,6 +149,17 @@ mod tests {
             between(counter(1, 200_000_000_000, Some(262_143_328_850)), counter(2, 5, Some(262_143_328_850))),
             Interval::Gap(..)
         ));
+    }
+
+    #[test]
+    fn another_beginning_is_a_gap_however_high_its_total() {
+        let total = |at_s: u64, total, since| LastReading {
+            reading: Reading::Total { total: Microjoules(total), since },
+            ..counter(at_s, 0, None)
+        };
+        assert_eq!(between(total(1, 5, 7), total(2, 9, 7)), Interval::Energy(Microjoules(4), Nanos::SECOND));
+        assert_eq!(between(total(1, 5, 7), total(2, 9, 8)), Interval::Gap(Nanos::SECOND, "the counter began anew"));
+        assert_eq!(between(total(1, 9, 7), total(2, 5, 7)), Interval::Gap(Nanos::SECOND, "the counter was reset"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::{self, Managers};
 use crate::entity::resolve::Resolver;
 use crate::export::guest::{self, Guests, HostFacts};
+use crate::export::powercap::Mirror;
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all};
@@ -50,9 +51,12 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     for dir in [&socket, &inventory_socket].into_iter().filter_map(|socket| socket.parent()) {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
+    let powercap = &config.export.powercap;
+    let mirror = powercap.path.as_ref().map(|path| Mirror::open(path, powercap)).transpose();
+    let mirror = mirror.context("no powercap mirror ([export.powercap] path)")?;
     let control = control::bind(&socket, config.control.mode.0)?;
     let guests = guests(&config);
-    let channel = guest::bind(guests)?;
+    let channel = guest::bind(guests.clone())?;
     let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -80,9 +84,9 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         tracing::info!("metrics at {scheme}://{}/metrics", listener.local_addr()?);
     }
     tracing::info!("joulectl's socket is {}", socket.display());
-    let router = http::router(snapshots.clone(), config.export.prometheus.clone(), Stamp::now);
+    let router = http::router(snapshots.clone(), config.export.prometheus.clone(), guests.clone(), Stamp::now);
     tasks.spawn(http::serve(listeners, router, web, stop.clone()));
-    tasks.spawn(control.serve(snapshots.clone(), stop.clone()));
+    tasks.spawn(control.serve(snapshots.clone(), guests, stop.clone()));
     if config.export.guest.any() {
         tasks.spawn(channel.serve(snapshots.clone(), stop.clone()));
     }
@@ -90,6 +94,10 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     match config.inventory.machined {
         true => drop(tasks.spawn(managers::machined::follow(managers, zbus::connection::Builder::system, stop.clone()))),
         false => managers.set_machined(Vec::new(), Health::Unsupported("not wanted: machined = false in [inventory]".into())),
+    }
+    if let Some(mirror) = mirror {
+        tracing::info!("powercap mirror at {}", mirror.root().display());
+        tasks.spawn(mirror.serve(snapshots.clone(), stop.clone()));
     }
     tasks.spawn(tell_manager(snapshots, stop.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -287,7 +295,7 @@ async fn tell_manager(mut snapshots: watch::Receiver<Arc<Snapshot>>, stop: Cance
 }
 
 fn status_line(snapshot: &Snapshot) -> String {
-    let mut names: Vec<&str> = snapshot.domains.iter().map(|view| view.domain.source.as_str()).collect();
+    let mut names: Vec<&str> = snapshot.domains.iter().filter(|view| !view.past).map(|view| view.domain.source.as_str()).collect();
     names.dedup();
     let meters = if names.is_empty() { "nothing".to_string() } else { names.join(", ") };
     let estimated = if snapshot.estimated() { " (an estimate)" } else { "" };

@@ -174,8 +174,8 @@ impl IdleFrom {
 pub struct DomainView {
     /// Which domain.
     pub domain: Arc<Domain>,
-    /// It belongs to an earlier run and has not been seen in this one (another meter, or none, took its place): its energy stays in
-    /// the totals, as it does in those of the entities that were charged.
+    /// It gives no energy now: it is an earlier run's and has not been seen in this one, or another meter stands in for it; `error`
+    /// says which. Its energy stays in the totals, as it does in those of the entities that were charged.
     pub past: bool,
     /// All energy measured.
     pub total: Microjoules,
@@ -204,7 +204,7 @@ pub struct DomainView {
 /// A source and how it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceView {
-    /// Name: `rapl-perf`, `rapl-powercap`, `estimate`, `bpf`, `procfs`.
+    /// Name: `rapl-perf`, `rapl-powercap`, `vsock`, `estimate`, `bpf`, `procfs`.
     pub source: String,
     /// `meter` or `usage`.
     pub role: String,
@@ -285,7 +285,7 @@ impl Snapshot {
         &self.kinds[kind.index()]
     }
 
-    /// Whether every package number is an estimate.
+    /// Whether every number of energy that is measured now is an estimate.
     pub fn estimated(&self) -> bool {
         use crate::meter::Quality;
         let mut now = self.domains.iter().filter(|view| !view.past).peekable();

@@ -2,7 +2,9 @@
 # Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool, unpacked into the target folder: installing Debian's prometheus would start a service
+#   deps.sh test     and promtool and prometheus-node-exporter, unpacked into the target folder: installing Debian's packages would
+#                    start services
+#   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
@@ -13,7 +15,16 @@ main() {
         exit 1
     }
     command -v cc >/dev/null || install_cc
-    [ "${1:-}" != test ] || command -v promtool >/dev/null || [ -x "$tools/promtool" ] || unpack_promtool
+    case "${1:-}" in
+    test)
+        unpack prometheus usr/bin/promtool
+        unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
+        ;;
+    libvirt)
+        install_libvirt
+        unpack libvirt-daemon usr/sbin/libvirtd
+        ;;
+    esac
 }
 
 install_cc() {
@@ -25,19 +36,31 @@ install_cc() {
     }
 }
 
-# Tests that want promtool say that they are skipped where it is missing.
-unpack_promtool() {
-    local dir
+install_libvirt() {
+    pkg-config --exists libvirt 2>/dev/null && return
+    echo "deps: installing libvirt's headers: apt-get install libvirt-dev pkg-config"
+    as_root apt-get -q update || true
+    as_root apt-get -qy install --no-install-recommends libvirt-dev pkg-config && pkg-config --exists libvirt || {
+        echo "deps: no libvirt: as root, apt-get install libvirt-dev pkg-config; elsewhere the packages that have libvirt.pc and pkg-config" >&2
+        exit 1
+    }
+}
+
+# One program of a package that is not installed. Tests that want it say that they are skipped where it is missing.
+unpack() {
+    local package=$1 file=$2 name dir
+    name=$(basename "$file")
+    if command -v "$name" >/dev/null || [ -x "$tools/$name" ]; then return; fi
     dir=$(mktemp -d)
     if (
         chmod 755 "$dir" && cd "$dir"
-        apt-get -q download prometheus || { as_root apt-get -q update && apt-get -q download prometheus; }
-        dpkg-deb -x prometheus_*.deb .
+        apt-get -q download "$package" || { as_root apt-get -q update && apt-get -q download "$package"; }
+        dpkg-deb -x "$package"_*.deb .
     ) >"$dir.log" 2>&1; then
-        mkdir -p "$tools" && cp "$dir/usr/bin/promtool" "$tools/"
-        echo "deps: promtool is in $tools"
+        mkdir -p "$tools" && cp "$dir/$file" "$tools/"
+        echo "deps: $name is in $tools"
     else
-        echo "deps: no promtool: $(tail -n 1 "$dir.log")"
+        echo "deps: no $name: $(tail -n 1 "$dir.log")"
     fi
     rm -rf "$dir" "$dir.log"
 }

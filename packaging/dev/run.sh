@@ -66,8 +66,9 @@ start() {
     dir=$(mktemp -d "$parent/jouled-run.XXXXXX")
     # A process group of its own, so that Ctrl-C reaches joulectl first and jouled last.
     set -m
-    # JOULED_PORT is ours; jouled would take it for a key of its configuration. Guests are an installed jouled's.
-    env -u JOULED_PORT JOULED_CONTROL__SOCKET="$dir/jouled.sock" JOULED_EXPORT__GUEST__VSOCK=off "$bin/jouled" --listen "$1" --state-dir "$dir/state" \
+    # JOULED_PORT is ours; jouled would take it for a key of its configuration. Guests and hosts are an installed jouled's to talk to.
+    env -u JOULED_PORT JOULED_METER__VSOCK__CONNECT=off JOULED_EXPORT__GUEST__VSOCK=off JOULED_CONTROL__SOCKET="$dir/jouled.sock" \
+        "$bin/jouled" --listen "$1" --state-dir "$dir/state" \
         >"$dir/log" 2>&1 </dev/null &
     jouled=$!
     set +m

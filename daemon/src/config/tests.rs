@@ -24,7 +24,10 @@ fn an_empty_file_is_complete() {
 }
 
 #[test]
-fn the_shipped_file_changes_nothing_and_its_keys_are_all_valid() {
+fn the_shipped_file_changes_only_where_the_host_is_looked_for_and_its_keys_are_all_valid() {
+    use crate::meter::vsock::Connect;
+    assert_eq!(load("").unwrap().meter.vsock.connect, Connect::Off);
+    assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().meter.vsock.connect, Connect::Auto);
     assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().series.processes, 500);
     let all = load(&shipped()).unwrap();
     assert_eq!(all.node_name.as_deref(), Some("rack3-node7"));
@@ -43,11 +46,14 @@ fn every_key_is_in_the_shipped_file() {
         "",
         "meter",
         "meter.rapl",
+        "meter.vsock",
         "meter.estimate",
         "usage",
         "attribution",
         "series",
         "export",
+        "meter.hwmon",
+        "export.powercap",
         "export.prometheus",
         "export.guest",
         "export.guest.vm.x",
@@ -85,6 +91,9 @@ fn what_is_wrong_is_named() {
     says("[export.guest.vm.web]\n", &["export.guest.vm.web", "profile"]);
     says("[export.guest]\nport = 0", &["export.guest.port", "out of range"]);
     says("[export.guest]\nhybrid = [\"run\"]", &["export.guest.hybrid", "absolute"]);
+    says("[meter.vsock]\nconnect = \"tcp:1\"", &["meter.vsock.connect", "\"auto\""]);
+    says("[export.powercap]\npath = \"sysfs\"", &["export.powercap.path", "absolute"]);
+    says("[export.powercap]\npath = \"/sys/x\"", &["export.powercap.path", "/sys"]);
     says("interval = ", &["jouled.toml"]);
 }
 

@@ -11,6 +11,8 @@ use crate::usage::{CgroupId, ProcessInfo, ProcessKey, Use};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
+mod vms;
+
 const SECOND: u64 = 1_000_000_000;
 
 fn config(idle: IdlePolicy) -> CoreConfig {

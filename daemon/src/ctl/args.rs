@@ -66,7 +66,8 @@ without a line of their own were charged, `ended` what entities had reached that
   watts               number; null where there is none
   microjoules         integer: energy of the billing base, dynamic and idle
   microjoules_total   integers by zone and mode: {\"package\": {\"dynamic\": 5, \"idle\": 0}}; zones overlap, never add them up
-  cpu_seconds, cycles, instructions, cache_misses   null where not counted")]
+  cpu_seconds, cycles, instructions, cache_misses   null where not counted
+  channel             of a VM that is running: how it is told its energy (channel, peer, profile, epoch, served_seconds_ago, …)")]
     List {
         /// Which kind.
         #[arg(default_value = "unit", value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).map(|word| kind(&word)))]

@@ -1,6 +1,7 @@
 //! Asks jouled over its Unix socket (HTTP/1.1). Not the server's side, and nothing is rendered here.
 
 use crate::entity::Kind;
+use crate::export::guest::GuestView;
 use crate::snapshot::Snapshot;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -85,6 +86,17 @@ impl Client {
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let body = self.in_time(self.patience, async { self.read(self.get("/v1/snapshot").await?).await }).await?;
         self.parse(&body)
+    }
+
+    /// Every VM's channel.
+    ///
+    /// # Errors
+    /// Where jouled cannot be reached, or answers with something else.
+    pub async fn guests(&self) -> Result<Vec<GuestView>, Error> {
+        let body = self.in_time(self.patience, async { self.read(self.get("/v1/guests").await?).await }).await?;
+        let other =
+            |error: serde_json::Error| Error::OtherVersion(self.socket.clone(), None, super::text::safe(&error.to_string()));
+        serde_json::from_slice(&body).map_err(other)
     }
 
     /// One snapshot per tick, from now on.

@@ -3,6 +3,7 @@
 use super::base::{self, Base};
 use super::text;
 use crate::entity::Kind;
+use crate::export::guest::GuestView;
 use crate::meter::Zone;
 use crate::snapshot::{Energy, Row, Snapshot, Used};
 use crate::units::{Microjoules, Microwatts, Nanos};
@@ -78,8 +79,24 @@ fn sum(base: &Base, rows: &[(String, &Row)]) -> (Microwatts, Energy, Nanos) {
     (rows.iter().map(|(_, row)| base.power(&row.whole_power())).sum(), energy, rows.iter().map(|(_, row)| row.used.on_cpu).sum())
 }
 
-/// The table.
-pub fn lines(snapshot: &Snapshot, choice: Choice, columns: Option<usize>) -> Vec<String> {
+/// What the guest channel of a VM is doing, in a few words.
+fn channel(guest: Option<&GuestView>) -> String {
+    let Some(guest) = guest.filter(|guest| !guest.channel.is_empty()) else { return "-".to_owned() };
+    let state = match guest.served_seconds_ago {
+        _ if guest.profile == "off" => "off".to_owned(),
+        None => "never asked".to_owned(),
+        Some(seconds) => format!("{seconds:.0} s ago"),
+    };
+    format!("{} {state}", text::safe(&guest.channel))
+}
+
+/// The channel of a row that is a VM's.
+fn guest_of<'a>(row: &Row, guests: &'a [GuestView]) -> Option<&'a GuestView> {
+    guests.iter().find(|guest| row.labels.first() == Some(&guest.vm_id))
+}
+
+/// The table. `guests` is what is known of the VMs' channels; empty for other kinds.
+pub fn lines(snapshot: &Snapshot, guests: &[GuestView], choice: Choice, columns: Option<usize>) -> Vec<String> {
     let base = Base::of(snapshot);
     let node = base.node(snapshot);
     let Choice { kind, limit, sort } = choice;
@@ -89,10 +106,15 @@ pub fn lines(snapshot: &Snapshot, choice: Choice, columns: Option<usize>) -> Vec
     let word = kind.as_str();
 
     let mut out = vec![headings(snapshot, &base, &word.to_uppercase())];
-    let mut line = |name: String, power, energy, cpu| out.push(cells(name, power, energy, node.power, cpu));
+    let with_channel = kind == Kind::Vm;
+    out[0].extend(with_channel.then(|| "CHANNEL".to_owned()));
     for (name, row) in shown {
-        line(name.clone(), Some(base.power(&row.whole_power())), base.energy(&row.energy), Some(row.used.on_cpu));
+        let (power, energy) = (Some(base.power(&row.whole_power())), base.energy(&row.energy));
+        let mut cells = cells(name.clone(), power, energy, node.power, Some(row.used.on_cpu));
+        cells.extend(with_channel.then(|| channel(guest_of(row, guests))));
+        out.push(cells);
     }
+    let mut line = |name: String, power, energy, cpu| out.push(cells(name, power, energy, node.power, cpu));
     if !hidden.is_empty() && kind != Kind::Slice {
         let (power, energy, cpu) = sum(&base, hidden);
         line(format!("({} more)", hidden.len()), Some(power), base.energy(&energy), Some(cpu));
@@ -147,6 +169,8 @@ pub struct Item<'a> {
     cycles: Option<u64>,
     instructions: Option<u64>,
     cache_misses: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a GuestView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -155,8 +179,8 @@ struct Modes {
     idle: u64,
 }
 
-/// The JSON array.
-pub fn json(snapshot: &Snapshot, choice: Choice) -> Vec<Item<'_>> {
+/// The JSON array. `guests` as for [`lines`].
+pub fn json<'a>(snapshot: &'a Snapshot, guests: &'a [GuestView], choice: Choice) -> Vec<Item<'a>> {
     let base = Base::of(snapshot);
     let Choice { kind, limit, sort } = choice;
     let view = snapshot.kind(kind);
@@ -181,6 +205,7 @@ pub fn json(snapshot: &Snapshot, choice: Choice) -> Vec<Item<'_>> {
             cycles: used.filter(|_| snapshot.counted.cycles).map(|used| used.cycles),
             instructions: used.filter(|_| snapshot.counted.instructions).map(|used| used.instructions),
             cache_misses: used.filter(|_| snapshot.counted.cache_misses).map(|used| used.cache_misses),
+            channel: None,
         }
     };
     let mut items: Vec<Item<'_>> = shown
@@ -189,6 +214,7 @@ pub fn json(snapshot: &Snapshot, choice: Choice) -> Vec<Item<'_>> {
             labels: kind.label_names().iter().copied().zip(row.labels.iter().map(String::as_str)).collect(),
             state: Some(row.state.as_str()),
             since: Some(text::rfc3339(row.since)),
+            channel: guest_of(row, guests),
             ..item("entity", Some(base.power(&row.whole_power())), &row.energy, Some(row.used))
         })
         .collect();

@@ -10,7 +10,7 @@ fn choice(kind: Kind) -> Choice {
 
 #[test]
 fn the_table_adds_up() {
-    let lines = lines(&fixture::snapshot(), choice(Kind::Unit), None);
+    let lines = lines(&fixture::snapshot(), &[], choice(Kind::Unit), None);
     assert_eq!(
         lines,
         [
@@ -33,13 +33,13 @@ fn the_table_adds_up() {
 
 #[test]
 fn what_is_in_no_container_is_said() {
-    let text = lines(&fixture::snapshot(), choice(Kind::Container), None).join("\n");
+    let text = lines(&fixture::snapshot(), &[], choice(Kind::Container), None).join("\n");
     assert!(text.contains("in no container") && text.contains("550 J"), "{text}");
 }
 
 #[test]
 fn slices_are_not_added_up() {
-    let text = lines(&fixture::snapshot(), choice(Kind::Slice), None).join("\n");
+    let text = lines(&fixture::snapshot(), &[], choice(Kind::Slice), None).join("\n");
     assert!(text.contains("-.slice") && !text.contains("total of"), "{text}");
     assert!(text.contains("Slices contain each other"), "{text}");
 }
@@ -47,12 +47,41 @@ fn slices_are_not_added_up() {
 #[test]
 fn a_limit_hides_nothing_from_the_sums() {
     let snapshot = fixture::snapshot();
-    let text = lines(&snapshot, Choice { limit: 1, ..choice(Kind::Unit) }, None).join("\n");
+    let text = lines(&snapshot, &[], Choice { limit: 1, ..choice(Kind::Unit) }, None).join("\n");
     assert!(text.contains("(2 more)") && text.contains("total of all units  29.7 W    605 J"), "{text}");
-    let items = json(&snapshot, Choice { limit: 1, ..choice(Kind::Unit) });
+    let items = json(&snapshot, &[], Choice { limit: 1, ..choice(Kind::Unit) });
     assert_eq!(items.iter().map(|item| item.row).collect::<Vec<_>>(), ["entity", "more", "rest", "ended", "parked"]);
-    let all: u64 = json(&snapshot, choice(Kind::Unit)).iter().map(|item| item.microjoules).sum();
+    let all: u64 = json(&snapshot, &[], choice(Kind::Unit)).iter().map(|item| item.microjoules).sum();
     assert_eq!(items.iter().map(|item| item.microjoules).sum::<u64>(), all);
+}
+
+#[test]
+fn a_vm_shows_its_channel() {
+    let mut snapshot = fixture::snapshot();
+    let vm = |id: &str| Row { labels: [id, "web\u{1b}[2J", "kvm"].map(str::to_owned).into(), ..fixture::row(11, 110) };
+    snapshot.kinds[Kind::Vm.index()].rows = vec![vm("1"), vm("2"), vm("3")];
+    let guest = |id: &str, channel: &str, profile: &str, served| GuestView {
+        vm_id: id.into(),
+        name: "web".into(),
+        channel: channel.into(),
+        peer: "CID 42".into(),
+        connections: 1,
+        profile: profile.into(),
+        epoch: Some(7),
+        served_seconds_ago: served,
+        requests: 5,
+        refused: 0,
+    };
+    let guests = [guest("1", "vsock", "default", Some(3.4)), guest("2", "hybrid", "off", None)];
+    let lines = lines(&snapshot, &guests, choice(Kind::Vm), None);
+    assert!(lines[0].ends_with("CHANNEL"), "{lines:#?}");
+    for (line, end) in lines[1..4].iter().zip(["vsock 3 s ago", "hybrid off", " -"]) {
+        assert!(line.ends_with(end) && line.contains("22.0 %"), "{line}");
+    }
+    assert!(!lines.concat().contains('\u{1b}'));
+    let items = serde_json::to_value(json(&snapshot, &guests, choice(Kind::Vm))).unwrap();
+    assert_eq!((&items[0]["channel"]["peer"], &items[0]["channel"]["connections"]), (&"CID 42".into(), &1.into()));
+    assert!(items[2].get("channel").is_none());
 }
 
 #[test]
@@ -71,7 +100,7 @@ fn every_order_is_total() {
 fn estimates_are_marked_once_per_column() {
     let mut snapshot = fixture::snapshot();
     fixture::domain(&mut snapshot, 1).quality = Quality::Estimated;
-    let text = lines(&snapshot, choice(Kind::Unit), None);
+    let text = lines(&snapshot, &[], choice(Kind::Unit), None);
     assert!(text[0].contains("POWER (est.)") && text[0].contains("ENERGY (est.)"), "a sum with an estimate in it: {}", text[0]);
     assert_eq!(text.join("\n").matches("est.").count(), 2);
 }
@@ -80,7 +109,7 @@ fn estimates_are_marked_once_per_column() {
 fn json_is_exact_and_by_name() {
     let mut snapshot = fixture::snapshot();
     snapshot.kinds[Kind::Unit.index()].rows[1].energy.dynamic[Zone::Package.index()] = Microjoules(9_007_199_254_740_993);
-    let items = serde_json::to_value(json(&snapshot, choice(Kind::Unit))).unwrap();
+    let items = serde_json::to_value(json(&snapshot, &[], choice(Kind::Unit))).unwrap();
     let first = &items[0];
     assert_eq!(first["labels"]["unit"], "nginx.service");
     assert_eq!(first["labels"]["slice"], "system.slice");

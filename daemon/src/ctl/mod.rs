@@ -12,6 +12,7 @@ pub mod top;
 #[cfg(test)]
 mod fixture;
 
+use crate::entity::Kind;
 use crate::source::Stamp;
 use args::{Args, Command};
 use client::Client;
@@ -56,12 +57,13 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         }
         Command::List { kind, limit, sort, json } => {
             let snapshot = client.snapshot().await?;
+            let guests = if *kind == Kind::Vm { client.guests().await? } else { Vec::new() };
             let choice = list::Choice { kind: *kind, limit: limit.unwrap_or(usize::MAX), sort: *sort };
             if *json {
-                writeln!(out, "{}", text::json(&list::json(&snapshot, choice)))?;
+                writeln!(out, "{}", text::json(&list::json(&snapshot, &guests, choice)))?;
             } else {
                 let width = text::terminal_size().map(|size| size.columns);
-                text::write_lines(out, &list::lines(&snapshot, choice, width))?;
+                text::write_lines(out, &list::lines(&snapshot, &guests, choice, width))?;
             }
         }
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,

@@ -83,25 +83,32 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
     ]
 }
 
-/// A sentence on the part of the energy that an earlier run estimated, where this one measures.
+/// A sentence on the part of the energy that was estimated at a time without a meter, where there is one now.
 fn estimated_before(snapshot: &Snapshot, base: &Base) -> String {
     let estimated = |view: &&DomainView| view.past && view.domain.quality == Quality::Estimated && base.contains(view.domain.zone);
     let energy: Microjoules = snapshot.domains.iter().filter(estimated).map(|view| view.total).sum();
     if energy == Microjoules::ZERO || snapshot.estimated() {
         return String::new();
     }
-    format!(" {} of the energy are an estimate, from an earlier run without a meter.", text::joules(energy))
+    format!(" {} of the energy are an estimate, from a time without a meter.", text::joules(energy))
 }
 
 fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
-    let mut rows = vec![["SOURCE", "ROLE", "STATE", "LAST READ", "WHY"].map(String::from).to_vec()];
+    let mut rows = vec![["SOURCE", "ROLE", "STATE", "LAST READ", "WHAT, WHY"].map(String::from).to_vec()];
     for view in &snapshot.sources {
         rows.push(vec![
             text::safe(&view.source),
             text::safe(&view.role),
             view.health.as_str().to_owned(),
             ago(now, view.read_at),
-            text::safe(view.health.why()),
+            text::safe(
+                &[view.detail.as_str(), view.health.why()]
+                    .map(str::trim)
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
         ]);
     }
     text::table(&rows, false, None)
@@ -130,7 +137,7 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         let Some(view) = view else { continue };
         if view.past {
             let estimate = if view.domain.quality == Quality::Estimated { ", an estimate," } else { "" };
-            lines.push(format!("  of an earlier run: its energy{estimate} stays in the sums"));
+            lines.push(format!("  {}: its energy{estimate} stays in the sums", text::safe(&view.error)));
         } else if !view.error.is_empty() {
             lines.push(format!("  cannot be read: {}", text::safe(&view.error)));
         }
@@ -207,6 +214,7 @@ struct Source<'a> {
     role: &'a str,
     state: &'static str,
     why: &'a str,
+    detail: &'a str,
     age_seconds: Option<f64>,
 }
 
@@ -269,6 +277,7 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
                 role: &view.role,
                 state: view.health.as_str(),
                 why: view.health.why(),
+                detail: &view.detail,
                 age_seconds: source(view),
             })
             .collect(),
@@ -379,11 +388,11 @@ mod tests {
     fn what_an_earlier_run_estimated_is_said() {
         let mut snapshot = fixture::snapshot();
         let mut past = snapshot.domains[0].clone();
-        past.past = true;
+        (past.past, past.error) = (true, "of an earlier run".into());
         std::sync::Arc::make_mut(&mut past.domain).quality = Quality::Estimated;
         snapshot.domains.push(past);
         let text = lines(&snapshot, snapshot.at.monotonic).join("\n");
-        assert!(text.contains("of the energy are an estimate, from an earlier run"), "{text}");
+        assert!(text.contains("of the energy are an estimate, from a time without a meter"), "{text}");
         assert!(text.contains("of an earlier run: its energy, an estimate, stays in the sums"), "{text}");
     }
 }

@@ -129,7 +129,7 @@ pub fn json(snapshot: &Snapshot) -> Line<'_> {
     let choice = |kind| Choice { kind, limit: usize::MAX, sort: Sort::Power };
     Line {
         status: status::json(snapshot, snapshot.at.monotonic),
-        entities: SECTIONS.into_iter().flat_map(|kind| list::json(snapshot, choice(kind))).collect(),
+        entities: SECTIONS.into_iter().flat_map(|kind| list::json(snapshot, &[], choice(kind))).collect(),
     }
 }
 

@@ -115,7 +115,9 @@ impl Managers {
 
     /// Tells only where something changed: whoever waits for it does work then.
     fn publish(&self, told: &Told) {
-        let libvirts = told.libvirts.values().flat_map(|libvirt| &libvirt.machines);
+        // A user's own libvirt comes after the system's: it could name anybody's UUID.
+        let (of_users, of_system): (Vec<_>, Vec<_>) = told.libvirts.iter().partition(|(uri, _)| uri.contains("/session"));
+        let libvirts = of_system.into_iter().chain(of_users).flat_map(|(_, libvirt)| &libvirt.machines);
         let inventory: Arc<[Known]> = libvirts.chain(&told.machined).cloned().collect();
         self.inventory.send_if_modified(|known| replace(known, inventory));
         self.sources.send_if_modified(|sources| replace(sources, told.sources()));

@@ -1,5 +1,6 @@
 //! The control socket that joulectl talks to: HTTP on a Unix socket. It tells what the snapshot says, and takes no orders.
 
+use super::guest::Guests;
 use super::{Snapshots, serve};
 use crate::door::{self, Door, DoorError};
 use crate::snapshot::Snapshot;
@@ -39,16 +40,17 @@ pub fn bind(path: &Path, mode: u32) -> Result<Control, DoorError> {
 
 impl Control {
     /// Answers until `stop`, then returns within a second and removes the socket.
-    pub async fn serve(self, snapshots: Snapshots, stop: CancellationToken) {
+    pub async fn serve(self, snapshots: Snapshots, guests: Guests, stop: CancellationToken) {
         let Self(Door { listener, file }) = self;
-        let router = router(snapshots, stop.clone());
+        let router = router(snapshots, guests, stop.clone());
         serve::accept(listener, router, None, Arc::new(Semaphore::new(CONNECTIONS)), stop).await;
         drop(file);
     }
 }
 
-fn router(snapshots: Snapshots, stop: CancellationToken) -> Router {
+fn router(snapshots: Snapshots, guests: Guests, stop: CancellationToken) -> Router {
     Router::new()
+        .route("/v1/guests", get(async move || axum::Json(guests.list())))
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/stream", get(stream))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))

@@ -1,5 +1,6 @@
 //! The HTTP server's doors and pages: /metrics, probes, a landing page. Not the accept loop, nor the metrics themselves.
 
+use super::guest::Guests;
 use super::prometheus::{Format, PrometheusOptions, render};
 use super::web_config::WebConfig;
 use super::{Snapshots, serve};
@@ -99,15 +100,22 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, web: Option<Arc<
 struct Pages {
     snapshots: Snapshots,
     options: Arc<PrometheusOptions>,
+    guests: Guests,
     renders: Arc<Semaphore>,
     clock: fn() -> Stamp,
     started: Stamp,
 }
 
 /// The routes. `clock` is [`Stamp::now`], except in tests.
-pub fn router(snapshots: Snapshots, options: PrometheusOptions, clock: fn() -> Stamp) -> Router {
-    let pages =
-        Pages { snapshots, options: Arc::new(options), renders: Arc::new(Semaphore::new(RENDERS)), clock, started: clock() };
+pub fn router(snapshots: Snapshots, options: PrometheusOptions, guests: Guests, clock: fn() -> Stamp) -> Router {
+    let pages = Pages {
+        snapshots,
+        options: Arc::new(options),
+        guests,
+        renders: Arc::new(Semaphore::new(RENDERS)),
+        clock,
+        started: clock(),
+    };
     Router::new()
         .route("/", get(landing))
         .route("/metrics", get(metrics))
@@ -134,9 +142,9 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let Some(snapshot) = pages.snapshot() else { return not_yet() };
     let format = Format::negotiate(headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()));
     let Ok(_permit) = pages.renders.acquire().await else { return not_yet() };
-    let (options, now) = (Arc::clone(&pages.options), (pages.clock)());
+    let (options, channel, now) = (Arc::clone(&pages.options), pages.guests.totals(), (pages.clock)());
     // Off the workers: a big page takes milliseconds, and the sampler may share its thread with us.
-    match tokio::task::spawn_blocking(move || render(&snapshot, now, &options, format)).await {
+    match tokio::task::spawn_blocking(move || render(&snapshot, channel, now, &options, format)).await {
         Ok(page) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], page).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

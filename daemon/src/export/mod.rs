@@ -3,6 +3,7 @@
 pub mod control;
 pub mod guest;
 pub mod http;
+pub mod powercap;
 pub mod prometheus;
 mod serve;
 mod stall;

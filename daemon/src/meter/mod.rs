@@ -5,6 +5,7 @@ pub mod estimate;
 #[cfg(test)]
 #[path = "../../../tests/integration/common/sysfs.rs"]
 mod fake_sysfs;
+pub mod fallback;
 mod file;
 pub mod hwmon;
 mod open;
@@ -13,6 +14,7 @@ pub mod polled;
 pub mod powercap;
 pub mod rapl;
 pub mod topology;
+pub mod vsock;
 
 pub use cpu::CpuModel;
 pub use open::{MeterConfig, Roots, open_all};
@@ -139,6 +141,16 @@ pub enum Reading {
         /// Power.
         power: Microwatts,
     },
+    /// A cumulative counter that never wraps and has a beginning with a name: totals of different beginnings do not continue each
+    /// other, whichever is higher.
+    Total {
+        /// Energy since the beginning.
+        total: Microjoules,
+        /// Names the beginning. Compared for equality only.
+        since: u64,
+    },
+    /// It gives no energy from here on: another meter stands in for it, or it has nothing to say. The next reading begins anew.
+    Standby,
 }
 
 /// A reading of one domain, with the time it was taken.
@@ -154,13 +166,13 @@ pub struct DomainReading {
 
 /// An energy meter.
 pub trait Meter: Send {
-    /// The source's name in configuration, log and metrics: `rapl-perf`, `rapl-powercap`, `estimate`.
+    /// The source's name in configuration, log and metrics: `rapl-perf`, `rapl-powercap`, `vsock`, `estimate`.
     fn source(&self) -> &'static str;
 
     /// The domains it has seen so far. Only grows: a domain keeps its position, also while it cannot be read.
     fn domains(&self) -> &[Domain];
 
-    /// Reads every domain once, in the order of [`Meter::domains`], into `out`. Called in the tick: no sleeping, no network. May
+    /// Reads every domain that has something new, in the order of [`Meter::domains`], into `out`. Called in the tick: no sleeping, no network. May
     /// find new domains (a package that came online) and then appends them to its list.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>);
 

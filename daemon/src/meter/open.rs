@@ -1,10 +1,12 @@
 //! Which meters are opened: the visible list, and the rules by which one stands back for another. Not the meters.
 
 use super::estimate::{self, Estimate, EstimateConfig, EstimateMode};
+use super::fallback::{Needed, StandIn};
 use super::hwmon::{self, HwmonConfig, HwmonMode};
 use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
+use super::vsock::{self, Address, Connect, Vsock, VsockConfig};
 use super::{Meter, Topology, Zone};
 use crate::source::Health;
 use crate::source::SourceState;
@@ -19,6 +21,8 @@ pub struct MeterConfig {
     pub rapl: RaplConfig,
     /// `[meter.hwmon]`.
     pub hwmon: HwmonConfig,
+    /// `[meter.vsock]`.
+    pub vsock: VsockConfig,
     /// `[meter.estimate]`.
     pub estimate: EstimateConfig,
 }
@@ -45,47 +49,35 @@ type Opened<M> = Result<Option<M>, String>;
 /// its own by [`Meter::health`].
 pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Vec<Box<dyn Meter>>, Vec<SourceState>) {
     let mut all = All::default();
-    let via = config.rapl.via;
-
-    // Events of this kernel belong to its own /sys: with another root they count only where they are asked for.
-    let perf_allowed = via == RaplVia::Perf || (via == RaplVia::Auto && roots.sysfs == Path::new("/sys"));
-    if perf_allowed {
-        let absent = format!("no energy event in {}", roots.sysfs.join("bus/event_source/devices/power/events").display());
-        all.add(perf::SOURCE, Perf::open(&config.rapl, roots, topology), via == RaplVia::Perf, &absent);
-    } else {
-        all.unused(
-            perf::SOURCE,
-            match via {
-                RaplVia::Auto => "not tried, as --sysfs is not /sys (via = \"perf\" in [meter.rapl] would)",
-                _ => off(via),
-            },
-        );
-    }
-    if all.measures_packages() {
-        all.unused(powercap::SOURCE, "not needed: rapl-perf reads the same counters");
-    } else if matches!(via, RaplVia::Auto | RaplVia::Powercap) {
-        let absent =
-            format!("no RAPL zone in {} (neither intel-rapl nor intel-rapl-mmio)", roots.sysfs.join("class/powercap").display());
-        all.add(powercap::SOURCE, Powercap::open(&config.rapl, roots, topology), via == RaplVia::Powercap, &absent);
-    } else {
-        all.unused(powercap::SOURCE, off(via));
-    }
-
-    let mut packages = all.measures_packages();
-    match config.hwmon.r#use {
-        HwmonMode::Never => all.unused(hwmon::SOURCE, "not wanted: use = \"never\" in [meter.hwmon]"),
-        HwmonMode::Auto => {
-            all.add(hwmon::SOURCE, hwmon::start(roots, packages).map(Some), true, "");
-            // Its thread has not read anything yet.
-            packages |= hwmon::measures_packages(roots);
+    let host = match &config.vsock.connect {
+        Connect::To(address) => {
+            let why = format!("not wanted: connect = \"{address}\" in [meter.vsock], which tells the same energy");
+            [perf::SOURCE, powercap::SOURCE].into_iter().for_each(|source| all.unused(source, &why));
+            Some(address.clone())
         }
-    }
-
-    match config.estimate.mode {
-        EstimateMode::Never => all.unused(estimate::SOURCE, "not wanted: use = \"never\" in [meter.estimate]"),
-        EstimateMode::Auto if packages => all.unused(estimate::SOURCE, "not needed: the packages are measured"),
-        EstimateMode::Auto | EstimateMode::Always => {
-            all.add(estimate::SOURCE, Estimate::open(&config.estimate, roots, topology).map(Some), true, "");
+        Connect::Off => {
+            all.rapl(&config.rapl, roots, topology);
+            all.unused(vsock::SOURCE, "not wanted: connect = \"off\" in [meter.vsock]");
+            None
+        }
+        Connect::Auto => {
+            all.rapl(&config.rapl, roots, topology);
+            all.found(roots)
+        }
+    };
+    let packages = all.hwmon(&config.hwmon, roots, host.is_some() || all.measures_packages());
+    let estimate = || Estimate::open(&config.estimate, roots, topology);
+    match (host, config.estimate.mode) {
+        (Some(address), EstimateMode::Auto) => all.with_stand_in(address, estimate()),
+        (host, mode) => {
+            if let Some(address) = host {
+                all.add(vsock::SOURCE, Vsock::open(address, None).map(Some), true, "");
+            }
+            match mode {
+                EstimateMode::Never => all.unused(estimate::SOURCE, "not wanted: use = \"never\" in [meter.estimate]"),
+                EstimateMode::Auto if packages => all.unused(estimate::SOURCE, "not needed: the packages are measured"),
+                EstimateMode::Auto | EstimateMode::Always => all.add(estimate::SOURCE, estimate().map(Some), true, ""),
+            }
         }
     }
     (all.meters, all.states)
@@ -106,6 +98,78 @@ struct All {
 }
 
 impl All {
+    /// The meters of this machine's own processors.
+    fn rapl(&mut self, config: &RaplConfig, roots: &Roots, topology: &Topology) {
+        let via = config.via;
+        // Events of this kernel belong to its own /sys: with another root they count only where they are asked for.
+        let perf_allowed = via == RaplVia::Perf || (via == RaplVia::Auto && roots.sysfs == Path::new("/sys"));
+        if perf_allowed {
+            let absent = format!("no energy event in {}", roots.sysfs.join("bus/event_source/devices/power/events").display());
+            self.add(perf::SOURCE, Perf::open(config, roots, topology), via == RaplVia::Perf, &absent);
+        } else {
+            self.unused(
+                perf::SOURCE,
+                match via {
+                    RaplVia::Auto => "not tried, as --sysfs is not /sys (via = \"perf\" in [meter.rapl] would)",
+                    _ => off(via),
+                },
+            );
+        }
+        if self.measures_packages() {
+            self.unused(powercap::SOURCE, "not needed: rapl-perf reads the same counters");
+        } else if matches!(via, RaplVia::Auto | RaplVia::Powercap) {
+            let absent = format!(
+                "no RAPL zone in {} (neither intel-rapl nor intel-rapl-mmio)",
+                roots.sysfs.join("class/powercap").display()
+            );
+            self.add(powercap::SOURCE, Powercap::open(config, roots, topology), via == RaplVia::Powercap, &absent);
+        } else {
+            self.unused(powercap::SOURCE, off(via));
+        }
+    }
+
+    /// Whether the packages are measured: as before (`measured`), or by hwmon.
+    fn hwmon(&mut self, config: &HwmonConfig, roots: &Roots, measured: bool) -> bool {
+        match config.r#use {
+            HwmonMode::Never => {
+                self.unused(hwmon::SOURCE, "not wanted: use = \"never\" in [meter.hwmon]");
+                measured
+            }
+            HwmonMode::Auto => {
+                self.add(hwmon::SOURCE, hwmon::start(roots, measured).map(Some), true, "");
+                // Its thread may not have read anything yet.
+                measured || hwmon::measures_packages(roots)
+            }
+        }
+    }
+
+    /// The way to the host, where this machine needs it and has one.
+    fn found(&mut self, roots: &Roots) -> Option<Address> {
+        let why = if self.measures_packages() {
+            "not needed: this machine has a meter of its own"
+        } else if roots.sysfs != Path::new("/sys") {
+            "not tried, as --sysfs is not /sys (connect = \"vsock\" in [meter.vsock] would)"
+        } else if let Some(address) = vsock::find(&roots.sysfs) {
+            return Some(address);
+        } else {
+            "this machine has no virtio-vsock device and no virtio-serial port org.jouled.0: it is no guest, or its host gives it none"
+        };
+        self.unused(vsock::SOURCE, why);
+        None
+    }
+
+    /// The host's word, and the estimate while the host says nothing.
+    fn with_stand_in(&mut self, address: Address, estimate: Result<Estimate, String>) {
+        let needed = Needed::default();
+        let stand_in = estimate.is_ok().then(|| Needed::clone(&needed));
+        self.add(vsock::SOURCE, Vsock::open(address, stand_in).map(Some), true, "");
+        // Where there is no reader, nobody else says when it is needed.
+        needed.store(self.meters.iter().all(|meter| meter.source() != vsock::SOURCE), std::sync::atomic::Ordering::Release);
+        let standby = "not needed: the host tells what it measured; it stands in while the host says nothing";
+        let stand_in = estimate.map(|estimate| Some(StandIn::new(estimate, needed, standby)));
+        self.add(estimate::SOURCE, stand_in, true, "");
+    }
+
     /// Takes a source in; what is not here is a failure where it was asked for by name.
     fn add<M: Meter + 'static>(&mut self, source: &str, opened: Opened<M>, by_name: bool, absent: &str) {
         match opened {

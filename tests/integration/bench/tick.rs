@@ -141,7 +141,7 @@ fn page(snapshot: &Arc<Snapshot>, format: Format) -> (Duration, usize) {
     let mut length = 0;
     let times = (0..50).map(|_| {
         let before = thread_time();
-        length = render(snapshot, Stamp::now(), &options, format).len();
+        length = render(snapshot, None, Stamp::now(), &options, format).len();
         thread_time() - before
     });
     (median(times.collect()), length)

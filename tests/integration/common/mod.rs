@@ -5,11 +5,13 @@ pub mod burn;
 pub mod client;
 pub mod known;
 pub mod page;
+pub mod saying_host;
 pub mod sysfs;
 pub mod world;
 
 pub use client::{Answer, Ticks, get};
 pub use page::Page;
+pub use saying_host::SayingHost;
 pub use sysfs::FakeHost;
 pub use world::World;
 

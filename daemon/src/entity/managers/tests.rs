@@ -43,6 +43,10 @@ fn one_of_two_libvirts_is_gone() {
     let other = r#"{"v":1,"source":"libvirt","uri":"qemu:///session","health":"cannot\u001b[31m\nconnect","machines":[]}"#;
     managers.hear(other.as_bytes(), now).unwrap();
     assert_eq!(libvirt(&managers), Health::Degraded("qemu:///session: cannot [31m connect".into()));
+    let same = FIRST.replace("system", "session").replace("trusted", "off").replace("web", "mine");
+    managers.hear(same.as_bytes(), now).unwrap();
+    assert_eq!(names(&managers), ["web", "mine"], "the system's comes first");
+    managers.hear(other.as_bytes(), now).unwrap();
     managers.hear(BEAT.replace("\"ok\"", "\"gone\"").as_bytes(), now).unwrap();
     assert!(matches!(libvirt(&managers), Health::Failed(_)));
     // What libvirt said last is still so: its VMs go on without it.

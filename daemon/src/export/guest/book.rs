@@ -13,6 +13,8 @@ use std::fmt::Write;
 const PROTOCOL: u32 = 1;
 /// Times are told no finer than this: what two guests of a host see must not show them that it is the same host.
 const GRAIN: u64 = 10_000_000;
+/// How early or late a tick may be and still be the end of its epoch.
+const JITTER: Nanos = Nanos(100_000_000);
 /// A clock tick of [`crate::usage::ProcessKey::start`].
 const CLOCK_TICK: u64 = 10_000_000;
 
@@ -84,6 +86,15 @@ impl ZoneFacts {
     }
 }
 
+/// What all VMs are told from.
+#[derive(Clone, Copy)]
+pub(super) struct HostNow<'a> {
+    pub snapshot: &'a Snapshot,
+    pub facts: &'a ZoneFacts,
+    pub names: &'a Names,
+    pub idle: IdlePolicy,
+}
+
 /// One VM's: what it was told last, and when it is told next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
@@ -99,28 +110,20 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Whether an epoch ends now. A tick that is early or late by up to a tenth of the period leaves the later ones where they are.
+    /// Whether an epoch ends now. A tick that is a little early or late leaves the later ones where they are.
     pub fn ends(&mut self, at: Nanos, grain: Grain) -> bool {
-        if self.of.is_some_and(|(_, of)| of == grain) && at + Nanos(grain.period.0 / 10) < self.due {
+        if self.of.is_some_and(|(_, of)| of == grain) && at + JITTER < self.due {
             return false;
         }
         let next = self.due + grain.period;
-        let on_grid = next.0.abs_diff((at + grain.period).0) <= grain.period.0 / 10;
+        let on_grid = next.0.abs_diff((at + grain.period).0) <= JITTER.0;
         self.due = if on_grid { next } else { at + grain.period };
         true
     }
 
     /// What the VM is told at the end of this epoch.
-    pub fn object(
-        &mut self,
-        snapshot: &Snapshot,
-        facts: &ZoneFacts,
-        vm: &Vm,
-        row: &Row,
-        grain: Grain,
-        idle: IdlePolicy,
-        names: &Names,
-    ) -> Published {
+    pub fn object(&mut self, host: &HostNow<'_>, vm: &Vm, row: &Row, grain: Grain) -> Published {
+        let HostNow { snapshot, facts, names, idle } = *host;
         if self.of != Some((row.since, grain)) {
             self.of = Some((row.since, grain));
             (self.source, self.generation) = (names.source(vm), names.generation(vm, row.since, grain));

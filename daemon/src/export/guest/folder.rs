@@ -28,6 +28,8 @@ pub(super) struct SocketFile {
     file: File,
     pub id: FileId,
     pub uid: u32,
+    /// Time of its last change.
+    pub changed: (i64, i64),
     links: u64,
 }
 
@@ -94,7 +96,13 @@ impl Folder {
         if !of.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "exists and is no socket: it stays; move it away"));
         }
-        Ok(Some(SocketFile { id: (of.dev(), of.ino()), uid: of.uid(), links: of.nlink(), file }))
+        Ok(Some(SocketFile {
+            id: (of.dev(), of.ino()),
+            uid: of.uid(),
+            changed: (of.ctime(), of.ctime_nsec()),
+            links: of.nlink(),
+            file,
+        }))
     }
 
     /// Makes a socket for `owner` alone and listens. One that nobody listens on any more is replaced; nothing else is. Needs a runtime.

@@ -1,9 +1,10 @@
 //! All guests: which VM a peer is, what each was told last, who is connected. The one place that knows them; opens nothing.
 
-use super::book::{Book, Names, ZoneFacts};
+use super::book::{Book, HostNow, Names, ZoneFacts};
 use super::config::{Grain, GuestConfig, Profile};
 use super::limit::Bucket;
 use super::object::Published;
+use super::status::{GuestView, Totals};
 use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
 use crate::entity::vm::Vm;
@@ -14,7 +15,7 @@ use crate::usage::ProcessKey;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,10 @@ impl Guest {
         *lock(&self.profile)
     }
 
+    fn connections(&self) -> usize {
+        CONNECTIONS - self.slots.available_permits()
+    }
+
     /// A place for one more connection.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         if !lock(&self.limits).0.take(Stamp::now().monotonic) {
@@ -125,8 +130,8 @@ struct Entry {
     guest: Arc<Guest>,
     book: Book,
     vm: Vm,
-    /// Process id and start of what speaks for it on sockets, and through which door.
-    seen: Option<(&'static str, String)>,
+    /// A door of its own: which kind, and where.
+    door: Option<(&'static str, String)>,
     noted: Option<String>,
 }
 
@@ -134,7 +139,8 @@ struct Entry {
 struct Everybody {
     /// By VM id.
     entries: BTreeMap<String, Entry>,
-    by_cid: FxHashMap<u32, Arc<Guest>>,
+    /// `None`: two VMs claim it, so that it says nothing.
+    by_cid: FxHashMap<u32, Option<Arc<Guest>>>,
     facts: ZoneFacts,
     /// Of guests that are no more.
     past_requests: u64,
@@ -156,6 +162,7 @@ struct Shared {
     /// Connections of all guests.
     slots: Arc<Semaphore>,
     refused: [AtomicU64; Refusal::ALL.len()],
+    vsock: AtomicBool,
 }
 
 /// What the channel needs to know of the host.
@@ -193,6 +200,7 @@ impl Guests {
             vms: watch::Sender::default(),
             slots: Arc::new(Semaphore::new(host.connections)),
             refused: Default::default(),
+            vsock: AtomicBool::new(false),
         }))
     }
 
@@ -209,11 +217,59 @@ impl Guests {
         self.0.vms.subscribe()
     }
 
-    /// A door is open for a VM: which kind, and where.
-    pub(super) fn seen(&self, vm: &str, channel: &'static str, peer: String) {
+    /// A door of its own is open for a VM: which kind, and where.
+    pub(super) fn door(&self, vm: &str, channel: &'static str, place: &str) {
         if let Some(entry) = self.lock().entries.get_mut(vm) {
-            entry.seen = Some((channel, peer));
+            entry.door = Some((channel, place.to_owned()));
         }
+    }
+
+    /// That door is closed.
+    pub(super) fn no_door(&self, vm: &str, place: &str) {
+        if let Some(entry) = self.lock().entries.get_mut(vm) {
+            entry.door.take_if(|(_, open)| open == place);
+        }
+    }
+
+    /// The door for all guests is open.
+    pub(super) fn vsock_is_open(&self) {
+        self.0.vsock.store(true, Relaxed);
+    }
+
+    /// Every VM and its channel.
+    pub fn list(&self) -> Vec<GuestView> {
+        let now = Stamp::now().monotonic;
+        let vsock = self.0.vsock.load(Relaxed);
+        let view = |entry: &Entry| {
+            let guest = &*entry.guest;
+            let by_cid = || guest.cid.filter(|_| vsock).map(|cid| ("vsock", format!("CID {cid}")));
+            let (channel, peer) = entry.door.clone().or_else(by_cid).unwrap_or_default();
+            let served = guest.served.load(Relaxed);
+            GuestView {
+                vm_id: guest.id.clone(),
+                name: entry.vm.name.clone(),
+                channel: channel.into(),
+                peer,
+                connections: guest.connections(),
+                profile: guest.profile().as_str().into(),
+                epoch: guest.latest.borrow().as_ref().map(|told| told.object.epoch),
+                served_seconds_ago: (served > 0).then(|| (now - Nanos(served)).seconds()),
+                requests: guest.requests.load(Relaxed),
+                refused: guest.refused.load(Relaxed),
+            }
+        };
+        self.lock().entries.values().map(view).collect()
+    }
+
+    /// The channel as a whole; `None` where no door is configured.
+    pub fn totals(&self) -> Option<Totals> {
+        let everybody = self.lock();
+        let guests = || everybody.entries.values().map(|entry| &entry.guest);
+        self.0.config.any().then(|| Totals {
+            connections: guests().map(|guest| guest.connections() as u64).sum(),
+            requests: everybody.past_requests + guests().map(|guest| guest.requests.load(Relaxed)).sum::<u64>(),
+            refused: Refusal::ALL.map(|refusal| (refusal.as_str(), self.0.refused[refusal as usize].load(Relaxed))).to_vec(),
+        })
     }
 
     /// The guest behind a CID that the kernel vouches for.
@@ -224,7 +280,7 @@ impl Guests {
         if self.0.config.privileged_ports && port >= 1024 {
             return Err(Refusal::Port);
         }
-        let guest = self.lock().by_cid.get(&cid).cloned().ok_or(Refusal::Unknown)?;
+        let guest = self.lock().by_cid.get(&cid).cloned().flatten().ok_or(Refusal::Unknown)?;
         // Within a tick, the CID of a VM that ended may be another's already.
         if (self.0.alive)(guest.process) { Ok(guest) } else { Err(Refusal::Unknown) }
     }
@@ -260,13 +316,13 @@ impl Guests {
         }
         everybody.facts.learn(snapshot);
         let rows = rows(snapshot);
+        let host = HostNow { snapshot, facts: &everybody.facts, names: &self.0.names, idle: self.0.idle };
         for entry in everybody.entries.values_mut() {
             let Some(grain) = entry.guest.profile().grain() else { continue };
             let grain = Grain { period: grain.period.max(snapshot.host.interval), ..grain };
             let Some(row) = rows.get(entry.vm.id.as_str()) else { continue };
             if entry.book.ends(snapshot.at.monotonic, grain) {
-                let (facts, names) = (&everybody.facts, &self.0.names);
-                let told = entry.book.object(snapshot, facts, &entry.vm, row, grain, self.0.idle, names);
+                let told = entry.book.object(&host, &entry.vm, row, grain);
                 entry.guest.latest.send_replace(Some(Arc::new(told)));
             }
         }
@@ -299,7 +355,7 @@ impl Everybody {
                 other => {
                     self.past_requests += other.map_or(0, |entry| entry.guest.end());
                     let guest = Arc::new(Guest::new(vm, profile, None));
-                    Entry { guest, book: Book::default(), vm: vm.clone(), seen: None, noted: None }
+                    Entry { guest, book: Book::default(), vm: vm.clone(), door: None, noted: None }
                 }
             };
             let entry = self.entries.entry(vm.id.clone()).or_insert(entry);
@@ -315,7 +371,7 @@ impl Everybody {
                 entry.noted = note;
             }
             if let Some(cid) = vm.cid {
-                self.by_cid.insert(cid, Arc::clone(&entry.guest));
+                self.by_cid.entry(cid).and_modify(|both| *both = None).or_insert_with(|| Some(Arc::clone(&entry.guest)));
             }
         }
         for entry in earlier.into_values() {

@@ -9,11 +9,15 @@ mod helper;
 mod http;
 mod hybrid;
 mod limit;
+mod look;
 mod object;
+mod serial;
+mod status;
 mod vsock;
 
 pub use config::{Grain, GuestConfig, Profile, VmConfig, VsockMode};
 pub use guests::{Alive, Guests, HostFacts};
+pub use status::{GuestView, Totals};
 
 use super::Snapshots;
 use std::io;
@@ -58,6 +62,7 @@ pub fn bind(guests: Guests) -> Result<Channel, BindError> {
     let config = guests.config();
     let vsock = match vsock::bind(config.vsock, config.port) {
         Ok(Ok(vsock)) => {
+            guests.vsock_is_open();
             tracing::info!("guest channel: listening on vsock port {}", config.port);
             Some(vsock)
         }
@@ -79,8 +84,12 @@ impl Channel {
             let (known, all) = (guests.clone(), guests.clone());
             doors.spawn(accept::accept(vsock, all, move |_, peer| known.by_cid(peer.cid(), peer.port()), stop.clone()));
         }
-        if !guests.config().hybrid.is_empty() {
-            doors.spawn(hybrid::serve(guests.clone(), stop.clone()));
+        let config = guests.config();
+        if !config.hybrid.is_empty() {
+            doors.spawn(look::follow(guests.clone(), config.hybrid.clone(), hybrid::Hybrid::new(guests.clone()), stop.clone()));
+        }
+        if !config.serial.is_empty() {
+            doors.spawn(look::follow(guests.clone(), config.serial.clone(), serial::Serial::new(guests.clone()), stop.clone()));
         }
         let epochs = async {
             loop {
@@ -102,4 +111,4 @@ impl Channel {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::export) mod tests;

@@ -37,7 +37,12 @@ fn start(snapshot: Snapshot, clock: fn() -> Stamp) -> Server {
     let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let address = listeners[0].local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve(listeners, router(receiver, PrometheusOptions::default(), clock), None, stop.clone()));
+    let task = tokio::spawn(serve(
+        listeners,
+        router(receiver, PrometheusOptions::default(), crate::export::guest::tests::nobody(), clock),
+        None,
+        stop.clone(),
+    ));
     Server { address, snapshots, stop, task }
 }
 

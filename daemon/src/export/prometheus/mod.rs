@@ -11,6 +11,7 @@ mod zones;
 
 pub use format::Format;
 
+use super::guest::Totals;
 use crate::entity::Kind;
 use crate::snapshot::{ByZone, Energy, Snapshot};
 use crate::source::Stamp;
@@ -52,10 +53,10 @@ impl Default for Dialects {
     }
 }
 
-/// The metrics page for `snapshot`. `now` is only used for ages.
-pub fn render(snapshot: &Arc<Snapshot>, now: Stamp, options: &PrometheusOptions, format: Format) -> String {
+/// The metrics page for `snapshot`, and for the guest channel where there is one. `now` is only used for ages.
+pub fn render(snapshot: &Arc<Snapshot>, guests: Option<Totals>, now: Stamp, options: &PrometheusOptions, format: Format) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { snapshot: Arc::clone(snapshot), now, options: options.clone() }));
+    registry.register_collector(Box::new(Page { snapshot: Arc::clone(snapshot), guests, now, options: options.clone() }));
     let mut text = String::with_capacity(size_hint(snapshot));
     // Writing to a String cannot fail, and no encoder here fails by itself.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -80,6 +81,7 @@ const MODES: [(&str, OfMode); 2] = [("dynamic", |energy| &energy.dynamic), ("idl
 #[derive(Debug)]
 struct Page {
     snapshot: Arc<Snapshot>,
+    guests: Option<Totals>,
     now: Stamp,
     options: PrometheusOptions,
 }
@@ -93,6 +95,7 @@ impl Collector for Page {
         if self.options.dialects.legacy {
             legacy::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels)?;
         }
-        own::encode(&mut encoder, &self.snapshot, &zones, self.now, &self.options)
+        own::encode(&mut encoder, &self.snapshot, &zones, self.now, &self.options)?;
+        self.guests.as_ref().map_or(Ok(()), |guests| own::guests(&mut encoder, guests))
     }
 }

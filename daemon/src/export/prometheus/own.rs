@@ -1,11 +1,13 @@
-//! `jouled_*`: everything that Kepler has no name for. Entities here; domains, sources and jouled itself in [`node`].
+//! `jouled_*`: everything that Kepler has no name for. Entities here; domains, sources and jouled itself in [`node`], what VMs are in [`vms`].
 
 mod node;
+mod vms;
 
 use super::encode::{About, LabelSet, counters, gauges};
 use super::zones::Zones;
 use super::{MODES, PrometheusOptions, kepler};
 use crate::entity::Kind;
+use crate::export::guest::Totals;
 use crate::snapshot::{KindView, Snapshot};
 use crate::source::Stamp;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -25,7 +27,7 @@ pub(super) fn encode(
         rows(encoder, view, zones, in_kepler, seconds_in_kepler)?;
         others(encoder, view, zones)?;
     }
-    Ok(())
+    if options.levels.contains(&Kind::Vm) { vms::encode(encoder, snapshot) } else { Ok(()) }
 }
 
 /// The series of a kind's entities, less what Kepler's names already say.
@@ -122,6 +124,18 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
         .filter(|zone| zone.power.is_some())
         .map(|zone| (LabelSet::plain([("zone", zone.name())]), view.rest_power[zone.zone.index()]));
     gauges(encoder, &about, samples)
+}
+
+/// The guest channel.
+pub(super) fn guests(encoder: &mut DescriptorEncoder<'_>, guests: &Totals) -> fmt::Result {
+    let about = About { name: "jouled_guest_connections", unit: "", help: "Number of open connections of guests, measured" };
+    gauges(encoder, &about, [(LabelSet::plain([]), guests.connections)])?;
+    let about = About { name: "jouled_guest_requests", unit: "", help: "Number of requests of guests, measured" };
+    counters(encoder, &about, [(LabelSet::plain([]), guests.requests)])?;
+    let help = "Number of connections that were not let in as guests', by reason, measured: host and unknown are no VM's, port and \
+                process have no proof, connections and rate are more than one may have";
+    let about = About { name: "jouled_guest_refused", unit: "", help };
+    counters(encoder, &about, guests.refused.iter().map(|(reason, times)| (LabelSet::plain([("reason", *reason)]), *times)))
 }
 
 /// The kind as a word in a sentence.

@@ -86,7 +86,7 @@ fn start(path: &Path) -> Server {
     let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let address = listeners[0].local_addr().unwrap();
     let stop = CancellationToken::new();
-    let router = router(receiver, PrometheusOptions::default(), Stamp::default);
+    let router = router(receiver, PrometheusOptions::default(), crate::export::guest::tests::nobody(), Stamp::default);
     tokio::spawn(serve(listeners, router, Some(Arc::clone(&web)), stop.clone()));
     Server { address, web, _stop: stop.drop_guard(), _snapshots: snapshots }
 }

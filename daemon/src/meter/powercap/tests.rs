@@ -22,7 +22,7 @@ fn read(meter: &mut Powercap) -> Vec<Result<u64, String>> {
     out.into_iter()
         .map(|reading| match reading.reading? {
             Reading::Counter { total, .. } => Ok(total.0),
-            Reading::Gauge { .. } => Err("a gauge".to_owned()),
+            other => Err(format!("no counter: {other:?}")),
         })
         .collect()
 }

@@ -1,6 +1,10 @@
 //! Tests of the guest channel over Unix sockets: a made-up host, and guests that are this process.
 
+mod epochs;
+mod folders;
+mod hostile;
 mod hybrid;
+mod identity;
 
 use super::*;
 use crate::attribute::IdlePolicy;
@@ -98,6 +102,11 @@ pub(super) fn guests(config: GuestConfig) -> (Guests, Arc<Mutex<Vec<ProcessKey>>
     (Guests::new(config, host), dead)
 }
 
+/// The channel of a host without VMs.
+pub(in crate::export) fn nobody() -> Guests {
+    guests(GuestConfig::default()).0
+}
+
 /// The channel over real sockets.
 pub(super) struct Server {
     pub host: Host,
@@ -145,6 +154,75 @@ pub(super) async fn get(mut io: UnixStream, path: &str) -> (u16, String) {
     io.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
     (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+/// AF_VSOCK as far as this machine may have it: a Unix socket whose clients' names say their CID and port.
+pub(super) struct Cids {
+    pub server: Server,
+    dir: tempfile::TempDir,
+    dialled: std::cell::Cell<u32>,
+}
+
+struct CidListener(tokio::net::UnixListener);
+
+impl axum::serve::Listener for CidListener {
+    type Io = UnixStream;
+    type Addr = (u32, u32);
+
+    async fn accept(&mut self) -> (UnixStream, (u32, u32)) {
+        let (io, peer) = self.0.accept().await.unwrap();
+        let name = peer.as_pathname().unwrap().file_name().unwrap().to_str().unwrap();
+        let mut numbers = name.split('.').map(|number| number.parse().unwrap());
+        (io, (numbers.next().unwrap(), numbers.next().unwrap()))
+    }
+
+    fn local_addr(&self) -> io::Result<(u32, u32)> {
+        Ok((2, 28282))
+    }
+}
+
+impl Cids {
+    pub fn start(config: GuestConfig, host: Host) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(config, host);
+        let listener = CidListener(tokio::net::UnixListener::bind(dir.path().join("2.28282")).unwrap());
+        let (all, known) = (server.guests.clone(), server.guests.clone());
+        let who = move |_: &UnixStream, peer: &(u32, u32)| known.by_cid(peer.0, peer.1);
+        tokio::spawn(accept::accept(listener, all, who, server.stop.clone()));
+        Self { server, dir, dialled: Default::default() }
+    }
+
+    pub async fn dial_from(&self, cid: u32, port: u32) -> UnixStream {
+        self.dialled.set(self.dialled.get() + 1);
+        let me = self.dir.path().join(format!("{cid}.{port}.{}", self.dialled.get()));
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&me).unwrap();
+        let io = socket.connect(self.dir.path().join("2.28282")).await.unwrap();
+        std::fs::remove_file(me).unwrap();
+        io
+    }
+
+    pub async fn dial(&self, cid: u32) -> UnixStream {
+        self.dial_from(cid, 50_000).await
+    }
+
+    /// The object that a CID is given.
+    pub async fn energy(&self, cid: u32) -> serde_json::Value {
+        let (status, body) = get(self.dial(cid).await, "/v1/energy").await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+/// Whether the other side closed the connection, having said nothing.
+pub(super) async fn closed(mut io: UnixStream) -> bool {
+    let mut byte = [0];
+    matches!(tokio::time::timeout(Duration::from_secs(5), io.read(&mut byte)).await.expect("still open"), Ok(0) | Err(_))
+}
+
+/// Lets everything that can go on go on.
+pub(super) async fn settle() {
+    tokio::time::sleep(Duration::from_millis(30)).await;
 }
 
 /// The lines of a stream, without HTTP's chunks.

@@ -37,6 +37,13 @@ fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
     let labels = LabelSet::plain([("version", &*snapshot.host.version), ("arch", &*snapshot.host.arch)]);
     gauges(encoder, &about, [(labels, 1)])?;
     let about = About {
+        name: "jouled_idle_policy_info",
+        unit: "",
+        help: "Always 1; its policy label says what becomes of idle energy, and so what mode idle is: apart (it is the node's alone), \
+               by-use, or by-allocation (VMs get it by their virtual CPUs)",
+    };
+    gauges(encoder, &about, [(LabelSet::plain([("policy", snapshot.host.idle.as_str())]), 1)])?;
+    let about = About {
         name: "jouled_estimated",
         unit: "",
         help: "1 where every energy number here is a model's estimate, 0 where a meter measures",

@@ -3,6 +3,7 @@
 use super::parse::parse;
 use super::snapshot;
 use crate::entity::Kind;
+use crate::export::guest::Totals;
 use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
 use crate::source::Stamp;
 use crate::units::Nanos;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 fn page(format: Format, kepler: bool, legacy: bool) -> String {
     let now = Stamp { monotonic: Nanos(100_250_000_000), ..Stamp::default() };
     let options = PrometheusOptions { dialects: Dialects { kepler, legacy }, ..PrometheusOptions::default() };
-    render(&Arc::new(snapshot()), now, &options, format)
+    let guests = Totals { connections: 3, requests: 20, refused: vec![("unknown", 1), ("rate", 0)] };
+    render(&Arc::new(snapshot()), Some(guests), now, &options, format)
 }
 
 fn check(file: &str, text: &str) {
@@ -121,7 +123,7 @@ fn nothing_is_shown_that_is_not_known() {
 #[test]
 fn a_level_that_is_left_out_has_no_series() {
     let options = PrometheusOptions { levels: vec![Kind::Unit], ..PrometheusOptions::default() };
-    let text = render(&Arc::new(snapshot()), Stamp::default(), &options, Format::Classic);
+    let text = render(&Arc::new(snapshot()), None, Stamp::default(), &options, Format::Classic);
     assert!(!text.contains("_process_") && !text.contains("_slice_") && text.contains("jouled_unit_joules_total"));
 }
 

@@ -53,8 +53,8 @@ proptest! {
     #[test]
     fn no_series_comes_twice_and_both_formats_agree(snapshot in any_snapshot()) {
         let snapshot = Arc::new(snapshot);
-        let classic = parse(&render(&snapshot, Stamp::default(), &both(), Format::Classic), false);
-        let openmetrics = parse(&render(&snapshot, Stamp::default(), &both(), Format::OpenMetrics), true);
+        let classic = parse(&render(&snapshot, None, Stamp::default(), &both(), Format::Classic), false);
+        let openmetrics = parse(&render(&snapshot, None, Stamp::default(), &both(), Format::OpenMetrics), true);
         prop_assert_eq!(&classic.samples, &openmetrics.samples);
         // Every row is there, under its own labels.
         for row in &snapshot.kind(Kind::Process).rows {
@@ -68,7 +68,7 @@ proptest! {
     fn label_values_survive(value in any::<String>()) {
         let mut snapshot = snapshot();
         snapshot.kinds[Kind::Unit.index()].rows = vec![row(&[&value, "s"], 1, State::Running)];
-        let page = parse(&render(&Arc::new(snapshot), Stamp::default(), &both(), Format::Classic), false);
+        let page = parse(&render(&Arc::new(snapshot), None, Stamp::default(), &both(), Format::Classic), false);
         prop_assert!(page.value("jouled_unit_cpu_seconds_total", &[("unit", &value)]).is_some());
     }
 
@@ -76,7 +76,7 @@ proptest! {
     fn joules_are_right_to_the_microjoule(energy in 0..1_u64 << 53) {
         let mut snapshot = snapshot();
         snapshot.kinds[Kind::User.index()].rows = vec![row(&["0"], energy, State::Running)];
-        let page = parse(&render(&Arc::new(snapshot), Stamp::default(), &both(), Format::OpenMetrics), true);
+        let page = parse(&render(&Arc::new(snapshot), None, Stamp::default(), &both(), Format::OpenMetrics), true);
         let labels = [("user", "0"), ("zone", "package"), ("mode", "dynamic")];
         let printed = page.value("jouled_user_joules_total", &labels).unwrap();
         // The same double as that of the exact decimal.
@@ -109,7 +109,7 @@ fn a_big_page_is_quick() {
         let mut times: Vec<_> = (0..20)
             .map(|_| {
                 let start = std::time::Instant::now();
-                let text = render(&snapshot, Stamp::default(), &PrometheusOptions::default(), format);
+                let text = render(&snapshot, None, Stamp::default(), &PrometheusOptions::default(), format);
                 (start.elapsed(), text.len())
             })
             .collect();

@@ -1,6 +1,8 @@
 //! A snapshot made by hand: two sockets, memory, every kind of entity, odd names, a failed source.
 
+use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
+use crate::entity::vm::{Vm, Vmm};
 use crate::meter::{Domain, Quality, Scope, Zone};
 use crate::snapshot::{
     ByZone, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used,
@@ -8,7 +10,7 @@ use crate::snapshot::{
 use crate::source::Stamp;
 use crate::source::{Health, PackageId};
 use crate::units::{Microjoules, Microwatts, Nanos};
-use crate::usage::Counted;
+use crate::usage::{Counted, ProcessKey};
 use std::sync::Arc;
 
 fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> DomainView {
@@ -110,6 +112,22 @@ pub(crate) fn snapshot() -> Snapshot {
         physical_id,
         core_id: 0,
     };
+    let vm = Vm {
+        id: "7d3c0b5e".into(),
+        name: "build".into(),
+        hypervisor: "kvm".into(),
+        uuid: Some("7d3c0b5e-1d2c-4b3a-9f00-0123456789ab".into()),
+        vmm: Vmm::Qemu,
+        process: ProcessKey { pid: 4711, start: 99 },
+        vcpus: Some(4),
+        cid: Some(3),
+        vhost_user: Vec::new(),
+        vouched: true,
+        manager: "libvirt".into(),
+        state: "running".into(),
+        title: "A \"title\"\nof two lines".into(),
+        profile: None,
+    };
     let source = |source: &str, role: &str, health, read_at| SourceView {
         source: source.into(),
         role: role.into(),
@@ -133,7 +151,7 @@ pub(crate) fn snapshot() -> Snapshot {
             cpus: vec![cpu(0, 0), cpu(1, 1)],
             interval: Nanos::SECOND,
             dram_billed: true,
-            idle: Default::default(),
+            idle: IdlePolicy::ByAllocation,
         }),
         ticks: 100,
         at: Stamp { monotonic: Nanos(99_000_000_000), boottime: Nanos(99_000_000_000), realtime: Nanos(1_700_000_099_000_000_000) },
@@ -158,7 +176,7 @@ pub(crate) fn snapshot() -> Snapshot {
             DomainView { power: None, idle_power: None, error: "EIO".into(), ..domain(1, Zone::Dram, 250_000_000_000, None) },
         ],
         kinds: Kind::ALL.into_iter().map(view).collect(),
-        vms: Arc::default(),
+        vms: vec![vm].into(),
         counted: Counted { cycles: false, instructions: false, cache_misses: true },
         overflows: 2,
         lost_cpu: Nanos(250_000_000),

@@ -1,0 +1,132 @@
+//! A host that speaks docs/guest-protocol.md on a Unix socket and says what a test tells it to. It measures nothing.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "every crate that includes this uses its own part; one that cannot speak has failed"
+)]
+
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// What the host would say next.
+#[derive(Clone, Debug)]
+pub struct Words {
+    /// The host: 32 hex digits.
+    pub source: String,
+    /// 16 hex digits.
+    pub generation: String,
+    /// Counts up.
+    pub epoch: u64,
+    /// Length of an epoch.
+    pub period_ms: u64,
+    /// Time since the VM was started, beyond what its own clock shows.
+    pub paused_ms: u64,
+    /// Total of the packages in microjoules.
+    pub package: u64,
+    /// Total of the memory.
+    pub dram: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    line: String,
+    readers: Vec<UnixStream>,
+    open: bool,
+}
+
+/// The host. Its socket goes with it.
+pub struct SayingHost {
+    /// What it says next.
+    pub words: Words,
+    path: PathBuf,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl SayingHost {
+    /// A host at `path` that has measured 50 J and 5 J, with epochs of 200 ms.
+    pub fn new(path: &Path) -> Self {
+        let words = Words {
+            source: "9f0c".repeat(8),
+            generation: "51d2".repeat(4),
+            epoch: 1_763_846_400,
+            period_ms: 200,
+            paused_ms: 0,
+            package: 50_000_000,
+            dram: 5_000_000,
+        };
+        let mut host = Self { words, path: path.to_owned(), shared: Arc::default() };
+        host.shared.lock().unwrap().line = host.line();
+        host.come();
+        host
+    }
+
+    fn line(&self) -> String {
+        let Words { source, generation, epoch, period_ms, paused_ms, package, dram } = &self.words;
+        let now = jouled::source::Stamp::now();
+        let zone = |zone: &str, energy_uj: u64| json!({"zone": zone, "energy_uj": energy_uj, "billed": true, "quality": "derived", "window_ns": 1000, "age_ns": 1000});
+        let object: Value = json!({
+            "protocol": 1, "source": source, "generation": generation, "vm": {"id": "8c0d", "name": "web"}, "epoch": epoch,
+            "period_ns": period_ms * 1_000_000, "quantum_uj": 1000, "at_ns": now.realtime.0,
+            "running_ns": now.monotonic.0 + paused_ms * 1_000_000, "idle": "apart",
+            "zones": [zone("package", *package), zone("dram", *dram)],
+        });
+        format!("{object}\n")
+    }
+
+    /// It begins to listen.
+    pub fn come(&mut self) {
+        let listener = UnixListener::bind(&self.path).unwrap();
+        let shared = Arc::clone(&self.shared);
+        shared.lock().unwrap().open = true;
+        std::thread::spawn(move || {
+            for io in listener.incoming() {
+                let mut io = io.unwrap();
+                if !shared.lock().unwrap().open {
+                    break;
+                }
+                let mut request = [0; 1024];
+                let length = io.read(&mut request).unwrap();
+                let request = String::from_utf8_lossy(&request[..length]);
+                assert!(request.starts_with("GET /v1/stream HTTP/1.1\r\n") && request.ends_with("\r\n\r\n"), "{request}");
+                let mut shared = shared.lock().unwrap();
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+                io.write_all(head.as_bytes()).unwrap();
+                say(&mut io, &shared.line);
+                shared.readers.push(io);
+            }
+        });
+    }
+
+    /// It is gone: nobody listens, connections end.
+    pub fn go(&mut self) {
+        let mut shared = self.shared.lock().unwrap();
+        shared.open = false;
+        shared.readers.clear();
+        drop(shared);
+        // Wakes the listener, which then ends.
+        drop(UnixStream::connect(&self.path));
+        std::fs::remove_file(&self.path).unwrap();
+    }
+
+    /// The end of an epoch: everybody is told. Gives the line.
+    pub fn say(&mut self) -> String {
+        self.words.epoch += 1;
+        let line = self.line();
+        let mut shared = self.shared.lock().unwrap();
+        shared.line.clone_from(&line);
+        shared.readers.retain_mut(|io| say(io, &line));
+        line
+    }
+
+    /// How many guests listen.
+    pub fn readers(&self) -> usize {
+        self.shared.lock().unwrap().readers.len()
+    }
+}
+
+fn say(io: &mut UnixStream, line: &str) -> bool {
+    io.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).is_ok()
+}
