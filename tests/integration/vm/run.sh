@@ -5,7 +5,7 @@
 #   run.sh [WORD…]   only the cases whose name contains one of the words
 #   VM_LAYERS="host vms"        "host": cases/, a host without VMs. "vms": cases_vms/, a host that runs VMs. One boot each (default: both)
 #   JOULED=FILE JOULECTL=FILE   binaries under test (default: target/release)
-#   JOULED_LIBVIRT=FILE         jouled-libvirt, which is optional (default: daemon/libvirt/target/release)
+#   JOULED_LIBVIRT=FILE         jouled-libvirt, which is optional (default: target/libvirt/release)
 #   VM_DIR=DIR                  where the machine is kept (default: target/vm)
 #   VM_TIMEOUT=SECONDS          limit for the machine's whole life (default: 420 a boot)
 set -euo pipefail
@@ -14,7 +14,7 @@ top=$(realpath "$here/../../..")
 export VM_DIR=${VM_DIR:-$top/target/vm}
 jouled=${JOULED:-$top/target/release/jouled}
 joulectl=${JOULECTL:-$top/target/release/joulectl}
-jouled_libvirt=${JOULED_LIBVIRT:-$top/daemon/libvirt/target/release/jouled-libvirt}
+jouled_libvirt=${JOULED_LIBVIRT:-$top/target/libvirt/release/jouled-libvirt}
 layers=${VM_LAYERS:-host vms}
 limit=${VM_TIMEOUT:-420}
 tools=${CARGO_TARGET_DIR:-$top/target}/tools

@@ -25,7 +25,7 @@ class GuestJouled:
         self.config = config
 
     def __enter__(self):
-        self.vm.sh(f"mkdir -p {DIR} {MIRROR} && cat >/run/jouled.toml <<'END'\n{self.config}\nEND")
+        self.vm.sh(f"mkdir -p {DIR} && cat >/run/jouled.toml <<'END'\n{self.config}\nEND")
         self.start()
         return self
 
