@@ -240,7 +240,7 @@ fn guests(config: &Config) -> Guests {
         idle: config.attribution.idle,
         alive: Arc::new(move |process| usage::procfs::start_of(&alive, process.pid) == Some(process.start)),
         procfs,
-        connections: guest::connections(),
+        connections: if config.export.guest.any() { guest::connections() } else { 0 },
     };
     Guests::new(config.export.guest.clone(), host)
 }
