@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::known::{CONTAINER, POD, inhabit, known_run};
+use common::known::{CONTAINER, POD, VM, inhabit, known_run};
 use common::world::ZONES;
 use common::{Daemon, Page, World, get};
 use jouled::entity::Kind;
@@ -29,6 +29,7 @@ fn energy_goes_to_who_worked_on_its_socket() {
     assert_eq!(joules(Kind::Slice, "system-postgresql.slice"), [12_000_000, 1_200_000]);
     assert_eq!(joules(Kind::Slice, "system.slice"), [16_000_000 + 12_000_000 + 12_000_000, 4_000_000]);
     assert_eq!(joules(Kind::Container, CONTAINER), [12_000_000, 1_200_000]);
+    assert_eq!(joules(Kind::Vm, VM), [3_000_000, 300_000]);
     assert_eq!(joules(Kind::Vm, "web"), [3_000_000, 300_000]);
     assert_eq!(joules(Kind::Session, "2"), [4_000_000, 400_000]);
     assert_eq!(joules(Kind::User, "1000"), [8_000_000, 800_000]);

@@ -165,15 +165,16 @@ struct Spinner {
 
 impl Spinner {
     /// `None`, saying so, where QEMU is not installed. With `cgroup`, it is in there before it is QEMU, as with libvirt.
-    fn start(name: &str, cgroup: Option<&Path>) -> Option<Self> {
+    fn start(accel: &str, name: &str, cgroup: Option<&Path>) -> Option<Self> {
         let disk = tempfile::tempdir().unwrap();
         let mut sector = [0; 512];
-        (sector[..2].copy_from_slice(&[0xeb, 0xfe]), sector[510..].copy_from_slice(&[0x55, 0xaa]));
+        sector[..2].copy_from_slice(&[0xeb, 0xfe]);
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
         let image = disk.path().join("spin.img");
         fs::write(&image, sector).unwrap();
         let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim().to_owned();
         let mut command = Command::new(QEMU);
-        command.args(["-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none", "-m", "32", "-smp", "2"]);
+        command.args(["-accel", accel, "-nodefaults", "-no-user-config", "-display", "none", "-m", "32", "-smp", "2"]);
         command.args(["-name", &format!("guest={name},debug-threads=on"), "-uuid", &uuid.to_uppercase()]);
         command.arg("-drive").arg(format!("file={},format=raw,if=ide", image.display()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -232,10 +233,10 @@ fn root_a_real_qemu_is_a_vm_before_and_after_jouleds_start() {
         return;
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(early) = Spinner::start("jtest,,early", None) else { return };
+    let Some(early) = Spinner::start("tcg", "jtest,,early", None) else { return };
     for source in ["auto", "procfs"] {
         let (world, daemon, mut ticks) = live(source);
-        let Some(late) = Spinner::start("jtest-late", None) else { return };
+        let Some(late) = Spinner::start("tcg", "jtest-late", None) else { return };
         for (qemu, name) in [(&early, "jtest,early"), (&late, "jtest-late")] {
             let snapshot = charged(&world, &mut ticks, &qemu.uuid);
             assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels[1..], [name.to_owned(), "qemu".to_owned()]);
@@ -257,6 +258,36 @@ fn root_a_real_qemu_is_a_vm_before_and_after_jouleds_start() {
         daemon.page().adds_up();
         daemon.stop();
     }
+}
+
+/// On kernels where they are no threads of QEMU, its workers are kernel threads in nobody's cgroup.
+#[test]
+fn root_a_real_kvm_guest_has_its_kernel_threads() {
+    if !root() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (world, daemon, mut ticks) = live("auto");
+    let Some(mut qemu) = Spinner::start("kvm", "jtest-kvm", None) else { return };
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    if let Some(status) = qemu.child.try_wait().unwrap() {
+        return println!("skipped: QEMU cannot use KVM here: {status}");
+    }
+    let snapshot = charged(&world, &mut ticks, &qemu.uuid);
+    assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels[1..], ["jtest-kvm".to_owned(), "kvm".to_owned()]);
+    let name = format!("kvm-pit/{}", qemu.child.id());
+    let is_pit = |process: &fs::DirEntry| fs::read_to_string(process.path().join("comm")).is_ok_and(|comm| comm.trim() == name);
+    let Some(pit) = fs::read_dir("/proc").unwrap().flatten().find(is_pit) else {
+        return println!("skipped: this kernel has no thread {name}");
+    };
+    let pit = pit.file_name().into_string().unwrap();
+    let of = |snapshot: &Snapshot| {
+        snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pit).map(|row| row.labels[5].clone())
+    };
+    let snapshot = ticks.find("the kernel thread runs", |snapshot| of(snapshot).is_some());
+    assert_eq!(of(&snapshot).as_ref(), Some(&qemu.uuid));
+    daemon.page().adds_up();
+    daemon.stop();
 }
 
 /// Cgroups as libvirt makes them. Removed when dropped.
@@ -304,7 +335,7 @@ fn root_all_of_a_real_machine_scope_is_its_vm() {
     unsafe { helper.args(["-c", "while :; do :; done"]).pre_exec(move || fs::write(&procs, "0")) };
     let mut helper = helper.spawn().unwrap();
     ticks.next();
-    let qemu = Spinner::start("jtest-scope", Some(&emulator));
+    let qemu = Spinner::start("tcg", "jtest-scope", Some(&emulator));
     if let Some(qemu) = &qemu {
         let of_vm = |snapshot: &Snapshot, pid: u32| {
             let pid = pid.to_string();

@@ -45,5 +45,6 @@ pub struct Known {
     pub class: Class,
 }
 
-/// Everything that managers know now. The receiver side is the sampler's; a sender replaces the whole list.
+/// Everything that the system's managers know now. The receiver side is the sampler's; a sender replaces the whole list. What a user's own
+/// manager says (`qemu:///session`) does not belong into it: that user could name anybody's UUID.
 pub type Inventory = watch::Receiver<Arc<[Known]>>;

@@ -8,6 +8,8 @@ use jouled::snapshot::Snapshot;
 /// Its id.
 pub const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// Its id.
+pub const VM: &str = "5b0c2d4e-6f70-4182-93a4-b5c6d7e8f901";
+/// Its id.
 pub const POD: &str = "8a5f4b3c_0d1e_4f5a_9b8c_7d6e5f4a3b2c";
 
 /// No idle energy, so that all that is drawn while somebody runs is theirs.
@@ -29,6 +31,8 @@ pub fn inhabit(world: &World) {
     for (pid, comm, cgroup, cpu) in places {
         world.spawn(pid, u64::from(pid), comm, &cgroup, cpu);
     }
+    let cmdline = format!("qemu\0-name\0guest=web,debug-threads=on\0-accel\0kvm\0-smp\x002\0-uuid\0{VM}\0");
+    world.host.write_proc("104/cmdline", cmdline);
 }
 
 /// A run that ends at rest: 40 J and 20 J of the packages, 4 J and 2 J of memory while all work, then 1 J while nobody does.

@@ -38,6 +38,8 @@ const PATIENCE_AT_START: Duration = Duration::from_secs(2);
 const YOUNG: u32 = 30;
 /// How seldom.
 const SELDOM: u32 = 64;
+/// So many VMs outside of machine scopes are known: anybody may start what looks like one.
+const UNVOUCHED_MAX: usize = 4096;
 /// A kernel thread waits so many ticks for its VM to be known.
 const WORKER_WAITS: u32 = 10;
 /// So many kernel threads can wait.
@@ -203,13 +205,19 @@ impl Hypervisors {
         if self.by_scope.contains_key(&scope) {
             return;
         }
+        if scope.is_empty()
+            && !self.found.contains_key(&process)
+            && self.found.len().saturating_sub(self.by_scope.len()) >= UNVOUCHED_MAX
+        {
+            return;
+        }
         self.changed = true;
         if !scope.is_empty() {
             self.by_scope.insert(scope.clone(), process);
         }
         if let Some(known) = self.found.get_mut(&process) {
             known.vm.vouched |= !scope.is_empty();
-            known.scope = scope;
+            self.by_scope.remove(&std::mem::replace(&mut known.scope, scope));
             return;
         }
         let said = sight.said;
