@@ -84,8 +84,11 @@ impl Polled {
             .map_err(|error| format!("no thread for {}: {error}", poll.source))?;
         // Most sources are quick: then what it is like is known from the first tick on.
         let _ = answered.recv_timeout(PATIENCE);
-        let health = lock(&found).health.clone();
-        Ok(Self { poll, found, domains: Vec::new(), health, detail: String::new(), late: false, _stop: stop })
+        let (health, domains) = {
+            let found = lock(&found);
+            (found.health.clone(), found.domains.clone())
+        };
+        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, _stop: stop })
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::Failure;
 use crate::clock::{median, monotonic, ms, process_time, thread_time};
 use crate::report::{Limit, Report};
-use jouled::core::{Core, CoreConfig, IdlePolicy, State};
+use jouled::attribute::IdlePolicy;
+use jouled::core::{Core, CoreConfig, State};
 use jouled::entity::Kind;
 use jouled::entity::vm::{Vm, Vmm};
 use jouled::export::guest::{self, GuestConfig, Guests, HostFacts, Profile};
