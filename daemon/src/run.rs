@@ -10,7 +10,7 @@ use crate::export::guest::{self, Guests, HostFacts};
 use crate::export::powercap::Mirror;
 use crate::export::web_config::WebConfig;
 use crate::export::{control, http};
-use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all};
+use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all, vsock};
 use crate::record::{Head, Recorder};
 use crate::sampler::{Progress, Sampler};
 use crate::snapshot::{CpuInfo, Host, Snapshot};
@@ -154,13 +154,17 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
     };
     let recorder = record.map(|path| Recorder::create(path, &head)).transpose().context("cannot record")?;
     for domain in config.attribution.idle_watts.keys() {
-        if !meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain) {
+        // Those that a host tells of are not known yet.
+        let known =
+            domain.starts_with("guest/") || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain);
+        if !known {
             tracing::warn!(
                 "attribution.idle_watts.{domain}: there is no such energy domain now; joulectl status lists those there are"
             );
         }
     }
-    if meters.is_empty() {
+    // A host's word may still come.
+    if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != vsock::SOURCE) {
         tracing::warn!("no meter: there is use without energy");
     }
     Ok(Sampler {
@@ -237,7 +241,7 @@ fn guests(config: &Config) -> Guests {
         idle: config.attribution.idle,
         alive: Arc::new(move |process| usage::procfs::start_of(&alive, process.pid) == Some(process.start)),
         procfs,
-        connections: guest::connections(),
+        connections: if config.export.guest.any() { guest::connections() } else { 0 },
     };
     Guests::new(config.export.guest.clone(), host)
 }

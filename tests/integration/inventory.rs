@@ -174,12 +174,12 @@ fn libvirt_says_who_a_vm_is_and_the_page_shows_it() {
     };
     until("the kernel's word", || info("", "", "", 2.0).then_some(()));
     let first = start_helper();
-    until("libvirt's word", || info("libvirt", "The \\\"shop\\\" <1>", "running", 3.0).then_some(()));
+    until("libvirt's word", || info("libvirt", "The \"shop\" <1>", "running", 3.0).then_some(()));
     let vm = daemon.ticks().next().vms[0].clone();
     assert_eq!((vm.cid, vm.profile.as_deref(), vm.vouched), (Some(42), Some("trusted"), true));
     drop(first);
     std::thread::sleep(Duration::from_secs(5));
-    assert!(info("libvirt", "The \\\"shop\\\" <1>", "running", 3.0), "a restart of the helper changes nothing");
+    assert!(info("libvirt", "The \"shop\" <1>", "running", 3.0), "a restart of the helper changes nothing");
     let mut ticks = daemon.ticks();
     ticks.find("the helper is gone", |snapshot| {
         matches!(libvirt(snapshot), Health::Failed(_)) && snapshot.vms[0].manager.is_empty()

@@ -259,6 +259,31 @@ mod tests {
     }
 
     #[test]
+    fn the_hosts_word_and_rapl_are_never_both() {
+        let host = host();
+        host.zone("intel-rapl:0", "package-0", 1);
+        let named = "[vsock]\nconnect = \"unix:/nonexistent/host.sock\"";
+        let (sources, states) = open(&host, named);
+        assert_eq!(sources, ["vsock", "estimate"]);
+        for source in ["rapl-perf", "rapl-powercap"] {
+            assert!(why(&states, source).1.contains("unix:/nonexistent/host.sock"), "{states:?}");
+        }
+        assert_eq!(open(&host, &format!("{named}\n[estimate]\nuse = \"never\"")).0, ["vsock"]);
+        assert_eq!(open(&host, &format!("{named}\n[estimate]\npackage_share = 2.0")).0, ["vsock"]);
+        assert_eq!(why(&open(&host, "").1, "vsock").1, "not wanted: connect = \"off\" in [meter.vsock]");
+        let auto = "[vsock]\nconnect = \"auto\"";
+        let (sources, states) = open(&host, auto);
+        assert_eq!(sources, ["rapl-powercap"]);
+        assert_eq!(why(&states, "vsock"), ("unsupported", "not needed: this machine has a meter of its own"));
+        // This machine's own vsock is not another root's.
+        host.remove_zone("intel-rapl:0");
+        host.write_sys("bus/virtio/devices/virtio0/device", "0x0013\n");
+        let (sources, states) = open(&host, auto);
+        assert_eq!(sources, ["estimate"]);
+        assert!(why(&states, "vsock").1.contains("--sysfs is not /sys"));
+    }
+
+    #[test]
     fn a_bad_estimate_is_a_failure() {
         let (sources, states) = open(&host(), "[estimate]\npackage_share = 2.0");
         assert_eq!(sources, [""; 0]);

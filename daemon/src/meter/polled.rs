@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// An answer is late when it takes longer than this beyond its period.
+/// An answer is late when it takes longer than this.
 const LATE: Duration = Duration::from_secs(10);
 /// A start waits so long for the first answer.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -39,8 +39,8 @@ struct Found {
     readings: Vec<DomainReading>,
     health: Health,
     detail: String,
-    /// When the thread last said anything, CLOCK_MONOTONIC.
-    heard: Nanos,
+    /// Since when the source has been asked something that it has not answered, CLOCK_MONOTONIC.
+    asked: Option<Nanos>,
 }
 
 /// A meter that is read by a thread of its own.
@@ -66,7 +66,7 @@ impl Polled {
             readings: Vec::new(),
             health: Health::Degraded("not yet read".into()),
             detail: String::new(),
-            heard: Stamp::now().monotonic,
+            asked: None,
         }));
         let (stop, stopped) = channel::<()>();
         let mut asker = Asker { poll: poll.clone(), opener, found: Arc::clone(&found), meter: None, numbers: Vec::new(), tries: 0 };
@@ -84,8 +84,11 @@ impl Polled {
             .map_err(|error| format!("no thread for {}: {error}", poll.source))?;
         // Most sources are quick: then what it is like is known from the first tick on.
         let _ = answered.recv_timeout(PATIENCE);
-        let health = lock(&found).health.clone();
-        Ok(Self { poll, found, domains: Vec::new(), health, detail: String::new(), late: false, _stop: stop })
+        let (health, domains) = {
+            let found = lock(&found);
+            (found.health.clone(), found.domains.clone())
+        };
+        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, _stop: stop })
     }
 }
 
@@ -103,8 +106,8 @@ impl Meter for Polled {
         let Ok(mut found) = self.found.try_lock() else { return };
         self.domains.extend_from_slice(&found.domains[self.domains.len()..]);
         out.append(&mut found.readings);
-        let silent = now.monotonic - found.heard;
-        if silent <= Nanos::from(self.poll.period + LATE) {
+        let silent = found.asked.map_or(Nanos::ZERO, |asked| now.monotonic - asked);
+        if silent <= Nanos::from(LATE) {
             self.late = false;
             self.health.clone_from(&found.health);
             self.detail.clone_from(&found.detail);
@@ -139,6 +142,13 @@ struct Asker {
 impl Asker {
     /// Opens or reads once; how long to wait before the next time.
     fn step(&mut self) -> Duration {
+        lock(&self.found).asked = Some(Stamp::now().monotonic);
+        let pause = self.ask();
+        lock(&self.found).asked = None;
+        pause
+    }
+
+    fn ask(&mut self) -> Duration {
         if self.meter.is_none() {
             match (self.opener)() {
                 Ok(Some(meter)) => {
@@ -173,7 +183,6 @@ impl Asker {
             found.readings.push(reading);
         }
         (found.health, found.detail) = (health, detail);
-        found.heard = Stamp::now().monotonic;
         drop(found);
         if nothing {
             // It may be another one by the next time: a driver reloaded, a BMC restarted.
@@ -190,7 +199,6 @@ impl Asker {
         found.readings = (0..found.domains.len()).map(gone).collect();
         found.health = health;
         found.detail.clear();
-        found.heard = at;
         self.tries = (self.tries + 1).min(6);
         self.poll.period.saturating_mul(1 << (self.tries - 1)).min(LONGEST_PAUSE.max(self.poll.period))
     }

@@ -7,6 +7,11 @@ pub fn thread_time() -> Duration {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// CPU time of all threads of this process.
+pub fn process_time() -> Duration {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 /// Time since some moment.
 pub fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)

@@ -7,6 +7,7 @@ mod clock;
 mod crowd;
 mod daemon;
 mod guest;
+mod guests;
 mod handler;
 mod load;
 mod report;
@@ -29,11 +30,12 @@ type Failure = Box<dyn std::error::Error>;
 /// Name, what it says, and the benchmark.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 6] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
+    ("guests", "The guest channel with 1,000 guests that read every second", guests::run),
     ("accuracy", "Energy of units against the truth, on a machine whose meter is made from the truth", accuracy::run),
 ];
 

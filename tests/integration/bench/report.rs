@@ -51,7 +51,7 @@ impl Report {
             Limit::Least(least) => (figure >= least, "≥", least),
         };
         let verdict = if met { "ok" } else { "MISSED" };
-        self.targets.push(format!("{what:<72}{figure:>9.2}  {sign} {value:<6} {unit:<10}{verdict}"));
+        self.targets.push(format!("{what:<72}{figure:>9.2}  {sign} {value:<6} {unit:<11}{verdict}"));
     }
 
     /// Every target.

@@ -314,6 +314,9 @@ impl Hypervisors {
         }
         for found in self.found.values_mut().filter(|found| found.vm.vouched) {
             self.known.merge(found);
+            if found.is_open() && self.open.insert(found.vm.process) {
+                found.age = 0;
+            }
         }
         identity::settle(&mut self.found);
         let mut vms: Vec<Vm> = self.found.values().map(|found| found.vm.clone()).collect();

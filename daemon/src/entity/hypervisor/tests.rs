@@ -320,6 +320,14 @@ fn managers_are_believed_of_the_systems_vms_only() {
     assert_eq!((vm.process.pid, vm.manager.as_str(), vm.state.as_str()), (7, "libvirt", "paused"));
     assert_eq!((vm.title.as_str(), vm.vcpus, vm.cid, vm.profile.as_deref()), ("The\u{fffd}web", Some(6), Some(9), None));
     assert_eq!((vms[1].manager.as_str(), vms[1].vcpus, vms[1].cid, vms[1].profile.as_deref()), ("", Some(2), None, None));
+    // A CID that only the manager names has to be held as well.
+    fs::create_dir(fake.pid(7).join("fd")).unwrap();
+    hypervisors.reader.ask(Ask::Show(ProcessKey { pid: 7, start: 70 }));
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms);
+    assert_eq!(vms.unwrap()[0].cid, None);
+    fs::remove_dir(fake.pid(7).join("fd")).unwrap();
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms);
+    assert_eq!(vms.unwrap()[0].cid, Some(9));
     // libvirt is gone: what it said last of a machine's shape stays, its word on the state does not.
     sender.send_replace(Arc::from([]));
     let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();

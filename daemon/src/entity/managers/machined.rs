@@ -149,7 +149,7 @@ fn known(properties: &HashMap<String, OwnedVariant>) -> Option<Known> {
         name: text("Name"),
         uuid: set.then(|| id.iter().map(|byte| format!("{byte:02x}")).collect()),
         state: text("State"),
-        // Since systemd 258; where it is not known it is zero or all ones.
+        // Since systemd 256; where it is not known it is zero or all ones.
         cid: number("VSockCID").filter(|cid| (3..u32::MAX).contains(cid)),
         leader: number("Leader").filter(|pid| *pid != 0),
         class: Class::Vm,

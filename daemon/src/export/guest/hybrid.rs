@@ -30,6 +30,10 @@ impl Hybrid {
 }
 
 impl Task for Hybrid {
+    fn noted(&self) -> &Noted {
+        &self.noted
+    }
+
     fn may_be(&self, name: &OsStr) -> bool {
         !name.as_encoded_bytes().ends_with(self.suffix.as_bytes())
     }

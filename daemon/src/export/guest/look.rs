@@ -63,6 +63,8 @@ impl Noted {
 
 /// What is done with sockets of one sort.
 pub(super) trait Task: Send + Sync {
+    /// What the operator was told of them.
+    fn noted(&self) -> &Noted;
     /// Whether a socket of this name may be one.
     fn may_be(&self, name: &OsStr) -> bool;
     /// Whose it is; `None`: no VM's, or nobody can tell.
@@ -81,7 +83,7 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
         let (of, folders) = (Arc::clone(&task), Arc::clone(&folders));
         // Off the worker: these are files of others.
         let look = tokio::task::spawn_blocking(move || {
-            let found = scan(&folders, |name| of.may_be(name), &mut asked);
+            let found = scan(&folders, &*of, &mut asked);
             let whose = |found: Found| Some((of.whose(&found, &vms)?, found));
             (found.into_iter().filter_map(whose).collect::<FxHashMap<Key, Found>>(), asked)
         });
@@ -122,12 +124,12 @@ async fn end(works: Vec<(CancellationToken, JoinHandle<()>)>) {
 type Asked = FxHashMap<(FileId, (i64, i64)), Owner>;
 
 /// Looks through the folders. Who listens is asked once per socket.
-fn scan(folders: &[PathBuf], may_be: impl Fn(&OsStr) -> bool, asked: &mut Asked) -> Vec<Found> {
+fn scan(folders: &[PathBuf], task: &impl Task, asked: &mut Asked) -> Vec<Found> {
     let (mut all, mut known) = (Vec::new(), Asked::default());
     let mut look = |folder: Folder| -> Vec<Folder> {
         let Ok((sockets, folders)) = folder.list() else { return Vec::new() };
         let folder = Arc::new(folder);
-        for name in sockets.into_iter().filter(|name| may_be(name)) {
+        for name in sockets.into_iter().filter(|name| task.may_be(name)) {
             let Ok(Some(socket)) = folder.socket(&name) else { continue };
             let key = (socket.id, socket.changed);
             if let Some(owner) = asked.get(&key).copied().or_else(|| socket.owner().ok()) {
@@ -137,9 +139,10 @@ fn scan(folders: &[PathBuf], may_be: impl Fn(&OsStr) -> bool, asked: &mut Asked)
         }
         folders
     };
-    for folder in folders.iter().filter_map(|path| Folder::open(path).ok()) {
-        for below in look(folder).into_iter().take(BELOW) {
-            look(below);
+    for path in folders {
+        match Folder::open(path) {
+            Ok(folder) => look(folder).into_iter().take(BELOW).for_each(|below| drop(look(below))),
+            Err(error) => task.noted().warn(path.clone(), format!("cannot be looked into (links are not followed): {error}")),
         }
     }
     *asked = known;

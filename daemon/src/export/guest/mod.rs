@@ -60,17 +60,19 @@ pub struct Channel {
 /// Where AF_VSOCK is wanted by name and cannot be had.
 pub fn bind(guests: Guests) -> Result<Channel, BindError> {
     let config = guests.config();
-    let vsock = match vsock::bind(config.vsock, config.port) {
-        Ok(Ok(vsock)) => {
-            guests.vsock_is_open();
-            tracing::info!("guest channel: listening on vsock port {}", config.port);
-            Some(vsock)
-        }
-        Ok(Err(why)) => {
-            tracing::info!("guest channel: vsock: unsupported: {why}");
-            None
-        }
-        Err(why) => return Err(BindError { port: config.port, why }),
+    let vsock = match config.vsock {
+        VsockMode::Off => None,
+        mode => match vsock::bind(mode, config.port).map_err(|why| BindError { port: config.port, why })? {
+            Ok(vsock) => {
+                guests.vsock_is_open();
+                tracing::info!("guest channel: listening on vsock port {}", config.port);
+                Some(vsock)
+            }
+            Err(why) => {
+                tracing::info!("guest channel: vsock: {why}");
+                None
+            }
+        },
     };
     Ok(Channel { vsock, guests })
 }

@@ -28,6 +28,10 @@ impl Serial {
 }
 
 impl Task for Serial {
+    fn noted(&self) -> &Noted {
+        &self.noted
+    }
+
     fn may_be(&self, name: &OsStr) -> bool {
         let before = name.to_str().and_then(|name| name.strip_suffix(PORT));
         before.is_some_and(|before| before.is_empty() || before.ends_with(['-', '.', '_']))

@@ -18,17 +18,19 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A socket that all guests reach, as CID 2.
 pub(super) struct Vsock(VsockListener);
 
-/// Listens, as the configuration wants it; `None`, with the reason, where this host has nothing to listen on.
+/// Listens, as the configuration wants it; `Err` within, with the reason, where it is not to be had here and need not be.
 ///
 /// # Errors
 /// Where it is wanted by name and cannot be had.
-pub(super) fn bind(mode: VsockMode, port: u32) -> Result<Result<Vsock, String>, io::Error> {
-    match mode {
-        VsockMode::Off => return Ok(Err("not wanted: vsock = \"off\" in [export.guest]".into())),
-        VsockMode::Auto if !Path::new(DEVICE).exists() => return Ok(Err(format!("no {DEVICE}: modprobe vhost_vsock brings it"))),
-        VsockMode::Auto | VsockMode::On => {}
+pub(super) fn bind(mode: VsockMode, port: u32) -> io::Result<Result<Vsock, String>> {
+    if mode == VsockMode::Auto && !Path::new(DEVICE).exists() {
+        return Ok(Err(format!("unsupported: no {DEVICE} (modprobe vhost_vsock brings it)")));
     }
-    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))?;
+    let listener = match VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port)) {
+        Ok(listener) => listener,
+        Err(error) if mode == VsockMode::Auto => return Ok(Err(format!("cannot listen on port {port}: {error}"))),
+        Err(error) => return Err(error),
+    };
     // SAFETY: an open socket; listen(2) again changes only the length of its queue.
     unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
     Ok(Ok(Vsock(listener)))
@@ -42,6 +44,8 @@ impl Listener for Vsock {
         loop {
             match self.0.accept().await {
                 Ok(connection) => return connection,
+                // The peer's own doing must not keep the others waiting.
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
                 Err(error) => {
                     tracing::warn!("guest channel: vsock: accept: {error}");
                     tokio::time::sleep(PAUSE).await;

@@ -87,6 +87,11 @@ fn a_source_that_appears_later_is_picked_up_and_one_that_goes_is_let_go() {
     let fake = Fake::default();
     let mut polled = fake.start();
     tick(&mut polled, |polled, _| polled.health() == Health::Unsupported("no fake in /fake".into()));
+    // A source that is looked for ever less often is not a late one.
+    let mut later = Stamp::now();
+    later.monotonic += Nanos(60 * Nanos::SECOND.0);
+    polled.read(later, &mut Vec::new());
+    assert!(matches!(polled.health(), Health::Unsupported(_)), "{:?}", polled.health());
     fake.set(1);
     let readings = tick(&mut polled, |_, all| all.len() > 1);
     assert!(readings.iter().all(|one| one.domain == 0 && one.reading == Ok(Reading::Gauge { power: Microwatts(7) })));

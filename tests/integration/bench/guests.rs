@@ -1,0 +1,297 @@
+//! Many guests that read their stream over hybrid sockets: what the channel costs the host, and when each is told. Each guest is a process.
+
+use crate::Failure;
+use crate::clock::{median, monotonic, ms, process_time, thread_time};
+use crate::report::{Limit, Report};
+use jouled::attribute::IdlePolicy;
+use jouled::core::{Core, CoreConfig, State};
+use jouled::entity::Kind;
+use jouled::entity::vm::{Vm, Vmm};
+use jouled::export::guest::{self, GuestConfig, Guests, HostFacts, Profile};
+use jouled::ledger::Limits;
+use jouled::meter::{Domain, Quality, Scope, Zone};
+use jouled::snapshot::{DomainView, Energy, Host, Row, Snapshot, Used};
+use jouled::source::{PackageId, Stamp};
+use jouled::units::{Microjoules, Microwatts, Nanos};
+use jouled::usage::{ProcessKey, procfs};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const GUESTS: usize = 1_000;
+const EPOCHS: usize = 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the guests tell, in memory that all share.
+struct Board {
+    listening: AtomicUsize,
+    /// When the snapshot of an epoch was published, by the number of the epoch.
+    published: [AtomicU64; EPOCHS],
+    /// How long after that each guest had its line; 0: never.
+    late: [[AtomicU64; GUESTS]; EPOCHS],
+    connected: AtomicUsize,
+}
+
+/// The benchmark.
+pub fn run(report: &mut Report) -> Result<(), Failure> {
+    let dir = tempfile::tempdir()?;
+    let board = board()?;
+    let crowd = Crowd::gather(board, dir.path())?;
+    wait("guests listen", || board.listening.load(Relaxed) == GUESTS)?;
+    let mut host = host(&crowd.0);
+    let (publish, snapshots) = watch::channel(Arc::new(host.clone()));
+    // What the publisher needs is there before anything is measured.
+    (0..3).for_each(|_| drop(publish.send_replace(Arc::new(host.clone()))));
+    std::thread::sleep(Duration::from_millis(100));
+    let memory = resident()?;
+
+    let stop = CancellationToken::new();
+    let server = server(dir.path(), snapshots, stop.clone());
+    wait("guests have read", || {
+        std::thread::sleep(Duration::from_millis(50));
+        board.connected.load(Relaxed) == GUESTS
+    })?;
+    let connected = resident()?;
+    let (before, begin) = (process_time() - thread_time(), monotonic());
+    for epoch in 0..EPOCHS {
+        std::thread::sleep((begin + Duration::from_secs(epoch as u64 + 1)).saturating_sub(monotonic()));
+        let now = Stamp::now();
+        host.at = now;
+        host.ticks += 1;
+        host.domains[0].read_at = Some(now.monotonic);
+        for row in &mut host.kinds[Kind::Vm.index()].rows {
+            row.energy.dynamic[Zone::Package.index()] = Microjoules((epoch as u64 + 1) * 1_000_000);
+        }
+        let next = Arc::new(host.clone());
+        board.published[epoch].store(Stamp::now().monotonic.0, Relaxed);
+        publish.send_replace(next);
+    }
+    std::thread::sleep(Duration::from_millis(900));
+    let (used, time) = (process_time() - thread_time() - before, monotonic() - begin);
+    let after = resident()?;
+    stop.cancel();
+    server.join().map_err(|_| "the channel failed")?;
+
+    let mut late: Vec<Duration> = board.late.iter().flatten().map(|late| Duration::from_nanos(late.load(Relaxed))).collect();
+    let missed = late.iter().filter(|late| late.is_zero()).count();
+    late.retain(|late| !late.is_zero());
+    late.sort_unstable();
+    let of = |share: f64| late.get(((late.len() - 1) as f64 * share) as usize).copied().map(ms).unwrap_or_default();
+    let share = used.as_secs_f64() / time.as_secs_f64() * 100.0;
+    let each = (after.max(connected) - memory) / 1024.0 / GUESTS as f64;
+    report.line(&format!(
+        "{GUESTS} guests, {EPOCHS} epochs of 1 s: {:.1} µs of CPU time each and epoch; line after {:.2} ms (median), {:.2} ms (99 %), \
+         {:.2} ms (last); {missed} missed",
+        used.as_secs_f64() * 1e6 / (GUESTS * EPOCHS) as f64,
+        ms(median(late.clone())),
+        of(0.99),
+        of(1.0)
+    ))?;
+    report.line(&format!(
+        "resident {:.1} MB more than without guests, {:.1} MB at first",
+        (after - memory) / 1e6,
+        (connected - memory) / 1e6
+    ))?;
+    report.target("guest channel, 1,000 guests at 1 s, CPU", share, Limit::Most(2.0), "% of a CPU");
+    report.target("guest channel, memory of a guest", each, Limit::Most(32.0), "KiB");
+    report.target("guest channel, 1,000 guests at 1 s, the last one has its line", of(1.0), Limit::Most(50.0), "ms");
+    report.target("guest channel, lines that did not come", missed as f64, Limit::Most(0.0), "lines");
+    Ok(())
+}
+
+fn server(dir: &Path, snapshots: watch::Receiver<Arc<Snapshot>>, stop: CancellationToken) -> std::thread::JoinHandle<()> {
+    let config = GuestConfig { profile: Profile::Trusted, hybrid: vec![dir.to_owned()], ..GuestConfig::default() };
+    let facts = HostFacts {
+        machine_id: "bench".into(),
+        boot_id: "bench".into(),
+        idle: IdlePolicy::Apart,
+        alive: Arc::new(|process| procfs::start_of(Path::new("/proc"), process.pid) == Some(process.start)),
+        procfs: "/proc".into(),
+        connections: guest::connections(),
+    };
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            if let Ok(channel) = guest::bind(Guests::new(config, facts)) {
+                channel.serve(snapshots, stop).await;
+            }
+        });
+    })
+}
+
+/// A snapshot with a VM for each process.
+fn host(pids: &[libc::pid_t]) -> Snapshot {
+    let config = CoreConfig {
+        host: Host { interval: Nanos::SECOND, ..Host::default() },
+        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO },
+        idle: IdlePolicy::Apart,
+        floors: Default::default(),
+        prior_ratio: 0.3,
+    };
+    let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
+    snapshot.at = Stamp::now();
+    snapshot.ticks = 1;
+    let domain = Domain {
+        id: "rapl/package-0".into(),
+        source: "rapl-perf".into(),
+        zone: Zone::Package,
+        scope: Scope::Package(PackageId(0)),
+        path: "power/energy-pkg/cpu0".into(),
+        billed: true,
+        quality: Quality::Measured,
+        continuous: true,
+        at_rest: None,
+        max_power: Microwatts(500_000_000),
+    };
+    snapshot.domains = vec![DomainView {
+        domain: Arc::new(domain),
+        past: false,
+        total: Microjoules::ZERO,
+        idle: Microjoules::ZERO,
+        active: Microjoules::ZERO,
+        unattributed: Microjoules::ZERO,
+        power: None,
+        idle_power: None,
+        floor: None,
+        read_at: Some(snapshot.at.monotonic),
+        error: String::new(),
+        gaps: 0,
+        gap_time: Nanos::ZERO,
+    }];
+    let vm = |(n, pid): (usize, &libc::pid_t)| {
+        let pid = *pid as u32;
+        let uuid = format!("8c0d1f6a-0000-4000-8000-{n:012}");
+        Vm {
+            id: uuid.clone(),
+            name: format!("guest-{n}"),
+            hypervisor: "kvm".into(),
+            uuid: Some(uuid),
+            vmm: Vmm::Firecracker,
+            process: ProcessKey { pid, start: procfs::start_of(Path::new("/proc"), pid).unwrap_or_default() },
+            vcpus: Some(2),
+            cid: None,
+            vhost_user: Vec::new(),
+            vouched: true,
+            manager: String::new(),
+            state: String::new(),
+            title: String::new(),
+            profile: None,
+        }
+    };
+    snapshot.vms = pids.iter().enumerate().map(vm).collect();
+    snapshot.kinds[Kind::Vm.index()].rows = snapshot.vms.iter().map(row).collect();
+    snapshot
+}
+
+fn row(vm: &Vm) -> Row {
+    Row {
+        labels: vm.labels(),
+        state: jouled::snapshot::State::Running,
+        energy: Energy::default(),
+        power: Default::default(),
+        idle_power: Default::default(),
+        used: Used::default(),
+        since: Nanos(1_700_000_000_000_000_000),
+    }
+}
+
+/// Processes that are VMM and guest in one. They end when it is dropped, or with this thread.
+struct Crowd(Vec<libc::pid_t>);
+
+impl Crowd {
+    fn gather(board: &'static Board, dir: &Path) -> Result<Self, Failure> {
+        let mut crowd = Self(Vec::with_capacity(GUESTS));
+        for number in 0..GUESTS {
+            // SAFETY: there is one thread only, so that the child may do anything.
+            match unsafe { libc::fork() } {
+                0 => {
+                    // SAFETY: valid arguments.
+                    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                    let _ = live(board, number, &dir.join(format!("{number}.vsock")));
+                    // SAFETY: no arguments to be wrong.
+                    unsafe { libc::_exit(0) }
+                }
+                pid if pid < 0 => return Err(std::io::Error::last_os_error().into()),
+                pid => crowd.0.push(pid),
+            }
+        }
+        Ok(crowd)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            // SAFETY: our own child, not reaped yet.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+        for pid in &self.0 {
+            // SAFETY: as above.
+            unsafe { libc::waitpid(*pid, std::ptr::null_mut(), 0) };
+        }
+    }
+}
+
+/// The life of a guest: its VMM's socket, then the stream.
+fn live(board: &Board, number: usize, uds: &PathBuf) -> Result<(), Failure> {
+    let _vmm = UnixListener::bind(uds)?;
+    board.listening.fetch_add(1, Relaxed);
+    let door = format!("{}_28282", uds.display());
+    let mut stream = loop {
+        match UnixStream::connect(&door) {
+            Ok(stream) => break stream,
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    };
+    stream.write_all(b"GET /v1/stream HTTP/1.1\r\nHost: host\r\n\r\n")?;
+    let mut first = true;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        // An epoch's number is its energy in joules.
+        let Some((_, rest)) = line.split_once("\"energy_uj\":") else { continue };
+        let now = Stamp::now().monotonic.0;
+        let joules = rest[..rest.find(',').unwrap_or(0)].parse::<usize>()? / 1_000_000;
+        if std::mem::take(&mut first) {
+            board.connected.fetch_add(1, Relaxed);
+        } else if let Some(epoch) = joules.checked_sub(1).filter(|epoch| *epoch < EPOCHS) {
+            board.late[epoch][number].store(now - board.published[epoch].load(Relaxed), Relaxed);
+        }
+    }
+    Ok(())
+}
+
+fn board() -> Result<&'static Board, Failure> {
+    // SAFETY: fresh shared pages, zeroed, which is a valid Board, and never unmapped.
+    unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        match libc::mmap(std::ptr::null_mut(), size_of::<Board>(), access, flags, -1, 0) {
+            libc::MAP_FAILED => Err(std::io::Error::last_os_error().into()),
+            page => Ok(&*page.cast::<Board>()),
+        }
+    }
+}
+
+fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), Failure> {
+    let begin = monotonic();
+    while !done() {
+        if monotonic() - begin > PATIENCE {
+            return Err(format!("waited in vain: {what}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Anonymous memory of this process that is in RAM, in bytes.
+fn resident() -> Result<f64, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
+    let kib: f64 = line.trim_matches([' ', '\t', 'k', 'B']).parse()?;
+    Ok(kib * 1024.0)
+}
