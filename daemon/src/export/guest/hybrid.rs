@@ -9,6 +9,7 @@ use super::look::{Found, Key, Noted, Task};
 use crate::entity::vm::{Vm, Vmm};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,21 @@ pub(super) struct Hybrid {
 impl Hybrid {
     pub fn new(guests: Guests) -> Self {
         Self { suffix: format!("_{}", guests.config().port), noted: Noted::default(), guests }
+    }
+}
+
+impl Hybrid {
+    /// Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway. vhost-device-vsock removes it
+    /// once the VMM has connected: then root may, and who runs the VM.
+    fn may_serve(&self, user: u32, socket: &str, vm: &Vm) -> bool {
+        match fs::metadata(socket) {
+            Ok(of) => of.uid() == user,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let runs_it = || fs::metadata(self.guests.procfs().join(vm.process.pid.to_string())).map(|of| of.uid());
+                user == 0 || runs_it().is_ok_and(|runs| runs == user)
+            }
+            Err(_) => false,
+        }
     }
 }
 
@@ -53,9 +69,8 @@ impl Task for Hybrid {
             }
         };
         let pair = pairs.iter().find(|pair| fs::metadata(&pair.uds).is_ok_and(|of| (of.dev(), of.ino()) == found.id))?;
-        // Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway.
-        let made = fs::metadata(&pair.socket).is_ok_and(|of| of.uid() == found.owner.uid);
         let vm = vms.iter().find(|vm| vm.vhost_user.iter().any(|path| same(path, &pair.socket)))?;
+        let made = self.may_serve(found.owner.uid, &pair.socket, vm);
         (made && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
     }
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daemon import Jouled, settle
-from host import FakeRapl
+from host import FakeRapl, wait_for
 from nested import Domain, Qemu, kept
 from runner import note
 
@@ -24,6 +24,11 @@ def energy(metrics, vm):
 
 def seconds(metrics, vm):
     return metrics.sum("jouled_vm_cpu_seconds_total", vm_id=vm.uuid)
+
+
+def vm_info(jouled, vm):
+    [labels] = jouled.metrics().labels("jouled_vm_info", vm_id=vm.uuid)
+    return labels
 
 
 def group_seconds(path):
@@ -63,14 +68,17 @@ def case_vms_have_their_names():
         for vm in (bare, tiny):
             [labels] = [labels for labels in page.labels("kepler_vm_cpu_joules_total", vm_id=vm.uuid, zone="package")]
             assert (labels["vm_name"], labels["hypervisor"], labels["state"]) == (vm.name, "kvm", "running"), labels
-            [info] = page.labels("jouled_vm_info", vm_id=vm.uuid)
-            note(f"jouled_vm_info {info}")
-            assert info["uuid"] == vm.uuid, info
+            info = vm_info(jouled, vm)
+            assert info["uuid"] == vm.uuid and info["vmm"] == "qemu", info
         assert len(page.values("kepler_vm_cpu_joules_total", "vm_id")) == 2, page.values("kepler_vm_cpu_joules_total", "vm_id")
         for vm in (bare, tiny):
             # Every thread of the process is the VM's, vhost's worker among them; nothing else is in its group here.
             [process] = page.labels("kepler_process_cpu_joules_total", vm_id=vm.uuid, zone="package")
             assert (process["pid"], process["type"]) == (str(vm.pid), "vm"), process
+        # Without jouled-libvirt, systemd-machined says who manages a domain; nobody manages QEMU alone.
+        wait_for("word from machined", lambda: vm_info(jouled, tiny)["manager"] == "machined")
+        assert vm_info(jouled, bare)["manager"] == "", vm_info(jouled, bare)
+        note(vm_info(jouled, tiny))
 
 
 def charged(vm, load):

@@ -53,6 +53,14 @@ class Metrics:
         """The values that a label has among the series of this name."""
         return {dict(labels).get(label) for series, labels in self.series if series == name}
 
+    def without(self, label):
+        """The same without a label: series that differ in nothing else are added up."""
+        sums = Metrics("")
+        for (name, labels), value in self.series.items():
+            key = name, frozenset((has, value) for has, value in labels if has != label)
+            sums.series[key] = sums.series.get(key, 0) + value
+        return sums
+
     def state(self, source):
         """The state of a source; None where there is no such source."""
         for (name, labels), value in self.series.items():

@@ -242,7 +242,7 @@ async fn a_process_that_is_not_the_vms_is_closed() {
 
 #[tokio::test]
 async fn a_vhost_user_helper_speaks_for_its_vm_unless_it_erases_who() {
-    for (forwards, served) in [(false, true), (true, false)] {
+    for (forwards, removes, served) in [(false, false, true), (false, true, true), (true, false, false)] {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("x");
         std::fs::create_dir(&below).unwrap();
@@ -252,6 +252,10 @@ async fn a_vhost_user_helper_speaks_for_its_vm_unless_it_erases_who() {
         let helper = Other::start("/usr/bin/vhost-device-vsock", &[&uds, &socket], &words[..if forwards { 3 } else { 2 }]);
         while !socket.exists() {
             settle().await;
+        }
+        // vhost-device-vsock does, once the VMM has connected.
+        if removes {
+            std::fs::remove_file(&socket).unwrap();
         }
         let qemu = Vm { vmm: Vmm::Qemu, vhost_user: vec![socket.to_str().unwrap().into()], ..vm(3) };
         let mut host = Host::new([qemu, Vm { vmm: Vmm::Qemu, ..vm(4) }]);
