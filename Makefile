@@ -61,4 +61,4 @@ lint: lint-shell ## Formatting and lints; changes nothing
 
 lint-shell:
 	@for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
-	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi
