@@ -3,7 +3,7 @@
 //! A guest that connects to CID 2 arrives at `UDS_PORT`, from the process that listens on UDS: the VMM or its vhost-user helper.
 
 use super::accept::accept;
-use super::guests::{Guests, Refusal};
+use super::guests::{Guests, Refusal, lock};
 use super::helper;
 use super::look::{Found, Key, Noted, Task};
 use crate::entity::vm::{Vm, Vmm};
@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +21,12 @@ pub(super) struct Hybrid {
     guests: Guests,
     suffix: String,
     noted: Noted,
+    commands: Mutex<helper::Commands>,
 }
 
 impl Hybrid {
     pub fn new(guests: Guests) -> Self {
-        Self { suffix: format!("_{}", guests.config().port), noted: Noted::default(), guests }
+        Self { suffix: format!("_{}", guests.config().port), noted: Noted::default(), commands: Mutex::default(), guests }
     }
 }
 
@@ -42,9 +43,10 @@ impl Task for Hybrid {
         let pid = found.owner.pid;
         // QEMU has no hybrid sockets of its own: what it listens on is something else.
         if let Some(vm) = vms.iter().find(|vm| vm.process.pid == pid && vm.vmm != Vmm::Qemu) {
-            return self.guests.by_id(&vm.id, vm.process).is_ok().then(|| Key::of(vm, found));
+            let is_its = self.guests.by_id(&vm.id, vm.process).is_ok() && self.guests.runs_as(pid, found.owner.uid);
+            return is_its.then(|| Key::of(vm, found));
         }
-        let cmdline = fs::read(self.guests.procfs().join(pid.to_string()).join("cmdline")).ok()?;
+        let cmdline = lock(&self.commands).read(self.guests.procfs(), pid)?;
         let pairs = match helper::served(&cmdline)? {
             Ok(pairs) => pairs,
             Err(why) => {
@@ -53,10 +55,18 @@ impl Task for Hybrid {
             }
         };
         let pair = pairs.iter().find(|pair| fs::metadata(&pair.uds).is_ok_and(|of| (of.dev(), of.ino()) == found.id))?;
-        // Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway.
-        let made = fs::metadata(&pair.socket).is_ok_and(|of| of.uid() == found.owner.uid);
-        let vm = vms.iter().find(|vm| vm.vhost_user.iter().any(|path| same(path, &pair.socket)))?;
-        (made && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
+        // Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway. Its path is looked up once:
+        // it could mean something else the next time.
+        let socket = fs::metadata(&pair.socket).ok().filter(|of| of.uid() == found.owner.uid)?;
+        let claims = |vm: &&Vm| vm.vhost_user.iter().any(|path| same(path, &pair.socket, &socket));
+        let Some(vm) = only(vms.iter().filter(claims)) else {
+            if vms.iter().any(|vm| claims(&vm)) {
+                let why = format!("not served: more than one VM names {:?} as its vhost-user socket", pair.socket);
+                self.noted.warn(found.folder.path(&found.name), why);
+            }
+            return None;
+        };
+        self.guests.by_id(&vm.id, vm.process).is_ok().then(|| Key::of(vm, found))
     }
 
     fn begin(&self, key: &Key, found: &Found, stop: CancellationToken) -> Option<JoinHandle<()>> {
@@ -90,8 +100,16 @@ impl Task for Hybrid {
     }
 }
 
-/// Whether two paths are one file.
-fn same(one: &str, other: &str) -> bool {
-    let id = |path: &str| fs::metadata(path).map(|of| (of.dev(), of.ino())).ok();
-    one == other || (Path::new(one).is_absolute() && id(one).is_some_and(|one| id(other) == Some(one)))
+/// The one VM that has the right to what several claim: anybody may start one that claims it, but for those in a machine scope.
+fn only<'a>(vms: impl Iterator<Item = &'a Vm>) -> Option<&'a Vm> {
+    let vms: Vec<&Vm> = vms.collect();
+    let vouched = vms.iter().any(|vm| vm.vouched);
+    let mut best = vms.into_iter().filter(|vm| vm.vouched == vouched);
+    best.next().filter(|_| best.next().is_none())
+}
+
+/// Whether the path on a VM's command line is this socket.
+fn same(path: &str, socket: &str, file: &fs::Metadata) -> bool {
+    path == socket
+        || (Path::new(path).is_absolute() && fs::metadata(path).is_ok_and(|of| (of.dev(), of.ino()) == (file.dev(), file.ino())))
 }
