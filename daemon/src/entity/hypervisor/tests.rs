@@ -358,3 +358,21 @@ fn a_thousand_vms_are_read_once() {
     println!("{each:?} a tick");
     assert!(each < PATIENCE, "{each:?}");
 }
+
+#[test]
+fn a_users_command_lines_that_block_hide_no_vm_of_a_machine_scope() {
+    let mut fake = Fake::new();
+    fs::create_dir_all(fake.proc()).unwrap();
+    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    fake.qemu(7, &[], "/user.slice/user-1000.slice/session-1.scope");
+    let pipe = fake.pid(7).join("cmdline");
+    fs::remove_file(&pipe).unwrap();
+    let path = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: `path` is a C string.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    fake.qemu(8, &["-name", "web", "-uuid", UUID], SCOPE);
+    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "q", QEMU), (8, "q", QEMU)], ..Told::default() });
+    assert_eq!(news.vms.unwrap().iter().map(|vm| vm.id.as_str()).collect::<Vec<_>>(), [UUID]);
+    // Lets the thread go.
+    fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+}
