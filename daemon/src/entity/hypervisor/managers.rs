@@ -30,14 +30,16 @@ impl Index {
         index
     }
 
-    /// Everything said of a VM, in the list's order. No manager speaks twice: a second machine of its that looks the same is another one.
+    /// Everything said of a VM, in the list's order. Where a manager names the process, it is of that one only: machined lets users register
+    /// machines under any UUID. No manager speaks twice: a second machine of its that looks the same is another one.
     fn about(&self, found: &Found) -> Vec<&Known> {
         let by_uuid = found.vm.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
         let by_leader = self.by_leader.get(&found.vm.process.pid);
         let mut places: Vec<usize> = by_uuid.into_iter().chain(by_leader).flatten().copied().collect();
         places.sort_unstable();
         let mut heard = BTreeSet::new();
-        places.into_iter().filter_map(|at| self.known.get(at)).filter(|known| heard.insert(&known.manager)).collect()
+        let of_it = |known: &&Known| known.leader.is_none_or(|leader| leader == found.vm.process.pid);
+        places.into_iter().filter_map(|at| self.known.get(at)).filter(of_it).filter(|known| heard.insert(&known.manager)).collect()
     }
 
     /// Takes over what is said of a VM. A name only where the VM says none itself and was not told yet, as labels stay.

@@ -376,3 +376,21 @@ fn a_users_command_lines_that_block_hide_no_vm_of_a_machine_scope() {
     // Lets the thread go.
     fs::OpenOptions::new().write(true).open(&pipe).unwrap();
 }
+
+#[test]
+fn a_machine_of_another_process_under_a_vms_uuid_is_not_it() {
+    let mut fake = Fake::new();
+    fake.qemu(8, &["-uuid", UUID, "-device", "vhost-vsock-pci,guest-cid=5"], SCOPE);
+    let machine = |leader, cid| Known {
+        manager: "machined".into(),
+        uuid: Some(UUID.into()),
+        leader: Some(leader),
+        cid: Some(cid),
+        state: leader.to_string(),
+        ..Known::default()
+    };
+    let (_say, inventory) = watch::channel(Arc::from([machine(7, 6), machine(8, 5)]));
+    let mut hypervisors = Hypervisors::open(&fake.proc(), Some(inventory));
+    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    assert_eq!((vms[0].cid, vms[0].state.as_str()), (Some(5), "8"));
+}
