@@ -8,6 +8,9 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// It knows no profiles.
+const MACHINED: &str = "machined";
+
 /// What managers know, by UUID and by the VMM's process id.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -57,7 +60,10 @@ impl Index {
         vm.manager = first(|known| &known.manager);
         vm.state = first(|known| &known.state);
         vm.title = first(|known| &known.title);
-        vm.profile = about.iter().find_map(|known| known.profile.as_deref()).map(words::name);
+        // Kept while libvirt is not heard, at its restart say: a coarse profile must not become a fine one by that.
+        if about.iter().any(|known| known.manager != MACHINED) {
+            vm.profile = about.iter().find_map(|known| known.profile.as_deref()).map(words::name);
+        }
         vm.vcpus = about.iter().find_map(|known| known.vcpus).filter(|vcpus| *vcpus > 0).or(vm.vcpus);
         found.claimed = about.iter().find_map(|known| known.cid).filter(|cid| words::guest_cid(*cid)).or(found.claimed);
     }

@@ -394,3 +394,26 @@ fn a_machine_of_another_process_under_a_vms_uuid_is_not_it() {
     let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
     assert_eq!((vms[0].cid, vms[0].state.as_str()), (Some(5), "8"));
 }
+
+#[test]
+fn a_profile_outlives_the_silence_of_libvirt() {
+    let mut fake = Fake::new();
+    fake.qemu(8, &["-uuid", UUID], SCOPE);
+    let libvirt = |profile: Option<&str>| Known {
+        manager: "libvirt".into(),
+        uuid: Some(UUID.into()),
+        state: "running".into(),
+        profile: profile.map(str::to_owned),
+        ..Known::default()
+    };
+    let machined = Known { manager: "machined".into(), uuid: Some(UUID.into()), leader: Some(8), ..Known::default() };
+    let (say, inventory) = watch::channel(Arc::from([libvirt(Some("multi-tenant")), machined.clone()]));
+    let mut hypervisors = Hypervisors::open(&fake.proc(), Some(inventory));
+    let mut profile = |fake: &mut Fake| fake.tick(&mut hypervisors, Told::default()).vms.unwrap()[0].profile.clone();
+    assert_eq!(profile(&mut fake).as_deref(), Some("multi-tenant"));
+    say.send_replace(Arc::from([machined]));
+    assert_eq!(profile(&mut fake).as_deref(), Some("multi-tenant"));
+    // Heard again, it says that there is none.
+    say.send_replace(Arc::from([libvirt(None)]));
+    assert_eq!(profile(&mut fake), None);
+}
