@@ -173,7 +173,7 @@ pub struct AttributionConfig {
 pub struct SeriesConfig {
     /// Most processes with a series of their own: the busiest. The others are one series together.
     pub processes: u32,
-    /// The same for every other kind of entity.
+    /// The same for every other kind of entity. Not for VMs where guests are told their energy.
     pub others: u32,
     /// How long the series of something that ended stays.
     pub retention: Span,
@@ -382,6 +382,10 @@ impl Config {
     pub fn limits(&self) -> Limits {
         let mut shown = [self.series.others; Kind::ALL.len()];
         shown[Kind::Process.index()] = self.series.processes;
+        if self.export.guest.any() {
+            // A guest is told from its VM's series: without one it would be told nothing.
+            shown[Kind::Vm.index()] = u32::MAX;
+        }
         Limits { shown, retention: self.series.retention.0 }
     }
 

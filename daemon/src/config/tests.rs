@@ -119,3 +119,10 @@ fn spans() {
     assert_eq!(span("2m"), Ok(120_000_000_000));
     assert!(span("-1s").is_err() && span("1d").is_err() && span("").is_err() && span("1e9h").is_err());
 }
+
+#[test]
+fn a_limit_of_series_takes_no_guest_its_numbers() {
+    let limits = |text: &str| load(text).unwrap().limits().shown[Kind::Vm.index()];
+    assert_eq!(limits("[series]\nothers = 3"), 3);
+    assert_eq!(limits("[series]\nothers = 3\n[export.guest]\nvsock = \"auto\""), u32::MAX);
+}

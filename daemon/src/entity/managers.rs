@@ -115,9 +115,9 @@ impl Managers {
 
     /// Tells only where something changed: whoever waits for it does work then.
     fn publish(&self, told: &Told) {
-        // A user's own libvirt comes after the system's: it could name anybody's UUID.
-        let (of_users, of_system): (Vec<_>, Vec<_>) = told.libvirts.iter().partition(|(uri, _)| uri.contains("/session"));
-        let libvirts = of_system.into_iter().chain(of_users).flat_map(|(_, libvirt)| &libvirt.machines);
+        // A user's own libvirt is not asked who anybody is: it could name the UUID of a VM that is not its user's.
+        let of_system = told.libvirts.iter().filter(|(uri, _)| !is_users(uri));
+        let libvirts = of_system.flat_map(|(_, libvirt)| &libvirt.machines);
         let inventory: Arc<[Known]> = libvirts.chain(&told.machined).cloned().collect();
         self.inventory.send_if_modified(|known| replace(known, inventory));
         self.sources.send_if_modified(|sources| replace(sources, told.sources()));
@@ -127,6 +127,11 @@ impl Managers {
         // Every change is whole when the lock is given back.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a libvirt is a user's own, by its URI: `qemu:///session`.
+fn is_users(uri: &str) -> bool {
+    uri.split(['?', '#']).next().is_some_and(|uri| uri.trim_end_matches('/').ends_with("/session"))
 }
 
 fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {

@@ -134,7 +134,7 @@ fn idle_by_allocation_goes_to_vms_by_their_virtual_cpus() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     /// Whatever VMs come, go and claim: what processes were charged stays exact, and VMs get no more idle energy than there is.
     #[test]
@@ -145,7 +145,7 @@ proptest! {
         let policy = [IdlePolicy::Apart, IdlePolicy::ByUse, IdlePolicy::ByAllocation][policy];
         let mut config = config(policy);
         config.limits.shown = [50; Kind::ALL.len()];
-        let (mut core, mut host) = (Core::new(config, State::default(), false, Nanos(0)), Fake::new());
+        let (mut core, mut host) = (Core::new(config.clone(), State::default(), false, Nanos(0)), Fake::new());
         for (energy, uses, claims, event) in steps {
             let mut seen = std::collections::HashSet::new();
             let uses = uses.into_iter().filter(|(pid, cgroup, _)| seen.insert((*pid, *cgroup)));
@@ -162,6 +162,17 @@ proptest! {
             }
             if event % 7 == 0 {
                 tick.readings[0].reading = Err("broken".into());
+            }
+            match event % 11 {
+                0 => tick.readings[1].reading = Ok(Reading::Standby),
+                // Slow meters: windows of several ticks.
+                1..5 => drop(tick.readings.remove(0)),
+                5 => {
+                    let state = core.state("b");
+                    core = Core::new(config.clone(), state, true, Nanos(host.seconds * SECOND));
+                    tick.new_domains = Fake::new().new;
+                }
+                _ => {}
             }
             let snapshot = core.step(&tick);
             assert_conserved(&snapshot);

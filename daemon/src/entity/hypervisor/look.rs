@@ -1,8 +1,8 @@
 //! One process, looked at in /proc: whether it runs a VM, and what of its claims the kernel confirms. Reads; decides nothing.
 
 use super::command::{self, Described};
-use crate::entity::mounts;
 use crate::entity::vm::Vmm;
+use crate::entity::{mounts, path};
 use crate::usage::ProcessKey;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -74,6 +74,12 @@ pub fn stat(procfs: &Path, pid: u32) -> Option<Stat> {
 /// Path of a process' executable; empty where it cannot be read.
 pub fn exe(procfs: &Path, pid: u32) -> String {
     fs::read_link(procfs.join(format!("{pid}/exe"))).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Whether a process is in a machine scope now. Never blocks.
+pub fn in_scope(procfs: &Path, pid: u32) -> bool {
+    let cgroup = fs::read(procfs.join(format!("{pid}/cgroup"))).ok().and_then(|text| mounts::place(&text));
+    cgroup.is_some_and(|cgroup| path::machine(&cgroup).is_some())
 }
 
 /// Looks at a process; `None`: it runs no VM, or it ended meanwhile.

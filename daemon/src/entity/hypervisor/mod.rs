@@ -57,6 +57,9 @@ pub struct News {
 /// The VMs of this kernel.
 pub struct Hypervisors {
     procfs: PathBuf,
+    /// Looks at what is in machine scopes.
+    guarded: Reader,
+    /// Looks at everything else, some of which may block it: any user may start that.
     reader: Reader,
     inventory: Option<Inventory>,
     /// What managers said last.
@@ -85,6 +88,7 @@ impl Hypervisors {
     pub fn open(procfs: &Path, inventory: Option<Inventory>) -> Self {
         let mut hypervisors = Self {
             procfs: procfs.to_path_buf(),
+            guarded: Reader::new(procfs),
             reader: Reader::new(procfs),
             known: inventory.as_ref().map(|inventory| managers::Index::new(&inventory.borrow())).unwrap_or_default(),
             inventory,
@@ -106,8 +110,7 @@ impl Hypervisors {
             let comm = if exe.is_empty() { look::stat(procfs, pid).map(|stat| stat.comm) } else { None };
             hypervisors.meet(pid, &exe, &comm.unwrap_or_default());
         }
-        let answers = hypervisors.reader.answers(PATIENCE_AT_START);
-        hypervisors.take(answers);
+        hypervisors.hear(PATIENCE_AT_START);
         hypervisors
     }
 
@@ -130,11 +133,10 @@ impl Hypervisors {
         self.scopes.gone(gone);
         self.scopes.meet(cgroups, dir);
         for pid in self.scopes.to_look_at(|scope| self.by_scope.contains_key(scope)) {
-            self.reader.ask(Ask::Look(pid));
+            self.guarded.ask(Ask::Look(pid));
         }
         self.ask_again();
-        let answers = self.reader.answers(PATIENCE);
-        self.take(answers);
+        self.hear(PATIENCE);
         self.employ();
         let changed = self.settle();
         let (found, by_scope) = (&self.found, &self.by_scope);
@@ -160,7 +162,8 @@ impl Hypervisors {
     /// Looks closer at a process that may run a VM or work for one.
     fn meet(&mut self, pid: u32, exe: &str, comm: &str) {
         if command::vmm(exe, comm).is_some() {
-            self.reader.ask(Ask::Look(pid));
+            let reader = if look::in_scope(&self.procfs, pid) { &mut self.guarded } else { &mut self.reader };
+            reader.ask(Ask::Look(pid));
         } else if exe.is_empty()
             && (comm.starts_with("vhost-") || comm.starts_with("kvm-"))
             && let Some(stat) = look::stat(&self.procfs, pid)
@@ -186,8 +189,10 @@ impl Hypervisors {
         }
     }
 
-    fn take(&mut self, answers: Vec<Answer>) {
-        for answer in answers {
+    /// Takes in what was found out meanwhile.
+    fn hear(&mut self, patience: Duration) {
+        let guarded = self.guarded.answers(patience);
+        for answer in guarded.into_iter().chain(self.reader.answers(patience)) {
             match answer {
                 Answer::Sight(sight) => self.see(*sight),
                 Answer::Shown(process, shown) => self.show(process, shown),
@@ -268,7 +273,8 @@ impl Hypervisors {
             if let Some(found) = self.found.get_mut(process) {
                 found.age += 1;
                 if found.age <= YOUNG || found.age.is_multiple_of(SELDOM) {
-                    self.reader.ask(Ask::Show(*process));
+                    let reader = if found.vm.vouched { &mut self.guarded } else { &mut self.reader };
+                    reader.ask(Ask::Show(*process));
                 }
             }
         }

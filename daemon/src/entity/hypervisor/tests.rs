@@ -358,3 +358,62 @@ fn a_thousand_vms_are_read_once() {
     println!("{each:?} a tick");
     assert!(each < PATIENCE, "{each:?}");
 }
+
+#[test]
+fn a_users_command_lines_that_block_hide_no_vm_of_a_machine_scope() {
+    let mut fake = Fake::new();
+    fs::create_dir_all(fake.proc()).unwrap();
+    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    fake.qemu(7, &[], "/user.slice/user-1000.slice/session-1.scope");
+    let pipe = fake.pid(7).join("cmdline");
+    fs::remove_file(&pipe).unwrap();
+    let path = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: `path` is a C string.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    fake.qemu(8, &["-name", "web", "-uuid", UUID], SCOPE);
+    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "q", QEMU), (8, "q", QEMU)], ..Told::default() });
+    assert_eq!(news.vms.unwrap().iter().map(|vm| vm.id.as_str()).collect::<Vec<_>>(), [UUID]);
+    // Lets the thread go.
+    fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+}
+
+#[test]
+fn a_machine_of_another_process_under_a_vms_uuid_is_not_it() {
+    let mut fake = Fake::new();
+    fake.qemu(8, &["-uuid", UUID, "-device", "vhost-vsock-pci,guest-cid=5"], SCOPE);
+    let machine = |leader, cid| Known {
+        manager: "machined".into(),
+        uuid: Some(UUID.into()),
+        leader: Some(leader),
+        cid: Some(cid),
+        state: leader.to_string(),
+        ..Known::default()
+    };
+    let (_say, inventory) = watch::channel(Arc::from([machine(7, 6), machine(8, 5)]));
+    let mut hypervisors = Hypervisors::open(&fake.proc(), Some(inventory));
+    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    assert_eq!((vms[0].cid, vms[0].state.as_str()), (Some(5), "8"));
+}
+
+#[test]
+fn a_profile_outlives_the_silence_of_libvirt() {
+    let mut fake = Fake::new();
+    fake.qemu(8, &["-uuid", UUID], SCOPE);
+    let libvirt = |profile: Option<&str>| Known {
+        manager: "libvirt".into(),
+        uuid: Some(UUID.into()),
+        state: "running".into(),
+        profile: profile.map(str::to_owned),
+        ..Known::default()
+    };
+    let machined = Known { manager: "machined".into(), uuid: Some(UUID.into()), leader: Some(8), ..Known::default() };
+    let (say, inventory) = watch::channel(Arc::from([libvirt(Some("multi-tenant")), machined.clone()]));
+    let mut hypervisors = Hypervisors::open(&fake.proc(), Some(inventory));
+    let mut profile = |fake: &mut Fake| fake.tick(&mut hypervisors, Told::default()).vms.unwrap()[0].profile.clone();
+    assert_eq!(profile(&mut fake).as_deref(), Some("multi-tenant"));
+    say.send_replace(Arc::from([machined]));
+    assert_eq!(profile(&mut fake).as_deref(), Some("multi-tenant"));
+    // Heard again, it says that there is none.
+    say.send_replace(Arc::from([libvirt(None)]));
+    assert_eq!(profile(&mut fake), None);
+}

@@ -45,12 +45,16 @@ fn one_of_two_libvirts_is_gone() {
     assert_eq!(libvirt(&managers), Health::Degraded("qemu:///session: cannot [31m connect".into()));
     let same = FIRST.replace("system", "session").replace("trusted", "off").replace("web", "mine");
     managers.hear(same.as_bytes(), now).unwrap();
-    assert_eq!(names(&managers), ["web", "mine"], "the system's comes first");
+    assert_eq!(names(&managers), ["web"], "a user's own libvirt says nothing of anybody's VMs");
     managers.hear(other.as_bytes(), now).unwrap();
     managers.hear(BEAT.replace("\"ok\"", "\"gone\"").as_bytes(), now).unwrap();
     assert!(matches!(libvirt(&managers), Health::Failed(_)));
     // What libvirt said last is still so: its VMs go on without it.
     assert_eq!(names(&managers), ["web"]);
+    // Nor where the system's own libvirt is not heard.
+    managers.hear(BEAT.replace('}', ",\"machines\":[]}").as_bytes(), now).unwrap();
+    managers.hear(same.as_bytes(), now).unwrap();
+    assert!(names(&managers).is_empty());
 }
 
 #[test]

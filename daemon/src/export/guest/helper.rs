@@ -1,6 +1,53 @@
-//! `vhost-device-vsock`: which hybrid socket it serves for which vhost-user socket, by its command line. Pure; trusts nothing it reads.
+//! `vhost-device-vsock`: which hybrid socket it serves for which vhost-user socket, by its command line. Trusts nothing it reads.
 
+use rustc_hash::FxHashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// No command line of a helper is longer.
+const CMDLINE_MAX: u64 = 512 << 10;
+/// A command line that takes longer to read is its owner's doing: its pages may be of a file system of his.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So many processes may keep a thread each.
+const STUCK_MAX: usize = 16;
+
+/// Reads command lines, each on a thread of its own: one that blocks is left alone, and keeps nobody waiting a second time.
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    stuck: FxHashMap<u32, JoinHandle<()>>,
+}
+
+impl Commands {
+    /// The command line of a process; `None`: it cannot be read, or not in time.
+    pub fn read(&mut self, procfs: &Path, pid: u32) -> Option<Vec<u8>> {
+        self.stuck.retain(|_, thread| !thread.is_finished());
+        if self.stuck.contains_key(&pid) || self.stuck.len() >= STUCK_MAX {
+            return None;
+        }
+        let path = procfs.join(pid.to_string()).join("cmdline");
+        let (answer, answers) = channel();
+        let work = move || {
+            let mut line = Vec::new();
+            let read = File::open(path).and_then(|file| file.take(CMDLINE_MAX).read_to_end(&mut line));
+            let _ = answer.send(read.ok().map(|_| line));
+        };
+        let thread = Builder::new().name("jouled-helpers".into()).spawn(work).ok()?;
+        match answers.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(_) => {
+                tracing::warn!(
+                    "guest channel: the command line of process {pid} cannot be read in {PATIENCE:?}: it is no VM's helper"
+                );
+                self.stuck.insert(pid, thread);
+                None
+            }
+        }
+    }
+}
 
 /// The program's name.
 const PROGRAM: &str = "vhost-device-vsock";
@@ -74,6 +121,34 @@ mod tests {
 
     fn pair(uds: &str, socket: &str) -> Served {
         Served { uds: uds.into(), socket: socket.into() }
+    }
+
+    #[test]
+    fn a_command_line_that_blocks_is_waited_for_once() {
+        let root = tempfile::tempdir().unwrap();
+        let cmdline = |pid: u32| {
+            let dir = root.path().join(pid.to_string());
+            std::fs::create_dir(&dir).unwrap();
+            dir.join("cmdline")
+        };
+        let (pipe, good) = (cmdline(7), cmdline(8));
+        std::fs::write(good, "a\0b\0").unwrap();
+        let path = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+        // SAFETY: `path` is a C string.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        let mut commands = Commands::default();
+        assert_eq!(commands.read(root.path(), 7), None);
+        let from = std::time::Instant::now();
+        assert_eq!(commands.read(root.path(), 7), None);
+        assert_eq!(commands.read(root.path(), 8).as_deref(), Some(&b"a\0b\0"[..]));
+        assert!(from.elapsed() < PATIENCE / 2, "{:?}", from.elapsed());
+        // Lets the thread go.
+        std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+        while !commands.stuck[&7].is_finished() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(commands.read(root.path(), 9), None);
+        assert!(commands.stuck.is_empty());
     }
 
     #[test]

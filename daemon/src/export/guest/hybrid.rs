@@ -3,7 +3,7 @@
 //! A guest that connects to CID 2 arrives at `UDS_PORT`, from the process that listens on UDS: the VMM or its vhost-user helper.
 
 use super::accept::accept;
-use super::guests::{Guests, Refusal};
+use super::guests::{Guests, Refusal, lock};
 use super::helper;
 use super::look::{Found, Key, Noted, Task};
 use crate::entity::vm::{Vm, Vmm};
@@ -12,7 +12,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,26 +22,12 @@ pub(super) struct Hybrid {
     guests: Guests,
     suffix: String,
     noted: Noted,
+    commands: Mutex<helper::Commands>,
 }
 
 impl Hybrid {
     pub fn new(guests: Guests) -> Self {
-        Self { suffix: format!("_{}", guests.config().port), noted: Noted::default(), guests }
-    }
-}
-
-impl Hybrid {
-    /// Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway. vhost-device-vsock removes it
-    /// once the VMM has connected: then root may, and who runs the VM.
-    fn may_serve(&self, user: u32, socket: &str, vm: &Vm) -> bool {
-        match fs::metadata(socket) {
-            Ok(of) => of.uid() == user,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let runs_it = || fs::metadata(self.guests.procfs().join(vm.process.pid.to_string())).map(|of| of.uid());
-                user == 0 || runs_it().is_ok_and(|runs| runs == user)
-            }
-            Err(_) => false,
-        }
+        Self { suffix: format!("_{}", guests.config().port), noted: Noted::default(), commands: Mutex::default(), guests }
     }
 }
 
@@ -58,9 +44,10 @@ impl Task for Hybrid {
         let pid = found.owner.pid;
         // QEMU has no hybrid sockets of its own: what it listens on is something else.
         if let Some(vm) = vms.iter().find(|vm| vm.process.pid == pid && vm.vmm != Vmm::Qemu) {
-            return self.guests.by_id(&vm.id, vm.process).is_ok().then(|| Key::of(vm, found));
+            let is_its = self.guests.by_id(&vm.id, vm.process).is_ok() && self.guests.runs_as(pid, found.owner.uid);
+            return is_its.then(|| Key::of(vm, found));
         }
-        let cmdline = fs::read(self.guests.procfs().join(pid.to_string()).join("cmdline")).ok()?;
+        let cmdline = lock(&self.commands).read(self.guests.procfs(), pid)?;
         let pairs = match helper::served(&cmdline)? {
             Ok(pairs) => pairs,
             Err(why) => {
@@ -69,9 +56,24 @@ impl Task for Hybrid {
             }
         };
         let pair = pairs.iter().find(|pair| fs::metadata(&pair.uds).is_ok_and(|of| (of.dev(), of.ino()) == found.id))?;
-        let vm = vms.iter().find(|vm| vm.vhost_user.iter().any(|path| same(path, &pair.socket)))?;
-        let made = self.may_serve(found.owner.uid, &pair.socket, vm);
-        (made && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
+        // Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway. Its path is looked up once:
+        // it could mean something else the next time.
+        let socket = match fs::metadata(&pair.socket) {
+            Ok(of) => Some(of).filter(|of| of.uid() == found.owner.uid).map(Some)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
+        let claims = |vm: &&Vm| vm.vhost_user.iter().any(|path| same(path, &pair.socket, socket.as_ref()));
+        let Some(vm) = only(vms.iter().filter(claims)) else {
+            if vms.iter().any(|vm| claims(&vm)) {
+                let why = format!("not served: more than one VM names {:?} as its vhost-user socket", pair.socket);
+                self.noted.warn(found.folder.path(&found.name), why);
+            }
+            return None;
+        };
+        // vhost-device-vsock removes the socket once the VMM has connected: then root may serve it, and who runs the VM.
+        let may = socket.is_some() || found.owner.uid == 0 || self.guests.runs_as(vm.process.pid, found.owner.uid);
+        (may && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
     }
 
     fn begin(&self, key: &Key, found: &Found, stop: CancellationToken) -> Option<JoinHandle<()>> {
@@ -105,8 +107,16 @@ impl Task for Hybrid {
     }
 }
 
-/// Whether two paths are one file.
-fn same(one: &str, other: &str) -> bool {
-    let id = |path: &str| fs::metadata(path).map(|of| (of.dev(), of.ino())).ok();
-    one == other || (Path::new(one).is_absolute() && id(one).is_some_and(|one| id(other) == Some(one)))
+/// The one VM that has the right to what several claim: anybody may start one that claims it, but for those in a machine scope.
+fn only<'a>(vms: impl Iterator<Item = &'a Vm>) -> Option<&'a Vm> {
+    let vms: Vec<&Vm> = vms.collect();
+    let vouched = vms.iter().any(|vm| vm.vouched);
+    let mut best = vms.into_iter().filter(|vm| vm.vouched == vouched);
+    best.next().filter(|_| best.next().is_none())
+}
+
+/// Whether the path on a VM's command line is this socket.
+fn same(path: &str, socket: &str, file: Option<&fs::Metadata>) -> bool {
+    let is_file = |file: &fs::Metadata| fs::metadata(path).is_ok_and(|of| (of.dev(), of.ino()) == (file.dev(), file.ino()));
+    path == socket || (Path::new(path).is_absolute() && file.is_some_and(is_file))
 }

@@ -87,7 +87,12 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
             let whose = |found: Found| Some((of.whose(&found, &vms)?, found));
             (found.into_iter().filter_map(whose).collect::<FxHashMap<Key, Found>>(), asked)
         });
-        let Ok((wanted, known)) = look.await else { break };
+        // Others may keep it waiting, but not the end.
+        let looked = tokio::select! {
+            () = stop.cancelled() => break,
+            looked = look => looked,
+        };
+        let Ok((wanted, known)) = looked else { break };
         asked = known;
         let over: Vec<Key> = running
             .iter()

@@ -258,8 +258,10 @@ async fn a_vhost_user_helper_speaks_for_its_vm_unless_it_erases_who() {
             std::fs::remove_file(&socket).unwrap();
         }
         let qemu = Vm { vmm: Vmm::Qemu, vhost_user: vec![socket.to_str().unwrap().into()], ..vm(3) };
-        let mut host = Host::new([qemu, Vm { vmm: Vmm::Qemu, ..vm(4) }]);
-        host.charge(0, 33_000);
+        // Anybody may start what claims the same.
+        let impostor = Vm { vmm: Vmm::Qemu, vhost_user: qemu.vhost_user.clone(), vouched: false, ..vm(1) };
+        let mut host = Host::new([impostor, qemu, Vm { vmm: Vmm::Qemu, ..vm(4) }]);
+        host.charge(1, 33_000);
         let server = Server::start(hybrid(&below), host);
         let door = below.join("vm.vsock_28282");
         if served {
@@ -273,4 +275,31 @@ async fn a_vhost_user_helper_speaks_for_its_vm_unless_it_erases_who() {
         }
         server.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_helper_of_a_socket_that_two_vms_claim_speaks_for_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("x");
+    std::fs::create_dir(&below).unwrap();
+    let (uds, socket) = (below.join("vm.vsock"), dir.path().join("vhost.sock"));
+    let pair = format!("uds-path={},socket={}", uds.display(), socket.display());
+    let _helper = Other::start("/usr/bin/vhost-device-vsock", &[&uds, &socket], &["--vm", &pair]);
+    while !socket.exists() {
+        settle().await;
+    }
+    let claims = |vm: Vm| Vm { vmm: Vmm::Qemu, vhost_user: vec![socket.to_str().unwrap().into()], vouched: false, ..vm };
+    let server = Server::start(hybrid(&below), Host::new([claims(vm(3)), claims(vm(4))]));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!below.join("vm.vsock_28282").exists());
+    server.end().await;
+}
+
+#[test]
+fn a_process_id_that_is_used_again_inherits_no_socket() {
+    let guests = guests(trusted()).0;
+    // SAFETY: no arguments.
+    let (pid, uid) = (std::process::id(), unsafe { libc::geteuid() });
+    assert!(guests.runs_as(pid, uid) && guests.runs_as(pid, 0));
+    assert!(!guests.runs_as(pid, uid + 1) && !guests.runs_as(u32::MAX, uid + 1));
 }
