@@ -72,7 +72,7 @@ impl Task for Hybrid {
             return None;
         };
         // vhost-device-vsock removes the socket once the VMM has connected: then root may serve it, and who runs the VM.
-        let may = socket.is_some() || found.owner.uid == 0 || self.guests.runs_as(vm.process.pid, found.owner.uid);
+        let may = socket.is_some() || self.guests.runs_as(vm.process.pid, found.owner.uid);
         (may && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
     }
 
