@@ -6,7 +6,11 @@
 use super::look::Shown;
 use crate::entity::vm::{Vm, Vmm};
 use crate::usage::ProcessKey;
+use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;
+
+/// So many UUIDs are reserved.
+const RESERVED_MAX: usize = 65_536;
 
 /// A VM that runs, with what it claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +46,20 @@ pub fn made(vmm: Vmm, process: ProcessKey) -> String {
 
 /// Gives each VM its id, and each CID to the one VM that has the right to it.
 ///
-/// An id once given stays, so that no series is relabelled; but an impostor who came first gives way to a vouched VM.
-pub fn settle(found: &mut BTreeMap<ProcessKey, Found>) {
-    ids(found);
+/// An id once given stays, so that no series is relabelled; but an impostor who came first gives way to a vouched VM. A UUID that was a
+/// vouched VM's is `reserved` for vouched ones: while that VM is off, nobody else adds to its totals.
+pub fn settle(found: &mut BTreeMap<ProcessKey, Found>, reserved: &mut FxHashSet<String>) {
+    ids(found, reserved);
     cids(found);
+    let vouched = found.values().map(|one| &one.vm).filter(|vm| vm.vouched && vm.uuid.as_ref() == Some(&vm.id));
+    for vm in vouched {
+        if reserved.len() < RESERVED_MAX && !reserved.contains(&vm.id) {
+            reserved.insert(vm.id.clone());
+        }
+    }
 }
 
-fn ids(found: &mut BTreeMap<ProcessKey, Found>) {
+fn ids(found: &mut BTreeMap<ProcessKey, Found>, reserved: &FxHashSet<String>) {
     let mut holders: BTreeMap<String, ProcessKey> =
         found.iter().filter(|(_, one)| !one.vm.id.is_empty()).map(|(key, one)| (one.vm.id.clone(), *key)).collect();
     let mut new: Vec<ProcessKey> = found.iter().filter(|(_, one)| one.vm.id.is_empty()).map(|(key, _)| *key).collect();
@@ -58,6 +69,7 @@ fn ids(found: &mut BTreeMap<ProcessKey, Found>) {
         let (own, vouched) = (made(one.vm.vmm, key), one.vm.vouched);
         let id = match one.vm.uuid.clone() {
             None => own,
+            Some(uuid) if !vouched && reserved.contains(&uuid) => own,
             Some(uuid) => match holders.get(&uuid).and_then(|holder| found.get_mut(holder)) {
                 None => uuid,
                 Some(holder) if vouched && !holder.vm.vouched => {
@@ -123,7 +135,7 @@ mod tests {
 
     fn settled<const N: usize>(vms: [(ProcessKey, Found); N]) -> (BTreeMap<ProcessKey, Found>, Vec<String>) {
         let mut found = BTreeMap::from(vms);
-        settle(&mut found);
+        settle(&mut found, &mut FxHashSet::default());
         let ids = found.values().map(|one| one.vm.id.clone()).collect();
         (found, ids)
     }
@@ -142,12 +154,25 @@ mod tests {
         let (mut found, _) = settled([vm(1, Some(UUID), None, false)]);
         assert_eq!(found.values().next().unwrap().vm.id, UUID);
         found.extend([vm(2, Some(UUID), None, true)]);
-        settle(&mut found);
+        settle(&mut found, &mut FxHashSet::default());
         assert_eq!(found.values().map(|one| one.vm.id.as_str()).collect::<Vec<_>>(), ["qemu-1-10", UUID]);
         // Nobody inherits: labels stay.
         found.pop_last();
-        settle(&mut found);
+        settle(&mut found, &mut FxHashSet::default());
         assert_eq!(found.values().next().unwrap().vm.id, "qemu-1-10");
+    }
+
+    #[test]
+    fn a_vouched_vms_uuid_stays_its_own_while_it_is_off() {
+        let mut reserved = FxHashSet::default();
+        let mut settled = |one: (ProcessKey, Found)| {
+            let mut found = BTreeMap::from([one]);
+            settle(&mut found, &mut reserved);
+            found.pop_first().unwrap().1.vm.id
+        };
+        assert_eq!(settled(vm(1, Some(UUID), None, true)), UUID);
+        assert_eq!(settled(vm(2, Some(UUID), None, false)), "qemu-2-20");
+        assert_eq!(settled(vm(3, Some(UUID), None, true)), UUID);
     }
 
     #[test]
@@ -167,7 +192,7 @@ mod tests {
         // The other one ended: the CID is free again.
         found.pop_last();
         found.values_mut().for_each(|one| one.shown.vsock = None);
-        settle(&mut found);
+        settle(&mut found, &mut FxHashSet::default());
         assert_eq!(cids(&found), [Some(5)]);
     }
 
@@ -179,7 +204,7 @@ mod tests {
             for (at, (uuid, cid, vouched, ends)) in vms.into_iter().enumerate() {
                 let uuid = (uuid > 0).then(|| format!("{uuid:08x}-0000-0000-0000-000000000000"));
                 found.extend([vm(at as u32 + 1, uuid.as_deref(), (cid > 0).then_some(cid + 2), vouched)]);
-                settle(&mut found);
+                settle(&mut found, &mut FxHashSet::default());
                 let ids: std::collections::BTreeSet<_> = found.values().map(|one| &one.vm.id).collect();
                 prop_assert_eq!(ids.len(), found.len());
                 let cids: Vec<_> = found.values().filter_map(|one| one.vm.cid).collect();

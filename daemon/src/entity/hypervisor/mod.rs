@@ -24,7 +24,7 @@ use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample};
 use identity::Found;
 use look::{Shown, Sight};
 use reader::{Answer, Ask, Reader};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use scopes::Scopes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -74,6 +74,8 @@ pub struct Hypervisors {
     /// Kernel threads whose VM is not known yet: the thread, the process id in its name, how many ticks ago.
     early: Vec<(ProcessKey, u32, u32)>,
     scopes: Scopes,
+    /// UUIDs of VMs in machine scopes, also of those that ended.
+    reserved: FxHashSet<String>,
     /// VMs in the order in which they are looked after.
     turns: VecDeque<ProcessKey>,
     told: Vec<Vm>,
@@ -99,6 +101,7 @@ impl Hypervisors {
             workers: FxHashMap::default(),
             early: Vec::new(),
             scopes: Scopes::default(),
+            reserved: FxHashSet::default(),
             turns: VecDeque::new(),
             told: Vec::new(),
             changed: false,
@@ -324,7 +327,7 @@ impl Hypervisors {
                 found.age = 0;
             }
         }
-        identity::settle(&mut self.found);
+        identity::settle(&mut self.found, &mut self.reserved);
         let mut vms: Vec<Vm> = self.found.values().map(|found| found.vm.clone()).collect();
         vms.sort_by(|a, b| a.id.cmp(&b.id));
         if vms == self.told {

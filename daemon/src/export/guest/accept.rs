@@ -1,6 +1,7 @@
 //! The accept loop for guests: who is it, is there a place, serve. Knows no transport and no route.
 
-use super::guests::{Guest, Guests, Refusal};
+use super::client::{Guest, Refusal};
+use super::guests::Guests;
 use super::http;
 use axum::serve::Listener;
 use std::sync::Arc;

@@ -13,6 +13,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Entries of one folder that are looked at.
 const ENTRIES: usize = 4096;
+/// Folders in one that are looked into: each is an open file meanwhile.
+pub(super) const BELOW: usize = 1024;
 const BACKLOG: i32 = 16;
 
 /// A folder, held open.
@@ -65,7 +67,7 @@ impl Folder {
         Path::new("/proc/self/fd").join(self.file.as_raw_fd().to_string()).join(name)
     }
 
-    /// Names of the sockets in it, and its folders.
+    /// Names of the sockets in it, and its folders, of both no more than are looked at.
     pub fn list(&self) -> io::Result<(Vec<OsString>, Vec<Self>)> {
         let (mut sockets, mut folders) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(self.place(OsStr::new(".")))?.take(ENTRIES) {
@@ -74,6 +76,7 @@ impl Folder {
             if kind.is_socket() {
                 sockets.push(name);
             } else if kind.is_dir()
+                && folders.len() < BELOW
                 && let Ok(folder) = Self::at(&self.place(&name), self.path(&name))
             {
                 folders.push(folder);

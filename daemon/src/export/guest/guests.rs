@@ -1,9 +1,8 @@
 //! All guests: which VM a peer is, what each was told last, who is connected. The one place that knows them; opens nothing.
 
 use super::book::{Book, HostNow, Names, ZoneFacts};
+use super::client::{Guest, Place, Refusal};
 use super::config::{Grain, GuestConfig, Profile};
-use super::limit::Bucket;
-use super::object::Published;
 use super::status::{GuestView, Totals};
 use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
@@ -17,113 +16,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_util::sync::CancellationToken;
-
-/// Connections of one guest at a time.
-const CONNECTIONS: usize = 4;
-/// Requests of one guest: so many at once, and so many a second.
-const REQUESTS: (u64, Nanos) = (20, Nanos(100_000_000));
-/// New connections of one guest, likewise.
-const ACCEPTED: (u64, Nanos) = (20, Nanos(100_000_000));
+use tokio::sync::{Semaphore, watch};
 
 /// Whether a process lives: CIDs and process ids are given anew faster than snapshots are made.
 pub type Alive = Arc<dyn Fn(ProcessKey) -> bool + Send + Sync>;
-
-/// Why a peer is not let in, as in the metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// CIDs 0 to 2: the host itself, or whoever runs it.
-    Host,
-    /// No VM that is known, or one that has just ended.
-    Unknown,
-    /// A source port that any user of the guest may have.
-    Port,
-    /// A process that is not the VM's.
-    Process,
-    /// More connections than one guest may have, or than all may.
-    Connections,
-    /// New connections too often.
-    Rate,
-}
-
-impl Refusal {
-    pub const ALL: [Self; 6] = [Self::Host, Self::Unknown, Self::Port, Self::Process, Self::Connections, Self::Rate];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Unknown => "unknown",
-            Self::Port => "port",
-            Self::Process => "process",
-            Self::Connections => "connections",
-            Self::Rate => "rate",
-        }
-    }
-}
-
-/// One VM, for as long as its process and CID stay the same.
-pub(super) struct Guest {
-    pub id: String,
-    pub process: ProcessKey,
-    cid: Option<u32>,
-    /// What it was told last; `None`: nothing yet, or the channel is off.
-    pub latest: watch::Sender<Option<Arc<Published>>>,
-    pub profile: Mutex<Profile>,
-    /// It is no more: its connections end.
-    pub ended: CancellationToken,
-    slots: Arc<Semaphore>,
-    limits: Mutex<(Bucket, Bucket)>,
-    pub requests: AtomicU64,
-    pub refused: AtomicU64,
-    /// When it was last given something, CLOCK_MONOTONIC; 0: never.
-    served: AtomicU64,
-}
-
-impl Guest {
-    fn new(vm: &Vm, profile: Profile, latest: Option<Arc<Published>>) -> Self {
-        Self {
-            id: vm.id.clone(),
-            process: vm.process,
-            cid: vm.cid,
-            latest: watch::Sender::new(latest),
-            profile: Mutex::new(profile),
-            ended: CancellationToken::new(),
-            slots: Arc::new(Semaphore::new(CONNECTIONS)),
-            limits: Mutex::new((Bucket::new(ACCEPTED.0, ACCEPTED.1), Bucket::new(REQUESTS.0, REQUESTS.1))),
-            requests: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            served: AtomicU64::new(0),
-        }
-    }
-
-    pub fn profile(&self) -> Profile {
-        *lock(&self.profile)
-    }
-
-    fn connections(&self) -> usize {
-        CONNECTIONS - self.slots.available_permits()
-    }
-
-    /// A place for one more connection.
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        if !lock(&self.limits).0.take(Stamp::now().monotonic) {
-            return Err(Refusal::Rate);
-        }
-        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Refusal::Connections)
-    }
-
-    /// Whether one more request is allowed now.
-    pub fn request(&self) -> bool {
-        self.requests.fetch_add(1, Relaxed);
-        lock(&self.limits).1.take(Stamp::now().monotonic)
-    }
-
-    /// It was given something.
-    pub fn served(&self) {
-        self.served.store(Stamp::now().monotonic.0, Relaxed);
-    }
-}
 
 /// What is kept of a VM between epochs.
 struct Entry {
@@ -179,12 +75,6 @@ pub struct HostFacts {
     pub procfs: PathBuf,
     /// Most connections of all guests together.
     pub connections: usize,
-}
-
-/// A connection's place. It is free again when this is dropped.
-pub(super) struct Place {
-    pub guest: Arc<Guest>,
-    _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Guests {
@@ -244,7 +134,7 @@ impl Guests {
             let guest = &*entry.guest;
             let by_cid = || guest.cid.filter(|_| vsock).map(|cid| ("vsock", format!("CID {cid}")));
             let (channel, peer) = entry.door.clone().or_else(by_cid).unwrap_or_default();
-            let served = guest.served.load(Relaxed);
+            let served = guest.served_at.load(Relaxed);
             GuestView {
                 vm_id: guest.id.clone(),
                 name: entry.vm.name.clone(),
@@ -383,14 +273,6 @@ impl Everybody {
         for entry in earlier.into_values() {
             self.past_requests += entry.guest.end();
         }
-    }
-}
-
-impl Guest {
-    /// Ends its connections; gives the number of its requests.
-    fn end(&self) -> u64 {
-        self.ended.cancel();
-        self.requests.load(Relaxed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a guest may ask, over any connection. Does not know how it is known who asks.
 
+use super::client::{Guest, Place};
 use super::config::Profile;
-use super::guests::{Guest, Place};
 use super::object::Published;
 use crate::export::serve::{HEAD_LIMIT, HEADERS, WRITE_LIMIT};
 use crate::export::stall::Stall;

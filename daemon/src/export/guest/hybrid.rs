@@ -3,7 +3,8 @@
 //! A guest that connects to CID 2 arrives at `UDS_PORT`, from the process that listens on UDS: the VMM or its vhost-user helper.
 
 use super::accept::accept;
-use super::guests::{Guests, Refusal, lock};
+use super::client::Refusal;
+use super::guests::{Guests, lock};
 use super::helper;
 use super::look::{Found, Key, Noted, Task};
 use crate::entity::vm::{Vm, Vmm};

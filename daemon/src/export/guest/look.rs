@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Folders are looked through so often, and whenever VMs came or went.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Folders below a named one that are looked at.
-const BELOW: usize = 1024;
 
 /// A socket that somebody listens on.
 #[derive(Clone, Debug)]
@@ -146,7 +144,7 @@ fn scan(folders: &[PathBuf], task: &impl Task, asked: &mut Asked) -> Vec<Found> 
     };
     for path in folders {
         match Folder::open(path) {
-            Ok(folder) => look(folder).into_iter().take(BELOW).for_each(|below| drop(look(below))),
+            Ok(folder) => look(folder).into_iter().for_each(|below| drop(look(below))),
             Err(error) => task.noted().warn(path.clone(), format!("cannot be looked into (links are not followed): {error}")),
         }
     }

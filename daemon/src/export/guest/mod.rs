@@ -2,6 +2,7 @@
 
 mod accept;
 mod book;
+mod client;
 mod config;
 mod folder;
 mod guests;

@@ -1,6 +1,7 @@
 //! virtio-serial: the stream's lines, written to the sockets that VMMs listen on for it. Reads nothing, waits for nobody.
 
-use super::guests::{Guest, Guests};
+use super::client::Guest;
+use super::guests::Guests;
 use super::look::{Found, Key, Noted, Task};
 use crate::entity::vm::Vm;
 use axum::body::Bytes;

@@ -303,3 +303,12 @@ fn a_process_id_that_is_used_again_inherits_no_socket() {
     assert!(guests.runs_as(pid, uid) && guests.runs_as(pid, 0));
     assert!(!guests.runs_as(pid, uid + 1) && !guests.runs_as(u32::MAX, uid + 1));
 }
+
+#[test]
+fn no_more_folders_are_open_than_are_looked_into() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..folder::BELOW + 100 {
+        std::fs::create_dir(dir.path().join(number.to_string())).unwrap();
+    }
+    assert_eq!(folder::Folder::open(dir.path()).unwrap().list().unwrap().1.len(), 1024);
+}
