@@ -1,25 +1,24 @@
 //! The pure core: one tick in, one snapshot out. No clock, no I/O, no globals: the same ticks give the same snapshots.
 
+mod window;
+
 use crate::attribute::{self, IdlePolicy, Split};
 use crate::domain::{self, Interval, LastReading};
 use crate::entity::vm::Vm;
 use crate::idle::IdleModel;
 use crate::ledger::{Entry, Ledger, Limits};
 use crate::meter::{Domain, DomainReading, Reading, Scope, Zone};
-use crate::roster::{Charge, ChargeKey, Roster};
+use crate::roster::{Charge, Roster};
 use crate::sample::{Tick, VmMember};
-use crate::snapshot::{DomainView, Host, IdleFrom, Snapshot, SourceView};
+use crate::snapshot::{Host, IdleFrom, Snapshot, SourceView};
 use crate::source::PackageId;
 use crate::source::SourceState;
 use crate::units::{Microjoules, Microwatts, Nanos};
-use crate::usage::{Counted, LostUse, UsageSample};
-use rustc_hash::FxHashMap;
+use crate::usage::{Counted, UsageSample};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// A domain that gave no reading for so long closes its window: who used that energy is no longer kept.
-const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
+use window::{DomainState, TickUse, Window, in_scope};
 
 /// What the core is made with. Serialisable: the head of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,34 +63,6 @@ pub struct State {
     pub entries: Vec<Entry>,
 }
 
-struct DomainState {
-    shared: Arc<Domain>,
-    record: DomainRecord,
-    carry: u64,
-    window: Window,
-    /// The last reading is an earlier run's: what was drawn since then was drawn while jouled was down, and is nobody's.
-    resumed: bool,
-    /// Its last reading was [`Reading::Standby`].
-    standby: bool,
-    power: Option<Microwatts>,
-    idle_power: Option<Microwatts>,
-    error: String,
-}
-
-/// Use since a domain's last reading, where that was before the last tick. Empty otherwise: the tick's own use is the window's.
-#[derive(Default)]
-struct Window {
-    charges: Vec<Charge>,
-    positions: FxHashMap<ChargeKey, usize>,
-    lost: u64,
-    on_cpu: Nanos,
-    /// The tick that it began with, and its time.
-    from: u64,
-    since: Nanos,
-    /// Who ran is not known for a part of it.
-    incomplete: bool,
-}
-
 /// The core.
 pub struct Core {
     config: CoreConfig,
@@ -111,14 +82,6 @@ pub struct Core {
     counted: Counted,
     overflows: u64,
     lost_cpu: Nanos,
-}
-
-/// A tick's use, resolved to accounts.
-struct TickUse {
-    charges: Vec<Charge>,
-    lost: Vec<LostUse>,
-    counted: Counted,
-    known: bool,
 }
 
 impl Core {
@@ -398,98 +361,6 @@ impl Core {
             lost_cpu: self.lost_cpu,
             own_cpu: tick.own_cpu,
         }
-    }
-}
-
-impl DomainRecord {
-    fn view_past(&self) -> DomainView {
-        let [total, idle, active, unattributed] = self.totals;
-        DomainView {
-            domain: Arc::new(self.domain.clone()),
-            past: true,
-            total,
-            idle,
-            active,
-            unattributed,
-            power: None,
-            idle_power: None,
-            floor: None,
-            read_at: None,
-            error: "of an earlier run".to_owned(),
-            gaps: self.gaps,
-            gap_time: self.gap_time,
-        }
-    }
-}
-
-impl TickUse {
-    fn on_cpu(&self, scope: Scope) -> Nanos {
-        let charged = self.charges.iter().filter(|charge| in_scope(scope, charge.package)).map(|charge| charge.used.on_cpu);
-        let lost = self.lost.iter().filter(|lost| in_scope(scope, lost.package)).map(|lost| lost.on_cpu);
-        charged.chain(lost).sum()
-    }
-}
-
-impl DomainState {
-    /// It gives nothing from here on. What is not measured between its last reading and its next one is no interval of it.
-    fn stand_by(&mut self, at: Nanos, tick: u64) {
-        if let Some(last) = self.record.last.take() {
-            self.record.gaps += 1;
-            self.record.gap_time += at - last.at;
-        }
-        (self.standby, self.resumed) = (true, false);
-        (self.power, self.idle_power) = (None, None);
-        self.error.clear();
-        self.window = Window { from: tick, since: at, ..Window::default() };
-    }
-
-    /// No reading at this tick: its use waits for the next.
-    fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
-        let scope = self.shared.scope;
-        let weigh = |on_cpu, cycles, misses| weight(self.shared.zone, used.counted, on_cpu, cycles, misses);
-        let window = &mut self.window;
-        if now - window.since > LONGEST_WINDOW {
-            *window = Window { from: tick, since: now, incomplete: true, ..Window::default() };
-        }
-        window.incomplete |= !used.known;
-        window.on_cpu += used.on_cpu(scope);
-        let lost = used.lost.iter().filter(|lost| in_scope(scope, lost.package));
-        window.lost += lost.map(|lost| weigh(lost.on_cpu, lost.cycles, lost.cache_misses)).sum::<u64>();
-        for charge in used.charges.iter().filter(|charge| in_scope(scope, charge.package)) {
-            match window.positions.get(&charge.key()) {
-                Some(position) => window.charges[*position].used.add(&charge.used),
-                None => {
-                    window.positions.insert(charge.key(), window.charges.len());
-                    window.charges.push(charge.clone());
-                }
-            }
-        }
-    }
-
-    fn view(&self) -> DomainView {
-        let [total, idle, active, unattributed] = self.record.totals;
-        DomainView {
-            domain: self.shared.clone(),
-            past: self.standby,
-            total,
-            idle,
-            active,
-            unattributed,
-            power: self.power,
-            idle_power: self.idle_power,
-            floor: self.record.model.floor(),
-            read_at: self.record.last.map(|last| last.at),
-            error: if self.standby { "stands back for another meter".to_owned() } else { self.error.clone() },
-            gaps: self.record.gaps,
-            gap_time: self.record.gap_time,
-        }
-    }
-}
-
-fn in_scope(scope: Scope, package: PackageId) -> bool {
-    match scope {
-        Scope::Package(own) => own == package,
-        Scope::Machine => true,
     }
 }
 

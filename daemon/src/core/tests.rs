@@ -7,7 +7,7 @@ use crate::sample::CgroupPath;
 use crate::snapshot::{CpuInfo, KindView, State as RowState};
 use crate::source::Health;
 use crate::source::Stamp;
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, Use};
+use crate::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
