@@ -11,7 +11,7 @@ from c_channel import wait_told
 from daemon import Jouled
 from host import FakeRapl, wait_for
 from inside import GuestJouled
-from nested import MEMORY_MB, PAYLOAD, Qemu
+from nested import MEMORY_MB, PAYLOAD, Qemu, kept
 from runner import Skip
 
 LIMIT_S = 120
@@ -56,14 +56,12 @@ def case_hybrid_vsock():
 
 
 def case_virtio_serial():
-    with folder() as sockets:
-        path = sockets / "vm-org.jouled.0"
-        port = ["-chardev", f"socket,id=energy,path={path},server=on,wait=off", "-device", "virtserialport,chardev=energy,name=org.jouled.0"]
-        config = f'[export.guest]\nprofile = "trusted"\nserial = ["{sockets}"]\n'
-        with FakeRapl(pmu=0), Jouled(config=config) as jouled, Qemu("serial", vsock=False, extra=port) as vm:
-            jouled.wait_vms(vm)
-            device = vm.sh("basename $(dirname $(grep -lx org.jouled.0 /sys/class/virtio-ports/*/name))")
-            lines = wait_for("lines on the serial port", lambda: vm.sh(f"timeout 4 cat /dev/{device} | grep '^{{.*}}$' || true").splitlines())
-            assert all(json.loads(line)["vm"]["id"] == vm.uuid for line in lines), lines
-            with GuestJouled(vm, config=f'[meter.vsock]\nconnect = "serial:/dev/{device}"\n') as inside:
-                inside.wait_state("vsock", "healthy")
+    vm = kept(Qemu, "bare")
+    config = f'[export.guest]\nprofile = "trusted"\nserial = ["{vm.dir}"]\n'
+    with FakeRapl(pmu=0), Jouled(config=config) as jouled:
+        jouled.wait_vms(vm)
+        device = vm.sh("basename $(dirname $(grep -lx org.jouled.0 /sys/class/virtio-ports/*/name))")
+        lines = wait_for("lines on the serial port", lambda: vm.sh(f"timeout 4 cat /dev/{device} | grep '^{{.*}}$' || true").splitlines())
+        assert all(json.loads(line)["vm"]["id"] == vm.uuid for line in lines), lines
+        with GuestJouled(vm, config=f'[meter.vsock]\nconnect = "serial:/dev/{device}"\n') as inside:
+            inside.wait_state("vsock", "healthy")
