@@ -14,7 +14,7 @@ from inside import GuestJouled
 from nested import MEMORY_MB, PAYLOAD, Qemu, kept
 from runner import Skip
 
-LIMIT_S = 120
+LIMIT_S = 240
 DEVICE = PAYLOAD / "bin/vhost-device-vsock"
 
 
@@ -55,13 +55,18 @@ def case_hybrid_vsock():
                 inside.wait_state("vsock", "healthy")
 
 
+def whole_lines(text):
+    """Those that are objects: the first may have lost its beginning."""
+    return [line for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+
+
 def case_virtio_serial():
     vm = kept(Qemu, "bare")
     config = f'[export.guest]\nprofile = "trusted"\nserial = ["{vm.dir}"]\n'
     with FakeRapl(pmu=0), Jouled(config=config) as jouled:
         jouled.wait_vms(vm)
         device = vm.sh("basename $(dirname $(grep -lx org.jouled.0 /sys/class/virtio-ports/*/name))")
-        lines = wait_for("lines on the serial port", lambda: vm.sh(f"timeout 4 cat /dev/{device} | grep '^{{.*}}$' || true").splitlines())
+        lines = wait_for("lines on the serial port", lambda: whole_lines(vm.sh(f"timeout 4 cat /dev/{device}", check=False)))
         assert all(json.loads(line)["vm"]["id"] == vm.uuid for line in lines), lines
         with GuestJouled(vm, config=f'[meter.vsock]\nconnect = "serial:/dev/{device}"\n') as inside:
             inside.wait_state("vsock", "healthy")
