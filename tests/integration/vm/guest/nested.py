@@ -164,7 +164,9 @@ class Qemu(Guest):
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{self.console}",
                 "-kernel", str(KERNEL), "-initrd", str(INITRAMFS), "-append", APPEND,
                 "-device", "virtio-serial-pci", "-chardev", f"socket,id=port,path={self.dir}/port,server=on,wait=off",
-                "-device", "virtserialport,chardev=port,name=org.jouled.test", *vsock, *self.extra]
+                "-device", "virtserialport,chardev=port,name=org.jouled.test",
+                "-chardev", f"socket,id=energy,path={self.dir}/vm-org.jouled.0,server=on,wait=off",
+                "-device", "virtserialport,chardev=energy,name=org.jouled.0", *vsock, *self.extra]
 
     def start(self):
         sh("systemd-run", "--quiet", f"--unit={self.unit}", *self.command())

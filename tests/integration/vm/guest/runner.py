@@ -63,11 +63,11 @@ def main():
     sys.path[:0] = [str(PAYLOAD / "guest"), str(PAYLOAD / "cases")]
     # The cases import this module by its name, not as __main__: one Skip class for both.
     sys.modules["runner"] = sys.modules["__main__"]
-    wanted = (PAYLOAD / "wanted").read_text().split()
+    wanted, done = ((PAYLOAD / name).read_text().split() for name in ("wanted", "done"))
     uptime = Path("/proc/uptime").read_text().split()[0]
     note(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, up {uptime} s")
     for name, function in cases():
-        if not wanted or any(pattern in name for pattern in wanted):
+        if name not in done and (not wanted or any(pattern in name for pattern in wanted)):
             run(name, function)
     print("end", flush=True)
 
