@@ -29,6 +29,7 @@ test-root: ## The tests that need root: real eBPF, cgroups and burners on this k
 	cargo test --locked root_ -- --include-ignored --test-threads 1
 
 test-vm: build ## The tests in a booted Debian under emulation (minutes)
+	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	tests/integration/vm/run.sh
 
 libvirt: ## The release binary of jouled-libvirt, which links libvirt's C library
