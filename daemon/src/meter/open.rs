@@ -165,7 +165,7 @@ impl All {
         self.add(vsock::SOURCE, Vsock::open(address, stand_in).map(Some), true, "");
         // Where there is no reader, nobody else says when it is needed.
         needed.store(self.meters.iter().all(|meter| meter.source() != vsock::SOURCE), std::sync::atomic::Ordering::Release);
-        let standby = "not needed: the host tells what it measured; it stands in while the host says nothing";
+        let standby = "standing by: it takes over while the host says nothing";
         let stand_in = estimate.map(|estimate| Some(StandIn::new(estimate, needed, standby)));
         self.add(estimate::SOURCE, stand_in, true, "");
     }
