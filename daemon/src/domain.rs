@@ -118,6 +118,9 @@ mod tests {
             at_rest: None,
             quality: Quality::Measured,
             max_power: Microwatts(1_000_000_000),
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
         }
     }
 

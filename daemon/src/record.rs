@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 
-const MAGIC: &[u8] = b"jouled recording 2\n";
+const MAGIC: &[u8] = b"jouled recording 3\n";
 
 /// Why a recording cannot be written or read.
 #[derive(Debug, Error)]

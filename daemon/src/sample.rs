@@ -5,7 +5,7 @@ use crate::entity::vm::Vm;
 use crate::meter::{Domain, DomainReading};
 use crate::source::{SourceState, Stamp};
 use crate::units::Nanos;
-use crate::usage::{CgroupId, ProcessKey, UsageSample};
+use crate::usage::{CgroupId, GpuSample, ProcessKey, UsageSample};
 use serde::{Deserialize, Serialize};
 
 /// A cgroup's path, learned since the last tick.
@@ -39,6 +39,8 @@ pub struct Tick {
     pub readings: Vec<DomainReading>,
     /// Who ran; `None` where the source could not say.
     pub usage: Option<UsageSample>,
+    /// Who used GPUs.
+    pub gpus: GpuSample,
     /// Paths of cgroups that appear in `usage` for the first time.
     pub cgroups: Vec<CgroupPath>,
     /// Cgroups known earlier that no longer exist.

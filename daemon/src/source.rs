@@ -2,11 +2,48 @@
 
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// A processor package (socket), numbered as the kernel's `physical_package_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PackageId(pub u16);
+
+/// A PCI device (a GPU), as the kernel writes it: `0000:41:00.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PciAddress {
+    /// PCI domain (segment).
+    pub domain: u32,
+    /// Bus.
+    pub bus: u8,
+    /// Device and function: `device << 3 | function`.
+    pub devfn: u8,
+}
+
+impl fmt::Display for PciAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:02x}:{:02x}.{}", self.domain, self.bus, self.devfn >> 3, self.devfn & 7)
+    }
+}
+
+impl FromStr for PciAddress {
+    type Err = String;
+
+    /// Reads `0000:41:00.0`, `41:00.0`, or NVML's `00000000:41:00.0`, in either case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (rest, function) = text.rsplit_once('.')?;
+            let (rest, device) = rest.rsplit_once(':')?;
+            let (domain, bus) = rest.rsplit_once(':').unwrap_or(("0", rest));
+            let device = u8::from_str_radix(device, 16).ok().filter(|device| *device < 32)?;
+            let function = u8::from_str_radix(function, 16).ok().filter(|function| *function < 8)?;
+            let domain = u32::from_str_radix(domain, 16).ok()?;
+            Some(Self { domain, bus: u8::from_str_radix(bus, 16).ok()?, devfn: device << 3 | function })
+        };
+        parse().ok_or_else(|| format!("{:?} is no PCI address such as 0000:41:00.0", text.chars().take(40).collect::<String>()))
+    }
+}
 
 /// State of a source, shown wherever its numbers are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,4 +119,21 @@ fn clock(id: libc::clockid_t) -> Nanos {
     // SAFETY: `time` is a valid timespec that outlives the call; the three clocks exist on every kernel that jouled runs on.
     unsafe { libc::clock_gettime(id, &mut time) };
     Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pci_addresses_are_read_as_kernel_and_nvml_write_them() {
+        let address = PciAddress { domain: 0, bus: 0x41, devfn: 0x1f << 3 | 7 };
+        for text in ["0000:41:1f.7", "41:1f.7", "00000000:41:1F.7"] {
+            assert_eq!(text.parse(), Ok(address), "{text}");
+        }
+        assert_eq!(address.to_string(), "0000:41:1f.7");
+        for bad in ["", ":", "0000:41:20.0", "0000:41:00.8", "41:00", "0000:141:00.0", "+1:00:00.0.0"] {
+            assert!(bad.parse::<PciAddress>().is_err(), "{bad}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-const MAGIC: &[u8] = b"jouled ledger 1\n";
+const MAGIC: &[u8] = b"jouled ledger 2\n";
 /// The journal is written anew when it has grown by this much.
 const JOURNAL_LIMIT: u64 = 4 << 20;
 /// No frame is larger: a larger length is damage.

@@ -44,6 +44,9 @@ fn domain(package: u16, zone: Zone) -> Domain {
         at_rest: None,
         quality: Quality::Measured,
         max_power: Microwatts(1_000_000_000),
+        accuracy_ppm: None,
+        refresh: None,
+        gpu: None,
     }
 }
 

@@ -140,5 +140,6 @@ pub(super) fn in_scope(scope: Scope, package: PackageId) -> bool {
     match scope {
         Scope::Package(own) => own == package,
         Scope::Machine => true,
+        Scope::Gpu(_) => false,
     }
 }

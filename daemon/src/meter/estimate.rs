@@ -156,6 +156,9 @@ impl Estimate {
                 at_rest: threads.map(|threads| Microwatts(self.idle.0 * threads as u64)),
                 // The estimate cannot exceed its own model; ten times 1 kW covers any number of threads in a package.
                 max_power: Microwatts(10_000_000_000),
+                accuracy_ppm: None,
+                refresh: None,
+                gpu: None,
             });
             self.packages.len() - 1
         })
@@ -223,7 +226,7 @@ impl Package {
 }
 
 impl Meter for Estimate {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         SOURCE
     }
 

@@ -25,7 +25,7 @@ impl<M: Meter> StandIn<M> {
 }
 
 impl<M: Meter> Meter for StandIn<M> {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         self.meter.source()
     }
 

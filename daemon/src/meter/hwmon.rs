@@ -57,7 +57,7 @@ fn class(roots: &Roots) -> PathBuf {
 pub fn start(roots: &Roots, packages: bool) -> Result<Polled, String> {
     let class = class(roots);
     let absent = format!("no power sensor whose meaning is known in {}", class.display());
-    let poll = Poll { source: SOURCE, absent, period: PERIOD, by_name: false };
+    let poll = Poll { source: SOURCE.into(), absent, period: PERIOD, by_name: false };
     let opener: Opener = Box::new(move || Ok(Hwmon::open(&class, packages).map(|meter| Box::new(meter) as Box<dyn Meter>)));
     Polled::start(poll, opener)
 }
@@ -124,13 +124,16 @@ impl Hwmon {
             continuous: false,
             at_rest: None,
             max_power: MAX_POWER,
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
         });
         self.sensors.push(Sensor { files, averaged: Nanos(millis.unwrap_or(0).min(60_000) * 1_000_000) });
     }
 }
 
 impl Meter for Hwmon {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         SOURCE
     }
 

@@ -20,11 +20,11 @@ pub use cpu::CpuModel;
 pub use open::{MeterConfig, Roots, open_all};
 pub use topology::Topology;
 
-use crate::source::{Health, PackageId, Stamp};
+use crate::source::{Health, PackageId, PciAddress, Stamp};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
 
-/// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values.
+/// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its older names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Zone {
@@ -40,11 +40,16 @@ pub enum Zone {
     Psys,
     /// The whole machine as a meter outside of the processor sees it: ACPI, a BMC. Contains everything.
     Platform,
+    /// A graphics processor with its memory.
+    Gpu,
+    /// What the platform draws beyond its packages, memory and GPUs: fans, disks, network, losses. Computed, not metered.
+    Other,
 }
 
 impl Zone {
     /// Every zone, in the order of [`Zone::index`].
-    pub const ALL: [Self; 6] = [Self::Package, Self::Core, Self::Uncore, Self::Dram, Self::Psys, Self::Platform];
+    pub const ALL: [Self; 8] =
+        [Self::Package, Self::Core, Self::Uncore, Self::Dram, Self::Psys, Self::Platform, Self::Gpu, Self::Other];
     /// How many zones there are.
     pub const COUNT: usize = Self::ALL.len();
 
@@ -62,11 +67,13 @@ impl Zone {
             Self::Dram => "dram",
             Self::Psys => "psys",
             Self::Platform => "platform",
+            Self::Gpu => "gpu",
+            Self::Other => "other",
         }
     }
 }
 
-/// The CPUs whose use an energy domain is shared out over.
+/// Whose use an energy domain is shared out over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -74,6 +81,8 @@ pub enum Scope {
     Package(PackageId),
     /// The whole machine.
     Machine,
+    /// One GPU: by who used it, not by CPUs.
+    Gpu(PciAddress),
 }
 
 /// How a number came about.
@@ -123,6 +132,46 @@ pub struct Domain {
     pub at_rest: Option<Microwatts>,
     /// More than this cannot be true: an interval with a higher mean power is dropped as a gap.
     pub max_power: Microwatts,
+    /// Error that its maker states, in millionths of the reading.
+    pub accuracy_ppm: Option<u32>,
+    /// Time after which the meter has something new, where it is known beforehand.
+    pub refresh: Option<Nanos>,
+    /// Of a GPU: which one.
+    pub gpu: Option<GpuInfo>,
+}
+
+/// What a GPU is called. The names are those of Kepler's labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuInfo {
+    /// Its number among those of its vendor, as the vendor's tools count.
+    pub index: u32,
+    /// The vendor's unique id; where there is none, the PCI address.
+    pub uuid: String,
+    /// Product name.
+    pub name: String,
+    /// `nvidia`, `amd`, `intel`.
+    pub vendor: String,
+}
+
+impl Domain {
+    /// A measured domain, not billed, whose counter does not outlive jouled; every other property is to be set where it differs.
+    pub fn measured(id: String, source: &str, zone: Zone, scope: Scope, path: String) -> Self {
+        Self {
+            id,
+            source: source.to_owned(),
+            zone,
+            scope,
+            path,
+            billed: false,
+            quality: Quality::Measured,
+            continuous: false,
+            at_rest: None,
+            max_power: Microwatts(100_000_000_000),
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
+        }
+    }
 }
 
 /// What a meter said. Nobody ever guesses which of the two it is.
@@ -166,8 +215,8 @@ pub struct DomainReading {
 
 /// An energy meter.
 pub trait Meter: Send {
-    /// The source's name in configuration, log and metrics: `rapl-perf`, `rapl-powercap`, `vsock`, `estimate`.
-    fn source(&self) -> &'static str;
+    /// The source's name in configuration, log and metrics: `rapl-perf`, `redfish`, `redfish:NAME` where there are several.
+    fn source(&self) -> &str;
 
     /// The domains it has seen so far. Only grows: a domain keeps its position, also while it cannot be read.
     fn domains(&self) -> &[Domain];

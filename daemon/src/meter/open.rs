@@ -203,11 +203,11 @@ mod tests {
         figment::Figment::from(Toml::string(text)).extract().unwrap()
     }
 
-    fn open(host: &FakeHost, text: &str) -> (Vec<&'static str>, Vec<SourceState>) {
+    fn open(host: &FakeHost, text: &str) -> (Vec<String>, Vec<SourceState>) {
         let roots = Roots { sysfs: host.sysfs(), procfs: host.procfs() };
         let (meters, states) = open_all(&config(text), &roots, &Topology::read(&roots));
         // hwmon is always looked for, and is a thread's business.
-        (meters.iter().map(|meter| meter.source()).filter(|source| *source != hwmon::SOURCE).collect(), states)
+        (meters.iter().map(|meter| meter.source().to_owned()).filter(|source| source != hwmon::SOURCE).collect(), states)
     }
 
     fn why<'a>(states: &'a [SourceState], source: &str) -> (&'static str, &'a str) {

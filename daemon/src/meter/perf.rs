@@ -234,7 +234,7 @@ fn word(buffer: &[u8], index: usize) -> u64 {
 }
 
 impl Meter for Perf {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         SOURCE
     }
 

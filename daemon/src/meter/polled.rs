@@ -23,7 +23,7 @@ pub type Opener = Box<dyn FnMut() -> Result<Option<Box<dyn Meter>>, String> + Se
 #[derive(Clone, Debug)]
 pub struct Poll {
     /// The source's name.
-    pub source: &'static str,
+    pub source: String,
     /// What was looked for, for where it is not there.
     pub absent: String,
     /// Time between two readings.
@@ -79,7 +79,7 @@ impl Polled {
             }
         };
         thread::Builder::new()
-            .name(poll.source.into())
+            .name(poll.source.chars().take(15).collect())
             .spawn(run)
             .map_err(|error| format!("no thread for {}: {error}", poll.source))?;
         // Most sources are quick: then what it is like is known from the first tick on.
@@ -93,8 +93,8 @@ impl Polled {
 }
 
 impl Meter for Polled {
-    fn source(&self) -> &'static str {
-        self.poll.source
+    fn source(&self) -> &str {
+        &self.poll.source
     }
 
     fn domains(&self) -> &[Domain] {

@@ -104,7 +104,7 @@ impl Powercap {
 }
 
 impl Meter for Powercap {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         SOURCE
     }
 

@@ -82,12 +82,15 @@ impl Part {
             billed: match self.zone() {
                 Zone::Package => true,
                 Zone::Dram => dram_billed,
-                Zone::Core | Zone::Uncore | Zone::Psys | Zone::Platform => false,
+                Zone::Core | Zone::Uncore | Zone::Psys | Zone::Platform | Zone::Gpu | Zone::Other => false,
             },
             quality: Quality::Measured,
             continuous: true,
             at_rest: None,
             max_power,
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
         }
     }
 }

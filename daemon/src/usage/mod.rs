@@ -3,7 +3,7 @@
 pub mod bpf;
 pub mod procfs;
 
-use crate::source::{Health, PackageId};
+use crate::source::{Health, PackageId, PciAddress};
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,52 @@ pub struct LostUse {
     pub cycles: u64,
     /// Last-level cache misses, where counted.
     pub cache_misses: u64,
+}
+
+/// What one process used of one GPU since the last sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuUse {
+    /// Which GPU.
+    pub gpu: PciAddress,
+    /// Who used it.
+    pub process: ProcessKey,
+    /// Time for which its work kept the GPU busy: the sum over engines, or utilisation × time.
+    pub busy: Nanos,
+}
+
+/// Who used GPUs since the last sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuSample {
+    /// At most one entry per (GPU, process).
+    pub uses: Vec<GpuUse>,
+    /// GPUs of which it is known who used them, also where nobody did; energy of others is nobody's.
+    pub watched: Vec<WatchedGpu>,
+}
+
+/// A GPU of which it is known who used it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedGpu {
+    /// Which GPU.
+    pub gpu: PciAddress,
+    /// Whether shares are by a rule (MIG: slices) and not by use that was seen.
+    pub estimated: bool,
+}
+
+/// A way of knowing who used GPUs. It may be slow: it has a thread of its own, and [`GpuUsage::sample`] only takes what that found.
+pub trait GpuUsage: Send {
+    /// The source's name in log and metrics: `nvml`, `drm`.
+    fn source(&self) -> &str;
+
+    /// Adds what was used since the last call to `out`. Never waits.
+    fn sample(&mut self, out: &mut GpuSample);
+
+    /// How it is, after the last [`GpuUsage::sample`].
+    fn health(&self) -> Health;
+
+    /// One line for people; empty where there is nothing to say.
+    fn detail(&self) -> String {
+        String::new()
+    }
 }
 
 /// A cgroup whose path became known at its birth.

@@ -147,6 +147,9 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         continuous: true,
         at_rest: None,
         max_power: Microwatts(500_000_000),
+        accuracy_ppm: None,
+        refresh: None,
+        gpu: None,
     };
     snapshot.domains = vec![DomainView {
         domain: Arc::new(domain),

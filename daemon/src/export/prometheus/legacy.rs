@@ -61,7 +61,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
         for view in snapshot.domains.iter().filter(|view| view.domain.zone == component) {
             let package = match view.domain.scope {
                 Scope::Package(package) => package.0.to_string(),
-                Scope::Machine => String::new(),
+                Scope::Machine | Scope::Gpu(_) => String::new(),
             };
             let sum = sums.entry((package, legacy_source(view))).or_default();
             sum.0 += view.active;

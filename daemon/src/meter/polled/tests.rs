@@ -33,13 +33,17 @@ impl Fake {
                 continuous: false,
                 at_rest: None,
                 max_power: Microwatts(1_000_000_000),
+                accuracy_ppm: None,
+                refresh: None,
+                gpu: None,
             };
             Ok(Some(Box::new(Opened(fake.clone(), vec![domain])) as Box<dyn Meter>))
         })
     }
 
     fn start(&self) -> Polled {
-        let poll = Poll { source: "fake", absent: "no fake in /fake".into(), period: Duration::from_millis(20), by_name: false };
+        let poll =
+            Poll { source: "fake".into(), absent: "no fake in /fake".into(), period: Duration::from_millis(20), by_name: false };
         Polled::start(poll, self.opener()).unwrap()
     }
 
@@ -49,7 +53,7 @@ impl Fake {
 }
 
 impl Meter for Opened {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         "fake"
     }
     fn domains(&self) -> &[Domain] {

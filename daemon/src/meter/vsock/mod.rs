@@ -148,6 +148,9 @@ impl Vsock {
                 // Where the host keeps its idle energy to itself, nothing of what it tells was drawn at rest.
                 at_rest: (idle == Idle::Apart).then_some(Microwatts::ZERO),
                 max_power: MAX_POWER,
+                accuracy_ppm: None,
+                refresh: None,
+                gpu: None,
             });
             self.domains.len() - 1
         })
@@ -162,7 +165,7 @@ impl Last {
 }
 
 impl Meter for Vsock {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         SOURCE
     }
 

@@ -222,9 +222,9 @@ pub(super) mod tests {
         value["weather"] = serde_json::json!({"rain": [1, 2]});
         value["idle"] = "by-moon".into();
         value["zones"][0]["colour"] = "red".into();
-        let mut gpu = value["zones"][0].clone();
-        gpu["zone"] = "gpu".into();
-        value["zones"].as_array_mut().unwrap().push(gpu);
+        let mut moon = value["zones"][0].clone();
+        moon["zone"] = "moon".into();
+        value["zones"].as_array_mut().unwrap().push(moon);
         let object = parse(&value).unwrap();
         assert_eq!((object.idle, object.zones.len()), (Idle::Unknown, 1));
     }

@@ -31,13 +31,16 @@ impl Guess {
             continuous: false,
             at_rest: Some(Microwatts::ZERO),
             max_power: MAX_POWER,
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
         };
         Self(vec![domain], 0)
     }
 }
 
 impl Meter for Guess {
-    fn source(&self) -> &'static str {
+    fn source(&self) -> &str {
         "estimate"
     }
 
