@@ -3,6 +3,7 @@
 mod explain;
 
 use crate::attribute::IdlePolicy;
+use crate::core::platform::PlatformChoice;
 use crate::entity::Kind;
 use crate::export::guest::GuestConfig;
 use crate::export::powercap::PowercapOptions;
@@ -163,6 +164,8 @@ impl Default for UsageConfig {
 pub struct AttributionConfig {
     /// What becomes of idle energy.
     pub idle: IdlePolicy,
+    /// Which meter of the whole machine is believed.
+    pub platform: PlatformChoice,
     /// Idle power in watts by domain (`"rapl/package-0" = 21.5`), instead of learning it.
     pub idle_watts: BTreeMap<String, f64>,
 }

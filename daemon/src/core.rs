@@ -1,24 +1,34 @@
 //! The pure core: one tick in, one snapshot out. No clock, no I/O, no globals: the same ticks give the same snapshots.
 
+mod curve;
+pub mod platform;
+mod settle;
+mod tick_use;
 mod window;
 
-use crate::attribute::{self, IdlePolicy, Split};
+use crate::attribute::{self, IdlePolicy};
 use crate::domain::{self, Interval, LastReading};
 use crate::entity::vm::Vm;
 use crate::idle::IdleModel;
 use crate::ledger::{Entry, Ledger, Limits};
-use crate::meter::{Domain, DomainReading, Reading, Scope, Zone};
-use crate::roster::{Charge, Roster};
+use crate::meter::{Domain, DomainReading, Quality, Reading, Scope, Zone};
+use crate::roster::Roster;
 use crate::sample::{Tick, VmMember};
-use crate::snapshot::{Host, IdleFrom, Snapshot, SourceView};
+use crate::snapshot::{Host, IdleFrom, Role, Snapshot, SourceView};
 use crate::source::PackageId;
 use crate::source::SourceState;
 use crate::units::{Microjoules, Microwatts, Nanos};
-use crate::usage::{Counted, UsageSample};
+use crate::usage::{Counted, GpuSample, UsageSample};
+use platform::{Platform, PlatformChoice, Remainder};
 use serde::{Deserialize, Serialize};
+use settle::{Books, Due};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use window::{DomainState, TickUse, Window, in_scope};
+use tick_use::{GpuCharges, TickUse};
+use window::{DomainState, Window};
+
+/// Idle over full power of GPUs, until it is learned: data-centre cards draw 50 to 70 of their 400 to 700 W at rest.
+const GPU_PRIOR_RATIO: f64 = 0.12;
 
 /// What the core is made with. Serialisable: the head of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +43,8 @@ pub struct CoreConfig {
     pub floors: BTreeMap<String, Microwatts>,
     /// Idle over full power of this kind of processor: what the idle floor leans on until it is learned.
     pub prior_ratio: f64,
+    /// Which platform meter is believed.
+    pub platform: PlatformChoice,
 }
 
 /// One domain's totals and what its next interval needs. Kept over restarts.
@@ -68,6 +80,9 @@ pub struct Core {
     config: CoreConfig,
     host: Arc<Host>,
     domains: Vec<DomainState>,
+    platform: Platform,
+    /// What the platform meter sees beyond the components; from the time on that there was one.
+    other: Option<DomainState>,
     earlier: Vec<DomainRecord>,
     same_boot: bool,
     cpus: BTreeMap<PackageId, usize>,
@@ -95,6 +110,8 @@ impl Core {
         ledger.restore(state.entries.into_iter(), now + config.limits.retention);
         Self {
             host: Arc::new(Host { idle: config.idle, ..config.host.clone() }),
+            platform: Platform::new(config.platform.clone()),
+            other: None,
             config,
             domains: Vec::new(),
             earlier: state.domains,
@@ -120,7 +137,8 @@ impl Core {
         self.first.get_or_insert(now);
         self.ledger.begin(now, tick.at.realtime);
         for domain in &tick.new_domains {
-            self.add_domain(domain.clone(), now);
+            let state = self.open_domain(domain.clone(), now);
+            self.domains.push(state);
         }
         for cgroup in &tick.cgroups {
             self.roster.name(&mut self.ledger, cgroup, self.ticks);
@@ -129,7 +147,7 @@ impl Core {
             self.vms = vms.clone().into();
             self.roster.machines(&mut self.ledger, vms, self.ticks);
         }
-        let used = self.resolve(tick.usage.as_ref(), &tick.vm_members);
+        let used = self.resolve(tick.usage.as_ref(), &tick.gpus, &tick.vm_members);
         let cpu_usage = self.cpu_usage(&used, now);
         let mut read = vec![false; self.domains.len()];
         for reading in &tick.readings {
@@ -139,13 +157,11 @@ impl Core {
                 *read = true;
             }
         }
-        for (state, read) in self.domains.iter_mut().zip(read) {
-            if !read {
-                state.keep_window(&used, self.ticks, now);
-            }
-        }
+        self.keep_windows(&read, &used, now);
+        self.take_remainder(&used, now);
         self.ledger.book();
-        let closed_before = self.domains.iter().map(|state| state.window.from).min().unwrap_or(self.ticks);
+        let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
+        let closed_before = windows.map(|state| state.window.from).min().unwrap_or(self.ticks);
         let ended = tick.usage.iter().flat_map(|usage| &usage.ended);
         self.roster.end(&mut self.ledger, ended, &tick.gone, self.ticks, closed_before);
         self.ledger.expire();
@@ -175,10 +191,10 @@ impl Core {
     }
 
     fn records(&self) -> impl Iterator<Item = DomainRecord> + '_ {
-        self.domains.iter().map(|state| state.record.clone())
+        self.domains.iter().chain(&self.other).map(|state| state.record.clone())
     }
 
-    fn add_domain(&mut self, domain: Domain, now: Nanos) {
+    fn open_domain(&mut self, domain: Domain, now: Nanos) -> DomainState {
         let configured = self.config.floors.get(&domain.id).map(|power| (*power, IdleFrom::Configured));
         let known = configured.or(domain.at_rest.map(|power| (power, IdleFrom::Model)));
         let mut record = DomainRecord {
@@ -187,7 +203,7 @@ impl Core {
             totals: Default::default(),
             gaps: 0,
             gap_time: Nanos::ZERO,
-            model: IdleModel::new(self.config.prior_ratio, known),
+            model: IdleModel::new(if domain.zone == Zone::Gpu { GPU_PRIOR_RATIO } else { self.config.prior_ratio }, known),
         };
         if let Some(position) = self.earlier.iter().position(|earlier| earlier.domain.id == domain.id) {
             let earlier = self.earlier.swap_remove(position);
@@ -200,22 +216,27 @@ impl Core {
         if domain.zone == Zone::Dram && domain.billed {
             Arc::make_mut(&mut self.host).dram_billed = true;
         }
-        self.domains.push(DomainState {
+        DomainState {
             shared: Arc::new(domain),
             resumed: record.last.is_some(),
             record,
             carry: 0,
-            window: Window { from: self.ticks, since: now, ..Window::default() },
+            window: Window::open(self.ticks, now, false),
             standby: false,
             power: None,
             idle_power: None,
+            role: Role::Billed,
+            shares_estimated: false,
             error: String::new(),
-        });
+            curve: curve::Curve::default(),
+            drawn: Vec::new(),
+            slow: 0,
+        }
     }
 
-    fn resolve(&mut self, usage: Option<&UsageSample>, members: &[VmMember]) -> TickUse {
+    fn resolve(&mut self, usage: Option<&UsageSample>, gpus: &GpuSample, members: &[VmMember]) -> TickUse {
         let Some(usage) = usage else {
-            return TickUse { charges: Vec::new(), lost: Vec::new(), counted: self.counted, known: false };
+            return TickUse { counted: self.counted, gpus: self.resolve_gpus(gpus), ..TickUse::default() };
         };
         self.counted = usage.counted;
         self.overflows = self.overflows.max(usage.overflows);
@@ -225,12 +246,28 @@ impl Core {
             self.roster.join(&mut self.ledger, member, self.ticks);
         }
         let charges = usage.uses.iter().map(|one| self.roster.charge(&mut self.ledger, one)).collect();
-        TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true }
+        let gpus = self.resolve_gpus(gpus);
+        TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true, gpus }
+    }
+
+    fn resolve_gpus(&self, sample: &GpuSample) -> Vec<GpuCharges> {
+        let resolve = |watched: &crate::usage::WatchedGpu| {
+            let mut charges = Vec::new();
+            let mut lost = Nanos::ZERO;
+            for one in sample.uses.iter().filter(|one| one.gpu == watched.gpu) {
+                match self.roster.charge_gpu(one) {
+                    Some(charge) => charges.push(charge),
+                    None => lost += one.busy,
+                }
+            }
+            GpuCharges { gpu: watched.gpu, charges, lost, estimated: watched.estimated }
+        };
+        sample.watched.iter().map(resolve).collect()
     }
 
     fn cpu_usage(&self, used: &TickUse, now: Nanos) -> Option<f64> {
         let time = now - self.last?;
-        let on_cpu = used.on_cpu(Scope::Machine);
+        let on_cpu = used.busy(Scope::Machine);
         used.known.then(|| attribute::utilisation(on_cpu, self.cpus.values().sum(), time))
     }
 
@@ -245,7 +282,7 @@ impl Core {
             Ok(value) => LastReading { at: reading.at, suspended, reading: *value },
             Err(why) => {
                 state.error.clone_from(why);
-                (state.power, state.idle_power) = (None, None);
+                state.without_power();
                 return false;
             }
         };
@@ -255,72 +292,140 @@ impl Core {
         }
         state.error.clear();
         state.standby = false;
+        let changed = state.record.last.is_none_or(|last| last.reading != new.reading);
         let interval = domain::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
         state.record.last = Some(new);
+        let broken = matches!(interval, Interval::Gap(..));
         match interval {
-            Interval::First => (state.power, state.idle_power) = (None, None),
+            Interval::First => state.without_power(),
             Interval::Gap(time, why) => {
                 state.record.gaps += 1;
                 state.record.gap_time += time;
                 state.error = format!("{:.1} s not measured: {why}", time.seconds());
-                (state.power, state.idle_power) = (None, None);
+                state.without_power();
             }
             Interval::Energy(energy, time) => self.attribute(reading.domain, energy, time, used),
         }
         if let Some(state) = self.domains.get_mut(reading.domain) {
             let incomplete = self.first.is_some_and(|first| new.at < first);
-            state.window = Window { from: self.ticks, since: new.at, incomplete, ..Window::default() };
+            state.window = Window::open(self.ticks, new.at, incomplete);
             state.resumed = false;
+            if platform::is_component(state) || platform::family(&state.shared).is_some() {
+                state.curve.push(new.at, state.record.totals[0], broken, changed);
+            }
         }
         true
     }
 
+    /// Attributes the energy of a domain's window.
     fn attribute(&mut self, index: usize, energy: Microjoules, time: Nanos, used: &TickUse) {
-        let Some(state) = self.domains.get_mut(index) else { return };
-        let scope = state.shared.scope;
-        let counted = used.counted;
-        let weigh = |on_cpu, cycles, misses| weight(state.shared.zone, counted, on_cpu, cycles, misses);
-        let lost = used.lost.iter().filter(|lost| in_scope(scope, lost.package));
-        let mut lost = state.window.lost + lost.map(|lost| weigh(lost.on_cpu, lost.cycles, lost.cache_misses)).sum::<u64>();
-        let mut charges: Vec<&Charge> = state.window.charges.iter().collect();
-        charges.extend(used.charges.iter().filter(|charge| in_scope(scope, charge.package)));
-        if used.known && !state.window.incomplete && !state.resumed {
-            let cpus = self.cpus.iter().filter(|(package, _)| in_scope(scope, **package)).map(|(_, count)| count).sum();
-            let utilisation = attribute::utilisation(used.on_cpu(scope) + state.window.on_cpu, cpus, time);
-            state.record.model.observe(utilisation, energy.over(time));
-        } else {
-            // Others may have run too: nobody who is known pays for them.
-            charges.clear();
-            lost = lost.max(1);
+        let cpus = self.cpus.values().sum();
+        let Self { domains, other, ledger, roster, config, cpus: by_package, .. } = self;
+        let Some(state) = domains.get_mut(index) else { return };
+        if state.undivided() {
+            state.record.totals[0] += energy;
+            state.power = Some(energy.over(time));
+            return;
         }
-        let weights: Vec<u64> =
-            charges.iter().map(|charge| weigh(charge.used.on_cpu, charge.used.cycles, charge.used.cache_misses)).collect();
-        let floor = match state.record.model.floor() {
-            Some(floor) if !state.resumed => floor.power.for_time(time),
-            _ => Microjoules::ZERO,
-        };
-        let Split { idle, shares, unattributed } = attribute::split(energy, floor, &weights, lost);
-        let idle_shares = match self.config.idle {
-            IdlePolicy::ByUse if !charges.is_empty() => attribute::split(idle, Microjoules::ZERO, &weights, lost).shares,
-            _ => Vec::new(),
-        };
-        if self.config.idle == IdlePolicy::ByAllocation {
-            let (accounts, vcpus): (Vec<_>, Vec<_>) = self.roster.allocations().unzip();
-            let parts = attribute::allot(idle, &vcpus, self.cpus.values().sum());
-            for (account, part) in accounts.into_iter().zip(parts).filter(|(_, part)| part.0 > 0) {
-                self.ledger.charge(account, state.shared.zone, Microjoules::ZERO, part, time);
+        let (scope, zone) = (state.shared.scope, state.shared.zone);
+        let window = std::mem::take(&mut state.window);
+        let mut due = Due { energy, time, charges: Vec::new(), lost: 1, load: None };
+        if used.knows(scope) && !window.incomplete && !state.resumed {
+            due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
+            due.charges.extend(used.of(scope, zone));
+            due.lost = window.lost.saturating_add(used.lost(scope, zone));
+            let units = match scope {
+                Scope::Package(package) => by_package.get(&package).copied().unwrap_or_default(),
+                Scope::Machine => cpus,
+                Scope::Gpu(_) => 1,
+            };
+            due.load = Some(attribute::utilisation(window.busy + used.busy(scope), units, time));
+        }
+        // Otherwise others may have used it too: nobody who is known pays for them.
+        state.shares_estimated = used.estimated(scope);
+        let split = state.settle(&mut Books { ledger, roster, idle: config.idle, cpus }, &due);
+        if let Some(other) = other
+            && platform::is_component(state)
+        {
+            other.window.lost = other.window.lost.saturating_add(split.unattributed.0);
+            for ((charge, _), dynamic) in due.charges.iter().zip(&split.shares).filter(|(_, dynamic)| dynamic.0 > 0) {
+                other.window.add(charge, dynamic.0);
             }
         }
-        let totals = &mut state.record.totals;
-        for (total, part) in totals.iter_mut().zip([energy, idle, energy - idle, unattributed]) {
-            *total += part;
+    }
+
+    /// Use waits for the next reading of domains that gave none; their power is shown on.
+    fn keep_windows(&mut self, read: &[bool], used: &TickUse, now: Nanos) {
+        let cpus = self.cpus.values().sum();
+        let Self { domains, ledger, roster, config, ticks, .. } = self;
+        let mut books = Books { ledger, roster, idle: config.idle, cpus };
+        for (state, read) in domains.iter_mut().zip(read) {
+            if !read {
+                state.keep_window(used, *ticks, now);
+                state.show_drawn(&mut books);
+            }
         }
-        (state.power, state.idle_power) = (Some(energy.over(time)), Some(idle.over(time)));
-        let zone = state.shared.zone;
-        for (position, (charge, dynamic)) in charges.into_iter().zip(shares).enumerate() {
-            let idle = idle_shares.get(position).copied().unwrap_or_default();
-            self.roster.credit(&mut self.ledger, charge, zone, dynamic, idle, time);
+    }
+
+    /// Attributes what the platform meter saw beyond the components, where a window of that closes. It is shared by what entities drew of
+    /// the components; where there are none, by use.
+    fn take_remainder(&mut self, used: &TickUse, now: Nanos) {
+        self.platform.choose(&mut self.domains, now);
+        self.platform.compare(&self.domains, now);
+        if self.platform.authority.is_none() {
+            if let Some(other) = self.other.as_mut().filter(|other| !other.standby) {
+                other.stand_by(now, self.ticks);
+            }
+        } else {
+            let worst = self.platform.components(&self.domains, now).map(|state| state.shared.quality).max();
+            let quality = worst.unwrap_or(Quality::Derived).max(Quality::Derived);
+            self.follow_remainder(worst.is_some(), quality, used, now);
         }
+        let needed = self.platform.needs_from(now);
+        self.domains.iter_mut().for_each(|state| state.curve.forget(needed));
+    }
+
+    fn follow_remainder(&mut self, components: bool, quality: Quality, used: &TickUse, now: Nanos) {
+        if self.other.is_none() {
+            let domain = self.platform.domain(quality);
+            self.other = Some(self.open_domain(domain, now));
+        }
+        let cpus = self.cpus.values().sum();
+        let Self { domains, platform, other: Some(other), ledger, roster, config, ticks, .. } = self else { return };
+        if other.shared.quality != quality {
+            other.shared = Arc::new(platform.domain(quality));
+        }
+        other.standby = false;
+        other.outdate(*ticks, now);
+        other.window.incomplete |= !used.known;
+        other.window.busy += used.busy(Scope::Machine);
+        if !components {
+            other.window.lost = other.window.lost.saturating_add(used.lost(Scope::Machine, Zone::Other));
+            used.of(Scope::Machine, Zone::Other).for_each(|(charge, weight)| other.window.add(charge, weight));
+        }
+        let mut books = Books { ledger, roster, idle: config.idle, cpus };
+        match platform.remainder(domains, now) {
+            None => return other.show_drawn(&mut books),
+            Some(Remainder::Gap(time)) => {
+                other.record.gaps += 1;
+                other.record.gap_time += time;
+                other.without_power();
+            }
+            Some(Remainder::Energy(energy, time)) => {
+                let window = std::mem::take(&mut other.window);
+                let mut due = Due { energy, time, charges: Vec::new(), lost: 1, load: None };
+                if !window.incomplete {
+                    due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
+                    (due.lost, due.load) = (window.lost, Some(attribute::utilisation(window.busy, cpus, now - window.since)));
+                }
+                // Its windows are long: whose power it is, is shown until the next one closes.
+                other.slow = window::KEEP_DRAWN;
+                other.settle(&mut books, &due);
+                other.curve.push(now, other.record.totals[0], false, true);
+                other.curve.forget(now);
+            }
+        }
+        other.window = Window::open(*ticks, now, false);
     }
 
     fn take_sources(&mut self, states: &[SourceState], now: Nanos) {
@@ -353,7 +458,14 @@ impl Core {
             at: tick.at,
             cpu_usage,
             sources: self.sources.clone(),
-            domains: self.domains.iter().map(DomainState::view).chain(self.earlier.iter().map(DomainRecord::view_past)).collect(),
+            domains: self
+                .domains
+                .iter()
+                .chain(&self.other)
+                .map(DomainState::view)
+                .chain(self.earlier.iter().map(DomainRecord::view_past))
+                .collect(),
+            platform: self.platform.view(),
             kinds: self.ledger.view(),
             vms: self.vms.clone(),
             counted: self.counted,
@@ -361,16 +473,6 @@ impl Core {
             lost_cpu: self.lost_cpu,
             own_cpu: tick.own_cpu,
         }
-    }
-}
-
-/// What use counts for in a zone: memory by cache misses, all else by cycles, which see frequency and SMT; by time where those
-/// are not counted.
-fn weight(zone: Zone, counted: Counted, on_cpu: Nanos, cycles: u64, cache_misses: u64) -> u64 {
-    match zone {
-        Zone::Dram if counted.cache_misses => cache_misses,
-        _ if counted.cycles => cycles,
-        _ => on_cpu.0,
     }
 }
 

@@ -46,6 +46,8 @@ struct Account {
     series: Option<Box<Series>>,
     /// Whether the series is shown; a series that made room for a busier one is parked.
     shown: bool,
+    /// The entity is no more, and a window that saw it is still open.
+    over: bool,
     /// The tick at which it was last charged, and where in that tick's charges.
     tick: u64,
     charged: u32,
@@ -180,7 +182,8 @@ impl Ledger {
     /// A series of an earlier entity with these labels goes on at once: its counter must not begin again.
     pub fn open(&mut self, kind: Kind, labels: Labels) -> AccountId {
         self.opened += 1;
-        let account = Account { number: self.opened, kind, labels, series: None, shown: false, tick: 0, charged: 0, score: 0.0 };
+        let account =
+            Account { number: self.opened, kind, labels, series: None, shown: false, over: false, tick: 0, charged: 0, score: 0.0 };
         let index = match self.free.pop() {
             Some(index) => {
                 self.accounts[index as usize] = Some(account);
@@ -210,6 +213,22 @@ impl Ledger {
             charged.power[1][zone.index()] += idle.over(time);
         }
         open
+    }
+
+    /// Shows power of a window that closed at an earlier tick, and charges nothing; false: the account was closed.
+    pub fn draw(&mut self, id: AccountId, zone: Zone, dynamic: Microwatts, idle: Microwatts) -> bool {
+        let charged = self.touch(id);
+        let open = charged.is_some();
+        if let Some(charged) = charged {
+            charged.power[0][zone.index()] += dynamic;
+            charged.power[1][zone.index()] += idle;
+        }
+        open
+    }
+
+    /// Shows such power of a kind's `rest`.
+    pub fn draw_rest(&mut self, kind: Kind, zone: Zone, power: Microwatts) {
+        self.kinds[kind.index()].rest_power[zone.index()] += power;
     }
 
     /// Adds use to an account.
@@ -394,6 +413,15 @@ impl Ledger {
         }
     }
 
+    /// The entity ended, or is there again, while its account is open for windows that saw it.
+    pub fn set_over(&mut self, id: AccountId, over: bool) {
+        if let Some(account) =
+            self.accounts.get_mut(id.0 as usize).and_then(Option::as_mut).filter(|account| account.number == id.1)
+        {
+            account.over = over;
+        }
+    }
+
     /// Closes the account of an entity that ended. After [`Ledger::book`], so that its last charges are in its series.
     pub fn close(&mut self, id: AccountId) {
         if self.account(id).is_some() {
@@ -425,10 +453,11 @@ impl Ledger {
     fn view_kind(&self, kind: Kind, book: &KindBook) -> KindView {
         let mut rows = Vec::with_capacity(book.shown.len() + book.retired.len());
         for &index in &book.shown {
-            if let Some(Account { labels, series: Some(series), tick, charged, .. }) = self.accounts[index as usize].as_ref() {
+            if let Some(Account { labels, series: Some(series), tick, charged, over, .. }) = self.accounts[index as usize].as_ref()
+            {
                 let charged = self.charged.get(*charged as usize).filter(|_| *tick == self.tick);
                 let power = charged.map_or_else(Power::default, |charged| charged.power);
-                rows.push(row(labels, series, State::Running, power));
+                rows.push(row(labels, series, if *over { State::Terminated } else { State::Running }, power));
             }
         }
         for (labels, retired) in &book.retired {
@@ -441,7 +470,8 @@ impl Ledger {
 
     /// What changed at this tick, for the store.
     pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
-        let series = self.charged.iter().filter_map(|charged| {
+        let changed = |charged: &&Charged| charged.energy != Energy::default() || charged.used != Used::default();
+        let series = self.charged.iter().filter(changed).filter_map(|charged| {
             let account = self.accounts[charged.account as usize].as_ref()?;
             Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref().filter(|_| account.shown)?))
         });

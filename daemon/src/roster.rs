@@ -7,8 +7,8 @@ use crate::meter::Zone;
 use crate::sample::{CgroupPath, VmMember};
 use crate::snapshot::Used;
 use crate::source::PackageId;
-use crate::units::{Microjoules, Nanos};
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, Use};
+use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::usage::{CgroupId, GpuUse, ProcessInfo, ProcessKey, Use};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ struct Process {
     account: AccountId,
     belonging: Arc<Belonging>,
     joined: Option<Joined>,
+    /// Where it ran last, and whom that charged: its use of a GPU may come without any of a CPU.
+    ran_in: Option<(CgroupId, Arc<[AccountId]>)>,
 }
 
 /// A VM that a process is part of by itself, not by its cgroup.
@@ -69,6 +71,8 @@ struct Joined {
 struct Group {
     account: AccountId,
     members: usize,
+    /// Those of them that have not ended.
+    living: usize,
 }
 
 /// Everybody.
@@ -142,9 +146,14 @@ impl Roster {
 
     /// One more member of an entity.
     fn enter(&mut self, ledger: &mut Ledger, key: &(Kind, Labels)) -> AccountId {
-        let group =
-            self.groups.entry(key.clone()).or_insert_with(|| Group { account: ledger.open(key.0, key.1.clone()), members: 0 });
+        let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
+            account: ledger.open(key.0, key.1.clone()),
+            members: 0,
+            living: 0,
+        });
         group.members += 1;
+        group.living += 1;
+        ledger.set_over(group.account, false);
         group.account
     }
 
@@ -192,7 +201,7 @@ impl Roster {
             self.close_process(ledger, earlier);
         }
         let account = ledger.open(Kind::Process, labels(info.process, &info.comm, &info.exe, &belonging));
-        let process = Process { account, belonging, joined: None };
+        let process = Process { account, belonging, joined: None, ran_in: None };
         self.processes.insert(info.process, process);
     }
 
@@ -217,6 +226,9 @@ impl Roster {
                 }
                 process.belonging = belonging;
             }
+            if process.ran_in.as_ref().is_none_or(|(cgroup, before)| *cgroup != one.cgroup || !Arc::ptr_eq(before, &groups)) {
+                process.ran_in = Some((one.cgroup, groups.clone()));
+            }
             process.account
         });
         for account in process.iter().chain(groups.iter()) {
@@ -236,6 +248,24 @@ impl Roster {
         }
     }
 
+    /// Shows power of a window that closed at an earlier tick, of everybody that a charge is for.
+    pub fn draw(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microwatts, idle: Microwatts) {
+        if !charge.process.is_some_and(|account| ledger.draw(account, zone, dynamic, idle)) {
+            ledger.draw_rest(Kind::Process, zone, dynamic + idle);
+        }
+        for account in charge.groups.iter() {
+            ledger.draw(*account, zone, dynamic, idle);
+        }
+    }
+
+    /// Whom the use of a GPU by a process charges: those whom its last use of a CPU did. `None`: it has not been seen on a CPU.
+    pub fn charge_gpu(&self, one: &GpuUse) -> Option<Charge> {
+        let process = self.processes.get(&one.process)?;
+        let (cgroup, groups) = process.ran_in.clone()?;
+        let used = Used { on_cpu: one.busy, ..Used::default() };
+        Some(Charge { process: Some(process.account), cgroup, groups, package: PackageId(0), used })
+    }
+
     /// Notes who ended at `tick`, and closes everybody who ended before the oldest open window began.
     pub fn end<'a>(
         &mut self,
@@ -247,6 +277,7 @@ impl Roster {
     ) {
         self.ended.extend(processes.map(|key| (tick, Ended::Process(*key))));
         self.ended.extend(cgroups.iter().map(|id| (tick, Ended::Cgroup(*id))));
+        self.note_ends(ledger, tick);
         let (over, open): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.ended).into_iter().partition(|(when, _)| *when <= windows_from);
         self.ended = open;
@@ -255,6 +286,31 @@ impl Roster {
                 Ended::Process(key) => self.close_process(ledger, key),
                 Ended::Cgroup(id) => self.close_cgroup(ledger, id),
                 Ended::Member(key) => self.leave(ledger, &key),
+            }
+        }
+    }
+
+    /// Those who ended at this tick are over, though their accounts may stay open.
+    fn note_ends(&mut self, ledger: &mut Ledger, tick: u64) {
+        let Self { ended, processes, cgroups, groups, .. } = self;
+        let mut less = |ledger: &mut Ledger, key: &(Kind, Labels)| {
+            if let Some(group) = groups.get_mut(key) {
+                group.living = group.living.saturating_sub(1);
+                ledger.set_over(group.account, group.living == 0);
+            }
+        };
+        for (_, who) in ended.iter().filter(|(when, _)| *when == tick) {
+            match who {
+                Ended::Process(key) => {
+                    if let Some(process) = processes.get(key) {
+                        ledger.set_over(process.account, true);
+                        process.joined.iter().for_each(|joined| less(ledger, &joined.key));
+                    }
+                }
+                Ended::Cgroup(id) => {
+                    cgroups.get(id).iter().flat_map(|cgroup| &cgroup.keys).for_each(|key| less(ledger, key));
+                }
+                Ended::Member(key) => less(ledger, key),
             }
         }
     }

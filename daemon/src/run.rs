@@ -147,6 +147,7 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
             idle: config.attribution.idle,
             floors: config.floors(),
             prior_ratio: estimate::idle_to_full_ratio(&topology.model),
+            platform: config.attribution.platform.clone(),
         },
         same_boot: !boot_id.is_empty() && state.boot_id == boot_id,
         state,

@@ -9,6 +9,7 @@ use crate::source::Stamp;
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Energy by zone.
@@ -169,11 +170,81 @@ impl IdleFrom {
     }
 }
 
-/// The node's energy of one domain. total = idle + active; active = what entities were charged + unattributed.
+/// What a domain is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It is part of the sum that counts everything once: a package, memory outside of it, a GPU, the remainder.
+    Billed,
+    /// It is a part of something that is billed: shown, never added to it.
+    Breakdown,
+    /// The platform meter that is believed: what it sees beyond the components is the remainder, zone `other`.
+    Authority,
+    /// Another meter of the platform: compared with the one that is believed.
+    Comparison,
+    /// Nothing now: its energy is of an earlier time.
+    Past,
+}
+
+impl Role {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Billed => "billed",
+            Self::Breakdown => "breakdown",
+            Self::Authority => "authority",
+            Self::Comparison => "comparison",
+            Self::Past => "past",
+        }
+    }
+}
+
+/// Two meters that should see the same, or one that should see no more than the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Which: a kind of platform meter, or `components`, all of them together.
+    pub source: Cow<'static, str>,
+    /// Compared with which: the authority.
+    pub against: Cow<'static, str>,
+    /// By how much it says more, in millionths; less than zero: it says less.
+    pub off_ppm: i64,
+    /// What both may be off by, as their makers say.
+    pub allowed_ppm: u32,
+}
+
+impl Comparison {
+    /// A comparison.
+    pub fn new(source: &'static str, against: &'static str, off_ppm: i64, allowed_ppm: u32) -> Self {
+        Self { source: Cow::Borrowed(source), against: Cow::Borrowed(against), off_ppm, allowed_ppm }
+    }
+
+    /// Whether they say the same, as well as they can.
+    pub fn agrees(&self) -> bool {
+        self.off_ppm.unsigned_abs() <= u64::from(self.allowed_ppm)
+    }
+}
+
+/// Which platform meter is believed, and whether the others agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformView {
+    /// What the configuration says: `auto`, `none` or a kind of meter.
+    pub choice: Cow<'static, str>,
+    /// The kind of meter that is believed now; `None`: there is none, or none is wanted.
+    pub authority: Option<Cow<'static, str>>,
+    /// The other meters against it, over the last minute or more.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// The node's energy of one domain. total = idle + active; active = what entities were charged + unattributed. Of a platform meter there is
+/// only `total`: it is not shared out itself, what it sees beyond its components is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainView {
     /// Which domain.
     pub domain: Arc<Domain>,
+    /// What it is used for.
+    pub role: Role,
+    /// Whether shares of its last window are by a rule (slices of a MIG GPU), not by use that was seen.
+    pub shares_estimated: bool,
     /// It gives no energy now: it is an earlier run's and has not been seen in this one, or another meter stands in for it; `error`
     /// says which. Its energy stays in the totals, as it does in those of the entities that were charged.
     pub past: bool,
@@ -199,6 +270,13 @@ pub struct DomainView {
     pub gaps: u64,
     /// Time that was not measured.
     pub gap_time: Nanos,
+}
+
+impl DomainView {
+    /// Whether its energy is not shared out itself: that of a platform meter.
+    pub fn undivided(&self) -> bool {
+        self.domain.zone == Zone::Platform
+    }
 }
 
 /// A source and how it is.
@@ -265,6 +343,8 @@ pub struct Snapshot {
     pub sources: Vec<SourceView>,
     /// The node's energy, by domain.
     pub domains: Vec<DomainView>,
+    /// Which platform meter is believed.
+    pub platform: PlatformView,
     /// Entities, in the order of [`Kind::ALL`].
     pub kinds: Vec<KindView>,
     /// VMs that run now, in the order of their ids. Their energy is in [`Kind::Vm`]'s rows.

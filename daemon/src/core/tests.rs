@@ -11,6 +11,7 @@ use crate::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
+mod platform;
 mod vms;
 
 const SECOND: u64 = 1_000_000_000;
@@ -29,6 +30,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
         idle,
         floors: BTreeMap::new(),
         prior_ratio: 0.3,
+        platform: Default::default(),
     }
 }
 
@@ -110,7 +112,7 @@ fn charged(view: &KindView, zone: Zone) -> u64 {
 fn assert_conserved(snapshot: &Snapshot) {
     for zone in Zone::ALL {
         let mut expected = 0;
-        for view in snapshot.domains.iter().filter(|view| view.domain.zone == zone) {
+        for view in snapshot.domains.iter().filter(|view| view.domain.zone == zone && zone != Zone::Platform) {
             assert_eq!(view.total, view.idle + view.active, "{}", view.domain.id);
             expected += (view.active - view.unattributed).0;
         }
@@ -328,8 +330,8 @@ fn a_domain_that_did_not_come_back_stays_in_the_sums() {
     let snapshot = again.step(&host.tick(&[70_000_000], vec![]));
     assert_conserved(&snapshot);
     let past: Vec<_> = snapshot.domains.iter().filter(|view| view.past).map(|view| view.domain.id.as_str()).collect();
-    assert!(past.contains(&"rapl/package-0/package") && past.len() == 3, "{past:?}");
-    assert_eq!(again.state("boot").domains.len(), 4);
+    assert!(past.contains(&"rapl/package-0/package") && past.len() == 4 && past.contains(&"other"), "{past:?}");
+    assert_eq!(again.state("boot").domains.len(), 5);
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! A domain between two readings: its totals, and the use that waits for the next one. Shares nothing out.
 
-use super::{DomainRecord, weight};
-use crate::meter::{Domain, Scope};
+use super::DomainRecord;
+use super::curve::Curve;
+use super::tick_use::TickUse;
+use crate::ledger::AccountId;
+use crate::meter::{Domain, Zone};
 use crate::roster::{Charge, ChargeKey};
-use crate::snapshot::DomainView;
-use crate::source::PackageId;
+use crate::snapshot::{DomainView, Role};
 use crate::units::{Microwatts, Nanos};
-use crate::usage::{Counted, LostUse};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// A domain that gave no reading for so long closes its window: who used that energy is no longer kept.
-const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
+pub(super) const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
+/// So many ticks in a row with a reading make a domain one that is read at every tick.
+pub(super) const KEEP_DRAWN: u8 = 10;
 
 /// One domain in the core: its totals, and the window that is open.
 pub(super) struct DomainState {
@@ -21,20 +24,48 @@ pub(super) struct DomainState {
     pub window: Window,
     /// The last reading is an earlier run's: what was drawn since then was drawn while jouled was down, and is nobody's.
     pub resumed: bool,
-    /// Its last reading was [`Reading::Standby`].
+    /// It gives nothing now, as something else does: its last reading was [`crate::meter::Reading::Standby`], or (of the remainder)
+    /// there is no platform meter.
     pub standby: bool,
     pub power: Option<Microwatts>,
     pub idle_power: Option<Microwatts>,
+    /// What it is used for.
+    pub role: Role,
+    /// Whether shares of its last window are by a rule, not by use that was seen.
+    pub shares_estimated: bool,
     pub error: String,
+    /// Energy by time, of domains that the remainder is computed from.
+    pub curve: Curve,
+    /// Who drew its power, while its next window is open: only of a domain that is not read at every tick.
+    pub drawn: Vec<Drawn>,
+    /// Ticks for which to go on keeping that.
+    pub slow: u8,
+}
+
+/// Power of a window that closed at an earlier tick: whose it is until the next one closes.
+#[derive(Clone)]
+pub(super) struct Drawn {
+    pub who: Drawer,
+    pub dynamic: Microwatts,
+    pub idle: Microwatts,
+}
+
+/// Who draws.
+#[derive(Clone)]
+pub(super) enum Drawer {
+    Charge(Charge),
+    Account(AccountId),
 }
 
 /// Use since a domain's last reading, where that was before the last tick. Empty otherwise: the tick's own use is the window's.
 #[derive(Default)]
 pub(super) struct Window {
-    pub charges: Vec<Charge>,
-    pub positions: FxHashMap<ChargeKey, usize>,
+    pub charges: Vec<(Charge, u64)>,
+    positions: FxHashMap<ChargeKey, usize>,
+    /// Weight of use that is nobody's.
     pub lost: u64,
-    pub on_cpu: Nanos,
+    /// Time for which what it covers was in use.
+    pub busy: Nanos,
     /// The tick that it began with, and its time.
     pub from: u64,
     pub since: Nanos,
@@ -42,12 +73,22 @@ pub(super) struct Window {
     pub incomplete: bool,
 }
 
-/// A tick's use, resolved to accounts.
-pub(super) struct TickUse {
-    pub charges: Vec<Charge>,
-    pub lost: Vec<LostUse>,
-    pub counted: Counted,
-    pub known: bool,
+impl Window {
+    /// An empty window.
+    pub fn open(from: u64, since: Nanos, incomplete: bool) -> Self {
+        Self { from, since, incomplete, ..Self::default() }
+    }
+
+    /// Adds the weight of a use.
+    pub fn add(&mut self, charge: &Charge, weight: u64) {
+        match self.positions.get(&charge.key()) {
+            Some(position) => self.charges[*position].1 = self.charges[*position].1.saturating_add(weight),
+            None => {
+                self.positions.insert(charge.key(), self.charges.len());
+                self.charges.push((charge.clone(), weight));
+            }
+        }
+    }
 }
 
 impl DomainRecord {
@@ -55,6 +96,8 @@ impl DomainRecord {
         let [total, idle, active, unattributed] = self.totals;
         DomainView {
             domain: Arc::new(self.domain.clone()),
+            role: Role::Past,
+            shares_estimated: false,
             past: true,
             total,
             idle,
@@ -71,14 +114,6 @@ impl DomainRecord {
     }
 }
 
-impl TickUse {
-    pub fn on_cpu(&self, scope: Scope) -> Nanos {
-        let charged = self.charges.iter().filter(|charge| in_scope(scope, charge.package)).map(|charge| charge.used.on_cpu);
-        let lost = self.lost.iter().filter(|lost| in_scope(scope, lost.package)).map(|lost| lost.on_cpu);
-        charged.chain(lost).sum()
-    }
-}
-
 impl DomainState {
     /// It gives nothing from here on. What is not measured between its last reading and its next one is no interval of it.
     pub fn stand_by(&mut self, at: Nanos, tick: u64) {
@@ -87,38 +122,52 @@ impl DomainState {
             self.record.gap_time += at - last.at;
         }
         (self.standby, self.resumed) = (true, false);
-        (self.power, self.idle_power) = (None, None);
+        self.without_power();
         self.error.clear();
-        self.window = Window { from: tick, since: at, ..Window::default() };
+        self.window = Window::open(tick, at, false);
     }
 
     /// No reading at this tick: its use waits for the next.
     pub fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
-        let scope = self.shared.scope;
-        let weigh = |on_cpu, cycles, misses| weight(self.shared.zone, used.counted, on_cpu, cycles, misses);
+        if self.undivided() {
+            return;
+        }
+        self.slow = KEEP_DRAWN;
+        self.outdate(tick, now);
+        let (scope, zone) = (self.shared.scope, self.shared.zone);
         let window = &mut self.window;
-        if now - window.since > LONGEST_WINDOW {
-            *window = Window { from: tick, since: now, incomplete: true, ..Window::default() };
+        window.incomplete |= !used.knows(scope);
+        window.busy += used.busy(scope);
+        window.lost = window.lost.saturating_add(used.lost(scope, zone));
+        for (charge, weight) in used.of(scope, zone) {
+            window.add(charge, weight);
         }
-        window.incomplete |= !used.known;
-        window.on_cpu += used.on_cpu(scope);
-        let lost = used.lost.iter().filter(|lost| in_scope(scope, lost.package));
-        window.lost += lost.map(|lost| weigh(lost.on_cpu, lost.cycles, lost.cache_misses)).sum::<u64>();
-        for charge in used.charges.iter().filter(|charge| in_scope(scope, charge.package)) {
-            match window.positions.get(&charge.key()) {
-                Some(position) => window.charges[*position].used.add(&charge.used),
-                None => {
-                    window.positions.insert(charge.key(), window.charges.len());
-                    window.charges.push(charge.clone());
-                }
-            }
+    }
+
+    /// Gives up a window that is open for too long.
+    pub fn outdate(&mut self, tick: u64, now: Nanos) {
+        if now - self.window.since > LONGEST_WINDOW {
+            self.window = Window::open(tick, now, true);
         }
+    }
+
+    /// Whether its energy is not shared out: what a platform meter sees beyond the components is, as zone `other`.
+    pub fn undivided(&self) -> bool {
+        self.shared.zone == Zone::Platform
+    }
+
+    /// It gives no power now.
+    pub fn without_power(&mut self) {
+        (self.power, self.idle_power) = (None, None);
+        self.drawn.clear();
     }
 
     pub fn view(&self) -> DomainView {
         let [total, idle, active, unattributed] = self.record.totals;
         DomainView {
             domain: self.shared.clone(),
+            role: if self.standby { Role::Past } else { self.role },
+            shares_estimated: self.shares_estimated,
             past: self.standby,
             total,
             idle,
@@ -127,19 +176,14 @@ impl DomainState {
             power: self.power,
             idle_power: self.idle_power,
             floor: self.record.model.floor(),
-            read_at: self.record.last.map(|last| last.at),
-            error: if self.standby { "stands back for another meter".to_owned() } else { self.error.clone() },
+            read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
+            error: match (self.standby, self.shared.zone) {
+                (true, Zone::Other) => "no platform meter measures now".to_owned(),
+                (true, _) => "stands back for another meter".to_owned(),
+                (false, _) => self.error.clone(),
+            },
             gaps: self.record.gaps,
             gap_time: self.record.gap_time,
         }
-    }
-}
-
-/// Whether what ran on a package is a domain's.
-pub(super) fn in_scope(scope: Scope, package: PackageId) -> bool {
-    match scope {
-        Scope::Package(own) => own == package,
-        Scope::Machine => true,
-        Scope::Gpu(_) => false,
     }
 }

@@ -30,14 +30,16 @@ pub struct Node {
 }
 
 impl Base {
-    /// Packages, and memory where it is metered outside of them; without packages, the largest thing there is.
+    /// Packages, memory where it is metered outside of them, GPUs, and what a platform meter sees beyond; where there is none of them,
+    /// the largest thing that is shared out.
     pub fn of(snapshot: &Snapshot) -> Self {
         let has = |zone: &Zone| snapshot.domains.iter().any(|view| view.domain.zone == *zone);
-        if has(&Zone::Package) {
-            let dram = Some(Zone::Dram).filter(|_| snapshot.host.dram_billed).filter(has);
-            return Self([Zone::Package].into_iter().chain(dram).collect());
+        let billed = |zone: &Zone| *zone != Zone::Dram || snapshot.host.dram_billed;
+        let base: Vec<Zone> = [Zone::Package, Zone::Dram, Zone::Gpu, Zone::Other].into_iter().filter(has).filter(billed).collect();
+        if !base.is_empty() {
+            return Self(base);
         }
-        Self([Zone::Psys, Zone::Platform, Zone::Core].into_iter().find(has).into_iter().collect())
+        Self([Zone::Psys, Zone::Core].into_iter().find(has).into_iter().collect())
     }
 
     fn zones(&self) -> impl Iterator<Item = usize> {
@@ -59,11 +61,15 @@ impl Base {
     pub fn lacks(&self, snapshot: &Snapshot) -> String {
         match self.0.as_slice() {
             [] => "No energy domain is known: there are no numbers.".to_owned(),
-            [zone @ (Zone::Psys | Zone::Platform)] => {
-                format!("Only the platform meter ({}) is there: the numbers are shares of it.", zone.as_str())
-            }
+            [Zone::Psys] => "Only the processors' platform meter (psys) is there: the numbers are shares of it.".to_owned(),
+            zones if zones.contains(&Zone::Other) => match &snapshot.platform.authority {
+                Some(authority) => format!(
+                    "other: what the platform meter ({authority}) sees beyond the rest, shared out by what was drawn of that."
+                ),
+                None => "No platform meter measures now: what it saw before is in the energy (other).".to_owned(),
+            },
             _ if snapshot.domains.iter().any(|view| view.domain.zone == Zone::Platform) => {
-                "The platform meter sees more than these numbers: what it sees beyond them is not shared out.".to_owned()
+                "The platform meter sees more than these numbers: what it sees beyond them is not shared out (yet).".to_owned()
             }
             zones => {
                 let memory = snapshot.domains.iter().any(|view| view.domain.zone == Zone::Dram);

@@ -2,7 +2,9 @@
 
 use crate::entity::Kind;
 use crate::meter::{Domain, Quality, Scope, Zone};
-use crate::snapshot::{DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used};
+use crate::snapshot::{
+    DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot, SourceView, State, Used,
+};
 use crate::source::Stamp;
 use crate::source::{Health, PackageId};
 use crate::units::{Microjoules, Microwatts, Nanos};
@@ -55,6 +57,8 @@ pub fn domain(snapshot: &mut Snapshot, at: usize) -> &mut Domain {
 fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
     let part = |percent: u64| Microjoules(joules * percent * 10_000);
     DomainView {
+        role: if billed { Role::Billed } else { Role::Breakdown },
+        shares_estimated: false,
         past: false,
         domain: Arc::new(Domain {
             id: format!("rapl/package-0/{}", zone.as_str()),
@@ -147,6 +151,7 @@ pub fn snapshot() -> Snapshot {
             view(Zone::Core, 700, false),
             view(Zone::Psys, 1500, false),
         ],
+        platform: PlatformView::default(),
         kinds,
         vms: Arc::default(),
         counted: Counted { cycles: true, ..Counted::default() },

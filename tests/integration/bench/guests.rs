@@ -132,6 +132,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         idle: IdlePolicy::Apart,
         floors: Default::default(),
         prior_ratio: 0.3,
+        platform: Default::default(),
     };
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     snapshot.at = Stamp::now();
@@ -152,6 +153,8 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         gpu: None,
     };
     snapshot.domains = vec![DomainView {
+        role: jouled::snapshot::Role::Billed,
+        shares_estimated: false,
         domain: Arc::new(domain),
         past: false,
         total: Microjoules::ZERO,

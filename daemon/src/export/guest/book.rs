@@ -135,7 +135,8 @@ impl Book {
         self.epoch = seconds.max(self.epoch + 1);
         let started = Nanos(vm.process.start.saturating_mul(CLOCK_TICK));
         let running = if vm.process.start == 0 { 0 } else { coarse(at.boottime - started) };
-        let zones = Zone::ALL.into_iter().filter_map(|zone| {
+        // A platform meter's energy is not shared out itself.
+        let zones = Zone::ALL.into_iter().filter(|zone| *zone != Zone::Platform).filter_map(|zone| {
             let index = zone.index();
             let total = (row.energy.dynamic[index] + row.energy.idle[index]).0;
             let (told, known) = (&mut self.told[index], &mut self.known[index]);

@@ -1,9 +1,11 @@
 //! Kepler's names as of 0.10 and later, with Kepler's meaning, types and labels. What Kepler lacks is in `own`.
 
+mod gpu;
+
 use super::encode::{About, Label, LabelSet, counters, gauges};
 use super::zones::{ZoneView, Zones, legacy_source};
 use crate::entity::Kind;
-use crate::meter::Zone;
+use crate::meter::{Domain, Zone};
 use crate::snapshot::{Row, Snapshot};
 use crate::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;
@@ -12,6 +14,18 @@ use std::fmt;
 /// The kinds that Kepler knows.
 pub(super) const KINDS: [Kind; 4] = [Kind::Process, Kind::Container, Kind::Vm, Kind::Pod];
 
+/// Those of them that it knows on GPUs.
+const ON_GPUS: [Kind; 3] = [Kind::Process, Kind::Container, Kind::Pod];
+
+/// Whether Kepler has names for the energy that a kind was charged in a zone.
+pub(super) fn says(kind: Kind, zone: Zone) -> bool {
+    match zone {
+        Zone::Package | Zone::Core | Zone::Uncore | Zone::Dram | Zone::Psys => KINDS.contains(&kind),
+        Zone::Gpu => ON_GPUS.contains(&kind),
+        Zone::Platform | Zone::Other => false,
+    }
+}
+
 /// How to get a quantity of a zone.
 type Of<T> = fn(&ZoneView<'_>) -> T;
 
@@ -19,6 +33,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
     info(encoder, snapshot)?;
     node(encoder, snapshot, zones)?;
     platform(encoder, snapshot)?;
+    gpu::encode(encoder, snapshot, levels)?;
     for kind in KINDS.into_iter().filter(|kind| levels.contains(kind)) {
         workload(encoder, snapshot, zones, kind)?;
     }
@@ -95,11 +110,12 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Re
     };
     let views = snapshot.domains.iter().filter(|view| view.domain.zone == Zone::Platform && !view.past);
     let samples = views.filter_map(|view| {
+        let (bmc_id, chassis_id) = bmc_and_chassis(&view.domain);
         let labels = LabelSet::plain([
             ("source", legacy_source(view)),
             ("node_name", &snapshot.host.node_name),
-            ("bmc_id", ""),
-            ("chassis_id", ""),
+            ("bmc_id", bmc_id),
+            ("chassis_id", chassis_id),
             ("source_id", &view.domain.id),
             ("source_name", &view.domain.path),
             ("source_type", "PowerMeter"),
@@ -107,6 +123,16 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Re
         Some((labels, view.power?))
     });
     gauges(encoder, &about, samples)
+}
+
+/// Of a domain with the id `redfish/BMC/CHASSIS/platform`: these two.
+fn bmc_and_chassis(domain: &Domain) -> (&str, &str) {
+    let parts: Vec<&str> = domain.id.split('/').collect();
+    match parts[..] {
+        ["redfish", bmc, chassis, _] => (bmc, chassis),
+        ["ipmi", bmc, _] => (bmc, ""),
+        _ => ("", ""),
+    }
 }
 
 fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, kind: Kind) -> fmt::Result {

@@ -11,23 +11,32 @@ use prometheus_client::encoding::DescriptorEncoder;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The components that are exported. `other` and `gpu` have no meter.
-const COMPONENTS: [Zone; 5] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram, Zone::Platform];
+/// The components that are exported from their domains; `platform` is the sum of those that count everything once.
+const COMPONENTS: [Zone; 6] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram, Zone::Gpu, Zone::Other];
 /// How to get a count of an entity.
 type OfRow = fn(&Row) -> u64;
 
 const USE_SOURCE: Label<'static> = ("source", "bpf");
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, levels: &[Kind]) -> fmt::Result {
+/// `today`: today's names are on the page, too; of two that are the same (those of GPUs), they stand.
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    zones: &Zones<'_>,
+    levels: &[Kind],
+    today: bool,
+) -> fmt::Result {
+    let components: Vec<Zone> = COMPONENTS.into_iter().filter(|zone| !today || *zone != Zone::Gpu).collect();
     info(encoder, snapshot, zones)?;
-    node(encoder, snapshot)?;
+    node(encoder, snapshot, &components)?;
+    platform(encoder, snapshot, zones)?;
     for (kind, names) in [
         (Kind::Container, &["container_id", "pod_name", "container_name", "container_namespace"][..]),
         (Kind::Process, &["pid", "container_id", "vm_id", "command"][..]),
         (Kind::Vm, &["vm_id"][..]),
     ] {
         if levels.contains(&kind) {
-            workload(encoder, snapshot, zones, kind, names)?;
+            workload(encoder, snapshot, zones, &components, (kind, names))?;
         }
     }
     Ok(())
@@ -54,8 +63,8 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
     gauges(encoder, &about, [(labels, 1)])
 }
 
-fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    for component in COMPONENTS {
+fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[Zone]) -> fmt::Result {
+    for component in components.iter().copied() {
         // Several domains may be of one zone, socket and source; here they are one.
         let mut sums: BTreeMap<(String, &str), (Microjoules, Microjoules)> = BTreeMap::new();
         for view in snapshot.domains.iter().filter(|view| view.domain.zone == component) {
@@ -86,6 +95,27 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     Ok(())
 }
 
+/// The source of `platform`, where a platform meter accounts for it.
+fn platform_source<'a>(zones: &Zones<'a>) -> Option<&'a str> {
+    zones.get(Zone::Other)?;
+    Some(zones.get(Zone::Platform).or(zones.get(Zone::Psys))?.legacy_source)
+}
+
+/// The node's platform: all that is accounted for, idle and dynamic as in its components.
+fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
+    let Some(source) = platform_source(zones) else { return Ok(()) };
+    let about = About {
+        name: "kepler_node_platform",
+        unit: "joules",
+        help: "Energy in joules of the whole machine, as far as it is accounted for, measured unless source says otherwise",
+    };
+    let of = |part: fn(&ZoneView<'_>) -> Microjoules| zones.base(snapshot.host.dram_billed).map(part).sum::<Microjoules>();
+    let samples = [("dynamic", of(|zone| zone.active)), ("idle", of(|zone| zone.idle))].map(|(mode, energy)| {
+        (LabelSet::plain([("package", ""), ("instance", &*snapshot.host.node_name), ("mode", mode), ("source", source)]), energy)
+    });
+    counters(encoder, &about, samples)
+}
+
 /// The old labels of a row. They are fewer than today's, so two rows may have the same.
 struct OldRow<'a> {
     labels: Vec<String>,
@@ -96,14 +126,12 @@ fn workload(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot,
     zones: &Zones<'_>,
-    kind: Kind,
-    names: &'static [&'static str],
+    components: &[Zone],
+    (kind, names): (Kind, &'static [&'static str]),
 ) -> fmt::Result {
     let rows = old_rows(snapshot, kind);
     let word = kind.as_str();
-    let components = || zones.iter().filter(|zone| COMPONENTS.contains(&zone.zone));
-
-    for zone in components() {
+    for zone in zones.iter().filter(|zone| components.contains(&zone.zone)) {
         let help = format!("Energy in joules of the {} charged to a {word}, measured unless source says otherwise", zone.name());
         let about = About { name: &format!("kepler_{word}_{}", zone.name()), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
@@ -115,19 +143,22 @@ fn workload(
         });
         counters(encoder, &about, samples)?;
     }
-    // Only containers and processes have a sum in this dialect.
-    if kind != Kind::Vm
-        && let Some(package) = zones.get(Zone::Package)
-    {
-        let summed = |zone: &&ZoneView<'_>| zone.zone == Zone::Package || zone.zone == Zone::Dram && snapshot.host.dram_billed;
-        let help = format!(
-            "Energy in joules charged to a {word}: package, and memory where it is metered apart; measured unless source says otherwise"
-        );
-        let about = About { name: &format!("kepler_{word}"), unit: "joules", help: &help };
+    // Only containers and processes have a sum in this dialect; with a platform meter, everybody has one more.
+    let sums = [
+        (kind != Kind::Vm).then_some(()).and(zones.get(Zone::Package)).map(|package| {
+            let help = "what counts everything once: package, memory where it is metered apart, GPUs and the rest of the platform";
+            (String::new(), package.legacy_source, help)
+        }),
+        platform_source(zones).map(|source| ("_platform".to_owned(), source, "the whole machine")),
+    ];
+    for (suffix, source, what) in sums.into_iter().flatten() {
+        let help = format!("Energy in joules charged to a {word}: {what}; measured unless source says otherwise");
+        let about = About { name: &format!("kepler_{word}{suffix}"), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
-                let energy: Microjoules = zones.iter().filter(summed).map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
-                let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", package.legacy_source)]);
+                let base = zones.base(snapshot.host.dram_billed);
+                let energy: Microjoules = base.map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
+                let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", source)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
         });

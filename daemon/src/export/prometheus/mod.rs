@@ -37,7 +37,7 @@ impl Default for PrometheusOptions {
     }
 }
 
-/// Kepler's names. Both sets can be on at once: no name is in both.
+/// Kepler's names. Both sets can be on at once: of the names that are in both, those of GPUs, today's are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dialects {
@@ -93,7 +93,7 @@ impl Collector for Page {
             kepler::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels)?;
         }
         if self.options.dialects.legacy {
-            legacy::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels)?;
+            legacy::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels, self.options.dialects.kepler)?;
         }
         own::encode(&mut encoder, &self.snapshot, &zones, self.now, &self.options)?;
         self.guests.as_ref().map_or(Ok(()), |guests| own::guests(&mut encoder, guests))

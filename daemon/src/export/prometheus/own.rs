@@ -41,13 +41,13 @@ fn rows(
     let (names, word) = (view.kind.label_names(), noun(view.kind));
     let name = format!("jouled_{}", view.kind.as_str().replace('-', "_"));
 
-    let modes = if in_kepler { &MODES[1..] } else { &MODES[..] };
+    let by_kepler = |zone| in_kepler && kepler::says(view.kind, zone);
     let help = format!(
         "Energy in joules charged to a {word}, by zone; mode dynamic is from its own work, idle its part of the idle energy where \
          that is handed out; measured or an estimate as jouled_domain_info says"
     );
-    let samples = modes.iter().flat_map(|(mode, of)| {
-        zones.iter().flat_map(move |zone| {
+    let samples = MODES.iter().flat_map(|(mode, of)| {
+        zones.charged().filter(move |zone| *mode == "idle" || !by_kepler(zone.zone)).flat_map(move |zone| {
             view.rows.iter().filter_map(move |row| {
                 let energy = of(&row.energy)[zone.zone.index()];
                 let labels = LabelSet::of(names, &row.labels, [("zone", zone.name()), ("mode", mode)]);
@@ -57,11 +57,12 @@ fn rows(
     });
     counters(encoder, &About { name: &name, unit: "joules", help: &help }, samples)?;
 
-    if !in_kepler {
+    if zones.charged().any(|zone| !by_kepler(zone.zone)) {
         let help = format!(
             "Power in watts charged to a {word}, by zone, mean of the last window, measured or an estimate as jouled_domain_info says"
         );
-        let samples = zones.iter().filter(|zone| zone.power.is_some()).flat_map(|zone| {
+        let shown = zones.charged().filter(|zone| zone.power.is_some() && !by_kepler(zone.zone));
+        let samples = shown.flat_map(|zone| {
             view.rows
                 .iter()
                 .map(move |row| (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()]))
@@ -94,7 +95,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
         );
         let about = About { name: &format!("{name}_{suffix}"), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
-            zones.iter().filter_map(move |zone| {
+            zones.charged().filter_map(move |zone| {
                 let energy = of(energy)[zone.zone.index()];
                 let labels = LabelSet::plain([("zone", zone.name()), ("mode", *mode)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
@@ -107,7 +108,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
          when one is shown again"
     );
     let samples = MODES.iter().flat_map(|(mode, of)| {
-        zones.iter().filter_map(move |zone| {
+        zones.charged().filter_map(move |zone| {
             let energy = of(&view.parked)[zone.zone.index()];
             let labels = LabelSet::plain([("zone", zone.name()), ("mode", *mode)]);
             (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
@@ -120,7 +121,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
     );
     let about = About { name: &format!("{name}_rest"), unit: "watts", help: &help };
     let samples = zones
-        .iter()
+        .charged()
         .filter(|zone| zone.power.is_some())
         .map(|zone| (LabelSet::plain([("zone", zone.name())]), view.rest_power[zone.zone.index()]));
     gauges(encoder, &about, samples)

@@ -47,9 +47,20 @@ impl<'a> Zones<'a> {
         self.0.iter()
     }
 
-    /// Those that Kepler calls the CPU's: all but the platform as a meter outside of the processor sees it.
+    /// Those that Kepler calls the CPU's.
     pub fn of_processor(&self) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
+        self.0.iter().filter(|view| !matches!(view.zone, Zone::Platform | Zone::Gpu | Zone::Other))
+    }
+
+    /// Those whose energy entities are charged: a platform meter's is not shared out, what it sees beyond the others is.
+    pub fn charged(&self) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
         self.0.iter().filter(|view| view.zone != Zone::Platform)
+    }
+
+    /// Those that count everything once.
+    pub fn base(&self, dram_billed: bool) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
+        let billed = move |zone| matches!(zone, Zone::Package | Zone::Gpu | Zone::Other) || zone == Zone::Dram && dram_billed;
+        self.0.iter().filter(move |view| billed(view.zone))
     }
 
     pub fn get(&self, zone: Zone) -> Option<&ZoneView<'a>> {
@@ -63,7 +74,7 @@ pub(super) fn legacy_source(view: &DomainView) -> &str {
         _ if view.domain.quality == Quality::Estimated => "trained_power_model",
         source if source.starts_with("rapl") => "rapl-sysfs",
         "hwmon" if view.domain.zone == Zone::Platform => "acpi",
-        source => source,
+        source => source.split_once(':').map_or(source, |(kind, _)| kind),
     }
 }
 

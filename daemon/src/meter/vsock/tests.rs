@@ -76,6 +76,7 @@ fn core(state: State, now: u64) -> Core {
         idle: IdlePolicy::Apart,
         floors: BTreeMap::new(),
         prior_ratio: 0.3,
+        platform: Default::default(),
     };
     Core::new(config, state, true, Nanos(now))
 }

@@ -21,6 +21,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
     usage(encoder, snapshot)?;
     domains(encoder, &snapshot.domains)?;
     floors(encoder, &snapshot.domains)?;
+    meters(encoder, snapshot, now)?;
 
     let about = About {
         name: "jouled_unattributed",
@@ -28,7 +29,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
         help: "Energy in joules drawn above idle that nobody could be charged for, by zone, measured or an estimate as \
                jouled_domain_info says",
     };
-    let samples = zones.iter().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
+    let samples = zones.charged().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
     counters(encoder, &about, samples)
 }
 
@@ -124,7 +125,8 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
         name: "jouled_domain_info",
         unit: "",
         help: "Always 1; its labels describe one energy domain: quality is measured, derived or estimated, billed whether it is part \
-               of the sum that counts nothing twice",
+               of the sum that counts nothing twice, role what it is used for (authority: the platform meter that is believed), shares \
+               whether entities' shares go by use that was seen or by a rule",
     };
     let samples = domains.iter().map(|view| {
         let domain = &*view.domain;
@@ -135,31 +137,37 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
             ("path", &*domain.path),
             ("quality", domain.quality.as_str()),
             ("billed", if domain.billed { "true" } else { "false" }),
+            ("role", view.role.as_str()),
+            ("shares", shares(view)),
         ]);
         (labels, 1)
     });
     gauges(encoder, &about, samples)?;
 
-    let modes: [(&str, Of<Microjoules>); 3] = [
+    let divided: &[(&str, Of<Microjoules>)] = &[
         ("idle", |view| view.idle),
         ("attributed", |view| view.active - view.unattributed),
         ("unattributed", |view| view.unattributed),
     ];
+    let whole: &[(&str, Of<Microjoules>)] = &[("undivided", |view| view.total)];
     let about = About {
         name: "jouled_domain",
         unit: "joules",
         help: "Energy in joules of one domain, measured or an estimate as jouled_domain_info says: drawn at rest (idle), charged to \
-               entities (attributed) or to nobody (unattributed); the sum over mode is all that the domain drew",
+               entities (attributed) or to nobody (unattributed), or not divided itself (undivided: a platform meter); the sum over \
+               mode is all that the domain drew",
     };
     let samples = domains.iter().flat_map(|view| {
+        let modes = if view.undivided() { whole } else { divided };
         modes.iter().map(move |(mode, of)| {
             (LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]), of(view))
         })
     });
     counters(encoder, &about, samples)?;
 
-    let modes: [(&str, Of<Option<Microwatts>>); 2] =
-        [("idle", |view| view.idle_power), ("active", |view| Some(view.power? - view.idle_power?))];
+    let divided: &[(&str, Of<Option<Microwatts>>)] =
+        &[("idle", |view| view.idle_power), ("active", |view| Some(view.power? - view.idle_power?))];
+    let whole: &[(&str, Of<Option<Microwatts>>)] = &[("undivided", |view| view.power)];
     let about = About {
         name: "jouled_domain",
         unit: "watts",
@@ -167,6 +175,7 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
                over mode is all that the domain drew",
     };
     let samples = domains.iter().flat_map(|view| {
+        let modes = if view.undivided() { whole } else { divided };
         modes.iter().filter_map(move |(mode, of)| {
             let labels = LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]);
             Some((labels, of(view)?))
@@ -199,6 +208,51 @@ fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::R
         help: "Standard error in watts of a domain's idle floor, an estimate",
     };
     gauges(encoder, &about, floors().map(|(id, floor)| (LabelSet::plain([("domain", id)]), floor.uncertainty)))
+}
+
+/// How shares in a domain came about.
+fn shares(view: &DomainView) -> &'static str {
+    match () {
+        () if view.undivided() => "none",
+        () if view.shares_estimated => "estimated",
+        () => "measured",
+    }
+}
+
+fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
+    let about = About {
+        name: "jouled_domain_age",
+        unit: "seconds",
+        help: "Time in seconds since the last reading of a domain was taken, measured; absent where there was none",
+    };
+    let ages = snapshot.domains.iter().filter(|view| !view.past);
+    let samples = ages.filter_map(|view| Some((LabelSet::plain([("domain", &*view.domain.id)]), now.monotonic - view.read_at?)));
+    gauges(encoder, &about, samples)?;
+    let platform = &snapshot.platform;
+    if let Some(authority) = &platform.authority {
+        let about = About {
+            name: "jouled_platform_authority_info",
+            unit: "",
+            help: "Always 1; its labels say which kind of platform meter is believed, and what the configuration says of it",
+        };
+        gauges(encoder, &about, [(LabelSet::plain([("authority", &**authority), ("choice", &*platform.choice)]), 1)])?;
+    }
+    let ratio = |ppm: u64| ppm as f64 / 1e6;
+    let pairs =
+        || platform.comparisons.iter().map(|one| (LabelSet::plain([("source", &*one.source), ("against", &*one.against)]), one));
+    let about = About {
+        name: "jouled_meter_disagreement",
+        unit: "ratio",
+        help: "By how much of what the believed platform meter says another meter differs from it, over the last minute or more, measured; \
+               source components: by how much packages, memory and GPUs together exceed it",
+    };
+    gauges(encoder, &about, pairs().map(|(labels, one)| (labels, ratio(one.off_ppm.unsigned_abs()))))?;
+    let about = About {
+        name: "jouled_meter_disagreement_allowed",
+        unit: "ratio",
+        help: "What two meters may differ by, as their makers say, or 5 % each where they say nothing",
+    };
+    gauges(encoder, &about, pairs().map(|(labels, one)| (labels, ratio(u64::from(one.allowed_ppm)))))
 }
 
 /// The beginning of `reason`, cut between characters.

@@ -1,7 +1,7 @@
 //! The whole page of one snapshot against golden files, promtool's opinion of it, and its arithmetic. UPDATE_GOLDEN=1 rewrites the files.
 
 use super::parse::parse;
-use super::snapshot;
+use super::{snapshot, with_platform};
 use crate::entity::Kind;
 use crate::export::guest::Totals;
 use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
@@ -46,6 +46,26 @@ fn the_legacy_dialect_is_as_in_the_golden_file() {
     let text = page(Format::Classic, false, true);
     let kepler: Vec<&str> = text.split_inclusive('\n').filter(|line| line.contains("kepler_")).collect();
     check("metrics-legacy.txt", &kepler.concat());
+}
+
+/// What is more than on the page of a machine without: families and samples of GPUs, platform meters and the remainder.
+#[test]
+fn gpus_and_platform_meters_are_as_in_the_golden_file() {
+    let options = PrometheusOptions { dialects: Dialects { kepler: true, legacy: true }, ..PrometheusOptions::default() };
+    let now = Stamp { monotonic: Nanos(100_250_000_000), ..Stamp::default() };
+    let text = render(&Arc::new(with_platform()), None, now, &options, Format::Classic);
+    let without: std::collections::HashSet<String> =
+        render(&Arc::new(snapshot()), None, now, &options, Format::Classic).lines().map(str::to_owned).collect();
+    let more: Vec<&str> = text.split_inclusive('\n').filter(|line| !without.contains(line.trim_end())).collect();
+    check("metrics-platform.txt", &more.concat());
+    let page = parse(&text, false);
+    assert_eq!(page.all("kepler_vm_gpu_joules_total", &[]).count(), 0, "Kepler has no such name");
+    assert_eq!(page.all("jouled_vm_joules_total", &[("zone", "gpu"), ("mode", "dynamic")]).next(), Some("200.000001"));
+    for zone in ["platform", "gpu", "other"] {
+        assert_eq!(page.all("kepler_node_cpu_joules_total", &[("zone", zone)]).count(), 0, "{zone}");
+        assert_eq!(page.all("kepler_process_cpu_joules_total", &[("zone", zone)]).count(), 0, "{zone}");
+    }
+    assert_eq!(page.all("jouled_unit_joules_total", &[("zone", "platform")]).count(), 0);
 }
 
 #[test]
@@ -106,7 +126,11 @@ fn nothing_is_shown_that_is_not_known() {
     assert_eq!(page.all("kepler_node_cpu_watts", &[("zone", "dram")]).count(), 0);
     assert_eq!(page.all("kepler_process_cpu_watts", &[("zone", "dram")]).count(), 0);
     assert_eq!(page.value("kepler_node_cpu_joules_total", &[("zone", "dram")]), Some("750000.0"));
-    assert!(!text.contains("gpu") && !text.contains("platform"));
+    for absent in
+        ["_gpu_", "zone=\"gpu\"", "kepler_platform", "zone=\"platform\"", "zone=\"other\"", "jouled_platform", "jouled_meter"]
+    {
+        assert!(!text.contains(absent), "{absent}");
+    }
     // Ages come from the time that the scrape hands in.
     assert_eq!(page.value("jouled_source_age_seconds", &[("source", "bpf")]), Some("1.25"));
     assert_eq!(page.value("jouled_source_age_seconds", &[("source", "estimate")]), None);
@@ -131,7 +155,7 @@ fn a_level_that_is_left_out_has_no_series() {
 #[test]
 fn every_family_is_documented() {
     let docs = include_str!("../../../../../docs/metrics.md");
-    for page in ["metrics.txt", "metrics-legacy.txt"] {
+    for page in ["metrics.txt", "metrics-legacy.txt", "metrics-platform.txt"] {
         let page = std::fs::read_to_string(format!("{}/../tests/integration/golden/{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for family in page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()) {
             let kinds = Kind::ALL.map(|kind| format!("jouled_{}_", kind.as_str().replace('-', "_")));

@@ -5,4 +5,4 @@ mod parse;
 mod properties;
 mod sample;
 
-pub(crate) use sample::{row, snapshot};
+pub(crate) use sample::{row, snapshot, with_platform};

@@ -3,12 +3,13 @@
 use crate::attribute::IdlePolicy;
 use crate::entity::Kind;
 use crate::entity::vm::{Vm, Vmm};
-use crate::meter::{Domain, Quality, Scope, Zone};
+use crate::meter::{Domain, GpuInfo, Quality, Scope, Zone};
 use crate::snapshot::{
-    ByZone, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, Row, Snapshot, SourceView, State, Used,
+    ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot,
+    SourceView, State, Used,
 };
 use crate::source::Stamp;
-use crate::source::{Health, PackageId};
+use crate::source::{Health, PackageId, PciAddress};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::{Counted, ProcessKey};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> DomainView {
     let number = u64::from(package) + 1;
     DomainView {
+        role: Role::Billed,
+        shares_estimated: false,
         past: false,
         domain: Arc::new(Domain {
             id: format!("rapl/package-{package}/{}", zone.as_str()),
@@ -178,6 +181,7 @@ pub(crate) fn snapshot() -> Snapshot {
             domain(1, Zone::Core, 1_000_000_000_000, None),
             DomainView { power: None, idle_power: None, error: "EIO".into(), ..domain(1, Zone::Dram, 250_000_000_000, None) },
         ],
+        platform: PlatformView::default(),
         kinds: Kind::ALL.into_iter().map(view).collect(),
         vms: vec![vm].into(),
         counted: Counted { cycles: false, instructions: false, cache_misses: true },
@@ -185,4 +189,51 @@ pub(crate) fn snapshot() -> Snapshot {
         lost_cpu: Nanos(250_000_000),
         own_cpu: Nanos(1_230_000_000),
     }
+}
+
+/// The same host with a GPU, a BMC and an ACPI meter that disagree, and what those see beyond the components.
+pub(crate) fn with_platform() -> Snapshot {
+    let mut view = snapshot();
+    let add = |view: &mut Snapshot, domain: Domain, role: Role, total: u64| {
+        let whole = domain.zone == Zone::Platform;
+        let part = |part: u64| Microjoules(if whole { 0 } else { part });
+        view.domains.push(DomainView {
+            role,
+            domain: Arc::new(domain),
+            total: Microjoules(total),
+            idle: part(total / 4),
+            active: part(total - total / 4),
+            unattributed: part(1_000_000),
+            power: Some(Microwatts(total / 100)),
+            idle_power: (!whole).then_some(Microwatts(total / 400)),
+            floor: None,
+            gaps: 0,
+            gap_time: Nanos(0),
+            ..self::domain(0, Zone::Package, total, None)
+        });
+    };
+    let machine = |id: &str, source: &str, zone, path: &str| Domain::measured(id.into(), source, zone, Scope::Machine, path.into());
+    let bmc =
+        machine("redfish/bmc1/System.1/platform", "redfish", Zone::Platform, "/redfish/v1/Chassis/System.1/EnvironmentMetrics");
+    add(&mut view, bmc, Role::Authority, 21_000_000_000_000);
+    add(&mut view, machine("hwmon/ACPI000D:00/platform", "hwmon", Zone::Platform, "/sys/p"), Role::Comparison, 18_000_000_000_000);
+    let address = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
+    let info = GpuInfo { index: 0, uuid: "GPU-6f1f3ca8".into(), name: "NVIDIA H100 80GB HBM3".into(), vendor: "nvidia".into() };
+    let gpu = Domain::measured("gpu/GPU-6f1f3ca8".into(), "nvml", Zone::Gpu, Scope::Gpu(address), "0000:41:00.0".into());
+    add(&mut view, Domain { billed: true, gpu: Some(info), ..gpu }, Role::Billed, 500_000_000_000);
+    let other =
+        Domain { billed: true, quality: Quality::Derived, ..machine("other", "remainder", Zone::Other, "platform - components") };
+    add(&mut view, other, Role::Billed, 900_000_000_000);
+    for kind in [Kind::Process, Kind::Container, Kind::Pod, Kind::Vm, Kind::Unit] {
+        if let Some(row) = view.kinds[kind.index()].rows.first_mut() {
+            row.energy.dynamic[Zone::Gpu.index()] = Microjoules(200_000_001);
+            row.power[Zone::Gpu.index()] = Microwatts(300_000_000);
+            row.energy.dynamic[Zone::Other.index()] = Microjoules(70_000_000);
+            row.power[Zone::Other.index()] = Microwatts(9_000_000);
+        }
+    }
+    let comparisons =
+        vec![Comparison::new("hwmon", "redfish", -142_857, 60_000), Comparison::new("components", "redfish", 0, 100_000)];
+    view.platform = PlatformView { choice: "auto".into(), authority: Some("redfish".into()), comparisons };
+    view
 }

@@ -1,0 +1,290 @@
+//! Platform meters, the remainder and GPUs, on made-up hosts.
+
+use super::*;
+use crate::meter::GpuInfo;
+use crate::snapshot::{DomainView, Role};
+use crate::source::PciAddress;
+use crate::usage::{GpuUse, WatchedGpu};
+
+const WATT: u64 = 1_000_000;
+
+fn meter(source: &str, zone: Zone) -> Domain {
+    let id = format!("{source}/{}", zone.as_str());
+    Domain::measured(id, source, zone, Scope::Machine, "/platform".into())
+}
+
+fn gpu_address(bus: u8) -> PciAddress {
+    PciAddress { domain: 0, bus, devfn: 0 }
+}
+
+fn gpu(bus: u8) -> Domain {
+    let info = GpuInfo { index: 0, uuid: format!("GPU-{bus}"), name: "G".into(), vendor: "nvidia".into() };
+    let id = format!("gpu/{bus}");
+    Domain { billed: true, gpu: Some(info), ..Domain::measured(id, "nvml", Zone::Gpu, Scope::Gpu(gpu_address(bus)), "/".into()) }
+}
+
+/// A host that the test drives second by second.
+struct Machine {
+    core: Core,
+    seconds: u64,
+    new: Vec<Domain>,
+    counters: Vec<u64>,
+}
+
+/// What a meter says at a second.
+enum Says {
+    /// So much more energy.
+    More(u64),
+    Watts(u64),
+    Fails,
+    Nothing,
+}
+
+use Says::{Fails, More, Nothing, Watts};
+
+impl Machine {
+    fn new(domains: Vec<Domain>, config: CoreConfig) -> Self {
+        let core = Core::new(config, State::default(), false, Nanos(0));
+        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains }
+    }
+
+    fn tick(&mut self, says: &[Says], uses: Vec<Use>) -> Arc<Snapshot> {
+        self.tick_gpus(says, uses, GpuSample::default())
+    }
+
+    fn tick_gpus(&mut self, says: &[Says], uses: Vec<Use>, gpus: GpuSample) -> Arc<Snapshot> {
+        self.seconds += 1;
+        let at = Nanos(self.seconds * SECOND);
+        let mut readings = Vec::new();
+        for (domain, (says, counter)) in says.iter().zip(&mut self.counters).enumerate() {
+            let reading = match says {
+                More(energy) => {
+                    *counter += energy;
+                    Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None })
+                }
+                Watts(watts) => Ok(Reading::Gauge { power: Microwatts(watts * WATT) }),
+                Fails => Err("broken".to_owned()),
+                Nothing => continue,
+            };
+            readings.push(DomainReading { domain, at, reading });
+        }
+        let mut host = Fake { seconds: self.seconds - 1, counters: Vec::new(), new: std::mem::take(&mut self.new) };
+        let tick = Tick { readings, gpus, ..host.tick(&[], uses) };
+        let snapshot = self.core.step(&tick);
+        assert_conserved(&snapshot);
+        snapshot
+    }
+}
+
+fn of(snapshot: &Snapshot, zone: Zone) -> &DomainView {
+    snapshot.domains.iter().find(|view| view.domain.zone == zone).unwrap()
+}
+
+fn two_meters() -> Vec<Domain> {
+    vec![domain(0, Zone::Package), meter("hwmon", Zone::Platform)]
+}
+
+fn process(snapshot: &Snapshot, pid: u32) -> &crate::snapshot::Row {
+    snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pid.to_string()).unwrap()
+}
+
+#[test]
+fn what_the_platform_meter_sees_beyond_the_packages_goes_by_what_was_drawn_of_them() {
+    let mut config = floored(10.0);
+    config.floors.insert("other".into(), Microwatts(20 * WATT));
+    let mut host = Machine::new(two_meters(), config);
+    let uses = || vec![ran(1, 10, 0, 300_000_000), ran(2, 20, 0, 100_000_000)];
+    let mut last = host.tick(&[More(0), Watts(100)], uses());
+    for _ in 0..30 {
+        last = host.tick(&[More(50 * WATT), Watts(100)], uses());
+    }
+    let (package, platform, other) = (of(&last, Zone::Package), of(&last, Zone::Platform), of(&last, Zone::Other));
+    assert_eq!([package.role, platform.role, other.role], [Role::Billed, Role::Authority, Role::Billed]);
+    assert_eq!(last.platform.authority.as_deref(), Some("hwmon"));
+    assert_eq!((platform.total, platform.active, platform.floor), (Microjoules(3_000 * WATT), Microjoules(0), None));
+    // 50 W beyond the package, of which 20 W at rest; 30 W go 3 : 1.
+    assert_eq!((other.power, other.idle_power), (Some(Microwatts(50 * WATT)), Some(Microwatts(20 * WATT))));
+    assert_eq!(package.total + other.total, platform.total);
+    assert_eq!((other.domain.quality, other.domain.billed), (Quality::Derived, true));
+    let index = Zone::Other.index();
+    assert_eq!(process(&last, 1).energy.dynamic[index].0, 3 * process(&last, 2).energy.dynamic[index].0);
+    assert_eq!(process(&last, 1).power[index], Microwatts(22_500_000), "shown at every tick, though its window is longer");
+}
+
+#[test]
+fn a_slow_platform_meter_is_waited_for() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let mut seen = Vec::new();
+    for second in 0..121u64 {
+        // A BMC that is asked every 10 s.
+        let platform = if second % 10 == 0 { Watts(if second / 20 % 2 == 0 { 80 } else { 90 }) } else { Nothing };
+        let snapshot = host.tick(&[More(30 * WATT), platform], vec![ran(1, 10, 0, 500_000_000)]);
+        if let Some(other) = snapshot.domains.iter().find(|view| view.domain.zone == Zone::Other) {
+            seen.push(other.total.0);
+        }
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] <= pair[1]));
+    let snapshot = host.tick(&[Nothing, Nothing], vec![]);
+    let (package, platform, other) = (of(&snapshot, Zone::Package), of(&snapshot, Zone::Platform), of(&snapshot, Zone::Other));
+    // Accounted for up to a reading of the platform's, at most three refreshes of 20 s ago.
+    let late = platform.total.0 - (other.total.0 + 30 * WATT * 120);
+    assert!(late <= 60 * 60 * WATT, "{late}");
+    assert!(other.total.0 >= 60 * 50 * WATT, "{other:?}");
+    assert_eq!(package.role, Role::Billed);
+}
+
+#[test]
+fn components_beyond_the_platform_make_the_remainder_zero_and_are_told() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(100)], vec![]);
+    for _ in 0..100 {
+        last = host.tick(&[More(130 * WATT), Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    assert_eq!(of(&last, Zone::Other).total, Microjoules(0));
+    let comparison = &last.platform.comparisons[0];
+    assert_eq!((&*comparison.source, &*comparison.against, comparison.off_ppm), ("components", "hwmon", 300_000));
+    assert!(!comparison.agrees());
+    // A moment's excess is made up for by what follows, to the microjoule.
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    host.tick(&[More(0), Watts(100)], vec![]);
+    for second in 0..60 {
+        let package = if second % 6 == 0 { 300 } else { 40 };
+        last = host.tick(&[More(package * WATT), Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    assert_eq!(of(&last, Zone::Other).total + of(&last, Zone::Package).total, of(&last, Zone::Platform).total);
+}
+
+#[test]
+fn without_components_the_platform_goes_by_use() {
+    let mut host = Machine::new(vec![meter("redfish:a", Zone::Platform)], floored(0.0));
+    let mut last = host.tick(&[Watts(100)], vec![]);
+    for _ in 0..10 {
+        last = host.tick(&[Watts(100)], vec![ran(1, 10, 0, 200_000_000), ran(2, 20, 0, 600_000_000)]);
+    }
+    let index = Zone::Other.index();
+    let energy = |pid| process(&last, pid).energy.dynamic[index].0;
+    assert!(energy(1) > 0 && energy(2).abs_diff(3 * energy(1)) <= 12, "{} {}", energy(1), energy(2));
+    assert_eq!(last.platform.authority.as_deref(), Some("redfish"));
+}
+
+#[test]
+fn another_platform_meter_takes_over_and_totals_only_rise() {
+    let domains = vec![domain(0, Zone::Package), meter("redfish", Zone::Platform), meter("ipmi", Zone::Platform)];
+    let mut host = Machine::new(domains, floored(0.0));
+    let mut total = 0;
+    let mut authorities = Vec::new();
+    for second in 0..400 {
+        let redfish = match second {
+            100..200 => Fails,
+            _ if second % 5 == 0 => Watts(110),
+            _ => Nothing,
+        };
+        let ipmi = if (300..=390).contains(&second) { Fails } else { Watts(100) };
+        let snapshot = host.tick(&[More(50 * WATT), redfish, ipmi], vec![ran(1, 10, 0, 500_000_000)]);
+        authorities.push(snapshot.platform.authority.as_deref().map(str::to_owned));
+        if let Some(other) = snapshot.domains.iter().find(|view| view.domain.zone == Zone::Other) {
+            assert!(other.total.0 >= total && !other.past);
+            total = other.total.0;
+        }
+        if second == 90 {
+            let comparison = &snapshot.platform.comparisons[0];
+            assert_eq!((&*comparison.source, &*comparison.against), ("ipmi", "redfish"));
+            assert_eq!((comparison.off_ppm, comparison.agrees()), (-90_909, true));
+        }
+    }
+    authorities.dedup();
+    let words: Vec<&str> = authorities.iter().flatten().map(String::as_str).collect();
+    assert_eq!(words, ["ipmi", "redfish", "ipmi", "redfish"].as_slice()[usize::from(words.len() == 3)..].to_vec());
+    assert!(total > 340 * 50 * WATT, "{total}");
+}
+
+#[test]
+fn the_choice_is_the_operators() {
+    let domains = || vec![meter("redfish", Zone::Platform), meter("ipmi", Zone::Platform), domain(0, Zone::Psys)];
+    let run = |choice: &str| {
+        let config = CoreConfig { platform: choice.to_owned().try_into().unwrap(), ..floored(0.0) };
+        let mut host = Machine::new(domains(), config);
+        host.tick(&[Watts(100), Watts(100), More(0)], vec![]);
+        host.tick(&[Watts(100), Watts(100), More(90 * WATT)], vec![])
+    };
+    for (choice, authority) in [("auto", Some("redfish")), ("ipmi", Some("ipmi")), ("psys", Some("psys")), ("none", None)] {
+        let snapshot = run(choice);
+        assert_eq!(snapshot.platform.authority.as_deref(), authority, "{choice}");
+        let roles: Vec<Role> = snapshot.domains.iter().take(3).map(|view| view.role).collect();
+        assert_eq!(roles.iter().filter(|role| **role == Role::Authority).count(), usize::from(authority.is_some()), "{choice}");
+        assert!(roles.iter().all(|role| matches!(role, Role::Authority | Role::Comparison)), "{roles:?}");
+    }
+    assert!(PlatformChoice::try_from("bmc".to_owned()).unwrap_err().contains("\"redfish\""));
+}
+
+#[test]
+fn a_package_that_fails_is_waited_for_and_what_it_drew_is_not_the_remainders() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(100)], vec![]);
+    for second in 0..100 {
+        let package = match second {
+            20..39 => Fails,
+            // The counter went on.
+            39 => More(20 * 60 * WATT),
+            _ => More(60 * WATT),
+        };
+        last = host.tick(&[package, Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    let other = of(&last, Zone::Other);
+    let late = last.domains.iter().find(|view| view.domain.zone == Zone::Platform).unwrap().total.0
+        - other.total.0
+        - of(&last, Zone::Package).total.0;
+    assert!(late <= 3 * 100 * WATT, "{late}");
+    assert_eq!(other.gaps, 0);
+    assert_eq!(other.total.0 % (40 * WATT), 0, "40 W beyond the package all the time: {}", other.total.0);
+}
+
+#[test]
+fn a_gpu_goes_by_who_used_it() {
+    let mut config = floored(0.0);
+    config.floors.insert("gpu/65".into(), Microwatts(50 * WATT));
+    let mut host = Machine::new(vec![gpu(65), gpu(66)], config);
+    let key = |pid| ProcessKey { pid, start: 1 };
+    let used = |pid, busy| GpuUse { gpu: gpu_address(65), process: key(pid), busy: Nanos(busy) };
+    let watched = vec![WatchedGpu { gpu: gpu_address(65), estimated: true }];
+    // Both are seen on a CPU once, and on the GPU later; a third never.
+    host.tick(&[More(0), More(0)], vec![ran(1, 10, 0, 1_000), ran(2, 20, 0, 1_000)]);
+    let uses = vec![used(1, 400_000_000), used(2, 100_000_000), used(3, 300_000_000)];
+    let last = host.tick_gpus(&[More(130 * WATT), More(70 * WATT)], vec![], GpuSample { uses, watched });
+    let view = &last.domains[0];
+    assert_eq!((view.idle.0, view.unattributed.0), (50 * WATT, 30 * WATT));
+    assert!(view.shares_estimated);
+    let index = Zone::Gpu.index();
+    let energy = |kind: Kind| -> Vec<u64> { last.kind(kind).rows.iter().map(|row| row.energy.dynamic[index].0).collect() };
+    assert_eq!(energy(Kind::Process), [40 * WATT, 10 * WATT]);
+    assert_eq!(energy(Kind::Unit), [40 * WATT, 10 * WATT]);
+    assert_eq!(process(&last, 1).used.on_cpu, Nanos(1_000), "time on a GPU is no time on a CPU");
+    let unwatched = &last.domains[1];
+    assert_eq!(unwatched.unattributed, unwatched.active, "nobody knows who used it");
+}
+
+proptest! {
+    #[test]
+    fn remainder_and_components_are_the_platform(
+        steps in proptest::collection::vec((0u64..200, 100u64..400, any::<bool>(), 0u64..50), 40..120),
+        period in 1u64..9,
+    ) {
+        let mut domains = two_meters();
+        domains.push(gpu(65));
+        let mut host = Machine::new(domains, config(IdlePolicy::ByUse));
+        let mut totals = vec![0; Zone::COUNT];
+        for (second, (package, platform, gpu, card)) in steps.iter().enumerate() {
+            let platform = if second as u64 % period == 0 { Watts(platform + 250) } else { Nothing };
+            let card = if *gpu { More(card * WATT) } else { Nothing };
+            let snapshot = host.tick(&[More(package * WATT), platform, card], vec![ran(1, 10, 0, 400_000_000)]);
+            for view in &snapshot.domains {
+                let total = &mut totals[view.domain.zone.index()];
+                prop_assert!(view.total.0 >= *total);
+                *total = view.total.0;
+            }
+        }
+        // Never more than the platform drew, as far as it is accounted for.
+        let sum: u64 = [Zone::Other].iter().map(|zone| totals[zone.index()]).sum();
+        prop_assert!(sum <= totals[Zone::Platform.index()]);
+    }
+}

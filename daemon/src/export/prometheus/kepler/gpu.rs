@@ -1,0 +1,93 @@
+//! Kepler's names for GPUs, exactly. Their energy is in [`Zone::Gpu`] of entities, and in domains of their own.
+
+use super::super::encode::{About, Label, LabelSet, counters, gauges};
+use super::ON_GPUS;
+use crate::entity::Kind;
+use crate::meter::{GpuInfo, Zone};
+use crate::snapshot::{DomainView, Row, Snapshot};
+use crate::units::{Microjoules, Microwatts};
+use prometheus_client::encoding::DescriptorEncoder;
+use std::fmt;
+
+/// How to get a quantity of a domain.
+type Of<T> = fn(&DomainView) -> T;
+
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, levels: &[Kind]) -> fmt::Result {
+    let gpus: Vec<Gpu<'_>> = snapshot.domains.iter().filter_map(Gpu::of).collect();
+    if gpus.is_empty() {
+        return Ok(());
+    }
+    node(encoder, &gpus, ("node_name", &snapshot.host.node_name))?;
+    for kind in ON_GPUS.into_iter().filter(|kind| levels.contains(kind)) {
+        workload(encoder, snapshot, &gpus, kind)?;
+    }
+    Ok(())
+}
+
+/// A GPU with a meter.
+struct Gpu<'a> {
+    view: &'a DomainView,
+    info: &'a GpuInfo,
+    index: String,
+}
+
+impl<'a> Gpu<'a> {
+    fn of(view: &'a DomainView) -> Option<Self> {
+        let info = view.domain.gpu.as_ref().filter(|_| view.domain.zone == Zone::Gpu)?;
+        Some(Self { view, info, index: info.index.to_string() })
+    }
+
+    fn labels(&self, node: Label<'a>) -> LabelSet<'_, 5> {
+        let GpuInfo { uuid, name, vendor, .. } = self.info;
+        LabelSet::plain([("gpu", &*self.index), ("gpu_uuid", uuid), ("gpu_name", name), ("vendor", vendor), node])
+    }
+}
+
+fn node(encoder: &mut DescriptorEncoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) -> fmt::Result {
+    let about = About { name: "kepler_node_gpu_info", unit: "", help: "Always 1; its labels describe one GPU" };
+    gauges(encoder, &about, gpus.iter().map(|gpu| (gpu.labels(node), 1)))?;
+    let energies: [(&str, &str, Of<Microjoules>); 3] = [
+        ("kepler_node_gpu", "Energy in joules drawn by a GPU", |view| view.total),
+        ("kepler_node_gpu_active", "Energy in joules drawn by a GPU above idle, unattributed energy included", |view| view.active),
+        ("kepler_node_gpu_idle", "Energy in joules drawn by a GPU at rest", |view| view.idle),
+    ];
+    for (name, help, of) in energies {
+        let help = format!("{help}, measured");
+        let about = About { name, unit: "joules", help: &help };
+        counters(encoder, &about, gpus.iter().map(|gpu| (gpu.labels(node), of(gpu.view))))?;
+    }
+    let powers: [(&str, &str, Of<Option<Microwatts>>); 3] = [
+        ("kepler_node_gpu", "Power in watts drawn by a GPU", |view| view.power),
+        ("kepler_node_gpu_active", "Power in watts drawn by a GPU above idle", |view| Some(view.power? - view.idle_power?)),
+        ("kepler_node_gpu_idle", "Power in watts drawn by a GPU at rest", |view| view.idle_power),
+    ];
+    for (name, help, of) in powers {
+        let help = format!("{help}, mean of the last window, measured");
+        let about = About { name, unit: "watts", help: &help };
+        gauges(encoder, &about, gpus.iter().filter_map(|gpu| Some((gpu.labels(node), of(gpu.view)?))))?;
+    }
+    Ok(())
+}
+
+fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, gpus: &[Gpu<'_>], kind: Kind) -> fmt::Result {
+    let node: Label<'_> = ("node_name", &snapshot.host.node_name);
+    let rows = &snapshot.kind(kind).rows;
+    let word = kind.as_str();
+    let name = format!("kepler_{word}_gpu");
+    // Those that never used one have no series: most never do.
+    let users = || rows.iter().filter(|row| row.energy.dynamic[Zone::Gpu.index()].0 > 0);
+    let help =
+        format!("Energy in joules above idle charged to a {word} for its use of GPUs, by shares that jouled_domain_info describes");
+    let about = About { name: &name, unit: "joules", help: &help };
+    counters(encoder, &about, users().map(|row| (labels(kind, row, node), row.energy.dynamic[Zone::Gpu.index()])))?;
+    if gpus.iter().any(|gpu| gpu.view.power.is_some()) {
+        let help = format!("Power in watts charged to a {word} for its use of GPUs, mean of the last window");
+        let about = About { name: &name, unit: "watts", help: &help };
+        gauges(encoder, &about, users().map(|row| (labels(kind, row, node), row.power[Zone::Gpu.index()])))?;
+    }
+    Ok(())
+}
+
+fn labels<'a>(kind: Kind, row: &'a Row, node: Label<'a>) -> LabelSet<'a, 2> {
+    LabelSet::of(kind.label_names(), &row.labels, [("state", row.state.as_str()), node])
+}
