@@ -12,6 +12,7 @@ use crate::source::{SourceState, Stamp};
 use crate::store::Store;
 use crate::units::Nanos;
 use crate::usage::Usage;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub struct Progress {
     sources: Vec<SourceState>,
     usage_error: Option<String>,
     store_error: Option<String>,
+    /// Which platform meter was believed at the last tick, and who disagreed with it.
+    authority: Option<Cow<'static, str>>,
+    disagreeing: Vec<String>,
     checkpoint_at: Nanos,
 }
 
@@ -70,6 +74,7 @@ impl Sampler {
         tick.sources = self.changed_sources();
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);
+        self.tell_of_platform(&snapshot);
         if let Some(recorder) = &mut self.recorder
             && let Err(error) = recorder.tick(&tick)
         {
@@ -160,6 +165,38 @@ impl Sampler {
         }
         self.progress.sources.clone_from(&sources);
         sources
+    }
+
+    /// Which platform meter is believed and which others disagree, each once per change.
+    fn tell_of_platform(&mut self, snapshot: &Snapshot) {
+        let platform = &snapshot.platform;
+        if platform.authority != self.progress.authority {
+            match &platform.authority {
+                Some(authority) => {
+                    tracing::info!("platform: {authority} is believed; what it sees beyond the components is zone other")
+                }
+                None => tracing::warn!("platform: no meter of the whole machine measures now"),
+            }
+            self.progress.authority.clone_from(&platform.authority);
+        }
+        let disagreeing: Vec<String> =
+            platform.comparisons.iter().filter(|one| !one.agrees()).map(|one| one.source.to_string()).collect();
+        if disagreeing != self.progress.disagreeing {
+            for one in platform
+                .comparisons
+                .iter()
+                .filter(|one| !one.agrees() && !self.progress.disagreeing.contains(&one.source.to_string()))
+            {
+                tracing::warn!(
+                    "platform: {} and {} disagree by {:.1} %, more than the {:.1} % that both may be off by: see joulectl meters",
+                    one.source,
+                    one.against,
+                    one.off_ppm.unsigned_abs() as f64 / 1e4,
+                    f64::from(one.allowed_ppm) / 1e4
+                );
+            }
+            self.progress.disagreeing = disagreeing;
+        }
     }
 
     fn keep(&mut self, at: Stamp) {

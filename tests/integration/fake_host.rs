@@ -57,7 +57,13 @@ fn scrubbed(page: &str, world: &World) -> String {
     let page = page.replace(root.parent().unwrap().to_str().unwrap(), "ROOT");
     let page = page.replace(&format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), "version=\"VERSION\"");
     let page = page.replace(&format!("arch=\"{}\"", std::env::consts::ARCH), "arch=\"ARCH\"");
-    let varying = ["jouled_ticks_total", "jouled_tick_age_seconds", "jouled_cpu_seconds_total", "jouled_source_age_seconds"];
+    let varying = [
+        "jouled_ticks_total",
+        "jouled_tick_age_seconds",
+        "jouled_cpu_seconds_total",
+        "jouled_source_age_seconds",
+        "jouled_domain_age_seconds",
+    ];
     let lines = page.lines().map(|line| match line.rsplit_once(' ') {
         Some((series, _)) if varying.iter().any(|name| line.starts_with(name)) => format!("{series} VARIES\n"),
         _ => format!("{line}\n"),

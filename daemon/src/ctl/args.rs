@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "\
 Examples:
   joulectl status                       what is measured, how well, and what is missing
+  joulectl meters                       every meter of this machine, and what it is used for
   joulectl top                          live view; Ctrl-C ends it
   joulectl top -n 3 | cat               three plain blocks, one per tick
   joulectl list                         systemd units, the most power first
@@ -20,8 +21,8 @@ Exit codes: 0 done, 1 jouled cannot be reached, 2 wrong usage.";
 
 /// Shows the power and energy that jouled measures, and who it is charged to.
 ///
-/// W and J of an entity are those of its billing base: processor packages, and memory where that is metered apart. Numbers that
-/// come from a model and not from a meter are marked (est.).
+/// W and J of an entity are those of its billing base: processor packages, memory where that is metered apart, GPUs, and its share of what
+/// a platform meter sees beyond them. Numbers that come from a model and not from a meter are marked (est.).
 #[derive(Debug, Parser)]
 #[command(name = "joulectl", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Args {
@@ -38,6 +39,12 @@ pub struct Args {
 pub enum Command {
     /// What is measured: sources and their state, domains, idle floor, losses, jouled's own cost.
     Status {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Meters: what was found here, what each sees and contains, which is used for what, and why each of the others is not.
+    Meters {
         /// One JSON object.
         #[arg(long)]
         json: bool,

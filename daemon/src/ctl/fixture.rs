@@ -11,7 +11,7 @@ use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use std::sync::Arc;
 
-const NOW: Nanos = Nanos(100 * Nanos::SECOND.0);
+pub const NOW: Nanos = Nanos(100 * Nanos::SECOND.0);
 
 /// An array by zone with `package` and `dram` set.
 pub fn zones<T: Copy + Default>(package: T, dram: T) -> [T; Zone::COUNT] {

@@ -5,6 +5,7 @@ pub mod base;
 pub mod client;
 pub mod list;
 pub mod live;
+pub mod meters;
 pub mod status;
 pub mod text;
 pub mod top;
@@ -53,6 +54,15 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
                 writeln!(out, "{}", text::json(&status::json(&snapshot, now)))?;
             } else {
                 text::write_lines(out, &status::lines(&snapshot, now))?;
+            }
+        }
+        Command::Meters { json } => {
+            let snapshot = client.snapshot().await?;
+            let now = Stamp::now().monotonic;
+            if *json {
+                writeln!(out, "{}", text::json(&meters::json(&snapshot, now)))?;
+            } else {
+                text::write_lines(out, &meters::lines(&snapshot, now))?;
             }
         }
         Command::List { kind, limit, sort, json } => {

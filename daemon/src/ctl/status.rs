@@ -26,6 +26,8 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     lines.extend(warning(snapshot));
     lines.push(String::new());
     lines.extend(node(snapshot));
+    let disagree = snapshot.platform.comparisons.iter().filter(|one| !one.agrees());
+    lines.extend(disagree.map(super::meters::comparison));
     lines.push(String::new());
     lines.extend(sources(snapshot, now));
     lines.push(String::new());
@@ -49,7 +51,7 @@ pub fn warning(snapshot: &Snapshot) -> Option<String> {
     estimated.then(|| "ESTIMATE: no meter can be read here; all watts and joules come from a model.".to_owned())
 }
 
-fn ago(now: Nanos, then: Option<Nanos>) -> String {
+pub(super) fn ago(now: Nanos, then: Option<Nanos>) -> String {
     then.map_or_else(|| "never".to_owned(), |then| format!("{} ago", span(now - then)))
 }
 

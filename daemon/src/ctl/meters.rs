@@ -1,0 +1,278 @@
+//! `joulectl meters`: what was found on this machine, what each meter sees, which is used for what, and why each of the others is not. Pure:
+//! snapshot in, text out.
+
+use super::status::ago;
+use super::text::{self, safe};
+use crate::meter::{Domain, Scope, Zone};
+use crate::snapshot::{Comparison, DomainView, Role, Snapshot};
+use crate::source::Health;
+use crate::units::{Microwatts, Nanos};
+use serde::Serialize;
+
+/// As text. `now`: CLOCK_MONOTONIC, for ages.
+pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
+    let heads = ["DOMAIN", "SEES", "CONTAINS", "USED FOR", "POWER", "LAST READ", "ACCURACY", "SOURCE"];
+    let mut rows = vec![heads.map(String::from).to_vec()];
+    rows.extend(snapshot.domains.iter().map(|view| {
+        vec![
+            safe(&view.domain.id),
+            safe(&sees(&view.domain)),
+            contains(view, snapshot),
+            used_for(view, snapshot),
+            view.power.map_or_else(|| "-".to_owned(), text::watts),
+            ago(now, view.read_at),
+            accuracy(&view.domain),
+            safe(&view.domain.source),
+        ]
+    }));
+    let mut lines = text::table(&rows, false, None);
+    if snapshot.domains.is_empty() {
+        lines = vec!["No meter works on this machine.".to_owned()];
+    }
+    lines.push(String::new());
+    lines.push(platform(snapshot));
+    lines.extend(snapshot.platform.comparisons.iter().map(comparison));
+    lines.push(String::new());
+    lines.extend(sources(snapshot, now));
+    lines
+}
+
+/// What a domain is about, for people.
+fn sees(domain: &Domain) -> String {
+    let of = match domain.scope {
+        Scope::Package(package) => format!(" {}", package.0),
+        Scope::Machine | Scope::Gpu(_) => String::new(),
+    };
+    match domain.zone {
+        Zone::Package => format!("processor package{of}"),
+        Zone::Core => format!("cores of package{of}"),
+        Zone::Uncore => format!("graphics in package{of}"),
+        Zone::Dram if of.is_empty() => "memory".to_owned(),
+        Zone::Dram => format!("memory at package{of}"),
+        Zone::Psys => "the platform, as its processor sees it".to_owned(),
+        Zone::Platform => "the whole machine".to_owned(),
+        Zone::Gpu => domain
+            .gpu
+            .as_ref()
+            .map_or_else(|| "a GPU".to_owned(), |gpu| format!("GPU {} ({}, {})", gpu.index, gpu.name, gpu.vendor)),
+        Zone::Other => "fans, disks, network, losses".to_owned(),
+    }
+}
+
+/// Other domains here whose energy is in this one's, too.
+fn contains(view: &DomainView, snapshot: &Snapshot) -> String {
+    let within = |other: &Domain| match view.domain.zone {
+        Zone::Package => match other.zone {
+            Zone::Core | Zone::Uncore => other.scope == view.domain.scope,
+            Zone::Dram => !other.billed && other.scope == view.domain.scope,
+            _ => false,
+        },
+        Zone::Psys => matches!(other.zone, Zone::Package | Zone::Dram | Zone::Core | Zone::Uncore),
+        Zone::Platform => !matches!(other.zone, Zone::Platform),
+        Zone::Core | Zone::Uncore | Zone::Dram | Zone::Gpu | Zone::Other => false,
+    };
+    if view.domain.zone == Zone::Platform {
+        return "everything".to_owned();
+    }
+    let mut words: Vec<&str> = snapshot
+        .domains
+        .iter()
+        .filter(|other| !other.past && within(&other.domain))
+        .map(|other| other.domain.zone.as_str())
+        .collect();
+    words.sort_unstable();
+    words.dedup();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
+}
+
+fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
+    let platform = &snapshot.platform;
+    match (view.role, &platform.authority) {
+        (Role::Billed, _) if view.shares_estimated => "billed; shares are an estimate".to_owned(),
+        (Role::Billed, _) => "billed".to_owned(),
+        (Role::Breakdown, _) => "breakdown: shown, not added".to_owned(),
+        (Role::Authority, _) => "authority: `other` is what it sees beyond the components".to_owned(),
+        (Role::Comparison, Some(authority)) => format!("comparison: {} is the authority", safe(authority)),
+        (Role::Comparison, None) if platform.choice == "none" => "nothing: platform = \"none\" in [attribution]".to_owned(),
+        (Role::Comparison, None) => "nothing yet: it has to measure first".to_owned(),
+        (Role::Past, _) => format!("nothing: {}", safe(&view.error)),
+    }
+}
+
+fn accuracy(domain: &Domain) -> String {
+    domain.accuracy_ppm.map_or_else(|| "not stated".to_owned(), |ppm| format!("± {:.1} %", f64::from(ppm) / 1e4))
+}
+
+fn platform(snapshot: &Snapshot) -> String {
+    let platform = &snapshot.platform;
+    let choice = safe(&platform.choice);
+    match &platform.authority {
+        Some(authority) => format!("Platform: {} is believed (platform = \"{choice}\" in [attribution]).", safe(authority)),
+        None if platform.choice == "none" => "Platform: no meter is believed, as platform = \"none\" in [attribution].".to_owned(),
+        None => format!("Platform: no meter of the whole machine measures now (platform = \"{choice}\" in [attribution])."),
+    }
+}
+
+/// One comparison, for people.
+pub fn comparison(one: &Comparison) -> String {
+    let percent = |ppm: u64| ppm as f64 / 1e4;
+    let (source, against) = (safe(&one.source), safe(&one.against));
+    let what = match one.off_ppm {
+        0 if source == "components" => format!("The components together draw no more than {against} says"),
+        0 => format!("{source} says what {against} says"),
+        off if off > 0 => format!("{source} says {:.1} % more than {against}", percent(off.unsigned_abs())),
+        off => format!("{source} says {:.1} % less than {against}", percent(off.unsigned_abs())),
+    };
+    let verdict =
+        if one.agrees() { "they agree" } else { "THEY DISAGREE: one of them is wrong, or does not see this machine alone" };
+    format!("{what}; together they may be off by {:.1} %: {verdict}.", percent(u64::from(one.allowed_ppm)))
+}
+
+fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
+    let mut rows = vec![["SOURCE", "STATE", "LAST READ", "WHAT, WHY"].map(String::from).to_vec()];
+    for view in snapshot.sources.iter().filter(|view| matches!(view.role.as_str(), "meter" | "gpu-usage")) {
+        let read_at = if matches!(view.health, Health::Unsupported(_)) && view.read_at.is_none() {
+            "-".to_owned()
+        } else {
+            ago(now, view.read_at)
+        };
+        let words = [view.detail.as_str(), view.health.why()].map(str::trim);
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let name = if view.role == "meter" { safe(&view.source) } else { format!("{} (who used it)", safe(&view.source)) };
+        rows.push(vec![name, view.health.as_str().to_owned(), read_at, safe(&words.join("; "))]);
+    }
+    text::table(&rows, false, None)
+}
+
+/// `joulectl meters --json`. Fields are only ever added.
+#[derive(Debug, Serialize)]
+pub struct Meters<'a> {
+    domains: Vec<Meter<'a>>,
+    platform_choice: &'a str,
+    platform_authority: Option<&'a str>,
+    comparisons: Vec<Compared<'a>>,
+    sources: Vec<Source<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Meter<'a> {
+    domain: &'a str,
+    source: &'a str,
+    zone: &'static str,
+    sees: String,
+    contains: String,
+    role: &'static str,
+    used_for: String,
+    watts: Option<f64>,
+    microjoules: u64,
+    age_seconds: Option<f64>,
+    accuracy_ratio: Option<f64>,
+    quality: &'static str,
+    error: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Compared<'a> {
+    source: &'a str,
+    against: &'a str,
+    off_ratio: f64,
+    allowed_ratio: f64,
+    agrees: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Source<'a> {
+    source: &'a str,
+    role: &'a str,
+    state: &'static str,
+    why: &'a str,
+    detail: &'a str,
+}
+
+/// As JSON. `now`: CLOCK_MONOTONIC, for ages.
+pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
+    let meter = |view: &'a DomainView| Meter {
+        domain: &view.domain.id,
+        source: &view.domain.source,
+        zone: view.domain.zone.as_str(),
+        sees: sees(&view.domain),
+        contains: contains(view, snapshot),
+        role: view.role.as_str(),
+        used_for: used_for(view, snapshot),
+        watts: view.power.map(Microwatts::watts),
+        microjoules: view.total.0,
+        age_seconds: view.read_at.map(|at| (now - at).seconds()),
+        accuracy_ratio: view.domain.accuracy_ppm.map(|ppm| f64::from(ppm) / 1e6),
+        quality: view.domain.quality.as_str(),
+        error: &view.error,
+    };
+    let platform = &snapshot.platform;
+    Meters {
+        domains: snapshot.domains.iter().map(meter).collect(),
+        platform_choice: &platform.choice,
+        platform_authority: platform.authority.as_deref(),
+        comparisons: platform
+            .comparisons
+            .iter()
+            .map(|one| Compared {
+                source: &one.source,
+                against: &one.against,
+                off_ratio: one.off_ppm as f64 / 1e6,
+                allowed_ratio: f64::from(one.allowed_ppm) / 1e6,
+                agrees: one.agrees(),
+            })
+            .collect(),
+        sources: snapshot
+            .sources
+            .iter()
+            .filter(|view| matches!(view.role.as_str(), "meter" | "gpu-usage"))
+            .map(|view| Source {
+                source: &view.source,
+                role: &view.role,
+                state: view.health.as_str(),
+                why: view.health.why(),
+                detail: &view.detail,
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::NOW;
+    use super::*;
+    use crate::export::prometheus::tests::snapshot;
+    use crate::export::prometheus::tests::with_platform;
+
+    #[test]
+    fn it_says_what_each_sees_and_is_used_for() {
+        let text = lines(&with_platform(), NOW).join("\n");
+        for words in [
+            "the whole machine",
+            "authority: `other` is what it sees beyond the components",
+            "comparison: redfish is the authority",
+            "GPU 0 (NVIDIA H100 80GB HBM3, nvidia)",
+            "Platform: redfish is believed (platform = \"auto\" in [attribution]).",
+            "hwmon says 14.3 % less than redfish; together they may be off by 6.0 %: THEY DISAGREE",
+            "The components together draw no more than redfish says",
+            "rapl-powercap",
+        ] {
+            assert!(text.contains(words), "{words:?} is not in\n{text}");
+        }
+        let text = lines(&snapshot(), NOW).join("\n");
+        assert!(text.contains("no meter of the whole machine measures now"), "{text}");
+    }
+
+    #[test]
+    fn json_has_the_same() {
+        let snapshot = with_platform();
+        let value = serde_json::to_value(json(&snapshot, NOW)).unwrap();
+        assert_eq!(value["platform_authority"], "redfish");
+        assert_eq!(
+            (&value["comparisons"][0]["agrees"], &value["comparisons"][0]["off_ratio"]),
+            (&false.into(), &(-0.142857).into())
+        );
+        let meter = value["domains"].as_array().unwrap().iter().find(|one| one["domain"] == "other").unwrap();
+        assert_eq!((&meter["role"], &meter["zone"]), (&"billed".into(), &"other".into()));
+    }
+}
