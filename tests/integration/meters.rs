@@ -58,3 +58,98 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
     assert!(platform(&gone).unwrap().error.contains("power1_average"), "{:?}", platform(&gone));
     daemon.stop();
 }
+
+const IDS: [&str; 2] = ["rapl/package-0", "rapl/package-1"];
+
+fn total(snapshot: &Snapshot, id: &str) -> u64 {
+    snapshot.domains.iter().find(|view| view.domain.id == id).map_or(0, |view| view.total.0)
+}
+
+fn state<'a>(snapshot: &'a Snapshot, source: &str) -> (&'static str, &'a str) {
+    let state = snapshot.sources.iter().find(|state| state.source == source).unwrap();
+    (state.health.as_str(), state.health.why())
+}
+
+#[test]
+fn rapl_that_appears_later_takes_over_from_the_estimate_and_gives_back_to_it() {
+    let world = World::new();
+    for zone in ["intel-rapl:0:0", "intel-rapl:1:0", "intel-rapl:0", "intel-rapl:1"] {
+        world.host.remove_zone(zone);
+    }
+    world.spawn(101, 11, "nginx", "/system.slice/nginx.service", 0);
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    let estimated = ticks.find("the estimate", |snapshot| total(snapshot, "estimate/package-0") > 100_000);
+    assert!(estimated.estimated());
+    let (word, why) = state(&estimated, "rapl-powercap");
+    assert!(word == "unsupported" && why.starts_with("no RAPL zone in "), "{word} {why}");
+    let mut page = daemon.page();
+    let mut only_rose = |what: &str| {
+        let now = daemon.page();
+        now.adds_up();
+        now.only_rose(&page);
+        assert!(!what.is_empty());
+        page = now;
+    };
+
+    // The driver is loaded.
+    for (zone, name) in [("intel-rapl:0", "package-0"), ("intel-rapl:1", "package-1")] {
+        world.host.zone(zone, name, 7_000_000_000);
+    }
+    let measured = ticks.find("RAPL", |snapshot| state(snapshot, "rapl-powercap").0 == "healthy");
+    assert!(!measured.estimated(), "both measure the same time");
+    assert_eq!(state(&measured, "estimate"), ("unsupported", "not needed: the packages are measured"));
+    let stood_in = ["estimate/package-0", "estimate/package-1"].map(|id| total(&measured, id));
+    assert_eq!(IDS.map(|id| total(&measured, id)), [0, 0], "what a counter shows at first was drawn before");
+    for (zone, id) in [("intel-rapl:0", IDS[0]), ("intel-rapl:1", IDS[1])] {
+        world.host.set_energy(zone, 7_005_000_000);
+        ticks.find("its energy", |snapshot| total(snapshot, id) == 5_000_000);
+    }
+    only_rose("measured");
+    let before = ticks.next();
+    assert_eq!(["estimate/package-0", "estimate/package-1"].map(|id| total(&before, id)), stood_in);
+
+    // It is unloaded.
+    world.host.remove_zone("intel-rapl:0");
+    world.host.remove_zone("intel-rapl:1");
+    let again = ticks.find("the estimate again", |snapshot| total(snapshot, "estimate/package-0") > stood_in[0]);
+    assert!(again.estimated());
+    assert_eq!(state(&again, "rapl-powercap").0, "unsupported");
+    let view = again.domains.iter().find(|view| view.domain.id == IDS[0]).unwrap();
+    assert!(view.past && view.power.is_none() && view.total.0 == 5_000_000, "{view:#?}");
+    only_rose("estimated again");
+
+    // And loaded again, from zero.
+    for (zone, name) in [("intel-rapl:0", "package-0"), ("intel-rapl:1", "package-1")] {
+        world.host.zone(zone, name, 3);
+    }
+    ticks.find("RAPL again", |snapshot| state(snapshot, "rapl-powercap").0 == "healthy");
+    world.host.set_energy("intel-rapl:0", 2_000_003);
+    ticks.find("its energy again", |snapshot| total(snapshot, IDS[0]) == 7_000_000);
+    only_rose("measured again");
+    let log = daemon.stop();
+    assert_eq!(log.matches("meter rapl-powercap: healthy").count(), 2, "{log}");
+}
+
+#[test]
+fn hwmon_that_renumbers_goes_on_under_its_name() {
+    let world = World::new();
+    power_meter(&world, 137_000_000);
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    let first = ticks.find("a power", |snapshot| platform(snapshot).is_some_and(|view| view.total.joules() > 100.0));
+    // The driver is loaded anew: for a moment there is none, then it has another number.
+    let class = world.host.sysfs().join("class/hwmon");
+    std::fs::remove_dir_all(class.join("hwmon4")).unwrap();
+    std::fs::remove_file(world.host.sysfs().join(POWER)).unwrap();
+    ticks.find("that it is gone", |snapshot| platform(snapshot).is_some_and(|view| view.power.is_none()));
+    world.host.write_sys(POWER, "50000000\n");
+    std::fs::create_dir_all(class.join("hwmon7")).unwrap();
+    symlink(world.host.sysfs().join("devices/LNXSYSTM:00/ACPI000D:00"), class.join("hwmon7/device")).unwrap();
+    let watts = |view: &DomainView| view.power.is_some_and(|power| power.0 == 50_000_000);
+    let again = ticks.find("its power", |snapshot| platform(snapshot).is_some_and(watts));
+    assert_eq!(again.domains.iter().filter(|view| view.domain.zone == Zone::Platform).count(), 1);
+    assert!(platform(&again).unwrap().total >= platform(&first).unwrap().total);
+    assert_eq!(*hwmon(&again), Health::Healthy);
+    daemon.stop();
+}

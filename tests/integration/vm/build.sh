@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds what the virtual machine boots from: a Debian root as an ext4 image, its kernel, a small initrd, fakerapl.ko, and the initramfs
-# of the virtual machines in that machine.
+# Builds what the virtual machine boots from: a Debian root as an ext4 image, its kernel, a small initrd, fakerapl.ko, the ACPI table of
+# its power meter, and the initramfs of the virtual machines in that machine.
 # It is not a test, and it builds nothing that is there already. Needs root, x86_64 and a Debian mirror.
 #
 #   VM_DIR=DIR      where everything is kept (default: target/vm of this repository)
@@ -21,7 +21,7 @@ trap on_exit EXIT
 
 packages=(
     systemd systemd-sysv dbus udev kmod procps python3 busybox-static
-    linux-image-amd64 linux-headers-amd64 make gcc libc6-dev
+    linux-image-amd64 linux-headers-amd64 make gcc libc6-dev acpica-tools
     # run.sh runs it from here as well, so that the emulator is the same wherever this is built.
     qemu-system-x86
     libvirt-daemon-system libvirt-clients systemd-container
@@ -59,11 +59,14 @@ main() {
         outside_step "root file system" build_root
         step "initrd" build_initrd
         step "disk image" build_image
-        rm -f "$vm_dir/fakerapl.ko" "$vm_dir/nested.cpio"
+        rm -f "$vm_dir/fakerapl.ko" "$vm_dir/pwrmeter.aml" "$vm_dir/nested.cpio"
         echo "$key" >"$vm_dir/key"
     fi
     if [ ! "$vm_dir/fakerapl.ko" -nt "$here/fakerapl/fakerapl.c" ]; then
         step "fakerapl.ko" build_module
+    fi
+    if [ ! "$vm_dir/pwrmeter.aml" -nt "$here/acpi/pwrmeter.asl" ]; then
+        step "pwrmeter.aml" build_acpi
     fi
     if [ ! "$vm_dir/nested.cpio" -nt "$here/nested/vsk.c" ]; then
         step "nested initramfs" build_nested
@@ -218,6 +221,12 @@ build_module() {
     cp -r "$here/fakerapl" "$src"
     chroot "$vm_dir/root" make -s -C "/lib/modules/$(kernel_version)/build" M=/usr/src/fakerapl modules
     cp "$src/fakerapl.ko" "$vm_dir/fakerapl.ko"
+}
+
+build_acpi() {
+    cp "$here/acpi/pwrmeter.asl" "$vm_dir/root/usr/src/"
+    chroot "$vm_dir/root" iasl -we -p /usr/src/pwrmeter /usr/src/pwrmeter.asl
+    cp "$vm_dir/root/usr/src/pwrmeter.aml" "$vm_dir/pwrmeter.aml"
 }
 
 # What a VM in the machine has but jouled and its /init, which run.sh adds: busybox, the drivers of its devices, the libraries that a Rust

@@ -85,7 +85,7 @@ impl Guest {
     fn new(stand_in: bool) -> Self {
         let address = Address::Unix("/nonexistent/host.sock".into());
         let needed = stand_in.then(Needed::default);
-        let guess = needed.clone().map(|needed| StandIn::new(Guess::new(), needed, "not needed"));
+        let guess = needed.clone().map(|needed| StandIn::new(Guess::new(), move || needed.load(Ordering::Acquire), "not needed"));
         let reader = Reader::start(address.clone()).unwrap();
         let from = Stamp::now().monotonic.0;
         let vsock = Vsock::with(address, reader, needed);
