@@ -7,7 +7,8 @@ use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
 use super::vsock::{self, Address, Connect, Vsock, VsockConfig};
-use super::{Meter, Topology, Zone};
+use super::{Meter, Topology, Zone, nvml};
+use crate::nvml::NvmlConfig;
 use crate::source::Health;
 use crate::source::SourceState;
 use serde::Deserialize;
@@ -21,6 +22,8 @@ pub struct MeterConfig {
     pub rapl: RaplConfig,
     /// `[meter.hwmon]`.
     pub hwmon: HwmonConfig,
+    /// `[meter.nvml]`.
+    pub nvml: NvmlConfig,
     /// `[meter.vsock]`.
     pub vsock: VsockConfig,
     /// `[meter.estimate]`.
@@ -65,6 +68,7 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
             all.found(roots)
         }
     };
+    all.nvml(&config.nvml, roots);
     let packages = all.hwmon(&config.hwmon, roots, host.is_some() || all.measures_packages());
     let estimate = || Estimate::open(&config.estimate, roots, topology);
     match (host, config.estimate.mode) {
@@ -125,6 +129,14 @@ impl All {
             self.add(powercap::SOURCE, Powercap::open(config, roots, topology), via == RaplVia::Powercap, &absent);
         } else {
             self.unused(powercap::SOURCE, off(via));
+        }
+    }
+
+    /// NVIDIA GPUs.
+    fn nvml(&mut self, config: &NvmlConfig, roots: &Roots) {
+        match config.way(&roots.sysfs) {
+            Ok(way) => self.add(crate::nvml::SOURCE, nvml::start(way).map(Some), true, ""),
+            Err(why) => self.unused(crate::nvml::SOURCE, why),
         }
     }
 
