@@ -346,6 +346,8 @@ impl Config {
             estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
             "0 to 100000 watts",
         );
+        let library = self.meter.nvml.library.as_deref();
+        range("meter.nvml.library", library.is_none_or(Path::is_absolute), "an absolute path");
         for (key, rule) in self.export.guest.wrong() {
             range(&format!("export.guest.{key}"), false, rule);
         }

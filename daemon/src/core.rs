@@ -252,14 +252,10 @@ impl Core {
 
     fn resolve_gpus(&self, sample: &GpuSample) -> Vec<GpuCharges> {
         let resolve = |watched: &crate::usage::WatchedGpu| {
-            let mut charges = Vec::new();
-            let mut lost = Nanos::ZERO;
-            for one in sample.uses.iter().filter(|one| one.gpu == watched.gpu) {
-                match self.roster.charge_gpu(one) {
-                    Some(charge) => charges.push(charge),
-                    None => lost += one.busy,
-                }
-            }
+            let uses = sample.uses.iter().filter(|one| one.gpu == watched.gpu);
+            let charges: Vec<_> = uses.filter_map(|one| self.roster.charge_gpu(one)).collect();
+            // What it did for processes that nobody knows is nobody's.
+            let lost = watched.busy - charges.iter().map(|charge| charge.used.on_cpu).sum();
             GpuCharges { gpu: watched.gpu, charges, lost, estimated: watched.estimated }
         };
         sample.watched.iter().map(resolve).collect()

@@ -14,6 +14,7 @@ pub mod export;
 pub mod idle;
 pub mod ledger;
 pub mod meter;
+pub mod nvml;
 pub mod record;
 pub mod roster;
 pub mod run;

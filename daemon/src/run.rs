@@ -138,6 +138,8 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
     let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
     let resolver = Resolver::open(&config.procfs);
     let usage = open_usage(config, &topology, resolver.v2(), &mut unused)?;
+    let (gpus, unused_gpus) = usage::gpu::open_all(&config.meter.nvml, &config.sysfs, &config.procfs);
+    unused.extend(unused_gpus);
     let boot_id = boot_id(&config.procfs);
     let (store, state) = open_store(config)?;
     let head = Head {
@@ -173,6 +175,7 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
         meters,
         unused,
         usage,
+        gpus,
         resolver,
         hypervisors: Hypervisors::open(&config.procfs, Some(managers.inventory())),
         managers: managers.sources(),

@@ -11,7 +11,7 @@ use crate::source::Health;
 use crate::source::{SourceState, Stamp};
 use crate::store::Store;
 use crate::units::Nanos;
-use crate::usage::Usage;
+use crate::usage::{GpuUsage, Usage, gpu};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -31,6 +31,8 @@ pub struct Sampler {
     pub unused: Vec<SourceState>,
     /// Who ran.
     pub usage: Box<dyn Usage>,
+    /// Who used GPUs.
+    pub gpus: Vec<Box<dyn GpuUsage>>,
     /// Who is who.
     pub resolver: Resolver,
     /// Which of them are VMs.
@@ -71,6 +73,7 @@ impl Sampler {
         let mut tick = Tick { at, ..Tick::default() };
         self.read_meters(at, &mut tick);
         self.read_usage(&mut tick);
+        self.gpus.iter_mut().for_each(|gpus| gpus.sample(&mut tick.gpus));
         tick.sources = self.changed_sources();
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);
@@ -145,6 +148,8 @@ impl Sampler {
             None => self.usage.health(),
         };
         sources.push(state(self.usage.source(), "usage", usage));
+        let gpus = self.gpus.iter();
+        sources.extend(gpus.map(|one| SourceState { detail: one.detail(), ..state(one.source(), gpu::ROLE, one.health()) }));
         if let Some(error) = &self.progress.store_error {
             sources.push(state(
                 "store",

@@ -53,6 +53,7 @@ fn every_key_is_in_the_shipped_file() {
         "series",
         "export",
         "meter.hwmon",
+        "meter.nvml",
         "export.powercap",
         "export.prometheus",
         "export.guest",

@@ -9,6 +9,7 @@ pub mod fallback;
 mod file;
 pub mod hwmon;
 pub mod late;
+pub mod nvml;
 mod open;
 pub mod perf;
 pub mod polled;

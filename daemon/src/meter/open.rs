@@ -8,7 +8,8 @@ use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
 use super::vsock::{self, Address, Connect, Vsock, VsockConfig};
-use super::{Meter, Topology};
+use super::{Meter, Topology, nvml};
+use crate::nvml::NvmlConfig;
 use crate::source::Health;
 use crate::source::SourceState;
 use serde::Deserialize;
@@ -23,6 +24,8 @@ pub struct MeterConfig {
     pub rapl: RaplConfig,
     /// `[meter.hwmon]`.
     pub hwmon: HwmonConfig,
+    /// `[meter.nvml]`.
+    pub nvml: NvmlConfig,
     /// `[meter.vsock]`.
     pub vsock: VsockConfig,
     /// `[meter.estimate]`.
@@ -70,6 +73,7 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
     if host.is_some() {
         all.packages.set(By::First, true);
     }
+    all.nvml(&config.nvml, roots);
     all.hwmon(&config.hwmon, roots);
     let estimate = || Estimate::open(&config.estimate, roots, topology);
     match (host, config.estimate.mode) {
@@ -138,6 +142,14 @@ impl All {
     fn late<M: Meter + 'static>(&mut self, source: &'static str, absent: String, by_name: bool, way: &Way, opener: Opener<M>) {
         let absent = if by_name { Health::Failed(absent) } else { Health::Unsupported(absent) };
         self.meters.push(Box::new(Late::new(source, absent, Way::clone(way), self.packages.clone(), opener)));
+    }
+
+    /// NVIDIA GPUs.
+    fn nvml(&mut self, config: &NvmlConfig, roots: &Roots) {
+        match config.way(&roots.sysfs) {
+            Ok(way) => self.add(crate::nvml::SOURCE, nvml::start(way).map(Some), true, ""),
+            Err(why) => self.unused(crate::nvml::SOURCE, why),
+        }
     }
 
     /// Sensors of boards, which measure the packages where RAPL does not.

@@ -1,6 +1,7 @@
 //! Usage: who ran. One type for every way of knowing it. Knows nothing of energy, nor of what a cgroup means.
 
 pub mod bpf;
+pub mod gpu;
 pub mod procfs;
 
 use crate::source::{Health, PackageId, PciAddress};
@@ -110,6 +111,9 @@ pub struct WatchedGpu {
     pub gpu: PciAddress,
     /// Whether shares are by a rule (MIG: slices) and not by use that was seen.
     pub estimated: bool,
+    /// Time for which it was busy since the last sample, whoever kept it so: at least the sum of its [`GpuSample::uses`]. What is more
+    /// was of processes that are not known (ended, in another pid namespace), and is to be charged to nobody.
+    pub busy: Nanos,
 }
 
 /// A way of knowing who used GPUs. It may be slow: it has a thread of its own, and [`GpuUsage::sample`] only takes what that found.

@@ -246,7 +246,7 @@ fn a_gpu_goes_by_who_used_it() {
     let mut host = Machine::new(vec![gpu(65), gpu(66)], config);
     let key = |pid| ProcessKey { pid, start: 1 };
     let used = |pid, busy| GpuUse { gpu: gpu_address(65), process: key(pid), busy: Nanos(busy) };
-    let watched = vec![WatchedGpu { gpu: gpu_address(65), estimated: true }];
+    let watched = vec![WatchedGpu { gpu: gpu_address(65), estimated: true, busy: Nanos(800_000_000) }];
     // Both are seen on a CPU once, and on the GPU later; a third never.
     host.tick(&[More(0), More(0)], vec![ran(1, 10, 0, 1_000), ran(2, 20, 0, 1_000)]);
     let uses = vec![used(1, 400_000_000), used(2, 100_000_000), used(3, 300_000_000)];

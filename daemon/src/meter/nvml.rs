@@ -1,0 +1,198 @@
+//! NVIDIA GPUs by NVML: one energy domain each. Not who used them, and not how the library is found (see `crate::nvml`).
+
+use super::polled::{Opener, Poll, Polled};
+use super::{Domain, DomainReading, GpuInfo, Meter, Reading, Scope, Zone};
+use crate::nvml::{self, Card, SOURCE, Way, words};
+use crate::source::{Health, Stamp};
+use crate::units::{Microjoules, Microwatts};
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
+use std::time::{Duration, Instant};
+
+/// Its counter moves many times a second; the sampler rarely asks more often than this.
+const PERIOD: Duration = Duration::from_secs(1);
+/// No board draws more, where it does not say what it may draw.
+const MAX_POWER: Microwatts = Microwatts(4_000_000_000);
+/// GPUs that are not to be had are asked for again this often. One that was lost may need the library opened anew, which is done once.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The meter, on a thread of its own: the library hangs when its driver does.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn start(way: Way) -> Result<Polled, String> {
+    let poll = Poll { source: SOURCE.into(), absent: way.absent(), period: PERIOD, by_name: false };
+    let opener: Opener = Box::new(move || Ok(Gpus::open(&way)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
+    Polled::start(poll, opener)
+}
+
+/// One GPU.
+struct Gpu {
+    card: Card,
+    /// Whether it has an energy counter (Volta and later); else its power is integrated.
+    counts: bool,
+}
+
+/// The GPUs of one opening of the library.
+struct Gpus {
+    nvml: Nvml,
+    /// Names the beginning of the counters. A GPU is not reset and its driver not reloaded while the library is open; at any other time they
+    /// may have begun anew, and may have got further than they were: totals of two openings do not continue each other.
+    since: u64,
+    /// When it was opened, or missing GPUs were last asked for.
+    looked: Instant,
+    domains: Vec<Domain>,
+    gpus: Vec<Gpu>,
+    /// Of GPUs that could not be had at all.
+    missing: Vec<(u32, String)>,
+    errors: Vec<String>,
+    detail: String,
+}
+
+impl Gpus {
+    fn open(way: &Way) -> Result<Option<Self>, String> {
+        let Some((nvml, count)) = way.open()? else { return Ok(None) };
+        let driver = nvml.sys_driver_version().map(|version| format!("driver {}", nvml::shown(&version)));
+        let mut meter = Self {
+            nvml,
+            since: Stamp::now().realtime.0,
+            looked: Instant::now(),
+            domains: Vec::new(),
+            gpus: Vec::new(),
+            missing: (0..count).map(|index| (index, String::new())).collect(),
+            errors: Vec::new(),
+            detail: String::new(),
+        };
+        meter.find();
+        if let (true, Some((_, why))) = (meter.gpus.is_empty(), meter.missing.first()) {
+            return Err(why.clone());
+        }
+        let integrated = meter.gpus.iter().filter(|gpu| !gpu.counts).count();
+        let mut parts = vec![driver.unwrap_or_else(|_| "driver of unknown version".into()), format!("{} GPU(s)", meter.gpus.len())];
+        if integrated > 0 {
+            parts.push(format!("{integrated} without an energy counter: their power is integrated"));
+        }
+        meter.detail = parts.join(", ");
+        Ok(Some(meter))
+    }
+
+    /// Asks for the GPUs that are missing.
+    fn find(&mut self) {
+        for (index, _) in std::mem::take(&mut self.missing) {
+            match nvml::card(&self.nvml, index).and_then(|card| Ok((describe(&self.nvml, &card)?, card))) {
+                Ok(((domain, counts), card)) => {
+                    self.domains.push(domain);
+                    self.gpus.push(Gpu { card, counts });
+                }
+                Err(why) => self.missing.push((index, why)),
+            }
+        }
+    }
+}
+
+/// What a GPU is, and whether it counts energy.
+fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
+    let fail = |error| format!("GPU {}: {}", card.index, words(&error));
+    let device = nvml::device(nvml, card).map_err(fail)?;
+    let address = card.address.to_string();
+    // Part of the domain's id, which has to be the same after a restart: an error here must not make another domain of it.
+    let uuid = match device.uuid() {
+        Ok(uuid) if is_id(&uuid) => uuid,
+        Ok(_) | Err(NvmlError::NotSupported) => address.clone(),
+        Err(error) => return Err(fail(error)),
+    };
+    let counts = match device.total_energy_consumption() {
+        Ok(_) => true,
+        Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => false,
+        Err(error) => return Err(fail(error)),
+    };
+    // Twice what it may draw: peaks of less than a second are above the limit.
+    let limit = device.power_management_limit_constraints().ok().filter(|limits| limits.max_limit > 0);
+    let max_power = limit.map_or(MAX_POWER, |limits| Microwatts(u64::from(limits.max_limit) * 2_000));
+    let info = GpuInfo {
+        index: card.index,
+        uuid: uuid.clone(),
+        name: device.name().map(|name| nvml::shown(&name)).unwrap_or_default(),
+        vendor: "nvidia".into(),
+    };
+    let scope = Scope::Gpu(card.address);
+    let domain = Domain {
+        billed: true,
+        max_power,
+        gpu: Some(info),
+        ..Domain::measured(format!("gpu/{uuid}"), SOURCE, Zone::Gpu, scope, address)
+    };
+    Ok((domain, counts))
+}
+
+/// Whether a UUID is made of what UUIDs are made of (`GPU-8c0d1a2b-…`).
+fn is_id(text: &str) -> bool {
+    (1..=80).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+impl Gpu {
+    fn read(&self, nvml: &Nvml, since: u64) -> Result<Reading, NvmlError> {
+        let device: Device<'_> = nvml::device(nvml, &self.card)?;
+        if self.counts {
+            // Millijoules since the driver took the GPU.
+            let total = Microjoules(device.total_energy_consumption()?.saturating_mul(1000));
+            Ok(Reading::Total { total, since })
+        } else {
+            Ok(Reading::Gauge { power: Microwatts(u64::from(device.power_usage()?) * 1000) })
+        }
+    }
+}
+
+impl Meter for Gpus {
+    fn source(&self) -> &str {
+        SOURCE
+    }
+
+    fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    fn read(&mut self, _: Stamp, out: &mut Vec<DomainReading>) {
+        self.errors.clear();
+        let again = self.looked.elapsed() > LOOK_AGAIN;
+        if again {
+            self.looked = Instant::now();
+            self.find();
+        }
+        let first = out.len();
+        for (domain, gpu) in self.gpus.iter().enumerate() {
+            let reading = gpu.read(&self.nvml, self.since).map_err(|error| format!("GPU {}: {}", gpu.card.index, words(&error)));
+            self.errors.extend(reading.as_ref().err().cloned());
+            out.push(DomainReading { domain, at: Stamp::now().monotonic, reading });
+        }
+        if again && !self.errors.is_empty() {
+            // Without any reading it is let go, and opened anew.
+            out.truncate(first);
+        }
+    }
+
+    fn health(&self) -> Health {
+        match (self.errors.first(), self.missing.first()) {
+            (Some(error), _) if self.errors.len() == self.gpus.len() => Health::Failed(error.clone()),
+            (Some(why), _) | (None, Some((_, why))) => Health::Degraded(why.clone()),
+            (None, None) => Health::Healthy,
+        }
+    }
+
+    fn detail(&self) -> String {
+        self.detail.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_of_letters_digits_and_dashes() {
+        assert!(is_id("GPU-8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7") && is_id("MIG-8c0d"));
+        for bad in ["", "GPU-\n", "GPU-\"}", "../x", &"x".repeat(81)] {
+            assert!(!is_id(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! NVIDIA GPUs by a stand-in for NVML that is really loaded (nvml/standin.c): energy through the built daemon, use through the library.
+//! Needs no root, no GPU and no driver; a C compiler.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
+
+mod common;
+
+use common::{Daemon, Ticks, World, until};
+use jouled::meter::{Quality, Scope, Zone};
+use jouled::nvml::NvmlConfig;
+use jouled::snapshot::{DomainView, Snapshot, SourceView};
+use jouled::source::{Health, PciAddress};
+use jouled::usage::{GpuSample, GpuUsage, ProcessKey, gpu};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const ONE: &str = "gpu 0 GPU-8c0d1a2b-0000 00000000:41:00.0 NVIDIA H100 80GB HBM3\n";
+const TWO: &str = "gpu 1 GPU-8c0d1a2b-0001 00000000:C1:00.0 NVIDIA H100 80GB HBM3\n";
+const ADDRESS: PciAddress = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
+
+/// A fake host with the stand-in beside it.
+struct Rig {
+    world: World,
+    library: PathBuf,
+    answers: PathBuf,
+}
+
+impl Rig {
+    /// `None`, and says so, where there is no C compiler.
+    fn new(answers: &str) -> Option<Self> {
+        let world = World::new();
+        let dir = world.state.parent().unwrap();
+        let rig = Self { library: dir.join("libnvidia-ml.so.1"), answers: dir.join("nvml.txt"), world };
+        rig.say(answers);
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/integration/nvml/standin.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&rig.library);
+        cc.arg(format!("-DSTANDIN_FILE=\"{}\"", rig.answers.display())).arg(source);
+        match cc.status() {
+            Ok(status) => assert!(status.success(), "{cc:?}: {status}"),
+            Err(error) => {
+                println!("skipped: no C compiler for the stand-in of NVML: cc: {error}");
+                return None;
+            }
+        }
+        rig.world.config(&format!("[meter.nvml]\nlibrary = \"{}\"\n", rig.library.display()));
+        Some(rig)
+    }
+
+    /// What the stand-in answers from now on.
+    fn say(&self, answers: &str) {
+        let new = self.answers.with_extension("new");
+        std::fs::write(&new, answers).unwrap();
+        std::fs::rename(new, &self.answers).unwrap();
+    }
+
+    fn start(&self) -> (Daemon, Ticks) {
+        let daemon = self.world.start();
+        let ticks = daemon.ticks();
+        (daemon, ticks)
+    }
+
+    /// The one way of knowing use that this rig has.
+    fn usage(&self) -> Box<dyn GpuUsage> {
+        let config = NvmlConfig { library: Some(self.library.clone()), ..NvmlConfig::default() };
+        let (ways, _) = gpu::open_all(&config, &self.world.host.sysfs(), &self.world.host.procfs());
+        ways.into_iter().find(|way| way.source() == "nvml").unwrap()
+    }
+}
+
+fn gpus(snapshot: &Snapshot) -> Vec<&DomainView> {
+    snapshot.domains.iter().filter(|view| view.domain.zone == Zone::Gpu).collect()
+}
+
+fn source<'a>(snapshot: &'a Snapshot, role: &str) -> &'a SourceView {
+    snapshot.sources.iter().find(|source| source.source == "nvml" && source.role == role).unwrap()
+}
+
+fn health<'a>(snapshot: &'a Snapshot, role: &str) -> (&'static str, &'a str) {
+    let health = &source(snapshot, role).health;
+    (health.as_str(), health.why())
+}
+
+#[test]
+fn a_gpus_counter_is_a_domain_of_its_own() {
+    let Some(rig) = Rig::new(&format!("{ONE}{TWO}energy 0 5000000\npower 1 90000\n")) else { return };
+    let (daemon, mut ticks) = rig.start();
+    let first = ticks.find("both GPUs", |snapshot| gpus(snapshot).len() == 2 && gpus(snapshot)[1].power.is_some());
+    let one = &gpus(&first)[0].domain;
+    assert_eq!((one.id.as_str(), one.source.as_str(), one.path.as_str()), ("gpu/GPU-8c0d1a2b-0000", "nvml", "0000:41:00.0"));
+    assert_eq!((one.scope, one.billed, one.quality, one.continuous), (Scope::Gpu(ADDRESS), true, Quality::Measured, false));
+    let info = one.gpu.as_ref().unwrap();
+    assert_eq!((info.index, info.name.as_str(), info.vendor.as_str()), (0, "NVIDIA H100 80GB HBM3", "nvidia"));
+    assert_eq!(health(&first, "meter"), ("healthy", ""));
+    let detail = &source(&first, "meter").detail;
+    assert!(detail.contains("driver 999.01") && detail.contains("1 without an energy counter"), "{detail}");
+
+    // Exactly what the counter counted.
+    assert_eq!(gpus(&first)[0].total.0, 0);
+    rig.say(&format!("{ONE}{TWO}energy 0 5123456\npower 1 90000\n"));
+    let later = ticks.find("its energy", |snapshot| gpus(snapshot)[0].total.0 > 0);
+    assert_eq!(gpus(&later)[0].total.0, 123_456_000);
+    // The other one's power, integrated.
+    let later = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].total.joules() > 100.0);
+    let (from, to) = (gpus(&first)[1], gpus(&later)[1]);
+    let power = (to.total - from.total).over(to.read_at.unwrap() - from.read_at.unwrap());
+    assert!(power.0.abs_diff(90_000_000) < 100, "{power:?}");
+    daemon.stop();
+}
+
+#[test]
+fn a_driver_that_is_reloaded_is_picked_up_and_its_new_counter_is_no_energy() {
+    let Some(rig) = Rig::new(&format!("{ONE}energy 0 1000\n")) else { return };
+    let (daemon, mut ticks) = rig.start();
+    ticks.find("the GPU", |snapshot| gpus(snapshot).len() == 1 && gpus(snapshot)[0].read_at.is_some());
+    rig.say(&format!("{ONE}energy 0 3000\n"));
+    ticks.find("two joules", |snapshot| gpus(snapshot)[0].total.0 == 2_000_000);
+    rig.say(&format!("{ONE}energy 0 3000\nlost 0 15\n"));
+    let lost = ticks.find("that it is lost", |snapshot| health(snapshot, "meter").0 == "failed");
+    assert!(health(&lost, "meter").1.contains("GPU 0: NVML says that the GPU is lost"), "{:?}", health(&lost, "meter"));
+    rig.say("init 9\n");
+    let gone = ticks.find("that the driver is gone", |snapshot| {
+        health(snapshot, "meter").0 == "unsupported" && health(snapshot, gpu::ROLE).0 == "unsupported"
+    });
+    assert!(health(&gone, "meter").1.contains("the driver is not loaded") && gpus(&gone)[0].power.is_none());
+    // It is back, and its counter, begun at zero, is already further than it was.
+    rig.say(&format!("{ONE}energy 0 900000\n"));
+    ticks.find("that it is back", |snapshot| {
+        health(snapshot, "meter").0 == "healthy" && gpus(snapshot)[0].read_at > gpus(&gone)[0].read_at
+    });
+    rig.say(&format!("{ONE}energy 0 904000\n"));
+    let back = ticks.find("its energy", |snapshot| gpus(snapshot)[0].total.0 > 2_000_000);
+    assert_eq!(gpus(&back).len(), 1);
+    assert_eq!(gpus(&back)[0].total.0, 6_000_000);
+    daemon.stop();
+}
+
+#[test]
+fn one_lost_gpu_leaves_the_other() {
+    let Some(rig) = Rig::new(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 1000\n")) else { return };
+    let (daemon, mut ticks) = rig.start();
+    ticks.find("both GPUs", |snapshot| gpus(snapshot).len() == 2 && gpus(snapshot).iter().all(|view| view.read_at.is_some()));
+    rig.say(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 2000\nlost 0 15\n"));
+    let lost = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].total.0 == 1_000_000);
+    let lost = if health(&lost, "meter").0 == "degraded" { lost } else { ticks.next() };
+    assert!(
+        health(&lost, "meter").0 == "degraded" && health(&lost, "meter").1.starts_with("GPU 0: "),
+        "{:?}",
+        health(&lost, "meter")
+    );
+    assert!(gpus(&lost)[0].error.contains("lost"), "{:?}", gpus(&lost)[0].error);
+    daemon.stop();
+}
+
+#[test]
+fn a_library_that_hangs_delays_no_tick() {
+    let Some(rig) = Rig::new(&format!("{ONE}energy 0 1000\n")) else { return };
+    let (daemon, mut ticks) = rig.start();
+    ticks.find("the GPU", |snapshot| gpus(snapshot).len() == 1);
+    rig.say("hang 3600\n");
+    // Ten seconds without an answer: until then ticks of 100 ms go on.
+    let (from, first) = (Instant::now(), ticks.next().ticks);
+    let failed = ticks.find("that it does not answer", |snapshot| {
+        health(snapshot, "meter").1.contains("no answer") && health(snapshot, gpu::ROLE).1.contains("no answer")
+    });
+    let expected = from.elapsed().as_millis() as u64 / 100;
+    assert!(failed.ticks - first > expected / 2, "{} ticks in {:?}", failed.ticks - first, from.elapsed());
+    assert_eq!(health(&failed, "meter").0, "failed");
+    // It does not keep the daemon from ending either.
+    daemon.stop();
+}
+
+#[test]
+fn what_is_not_there_is_unsupported() {
+    let world = World::new();
+    world.config("[meter.nvml]\nlibrary = \"/nonexistent/libnvidia-ml.so.1\"\n");
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    let snapshot = ticks.find("a look", |snapshot| health(snapshot, gpu::ROLE).0 == "unsupported");
+    for role in ["meter", gpu::ROLE] {
+        let (state, why) = health(&snapshot, role);
+        assert!(state == "unsupported" && why.contains("/nonexistent/libnvidia-ml.so.1 is not there"), "{role} {state} {why}");
+    }
+    assert!(!daemon.stop().contains("ERROR"));
+
+    let world = World::new();
+    let daemon = world.start();
+    let snapshot = daemon.snapshot();
+    assert!(health(&snapshot, "meter").1.starts_with("not tried, as --sysfs is not /sys"), "{:?}", health(&snapshot, "meter"));
+    daemon.stop();
+}
+
+/// Samples until something `is` there; everything that was told.
+fn watch(usage: &mut dyn GpuUsage, what: &str, is: impl Fn(&GpuSample) -> bool) -> GpuSample {
+    let mut all = GpuSample::default();
+    until(what, || {
+        all.watched.clear();
+        usage.sample(&mut all);
+        is(&all).then_some(())
+    });
+    all
+}
+
+fn busy(sample: &GpuSample, pid: u32) -> f64 {
+    sample.uses.iter().filter(|one| one.process.pid == pid).map(|one| one.busy.seconds()).sum()
+}
+
+#[test]
+fn who_used_a_gpu_is_known_by_its_samples_and_the_unknown_stay_apart() {
+    let Some(rig) = Rig::new(&format!("{ONE}process 0 70 40\nprocess 0 71 20\nprocess 0 999 20\nbusy 0 80\n")) else { return };
+    rig.world.spawn(70, 700, "train", "/a", 0);
+    rig.world.spawn(71, 710, "infer", "/b", 0);
+    let mut usage = rig.usage();
+    let (mut all, mut busy_all, from) = (GpuSample::default(), 0.0, Instant::now());
+    while from.elapsed() < Duration::from_secs(4) {
+        let mut one = GpuSample::default();
+        usage.sample(&mut one);
+        assert!(one.watched.iter().all(|watched| watched.gpu == ADDRESS && !watched.estimated));
+        busy_all += one.watched.iter().map(|watched| watched.busy.seconds()).sum::<f64>();
+        all.uses.extend(one.uses);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(usage.health(), Health::Healthy);
+    let (train, infer) = (busy(&all, 70), busy(&all, 71));
+    assert!(train > 0.2 && (train / infer - 2.0).abs() < 0.01, "{train} {infer}");
+    // The third one's 20 % are the GPU's and nobody's.
+    assert!((busy_all / train - 2.0).abs() < 0.01, "{busy_all} {train}");
+    assert!(all.uses.iter().all(|one| one.process.start == u64::from(one.process.pid) * 10), "{all:?}");
+    assert_eq!(busy(&all, 999), 0.0);
+}
+
+#[test]
+fn one_who_ended_is_still_known_by_what_was_open() {
+    let Some(rig) = Rig::new(&format!("{ONE}holder 0 70\nbusy 0 0\n")) else { return };
+    rig.world.spawn(70, 700, "train", "/a", 0);
+    let mut usage = rig.usage();
+    watch(&mut *usage, "a look", |sample| !sample.watched.is_empty());
+    rig.say(&format!("{ONE}process 0 70 50\nbusy 0 50\n"));
+    rig.world.end(70);
+    let seen = watch(&mut *usage, "its use", |sample| !sample.uses.is_empty());
+    assert_eq!(seen.uses[0].process, ProcessKey { pid: 70, start: 700 });
+}
+
+#[test]
+fn mig_is_shared_by_slices_and_called_an_estimate() {
+    let Some(rig) = Rig::new(&format!("{ONE}mig 0\ninstance 0 1 4 70\ninstance 0 2 2 71\ninstance 0 3 1 0\n")) else { return };
+    rig.world.spawn(70, 700, "train", "/a", 0);
+    rig.world.spawn(71, 710, "infer", "/b", 0);
+    let mut usage = rig.usage();
+    let seen = watch(&mut *usage, "use of both", |sample| busy(sample, 70) > 0.1 && busy(sample, 71) > 0.1);
+    assert!(seen.watched[0].estimated, "{seen:?}");
+    assert!((busy(&seen, 70) / busy(&seen, 71) - 2.0).abs() < 0.01, "{seen:?}");
+    let health = usage.health();
+    assert!(matches!(&health, Health::Degraded(why) if why.contains("MIG") && why.contains("slices")), "{health:?}");
+}
+
+#[test]
+fn a_gpu_that_does_not_say_who_uses_it_is_nobodys() {
+    let Some(rig) = Rig::new(&format!("{ONE}holder 0 70\nbusy 0 90\nnoprocess 0 3\n")) else { return };
+    rig.world.spawn(70, 700, "train", "/a", 0);
+    let mut usage = rig.usage();
+    let mut sample = GpuSample::default();
+    until("a look", || {
+        usage.sample(&mut sample);
+        usage.health().why().contains("does not say which process").then_some(())
+    });
+    assert_eq!((usage.health().as_str(), sample), ("degraded", GpuSample::default()));
+}
