@@ -7,8 +7,8 @@ mod common;
 use common::{Daemon, Ticks, World, until};
 use jouled::meter::{Quality, Scope, Zone};
 use jouled::nvml::NvmlConfig;
-use jouled::snapshot::{DomainView, Snapshot};
-use jouled::source::{Health, PciAddress, SourceState};
+use jouled::snapshot::{DomainView, Snapshot, SourceView};
+use jouled::source::{Health, PciAddress};
 use jouled::usage::{GpuSample, GpuUsage, ProcessKey, gpu};
 use std::path::PathBuf;
 use std::process::Command;
@@ -72,7 +72,7 @@ fn gpus(snapshot: &Snapshot) -> Vec<&DomainView> {
     snapshot.domains.iter().filter(|view| view.domain.zone == Zone::Gpu).collect()
 }
 
-fn source<'a>(snapshot: &'a Snapshot, role: &str) -> &'a SourceState {
+fn source<'a>(snapshot: &'a Snapshot, role: &str) -> &'a SourceView {
     snapshot.sources.iter().find(|source| source.source == "nvml" && source.role == role).unwrap()
 }
 
