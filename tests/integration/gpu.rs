@@ -5,12 +5,13 @@
 mod common;
 
 use common::{Daemon, Ticks, World, until};
-use jouled::meter::{Quality, Scope, Zone};
+use jouled::meter::{Meter, Quality, Reading, Scope, Zone};
 use jouled::nvml::NvmlConfig;
 use jouled::snapshot::{DomainView, Snapshot, SourceView};
-use jouled::source::{Health, PciAddress};
+use jouled::source::{Health, PciAddress, Stamp};
 use jouled::usage::{GpuSample, GpuUsage, ProcessKey, gpu};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -265,4 +266,57 @@ fn a_gpu_that_does_not_say_who_uses_it_is_nobodys() {
         usage.health().why().contains("does not say which process").then_some(())
     });
     assert_eq!((usage.health().as_str(), sample), ("degraded", GpuSample::default()));
+}
+
+/// On a machine with an NVIDIA GPU. With a command in JOULED_GPU_BURNER that keeps a GPU busy for a minute, also that it is charged.
+#[test]
+fn a_real_gpu_counts_energy_and_says_who_uses_it() {
+    let (sysfs, procfs) = (Path::new("/sys"), Path::new("/proc"));
+    let config = NvmlConfig::default();
+    let way = config.way(sysfs).unwrap();
+    match way.open() {
+        Ok(Some((_, count))) => println!("{count} GPU(s)"),
+        Ok(None) => return println!("skipped: {}", way.absent()),
+        Err(why) => return println!("skipped: {why}"),
+    }
+    let mut meter = jouled::meter::nvml::start(way).unwrap();
+    let mut joules = BTreeMap::new();
+    until("ten seconds of energy", || {
+        let mut readings = Vec::new();
+        meter.read(Stamp::now(), &mut readings);
+        for reading in readings {
+            match reading.reading.unwrap() {
+                Reading::Total { total, .. } => {
+                    let first = *joules.entry(reading.domain).or_insert((reading.at, total));
+                    if reading.at.0 - first.0.0 > 10_000_000_000 {
+                        let watts = (total.joules() - first.1.joules()) / (reading.at - first.0).seconds();
+                        println!("{}: {watts:.1} W", meter.domains()[reading.domain].id);
+                        assert!((1.0..2500.0).contains(&watts));
+                        return Some(());
+                    }
+                }
+                Reading::Gauge { power } => {
+                    println!("{}: {} µW, no energy counter", meter.domains()[reading.domain].id, power.0);
+                    return Some(());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        None
+    });
+    assert_eq!(meter.health(), Health::Healthy, "{}", meter.detail());
+    let (ways, _) = gpu::open_all(&config, sysfs, procfs);
+    let mut usage = ways.into_iter().find(|way| way.source() == "nvml").unwrap();
+    let Some(burner) = std::env::var_os("JOULED_GPU_BURNER") else {
+        let sample = watch(&mut *usage, "that GPUs are watched", |sample| !sample.watched.is_empty());
+        return println!("{sample:?}, {:?}; no JOULED_GPU_BURNER to be charged", usage.health());
+    };
+    let mut child = Command::new("sh").arg("-c").arg("exec $0").arg(&burner).spawn().unwrap();
+    let pid = child.id();
+    let sample = watch(&mut *usage, "its use", |sample| busy(sample, pid) > 2.0);
+    println!("{sample:?}");
+    let all: f64 = sample.uses.iter().map(|one| one.busy.seconds()).sum();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(busy(&sample, pid) > 0.5 * all, "{sample:?}");
 }
