@@ -7,10 +7,16 @@ mod common;
 use common::{Daemon, Ticks, World, until};
 use jouled::meter::{Meter, Quality, Reading, Scope, Zone};
 use jouled::nvml::NvmlConfig;
+use jouled::record::Head;
+use jouled::sample::Tick;
 use jouled::snapshot::{DomainView, Snapshot, SourceView};
 use jouled::source::{Health, PciAddress, Stamp};
+use jouled::store::frames;
 use jouled::usage::{GpuSample, GpuUsage, ProcessKey, gpu};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -266,6 +272,73 @@ fn a_gpu_that_does_not_say_who_uses_it_is_nobodys() {
         usage.health().why().contains("does not say which process").then_some(())
     });
     assert_eq!((usage.health().as_str(), sample), ("degraded", GpuSample::default()));
+}
+
+/// The ticks of a recording.
+fn recorded(path: &Path) -> Vec<Tick> {
+    let mut file = BufReader::new(File::open(path).unwrap());
+    file.read_until(b'\n', &mut Vec::new()).unwrap();
+    frames::read::<Head>(&mut file).unwrap().unwrap();
+    std::iter::from_fn(|| frames::read::<Tick>(&mut file).unwrap()).collect()
+}
+
+#[test]
+fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
+    let Some(rig) = Rig::new(&format!("{ONE}energy 0 1000\nprocess 0 70 40\nbusy 0 40\n")) else { return };
+    let amd: PciAddress = "0000:03:00.0".parse().unwrap();
+    let (sysfs, procfs) = (rig.world.host.sysfs(), rig.world.host.procfs());
+    let device = sysfs.join("devices/pci0000:00/0000:03:00.0");
+    std::fs::create_dir_all(&device).unwrap();
+    std::fs::create_dir_all(sysfs.join("class/drm/card0")).unwrap();
+    symlink("../../../bus/pci/drivers/amdgpu", device.join("driver")).unwrap();
+    symlink(&device, sysfs.join("class/drm/card0/device")).unwrap();
+    rig.world.spawn(70, 700, "train", "/a", 0);
+    rig.world.spawn(71, 710, "render", "/b", 0);
+    for dir in ["70/fd", "71/fd", "71/fdinfo"] {
+        std::fs::create_dir_all(procfs.join(dir)).unwrap();
+    }
+    symlink("/dev/dri/renderD128", procfs.join("71/fd/5")).unwrap();
+    let client = |busy: u64| {
+        let text = format!("drm-driver:\tamdgpu\ndrm-pdev:\t{amd}\ndrm-client-id:\t3\ndrm-engine-gfx:\t{busy} ns\n");
+        std::fs::write(procfs.join("71/fdinfo/new"), text).unwrap();
+        std::fs::rename(procfs.join("71/fdinfo/new"), procfs.join("71/fdinfo/5")).unwrap();
+    };
+    client(5_000_000_000);
+    let recording = rig.world.state.with_extension("rec");
+    let daemon = Daemon::start(rig.world.jouled().arg("--record").arg(&recording), &rig.world.state);
+    let mut ticks = daemon.ticks();
+    ticks.find("both ways", |snapshot| {
+        let healthy = |source: &&SourceView| source.role == gpu::ROLE && source.health == Health::Healthy;
+        snapshot.sources.iter().filter(healthy).count() == 2
+    });
+    client(5_000_700_000);
+    let from = ticks.next().ticks;
+    ticks.find("forty more ticks", |snapshot| snapshot.ticks > from + 40);
+    daemon.stop();
+
+    let told = recorded(&recording);
+    let uses = told.iter().flat_map(|tick| &tick.gpus.uses);
+    let (mut nvidia, mut used_amd) = (0.0, 0);
+    for one in uses {
+        match one.gpu {
+            ADDRESS => {
+                assert_eq!(one.process, ProcessKey { pid: 70, start: 700 });
+                nvidia += one.busy.seconds();
+            }
+            gpu => {
+                assert_eq!((gpu, one.process), (amd, ProcessKey { pid: 71, start: 710 }));
+                used_amd += one.busy.0;
+            }
+        }
+    }
+    // What the counter rose by, not what it was; and 40 % of the time. The last part of each may not be handed over yet.
+    assert!((690_000..=700_000).contains(&used_amd), "{used_amd}");
+    let time = (told.last().unwrap().at.monotonic - told[0].at.monotonic).seconds();
+    assert!(nvidia > 0.1 * time && nvidia <= 0.41 * time, "{nvidia} s of {time} s");
+    // Watched at every tick from the first look on, also where it was not used.
+    let watched = |tick: &Tick| tick.gpus.watched.iter().map(|one| one.gpu).collect::<BTreeSet<_>>();
+    let first = told.iter().position(|tick| watched(tick).len() == 2).unwrap();
+    assert!(told[first..].iter().all(|tick| watched(tick) == BTreeSet::from([amd, ADDRESS])));
 }
 
 /// On a machine with an NVIDIA GPU. With a command in JOULED_GPU_BURNER that keeps a GPU busy for a minute, also that it is charged.
