@@ -51,7 +51,7 @@ impl NvmlConfig {
             (NvmlMode::Auto, Some(library)) => Ok(Way { library: library.clone(), module: None }),
             // The library speaks of this kernel's GPUs, whatever root of sysfs it is given.
             (NvmlMode::Auto, None) if sysfs != Path::new("/sys") => {
-                Err("not tried, as --sysfs is not /sys (library = \"…\" in [meter.nvml] would)")
+                Err("not tried, as --sysfs is not /sys (library = \"PATH\" in [meter.nvml] would)")
             }
             (NvmlMode::Auto, None) => Ok(Way::by_name(LIBRARY, sysfs)),
         }

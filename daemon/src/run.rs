@@ -177,7 +177,7 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
         usage,
         gpus,
         resolver,
-        hypervisors: Hypervisors::open(&config.procfs, Some(managers.inventory())),
+        hypervisors: Hypervisors::open(&config.procfs, &config.sysfs, Some(managers.inventory())),
         managers: managers.sources(),
         core: head.core(),
         store,

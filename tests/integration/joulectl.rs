@@ -30,7 +30,7 @@ fn status_says_what_is_measured() {
         "4 CPUs",
         // 61 J of packages and 6 J of memory; 1 J of them while nobody worked.
         "Energy: 67.0 J = 1.00 J idle + 66.0 J charged + 0 J unattributed",
-        "rapl-powercap  meter   healthy",
+        "rapl-powercap  meter      healthy",
         "procfs",
         "rapl/package-1/dram",
         "measured",

@@ -1,6 +1,7 @@
 //! What a virtual machine is: plain data. How it is found on a running kernel is `hypervisor`'s, what it draws the ledger's.
 
 use super::Labels;
+use crate::source::PciAddress;
 use crate::usage::ProcessKey;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,9 @@ pub struct Vm {
     pub cid: Option<u32>,
     /// Paths of vhost-user sockets on its command line: how the process of a vhost-user device is known to be its.
     pub vhost_user: Vec<String>,
+    /// PCI devices of the host that are handed to it and are this VM's alone: those that its command line names, and whose VFIO group or
+    /// device it holds, as far as that can be seen.
+    pub pci: Vec<PciAddress>,
     /// Whether the system's service manager keeps it in a scope of its own (libvirt, systemd-machined): then a user of the host cannot have
     /// made up its name and UUID.
     pub vouched: bool,

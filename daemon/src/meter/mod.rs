@@ -7,6 +7,7 @@ pub mod estimate;
 mod fake_sysfs;
 pub mod fallback;
 mod file;
+pub mod fresh;
 pub mod hwmon;
 pub mod late;
 pub mod nvml;

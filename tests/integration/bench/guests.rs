@@ -182,6 +182,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
             vcpus: Some(2),
             cid: None,
             vhost_user: Vec::new(),
+            pci: Vec::new(),
             vouched: true,
             manager: String::new(),
             state: String::new(),

@@ -14,6 +14,7 @@ fn vm(pid: u32, vcpus: Option<u32>) -> Vm {
         vcpus,
         cid: None,
         vhost_user: Vec::new(),
+        pci: Vec::new(),
         vouched: false,
         manager: String::new(),
         state: String::new(),

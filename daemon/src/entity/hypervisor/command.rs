@@ -2,6 +2,7 @@
 
 use super::{micro, qemu};
 use crate::entity::vm::Vmm;
+use crate::source::PciAddress;
 
 /// What a command line says of the VM that it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Described {
     pub hypervisor: String,
     /// Paths of vhost-user sockets.
     pub vhost_user: Vec<String>,
+    /// PCI devices of the host that it asks VFIO for.
+    pub pci: Vec<PciAddress>,
 }
 
 /// The program that a process runs, by the path of its executable, or by its short name where that cannot be read. The short name says

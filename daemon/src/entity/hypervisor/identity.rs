@@ -5,6 +5,7 @@
 
 use super::look::Shown;
 use crate::entity::vm::{Vm, Vmm};
+use crate::source::PciAddress;
 use crate::usage::ProcessKey;
 use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ pub struct Found {
     pub vm: Vm,
     /// The CID that its command line or its manager names.
     pub claimed: Option<u32>,
+    /// PCI devices that its command line names, each with whether it holds the VFIO device; `None`: that cannot be seen.
+    pub devices: Vec<(PciAddress, Option<bool>)>,
     /// What the kernel shows of it.
     pub shown: Shown,
     /// The machine scope that is all its own; empty: none.
@@ -35,7 +38,8 @@ impl Found {
 
     /// Whether the kernel has yet to show what its command line leaves open or claims.
     pub fn is_open(&self) -> bool {
-        self.vm.vcpus.is_none() || (self.claimed.is_some() && self.shown.vsock == Some(false))
+        let holds_less = self.devices.iter().any(|(_, held)| *held == Some(false));
+        self.vm.vcpus.is_none() || (self.claimed.is_some() && self.shown.vsock == Some(false)) || holds_less
     }
 }
 
@@ -51,6 +55,7 @@ pub fn made(vmm: Vmm, process: ProcessKey) -> String {
 pub fn settle(found: &mut BTreeMap<ProcessKey, Found>, reserved: &mut FxHashSet<String>) {
     ids(found, reserved);
     cids(found);
+    devices(found);
     let vouched = found.values().map(|one| &one.vm).filter(|vm| vm.vouched && vm.uuid.as_ref() == Some(&vm.id));
     for vm in vouched {
         if reserved.len() < RESERVED_MAX && !reserved.contains(&vm.id) {
@@ -95,13 +100,42 @@ fn cids(found: &mut BTreeMap<ProcessKey, Found>) {
         }
     }
     for (cid, claimers) in claims {
-        let vouched = claimers.iter().any(|(vouched, _)| *vouched);
-        let mut best = claimers.iter().filter(|(own, _)| *own == vouched);
-        if let (Some((_, key)), None) = (best.next(), best.next())
-            && let Some(one) = found.get_mut(key)
-        {
+        if let Some(one) = rightful(&claimers).and_then(|key| found.get_mut(&key)) {
             one.vm.cid = Some(cid);
         }
+    }
+}
+
+/// A device is one VM's: of one that holds it before those of whom nobody can say.
+fn devices(found: &mut BTreeMap<ProcessKey, Found>) {
+    let mut claims: BTreeMap<PciAddress, Vec<(bool, bool, ProcessKey)>> = BTreeMap::new();
+    for (key, one) in found.iter_mut() {
+        one.vm.pci.clear();
+        for (address, held) in &one.devices {
+            if *held != Some(false) {
+                claims.entry(*address).or_default().push((held.is_some(), one.vm.vouched, *key));
+            }
+        }
+    }
+    for (address, mut claimers) in claims {
+        claimers.sort_unstable();
+        claimers.dedup();
+        let seen = claimers.iter().any(|(held, ..)| *held);
+        let claimers: Vec<_> =
+            claimers.into_iter().filter(|(held, ..)| *held == seen).map(|(_, vouched, key)| (vouched, key)).collect();
+        if let Some(one) = rightful(&claimers).and_then(|key| found.get_mut(&key)) {
+            one.vm.pci.push(address);
+        }
+    }
+}
+
+/// The one among several who has the right to something: the only one, or the only one that is vouched for.
+fn rightful(claimers: &[(bool, ProcessKey)]) -> Option<ProcessKey> {
+    let vouched = claimers.iter().any(|(vouched, _)| *vouched);
+    let mut best = claimers.iter().filter(|(own, _)| *own == vouched);
+    match (best.next(), best.next()) {
+        (Some((_, key)), None) => Some(*key),
+        _ => None,
     }
 }
 
@@ -124,13 +158,14 @@ mod tests {
             vcpus: Some(1),
             cid: None,
             vhost_user: Vec::new(),
+            pci: Vec::new(),
             vouched,
             manager: String::new(),
             state: String::new(),
             title: String::new(),
             profile: None,
         };
-        (process, Found { vm, claimed: cid, shown: Shown::default(), scope: String::new(), age: 0 })
+        (process, Found { vm, claimed: cid, devices: Vec::new(), shown: Shown::default(), scope: String::new(), age: 0 })
     }
 
     fn settled<const N: usize>(vms: [(ProcessKey, Found); N]) -> (BTreeMap<ProcessKey, Found>, Vec<String>) {
@@ -173,6 +208,26 @@ mod tests {
         assert_eq!(settled(vm(1, Some(UUID), None, true)), UUID);
         assert_eq!(settled(vm(2, Some(UUID), None, false)), "qemu-2-20");
         assert_eq!(settled(vm(3, Some(UUID), None, true)), UUID);
+    }
+
+    #[test]
+    fn a_device_is_one_vms_alone() {
+        let address: PciAddress = "41:00.0".parse().unwrap();
+        let has = |pid, vouched, held| {
+            let (key, mut one) = vm(pid, None, None, vouched);
+            one.devices = vec![(address, held)];
+            (key, one)
+        };
+        let who = |vms: [(ProcessKey, Found); 2]| {
+            let found = settled(vms).0;
+            found.values().filter(|one| one.vm.pci == [address]).map(|one| one.vm.process.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(who([has(1, false, Some(true)), has(2, false, Some(false))]), [1]);
+        assert_eq!(who([has(1, false, None), has(2, false, None)]), [0u32; 0]);
+        assert_eq!(who([has(1, false, None), has(2, true, None)]), [2]);
+        // Whoever holds it has it, whatever a vouched one says.
+        assert_eq!(who([has(1, false, Some(true)), has(2, true, None)]), [1]);
+        assert_eq!(who([has(1, true, Some(false)), has(2, false, None)]), [2]);
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use super::command::{self, Described};
 use crate::entity::vm::Vmm;
 use crate::entity::{mounts, path};
+use crate::source::PciAddress;
 use crate::usage::ProcessKey;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// No command line of a VM is longer; what is beyond is not read.
 const CMDLINE_MAX: u64 = 512 << 10;
@@ -48,10 +49,12 @@ pub struct Sight {
 }
 
 /// What the kernel shows of a VM's process, which may come some time after its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     /// Whether it has /dev/vhost-vsock open; `None`: that cannot be read.
     pub vsock: Option<bool>,
+    /// Major and minor numbers of the character devices below /dev/vfio that it has open; `None`: that cannot be read.
+    pub vfio: Option<Vec<(u32, u32)>>,
     /// Threads that are virtual CPUs; 0: none bears such a name.
     pub vcpus: u32,
 }
@@ -105,10 +108,24 @@ pub fn look(procfs: &Path, pid: u32) -> Option<Sight> {
 pub fn shown(procfs: &Path, pid: u32) -> Shown {
     let dir = procfs.join(pid.to_string());
     let fds = fs::read_dir(dir.join("fd")).ok();
-    let vsock = fds.map(|fds| fds.flatten().take(ENTRIES_MAX).any(|fd| is_vhost_vsock(&fd.path())));
+    let held = fds.map(|fds| {
+        let (mut vsock, mut vfio) = (false, Vec::new());
+        for fd in fds.flatten().take(ENTRIES_MAX) {
+            let Ok(link) = fs::read_link(fd.path()) else { continue };
+            // The name is looked at first, and what is known of the file without asking its file system, because others' file systems may
+            // never answer. It is the numbers that count: anybody may give a file such a name.
+            if link.as_os_str().as_bytes().ends_with(b"vhost-vsock") {
+                vsock |= device(&fd.path()) == Some(VHOST_VSOCK);
+            } else if link.to_string_lossy().contains("/dev/vfio/") {
+                vfio.extend(device(&fd.path()));
+            }
+        }
+        (vsock, vfio)
+    });
+    let (vsock, vfio) = held.unzip();
     let tasks = fs::read_dir(dir.join("task")).into_iter().flatten().flatten().take(ENTRIES_MAX);
     let names = tasks.filter_map(|task| fs::read(task.path().join("comm")).ok());
-    Shown { vsock, vcpus: names.filter(|name| is_vcpu(name.trim_ascii_end())).count() as u32 }
+    Shown { vsock, vfio, vcpus: names.filter(|name| is_vcpu(name.trim_ascii_end())).count() as u32 }
 }
 
 /// QEMU's, Cloud Hypervisor's and Firecracker's names of a virtual CPU's thread.
@@ -121,13 +138,22 @@ fn is_vcpu(name: &[u8]) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The device by its numbers: anybody may give a file its name. The name is looked at first, and what is known of the file without
-/// asking its file system, because others' file systems may never answer.
-fn is_vhost_vsock(fd: &Path) -> bool {
-    let named = fs::read_link(fd).is_ok_and(|link| link.as_os_str().as_bytes().ends_with(b"vhost-vsock"));
-    named && device(fd) == Some(VHOST_VSOCK)
+/// The numbers by which the kernel knows the VFIO group, and the VFIO device, of a PCI device. Empty: no VFIO driver has it.
+pub fn vfio(sysfs: &Path, address: PciAddress) -> Vec<(u32, u32)> {
+    let dir = sysfs.join("bus/pci/devices").join(address.to_string());
+    let group = fs::read_link(dir.join("iommu_group")).ok();
+    let group = group.and_then(|group| Some(sysfs.join("class/vfio").join(group.file_name()?)));
+    // With iommufd each device has a file of its own instead.
+    let devices = fs::read_dir(dir.join("vfio-dev")).into_iter().flatten().flatten().map(|device| device.path());
+    let numbers = |dir: PathBuf| {
+        let text = fs::read_to_string(dir.join("dev")).ok()?;
+        let (major, minor) = text.trim().split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    group.into_iter().chain(devices).filter_map(numbers).collect()
 }
 
+/// The numbers of a character device.
 fn device(path: &Path) -> Option<(u32, u32)> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
@@ -148,11 +174,37 @@ mod tests {
     #[test]
     fn a_device_is_known_by_its_numbers() {
         let dir = tempfile::tempdir().unwrap();
+        let (fd, dev) = (dir.path().join("7/fd"), dir.path().join("dev/vfio"));
+        fs::create_dir_all(&fd).unwrap();
+        fs::create_dir_all(&dev).unwrap();
+        // Files that only have a device's name, and a device that is another one.
         fs::write(dir.path().join("vhost-vsock"), "").unwrap();
-        symlink(dir.path().join("vhost-vsock"), dir.path().join("3")).unwrap();
-        symlink("/dev/null", dir.path().join("4")).unwrap();
-        assert!(!is_vhost_vsock(&dir.path().join("3")) && !is_vhost_vsock(&dir.path().join("4")));
+        fs::write(dev.join("11"), "").unwrap();
+        symlink("/dev/null", dev.join("12")).unwrap();
+        for (number, target) in
+            [dir.path().join("vhost-vsock"), "/dev/null".into(), dev.join("11"), dev.join("12")].iter().enumerate()
+        {
+            symlink(target, fd.join(number.to_string())).unwrap();
+        }
+        assert_eq!(shown(dir.path(), 7), Shown { vsock: Some(false), vfio: Some(vec![(1, 3)]), vcpus: 0 });
+        assert_eq!(shown(dir.path(), 8), Shown::default());
         assert_eq!((device(Path::new("/dev/null")), device(dir.path())), (Some((1, 3)), None));
+    }
+
+    #[test]
+    fn a_pci_devices_group_is_known_by_its_numbers_too() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let device = sysfs.path().join("bus/pci/devices/0000:41:00.0");
+        let address = "41:00.0".parse().unwrap();
+        assert_eq!(vfio(sysfs.path(), address), []);
+        fs::create_dir_all(device.join("vfio-dev/vfio3")).unwrap();
+        fs::create_dir_all(sysfs.path().join("class/vfio/12")).unwrap();
+        symlink("../../../../kernel/iommu_groups/12", device.join("iommu_group")).unwrap();
+        fs::write(sysfs.path().join("class/vfio/12/dev"), "511:0\n").unwrap();
+        fs::write(device.join("vfio-dev/vfio3/dev"), "510:3\n").unwrap();
+        assert_eq!(vfio(sysfs.path(), address), [(511, 0), (510, 3)]);
+        fs::write(device.join("vfio-dev/vfio3/dev"), "nonsense").unwrap();
+        assert_eq!(vfio(sysfs.path(), address), [(511, 0)]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn cloud_hypervisor(arguments: &[String]) -> Option<Described> {
         match option {
             "cpus" => said.vcpus = get("boot").or_else(|| value.split(',').next()).and_then(words::vcpus).or(said.vcpus),
             "platform" => said.uuid = get("uuid").and_then(words::uuid).or(said.uuid),
+            "device" if said.pci.len() < 64 => said.pci.extend(get("path").and_then(words::pci_path)),
             "fs" | "net" | "disk" => said.vhost_user.extend(get("socket").and_then(words::socket)),
             _ => {}
         }
@@ -77,6 +78,11 @@ mod tests {
         .unwrap();
         assert_eq!((said.vcpus, said.cid, said.uuid.is_some()), (Some(4), None, true));
         assert_eq!((said.hypervisor.as_str(), said.vhost_user), ("kvm", vec!["/run/fs".to_owned()]));
+        let said = cloud_hypervisor(&split(
+            "--device path=/sys/bus/pci/devices/0000:41:00.0/,id=a path=/sys/bus/pci/devices/0000:c1:00.0",
+        ));
+        let pci: Vec<String> = said.unwrap().pci.iter().map(ToString::to_string).collect();
+        assert_eq!(pci, ["0000:41:00.0", "0000:c1:00.0"]);
         assert_eq!(cloud_hypervisor(&split("--cpus=boot=2")).unwrap().vcpus, Some(2));
         assert_eq!(cloud_hypervisor(&split("--api-socket x")).unwrap().vcpus, None);
         assert_eq!(cloud_hypervisor(&split("--version")), None);

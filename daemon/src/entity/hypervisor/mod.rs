@@ -57,6 +57,7 @@ pub struct News {
 /// The VMs of this kernel.
 pub struct Hypervisors {
     procfs: PathBuf,
+    sysfs: PathBuf,
     /// Looks at what is in machine scopes.
     guarded: Reader,
     /// Looks at everything else, some of which may block it: any user may start that.
@@ -86,10 +87,11 @@ pub struct Hypervisors {
 }
 
 impl Hypervisors {
-    /// Finds the VMs that run now, on the /proc at `procfs`.
-    pub fn open(procfs: &Path, inventory: Option<Inventory>) -> Self {
+    /// Finds the VMs that run now, on the /proc at `procfs`. The /sys at `sysfs` says which VFIO group a device is in.
+    pub fn open(procfs: &Path, sysfs: &Path, inventory: Option<Inventory>) -> Self {
         let mut hypervisors = Self {
             procfs: procfs.to_path_buf(),
+            sysfs: sysfs.to_path_buf(),
             guarded: Reader::new(procfs),
             reader: Reader::new(procfs),
             known: inventory.as_ref().map(|inventory| managers::Index::new(&inventory.borrow())).unwrap_or_default(),
@@ -240,6 +242,7 @@ impl Hypervisors {
             vcpus: said.vcpus.or((sight.shown.vcpus > 0).then_some(sight.shown.vcpus)),
             cid: None,
             vhost_user: said.vhost_user,
+            pci: Vec::new(),
             vouched: !scope.is_empty(),
             manager: String::new(),
             state: String::new(),
@@ -247,7 +250,15 @@ impl Hypervisors {
             profile: None,
         };
         tracing::debug!(pid = process.pid, vmm = vm.vmm.as_str(), vouched = vm.vouched, "a VM");
-        let found = Found { vm, claimed: said.cid, shown: sight.shown, scope, age: 0 };
+        let mut found = Found {
+            vm,
+            claimed: said.cid,
+            devices: said.pci.into_iter().map(|address| (address, None)).collect(),
+            shown: sight.shown,
+            scope,
+            age: 0,
+        };
+        self.hold(&mut found);
         if found.is_open() {
             self.open.insert(process);
         }
@@ -259,14 +270,24 @@ impl Hypervisors {
     }
 
     fn show(&mut self, process: ProcessKey, shown: Shown) {
-        let Some(found) = self.found.get_mut(&process) else { return };
+        let Some(mut found) = self.found.remove(&process) else { return };
         self.changed |= found.shown != shown;
         found.shown = shown;
-        if found.vm.vcpus.is_none() && shown.vcpus > 0 {
-            found.vm.vcpus = Some(shown.vcpus);
+        if found.vm.vcpus.is_none() && found.shown.vcpus > 0 {
+            found.vm.vcpus = Some(found.shown.vcpus);
         }
+        self.hold(&mut found);
         if !found.is_open() {
             self.open.remove(&process);
+        }
+        self.found.insert(process, found);
+    }
+
+    /// Compares the devices that a VM claims with those that its process has open.
+    fn hold(&self, found: &mut Found) {
+        for (address, held) in &mut found.devices {
+            let open = found.shown.vfio.as_ref();
+            *held = open.map(|open| look::vfio(&self.sysfs, *address).iter().any(|device| open.contains(device)));
         }
     }
 

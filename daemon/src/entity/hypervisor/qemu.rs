@@ -51,6 +51,8 @@ const WITH_HELP: [&str; 14] =
 const TOPOLOGY: [&str; 8] = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
 /// No VM has more vhost-user devices that matter here.
 const SOCKETS_MAX: usize = 16;
+/// No VM has more devices of the host.
+const DEVICES_MAX: usize = 64;
 
 /// What the arguments say; `None`: they ask for help or a version, or are a manager's look at what QEMU can do: no VM.
 pub fn describe(program: &str, arguments: &[String]) -> Option<Described> {
@@ -120,6 +122,10 @@ impl Said {
                 }
                 if driver.starts_with("vhost-user-") {
                     self.vhost_user.extend(get("chardev").map(str::to_owned));
+                }
+                if matches!(driver, "vfio-pci" | "vfio-pci-nohotplug") && self.described.pci.len() < DEVICES_MAX {
+                    let host = get("host").and_then(|host| host.parse().ok());
+                    self.described.pci.extend(host.or_else(|| get("sysfsdev").and_then(words::pci_path)));
                 }
             }
             "netdev" if first("type") == Some("vhost-user") => self.vhost_user.extend(get("chardev").map(str::to_owned)),
@@ -224,6 +230,7 @@ mod tests {
             cid: Some(7),
             hypervisor: "kvm".into(),
             vhost_user: vec!["/run/fs0.sock".into()],
+            pci: Vec::new(),
         };
         assert_eq!(said, expected);
     }
@@ -278,6 +285,25 @@ mod tests {
         // What looks like an option and is another one's value.
         assert_eq!(says("-append -device -device vhost-vsock-pci,guest-cid=5").unwrap().cid, Some(5));
         assert_eq!(says("-name -device vhost-vsock-pci,guest-cid=5 -serial none").unwrap().cid, None);
+    }
+
+    #[test]
+    fn devices_of_the_host() {
+        let pci = |line: &str| says(line).unwrap().pci.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(pci("-device vfio-pci,host=0000:41:00.0,id=hostdev0"), ["0000:41:00.0"]);
+        assert_eq!(pci("-device vfio-pci,host=41:00.0 -device vfio-pci,host=0001:c1:00.1"), ["0000:41:00.0", "0001:c1:00.1"]);
+        assert_eq!(pci("-device {\"driver\":\"vfio-pci\",\"host\":\"0000:41:00.0\",\"id\":\"hostdev0\"}"), ["0000:41:00.0"]);
+        assert_eq!(pci("-device vfio-pci,sysfsdev=/sys/bus/pci/devices/0000:41:00.0"), ["0000:41:00.0"]);
+        assert_eq!(pci("-device vfio-pci-nohotplug,host=41:00.0,display=on"), ["0000:41:00.0"]);
+        for none in [
+            "-device vfio-pci,sysfsdev=/sys/bus/mdev/devices/8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7",
+            "-device vfio-pci,host=../../etc",
+            "-device virtio-net-pci,host=41:00.0",
+            "-append -device=vfio-pci,host=41:00.0",
+        ] {
+            assert!(pci(none).is_empty(), "{none}");
+        }
+        assert_eq!(pci(&"-device vfio-pci,host=41:00.0 ".repeat(1000)).len(), DEVICES_MAX);
     }
 
     #[test]

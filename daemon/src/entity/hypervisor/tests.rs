@@ -36,6 +36,10 @@ impl Fake {
         self.dir.path().join("proc")
     }
 
+    fn sys(&self) -> PathBuf {
+        self.dir.path().join("sys")
+    }
+
     fn pid(&self, pid: u32) -> PathBuf {
         self.proc().join(pid.to_string())
     }
@@ -109,7 +113,7 @@ fn members(news: &News) -> Vec<(u32, &str)> {
 fn a_vm_that_is_idle_from_the_start_is_known_and_joins_when_it_runs() {
     let mut fake = Fake::new();
     fake.qemu(7, &["-name", "guest=web", "-uuid", UUID, "-smp", "2", "-accel", "kvm"], "/user.slice/user-0.slice/session-1.scope");
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let news = fake.tick(&mut hypervisors, Told::default());
     let vm = &news.vms.as_ref().unwrap()[0];
     assert_eq!((vm.id.as_str(), vm.name.as_str(), vm.hypervisor.as_str(), vm.vcpus), (UUID, "web", "kvm", Some(2)));
@@ -122,7 +126,7 @@ fn a_vm_that_is_idle_from_the_start_is_known_and_joins_when_it_runs() {
 #[test]
 fn a_new_vm_is_known_at_once_and_gone_when_it_ended() {
     let mut fake = Fake::new();
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.qemu(7, &["-uuid", UUID], "/");
     let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
     assert_eq!((ids(&news), members(&news)), (vec![UUID], vec![(7, UUID)]));
@@ -141,7 +145,7 @@ fn a_new_vm_is_known_at_once_and_gone_when_it_ended() {
 #[test]
 fn a_program_that_is_no_vm_or_becomes_another_is_none() {
     let mut fake = Fake::new();
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.qemu(7, &["--version"], "/");
     fake.spawn(8, "qemu-img", "/usr/bin/qemu-img", &["qemu-img", "convert"], "/");
     // It only calls itself so.
@@ -161,7 +165,7 @@ fn kepler_fault_9_helpers_and_kernel_threads_are_the_vms() {
     let mut fake = Fake::new();
     let (emulator, vcpu) = (format!("{SCOPE}/libvirt/emulator"), format!("{SCOPE}/libvirt/vcpu0"));
     // swtpm runs first, in libvirt's emulator group; QEMU is not QEMU yet.
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.spawn(6, "swtpm", "/usr/bin/swtpm", &["swtpm"], &emulator);
     fake.spawn(7, "rpc-libvirtd", "/usr/sbin/libvirtd", &["libvirtd"], &emulator);
     fake.enter(SCOPE, "");
@@ -195,7 +199,7 @@ fn kepler_fault_9_helpers_and_kernel_threads_are_the_vms() {
 #[test]
 fn a_worker_seen_before_its_vm_waits_for_it() {
     let mut fake = Fake::new();
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.spawn(20, "vhost-7", "kernel", &[], "/");
     assert_eq!(fake.tick(&mut hypervisors, Told { infos: vec![(20, "vhost-7", "")], ..Told::default() }), News::default());
     fake.qemu(7, &["-uuid", UUID], "/");
@@ -206,7 +210,7 @@ fn a_worker_seen_before_its_vm_waits_for_it() {
 #[test]
 fn a_scope_without_a_readable_vmm_has_its_machines_name_until_there_is_one() {
     let mut fake = Fake::new();
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.enter(SCOPE, "");
     fake.tick(&mut hypervisors, Told { cgroups: vec![(1, SCOPE)], ..Told::default() });
     for _ in 0..15 {
@@ -222,7 +226,7 @@ fn a_scope_without_a_readable_vmm_has_its_machines_name_until_there_is_one() {
 fn an_impostor_gives_way_to_the_vm_of_the_system() {
     let mut fake = Fake::new();
     fake.qemu(7, &["-uuid", UUID, "-device", "vhost-vsock-pci,guest-cid=5"], "/user.slice/user-1000.slice/session-1.scope");
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
     assert_eq!((ids(&news), news.vms.as_ref().unwrap()[0].cid), (vec![UUID], Some(5)));
     fake.qemu(8, &["-uuid", UUID, "-device", r#"{"driver":"vhost-vsock-pci","guest-cid":5}"#], SCOPE);
@@ -244,7 +248,7 @@ fn a_cid_is_believed_of_one_who_can_have_it() {
     let file = fake.dir.path().join("vhost-vsock");
     fs::write(&file, "").unwrap();
     std::os::unix::fs::symlink(&file, fake.pid(7).join("fd/4")).unwrap();
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let news = fake.tick(&mut hypervisors, Told::default());
     assert_eq!(news.vms.unwrap()[0].cid, None);
     // It is looked at again: here, its handles can no longer be read.
@@ -257,7 +261,7 @@ fn a_cid_is_believed_of_one_who_can_have_it() {
 fn vcpus_are_counted_by_their_threads_when_these_appear() {
     let mut fake = Fake::new();
     fake.spawn(7, "firecracker", "/usr/bin/firecracker", &["firecracker", "--id", "vm1", "--config-file", "/etc/shadow"], "/");
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let news = fake.tick(&mut hypervisors, Told::default());
     let vm = &news.vms.as_ref().unwrap()[0];
     assert_eq!((vm.id.as_str(), vm.name.as_str(), vm.vcpus), ("firecracker-7-70", "vm1", None));
@@ -280,7 +284,7 @@ fn hostile_command_lines_make_no_label_that_hurts() {
     fs::write(fake.pid(11).join("cmdline"), "").unwrap_or_default();
     fake.spawn(12, "kvm", "/usr/bin/kvm", &[], "/");
     fake.qemu(13, &["-name", &"y".repeat(2 << 20), "-uuid", UUID], "/");
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
     let all: Vec<(u32, &str)> = vms.iter().map(|vm| (vm.process.pid, vm.id.as_str())).collect();
     assert_eq!(all, [(8, UUID), (10, "qemu-10-100"), (13, "qemu-13-130"), (7, "qemu-7-70"), (9, "qemu-9-90")]);
@@ -308,7 +312,7 @@ fn managers_are_believed_of_the_systems_vms_only() {
     fake.qemu(7, &["-uuid", UUID, "-smp", "2"], SCOPE);
     fake.qemu(8, &["-uuid", UUID, "-smp", "2"], "/user.slice/x.scope");
     let (sender, receiver) = watch::channel(Arc::from([known("machined", Some(7), "", Class::Container)]));
-    let mut hypervisors = Hypervisors::open(&fake.proc(), Some(receiver));
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(receiver));
     let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
     assert_eq!((vms[0].manager.as_str(), vms[0].vcpus), ("", Some(2)));
     // The second one of the same manager is another domain, and says nothing of this one.
@@ -340,7 +344,7 @@ fn a_thousand_vms_are_read_once() {
     for pid in 1000..2000 {
         fake.qemu(pid, &["-name", "x"], "/");
     }
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     while hypervisors.found.len() < 1000 {
         fake.tick(&mut hypervisors, Told::default());
     }
@@ -363,7 +367,7 @@ fn a_thousand_vms_are_read_once() {
 fn a_users_command_lines_that_block_hide_no_vm_of_a_machine_scope() {
     let mut fake = Fake::new();
     fs::create_dir_all(fake.proc()).unwrap();
-    let mut hypervisors = Hypervisors::open(&fake.proc(), None);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.qemu(7, &[], "/user.slice/user-1000.slice/session-1.scope");
     let pipe = fake.pid(7).join("cmdline");
     fs::remove_file(&pipe).unwrap();
@@ -390,7 +394,7 @@ fn a_machine_of_another_process_under_a_vms_uuid_is_not_it() {
         ..Known::default()
     };
     let (_say, inventory) = watch::channel(Arc::from([machine(7, 6), machine(8, 5)]));
-    let mut hypervisors = Hypervisors::open(&fake.proc(), Some(inventory));
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(inventory));
     let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
     assert_eq!((vms[0].cid, vms[0].state.as_str()), (Some(5), "8"));
 }
@@ -408,7 +412,7 @@ fn a_profile_outlives_the_silence_of_libvirt() {
     };
     let machined = Known { manager: "machined".into(), uuid: Some(UUID.into()), leader: Some(8), ..Known::default() };
     let (say, inventory) = watch::channel(Arc::from([libvirt(Some("multi-tenant")), machined.clone()]));
-    let mut hypervisors = Hypervisors::open(&fake.proc(), Some(inventory));
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(inventory));
     let mut profile = |fake: &mut Fake| fake.tick(&mut hypervisors, Told::default()).vms.unwrap()[0].profile.clone();
     assert_eq!(profile(&mut fake).as_deref(), Some("multi-tenant"));
     say.send_replace(Arc::from([machined]));
@@ -416,4 +420,32 @@ fn a_profile_outlives_the_silence_of_libvirt() {
     // Heard again, it says that there is none.
     say.send_replace(Arc::from([libvirt(None)]));
     assert_eq!(profile(&mut fake), None);
+}
+
+#[test]
+fn a_device_is_believed_of_the_vm_that_holds_it() {
+    let mut fake = Fake::new();
+    let gpu = "0000:41:00.0";
+    let pci = fake.sys().join("bus/pci/devices").join(gpu);
+    fs::create_dir_all(&pci).unwrap();
+    fs::create_dir_all(fake.sys().join("class/vfio/12")).unwrap();
+    std::os::unix::fs::symlink("../../../../kernel/iommu_groups/12", pci.join("iommu_group")).unwrap();
+    // The numbers of /dev/null, which every machine has.
+    fs::write(fake.sys().join("class/vfio/12/dev"), "1:3\n").unwrap();
+    let group = fake.dir.path().join("dev/vfio/12");
+    fs::create_dir_all(group.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &group).unwrap();
+    for pid in [7, 8] {
+        fake.qemu(pid, &["-device", r#"{"driver":"vfio-pci","host":"0000:41:00.0","id":"hostdev0"}"#], "/");
+        fs::create_dir(fake.pid(pid).join("fd")).unwrap();
+    }
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
+    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    assert!(vms.len() == 2 && vms.iter().all(|vm| vm.pci.is_empty()), "{vms:?}");
+    // The second one opens it, some time after its start.
+    std::os::unix::fs::symlink(&group, fake.pid(8).join("fd/30")).unwrap();
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms).unwrap();
+    let told: Vec<(u32, Vec<String>)> =
+        vms.iter().map(|vm| (vm.process.pid, vm.pci.iter().map(ToString::to_string).collect())).collect();
+    assert_eq!(told, [(7, vec![]), (8, vec![gpu.to_owned()])]);
 }

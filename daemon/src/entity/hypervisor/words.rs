@@ -1,5 +1,7 @@
 //! Words that anybody may have chosen (names, UUIDs, numbers of a command line), made fit for labels. Knows no hypervisor.
 
+use crate::source::PciAddress;
+
 /// The longest name kept, in bytes.
 const NAME_MAX: usize = 256;
 /// More virtual CPUs than any hypervisor gives.
@@ -63,6 +65,13 @@ pub fn socket(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
+/// The PCI device of a path below /sys: `/sys/bus/pci/devices/0000:41:00.0`. The link is not followed: a mediated device has a UUID for
+/// a name, and is none.
+pub fn pci_path(text: &str) -> Option<PciAddress> {
+    let name = text.strip_prefix("/sys/")?.trim_end_matches('/').rsplit('/').next()?;
+    name.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +104,17 @@ mod tests {
         }
         assert_eq!((vcpus("4"), vcpus("0"), vcpus("4000000000"), vcpus("4k")), (Some(4), None, None, None));
         assert_eq!((socket("/run/a"), socket("a"), socket("/a\nb")), (Some("/run/a".into()), None, None));
+    }
+
+    #[test]
+    fn devices() {
+        let address = "0000:41:00.0".parse().ok();
+        assert!(address.is_some());
+        assert_eq!(pci_path("/sys/bus/pci/devices/0000:41:00.0/"), address);
+        assert_eq!(pci_path("/sys/devices/pci0000:40/0000:40:01.0/0000:41:00.0"), address);
+        for bad in ["", "/sys/", "/dev/0000:41:00.0", "/sys/bus/mdev/devices/8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7"] {
+            assert_eq!(pci_path(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Use of GPUs: who kept which one busy. The visible list of ways to know it. Knows no energy.
 
+mod clients;
+pub mod drm;
+mod fdinfo;
+pub mod nvml;
 mod shares;
 mod thread;
-
-pub mod nvml;
 
 use super::GpuUsage;
 use crate::nvml::NvmlConfig;
@@ -30,6 +32,7 @@ pub fn open_all(config: &NvmlConfig, sysfs: &Path, procfs: &Path) -> (Vec<Box<dy
             Err(why) => Err(Health::Unsupported(why.into())),
         },
     );
+    add(drm::SOURCE, drm::start(sysfs, procfs));
     (ways, states)
 }
 

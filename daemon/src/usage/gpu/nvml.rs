@@ -42,9 +42,10 @@ struct Open {
 
 struct Gpu {
     card: Card,
-    /// Until when its use is known: CLOCK_MONOTONIC, and the driver's clock in microseconds.
+    /// Until when its use is known, CLOCK_MONOTONIC.
     until: Nanos,
-    seen: u64,
+    /// When the driver took the last samples of processes and of the whole, by its clock in microseconds.
+    seen: (u64, u64),
 }
 
 /// What is known of a GPU's use since the last look.
@@ -82,7 +83,7 @@ impl Watch {
                 continue;
             }
             match nvml::card(&open.nvml, index) {
-                Ok(card) => open.gpus.push(Gpu { card, until: now, seen: clock }),
+                Ok(card) => open.gpus.push(Gpu { card, until: now, seen: (clock, clock) }),
                 Err(why) => failed.push(why),
             }
         }
@@ -149,24 +150,24 @@ impl Gpu {
     fn look(&mut self, nvml: &Nvml, device: &Device<'_>, now: Nanos, clock: u64) -> Result<Known, NvmlError> {
         let time = now - self.until;
         if device.mig_mode().is_ok_and(|mode| mode.current == 1) {
-            (self.until, self.seen) = (now, clock);
+            (self.until, self.seen) = (now, (clock, clock));
             return Ok(Known::Estimate(by_slices(time, &instances(nvml, device)?)));
         }
         // The driver stamps with the wall clock, which may have been set back.
-        let since = if self.seen > clock { clock - time.0 / 1000 } else { self.seen };
-        let samples = match device.process_utilization_stats(since) {
+        let since = |seen: u64| if seen > clock { clock.saturating_sub(time.0 / 1000) } else { seen };
+        let samples = match device.process_utilization_stats(since(self.seen.0)) {
             Ok(samples) => samples,
             Err(NvmlError::NotFound) => Vec::new(),
             Err(error) => return Err(error),
         };
         let samples: Vec<Sample> =
             samples.iter().map(|one| Sample { pid: one.pid, at: one.timestamp, percent: one.sm_util }).collect();
-        let (percent, last) = utilisation(device, since);
-        let last = samples.iter().map(|one| one.at).chain(last).max();
+        let (percent, last_of_all) = utilisation(device, since(self.seen.1));
+        let last = samples.iter().map(|one| one.at).max();
         if last.is_none() && percent.is_none() && time < LONGEST {
             return Ok(Known::NotYet);
         }
-        (self.until, self.seen) = (now, last.unwrap_or(clock));
+        (self.until, self.seen) = (now, (last.unwrap_or(since(self.seen.0)), last_of_all.unwrap_or(since(self.seen.1))));
         Ok(Known::Shares(by_samples(time, &samples, percent)))
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// Between two looks.
 pub const PERIOD: Duration = Duration::from_secs(1);
-/// Between two looks where there was nothing to look at.
-const PAUSE: Duration = Duration::from_secs(10);
+/// The same, where there was nothing to look at: twice as long each time, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// An answer is late when it takes longer than this: then nothing is known any more.
 const LATE: Duration = Duration::from_secs(10);
 /// A start waits so long for the first look.
@@ -73,11 +73,11 @@ impl Threaded {
         let (first, looked) = channel::<()>();
         let of_thread = Arc::clone(&shared);
         let run = move || {
-            let mut first = Some(first);
+            let (mut first, mut pause) = (Some(first), PERIOD);
             loop {
                 lock(&of_thread).asked = Some(Stamp::now().monotonic);
                 let look = looker.look();
-                let pause = if look.sample.watched.is_empty() { PAUSE } else { PERIOD };
+                pause = if look.sample.watched.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { PERIOD };
                 let mut shared = lock(&of_thread);
                 shared.asked = None;
                 shared.looks.push(look);

@@ -35,6 +35,7 @@ pub(super) fn vm(n: u32) -> Vm {
         vcpus: Some(2),
         cid: Some(100 + n),
         vhost_user: Vec::new(),
+        pci: Vec::new(),
         vouched: true,
         manager: String::new(),
         state: String::new(),

@@ -128,6 +128,7 @@ pub(crate) fn snapshot() -> Snapshot {
         vcpus: Some(4),
         cid: Some(3),
         vhost_user: Vec::new(),
+        pci: Vec::new(),
         vouched: true,
         manager: "libvirt".into(),
         state: "running".into(),

@@ -1,0 +1,187 @@
+//! Which readings of a power meter are new: one that is asked more often than it measures says the same several times. Pure.
+
+use crate::units::{Microwatts, Nanos};
+use std::collections::VecDeque;
+
+/// So many of the last times between two values that differ tell how often a meter measures.
+const CHANGES: usize = 8;
+/// No meter measures less often than this; a value that stays longer is of a steady load.
+const LONGEST: Nanos = Nanos(60 * Nanos::SECOND.0);
+
+/// What is known of one meter's values.
+#[derive(Clone, Debug, Default)]
+pub struct Fresh {
+    last: Option<Said>,
+    /// When a value was last taken to be new.
+    taken: Nanos,
+    changes: VecDeque<Nanos>,
+}
+
+/// What it says now.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    power: Microwatts,
+    /// When it was asked last, and how often it has said this.
+    asked: Nanos,
+    times: u64,
+    /// Since when; `None`: it said so when it was first asked.
+    since: Option<Nanos>,
+}
+
+impl Fresh {
+    /// When the power was measured that a meter says at `at`; `None`: this is what it said before, and no new measurement. `averaged`: it is
+    /// the mean of so much time before. `stated`: it measures so often.
+    ///
+    /// A value that follows a repeated one was measured at some time between the two questions: in the mean, halfway. One that is said for
+    /// longer than the meter needs to measure is a new one, too.
+    pub fn measured_at(&mut self, power: Microwatts, at: Nanos, averaged: Nanos, stated: Option<Nanos>) -> Option<Nanos> {
+        let middle = |at: Nanos| at - Nanos(averaged.0 / 2);
+        let Some(said) = self.last else {
+            (self.last, self.taken) = (Some(Said { power, asked: at, times: 1, since: None }), at);
+            return Some(middle(at));
+        };
+        if power == said.power {
+            self.last = Some(Said { asked: at, times: said.times + 1, ..said });
+            // Not seen yet how often: nothing has changed, and then it does not matter.
+            if at - self.taken < stated.unwrap_or(self.refresh()) {
+                return None;
+            }
+            self.taken = at;
+            return Some(middle(at));
+        }
+        let measured = if said.times > 1 { Nanos(said.asked.0.midpoint(at.0)) } else { at };
+        self.changes.extend(said.since.map(|since| (measured - since).min(LONGEST)));
+        self.changes.drain(..self.changes.len().saturating_sub(CHANGES));
+        (self.last, self.taken) = (Some(Said { power, asked: at, times: 1, since: Some(measured) }), measured);
+        Some(middle(measured))
+    }
+
+    /// How often it measures, as far as was seen: the shortest of the last times between two values that differ. Zero: nothing was seen.
+    fn refresh(&self) -> Nanos {
+        self.changes.iter().min().copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{self, Interval, LastReading};
+    use crate::meter::{Domain, Reading, Scope, Zone};
+
+    const SPAN: f64 = 600.0;
+
+    /// Watts at a second.
+    type Profile = fn(f64) -> f64;
+
+    fn steps(second: f64) -> f64 {
+        [120.0, 310.0, 180.0, 405.0][(second / 150.0) as usize % 4]
+    }
+
+    fn ramp(second: f64) -> f64 {
+        100.0 + second / 2.0
+    }
+
+    /// Up and down, slowly enough for a meter that measures every minute.
+    fn waves(second: f64) -> f64 {
+        150.0 + (150.0 - (second % 300.0)).abs() * 2.0
+    }
+
+    /// 4 s of 400 W in every 13 s.
+    fn bursts(second: f64) -> f64 {
+        if second % 13.0 < 4.0 { 400.0 } else { 110.0 }
+    }
+
+    /// What a machine draws: no load is as steady as a profile, and two measurements are hardly ever the same.
+    fn drawn(profile: Profile, second: f64) -> f64 {
+        let noise = ((second * 10.0).floor() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+        profile(second) + noise as f64 / 512.0 - 1.0
+    }
+
+    /// Joules between two times, by hundredths of a second.
+    fn truth(profile: Profile, from: f64, to: f64) -> f64 {
+        let (from, to) = ((from * 1e2).round() as u64, (to * 1e2).round() as u64);
+        (from..to).map(|step| drawn(profile, step as f64 / 1e2 + 0.005) / 1e2).sum()
+    }
+
+    /// The relative error of a meter that measures every `refresh` and is asked every `period`, over ten minutes.
+    fn error(profile: Profile, refresh: f64, period: f64, averaging: bool) -> f64 {
+        let says = |second: f64| {
+            let measured = (second / refresh).floor() * refresh;
+            let watts = if averaging { truth(profile, measured - refresh, measured) / refresh } else { drawn(profile, measured) };
+            Microwatts((watts * 1e6).round() as u64)
+        };
+        let domain = Domain::measured("x".into(), "x", Zone::Platform, Scope::Machine, "/x".into());
+        let averaged = Nanos(if averaging { (refresh * 1e9) as u64 } else { 0 });
+        let (mut fresh, mut last, mut carry) = (Fresh::default(), None::<LastReading>, 0);
+        let (mut energy, mut first) = (0, None);
+        // It has been asked for some time before, so that it is known how often it measures.
+        let mut second = 1200.0 - 0.137;
+        let begin = second + 700.0;
+        while second < begin + SPAN {
+            let at = Nanos((second * 1e9) as u64);
+            if let Some(at) = fresh.measured_at(says(second), at, averaged, None)
+                && second >= begin
+            {
+                let new = LastReading { at, suspended: Nanos(0), reading: Reading::Gauge { power: says(second) } };
+                if let Interval::Energy(more, _) = domain::interval(&domain, last.as_ref(), &new, &mut carry) {
+                    energy += more.0;
+                }
+                first.get_or_insert(at);
+                last = Some(new);
+            }
+            second += period;
+        }
+        let (from, to) = (first.unwrap().seconds(), last.unwrap().at.seconds());
+        // At a load that never changes it is not seen how often it measures.
+        assert!(to - from > SPAN - 62.0 - period, "{from} {to}");
+        let truth = truth(profile, from, to);
+        (energy as f64 / 1e6 - truth).abs() / truth
+    }
+
+    #[test]
+    fn ten_minutes_of_an_averaging_meter_are_within_one_per_cent() {
+        for (name, profile) in [("steps", steps as Profile), ("ramp", ramp), ("waves", waves), ("bursts", bursts)] {
+            for refresh in [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0] {
+                for period in [1.0, 5.0, 10.0] {
+                    let error = error(profile, refresh, period, true);
+                    println!("{name}, averaging {refresh} s, asked every {period} s: {:.2} %", error * 100.0);
+                    // A mean of less than the time between two questions leaves the rest unseen: of bursts that is too little.
+                    let aliased = period > refresh && name == "bursts";
+                    assert!(error <= 0.01 || aliased, "{name}, {refresh} s, {period} s: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ten_minutes_of_a_sampling_meter_are_within_one_per_cent_where_it_can_see_the_load() {
+        for (name, profile, longest) in
+            [("steps", steps as Profile, 10.0), ("ramp", ramp, 60.0), ("waves", waves, 10.0), ("bursts", bursts, 1.0)]
+        {
+            for refresh in [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0].into_iter().filter(|refresh| *refresh <= longest) {
+                for period in [1.0, 5.0, 10.0].into_iter().filter(|period| *period <= longest) {
+                    let error = error(profile, refresh, period, false);
+                    println!("{name}, sampling every {refresh} s, asked every {period} s: {:.2} %", error * 100.0);
+                    assert!(error <= 0.01, "{name}, {refresh} s, {period} s: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_steady_load_is_new_at_every_question_until_something_changes() {
+        let mut fresh = Fresh::default();
+        let second = |second: u64| Nanos(second * Nanos::SECOND.0);
+        for at in 1..6 {
+            assert_eq!(fresh.measured_at(Microwatts(5), second(at), Nanos(0), None), Some(second(at)));
+        }
+        // New every 10 s, asked every 5.
+        let values = [6, 6, 7, 7, 8, 8, 8, 8, 9];
+        let said: Vec<Option<u64>> = values
+            .iter()
+            .zip(2u64..)
+            .map(|(value, step)| Some(fresh.measured_at(Microwatts(*value), second(step * 5), Nanos(0), None)?.0 / 1_000_000))
+            .collect();
+        assert_eq!(said, [7_500, 15_000, 17_500, 0, 27_500, 0, 40_000, 0, 47_500].map(|at| (at > 0).then_some(at)));
+    }
+}
