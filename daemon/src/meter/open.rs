@@ -125,8 +125,7 @@ impl All {
             );
         }
         if matches!(via, RaplVia::Auto | RaplVia::Powercap) {
-            let class = roots.sysfs.join("class/powercap");
-            let absent = format!("no RAPL zone in {} (neither intel-rapl nor intel-rapl-mmio)", class.display());
+            let absent = powercap::absent(roots);
             let (config, roots, topology) = (config.clone(), roots.clone(), topology.clone());
             let opener = Box::new(move || Powercap::open(&config, &roots, &topology));
             self.late(powercap::SOURCE, absent, via == RaplVia::Powercap, &way, opener);
