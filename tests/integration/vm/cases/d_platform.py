@@ -11,6 +11,8 @@ from runner import note
 # A look for what is not there every 10 s, and the answers of a BMC that takes its time.
 LIMIT_S = 90
 WATTS = "kepler_platform_watts"
+# Who ran is not asked here, and eBPF takes an emulated machine long to load.
+QUICK = '[usage]\nsource = "procfs"\n'
 
 
 def watts(page, source):
@@ -58,7 +60,7 @@ def case_platform_rig_acpi_meter_says_what_it_is_told():
 def case_platform_acpi_meter_is_read():
     with Modules("acpi_power_meter"):
         set_meter(137_000)
-        with Jouled() as jouled:
+        with Jouled(config=QUICK) as jouled:
             jouled.wait_state("hwmon", "healthy")
             wait_watts(jouled, "acpi", 137)
             set_meter(222_500)
@@ -73,7 +75,7 @@ def case_platform_acpi_meter_is_read():
 
 def case_platform_acpi_driver_comes_and_goes():
     set_meter(137_000)
-    with Jouled() as jouled:
+    with Jouled(config=QUICK) as jouled:
         jouled.wait_state("hwmon", "unsupported")
         before = jouled.metrics()
         with Modules("acpi_power_meter"):
@@ -93,7 +95,7 @@ def estimated(page):
 def rapl_comes(source, goes, **parameters):
     rapl = FakeRapl(pkg_mw=REST_MW, core_mw=REST_MW, dram_mw=REST_MW, **parameters)
     try:
-        with Jouled() as jouled:
+        with Jouled(config=QUICK) as jouled:
             jouled.wait_state("rapl-powercap", "unsupported")
             assert estimated(jouled.metrics()), "the estimate does not stand in"
             rapl.load()
@@ -160,7 +162,7 @@ def case_platform_bmc_is_read():
     with bmc():
         wait_for(IPMI, IPMI.exists)
         set_bmc(161)
-        with Jouled(config='[meter.ipmi]\nperiod = "5s"\n', known="meter.ipmi") as jouled:
+        with Jouled(config=QUICK + '[meter.ipmi]\nperiod = "5s"\n', known="meter.ipmi") as jouled:
             jouled.wait_state("ipmi", "healthy")
             wait_watts(jouled, "ipmi", 161)
             set_bmc(287)

@@ -16,6 +16,8 @@ from runner import Skip, note
 BINARY = Path("/payload/bin/jouled")
 JOULECTL = Path("/payload/bin/joulectl")
 NOBODY = 65534
+# An emulated machine on a busy one takes so long to load the eBPF programs with a debug build.
+START_S = 45
 # Two ticks of a second and what emulation adds: after this, what was drawn before is in the numbers.
 SETTLE_S = 2.5
 
@@ -119,7 +121,7 @@ class Jouled:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log,
                                             env=os.environ | {"RUNTIME_DIRECTORY": str(self.dir / "run")})
-        wait_for("/metrics", self.answers)
+        wait_for("/metrics", self.answers, START_S)
 
     def stop(self):
         """Ends it and keeps its folders; start() goes on."""
