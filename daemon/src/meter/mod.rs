@@ -8,6 +8,7 @@ mod fake_sysfs;
 pub mod fallback;
 mod file;
 pub mod hwmon;
+pub mod ipmi;
 mod open;
 pub mod perf;
 pub mod polled;
