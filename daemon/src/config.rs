@@ -343,6 +343,9 @@ impl Config {
             estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
             "0 to 100000 watts",
         );
+        for (key, rule) in self.meter.ipmi.wrong() {
+            range(&format!("meter.ipmi.{key}"), false, rule);
+        }
         for (key, rule) in self.export.guest.wrong() {
             range(&format!("export.guest.{key}"), false, rule);
         }

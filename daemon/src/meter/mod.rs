@@ -8,6 +8,7 @@ mod fake_sysfs;
 pub mod fallback;
 mod file;
 pub mod hwmon;
+pub mod ipmi;
 pub mod late;
 mod open;
 pub mod perf;

@@ -3,6 +3,7 @@
 use super::estimate::{self, Estimate, EstimateConfig, EstimateMode};
 use super::fallback::{By, Needed, Packages, StandIn};
 use super::hwmon::{self, HwmonConfig, HwmonMode};
+use super::ipmi::{self, IpmiConfig, IpmiMode};
 use super::late::{Late, Opener, Way};
 use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
@@ -23,6 +24,8 @@ pub struct MeterConfig {
     pub rapl: RaplConfig,
     /// `[meter.hwmon]`.
     pub hwmon: HwmonConfig,
+    /// `[meter.ipmi]`.
+    pub ipmi: IpmiConfig,
     /// `[meter.vsock]`.
     pub vsock: VsockConfig,
     /// `[meter.estimate]`.
@@ -71,6 +74,7 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
         all.packages.set(By::First, true);
     }
     all.hwmon(&config.hwmon, roots);
+    all.ipmi(&config.ipmi, roots);
     let estimate = || Estimate::open(&config.estimate, roots, topology);
     match (host, config.estimate.mode) {
         (Some(address), EstimateMode::Auto) => all.with_stand_in(address, estimate()),
@@ -161,6 +165,21 @@ impl All {
                 let stand_in = estimate.map(|estimate| Some(StandIn::new(estimate, move || !packages.any(), STANDBY)));
                 self.add(estimate::SOURCE, stand_in, true, "");
             }
+        }
+    }
+
+    /// BMCs: the one of the device, and those of the network.
+    fn ipmi(&mut self, config: &IpmiConfig, roots: &Roots) {
+        match (config.r#use, &config.device) {
+            (IpmiMode::Never, _) => self.unused(ipmi::SOURCE, "not wanted: use = \"never\" in [meter.ipmi]"),
+            // This machine's BMC is not another root's.
+            (IpmiMode::Auto, None) if roots.sysfs != Path::new("/sys") => {
+                self.unused(ipmi::SOURCE, "not tried, as --sysfs is not /sys (device = \"/dev/ipmi0\" in [meter.ipmi] would)");
+            }
+            (IpmiMode::Auto, device) => self.add(ipmi::SOURCE, ipmi::device(config, device.is_some()).map(Some), true, ""),
+        }
+        for lan in &config.lan {
+            self.add(&format!("{}:{}", ipmi::SOURCE, lan.name), ipmi::over_lan(config, lan).map(Some), true, "");
         }
     }
 
