@@ -348,6 +348,9 @@ impl Config {
         );
         let library = self.meter.nvml.library.as_deref();
         range("meter.nvml.library", library.is_none_or(Path::is_absolute), "an absolute path");
+        for (key, rule) in self.meter.ipmi.wrong() {
+            range(&format!("meter.ipmi.{key}"), false, rule);
+        }
         for (key, rule) in self.export.guest.wrong() {
             range(&format!("export.guest.{key}"), false, rule);
         }

@@ -31,6 +31,10 @@ fn the_shipped_file_changes_only_where_the_host_is_looked_for_and_its_keys_are_a
     assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().series.processes, 500);
     let all = load(&shipped()).unwrap();
     assert_eq!(all.node_name.as_deref(), Some("rack3-node7"));
+    let known = format!("{:?}", load(&lan("bogus = 1")).unwrap_err());
+    for key in known.split("there are ").nth(1).unwrap().trim_end_matches(['"', '\\', 'n']).split(", ") {
+        assert!(shipped().contains(&format!("\n{key} = ")) || shipped().contains(&format!("\n# {key} = ")), "{key}");
+    }
     assert_eq!(all.floors()["rapl/package-0"], Microwatts(21_500_000));
     assert_eq!(all.export.prometheus, PrometheusOptions::default());
     // The one difference: whoever installs the file wants the host's own devices used where they are.
@@ -46,6 +50,7 @@ fn every_key_is_in_the_shipped_file() {
         "",
         "meter",
         "meter.rapl",
+        "meter.ipmi",
         "meter.vsock",
         "meter.estimate",
         "usage",
@@ -93,9 +98,42 @@ fn what_is_wrong_is_named() {
     says("[export.guest]\nport = 0", &["export.guest.port", "out of range"]);
     says("[export.guest]\nhybrid = [\"run\"]", &["export.guest.hybrid", "absolute"]);
     says("[meter.vsock]\nconnect = \"tcp:1\"", &["meter.vsock.connect", "\"auto\""]);
+    says("[meter.ipmi]\nperiod = \"1s\"", &["meter.ipmi.period", "5s to 10m"]);
+    says("[meter.ipmi]\ndevice = \"ipmi0\"", &["meter.ipmi.device", "absolute"]);
     says("[export.powercap]\npath = \"sysfs\"", &["export.powercap.path", "absolute"]);
     says("[export.powercap]\npath = \"/sys/x\"", &["export.powercap.path", "/sys"]);
     says("interval = ", &["jouled.toml"]);
+}
+
+/// A BMC over the network, in which one line is another one.
+fn lan(line: &str) -> String {
+    let key = line.split(' ').next().unwrap();
+    let lines = ["name = \"a\"", "address = \"bmc\"", "username = \"u\"", "password_file = \"/p\""];
+    let others = lines.into_iter().filter(|other| !other.starts_with(key));
+    format!("[[meter.ipmi.lan]]\n{}\n{line}", others.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn a_bmc_over_the_network_is_checked_key_by_key() {
+    let config = load(&lan("credential = \"c\"").replace("password_file = \"/p\"\n", "")).unwrap();
+    assert_eq!(config.meter.ipmi.lan[0].credential.as_deref(), Some("c"));
+    for (line, words) in [
+        ("name = \"a b\"", &["lan.0.name", "letters"][..]),
+        ("address = \"a b\"", &["lan", "is no address"]),
+        ("username = \"01234567890123456\"", &["lan.0.username", "16"]),
+        ("credential = \"c\"", &["lan.0.password_file", "either"]),
+        ("password_file = \"p\"", &["lan.0.password_file", "absolute"]),
+        ("privilege = \"root\"", &["privilege", "operator"]),
+        ("timeout = \"1m\"", &["lan.0.timeout", "100ms to 3s"]),
+    ] {
+        let error = load(&lan(line)).unwrap_err();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    let twice = format!("{}\n{}", lan("name = \"a\""), lan("name = \"a\""));
+    assert!(load(&twice).unwrap_err().contains("lan.1.name"));
+    // A password that was written here by mistake is not repeated.
+    let error = load(&lan("password = \"hunter2\"").replace("password_file = \"/p\"\n", "")).unwrap_err();
+    assert!(error.contains("password") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]

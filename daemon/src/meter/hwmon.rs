@@ -68,7 +68,18 @@ fn class(roots: &Roots) -> PathBuf {
 pub fn start(roots: &Roots, packages: Packages) -> Result<Polled, String> {
     let class = class(roots);
     let poll = Poll { source: SOURCE.into(), absent: absent(&class), period: PERIOD, by_name: false };
-    let opener: Opener = Box::new(move || Ok(Some(Box::new(Hwmon::open(&class, packages.clone())) as Box<dyn Meter>)));
+    // What was found in vain is not looked at anew while nothing has changed.
+    let mut in_vain = None;
+    let opener: Opener = Box::new(move || {
+        let mut meter = Hwmon::blank(&class, packages.clone());
+        let now = (chip::fingerprint(&class), meter.stood_back);
+        match in_vain.take() {
+            Some((before, unused)) if before == now => (meter.seen, meter.unused) = (now.0, unused),
+            _ => meter.scan(),
+        }
+        in_vain = meter.domains.is_empty().then(|| ((meter.seen.clone(), meter.stood_back), meter.unused.clone()));
+        Ok(Some(Box::new(meter) as Box<dyn Meter>))
+    });
     Polled::start(poll, opener)
 }
 
@@ -96,7 +107,14 @@ struct Hwmon {
 impl Hwmon {
     /// Finds the chips. Those that come later are found by [`Meter::read`].
     fn open(class: &Path, packages: Packages) -> Self {
-        let mut meter = Self {
+        let mut meter = Self::blank(class, packages);
+        meter.scan();
+        meter
+    }
+
+    fn blank(class: &Path, packages: Packages) -> Self {
+        let stood_back = packages.measured(By::First);
+        Self {
             class: class.to_path_buf(),
             packages,
             domains: Vec::new(),
@@ -106,10 +124,8 @@ impl Hwmon {
             errors: Vec::new(),
             reads: 0,
             seen: Vec::new(),
-            stood_back: false,
-        };
-        meter.scan();
-        meter
+            stood_back,
+        }
     }
 
     /// Finds every chip, and binds those that are known already to their domains: a driver that was reloaded has another hwmonN.

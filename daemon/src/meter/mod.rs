@@ -9,6 +9,7 @@ pub mod fallback;
 mod file;
 pub mod fresh;
 pub mod hwmon;
+pub mod ipmi;
 pub mod late;
 pub mod nvml;
 mod open;

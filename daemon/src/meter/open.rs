@@ -3,6 +3,7 @@
 use super::estimate::{self, Estimate, EstimateConfig, EstimateMode};
 use super::fallback::{By, Needed, Packages, StandIn};
 use super::hwmon::{self, HwmonConfig, HwmonMode};
+use super::ipmi::{self, IpmiConfig, IpmiMode};
 use super::late::{Late, Opener, Way};
 use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
@@ -26,6 +27,8 @@ pub struct MeterConfig {
     pub hwmon: HwmonConfig,
     /// `[meter.nvml]`.
     pub nvml: NvmlConfig,
+    /// `[meter.ipmi]`.
+    pub ipmi: IpmiConfig,
     /// `[meter.vsock]`.
     pub vsock: VsockConfig,
     /// `[meter.estimate]`.
@@ -75,6 +78,7 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
     }
     all.nvml(&config.nvml, roots);
     all.hwmon(&config.hwmon, roots);
+    all.ipmi(&config.ipmi, roots);
     let estimate = || Estimate::open(&config.estimate, roots, topology);
     match (host, config.estimate.mode) {
         (Some(address), EstimateMode::Auto) => all.with_stand_in(address, estimate()),
@@ -129,8 +133,7 @@ impl All {
             );
         }
         if matches!(via, RaplVia::Auto | RaplVia::Powercap) {
-            let class = roots.sysfs.join("class/powercap");
-            let absent = format!("no RAPL zone in {} (neither intel-rapl nor intel-rapl-mmio)", class.display());
+            let absent = powercap::absent(roots);
             let (config, roots, topology) = (config.clone(), roots.clone(), topology.clone());
             let opener = Box::new(move || Powercap::open(&config, &roots, &topology));
             self.late(powercap::SOURCE, absent, via == RaplVia::Powercap, &way, opener);
@@ -174,6 +177,21 @@ impl All {
                 let stand_in = estimate.map(|estimate| Some(StandIn::new(estimate, move || !packages.any(), STANDBY)));
                 self.add(estimate::SOURCE, stand_in, true, "");
             }
+        }
+    }
+
+    /// BMCs: the one of the device, and those of the network.
+    fn ipmi(&mut self, config: &IpmiConfig, roots: &Roots) {
+        match (config.r#use, &config.device) {
+            (IpmiMode::Never, _) => self.unused(ipmi::SOURCE, "not wanted: use = \"never\" in [meter.ipmi]"),
+            // This machine's BMC is not another root's.
+            (IpmiMode::Auto, None) if roots.sysfs != Path::new("/sys") => {
+                self.unused(ipmi::SOURCE, "not tried, as --sysfs is not /sys (device = \"/dev/ipmi0\" in [meter.ipmi] would)");
+            }
+            (IpmiMode::Auto, device) => self.add(ipmi::SOURCE, ipmi::device(config, device.is_some()).map(Some), true, ""),
+        }
+        for lan in &config.lan {
+            self.add(&format!("{}:{}", ipmi::SOURCE, lan.name), ipmi::over_lan(config, lan).map(Some), true, "");
         }
     }
 

@@ -13,16 +13,17 @@ fn open(host: &FakeHost, text: &str) -> (Vec<String>, Vec<SourceState>) {
     let roots = Roots { sysfs: host.sysfs(), procfs: host.procfs() };
     let (meters, mut states) = open_all(&config(text), &roots, &Topology::read(&roots));
     // hwmon is always looked for, and is a thread's business. One that stands by, or is looked for, gives nothing.
-    let gives = |meter: &&Box<dyn Meter>| meter.source() == vsock::SOURCE || !meter.domains().is_empty();
-    let sources = meters.iter().filter(gives).map(|meter| meter.source().to_owned()).filter(|source| source != hwmon::SOURCE);
+    let gives = |meter: &&dyn Meter| meter.source() == vsock::SOURCE || !meter.domains().is_empty();
+    let all = || meters.iter().map(|meter| &**meter as &dyn Meter);
+    let sources = all().filter(gives).map(|meter| meter.source().to_owned()).filter(|source| source != hwmon::SOURCE);
     let sources = sources.collect();
-    let state = |meter: &Box<dyn Meter>| SourceState {
+    let state = |meter: &dyn Meter| SourceState {
         source: meter.source().to_owned(),
         role: "meter".to_owned(),
         health: meter.health(),
         detail: String::new(),
     };
-    states.extend(meters.iter().map(state));
+    states.extend(all().map(state));
     (sources, states)
 }
 

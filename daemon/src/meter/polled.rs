@@ -167,7 +167,8 @@ impl Asker {
         let mut readings = Vec::new();
         meter.read(Stamp::now(), &mut readings);
         let (health, detail, domains) = (meter.health(), meter.detail(), meter.domains().to_vec());
-        let nothing = !readings.is_empty() && readings.iter().all(|one| one.reading.is_err());
+        // No news is no reason to open it anew, where there may be some.
+        let nothing = if readings.is_empty() { domains.is_empty() } else { readings.iter().all(|one| one.reading.is_err()) };
         let mut found = lock(&self.found);
         for domain in domains.into_iter().skip(self.numbers.len()) {
             let known = found.domains.iter().position(|known| known.id == domain.id);

@@ -34,6 +34,8 @@ pub struct Powercap {
     /// Errors of the last read: how many, and the first.
     failing: usize,
     first_error: Option<String>,
+    /// Zones that are no RAPL, and why they are not used.
+    others: String,
     fingerprint: u64,
     dormant: bool,
     reads: u32,
@@ -57,6 +59,7 @@ impl Powercap {
             complaints: Vec::new(),
             failing: 0,
             first_error: None,
+            others: String::new(),
             fingerprint: zones::fingerprint(&class),
             dormant: false,
             reads: 0,
@@ -85,6 +88,7 @@ impl Powercap {
     /// zones anew.
     fn walk(&mut self) {
         let walk = zones::walk(&self.class, &self.rules);
+        self.others = zones::not_used(&self.class);
         self.complaints = walk.complaints;
         self.dormant = walk.dormant;
         for counter in &mut self.counters {
@@ -101,6 +105,14 @@ impl Powercap {
             }
         }
     }
+}
+
+/// What is said where there is no RAPL zone.
+pub fn absent(roots: &Roots) -> String {
+    let class = roots.sysfs.join("class/powercap");
+    let others = zones::not_used(&class);
+    let others = if others.is_empty() { others } else { format!("; {others}") };
+    format!("no RAPL zone in {} (neither intel-rapl nor intel-rapl-mmio){others}", class.display())
 }
 
 impl Meter for Powercap {
@@ -143,6 +155,10 @@ impl Meter for Powercap {
             (None, Some(complaint)) => Health::Degraded(complaint.clone()),
             (None, None) => Health::Healthy,
         }
+    }
+
+    fn detail(&self) -> String {
+        self.others.clone()
     }
 }
 

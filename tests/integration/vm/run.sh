@@ -128,6 +128,8 @@ boot() {
     local processor=max,vendor=GenuineIntel,family=6,model=26,stepping=5,svm=off memory=1G
     [ "$layer" = host ] || processor=max memory=3G
     local root=$VM_DIR/root
+    local devices=()
+    [ "$layer" != host ] || start_bmc
     local emulator=("$root/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu"
         "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
     export QEMU_MODULE_DIR=$root/usr/lib/x86_64-linux-gnu/qemu
@@ -136,6 +138,7 @@ boot() {
         -nodefaults -no-user-config -display none -no-reboot \
         -drive "file=$VM_DIR/root.ext4,format=raw,if=none,id=root,cache=unsafe,snapshot=on" -device virtio-blk-pci,drive=root \
         -drive "file=$run_dir/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
+        ${devices[@]+"${devices[@]}"} \
         -serial "file:$run_dir/console.log" -serial "file:$run_dir/boot.log" \
         -kernel "$VM_DIR/vmlinuz" -initrd "$VM_DIR/initrd.cpio" \
         -append 'console=ttyS0 quiet panic=-1 mitigations=off systemd.getty_auto=no' \
@@ -143,6 +146,18 @@ boot() {
     qemu=$!
     started=$SECONDS
     timed_out=
+}
+
+# The power meter of the machine's ACPI, which the machine itself sets by pc-testdev, and its BMC, on a socket of this run. By the
+# machine's own Python, as with the emulator.
+start_bmc() {
+    local lib=$root/usr/lib/x86_64-linux-gnu
+    PYTHONHOME=$root/usr "$root/lib64/ld-linux-x86-64.so.2" --library-path "$lib" "$root/usr/bin/python3" -B \
+        "$here/bmc_stub.py" "$run_dir/bmc.sock" </dev/null >"$run_dir/bmc.log" 2>&1 &
+    bmc=$!
+    devices=(-acpitable "file=$VM_DIR/pwrmeter.aml" -device pc-testdev
+        -chardev "socket,id=bmc,path=$run_dir/bmc.sock,reconnect-ms=1000" -device ipmi-bmc-extern,id=bmc0,chardev=bmc
+        -device isa-ipmi-kcs,bmc=bmc0,irq=5)
 }
 
 running() {
@@ -191,6 +206,8 @@ stop_machine() {
 
 cleanup() {
     [ -z "${qemu:-}" ] || stop_machine
+    [ -z "${bmc:-}" ] || kill "$bmc" 2>/dev/null || true
+    bmc=
     [ -d "${run_dir:-}" ] || return 0
     mkdir -p "$VM_DIR/$layer"
     cp "$run_dir"/*.log "$VM_DIR/$layer/" || true

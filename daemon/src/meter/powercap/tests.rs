@@ -187,6 +187,22 @@ fn other_control_types_are_ignored() {
 }
 
 #[test]
+fn zones_of_scmi_are_told_of_and_not_used() {
+    let host = two_sockets();
+    let roots = Roots { sysfs: host.sysfs(), procfs: host.procfs() };
+    assert_eq!(open(&host).detail(), "");
+    host.write_sys("class/powercap/arm-scmi/enabled", "1\n");
+    host.zone("arm-scmi:0", "cluster\u{1b}[2J", 1);
+    for zone in 1..6 {
+        host.zone(&format!("arm-scmi:{zone}"), &format!("zone-{zone}"), 1);
+    }
+    let told = open(&host).detail();
+    assert!(told.starts_with("not used: arm-scmi zone \"cluster\\u{1b}[2J\", \"zone-1\", "), "{told}");
+    assert!(told.ends_with(" and 2 more: its firmware does not say what it covers"), "{told}");
+    assert!(absent(&roots).ends_with(&told));
+}
+
+#[test]
 fn the_cap_is_twice_the_constraints_within_reason() {
     let host = two_sockets();
     let cap = |host: &FakeHost| open(host).domains()[0].max_power.0;

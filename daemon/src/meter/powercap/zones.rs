@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 const MIN_CAP_UW: u64 = 250_000_000;
 /// A limit above this is firmware for "none".
 const MAX_CAP_UW: u64 = 10_000_000_000;
+/// Names of firmware are cut after so many characters, and lists of them after so many names.
+const LONGEST_NAME: usize = 40;
+const NAMED: usize = 4;
 /// No zone has more constraints (long term, short term, peak).
 const CONSTRAINTS: usize = 3;
 
@@ -81,6 +84,26 @@ fn parse_top(name: &str) -> Option<Part> {
         "" => Some(Part::Psys(0)),
         number => Some(Part::Psys(number.strip_prefix('-')?.parse().ok()?)),
     }
+}
+
+/// Zones of SCMI firmware (`arm-scmi`), which names them as it likes: what they cover is not known, and they are not used. One line; empty
+/// where there are none.
+pub(super) fn not_used(class: &Path) -> String {
+    let entries = std::fs::read_dir(class).into_iter().flatten().flatten();
+    let zones = entries.filter(|entry| entry.file_name().to_str().is_some_and(|folder| folder.starts_with("arm-scmi:")));
+    let mut names: Vec<String> = zones
+        .map(|entry| {
+            let name = read_text(&entry.path().join("name"), PAGE).unwrap_or_default();
+            format!("\"{}\"", name.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect::<String>())
+        })
+        .collect();
+    names.sort();
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    names.truncate(NAMED);
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("not used: arm-scmi zone {}{more}: its firmware does not say what it covers", names.join(", "))
 }
 
 /// A number that changes when a zone comes or goes: cheaper than a walk.

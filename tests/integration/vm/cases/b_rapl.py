@@ -12,6 +12,8 @@ from runner import note
 
 REST = {"pkg_mw": REST_MW, "core_mw": REST_MW, "dram_mw": REST_MW}
 ZONES = ("package", "core", "dram")
+# What is counted is to be RAPL's alone, also while that is away.
+NO_ESTIMATE = '[meter.estimate]\nuse = "never"\n'
 
 
 def pulse(rapl, *daemons, seconds=4, **power):
@@ -82,7 +84,7 @@ def case_wraps_lose_nothing():
 
 
 def case_failing_source_says_so_and_recovers():
-    with FakeRapl(**REST) as rapl, Jouled(via="powercap") as jouled:
+    with FakeRapl(**REST) as rapl, Jouled(via="powercap", config=NO_ESTIMATE) as jouled:
         jouled.wait_state("rapl-powercap", "healthy")
         start, begin = rapl.truth(), jouled.metrics()
         rapl.set(pkg_mw=45_000)
@@ -109,7 +111,7 @@ def case_failing_source_says_so_and_recovers():
 
 
 def case_module_reloaded_while_running():
-    with FakeRapl(**REST) as rapl, Jouled(via="powercap") as jouled:
+    with FakeRapl(**REST) as rapl, Jouled(via="powercap", config=NO_ESTIMATE) as jouled:
         jouled.wait_state("rapl-powercap", "healthy")
         rapl.set(pkg_mw=45_000)
         time.sleep(3)

@@ -16,6 +16,8 @@ from runner import Skip, note
 BINARY = Path("/payload/bin/jouled")
 JOULECTL = Path("/payload/bin/joulectl")
 NOBODY = 65534
+# An emulated machine on a busy one takes so long to load the eBPF programs with a debug build.
+START_S = 45
 # Two ticks of a second and what emulation adds: after this, what was drawn before is in the numbers.
 SETTLE_S = 2.5
 
@@ -81,7 +83,7 @@ class Metrics:
 class Jouled:
     """A running jouled with a state folder of its own, for as long as the `with` block."""
 
-    def __init__(self, via="auto", path=None, port=28282, user=None, config=""):
+    def __init__(self, via="auto", path=None, port=28282, user=None, config="", known=None):
         if not BINARY.exists():
             raise Skip("no jouled binary was given")
         self.url = f"http://127.0.0.1:{port}/metrics"
@@ -94,6 +96,8 @@ class Jouled:
         if path:
             keys += f'[usage]\npath = "{path}"\n'
         (self.dir / "jouled.toml").write_text(keys + config)
+        if known and not knows(known):
+            raise Skip(f"this jouled has no [{known}]")
         self.command = [BINARY, "--config", self.dir / "jouled.toml", "--listen", f"127.0.0.1:{port}",
                         "--state-dir", self.dir / "state"]
 
@@ -117,7 +121,7 @@ class Jouled:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log,
                                             env=os.environ | {"RUNTIME_DIRECTORY": str(self.dir / "run")})
-        wait_for("/metrics", self.answers)
+        wait_for("/metrics", self.answers, START_S)
 
     def stop(self):
         """Ends it and keeps its folders; start() goes on."""
@@ -172,6 +176,14 @@ class Jouled:
             wait_for(f"{source} to be {' or '.join(states)}", check)
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {seen['state']}") from None
+
+
+def knows(section):
+    """Whether jouled has this section of the configuration."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(f"[{section}]\n")
+        file.flush()
+        return subprocess.run([BINARY, "--config", file.name, "--check-config"], capture_output=True, timeout=30).returncode == 0
 
 
 def node_energy(metrics, zone="package"):

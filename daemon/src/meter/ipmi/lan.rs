@@ -1,0 +1,240 @@
+//! IPMI over LAN (RMCP+): one session, kept, and ended. Not the questions asked in it.
+//!
+//! What ipmi-rs 0.6 leaves open is closed here. It panics where a BMC sends nonsense at log-in and where the kernel refuses to send: that
+//! is caught. It compares no sequence numbers, so a late answer could be taken for the next one's: after a time-out another command is
+//! asked first, and all before its answer is read away. It falls back to IPMI 1.5 if the other side says so, which can mean a password
+//! in clear text: a password of 20 bytes makes that impossible. It has no way to end a session.
+
+use super::config::{LanConfig, Privilege};
+use super::link::{Ask, Link, Trouble, data_of};
+use super::refusal;
+use ipmi_rs::connection::{IpmiConnection, Response};
+use ipmi_rs::rmcp::{Rmcp, RmcpIpmiError, RmcpIpmiReceiveError};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// RMCP+ passwords (IPMI 2.0, section 13.28): shorter ones are filled up with zeros, which changes no HMAC.
+const PASSWORD: usize = 20;
+/// App: Get Device ID, which every BMC answers at once and to everybody.
+const DEVICE_ID: u8 = 0x01;
+/// App: Set Session Privilege Level.
+const SET_PRIVILEGE: u8 = 0x3B;
+/// App: Close Session.
+const CLOSE: u8 = 0x3C;
+/// Network function of these.
+const APP: u8 = 0x06;
+/// A BMC that sends more than this instead of an answer is not listened to any longer.
+const STRAYS: usize = 32;
+
+/// A password. Shown to nobody.
+pub struct Password([u8; PASSWORD]);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Password(…)")
+    }
+}
+
+impl Password {
+    /// From the file or credential that the configuration names; a line break at its end does not belong to it.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it, never what is in it.
+    pub fn read(config: &LanConfig) -> Result<Self, String> {
+        Self::from_file(&place(config)?)
+    }
+
+    fn from_file(path: &Path) -> Result<Self, String> {
+        let fail = |why: &str| format!("no password: {}: {why}", path.display());
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(256).read_to_end(&mut bytes));
+        read.map_err(|error| fail(&error.to_string()))?;
+        while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        match bytes.len() {
+            0 => Err(fail("it is empty")),
+            length if length > PASSWORD => Err(fail("it is longer than the 20 bytes that IPMI has room for")),
+            _ if bytes.contains(&0) => Err(fail("it has a zero byte, which IPMI takes for its end")),
+            length => {
+                let mut password = [0; PASSWORD];
+                password[..length].copy_from_slice(&bytes);
+                Ok(Self(password))
+            }
+        }
+    }
+}
+
+fn place(config: &LanConfig) -> Result<PathBuf, String> {
+    if let Some(path) = &config.password_file {
+        return Ok(path.clone());
+    }
+    let name = config.credential.as_deref().unwrap_or_default();
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .ok_or_else(|| format!("no password: credential {name:?} is not given: LoadCredential= in the unit does"))?;
+    Ok(PathBuf::from(folder).join(name))
+}
+
+/// A session.
+pub struct Lan {
+    rmcp: Rmcp,
+    timeout: Duration,
+    /// For Close Session.
+    session: Option<u32>,
+    /// A question was given up: its answer may still come.
+    unsettled: bool,
+    /// Why there can be no more questions.
+    broken: Option<String>,
+}
+
+impl Lan {
+    /// Logs in and asks for the privilege.
+    ///
+    /// # Errors
+    /// Says what to look at.
+    pub fn open(config: &LanConfig) -> Result<Self, String> {
+        let password = Password::read(config)?;
+        let timeout = Duration::from_nanos(config.timeout.0.0);
+        let address = &config.address;
+        let mut rmcp = Rmcp::new((address.host.as_str(), address.port), timeout)
+            .map_err(|error| format!("{address}: no such address: {error}"))?;
+        let logged_in = caught(|| rmcp.activate(true, Some(&config.username), Some(&password.0)));
+        match logged_in {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("{address}: {}", refusal::words(&error, timeout))),
+            Err(what) => return Err(format!("{address}: the log-in ends in nonsense ({what})")),
+        }
+        let session = session_id(&rmcp);
+        let mut lan = Self { rmcp, timeout, session, unsettled: false, broken: None };
+        // ipmi-rs asks for administrator at log-in; what counts is this level.
+        let level = config.privilege.level();
+        match lan.ask(&Ask::new(APP, SET_PRIVILEGE, &[level])) {
+            // Get used to what a BMC has: the answer to the real question tells whether it is enough.
+            Ok(_) => Ok(lan),
+            Err(trouble) => {
+                lan.close();
+                Err(format!("{address}: {}", privilege_words(&trouble, &config.username, config.privilege)))
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), Trouble> {
+        if !self.unsettled {
+            return Ok(());
+        }
+        let fence = Ask::new(APP, DEVICE_ID, &[]);
+        self.exchange(&fence)?;
+        self.unsettled = false;
+        Ok(())
+    }
+
+    fn exchange(&mut self, ask: &Ask) -> Result<Response, Trouble> {
+        let sent = caught(|| self.rmcp.send(&mut ask.request()));
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(self.breaks(format!("cannot be asked: {error:?}"))),
+            Err(what) => return Err(self.breaks(format!("cannot be asked ({what})"))),
+        }
+        let since = Instant::now();
+        let mut stray = None;
+        for _ in 0..STRAYS {
+            match caught(|| self.rmcp.recv()) {
+                Ok(Ok(response)) if ask.fits(&response) => return Ok(response),
+                Ok(Ok(response)) => stray = Some(format!("to {:02X}h {:02X}h", response.netfn_raw(), response.cmd())),
+                Ok(Err(RmcpIpmiError::Receive(RmcpIpmiReceiveError::Io(error)))) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => break,
+                    _ => return Err(self.breaks(io_words(&error))),
+                },
+                // Anybody can send a datagram: one that is not the BMC's, or was cut short, is no answer.
+                Ok(Err(error)) => stray = Some(format!("a datagram that cannot be understood ({error:?})")),
+                Err(what) => return Err(self.breaks(format!("the BMC's answer makes no sense ({what})"))),
+            }
+            if since.elapsed() > self.timeout {
+                break;
+            }
+        }
+        self.unsettled = true;
+        Err(stray.map_or(Trouble::Silent(self.timeout), Trouble::Wrong))
+    }
+
+    fn breaks(&mut self, why: String) -> Trouble {
+        self.broken = Some(why.clone());
+        Trouble::Broken(why)
+    }
+}
+
+impl Link for Lan {
+    fn ask(&mut self, ask: &Ask) -> Result<Vec<u8>, Trouble> {
+        if let Some(why) = &self.broken {
+            return Err(Trouble::Broken(why.clone()));
+        }
+        // A session that does not even say who the BMC is has ended: the BMC forgot it, or is gone.
+        self.settle().map_err(|trouble| self.breaks(trouble.to_string()))?;
+        let first = self.exchange(ask);
+        let response = match first {
+            // Datagrams get lost: once more, where the session is alive.
+            Err(Trouble::Silent(_) | Trouble::Wrong(_)) => {
+                self.settle().map_err(|trouble| self.breaks(trouble.to_string()))?;
+                self.exchange(ask)?
+            }
+            other => other?,
+        };
+        data_of(&response)
+    }
+
+    fn close(&mut self) {
+        // One that gives no answer is not asked for another.
+        if let (Some(session), None, false) = (self.session.take(), &self.broken, self.unsettled) {
+            let ask = Ask::new(APP, CLOSE, &session.to_le_bytes());
+            let _ = caught(|| self.rmcp.send(&mut ask.request()));
+        }
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn privilege_words(trouble: &Trouble, user: &str, privilege: Privilege) -> String {
+    let privilege = privilege.as_str();
+    match trouble {
+        // Of this command: 80h the level is not available to the user, 81h it is above the limit of user or channel.
+        Trouble::Refused(0x80 | 0x81) => {
+            format!("user {user:?} may not be {privilege} there: give it that, or set another privilege")
+        }
+        other => format!("privilege {privilege}: {other}"),
+    }
+}
+
+/// Words for an error of the socket.
+pub fn io_words(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "nothing listens there: is IPMI over LAN switched on in the BMC?".into(),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => format!("it cannot be reached: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Runs what may panic in ipmi-rs. What it was called on is of no use after a panic.
+fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a fault in ipmi-rs").escape_debug().take(120).collect()
+    })
+}
+
+/// The BMC's number of the session, which Close Session needs. ipmi-rs shows it in its `Debug` alone; where it does not, the session
+/// ends by the BMC's own time limit.
+fn session_id(rmcp: &Rmcp) -> Option<u32> {
+    let text = format!("{rmcp:?}");
+    let (_, rest) = text.split_once("session_id: ")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+    rest[..digits].parse().ok()
+}

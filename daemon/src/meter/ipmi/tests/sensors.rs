@@ -1,0 +1,143 @@
+//! Sensors in watts, where DCMI is missing.
+
+use super::*;
+
+fn available(raw: u8) -> Answer {
+    Ok(vec![raw, 0xC0, 0])
+}
+
+fn with(sensors: &[(&str, Record)]) -> (Fake, Opener) {
+    let fake = fake();
+    lock(&fake).records = sensors.iter().map(|(name, of)| record(name, *of)).collect();
+    let opener = on(&fake, false);
+    (fake, opener)
+}
+
+fn numbered(number: u8) -> Record {
+    Record { number, ..Record::default() }
+}
+
+#[test]
+fn where_dcmi_is_missing_a_sensor_of_the_whole_machine_is_read() {
+    for without in [None, Some(capabilities(false))] {
+        let (fake, mut opener) = with(&[
+            ("CPU Temp", Record { unit: 1, ..numbered(1) }),
+            ("Pwr Consumption", numbered(7)),
+            ("PS1 Input Power", numbered(8)),
+        ]);
+        lock(&fake).capabilities = without;
+        lock(&fake).readings.insert(7, available(34));
+        let (readings, health, detail) = read(&mut opener);
+        assert_eq!((readings, health), (watts(136), Health::Healthy));
+        assert_eq!(detail, "sensor Pwr Consumption, in steps of 4 W, of /dev/ipmi9");
+        lock(&fake).asked.clear();
+        read(&mut opener);
+        assert_eq!(lock(&fake).asked, [(0x04, 0x2D)]);
+    }
+}
+
+#[test]
+fn inputs_of_supplies_are_added_up_and_outputs_never() {
+    let (fake, mut opener) = with(&[
+        ("PS1 Input Power", numbered(1)),
+        ("PS1 Output Power", numbered(2)),
+        ("PS2 Input Power", numbered(3)),
+        ("PS2 Output Power", numbered(4)),
+    ]);
+    for (number, raw) in [(1, 30), (2, 28), (3, 20), (4, 18)] {
+        lock(&fake).readings.insert(number, available(raw));
+    }
+    let (readings, health, detail) = read(&mut opener);
+    assert_eq!((readings, health), (watts(200), Health::Healthy));
+    assert!(detail.contains("PS1 Input Power + PS2 Input Power, in steps of 8 W"), "{detail}");
+}
+
+#[test]
+fn an_empty_slot_is_left_out_and_a_supply_that_falls_silent_gives_no_sum() {
+    let (fake, mut opener) = with(&[("PS1 Input Power", numbered(1)), ("PS2 Input Power", numbered(2))]);
+    lock(&fake).readings.insert(1, available(30));
+    lock(&fake).readings.insert(2, Ok(vec![0, 0xE0, 0]));
+    let (readings, health, _) = read(&mut opener);
+    assert_eq!(readings, watts(120));
+    assert!(
+        matches!(&health, Health::Degraded(why) if why.contains("PS2 Input Power") && why.contains("not in the sum")),
+        "{health:?}"
+    );
+    // It is plugged in, and out again: half of the sum is never told as the whole.
+    lock(&fake).readings.insert(2, available(10));
+    assert_eq!(read(&mut opener).0, watts(160));
+    lock(&fake).readings.insert(2, Ok(vec![0, 0xE0, 0]));
+    assert!(read(&mut opener).0[0].as_ref().is_err_and(|why| why.contains("PS2 Input Power: no reading")));
+    assert_eq!(read(&mut opener).0, watts(120));
+    lock(&fake).readings.insert(1, Ok(vec![0, 0xE0, 0]));
+    assert!(read(&mut opener).0[0].is_err());
+    assert!(read(&mut opener).0[0].is_err(), "no supply at all is no sum of 0 W");
+}
+
+#[test]
+fn a_reading_that_is_unavailable_gives_no_number() {
+    for (answer, words) in [
+        (Ok(vec![34, 0xE0, 0]), "unavailable"),
+        (Ok(vec![34, 0x00, 0]), "scanning is off"),
+        (Ok(vec![34]), "1 bytes"),
+        (Ok(vec![0, 0xC0, 0]), "0 W"),
+        (Err(Trouble::Refused(0xCB)), "no such sensor"),
+        (Err(Trouble::Refused(0xCE)), "CEh"),
+    ] {
+        let (fake, mut opener) = with(&[("Pwr Consumption", numbered(7))]);
+        lock(&fake).readings.insert(7, answer);
+        let (readings, health, _) = read(&mut opener);
+        assert!(readings[0].is_err() && health.why().contains(words), "{health:?}");
+    }
+}
+
+#[test]
+fn records_come_in_small_pieces_and_through_lost_reservations() {
+    for (most, reserved_for) in [(255, None), (22, None), (16, None), (255, Some(1)), (16, Some(3))] {
+        let short = vec![0, 0, 0x51, 0x12, 4, 1, 2, 3, 4];
+        let (fake, mut opener) = with(&[]);
+        {
+            let mut state = lock(&fake);
+            state.records = vec![short.clone(), record("Pwr Consumption", numbered(7)), short];
+            (state.most, state.reserved_for) = (most, reserved_for);
+            state.readings.insert(7, available(25));
+        }
+        assert_eq!(read(&mut opener).0, watts(100), "{most} {reserved_for:?}");
+    }
+}
+
+#[test]
+fn a_bmc_without_any_power_is_unsupported_and_not_searched_each_time() {
+    let (fake, mut opener) = with(&[("CPU1 Power\u{1b}[2J", numbered(1))]);
+    let (readings, health, _) = read(&mut opener);
+    assert!(readings.is_empty());
+    let why = health.why().to_owned();
+    assert!(health.as_str() == "unsupported" && why.contains("CPU1 Power") && !why.contains('\u{1b}'), "{health:?}");
+    lock(&fake).asked.clear();
+    assert_eq!(read(&mut opener).1, health);
+    assert_eq!(lock(&fake).asked, []);
+    // One that was asked for by name has to have one.
+    assert_eq!(read(&mut on(&fake, true)).1.as_str(), "failed");
+    lock(&fake).records.clear();
+    assert!(read(&mut on(&fake, false)).1.why().contains("its sensor records cannot be read"));
+}
+
+#[test]
+fn records_that_go_round_in_a_circle_end() {
+    struct Circle;
+    impl Link for Circle {
+        fn ask(&mut self, ask: &Ask) -> Answer {
+            match (ask.net_fn, ask.command) {
+                (0x0A, 0x22) => Ok(vec![1, 0]),
+                (0x0A, 0x23) => {
+                    let next = [2, 1][usize::from(ask.data[2] > 1)];
+                    let (from, count) = (usize::from(ask.data[4]), usize::from(ask.data[5]));
+                    Ok([&[next, 0], &record("CPU Power", Record::default())[from..from + count]].concat())
+                }
+                _ => Err(Trouble::Refused(0xC1)),
+            }
+        }
+    }
+    let sensors = repository::sensors_in_watts(&mut Circle).unwrap();
+    assert_eq!(sensors.len(), 3);
+}
