@@ -35,7 +35,7 @@ fn every_bad_value_names_file_key_and_reason() {
     let dir = tempfile::tempdir().unwrap();
     for (text, key, reason) in [
         ("wibble = 1", "wibble", &["no such key", "interval"][..]),
-        ("[meter]\nradar = 1", "meter.radar", &["no such key", "rapl, hwmon, vsock, estimate"]),
+        ("[meter]\nradar = 1", "meter.radar", &["no such key", "rapl, hwmon, redfish, vsock, estimate"]),
         ("[meter.vsock]\nconnect = \"vsock:1:28282\"", "meter.vsock.connect", &["\"vsock:1:28282\"", "\"auto\"", "serial:"]),
         ("[export.powercap]\npath = \"/sys/class\"", "export.powercap.path", &["out of range", "/sys"]),
         ("[meter.estimate]\nfoo = 1", "meter.estimate.foo", &["no such key", "package_share"]),

@@ -6,6 +6,7 @@ use super::hwmon::{self, HwmonConfig, HwmonMode};
 use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
+use super::redfish::{self, RedfishConfig};
 use super::vsock::{self, Address, Connect, Vsock, VsockConfig};
 use super::{Meter, Topology, Zone};
 use crate::source::Health;
@@ -21,6 +22,8 @@ pub struct MeterConfig {
     pub rapl: RaplConfig,
     /// `[meter.hwmon]`.
     pub hwmon: HwmonConfig,
+    /// `[meter.redfish]`.
+    pub redfish: RedfishConfig,
     /// `[meter.vsock]`.
     pub vsock: VsockConfig,
     /// `[meter.estimate]`.
@@ -66,6 +69,7 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
         }
     };
     let packages = all.hwmon(&config.hwmon, roots, host.is_some() || all.measures_packages());
+    all.redfish(&config.redfish, roots);
     let estimate = || Estimate::open(&config.estimate, roots, topology);
     match (host, config.estimate.mode) {
         (Some(address), EstimateMode::Auto) => all.with_stand_in(address, estimate()),
@@ -140,6 +144,16 @@ impl All {
                 // Its thread may not have read anything yet.
                 measured || hwmon::measures_packages(roots)
             }
+        }
+    }
+
+    /// The BMCs that are configured.
+    fn redfish(&mut self, config: &RedfishConfig, roots: &Roots) {
+        if config.bmc.is_empty() {
+            self.unused(redfish::SOURCE, "not wanted: no [[meter.redfish.bmc]] is configured");
+        }
+        for bmc in &config.bmc {
+            self.add(&bmc.source(), redfish::start(bmc, roots).map(Some), true, "");
         }
     }
 

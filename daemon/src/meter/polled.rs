@@ -4,10 +4,11 @@
 use super::{Domain, DomainReading, Meter};
 use crate::source::{Health, Stamp};
 use crate::units::Nanos;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// An answer is late when it takes longer than this.
 const LATE: Duration = Duration::from_secs(10);
@@ -15,6 +16,9 @@ const LATE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Between two tries to open a source, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// At the end, a meter has so long to give back what it holds: a BMC's session.
+const FAREWELL: Duration = Duration::from_millis(1000);
 
 /// Opens a meter: `Ok(None)` where this machine does not have it (now), `Err` where it has and it does not work.
 pub type Opener = Box<dyn FnMut() -> Result<Option<Box<dyn Meter>>, String> + Send>;
@@ -52,7 +56,13 @@ pub struct Polled {
     detail: String,
     late: bool,
     /// Its end tells the thread to end.
-    _stop: Sender<()>,
+    stop: Option<Sender<()>>,
+    /// Tells a read that is under way to end.
+    halt: CancellationToken,
+    /// Closed when the thread has let go of the meter.
+    ended: Receiver<()>,
+    /// How long to wait for that, once told to end.
+    until: Option<Instant>,
 }
 
 impl Polled {
@@ -61,6 +71,14 @@ impl Polled {
     /// # Errors
     /// The system gives no thread.
     pub fn start(poll: Poll, opener: Opener) -> Result<Self, String> {
+        Self::start_until(poll, opener, CancellationToken::new())
+    }
+
+    /// The same; `halt` is cancelled at the end, for a meter that can break off a read that is under way.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start_until(poll: Poll, opener: Opener, halt: CancellationToken) -> Result<Self, String> {
         let found = Arc::new(Mutex::new(Found {
             domains: Vec::new(),
             readings: Vec::new(),
@@ -71,12 +89,15 @@ impl Polled {
         let (stop, stopped) = channel::<()>();
         let mut asker = Asker { poll: poll.clone(), opener, found: Arc::clone(&found), meter: None, numbers: Vec::new(), tries: 0 };
         let (first, answered) = channel::<()>();
+        let (gone, ended) = channel::<()>();
         let run = move || {
             let mut pause = asker.step();
             drop(first);
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
                 pause = asker.step();
             }
+            drop(asker);
+            drop(gone);
         };
         thread::Builder::new()
             .name(poll.source.chars().take(15).collect())
@@ -88,7 +109,7 @@ impl Polled {
             let found = lock(&found);
             (found.health.clone(), found.domains.clone())
         };
-        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, _stop: stop })
+        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, stop: Some(stop), halt, ended, until: None })
     }
 }
 
@@ -125,6 +146,21 @@ impl Meter for Polled {
 
     fn detail(&self) -> String {
         self.detail.clone()
+    }
+
+    fn stop(&mut self) {
+        self.stop = None;
+        self.halt.cancel();
+        self.until.get_or_insert_with(|| Instant::now() + FAREWELL);
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.stop();
+        // A thread that hangs is left: the process ends without it.
+        let left = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        let _ = self.ended.recv_timeout(left);
     }
 }
 
@@ -167,7 +203,7 @@ impl Asker {
         let mut readings = Vec::new();
         meter.read(Stamp::now(), &mut readings);
         let (health, detail, domains) = (meter.health(), meter.detail(), meter.domains().to_vec());
-        let nothing = readings.iter().all(|one| one.reading.is_err());
+        let nothing = readings.iter().all(|one| one.reading.is_err()) && meter.opened_anew();
         let mut found = lock(&self.found);
         for domain in domains.into_iter().skip(self.numbers.len()) {
             let known = found.domains.iter().position(|known| known.id == domain.id);
