@@ -51,6 +51,8 @@ pub enum Fault {
     RetryAfter(u16, &'static str),
     /// No answer, ever.
     Hang,
+    /// An answer that comes so many milliseconds late.
+    Late(u64),
     /// Half of the resource, then the connection ends.
     HalfBody,
     /// Half of the resource, then nothing.
@@ -111,7 +113,9 @@ pub struct Sim {
     pub address: SocketAddr,
     /// The CA's certificate, PEM.
     pub ca: String,
-    /// SHA-256 of what it shows, in hexadecimal digits.
+    /// What it shows, PEM.
+    pub certificate: String,
+    /// SHA-256 of that, in hexadecimal digits.
     pub sha256: String,
     inner: Arc<Mutex<Inner>>,
     https: bool,
@@ -141,7 +145,7 @@ impl Sim {
             seen: Seen::default(),
         };
         let inner = Arc::new(Mutex::new(inner));
-        let (ca, certificate, key) = certificate(shows);
+        let Shown { ca, pem, certificate, key } = certificate(shows);
         let digest = ring::digest::digest(&ring::digest::SHA256, &certificate);
         let sha256 = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let acceptor = (shows != Shows::Nothing).then(|| acceptor(certificate, key));
@@ -161,7 +165,7 @@ impl Sim {
             });
         });
         let address = receive.recv().unwrap();
-        Self { address, ca, sha256, inner, https, stop: Some(stop), thread: Some(thread) }
+        Self { address, ca, certificate: pem, sha256, inner, https, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Its URL.
@@ -244,7 +248,14 @@ impl Drop for Sim {
     }
 }
 
-fn certificate(shows: Shows) -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
+struct Shown {
+    ca: String,
+    pem: String,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+fn certificate(shows: Shows) -> Shown {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -256,7 +267,12 @@ fn certificate(shows: Shows) -> (String, CertificateDer<'static>, PrivateKeyDer<
     let key = KeyPair::generate().unwrap();
     let certificate =
         if shows == Shows::SelfSigned { params.self_signed(&key) } else { params.signed_by(&key, &authority) }.unwrap();
-    (authority.pem(), certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+    Shown {
+        ca: authority.pem(),
+        pem: certificate.pem(),
+        certificate: certificate.der().clone(),
+        key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    }
 }
 
 fn acceptor(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> TlsAcceptor {
@@ -333,6 +349,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Mutex<Inner>>) -> Result
     match fault {
         None => {}
         Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Late(millis)) => tokio::time::sleep(Duration::from_millis(millis)).await,
         Some(Fault::Close) => return Err(io::Error::other("as wanted")),
         Some(Fault::Status(code)) => response = plain(code, ""),
         Some(Fault::RetryAfter(code, after)) => {

@@ -46,6 +46,15 @@ impl Chassis {
     }
 }
 
+/// Whether two URIs are of one resource: some BMCs write them with and without a slash at the end.
+pub(super) fn alike(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/') == other.trim_end_matches('/')
+}
+
+fn lists(uris: &[String], uri: &str) -> bool {
+    uris.iter().any(|one| alike(one, uri))
+}
+
 /// Reads a UUID. Those that stand for "none" are none: all zeros, all ones.
 pub(super) fn uuid(text: &str) -> Option<[u8; 16]> {
     let digits: Vec<u8> = text.trim().bytes().filter(|byte| *byte != b'-').collect();
@@ -103,8 +112,8 @@ pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Resu
     let candidates: Vec<&Chassis> = match system {
         None => every.clone(),
         Some(system) => {
-            let linked = |one: &Chassis| one.systems.contains(&system.uri) || system.chassis.contains(&one.uri);
-            let alone = |one: &Chassis| one.systems.iter().all(|other| *other == system.uri);
+            let linked = |one: &Chassis| lists(&one.systems, &system.uri) || lists(&system.chassis, &one.uri);
+            let alone = |one: &Chassis| one.systems.iter().all(|other| alike(other, &system.uri));
             every.iter().copied().filter(|one| linked(one) && alone(one)).collect()
         }
     };
@@ -129,7 +138,10 @@ fn has_outer(one: &Chassis, candidates: &[&Chassis], all: &[Chassis]) -> bool {
     let mut seen = BTreeSet::from([one.uri.as_str()]);
     let mut at = one;
     loop {
-        let outer = all.iter().find(|outer| at.inside.as_ref() == Some(&outer.uri) || outer.contains.contains(&at.uri));
+        let holds = |outer: &&Chassis| {
+            at.inside.as_ref().is_some_and(|inside| alike(inside, &outer.uri)) || lists(&outer.contains, &at.uri)
+        };
+        let outer = all.iter().find(holds);
         match outer {
             // One that is inside of itself is a BMC's mistake.
             Some(outer) if !seen.insert(&outer.uri) => return false,
@@ -146,6 +158,12 @@ mod tests {
 
     const UUID: &str = "4c4c4544-0042-3510-8052-b4c04f4e3132";
     const SWAPPED: &str = "44454c4c-4200-1035-8052-B4C04F4E3132";
+
+    #[test]
+    fn a_slash_at_the_end_makes_no_difference() {
+        let host = System { chassis: vec!["/a/".into()], ..sys("/s/", None) };
+        assert_eq!(outermost(&[one("/a", &["/s"], None), one("/b", &["/s"], Some("/a/"))], Some(&host)).unwrap().uri, "/a");
+    }
 
     fn one(uri: &str, systems: &[&str], inside: Option<&str>) -> Chassis {
         Chassis {

@@ -2,7 +2,7 @@
 
 use super::chassis::{self, Chassis, System};
 use super::doc::{Doc, Node};
-use super::reading::{JOULES, KILOWATT_HOURS, Taken, WATTS, Way, enabled};
+use super::reading::{JOULES, KILOWATT_HOURS, Taken, WATTS, Way};
 use super::session::{Bmc, ROOT};
 use super::{Problem, Trouble, cut};
 use crate::meter::Reading;
@@ -117,7 +117,7 @@ impl Search<'_> {
         let system = chassis::system(&systems, self.uuid.as_ref()).map_err(Problem::odd)?;
         let mut uris = self.collection("Chassis").await?;
         for linked in system.iter().flat_map(|(system, _)| &system.chassis) {
-            if !uris.contains(linked) {
+            if !uris.iter().any(|uri| chassis::alike(uri, linked)) {
                 uris.push(linked.clone());
             }
         }
@@ -221,16 +221,18 @@ impl Search<'_> {
         let mut metrics = Vec::new();
         for member in members {
             let Some(doc) = note(self.doc(&member).await, tried)? else { return Ok(None) };
-            if note(enabled(&doc.root()), tried)?.is_none() {
+            let state = note(doc.root().at("Status").and_then(|status| status.text("State")), tried)?.flatten();
+            if state == Some("Absent") {
                 continue;
             }
-            match note(doc.root().link("Metrics"), tried)?.flatten() {
-                Some(uri) => metrics.push(uri),
-                None => {
-                    // A sum without it would be too low.
-                    tried.push(format!("{} has no Metrics", cut(&member)));
-                    return Ok(None);
-                }
+            let Some(uri) = note(doc.root().link("Metrics"), tried)?.flatten() else {
+                // A sum without it would be too low.
+                tried.push(format!("{} has no Metrics", cut(&member)));
+                return Ok(None);
+            };
+            // A spare one that says what it draws counts too; one that is off says nothing.
+            if state.is_none_or(|state| state == "Enabled") || self.has_input(&uri).await? {
+                metrics.push(uri);
             }
         }
         if metrics.is_empty() {
@@ -239,6 +241,15 @@ impl Search<'_> {
         }
         let way = Way::Supplies(metrics);
         Ok(note(way.take(self.bmc).await, tried)?.map(|taken| (way, taken)))
+    }
+}
+
+impl Search<'_> {
+    /// Whether a power supply's metrics have a number for its input.
+    async fn has_input(&mut self, metrics: &str) -> Result<bool, Problem> {
+        let Some(doc) = note(self.doc(metrics).await, &mut Vec::new())? else { return Ok(false) };
+        let reading = doc.root().at("InputPowerWatts").and_then(|input| input.at("Reading"));
+        Ok(reading.is_ok_and(|reading| !reading.is_none()))
     }
 }
 

@@ -158,7 +158,7 @@ fn time(node: &Node<'_>) -> Result<Option<i128>, Problem> {
 }
 
 /// What is there and not in use has no reading, whatever number it shows.
-pub(super) fn enabled(node: &Node<'_>) -> Result<(), Problem> {
+fn enabled(node: &Node<'_>) -> Result<(), Problem> {
     match node.at("Status")?.text("State")? {
         None | Some("Enabled") => Ok(()),
         Some(state) => Err(Problem::absent(format!("{}: no reading: its state is \"{}\"", node.place(), cut(state)))),

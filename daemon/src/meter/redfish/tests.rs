@@ -2,9 +2,11 @@
 
 use super::super::fake_redfish::{self as sim, Fault, PASSWORD, Shows, Sim};
 use super::super::fake_redfish_trees as trees;
+use super::state::LOST;
 use super::*;
 use crate::config::Span;
-use crate::units::Microjoules;
+use crate::meter::{Reading, Scope, Zone};
+use crate::units::{Microjoules, Nanos};
 
 const POWER: &str = "/redfish/v1/Chassis/1U/Sensors/TotalPower";
 const METRICS: &str = "/redfish/v1/Chassis/1U/EnvironmentMetrics";
@@ -468,6 +470,12 @@ fn redfish_self_signed_certificate_shows_its_pin_and_the_pin_works() {
     let mut meter = rig.open();
     assert_eq!(watts(&round(&mut meter)), Some(374.0), "{:?}", meter.health());
     assert!(meter.detail().contains("verified by its SHA-256"));
+    // As a file of certificates it will do too.
+    rig.config.sha256 = None;
+    rig.config.ca_file = Some(rig.dir.path().join("own.pem"));
+    std::fs::write(rig.dir.path().join("own.pem"), &rig.sim.certificate).unwrap();
+    assert_eq!(watts(&round(&mut rig.open())), Some(374.0));
+    rig.config.ca_file = None;
     rig.config.sha256 = Some(Pin([7; 32]));
     fails(&rig, &["another one than sha256 says", &rig.sim.sha256, "another machine"]);
 }
@@ -561,6 +569,7 @@ fn redfish_a_sensor_that_is_not_read_anew_is_told() {
     let mut tree = trees::modern();
     tree.get_mut(POWER).unwrap()["ReadingTime"] = "2024-01-01T00:00:00Z".into();
     let rig = Rig::new(tree);
+    rig.sim.set(POWER, "/ReadingTime", rig.sim.time(5));
     let mut meter = rig.open();
     assert_eq!(round(&mut meter).len(), 1);
     assert_eq!(round(&mut meter), []);
@@ -573,7 +582,45 @@ fn redfish_a_sensor_that_is_not_read_anew_is_told() {
     // The time stands still, and the value does not: then the time means nothing.
     rig.sim.set(POWER, "/Reading", 375);
     assert_eq!(watts(&round(&mut meter)), Some(375.0));
+    assert_eq!(meter.health(), Health::Healthy);
     assert_eq!(watts(&round(&mut meter)), Some(375.0));
+}
+
+#[test]
+fn redfish_a_time_that_is_never_set_means_nothing() {
+    let mut tree = trees::modern();
+    tree.get_mut(POWER).unwrap()["ReadingTime"] = "1970-01-01T00:00:00Z".into();
+    let rig = Rig::new(tree);
+    let mut meter = rig.open();
+    for _ in 0..3 {
+        assert_eq!(watts(&round(&mut meter)), Some(374.0));
+    }
+    assert_eq!(meter.health(), Health::Healthy);
+}
+
+#[test]
+fn redfish_a_slow_bmc_is_explored_over_several_rounds_and_asked_nothing_twice() {
+    let rig = Rig::new(trees::dell());
+    rig.sim.fail("GET", usize::MAX, Fault::Late(300));
+    let mut meter = rig.open();
+    meter.longest = Duration::from_millis(1000);
+    let mut rounds = 0;
+    let readings = loop {
+        let readings = round(&mut meter);
+        if !readings.is_empty() {
+            break readings;
+        }
+        says(&meter, &["in all", "still looking for this machine's chassis"]);
+        assert!(matches!(meter.health(), Health::Degraded(_)));
+        rounds += 1;
+        assert!(rounds < 20, "it never ends");
+    };
+    assert_eq!(watts(&readings), Some(322.0), "{:?}", meter.health());
+    assert!(rounds >= 1, "this was no slow BMC");
+    let seen = rig.sim.seen();
+    // Broken off once at most, then read.
+    assert!(seen.count("GET /redfish/v1/Systems/System.Embedded.1") <= 2, "{:?}", seen.requests);
+    assert_eq!((seen.logins, rig.sim.sessions()), (1, 1));
 }
 
 #[test]
@@ -608,7 +655,7 @@ fn redfish_a_stop_breaks_off_a_read_and_still_logs_out() {
         std::thread::sleep(Duration::from_millis(100));
         stop.cancel();
     });
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     assert_eq!(round(&mut meter), []);
     drop(meter);
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
