@@ -75,6 +75,8 @@ struct Inner {
     basic: bool,
     faults: Vec<(String, usize, Fault)>,
     hang_tls: bool,
+    keep_alive: bool,
+    idle: Option<Duration>,
     clock: i64,
     next: u64,
     seen: Seen,
@@ -140,6 +142,8 @@ impl Sim {
             basic: true,
             faults: Vec::new(),
             hang_tls: false,
+            keep_alive: true,
+            idle: None,
             clock: 0,
             next: 0,
             seen: Seen::default(),
@@ -228,6 +232,16 @@ impl Sim {
         self.inner().hang_tls = hang;
     }
 
+    /// Whether a connection outlives its first answer.
+    pub fn keep_alive(&self, keep: bool) {
+        self.inner().keep_alive = keep;
+    }
+
+    /// New connections are cut after so long, whatever is on them.
+    pub fn cut_after(&self, time: Duration) {
+        self.inner().idle = Some(time);
+    }
+
     /// Its clock is so many seconds ahead.
     pub fn clock(&self, seconds: i64) {
         self.inner().clock = seconds;
@@ -293,11 +307,11 @@ async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, shared: &
 }
 
 async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: Arc<Mutex<Inner>>) {
-    let hang = {
+    let (hang, keep_alive, idle) = {
         let mut inner = shared.lock().unwrap();
         inner.seen.connections += 1;
         inner.seen.open += 1;
-        inner.hang_tls
+        (inner.hang_tls, inner.keep_alive, inner.idle)
     };
     if hang {
         std::future::pending::<()>().await;
@@ -306,14 +320,18 @@ async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: Arc<M
     let service = service_fn(move |request| answer(request, Arc::clone(&of_service)));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.auto_date_header(false);
-    match acceptor {
-        Some(acceptor) => {
-            if let Ok(tls) = acceptor.accept(tcp).await {
-                let _ = builder.serve_connection(TokioIo::new(tls), service).await;
+    builder.keep_alive(keep_alive);
+    let serve = async {
+        match acceptor {
+            Some(acceptor) => {
+                if let Ok(tls) = acceptor.accept(tcp).await {
+                    let _ = builder.serve_connection(TokioIo::new(tls), service).await;
+                }
             }
+            None => drop(builder.serve_connection(TokioIo::new(tcp), service).await),
         }
-        None => drop(builder.serve_connection(TokioIo::new(tcp), service).await),
-    }
+    };
+    let _ = tokio::time::timeout(idle.unwrap_or(Duration::MAX), serve).await;
     shared.lock().unwrap().seen.open -= 1;
 }
 

@@ -94,8 +94,9 @@ pub fn dell() -> Tree {
                 "MemberId": "PowerControl", "Name": "System Power Control", "PowerConsumedWatts": 322, "PowerCapacityWatts": 1100,
                 "PowerMetrics": {"AverageConsumedWatts": 318, "IntervalInMin": 1, "MaxConsumedWatts": 360, "MinConsumedWatts": 301},
                 "RelatedItem": links(&["/redfish/v1/Chassis/System.Embedded.1", "/redfish/v1/Systems/System.Embedded.1"])}],
-                "PowerSupplies": [{"MemberId": "PSU.Slot.1", "PowerInputWatts": 170, "PowerOutputWatts": 160,
-                    "Status": {"State": "Enabled"}}]}),
+                "PowerSupplies": [
+                    {"MemberId": "PSU.Slot.1", "PowerInputWatts": 170, "PowerOutputWatts": 160, "Status": {"State": "Enabled"}},
+                    {"MemberId": "PSU.Slot.2", "PowerInputWatts": 152, "PowerOutputWatts": 143, "Status": {"State": "Enabled"}}]}),
         ),
     ])
 }

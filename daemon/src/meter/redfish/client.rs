@@ -97,8 +97,8 @@ impl Client {
     ) -> Result<Answer, Problem> {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.used);
         match self.once(method, uri, credentials.clone(), body).await {
-            // A GET changes nothing: it may be asked again also where it is not known whether it was read.
-            Err(lost) if reused && (lost.unread || (*method == Method::GET && lost.why.trouble == Trouble::Broken)) => {
+            // All but a login may be asked twice, where it is not known whether it was read.
+            Err(lost) if reused && (lost.unread || (*method != Method::POST && lost.why.trouble == Trouble::Broken)) => {
                 self.once(method, uri, credentials, body).await.map_err(|lost| lost.why)
             }
             other => other.map_err(|lost| lost.why),

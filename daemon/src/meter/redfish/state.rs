@@ -196,7 +196,8 @@ impl State {
             // Never before the one before: offsets of clocks are known to a second.
             at = at.max(last.at + Nanos(1_000_000));
         }
-        chassis.last = Some(Last { reading: taken.reading, time: read.and(taken.time).filter(|_| !chassis.timeless), at, new: now });
+        chassis.last =
+            Some(Last { reading: taken.reading, time: read.and(taken.time).filter(|_| !chassis.timeless), at, new: now });
         out.push(DomainReading { domain: chassis.domain, at, reading: Ok(taken.reading) });
     }
 

@@ -85,6 +85,10 @@ impl Trust {
             Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
                 format!("the BMC's certificate is not for {host:?}: use the name that it is for in url; or {pin}: {compare}")
             }
+            // Where nobody's signature counts, it is the BMC's own that failed.
+            Error::InvalidCertificate(CertificateError::BadSignature) if matches!(self.by, By::Pin | By::Nobody) => {
+                "the BMC's key is too weak or of an unknown kind (RSA below 2048 bits?): make a new certificate on the BMC".into()
+            }
             Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => match &self.by {
                 By::File(path) => format!("the BMC's certificate is not signed by any in {path}; {pin}: {compare}"),
                 _ => {
