@@ -357,6 +357,11 @@ impl Config {
         if let Some(rule) = self.export.powercap.wrong_path() {
             range("export.powercap.path", false, rule);
         }
+        for (key, rule) in self.meter.redfish.wrong() {
+            // Where the list is from; its entries have no places of their own.
+            let list = place("meter.redfish.bmc");
+            wrong.push(format!("{list}{}: {rule}", key.strip_prefix("bmc").unwrap_or(&key)));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }
 

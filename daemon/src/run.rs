@@ -157,9 +157,9 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
     };
     let recorder = record.map(|path| Recorder::create(path, &head)).transpose().context("cannot record")?;
     for domain in config.attribution.idle_watts.keys() {
-        // Those that a host tells of are not known yet.
-        let known =
-            domain.starts_with("guest/") || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain);
+        // Those that a host or a BMC tells of may not be known yet.
+        let later = ["guest/", "redfish/"].iter().any(|source| domain.starts_with(source));
+        let known = later || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain);
         if !known {
             tracing::warn!(
                 "attribution.idle_watts.{domain}: there is no such energy domain now; joulectl status lists those there are"

@@ -59,6 +59,8 @@ fn every_key_is_in_the_shipped_file() {
         "export",
         "meter.hwmon",
         "meter.nvml",
+        "meter.redfish",
+        "[meter.redfish.bmc]",
         "export.powercap",
         "export.prometheus",
         "export.guest",
@@ -97,6 +99,10 @@ fn what_is_wrong_is_named() {
     says("[export.guest.vm.web]\n", &["export.guest.vm.web", "profile"]);
     says("[export.guest]\nport = 0", &["export.guest.port", "out of range"]);
     says("[export.guest]\nhybrid = [\"run\"]", &["export.guest.hybrid", "absolute"]);
+    says(
+        "[[meter.redfish.bmc]]\nurl = \"bmc\"",
+        &["jouled.toml: meter.redfish.bmc.0.url: not a URL", "bmc.0.username: ", "bmc.0.password_file: "],
+    );
     says("[meter.vsock]\nconnect = \"tcp:1\"", &["meter.vsock.connect", "\"auto\""]);
     says("[meter.ipmi]\nperiod = \"1s\"", &["meter.ipmi.period", "5s to 10m"]);
     says("[meter.ipmi]\ndevice = \"ipmi0\"", &["meter.ipmi.device", "absolute"]);

@@ -29,16 +29,15 @@ struct Said {
 }
 
 impl Fresh {
-    /// When the power was measured that a meter says at `at`; `None`: this is what it said before, and no new measurement. `averaged`: it is
-    /// the mean of so much time before. `stated`: it measures so often.
+    /// When the power was measured that a meter says at `at`; `None`: this is what it said before, and no new measurement. `stated`: it
+    /// measures so often. The mean over some time says so by an earlier `at`.
     ///
     /// A value that follows a repeated one was measured at some time between the two questions: in the mean, halfway. One that is said for
     /// longer than the meter needs to measure is a new one, too.
-    pub fn measured_at(&mut self, power: Microwatts, at: Nanos, averaged: Nanos, stated: Option<Nanos>) -> Option<Nanos> {
-        let middle = |at: Nanos| at - Nanos(averaged.0 / 2);
+    pub fn measured_at(&mut self, power: Microwatts, at: Nanos, stated: Option<Nanos>) -> Option<Nanos> {
         let Some(said) = self.last else {
             (self.last, self.taken) = (Some(Said { power, asked: at, times: 1, since: None }), at);
-            return Some(middle(at));
+            return Some(at);
         };
         if power == said.power {
             self.last = Some(Said { asked: at, times: said.times + 1, ..said });
@@ -47,13 +46,13 @@ impl Fresh {
                 return None;
             }
             self.taken = at;
-            return Some(middle(at));
+            return Some(at);
         }
         let measured = if said.times > 1 { Nanos(said.asked.0.midpoint(at.0)) } else { at };
         self.changes.extend(said.since.map(|since| (measured - since).min(LONGEST)));
         self.changes.drain(..self.changes.len().saturating_sub(CHANGES));
         (self.last, self.taken) = (Some(Said { power, asked: at, times: 1, since: Some(measured) }), measured);
-        Some(middle(measured))
+        Some(measured)
     }
 
     /// How often it measures, as far as was seen: the shortest of the last times between two values that differ. Zero: nothing was seen.
@@ -111,6 +110,7 @@ mod tests {
             Microwatts((watts * 1e6).round() as u64)
         };
         let domain = Domain::measured("x".into(), "x", Zone::Platform, Scope::Machine, "/x".into());
+        // As the meter itself tells it.
         let averaged = Nanos(if averaging { (refresh * 1e9) as u64 } else { 0 });
         let (mut fresh, mut last, mut carry) = (Fresh::default(), None::<LastReading>, 0);
         let (mut energy, mut first) = (0, None);
@@ -119,7 +119,7 @@ mod tests {
         let begin = second + 700.0;
         while second < begin + SPAN {
             let at = Nanos((second * 1e9) as u64);
-            if let Some(at) = fresh.measured_at(says(second), at, averaged, None)
+            if let Some(at) = fresh.measured_at(says(second), at - Nanos(averaged.0 / 2), None)
                 && second >= begin
             {
                 let new = LastReading { at, suspended: Nanos(0), reading: Reading::Gauge { power: says(second) } };
@@ -173,14 +173,14 @@ mod tests {
         let mut fresh = Fresh::default();
         let second = |second: u64| Nanos(second * Nanos::SECOND.0);
         for at in 1..6 {
-            assert_eq!(fresh.measured_at(Microwatts(5), second(at), Nanos(0), None), Some(second(at)));
+            assert_eq!(fresh.measured_at(Microwatts(5), second(at), None), Some(second(at)));
         }
         // New every 10 s, asked every 5.
         let values = [6, 6, 7, 7, 8, 8, 8, 8, 9];
         let said: Vec<Option<u64>> = values
             .iter()
             .zip(2u64..)
-            .map(|(value, step)| Some(fresh.measured_at(Microwatts(*value), second(step * 5), Nanos(0), None)?.0 / 1_000_000))
+            .map(|(value, step)| Some(fresh.measured_at(Microwatts(*value), second(step * 5), None)?.0 / 1_000_000))
             .collect();
         assert_eq!(said, [7_500, 15_000, 17_500, 0, 27_500, 0, 40_000, 0, 47_500].map(|at| (at > 0).then_some(at)));
     }

@@ -3,6 +3,12 @@
 pub mod cpu;
 pub mod estimate;
 #[cfg(test)]
+#[path = "../../../tests/integration/common/redfish_sim.rs"]
+mod fake_redfish;
+#[cfg(test)]
+#[path = "../../../tests/integration/common/redfish_trees.rs"]
+mod fake_redfish_trees;
+#[cfg(test)]
 #[path = "../../../tests/integration/common/sysfs.rs"]
 mod fake_sysfs;
 pub mod fallback;
@@ -17,6 +23,7 @@ pub mod perf;
 pub mod polled;
 pub mod powercap;
 pub mod rapl;
+pub mod redfish;
 pub mod topology;
 pub mod vsock;
 
@@ -236,4 +243,13 @@ pub trait Meter: Send {
     fn detail(&self) -> String {
         String::new()
     }
+
+    /// Of one on a thread of its own (`polled`): whether it is opened anew after a [`Meter::read`] that gave nothing. One that says no
+    /// finds its way back itself, as it has something to keep.
+    fn opened_anew(&self) -> bool {
+        true
+    }
+
+    /// There will be no more reads: begin to let go of what has to be given back. Does not wait; the drop may, for a moment.
+    fn stop(&mut self) {}
 }

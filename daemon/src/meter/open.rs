@@ -8,6 +8,7 @@ use super::late::{Late, Opener, Way};
 use super::perf::{self, Perf};
 use super::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
+use super::redfish::{self, RedfishConfig};
 use super::vsock::{self, Address, Connect, Vsock, VsockConfig};
 use super::{Meter, Topology, nvml};
 use crate::nvml::NvmlConfig;
@@ -29,6 +30,8 @@ pub struct MeterConfig {
     pub nvml: NvmlConfig,
     /// `[meter.ipmi]`.
     pub ipmi: IpmiConfig,
+    /// `[meter.redfish]`.
+    pub redfish: RedfishConfig,
     /// `[meter.vsock]`.
     pub vsock: VsockConfig,
     /// `[meter.estimate]`.
@@ -79,6 +82,7 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
     all.nvml(&config.nvml, roots);
     all.hwmon(&config.hwmon, roots);
     all.ipmi(&config.ipmi, roots);
+    all.redfish(&config.redfish, roots);
     let estimate = || Estimate::open(&config.estimate, roots, topology);
     match (host, config.estimate.mode) {
         (Some(address), EstimateMode::Auto) => all.with_stand_in(address, estimate()),
@@ -192,6 +196,16 @@ impl All {
         }
         for lan in &config.lan {
             self.add(&format!("{}:{}", ipmi::SOURCE, lan.name), ipmi::over_lan(config, lan).map(Some), true, "");
+        }
+    }
+
+    /// The BMCs that are configured.
+    fn redfish(&mut self, config: &RedfishConfig, roots: &Roots) {
+        if config.bmc.is_empty() {
+            self.unused(redfish::SOURCE, "not wanted: no [[meter.redfish.bmc]] is configured");
+        }
+        for bmc in &config.bmc {
+            self.add(&bmc.source(), redfish::start(bmc, roots).map(Some), true, "");
         }
     }
 

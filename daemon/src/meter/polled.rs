@@ -1,13 +1,15 @@
 //! A slow meter on a thread of its own, so that it delays no tick: opened there, asked at its own period, opened anew when it is gone.
 //! Not a meter of anything itself.
 
-use super::{Domain, DomainReading, Meter};
+use super::fresh::Fresh;
+use super::{Domain, DomainReading, Meter, Reading};
 use crate::source::{Health, Stamp};
 use crate::units::Nanos;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// An answer is late when it takes longer than this.
 const LATE: Duration = Duration::from_secs(10);
@@ -15,6 +17,9 @@ const LATE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Between two tries to open a source, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// At the end, a meter has so long to give back what it holds: a BMC's session.
+const FAREWELL: Duration = Duration::from_millis(1000);
 
 /// Opens a meter: `Ok(None)` where this machine does not have it (now), `Err` where it has and it does not work.
 pub type Opener = Box<dyn FnMut() -> Result<Option<Box<dyn Meter>>, String> + Send>;
@@ -52,7 +57,13 @@ pub struct Polled {
     detail: String,
     late: bool,
     /// Its end tells the thread to end.
-    _stop: Sender<()>,
+    stop: Option<Sender<()>>,
+    /// Tells a read that is under way to end.
+    halt: CancellationToken,
+    /// Closed when the thread has let go of the meter.
+    ended: Receiver<()>,
+    /// How long to wait for that, once told to end.
+    until: Option<Instant>,
 }
 
 impl Polled {
@@ -61,6 +72,14 @@ impl Polled {
     /// # Errors
     /// The system gives no thread.
     pub fn start(poll: Poll, opener: Opener) -> Result<Self, String> {
+        Self::start_until(poll, opener, CancellationToken::new())
+    }
+
+    /// The same; `halt` is cancelled at the end, for a meter that can break off a read that is under way.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start_until(poll: Poll, opener: Opener, halt: CancellationToken) -> Result<Self, String> {
         let found = Arc::new(Mutex::new(Found {
             domains: Vec::new(),
             readings: Vec::new(),
@@ -69,14 +88,25 @@ impl Polled {
             asked: None,
         }));
         let (stop, stopped) = channel::<()>();
-        let mut asker = Asker { poll: poll.clone(), opener, found: Arc::clone(&found), meter: None, numbers: Vec::new(), tries: 0 };
+        let mut asker = Asker {
+            poll: poll.clone(),
+            opener,
+            found: Arc::clone(&found),
+            meter: None,
+            numbers: Vec::new(),
+            fresh: Vec::new(),
+            tries: 0,
+        };
         let (first, answered) = channel::<()>();
+        let (gone, ended) = channel::<()>();
         let run = move || {
             let mut pause = asker.step();
             drop(first);
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
                 pause = asker.step();
             }
+            drop(asker);
+            drop(gone);
         };
         thread::Builder::new()
             .name(poll.source.chars().take(15).collect())
@@ -88,7 +118,7 @@ impl Polled {
             let found = lock(&found);
             (found.health.clone(), found.domains.clone())
         };
-        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, _stop: stop })
+        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, stop: Some(stop), halt, ended, until: None })
     }
 }
 
@@ -126,6 +156,21 @@ impl Meter for Polled {
     fn detail(&self) -> String {
         self.detail.clone()
     }
+
+    fn stop(&mut self) {
+        self.stop = None;
+        self.halt.cancel();
+        self.until.get_or_insert_with(|| Instant::now() + FAREWELL);
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.stop();
+        // A thread that hangs is left: the process ends without it.
+        let left = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        let _ = self.ended.recv_timeout(left);
+    }
 }
 
 /// The thread's side.
@@ -136,6 +181,8 @@ struct Asker {
     meter: Option<Box<dyn Meter>>,
     /// Of the meter's domains, their numbers in `found`: one that comes back keeps its number.
     numbers: Vec<usize>,
+    /// Of each domain: a meter may be asked more often than it measures.
+    fresh: Vec<Fresh>,
     tries: u32,
 }
 
@@ -168,7 +215,8 @@ impl Asker {
         meter.read(Stamp::now(), &mut readings);
         let (health, detail, domains) = (meter.health(), meter.detail(), meter.domains().to_vec());
         // No news is no reason to open it anew, where there may be some.
-        let nothing = if readings.is_empty() { domains.is_empty() } else { readings.iter().all(|one| one.reading.is_err()) };
+        let failed = if readings.is_empty() { domains.is_empty() } else { readings.iter().all(|one| one.reading.is_err()) };
+        let nothing = failed && meter.opened_anew();
         let mut found = lock(&self.found);
         for domain in domains.into_iter().skip(self.numbers.len()) {
             let known = found.domains.iter().position(|known| known.id == domain.id);
@@ -177,8 +225,14 @@ impl Asker {
                 found.domains.push(domain);
             }
         }
+        self.fresh.resize_with(found.domains.len(), Fresh::default);
         for mut reading in readings {
             reading.domain = self.numbers.get(reading.domain).copied().unwrap_or(usize::MAX);
+            if let (Ok(Reading::Gauge { power }), Some(fresh)) = (&reading.reading, self.fresh.get_mut(reading.domain)) {
+                let refresh = found.domains.get(reading.domain).and_then(|domain| domain.refresh);
+                let Some(at) = fresh.measured_at(*power, reading.at, refresh) else { continue };
+                reading.at = at;
+            }
             // One reading a tick: who ran between two that come together is not known.
             found.readings.retain(|earlier| earlier.domain != reading.domain);
             found.readings.push(reading);

@@ -136,3 +136,62 @@ fn a_source_that_hangs_delays_no_tick() {
     fake.set(1);
     tick(&mut polled, |polled, _| polled.health() == Health::Healthy);
 }
+
+/// A meter that keeps a session: it is not opened anew, and gives it back when it is let go.
+struct Keeps(Fake, Arc<AtomicU32>, Duration);
+
+impl Meter for Keeps {
+    fn source(&self) -> &str {
+        "keeps"
+    }
+    fn domains(&self) -> &[Domain] {
+        &[]
+    }
+    fn read(&mut self, _: Stamp, _: &mut Vec<DomainReading>) {
+        self.0.state.fetch_add(1, SeqCst);
+    }
+    fn health(&self) -> Health {
+        Health::Failed("nothing yet".into())
+    }
+    fn opened_anew(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for Keeps {
+    fn drop(&mut self) {
+        thread::sleep(self.2);
+        self.1.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn a_meter_with_something_to_keep_is_not_opened_anew_and_has_time_for_a_farewell() {
+    let start = |farewell| {
+        let (fake, gone) = (Fake::default(), Arc::new(AtomicU32::new(0)));
+        let (opened, let_go) = (fake.clone(), Arc::clone(&gone));
+        let opener: Opener = Box::new(move || {
+            opened.opened.fetch_add(1, SeqCst);
+            Ok(Some(Box::new(Keeps(opened.clone(), Arc::clone(&let_go), farewell)) as Box<dyn Meter>))
+        });
+        let poll = Poll { source: "keeps".into(), absent: String::new(), period: Duration::from_millis(10), by_name: true };
+        let halt = CancellationToken::new();
+        let polled = Polled::start_until(poll, opener, halt.clone()).unwrap();
+        while fake.state.load(SeqCst) < 5 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(fake.opened.load(SeqCst), 1);
+        (polled, gone, halt)
+    };
+    let (mut polled, gone, halt) = start(Duration::from_millis(200));
+    assert!(!halt.is_cancelled());
+    polled.stop();
+    assert!(halt.is_cancelled(), "a read that is under way is told to end");
+    drop(polled);
+    assert_eq!(gone.load(SeqCst), 1, "it was waited for");
+    // One that never ends keeps nobody.
+    let (polled, gone, _) = start(Duration::from_secs(60));
+    let told = Instant::now();
+    drop(polled);
+    assert!(told.elapsed() < Duration::from_secs(20) && gone.load(SeqCst) == 0);
+}

@@ -1,0 +1,229 @@
+//! Which chassis of a BMC is this machine's, by links and UUIDs. Pure; asks nobody, reads no power.
+
+use super::Problem;
+use super::cut;
+use super::doc::Doc;
+use std::collections::BTreeSet;
+
+/// A system, as a BMC describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct System {
+    pub(super) uri: String,
+    pub(super) uuid: Option<[u8; 16]>,
+    pub(super) chassis: Vec<String>,
+}
+
+/// A chassis, as a BMC describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chassis {
+    pub(super) uri: String,
+    pub(super) id: String,
+    pub(super) systems: Vec<String>,
+    pub(super) inside: Option<String>,
+    pub(super) contains: Vec<String>,
+}
+
+impl System {
+    pub(super) fn read(doc: &Doc) -> Result<Self, Problem> {
+        let root = doc.root();
+        let uuid = root.text("UUID")?.and_then(uuid);
+        Ok(Self { uri: doc.uri.clone(), uuid, chassis: root.at("Links")?.links("Chassis")? })
+    }
+}
+
+impl Chassis {
+    pub(super) fn read(doc: &Doc) -> Result<Self, Problem> {
+        let root = doc.root();
+        let links = root.at("Links")?;
+        let last = doc.uri.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        Ok(Self {
+            uri: doc.uri.clone(),
+            id: root.text("Id")?.unwrap_or(last).to_owned(),
+            systems: links.links("ComputerSystems")?,
+            inside: links.link("ContainedBy")?,
+            contains: links.links("Contains")?,
+        })
+    }
+}
+
+/// Whether two URIs are of one resource: some BMCs write them with and without a slash at the end.
+pub(super) fn alike(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/') == other.trim_end_matches('/')
+}
+
+fn lists(uris: &[String], uri: &str) -> bool {
+    uris.iter().any(|one| alike(one, uri))
+}
+
+/// Reads a UUID. Those that stand for "none" are none: all zeros, all ones.
+pub(super) fn uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<u8> = text.trim().bytes().filter(|byte| *byte != b'-').collect();
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let bytes: Option<Vec<u8>> = digits.chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect();
+    let bytes: [u8; 16] = bytes?.try_into().ok()?;
+    (bytes != [0; 16] && bytes != [0xff; 16]).then_some(bytes)
+}
+
+/// Whether two UUIDs are of one machine. SMBIOS 2.6 has the first three fields little-endian, and not everybody knows (DSP0134, 7.2.1).
+fn same(one: &[u8; 16], other: &[u8; 16]) -> bool {
+    let o = other;
+    let swapped = [o[3], o[2], o[1], o[0], o[5], o[4], o[7], o[6], o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]];
+    one == other || *one == swapped
+}
+
+/// The system that this machine (with UUID `ours`) is, and how that is known. `Ok(None)`: the BMC has no systems.
+///
+/// # Errors
+/// It cannot be told, or it is another machine's BMC. Says what to configure.
+pub(super) fn system<'a>(systems: &'a [System], ours: Option<&[u8; 16]>) -> Result<Option<(&'a System, &'static str)>, String> {
+    let matching: Vec<&System> =
+        systems.iter().filter(|one| matches!((&one.uuid, ours), (Some(a), Some(b)) if same(a, b))).collect();
+    match (matching.as_slice(), systems) {
+        ([one], _) => Ok(Some((one, "its UUID is this machine's"))),
+        ([_, _, ..], _) => Err(format!("several systems of the BMC have this machine's UUID: set chassis ({})", uris(systems))),
+        ([], []) => Ok(None),
+        ([], [one]) if one.uuid.is_none() => Ok(Some((one, "the only system of the BMC, which tells no UUID of it"))),
+        ([], [one]) if ours.is_none() => Ok(Some((one, "the only system of the BMC; this machine's own UUID is not known"))),
+        ([], [_]) => Err(
+            "the BMC's system has another UUID than this machine: is it another machine's BMC? If it is this one's, set chassis"
+                .into(),
+        ),
+        ([], _) if ours.is_none() => {
+            Err(format!("the BMC has several systems, and this machine's UUID is not known: set chassis ({})", uris(systems)))
+        }
+        ([], _) => Err(format!(
+            "no system of the BMC has this machine's UUID: is it another machine's BMC? else set chassis ({})",
+            uris(systems)
+        )),
+    }
+}
+
+fn uris(systems: &[System]) -> String {
+    systems.iter().take(8).map(|system| cut(&system.uri)).collect::<Vec<_>>().join(", ")
+}
+
+/// The outermost chassis that is the system's alone: what is inside of it is metered with it, and what it is in holds others too.
+///
+/// # Errors
+/// It cannot be told. Says what to configure.
+pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Result<&'a Chassis, String> {
+    let names = |some: &[&Chassis]| some.iter().take(16).map(|one| format!("\"{}\"", cut(&one.id))).collect::<Vec<_>>().join(", ");
+    let every: Vec<&Chassis> = all.iter().collect();
+    let candidates: Vec<&Chassis> = match system {
+        None => every.clone(),
+        Some(system) => {
+            let linked = |one: &Chassis| lists(&one.systems, &system.uri) || lists(&system.chassis, &one.uri);
+            let alone = |one: &Chassis| one.systems.iter().all(|other| alike(other, &system.uri));
+            every.iter().copied().filter(|one| linked(one) && alone(one)).collect()
+        }
+    };
+    let roots: Vec<&Chassis> = candidates.iter().copied().filter(|one| !has_outer(one, &candidates, all)).collect();
+    match (roots.as_slice(), all) {
+        ([one], _) => Ok(one),
+        ([], [only]) if only.systems.is_empty() => Ok(only),
+        ([], []) => Err("the BMC has no chassis".into()),
+        ([], _) => Err(format!(
+            "no chassis of the BMC is linked to this machine's system alone: set chassis to one or more of {}",
+            names(&every)
+        )),
+        (several, _) => Err(format!(
+            "several chassis of the BMC are this machine's: set chassis to that whose power is this machine's, of {}",
+            names(several)
+        )),
+    }
+}
+
+/// Whether a candidate is inside of another one, at any depth.
+fn has_outer(one: &Chassis, candidates: &[&Chassis], all: &[Chassis]) -> bool {
+    let mut seen = BTreeSet::from([one.uri.as_str()]);
+    let mut at = one;
+    loop {
+        let holds = |outer: &&Chassis| {
+            at.inside.as_ref().is_some_and(|inside| alike(inside, &outer.uri)) || lists(&outer.contains, &at.uri)
+        };
+        let outer = all.iter().find(holds);
+        match outer {
+            // One that is inside of itself is a BMC's mistake.
+            Some(outer) if !seen.insert(&outer.uri) => return false,
+            Some(outer) if candidates.iter().any(|candidate| candidate.uri == outer.uri) => return true,
+            Some(outer) => at = outer,
+            None => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "4c4c4544-0042-3510-8052-b4c04f4e3132";
+    const SWAPPED: &str = "44454c4c-4200-1035-8052-B4C04F4E3132";
+
+    #[test]
+    fn a_slash_at_the_end_makes_no_difference() {
+        let host = System { chassis: vec!["/a/".into()], ..sys("/s/", None) };
+        assert_eq!(outermost(&[one("/a", &["/s"], None), one("/b", &["/s"], Some("/a/"))], Some(&host)).unwrap().uri, "/a");
+    }
+
+    fn one(uri: &str, systems: &[&str], inside: Option<&str>) -> Chassis {
+        Chassis {
+            uri: uri.into(),
+            id: uri.trim_start_matches('/').into(),
+            systems: systems.iter().map(|uri| (*uri).into()).collect(),
+            inside: inside.map(str::to_owned),
+            contains: Vec::new(),
+        }
+    }
+
+    fn sys(uri: &str, id: Option<&str>) -> System {
+        System { uri: uri.into(), uuid: id.and_then(uuid), chassis: Vec::new() }
+    }
+
+    #[test]
+    fn a_system_is_known_by_its_uuid_in_either_byte_order() {
+        let ours = uuid(UUID);
+        let systems = [sys("/hgx", None), sys("/host", Some(SWAPPED)), sys("/other", Some("00000000-0000-0000-0000-000000000001"))];
+        assert_eq!(system(&systems, ours.as_ref()).unwrap().unwrap().0.uri, "/host");
+        assert_eq!(system(&[sys("/host", Some(UUID))], ours.as_ref()).unwrap().unwrap().0.uri, "/host");
+        assert!(system(&systems[2..], ours.as_ref()).unwrap_err().contains("another machine's BMC"));
+        assert!(system(&systems, None).unwrap_err().contains("several systems"));
+        assert!(system(&systems[2..], None).unwrap().unwrap().1.contains("not known"));
+        assert_eq!(system(&[], ours.as_ref()), Ok(None));
+        assert!(system(&[sys("/a", Some(UUID)), sys("/b", Some(UUID))], ours.as_ref()).unwrap_err().contains("several"));
+        for none in ["", "00000000-0000-0000-0000-000000000000", "ffffffffffffffffffffffffffffffff", "12", "é", "zz"] {
+            assert_eq!(uuid(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn never_a_chassis_and_the_one_that_it_is_in() {
+        let host = sys("/s", None);
+        let all = [one("/tray", &["/s"], Some("/board")), one("/board", &["/s"], None), one("/disks", &[], Some("/board"))];
+        assert_eq!(outermost(&all, Some(&host)).unwrap().uri, "/board");
+        // What holds other systems too is not this machine.
+        let blades =
+            [one("/rack", &["/s", "/t"], None), one("/blade", &["/s"], Some("/rack")), one("/blade2", &["/t"], Some("/rack"))];
+        assert_eq!(outermost(&blades, Some(&host)).unwrap().uri, "/blade");
+        assert!(outermost(&blades[..1], Some(&host)).unwrap_err().contains("set chassis to one or more of \"rack\""));
+        let two = [one("/a", &["/s"], None), one("/b", &["/s"], None)];
+        assert!(outermost(&two, Some(&host)).unwrap_err().contains("\"a\", \"b\""));
+        // Only the outer one says what is inside of what.
+        let mut outer = one("/a", &["/s"], None);
+        outer.contains = vec!["/b".into()];
+        assert_eq!(outermost(&[two[1].clone(), outer], Some(&host)).unwrap().uri, "/a");
+        // The system says it, the chassis does not.
+        let linked = System { chassis: vec!["/c".into()], ..host.clone() };
+        assert_eq!(outermost(&[one("/c", &[], None), one("/d", &[], None)], Some(&linked)).unwrap().uri, "/c");
+        assert_eq!(outermost(&[one("/c", &[], None)], Some(&host)).unwrap().uri, "/c");
+        assert_eq!(outermost(&[one("/c", &[], None)], None).unwrap().uri, "/c");
+        assert!(outermost(&[], None).is_err());
+    }
+
+    #[test]
+    fn chassis_that_are_inside_of_each_other_end_no_loop() {
+        let host = sys("/s", None);
+        let all = [one("/a", &["/s"], Some("/b")), one("/b", &[], Some("/a"))];
+        assert_eq!(outermost(&all, Some(&host)).unwrap().uri, "/a");
+        assert!(outermost(&[one("/a", &["/s"], Some("/a"))], Some(&host)).is_ok());
+    }
+}

@@ -1,0 +1,275 @@
+//! A resource as a BMC sent it: what is null or absent is `None`, what has the wrong type is named with its path. Knows no schema.
+
+use super::{Problem, cut};
+use serde_json::Value;
+use std::fmt::Display;
+
+/// Most entries of one list that are looked at.
+const MOST: usize = 256;
+
+/// A resource.
+#[derive(Clone, Debug)]
+pub(super) struct Doc {
+    /// Where it is.
+    pub(super) uri: String,
+    value: Value,
+}
+
+impl Doc {
+    /// # Errors
+    /// It is no JSON object.
+    pub(super) fn parse(uri: &str, body: &[u8]) -> Result<Self, Problem> {
+        let value: Value =
+            serde_json::from_slice(body).map_err(|_| Problem::odd(format!("{}: the answer is no JSON", cut(uri))))?;
+        let doc = Self { uri: uri.to_owned(), value };
+        if doc.value.is_object() { Ok(doc) } else { Err(doc.root().wrong("an object")) }
+    }
+
+    pub(super) fn root(&self) -> Node<'_> {
+        Node { uri: &self.uri, path: String::new(), value: &self.value }
+    }
+}
+
+/// A place in a resource.
+#[derive(Clone, Debug)]
+pub(super) struct Node<'a> {
+    uri: &'a str,
+    path: String,
+    value: &'a Value,
+}
+
+impl<'a> Node<'a> {
+    /// URI and path: `/redfish/v1/Chassis/1/EnvironmentMetrics#/PowerWatts/Reading`.
+    pub(super) fn place(&self) -> String {
+        if self.path.is_empty() { cut(self.uri) } else { format!("{}#{}", cut(self.uri), cut(&self.path)) }
+    }
+
+    fn wrong(&self, wanted: &str) -> Problem {
+        // Not the value: with one that changes, the same fault would be news at each reading.
+        let found = match self.value {
+            Value::Null => "null",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a text",
+            Value::Array(_) => "a list",
+            Value::Object(_) => "an object",
+        };
+        Problem::odd(format!("{} is {found}, not {wanted}", self.place()))
+    }
+
+    fn child(&self, key: impl Display, value: &'a Value) -> Self {
+        Node { uri: self.uri, path: format!("{}/{key}", self.path), value }
+    }
+
+    /// Whether it is null or absent.
+    pub(super) const fn is_none(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// A member of an object; of nothing, nothing.
+    pub(super) fn at(&self, key: &str) -> Result<Self, Problem> {
+        match self.value {
+            Value::Null => Ok(self.child(key, &Value::Null)),
+            Value::Object(members) => Ok(self.child(key, members.get(key).unwrap_or(&Value::Null))),
+            _ => Err(self.wrong("an object")),
+        }
+    }
+
+    /// The text at `key`.
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>, Problem> {
+        let node = self.at(key)?;
+        match node.value {
+            Value::Null => Ok(None),
+            Value::String(text) => Ok(Some(text)),
+            _ => Err(node.wrong("a text")),
+        }
+    }
+
+    /// The number that this is.
+    pub(super) fn number(&self) -> Result<Option<Decimal>, Problem> {
+        match self.value {
+            Value::Null => Ok(None),
+            Value::Number(number) => {
+                Decimal::parse(&number.to_string()).map(Some).ok_or_else(|| self.wrong("one of a size that a meter gives"))
+            }
+            _ => Err(self.wrong("a number")),
+        }
+    }
+
+    /// The list at `key`; nothing is an empty one.
+    pub(super) fn list(&self, key: &str) -> Result<Vec<Self>, Problem> {
+        let node = self.at(key)?;
+        match node.value {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(entries) => {
+                Ok(entries.iter().take(MOST).enumerate().map(|(index, entry)| node.child(index, entry)).collect())
+            }
+            _ => Err(node.wrong("a list")),
+        }
+    }
+
+    /// Where the link `{"@odata.id": …}` that this is leads, without what is behind `#`.
+    pub(super) fn target(&self) -> Result<Option<String>, Problem> {
+        self.text("@odata.id")?.map(|uri| self.path_of(uri)).transpose()
+    }
+
+    /// Where the link at `key` leads.
+    pub(super) fn link(&self, key: &str) -> Result<Option<String>, Problem> {
+        self.at(key)?.target()
+    }
+
+    /// Where the links of the list at `key` lead.
+    pub(super) fn links(&self, key: &str) -> Result<Vec<String>, Problem> {
+        let entries = self.list(key)?;
+        entries.iter().filter_map(|entry| entry.target().transpose()).collect()
+    }
+
+    /// A URI as a BMC may name one: a path on itself.
+    pub(super) fn path_of(&self, uri: &str) -> Result<String, Problem> {
+        let path = uri.split('#').next().unwrap_or_default();
+        let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
+        if path.starts_with('/') && !path.starts_with("//") && plain && path.len() <= 1024 {
+            return Ok(path.to_owned());
+        }
+        Err(Problem::odd(format!("{} has the link \"{}\", which is no path on the BMC: not followed", self.place(), cut(uri))))
+    }
+}
+
+/// A number, exact: `mantissa / 10^decimals`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decimal {
+    pub(super) negative: bool,
+    mantissa: u128,
+    decimals: u32,
+}
+
+impl Decimal {
+    /// Reads JSON's form of a number. `None`: larger or finer than any that a meter gives.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (number, exponent) = match text.split_once(['e', 'E']) {
+            Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
+            None => (text, 0),
+        };
+        let (negative, number) = number.strip_prefix('-').map_or((false, number), |number| (true, number));
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let fraction = fraction.trim_end_matches('0');
+        if whole.is_empty() || whole.len() + fraction.len() > 30 || !(-30..=30).contains(&exponent) {
+            return None;
+        }
+        let mut mantissa: u128 = format!("{whole}{fraction}").parse().ok()?;
+        let decimals = fraction.len() as i32 - exponent;
+        if decimals < 0 {
+            mantissa = mantissa.checked_mul(10u128.checked_pow(decimals.unsigned_abs())?)?;
+        }
+        let decimals = u32::try_from(decimals.max(0)).ok().filter(|decimals| *decimals <= 30)?;
+        Some(Self { negative: negative && mantissa > 0, mantissa, decimals })
+    }
+
+    /// This many times `factor`, rounded down. `None`: negative, or too large.
+    pub(super) fn times(self, factor: u64) -> Option<u64> {
+        if self.negative {
+            return None;
+        }
+        let product = self.mantissa.checked_mul(u128::from(factor))?;
+        u64::try_from(product / 10u128.checked_pow(self.decimals)?).ok()
+    }
+
+    /// The step between this number and the next that its writer can express, `factor` times: its last digit, or where it is a
+    /// single-precision float written in full, that float's.
+    pub(super) fn step(self, factor: u64) -> u64 {
+        let digit = (u128::from(factor) / 10u128.pow(self.decimals)).max(1) as u64;
+        let value = self.mantissa as f64 / 10f64.powi(self.decimals as i32);
+        let single = value as f32;
+        // A float has 7 digits that mean something. What has more and is one was made from one.
+        if self.mantissa > 99_999_999 && self.decimals > 0 && (f64::from(single) - value).abs() <= value * 1e-15 {
+            let ulp = f64::from(single.next_up()) - f64::from(single);
+            return digit.max((ulp * factor as f64) as u64);
+        }
+        digit
+    }
+}
+
+impl Display for Decimal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = self.mantissa as f64 / 10f64.powi(self.decimals as i32);
+        write!(f, "{}{value}", if self.negative { "-" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KWH: u64 = 3_600_000_000_000;
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_exact() {
+        assert_eq!(decimal("1234.567").times(KWH), Some(4_444_441_200_000_000));
+        assert_eq!(decimal("0.1").times(1_000_000), Some(100_000));
+        assert_eq!(decimal("1.5e3").times(1), Some(1500));
+        assert_eq!(decimal("15e-1").times(10), Some(15));
+        assert_eq!((decimal("-0.0").times(1), decimal("-0.1").times(1)), (Some(0), None));
+        assert_eq!(decimal("18446744073709551616").times(1), None);
+        for bad in ["", "-", ".", "NaN", "1e99", "1e", "1.0.0", "99999999999999999999999999999999"] {
+            assert_eq!(Decimal::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_counter_is_as_fine_as_it_is_written() {
+        assert_eq!(decimal("1234.567").step(KWH), 3_600_000_000);
+        assert_eq!(decimal("123456").step(1_000_000), 1_000_000);
+        assert_eq!(decimal("123456.5").step(1_000_000), 100_000);
+        // What a BMC that keeps a float has to say of 1234.56: its next number is 0.00012 kWh higher.
+        let float = decimal(&f64::from(1234.56f32).to_string()).step(KWH);
+        assert!((430_000_000..450_000_000).contains(&float), "{float}");
+    }
+
+    #[test]
+    fn wrong_types_are_named_with_their_place() {
+        let doc = Doc::parse(
+            "/x",
+            br#"{"A": {"B": "3", "C": null, "L": [{"@odata.id": "/y#/z"}, {"@odata.id": "https://evil/"}]}, "D": 5}"#,
+        )
+        .unwrap();
+        let a = doc.root().at("A").unwrap();
+        let why = a.at("B").unwrap().number().unwrap_err().why;
+        assert_eq!(why, "/x#/A/B is a text, not a number");
+        assert_eq!(a.at("C").unwrap().number().unwrap(), None);
+        assert_eq!(a.at("C").unwrap().at("E").unwrap().text("F").unwrap(), None);
+        assert!(doc.root().at("D").unwrap().at("E").unwrap_err().why.contains("/x#/D is a number, not an object"));
+        assert_eq!(a.list("L").unwrap()[0].target().unwrap(), Some("/y".into()));
+        assert!(a.links("L").unwrap_err().why.contains("not followed"));
+        assert!(Doc::parse("/x", b"[]").unwrap_err().why.contains("a list, not an object"));
+        assert!(Doc::parse("/x", b"<html>").unwrap_err().why.contains("no JSON"));
+    }
+
+    #[test]
+    fn a_bmcs_text_is_escaped_and_cut() {
+        let text = format!("{{\"@odata.id\": \"\\u001b[2J\\n{}\"}}", "x".repeat(5000));
+        let doc = Doc::parse("/x", text.as_bytes()).unwrap();
+        let why = doc.root().target().unwrap_err().why;
+        assert!(why.len() < 300 && !why.contains('\u{1b}') && !why.contains('\n'), "{why}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_that_json_knows_is_read_or_refused(value: f64) {
+            if let Some(number) = serde_json::Number::from_f64(value) {
+                let _ = Decimal::parse(&number.to_string()).map(|decimal| (decimal.times(KWH), decimal.step(KWH)));
+            }
+        }
+
+        #[test]
+        fn thousandths_come_back(value in 0u64..10_000_000_000) {
+            let float = value as f64 / 1000.0;
+            let number = serde_json::Number::from_f64(float).unwrap();
+            prop_assert_eq!(Decimal::parse(&number.to_string()).unwrap().times(1000), Some(value));
+        }
+    }
+}

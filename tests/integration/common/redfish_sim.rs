@@ -1,0 +1,476 @@
+//! A BMC: a real HTTPS server with sessions, whose resources, certificate and faults a test sets. What its resources are is the test's.
+#![allow(dead_code, reason = "every test crate that includes this uses its own part of it")]
+
+use http_body_util::channel::Channel;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// The user that may log in, and its password.
+pub const USER: &str = "jouled";
+/// See [`USER`]. Its characters are such that it is found wherever it leaks.
+pub const PASSWORD: &str = "Sw0rdf!sh-7c41e";
+
+/// A BMC's resources by URI.
+pub type Tree = BTreeMap<String, Value>;
+
+/// How the BMC shows who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// A certificate for 127.0.0.1, signed by the CA in [`Sim::ca`].
+    Good,
+    /// One signed by itself.
+    SelfSigned,
+    /// One of that CA that ended in 2020.
+    Expired,
+    /// One of that CA for another name.
+    WrongHost,
+    /// No TLS.
+    Nothing,
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This status, and no resource.
+    Status(u16),
+    /// The same, with `Retry-After`.
+    RetryAfter(u16, &'static str),
+    /// No answer, ever.
+    Hang,
+    /// An answer that comes so many milliseconds late.
+    Late(u64),
+    /// Half of the resource, then the connection ends.
+    HalfBody,
+    /// Half of the resource, then nothing.
+    StuckBody,
+    /// 10 MB.
+    Huge,
+    /// This text in place of the resource.
+    Text(&'static str),
+    /// 308, to there.
+    Redirect(String),
+    /// The connection is closed without an answer.
+    Close,
+}
+
+struct Inner {
+    tree: Tree,
+    password: String,
+    sessions: BTreeMap<String, String>,
+    most_sessions: usize,
+    basic: bool,
+    faults: Vec<(String, usize, Fault)>,
+    hang_tls: bool,
+    keep_alive: bool,
+    idle: Option<Duration>,
+    clock: i64,
+    next: u64,
+    seen: Seen,
+}
+
+/// What the BMC has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Every request: method and path.
+    pub requests: Vec<String>,
+    /// Connections that were ever open.
+    pub connections: usize,
+    /// That are open now.
+    pub open: usize,
+    /// Most requests at one time.
+    pub at_once: usize,
+    /// Sessions ever made.
+    pub logins: usize,
+    /// Wrong passwords.
+    pub refused: usize,
+    /// Sessions given back.
+    pub logouts: usize,
+    now: usize,
+}
+
+impl Seen {
+    /// How often a path was asked for.
+    pub fn count(&self, request: &str) -> usize {
+        self.requests.iter().filter(|one| *one == request).count()
+    }
+}
+
+/// The BMC. It ends with this.
+pub struct Sim {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The CA's certificate, PEM.
+    pub ca: String,
+    /// What it shows, PEM.
+    pub certificate: String,
+    /// SHA-256 of that, in hexadecimal digits.
+    pub sha256: String,
+    inner: Arc<Mutex<Inner>>,
+    https: bool,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Sim {
+    /// A BMC with these resources (a session service is added), with a good certificate.
+    pub fn start(tree: Tree) -> Self {
+        Self::showing(tree, Shows::Good)
+    }
+
+    /// The same with another certificate.
+    pub fn showing(mut tree: Tree, shows: Shows) -> Self {
+        tree.entry("/redfish/v1/SessionService/Sessions".into()).or_insert_with(|| json!({"Members": []}));
+        let inner = Inner {
+            tree,
+            password: PASSWORD.into(),
+            sessions: BTreeMap::new(),
+            most_sessions: 4,
+            basic: true,
+            faults: Vec::new(),
+            hang_tls: false,
+            keep_alive: true,
+            idle: None,
+            clock: 0,
+            next: 0,
+            seen: Seen::default(),
+        };
+        let inner = Arc::new(Mutex::new(inner));
+        let Shown { ca, pem, certificate, key } = certificate(shows);
+        let digest = ring::digest::digest(&ring::digest::SHA256, &certificate);
+        let sha256 = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let acceptor = (shows != Shows::Nothing).then(|| acceptor(certificate, key));
+        let https = acceptor.is_some();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (send, receive) = std::sync::mpsc::channel();
+        let shared = Arc::clone(&inner);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                send.send(listener.local_addr().unwrap()).unwrap();
+                tokio::select! {
+                    () = accept(&listener, acceptor, &shared) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        let address = receive.recv().unwrap();
+        Self { address, ca, certificate: pem, sha256, inner, https, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.address)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> Seen {
+        self.inner().seen.clone()
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.inner().sessions.len()
+    }
+
+    /// Changes the member at `pointer` of a resource.
+    pub fn set(&self, uri: &str, pointer: &str, value: impl Into<Value>) {
+        let mut inner = self.inner();
+        *inner.tree.get_mut(uri).unwrap().pointer_mut(pointer).unwrap_or_else(|| panic!("{uri} has no {pointer}")) = value.into();
+    }
+
+    /// Takes a resource away.
+    pub fn remove(&self, uri: &str) {
+        self.inner().tree.remove(uri).unwrap();
+    }
+
+    /// The next `times` requests for `path` (`GET /x`, or a beginning of it) go wrong.
+    pub fn fail(&self, path: &str, times: usize, fault: Fault) {
+        self.inner().faults.push((path.into(), times, fault));
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn heal(&self) {
+        self.inner().faults.clear();
+    }
+
+    /// All sessions end, as at a restart of the BMC.
+    pub fn expire_sessions(&self) {
+        self.inner().sessions.clear();
+    }
+
+    /// It has no more sessions than this.
+    pub fn most_sessions(&self, most: usize) {
+        self.inner().most_sessions = most;
+    }
+
+    /// Another password counts.
+    pub fn password(&self, password: &str) {
+        self.inner().password = password.into();
+    }
+
+    /// Whether connections are taken, and TLS never answers.
+    pub fn hang_tls(&self, hang: bool) {
+        self.inner().hang_tls = hang;
+    }
+
+    /// Whether a connection outlives its first answer.
+    pub fn keep_alive(&self, keep: bool) {
+        self.inner().keep_alive = keep;
+    }
+
+    /// New connections are cut after so long, whatever is on them.
+    pub fn cut_after(&self, time: Duration) {
+        self.inner().idle = Some(time);
+    }
+
+    /// Its clock is so many seconds ahead.
+    pub fn clock(&self, seconds: i64) {
+        self.inner().clock = seconds;
+    }
+
+    /// A Redfish time by its clock, so many seconds ago.
+    pub fn time(&self, ago: i64) -> String {
+        iso(moment(self.inner().clock - ago))
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Shown {
+    ca: String,
+    pem: String,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+fn certificate(shows: Shows) -> Shown {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let name = if shows == Shows::WrongHost { "other.example" } else { "127.0.0.1" };
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    if shows == Shows::Expired {
+        (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
+    }
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        if shows == Shows::SelfSigned { params.self_signed(&key) } else { params.signed_by(&key, &authority) }.unwrap();
+    Shown {
+        ca: authority.pem(),
+        pem: certificate.pem(),
+        certificate: certificate.der().clone(),
+        key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    }
+}
+
+fn acceptor(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> TlsAcceptor {
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, shared: &Arc<Mutex<Inner>>) {
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        tokio::spawn(connection(tcp, acceptor.clone(), Arc::clone(shared)));
+    }
+}
+
+async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: Arc<Mutex<Inner>>) {
+    let (hang, keep_alive, idle) = {
+        let mut inner = shared.lock().unwrap();
+        inner.seen.connections += 1;
+        inner.seen.open += 1;
+        (inner.hang_tls, inner.keep_alive, inner.idle)
+    };
+    if hang {
+        std::future::pending::<()>().await;
+    }
+    let of_service = Arc::clone(&shared);
+    let service = service_fn(move |request| answer(request, Arc::clone(&of_service)));
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.auto_date_header(false);
+    builder.keep_alive(keep_alive);
+    let serve = async {
+        match acceptor {
+            Some(acceptor) => {
+                if let Ok(tls) = acceptor.accept(tcp).await {
+                    let _ = builder.serve_connection(TokioIo::new(tls), service).await;
+                }
+            }
+            None => drop(builder.serve_connection(TokioIo::new(tcp), service).await),
+        }
+    };
+    let _ = tokio::time::timeout(idle.unwrap_or(Duration::MAX), serve).await;
+    shared.lock().unwrap().seen.open -= 1;
+}
+
+type Body = BoxBody<Bytes, io::Error>;
+
+fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+async fn answer(request: Request<Incoming>, shared: Arc<Mutex<Inner>>) -> Result<Response<Body>, io::Error> {
+    {
+        let mut inner = shared.lock().unwrap();
+        inner.seen.now += 1;
+        inner.seen.at_once = inner.seen.at_once.max(inner.seen.now);
+    }
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let path = head.uri.path_and_query().unwrap().to_string();
+    let what = format!("{} {path}", head.method);
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let (token, basic) = (header("x-auth-token"), header("authorization"));
+    let (fault, mut response) = {
+        let mut inner = shared.lock().unwrap();
+        inner.seen.requests.push(what.clone());
+        let fault = inner.faults.iter_mut().find(|(path, times, _)| what.starts_with(path.as_str()) && *times > 0);
+        let fault = fault.map(|(_, times, fault)| {
+            *times -= 1;
+            fault.clone()
+        });
+        let response = inner.answer(&head.method, &path, &token, &basic, &body);
+        (fault, response)
+    };
+    match fault {
+        None => {}
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Late(millis)) => tokio::time::sleep(Duration::from_millis(millis)).await,
+        Some(Fault::Close) => return Err(io::Error::other("as wanted")),
+        Some(Fault::Status(code)) => response = plain(code, ""),
+        Some(Fault::RetryAfter(code, after)) => {
+            response = plain(code, "");
+            response.headers_mut().insert("retry-after", after.parse().unwrap());
+        }
+        Some(Fault::Text(text)) => response = plain(200, text),
+        Some(Fault::Huge) => response = plain(200, &"[1234567],".repeat(1_000_000)),
+        Some(Fault::Redirect(to)) => {
+            response = plain(308, "");
+            response.headers_mut().insert("location", to.parse().unwrap());
+        }
+        Some(fault @ (Fault::HalfBody | Fault::StuckBody)) => {
+            let whole = response.into_body().collect().await?.to_bytes();
+            let (mut sender, half) = Channel::<Bytes, io::Error>::new(1);
+            let part = whole.slice(..whole.len() / 2);
+            tokio::spawn(async move {
+                let _ = sender.send_data(part).await;
+                // What was sent should be on its way first.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                match fault {
+                    Fault::HalfBody => sender.abort(io::Error::other("as wanted")),
+                    _ => std::future::pending().await,
+                }
+            });
+            response = Response::builder().header("content-length", whole.len()).body(half.boxed()).unwrap();
+        }
+    }
+    let mut inner = shared.lock().unwrap();
+    inner.seen.now -= 1;
+    let date = httpdate::fmt_http_date(moment(inner.clock));
+    response.headers_mut().insert("date", date.parse().unwrap());
+    Ok(response)
+}
+
+fn plain(code: u16, text: &str) -> Response<Body> {
+    Response::builder().status(code).body(full(text.to_owned())).unwrap()
+}
+
+fn error(code: u16, id: &str) -> Response<Body> {
+    let body = json!({"error": {"code": "Base.1.8.GeneralError", "@Message.ExtendedInfo": [{"MessageId": id}]}});
+    plain(code, &body.to_string())
+}
+
+impl Inner {
+    fn answer(&mut self, method: &Method, path: &str, token: &str, basic: &str, body: &[u8]) -> Response<Body> {
+        const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+        if *method == Method::POST && path == SESSIONS {
+            return self.login(body);
+        }
+        let by_basic = self.basic && !basic.is_empty() && {
+            use base64::Engine;
+            let text = base64::engine::general_purpose::STANDARD.decode(basic.strip_prefix("Basic ").unwrap_or_default());
+            let good = text.is_ok_and(|text| text == format!("{USER}:{}", self.password).into_bytes());
+            self.seen.refused += usize::from(!good);
+            good
+        };
+        if path != "/redfish/v1/" && !by_basic && !self.sessions.contains_key(token) {
+            return error(401, "Base.1.8.NoValidSession");
+        }
+        if *method == Method::DELETE && path.starts_with(SESSIONS) {
+            self.sessions.retain(|_, uri| uri != path);
+            self.seen.logouts += 1;
+            return plain(204, "");
+        }
+        match self.tree.get(path) {
+            Some(resource) if *method == Method::GET => plain(200, &resource.to_string()),
+            Some(_) => error(405, "Base.1.8.OperationNotAllowed"),
+            None => error(404, "Base.1.8.ResourceMissingAtURI"),
+        }
+    }
+
+    fn login(&mut self, body: &[u8]) -> Response<Body> {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        if body["UserName"] != USER || body["Password"] != self.password.as_str() {
+            self.seen.refused += 1;
+            return error(401, "Base.1.8.InsufficientPrivilege");
+        }
+        if self.sessions.len() >= self.most_sessions {
+            return error(503, "Base.1.8.SessionLimitExceeded");
+        }
+        self.next += 1;
+        self.seen.logins += 1;
+        let (token, uri) =
+            (format!("token-{:08x}", self.next * 0x9e37), format!("/redfish/v1/SessionService/Sessions/{}", self.next));
+        self.sessions.insert(token.clone(), uri.clone());
+        let mut response = plain(201, &json!({"@odata.id": uri}).to_string());
+        *response.status_mut() = StatusCode::CREATED;
+        response.headers_mut().insert("x-auth-token", token.parse().unwrap());
+        response.headers_mut().insert("location", uri.parse().unwrap());
+        response
+    }
+}
+
+fn moment(ahead: i64) -> SystemTime {
+    let (now, distance) = (SystemTime::now(), Duration::from_secs(ahead.unsigned_abs()));
+    if ahead < 0 { now - distance } else { now + distance }
+}
+
+fn iso(time: SystemTime) -> String {
+    // Sun, 06 Nov 1994 08:49:37 GMT
+    let text = httpdate::fmt_http_date(time);
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|name| *name == &text[8..11]).unwrap() + 1;
+    format!("{}-{month:02}-{}T{}Z", &text[12..16], &text[5..7], &text[17..25])
+}
