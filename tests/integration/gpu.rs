@@ -70,7 +70,7 @@ impl Rig {
     /// The one way of knowing use that this rig has.
     fn usage(&self) -> Box<dyn GpuUsage> {
         let config = NvmlConfig { library: Some(self.library.clone()), ..NvmlConfig::default() };
-        let (ways, _) = gpu::open_all(&config, &self.world.host.sysfs(), &self.world.host.procfs());
+        let (ways, _) = gpu::open_all(true, &config, &self.world.host.sysfs(), &self.world.host.procfs());
         ways.into_iter().find(|way| way.source() == "nvml").unwrap()
     }
 }
@@ -378,7 +378,7 @@ fn a_real_gpu_counts_energy_and_says_who_uses_it() {
         None
     });
     assert_eq!(meter.health(), Health::Healthy, "{}", meter.detail());
-    let (ways, _) = gpu::open_all(&config, sysfs, procfs);
+    let (ways, _) = gpu::open_all(true, &config, sysfs, procfs);
     let mut usage = ways.into_iter().find(|way| way.source() == "nvml").unwrap();
     let Some(burner) = std::env::var_os("JOULED_GPU_BURNER") else {
         let sample = watch(&mut *usage, "that GPUs are watched", |sample| !sample.watched.is_empty());
