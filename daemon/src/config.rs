@@ -150,11 +150,13 @@ pub struct UsageConfig {
     pub counters: Counters,
     /// Most (process, cgroup, package) entries that can have run between two ticks, 64 to 1048576.
     pub max_entries: u32,
+    /// Whether it is looked for who uses GPUs.
+    pub gpus: bool,
 }
 
 impl Default for UsageConfig {
     fn default() -> Self {
-        Self { source: UsageSource::Auto, path: BpfPath::Auto, counters: Counters::Auto, max_entries: 16_384 }
+        Self { source: UsageSource::Auto, path: BpfPath::Auto, counters: Counters::Auto, max_entries: 16_384, gpus: true }
     }
 }
 

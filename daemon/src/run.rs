@@ -138,7 +138,7 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
     let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
     let resolver = Resolver::open(&config.procfs);
     let usage = open_usage(config, &topology, resolver.v2(), &mut unused)?;
-    let (gpus, unused_gpus) = usage::gpu::open_all(&config.meter.nvml, &config.sysfs, &config.procfs);
+    let (gpus, unused_gpus) = usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
     unused.extend(unused_gpus);
     let boot_id = boot_id(&config.procfs);
     let (store, state) = open_store(config)?;

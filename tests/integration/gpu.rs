@@ -70,7 +70,7 @@ impl Rig {
     /// The one way of knowing use that this rig has.
     fn usage(&self) -> Box<dyn GpuUsage> {
         let config = NvmlConfig { library: Some(self.library.clone()), ..NvmlConfig::default() };
-        let (ways, _) = gpu::open_all(&config, &self.world.host.sysfs(), &self.world.host.procfs());
+        let (ways, _) = gpu::open_all(true, &config, &self.world.host.sysfs(), &self.world.host.procfs());
         ways.into_iter().find(|way| way.source() == "nvml").unwrap()
     }
 }
@@ -341,11 +341,12 @@ fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
     assert!(told[first..].iter().all(|tick| watched(tick) == BTreeSet::from([amd, ADDRESS])));
 }
 
-/// On a machine with an NVIDIA GPU. With a command in JOULED_GPU_BURNER that keeps a GPU busy for a minute, also that it is charged.
+/// On a machine with an NVIDIA GPU; nvml/real.sh calls it. JOULED_NVML_LIBRARY is as `library` of [meter.nvml]. With a command in
+/// JOULED_GPU_BURNER that keeps a GPU busy for a minute, also that it is charged.
 #[test]
 fn a_real_gpu_counts_energy_and_says_who_uses_it() {
     let (sysfs, procfs) = (Path::new("/sys"), Path::new("/proc"));
-    let config = NvmlConfig::default();
+    let config = NvmlConfig { library: std::env::var_os("JOULED_NVML_LIBRARY").map(PathBuf::from), ..NvmlConfig::default() };
     let way = config.way(sysfs).unwrap();
     match way.open() {
         Ok(Some((_, count))) => println!("{count} GPU(s)"),
@@ -378,7 +379,7 @@ fn a_real_gpu_counts_energy_and_says_who_uses_it() {
         None
     });
     assert_eq!(meter.health(), Health::Healthy, "{}", meter.detail());
-    let (ways, _) = gpu::open_all(&config, sysfs, procfs);
+    let (ways, _) = gpu::open_all(true, &config, sysfs, procfs);
     let mut usage = ways.into_iter().find(|way| way.source() == "nvml").unwrap();
     let Some(burner) = std::env::var_os("JOULED_GPU_BURNER") else {
         let sample = watch(&mut *usage, "that GPUs are watched", |sample| !sample.watched.is_empty());
@@ -387,9 +388,9 @@ fn a_real_gpu_counts_energy_and_says_who_uses_it() {
     let mut child = Command::new("sh").arg("-c").arg("exec $0").arg(&burner).spawn().unwrap();
     let pid = child.id();
     let sample = watch(&mut *usage, "its use", |sample| busy(sample, pid) > 2.0);
-    println!("{sample:?}");
     let all: f64 = sample.uses.iter().map(|one| one.busy.seconds()).sum();
     child.kill().unwrap();
     child.wait().unwrap();
+    println!("{} of {all} s of use were pid {pid}'s; {:?}", busy(&sample, pid), usage.health());
     assert!(busy(&sample, pid) > 0.5 * all, "{sample:?}");
 }

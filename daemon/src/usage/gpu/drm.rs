@@ -8,6 +8,7 @@ use crate::source::{Health, PciAddress, Stamp};
 use crate::units::Nanos;
 use crate::usage::{GpuSample, GpuUsage, ProcessKey, WatchedGpu, procfs};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -34,6 +35,8 @@ pub fn start(sysfs: &Path, procfs: &Path) -> Result<Box<dyn GpuUsage>, Health> {
 
 struct Watch {
     class: PathBuf,
+    /// One folder for each process that computes on AMD GPUs without DRM (ROCm).
+    kfd: PathBuf,
     procfs: PathBuf,
     clients: Clients,
     processes: FxHashMap<u32, Process>,
@@ -58,6 +61,7 @@ impl Watch {
     fn new(sysfs: &Path, procfs: &Path) -> Self {
         Self {
             class: sysfs.join("class/drm"),
+            kfd: sysfs.join("class/kfd/kfd/proc"),
             procfs: procfs.to_path_buf(),
             clients: Clients::default(),
             processes: FxHashMap::default(),
@@ -70,24 +74,26 @@ impl Watch {
         format!("no GPU of {} in {}", DRIVERS.join(", "), self.class.display())
     }
 
-    /// The GPUs whose drivers say it.
-    fn cards(&self) -> Vec<PciAddress> {
+    /// The GPUs whose drivers say it, each with its folder in sysfs.
+    fn cards(&self) -> BTreeMap<PciAddress, PathBuf> {
         let card = |entry: fs::DirEntry| {
             let number = entry.file_name().to_str()?.strip_prefix("card")?.to_owned();
             let device = entry.path().join("device");
-            let driver = fs::read_link(device.join("driver")).ok()?;
-            let ours = number.bytes().all(|byte| byte.is_ascii_digit()) && DRIVERS.contains(&driver.file_name()?.to_str()?);
-            if ours { fs::canonicalize(device).ok()?.file_name()?.to_str()?.parse().ok() } else { None }
+            let ours = number.bytes().all(|byte| byte.is_ascii_digit()) && DRIVERS.contains(&driver(&device)?.as_str());
+            let device = fs::canonicalize(device).ok().filter(|_| ours)?;
+            Some((device.file_name()?.to_str()?.parse().ok()?, device))
         };
-        let entries = fs::read_dir(&self.class).into_iter().flatten().flatten();
-        let mut cards: Vec<PciAddress> = entries.filter_map(card).collect();
-        cards.sort_unstable();
-        cards.dedup();
-        cards
+        fs::read_dir(&self.class).into_iter().flatten().flatten().filter_map(card).collect()
+    }
+
+    /// Processes that compute through KFD: what they do is on no DRM client's account.
+    fn computing(&self) -> usize {
+        let entries = fs::read_dir(&self.kfd).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok())).count()
     }
 
     /// Every open file of a GPU; processes are looked through when they are new and from time to time.
-    fn held(&mut self, cards: &[PciAddress], now: Nanos) -> Result<Vec<Held>, String> {
+    fn held(&mut self, cards: &BTreeMap<PciAddress, PathBuf>, now: Nanos) -> Result<Vec<Held>, String> {
         let first = self.round == 0;
         let entries = fs::read_dir(&self.procfs).map_err(|error| format!("{}: {error}", self.procfs.display()))?;
         let pids: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -106,7 +112,7 @@ impl Watch {
             // before the first look.
             let age = now - known.map_or(self.last, |known| known.looked);
             for file in &process.files {
-                if let Some(client) = self.client(pid, *file).filter(|client| cards.contains(&client.gpu)) {
+                if let Some(client) = self.client(pid, *file).filter(|client| cards.contains_key(&client.gpu)) {
                     held.push(Held { process: ProcessKey { pid, start: process.start }, client, new: !first, age });
                 }
             }
@@ -174,14 +180,38 @@ impl Looker for Watch {
                 cards.len()
             )));
         }
-        let watched = |gpu: PciAddress| {
-            let busy = uses.iter().filter(|one| one.gpu == gpu).map(|one| one.busy).sum();
-            WatchedGpu { gpu, estimated: false, busy }
+        let computing = self.computing();
+        let watched = |(gpu, dir): (&PciAddress, &PathBuf)| {
+            let clients: Nanos = uses.iter().filter(|one| one.gpu == *gpu).map(|one| one.busy).sum();
+            let all = busy_percent(dir).filter(|_| computing > 0).map(|percent| Nanos(time.0 / 100 * percent));
+            WatchedGpu { gpu: *gpu, estimated: false, busy: clients.max(all.unwrap_or_default()) }
         };
-        let watched = cards.iter().copied().map(watched).collect();
+        let by_kfd = |dir: &PathBuf| computing > 0 && busy_percent(dir).is_none() && driver(dir).as_deref() == Some("amdgpu");
+        // Where nobody says how busy those keep it, the clients must not be charged with it.
+        let watched = cards.iter().filter(|(_, dir)| !by_kfd(dir)).map(watched).collect();
         let detail = format!("{} GPU(s), {holders} open file(s) of theirs", cards.len());
-        Look { sample: GpuSample { uses, watched }, health: Health::Healthy, detail }
+        let health = match computing {
+            0 => Health::Healthy,
+            _ => Health::Degraded(format!(
+                "{computing} process(es) compute through KFD (ROCm), which does not say how much: their part of the GPUs' energy is nobody's"
+            )),
+        };
+        Look { sample: GpuSample { uses, watched }, health, detail }
     }
+}
+
+/// The driver of a device.
+fn driver(device: &Path) -> Option<String> {
+    Some(fs::read_link(device.join("driver")).ok()?.file_name()?.to_str()?.to_owned())
+}
+
+/// How busy amdgpu says that a GPU is. One that sleeps is not asked, as that would wake it.
+fn busy_percent(device: &Path) -> Option<u64> {
+    let text = |name: &str| fs::read_to_string(device.join(name)).ok();
+    if text("power/runtime_status").is_some_and(|status| status.trim() == "suspended") {
+        return Some(0);
+    }
+    text("gpu_busy_percent")?.trim().parse().ok().filter(|percent| *percent <= 100)
 }
 
 #[cfg(test)]
@@ -271,6 +301,32 @@ mod tests {
         fs::remove_dir_all(fake.proc().join("7")).unwrap();
         fake.open(9, 3, 1, 1_000_400);
         assert_eq!(uses(&watch.look()), [(9, 90, 100)]);
+    }
+
+    #[test]
+    fn what_rocm_computes_is_no_clients() {
+        let fake = Fake::new("amdgpu");
+        fake.process(7, 70);
+        fake.open(7, 5, 1, 1000);
+        let mut watch = Watch::new(&fake.sys(), &fake.proc());
+        watch.look();
+        fs::create_dir_all(fake.sys().join("class/kfd/kfd/proc/4711")).unwrap();
+        // Nobody says how busy that keeps it.
+        fake.open(7, 5, 1, 1100);
+        let look = watch.look();
+        assert!(matches!(&look.health, Health::Degraded(why) if why.starts_with("1 process(es) compute through KFD")), "{look:?}");
+        assert!(look.sample.watched.is_empty());
+        let device = fake.sys().join("devices/pci0000:00/0000:03:00.0");
+        fs::write(device.join("gpu_busy_percent"), "100\n").unwrap();
+        fake.open(7, 5, 1, 1200);
+        let look = watch.look();
+        assert_eq!(uses(&look), [(7, 70, 100)]);
+        assert!(look.sample.watched[0].busy.0 > 100, "{look:?}");
+        // It does not wake a GPU that sleeps.
+        fs::create_dir_all(device.join("power")).unwrap();
+        fs::write(device.join("power/runtime_status"), "suspended\n").unwrap();
+        fake.open(7, 5, 1, 1250);
+        assert_eq!(watch.look().sample.watched[0].busy.0, 50);
     }
 
     #[test]

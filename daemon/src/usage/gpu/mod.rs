@@ -16,8 +16,8 @@ use std::path::Path;
 /// The role of these sources, beside `meter` and `usage`.
 pub const ROLE: &str = "gpu-usage";
 
-/// Opens every way that is wanted. The states are of those that are not, and say why.
-pub fn open_all(config: &NvmlConfig, sysfs: &Path, procfs: &Path) -> (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) {
+/// Opens every way, where that is `wanted`. The states are of those that are not in use, and say why.
+pub fn open_all(wanted: bool, config: &NvmlConfig, sysfs: &Path, procfs: &Path) -> (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) {
     let (mut ways, mut states): (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) = (Vec::new(), Vec::new());
     let mut add = |source: &str, opened: Result<Box<dyn GpuUsage>, Health>| match opened {
         Ok(way) => ways.push(way),
@@ -25,13 +25,17 @@ pub fn open_all(config: &NvmlConfig, sysfs: &Path, procfs: &Path) -> (Vec<Box<dy
             states.push(SourceState { source: source.into(), role: ROLE.into(), health, detail: String::new() });
         }
     };
-    add(
-        crate::nvml::SOURCE,
-        match config.way(sysfs) {
-            Ok(way) => nvml::start(way, procfs).map_err(Health::Failed),
-            Err(why) => Err(Health::Unsupported(why.into())),
-        },
-    );
+    if !wanted {
+        for source in [crate::nvml::SOURCE, drm::SOURCE] {
+            add(source, Err(Health::Unsupported("not wanted: gpus = false in [usage]".into())));
+        }
+        return (ways, states);
+    }
+    let by_nvml = match config.way(sysfs) {
+        Ok(way) => nvml::start(way, procfs).map_err(Health::Failed),
+        Err(why) => Err(Health::Unsupported(why.into())),
+    };
+    add(crate::nvml::SOURCE, by_nvml);
     add(drm::SOURCE, drm::start(sysfs, procfs));
     (ways, states)
 }
@@ -64,6 +68,13 @@ fn is_gpu(class: &str) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_is_not_wanted_is_not_started() {
+        let (ways, states) = open_all(false, &NvmlConfig::default(), Path::new("/sys"), Path::new("/proc"));
+        assert!(ways.is_empty() && states.len() == 2);
+        assert!(states.iter().all(|state| state.role == ROLE && state.health.why() == "not wanted: gpus = false in [usage]"));
+    }
 
     #[test]
     fn gpus_of_vms_are_known_by_their_driver() {
