@@ -15,8 +15,7 @@ use crate::meter::{Domain, DomainReading, Quality, Reading, Scope, Zone};
 use crate::roster::Roster;
 use crate::sample::{Tick, VmMember};
 use crate::snapshot::{Host, IdleFrom, Role, Snapshot, SourceView};
-use crate::source::PackageId;
-use crate::source::SourceState;
+use crate::source::{PackageId, PciAddress, SourceState};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::{Counted, GpuSample, UsageSample};
 use platform::{Platform, PlatformChoice, Remainder};
@@ -158,7 +157,7 @@ impl Core {
             }
         }
         self.keep_windows(&read, &used, now);
-        self.take_remainder(&used, now);
+        self.take_remainder(&used, &tick.gpus.passed_through, now);
         self.ledger.book();
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
         let closed_before = windows.map(|state| state.window.from).min().unwrap_or(self.ticks);
@@ -256,9 +255,19 @@ impl Core {
             let charges: Vec<_> = uses.filter_map(|one| self.roster.charge_gpu(one)).collect();
             // What it did for processes that nobody knows is nobody's.
             let lost = watched.busy - charges.iter().map(|charge| charge.used.on_cpu).sum();
-            GpuCharges { gpu: watched.gpu, charges, lost, estimated: watched.estimated }
+            GpuCharges { gpu: watched.gpu, charges, lost, estimated: watched.estimated, owner: None }
         };
-        sample.watched.iter().map(resolve).collect()
+        let mut gpus: Vec<GpuCharges> = sample.watched.iter().map(resolve).collect();
+        for gpu in self.domains.iter().filter_map(|state| match state.shared.scope {
+            Scope::Gpu(gpu) => Some(gpu),
+            Scope::Package(_) | Scope::Machine => None,
+        }) {
+            if let Some(owner) = self.roster.charge_owner(gpu) {
+                gpus.retain(|one| one.gpu != gpu);
+                gpus.push(GpuCharges { gpu, charges: Vec::new(), lost: Nanos::ZERO, estimated: false, owner: Some(owner) });
+            }
+        }
+        gpus
     }
 
     fn cpu_usage(&self, used: &TickUse, now: Nanos) -> Option<f64> {
@@ -335,7 +344,8 @@ impl Core {
                 Scope::Machine => cpus,
                 Scope::Gpu(_) => 1,
             };
-            due.load = Some(attribute::utilisation(window.busy + used.busy(scope), units, time));
+            let load = attribute::utilisation(window.busy + used.busy(scope), units, time);
+            due.load = used.measures_load(scope).then_some(load);
         }
         // Otherwise others may have used it too: nobody who is known pays for them.
         state.shares_estimated = used.estimated(scope);
@@ -365,8 +375,9 @@ impl Core {
 
     /// Attributes what the platform meter saw beyond the components, where a window of that closes. It is shared by what entities drew of
     /// the components; where there are none, by use.
-    fn take_remainder(&mut self, used: &TickUse, now: Nanos) {
+    fn take_remainder(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
         self.platform.choose(&mut self.domains, now);
+        self.platform.unmetered(&self.domains, passed_through);
         self.platform.compare(&self.domains, now);
         if self.platform.authority.is_none() {
             if let Some(other) = self.other.as_mut().filter(|other| !other.standby) {
@@ -411,8 +422,12 @@ impl Core {
                 let window = std::mem::take(&mut other.window);
                 let mut due = Due { energy, time, charges: Vec::new(), lost: 1, load: None };
                 if !window.incomplete {
+                    due.load = Some(attribute::utilisation(window.busy, cpus, now - window.since));
+                }
+                // What a VM's own GPU draws is in it, and is not everybody's.
+                if !window.incomplete && platform.unmetered.is_empty() {
                     due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
-                    (due.lost, due.load) = (window.lost, Some(attribute::utilisation(window.busy, cpus, now - window.since)));
+                    due.lost = window.lost;
                 }
                 // Its windows are long: whose power it is, is shown until the next one closes.
                 other.slow = window::KEEP_DRAWN;

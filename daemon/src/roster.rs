@@ -6,7 +6,7 @@ use crate::ledger::{AccountId, Ledger};
 use crate::meter::Zone;
 use crate::sample::{CgroupPath, VmMember};
 use crate::snapshot::Used;
-use crate::source::PackageId;
+use crate::source::{PackageId, PciAddress};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::{CgroupId, GpuUse, ProcessInfo, ProcessKey, Use};
 use rustc_hash::FxHashMap;
@@ -94,6 +94,8 @@ struct Machine {
     key: (Kind, Labels),
     account: AccountId,
     vcpus: Option<u32>,
+    process: ProcessKey,
+    pci: Vec<PciAddress>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +134,7 @@ impl Roster {
         let machine = |vm: &Vm| {
             let key = (Kind::Vm, vm.labels());
             let account = self.enter(ledger, &key);
-            Machine { key, account, vcpus: vm.vcpus }
+            Machine { key, account, vcpus: vm.vcpus, process: vm.process, pci: vm.pci.clone() }
         };
         let machines = vms.iter().map(machine).collect();
         let earlier = std::mem::replace(&mut self.machines, machines);
@@ -264,6 +266,12 @@ impl Roster {
         let (cgroup, groups) = process.ran_in.clone()?;
         let used = Used { on_cpu: one.busy, ..Used::default() };
         Some(Charge { process: Some(process.account), cgroup, groups, package: PackageId(0), used })
+    }
+
+    /// Whom a GPU charges that is a VM's alone.
+    pub fn charge_owner(&self, gpu: PciAddress) -> Option<Charge> {
+        let machine = self.machines.iter().find(|machine| machine.pci.contains(&gpu))?;
+        self.charge_gpu(&GpuUse { gpu, process: machine.process, busy: Nanos::SECOND })
     }
 
     /// Notes who ended at `tick`, and closes everybody who ended before the oldest open window began.

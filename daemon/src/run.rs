@@ -176,6 +176,7 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
         unused,
         usage,
         gpus,
+        sysfs: config.sysfs.clone(),
         resolver,
         hypervisors: Hypervisors::open(&config.procfs, &config.sysfs, Some(managers.inventory())),
         managers: managers.sources(),

@@ -8,11 +8,12 @@ use crate::record::Recorder;
 use crate::sample::Tick;
 use crate::snapshot::Snapshot;
 use crate::source::Health;
-use crate::source::{SourceState, Stamp};
+use crate::source::{PciAddress, SourceState, Stamp};
 use crate::store::Store;
 use crate::units::Nanos;
 use crate::usage::{GpuUsage, Usage, gpu};
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -20,6 +21,9 @@ use tokio::sync::watch;
 
 /// Totals go to where they survive a reboot so often.
 const CHECKPOINT_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
+
+/// Which GPUs are handed to VMs is looked up so often.
+const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
 
 /// Everything that the loop needs.
 pub struct Sampler {
@@ -33,6 +37,8 @@ pub struct Sampler {
     pub usage: Box<dyn Usage>,
     /// Who used GPUs.
     pub gpus: Vec<Box<dyn GpuUsage>>,
+    /// Root of sysfs.
+    pub sysfs: PathBuf,
     /// Who is who.
     pub resolver: Resolver,
     /// Which of them are VMs.
@@ -63,6 +69,8 @@ pub struct Progress {
     /// Which platform meter was believed at the last tick, and who disagreed with it.
     authority: Option<Cow<'static, str>>,
     disagreeing: Vec<String>,
+    passed_through: Vec<PciAddress>,
+    pci_at: Nanos,
     checkpoint_at: Nanos,
 }
 
@@ -74,6 +82,11 @@ impl Sampler {
         self.read_meters(at, &mut tick);
         self.read_usage(&mut tick);
         self.gpus.iter_mut().for_each(|gpus| gpus.sample(&mut tick.gpus));
+        if at.monotonic >= self.progress.pci_at {
+            self.progress.pci_at = at.monotonic + PCI_EVERY;
+            self.progress.passed_through = gpu::passed_through(&self.sysfs);
+        }
+        tick.gpus.passed_through.clone_from(&self.progress.passed_through);
         tick.sources = self.changed_sources();
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);

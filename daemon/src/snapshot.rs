@@ -4,8 +4,7 @@ use crate::attribute::IdlePolicy;
 use crate::entity::vm::Vm;
 use crate::entity::{Kind, Labels};
 use crate::meter::{Domain, Zone};
-use crate::source::Health;
-use crate::source::Stamp;
+use crate::source::{Health, PciAddress, Stamp};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use serde::{Deserialize, Serialize};
@@ -233,6 +232,8 @@ pub struct PlatformView {
     pub authority: Option<Cow<'static, str>>,
     /// The other meters against it, over the last minute or more.
     pub comparisons: Vec<Comparison>,
+    /// GPUs of VMs that have no meter: their energy is in zone `other`, and so that is charged to nobody.
+    pub unmetered: Vec<PciAddress>,
 }
 
 /// The node's energy of one domain. total = idle + active; active = what entities were charged + unattributed. Of a platform meter there is

@@ -3,8 +3,9 @@
 
 use super::curve::Curve;
 use super::window::{DomainState, LONGEST_WINDOW};
-use crate::meter::{Domain, Quality, Zone, vsock};
+use crate::meter::{Domain, Quality, Scope, Zone, vsock};
 use crate::snapshot::{Comparison, PlatformView, Role};
+use crate::source::PciAddress;
 use crate::units::{Microjoules, Nanos};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -124,6 +125,8 @@ pub(super) enum Remainder {
 pub(super) struct Platform {
     choice: PlatformChoice,
     pub authority: Option<Family>,
+    /// GPUs of VMs that have no meter: the remainder has their energy in it.
+    pub unmetered: Vec<PciAddress>,
     /// The remainder is accounted for up to here.
     from: Option<Nanos>,
     /// What the components drew beyond the platform's energy, so far: their readings and its are not of one moment.
@@ -157,6 +160,13 @@ impl Platform {
         if self.authority.is_none() {
             (self.from, self.deficit) = (None, Microjoules::ZERO);
         }
+    }
+
+    /// Learns which GPUs are handed to VMs.
+    pub fn unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress]) {
+        let metered = |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && !state.standby);
+        self.unmetered.clear();
+        self.unmetered.extend(passed_through.iter().copied().filter(|gpu| !metered(*gpu)));
     }
 
     /// Domains that the remainder is what is left of.
@@ -243,9 +253,8 @@ impl Platform {
 
     /// The domain of the remainder.
     pub fn domain(&self, quality: Quality) -> Domain {
-        let scope = crate::meter::Scope::Machine;
         let path = "platform - components".to_owned();
-        Domain { billed: true, quality, ..Domain::measured("other".into(), "remainder", Zone::Other, scope, path) }
+        Domain { billed: true, quality, ..Domain::measured("other".into(), "remainder", Zone::Other, Scope::Machine, path) }
     }
 
     pub fn view(&self) -> PlatformView {
@@ -253,6 +262,7 @@ impl Platform {
             choice: Cow::Borrowed(self.choice.as_str()),
             authority: self.authority.map(|family| Cow::Borrowed(family.as_str())),
             comparisons: self.comparisons.clone(),
+            unmetered: self.unmetered.clone(),
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct GpuCharges {
     /// Time for which it worked for nobody who is known.
     pub lost: Nanos,
     pub estimated: bool,
+    /// Whose it is, where it is a VM's alone: how busy it is, only that VM knows.
+    pub owner: Option<Charge>,
 }
 
 impl TickUse {
@@ -41,6 +43,11 @@ impl TickUse {
         }
     }
 
+    /// Whether it is known how busy what a scope covers was.
+    pub fn measures_load(&self, scope: Scope) -> bool {
+        self.gpu(scope).is_none_or(|gpu| gpu.owner.is_none())
+    }
+
     /// Whether shares in a scope are by a rule.
     pub fn estimated(&self, scope: Scope) -> bool {
         self.gpu(scope).is_some_and(|gpu| gpu.estimated)
@@ -49,7 +56,7 @@ impl TickUse {
     /// Charges in a scope, with what they count for in a zone.
     pub fn of(&self, scope: Scope, zone: Zone) -> impl Iterator<Item = (&Charge, u64)> {
         let charges = match scope {
-            Scope::Gpu(_) => self.gpu(scope).map_or(&[][..], |gpu| &gpu.charges),
+            Scope::Gpu(_) => self.gpu(scope).map_or(&[][..], |gpu| gpu.owner.as_ref().map_or(&gpu.charges, std::slice::from_ref)),
             Scope::Package(_) | Scope::Machine => &self.charges,
         };
         let counted = self.counted;

@@ -32,6 +32,9 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     lines.push(String::new());
     lines.push(platform(snapshot));
     lines.extend(snapshot.platform.comparisons.iter().map(comparison));
+    lines.extend(snapshot.platform.unmetered.iter().map(|gpu| {
+        format!("GPU {gpu} is handed to a VM and has no meter: its energy is in `other`, which is therefore charged to nobody.")
+    }));
     lines.push(String::new());
     lines.extend(sources(snapshot, now));
     lines

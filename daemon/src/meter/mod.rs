@@ -251,6 +251,5 @@ pub trait Meter: Send {
     }
 
     /// There will be no more reads: begin to let go of what has to be given back. Does not wait; the drop may, for a moment.
-    /// Told that it will be dropped soon, so that many can say goodbye at the same time. Does not wait.
     fn stop(&mut self) {}
 }

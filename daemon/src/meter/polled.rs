@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 const LATE: Duration = Duration::from_secs(10);
 /// A start waits so long for the first answer.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// At its end, a source has so long to say goodbye: a BMC has few sessions, and one that nobody ends is taken for minutes.
-const GOODBYE: Duration = Duration::from_secs(1);
 /// Between two tries to open a source, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -66,9 +64,6 @@ pub struct Polled {
     ended: Receiver<()>,
     /// How long to wait for that, once told to end.
     until: Option<Instant>,
-    /// Its end tells that the thread has let the source go.
-    ended: Receiver<()>,
-    told: Option<Instant>,
 }
 
 impl Polled {
@@ -124,7 +119,6 @@ impl Polled {
             (found.health.clone(), found.domains.clone())
         };
         Ok(Self { poll, found, domains, health, detail: String::new(), late: false, stop: Some(stop), halt, ended, until: None })
-        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, stop: Some(stop), ended, told: None })
     }
 }
 
@@ -167,7 +161,6 @@ impl Meter for Polled {
         self.stop = None;
         self.halt.cancel();
         self.until.get_or_insert_with(|| Instant::now() + FAREWELL);
-        self.told.get_or_insert_with(Instant::now);
     }
 }
 
@@ -176,7 +169,6 @@ impl Drop for Polled {
         self.stop();
         // A thread that hangs is left: the process ends without it.
         let left = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        let left = self.told.map_or(GOODBYE, |told| GOODBYE.saturating_sub(told.elapsed()));
         let _ = self.ended.recv_timeout(left);
     }
 }

@@ -102,6 +102,8 @@ pub struct GpuSample {
     pub uses: Vec<GpuUse>,
     /// GPUs of which it is known who used them, also where nobody did; energy of others is nobody's.
     pub watched: Vec<WatchedGpu>,
+    /// GPUs that are handed to VMs: nothing on this host uses them.
+    pub passed_through: Vec<PciAddress>,
 }
 
 /// A GPU of which it is known who used it.

@@ -29,6 +29,7 @@ struct Machine {
     seconds: u64,
     new: Vec<Domain>,
     counters: Vec<u64>,
+    vms: Option<Vec<Vm>>,
 }
 
 /// What a meter says at a second.
@@ -45,7 +46,7 @@ use Says::{Fails, More, Nothing, Watts};
 impl Machine {
     fn new(domains: Vec<Domain>, config: CoreConfig) -> Self {
         let core = Core::new(config, State::default(), false, Nanos(0));
-        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains }
+        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None }
     }
 
     fn tick(&mut self, says: &[Says], uses: Vec<Use>) -> Arc<Snapshot> {
@@ -69,7 +70,9 @@ impl Machine {
             readings.push(DomainReading { domain, at, reading });
         }
         let mut host = Fake { seconds: self.seconds - 1, counters: Vec::new(), new: std::mem::take(&mut self.new) };
-        let tick = Tick { readings, gpus, ..host.tick(&[], uses) };
+        let vms = self.vms.clone();
+        let members = vms.iter().flatten().map(|vm| VmMember { process: vm.process, vm: vm.labels() }).collect();
+        let tick = Tick { readings, gpus, vms, vm_members: members, ..host.tick(&[], uses) };
         let snapshot = self.core.step(&tick);
         assert_conserved(&snapshot);
         snapshot
@@ -250,7 +253,7 @@ fn a_gpu_goes_by_who_used_it() {
     // Both are seen on a CPU once, and on the GPU later; a third never.
     host.tick(&[More(0), More(0)], vec![ran(1, 10, 0, 1_000), ran(2, 20, 0, 1_000)]);
     let uses = vec![used(1, 400_000_000), used(2, 100_000_000), used(3, 300_000_000)];
-    let last = host.tick_gpus(&[More(130 * WATT), More(70 * WATT)], vec![], GpuSample { uses, watched });
+    let last = host.tick_gpus(&[More(130 * WATT), More(70 * WATT)], vec![], GpuSample { uses, watched, ..GpuSample::default() });
     let view = &last.domains[0];
     assert_eq!((view.idle.0, view.unattributed.0), (50 * WATT, 30 * WATT));
     assert!(view.shares_estimated);
@@ -261,6 +264,31 @@ fn a_gpu_goes_by_who_used_it() {
     assert_eq!(process(&last, 1).used.on_cpu, Nanos(1_000), "time on a GPU is no time on a CPU");
     let unwatched = &last.domains[1];
     assert_eq!(unwatched.unattributed, unwatched.active, "nobody knows who used it");
+}
+
+#[test]
+fn a_gpu_of_a_vm_is_the_vms_and_without_a_meter_never_everybodys() {
+    let owner = Vm { pci: vec![gpu_address(65)], ..vms::vm(1, Some(2)) };
+    let run = |domains: Vec<Domain>, says: fn() -> Vec<Says>| {
+        let mut host = Machine::new(domains, floored(0.0));
+        host.vms = Some(vec![owner.clone()]);
+        let sample = || GpuSample { passed_through: vec![gpu_address(65)], ..GpuSample::default() };
+        let uses = || vec![ran(1, 10, 0, 100_000_000), ran(2, 20, 0, 900_000_000)];
+        let mut last = host.tick_gpus(&says(), uses(), sample());
+        for _ in 0..12 {
+            last = host.tick_gpus(&says(), uses(), sample());
+        }
+        last
+    };
+    let last = run(vec![gpu(65)], || vec![More(300 * WATT)]);
+    let vm = &last.kind(Kind::Vm).rows[0];
+    assert_eq!(vm.energy.dynamic[Zone::Gpu.index()], Microjoules(12 * 300 * WATT));
+    assert_eq!((last.domains[0].unattributed, last.domains[0].idle), (Microjoules(0), Microjoules(0)));
+    let last = run(vec![domain(0, Zone::Package), meter("hwmon", Zone::Platform)], || vec![More(100 * WATT), Watts(500)]);
+    let other = of(&last, Zone::Other);
+    assert!(other.total.0 > 0);
+    assert_eq!(other.unattributed, other.active);
+    assert_eq!(last.platform.unmetered, [gpu_address(65)]);
 }
 
 proptest! {

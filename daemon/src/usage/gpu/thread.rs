@@ -202,6 +202,7 @@ mod tests {
                 .map(|(pid, busy)| GpuUse { gpu: GPU, process: process(pid), busy: Nanos(*busy) })
                 .collect(),
             watched: vec![WatchedGpu { gpu: GPU, estimated: false, busy: Nanos(busy) }],
+            ..GpuSample::default()
         }
     }
 

@@ -235,6 +235,6 @@ pub(crate) fn with_platform() -> Snapshot {
     }
     let comparisons =
         vec![Comparison::new("hwmon", "redfish", -142_857, 60_000), Comparison::new("components", "redfish", 0, 100_000)];
-    view.platform = PlatformView { choice: "auto".into(), authority: Some("redfish".into()), comparisons };
+    view.platform = PlatformView { choice: "auto".into(), authority: Some("redfish".into()), comparisons, unmetered: Vec::new() };
     view
 }
