@@ -34,6 +34,8 @@ pub enum Shows {
     Good,
     /// One signed by itself.
     SelfSigned,
+    /// The same, made as openssl does: it is a CA's too.
+    SelfSignedCa,
     /// One of that CA that ended in 2020.
     Expired,
     /// One of that CA for another name.
@@ -278,9 +280,16 @@ fn certificate(shows: Shows) -> Shown {
     if shows == Shows::Expired {
         (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
     }
+    if shows == Shows::SelfSignedCa {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
     let key = KeyPair::generate().unwrap();
-    let certificate =
-        if shows == Shows::SelfSigned { params.self_signed(&key) } else { params.signed_by(&key, &authority) }.unwrap();
+    let certificate = if matches!(shows, Shows::SelfSigned | Shows::SelfSignedCa) {
+        params.self_signed(&key)
+    } else {
+        params.signed_by(&key, &authority)
+    }
+    .unwrap();
     Shown {
         ca: authority.pem(),
         pem: certificate.pem(),
