@@ -16,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -34,6 +35,8 @@ pub enum Shows {
     Good,
     /// One signed by itself.
     SelfSigned,
+    /// The same, made as openssl does: it is a CA's too.
+    SelfSignedCa,
     /// One of that CA that ended in 2020.
     Expired,
     /// One of that CA for another name.
@@ -76,6 +79,7 @@ struct Inner {
     faults: Vec<(String, usize, Fault)>,
     hang_tls: bool,
     keep_alive: bool,
+    bare: Option<&'static str>,
     idle: Option<Duration>,
     clock: i64,
     next: u64,
@@ -143,6 +147,7 @@ impl Sim {
             faults: Vec::new(),
             hang_tls: false,
             keep_alive: true,
+            bare: None,
             idle: None,
             clock: 0,
             next: 0,
@@ -237,6 +242,11 @@ impl Sim {
         self.inner().keep_alive = keep;
     }
 
+    /// It is a small server: HTTP/1.0, no lengths, no sessions, and TLS that ends with TCP. Of the resource `half`, half comes.
+    pub fn bare(&self, half: &'static str) {
+        self.inner().bare = Some(half);
+    }
+
     /// New connections are cut after so long, whatever is on them.
     pub fn cut_after(&self, time: Duration) {
         self.inner().idle = Some(time);
@@ -278,9 +288,16 @@ fn certificate(shows: Shows) -> Shown {
     if shows == Shows::Expired {
         (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
     }
+    if shows == Shows::SelfSignedCa {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
     let key = KeyPair::generate().unwrap();
-    let certificate =
-        if shows == Shows::SelfSigned { params.self_signed(&key) } else { params.signed_by(&key, &authority) }.unwrap();
+    let certificate = if matches!(shows, Shows::SelfSigned | Shows::SelfSignedCa) {
+        params.self_signed(&key)
+    } else {
+        params.signed_by(&key, &authority)
+    }
+    .unwrap();
     Shown {
         ca: authority.pem(),
         pem: certificate.pem(),
@@ -307,11 +324,11 @@ async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, shared: &
 }
 
 async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: Arc<Mutex<Inner>>) {
-    let (hang, keep_alive, idle) = {
+    let (hang, keep_alive, idle, bare) = {
         let mut inner = shared.lock().unwrap();
         inner.seen.connections += 1;
         inner.seen.open += 1;
-        (inner.hang_tls, inner.keep_alive, inner.idle)
+        (inner.hang_tls, inner.keep_alive, inner.idle, inner.bare)
     };
     if hang {
         std::future::pending::<()>().await;
@@ -324,7 +341,10 @@ async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: Arc<M
     let serve = async {
         match acceptor {
             Some(acceptor) => {
-                if let Ok(tls) = acceptor.accept(tcp).await {
+                if let Ok(mut tls) = acceptor.accept(tcp).await {
+                    if let Some(half) = bare {
+                        return small_server(&mut tls, half, &shared).await;
+                    }
                     let _ = builder.serve_connection(TokioIo::new(tls), service).await;
                 }
             }
@@ -333,6 +353,22 @@ async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: Arc<M
     };
     let _ = tokio::time::timeout(idle.unwrap_or(Duration::MAX), serve).await;
     shared.lock().unwrap().seen.open -= 1;
+}
+
+async fn small_server(io: &mut (impl AsyncRead + AsyncWrite + Unpin), half: &str, shared: &Mutex<Inner>) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if io.read_exact(&mut byte).await.is_err() {
+            return;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let path = head.split(' ').nth(1).unwrap();
+    let body = shared.lock().unwrap().tree.get(path).map(Value::to_string).unwrap_or_default();
+    let body = if path == half { &body[..body.len() / 2] } else { &body };
+    let _ = io.write_all(format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}").as_bytes()).await;
+    let _ = io.flush().await;
 }
 
 type Body = BoxBody<Bytes, io::Error>;

@@ -91,6 +91,9 @@ impl Bmc {
                 at = self.redirect(&at, &answer)?;
                 continue;
             }
+            if answer.status == StatusCode::NOT_FOUND && uri == ROOT {
+                return Err(no_service());
+            }
             if answer.status != StatusCode::OK {
                 return Err(refusal(&format!("GET {}", cut(&at)), &answer));
             }
@@ -227,7 +230,7 @@ impl Bmc {
                         answer.status.as_u16()
                     )));
                 }
-                404 => return Err(Problem::odd(format!("GET {ROOT}: what answers is no Redfish service (404): is url a BMC's?"))),
+                404 => return Err(no_service()),
                 _ => return Err(refusal(&format!("GET {ROOT}"), &answer)),
             }
         }
@@ -265,6 +268,10 @@ impl Bmc {
         }
         self.session = None;
     }
+}
+
+fn no_service() -> Problem {
+    Problem::odd(format!("GET {ROOT}: what answers is no Redfish service (404): is url a BMC's?"))
 }
 
 /// An answer that is no resource, in words.

@@ -1,15 +1,18 @@
 //! Whom a BMC's certificate has to convince: the system's roots, a CA file, a pin, or nobody by an explicit word. Opens no connection.
 
 use super::config::{BmcConfig, Pin, Tls};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The name that webpki has for a server that shows a CA's certificate.
+const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
 /// Largest file of certificates.
 const LARGEST: u64 = 4 << 20;
 
@@ -40,9 +43,10 @@ impl Trust {
             (Tls::Insecure | Tls::None, ..) => (By::Nobody, Judge::Nobody),
             (Tls::Verify, _, Some(pin)) => (By::Pin, Judge::Pin(pin)),
             (Tls::Verify, Some(path), None) => {
-                (By::File(path.display().to_string()), Judge::Roots(verifier(from_file(path)?, &provider)?))
+                let listed = from_file(path)?;
+                (By::File(path.display().to_string()), Judge::Roots(verifier(listed.clone(), &provider)?, listed))
             }
-            (Tls::Verify, None, None) => (By::System, Judge::Roots(verifier(of_system()?, &provider)?)),
+            (Tls::Verify, None, None) => (By::System, Judge::Roots(verifier(of_system()?, &provider)?, Vec::new())),
         };
         let seen = Arc::new(Mutex::new(None));
         let verifier = Arc::new(Verifier { judge, provider: Arc::clone(&provider), seen: Arc::clone(&seen) });
@@ -59,9 +63,9 @@ impl Trust {
     /// For people: how the BMC was verified.
     pub(super) fn words(&self) -> String {
         match &self.by {
-            By::System => "verified by the system's certificates".into(),
-            By::File(path) => format!("verified by {path}"),
-            By::Pin => "verified by its SHA-256".into(),
+            By::System => "trusts the system's certificates".into(),
+            By::File(path) => format!("trusts {path}"),
+            By::Pin => "trusts one SHA-256".into(),
             By::Nobody => format!("INSECURE: not verified ({})", self.pin()),
         }
     }
@@ -89,7 +93,7 @@ impl Trust {
             Error::InvalidCertificate(CertificateError::BadSignature) if matches!(self.by, By::Pin | By::Nobody) => {
                 "the BMC's key is too weak or of an unknown kind (RSA below 2048 bits?): make a new certificate on the BMC".into()
             }
-            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => match &self.by {
+            Error::InvalidCertificate(why) if of_unknown_issuer(why) => match &self.by {
                 By::File(path) => format!("the BMC's certificate is not signed by any in {path}; {pin}: {compare}"),
                 _ => {
                     format!("the BMC's certificate is self-signed, or its issuer is unknown here: set ca_file; or {pin}: {compare}")
@@ -108,6 +112,15 @@ impl Trust {
             Error::InvalidMessage(_) => "what answers at this port does not speak TLS: is the port right?".into(),
             other => format!("TLS: {}", super::cut(&other.to_string())),
         }
+    }
+}
+
+/// Whether nobody who is trusted signed it. One signed by itself may be a CA's at the same time, as openssl makes them.
+fn of_unknown_issuer(why: &CertificateError) -> bool {
+    match why {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => true,
+        CertificateError::Other(other) => other.to_string().contains(CA_AS_SERVER),
+        _ => false,
     }
 }
 
@@ -144,7 +157,8 @@ fn verifier(
 
 #[derive(Debug)]
 enum Judge {
-    Roots(Arc<WebPkiServerVerifier>),
+    /// And certificates that are trusted themselves, as servers.
+    Roots(Arc<WebPkiServerVerifier>, Vec<CertificateDer<'static>>),
     Pin(Pin),
     Nobody,
 }
@@ -176,7 +190,19 @@ impl ServerCertVerifier for Verifier {
         let shown = pin(end_entity);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         match &self.judge {
-            Judge::Roots(roots) => roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
+            Judge::Roots(roots, listed) => {
+                let judged = roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+                match &judged {
+                    // The operator listed this very one: only whose it is remains to be seen.
+                    Err(Error::InvalidCertificate(CertificateError::Other(why)))
+                        if why.to_string().contains(CA_AS_SERVER) && listed.contains(&end_entity.clone().into_owned()) =>
+                    {
+                        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                        Ok(ServerCertVerified::assertion())
+                    }
+                    _ => judged,
+                }
+            }
             Judge::Pin(pin) if *pin == shown => Ok(ServerCertVerified::assertion()),
             Judge::Pin(_) => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
             Judge::Nobody => Ok(ServerCertVerified::assertion()),

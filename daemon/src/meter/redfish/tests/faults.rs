@@ -213,3 +213,15 @@ fn redfish_a_connection_that_the_bmc_cut_meanwhile_costs_no_reading_and_no_logou
     drop(meter);
     assert_eq!((rig.sim.seen().logins, rig.sim.sessions()), (1, 0));
 }
+
+#[test]
+fn redfish_a_small_server_that_just_hangs_up_is_read_and_half_of_its_answer_is_not() {
+    let mut rig = Rig::new(trees::dell());
+    rig.config.auth = Auth::Basic;
+    rig.sim.bare("");
+    let mut meter = rig.open();
+    assert_eq!(watts(&round(&mut meter)), Some(322.0), "{:?}", meter.health());
+    rig.sim.bare("/redfish/v1/Chassis/System.Embedded.1/Power");
+    assert_eq!(watts(&round(&mut meter)), None);
+    says(&meter, &["no JSON", "/redfish/v1/Chassis/System.Embedded.1/Power"]);
+}

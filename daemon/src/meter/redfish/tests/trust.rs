@@ -22,7 +22,16 @@ fn redfish_redirects_are_followed_on_the_bmc_only() {
 
 #[test]
 fn redfish_self_signed_certificate_shows_its_pin_and_the_pin_works() {
-    let mut rig = Rig::showing(trees::modern(), Shows::SelfSigned);
+    self_signed(Shows::SelfSigned);
+}
+
+#[test]
+fn redfish_self_signed_certificate_that_is_a_ca_too() {
+    self_signed(Shows::SelfSignedCa);
+}
+
+fn self_signed(shows: Shows) {
+    let mut rig = Rig::showing(trees::modern(), shows);
     fails(&rig, &["not signed by any in", "ca.pem", &format!("sha256 = \"{}\"", rig.sim.sha256)]);
     rig.config.ca_file = None;
     if rustls_native_certs::load_native_certs().certs.is_empty() {
@@ -34,7 +43,7 @@ fn redfish_self_signed_certificate_shows_its_pin_and_the_pin_works() {
     rig.config.sha256 = Some(Pin::try_from(rig.sim.sha256.clone()).unwrap());
     let mut meter = rig.open();
     assert_eq!(watts(&round(&mut meter)), Some(374.0), "{:?}", meter.health());
-    assert!(meter.detail().contains("verified by its SHA-256"));
+    assert!(meter.detail().contains("trusts one SHA-256"));
     // As a file of certificates it will do too.
     rig.config.sha256 = None;
     rig.config.ca_file = Some(rig.dir.path().join("own.pem"));
@@ -112,4 +121,14 @@ fn redfish_files_that_cannot_be_used_are_named() {
     let credential = BmcConfig { password_file: None, credential: Some("bmc".into()), ..rig.config.clone() };
     assert!(open(&credential).contains("bmc"));
     assert!(!format!("{:?}{:?}", rig.config, rig.open().state.bmc.client().trust()).contains(PASSWORD));
+}
+
+#[test]
+fn redfish_a_web_server_is_no_bmc() {
+    let mut tree = trees::modern();
+    tree.remove("/redfish/v1/");
+    let mut rig = Rig::new(tree);
+    fails(&rig, &["no Redfish service (404)", "is url a BMC's?"]);
+    rig.config.auth = Auth::Basic;
+    fails(&rig, &["no Redfish service (404)"]);
 }
