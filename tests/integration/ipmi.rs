@@ -124,6 +124,18 @@ fn what_a_bmc_answers_wrong_over_the_network_has_a_word_and_no_number() {
 }
 
 #[test]
+fn where_a_bmc_has_no_dcmi_its_sensor_in_watts_is_found_and_read() {
+    let Some(sim) = Sim::with_sensor() else { return };
+    let (world, line) = (World::new(), Line::to(sim.port));
+    config(&world, &[("bmc", line.port, "")]);
+    let daemon = world.start();
+    let snapshot = wait(&daemon, "136 W", |snapshot| watts(snapshot) == Some(136));
+    let source = snapshot.sources.iter().find(|one| one.source == "ipmi:bmc").unwrap();
+    assert!(source.detail.starts_with("sensor Pwr Consumption, in steps of 4 W, of 127.0.0.1:"), "{}", source.detail);
+    daemon.stop();
+}
+
+#[test]
 fn answers_that_are_lost_cut_or_doubled_cost_no_session() {
     let Some(sim) = Sim::start() else { return };
     let (world, line) = (World::new(), Line::to(sim.port));

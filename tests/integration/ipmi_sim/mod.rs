@@ -24,8 +24,32 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// Starts it. `None`, and says why, where this machine lacks it.
+    /// Starts it with DCMI. `None`, and says why, where this machine lacks it.
     pub fn start() -> Option<Self> {
+        Self::with(true, "")
+    }
+
+    /// Without DCMI, and with two sensors: a temperature, and `Pwr Consumption` at 34 steps of 4 W.
+    pub fn with_sensor() -> Option<Self> {
+        let record = |number: u8, unit: u8, name: &str| {
+            let mut bytes = vec![0; 48];
+            (bytes[0], bytes[2], bytes[3], bytes[5], bytes[7], bytes[8]) = (number, 0x51, 1, 0x20, number, 7);
+            (bytes[12], bytes[13], bytes[21], bytes[24]) = (0x0B, 1, unit, 4);
+            bytes[47] = 0xC0 | name.len() as u8;
+            bytes.extend(name.bytes());
+            bytes[4] = (bytes.len() - 5) as u8;
+            let none = "0".repeat(15);
+            let bytes: Vec<String> = bytes.iter().map(|byte| format!("0x{byte:02x}")).collect();
+            format!(
+                "main_sdr_add 0x20 {}\nsensor_add 0x20 0 {number} 0x0b 1\nsensor_set_value 0x20 0 {number} 34 0\n\
+                 sensor_set_event_support 0x20 0 {number} enable scanning none {none} {none} {none} {none}\n",
+                bytes.join(" ")
+            )
+        };
+        Self::with(false, &(record(1, 1, "Inlet Temp") + &record(7, 6, "Pwr Consumption")))
+    }
+
+    fn with(dcmi: bool, more: &str) -> Option<Self> {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let target = option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("tools"));
         let program = std::env::split_paths(&paths).chain(target).map(|dir| dir.join("ipmi_sim")).find(|path| path.exists());
@@ -52,14 +76,17 @@ impl Sim {
             ["callback", "user", "operator", "admin"].map(|level| format!("    allowed_auths_{level} none md2 md5 straight\n"));
         let lan = format!(
             "name \"fake\"\nset_working_mc 0x20\n  startlan 1\n    addr 127.0.0.1 {port}\n    priv_limit admin\n{}    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
-             user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n  loadlib \"{}\" \"{}\"\n",
+             user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n{}",
             auth.concat(),
-            module.display(),
-            dir.path().join("control").display(),
+            if dcmi {
+                format!("  loadlib \"{}\" \"{}\"\n", module.display(), dir.path().join("control").display())
+            } else {
+                String::new()
+            },
         );
         fs::write(dir.path().join("lan.conf"), lan).unwrap();
-        let mc = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\nmc_enable 0x20\n";
-        fs::write(dir.path().join("sim.emu"), mc).unwrap();
+        let mc = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n";
+        fs::write(dir.path().join("sim.emu"), format!("{mc}{more}mc_enable 0x20\n")).unwrap();
         fs::create_dir(dir.path().join("state")).unwrap();
         let mut sim = Self { child: None, program, dir, port };
         sim.says("watts 137");
