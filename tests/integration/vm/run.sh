@@ -7,7 +7,7 @@
 #   JOULED=FILE JOULECTL=FILE   binaries under test (default: target/release)
 #   JOULED_LIBVIRT=FILE         jouled-libvirt, which is optional (default: target/libvirt/release)
 #   VM_DIR=DIR                  where the machine is kept (default: target/vm)
-#   VM_TIMEOUT=SECONDS          limit for the machine's life, each boot (default: 420; with VMs 900)
+#   VM_TIMEOUT=SECONDS          limit for the machine's life, each boot (default: 600; with VMs 900)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(realpath "$here/../../..")
@@ -45,7 +45,7 @@ main() {
 run_layer() {
     run_dir=$(mktemp -d "$VM_DIR/run.XXXXXX")
     : >"$run_dir/cases.log"
-    limit=${VM_TIMEOUT:-420}
+    limit=${VM_TIMEOUT:-600}
     [ "$layer" = host ] || limit=${VM_TIMEOUT:-900}
     [ "$layer" != vms ] || get_vhost_device_vsock
     attempt "$@"
