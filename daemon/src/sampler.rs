@@ -190,6 +190,7 @@ impl Sampler {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        self.meters.iter_mut().for_each(|meter| meter.stop());
         let snapshot = self.tick();
         publish.send_replace(snapshot);
         if let Some(store) = &mut self.store

@@ -2,8 +2,8 @@
 # Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool and prometheus-node-exporter, unpacked into the target folder: installing Debian's packages would
-#                    start services
+#   deps.sh test     and promtool, prometheus-node-exporter and ipmi_sim, unpacked into the target folder: installing Debian's packages
+#                    would start services
 #   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,6 +19,7 @@ main() {
     test)
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
+        unpack_ipmi_sim
         ;;
     libvirt)
         install_libvirt
@@ -61,6 +62,28 @@ unpack() {
         echo "deps: $name is in $tools"
     else
         echo "deps: no $name: $(tail -n 1 "$dir.log")"
+    fi
+    rm -rf "$dir" "$dir.log"
+}
+
+# OpenIPMI's simulator of a BMC with its libraries and headers, and a script of its name that finds them.
+unpack_ipmi_sim() {
+    local dir root=$tools/openipmi
+    if command -v ipmi_sim >/dev/null || [ -x "$tools/ipmi_sim" ]; then return; fi
+    dir=$(mktemp -d)
+    if (
+        chmod 755 "$dir" && cd "$dir"
+        set -- openipmi libopenipmi0 libopenipmi-dev libpopt0
+        apt-get -q download "$@" || { as_root apt-get -q update && apt-get -q download "$@"; }
+        for package in *.deb; do dpkg-deb -x "$package" root; done
+    ) >"$dir.log" 2>&1; then
+        rm -rf "$root" && mkdir -p "$tools" && cp -r "$dir/root" "$root"
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$(dirname "$root"/usr/lib/*/libIPMIlanserv.so.0)" "$root/usr/bin/ipmi_sim" \
+            >"$tools/ipmi_sim"
+        chmod 755 "$tools/ipmi_sim"
+        echo "deps: ipmi_sim is in $tools"
+    else
+        echo "deps: no ipmi_sim: $(tail -n 1 "$dir.log")"
     fi
     rm -rf "$dir" "$dir.log"
 }

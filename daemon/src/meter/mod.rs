@@ -234,4 +234,7 @@ pub trait Meter: Send {
     fn detail(&self) -> String {
         String::new()
     }
+
+    /// Told that it will be dropped soon, so that many can say goodbye at the same time. Does not wait.
+    fn stop(&mut self) {}
 }

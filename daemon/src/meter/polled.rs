@@ -4,15 +4,17 @@
 use super::{Domain, DomainReading, Meter};
 use crate::source::{Health, Stamp};
 use crate::units::Nanos;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An answer is late when it takes longer than this.
 const LATE: Duration = Duration::from_secs(10);
 /// A start waits so long for the first answer.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// At its end, a source has so long to say goodbye: a BMC has few sessions, and one that nobody ends is taken for minutes.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Between two tries to open a source, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -52,7 +54,10 @@ pub struct Polled {
     detail: String,
     late: bool,
     /// Its end tells the thread to end.
-    _stop: Sender<()>,
+    stop: Option<Sender<()>>,
+    /// Its end tells that the thread has let the source go.
+    ended: Receiver<()>,
+    told: Option<Instant>,
 }
 
 impl Polled {
@@ -71,12 +76,15 @@ impl Polled {
         let (stop, stopped) = channel::<()>();
         let mut asker = Asker { poll: poll.clone(), opener, found: Arc::clone(&found), meter: None, numbers: Vec::new(), tries: 0 };
         let (first, answered) = channel::<()>();
+        let (gone, ended) = channel::<()>();
         let run = move || {
             let mut pause = asker.step();
             drop(first);
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
                 pause = asker.step();
             }
+            drop(asker);
+            drop(gone);
         };
         thread::Builder::new()
             .name(poll.source.chars().take(15).collect())
@@ -88,7 +96,7 @@ impl Polled {
             let found = lock(&found);
             (found.health.clone(), found.domains.clone())
         };
-        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, _stop: stop })
+        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, stop: Some(stop), ended, told: None })
     }
 }
 
@@ -125,6 +133,19 @@ impl Meter for Polled {
 
     fn detail(&self) -> String {
         self.detail.clone()
+    }
+
+    fn stop(&mut self) {
+        self.stop = None;
+        self.told.get_or_insert_with(Instant::now);
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.stop();
+        let left = self.told.map_or(GOODBYE, |told| GOODBYE.saturating_sub(told.elapsed()));
+        let _ = self.ended.recv_timeout(left);
     }
 }
 

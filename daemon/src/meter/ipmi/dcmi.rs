@@ -142,7 +142,8 @@ impl Stamps {
         if still <= FROZEN {
             return Ok(());
         }
-        Err(format!("the reading is an old one: its time stamp has stood still for {:.0} s", still.seconds().floor()))
+        // Always in the same words: a change of words is logged.
+        Err(format!("the reading is an old one: its time stamp has stood still for more than {} s", FROZEN.seconds()))
     }
 }
 

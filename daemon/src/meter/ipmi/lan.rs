@@ -1,8 +1,8 @@
 //! IPMI over LAN (RMCP+): one session, kept, and ended. Not the questions asked in it.
 //!
 //! What ipmi-rs 0.6 leaves open is closed here. It panics where a BMC sends nonsense at log-in and where the kernel refuses to send: that
-//! is caught. It compares no sequence numbers, so a late answer could be taken for the next one's: after a time-out another command is
-//! asked first, and all before its answer is read away. It falls back to IPMI 1.5 if the other side says so, which can mean a password
+//! is caught. It compares no sequence numbers, so an answer that comes late or twice would be taken for the next one's: before each question
+//! another command is asked, and all that comes before its answer is read away. It falls back to IPMI 1.5 if the other side says so, which can mean a password
 //! in clear text: a password of 20 bytes makes that impossible. It has no way to end a session.
 
 use super::config::{LanConfig, Privilege};
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 /// RMCP+ passwords (IPMI 2.0, section 13.28): shorter ones are filled up with zeros, which changes no HMAC.
 const PASSWORD: usize = 20;
-/// App: Get Device ID, which every BMC answers at once and to everybody.
-const DEVICE_ID: u8 = 0x01;
+/// App: Get Device ID and Get Self Test Results, which every BMC answers at once. Asked in turn before each question.
+const FENCES: [u8; 2] = [0x01, 0x04];
 /// App: Set Session Privilege Level.
 const SET_PRIVILEGE: u8 = 0x3B;
 /// App: Close Session.
@@ -85,6 +85,8 @@ pub struct Lan {
     timeout: Duration,
     /// For Close Session.
     session: Option<u32>,
+    /// The last of [`FENCES`] that was asked.
+    fence: usize,
     /// A question was given up: its answer may still come.
     unsettled: bool,
     /// Why there can be no more questions.
@@ -109,7 +111,7 @@ impl Lan {
             Err(what) => return Err(format!("{address}: the log-in ends in nonsense ({what})")),
         }
         let session = session_id(&rmcp);
-        let mut lan = Self { rmcp, timeout, session, unsettled: false, broken: None };
+        let mut lan = Self { rmcp, timeout, session, fence: 0, unsettled: false, broken: None };
         // ipmi-rs asks for administrator at log-in; what counts is this level.
         let level = config.privilege.level();
         match lan.ask(&Ask::new(APP, SET_PRIVILEGE, &[level])) {
@@ -122,14 +124,23 @@ impl Lan {
         }
     }
 
+    /// After this no earlier question's answer is on its way, where datagrams keep their order.
     fn settle(&mut self) -> Result<(), Trouble> {
-        if !self.unsettled {
-            return Ok(());
+        let tries = if self.unsettled { 1 } else { 2 };
+        let mut last = Trouble::Silent(self.timeout);
+        for _ in 0..tries {
+            // In turn, so that an answer that comes twice does not stand for the next time's.
+            self.fence = (self.fence + 1) % FENCES.len();
+            match self.exchange(&Ask::new(APP, FENCES[self.fence], &[])) {
+                Ok(_) => {
+                    self.unsettled = false;
+                    return Ok(());
+                }
+                Err(trouble) => last = trouble,
+            }
         }
-        let fence = Ask::new(APP, DEVICE_ID, &[]);
-        self.exchange(&fence)?;
-        self.unsettled = false;
-        Ok(())
+        // A session that does not even say who the BMC is has ended: the BMC forgot it, or is gone.
+        Err(self.breaks(last.to_string()))
     }
 
     fn exchange(&mut self, ask: &Ask) -> Result<Response, Trouble> {
@@ -173,13 +184,12 @@ impl Link for Lan {
         if let Some(why) = &self.broken {
             return Err(Trouble::Broken(why.clone()));
         }
-        // A session that does not even say who the BMC is has ended: the BMC forgot it, or is gone.
-        self.settle().map_err(|trouble| self.breaks(trouble.to_string()))?;
+        self.settle()?;
         let first = self.exchange(ask);
         let response = match first {
             // Datagrams get lost: once more, where the session is alive.
             Err(Trouble::Silent(_) | Trouble::Wrong(_)) => {
-                self.settle().map_err(|trouble| self.breaks(trouble.to_string()))?;
+                self.settle()?;
                 self.exchange(ask)?
             }
             other => other?,

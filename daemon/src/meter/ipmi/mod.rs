@@ -95,7 +95,8 @@ fn start(target: Target, absent: String, period: Nanos, connect: Connect) -> Res
 fn opener(target: Target, connect: Connect) -> Opener {
     let bmc = Arc::new(Mutex::new(Bmc::new(connect, target.lan)));
     Box::new(move || {
-        let found = lock(&bmc).ready()?;
+        let place = |why: String| if why.starts_with(&target.path) { why } else { format!("{}: {why}", target.path) };
+        let found = lock(&bmc).ready().map_err(place)?;
         Ok(found.then(|| Box::new(Ipmi::new(&target, Arc::clone(&bmc))) as Box<dyn Meter>))
     })
 }

@@ -48,9 +48,9 @@ fn v2(error: &V2_0ActivationError, timeout: Duration) -> String {
         E::RakpMessage2Parse(RakpMessage2ParseError::NotEnoughData | RakpMessage2ParseError::InvalidRemoteConsoleSessionId) => {
             "it refuses the user name, or the user may not log in as administrator, which is asked for at log-in".into()
         }
-        E::ServerAuthenticationFailed => "wrong password".into(),
+        E::ServerAuthenticationFailed => "wrong password, or no such user".into(),
         E::RakpMessage4Parse(RakpMessage4ParseError::ErrorStatusCode(RakpMessage4ErrorStatusCode::InvalidIntegrityCheckValue)) => {
-            "wrong password".into()
+            "wrong password, or no such user".into()
         }
         E::RakpMessage4InvalidIntegrityCheckValue => {
             "it cannot prove that it knows the password, or has a key (Kg) of its own".into()

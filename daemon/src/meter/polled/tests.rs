@@ -2,7 +2,6 @@ use super::*;
 use crate::meter::{Quality, Reading, Scope, Zone};
 use crate::units::Microwatts;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::time::Instant;
 
 /// A meter of one domain whose readings, health and slowness the test sets.
 #[derive(Clone, Default)]
@@ -135,4 +134,52 @@ fn a_source_that_hangs_delays_no_tick() {
     assert!(matches!(polled.health(), Health::Failed(why) if why.starts_with("no answer for more than ")));
     fake.set(1);
     tick(&mut polled, |polled, _| polled.health() == Health::Healthy);
+}
+
+/// A meter that needs some time to say goodbye.
+struct Slow(Vec<Domain>, Duration, Arc<AtomicU32>);
+
+impl Meter for Slow {
+    fn source(&self) -> &str {
+        "slow"
+    }
+    fn domains(&self) -> &[Domain] {
+        &self.0
+    }
+    fn read(&mut self, _: Stamp, _: &mut Vec<DomainReading>) {
+        thread::sleep(self.1);
+    }
+    fn health(&self) -> Health {
+        Health::Healthy
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.2.fetch_add(1, SeqCst);
+    }
+}
+
+fn slow(reading: Duration) -> (Polled, Arc<AtomicU32>) {
+    let gone = Arc::new(AtomicU32::new(0));
+    let mine = Arc::clone(&gone);
+    let opener: Opener = Box::new(move || Ok(Some(Box::new(Slow(Vec::new(), reading, Arc::clone(&mine))) as Box<dyn Meter>)));
+    let poll = Poll { source: "slow".into(), absent: String::new(), period: Duration::from_secs(3600), by_name: false };
+    (Polled::start(poll, opener).unwrap(), gone)
+}
+
+#[test]
+fn a_source_has_let_go_when_its_meter_is_dropped() {
+    let (meter, gone) = slow(Duration::from_millis(300));
+    drop(meter);
+    assert_eq!(gone.load(SeqCst), 1);
+}
+
+#[test]
+fn many_that_hang_are_waited_for_together_and_not_for_ever() {
+    let mut meters: Vec<Polled> = (0..5).map(|_| slow(Duration::from_secs(3600)).0).collect();
+    meters.iter_mut().for_each(|meter| meter.stop());
+    let since = Instant::now();
+    drop(meters);
+    assert!(since.elapsed() < 4 * GOODBYE, "{:?}", since.elapsed());
 }

@@ -148,16 +148,16 @@ def bmc():
 def case_platform_rig_bmc_answers():
     with bmc():
         wait_for(IPMI, IPMI.exists)
-        set_bmc(321)
+        set_bmc("watts 321")
         assert dcmi_power() == 321
-        set_bmc(321, machine.DOES_NOT_MEASURE)
-        assert dcmi_power() == 0
-        set_bmc(321, 0xD5)
+        set_bmc("inactive")
+        assert dcmi_power() is None, "a power from a BMC that does not measure"
+        set_bmc("cc d5")
         assert dcmi_power() == -0xD5
-        set_bmc(321, machine.SILENT)
+        set_bmc("silent")
         silent = dcmi_power()
         assert silent < 0, f"{silent} W from a BMC that says nothing"
-        set_bmc(160)
+        set_bmc("watts 160")
         assert dcmi_power() == 160
         note(f"silence is completion code {-silent:#x} here")
 
@@ -169,16 +169,16 @@ def case_platform_bmc_is_read():
             jouled.wait_state("ipmi", "unsupported")
             device.load()
             wait_for(IPMI, IPMI.exists)
-            set_bmc(161)
+            set_bmc("watts 161")
             wait_watts(jouled, "ipmi", 161)
             jouled.wait_state("ipmi", "healthy")
-            set_bmc(287)
+            set_bmc("watts 287")
             wait_watts(jouled, "ipmi", 287)
-            set_bmc(287, machine.SILENT)
+            set_bmc("silent")
             # This interface answers in the BMC's place that it took too long.
             jouled.wait_state("ipmi", "degraded", "failed")
             wait_watts(jouled, "ipmi", None)
-            set_bmc(140)
+            set_bmc("watts 140")
             wait_watts(jouled, "ipmi", 140)
             jouled.wait_state("ipmi", "healthy")
     finally:

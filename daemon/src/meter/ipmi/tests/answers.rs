@@ -133,7 +133,7 @@ fn a_bmc_that_is_silent_is_connected_to_anew() {
 fn a_bmc_that_is_silent_from_the_beginning_is_a_failure() {
     let (fake, mut opener) = with(power(100));
     lock(&fake).capabilities = Some(Err(Trouble::Silent(Duration::from_secs(5))));
-    assert_eq!(opener().err().as_deref(), Some("the BMC gives no answer within 5s"));
+    assert_eq!(opener().err().as_deref(), Some("/dev/ipmi9: the BMC gives no answer within 5s"));
     lock(&fake).capabilities = Some(Ok(vec![0xDC]));
     assert!(opener().err().unwrap().contains("its DCMI capabilities are 1 bytes"));
     lock(&fake).capabilities = Some(capabilities(true));
