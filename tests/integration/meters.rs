@@ -50,11 +50,10 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
 
     let page = get(daemon.address, "/metrics", &[]).body;
     let kepler = "kepler_platform_watts{source=\"acpi\",";
-    assert!(
-        page.lines().any(|line| line.starts_with(kepler) && line.ends_with(" 137.0")
-            || line.starts_with(kepler) && line.ends_with(" 136.999999")),
-        "{page}"
-    );
+    let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+    let watts = page.lines().find(|line| line.starts_with(kepler)).and_then(value);
+    // Energy is in whole microjoules: the power of a window is as exact as that.
+    assert!(watts.is_some_and(|watts| (watts - 137.0).abs() < 1e-4), "{watts:?} in {page}");
     assert!(!page.lines().any(|line| line.starts_with("kepler_node_cpu") && line.contains("zone=\"platform\"")), "{page}");
 
     world.host.break_sys(POWER);

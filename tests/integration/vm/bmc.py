@@ -9,7 +9,8 @@ QEMU connects (or is connected to through a Unix socket):
     bmc.py --listen unix:SOCKET --control FILE
     qemu … -chardev socket,id=ipmi0,path=SOCKET,reconnect=10 …
 
-FILE is read at each request and may change at any time. It has one word or two:
+FILE is read at each request and may change or grow at any time: its last line counts, while it is written the one before. It has one
+word or two:
 
     watts N      a power reading of N watts
     inactive     power measurement is switched off: the state's bit 6 is clear
@@ -90,9 +91,11 @@ class Bmc:
     def mode(self):
         try:
             with open(self.control) as file:
-                words = file.read().split()
+                lines = file.read().rpartition("\n")
         except FileNotFoundError:
-            words = []
+            lines = ("", "", "")
+        # A line that others follow is whole; a file of one line may have no end.
+        words = (lines[0].rpartition("\n")[2] if lines[1] else lines[2]).split()
         return words[0] if words else "inactive", words[1] if len(words) > 1 else "0"
 
     def app(self, command, data):

@@ -7,7 +7,7 @@
 #   JOULED=FILE JOULECTL=FILE   binaries under test (default: target/release)
 #   JOULED_LIBVIRT=FILE         jouled-libvirt, which is optional (default: target/libvirt/release)
 #   VM_DIR=DIR                  where the machine is kept (default: target/vm)
-#   VM_TIMEOUT=SECONDS          limit for the machine's life, each boot (default: 420; with VMs 900)
+#   VM_TIMEOUT=SECONDS          limit for the machine's life, each boot (default: 600; with VMs 900)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(realpath "$here/../../..")
@@ -45,7 +45,7 @@ main() {
 run_layer() {
     run_dir=$(mktemp -d "$VM_DIR/run.XXXXXX")
     : >"$run_dir/cases.log"
-    limit=${VM_TIMEOUT:-420}
+    limit=${VM_TIMEOUT:-600}
     [ "$layer" = host ] || limit=${VM_TIMEOUT:-900}
     [ "$layer" != vms ] || get_vhost_device_vsock
     attempt "$@"
@@ -148,16 +148,17 @@ boot() {
     timed_out=
 }
 
-# The power meter of the machine's ACPI, which the machine itself sets by pc-testdev, and its BMC, on a socket of this run. By the
-# machine's own Python, as with the emulator.
+# The power meter of the machine's ACPI, which the machine itself sets by pc-testdev, and its BMC, on a socket of this run, which
+# the machine tells what to answer. By the machine's own Python, as with the emulator.
 start_bmc() {
     local lib=$root/usr/lib/x86_64-linux-gnu
     PYTHONHOME=$root/usr "$root/lib64/ld-linux-x86-64.so.2" --library-path "$lib" "$root/usr/bin/python3" -B \
-        "$here/bmc_stub.py" "$run_dir/bmc.sock" </dev/null >"$run_dir/bmc.log" 2>&1 &
+        "$here/bmc.py" --listen "unix:$run_dir/bmc.sock" --control "$run_dir/bmc.control" </dev/null >"$run_dir/bmc.log" 2>&1 &
     bmc=$!
     devices=(-acpitable "file=$VM_DIR/pwrmeter.aml" -device pc-testdev
         -chardev "socket,id=bmc,path=$run_dir/bmc.sock,reconnect-ms=1000" -device ipmi-bmc-extern,id=bmc0,chardev=bmc
-        -device isa-ipmi-kcs,bmc=bmc0,irq=5)
+        -device isa-ipmi-kcs,bmc=bmc0,irq=5
+        -chardev "file,id=control,path=$run_dir/bmc.control" -device isa-debugcon,iobase=0x402,chardev=control)
 }
 
 running() {
