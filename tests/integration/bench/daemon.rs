@@ -3,8 +3,9 @@
 use crate::Failure;
 use crate::sysfs::FakeHost;
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 pub struct Daemon {
     process: Child,
     address: SocketAddr,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl Daemon {
@@ -39,7 +40,7 @@ impl Daemon {
                 Ok(())
             });
         }
-        let mut daemon = Self { process: command.spawn()?, address, _state: state };
+        let mut daemon = Self { process: command.spawn()?, address, state };
         let begin = Instant::now();
         while daemon.get("").is_err() {
             if let Some(status) = daemon.process.try_wait()? {
@@ -73,6 +74,23 @@ impl Daemon {
                 Some((series.to_owned(), value.parse().ok()?))
             })
             .collect())
+    }
+
+    /// When so many ticks were, CLOCK_MONOTONIC in milliseconds.
+    pub fn ticks(&self, count: usize) -> Result<Vec<f64>, Failure> {
+        let mut stream = UnixStream::connect(self.state.path().join("jouled.sock"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"GET /v1/stream HTTP/1.0\r\n\r\n")?;
+        let lines = BufReader::new(stream).lines().skip_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).skip(1);
+        // The first may be the start's, before there is a beat.
+        lines
+            .skip(2)
+            .take(count)
+            .map(|line| {
+                let snapshot: serde_json::Value = serde_json::from_str(&line?)?;
+                Ok(snapshot["at"]["monotonic"].as_u64().ok_or("a snapshot without a time")? as f64 / 1e6)
+            })
+            .collect()
     }
 
     /// A number of /proc/PID/status in MB of 10^6 bytes: `VmRSS`, `VmHWM`.

@@ -10,6 +10,7 @@ mod guest;
 mod guests;
 mod handler;
 mod load;
+mod meters;
 mod report;
 #[path = "../common/saying_host.rs"]
 mod saying_host;
@@ -30,10 +31,11 @@ type Failure = Box<dyn std::error::Error>;
 /// Name, what it says, and the benchmark.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 6] = [
+const BENCHMARKS: [Benchmark; 7] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
+    ("meters", "Ticks while every slow source hangs: Redfish, IPMI, ACPI, NVML", meters::run),
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
     ("guests", "The guest channel with 1,000 guests that read every second", guests::run),
     ("accuracy", "Energy of units against the truth, on a machine whose meter is made from the truth", accuracy::run),
