@@ -1,6 +1,12 @@
 //! A BMC: a real HTTPS server with sessions, whose resources, certificate and faults a test sets. What its resources are is the test's.
 #![allow(dead_code, reason = "every test crate that includes this uses its own part of it")]
 
+#[path = "redfish_cert.rs"]
+mod certificates;
+
+pub use certificates::Shows;
+
+use certificates::{Shown, acceptor, certificate};
 use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -8,8 +14,6 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
@@ -27,23 +31,6 @@ pub const PASSWORD: &str = "Sw0rdf!sh-7c41e";
 
 /// A BMC's resources by URI.
 pub type Tree = BTreeMap<String, Value>;
-
-/// How the BMC shows who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shows {
-    /// A certificate for 127.0.0.1, signed by the CA in [`Sim::ca`].
-    Good,
-    /// One signed by itself.
-    SelfSigned,
-    /// The same, made as openssl does: it is a CA's too.
-    SelfSignedCa,
-    /// One of that CA that ended in 2020.
-    Expired,
-    /// One of that CA for another name.
-    WrongHost,
-    /// No TLS.
-    Nothing,
-}
 
 /// What goes wrong with a request.
 #[derive(Clone, Debug)]
@@ -270,50 +257,6 @@ impl Drop for Sim {
             let _ = thread.join();
         }
     }
-}
-
-struct Shown {
-    ca: String,
-    pem: String,
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-}
-
-fn certificate(shows: Shows) -> Shown {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let name = if shows == Shows::WrongHost { "other.example" } else { "127.0.0.1" };
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    if shows == Shows::Expired {
-        (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
-    }
-    if shows == Shows::SelfSignedCa {
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    }
-    let key = KeyPair::generate().unwrap();
-    let certificate = if matches!(shows, Shows::SelfSigned | Shows::SelfSignedCa) {
-        params.self_signed(&key)
-    } else {
-        params.signed_by(&key, &authority)
-    }
-    .unwrap();
-    Shown {
-        ca: authority.pem(),
-        pem: certificate.pem(),
-        certificate: certificate.der().clone(),
-        key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-    }
-}
-
-fn acceptor(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> TlsAcceptor {
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
 }
 
 async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, shared: &Arc<Mutex<Inner>>) {

@@ -204,8 +204,9 @@ impl Bmc {
             });
         }
         let token = answer.header("x-auth-token").filter(|token| !token.is_empty() && token.len() <= 4096);
+        // It may have made a session that nobody can use or end: not often, then.
         let token = token
-            .ok_or_else(|| Problem::odd(format!("POST {}: the BMC gave no X-Auth-Token: set auth = \"basic\"", cut(sessions))))?;
+            .ok_or_else(|| Problem::login(format!("POST {}: the BMC gave no X-Auth-Token: set auth = \"basic\"", cut(sessions))))?;
         let named = Doc::parse(sessions, &answer.body).ok().and_then(|doc| doc.root().target().ok().flatten());
         // The whole URL, or its path: both are in use.
         let located = answer.header(header::LOCATION).and_then(|text| text.parse::<Uri>().ok()).map(|uri| uri.path().to_owned());
