@@ -272,7 +272,7 @@ pub(super) fn is_component(state: &DomainState) -> bool {
     state.shared.billed && !state.standby && family(&state.shared).is_none()
 }
 
-fn of_family<'a>(domains: &'a [DomainState], kind: Option<Family>) -> impl Iterator<Item = &'a DomainState> + Clone {
+fn of_family(domains: &[DomainState], kind: Option<Family>) -> impl Iterator<Item = &DomainState> + Clone {
     domains.iter().filter(move |state| kind.is_some() && family(&state.shared) == kind && !state.standby)
 }
 

@@ -300,9 +300,9 @@ proptest! {
         let mut domains = two_meters();
         domains.push(gpu(65));
         let mut host = Machine::new(domains, config(IdlePolicy::ByUse));
-        let mut totals = vec![0; Zone::COUNT];
+        let mut totals = [0; Zone::COUNT];
         for (second, (package, platform, gpu, card)) in steps.iter().enumerate() {
-            let platform = if second as u64 % period == 0 { Watts(platform + 250) } else { Nothing };
+            let platform = if (second as u64).is_multiple_of(period) { Watts(platform + 250) } else { Nothing };
             let card = if *gpu { More(card * WATT) } else { Nothing };
             let snapshot = host.tick(&[More(package * WATT), platform, card], vec![ran(1, 10, 0, 400_000_000)]);
             for view in &snapshot.domains {
