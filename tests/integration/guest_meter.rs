@@ -89,7 +89,7 @@ fn what_the_host_says_is_attributed_to_who_worked() {
     assert_eq!(page.values("jouled_estimated", &[]).sum::<f64>(), 0.0);
     let text = said(joulectl(&daemon.state, &["status"]));
     for words in [
-        "vsock          meter   healthy",
+        "vsock          meter      healthy",
         "host 9f0c9f0c… calls this machine \"web\", period 0.2 s, quantum 0.001 J, its idle energy is not in here",
         "guest/package",
         "derived",
