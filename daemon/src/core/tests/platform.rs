@@ -30,6 +30,7 @@ struct Machine {
     new: Vec<Domain>,
     counters: Vec<u64>,
     vms: Option<Vec<Vm>>,
+    ended: Vec<ProcessKey>,
 }
 
 /// What a meter says at a second.
@@ -37,16 +38,22 @@ enum Says {
     /// So much more energy.
     More(u64),
     Watts(u64),
+    /// Watts that were measured at a second.
+    At(u64, u64),
     Fails,
     Nothing,
+    /// Its counter goes on by so much, and it cannot be read.
+    Unread(u64),
+    /// The same, and something else stands in.
+    Standby(u64),
 }
 
-use Says::{Fails, More, Nothing, Watts};
+use Says::{At, Fails, More, Nothing, Standby, Unread, Watts};
 
 impl Machine {
     fn new(domains: Vec<Domain>, config: CoreConfig) -> Self {
         let core = Core::new(config, State::default(), false, Nanos(0));
-        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None }
+        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None, ended: Vec::new() }
     }
 
     fn tick(&mut self, says: &[Says], uses: Vec<Use>) -> Arc<Snapshot> {
@@ -58,21 +65,37 @@ impl Machine {
         let at = Nanos(self.seconds * SECOND);
         let mut readings = Vec::new();
         for (domain, (says, counter)) in says.iter().zip(&mut self.counters).enumerate() {
+            let mut at = at;
             let reading = match says {
                 More(energy) => {
                     *counter += energy;
                     Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None })
                 }
                 Watts(watts) => Ok(Reading::Gauge { power: Microwatts(watts * WATT) }),
+                At(second, watts) => {
+                    at = Nanos(second * SECOND);
+                    Ok(Reading::Gauge { power: Microwatts(watts * WATT) })
+                }
                 Fails => Err("broken".to_owned()),
                 Nothing => continue,
+                Unread(energy) => {
+                    *counter += energy;
+                    Err("broken".to_owned())
+                }
+                Standby(energy) => {
+                    *counter += energy;
+                    Ok(Reading::Standby)
+                }
             };
             readings.push(DomainReading { domain, at, reading });
         }
         let mut host = Fake { seconds: self.seconds - 1, counters: Vec::new(), new: std::mem::take(&mut self.new) };
         let vms = self.vms.clone();
         let members = vms.iter().flatten().map(|vm| VmMember { process: vm.process, vm: vm.labels() }).collect();
-        let tick = Tick { readings, gpus, vms, vm_members: members, ..host.tick(&[], uses) };
+        let mut tick = Tick { readings, gpus, vms, vm_members: members, ..host.tick(&[], uses) };
+        if let Some(usage) = &mut tick.usage {
+            usage.ended = std::mem::take(&mut self.ended);
+        }
         let snapshot = self.core.step(&tick);
         assert_conserved(&snapshot);
         snapshot
@@ -314,5 +337,36 @@ proptest! {
         // Never more than the platform drew, as far as it is accounted for.
         let sum: u64 = [Zone::Other].iter().map(|zone| totals[zone.index()]).sum();
         prop_assert!(sum <= totals[Zone::Platform.index()]);
+    }
+}
+
+#[test]
+fn without_a_platform_meter_those_who_ended_are_let_go() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    for _ in 0..20 {
+        host.tick(&[More(50 * WATT), Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    let mut last = host.tick(&[More(50 * WATT), Fails], vec![]);
+    for pid in 100..300 {
+        host.ended = vec![ProcessKey { pid: pid - 1, start: 1 }];
+        last = host.tick(&[More(50 * WATT), Fails], vec![ran(pid, 10, 0, 500_000_000)]);
+    }
+    assert_eq!(last.platform.authority, None);
+    let stale: Vec<&str> = last.kind(Kind::Process).rows.iter().map(|row| row.labels[0].as_str()).collect();
+    assert!(stale.iter().all(|pid| *pid == "1" || pid.parse::<u32>().unwrap() > 290), "{stale:?}");
+    assert!(host.core.other.as_ref().unwrap().window.charges.len() < 20);
+}
+
+proptest! {
+    #[test]
+    fn readings_in_any_order_count_no_time_twice(ats in proptest::collection::vec((2u64..60, 90u64..100), 2..60)) {
+        let mut host = Machine::new(vec![meter("redfish", Zone::Platform)], floored(0.0));
+        let mut total = 0;
+        for (at, watts) in &ats {
+            let snapshot = host.tick(&[At(*at, *watts)], vec![]);
+            total = of(&snapshot, Zone::Platform).total.0;
+        }
+        let (first, last) = (ats[0].0, ats.iter().map(|(at, _)| *at).max().unwrap());
+        prop_assert!(total <= (last - first) * 100 * WATT, "{total}");
     }
 }
