@@ -431,6 +431,9 @@ impl Core {
                     due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
                     due.lost = window.lost;
                 }
+                if energy > Microjoules::ZERO {
+                    platform.absorb(domains);
+                }
                 // Its windows are long: whose power it is, is shown until the next one closes.
                 other.slow = window::KEEP_DRAWN;
                 other.settle(&mut books, &due);

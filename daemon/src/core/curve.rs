@@ -60,6 +60,12 @@ impl Curve {
         Some(self.total(to)? - self.total(from)?)
     }
 
+    /// The same, as far as it is known: after the last total, nothing was drawn.
+    pub fn known(&self, from: Nanos, to: Nanos) -> Microjoules {
+        let last = self.last_at().unwrap_or_default();
+        self.between(from.min(last), to.min(last)).unwrap_or_default()
+    }
+
     /// The total at a time; before the first one that is known, that one, as nothing was measured before. `None` after the last one.
     fn total(&self, at: Nanos) -> Option<Microjoules> {
         let after = self.points.partition_point(|point| point.at < at);

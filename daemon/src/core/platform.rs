@@ -188,7 +188,8 @@ impl Platform {
                 return Some(Remainder::Gap(since - from));
             }
             None => {
-                self.from = Some(since);
+                // What components drew before is not kept.
+                self.from = components().filter_map(|state| state.curve.first_at()).chain([since]).max();
                 return None;
             }
         };
@@ -198,12 +199,22 @@ impl Platform {
             return None;
         }
         let whole = drawn(authority(), from, to)?;
-        let left = whole.saturating_sub(drawn(components(), from, to)?);
-        let over = drawn(components(), from, to)?.saturating_sub(whole) + self.deficit;
+        // Also of those that measured for a part of the time only.
+        let parts = domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
+        let left = whole.saturating_sub(parts);
+        let over = parts.saturating_sub(whole) + self.deficit;
         // A component that is far beyond the platform is a disagreement, and does not eat all that comes.
         self.deficit = over.saturating_sub(left).min(whole);
         self.from = Some(to);
         Some(Remainder::Energy(left.saturating_sub(over), to - from))
+    }
+
+    /// Components that did not measure up to where the remainder is accounted for: what they have drawn since their last reading is in it,
+    /// and so they begin anew.
+    pub fn absorb(&self, domains: &mut [DomainState]) {
+        let Some(to) = self.from else { return };
+        let absorbed = |state: &&mut DomainState| is_component(state) && state.curve.last_at().is_none_or(|at| at < to);
+        domains.iter_mut().filter(absorbed).for_each(|state| state.begin_anew(to));
     }
 
     /// Whether the meters agree, where enough time has passed since they were last compared.
@@ -247,7 +258,8 @@ impl Platform {
 
     /// From when on energy by time is still needed.
     pub fn needs_from(&self, now: Nanos) -> Nanos {
-        let longest = now - LONGEST_WINDOW;
+        // Of a component that cannot be read it is waited for so long, and then there may be the other half of a window.
+        let longest = now - LONGEST_WINDOW - LONGEST_WINDOW;
         [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now).max(longest)
     }
 
@@ -269,7 +281,11 @@ impl Platform {
 
 /// Whether the remainder is what is left of it.
 pub(super) fn is_component(state: &DomainState) -> bool {
-    state.shared.billed && !state.standby && family(&state.shared).is_none()
+    is_part(&state.shared) && !state.standby
+}
+
+fn is_part(domain: &Domain) -> bool {
+    domain.billed && family(domain).is_none()
 }
 
 fn of_family<'a>(domains: &'a [DomainState], kind: Option<Family>) -> impl Iterator<Item = &'a DomainState> + Clone {

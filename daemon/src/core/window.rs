@@ -117,14 +117,20 @@ impl DomainRecord {
 impl DomainState {
     /// It gives nothing from here on. What is not measured between its last reading and its next one is no interval of it.
     pub fn stand_by(&mut self, at: Nanos, tick: u64) {
+        self.begin_anew(at);
+        self.standby = true;
+        self.without_power();
+        self.error.clear();
+        self.window = Window::open(tick, at, false);
+    }
+
+    /// Its next reading continues none.
+    pub fn begin_anew(&mut self, at: Nanos) {
         if let Some(last) = self.record.last.take() {
             self.record.gaps += 1;
             self.record.gap_time += at - last.at;
         }
-        (self.standby, self.resumed) = (true, false);
-        self.without_power();
-        self.error.clear();
-        self.window = Window::open(tick, at, false);
+        self.resumed = false;
     }
 
     /// No reading at this tick: its use waits for the next.

@@ -357,7 +357,39 @@ fn without_a_platform_meter_those_who_ended_are_let_go() {
     assert!(host.core.other.as_ref().unwrap().window.charges.len() < 20);
 }
 
+/// All billed energy after a GPU was treated like this from the 20th to the 419th second, and what the machine drew.
+fn with_a_gpu_that(does: fn() -> Says) -> (u64, u64, Arc<Snapshot>) {
+    let mut domains = two_meters();
+    domains.push(gpu(65));
+    let mut host = Machine::new(domains, floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(200), More(0)], vec![]);
+    for second in 0..450 {
+        let card = if (20..420).contains(&second) { does() } else { More(60 * WATT) };
+        last = host.tick(&[More(50 * WATT), Watts(200), card], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    let billed = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.total.0).sum();
+    (billed, of(&last, Zone::Platform).total.0, last)
+}
+
+#[test]
+fn what_a_component_drew_while_it_could_not_be_read_is_the_remainders_or_its_own_and_not_both() {
+    let (billed, all, last) = with_a_gpu_that(|| Unread(60 * WATT));
+    assert!(billed <= all && all - billed <= 3 * 200 * WATT, "{billed} of {all}");
+    let card = of(&last, Zone::Gpu);
+    assert_eq!(card.gaps, 1, "{card:?}");
+}
+
+#[test]
+fn what_a_component_drew_before_it_stood_by_is_not_the_remainders_too() {
+    let (billed, all, last) = with_a_gpu_that(|| Standby(60 * WATT));
+    assert!(billed <= all && all - billed <= 3 * 200 * WATT, "{billed} of {all}");
+    // 90 W beyond the two, and the GPU's 60 W while it stood by.
+    assert!(of(&last, Zone::Other).total.0 <= (450 * 90 + 402 * 60) * WATT);
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn readings_in_any_order_count_no_time_twice(ats in proptest::collection::vec((2u64..60, 90u64..100), 2..60)) {
         let mut host = Machine::new(vec![meter("redfish", Zone::Platform)], floored(0.0));
@@ -368,5 +400,46 @@ proptest! {
         }
         let (first, last) = (ats[0].0, ats.iter().map(|(at, _)| *at).max().unwrap());
         prop_assert!(total <= (last - first) * 100 * WATT, "{total}");
+    }
+
+    /// A steady machine, meters of which come and go: what was charged and kept apart is never more than what the machine drew.
+    #[test]
+    fn meters_that_come_and_go_count_no_energy_twice(
+        steps in proptest::collection::vec((0usize..5, 0u8..4, prop_oneof![1u64..30, 30u64..420]), 1..12),
+    ) {
+        const DRAWN: [u64; 5] = [40, 30, 25, 150, 150];
+        let mut domains = vec![domain(0, Zone::Package), domain(1, Zone::Package), gpu(65), meter("hwmon", Zone::Platform)];
+        domains.push(meter("redfish", Zone::Platform));
+        let mut host = Machine::new(domains, floored(0.0));
+        let mut modes = [0; 5];
+        let mut totals = BTreeMap::new();
+        for (domain, mode, length) in steps {
+            modes[domain] = mode;
+            for _ in 0..length {
+                let says: Vec<Says> = DRAWN
+                    .iter()
+                    .zip(modes)
+                    .enumerate()
+                    .map(|(domain, (watts, mode))| match (domain, mode) {
+                        (3, 0) => Watts(*watts),
+                        (3, 1) => Nothing,
+                        (3, 2) => Fails,
+                        (_, 0) => More(watts * WATT),
+                        (_, 3) => Standby(watts * WATT),
+                        _ => Unread(watts * WATT),
+                    })
+                    .collect();
+                let snapshot = host.tick(&says, vec![ran(1, 10, 0, 400_000_000), ran(2, 20, 1, 100_000_000)]);
+                let mut sum = 0;
+                for view in snapshot.domains.iter().filter(|view| view.domain.billed) {
+                    let total = totals.entry(view.domain.id.clone()).or_insert(0);
+                    prop_assert!(view.total.0 >= *total);
+                    *total = view.total.0;
+                    sum += view.total.0;
+                }
+                let all = (host.seconds - 1) * 150 * WATT;
+                prop_assert!(sum <= all, "{} s: {sum} > {all}: {totals:?}", host.seconds);
+            }
+        }
     }
 }
