@@ -378,7 +378,7 @@ impl Core {
     /// the components; where there are none, by use.
     fn take_remainder(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
         self.platform.choose(&mut self.domains, now);
-        self.platform.unmetered(&self.domains, passed_through);
+        self.platform.unmetered(&self.domains, passed_through, now);
         self.platform.compare(&self.domains, now);
         if self.platform.authority.is_none() {
             if let Some(other) = &mut self.other {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 /// So many of the last times between two values that differ tell how often a meter has something new.
 const CHANGES: usize = 8;
 /// A meter that says nothing new for longer than this measures something steady.
-const LONGEST_REFRESH: Nanos = Nanos(60 * Nanos::SECOND.0);
+pub(super) const LONGEST_REFRESH: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// Cumulative energy by time.
 #[derive(Default)]

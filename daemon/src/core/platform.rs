@@ -1,7 +1,7 @@
 //! The whole machine: which of its meters is the authority, what that sees beyond the components, and whether meters agree. Shares
 //! nothing out.
 
-use super::curve::Curve;
+use super::curve::{self, Curve};
 use super::window::{DomainState, LONGEST_WINDOW};
 use crate::meter::{Domain, Quality, Scope, Zone, vsock};
 use crate::snapshot::{Comparison, PlatformView, Role};
@@ -57,7 +57,7 @@ const UNSTATED_PPM: u32 = 50_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PlatformChoice {
-    /// The first of [`Family::ALL`] that measures now.
+    /// The first of [`Family::ALL`] that measures now; none in a VM whose host tells what it drew.
     #[default]
     Auto,
     /// None: what a platform meter sees beyond the components is shown, and charged to nobody.
@@ -147,7 +147,9 @@ impl Platform {
             PlatformChoice::None => false,
             PlatformChoice::Family(chosen) => chosen == kind,
         };
-        self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| live(domains, *kind, now));
+        // In a VM whose host tells what it drew, what a platform meter sees beyond that may be the host's; the host tells its part of it.
+        let told = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.source == vsock::SOURCE);
+        self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| !told && live(domains, *kind, now));
         for state in domains {
             let domain = &*state.shared;
             state.role = match family(domain) {
@@ -163,8 +165,10 @@ impl Platform {
     }
 
     /// Learns which GPUs are handed to VMs.
-    pub fn unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress]) {
-        let metered = |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && !state.standby);
+    pub fn unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress], now: Nanos) {
+        // One that is silent for good is of before it was handed over.
+        let measures = |state: &DomainState| !state.standby && recent(&state.curve, now, LONGEST_WINDOW);
+        let metered = |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && measures(state));
         self.unmetered.clear();
         self.unmetered.extend(passed_through.iter().copied().filter(|gpu| !metered(*gpu)));
     }
@@ -193,7 +197,6 @@ impl Platform {
                 return None;
             }
         };
-        let refresh = |state: &DomainState| state.curve.refresh().max(state.shared.refresh.unwrap_or_default());
         let refresh = authority().map(refresh).max()?;
         if to <= from || (to - from).0 < refresh.0.saturating_mul(REFRESHES) {
             return None;
@@ -296,7 +299,12 @@ fn of_family<'a>(domains: &'a [DomainState], kind: Option<Family>) -> impl Itera
 fn live(domains: &[DomainState], kind: Family, now: Nanos) -> bool {
     let mut meters = of_family(domains, Some(kind)).peekable();
     meters.peek().is_some()
-        && meters.all(|state| recent(&state.curve, now, Nanos(state.curve.refresh().0.saturating_mul(SILENT.0)).max(SILENT.1)))
+        && meters.all(|state| recent(&state.curve, now, Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1)))
+}
+
+/// How often a meter has something new, as it states and as was seen. Windows that hang on it stay shorter than who ran is known for.
+fn refresh(state: &DomainState) -> Nanos {
+    state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
 }
 
 fn recent(curve: &Curve, now: Nanos, longest: Nanos) -> bool {

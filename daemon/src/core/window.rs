@@ -135,11 +135,11 @@ impl DomainState {
 
     /// No reading at this tick: its use waits for the next.
     pub fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
+        self.outdate(tick, now);
         if self.undivided() {
             return;
         }
         self.slow = KEEP_DRAWN;
-        self.outdate(tick, now);
         let (scope, zone) = (self.shared.scope, self.shared.zone);
         let window = &mut self.window;
         window.incomplete |= !used.knows(scope);
@@ -150,10 +150,11 @@ impl DomainState {
         }
     }
 
-    /// Gives up a window that is open for too long.
+    /// Gives up a window that is open for too long, and the power of the one before it.
     pub fn outdate(&mut self, tick: u64, now: Nanos) {
         if now - self.window.since > LONGEST_WINDOW {
             self.window = Window::open(tick, now, true);
+            self.without_power();
         }
     }
 

@@ -387,6 +387,88 @@ fn what_a_component_drew_before_it_stood_by_is_not_the_remainders_too() {
     assert!(of(&last, Zone::Other).total.0 <= (450 * 90 + 402 * 60) * WATT);
 }
 
+#[test]
+fn a_gpu_that_was_given_to_a_vm_has_no_meter_any_more() {
+    let mut domains = two_meters();
+    domains.push(gpu(65));
+    let mut host = Machine::new(domains, floored(0.0));
+    let uses = || vec![ran(1, 10, 0, 500_000_000)];
+    for _ in 0..20 {
+        host.tick(&[More(50 * WATT), Watts(200), More(60 * WATT)], uses());
+    }
+    let given = || GpuSample { passed_through: vec![gpu_address(65)], ..GpuSample::default() };
+    let before = host.tick_gpus(&[More(50 * WATT), Watts(500), Fails], uses(), given());
+    let mut last = before.clone();
+    for _ in 0..700 {
+        last = host.tick_gpus(&[More(50 * WATT), Watts(500), Fails], uses(), given());
+    }
+    assert_eq!(last.platform.unmetered, [gpu_address(65)]);
+    let (before, other) = (of(&before, Zone::Other), of(&last, Zone::Other));
+    assert!(other.total.0 > before.total.0 + 600 * 400 * WATT, "{other:?}");
+    assert_eq!(other.unattributed.0 - before.unattributed.0, other.active.0 - before.active.0, "never everybody's");
+}
+
+#[test]
+fn a_platform_meter_that_states_a_slow_refresh_is_not_given_up_between_two_readings() {
+    let refresh = Some(Nanos(60 * SECOND));
+    let slow = Domain { refresh, ..meter("redfish", Zone::Platform) };
+    let mut host = Machine::new(vec![domain(0, Zone::Package), slow], floored(0.0));
+    for second in 0..600 {
+        let platform = if second % 60 == 0 { Watts(200 + second / 60) } else { Nothing };
+        let snapshot = host.tick(&[More(50 * WATT), platform], vec![ran(1, 10, 0, 500_000_000)]);
+        assert_eq!(snapshot.platform.authority.as_deref(), Some("redfish"), "{second}");
+    }
+}
+
+#[test]
+fn a_refresh_that_cannot_be_makes_no_window_longer_than_those_who_ran_are_known() {
+    let refresh = Some(Nanos(86_400 * SECOND));
+    let odd = Domain { refresh, ..meter("redfish", Zone::Platform) };
+    let mut host = Machine::new(vec![domain(0, Zone::Package), odd], floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(200)], vec![]);
+    for _ in 0..400 {
+        last = host.tick(&[More(50 * WATT), Watts(200)], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    let other = of(&last, Zone::Other);
+    assert!(other.total.0 >= 300 * 150 * WATT && other.unattributed.0 == 0, "{other:?}");
+}
+
+#[test]
+fn power_that_is_minutes_old_is_no_power_now() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let uses = || vec![ran(1, 10, 0, 500_000_000)];
+    for _ in 0..20 {
+        host.tick(&[More(50 * WATT), Watts(200)], uses());
+    }
+    let mut last = host.tick(&[Nothing, Nothing], uses());
+    assert!(of(&last, Zone::Package).power.is_some());
+    for _ in 0..320 {
+        last = host.tick(&[Nothing, Nothing], uses());
+    }
+    for zone in [Zone::Package, Zone::Platform, Zone::Other] {
+        assert_eq!(of(&last, zone).power, None, "{zone:?}");
+    }
+    assert_eq!(process(&last, 1).power, [Microwatts::ZERO; Zone::COUNT]);
+}
+
+#[test]
+fn in_a_vm_whose_host_tells_its_energy_no_platform_meter_is_believed_unasked() {
+    let told = |zone: Zone| Domain { billed: true, ..meter(crate::meter::vsock::SOURCE, zone) };
+    let domains = || vec![told(Zone::Package), told(Zone::Other), meter("redfish", Zone::Platform)];
+    let run = |choice: &str| {
+        let config = CoreConfig { platform: choice.to_owned().try_into().unwrap(), ..floored(0.0) };
+        let mut host = Machine::new(domains(), config);
+        let mut last = host.tick(&[More(0), More(0), Watts(500)], vec![]);
+        for _ in 0..20 {
+            last = host.tick(&[More(10 * WATT), More(5 * WATT), Watts(500)], vec![ran(1, 10, 0, 500_000_000)]);
+        }
+        let mut own = last.domains.iter().filter(|view| view.domain.id == "other");
+        (last.platform.authority.clone(), own.next().is_some())
+    };
+    assert_eq!(run("auto"), (None, false), "the BMC sees the host, which is not this machine");
+    assert_eq!(run("redfish"), (Some("redfish".into()), true));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
