@@ -291,8 +291,8 @@ impl Core {
                 return false;
             }
         };
-        if state.record.last.is_some_and(|last| last.reading == new.reading && last.at >= new.at) {
-            // What an earlier run ended with, told once more.
+        // What an earlier run ended with, told once more; or a meter's clock was set back.
+        if state.record.last.is_some_and(|last| domain::accounted(&last, &new)) {
             return false;
         }
         state.error.clear();
@@ -351,6 +351,7 @@ impl Core {
         state.shares_estimated = used.estimated(scope);
         let split = state.settle(&mut Books { ledger, roster, idle: config.idle, cpus }, &due);
         if let Some(other) = other
+            && !other.standby
             && platform::is_component(state)
         {
             other.window.lost = other.window.lost.saturating_add(split.unattributed.0);
@@ -377,10 +378,11 @@ impl Core {
     /// the components; where there are none, by use.
     fn take_remainder(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
         self.platform.choose(&mut self.domains, now);
-        self.platform.unmetered(&self.domains, passed_through);
+        self.platform.unmetered(&self.domains, passed_through, now);
         self.platform.compare(&self.domains, now);
         if self.platform.authority.is_none() {
-            if let Some(other) = self.other.as_mut().filter(|other| !other.standby) {
+            if let Some(other) = &mut self.other {
+                // At every tick: a window that stays open keeps everybody's account.
                 other.stand_by(now, self.ticks);
             }
         } else {
@@ -428,6 +430,9 @@ impl Core {
                 if !window.incomplete && platform.unmetered.is_empty() {
                     due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
                     due.lost = window.lost;
+                }
+                if energy > Microjoules::ZERO {
+                    platform.absorb(domains);
                 }
                 // Its windows are long: whose power it is, is shown until the next one closes.
                 other.slow = window::KEEP_DRAWN;

@@ -77,6 +77,13 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
     Interval::Energy(energy, time)
 }
 
+/// Whether a reading is of a time that is accounted for: told once more, or late. One with another beginning is not.
+pub fn accounted(last: &LastReading, new: &LastReading) -> bool {
+    let began_anew =
+        matches!((last.reading, new.reading), (Reading::Total { since: a, .. }, Reading::Total { since: b, .. }) if a != b);
+    new.at <= last.at && !began_anew
+}
+
 /// Whether a counter cannot have wrapped more than once, unseen, in `time`.
 pub fn provable(domain: &Domain, reading: &Reading, time: Nanos) -> bool {
     match reading {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 /// So many of the last times between two values that differ tell how often a meter has something new.
 const CHANGES: usize = 8;
 /// A meter that says nothing new for longer than this measures something steady.
-const LONGEST_REFRESH: Nanos = Nanos(60 * Nanos::SECOND.0);
+pub(super) const LONGEST_REFRESH: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// Cumulative energy by time.
 #[derive(Default)]
@@ -58,6 +58,12 @@ impl Curve {
     /// What was drawn between two times; `None` where the later one is after the last total.
     pub fn between(&self, from: Nanos, to: Nanos) -> Option<Microjoules> {
         Some(self.total(to)? - self.total(from)?)
+    }
+
+    /// The same, as far as it is known: after the last total, nothing was drawn.
+    pub fn known(&self, from: Nanos, to: Nanos) -> Microjoules {
+        let last = self.last_at().unwrap_or_default();
+        self.between(from.min(last), to.min(last)).unwrap_or_default()
     }
 
     /// The total at a time; before the first one that is known, that one, as nothing was measured before. `None` after the last one.

@@ -1,7 +1,7 @@
 //! The whole machine: which of its meters is the authority, what that sees beyond the components, and whether meters agree. Shares
 //! nothing out.
 
-use super::curve::Curve;
+use super::curve::{self, Curve};
 use super::window::{DomainState, LONGEST_WINDOW};
 use crate::meter::{Domain, Quality, Scope, Zone, vsock};
 use crate::snapshot::{Comparison, PlatformView, Role};
@@ -57,7 +57,7 @@ const UNSTATED_PPM: u32 = 50_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PlatformChoice {
-    /// The first of [`Family::ALL`] that measures now.
+    /// The first of [`Family::ALL`] that measures now; none in a VM whose host tells what it drew.
     #[default]
     Auto,
     /// None: what a platform meter sees beyond the components is shown, and charged to nobody.
@@ -147,7 +147,9 @@ impl Platform {
             PlatformChoice::None => false,
             PlatformChoice::Family(chosen) => chosen == kind,
         };
-        self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| live(domains, *kind, now));
+        // In a VM whose host tells what it drew, what a platform meter sees beyond that may be the host's; the host tells its part of it.
+        let told = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.source == vsock::SOURCE);
+        self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| !told && live(domains, *kind, now));
         for state in domains {
             let domain = &*state.shared;
             state.role = match family(domain) {
@@ -163,8 +165,10 @@ impl Platform {
     }
 
     /// Learns which GPUs are handed to VMs.
-    pub fn unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress]) {
-        let metered = |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && !state.standby);
+    pub fn unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress], now: Nanos) {
+        // One that is silent for good is of before it was handed over.
+        let measures = |state: &DomainState| !state.standby && recent(&state.curve, now, LONGEST_WINDOW);
+        let metered = |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && measures(state));
         self.unmetered.clear();
         self.unmetered.extend(passed_through.iter().copied().filter(|gpu| !metered(*gpu)));
     }
@@ -188,22 +192,32 @@ impl Platform {
                 return Some(Remainder::Gap(since - from));
             }
             None => {
-                self.from = Some(since);
+                // What components drew before is not kept.
+                self.from = components().filter_map(|state| state.curve.first_at()).chain([since]).max();
                 return None;
             }
         };
-        let refresh = |state: &DomainState| state.curve.refresh().max(state.shared.refresh.unwrap_or_default());
         let refresh = authority().map(refresh).max()?;
         if to <= from || (to - from).0 < refresh.0.saturating_mul(REFRESHES) {
             return None;
         }
         let whole = drawn(authority(), from, to)?;
-        let left = whole.saturating_sub(drawn(components(), from, to)?);
-        let over = drawn(components(), from, to)?.saturating_sub(whole) + self.deficit;
+        // Also of those that measured for a part of the time only.
+        let parts = domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
+        let left = whole.saturating_sub(parts);
+        let over = parts.saturating_sub(whole) + self.deficit;
         // A component that is far beyond the platform is a disagreement, and does not eat all that comes.
         self.deficit = over.saturating_sub(left).min(whole);
         self.from = Some(to);
         Some(Remainder::Energy(left.saturating_sub(over), to - from))
+    }
+
+    /// Components that did not measure up to where the remainder is accounted for: what they have drawn since their last reading is in it,
+    /// and so they begin anew.
+    pub fn absorb(&self, domains: &mut [DomainState]) {
+        let Some(to) = self.from else { return };
+        let absorbed = |state: &&mut DomainState| is_component(state) && state.curve.last_at().is_none_or(|at| at < to);
+        domains.iter_mut().filter(absorbed).for_each(|state| state.begin_anew(to));
     }
 
     /// Whether the meters agree, where enough time has passed since they were last compared.
@@ -247,7 +261,8 @@ impl Platform {
 
     /// From when on energy by time is still needed.
     pub fn needs_from(&self, now: Nanos) -> Nanos {
-        let longest = now - LONGEST_WINDOW;
+        // Of a component that cannot be read it is waited for so long, and then there may be the other half of a window.
+        let longest = now - LONGEST_WINDOW - LONGEST_WINDOW;
         [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now).max(longest)
     }
 
@@ -269,7 +284,11 @@ impl Platform {
 
 /// Whether the remainder is what is left of it.
 pub(super) fn is_component(state: &DomainState) -> bool {
-    state.shared.billed && !state.standby && family(&state.shared).is_none()
+    is_part(&state.shared) && !state.standby
+}
+
+fn is_part(domain: &Domain) -> bool {
+    domain.billed && family(domain).is_none()
 }
 
 fn of_family(domains: &[DomainState], kind: Option<Family>) -> impl Iterator<Item = &DomainState> + Clone {
@@ -280,7 +299,12 @@ fn of_family(domains: &[DomainState], kind: Option<Family>) -> impl Iterator<Ite
 fn live(domains: &[DomainState], kind: Family, now: Nanos) -> bool {
     let mut meters = of_family(domains, Some(kind)).peekable();
     meters.peek().is_some()
-        && meters.all(|state| recent(&state.curve, now, Nanos(state.curve.refresh().0.saturating_mul(SILENT.0)).max(SILENT.1)))
+        && meters.all(|state| recent(&state.curve, now, Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1)))
+}
+
+/// How often a meter has something new, as it states and as was seen. Windows that hang on it stay shorter than who ran is known for.
+fn refresh(state: &DomainState) -> Nanos {
+    state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
 }
 
 fn recent(curve: &Curve, now: Nanos, longest: Nanos) -> bool {

@@ -117,23 +117,29 @@ impl DomainRecord {
 impl DomainState {
     /// It gives nothing from here on. What is not measured between its last reading and its next one is no interval of it.
     pub fn stand_by(&mut self, at: Nanos, tick: u64) {
-        if let Some(last) = self.record.last.take() {
-            self.record.gaps += 1;
-            self.record.gap_time += at - last.at;
-        }
-        (self.standby, self.resumed) = (true, false);
+        self.begin_anew(at);
+        self.standby = true;
         self.without_power();
         self.error.clear();
         self.window = Window::open(tick, at, false);
     }
 
+    /// Its next reading continues none.
+    pub fn begin_anew(&mut self, at: Nanos) {
+        if let Some(last) = self.record.last.take() {
+            self.record.gaps += 1;
+            self.record.gap_time += at - last.at;
+        }
+        self.resumed = false;
+    }
+
     /// No reading at this tick: its use waits for the next.
     pub fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
+        self.outdate(tick, now);
         if self.undivided() {
             return;
         }
         self.slow = KEEP_DRAWN;
-        self.outdate(tick, now);
         let (scope, zone) = (self.shared.scope, self.shared.zone);
         let window = &mut self.window;
         window.incomplete |= !used.knows(scope);
@@ -144,10 +150,11 @@ impl DomainState {
         }
     }
 
-    /// Gives up a window that is open for too long.
+    /// Gives up a window that is open for too long, and the power of the one before it.
     pub fn outdate(&mut self, tick: u64, now: Nanos) {
         if now - self.window.since > LONGEST_WINDOW {
             self.window = Window::open(tick, now, true);
+            self.without_power();
         }
     }
 

@@ -42,7 +42,7 @@ impl Fresh {
         if power == said.power {
             self.last = Some(Said { asked: at, times: said.times + 1, ..said });
             // Not seen yet how often: nothing has changed, and then it does not matter.
-            if at - self.taken < stated.unwrap_or(self.refresh()) {
+            if at - self.taken < stated.unwrap_or(self.refresh()).min(LONGEST) {
                 return None;
             }
             self.taken = at;
@@ -183,5 +183,21 @@ mod tests {
             .map(|(value, step)| Some(fresh.measured_at(Microwatts(*value), second(step * 5), None)?.0 / 1_000_000))
             .collect();
         assert_eq!(said, [7_500, 15_000, 17_500, 0, 27_500, 0, 40_000, 0, 47_500].map(|at| (at > 0).then_some(at)));
+    }
+
+    #[test]
+    fn a_meter_that_states_to_measure_once_an_hour_is_integrated_all_the_same() {
+        let domain = Domain::measured("x".into(), "x", Zone::Platform, Scope::Machine, "/x".into());
+        let (mut fresh, mut last, mut carry, mut energy) = (Fresh::default(), None::<LastReading>, 0, 0);
+        for at in (0..=600).map(|second| Nanos((10 + second) * Nanos::SECOND.0)) {
+            let power = Microwatts(100_000_000);
+            let Some(at) = fresh.measured_at(power, at, Some(Nanos(3600 * Nanos::SECOND.0))) else { continue };
+            let new = LastReading { at, suspended: Nanos(0), reading: Reading::Gauge { power } };
+            if let Interval::Energy(more, _) = domain::interval(&domain, last.as_ref(), &new, &mut carry) {
+                energy += more.0;
+            }
+            last = Some(new);
+        }
+        assert_eq!(energy, 600 * 100_000_000);
     }
 }

@@ -30,6 +30,7 @@ struct Machine {
     new: Vec<Domain>,
     counters: Vec<u64>,
     vms: Option<Vec<Vm>>,
+    ended: Vec<ProcessKey>,
 }
 
 /// What a meter says at a second.
@@ -37,16 +38,22 @@ enum Says {
     /// So much more energy.
     More(u64),
     Watts(u64),
+    /// Watts that were measured at a second.
+    At(u64, u64),
     Fails,
     Nothing,
+    /// Its counter goes on by so much, and it cannot be read.
+    Unread(u64),
+    /// The same, and something else stands in.
+    Standby(u64),
 }
 
-use Says::{Fails, More, Nothing, Watts};
+use Says::{At, Fails, More, Nothing, Standby, Unread, Watts};
 
 impl Machine {
     fn new(domains: Vec<Domain>, config: CoreConfig) -> Self {
         let core = Core::new(config, State::default(), false, Nanos(0));
-        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None }
+        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None, ended: Vec::new() }
     }
 
     fn tick(&mut self, says: &[Says], uses: Vec<Use>) -> Arc<Snapshot> {
@@ -58,21 +65,37 @@ impl Machine {
         let at = Nanos(self.seconds * SECOND);
         let mut readings = Vec::new();
         for (domain, (says, counter)) in says.iter().zip(&mut self.counters).enumerate() {
+            let mut at = at;
             let reading = match says {
                 More(energy) => {
                     *counter += energy;
                     Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None })
                 }
                 Watts(watts) => Ok(Reading::Gauge { power: Microwatts(watts * WATT) }),
+                At(second, watts) => {
+                    at = Nanos(second * SECOND);
+                    Ok(Reading::Gauge { power: Microwatts(watts * WATT) })
+                }
                 Fails => Err("broken".to_owned()),
                 Nothing => continue,
+                Unread(energy) => {
+                    *counter += energy;
+                    Err("broken".to_owned())
+                }
+                Standby(energy) => {
+                    *counter += energy;
+                    Ok(Reading::Standby)
+                }
             };
             readings.push(DomainReading { domain, at, reading });
         }
         let mut host = Fake { seconds: self.seconds - 1, counters: Vec::new(), new: std::mem::take(&mut self.new) };
         let vms = self.vms.clone();
         let members = vms.iter().flatten().map(|vm| VmMember { process: vm.process, vm: vm.labels() }).collect();
-        let tick = Tick { readings, gpus, vms, vm_members: members, ..host.tick(&[], uses) };
+        let mut tick = Tick { readings, gpus, vms, vm_members: members, ..host.tick(&[], uses) };
+        if let Some(usage) = &mut tick.usage {
+            usage.ended = std::mem::take(&mut self.ended);
+        }
         let snapshot = self.core.step(&tick);
         assert_conserved(&snapshot);
         snapshot
@@ -314,5 +337,191 @@ proptest! {
         // Never more than the platform drew, as far as it is accounted for.
         let sum: u64 = [Zone::Other].iter().map(|zone| totals[zone.index()]).sum();
         prop_assert!(sum <= totals[Zone::Platform.index()]);
+    }
+}
+
+#[test]
+fn without_a_platform_meter_those_who_ended_are_let_go() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    for _ in 0..20 {
+        host.tick(&[More(50 * WATT), Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    let mut last = host.tick(&[More(50 * WATT), Fails], vec![]);
+    for pid in 100..300 {
+        host.ended = vec![ProcessKey { pid: pid - 1, start: 1 }];
+        last = host.tick(&[More(50 * WATT), Fails], vec![ran(pid, 10, 0, 500_000_000)]);
+    }
+    assert_eq!(last.platform.authority, None);
+    let stale: Vec<&str> = last.kind(Kind::Process).rows.iter().map(|row| row.labels[0].as_str()).collect();
+    assert!(stale.iter().all(|pid| *pid == "1" || pid.parse::<u32>().unwrap() > 290), "{stale:?}");
+    assert!(host.core.other.as_ref().unwrap().window.charges.len() < 20);
+}
+
+/// All billed energy after a GPU was treated like this from the 20th to the 419th second, and what the machine drew.
+fn with_a_gpu_that(does: fn() -> Says) -> (u64, u64, Arc<Snapshot>) {
+    let mut domains = two_meters();
+    domains.push(gpu(65));
+    let mut host = Machine::new(domains, floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(200), More(0)], vec![]);
+    for second in 0..450 {
+        let card = if (20..420).contains(&second) { does() } else { More(60 * WATT) };
+        last = host.tick(&[More(50 * WATT), Watts(200), card], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    let billed = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.total.0).sum();
+    (billed, of(&last, Zone::Platform).total.0, last)
+}
+
+#[test]
+fn what_a_component_drew_while_it_could_not_be_read_is_the_remainders_or_its_own_and_not_both() {
+    let (billed, all, last) = with_a_gpu_that(|| Unread(60 * WATT));
+    assert!(billed <= all && all - billed <= 3 * 200 * WATT, "{billed} of {all}");
+    let card = of(&last, Zone::Gpu);
+    assert_eq!(card.gaps, 1, "{card:?}");
+}
+
+#[test]
+fn what_a_component_drew_before_it_stood_by_is_not_the_remainders_too() {
+    let (billed, all, last) = with_a_gpu_that(|| Standby(60 * WATT));
+    assert!(billed <= all && all - billed <= 3 * 200 * WATT, "{billed} of {all}");
+    // 90 W beyond the two, and the GPU's 60 W while it stood by.
+    assert!(of(&last, Zone::Other).total.0 <= (450 * 90 + 402 * 60) * WATT);
+}
+
+#[test]
+fn a_gpu_that_was_given_to_a_vm_has_no_meter_any_more() {
+    let mut domains = two_meters();
+    domains.push(gpu(65));
+    let mut host = Machine::new(domains, floored(0.0));
+    let uses = || vec![ran(1, 10, 0, 500_000_000)];
+    for _ in 0..20 {
+        host.tick(&[More(50 * WATT), Watts(200), More(60 * WATT)], uses());
+    }
+    let given = || GpuSample { passed_through: vec![gpu_address(65)], ..GpuSample::default() };
+    let before = host.tick_gpus(&[More(50 * WATT), Watts(500), Fails], uses(), given());
+    let mut last = before.clone();
+    for _ in 0..700 {
+        last = host.tick_gpus(&[More(50 * WATT), Watts(500), Fails], uses(), given());
+    }
+    assert_eq!(last.platform.unmetered, [gpu_address(65)]);
+    let (before, other) = (of(&before, Zone::Other), of(&last, Zone::Other));
+    assert!(other.total.0 > before.total.0 + 600 * 400 * WATT, "{other:?}");
+    assert_eq!(other.unattributed.0 - before.unattributed.0, other.active.0 - before.active.0, "never everybody's");
+}
+
+#[test]
+fn a_platform_meter_that_states_a_slow_refresh_is_not_given_up_between_two_readings() {
+    let refresh = Some(Nanos(60 * SECOND));
+    let slow = Domain { refresh, ..meter("redfish", Zone::Platform) };
+    let mut host = Machine::new(vec![domain(0, Zone::Package), slow], floored(0.0));
+    for second in 0..600 {
+        let platform = if second % 60 == 0 { Watts(200 + second / 60) } else { Nothing };
+        let snapshot = host.tick(&[More(50 * WATT), platform], vec![ran(1, 10, 0, 500_000_000)]);
+        assert_eq!(snapshot.platform.authority.as_deref(), Some("redfish"), "{second}");
+    }
+}
+
+#[test]
+fn a_refresh_that_cannot_be_makes_no_window_longer_than_those_who_ran_are_known() {
+    let refresh = Some(Nanos(86_400 * SECOND));
+    let odd = Domain { refresh, ..meter("redfish", Zone::Platform) };
+    let mut host = Machine::new(vec![domain(0, Zone::Package), odd], floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(200)], vec![]);
+    for _ in 0..400 {
+        last = host.tick(&[More(50 * WATT), Watts(200)], vec![ran(1, 10, 0, 500_000_000)]);
+    }
+    let other = of(&last, Zone::Other);
+    assert!(other.total.0 >= 300 * 150 * WATT && other.unattributed.0 == 0, "{other:?}");
+}
+
+#[test]
+fn power_that_is_minutes_old_is_no_power_now() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let uses = || vec![ran(1, 10, 0, 500_000_000)];
+    for _ in 0..20 {
+        host.tick(&[More(50 * WATT), Watts(200)], uses());
+    }
+    let mut last = host.tick(&[Nothing, Nothing], uses());
+    assert!(of(&last, Zone::Package).power.is_some());
+    for _ in 0..320 {
+        last = host.tick(&[Nothing, Nothing], uses());
+    }
+    for zone in [Zone::Package, Zone::Platform, Zone::Other] {
+        assert_eq!(of(&last, zone).power, None, "{zone:?}");
+    }
+    assert_eq!(process(&last, 1).power, [Microwatts::ZERO; Zone::COUNT]);
+}
+
+#[test]
+fn in_a_vm_whose_host_tells_its_energy_no_platform_meter_is_believed_unasked() {
+    let told = |zone: Zone| Domain { billed: true, ..meter(crate::meter::vsock::SOURCE, zone) };
+    let domains = || vec![told(Zone::Package), told(Zone::Other), meter("redfish", Zone::Platform)];
+    let run = |choice: &str| {
+        let config = CoreConfig { platform: choice.to_owned().try_into().unwrap(), ..floored(0.0) };
+        let mut host = Machine::new(domains(), config);
+        let mut last = host.tick(&[More(0), More(0), Watts(500)], vec![]);
+        for _ in 0..20 {
+            last = host.tick(&[More(10 * WATT), More(5 * WATT), Watts(500)], vec![ran(1, 10, 0, 500_000_000)]);
+        }
+        let mut own = last.domains.iter().filter(|view| view.domain.id == "other");
+        (last.platform.authority.clone(), own.next().is_some())
+    };
+    assert_eq!(run("auto"), (None, false), "the BMC sees the host, which is not this machine");
+    assert_eq!(run("redfish"), (Some("redfish".into()), true));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn readings_in_any_order_count_no_time_twice(ats in proptest::collection::vec((2u64..60, 90u64..100), 2..60)) {
+        let mut host = Machine::new(vec![meter("redfish", Zone::Platform)], floored(0.0));
+        let mut total = 0;
+        for (at, watts) in &ats {
+            let snapshot = host.tick(&[At(*at, *watts)], vec![]);
+            total = of(&snapshot, Zone::Platform).total.0;
+        }
+        let (first, last) = (ats[0].0, ats.iter().map(|(at, _)| *at).max().unwrap());
+        prop_assert!(total <= (last - first) * 100 * WATT, "{total}");
+    }
+
+    /// A steady machine, meters of which come and go: what was charged and kept apart is never more than what the machine drew.
+    #[test]
+    fn meters_that_come_and_go_count_no_energy_twice(
+        steps in proptest::collection::vec((0usize..5, 0u8..4, prop_oneof![1u64..30, 30u64..420]), 1..12),
+    ) {
+        const DRAWN: [u64; 5] = [40, 30, 25, 150, 150];
+        let mut domains = vec![domain(0, Zone::Package), domain(1, Zone::Package), gpu(65), meter("hwmon", Zone::Platform)];
+        domains.push(meter("redfish", Zone::Platform));
+        let mut host = Machine::new(domains, floored(0.0));
+        let mut modes = [0; 5];
+        let mut totals = BTreeMap::new();
+        for (domain, mode, length) in steps {
+            modes[domain] = mode;
+            for _ in 0..length {
+                let says: Vec<Says> = DRAWN
+                    .iter()
+                    .zip(modes)
+                    .enumerate()
+                    .map(|(domain, (watts, mode))| match (domain, mode) {
+                        (3, 0) => Watts(*watts),
+                        (3, 1) => Nothing,
+                        (3, 2) => Fails,
+                        (_, 0) => More(watts * WATT),
+                        (_, 3) => Standby(watts * WATT),
+                        _ => Unread(watts * WATT),
+                    })
+                    .collect();
+                let snapshot = host.tick(&says, vec![ran(1, 10, 0, 400_000_000), ran(2, 20, 1, 100_000_000)]);
+                let mut sum = 0;
+                for view in snapshot.domains.iter().filter(|view| view.domain.billed) {
+                    let total = totals.entry(view.domain.id.clone()).or_insert(0);
+                    prop_assert!(view.total.0 >= *total);
+                    *total = view.total.0;
+                    sum += view.total.0;
+                }
+                let all = (host.seconds - 1) * 150 * WATT;
+                prop_assert!(sum <= all, "{} s: {sum} > {all}: {totals:?}", host.seconds);
+            }
+        }
     }
 }

@@ -162,7 +162,7 @@ impl IpmiConfig {
             }
         };
         let within = |span: Span, from: u64, to: u64| (Nanos(from * 1_000_000)..=Nanos(to * 1_000_000)).contains(&span.0);
-        rule("period".into(), within(self.period, 5_000, 600_000), "5s to 10m");
+        rule("period".into(), within(self.period, 5_000, 60_000), "5s to 60s");
         rule("device".into(), self.device.as_ref().is_none_or(|path| path.is_absolute()), "an absolute path");
         rule("lan".into(), self.lan.len() <= MOST, "at most 16 of them");
         for (number, lan) in self.lan.iter().enumerate() {
@@ -205,5 +205,12 @@ mod tests {
             assert!(Address::try_from(bad.to_owned()).is_err(), "{bad}");
         }
         assert_eq!(Address::try_from("[::1]:5".to_owned()).unwrap().to_string(), "[::1]:5");
+    }
+
+    #[test]
+    fn a_period_over_which_no_power_is_integrated_is_refused() {
+        let wrong = |seconds: u64| IpmiConfig { period: Span(Nanos(seconds * Nanos::SECOND.0)), ..Default::default() }.wrong();
+        assert!(wrong(5).is_empty() && wrong(60).is_empty());
+        assert_eq!(wrong(61), [("period".to_owned(), "5s to 60s")]);
     }
 }
