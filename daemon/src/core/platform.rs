@@ -147,7 +147,12 @@ impl Platform {
             PlatformChoice::None => false,
             PlatformChoice::Family(chosen) => chosen == kind,
         };
+        let before = self.authority;
         self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| live(domains, *kind, now));
+        if self.authority != before {
+            // They were with another one.
+            (self.compared_from, self.comparisons) = (None, Vec::new());
+        }
         for state in domains {
             let domain = &*state.shared;
             state.role = match family(domain) {
