@@ -17,7 +17,7 @@ use crate::sample::{Tick, VmMember};
 use crate::snapshot::{Host, IdleFrom, Role, Snapshot, SourceView};
 use crate::source::{PackageId, PciAddress, SourceState};
 use crate::units::{Microjoules, Microwatts, Nanos};
-use crate::usage::{Counted, GpuSample, UsageSample};
+use crate::usage::{Counted, GpuSample, UsageSample, gpu};
 use platform::{Platform, PlatformChoice, Remainder};
 use serde::{Deserialize, Serialize};
 use settle::{Books, Due};
@@ -447,23 +447,35 @@ impl Core {
     fn take_sources(&mut self, states: &[SourceState], now: Nanos) {
         if !states.is_empty() {
             let earlier = std::mem::take(&mut self.sources);
-            let read_at = |source: &str| earlier.iter().find(|view| view.source == source).and_then(|view| view.read_at);
+            let read_at = |state: &SourceState| {
+                let before = earlier.iter().find(|view| view.source == state.source && view.role == state.role);
+                before.and_then(|view| view.read_at)
+            };
             let view = |state: &SourceState| SourceView {
                 source: state.source.clone(),
                 role: state.role.clone(),
                 health: state.health.clone(),
                 detail: state.detail.clone(),
-                read_at: read_at(&state.source),
+                read_at: read_at(state),
             };
             self.sources = states.iter().map(view).collect();
         }
         for source in &mut self.sources {
             use crate::source::Health::{Degraded, Healthy};
-            if source.role == "usage" && matches!(source.health, Healthy | Degraded(_)) {
-                source.read_at = Some(now);
+            let answers = match &source.health {
+                Healthy => true,
+                Degraded(why) => why != gpu::NOT_YET,
+                _ => false,
+            };
+            match source.role.as_str() {
+                // Who watches answers at each tick, or soon says that it does not. The name may be a meter's, too: `nvml`.
+                "usage" | gpu::ROLE if answers => source.read_at = Some(now),
+                "meter" => {
+                    let reads = self.domains.iter().filter(|state| state.shared.source == source.source);
+                    source.read_at = reads.filter_map(|state| state.record.last.map(|last| last.at)).max().or(source.read_at);
+                }
+                _ => {}
             }
-            let reads = self.domains.iter().filter(|state| state.shared.source == source.source);
-            source.read_at = reads.filter_map(|state| state.record.last.map(|last| last.at)).max().or(source.read_at);
         }
     }
 

@@ -193,7 +193,7 @@ impl Sampler {
                 Some(authority) => {
                     tracing::info!("platform: {authority} is believed; what it sees beyond the components is zone other")
                 }
-                None => tracing::warn!("platform: no meter of the whole machine measures now"),
+                None => tracing::warn!("platform: no meter that may be believed measures now; zone other waits for one"),
             }
             self.progress.authority.clone_from(&platform.authority);
         }
@@ -212,6 +212,13 @@ impl Sampler {
                     one.off_ppm.unsigned_abs() as f64 / 1e4,
                     f64::from(one.allowed_ppm) / 1e4
                 );
+            }
+            for one in platform
+                .comparisons
+                .iter()
+                .filter(|one| one.agrees() && self.progress.disagreeing.contains(&one.source.to_string()))
+            {
+                tracing::info!("platform: {} and {} agree again", one.source, one.against);
             }
             self.progress.disagreeing = disagreeing;
         }

@@ -250,6 +250,29 @@ fn a_log_in_that_fails_says_why_for_each_reason() {
 }
 
 #[test]
+fn a_wrong_password_is_tried_once_and_the_right_one_at_once() {
+    let Some(sim) = Sim::start() else { return };
+    let (world, line) = (World::new(), Line::to(sim.port));
+    let file = world.state.with_extension("bmc");
+    fs::write(&file, "hunter2").unwrap();
+    config(&world, &[("bmc", line.port, &format!("password_file = \"{}\"", file.display()))]);
+    let begun = Instant::now();
+    let daemon = world.start();
+    let snapshot = wait(&daemon, "a refusal", |snapshot| health(snapshot, "ipmi:bmc").as_str() == "failed");
+    assert!(health(&snapshot, "ipmi:bmc").why().contains("wrong password, or no such user; tried again ever more rarely"));
+    // Asked again twice by then, which the BMC must not see.
+    std::thread::sleep(Duration::from_secs(16));
+    if begun.elapsed() < Duration::from_secs(55) {
+        assert_eq!(line.faults.sessions.load(SeqCst), 1);
+    }
+    fs::write(&file, PASSWORD).unwrap();
+    wait(&daemon, "137 W", |snapshot| watts(snapshot) == Some(137));
+    let log = daemon.stop();
+    assert_eq!(log.matches("ipmi:bmc: failed").count(), 1, "{log}");
+    assert!(log.contains(&format!("{}: everybody on this machine may read this password", file.display())), "{log}");
+}
+
+#[test]
 fn nonsense_at_log_in_is_a_failure_and_takes_nothing_else_with_it() {
     let world = World::new();
     let bmc = UdpSocket::bind("127.0.0.1:0").unwrap();

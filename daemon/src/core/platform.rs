@@ -149,7 +149,12 @@ impl Platform {
         };
         // In a VM whose host tells what it drew, what a platform meter sees beyond that may be the host's; the host tells its part of it.
         let told = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.source == vsock::SOURCE);
+        let before = self.authority;
         self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| !told && live(domains, *kind, now));
+        if self.authority != before {
+            // They were with another one.
+            (self.compared_from, self.comparisons) = (None, Vec::new());
+        }
         for state in domains {
             let domain = &*state.shared;
             state.role = match family(domain) {

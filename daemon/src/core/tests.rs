@@ -253,6 +253,26 @@ fn sources_keep_their_age() {
     assert_eq!(core.step(&tick).sources[0].read_at, Some(Nanos(2 * SECOND)));
 }
 
+#[test]
+fn a_meter_and_who_watches_under_one_name_have_ages_of_their_own() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    let not_yet = || Health::Degraded(crate::usage::gpu::NOT_YET.into());
+    let mut step = |meter: Health, usage: Health, reads: bool| {
+        let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
+        let state =
+            |role: &str, health| SourceState { source: "rapl-powercap".into(), role: role.into(), health, detail: String::new() };
+        tick.sources = vec![state("meter", meter), state("gpu-usage", usage), state("entity", Health::Healthy)];
+        if !reads {
+            tick.readings.clear();
+        }
+        let snapshot = core.step(&tick);
+        [0, 1, 2].map(|at| snapshot.sources[at].read_at.map(|at| at.0 / SECOND))
+    };
+    assert_eq!(step(Health::Healthy, not_yet(), true), [Some(2), None, None]);
+    assert_eq!(step(Health::Failed("gone".into()), Health::Healthy, false), [Some(2), Some(3), None]);
+    assert_eq!(step(Health::Healthy, Health::Failed("no answer".into()), true), [Some(4), Some(3), None]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -66,11 +66,21 @@ impl Base {
                 Some(authority) => format!(
                     "other: what the platform meter ({authority}) sees beyond the rest, shared out by what was drawn of that."
                 ),
-                None => "No platform meter measures now: what it saw before is in the energy (other).".to_owned(),
+                None => format!(
+                    "Platform: {}; what one saw before is in the energy (other).",
+                    super::meters::nobody_believed(&snapshot.platform.choice)
+                ),
             },
-            _ if snapshot.domains.iter().any(|view| view.domain.zone == Zone::Platform) => {
-                "The platform meter sees more than these numbers: what it sees beyond them is not shared out (yet).".to_owned()
+            _ if !super::meters::chosen(&snapshot.platform.choice)
+                && snapshot.domains.iter().any(|view| view.domain.zone == Zone::Platform) =>
+            {
+                "A platform meter is there and measures nothing (yet): what it would see beyond these numbers is not in them."
+                    .to_owned()
             }
+            _ if super::meters::chosen(&snapshot.platform.choice) => format!(
+                "Platform: {}; fans, disks and power supply losses are not in these numbers.",
+                super::meters::nobody_believed(&snapshot.platform.choice)
+            ),
             zones => {
                 let memory = snapshot.domains.iter().any(|view| view.domain.zone == Zone::Dram);
                 let first = if memory || zones.contains(&Zone::Dram) { "" } else { "memory, " };

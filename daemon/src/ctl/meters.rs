@@ -4,9 +4,10 @@
 use super::status::ago;
 use super::text::{self, safe};
 use crate::meter::{Domain, Scope, Zone};
-use crate::snapshot::{Comparison, DomainView, Role, Snapshot};
+use crate::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
 use crate::source::Health;
 use crate::units::{Microwatts, Nanos};
+use crate::usage::gpu;
 use serde::Serialize;
 
 /// As text. `now`: CLOCK_MONOTONIC, for ages.
@@ -29,6 +30,7 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     if snapshot.domains.is_empty() {
         lines = vec!["No meter works on this machine.".to_owned()];
     }
+    lines.extend(meanings(snapshot));
     lines.push(String::new());
     lines.push(platform(snapshot));
     lines.extend(snapshot.platform.comparisons.iter().map(comparison));
@@ -90,16 +92,33 @@ fn contains(view: &DomainView, snapshot: &Snapshot) -> String {
 
 fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
     let platform = &snapshot.platform;
-    match (view.role, &platform.authority) {
+    let choice = safe(&platform.choice);
+    // What gives nothing is not used, whatever it is meant for.
+    let silent = view.power.is_none() && !view.error.is_empty();
+    let what = match (view.role, &platform.authority) {
+        (Role::Past, _) => return format!("nothing: {}", safe(&view.error)),
+        (Role::Comparison, None) if platform.choice == "none" => return "nothing: platform = \"none\"".to_owned(),
+        (Role::Comparison, None) if chosen(&platform.choice) => return format!("nothing: platform = \"{choice}\""),
+        (Role::Comparison, None) => "nothing yet: it has to measure first".to_owned(),
+        (Role::Comparison, Some(authority)) => format!("comparison with {}", safe(authority)),
         (Role::Billed, _) if view.shares_estimated => "billed; shares are an estimate".to_owned(),
         (Role::Billed, _) => "billed".to_owned(),
-        (Role::Breakdown, _) => "breakdown: shown, not added".to_owned(),
-        (Role::Authority, _) => "authority: `other` is what it sees beyond the components".to_owned(),
-        (Role::Comparison, Some(authority)) => format!("comparison: {} is the authority", safe(authority)),
-        (Role::Comparison, None) if platform.choice == "none" => "nothing: platform = \"none\" in [attribution]".to_owned(),
-        (Role::Comparison, None) => "nothing yet: it has to measure first".to_owned(),
-        (Role::Past, _) => format!("nothing: {}", safe(&view.error)),
-    }
+        (Role::Breakdown, _) => "breakdown".to_owned(),
+        (Role::Authority, _) => "authority".to_owned(),
+    };
+    if silent { format!("nothing now: no reading ({what})") } else { what }
+}
+
+/// What the words under USED FOR mean, of those that are there.
+fn meanings(snapshot: &Snapshot) -> impl Iterator<Item = String> + '_ {
+    const MEANINGS: [(Role, &str); 4] = [
+        (Role::Billed, "billed: shared out, and part of the sum that counts everything once"),
+        (Role::Breakdown, "breakdown: shown beside what contains it, never added to it"),
+        (Role::Authority, "authority: what it sees beyond packages, memory and GPUs is `other`"),
+        (Role::Comparison, "comparison: only watched for whether it agrees"),
+    ];
+    let there = |role: Role| snapshot.domains.iter().any(|view| view.role == role);
+    MEANINGS.into_iter().filter(move |(role, _)| there(*role)).map(|(_, words)| words.to_owned())
 }
 
 fn accuracy(domain: &Domain) -> String {
@@ -111,8 +130,24 @@ fn platform(snapshot: &Snapshot) -> String {
     let choice = safe(&platform.choice);
     match &platform.authority {
         Some(authority) => format!("Platform: {} is believed (platform = \"{choice}\" in [attribution]).", safe(authority)),
-        None if platform.choice == "none" => "Platform: no meter is believed, as platform = \"none\" in [attribution].".to_owned(),
-        None => format!("Platform: no meter of the whole machine measures now (platform = \"{choice}\" in [attribution])."),
+        None => format!("Platform: {}.", nobody_believed(&platform.choice)),
+    }
+}
+
+/// Whether the configuration says which platform meter is believed.
+pub fn chosen(choice: &str) -> bool {
+    !matches!(choice, "" | "auto")
+}
+
+/// Why no platform meter is believed.
+pub fn nobody_believed(choice: &str) -> String {
+    match choice {
+        "none" => "no meter is believed, as platform = \"none\" in [attribution]".to_owned(),
+        _ if !chosen(choice) => "no meter of the whole machine measures now".to_owned(),
+        other => format!(
+            "no meter is believed: platform = \"{0}\" in [attribution] takes {0} alone, and none of that kind measures now",
+            safe(other)
+        ),
     }
 }
 
@@ -122,6 +157,11 @@ pub fn comparison(one: &Comparison) -> String {
     let (source, against) = (safe(&one.source), safe(&one.against));
     let what = match one.off_ppm {
         0 if source == "components" => format!("The components together draw no more than {against} says"),
+        // It sees a part of what the others do, so less is no difference.
+        0 if source == "psys" => format!("psys says no more than {against}"),
+        _ if source == "components" => {
+            format!("The components together draw {:.1} % more than {against} says", percent(one.off_ppm.unsigned_abs()))
+        }
         0 => format!("{source} says what {against} says"),
         off if off > 0 => format!("{source} says {:.1} % more than {against}", percent(off.unsigned_abs())),
         off => format!("{source} says {:.1} % less than {against}", percent(off.unsigned_abs())),
@@ -131,9 +171,15 @@ pub fn comparison(one: &Comparison) -> String {
     format!("{what}; together they may be off by {:.1} %: {verdict}.", percent(u64::from(one.allowed_ppm)))
 }
 
+/// A source's name, told apart from a meter's where it watches who used GPUs.
+pub fn source_name(view: &SourceView) -> String {
+    let name = safe(&view.source);
+    if view.role == gpu::ROLE { format!("{name} (who used it)") } else { name }
+}
+
 fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     let mut rows = vec![["SOURCE", "STATE", "LAST READ", "WHAT, WHY"].map(String::from).to_vec()];
-    for view in snapshot.sources.iter().filter(|view| matches!(view.role.as_str(), "meter" | "gpu-usage")) {
+    for view in snapshot.sources.iter().filter(|view| matches!(view.role.as_str(), "meter" | gpu::ROLE)) {
         let read_at = if matches!(view.health, Health::Unsupported(_)) && view.read_at.is_none() {
             "-".to_owned()
         } else {
@@ -141,7 +187,7 @@ fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         };
         let words = [view.detail.as_str(), view.health.why()].map(str::trim);
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        let name = if view.role == "meter" { safe(&view.source) } else { format!("{} (who used it)", safe(&view.source)) };
+        let name = source_name(view);
         rows.push(vec![name, view.health.as_str().to_owned(), read_at, safe(&words.join("; "))]);
     }
     text::table(&rows, false, None)
@@ -190,6 +236,7 @@ struct Source<'a> {
     state: &'static str,
     why: &'a str,
     detail: &'a str,
+    age_seconds: Option<f64>,
 }
 
 /// As JSON. `now`: CLOCK_MONOTONIC, for ages.
@@ -228,13 +275,14 @@ pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
         sources: snapshot
             .sources
             .iter()
-            .filter(|view| matches!(view.role.as_str(), "meter" | "gpu-usage"))
+            .filter(|view| matches!(view.role.as_str(), "meter" | gpu::ROLE))
             .map(|view| Source {
                 source: &view.source,
                 role: &view.role,
                 state: view.health.as_str(),
                 why: view.health.why(),
                 detail: &view.detail,
+                age_seconds: view.read_at.map(|at| (now - at).seconds()),
             })
             .collect(),
     }
@@ -252,8 +300,9 @@ mod tests {
         let text = lines(&with_platform(), NOW).join("\n");
         for words in [
             "the whole machine",
-            "authority: `other` is what it sees beyond the components",
-            "comparison: redfish is the authority",
+            "  authority  ",
+            "authority: what it sees beyond packages, memory and GPUs is `other`",
+            "  comparison with redfish  ",
             "GPU 0 (NVIDIA H100 80GB HBM3, nvidia)",
             "Platform: redfish is believed (platform = \"auto\" in [attribution]).",
             "hwmon says 14.3 % less than redfish; together they may be off by 6.0 %: THEY DISAGREE",
@@ -264,6 +313,39 @@ mod tests {
         }
         let text = lines(&snapshot(), NOW).join("\n");
         assert!(text.contains("no meter of the whole machine measures now"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_used_is_not_said_to_be() {
+        let mut snapshot = with_platform();
+        let used = |snapshot: &Snapshot, id: &str| {
+            let view = snapshot.domains.iter().find(|view| view.domain.id.starts_with(id)).unwrap();
+            used_for(view, snapshot)
+        };
+        let bmc = snapshot.domains.iter_mut().find(|view| view.domain.id.starts_with("redfish")).unwrap();
+        (bmc.power, bmc.error) = (None, "no answer within 5 s".into());
+        assert_eq!(used(&snapshot, "redfish"), "nothing now: no reading (authority)");
+        snapshot.platform.authority = None;
+        for view in snapshot.domains.iter_mut().filter(|view| view.domain.zone == Zone::Platform) {
+            view.role = Role::Comparison;
+        }
+        assert_eq!(used(&snapshot, "hwmon"), "nothing yet: it has to measure first");
+        snapshot.platform.choice = "ipmi".into();
+        assert_eq!(used(&snapshot, "hwmon"), "nothing: platform = \"ipmi\"");
+        let text = lines(&snapshot, NOW).join("\n");
+        assert!(text.contains("Platform: no meter is believed: platform = \"ipmi\" in [attribution] takes ipmi alone"), "{text}");
+    }
+
+    #[test]
+    fn a_part_that_draws_less_than_the_whole_is_not_said_to_say_the_same() {
+        let words = |source: &'static str, ppm| comparison(&Comparison::new(source, "redfish", ppm, 100_000));
+        assert!(words("psys", 0).starts_with("psys says no more than redfish; "), "{}", words("psys", 0));
+        assert!(words("ipmi", 0).starts_with("ipmi says what redfish says; "));
+        let much = words("components", 250_000);
+        assert!(
+            much.starts_with("The components together draw 25.0 % more than redfish says; ") && much.contains("DISAGREE"),
+            "{much}"
+        );
     }
 
     #[test]

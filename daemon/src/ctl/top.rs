@@ -2,6 +2,7 @@
 
 use super::base::{self, Base};
 use super::list::{self, Choice, Sort};
+use super::meters::source_name;
 use super::text::{self, Size, watts};
 use super::{status, status::Status};
 use crate::entity::Kind;
@@ -72,15 +73,17 @@ fn head(snapshot: &Snapshot, base: &Base, size: Option<Size>) -> Vec<String> {
     let words = base.words();
     let mut lines = vec![format!("{} {clock} UTC: {power} ({words}){idle}{busy}", text::safe(&snapshot.host.node_name))];
     lines.extend(status::warning(snapshot));
-    let states = snapshot.sources.iter().map(|view| format!("{} {}", text::safe(&view.source), view.health.as_str()));
-    let states: Vec<_> = states.collect();
+    // What a machine does not have is no trouble of the moment: `status` has it, with the reason.
+    let here = || snapshot.sources.iter().filter(|view| !matches!(view.health, Health::Unsupported(_)));
+    let states: Vec<_> = here().map(|view| format!("{} {}", source_name(view), view.health.as_str())).collect();
     lines.push(states.join(", "));
-    for view in &snapshot.sources {
-        // What a machine does not have is no trouble of the moment: `status` has the reason.
+    for view in here() {
         if let Health::Degraded(why) | Health::Failed(why) = &view.health {
-            lines.push(format!("{} {}: {}", text::safe(&view.source), view.health.as_str(), text::safe(why)));
+            lines.push(format!("{} {}: {}", source_name(view), view.health.as_str(), text::safe(why)));
         }
     }
+    let disagree = snapshot.platform.comparisons.iter().filter(|one| !one.agrees());
+    lines.extend(disagree.map(super::meters::comparison));
     let some = size.map_or(DOMAINS, |size| DOMAINS.min(size.rows / 4));
     let domains: Vec<_> = snapshot.domains.iter().take(some).map(domain).collect();
     lines.extend(text::table(&domains, true, size.map(|size| size.columns)));

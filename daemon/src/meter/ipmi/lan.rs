@@ -7,6 +7,7 @@
 
 use super::config::{LanConfig, Privilege};
 use super::link::{Ask, Link, Trouble, data_of};
+use super::lockout::Lockout;
 use super::refusal;
 use ipmi_rs::connection::{IpmiConnection, Response};
 use ipmi_rs::rmcp::{Rmcp, RmcpIpmiError, RmcpIpmiReceiveError};
@@ -31,6 +32,7 @@ const APP: u8 = 0x06;
 const STRAYS: usize = 32;
 
 /// A password. Shown to nobody.
+#[derive(PartialEq, Eq)]
 pub struct Password([u8; PASSWORD]);
 
 impl fmt::Debug for Password {
@@ -69,6 +71,16 @@ impl Password {
     }
 }
 
+#[cfg(test)]
+impl Password {
+    /// A test's.
+    pub fn of(text: &str) -> Self {
+        let mut password = [0; PASSWORD];
+        password[..text.len()].copy_from_slice(text.as_bytes());
+        Self(password)
+    }
+}
+
 fn place(config: &LanConfig) -> Result<PathBuf, String> {
     if let Some(path) = &config.password_file {
         return Ok(path.clone());
@@ -94,20 +106,27 @@ pub struct Lan {
 }
 
 impl Lan {
-    /// Logs in and asks for the privilege.
+    /// Logs in and asks for the privilege, where `lockout` does not stand against it.
     ///
     /// # Errors
     /// Says what to look at.
-    pub fn open(config: &LanConfig) -> Result<Self, String> {
+    pub fn open(config: &LanConfig, lockout: &mut Lockout) -> Result<Self, String> {
         let password = Password::read(config)?;
+        if let Some(why) = lockout.stands(&password, Instant::now()) {
+            return Err(why.to_owned());
+        }
         let timeout = Duration::from_nanos(config.timeout.0.0);
         let address = &config.address;
         let mut rmcp = Rmcp::new((address.host.as_str(), address.port), timeout)
             .map_err(|error| format!("{address}: no such address: {error}"))?;
         let logged_in = caught(|| rmcp.activate(true, Some(&config.username), Some(&password.0)));
         match logged_in {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(format!("{address}: {}", refusal::words(&error, timeout))),
+            Ok(Ok(())) => lockout.let_in(),
+            Ok(Err(error)) => {
+                let why = format!("{address}: {}", refusal::words(&error, timeout));
+                let refused = refusal::is_of_the_user(&error);
+                return Err(if refused { lockout.refused(password, &why, Instant::now()) } else { why });
+            }
             Err(what) => return Err(format!("{address}: the log-in ends in nonsense ({what})")),
         }
         let session = session_id(&rmcp);

@@ -7,18 +7,21 @@ mod config;
 mod dcmi;
 mod lan;
 mod link;
+mod lockout;
 mod refusal;
 mod repository;
 mod sdr;
 
 pub use config::{Address, DEVICE, IpmiConfig, IpmiMode, LanConfig, Privilege};
 
+use super::file::warn_of_open_secret;
 use super::polled::{Opener, Poll, Polled};
 use super::{Domain, DomainReading, Meter, Reading, Scope, Zone};
 use crate::source::{Health, Stamp};
 use crate::units::{Microwatts, Nanos};
 use bmc::{Bmc, Connect, Power};
 use link::{Device, Link};
+use lockout::Lockout;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,8 +61,12 @@ pub fn over_lan(config: &IpmiConfig, lan: &LanConfig) -> Result<Polled, String> 
         lan: true,
         by_name: true,
     };
+    if let Some(file) = &lan.password_file {
+        warn_of_open_secret(file);
+    }
     let lan = lan.clone();
-    let connect: Connect = Box::new(move || Ok(Some(Box::new(lan::Lan::open(&lan)?) as Box<dyn Link>)));
+    let mut lockout = Lockout::default();
+    let connect: Connect = Box::new(move || Ok(Some(Box::new(lan::Lan::open(&lan, &mut lockout)?) as Box<dyn Link>)));
     start(target, String::new(), config.period.0, connect)
 }
 

@@ -30,6 +30,22 @@ pub fn words(error: &ActivationError, timeout: Duration) -> String {
     }
 }
 
+/// Whether the BMC refused this user with this password: it may count such tries, and lock the user.
+pub fn is_of_the_user(error: &ActivationError) -> bool {
+    use V2_0ActivationError as E;
+    matches!(
+        error,
+        ActivationError::V2_0(
+            E::RakpMessage2Parse(RakpMessage2ParseError::NotEnoughData | RakpMessage2ParseError::InvalidRemoteConsoleSessionId)
+                | E::ServerAuthenticationFailed
+                | E::RakpMessage4Parse(RakpMessage4ParseError::ErrorStatusCode(
+                    RakpMessage4ErrorStatusCode::InvalidIntegrityCheckValue
+                ))
+                | E::RakpMessage4InvalidIntegrityCheckValue
+        )
+    )
+}
+
 fn v2(error: &V2_0ActivationError, timeout: Duration) -> String {
     use V2_0ActivationError as E;
     match error {

@@ -14,6 +14,7 @@ mod tls;
 
 pub use config::{Auth, BmcConfig, Pin, RedfishConfig, Tls};
 
+use super::file::warn_of_open_secret;
 use super::polled::{Opener, Poll, Polled};
 use super::{Domain, DomainReading, Meter, Roots};
 use crate::source::{Health, Stamp};
@@ -109,6 +110,9 @@ fn cut(text: &str) -> String {
 /// The system gives no thread.
 pub fn start(config: &BmcConfig, roots: &Roots) -> Result<Polled, String> {
     let poll = Poll { source: config.source(), absent: String::new(), period: config.every(), by_name: true };
+    if let Some(file) = &config.password_file {
+        warn_of_open_secret(file);
+    }
     let (config, stop) = (config.clone(), CancellationToken::new());
     let (uuid, stopped) = (roots.sysfs.join("class/dmi/id/product_uuid"), stop.clone());
     let opener: Opener = Box::new(move || {

@@ -38,14 +38,16 @@ impl Secret {
             .and_then(|file| file.take(LONGEST as u64 + 1).read_to_end(&mut bytes))
             .map_err(|error| fail(error.to_string()))?;
         if bytes.len() > LONGEST {
-            return Err(fail(format!("longer than {LONGEST} bytes: it holds the password alone")));
+            return Err(fail(format!("it is longer than {LONGEST} bytes: it has to hold the password alone")));
         }
-        let text = String::from_utf8(bytes).map_err(|_| fail("not UTF-8".into()))?;
+        let text = String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8".into()))?;
         // Editors end a file with a line break; passwords have none.
         let text = text.trim_end_matches(['\n', '\r']);
         match text {
-            "" => Err(fail("empty".into())),
-            text if text.contains(['\n', '\r', '\0']) => Err(fail("more than one line: it holds the password alone".into())),
+            "" => Err(fail("it is empty".into())),
+            text if text.contains(['\n', '\r', '\0']) => {
+                Err(fail("it has more than one line: it has to hold the password alone".into()))
+            }
             text => Ok(Self(text.to_owned())),
         }
     }

@@ -15,6 +15,8 @@ use std::path::Path;
 
 /// The role of these sources, beside `meter` and `usage`.
 pub const ROLE: &str = "gpu-usage";
+/// Why one that has not answered yet is degraded.
+pub const NOT_YET: &str = "not yet read";
 
 /// Opens every way, where that is `wanted`. The states are of those that are not in use, and say why.
 pub fn open_all(wanted: bool, config: &NvmlConfig, sysfs: &Path, procfs: &Path) -> (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) {

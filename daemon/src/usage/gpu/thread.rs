@@ -92,7 +92,7 @@ impl Threaded {
         let name = format!("gpu-{source}");
         thread::Builder::new().name(name).spawn(run).map_err(|error| format!("no thread for GPU use by {source}: {error}"))?;
         let _ = looked.recv_timeout(PATIENCE);
-        let health = Health::Degraded("not yet read".into());
+        let health = Health::Degraded(super::NOT_YET.into());
         let last = Stamp::now().monotonic;
         Ok(Self { source, shared, health, detail: String::new(), parts: Parts::default(), last, _stop: stop })
     }
