@@ -1,7 +1,7 @@
 //! `joulectl meters`: what was found on this machine, what each meter sees, which is used for what, and why each of the others is not. Pure:
 //! snapshot in, text out.
 
-use super::status::ago;
+use super::status::{Source, ago};
 use super::text::{self, safe};
 use crate::meter::{Domain, Scope, Zone};
 use crate::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
@@ -229,16 +229,6 @@ struct Compared<'a> {
     agrees: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Source<'a> {
-    source: &'a str,
-    role: &'a str,
-    state: &'static str,
-    why: &'a str,
-    detail: &'a str,
-    age_seconds: Option<f64>,
-}
-
 /// As JSON. `now`: CLOCK_MONOTONIC, for ages.
 pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
     let meter = |view: &'a DomainView| Meter {
@@ -276,14 +266,7 @@ pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
             .sources
             .iter()
             .filter(|view| matches!(view.role.as_str(), "meter" | gpu::ROLE))
-            .map(|view| Source {
-                source: &view.source,
-                role: &view.role,
-                state: view.health.as_str(),
-                why: view.health.why(),
-                detail: &view.detail,
-                age_seconds: view.read_at.map(|at| (now - at).seconds()),
-            })
+            .map(|view| Source::of(view, now))
             .collect(),
     }
 }

@@ -3,7 +3,7 @@
 use super::base::Base;
 use super::text::{self, span, watts};
 use crate::meter::Quality;
-use crate::snapshot::{DomainView, Snapshot};
+use crate::snapshot::{DomainView, Snapshot, SourceView};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
 
@@ -210,14 +210,28 @@ pub struct Status<'a> {
     domains: Vec<Domain<'a>>,
 }
 
+/// A source, in JSON.
 #[derive(Debug, Serialize)]
-struct Source<'a> {
+pub(super) struct Source<'a> {
     source: &'a str,
     role: &'a str,
     state: &'static str,
     why: &'a str,
     detail: &'a str,
     age_seconds: Option<f64>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn of(view: &'a SourceView, now: Nanos) -> Self {
+        Self {
+            source: &view.source,
+            role: &view.role,
+            state: view.health.as_str(),
+            why: view.health.why(),
+            detail: &view.detail,
+            age_seconds: view.read_at.map(|then| (now - then).seconds()),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -249,7 +263,6 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
     let node = base.node(snapshot);
     let age = |then: Option<Nanos>| then.map(|then| (now - then).seconds());
     let in_watts = |power: Option<Microwatts>| power.map(Microwatts::watts);
-    let source = |view: &'_ crate::snapshot::SourceView| age(view.read_at);
     Status {
         version: &snapshot.host.version,
         node_name: &snapshot.host.node_name,
@@ -271,18 +284,7 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
         lost_cpu_seconds: snapshot.lost_cpu.seconds(),
         own_cpu_seconds: snapshot.own_cpu.seconds(),
         own_cpu_percent: own_percent(snapshot),
-        sources: snapshot
-            .sources
-            .iter()
-            .map(|view| Source {
-                source: &view.source,
-                role: &view.role,
-                state: view.health.as_str(),
-                why: view.health.why(),
-                detail: &view.detail,
-                age_seconds: source(view),
-            })
-            .collect(),
+        sources: snapshot.sources.iter().map(|view| Source::of(view, now)).collect(),
         domains: snapshot
             .domains
             .iter()

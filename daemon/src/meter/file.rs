@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// Longest content of an ordinary sysfs attribute: one page.
@@ -21,18 +20,6 @@ pub(super) fn read_text(path: &Path, limit: usize) -> Result<String, String> {
         return Err(format!("{}: longer than {limit} bytes", path.display()));
     }
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
-}
-
-/// Says it in the log where everybody on this machine may read a file with a password.
-pub(super) fn warn_of_open_secret(path: &Path) {
-    let mode = path.metadata().map_or(0, |file| file.permissions().mode());
-    if mode & 0o004 != 0 {
-        tracing::warn!(
-            "{}: everybody on this machine may read this password (mode {:04o}): chmod 0600, and let jouled's user own it",
-            path.display(),
-            mode & 0o7777
-        );
-    }
 }
 
 /// A number in a file of its own; `None` where there is none, for whatever reason.

@@ -24,6 +24,7 @@ pub mod polled;
 pub mod powercap;
 pub mod rapl;
 pub mod redfish;
+mod secret;
 pub mod topology;
 pub mod vsock;
 

@@ -9,13 +9,12 @@ use super::config::{LanConfig, Privilege};
 use super::link::{Ask, Link, Trouble, data_of};
 use super::lockout::Lockout;
 use super::refusal;
+use crate::meter::secret::Secret;
 use ipmi_rs::connection::{IpmiConnection, Response};
 use ipmi_rs::rmcp::{Rmcp, RmcpIpmiError, RmcpIpmiReceiveError};
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// RMCP+ passwords (IPMI 2.0, section 13.28): shorter ones are filled up with zeros, which changes no HMAC.
@@ -47,27 +46,14 @@ impl Password {
     /// # Errors
     /// Names the file and what is wrong with it, never what is in it.
     pub fn read(config: &LanConfig) -> Result<Self, String> {
-        Self::from_file(&place(config)?)
-    }
-
-    fn from_file(path: &Path) -> Result<Self, String> {
-        let fail = |why: &str| format!("no password: {}: {why}", path.display());
-        let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(256).read_to_end(&mut bytes));
-        read.map_err(|error| fail(&error.to_string()))?;
-        while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-            bytes.pop();
-        }
-        match bytes.len() {
-            0 => Err(fail("it is empty")),
-            length if length > PASSWORD => Err(fail("it is longer than the 20 bytes that IPMI has room for")),
-            _ if bytes.contains(&0) => Err(fail("it has a zero byte, which IPMI takes for its end")),
-            length => {
-                let mut password = [0; PASSWORD];
-                password[..length].copy_from_slice(&bytes);
-                Ok(Self(password))
-            }
-        }
+        let secret = Secret::read(config.password_file.as_deref(), config.credential.as_deref())?;
+        let text = secret.reveal().as_bytes();
+        let mut password = [0; PASSWORD];
+        let place = password
+            .get_mut(..text.len())
+            .ok_or("no password for the BMC: it is longer than the 20 bytes that IPMI has room for")?;
+        place.copy_from_slice(text);
+        Ok(Self(password))
     }
 }
 
@@ -79,16 +65,6 @@ impl Password {
         password[..text.len()].copy_from_slice(text.as_bytes());
         Self(password)
     }
-}
-
-fn place(config: &LanConfig) -> Result<PathBuf, String> {
-    if let Some(path) = &config.password_file {
-        return Ok(path.clone());
-    }
-    let name = config.credential.as_deref().unwrap_or_default();
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-        .ok_or_else(|| format!("no password: credential {name:?} is not given: LoadCredential= in the unit does"))?;
-    Ok(PathBuf::from(folder).join(name))
 }
 
 /// A session.

@@ -14,8 +14,8 @@ mod sdr;
 
 pub use config::{Address, DEVICE, IpmiConfig, IpmiMode, LanConfig, Privilege};
 
-use super::file::warn_of_open_secret;
 use super::polled::{Opener, Poll, Polled};
+use super::secret::warn_of_open_secret;
 use super::{Domain, DomainReading, Meter, Reading, Scope, Zone};
 use crate::source::{Health, Stamp};
 use crate::units::{Microwatts, Nanos};

@@ -7,19 +7,17 @@ mod config;
 mod discover;
 mod doc;
 mod reading;
-mod secret;
 mod session;
 mod state;
 mod tls;
 
 pub use config::{Auth, BmcConfig, Pin, RedfishConfig, Tls};
 
-use super::file::warn_of_open_secret;
 use super::polled::{Opener, Poll, Polled};
+use super::secret::{Secret, warn_of_open_secret};
 use super::{Domain, DomainReading, Meter, Roots};
 use crate::source::{Health, Stamp};
 use client::Client;
-use secret::Secret;
 use session::Bmc;
 use state::State;
 use std::path::Path;
@@ -138,7 +136,7 @@ impl Redfish {
     /// Asks nobody yet.
     fn open(config: &BmcConfig, uuid_file: &Path, stop: CancellationToken) -> Result<Self, String> {
         let client = Client::open(config)?;
-        let bmc = Bmc::new(client, config, Secret::read(config)?);
+        let bmc = Bmc::new(client, config, Secret::read(config.password_file.as_deref(), config.credential.as_deref())?);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
         let logging_in = bmc.logging_in();

@@ -1,9 +1,9 @@
 //! One login at a BMC, kept while it is good, made anew where it ended, given back. Resources come from here; their meaning does not.
 
+use super::super::secret::Secret;
 use super::client::{Answer, Client};
 use super::config::{Auth, BmcConfig};
 use super::doc::Doc;
-use super::secret::Secret;
 use super::{Problem, cut};
 use base64::Engine;
 use hyper::header::{self, HeaderName, HeaderValue};

@@ -1,11 +1,11 @@
 //! What is known of one BMC and what comes next: find this machine's chassis, read it, wait after trouble. Not the thread, not the wire.
 
+use super::super::secret::Secret;
 use super::chassis;
 use super::clock::Clock;
 use super::config::{Auth, BmcConfig};
 use super::discover::{Cache, Found, Search};
 use super::reading::{Taken, Way};
-use super::secret::Secret;
 use super::session::Bmc;
 use super::{Problem, SOURCE, Trouble, cut};
 use crate::meter::file::read_text;
@@ -89,7 +89,7 @@ impl State {
 
     pub(super) fn is_due(&mut self, now: Nanos) -> bool {
         if self.failures > 0
-            && let Ok(secret) = Secret::read(&self.config)
+            && let Ok(secret) = Secret::read(self.config.password_file.as_deref(), self.config.credential.as_deref())
             && self.bmc.take(secret)
             && self.locked_out
         {

@@ -1,10 +1,10 @@
 //! Passwords and tokens: read from where the configuration says, shown to nobody. Asks no BMC.
 
-use super::config::BmcConfig;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 /// Longest password.
 const LONGEST: usize = 1024;
@@ -23,12 +23,12 @@ impl Secret {
         &self.0
     }
 
-    /// The password of a BMC's user.
+    /// The password of a BMC's user: from a file, or a systemd credential.
     ///
     /// # Errors
     /// Names the file and what to do; never what is in it.
-    pub(super) fn read(config: &BmcConfig) -> Result<Self, String> {
-        Self::from(path(config)?)
+    pub(super) fn read(file: Option<&Path>, credential: Option<&str>) -> Result<Self, String> {
+        Self::from(path(file, credential)?)
     }
 
     fn from(path: PathBuf) -> Result<Self, String> {
@@ -53,9 +53,9 @@ impl Secret {
     }
 }
 
-fn path(config: &BmcConfig) -> Result<PathBuf, String> {
-    match (&config.password_file, &config.credential) {
-        (Some(path), _) => Ok(path.clone()),
+fn path(file: Option<&Path>, credential: Option<&str>) -> Result<PathBuf, String> {
+    match (file, credential) {
+        (Some(path), _) => Ok(path.to_owned()),
         (None, Some(name)) => {
             let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
                 format!("no password for the BMC: no systemd credential {name:?}: jouled's unit needs LoadCredential={name}:FILE")
@@ -63,6 +63,18 @@ fn path(config: &BmcConfig) -> Result<PathBuf, String> {
             Ok(PathBuf::from(folder).join(name))
         }
         (None, None) => Err("no password for the BMC: password_file is missing".into()),
+    }
+}
+
+/// Says it in the log where everybody on this machine may read a file with a password.
+pub(super) fn warn_of_open_secret(path: &Path) {
+    let mode = path.metadata().map_or(0, |file| file.permissions().mode());
+    if mode & 0o004 != 0 {
+        tracing::warn!(
+            "{}: everybody on this machine may read this password (mode {:04o}): chmod 0600, and let jouled's user own it",
+            path.display(),
+            mode & 0o7777
+        );
     }
 }
 
