@@ -212,6 +212,11 @@ impl Platform {
         Some(Remainder::Energy(left.saturating_sub(over), to - from))
     }
 
+    /// Up to when the remainder is accounted for.
+    pub fn accounted_to(&self) -> Nanos {
+        self.from.unwrap_or_default()
+    }
+
     /// Components that did not measure up to where the remainder is accounted for: what they have drawn since their last reading is in it,
     /// and so they begin anew.
     pub fn absorb(&self, domains: &mut [DomainState]) {
