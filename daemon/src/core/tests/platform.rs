@@ -440,6 +440,17 @@ fn the_remainder_is_as_old_as_what_it_is_made_of() {
 }
 
 #[test]
+fn a_platform_meter_that_says_zero_disagrees() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(0)], vec![]);
+    for _ in 0..70 {
+        last = host.tick(&[More(50 * WATT), Watts(0)], vec![]);
+    }
+    let told: Vec<_> = last.platform.comparisons.iter().map(|one| (&*one.source, one.agrees())).collect();
+    assert_eq!(told, [("components", false)]);
+}
+
+#[test]
 fn a_platform_meter_that_states_a_slow_refresh_is_not_given_up_between_two_readings() {
     let refresh = Some(Nanos(60 * SECOND));
     let slow = Domain { refresh, ..meter("redfish", Zone::Platform) };
