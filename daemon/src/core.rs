@@ -408,6 +408,7 @@ impl Core {
         other.outdate(*ticks, now);
         other.window.incomplete |= !used.known;
         other.window.busy += used.busy(Scope::Machine);
+        other.window.foreign |= !platform.unmetered.is_empty();
         if !components {
             other.window.lost = other.window.lost.saturating_add(used.lost(Scope::Machine, Zone::Other));
             used.of(Scope::Machine, Zone::Other).for_each(|(charge, weight)| other.window.add(charge, weight));
@@ -427,7 +428,7 @@ impl Core {
                     due.load = Some(attribute::utilisation(window.busy, cpus, now - window.since));
                 }
                 // What a VM's own GPU draws is in it, and is not everybody's.
-                if !window.incomplete && platform.unmetered.is_empty() {
+                if !window.incomplete && !window.foreign {
                     due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
                     due.lost = window.lost;
                 }
@@ -437,7 +438,7 @@ impl Core {
                 // Its windows are long: whose power it is, is shown until the next one closes.
                 other.slow = window::KEEP_DRAWN;
                 other.settle(&mut books, &due);
-                other.curve.push(now, other.record.totals[0], false, true);
+                other.curve.push(platform.accounted_to(), other.record.totals[0], false, true);
                 other.curve.forget(now);
             }
         }

@@ -53,6 +53,9 @@ const COMPARE_OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// at best.
 const UNSTATED_PPM: u32 = 50_000;
 
+/// A meter that says nothing but zero is off by any number: it is shown as a thousand times.
+const MOST_OFF_PPM: i128 = 1_000_000_000;
+
 /// Which platform meter is the authority.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -217,6 +220,11 @@ impl Platform {
         Some(Remainder::Energy(left.saturating_sub(over), to - from))
     }
 
+    /// Up to when the remainder is accounted for.
+    pub fn accounted_to(&self) -> Nanos {
+        self.from.unwrap_or_default()
+    }
+
     /// Components that did not measure up to where the remainder is accounted for: what they have drawn since their last reading is in it,
     /// and so they begin anew.
     pub fn absorb(&self, domains: &mut [DomainState]) {
@@ -246,8 +254,11 @@ impl Platform {
             self.compared_from = Some(from);
             return;
         }
-        let Some(whole) = drawn(of_family(domains, Some(authority)), from, to).filter(|whole| whole.0 > 0) else { return };
-        let off = |energy: Microjoules| ((i128::from(energy.0) - i128::from(whole.0)) * 1_000_000 / i128::from(whole.0)) as i64;
+        let Some(whole) = drawn(of_family(domains, Some(authority)), from, to) else { return };
+        let off = |energy: Microjoules| {
+            let ppm = (i128::from(energy.0) - i128::from(whole.0)) * 1_000_000 / i128::from(whole.0.max(1));
+            ppm.min(MOST_OFF_PPM) as i64
+        };
         let mut comparisons = Vec::new();
         for other in others {
             let ppm = drawn(of_family(domains, Some(other)), from, to).map(off);

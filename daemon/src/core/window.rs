@@ -71,6 +71,8 @@ pub(super) struct Window {
     pub since: Nanos,
     /// Who ran is not known for a part of it.
     pub incomplete: bool,
+    /// There is energy in it that is not of those who ran: of a VM's own GPU.
+    pub foreign: bool,
 }
 
 impl Window {

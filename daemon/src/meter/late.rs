@@ -120,6 +120,10 @@ impl<M: Meter> Meter for Late<M> {
         let at = now.monotonic;
         if self.meter.is_none() && at >= self.look_at {
             self.look(at);
+            if self.meter.is_some() {
+                // Since the start, something else has measured: an earlier run's last reading is not gone on from.
+                out.extend((0..self.domains.len()).map(|domain| DomainReading { domain, at, reading: Ok(Reading::Standby) }));
+            }
         }
         let Some(meter) = &mut self.meter else { return };
         let from = out.len();

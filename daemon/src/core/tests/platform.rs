@@ -409,6 +409,48 @@ fn a_gpu_that_was_given_to_a_vm_has_no_meter_any_more() {
 }
 
 #[test]
+fn a_vms_gpu_that_came_back_before_the_window_closed_is_not_everybodys() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(500)], vec![]);
+    for second in 0..100 {
+        let passed_through = if second % 2 == 0 { vec![gpu_address(65)] } else { Vec::new() };
+        let gpus = GpuSample { passed_through, ..GpuSample::default() };
+        last = host.tick_gpus(&[More(50 * WATT), Watts(500)], vec![ran(1, 10, 0, 500_000_000)], gpus);
+    }
+    let other = of(&last, Zone::Other);
+    assert!(other.total.0 > 0);
+    assert_eq!(other.unattributed, other.active);
+}
+
+#[test]
+fn the_remainder_is_as_old_as_what_it_is_made_of() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let mut ages = Vec::new();
+    for second in 0..300u64 {
+        // A mean of the last ten seconds.
+        let platform = if second % 20 == 10 { At(host.seconds - 4, 100 + second) } else { Nothing };
+        let last = host.tick(&[More(50 * WATT), platform], vec![ran(1, 10, 0, 500_000_000)]);
+        if let Some(other) = last.domains.iter().find(|view| view.domain.zone == Zone::Other) {
+            assert!(other.read_at <= of(&last, Zone::Platform).read_at, "{second}: {other:?}");
+            ages.extend(other.read_at);
+        }
+    }
+    ages.dedup();
+    assert!(ages.len() > 2 && ages.windows(2).all(|two| two[1] - two[0] == Nanos(60 * SECOND)), "{ages:?}");
+}
+
+#[test]
+fn a_platform_meter_that_says_zero_disagrees() {
+    let mut host = Machine::new(two_meters(), floored(0.0));
+    let mut last = host.tick(&[More(0), Watts(0)], vec![]);
+    for _ in 0..70 {
+        last = host.tick(&[More(50 * WATT), Watts(0)], vec![]);
+    }
+    let told: Vec<_> = last.platform.comparisons.iter().map(|one| (&*one.source, one.agrees())).collect();
+    assert_eq!(told, [("components", false)]);
+}
+
+#[test]
 fn a_platform_meter_that_states_a_slow_refresh_is_not_given_up_between_two_readings() {
     let refresh = Some(Nanos(60 * SECOND));
     let slow = Domain { refresh, ..meter("redfish", Zone::Platform) };

@@ -151,9 +151,9 @@ fn sockets(chip: &Chip) -> Vec<Part> {
         .collect()
 }
 
-fn gpu(chip: &Chip, kind: Kind, number: u32, billed: bool, vendor: &'static str) -> (Vec<Part>, Option<String>) {
+fn gpu(chip: &Chip, kind: Kind, number: u32, vendor: &'static str) -> (Vec<Part>, Option<String>) {
     match chip.pci {
-        Some(pci) => (vec![Part { vendor, ..Part::new(Zone::Gpu, Scope::Gpu(pci), kind, &[number], billed) }], None),
+        Some(pci) => (vec![Part { vendor, ..Part::new(Zone::Gpu, Scope::Gpu(pci), kind, &[number], true) }], None),
         None => (Vec::new(), Some("it is of no PCI device: which GPU it is of is not known".to_owned())),
     }
 }
@@ -166,7 +166,7 @@ fn amd(chip: &Chip) -> (Vec<Part>, Option<String>) {
         _ if whole || chip.in_processor => {
             (Vec::new(), Some("it measures the processor that the graphics are part of, which has a meter of its own".to_owned()))
         }
-        Some(sensor) if matches!(sensor.label.as_str(), "" | "PPT") => gpu(chip, Kind::Power, 1, true, "amd"),
+        Some(sensor) if matches!(sensor.label.as_str(), "" | "PPT") => gpu(chip, Kind::Power, 1, "amd"),
         _ => (Vec::new(), Some("it has no sensor of the whole board".to_owned())),
     }
 }
@@ -177,8 +177,11 @@ fn intel(chip: &Chip) -> (Vec<Part>, Option<String>) {
     let card = energies().find(|sensor| sensor.label == "card" || (sensor.number == 1 && sensor.label.is_empty()));
     match card.or_else(|| energies().find(|sensor| sensor.label == "pkg")).or_else(|| energies().find(|sensor| sensor.number == 2))
     {
-        // Graphics in a processor are always here, and part of its package.
-        Some(sensor) => gpu(chip, Kind::Energy, sensor.number, chip.pci.is_some_and(|pci| !integrated(pci)), "intel"),
+        // In the sum of all GPUs it would be counted twice.
+        Some(_) if chip.pci.is_some_and(integrated) => {
+            (Vec::new(), Some("it measures graphics that are part of a processor, which has a meter of its own".to_owned()))
+        }
+        Some(sensor) => gpu(chip, Kind::Energy, sensor.number, "intel"),
         None => (Vec::new(), Some("it has no energy sensor of the whole card".to_owned())),
     }
 }
