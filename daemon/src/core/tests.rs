@@ -256,7 +256,7 @@ fn sources_keep_their_age() {
 #[test]
 fn a_meter_and_who_watches_under_one_name_have_ages_of_their_own() {
     let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
-    let not_yet = || Health::Degraded(crate::usage::gpu::NOT_YET.into());
+    let not_yet = || Health::Degraded(gpu::NOT_YET.into());
     let mut step = |meter: Health, usage: Health, reads: bool| {
         let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
         let state =
