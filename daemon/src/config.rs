@@ -318,9 +318,17 @@ impl Config {
 
     fn check(&self, place: impl Fn(&str) -> String) -> Result<(), ConfigError> {
         let mut wrong = Vec::new();
+        // Where a list is from; its entries have no places of their own.
+        let place = |key: &str| match ["meter.redfish.bmc", "meter.ipmi.lan"].into_iter().find(|list| key.starts_with(list)) {
+            Some(list) => place(list) + key.strip_prefix(list).unwrap_or_default(),
+            None => place(key),
+        };
         let mut range = |key: &str, ok: bool, rule: &str| {
             if !ok {
-                wrong.push(format!("{}: out of range: {rule}", place(key)));
+                // Most rules are ranges; the others are a sentence.
+                let range = rule.starts_with("above") || rule.starts_with(|c: char| c.is_ascii_digit());
+                let what = if range { "out of range" } else { "wanted" };
+                wrong.push(format!("{}: {what}: {rule}", place(key)));
             }
         };
         range("interval", (Nanos(100_000_000)..=Nanos(60 * Nanos::SECOND.0)).contains(&self.interval.0), "100ms to 60s");
@@ -360,9 +368,7 @@ impl Config {
             range("export.powercap.path", false, rule);
         }
         for (key, rule) in self.meter.redfish.wrong() {
-            // Where the list is from; its entries have no places of their own.
-            let list = place("meter.redfish.bmc");
-            wrong.push(format!("{list}{}: {rule}", key.strip_prefix("bmc").unwrap_or(&key)));
+            wrong.push(format!("{}: {rule}", place(&format!("meter.redfish.{key}"))));
         }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }

@@ -157,8 +157,8 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
     };
     let recorder = record.map(|path| Recorder::create(path, &head)).transpose().context("cannot record")?;
     for domain in config.attribution.idle_watts.keys() {
-        // Those that a host or a BMC tells of may not be known yet.
-        let later = ["guest/", "redfish/"].iter().any(|source| domain.starts_with(source));
+        // Those that a host, a driver or a BMC tells of may not be known yet; the remainder never is, by a meter.
+        let later = domain == "other" || ["guest/", "gpu/", "hwmon/"].iter().any(|source| domain.starts_with(source));
         let known = later || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain);
         if !known {
             tracing::warn!(

@@ -13,6 +13,7 @@ use crate::store::Store;
 use crate::units::Nanos;
 use crate::usage::{GpuUsage, Usage, gpu};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -24,6 +25,9 @@ const CHECKPOINT_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// Which GPUs are handed to VMs is looked up so often.
 const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
+
+/// A source whose state stays and whose reason changes is logged at most so often: some reasons have a value in them.
+const REASON_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// Everything that the loop needs.
 pub struct Sampler {
@@ -64,6 +68,7 @@ pub struct Progress {
     numbers: Vec<Vec<usize>>,
     domains: usize,
     sources: Vec<SourceState>,
+    logged: Logged,
     usage_error: Option<String>,
     store_error: Option<String>,
     /// Which platform meter was believed at the last tick, and who disagreed with it.
@@ -87,7 +92,7 @@ impl Sampler {
             self.progress.passed_through = gpu::passed_through(&self.sysfs);
         }
         tick.gpus.passed_through.clone_from(&self.progress.passed_through);
-        tick.sources = self.changed_sources();
+        tick.sources = self.changed_sources(at.monotonic);
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);
         self.tell_of_platform(&snapshot);
@@ -144,7 +149,7 @@ impl Sampler {
     }
 
     /// Every source, if anything about them changed; each change is logged once.
-    fn changed_sources(&mut self) -> Vec<SourceState> {
+    fn changed_sources(&mut self, now: Nanos) -> Vec<SourceState> {
         let state = |source: &str, role: &str, health: Health| SourceState {
             source: source.into(),
             role: role.into(),
@@ -172,14 +177,9 @@ impl Sampler {
         }
         sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.unused.iter().cloned());
+        sources.iter().filter(|source| self.progress.logged.is_due(source, now)).for_each(log_health);
         if sources == self.progress.sources {
             return Vec::new();
-        }
-        for source in &sources {
-            let before = self.progress.sources.iter().find(|before| before.source == source.source && before.role == source.role);
-            if before.is_none_or(|before| before.health != source.health) {
-                log_health(source);
-            }
         }
         self.progress.sources.clone_from(&sources);
         sources
@@ -264,6 +264,26 @@ impl Sampler {
     }
 }
 
+/// What was logged of each source: its state, and when a reason changed that had no other state with it.
+#[derive(Default)]
+struct Logged(BTreeMap<(String, String), (Health, Option<Nanos>)>);
+
+impl Logged {
+    /// Whether the source is to be logged now; that it is, is taken note of.
+    fn is_due(&mut self, source: &SourceState, now: Nanos) -> bool {
+        let key = (source.source.clone(), source.role.clone());
+        let again = match self.0.get(&key) {
+            None => None,
+            Some((health, _)) if *health == source.health => return false,
+            Some((health, _)) if health.as_str() != source.health.as_str() => None,
+            Some((_, Some(at))) if now - *at < REASON_EVERY => return false,
+            Some(_) => Some(now),
+        };
+        self.0.insert(key, (source.health.clone(), again));
+        true
+    }
+}
+
 fn log_health(source: &SourceState) {
     let (name, role, state, why) = (&source.source, &source.role, source.health.as_str(), source.health.why());
     match source.health {
@@ -285,4 +305,39 @@ fn own_cpu() -> Nanos {
     };
     let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
     Nanos(nanos(usage.ru_utime) + nanos(usage.ru_stime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_changes_at_every_tick_is_no_flood() {
+        let mut logged = Logged::default();
+        let mut due = |health: Health, second: u64| {
+            let source = SourceState { source: "hwmon".into(), role: "meter".into(), health, detail: String::new() };
+            logged.is_due(&source, Nanos(second * Nanos::SECOND.0))
+        };
+        let degraded = |value: u64| Health::Degraded(format!("{value} is no power"));
+        assert!(due(Health::Healthy, 1));
+        assert!(due(degraded(1), 2));
+        assert!(due(degraded(2), 3), "the first other reason is news");
+        let lines = (4..200).filter(|second| due(degraded(*second), *second)).count();
+        assert_eq!(lines, 3);
+        assert!(due(Health::Failed("gone".into()), 203), "another state is told at once");
+        assert!(due(Health::Healthy, 204) && !due(Health::Healthy, 205));
+        assert!(due(degraded(1), 206) && due(Health::Healthy, 207), "each change of state is told");
+    }
+
+    #[test]
+    fn a_reason_that_was_held_back_is_told_when_its_time_comes() {
+        let mut logged = Logged::default();
+        let mut due = |why: &str, second: u64| {
+            let health = Health::Failed(why.into());
+            let source = SourceState { source: "redfish".into(), role: "meter".into(), health, detail: String::new() };
+            logged.is_due(&source, Nanos(second * Nanos::SECOND.0))
+        };
+        assert!(due("no answer", 1) && due("no TCP connection", 2) && !due("wrong password", 3));
+        assert!(!due("wrong password", 61) && due("wrong password", 62) && !due("wrong password", 63));
+    }
 }

@@ -36,10 +36,10 @@ fn every_bad_value_names_file_key_and_reason() {
     for (text, key, reason) in [
         ("wibble = 1", "wibble", &["no such key", "interval"][..]),
         ("[meter]\nradar = 1", "meter.radar", &["no such key", "rapl, hwmon, nvml, ipmi, redfish, vsock, estimate"]),
-        ("[meter.nvml]\nlibrary = \"libnvidia-ml.so.1\"", "meter.nvml.library", &["out of range", "absolute path"]),
+        ("[meter.nvml]\nlibrary = \"libnvidia-ml.so.1\"", "meter.nvml.library", &["wanted", "an absolute path"]),
         ("[meter.nvml]\nuse = \"always\"", "meter.nvml.use", &["\"always\"", "auto, never"]),
         ("[meter.vsock]\nconnect = \"vsock:1:28282\"", "meter.vsock.connect", &["\"vsock:1:28282\"", "\"auto\"", "serial:"]),
-        ("[export.powercap]\npath = \"/sys/class\"", "export.powercap.path", &["out of range", "/sys"]),
+        ("[export.powercap]\npath = \"/sys/class\"", "export.powercap.path", &["wanted", "/sys"]),
         ("[meter.estimate]\nfoo = 1", "meter.estimate.foo", &["no such key", "package_share"]),
         ("[meter.rapl]\nvia = \"sideways\"", "meter.rapl.via", &["\"sideways\"", "auto, perf, powercap, off"]),
         ("interval = \"50ms\"", "interval", &["out of range", "100ms to 60s"]),

@@ -186,7 +186,7 @@ impl Counter {
     fn read(&mut self) -> Result<Reading, String> {
         let total = self.energy().inspect_err(|_| self.file = None)?;
         if let Some(range) = self.range.filter(|range| total > *range) {
-            return Err(format!("{}: {total} is above its range {range}", self.path.display()));
+            return Err(format!("{}: the counter is above its range {range}", self.path.display()));
         }
         Ok(Reading::Counter { total: Microjoules(total), wraps_at: self.range.map(Microjoules) })
     }

@@ -170,12 +170,12 @@ impl IpmiConfig {
             let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             let named = (1..=32).contains(&lan.name.len()) && lan.name.chars().all(is_name);
             rule(key("name"), named, "1 to 32 letters, digits, - _ or .");
-            rule(key("name"), self.lan[..number].iter().all(|other| other.name != lan.name), "another one has this name");
+            rule(key("name"), self.lan[..number].iter().all(|other| other.name != lan.name), "a name that no other one has");
             let user = lan.username.len() <= LONGEST_USER && lan.username.bytes().all(|byte| byte.is_ascii_graphic());
             rule(key("username"), user, "at most 16 characters of ASCII");
             rule(key("timeout"), within(lan.timeout, 100, 3_000), "100ms to 3s");
             let one = lan.password_file.is_some() != lan.credential.is_some();
-            rule(key("password_file"), one, "either this or credential has to say where the password is");
+            rule(key("password_file"), one, "one of this and credential, to say where the password is");
             let absolute = lan.password_file.as_ref().is_none_or(|path| path.is_absolute());
             rule(key("password_file"), absolute, "an absolute path");
             let plain = |name: &String| !name.is_empty() && !name.starts_with('.') && !name.contains('/');
