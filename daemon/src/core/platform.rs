@@ -302,7 +302,7 @@ fn is_part(domain: &Domain) -> bool {
     domain.billed && family(domain).is_none()
 }
 
-fn of_family<'a>(domains: &'a [DomainState], kind: Option<Family>) -> impl Iterator<Item = &'a DomainState> + Clone {
+fn of_family(domains: &[DomainState], kind: Option<Family>) -> impl Iterator<Item = &DomainState> + Clone {
     domains.iter().filter(move |state| kind.is_some() && family(&state.shared) == kind && !state.standby)
 }
 

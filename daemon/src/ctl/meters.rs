@@ -3,7 +3,7 @@
 
 use super::status::ago;
 use super::text::{self, safe};
-use crate::meter::{Domain, Scope, Zone};
+use crate::meter::{Domain, Scope, Zone, vsock};
 use crate::snapshot::{Comparison, DomainView, Role, Snapshot};
 use crate::source::Health;
 use crate::units::{Microwatts, Nanos};
@@ -97,9 +97,15 @@ fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
         (Role::Authority, _) => "authority: `other` is what it sees beyond the components".to_owned(),
         (Role::Comparison, Some(authority)) => format!("comparison: {} is the authority", safe(authority)),
         (Role::Comparison, None) if platform.choice == "none" => "nothing: platform = \"none\" in [attribution]".to_owned(),
+        (Role::Comparison, None) if host_tells(snapshot) => "nothing: this VM's host tells what it drew".to_owned(),
         (Role::Comparison, None) => "nothing yet: it has to measure first".to_owned(),
         (Role::Past, _) => format!("nothing: {}", safe(&view.error)),
     }
+}
+
+/// Whether no platform meter is believed because this is a VM.
+fn host_tells(snapshot: &Snapshot) -> bool {
+    snapshot.platform.choice == "auto" && snapshot.domains.iter().any(|view| view.domain.source == vsock::SOURCE)
 }
 
 fn accuracy(domain: &Domain) -> String {
@@ -112,6 +118,10 @@ fn platform(snapshot: &Snapshot) -> String {
     match &platform.authority {
         Some(authority) => format!("Platform: {} is believed (platform = \"{choice}\" in [attribution]).", safe(authority)),
         None if platform.choice == "none" => "Platform: no meter is believed, as platform = \"none\" in [attribution].".to_owned(),
+        None if host_tells(snapshot) => {
+            "Platform: no meter is believed unasked, as this VM's host tells what it drew (platform = \"auto\" in [attribution])."
+                .to_owned()
+        }
         None => format!("Platform: no meter of the whole machine measures now (platform = \"{choice}\" in [attribution])."),
     }
 }
@@ -264,6 +274,18 @@ mod tests {
         }
         let text = lines(&snapshot(), NOW).join("\n");
         assert!(text.contains("no meter of the whole machine measures now"), "{text}");
+        // In a VM, a BMC may be its host's.
+        let mut guest = with_platform();
+        guest.platform.authority = None;
+        for view in &mut guest.domains {
+            match view.role {
+                Role::Authority => view.role = Role::Comparison,
+                Role::Billed => std::sync::Arc::make_mut(&mut view.domain).source = vsock::SOURCE.to_owned(),
+                _ => {}
+            }
+        }
+        let text = lines(&guest, NOW).join("\n");
+        assert!(text.contains("nothing: this VM's host tells") && text.contains("believed unasked"), "{text}");
     }
 
     #[test]
