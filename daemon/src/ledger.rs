@@ -64,6 +64,13 @@ struct Charged {
     power: Power,
 }
 
+impl Charged {
+    /// Whether there is anything but power in it.
+    fn changed(&self) -> bool {
+        self.energy != Energy::default() || self.used != Used::default()
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Retired {
     series: Series,
@@ -285,7 +292,8 @@ impl Ledger {
         for charged in &self.charged {
             if let Some(account) = self.accounts[charged.account as usize].as_mut() {
                 account.score += charged.energy.sum().0 as f64;
-                if !account.shown {
+                // Who only shows power of an earlier window on was weighed when that closed.
+                if !account.shown && charged.changed() {
                     hidden[account.kind.index()].push(charged.account);
                 }
             }
@@ -470,8 +478,7 @@ impl Ledger {
 
     /// What changed at this tick, for the store.
     pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
-        let changed = |charged: &&Charged| charged.energy != Energy::default() || charged.used != Used::default();
-        let series = self.charged.iter().filter(changed).filter_map(|charged| {
+        let series = self.charged.iter().filter(|charged| charged.changed()).filter_map(|charged| {
             let account = self.accounts[charged.account as usize].as_ref()?;
             Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref().filter(|_| account.shown)?))
         });

@@ -3,7 +3,7 @@
 
 use super::status::{Source, ago};
 use super::text::{self, safe};
-use crate::meter::{Domain, Scope, Zone};
+use crate::meter::{Domain, Scope, Zone, vsock};
 use crate::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
 use crate::source::Health;
 use crate::units::{Microwatts, Nanos};
@@ -99,6 +99,7 @@ fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
         (Role::Past, _) => return format!("nothing: {}", safe(&view.error)),
         (Role::Comparison, None) if platform.choice == "none" => return "nothing: platform = \"none\"".to_owned(),
         (Role::Comparison, None) if chosen(&platform.choice) => return format!("nothing: platform = \"{choice}\""),
+        (Role::Comparison, None) if host_tells(snapshot) => "nothing: this VM's host tells what it drew".to_owned(),
         (Role::Comparison, None) => "nothing yet: it has to measure first".to_owned(),
         (Role::Comparison, Some(authority)) => format!("comparison with {}", safe(authority)),
         (Role::Billed, _) if view.shares_estimated => "billed; shares are an estimate".to_owned(),
@@ -121,6 +122,11 @@ fn meanings(snapshot: &Snapshot) -> impl Iterator<Item = String> + '_ {
     MEANINGS.into_iter().filter(move |(role, _)| there(*role)).map(|(_, words)| words.to_owned())
 }
 
+/// Whether no platform meter is believed because this is a VM.
+fn host_tells(snapshot: &Snapshot) -> bool {
+    snapshot.platform.choice == "auto" && snapshot.domains.iter().any(|view| view.domain.source == vsock::SOURCE)
+}
+
 fn accuracy(domain: &Domain) -> String {
     domain.accuracy_ppm.map_or_else(|| "not stated".to_owned(), |ppm| format!("± {:.1} %", f64::from(ppm) / 1e4))
 }
@@ -130,6 +136,10 @@ fn platform(snapshot: &Snapshot) -> String {
     let choice = safe(&platform.choice);
     match &platform.authority {
         Some(authority) => format!("Platform: {} is believed (platform = \"{choice}\" in [attribution]).", safe(authority)),
+        None if host_tells(snapshot) => {
+            "Platform: no meter is believed unasked, as this VM's host tells what it drew (platform = \"auto\" in [attribution])."
+                .to_owned()
+        }
         None => format!("Platform: {}.", nobody_believed(&platform.choice)),
     }
 }
@@ -296,6 +306,18 @@ mod tests {
         }
         let text = lines(&snapshot(), NOW).join("\n");
         assert!(text.contains("no meter of the whole machine measures now"), "{text}");
+        // In a VM, a BMC may be its host's.
+        let mut guest = with_platform();
+        guest.platform.authority = None;
+        for view in &mut guest.domains {
+            match view.role {
+                Role::Authority => view.role = Role::Comparison,
+                Role::Billed => std::sync::Arc::make_mut(&mut view.domain).source = vsock::SOURCE.to_owned(),
+                _ => {}
+            }
+        }
+        let text = lines(&guest, NOW).join("\n");
+        assert!(text.contains("nothing: this VM's host tells") && text.contains("believed unasked"), "{text}");
     }
 
     #[test]

@@ -45,6 +45,21 @@ fn the_rest_is_one_series() {
 }
 
 #[test]
+fn power_of_an_earlier_window_makes_nobody_a_candidate() {
+    let mut ledger = ledger(1);
+    let (a, b) = (ledger.open(Kind::Session, labels("a")), ledger.open(Kind::Session, labels("b")));
+    tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
+    ledger.close(a);
+    ledger.begin(Nanos(2), Nanos(2));
+    assert!(ledger.draw(b, Zone::Package, Microwatts(7), Microwatts::ZERO));
+    ledger.book();
+    let view = &ledger.view()[Kind::Session.index()];
+    assert_eq!((view.rows.len(), view.rest_power[0], sums(view)), (1, Microwatts(7), 15));
+    tick(&mut ledger, 3, &[(b, 1)]);
+    assert_eq!(ledger.view()[Kind::Session.index()].rows.len(), 2);
+}
+
+#[test]
 fn an_ended_series_stays_a_while_and_is_then_counted_as_ended() {
     let mut ledger = ledger(5);
     let a = ledger.open(Kind::Session, labels("a"));

@@ -440,6 +440,33 @@ fn the_remainder_is_as_old_as_what_it_is_made_of() {
 }
 
 #[test]
+fn over_a_restart_the_remainder_goes_on_and_counts_nothing_twice() {
+    for platform_comes_back in [true, false] {
+        let mut host = Machine::new(two_meters(), floored(0.0));
+        let mut last = host.tick(&[More(0), Watts(200)], vec![]);
+        for _ in 0..30 {
+            last = host.tick(&[More(50 * WATT), Watts(200)], vec![ran(1, 10, 0, 500_000_000)]);
+        }
+        let before = of(&last, Zone::Other).total.0;
+        let state = host.core.state("boot");
+        host.core = Core::new(floored(0.0), state, true, Nanos(host.seconds * SECOND));
+        host.new = two_meters();
+        // Down for a minute: what the package counted meanwhile is nobody's.
+        host.seconds += 60;
+        host.counters[0] += 60 * 50 * WATT;
+        for _ in 0..30 {
+            let platform = if platform_comes_back { Watts(200) } else { Nothing };
+            last = host.tick(&[More(50 * WATT), platform], vec![ran(1, 10, 0, 500_000_000)]);
+        }
+        let other = of(&last, Zone::Other);
+        assert_eq!(other.past, !platform_comes_back);
+        let gained = other.total.0 - before;
+        assert!(if platform_comes_back { (24 * 150 * WATT..=29 * 150 * WATT).contains(&gained) } else { gained == 0 }, "{gained}");
+        assert_eq!(of(&last, Zone::Package).total.0, (30 + 60 + 30) * 50 * WATT);
+    }
+}
+
+#[test]
 fn a_platform_meter_that_says_zero_disagrees() {
     let mut host = Machine::new(two_meters(), floored(0.0));
     let mut last = host.tick(&[More(0), Watts(0)], vec![]);
