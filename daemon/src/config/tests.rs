@@ -104,7 +104,7 @@ fn what_is_wrong_is_named() {
         &["jouled.toml: meter.redfish.bmc.0.url: not a URL", "bmc.0.username: ", "bmc.0.password_file: "],
     );
     says("[meter.vsock]\nconnect = \"tcp:1\"", &["meter.vsock.connect", "\"auto\""]);
-    says("[meter.ipmi]\nperiod = \"1s\"", &["meter.ipmi.period", "5s to 10m"]);
+    says("[meter.ipmi]\nperiod = \"1s\"", &["meter.ipmi.period", "5s to 60s"]);
     says("[meter.ipmi]\ndevice = \"ipmi0\"", &["meter.ipmi.device", "absolute"]);
     says("[export.powercap]\npath = \"sysfs\"", &["export.powercap.path", "absolute"]);
     says("[export.powercap]\npath = \"/sys/x\"", &["export.powercap.path", "/sys"]);
