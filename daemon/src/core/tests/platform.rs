@@ -467,6 +467,33 @@ fn over_a_restart_the_remainder_goes_on_and_counts_nothing_twice() {
 }
 
 #[test]
+fn after_a_suspend_nothing_is_counted_twice() {
+    for late in 0..12 {
+        let mut host = Machine::new(two_meters(), floored(0.0));
+        let mut all = 0;
+        for second in 0..100u64 {
+            let at = Nanos((host.seconds + 1) * SECOND);
+            let platform =
+                if second % 10 == late % 10 { Ok(Reading::Gauge { power: Microwatts(200 * WATT) }) } else { Err(String::new()) };
+            let package =
+                Reading::Counter { total: Microjoules((second + if second > 50 { 900 } else { 0 }) * 50 * WATT), wraps_at: None };
+            host.seconds += 1;
+            // The machine slept for a while after the 50th second: CLOCK_MONOTONIC stood still.
+            let slept = Nanos(if second > 50 { 3600 * SECOND } else { 0 });
+            let mut readings = vec![DomainReading { domain: 0, at, reading: Ok(package) }];
+            readings.extend(platform.is_ok().then_some(DomainReading { domain: 1, at, reading: platform }));
+            let new_domains = std::mem::take(&mut host.new);
+            let at = Stamp { monotonic: at, boottime: at + slept, realtime: at + slept };
+            let last = host.core.step(&Tick { at, readings, new_domains, usage: Some(UsageSample::default()), ..Tick::default() });
+            assert_conserved(&last);
+            all = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.total.0).sum();
+        }
+        assert!(all <= 99 * 200 * WATT, "{all}");
+        assert!(all >= 40 * 200 * WATT, "{all}");
+    }
+}
+
+#[test]
 fn a_platform_meter_that_says_zero_disagrees() {
     let mut host = Machine::new(two_meters(), floored(0.0));
     let mut last = host.tick(&[More(0), Watts(0)], vec![]);
