@@ -157,6 +157,7 @@ impl Core {
             }
         }
         self.keep_windows(&read, &used, now);
+        self.take_sources(&tick.sources, now);
         self.take_remainder(&used, &tick.gpus.passed_through, now);
         self.ledger.book();
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
@@ -164,7 +165,6 @@ impl Core {
         let ended = tick.usage.iter().flat_map(|usage| &usage.ended);
         self.roster.end(&mut self.ledger, ended, &tick.gone, self.ticks, closed_before);
         self.ledger.expire();
-        self.take_sources(&tick.sources, now);
         self.last = Some(now);
         Arc::new(self.snapshot(tick, cpu_usage))
     }
@@ -377,6 +377,7 @@ impl Core {
     /// Attributes what the platform meter saw beyond the components, where a window of that closes. It is shared by what entities drew of
     /// the components; where there are none, by use.
     fn take_remainder(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
+        self.platform.lacking(&self.sources, &self.domains);
         self.platform.choose(&mut self.domains, now);
         self.platform.unmetered(&self.domains, passed_through, now);
         self.platform.compare(&self.domains, now);

@@ -4,8 +4,8 @@
 use super::curve::{self, Curve};
 use super::window::{DomainState, LONGEST_WINDOW};
 use crate::meter::{Domain, Quality, Scope, Zone, vsock};
-use crate::snapshot::{Comparison, PlatformView, Role};
-use crate::source::PciAddress;
+use crate::snapshot::{Comparison, PlatformView, Role, SourceView};
+use crate::source::{Health, PciAddress};
 use crate::units::{Microjoules, Nanos};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -128,6 +128,8 @@ pub(super) enum Remainder {
 pub(super) struct Platform {
     choice: PlatformChoice,
     pub authority: Option<Family>,
+    /// Kinds of which a configured meter has not been found yet.
+    lacking: Vec<Family>,
     /// GPUs of VMs that have no meter: the remainder has their energy in it.
     pub unmetered: Vec<PciAddress>,
     /// The remainder is accounted for up to here.
@@ -153,7 +155,7 @@ impl Platform {
         // In a VM whose host tells what it drew, what a platform meter sees beyond that may be the host's; the host tells its part of it.
         let told = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.source == vsock::SOURCE);
         let before = self.authority;
-        self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| !told && live(domains, *kind, now));
+        self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| !told && self.live(domains, *kind, now));
         if self.authority != before {
             // They were with another one.
             (self.compared_from, self.comparisons) = (None, Vec::new());
@@ -170,6 +172,28 @@ impl Platform {
         if self.authority.is_none() {
             (self.from, self.deficit) = (None, Microjoules::ZERO);
         }
+    }
+
+    /// Learns of which kinds there is a BMC that has been configured and not been found: it has no domain yet.
+    pub fn lacking(&mut self, sources: &[SourceView], domains: &[DomainState]) {
+        let missing = |view: &&SourceView| {
+            let wanted = view.role == "meter" && !matches!(view.health, Health::Unsupported(_));
+            wanted && domains.iter().all(|state| state.shared.source != view.source)
+        };
+        self.lacking.clear();
+        self.lacking.extend(sources.iter().filter(missing).filter_map(|view| match view.source.split(':').next() {
+            Some("redfish") => Some(Family::Redfish),
+            Some("ipmi") if view.source != "ipmi" => Some(Family::IpmiLan),
+            _ => None,
+        }));
+    }
+
+    /// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
+    fn live(&self, domains: &[DomainState], kind: Family, now: Nanos) -> bool {
+        let mut meters = of_family(domains, Some(kind)).peekable();
+        meters.peek().is_some()
+            && !self.lacking.contains(&kind)
+            && meters.all(|state| recent(&state.curve, now, Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1)))
     }
 
     /// Learns which GPUs are handed to VMs.
@@ -239,7 +263,7 @@ impl Platform {
             (self.compared_from, self.comparisons) = (None, Vec::new());
             return;
         };
-        let others = Family::ALL.into_iter().filter(|kind| *kind != authority && live(domains, *kind, now));
+        let others = Family::ALL.into_iter().filter(|kind| *kind != authority && self.live(domains, *kind, now));
         let others: Vec<Family> = others.collect();
         let all = || {
             let platforms = domains.iter().filter(|state| {
@@ -309,13 +333,6 @@ fn is_part(domain: &Domain) -> bool {
 
 fn of_family(domains: &[DomainState], kind: Option<Family>) -> impl Iterator<Item = &DomainState> + Clone {
     domains.iter().filter(move |state| kind.is_some() && family(&state.shared) == kind && !state.standby)
-}
-
-/// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
-fn live(domains: &[DomainState], kind: Family, now: Nanos) -> bool {
-    let mut meters = of_family(domains, Some(kind)).peekable();
-    meters.peek().is_some()
-        && meters.all(|state| recent(&state.curve, now, Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1)))
 }
 
 /// How often a meter has something new, as it states and as was seen. Windows that hang on it stay shorter than who ran is known for.

@@ -99,8 +99,8 @@ fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
         (Role::Past, _) => return format!("nothing: {}", safe(&view.error)),
         (Role::Comparison, None) if platform.choice == "none" => return "nothing: platform = \"none\"".to_owned(),
         (Role::Comparison, None) if chosen(&platform.choice) => return format!("nothing: platform = \"{choice}\""),
-        (Role::Comparison, None) if host_tells(snapshot) => "nothing: this VM's host tells what it drew".to_owned(),
-        (Role::Comparison, None) => "nothing yet: it has to measure first".to_owned(),
+        (Role::Comparison, None) if host_tells(snapshot) => return "nothing: this VM's host tells what it drew".to_owned(),
+        (Role::Comparison, None) => "nothing yet: all of its kind have to measure first".to_owned(),
         (Role::Comparison, Some(authority)) => format!("comparison with {}", safe(authority)),
         (Role::Billed, _) if view.shares_estimated => "billed; shares are an estimate".to_owned(),
         (Role::Billed, _) => "billed".to_owned(),
@@ -334,7 +334,7 @@ mod tests {
         for view in snapshot.domains.iter_mut().filter(|view| view.domain.zone == Zone::Platform) {
             view.role = Role::Comparison;
         }
-        assert_eq!(used(&snapshot, "hwmon"), "nothing yet: it has to measure first");
+        assert_eq!(used(&snapshot, "hwmon"), "nothing yet: all of its kind have to measure first");
         snapshot.platform.choice = "ipmi".into();
         assert_eq!(used(&snapshot, "hwmon"), "nothing: platform = \"ipmi\"");
         let text = lines(&snapshot, NOW).join("\n");

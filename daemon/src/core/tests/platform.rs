@@ -31,6 +31,7 @@ struct Machine {
     counters: Vec<u64>,
     vms: Option<Vec<Vm>>,
     ended: Vec<ProcessKey>,
+    sources: Vec<SourceState>,
 }
 
 /// What a meter says at a second.
@@ -53,7 +54,7 @@ use Says::{At, Fails, More, Nothing, Standby, Unread, Watts};
 impl Machine {
     fn new(domains: Vec<Domain>, config: CoreConfig) -> Self {
         let core = Core::new(config, State::default(), false, Nanos(0));
-        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None, ended: Vec::new() }
+        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None, ended: Vec::new(), sources: Vec::new() }
     }
 
     fn tick(&mut self, says: &[Says], uses: Vec<Use>) -> Arc<Snapshot> {
@@ -92,7 +93,8 @@ impl Machine {
         let mut host = Fake { seconds: self.seconds - 1, counters: Vec::new(), new: std::mem::take(&mut self.new) };
         let vms = self.vms.clone();
         let members = vms.iter().flatten().map(|vm| VmMember { process: vm.process, vm: vm.labels() }).collect();
-        let mut tick = Tick { readings, gpus, vms, vm_members: members, ..host.tick(&[], uses) };
+        let sources = std::mem::take(&mut self.sources);
+        let mut tick = Tick { readings, gpus, vms, vm_members: members, sources, ..host.tick(&[], uses) };
         if let Some(usage) = &mut tick.usage {
             usage.ended = std::mem::take(&mut self.ended);
         }
@@ -620,4 +622,28 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn several_bmcs_of_which_one_was_never_found_are_no_authority() {
+    let state = |source: &str, health| SourceState { source: source.into(), role: "meter".into(), health, detail: String::new() };
+    let mut host = Machine::new(vec![meter("redfish:a", Zone::Platform), meter("hwmon", Zone::Platform)], floored(0.0));
+    host.sources = vec![
+        state("redfish:a", Health::Healthy),
+        state("redfish:b", Health::Failed("no TCP connection".into())),
+        state("hwmon", Health::Healthy),
+    ];
+    let authority = |snapshot: &Snapshot| snapshot.platform.authority.as_deref().map(str::to_owned);
+    for _ in 0..90 {
+        let snapshot = host.tick(&[Watts(300), Watts(600)], vec![]);
+        assert_eq!(authority(&snapshot).as_deref(), Some("hwmon"), "a sum that lacks a BMC is wrong");
+        assert!(snapshot.platform.comparisons.iter().all(|one| one.source != "redfish"), "nor is it compared");
+    }
+    host.new = vec![meter("redfish:b", Zone::Platform)];
+    host.counters.push(0);
+    let mut snapshot = host.tick(&[Watts(300), Watts(600), Watts(300)], vec![]);
+    for _ in 0..3 {
+        snapshot = host.tick(&[Watts(300), Watts(600), Watts(300)], vec![]);
+    }
+    assert_eq!(authority(&snapshot).as_deref(), Some("redfish"));
 }

@@ -175,7 +175,7 @@ impl IpmiConfig {
             rule(key("username"), user, "at most 16 characters of ASCII");
             rule(key("timeout"), within(lan.timeout, 100, 3_000), "100ms to 3s");
             let one = lan.password_file.is_some() != lan.credential.is_some();
-            rule(key("password_file"), one, "one of this and credential, to say where the password is");
+            rule(key("password_file"), one, "either this or credential, to say where the password is");
             let absolute = lan.password_file.as_ref().is_none_or(|path| path.is_absolute());
             rule(key("password_file"), absolute, "an absolute path");
             let plain = |name: &String| !name.is_empty() && !name.starts_with('.') && !name.contains('/');
