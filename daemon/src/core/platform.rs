@@ -47,6 +47,8 @@ impl Family {
 const REFRESHES: u64 = 3;
 /// A platform meter that has said nothing for so many refreshes, and no less than this time, measures nothing now.
 const SILENT: (u64, Nanos) = (4, Nanos(45 * Nanos::SECOND.0));
+/// Energy by time is kept for so long: a component is waited for, and then the window has to be long enough.
+const LONGEST_KEPT: Nanos = Nanos(2 * LONGEST_WINDOW.0);
 /// Meters are compared over this time at least.
 const COMPARE_OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// What a meter whose maker states no accuracy is believed to: Intel's word for RAPL, and what IPMI's and Redfish's meters are specified to
@@ -224,11 +226,17 @@ impl Platform {
                 return Some(Remainder::Gap(since - from));
             }
             None => {
-                // What components drew before is not kept.
-                self.from = components().filter_map(|state| state.curve.first_at()).chain([since]).max();
+                // What components drew before is not kept, also of those that stand by now.
+                let parts = domains.iter().filter(|state| is_part(&state.shared));
+                self.from = parts.filter_map(|state| state.curve.first_at()).chain([since]).max();
                 return None;
             }
         };
+        if now - from > LONGEST_KEPT {
+            // What components drew at its beginning is not kept any more.
+            (self.from, self.deficit) = (Some(to.max(from)), Microjoules::ZERO);
+            return Some(Remainder::Gap(to - from));
+        }
         let refresh = authority().map(refresh).max()?;
         if to <= from || (to - from).0 < refresh.0.saturating_mul(REFRESHES) {
             return None;
@@ -302,7 +310,7 @@ impl Platform {
     /// From when on energy by time is still needed.
     pub fn needs_from(&self, now: Nanos) -> Nanos {
         // Of a component that cannot be read it is waited for so long, and then there may be the other half of a window.
-        let longest = now - LONGEST_WINDOW - LONGEST_WINDOW;
+        let longest = now - LONGEST_KEPT;
         [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now).max(longest)
     }
 
