@@ -172,13 +172,24 @@ fn root_a_storm_of_short_processes_is_all_on_its_unit() {
     let Some(mut live) = Live::start() else { return };
     let cpus = std::thread::available_parallelism().unwrap().get();
     let used = std::cell::Cell::new(0);
-    let (before, after, all) = live.window(|| {
-        let at_first = storm.used();
-        for number in 0..24 {
-            storm.child(Some(number % cpus), Duration::from_millis(30)).wait();
+    let mut storm_alone = || {
+        live.window(|| {
+            let at_first = storm.used();
+            for number in 0..24 {
+                storm.child(Some(number % cpus), Duration::from_millis(30)).wait();
+            }
+            used.set(storm.used() - at_first);
+        })
+    };
+    let (mut before, mut after, mut all) = storm_alone();
+    for _ in 0..10 {
+        // What the kernel does in interrupts, of which nobody is told, is much while it writes what was built before.
+        if used.get() * 10 >= all * 9 {
+            break;
         }
-        used.set(storm.used() - at_first);
-    });
+        println!("the machine did much else: again");
+        (before, after, all) = storm_alone();
+    }
     let energy = unit(&after, "jtest-storm.service") - unit(&before, "jtest-storm.service");
     assert_due("storm", energy, used.get(), all, 98.0);
     live.stop();
