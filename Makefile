@@ -7,7 +7,17 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:$(TARGET)/tools
 LIBVIRT = --manifest-path daemon/libvirt/Cargo.toml --target-dir $(TARGET)/libvirt
 SCRIPTS = .ci/run $(shell find packaging tests -name '*.sh')
 
-.PHONY: help build run test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
+# Where `make install` puts what is built: DESTDIR before everything.
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+# The binaries to install; a cross build names its own folders.
+BUILT ?= $(TARGET)/release
+BUILT_LIBVIRT ?= $(TARGET)/libvirt/release
+INSTALL = install -p
+
+.PHONY: help build run install install-libvirt test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -19,6 +29,19 @@ build: ## The release binaries: jouled and joulectl
 
 run: ## Builds, starts a private jouled and shows joulectl top until Ctrl-C (COUNT=3: three ticks); sudo make run measures more
 	@packaging/dev/run.sh $(COUNT)
+
+install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, PREFIX=/usr. The one list of installed files
+	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT)/jouled $(BUILT)/joulectl
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket))
+	$(INSTALL) -D -m 644 systemd/jouled.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled.conf
+	$(INSTALL) -D -m 644 systemd/org.jouled1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.jouled1.conf
+	$(INSTALL) -D -m 644 systemd/org.jouled1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.jouled1.service
+	$(INSTALL) -D -m 644 etc/jouled.toml $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml
+
+install-libvirt: ## Installs jouled-libvirt, which `make libvirt` built
+	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT_LIBVIRT)/jouled-libvirt
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/jouled-libvirt.service
+	$(INSTALL) -D -m 644 systemd/jouled-libvirt.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled-libvirt.conf
 
 test: lint ## Formatting, lints, shell scripts, then every test; those that need root only as root
 	cargo test --locked -- --skip root_
