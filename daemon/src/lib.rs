@@ -13,6 +13,7 @@ pub mod entity;
 pub mod export;
 pub mod idle;
 pub mod ledger;
+pub mod log;
 pub mod meter;
 pub mod nvml;
 pub mod record;
