@@ -1,55 +1,12 @@
 //! jouled, the daemon: arguments → configuration → run. The only place where the process ends.
 
 use clap::Parser;
-use jouled::config::{Config, ConfigError, LogLevel};
+use jouled::args::Arguments;
+use jouled::config::{Config, ConfigError};
 use jouled::run::{self, Program};
 use jouled::{log, record};
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// Attributes the energy that this machine draws to its processes, systemd units, containers and VMs.
-///
-/// Without options it reads /etc/jouled/jouled.toml (if it exists) and the files of /etc/jouled/jouled.toml.d/. Every key can also
-/// be given in the environment: JOULED_METER__RAPL__VIA=perf is `via` of `[meter.rapl]`. Metrics are at
-/// http://127.0.0.1:28282/metrics; joulectl shows them to people.
-#[derive(Parser)]
-#[command(version, max_term_width = 100)]
-struct Arguments {
-    /// Configuration file; its drop-ins are FILE.d/*.toml
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Address of the metrics page, instead of the configured ones; may be repeated
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Vec<SocketAddr>,
-    /// Root of sysfs, for meters and topology (cgroups are always where the kernel says)
-    #[arg(long, value_name = "DIR")]
-    sysfs: Option<PathBuf>,
-    /// Root of procfs
-    #[arg(long, value_name = "DIR")]
-    procfs: Option<PathBuf>,
-    /// Keep totals and joulectl's socket in this folder
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    /// Check the configuration, say what is wrong with it, and end
-    #[arg(long)]
-    check_config: bool,
-    /// Record what is measured to this new file, for --replay (it names everybody's processes)
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
-    /// Replay a recording, print the last snapshot as JSON, and end
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "check_config"])]
-    replay: Option<PathBuf>,
-    /// error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", value_parser = level)]
-    log_level: Option<LogLevel>,
-}
-
-fn level(text: &str) -> Result<LogLevel, String> {
-    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
-    levels.into_iter().find(|level| level.as_str() == text).ok_or_else(|| "it is error, warn, info, debug or trace".into())
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
