@@ -17,7 +17,7 @@ BUILT ?= $(TARGET)/release
 BUILT_LIBVIRT ?= $(TARGET)/libvirt/release
 INSTALL = install -p
 
-.PHONY: help build run install install-libvirt test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
+.PHONY: help build run install install-libvirt test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell lint-man
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -79,10 +79,13 @@ bpf-check: ## Whether the committed eBPF object is what its source builds
 fmt: ## Formats the code
 	cargo fmt --all
 
-lint: lint-shell ## Formatting and lints; changes nothing
+lint: lint-shell lint-man ## Formatting and lints, of man pages, too; changes nothing
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 
 lint-shell:
 	@for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi
+
+lint-man:
+	@tests/integration/man/lint.sh

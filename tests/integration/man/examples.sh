@@ -1,7 +1,7 @@
 #!/bin/bash
 # The examples of the man pages and of docs/, for the tests that run them.
 #
-#   examples.sh KIND            commands of a kind, one a line; those of one example are in their order
+#   examples.sh KIND            commands of a kind, one a line, in their order
 #   examples.sh KIND FOLDER     each example as a file of its own in FOLDER, named by its page and line
 #
 # In a man page an example is a literal display after a comment that names its kind; in Markdown, a fenced block whose language is the kind:
@@ -14,7 +14,8 @@
 #   system    commands for a booted system on which jouled is installed and runs
 #   promql    queries
 #
-# man/tests run toml, joulectl, jouled and promql (tests/integration/man.rs); busctl and system are for a booted system.
+# tests/integration/man.rs and docs.rs run toml, joulectl, jouled and promql; busctl and system are for a booted system: each of their
+# commands is one line.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 kind=${1:?examples.sh KIND [FOLDER]}

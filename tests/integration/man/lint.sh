@@ -7,12 +7,12 @@ OTHERS=" busctl.1 journalctl.1 jq.1 systemctl.1 sd_bus_path_encode.3 systemd.exe
 wrong=0
 
 while read -r file name section; do
-    page=$name.${section%%[!0-9]*}
+    page=$name.$section
     [ -e "man/$page" ] || [[ $OTHERS == *" $page "* ]] || {
         echo "$file: refers to $name($section), which is neither in man/ nor one of OTHERS in $0" >&2
         wrong=1
     }
-done < <(sed -nE 's/.*\.Xr ([^ ]+) ([0-9]).*/\1 \2/p' man/*.[1-8] | sort -u | sed 's|^|man/ |')
+done < <(grep -EoH '^\.Xr [^ ]+ [0-9]' man/*.[1-8] | sed 's/:\.Xr / /' | sort -u)
 
 if command -v mandoc >/dev/null; then
     said=$(mandoc -T lint man/*.[1-8] 2>/dev/null | grep -v 'referenced manual not found' || true)
