@@ -189,6 +189,104 @@ fn the_rules_count_nothing_twice_and_alert_on_what_is_wrong() {
     succeeds(test.current_dir(folder.path()).args(["test", "rules", "rules.test.yml"]));
 }
 
+/// String literals of a source without its tests, as they are at run time. Not of comments.
+fn literals(source: &str) -> Vec<String> {
+    let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let (mut found, mut rest) = (Vec::new(), source);
+    while let Some(at) = rest.find(['"', '/', '\'']) {
+        rest = &rest[at..];
+        if rest.starts_with("//") {
+            rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if rest.starts_with("'\"'") {
+            rest = &rest[3..];
+        } else if let Some(text) = rest.strip_prefix('"') {
+            let mut escaped = false;
+            let end = text.find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            let (literal, after) = text.split_at(end.unwrap());
+            // A backslash at the end of a line takes the blanks of the next one with it.
+            let mut lines = literal.split("\\\n");
+            let first = lines.next().unwrap().to_owned();
+            found.push(lines.fold(first, |all, line| all + line.trim_start()).replace("\\\"", "\""));
+            rest = &after[1..];
+        } else {
+            rest = &rest[1..];
+        }
+    }
+    found
+}
+
+/// What troubleshooting.md has in code spans of first cells and of running text: the parts between its dots.
+fn words_of_the_page() -> BTreeSet<String> {
+    let text = read("docs/troubleshooting.md");
+    let cells = text.lines().map(|line| if line.starts_with("| ") { line.split(" | ").next().unwrap() } else { line });
+    let spans = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let parts = spans.flat_map(|span| span.split('…')).map(str::trim).filter(|part| part.len() >= 7);
+    parts.map(str::to_owned).collect()
+}
+
+/// What is said by others than jouled, or is a command, a file or a key.
+const OF_OTHERS: [&str; 14] = [
+    "No data available",
+    "Permission denied",
+    "The name org.jouled1 was not provided",
+    "modprobe",
+    "systemctl",
+    "chmod",
+    "chgrp",
+    "ipmi:NAME",
+    "joulectl ",
+    "jouled_source_info",
+    "Sources",
+    "org.jouled1.NoSuch",
+    "LimitsExceeded",
+    "rapl-",
+];
+
+#[test]
+fn no_row_of_troubleshooting_has_words_that_jouled_does_not_say() {
+    let said: Vec<String> = files("daemon/src", "rs").iter().flat_map(|file| literals(&read(file))).collect();
+    let words = words_of_the_page();
+    assert!(words.len() > 150, "{words:?}");
+    let stale =
+        |word: &&String| !OF_OTHERS.iter().any(|of| word.contains(of)) && !said.iter().any(|said| said.contains(word.as_str()));
+    let stale: Vec<_> = words.iter().filter(stale).collect();
+    assert!(stale.is_empty(), "nobody says {stale:#?}");
+}
+
+/// Literals of three words and more that are in no reason for a source to be degraded or failed: what is shown beside a source that is well,
+/// why one is unsupported or not used, parts of others.
+fn is_no_reason(literal: &str) -> bool {
+    let list = include_str!("no_reasons.txt");
+    let beginnings = list.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    literal.split_whitespace().count() < 3 || beginnings.into_iter().any(|beginning| literal.starts_with(beginning))
+}
+
+#[test]
+fn every_reason_to_be_degraded_or_failed_has_a_row_in_troubleshooting() {
+    let of_sources = |file: &&PathBuf| {
+        let path = file.to_str().unwrap();
+        let source =
+            ["meter/", "usage/", "entity/managers", "nvml.rs"].iter().any(|part| path.starts_with(&format!("daemon/src/{part}")));
+        source && !["tests", "config", "fake"].iter().any(|part| path.contains(part))
+    };
+    let (words, sources) = (words_of_the_page(), files("daemon/src", "rs"));
+    let (mut seen, mut missing) = (0, Vec::new());
+    for file in sources.iter().filter(of_sources) {
+        for literal in literals(&read(file)).into_iter().filter(|literal| !is_no_reason(literal)) {
+            seen += 1;
+            if !words.iter().any(|word| literal.contains(word.as_str())) {
+                missing.push(format!("{}: {literal}", file.display()));
+            }
+        }
+    }
+    assert!(seen > 150, "only {seen} reasons were found");
+    assert!(missing.is_empty(), "no row, and not in no_reasons.txt: {missing:#?}");
+}
+
 #[test]
 fn every_drop_in_of_the_pages_has_keys_that_systemd_knows() {
     let examples = examples("unit");
