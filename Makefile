@@ -27,7 +27,8 @@ INSTALL = install -p
 PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
 PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt licences deb rpm test-packages test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
+.PHONY: help build run install install-libvirt licences deb rpm test-packages test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
+.PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -123,10 +124,13 @@ bpf-check: ## Whether the committed eBPF object is what its source builds
 fmt: ## Formats the code
 	cargo fmt --all
 
-lint: lint-shell ## Formatting and lints; changes nothing
+lint: lint-shell lint-man ## Formatting and lints, of man pages, too; changes nothing
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 
 lint-shell:
 	@for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi
+
+lint-man:
+	@tests/integration/man/lint.sh

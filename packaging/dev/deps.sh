@@ -2,7 +2,7 @@
 # Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool, prometheus-node-exporter and ipmi_sim, unpacked into the target folder: installing Debian's packages
+#   deps.sh test     and promtool, prometheus-node-exporter, mandoc and ipmi_sim, unpacked into the target folder: installing Debian's packages
 #                    would start services
 #   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
 #   deps.sh package  and what makes and checks Debian packages and RPMs, manual pages and completions
@@ -21,6 +21,7 @@ main() {
     test)
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
+        unpack mandoc usr/bin/mandoc
         unpack_ipmi_sim
         ;;
     libvirt)
