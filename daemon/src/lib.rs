@@ -4,6 +4,7 @@
 //! [`snapshot::Snapshot`]; `export` shows that. See ARCHITECTURE.md.
 
 pub mod attribute;
+pub mod base;
 pub mod config;
 pub mod core;
 pub mod ctl;
@@ -12,6 +13,7 @@ pub mod door;
 pub mod entity;
 pub mod export;
 pub mod idle;
+pub mod inert;
 pub mod ledger;
 pub mod meter;
 pub mod nvml;
@@ -25,3 +27,4 @@ pub mod source;
 pub mod store;
 pub mod units;
 pub mod usage;
+pub mod users;

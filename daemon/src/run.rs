@@ -5,11 +5,11 @@ use crate::core::{CoreConfig, State};
 use crate::door;
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::{self, Managers};
-use crate::entity::resolve::Resolver;
+use crate::entity::resolve::{self, Resolver};
 use crate::export::guest::{self, Guests, HostFacts};
 use crate::export::powercap::Mirror;
 use crate::export::web_config::WebConfig;
-use crate::export::{control, http};
+use crate::export::{control, dbus, http};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all, vsock};
 use crate::record::{Head, Recorder};
 use crate::sampler::{Progress, Sampler};
@@ -19,7 +19,7 @@ use crate::source::{SourceState, Stamp};
 use crate::store::Store;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
-use crate::usage::{self, Usage};
+use crate::usage::{self, ProcessKey, Usage};
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use std::fs;
@@ -46,7 +46,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     };
     let listeners = http::bind(&config.listen)?;
     let managers = Arc::new(Managers::default());
-    let sampler = open(&config, record, &managers)?;
+    let mut sampler = open(&config, record, &managers)?;
     let (socket, inventory_socket) = (config.socket(), config.inventory_socket());
     for dir in [&socket, &inventory_socket].into_iter().filter_map(|socket| socket.parent()) {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -57,6 +57,8 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
     let control = control::bind(&socket, config.control.mode.0)?;
     let guests = guests(&config);
     let channel = guest::bind(guests.clone())?;
+    let dbus = dbus::bind(config.export.dbus.clone(), process_facts(&config), zbus::connection::Builder::system).await?;
+    sampler.exports = dbus.sources();
     let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -95,6 +97,7 @@ pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
         true => drop(tasks.spawn(managers::machined::follow(managers, zbus::connection::Builder::system, stop.clone()))),
         false => managers.set_machined(Vec::new(), Health::Unsupported("not wanted: machined = false in [inventory]".into())),
     }
+    tasks.spawn(dbus.serve(zbus::connection::Builder::system, snapshots.clone(), stop.clone()));
     if let Some(mirror) = mirror {
         tracing::info!("powercap mirror at {}", mirror.root().display());
         tasks.spawn(mirror.serve(snapshots.clone(), stop.clone()));
@@ -180,6 +183,7 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Resu
         resolver,
         hypervisors: Hypervisors::open(&config.procfs, &config.sysfs, Some(managers.inventory())),
         managers: managers.sources(),
+        exports: watch::channel([].into()).1,
         core: head.core(),
         store,
         boot_id,
@@ -249,6 +253,22 @@ fn guests(config: &Config) -> Guests {
         connections: if config.export.guest.any() { guest::connections() } else { 0 },
     };
     Guests::new(config.export.guest.clone(), host)
+}
+
+/// What callers on the bus may ask of a process.
+fn process_facts(config: &Config) -> dbus::Facts {
+    let (of, whose) = (config.procfs.clone(), config.procfs.clone());
+    let owner = move |pid| {
+        let start = || usage::procfs::start_of(&whose, pid);
+        let (before, uids) = (start()?, usage::procfs::uids_of(&whose, pid));
+        // A process id may be given anew between two looks.
+        (start() == Some(before)).then(|| dbus::Owner { uids, began: ProcessKey { pid, start: before }.began() })
+    };
+    dbus::Facts {
+        cgroup_of: Arc::new(move |pid| resolve::path_of(&of, pid)),
+        owner_of: Arc::new(owner),
+        machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
+    }
 }
 
 /// Package by CPU number.
