@@ -3,7 +3,7 @@
 #
 #   deps.sh          a C linker
 #   deps.sh test     and promtool, prometheus-node-exporter and ipmi_sim, unpacked into the target folder: installing Debian's packages
-#                    would start services
+#                    would start services; and dbus-daemon, whose package starts none
 #   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,6 +19,7 @@ main() {
     test)
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
+        install_dbus_daemon
         unpack_ipmi_sim
         ;;
     libvirt)
@@ -45,6 +46,13 @@ install_libvirt() {
         echo "deps: no libvirt: as root, apt-get install libvirt-dev pkg-config; elsewhere the packages that have libvirt.pc and pkg-config" >&2
         exit 1
     }
+}
+
+# busctl, which the tests use where it is, comes with systemd alone.
+install_dbus_daemon() {
+    command -v dbus-daemon >/dev/null && return
+    as_root apt-get -qy install --no-install-recommends dbus-daemon >/dev/null 2>&1 && command -v dbus-daemon >/dev/null ||
+        echo "deps: no dbus-daemon: tests of the bus are skipped"
 }
 
 # One program of a package that is not installed. Tests that want it say that they are skipped where it is missing.
