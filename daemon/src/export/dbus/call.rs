@@ -97,10 +97,15 @@ impl Call<'_> {
 
     fn result(&self) -> Result<Message, Refused> {
         let path = self.header.path().map_or("", |path| path.as_str());
-        let place = self.place(path)?;
         let member = self.header.member().map_or("", |member| member.as_str());
+        let interface = self.header.interface().map(|interface| interface.as_str());
+        if interface == Some(PEER) {
+            // It is the connection's, whatever the path.
+            return self.peer(member);
+        }
+        let place = self.place(path)?;
         // Without an interface any that has the method is meant.
-        match self.header.interface().map(|interface| interface.as_str()) {
+        match interface {
             Some(interface) => self.method(path, place, interface, member),
             None => {
                 let ours = place.iface().map(Iface::name);
@@ -132,8 +137,7 @@ impl Call<'_> {
     fn method(&self, path: &str, place: Place<'_>, interface: &str, member: &str) -> Result<Message, Refused> {
         let unknown = || unknown_method(member, interface);
         match (interface, member) {
-            (PEER, "Ping") => self.takes_nothing().and_then(|()| self.reply(&())),
-            (PEER, "GetMachineId") => self.takes_nothing().and_then(|()| self.reply(&self.facts.machine_id)),
+            (PEER, _) => self.peer(member),
             (INTROSPECTABLE, "Introspect") => self.takes_nothing().and_then(|()| self.reply(&self.introspect(path, place))),
             (PROPERTIES, "Get") => {
                 let body = self.message.body();
@@ -166,7 +170,7 @@ impl Call<'_> {
                 self.takes_nothing()?;
                 self.reply(&managed(self.view))
             }
-            (PEER | INTROSPECTABLE | PROPERTIES, _) => Err(unknown()),
+            (INTROSPECTABLE | PROPERTIES, _) => Err(unknown()),
             (OBJECT_MANAGER, _) if matches!(place, Place::Manager) => Err(unknown()),
             _ if place.iface().is_some_and(|iface| iface.name() == interface) => {
                 let method = METHODS.iter().find(|method| method.of.name() == interface && method.name == member);
@@ -176,13 +180,21 @@ impl Call<'_> {
         }
     }
 
-    /// What the properties of `interface` are read of; `None` for one of the standard interfaces, which have none.
+    fn peer(&self, member: &str) -> Result<Message, Refused> {
+        match member {
+            "Ping" => self.takes_nothing().and_then(|()| self.reply(&())),
+            "GetMachineId" => self.takes_nothing().and_then(|()| self.reply(&self.facts.machine_id)),
+            _ => Err(unknown_method(member, PEER)),
+        }
+    }
+
+    /// What the properties of `interface` are read of, any where that is empty; `None` for one of the standard interfaces, which have none.
     fn subject<'s>(&'s self, place: Place<'s>, interface: &str, path: &str) -> Result<(Option<Iface>, Subject<'s>), Refused> {
         let object = if let Place::Object(object) = place { Some(object) } else { None };
         let subject = Subject { view: self.view, object };
-        match place.iface().filter(|iface| iface.name() == interface) {
+        match place.iface().filter(|iface| interface.is_empty() || iface.name() == interface) {
             Some(iface) => Ok((Some(iface), subject)),
-            None if matches!(interface, PEER | INTROSPECTABLE | PROPERTIES) => Ok((None, subject)),
+            None if matches!(interface, "" | PEER | INTROSPECTABLE | PROPERTIES) => Ok((None, subject)),
             None if interface == OBJECT_MANAGER && matches!(place, Place::Manager) => Ok((None, subject)),
             None => Err(unknown_interface(interface, path)),
         }
@@ -254,11 +266,9 @@ pub(super) fn all(iface: Iface, subject: Subject<'_>) -> BTreeMap<&'static str, 
 
 type Interfaces = BTreeMap<&'static str, BTreeMap<&'static str, Variant<'static>>>;
 
-/// What ObjectManager says of one object.
+/// What ObjectManager says of one object: of its own interface. The standard ones have no properties.
 pub(super) fn interfaces(view: &View, object: &Object) -> Interfaces {
-    let mut interfaces: Interfaces = [PEER, INTROSPECTABLE, PROPERTIES].map(|name| (name, BTreeMap::new())).into();
-    interfaces.insert(object.iface.name(), all(object.iface, Subject { view, object: Some(object) }));
-    interfaces
+    [(object.iface.name(), all(object.iface, Subject { view, object: Some(object) }))].into()
 }
 
 fn managed(view: &View) -> BTreeMap<ObjectPath<'_>, Interfaces> {

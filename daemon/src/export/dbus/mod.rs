@@ -231,3 +231,6 @@ async fn trusted(group: &str) -> Trusted {
     let gid = tokio::task::spawn_blocking(move || crate::users::gid_of(&group)).await.ok().flatten();
     Trusted { uid, gid }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,7 +132,9 @@ pub(super) const PROPERTIES: &[Property] = &[
         doc: "The UUID that the machine's own command line or manager states, empty where it has none or does not run. Two machines may \
               claim the same; Id is one machine's alone.",
         get: |of| {
-            let vm = of.view.vms.iter().find(|vm| vm.id == of.label("vm_id"));
+            // They are in the order of their ids.
+            let vm = of.view.vms.binary_search_by(|vm| vm.id.as_str().cmp(of.label("vm_id")));
+            let vm = vm.ok().and_then(|at| of.view.vms.get(at));
             text(vm.and_then(|vm| vm.uuid.as_deref()).unwrap_or_default())
         },
     },
@@ -264,7 +266,7 @@ pub(super) const PROPERTIES: &[Property] = &[
         signature: "a(sssst)",
         emits: Emits::True,
         of: &[Manager],
-        doc: "Every source: name, role (meter, usage, entity, export, …), state (healthy, degraded, failed, unsupported), the reason in \
+        doc: "Every source: name, role (meter, usage, entity, export and others), state (healthy, degraded, failed, unsupported), the reason in \
               words (empty where healthy), and when it last gave something, in microseconds of CLOCK_REALTIME; 18446744073709551615: \
               never, or not that kind of source.",
         get: |of| {

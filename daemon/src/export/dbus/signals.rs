@@ -65,6 +65,8 @@ impl Signals {
 /// Both are in the order of paths.
 fn news<'a>(before: &'a View, now: &'a View) -> impl Iterator<Item = News> + 'a {
     let same = |one: &Object, other: &Object| one.since == other.since && one.labels == other.labels && one.iface == other.iface;
+    // What is said of all at once.
+    let other_words = before.estimated != now.estimated || before.zones != now.zones;
     let of_now = now.objects.iter().flat_map(move |object| {
         let path = || object.path.clone();
         match before.object(&object.path) {
@@ -72,8 +74,7 @@ fn news<'a>(before: &'a View, now: &'a View) -> impl Iterator<Item = News> + 'a 
             // Another one of the same name: what never changes has changed.
             Some(earlier) if !same(earlier, object) => vec![News::Removed(path(), earlier.iface), News::Added(path())],
             Some(earlier) => {
-                let changed =
-                    earlier.numbers != object.numbers || earlier.state != object.state || before.estimated != now.estimated;
+                let changed = other_words || earlier.numbers != object.numbers || earlier.state != object.state;
                 if changed { vec![News::Changed(path())] } else { Vec::new() }
             }
         }

@@ -81,7 +81,7 @@ impl Object {
 }
 
 /// A zone that is shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shown {
     pub zone: Zone,
     /// Whether all that measures it has power now.
