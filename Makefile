@@ -17,7 +17,7 @@ BUILT ?= $(TARGET)/release
 BUILT_LIBVIRT ?= $(TARGET)/libvirt/release
 INSTALL = install -p
 
-.PHONY: help build run install install-libvirt test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
+.PHONY: help build run install install-libvirt test test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -34,6 +34,8 @@ install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, 
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT)/jouled $(BUILT)/joulectl
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket))
 	$(INSTALL) -D -m 644 systemd/jouled.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled.conf
+	$(INSTALL) -D -m 644 systemd/jouled.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/jouled.conf
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d systemd/60-jouled.rules
 	$(INSTALL) -D -m 644 systemd/org.jouled1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.jouled1.conf
 	$(INSTALL) -D -m 644 systemd/org.jouled1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.jouled1.service
 	$(INSTALL) -D -m 644 etc/jouled.toml $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml
@@ -50,6 +52,9 @@ test: lint ## Formatting, lints, shell scripts, then every test; those that need
 test-root: ## The tests that need root: real eBPF, cgroups and burners on this kernel
 	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }
 	cargo test --locked root_ -- --include-ignored --test-threads 1
+
+test-system: build ## The installed service in a booted Debian in a container: sandbox, reload, crashes, upgrade, purge (a minute)
+	tests/integration/system/run.sh
 
 test-vm: build ## The tests in a booted Debian under emulation (minutes)
 	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi

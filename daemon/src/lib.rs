@@ -15,6 +15,7 @@ pub mod idle;
 pub mod ledger;
 pub mod meter;
 pub mod nvml;
+pub mod privileges;
 pub mod record;
 pub mod roster;
 pub mod run;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use jouled::config::{Config, LogLevel};
-use jouled::{record, run};
+use jouled::{privileges, record, run};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,6 +71,7 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     log(config.log_level);
+    privileges::settle(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run::run(config, arguments.record.as_deref()));
     // A tick that hangs in the kernel must not keep the process.
