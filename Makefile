@@ -12,16 +12,27 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 BINDIR ?= $(PREFIX)/bin
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc
+LICENSEDIR ?= $(PREFIX)/share/licenses
+# Debian keeps a folder of its own for packages.
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 # The binaries to install; a cross build names its own folders.
 BUILT ?= $(TARGET)/release
 BUILT_LIBVIRT ?= $(TARGET)/libvirt/release
+# What `make licences` wrote. Without it nothing of it is installed; packages are checked to have it.
+LICENCES ?= $(TARGET)/licences
 INSTALL = install -p
+# Both lists of manual pages by section: those of jouled-libvirt and the others.
+PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
+PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt test test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
+.PHONY: help build run install install-libvirt licences deb rpm test-packages test test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
+.PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## The release binaries: jouled and joulectl
 	@packaging/dev/deps.sh
@@ -39,11 +50,45 @@ install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, 
 	$(INSTALL) -D -m 644 systemd/org.jouled1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.jouled1.conf
 	$(INSTALL) -D -m 644 systemd/org.jouled1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.jouled1.service
 	$(INSTALL) -D -m 644 etc/jouled.toml $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml
+	$(INSTALL) -d -m 755 $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml.d
+	$(foreach page,$(PAGES),$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) $(page) &&) true
+	for program in jouled joulectl; do \
+		$(INSTALL) -D -m 644 packaging/completions/$$program.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program && \
+		$(INSTALL) -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_$$program && \
+		$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d packaging/completions/$$program.fish || exit 1; \
+	done
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled README.md
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs docs/*.md
+	$(call install-licences,jouled)
 
 install-libvirt: ## Installs jouled-libvirt, which `make libvirt` built
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT_LIBVIRT)/jouled-libvirt
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/jouled-libvirt.service
 	$(INSTALL) -D -m 644 systemd/jouled-libvirt.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled-libvirt.conf
+	$(foreach page,$(PAGES_LIBVIRT),$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) $(page) &&) true
+	$(call install-licences,jouled-libvirt)
+
+define install-licences
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(LICENSEDIR)/$(1) LICENSE $(wildcard $(LICENCES)/$(1)/THIRD-PARTY)
+	$(if $(wildcard $(LICENCES)/$(1)/$(1).cdx.json),$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/$(1) $(LICENCES)/$(1)/$(1).cdx.json)
+endef
+
+licences: ## Whether every crate's licence is one that deny.toml allows; their texts and an SBOM, in target/licences
+	@packaging/licences.py --self-test
+	@packaging/licences.py --write $(TARGET)/licences
+
+# Binaries that are there already, if BUILT= (and BUILT_LIBVIRT=) names their folder; else they are built for packages.
+PACKAGE = ARCH='$(ARCH)' VERSION='$(VERSION)' $(foreach name,BUILT BUILT_LIBVIRT,$(if $(findstring command,$(origin $(name))),$(name)='$($(name))'))
+
+deb: ## Debian packages in target/deb (ARCH=arm64 is cross-built; VERSION=0.2.0~test gives another; BUILT=target/release takes that)
+	$(PACKAGE) packaging/deb/build.sh
+
+rpm: ## RPM packages in target/rpm, with the same words
+	$(PACKAGE) packaging/rpm/build.sh
+
+test-packages: ## The packages of target/release: what is in them, lintian, rpmlint, the same twice; installed, upgraded, removed
+	@packaging/dev/deps.sh package
+	packaging/test.sh
 
 test: lint ## Formatting, lints, shell scripts, then every test; those that need root only as root
 	cargo test --locked -- --skip root_
@@ -84,10 +129,13 @@ bpf-check: ## Whether the committed eBPF object is what its source builds
 fmt: ## Formats the code
 	cargo fmt --all
 
-lint: lint-shell ## Formatting and lints; changes nothing
+lint: lint-shell lint-man ## Formatting and lints, of man pages, too; changes nothing
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 
 lint-shell:
 	@for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi
+
+lint-man:
+	@tests/integration/man/lint.sh

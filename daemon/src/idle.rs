@@ -95,7 +95,9 @@ impl IdleModel {
         let (prior, prior_error) = self.prior()?;
         let (power, error, from) = match self.line() {
             Some((intercept, noise)) => {
-                let error = noise.hypot(self.extrapolation(intercept, prior));
+                let bend = self.extrapolation(intercept, prior);
+                // Not hypot: that of today's glibc is newer than the glibc of EL 9, and these are watts.
+                let error = (noise * noise + bend * bend).sqrt();
                 // Two independent opinions, each weighed by the inverse of its variance.
                 let (a, b) = (1.0 / error.powi(2).max(1e-12), 1.0 / prior_error.powi(2).max(1e-12));
                 let from = if a >= b { IdleFrom::Learned } else { IdleFrom::Prior };

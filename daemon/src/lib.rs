@@ -3,6 +3,7 @@
 //! One direction of flow: `meter`, `usage` and `entity` fill a [`sample::Tick`]; the pure core turns it into a
 //! [`snapshot::Snapshot`]; `export` shows that. See ARCHITECTURE.md.
 
+pub mod args;
 pub mod attribute;
 pub mod config;
 pub mod core;
@@ -13,6 +14,7 @@ pub mod entity;
 pub mod export;
 pub mod idle;
 pub mod ledger;
+pub mod log;
 pub mod meter;
 pub mod nvml;
 pub mod privileges;

@@ -234,8 +234,9 @@ impl Sampler {
         self.progress.store_error = result.err().map(|error| error.to_string());
     }
 
-    /// Ticks until `stop` says something or its sender is gone; then keeps everything. `fed` is called after every tick.
-    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) {
+    /// Ticks until `stop` says something or its sender is gone; then keeps everything, and gives the core back, for a sampler that goes on
+    /// from it. `fed` is called after every tick.
+    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) -> Core {
         let mut due = Stamp::now().monotonic;
         loop {
             let snapshot = self.tick();
@@ -261,6 +262,7 @@ impl Sampler {
         {
             tracing::error!("totals are not kept: {error}");
         }
+        self.core
     }
 }
 
@@ -285,13 +287,14 @@ impl Logged {
 }
 
 fn log_health(source: &SourceState) {
-    let (name, role, state, why) = (&source.source, &source.role, source.health.as_str(), source.health.why());
+    let (name, role, state, why) = (source.source.as_str(), source.role.as_str(), source.health.as_str(), source.health.why());
     match source.health {
         Health::Healthy | Health::Unsupported(_) => {
-            tracing::info!("{role} {name}: {state}{}{why}", if why.is_empty() { "" } else { ": " })
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            tracing::info!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}{why}")
         }
-        Health::Degraded(_) => tracing::warn!("{role} {name}: {state}: {why}"),
-        Health::Failed(_) => tracing::error!("{role} {name}: {state}: {why}"),
+        Health::Degraded(_) => tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
+        Health::Failed(_) => tracing::error!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
     }
 }
 

@@ -2,9 +2,11 @@
 # Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool, prometheus-node-exporter and ipmi_sim, unpacked into the target folder: installing Debian's packages
+#   deps.sh test     and promtool, prometheus-node-exporter, mandoc and ipmi_sim, unpacked into the target folder: installing Debian's packages
 #                    would start services
 #   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
+#   deps.sh package  and what makes and checks Debian packages and RPMs, manual pages and completions
+#   deps.sh cross    and Rust's library and a C compiler for arm64
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
@@ -19,11 +21,17 @@ main() {
     test)
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
+        unpack mandoc usr/bin/mandoc
         unpack_ipmi_sim
         ;;
     libvirt)
         install_libvirt
         unpack libvirt-daemon usr/sbin/libvirtd
+        ;;
+    package) install_commands dh:debhelper dpkg-buildpackage:dpkg-dev lintian rpmbuild:rpm rpmlint debugedit mandoc python3 zsh fish ;;
+    cross)
+        rustup target list --installed | grep -qx aarch64-unknown-linux-gnu || rustup target add aarch64-unknown-linux-gnu
+        install_commands aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
         ;;
     esac
 }
@@ -43,6 +51,19 @@ install_libvirt() {
     as_root apt-get -q update || true
     as_root apt-get -qy install --no-install-recommends libvirt-dev pkg-config && pkg-config --exists libvirt || {
         echo "deps: no libvirt: as root, apt-get install libvirt-dev pkg-config; elsewhere the packages that have libvirt.pc and pkg-config" >&2
+        exit 1
+    }
+}
+
+# COMMAND or COMMAND:PACKAGE, each: those that are missing.
+install_commands() {
+    local word missing=()
+    for word; do command -v "${word%%:*}" >/dev/null || missing+=("${word##*:}"); done
+    [ "${#missing[@]}" != 0 ] || return 0
+    echo "deps: installing ${missing[*]}"
+    as_root apt-get -q update || true
+    as_root apt-get -qy install --no-install-recommends "${missing[@]}" || {
+        echo "deps: as root, apt-get install ${missing[*]}; elsewhere the packages that have these" >&2
         exit 1
     }
 }

@@ -134,7 +134,7 @@ fn variables_are_named() {
 #[test]
 fn wrong_arguments_are_code_2() {
     for (arguments, words) in [
-        (&["--log-level", "bogus"][..], "error, warn, info, debug or trace"),
+        (&["--log-level", "bogus"][..], "error, warn, info, debug, trace"),
         (&["--listen", "here"], "--listen"),
         (&["--wibble"], "--wibble"),
         (&["--replay", "a", "--record", "b"], "--record"),

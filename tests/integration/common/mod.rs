@@ -248,7 +248,8 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, signal: i32) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
         // SAFETY: plain system call; the child has not been waited for, so its id is still its own.
         assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }

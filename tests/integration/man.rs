@@ -1,0 +1,310 @@
+//! The man pages against the binaries: every option, key and field is there and nothing else, and every example runs. Not their prose.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
+
+mod common;
+
+use common::known::known_run;
+use common::{bare_jouled, joulectl, output, refused, said};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join("man").join(name)).unwrap()
+}
+
+/// Section → key → default, where the page states one as a value. Sections are as in TOML, without brackets; `*` is a name of the operator's.
+type Keys = BTreeMap<String, BTreeMap<String, Option<String>>>;
+
+/// `value` without what TOML and mdoc write differently.
+fn bare(value: &str) -> String {
+    value.replace("Qq", "").replace("Bq", "").chars().filter(|c| !c.is_whitespace() && !"\"[]".contains(*c)).collect()
+}
+
+/// What jouled.toml(5) has.
+fn keys_of_the_page() -> Keys {
+    let (mut keys, mut section) = (Keys::new(), None);
+    for line in page("jouled.toml.5").lines() {
+        if let Some(title) = line.strip_prefix(".Ss ") {
+            section = match title.trim_start_matches("Bq ") {
+                "Top level" => Some(String::new()),
+                _ if title.starts_with("Bq ") => Some(title.trim_start_matches("Bq ").replace("NAME", "*")),
+                _ => None,
+            };
+            if let Some(section) = &section {
+                keys.entry(section.clone()).or_default();
+            }
+        } else if let (Some(section), Some(item)) = (&section, line.strip_prefix(".It Ic ")) {
+            let (key, rest) = item.split_once(" Pq ").unwrap_or_else(|| panic!("{item}: its type in Pq"));
+            let default = rest.split_once(", default ").map(|(_, value)| bare(value));
+            let known = [", default ", ", default: ", ", no default", ", required"].iter().any(|words| rest.contains(words));
+            assert!(known, "{section} {key}: says nothing of its default: {rest}");
+            let key = if key == "DOMAIN" { "*" } else { key };
+            assert!(keys.get_mut(section).unwrap().insert(key.into(), default).is_none(), "{section} {key} twice");
+        }
+    }
+    keys
+}
+
+/// What etc/jouled.toml has. The value is that of a key that is commented out, which is its default or, where it has none, an example.
+fn keys_of_the_file() -> Keys {
+    let (mut keys, mut section) = (Keys::new(), String::new());
+    keys.insert(String::new(), BTreeMap::new());
+    for line in fs::read_to_string(root().join("etc/jouled.toml")).unwrap().lines() {
+        // Those of an entry of a list have a blank in some places.
+        let (line, on) = match line.strip_prefix('#') {
+            Some(line) => (line.trim_start(), false),
+            None => (line, true),
+        };
+        if line.starts_with('[') && line.ends_with(']') {
+            section = line.trim_matches(['[', ']']).to_owned();
+            if let Some((before, _)) = section.split_once(".\"") {
+                section = format!("{before}.*");
+            }
+            keys.entry(section.clone()).or_default();
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            let key = if key.starts_with('"') { "*" } else { key };
+            if plain || key == "*" {
+                keys.get_mut(&section).unwrap().insert(key.into(), Some(bare(value)).filter(|_| !on));
+            }
+        }
+    }
+    keys
+}
+
+/// The names in a section that the binary takes.
+fn keys_of_the_binary(section: &str, is_list: bool) -> BTreeSet<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jouled.toml");
+    let section = section.replace('*', "some");
+    let header = match (section.as_str(), is_list) {
+        ("", _) => String::new(),
+        (section, true) => format!("[[{section}]]\n"),
+        (section, false) => format!("[{section}]\n"),
+    };
+    fs::write(&path, header + "no_such_key_at_all = 1\n").unwrap();
+    let message = refused(bare_jouled().arg("--check-config").arg("--config").arg(&path));
+    let known = message.split("there are ").nth(1).unwrap_or_else(|| panic!("[{section}]: {message}"));
+    known.trim().split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_that_jouled_takes_is_in_jouled_toml_5_and_nothing_else() {
+    let page = keys_of_the_page();
+    assert!(page.len() > 15, "{page:?}");
+    let text = self::page("jouled.toml.5");
+    for (section, keys) in &page {
+        if keys.contains_key("*") {
+            continue;
+        }
+        let prefix = if section.is_empty() { String::new() } else { format!("{section}.") };
+        let below = page.keys().filter_map(|other| other.strip_prefix(&prefix)).filter(|rest| !rest.is_empty());
+        let below = below.map(|rest| rest.split('.').next().unwrap().to_owned());
+        let described: BTreeSet<String> = keys.keys().cloned().chain(below).collect();
+        let is_list = text.contains(&format!(".Ss Bq Bq {section}\n"));
+        assert_eq!(described, keys_of_the_binary(section, is_list), "[{section}]: the page, and what jouled takes");
+    }
+    // [meter] has sections only.
+    let meters: BTreeSet<String> =
+        page.keys().filter_map(|key| key.strip_prefix("meter.")?.split('.').next().map(str::to_owned)).collect();
+    assert_eq!(meters, keys_of_the_binary("meter", false), "[meter]");
+}
+
+#[test]
+fn every_key_of_etc_jouled_toml_is_in_jouled_toml_5_with_the_same_default_and_the_reverse() {
+    let (page, mut file) = (keys_of_the_page(), keys_of_the_file());
+    // Sections that only hold others.
+    file.retain(|section, keys| !keys.is_empty() || page.contains_key(section));
+    let names = |keys: &Keys| -> Vec<String> {
+        keys.iter().flat_map(|(section, keys)| keys.keys().map(move |key| format!("[{section}] {key}"))).collect()
+    };
+    assert_eq!(names(&page), names(&file), "jouled.toml(5), and etc/jouled.toml");
+    let mut compared = 0;
+    for (section, keys) in &page {
+        for (key, default) in keys {
+            // What the file sets is not the default.
+            if let (Some(default), Some(value)) = (default, &file[section][key]) {
+                compared += 1;
+                // An empty list is shown by an example.
+                let example = default.is_empty() && !value.is_empty() || section == "meter.rapl" && key == "dram_billed";
+                assert!(example || default == value, "[{section}] {key}: {default} in the page, {value} in the file");
+            }
+        }
+    }
+    assert!(compared > 30, "only {compared} defaults were compared");
+}
+
+/// `--long` and `-s` as a help text has them.
+fn options(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let words = lines.flat_map(|line| line.split("  ").next().unwrap().split(|c: char| c == ',' || c.is_whitespace()));
+    words.filter(|word| word.len() > 1 && word.starts_with('-')).map(str::to_owned).collect()
+}
+
+/// The same as a page has them, in its items and its synopsis: what follows `Fl` until the next macro.
+fn options_of(page: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with('.') && !line.starts_with(".\\\"")) {
+        let mut in_flags = false;
+        for word in line.trim_start_matches('.').split_whitespace() {
+            match (word, word.strip_prefix("\\-")) {
+                ("Fl", _) => in_flags = true,
+                (_, Some(long)) if in_flags => drop(found.insert(format!("--{long}"))),
+                ("," | "|" | ")", _) => {}
+                (short, _) if in_flags && short.len() == 1 => drop(found.insert(format!("-{short}"))),
+                _ => in_flags = false,
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_option_of_jouled_is_in_jouled_8_and_nothing_else() {
+    let help = options(&said(output(bare_jouled().arg("--help"))));
+    assert!(help.contains("--replay") && help.contains("-h"), "{help:?}");
+    assert_eq!(options_of(&page("jouled.8")), help);
+}
+
+#[test]
+fn every_command_option_and_kind_of_joulectl_is_in_joulectl_1_and_nothing_else() {
+    let (page, nowhere) = (page("joulectl.1"), Path::new("/nonexistent"));
+    let help = |arguments: &[&str]| said(joulectl(nowhere, arguments));
+    let main = help(&["--help"]);
+    let commands = main.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: BTreeSet<&str> = names.map(|line| line.split_whitespace().next().unwrap()).collect();
+    let sections = page.lines().filter_map(|line| line.strip_prefix(".Ss ")).filter(|title| *title != "Options").collect();
+    assert_eq!(names, sections, "joulectl --help, and the sections of the page");
+    let mut all = options(&main);
+    for name in names.into_iter().filter(|name| *name != "help") {
+        all.extend(options(&help(&[name, "--help"])));
+    }
+    assert_eq!(options_of(&page), all);
+    let list = help(&["list", "--help"]);
+    let kinds = list.split("[possible values: ").nth(1).unwrap().split(']').next().unwrap().replace('\n', " ");
+    for kind in kinds.split(',').map(str::trim) {
+        assert!(page.contains(&format!(".Cm {kind}\n")) || page.contains(&format!(".Cm {kind} ")), "{kind} is not in the page");
+    }
+}
+
+/// Names of fields at any depth, but not of maps from labels or zones.
+fn fields(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| fields(item, into)),
+        Value::Object(map) => {
+            for (name, value) in map {
+                into.insert(name.clone());
+                if !matches!(name.as_str(), "labels" | "microjoules_total" | "channel") {
+                    fields(value, into);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_that_joulectl_prints_as_json_is_in_joulectl_1() {
+    let (_world, daemon, _) = known_run();
+    let page = page("joulectl.1");
+    for arguments in [&["status", "--json"][..], &["meters", "--json"], &["list", "vm", "--json"], &["top", "--json", "-n", "1"]] {
+        let mut names = BTreeSet::new();
+        fields(&serde_json::from_str(&said(joulectl(&daemon.state, arguments))).unwrap(), &mut names);
+        assert!(names.len() > 8, "{arguments:?}: {names:?}");
+        for name in names {
+            let there = [format!(".Ql {name} "), format!(".Ql {name}\n"), format!(" Ql {name} "), format!(" Ql {name}\n")];
+            assert!(there.iter().any(|words| page.contains(words)), "{arguments:?}: {name} is not in the page");
+        }
+    }
+    daemon.stop();
+}
+
+/// Each example of a kind: its place, and its text.
+fn examples(kind: &str) -> Vec<(String, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let script = root().join("tests/integration/man/examples.sh");
+    said(output(Command::new(script).arg(kind).arg(dir.path())));
+    let files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// Runs an example as a shell does, with the binaries under test first in its way. It has to succeed.
+fn run(place: &str, script: &str, socket: &Path) -> String {
+    let bin = Path::new(env!("CARGO_BIN_EXE_jouled")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).env("PATH", path).env("JOULED_SOCKET", socket);
+    // Never on AF_VSOCK: a build machine is a guest of somebody.
+    command.env("JOULED_METER__VSOCK__CONNECT", "off").env("JOULED_EXPORT__GUEST__VSOCK", "off");
+    let output = output(&mut command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{place}: {script}\n{:?}\n{}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn has(program: &str) -> bool {
+    let there = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).exists());
+    if !there {
+        println!("examples with {program} are skipped: it is not installed");
+    }
+    there
+}
+
+#[test]
+fn every_configuration_in_the_pages_is_one() {
+    let examples = examples("toml");
+    assert!(examples.iter().filter(|(place, _)| place.starts_with("man-")).count() >= 5, "{examples:?}");
+    let dir = tempfile::tempdir().unwrap();
+    for (place, text) in examples {
+        let path = dir.path().join("jouled.toml");
+        fs::write(&path, text).unwrap();
+        let output = output(bare_jouled().arg("--check-config").arg("--config").arg(&path));
+        assert!(output.status.success(), "{place}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn every_joulectl_example_runs() {
+    let (_world, daemon, _) = known_run();
+    let (examples, jq) = (examples("joulectl"), has("jq"));
+    assert!(examples.len() >= 9, "{examples:?}");
+    for (place, script) in examples {
+        if script.contains("jq") && !jq {
+            continue;
+        }
+        // The live view ends by Ctrl-C.
+        let script = script.replace("joulectl top\n", "timeout --preserve-status -s INT 2 joulectl top\n");
+        let shown = run(&place, &script, &daemon.state.join("jouled.sock"));
+        // Nothing has to be said of sources that are as they should be.
+        assert!(
+            script.contains(".sources[]") || script.contains("user-unit") || !shown.trim().is_empty(),
+            "{place}: shows nothing"
+        );
+    }
+    daemon.stop();
+}
+
+#[test]
+fn every_example_that_starts_a_jouled_of_its_own_runs() {
+    let examples = examples("jouled");
+    assert!(!examples.is_empty());
+    let (dir, jq) = (tempfile::tempdir().unwrap(), has("jq"));
+    for (place, script) in examples {
+        if script.contains("jq") && !jq {
+            continue;
+        }
+        // Elsewhere, shorter, and on any port.
+        let script = script.replace("/tmp/", &format!("{}/", dir.path().display())).replace("127.0.0.1:29282", "127.0.0.1:0");
+        let script = script.replace("--preserve-status 10 ", "--preserve-status 4 ");
+        let shown = run(&place, &script, Path::new("/nonexistent"));
+        assert!(!shown.trim().is_empty(), "{place}: shows nothing");
+    }
+}
