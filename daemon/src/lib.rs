@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod log;
 pub mod meter;
 pub mod nvml;
+pub mod privileges;
 pub mod record;
 pub mod roster;
 pub mod run;

@@ -4,7 +4,7 @@ use clap::Parser;
 use jouled::args::Arguments;
 use jouled::config::{Config, ConfigError};
 use jouled::run::{self, Program};
-use jouled::{log, record};
+use jouled::{log, privileges, record};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -29,6 +29,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let set_level = Box::new(log::start(config.log_level));
+    privileges::settle(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let record = arguments.record.clone();
     let program = Program { load: Box::new(move || load(&arguments)), set_level, record };

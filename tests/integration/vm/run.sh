@@ -102,6 +102,8 @@ make_payload() {
     for binary in "$jouled" "$joulectl" "$jouled_libvirt" "$tools/bin/vhost-device-vsock"; do
         [ ! -x "$binary" ] || cp "$binary" "$payload/bin/$(basename "$binary")"
     done
+    [ ! -x "$payload/bin/jouled" ] || make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$payload/bin"
+    [ ! -x "$payload/bin/jouled-libvirt" ] || make -s -C "$top" install-libvirt DESTDIR="$payload/tree" BUILT_LIBVIRT="$payload/bin"
     [ "$layer" = host ] || make_nested "$payload"
     truncate -s 512M "$run_dir/payload.ext4"
     mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$payload" "$run_dir/payload.ext4"
