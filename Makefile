@@ -87,8 +87,9 @@ deb: ## Debian packages in target/deb (ARCH=arm64 is cross-built; VERSION=0.2.0~
 rpm: ## RPM packages in target/rpm, with the same words
 	$(PACKAGE) packaging/rpm/build.sh
 
-test-packages: ## The packages of target/release: what is in them, lintian, rpmlint, the same twice; installed, upgraded, removed
+test-packages: build ## The packages of target/release: what is in them, lintian, rpmlint, the same twice; installed, upgraded, removed
 	@packaging/dev/deps.sh package
+	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	packaging/test.sh
 
 test: lint ## Formatting, lints, shell scripts, then every test; those that need root only as root

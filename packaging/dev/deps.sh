@@ -29,7 +29,10 @@ main() {
         install_libvirt
         unpack libvirt-daemon usr/sbin/libvirtd
         ;;
-    package) install_commands dh:debhelper dpkg-buildpackage:dpkg-dev lintian rpmbuild:rpm rpmlint debugedit mandoc python3 zsh fish ;;
+    package)
+        install_commands dh:debhelper dpkg-buildpackage:dpkg-dev lintian rpmbuild:rpm rpmlint debugedit eu-strip:elfutils mandoc python3 zsh fish
+        unpack busybox-static bin/busybox
+        ;;
     cross)
         rustup target list --installed | grep -qx aarch64-unknown-linux-gnu || rustup target add aarch64-unknown-linux-gnu
         install_commands aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
