@@ -238,6 +238,35 @@ fn every_field_that_joulectl_prints_as_json_is_in_joulectl_1() {
     daemon.stop();
 }
 
+/// `name` of each entry of a table in a source, and, where it has one, `signature`.
+fn entries(source: &str) -> BTreeSet<String> {
+    let value = |text: &str, key: &str| Some(text.split_once(&format!("{key}: \""))?.1.split('"').next().unwrap().to_owned());
+    let of = |entry: &str| {
+        let name = value(entry.lines().take(3).collect::<Vec<_>>().join("\n").as_str(), "name")?;
+        Some(value(entry, "signature").map_or(name.clone(), |signature| format!("{name} {signature}")))
+    };
+    let entries = source.split("\n    Property {").skip(1).chain(source.split("\n    Method {").skip(1));
+    entries.filter_map(of).collect()
+}
+
+#[test]
+fn every_property_and_method_on_the_bus_is_in_org_jouled1_5_and_nothing_else() {
+    let table = |file: &str| entries(&fs::read_to_string(root().join("daemon/src/export/dbus").join(file)).unwrap());
+    let page = page("org.jouled1.5");
+    let (interfaces, _) = page.split_once(".Sh SIGNALS").unwrap();
+    // A process has no object: what it has is told of at GetProcess.
+    let described = interfaces.lines().filter_map(|line| line.strip_prefix(".It Va ").or_else(|| line.strip_prefix(".Va ")));
+    let described = described
+        .filter_map(|item| item.split_once(" Pq "))
+        .map(|(name, of)| format!("{name} {}", of.trim_end_matches([' ', ','])));
+    let (properties, described) = (table("properties.rs"), described.collect::<BTreeSet<_>>());
+    assert!(properties.len() > 15, "{properties:?}");
+    assert_eq!(properties, described, "the table of properties, and the page");
+    let methods =
+        interfaces.lines().filter_map(|line| line.strip_prefix(".It Fn ")).map(|item| item.split(' ').next().unwrap().to_owned());
+    assert_eq!(table("methods.rs"), methods.collect(), "the table of methods, and the page");
+}
+
 /// Each example of a kind: its place, and its text.
 fn examples(kind: &str) -> Vec<(String, String)> {
     let dir = tempfile::tempdir().unwrap();
