@@ -48,6 +48,7 @@ install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, 
 	$(INSTALL) -D -m 644 systemd/jouled.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/jouled.conf
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d systemd/60-jouled.rules
 	$(INSTALL) -D -m 644 systemd/org.jouled1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.jouled1.conf
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/interfaces systemd/interfaces/org.jouled1.*.xml
 	$(INSTALL) -D -m 644 systemd/org.jouled1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.jouled1.service
 	$(INSTALL) -D -m 644 etc/jouled.toml $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml
 	$(INSTALL) -d -m 755 $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml.d
@@ -86,8 +87,9 @@ deb: ## Debian packages in target/deb (ARCH=arm64 is cross-built; VERSION=0.2.0~
 rpm: ## RPM packages in target/rpm, with the same words
 	$(PACKAGE) packaging/rpm/build.sh
 
-test-packages: ## The packages of target/release: what is in them, lintian, rpmlint, the same twice; installed, upgraded, removed
+test-packages: build ## The packages of target/release: what is in them, lintian, rpmlint, the same twice; installed, upgraded, removed
 	@packaging/dev/deps.sh package
+	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	packaging/test.sh
 
 test: lint ## Formatting, lints, shell scripts, then every test; those that need root only as root

@@ -15,11 +15,11 @@ triple=$(rust_triple "$arch")
 packaging/dev/deps.sh >&2
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 # The sources of crates lie in a folder that is named after where they came from.
-remap=(--remap-path-prefix="$(rustc --print sysroot)"=/rust --remap-path-prefix="$cargo_home"=/cargo)
+remap=("--remap-path-prefix=$(rustc --print sysroot)=/rust" "--remap-path-prefix=$cargo_home=/cargo")
 for registry in "$cargo_home"/registry/src/*/; do
-    remap+=(--remap-path-prefix="${registry%/}"=/cargo/crates)
+    remap+=("--remap-path-prefix=${registry%/}=/cargo/crates")
 done
-remap+=(--remap-path-prefix="$PWD"=/jouled)
+remap+=("--remap-path-prefix=$PWD=/jouled")
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\037'; echo "${remap[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 

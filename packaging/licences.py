@@ -5,6 +5,7 @@ Reads `cargo metadata`, Cargo.lock and the sources that cargo has fetched; no ne
 
     licences.py                        checks jouled and jouled-libvirt against deny.toml
     licences.py --write DIR            and writes DIR/PROGRAM/THIRD-PARTY and DIR/PROGRAM/PROGRAM.cdx.json (CycloneDX 1.5)
+    licences.py --spdx --program NAME  prints the expression for all that it is made of
     licences.py --self-test            tests of its own
 
 What counts is what is linked into the program or writes code of it (procedural macros); not what only builds or tests it.
@@ -143,6 +144,11 @@ class Program:
         lock = tomllib.loads((pathlib.Path(manifest).parent / "Cargo.lock").read_text())
         self.checksums = {(entry["name"], entry["version"]): entry.get("checksum") for entry in lock["package"]}
 
+    def spdx(self):
+        """The licences of all, jouled's own first. LGPL-2.1 is what crates say; its name is LGPL-2.1-only."""
+        found = {licence for licences in self.licences.values() for licence in licences} - {"Apache-2.0"}
+        return ["Apache-2.0", *sorted("LGPL-2.1-only" if licence == "LGPL-2.1" else licence for licence in found)]
+
     def has_text(self, package, licence):
         return licence in self.licences[package["id"]] and bool(texts(package, [licence], [licence]))
 
@@ -258,6 +264,7 @@ def main():
     parser.add_argument("--target", metavar="TRIPLE", help="default: this machine's")
     parser.add_argument("--policy", metavar="FILE", type=pathlib.Path, default=TOP / "deny.toml")
     parser.add_argument("--program", metavar="NAME", choices=PROGRAMS, help="one of them")
+    parser.add_argument("--spdx", action="store_true")
     parser.add_argument("--self-test", action="store_true")
     given = parser.parse_args()
     if given.self_test:
@@ -271,6 +278,9 @@ def main():
             third_party = program.third_party()
         except Refused as error:
             sys.exit("".join(f"licences: {name}: {line}\n" for line in str(error).splitlines()).rstrip())
+        if given.spdx:
+            print(" AND ".join(program.spdx()))
+            continue
         print(f"licences: {name}: {len(program.packages) - 1} crates, all under licences that deny.toml allows")
         if given.write:
             folder = given.write / name

@@ -5,6 +5,7 @@ mod explain;
 use crate::attribute::IdlePolicy;
 use crate::core::platform::PlatformChoice;
 use crate::entity::Kind;
+use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
@@ -202,6 +203,8 @@ pub struct ExportConfig {
     pub web_config_file: Option<PathBuf>,
     /// The guest channel.
     pub guest: GuestConfig,
+    /// org.jouled1 on the system bus.
+    pub dbus: DbusConfig,
 }
 
 /// `[control]`: joulectl's socket.

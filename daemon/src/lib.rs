@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod attribute;
+pub mod base;
 pub mod config;
 pub mod core;
 pub mod ctl;
@@ -13,6 +14,7 @@ pub mod door;
 pub mod entity;
 pub mod export;
 pub mod idle;
+pub mod inert;
 pub mod ledger;
 pub mod log;
 pub mod meter;
@@ -28,3 +30,4 @@ pub mod source;
 pub mod store;
 pub mod units;
 pub mod usage;
+pub mod users;

@@ -4,11 +4,10 @@ mod manager;
 mod parts;
 mod sources;
 
-pub use sources::open;
+pub use sources::{Others, open};
 
 use crate::config::{Config, ConfigError, LogLevel};
 use crate::core::Core;
-use crate::entity::managers::Managers;
 use crate::export::Snapshots;
 use crate::sampler::Sampler;
 use crate::snapshot::Snapshot;
@@ -94,7 +93,7 @@ struct Sampling {
 struct Daemon {
     config: Config,
     program: Program,
-    managers: Arc<Managers>,
+    others: Others,
     publish: Arc<watch::Sender<Arc<Snapshot>>>,
     /// Opened, and not started yet.
     sampler: Option<Sampler>,
@@ -106,15 +105,15 @@ struct Daemon {
 
 impl Daemon {
     fn open(config: Config, program: Program) -> Result<(Self, Snapshots)> {
-        let managers = Arc::new(Managers::default());
+        let others = Others::default();
         let activated = manager::sockets()?;
-        let sampler = open(&config, program.record.as_deref(), &managers, None)?;
+        let sampler = open(&config, program.record.as_deref(), &others, None)?;
         let (publish, snapshots) = watch::channel(Arc::new(sampler.core.blank()));
         let daemon = Self {
-            parts: Parts::new(snapshots.clone(), Arc::clone(&managers), activated),
+            parts: Parts::new(snapshots.clone(), others.clone(), activated),
             config,
             program,
-            managers,
+            others,
             publish: Arc::new(publish),
             sampler: Some(sampler),
             sampling: None,
@@ -125,7 +124,7 @@ impl Daemon {
 
     /// Binds `parts`, then ticks if there is a sampler to start, then serves.
     async fn start(&mut self, parts: &[Part]) -> Result<()> {
-        let bound = self.parts.bind(parts, &self.config)?;
+        let bound = self.parts.bind(parts, &self.config).await?;
         if let Some(sampler) = self.sampler.take() {
             manager::watchdog(self.config.interval.0);
             let mut snapshots = self.publish.subscribe();
@@ -207,9 +206,9 @@ impl Daemon {
     /// Opens what a sampler needs, where `core` is that of one that made way. Scrapes are answered meanwhile.
     async fn open_anew(&mut self, core: Option<&Arc<Core>>) -> Result<()> {
         let Some(core) = core.cloned() else { return Ok(()) };
-        let (config, managers) = (self.config.clone(), Arc::clone(&self.managers));
+        let (config, others) = (self.config.clone(), self.others.clone());
         self.sampler =
-            Some(spawn_blocking(move || open(&config, None, &managers, Some(&core))).await.context("opening sources failed")??);
+            Some(spawn_blocking(move || open(&config, None, &others, Some(&core))).await.context("opening sources failed")??);
         Ok(())
     }
 

@@ -49,6 +49,8 @@ pub struct Sampler {
     pub hypervisors: Hypervisors,
     /// How the managers of VMs are.
     pub managers: watch::Receiver<Arc<[SourceState]>>,
+    /// How the exports are that may not work.
+    pub exports: watch::Receiver<Arc<[SourceState]>>,
     /// The core.
     pub core: Core,
     /// Where totals are kept; `None`: nowhere.
@@ -176,6 +178,7 @@ impl Sampler {
             ));
         }
         sources.extend(self.managers.borrow().iter().cloned());
+        sources.extend(self.exports.borrow().iter().cloned());
         sources.extend(self.unused.iter().cloned());
         sources.iter().filter(|source| self.progress.logged.is_due(source, now)).for_each(log_health);
         if sources == self.progress.sources {

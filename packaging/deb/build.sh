@@ -20,12 +20,12 @@ export SOURCE_DATE_EPOCH
 packaging/dev/deps.sh package
 [ -n "${BUILT:-}" ] || eval "$(packaging/build.sh "$arch")"
 BUILT=$(realpath "$BUILT") BUILT_LIBVIRT=$(realpath -m "${BUILT_LIBVIRT:-$target/libvirt/release}")
-profiles=
+profiles='' program=()
 [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] && [ "$arch" = "$(debian_arch)" ] || {
     echo "deb: without jouled-libvirt, which is not built"
-    profiles=pkg.jouled.nolibvirt
+    profiles=pkg.jouled.nolibvirt program=(--program jouled)
 }
-packaging/licences.py --target "$(rust_triple "$arch")" --write "$target/licences/$arch" ${profiles:+--program jouled}
+packaging/licences.py --target "$(rust_triple "$arch")" --write "$target/licences/$arch" "${program[@]}"
 
 work=$target/deb-build/$arch
 rm -rf "$work"
@@ -50,7 +50,8 @@ JOULED_BUILT=$BUILT JOULED_BUILT_LIBVIRT=$BUILT_LIBVIRT JOULED_LICENCES=$target/
     DEB_BUILD_PROFILES=$profiles DEB_BUILD_OPTIONS=nocheck \
     dpkg-buildpackage --build=binary --no-check-builddeps --unsigned-changes --unsigned-buildinfo \
     ${ARCH:+--host-arch "$arch"} >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
-grep -E '^dpkg-.*(warning|error)|^dh_.*(warning|error)' "$work/log" || true
+# dwz has something to do only where there is debug information.
+grep -E '^(dpkg|dh_).*(warning|error)' "$work/log" | grep -v '^dh_dwz' || true
 cd "$work"
 rm -f "$out"/jouled*_"$arch".*
 mv jouled*_"$version"_"$arch".* "$out/"

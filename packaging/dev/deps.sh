@@ -3,7 +3,7 @@
 #
 #   deps.sh          a C linker
 #   deps.sh test     and promtool, prometheus-node-exporter, mandoc and ipmi_sim, unpacked into the target folder: installing Debian's packages
-#                    would start services
+#                    would start services; and dbus-daemon, whose package starts none
 #   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
 #   deps.sh package  and what makes and checks Debian packages and RPMs, manual pages and completions
 #   deps.sh cross    and Rust's library and a C compiler for arm64
@@ -22,13 +22,17 @@ main() {
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
         unpack mandoc usr/bin/mandoc
+        install_dbus_daemon
         unpack_ipmi_sim
         ;;
     libvirt)
         install_libvirt
         unpack libvirt-daemon usr/sbin/libvirtd
         ;;
-    package) install_commands dh:debhelper dpkg-buildpackage:dpkg-dev lintian rpmbuild:rpm rpmlint debugedit mandoc python3 zsh fish ;;
+    package)
+        install_commands dh:debhelper dpkg-buildpackage:dpkg-dev lintian rpmbuild:rpm rpmlint debugedit eu-strip:elfutils mandoc python3 zsh fish
+        unpack busybox-static bin/busybox
+        ;;
     cross)
         rustup target list --installed | grep -qx aarch64-unknown-linux-gnu || rustup target add aarch64-unknown-linux-gnu
         install_commands aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
@@ -66,6 +70,13 @@ install_commands() {
         echo "deps: as root, apt-get install ${missing[*]}; elsewhere the packages that have these" >&2
         exit 1
     }
+}
+
+# busctl, which the tests use where it is, comes with systemd alone.
+install_dbus_daemon() {
+    command -v dbus-daemon >/dev/null && return
+    as_root apt-get -qy install --no-install-recommends dbus-daemon >/dev/null 2>&1 && command -v dbus-daemon >/dev/null ||
+        echo "deps: no dbus-daemon: tests of the bus are skipped"
 }
 
 # One program of a package that is not installed. Tests that want it say that they are skipped where it is missing.

@@ -2,6 +2,10 @@
 //! is man.rs. Not their prose.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+#[path = "man/examples.rs"]
+mod examples;
+
+use examples::examples;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -115,15 +119,6 @@ fn the_dashboard_is_whole() {
         assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
         assert!(panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()), "{} asks nothing", panel["title"]);
     }
-}
-
-/// Each example of a kind in the pages: its place, and its text.
-fn examples(kind: &str) -> Vec<(String, String)> {
-    let folder = tempfile::tempdir().unwrap();
-    let script = root().join("tests/integration/man/examples.sh");
-    assert!(Command::new(script).arg(kind).arg(folder.path()).status().unwrap().success());
-    let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-    files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())).collect()
 }
 
 /// Every query of the dashboard and of the pages, with where it is.

@@ -1,4 +1,5 @@
-//! The man pages against the binaries: every option, key and field is there and nothing else, and every example runs. Not their prose.
+//! The man pages against the binaries: every option, key, field, property and method is there and nothing else. Not their prose, nor their
+//! examples: those are examples.rs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod common;
@@ -9,7 +10,6 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -174,6 +174,17 @@ fn every_option_of_jouled_is_in_jouled_8_and_nothing_else() {
 }
 
 #[test]
+fn every_option_of_jouled_libvirt_is_in_jouled_libvirt_8_and_nothing_else() {
+    // It links libvirt's library, so that it may not be there to be asked.
+    let source = fs::read_to_string(root().join("daemon/libvirt/src/main.rs")).unwrap();
+    let after = source.split("#[arg(long").skip(1).map(|rest| rest.split_once(")]\n").unwrap().1);
+    let names = after.map(|field| format!("--{}", field.trim_start().split(':').next().unwrap().replace('_', "-")));
+    let names: BTreeSet<String> = names.chain(["-h", "--help", "-V", "--version"].map(str::to_owned)).collect();
+    assert!(names.contains("--uri"), "{names:?}");
+    assert_eq!(options_of(&page("jouled-libvirt.8")), names);
+}
+
+#[test]
 fn every_command_option_and_kind_of_joulectl_is_in_joulectl_1_and_nothing_else() {
     let (page, nowhere) = (page("joulectl.1"), Path::new("/nonexistent"));
     let help = |arguments: &[&str]| said(joulectl(nowhere, arguments));
@@ -227,84 +238,31 @@ fn every_field_that_joulectl_prints_as_json_is_in_joulectl_1() {
     daemon.stop();
 }
 
-/// Each example of a kind: its place, and its text.
-fn examples(kind: &str) -> Vec<(String, String)> {
-    let dir = tempfile::tempdir().unwrap();
-    let script = root().join("tests/integration/man/examples.sh");
-    said(output(Command::new(script).arg(kind).arg(dir.path())));
-    let files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
-    files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())).collect()
-}
-
-/// Runs an example as a shell does, with the binaries under test first in its way. It has to succeed.
-fn run(place: &str, script: &str, socket: &Path) -> String {
-    let bin = Path::new(env!("CARGO_BIN_EXE_jouled")).parent().unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new("bash");
-    command.args(["-euo", "pipefail", "-c", script]).env("PATH", path).env("JOULED_SOCKET", socket);
-    // Never on AF_VSOCK: a build machine is a guest of somebody.
-    command.env("JOULED_METER__VSOCK__CONNECT", "off").env("JOULED_EXPORT__GUEST__VSOCK", "off");
-    let output = output(&mut command);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{place}: {script}\n{:?}\n{}", output.status, text(&output.stderr));
-    text(&output.stdout)
-}
-
-fn has(program: &str) -> bool {
-    let there = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).exists());
-    if !there {
-        println!("examples with {program} are skipped: it is not installed");
-    }
-    there
+/// `name` of each entry of a table in a source, and, where it has one, `signature`.
+fn entries(source: &str) -> BTreeSet<String> {
+    let value = |text: &str, key: &str| Some(text.split_once(&format!("{key}: \""))?.1.split('"').next().unwrap().to_owned());
+    let of = |entry: &str| {
+        let name = value(entry.lines().take(3).collect::<Vec<_>>().join("\n").as_str(), "name")?;
+        Some(value(entry, "signature").map_or(name.clone(), |signature| format!("{name} {signature}")))
+    };
+    let entries = source.split("\n    Property {").skip(1).chain(source.split("\n    Method {").skip(1));
+    entries.filter_map(of).collect()
 }
 
 #[test]
-fn every_configuration_in_the_pages_is_one() {
-    let examples = examples("toml");
-    assert!(examples.iter().filter(|(place, _)| place.starts_with("man-")).count() >= 5, "{examples:?}");
-    let dir = tempfile::tempdir().unwrap();
-    for (place, text) in examples {
-        let path = dir.path().join("jouled.toml");
-        fs::write(&path, text).unwrap();
-        let output = output(bare_jouled().arg("--check-config").arg("--config").arg(&path));
-        assert!(output.status.success(), "{place}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-#[test]
-fn every_joulectl_example_runs() {
-    let (_world, daemon, _) = known_run();
-    let (examples, jq) = (examples("joulectl"), has("jq"));
-    assert!(examples.len() >= 9, "{examples:?}");
-    for (place, script) in examples {
-        if script.contains("jq") && !jq {
-            continue;
-        }
-        // The live view ends by Ctrl-C.
-        let script = script.replace("joulectl top\n", "timeout --preserve-status -s INT 2 joulectl top\n");
-        let shown = run(&place, &script, &daemon.state.join("jouled.sock"));
-        // Nothing has to be said of sources that are as they should be.
-        assert!(
-            script.contains(".sources[]") || script.contains("user-unit") || !shown.trim().is_empty(),
-            "{place}: shows nothing"
-        );
-    }
-    daemon.stop();
-}
-
-#[test]
-fn every_example_that_starts_a_jouled_of_its_own_runs() {
-    let examples = examples("jouled");
-    assert!(!examples.is_empty());
-    let (dir, jq) = (tempfile::tempdir().unwrap(), has("jq"));
-    for (place, script) in examples {
-        if script.contains("jq") && !jq {
-            continue;
-        }
-        // Elsewhere, shorter, and on any port.
-        let script = script.replace("/tmp/", &format!("{}/", dir.path().display())).replace("127.0.0.1:29282", "127.0.0.1:0");
-        let script = script.replace("--preserve-status 10 ", "--preserve-status 4 ");
-        let shown = run(&place, &script, Path::new("/nonexistent"));
-        assert!(!shown.trim().is_empty(), "{place}: shows nothing");
-    }
+fn every_property_and_method_on_the_bus_is_in_org_jouled1_5_and_nothing_else() {
+    let table = |file: &str| entries(&fs::read_to_string(root().join("daemon/src/export/dbus").join(file)).unwrap());
+    let page = page("org.jouled1.5");
+    let (interfaces, _) = page.split_once(".Sh SIGNALS").unwrap();
+    // A process has no object: what it has is told of at GetProcess.
+    let described = interfaces.lines().filter_map(|line| line.strip_prefix(".It Va ").or_else(|| line.strip_prefix(".Va ")));
+    let described = described
+        .filter_map(|item| item.split_once(" Pq "))
+        .map(|(name, of)| format!("{name} {}", of.trim_end_matches([' ', ','])));
+    let (properties, described) = (table("properties.rs"), described.collect::<BTreeSet<_>>());
+    assert!(properties.len() > 15, "{properties:?}");
+    assert_eq!(properties, described, "the table of properties, and the page");
+    let methods =
+        interfaces.lines().filter_map(|line| line.strip_prefix(".It Fn ")).map(|item| item.split(' ').next().unwrap().to_owned());
+    assert_eq!(table("methods.rs"), methods.collect(), "the table of methods, and the page");
 }

@@ -1,14 +1,14 @@
 //! The parts that tell others, each by its own piece of the configuration: bound, run, stopped, and begun anew where that piece changed. Samples
 //! nothing.
 
-use super::sources;
+use super::sources::{self, Others};
 use crate::config::Config;
 use crate::door;
-use crate::entity::managers::{self, Managers};
+use crate::entity::managers;
 use crate::export::guest::{self, Guests};
 use crate::export::powercap::Mirror;
 use crate::export::web_config::WebConfig;
-use crate::export::{Snapshots, control, http};
+use crate::export::{Snapshots, control, dbus, http};
 use crate::source::{Health, Stamp};
 use anyhow::{Context, Result};
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use zbus::connection::Builder;
 
 /// A part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,11 +38,13 @@ pub(super) enum Part {
     Machined,
     /// The powercap mirror.
     Mirror,
+    /// org.jouled1 on the system bus.
+    Bus,
 }
 
 impl Part {
     /// All, in the order in which they are bound.
-    pub const ALL: [Self; 6] = [Self::Guests, Self::Page, Self::Control, Self::Inventory, Self::Machined, Self::Mirror];
+    pub const ALL: [Self; 7] = [Self::Guests, Self::Page, Self::Control, Self::Inventory, Self::Machined, Self::Mirror, Self::Bus];
 
     /// What it is called in the log.
     pub const fn as_str(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Part {
             Self::Inventory => "inventory socket",
             Self::Machined => "systemd-machined",
             Self::Mirror => "powercap mirror",
+            Self::Bus => "org.jouled1 on the bus",
         }
     }
 
@@ -76,6 +80,7 @@ impl Part {
             }
             Self::Machined => old.inventory.machined != new.inventory.machined,
             Self::Mirror => old.export.powercap != new.export.powercap,
+            Self::Bus => (&old.export.dbus, &old.procfs) != (&new.export.dbus, &new.procfs),
         }
     }
 }
@@ -92,7 +97,7 @@ pub(super) struct Bound {
 /// All that runs.
 pub(super) struct Parts {
     snapshots: Snapshots,
-    managers: Arc<Managers>,
+    others: Others,
     /// Listeners for the metrics page that the service manager gave: they take the place of those that are configured.
     activated: Vec<TcpListener>,
     /// Listeners for the metrics page, with the addresses as configured: kept as long as these are, so that no scraper is refused meanwhile.
@@ -104,10 +109,10 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Nothing runs yet.
-    pub fn new(snapshots: Snapshots, managers: Arc<Managers>, activated: Vec<TcpListener>) -> Self {
+    pub fn new(snapshots: Snapshots, others: Others, activated: Vec<TcpListener>) -> Self {
         Self {
             snapshots,
-            managers,
+            others,
             activated,
             listeners: Default::default(),
             guests: None,
@@ -120,11 +125,15 @@ impl Parts {
     ///
     /// # Errors
     /// Where one that the configuration names cannot be had; then none is kept.
-    pub fn bind(&mut self, parts: &[Part], config: &Config) -> Result<Vec<Bound>> {
-        parts.iter().map(|part| Ok(Bound { part: *part, serve: self.bind_one(*part, config)? })).collect()
+    pub async fn bind(&mut self, parts: &[Part], config: &Config) -> Result<Vec<Bound>> {
+        let mut bound = Vec::new();
+        for part in parts {
+            bound.push(Bound { part: *part, serve: self.bind_one(*part, config).await? });
+        }
+        Ok(bound)
     }
 
-    fn bind_one(&mut self, part: Part, config: &Config) -> Result<Option<Serve>> {
+    async fn bind_one(&mut self, part: Part, config: &Config) -> Result<Option<Serve>> {
         let snapshots = self.snapshots.clone();
         Ok(Some(match part {
             Part::Guests => {
@@ -158,16 +167,16 @@ impl Parts {
             }
             Part::Inventory => {
                 let door = door::bind(make_parent(&config.inventory_socket())?, config.inventory.mode.0)?;
-                let (managers, users) = (Arc::clone(&self.managers), config.inventory.users.clone());
+                let (managers, users) = (Arc::clone(&self.others.managers), config.inventory.users.clone());
                 Box::new(move |stop| Box::pin(managers::socket::serve(door, managers, users, stop)))
             }
             Part::Machined if config.inventory.machined => {
-                let managers = Arc::clone(&self.managers);
-                Box::new(move |stop| Box::pin(managers::machined::follow(managers, zbus::connection::Builder::system, stop)))
+                let managers = Arc::clone(&self.others.managers);
+                Box::new(move |stop| Box::pin(managers::machined::follow(managers, Builder::system, stop)))
             }
             Part::Machined => {
                 let why = "not wanted: machined = false in [inventory]".into();
-                self.managers.set_machined(Vec::new(), Health::Unsupported(why));
+                self.others.managers.set_machined(Vec::new(), Health::Unsupported(why));
                 return Ok(None);
             }
             Part::Mirror => {
@@ -178,6 +187,11 @@ impl Parts {
                     tracing::info!("powercap mirror at {}", mirror.root().display());
                     Box::pin(mirror.serve(snapshots, stop))
                 })
+            }
+            Part::Bus => {
+                let (facts, exports) = (sources::process_facts(config), Arc::clone(&self.others.exports));
+                let bus = dbus::bind(config.export.dbus.clone(), facts, exports, Builder::system).await?;
+                Box::new(move |stop| Box::pin(bus.serve(Builder::system, snapshots, stop)))
             }
         }))
     }

@@ -4,7 +4,8 @@ use crate::config::{Config, UsageSource};
 use crate::core::{Core, CoreConfig, State};
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::Managers;
-use crate::entity::resolve::Resolver;
+use crate::entity::resolve::{self, Resolver};
+use crate::export::dbus;
 use crate::export::guest::{self, Guests, HostFacts};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all, vsock};
 use crate::record::{Head, Recorder};
@@ -14,18 +15,34 @@ use crate::source::{Health, PackageId, SourceState, Stamp};
 use crate::store::Store;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
-use crate::usage::{self, Usage};
+use crate::usage::{self, ProcessKey, Usage};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What the sampler is told by parts that do not belong to it.
+#[derive(Clone)]
+pub struct Others {
+    /// Managers of VMs.
+    pub managers: Arc<Managers>,
+    /// How the exports are that may not work.
+    pub exports: Arc<watch::Sender<Arc<[SourceState]>>>,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self { managers: Arc::default(), exports: Arc::new(watch::Sender::new([].into())) }
+    }
+}
 
 /// Opens every source; the sampler has not ticked yet. It goes on from the core of the sampler before, where there was one in this run, else from
 /// what is kept.
 ///
 /// # Errors
 /// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
-pub fn open(config: &Config, record: Option<&Path>, managers: &Managers, earlier: Option<&Core>) -> Result<Sampler> {
+pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Option<&Core>) -> Result<Sampler> {
     let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
     let topology = Topology::read(&roots);
     let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
@@ -78,8 +95,9 @@ pub fn open(config: &Config, record: Option<&Path>, managers: &Managers, earlier
         gpus,
         sysfs: config.sysfs.clone(),
         resolver,
-        hypervisors: Hypervisors::open(&config.procfs, &config.sysfs, Some(managers.inventory())),
-        managers: managers.sources(),
+        hypervisors: Hypervisors::open(&config.procfs, &config.sysfs, Some(others.managers.inventory())),
+        managers: others.managers.sources(),
+        exports: others.exports.subscribe(),
         core,
         store,
         boot_id,
@@ -149,6 +167,22 @@ pub(super) fn guests(config: &Config) -> Guests {
         connections: if config.export.guest.any() { guest::connections() } else { 0 },
     };
     Guests::new(config.export.guest.clone(), host)
+}
+
+/// What callers on the bus may ask of a process.
+pub(super) fn process_facts(config: &Config) -> dbus::Facts {
+    let (of, whose) = (config.procfs.clone(), config.procfs.clone());
+    let owner = move |pid| {
+        let start = || usage::procfs::start_of(&whose, pid);
+        let (before, uids) = (start()?, usage::procfs::uids_of(&whose, pid));
+        // A process id may be given anew between two looks.
+        (start() == Some(before)).then(|| dbus::Owner { uids, began: ProcessKey { pid, start: before }.began() })
+    };
+    dbus::Facts {
+        cgroup_of: Arc::new(move |pid| resolve::path_of(&of, pid)),
+        owner_of: Arc::new(owner),
+        machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
+    }
 }
 
 /// Package by CPU number.

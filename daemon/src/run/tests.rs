@@ -21,6 +21,7 @@ fn what_stays_the_same_goes_on() {
     assert_eq!(anew("", "[inventory]\nmachined = false"), (false, vec![Part::Machined]));
     assert_eq!(anew("", "[control]\nmode = \"0600\""), (false, vec![Part::Control]));
     assert_eq!(anew("", "[export.powercap]\npath = \"/run/x\""), (false, vec![Part::Mirror]));
+    assert_eq!(anew("", "[export.dbus]\nuse = \"off\""), (false, vec![Part::Bus]));
 }
 
 #[test]

@@ -14,8 +14,8 @@
 #   system    commands for a booted system on which jouled is installed and runs
 #   promql    queries
 #
-# tests/integration/man.rs and docs.rs run toml, joulectl, jouled and promql; busctl and system are for a booted system: each of their
-# commands is one line.
+# tests/integration/examples.rs and docs.rs run all but the last; that is for tests/integration/system, and so is busctl, once more. Each
+# command of these two is one line.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 kind=${1:?examples.sh KIND [FOLDER]}

@@ -1,0 +1,61 @@
+#!/bin/bash
+# RPMs for Fedora and EL 9 and 10, from the spec beside this, wherever there is an rpmbuild.
+#
+# The environment says what is not the default:
+#   ARCH                   x86_64 (amd64) or aarch64 (arm64); this machine's
+#   VERSION                Cargo.toml's. Another one changes the package's only: jouled --version stays
+#   BUILT, BUILT_LIBVIRT   folders of binaries that are there; without BUILT they are built (packaging/build.sh). Without jouled-libvirt
+#                          its package is not made
+#   OUT                    target/rpm
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. packaging/common.sh
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+arch=$(debian_arch "${ARCH:-}")
+version=${VERSION:-$(cargo_version)}
+out=$(realpath -m "${OUT:-$target/rpm}")
+SOURCE_DATE_EPOCH=$(source_date)
+export SOURCE_DATE_EPOCH
+
+packaging/dev/deps.sh package
+[ -n "${BUILT:-}" ] || eval "$(packaging/build.sh "$arch")"
+BUILT=$(realpath "$BUILT") BUILT_LIBVIRT=$(realpath -m "${BUILT_LIBVIRT:-$target/libvirt/release}")
+libvirt=(--with libvirt) program=()
+[ -x "$BUILT_LIBVIRT/jouled-libvirt" ] && [ "$arch" = "$(debian_arch)" ] || {
+    echo "rpm: without jouled-libvirt, which is not built"
+    libvirt=(--without libvirt) program=(--program jouled)
+}
+packaging/licences.py --target "$(rust_triple "$arch")" --write "$target/licences/$arch" "${program[@]}"
+
+work=$target/rpm-build/$arch
+rm -rf "$work"
+mkdir -p "$work"/{SOURCES,SPECS,sources/"jouled-$version"} "$out"
+copy_sources "$work/sources/jouled-$version"
+sed "s/^\(Version: *\).*/\1$version/" packaging/rpm/jouled.spec >"$work/SPECS/jouled.spec"
+tar -C "$work/sources" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c "jouled-$version" | gzip -n9 \
+    >"$work/SOURCES/jouled-$version.tar.gz"
+cp systemd/jouled{,-libvirt}.sysusers.conf "$work/SOURCES/"
+
+# Binaries too are of the time of the last change, when ever they were built.
+mkdir "$work/built"
+cp "$BUILT"/{jouled,joulectl} "$work/built/"
+[ "${libvirt[0]}" = --without ] || cp "$BUILT_LIBVIRT/jouled-libvirt" "$work/built/"
+touch -d "@$SOURCE_DATE_EPOCH" "$work"/built/*
+
+# Where an rpm has no macros of a distribution with RPMs it takes ours, from what it takes for the user's.
+home=$HOME
+if [ -z "$(rpm --eval '%{?systemd_post:1}')" ]; then
+    home=$work
+    cp packaging/rpm/foreign.macros "$work/.rpmmacros"
+    cp packaging/rpm/sysusers.sh "$work/"
+fi
+# Binaries without it, as those of `make build`, give no package of debug information.
+debug=()
+if readelf -SW "$BUILT/jouled" | grep -q ' \.debug_line '; then debug=(--define '_enable_debug_packages 1'); else debug=(--define 'debug_package %{nil}'); fi
+HOME=$home rpmbuild -ba --nodeps --target "$(rpm_arch "$arch")-linux" --define "_topdir $work" \
+    --define "built $work/built" --define "built_libvirt $work/built" --define "licences $target/licences/$arch" "${libvirt[@]}" "${debug[@]}" \
+    "$work/SPECS/jouled.spec" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+grep -iE '^(warning|error)' "$work/log" || true
+rm -f "$out"/jouled*."$(rpm_arch "$arch")".rpm "$out"/jouled*.src.rpm
+mv "$work"/RPMS/*/*.rpm "$work"/SRPMS/*.rpm "$out/"
+(cd "$out" && ls -l jouled*.rpm)
