@@ -17,12 +17,16 @@ pub enum PrivilegeError {
     NoNewPrivileges(std::io::Error),
 }
 
+/// What was let go of.
+#[derive(Debug)]
+pub struct LetGo(Vec<Capability>);
+
 /// Lets go of what this configuration does not need, and says in the log what is missing. Of this thread and of those that it starts from
-/// now on: it is called before there are others. What was let go is back after the next start, not after a reload.
+/// now on: it is called before there are others.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn settle(config: &Config) -> Result<(), PrivilegeError> {
+pub fn settle(config: &Config) -> Result<LetGo, PrivilegeError> {
     // Nothing that this process might execute is to have any of it.
     // SAFETY: this option takes numbers only.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
@@ -30,19 +34,36 @@ pub fn settle(config: &Config) -> Result<(), PrivilegeError> {
     }
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
+    let mut gone = Vec::new();
     // Root without them is refused what an ordinary user may do with files of his own.
     // SAFETY: it takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        for capability in needless(config) {
+        let held = caps::read(None, CapSet::Permitted)?;
+        for capability in needless(config).into_iter().filter(|capability| held.contains(capability)) {
             caps::drop(None, CapSet::Effective, capability)?;
             caps::drop(None, CapSet::Permitted, capability)?;
+            gone.push(capability);
         }
     }
     let held = caps::read(None, CapSet::Effective)?;
     for (capability, cost) in wanted(config).into_iter().filter(|(capability, _)| !held.contains(capability)) {
         tracing::warn!("without {capability}: {cost}");
     }
-    Ok(())
+    Ok(LetGo(gone))
+}
+
+impl LetGo {
+    /// Says in the log what a configuration that was read again needs and is gone: only another start brings it back.
+    pub fn warn_of(&self, config: &Config) {
+        for capability in self.missed(config) {
+            tracing::warn!("{capability} was let go of at the start, as the configuration did not need it then: restart jouled");
+        }
+    }
+
+    fn missed(&self, config: &Config) -> Vec<Capability> {
+        let needless = needless(config);
+        self.0.iter().copied().filter(|capability| !needless.contains(capability)).collect()
+    }
 }
 
 /// Those of jouled's unit and its drop-ins that this configuration has no use for. What an operator gives beyond them is left alone.
@@ -124,7 +145,8 @@ mod tests {
         let given = [CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE];
         as_nobody_with(&given, move || {
             let held = |which| caps::read(None, which).unwrap();
-            settle(&Config::default()).unwrap();
+            let gone = settle(&Config::default()).unwrap();
+            assert_eq!(gone.0, [], "it had no CAP_CHOWN");
             assert_eq!(held(CapSet::Effective), given.into_iter().collect());
             assert_eq!(held(CapSet::Permitted), given.into_iter().collect());
             assert_eq!((held(CapSet::Ambient), held(CapSet::Inheritable)), (HashSet::new(), HashSet::new()));
@@ -141,7 +163,8 @@ mod tests {
         use Capability::{CAP_BPF, CAP_DAC_READ_SEARCH, CAP_PERFMON};
         let config = config(|config| config.usage.source = UsageSource::Procfs);
         as_nobody_with(&[CAP_BPF, CAP_PERFMON, CAP_DAC_READ_SEARCH], || {
-            settle(&config).unwrap();
+            let gone = settle(&config).unwrap();
+            assert_eq!((gone.missed(&config), gone.missed(&Config::default())), (vec![], vec![CAP_BPF]));
             for which in [CapSet::Effective, CapSet::Permitted] {
                 assert_eq!(caps::read(None, which).unwrap(), [CAP_PERFMON, CAP_DAC_READ_SEARCH].into_iter().collect());
             }

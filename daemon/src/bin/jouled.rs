@@ -29,10 +29,11 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let set_level = Box::new(log::start(config.log_level));
-    privileges::settle(&config)?;
+    let let_go = privileges::settle(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let record = arguments.record.clone();
-    let program = Program { load: Box::new(move || load(&arguments)), set_level, record };
+    let reload = move || load(&arguments).inspect(|config| let_go.warn_of(config));
+    let program = Program { load: Box::new(reload), set_level, record };
     let result = runtime.block_on(run::run(config, program));
     // A tick that hangs in the kernel must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));

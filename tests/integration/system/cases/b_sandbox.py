@@ -143,23 +143,25 @@ def case_sandbox_units_are_charged():
     note(f"{page.sum('jouled_unit_joules_total', unit=unit.name, zone='package'):.2f} J of {unit.name}, by eBPF")
 
 
-def programs():
-    """Which programs the page names of processes that are not jouled's."""
-    return scrape().values("kepler_process_cpu_joules_total", "exe")
+def program_of(unit):
+    """Which program the page names of a unit's process; None where it does not know the process yet."""
+    pid = show("MainPID", unit=unit.name)
+    for labels in scrape().labels("kepler_process_cpu_joules_total", pid=pid, zone="package"):
+        return labels["exe"]
+    return None
 
 
 def case_sandbox_cap_sys_ptrace_is_needed():
     """With /proc as the source, as this container's process ids are not those that eBPF sees."""
     ensure_running()
     procfs = '[usage]\nsource = "procfs"\n'
-    with Burning("burn-ptrace"):
-        with DropIn(config=procfs):
-            wait_for("the shell's program", lambda: any("/dash" in (exe or "") for exe in programs()))
-            held = int(dict(line.split(":\t", 1) for line in Path(f"/proc/{main_pid()}/status").read_text().splitlines())["CapEff"], 16)
-            assert held == 1 << CAPABILITIES["CAP_SYS_PTRACE"] | 1 << CAPABILITIES["CAP_PERFMON"], "what /proc does not need is not let go"
-        without = "[Service]\nAmbientCapabilities=~CAP_SYS_PTRACE\nCapabilityBoundingSet=~CAP_SYS_PTRACE\nProtectProc=default\n"
-        with DropIn(unit=without, config=procfs):
-            wait_for("processes", lambda: scrape().values("kepler_process_cpu_joules_total", "comm") >= {"sh"})
-            named = {exe for exe in programs() if exe} - {"/usr/bin/jouled"}
-            assert not named, f"{named} without CAP_SYS_PTRACE"
-            assert "without CAP_SYS_PTRACE" in journal(), "nothing is said of it"
+    with DropIn(config=procfs), Burning("burn-with") as unit:
+        program = wait_for("the unit's process", lambda: program_of(unit))
+        assert program.endswith("/dash"), program
+        held = int(dict(line.split(":\t", 1) for line in Path(f"/proc/{main_pid()}/status").read_text().splitlines())["CapEff"], 16)
+        assert held == 1 << CAPABILITIES["CAP_SYS_PTRACE"] | 1 << CAPABILITIES["CAP_PERFMON"], "what /proc does not need is not let go"
+    without = "[Service]\nAmbientCapabilities=~CAP_SYS_PTRACE\nCapabilityBoundingSet=~CAP_SYS_PTRACE\nProtectProc=default\n"
+    with DropIn(unit=without, config=procfs), Burning("burn-without") as unit:
+        wait_for("the unit's process", lambda: program_of(unit) is not None)
+        assert program_of(unit) == "", program_of(unit)
+        assert "without CAP_SYS_PTRACE" in journal(), "nothing is said of it"

@@ -11,6 +11,9 @@ from runner import note
 from system import CONFIG, RUNTIME, STATE, UNIT, active, assert_goes_on, files, main_pid, scrape, try_scrape, wait_running
 
 
+LIMIT_S = 120
+
+
 class Scraper(threading.Thread):
     """Somebody who scrapes all the time."""
 
@@ -34,7 +37,7 @@ def newer(package):
     control = folder / "DEBIAN/control"
     lines = control.read_text().splitlines()
     control.write_text("\n".join("Version: 99.0.2-1" if line.startswith("Version:") else line for line in lines) + "\n")
-    sh("dpkg-deb", "-b", "--root-owner-group", str(folder), "/tmp/newer.deb", timeout=120)
+    sh("dpkg-deb", "-Znone", "-b", "--root-owner-group", str(folder), "/tmp/newer.deb", timeout=120)
     return "/tmp/newer.deb"
 
 

@@ -23,6 +23,7 @@ def install():
     sh("systemctl", "daemon-reload", timeout=60)
     sh("systemd-tmpfiles", "--create", "jouled.conf")
     sh("udevadm", "control", "--reload")
+    sh("udevadm", "trigger", "--action=change", "--subsystem-match=powercap", "--subsystem-match=ipmi", "--settle")
     sh("systemctl", "start", "dbus.service")
     sh("busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig")
 
@@ -65,7 +66,7 @@ class Service(Jouled):
         return status
 
     def log(self):
-        return subprocess.run(["journalctl", "--no-pager", "-o", "cat", "-n", "20", "-u", UNIT], capture_output=True, text=True).stdout
+        return subprocess.run(["journalctl", "--no-pager", "-o", "cat", "-n", "40", "-u", UNIT], capture_output=True, text=True).stdout
 
     def answers(self):
         try:
