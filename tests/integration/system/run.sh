@@ -72,6 +72,9 @@ make_payload() {
     fi
     make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$built" PREFIX=/usr
     cp -r "$top/docs" "$payload/docs"
+    local kind
+    mkdir "$payload/examples"
+    for kind in busctl system; do "$top/tests/integration/man/examples.sh" "$kind" >"$payload/examples/$kind"; done
 }
 
 # By systemd-nspawn of the Debian that is booted, with its own libraries, so that it is the same wherever this runs. No network but the
