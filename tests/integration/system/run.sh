@@ -65,8 +65,8 @@ make_payload() {
     mkdir -p "$payload/deb"
     cp -r "$here/../vm/guest" "$here/cases" "$payload/"
     cp "$here/guest"/*.py "$payload/guest/"
-    : >"$payload/cases.log" >"$payload/done"
-    echo "${@:+a_install }$*" >"$payload/wanted"
+    touch "$payload/cases.log" "$payload/done"
+    echo "${*:+a_install }$*" >"$payload/wanted"
     if compgen -G "$debs/*.deb" >/dev/null; then
         cp "$debs"/*.deb "$payload/deb/"
     fi
