@@ -442,9 +442,8 @@ fn root_strangers_are_told_less_than_members_of_the_group() {
     assert!(seen.iter().any(|energy| *energy > 0), "{seen:?}");
     assert!(seen.iter().all(|energy| energy % 1_000_000 == 0) && seen.len() <= 3, "whole joules, every 10 s: {seen:?}");
     let denied = as_user("65534", &["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"]);
-    let denied = String::from_utf8_lossy(&denied.stderr).into_owned();
-    // The fake host does not say whose its processes are: then they are nobody's.
-    assert!(denied.contains("not wholly yours"), "{denied}");
+    // The fake host does not say whose its processes are: then they are nobody's. busctl has words of its own for this error.
+    assert!(String::from_utf8_lossy(&denied.stderr).contains("ccess denied"), "{denied:?}");
     assert!(as_user("65533", &["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"]).status.success());
     // The installed policy lets strangers ask, and nothing else.
     assert!(as_user("65534", &["introspect", NAME, ROOT]).status.success());
