@@ -65,13 +65,16 @@ make_payload() {
     mkdir -p "$payload/deb"
     cp -r "$here/../vm/guest" "$here/cases" "$payload/"
     cp "$here/guest"/*.py "$payload/guest/"
-    : >"$payload/cases.log" >"$payload/done"
-    echo "${@:+a_install }$*" >"$payload/wanted"
+    touch "$payload/cases.log" "$payload/done"
+    echo "${*:+a_install }$*" >"$payload/wanted"
     if compgen -G "$debs/*.deb" >/dev/null; then
         cp "$debs"/*.deb "$payload/deb/"
     fi
     make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$built" PREFIX=/usr
     cp -r "$top/docs" "$payload/docs"
+    local kind
+    mkdir "$payload/examples"
+    for kind in busctl system; do "$top/tests/integration/man/examples.sh" "$kind" >"$payload/examples/$kind"; done
 }
 
 # By systemd-nspawn of the Debian that is booted, with its own libraries, so that it is the same wherever this runs. No network but the

@@ -158,9 +158,9 @@ start_bmc() {
         "$here/bmc.py" --listen "unix:$run_dir/bmc.sock" --control "$run_dir/bmc.control" </dev/null >"$run_dir/bmc.log" 2>&1 &
     bmc=$!
     devices=(-acpitable "file=$VM_DIR/pwrmeter.aml" -device pc-testdev
-        -chardev "socket,id=bmc,path=$run_dir/bmc.sock,reconnect-ms=1000" -device ipmi-bmc-extern,id=bmc0,chardev=bmc
-        -device isa-ipmi-kcs,bmc=bmc0,irq=5
-        -chardev "file,id=control,path=$run_dir/bmc.control" -device isa-debugcon,iobase=0x402,chardev=control)
+        -chardev "socket,id=bmc,path=$run_dir/bmc.sock,reconnect-ms=1000" -device "ipmi-bmc-extern,id=bmc0,chardev=bmc"
+        -device "isa-ipmi-kcs,bmc=bmc0,irq=5"
+        -chardev "file,id=control,path=$run_dir/bmc.control" -device "isa-debugcon,iobase=0x402,chardev=control")
 }
 
 running() {
