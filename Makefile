@@ -27,7 +27,8 @@ INSTALL = install -p
 PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
 PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt licences deb rpm test-packages test test-root test-vm libvirt test-libvirt bench bpf bpf-check fmt lint lint-shell
+.PHONY: help build run install install-libvirt licences deb rpm test-packages test test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
+.PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -44,7 +45,10 @@ install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, 
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT)/jouled $(BUILT)/joulectl
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket))
 	$(INSTALL) -D -m 644 systemd/jouled.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled.conf
+	$(INSTALL) -D -m 644 systemd/jouled.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/jouled.conf
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d systemd/60-jouled.rules
 	$(INSTALL) -D -m 644 systemd/org.jouled1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.jouled1.conf
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/interfaces systemd/interfaces/org.jouled1.*.xml
 	$(INSTALL) -D -m 644 systemd/org.jouled1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.jouled1.service
 	$(INSTALL) -D -m 644 etc/jouled.toml $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml
 	$(INSTALL) -d -m 755 $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml.d
@@ -96,6 +100,9 @@ test-root: ## The tests that need root: real eBPF, cgroups and burners on this k
 	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }
 	cargo test --locked root_ -- --include-ignored --test-threads 1
 
+test-system: build ## The installed service in a booted Debian in a container: sandbox, reload, crashes, upgrade, purge (a minute)
+	tests/integration/system/run.sh
+
 test-vm: build ## The tests in a booted Debian under emulation (minutes)
 	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	tests/integration/vm/run.sh
@@ -124,10 +131,13 @@ bpf-check: ## Whether the committed eBPF object is what its source builds
 fmt: ## Formats the code
 	cargo fmt --all
 
-lint: lint-shell ## Formatting and lints; changes nothing
+lint: lint-shell lint-man ## Formatting and lints, of man pages, too; changes nothing
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 
 lint-shell:
 	@for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi
+
+lint-man:
+	@tests/integration/man/lint.sh

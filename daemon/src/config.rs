@@ -5,6 +5,7 @@ mod explain;
 use crate::attribute::IdlePolicy;
 use crate::core::platform::PlatformChoice;
 use crate::entity::Kind;
+use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
@@ -43,7 +44,7 @@ pub enum ConfigError {
 }
 
 /// `jouled.toml`. An empty one is complete.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Time between ticks, 100 ms to 60 s.
@@ -139,7 +140,7 @@ pub enum UsageSource {
 }
 
 /// `[usage]`: who ran.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UsageConfig {
     /// How it is known.
@@ -161,7 +162,7 @@ impl Default for UsageConfig {
 }
 
 /// `[attribution]`: how energy is shared out.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttributionConfig {
     /// What becomes of idle energy.
@@ -173,7 +174,7 @@ pub struct AttributionConfig {
 }
 
 /// `[series]`: how many series there are.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SeriesConfig {
     /// Most processes with a series of their own: the busiest. The others are one series together.
@@ -191,7 +192,7 @@ impl Default for SeriesConfig {
 }
 
 /// `[export]`: who is told.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExportConfig {
     /// The metrics page.
@@ -202,10 +203,12 @@ pub struct ExportConfig {
     pub web_config_file: Option<PathBuf>,
     /// The guest channel.
     pub guest: GuestConfig,
+    /// org.jouled1 on the system bus.
+    pub dbus: DbusConfig,
 }
 
 /// `[control]`: joulectl's socket.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {
     /// Path; `jouled.sock` in the runtime folder if not given.
@@ -221,7 +224,7 @@ impl Default for ControlConfig {
 }
 
 /// `[inventory]`: managers of VMs.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InventoryConfig {
     /// Where jouled-libvirt connects; `inventory.sock` in the runtime folder if not given.

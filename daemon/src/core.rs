@@ -95,6 +95,8 @@ pub struct Core {
     last: Option<Nanos>,
     counted: Counted,
     overflows: u64,
+    /// Those of usage sources that an earlier core was told of.
+    overflows_before: u64,
     lost_cpu: Nanos,
 }
 
@@ -125,6 +127,7 @@ impl Core {
             last: None,
             counted: Counted::default(),
             overflows: 0,
+            overflows_before: 0,
             lost_cpu: Nanos::ZERO,
         }
     }
@@ -172,6 +175,12 @@ impl Core {
     /// The snapshot before the first tick.
     pub fn blank(&self) -> Snapshot {
         self.snapshot(&Tick::default(), None)
+    }
+
+    /// Goes on counting where another core of the same run ended, whose [`Core::state`] this one was made with.
+    pub fn follow(&mut self, earlier: &Self) {
+        (self.ticks, self.lost_cpu) = (earlier.ticks, earlier.lost_cpu);
+        (self.overflows, self.overflows_before) = (earlier.overflows, earlier.overflows);
     }
 
     /// What has to be kept, whole.
@@ -238,7 +247,7 @@ impl Core {
             return TickUse { counted: self.counted, gpus: self.resolve_gpus(gpus), ..TickUse::default() };
         };
         self.counted = usage.counted;
-        self.overflows = self.overflows.max(usage.overflows);
+        self.overflows = self.overflows.max(self.overflows_before + usage.overflows);
         self.lost_cpu += usage.lost.iter().map(|lost| lost.on_cpu).sum();
         self.roster.know(&mut self.ledger, &usage.processes);
         for member in members {

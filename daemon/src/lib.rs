@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod attribute;
+pub mod base;
 pub mod config;
 pub mod core;
 pub mod ctl;
@@ -13,9 +14,12 @@ pub mod door;
 pub mod entity;
 pub mod export;
 pub mod idle;
+pub mod inert;
 pub mod ledger;
+pub mod log;
 pub mod meter;
 pub mod nvml;
+pub mod privileges;
 pub mod record;
 pub mod roster;
 pub mod run;
@@ -26,3 +30,4 @@ pub mod source;
 pub mod store;
 pub mod units;
 pub mod usage;
+pub mod users;

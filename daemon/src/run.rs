@@ -1,320 +1,263 @@
-//! From a configuration to a running daemon: open sources, bind every door, first snapshot, ready, tasks, stop. Decides no numbers.
+//! From a configuration to a running daemon: open sources, bind every door, first snapshot, ready, reload, stop. Decides no numbers.
 
-use crate::config::{Config, UsageSource};
-use crate::core::{CoreConfig, State};
-use crate::door;
-use crate::entity::hypervisor::Hypervisors;
-use crate::entity::managers::{self, Managers};
-use crate::entity::resolve::Resolver;
-use crate::export::guest::{self, Guests, HostFacts};
-use crate::export::powercap::Mirror;
-use crate::export::web_config::WebConfig;
-use crate::export::{control, http};
-use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all, vsock};
-use crate::record::{Head, Recorder};
-use crate::sampler::{Progress, Sampler};
-use crate::snapshot::{CpuInfo, Host, Snapshot};
-use crate::source::{Health, PackageId};
-use crate::source::{SourceState, Stamp};
-use crate::store::Store;
-use crate::usage::bpf::{BpfOptions, BpfUsage};
-use crate::usage::procfs::ProcfsUsage;
-use crate::usage::{self, Usage};
+mod manager;
+mod parts;
+mod sources;
+
+pub use sources::{Others, open};
+
+use crate::config::{Config, ConfigError, LogLevel};
+use crate::core::Core;
+use crate::export::Snapshots;
+use crate::sampler::Sampler;
+use crate::snapshot::Snapshot;
 use anyhow::{Context, Result};
-use sd_notify::NotifyState;
-use std::fs;
-use std::path::Path;
+use parts::{Part, Parts};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 /// Everything has to end within this time after SIGTERM.
 const GRACE: Duration = Duration::from_millis(1500);
+/// A tick that is under way may take so long when a sampler is to make way for another. A meter that hangs takes longer: then the service manager
+/// starts jouled anew.
+const TICK: Duration = Duration::from_secs(20);
 
-/// Runs until SIGTERM, SIGINT, or until a task ends that should not.
+/// What the daemon is given by the program that it is in.
+pub struct Program {
+    /// Reads the configuration, as the program was told to.
+    pub load: Box<dyn Fn() -> Result<Config, ConfigError>>,
+    /// Changes what is logged.
+    pub set_level: Box<dyn Fn(LogLevel)>,
+    /// A recording to make.
+    pub record: Option<PathBuf>,
+}
+
+/// Runs until SIGTERM, SIGINT, or until something ends that should not. SIGHUP reads the configuration again.
 ///
 /// # Errors
 /// Where a door that the configuration names cannot be opened, or a task fails.
-pub async fn run(config: Config, record: Option<&Path>) -> Result<()> {
-    let web = match &config.export.web_config_file {
-        Some(path) => Some(Arc::new(WebConfig::load(path)?)),
-        None => None,
-    };
-    let listeners = http::bind(&config.listen)?;
-    let managers = Arc::new(Managers::default());
-    let sampler = open(&config, record, &managers)?;
-    let (socket, inventory_socket) = (config.socket(), config.inventory_socket());
-    for dir in [&socket, &inventory_socket].into_iter().filter_map(|socket| socket.parent()) {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    }
-    let powercap = &config.export.powercap;
-    let mirror = powercap.path.as_ref().map(|path| Mirror::open(path, powercap)).transpose();
-    let mirror = mirror.context("no powercap mirror ([export.powercap] path)")?;
-    let control = control::bind(&socket, config.control.mode.0)?;
-    let guests = guests(&config);
-    let channel = guest::bind(guests.clone())?;
-    let inventory = door::bind(&inventory_socket, config.inventory.mode.0)?;
+pub async fn run(config: Config, program: Program) -> Result<()> {
+    // First of all: from now on a signal waits until it is its turn.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-
-    let (publish, mut snapshots) = watch::channel(Arc::new(sampler.core.blank()));
-    let (stop_sampler, stopped) = mpsc::channel();
-    let mut sampling =
-        tokio::task::spawn_blocking(move || sampler.run(&publish, &stopped, |_| drop(sd_notify::notify(&[NotifyState::Watchdog]))));
-    let first = tokio::select! {
-        changed = snapshots.changed() => changed,
+    let (mut daemon, snapshots) = Daemon::open(config, program)?;
+    tokio::select! {
+        started = daemon.start(&Part::ALL) => started?,
         // A meter that hangs must not keep the process: the store has what earlier runs kept.
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
-    if first.is_err() {
-        sampling.await.context("the sampler failed at its first tick")?;
-        anyhow::bail!("the sampler ended at its first tick");
+        () = either(&mut terminate, &mut interrupt) => return Ok(()),
     }
+    tokio::spawn(manager::tell(snapshots, daemon.note.subscribe()));
+    manager::ready();
 
-    let stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    for listener in &listeners {
-        let scheme = if web.as_ref().is_some_and(|web| web.tls().is_some()) { "https" } else { "http" };
-        tracing::info!("metrics at {scheme}://{}/metrics", listener.local_addr()?);
-    }
-    tracing::info!("joulectl's socket is {}", socket.display());
-    let router = http::router(snapshots.clone(), config.export.prometheus.clone(), guests.clone(), Stamp::now);
-    tasks.spawn(http::serve(listeners, router, web, stop.clone()));
-    tasks.spawn(control.serve(snapshots.clone(), guests, stop.clone()));
-    if config.export.guest.any() {
-        tasks.spawn(channel.serve(snapshots.clone(), stop.clone()));
-    }
-    tasks.spawn(managers::socket::serve(inventory, Arc::clone(&managers), config.inventory.users.clone(), stop.clone()));
-    match config.inventory.machined {
-        true => drop(tasks.spawn(managers::machined::follow(managers, zbus::connection::Builder::system, stop.clone()))),
-        false => managers.set_machined(Vec::new(), Health::Unsupported("not wanted: machined = false in [inventory]".into())),
-    }
-    if let Some(mirror) = mirror {
-        tracing::info!("powercap mirror at {}", mirror.root().display());
-        tasks.spawn(mirror.serve(snapshots.clone(), stop.clone()));
-    }
-    tasks.spawn(tell_manager(snapshots, stop.clone()));
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-
-    let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        _ = hangup.recv() => None,
-        ended = tasks.join_next() => Some(ended.map_or(Ok(()), |ended| ended).map_or_else(|error| error.to_string(), |()| "a task ended early".into())),
-        ended = &mut sampling => Some(ended.map_or_else(|error| error.to_string(), |()| "the sampler ended early".into())),
+    let failed = loop {
+        tokio::select! {
+            () = either(&mut terminate, &mut interrupt) => break None,
+            _ = hangup.recv() => {
+                manager::reloading();
+                tokio::select! {
+                    reloaded = daemon.reload() => if let Err(error) = reloaded { break Some(error) },
+                    () = either(&mut terminate, &mut interrupt) => break None,
+                }
+                manager::ready();
+            }
+            why = daemon.failed() => break Some(anyhow::Error::msg(why)),
+        }
     };
     tracing::info!("stopping");
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    let _ = stop_sampler.send(());
-    stop.cancel();
-    let drained = async {
-        while tasks.join_next().await.is_some() {}
-        if failed.is_none() {
-            let _ = (&mut sampling).await;
-        }
-    };
-    if tokio::time::timeout(GRACE, drained).await.is_err() {
-        tracing::warn!("some tasks did not end in {GRACE:?} and were left");
-    }
-    match failed {
-        Some(why) => anyhow::bail!(why),
-        None => Ok(()),
+    manager::stopping();
+    daemon.stop().await;
+    failed.map_or(Ok(()), Err)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
 }
 
-/// Opens every source; the sampler has not ticked yet.
-///
-/// # Errors
-/// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
-pub fn open(config: &Config, record: Option<&Path>, managers: &Managers) -> Result<Sampler> {
-    let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
-    let topology = Topology::read(&roots);
-    let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
-    let resolver = Resolver::open(&config.procfs);
-    let usage = open_usage(config, &topology, resolver.v2(), &mut unused)?;
-    let (gpus, unused_gpus) = usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
-    unused.extend(unused_gpus);
-    let boot_id = boot_id(&config.procfs);
-    let (store, state) = open_store(config)?;
-    let head = Head {
-        config: CoreConfig {
-            host: host(config, &topology, &meters),
-            limits: config.limits(),
-            idle: config.attribution.idle,
-            floors: config.floors(),
-            prior_ratio: estimate::idle_to_full_ratio(&topology.model),
-            platform: config.attribution.platform.clone(),
-        },
-        same_boot: !boot_id.is_empty() && state.boot_id == boot_id,
-        state,
-        now: Stamp::now().monotonic,
-    };
-    let recorder = record.map(|path| Recorder::create(path, &head)).transpose().context("cannot record")?;
-    for domain in config.attribution.idle_watts.keys() {
-        // Those that a host, a driver or a BMC tells of may not be known yet; the remainder never is, by a meter.
-        let later = domain == "other" || ["guest/", "gpu/", "hwmon/"].iter().any(|source| domain.starts_with(source));
-        let known = later || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain);
-        if !known {
-            tracing::warn!(
-                "attribution.idle_watts.{domain}: there is no such energy domain now; joulectl status lists those there are"
-            );
-        }
-    }
-    // A host's word may still come.
-    if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != vsock::SOURCE) {
-        tracing::warn!("no meter: there is use without energy");
-    }
-    Ok(Sampler {
-        interval: config.interval.0,
-        meters,
-        unused,
-        usage,
-        gpus,
-        sysfs: config.sysfs.clone(),
-        resolver,
-        hypervisors: Hypervisors::open(&config.procfs, &config.sysfs, Some(managers.inventory())),
-        managers: managers.sources(),
-        core: head.core(),
-        store,
-        boot_id,
-        recorder,
-        progress: Progress::default(),
-    })
+/// The sampler's thread.
+struct Sampling {
+    stop: mpsc::Sender<()>,
+    done: JoinHandle<Core>,
 }
 
-fn open_usage(
-    config: &Config,
-    topology: &Topology,
-    cgroup2: Option<&Path>,
-    unused: &mut Vec<SourceState>,
-) -> Result<Box<dyn Usage>> {
-    let packages = packages(topology);
-    let mut state = |source: &str, health| {
-        unused.push(SourceState { source: source.into(), role: "usage".into(), health, detail: String::new() })
-    };
-    let wanted = "not wanted: source = \"procfs\" in [usage]".to_string();
-    let why = if config.usage.source == UsageSource::Procfs {
-        state("bpf", Health::Unsupported(wanted.clone()));
-        wanted
-    } else {
-        let options = BpfOptions {
-            path: config.usage.path,
-            counters: config.usage.counters,
-            max_entries: config.usage.max_entries,
-            packages: packages.clone(),
+/// All that runs, and by which configuration.
+struct Daemon {
+    config: Config,
+    program: Program,
+    others: Others,
+    publish: Arc<watch::Sender<Arc<Snapshot>>>,
+    /// Opened, and not started yet.
+    sampler: Option<Sampler>,
+    sampling: Option<Sampling>,
+    parts: Parts,
+    /// What `systemctl status` shows after what is measured.
+    note: watch::Sender<String>,
+}
+
+impl Daemon {
+    fn open(config: Config, program: Program) -> Result<(Self, Snapshots)> {
+        let others = Others::default();
+        let activated = manager::sockets()?;
+        let sampler = open(&config, program.record.as_deref(), &others, None)?;
+        let (publish, snapshots) = watch::channel(Arc::new(sampler.core.blank()));
+        let daemon = Self {
+            parts: Parts::new(snapshots.clone(), others.clone(), activated),
+            config,
+            program,
+            others,
+            publish: Arc::new(publish),
+            sampler: Some(sampler),
+            sampling: None,
+            note: watch::Sender::new(String::new()),
         };
-        match BpfUsage::open(&options) {
-            Ok(usage) => {
-                state("procfs", Health::Unsupported("not needed: bpf says more".into()));
-                return Ok(Box::new(usage));
-            }
-            Err(error) if config.usage.source == UsageSource::Bpf => return Err(error).context("source = \"bpf\" in [usage]"),
-            Err(error) => {
-                state("bpf", Health::Failed(error.to_string()));
-                "eBPF cannot be used".to_string()
+        Ok((daemon, snapshots))
+    }
+
+    /// Binds `parts`, then ticks if there is a sampler to start, then serves.
+    async fn start(&mut self, parts: &[Part]) -> Result<()> {
+        let bound = self.parts.bind(parts, &self.config).await?;
+        if let Some(sampler) = self.sampler.take() {
+            manager::watchdog(self.config.interval.0);
+            let mut snapshots = self.publish.subscribe();
+            let (stop, stopped) = mpsc::channel();
+            let publish = Arc::clone(&self.publish);
+            let done = spawn_blocking(move || sampler.run(&publish, &stopped, |_| manager::fed()));
+            let sampling = self.sampling.insert(Sampling { stop, done });
+            tokio::select! {
+                _ = snapshots.changed() => {}
+                ended = &mut sampling.done => {
+                    self.sampling = None;
+                    ended.context("the sampler failed at its first tick")?;
+                    anyhow::bail!("the sampler ended at its first tick");
+                }
             }
         }
-    };
-    let usage = ProcfsUsage::open(&config.procfs, cgroup2, &packages, &why).map_err(anyhow::Error::msg)?;
-    Ok(Box::new(usage))
-}
-
-fn open_store(config: &Config) -> Result<(Option<Store>, State)> {
-    let mut notes = Vec::new();
-    let (store, state) = Store::open(&config.runtime_dir(), &config.state_dir(), &mut notes)
-        .context("totals cannot be kept (run as root, or name a folder with --state-dir)")?;
-    for note in notes {
-        tracing::warn!("{note}");
+        self.parts.start(bound);
+        Ok(())
     }
-    Ok((Some(store), state))
-}
 
-/// What the guest channel needs to know of this host.
-fn guests(config: &Config) -> Guests {
-    let boot_id = boot_id(&config.procfs);
-    let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
-    let (alive, procfs) = (config.procfs.clone(), config.procfs.clone());
-    let host = HostFacts {
-        machine_id: if machine_id.is_empty() { boot_id.clone() } else { machine_id },
-        boot_id,
-        idle: config.attribution.idle,
-        alive: Arc::new(move |process| usage::procfs::start_of(&alive, process.pid) == Some(process.start)),
-        procfs,
-        connections: if config.export.guest.any() { guest::connections() } else { 0 },
-    };
-    Guests::new(config.export.guest.clone(), host)
-}
-
-/// Package by CPU number.
-fn packages(topology: &Topology) -> Vec<PackageId> {
-    let last = topology.cpus.iter().map(|cpu| cpu.processor).max().unwrap_or(0);
-    (0..=last).map(|processor| topology.package_of(processor)).collect()
-}
-
-fn host(config: &Config, topology: &Topology, meters: &[Box<dyn Meter>]) -> Host {
-    let cpu = |cpu: &crate::meter::topology::Cpu| CpuInfo {
-        processor: cpu.processor,
-        vendor_id: cpu.vendor_id.clone(),
-        model_name: cpu.model_name.clone(),
-        physical_id: u32::from(cpu.package.0),
-        core_id: cpu.core_id.parse().unwrap_or(0),
-    };
-    let mut domains = meters.iter().flat_map(|meter| meter.domains());
-    Host {
-        version: env!("CARGO_PKG_VERSION").into(),
-        node_name: config.node_name.clone().unwrap_or_else(host_name),
-        arch: std::env::consts::ARCH.into(),
-        cpus: topology.cpus.iter().map(cpu).collect(),
-        interval: config.interval.0,
-        dram_billed: domains.any(|domain| domain.zone == Zone::Dram && domain.billed),
-        idle: config.attribution.idle,
+    /// Reads the configuration again and begins anew what it changes. One that cannot be used changes nothing.
+    ///
+    /// # Errors
+    /// Where jouled cannot go on, not even with the configuration that it had.
+    async fn reload(&mut self) -> Result<()> {
+        let refused = match (self.program.load)() {
+            Ok(config) => match self.apply(config).await? {
+                Ok(changed) => {
+                    tracing::info!("configuration read again: {changed}");
+                    None
+                }
+                Err(why) => Some(format!("{why:#}")),
+            },
+            Err(error) => Some(error.to_string()),
+        };
+        self.note.send_replace(match refused {
+            None => String::new(),
+            Some(why) => {
+                for line in why.lines() {
+                    tracing::error!("configuration not reloaded, the one before stays in force: {line}");
+                }
+                format!("; configuration not reloaded: {}", why.lines().collect::<Vec<_>>().join("; "))
+            }
+        });
+        Ok(())
     }
-}
 
-fn host_name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_string()
-}
-
-/// The kernel's id of this boot; empty where unknown: then nothing is taken to be of this boot.
-fn boot_id(procfs: &Path) -> String {
-    fs::read_to_string(procfs.join("sys/kernel/random/boot_id")).unwrap_or_default().trim().to_string()
-}
-
-/// Keeps `systemctl status` current: what is measured, and what is not as it should be.
-async fn tell_manager(mut snapshots: watch::Receiver<Arc<Snapshot>>, stop: CancellationToken) {
-    let mut told = String::new();
-    loop {
-        let status = status_line(&snapshots.borrow_and_update());
-        if status != told {
-            let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
-            told = status;
+    /// Goes over to `new`; says what began anew, or why all is as before.
+    async fn apply(&mut self, new: Config) -> Result<Result<String>> {
+        let anew: Vec<Part> = Part::ALL.into_iter().filter(|part| part.differs(&self.config, &new)).collect();
+        let measuring = measures_otherwise(&self.config, &new);
+        let mut names: Vec<&str> = anew.iter().map(|part| part.as_str()).collect();
+        if measuring {
+            names.insert(0, "measuring");
         }
+        let changed = if names.is_empty() { "nothing begins anew".into() } else { format!("{} began anew", names.join(", ")) };
+
+        self.parts.stop(&anew, GRACE).await;
+        let core = if measuring { Some(self.end_sampling().await?) } else { None };
+        let old = std::mem::replace(&mut self.config, new);
+        let outcome = match self.open_anew(core.as_ref()).await {
+            Ok(()) => self.start(&anew).await,
+            Err(error) => Err(error),
+        };
+        if let Err(why) = outcome {
+            self.config = old;
+            self.sampler = None;
+            let back = async {
+                self.open_anew(core.as_ref()).await?;
+                self.start(&anew).await
+            };
+            back.await.with_context(|| format!("neither the new configuration can be used ({why:#}) nor the old one any more"))?;
+            return Ok(Err(why));
+        }
+        (self.program.set_level)(self.config.log_level);
+        Ok(Ok(changed))
+    }
+
+    /// Opens what a sampler needs, where `core` is that of one that made way. Scrapes are answered meanwhile.
+    async fn open_anew(&mut self, core: Option<&Arc<Core>>) -> Result<()> {
+        let Some(core) = core.cloned() else { return Ok(()) };
+        let (config, others) = (self.config.clone(), self.others.clone());
+        self.sampler =
+            Some(spawn_blocking(move || open(&config, None, &others, Some(&core))).await.context("opening sources failed")??);
+        Ok(())
+    }
+
+    async fn end_sampling(&mut self) -> Result<Arc<Core>> {
+        if self.program.record.take().is_some() {
+            tracing::warn!("the recording ends here: it is of one configuration");
+        }
+        let Some(sampling) = &mut self.sampling else { anyhow::bail!("no sampler runs") };
+        let _ = sampling.stop.send(());
+        let core = timeout(TICK, &mut sampling.done).await;
+        self.sampling = None;
+        core.with_context(|| format!("a tick takes longer than {TICK:?}: a meter hangs"))?
+            .context("the sampler failed")
+            .map(Arc::new)
+    }
+
+    /// Waits for something to end that should not.
+    async fn failed(&mut self) -> String {
+        let Some(sampling) = &mut self.sampling else { return "no sampler runs".into() };
         tokio::select! {
-            changed = snapshots.changed() => if changed.is_err() { break stop.cancelled().await },
-            () = stop.cancelled() => break,
+            why = self.parts.failed() => why,
+            ended = &mut sampling.done => ended.err().map_or_else(|| "the sampler ended by itself".into(), |error| error.to_string()),
         }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(sampling) = &self.sampling {
+            let _ = sampling.stop.send(());
+        }
+        let sampling = async {
+            if let Some(sampling) = &mut self.sampling
+                && !sampling.done.is_finished()
+                && timeout(GRACE, &mut sampling.done).await.is_err()
+            {
+                tracing::warn!("the last tick did not end in {GRACE:?} and was left");
+            }
+        };
+        tokio::join!(sampling, self.parts.stop(&Part::ALL, GRACE));
     }
 }
 
-fn status_line(snapshot: &Snapshot) -> String {
-    let mut names: Vec<&str> = snapshot.domains.iter().filter(|view| !view.past).map(|view| view.domain.source.as_str()).collect();
-    names.dedup();
-    let meters = if names.is_empty() { "nothing".to_string() } else { names.join(", ") };
-    let estimated = if snapshot.estimated() { " (an estimate)" } else { "" };
-    let usage = snapshot
-        .sources
-        .iter()
-        .find(|source| source.role == "usage" && !matches!(source.health, Health::Unsupported(_) | Health::Failed(_)));
-    let usage = usage.map_or("nobody knows who", |source| source.source.as_str());
-    let wrong = snapshot.sources.iter().filter(|source| matches!(source.health, Health::Degraded(_) | Health::Failed(_)));
-    let wrong: Vec<String> =
-        wrong.map(|source| format!("; {} {}: {}", source.source, source.health.as_str(), source.health.why())).collect();
-    format!("Measuring by {meters}{estimated}, use by {usage}{}", wrong.concat())
+/// Whether sources have to be opened anew when `old` becomes `new`.
+fn measures_otherwise(old: &Config, new: &Config) -> bool {
+    let roots = |config: &Config| (config.runtime_dir(), config.state_dir(), config.sysfs.clone(), config.procfs.clone());
+    let host = |config: &Config| (config.interval, config.node_name.clone(), config.limits());
+    roots(old) != roots(new)
+        || host(old) != host(new)
+        || (&old.meter, &old.usage, &old.attribution) != (&new.meter, &new.usage, &new.attribution)
 }
+
+#[cfg(test)]
+mod tests;

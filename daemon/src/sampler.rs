@@ -49,6 +49,8 @@ pub struct Sampler {
     pub hypervisors: Hypervisors,
     /// How the managers of VMs are.
     pub managers: watch::Receiver<Arc<[SourceState]>>,
+    /// How the exports are that may not work.
+    pub exports: watch::Receiver<Arc<[SourceState]>>,
     /// The core.
     pub core: Core,
     /// Where totals are kept; `None`: nowhere.
@@ -176,6 +178,7 @@ impl Sampler {
             ));
         }
         sources.extend(self.managers.borrow().iter().cloned());
+        sources.extend(self.exports.borrow().iter().cloned());
         sources.extend(self.unused.iter().cloned());
         sources.iter().filter(|source| self.progress.logged.is_due(source, now)).for_each(log_health);
         if sources == self.progress.sources {
@@ -234,8 +237,9 @@ impl Sampler {
         self.progress.store_error = result.err().map(|error| error.to_string());
     }
 
-    /// Ticks until `stop` says something or its sender is gone; then keeps everything. `fed` is called after every tick.
-    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) {
+    /// Ticks until `stop` says something or its sender is gone; then keeps everything, and gives the core back, for a sampler that goes on
+    /// from it. `fed` is called after every tick.
+    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) -> Core {
         let mut due = Stamp::now().monotonic;
         loop {
             let snapshot = self.tick();
@@ -261,6 +265,7 @@ impl Sampler {
         {
             tracing::error!("totals are not kept: {error}");
         }
+        self.core
     }
 }
 
@@ -285,13 +290,14 @@ impl Logged {
 }
 
 fn log_health(source: &SourceState) {
-    let (name, role, state, why) = (&source.source, &source.role, source.health.as_str(), source.health.why());
+    let (name, role, state, why) = (source.source.as_str(), source.role.as_str(), source.health.as_str(), source.health.why());
     match source.health {
         Health::Healthy | Health::Unsupported(_) => {
-            tracing::info!("{role} {name}: {state}{}{why}", if why.is_empty() { "" } else { ": " })
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            tracing::info!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}{why}")
         }
-        Health::Degraded(_) => tracing::warn!("{role} {name}: {state}: {why}"),
-        Health::Failed(_) => tracing::error!("{role} {name}: {state}: {why}"),
+        Health::Degraded(_) => tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
+        Health::Failed(_) => tracing::error!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
     }
 }
 

@@ -2,8 +2,8 @@
 # Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool, prometheus-node-exporter and ipmi_sim, unpacked into the target folder: installing Debian's packages
-#                    would start services
+#   deps.sh test     and promtool, prometheus-node-exporter, mandoc and ipmi_sim, unpacked into the target folder: installing Debian's packages
+#                    would start services; and dbus-daemon, whose package starts none
 #   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
 #   deps.sh package  and what makes and checks Debian packages and RPMs, manual pages and completions
 #   deps.sh cross    and Rust's library and a C compiler for arm64
@@ -21,6 +21,8 @@ main() {
     test)
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
+        unpack mandoc usr/bin/mandoc
+        install_dbus_daemon
         unpack_ipmi_sim
         ;;
     libvirt)
@@ -68,6 +70,13 @@ install_commands() {
         echo "deps: as root, apt-get install ${missing[*]}; elsewhere the packages that have these" >&2
         exit 1
     }
+}
+
+# busctl, which the tests use where it is, comes with systemd alone.
+install_dbus_daemon() {
+    command -v dbus-daemon >/dev/null && return
+    as_root apt-get -qy install --no-install-recommends dbus-daemon >/dev/null 2>&1 && command -v dbus-daemon >/dev/null ||
+        echo "deps: no dbus-daemon: tests of the bus are skipped"
 }
 
 # One program of a package that is not installed. Tests that want it say that they are skipped where it is missing.

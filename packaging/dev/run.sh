@@ -67,7 +67,7 @@ start() {
     # A process group of its own, so that Ctrl-C reaches joulectl first and jouled last.
     set -m
     # JOULED_PORT is ours; jouled would take it for a key of its configuration. Guests and hosts are an installed jouled's to talk to.
-    env -u JOULED_PORT JOULED_METER__VSOCK__CONNECT=off JOULED_EXPORT__GUEST__VSOCK=off JOULED_CONTROL__SOCKET="$dir/jouled.sock" \
+    env -u JOULED_PORT JOULED_METER__VSOCK__CONNECT=off JOULED_EXPORT__GUEST__VSOCK=off JOULED_EXPORT__DBUS__USE=off JOULED_CONTROL__SOCKET="$dir/jouled.sock" \
         "$bin/jouled" --listen "$1" --state-dir "$dir/state" \
         >"$dir/log" 2>&1 </dev/null &
     jouled=$!

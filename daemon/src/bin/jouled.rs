@@ -2,14 +2,15 @@
 
 use clap::Parser;
 use jouled::args::Arguments;
-use jouled::config::{Config, LogLevel};
-use jouled::{record, run};
+use jouled::config::{Config, ConfigError};
+use jouled::run::{self, Program};
+use jouled::{log, privileges, record};
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match start(&arguments) {
+    match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "jouled: {error:#}");
@@ -18,21 +19,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: &Arguments) -> anyhow::Result<()> {
+fn start(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.replay {
         return replay(path);
     }
-    let config = Config::load(arguments.config.as_deref(), |config| overrides(arguments, config))?;
+    let config = load(&arguments)?;
     if arguments.check_config {
         writeln!(std::io::stdout(), "the configuration is valid")?;
         return Ok(());
     }
-    log(config.log_level);
+    let set_level = Box::new(log::start(config.log_level));
+    let let_go = privileges::settle(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(run::run(config, arguments.record.as_deref()));
+    let record = arguments.record.clone();
+    let reload = move || load(&arguments).inspect(|config| let_go.warn_of(config));
+    let program = Program { load: Box::new(reload), set_level, record };
+    let result = runtime.block_on(run::run(config, program));
     // A tick that hangs in the kernel must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     result
+}
+
+fn load(arguments: &Arguments) -> Result<Config, ConfigError> {
+    Config::load(arguments.config.as_deref(), |config| overrides(arguments, config))
 }
 
 fn overrides(arguments: &Arguments, config: &mut Config) {
@@ -53,17 +62,5 @@ fn replay(path: &std::path::Path) -> anyhow::Result<()> {
     match last {
         Some(snapshot) => Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(&*snapshot)?)?),
         None => anyhow::bail!("{}: the recording has no tick", path.display()),
-    }
-}
-
-/// To standard error: systemd takes it from there, with its own time stamps.
-fn log(level: LogLevel) {
-    use std::io::IsTerminal;
-    let by_manager = std::env::var_os("JOURNAL_STREAM").is_some();
-    let filter = tracing_subscriber::EnvFilter::new(format!("jouled={}", level.as_str()));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match by_manager {
-        true => log.with_ansi(false).without_time().init(),
-        false => log.with_ansi(std::io::stderr().is_terminal()).init(),
     }
 }

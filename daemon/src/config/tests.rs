@@ -65,6 +65,7 @@ fn every_key_is_in_the_shipped_file() {
         "export.prometheus",
         "export.guest",
         "export.guest.vm.x",
+        "export.dbus",
         "control",
         "inventory",
     ] {
@@ -97,6 +98,8 @@ fn what_is_wrong_is_named() {
     says("[export.guest]\nprofile = \"fine\"", &["export.guest.profile", "fine", "multi-tenant"]);
     says("[export.guest.vm.web]\nprofile = \"fine\"", &["export.guest.vm.web.profile", "fine", "multi-tenant"]);
     says("[export.guest.vm.web]\n", &["export.guest.vm.web", "profile"]);
+    says("[export.dbus]\nuse = \"maybe\"", &["export.dbus.use", "maybe", "auto"]);
+    says("[export.dbus]\nusers = []", &["export.dbus", "users", "group"]);
     says("[export.guest]\nport = 0", &["export.guest.port", "out of range"]);
     says("[export.guest]\nhybrid = [\"run\"]", &["export.guest.hybrid", "absolute"]);
     says(

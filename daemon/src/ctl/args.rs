@@ -66,7 +66,7 @@ POWER is the mean over the last tick, ENERGY is since the entity is known, SHARE
 without a line of their own were charged, `ended` what entities had reached that are no longer shown.
 
 --json prints an array of objects, one per entity, then one each for what has no entity:
-  row                 entity | more (cut off by --limit) | rest | ended
+  row                 entity | more (cut off by --limit) | rest | ended | parked
   kind, labels        labels by name, as in the Prometheus metrics
   state, since        running | terminated; start of the series, RFC 3339
   quality             measured | derived | estimated

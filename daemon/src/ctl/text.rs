@@ -1,5 +1,7 @@
 //! Text for terminals: quantities, times, safe names, columns. Knows nothing of snapshots.
 
+use crate::inert::acts;
+pub use crate::inert::safe;
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -85,27 +87,6 @@ pub fn rfc3339(realtime: Nanos) -> String {
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
     let milli = realtime.0 / 1_000_000 % 1000;
     format!("{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", month + 1, days + 1)
-}
-
-/// Whether a character could do something to a terminal other than appear: control characters, and the invisible ones that
-/// reorder or join text.
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// `text` with everything that acts on a terminal made visible: `\u{1b}`.
-pub fn safe(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if acts(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 /// Indented JSON that is safe on a terminal: serde_json leaves DEL, C1 controls and reordering characters as they are.

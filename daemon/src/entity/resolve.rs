@@ -260,6 +260,13 @@ fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// The path of the cgroup that a process is in now; `/` where it is in every root. `None`: there is no such process.
+pub fn path_of(procfs: &Path, pid: u32) -> Option<String> {
+    let text = fs::read(procfs.join(format!("{pid}/cgroup"))).ok()?;
+    let path = mounts::place(&text).unwrap_or_else(|| "/".into());
+    Some(path.trim_end_matches(" (deleted)").to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,6 +62,19 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
     addresses.iter().map(open).collect()
 }
 
+/// Listens on sockets that somebody else opened. Needs a runtime.
+///
+/// # Errors
+/// Where one of them cannot be used.
+pub fn take(sockets: &[std::net::TcpListener]) -> io::Result<Vec<TcpListener>> {
+    let take = |socket: &std::net::TcpListener| {
+        let socket = socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    };
+    sockets.iter().map(take).collect()
+}
+
 fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -1,6 +1,7 @@
 //! Export: who is told. Everything here reads the last snapshot and changes nothing; nothing here samples.
 
 pub mod control;
+pub mod dbus;
 pub mod guest;
 pub mod http;
 pub mod powercap;

@@ -25,7 +25,8 @@ const RESCAN_EVERY: u32 = 10;
 /// Events of one package at most.
 const EVENTS_MAX: usize = 5;
 /// What the kernel wants from those who count energy.
-const PERMISSION: &str = "needs CAP_PERFMON, or kernel.perf_event_paranoid at 0 or below";
+const PERMISSION: &str = "needs CAP_PERFMON, or kernel.perf_event_paranoid at 0 or below; where that is above 2, as on Debian and Ubuntu, the \
+                          capability is not enough: set it to 2";
 
 /// Opens one event: PMU type, config, CPU, leader of the group. A test may give other events than the kernel's.
 pub type Opener = Box<dyn FnMut(u32, u64, u32, Option<RawFd>) -> std::io::Result<File> + Send>;

@@ -17,6 +17,16 @@ pub struct ProcessKey {
     pub start: u64,
 }
 
+/// A clock tick of [`ProcessKey::start`].
+const CLOCK_TICK: u64 = 10_000_000;
+
+impl ProcessKey {
+    /// When it began, CLOCK_BOOTTIME.
+    pub const fn began(self) -> Nanos {
+        Nanos(self.start.saturating_mul(CLOCK_TICK))
+    }
+}
+
 /// A cgroup for as long as it lives: on cgroup v2 the 64-bit kernfs id. On hosts where the v2 tree says nothing, ids above
 /// [`CgroupId::SYNTHETIC`] stand for v1 paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -247,6 +247,15 @@ pub fn start_of(procfs: &Path, pid: u32) -> Option<u64> {
     parse_stat(&text).map(|stat| stat.start)
 }
 
+/// All user ids of a process (proc_pid_status(5)); none where it ended.
+pub fn uids_of(procfs: &Path, pid: u32) -> Vec<u32> {
+    // The name in it need not be UTF-8.
+    let status = fs::read(procfs.join(pid.to_string()).join("status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect()
+}
+
 /// proc_pid_stat(5): the name is between the first `(` and the last `)`, whatever is in it.
 fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     let open = text.iter().position(|byte| *byte == b'(')?;

@@ -26,7 +26,7 @@ impl Daemon {
         // Free a moment ago, so free now as far as anybody can tell.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
-        command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off").args([
+        command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off").env("JOULED_EXPORT__DBUS__USE", "off").args([
             "--log-level",
             "error",
             "--listen",

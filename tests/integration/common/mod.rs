@@ -43,10 +43,10 @@ pub fn jouled(sysfs: &Path, procfs: &Path, state: &Path) -> Command {
     command
 }
 
-/// The daemon without arguments and with an empty environment. Never on AF_VSOCK: a build machine is a guest of somebody.
+/// The daemon without arguments and with an empty environment. Never on AF_VSOCK: a build machine is a guest of somebody; nor on its bus.
 pub fn bare_jouled() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
-    command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off");
+    command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off").env("JOULED_EXPORT__DBUS__USE", "off");
     command
 }
 
@@ -248,7 +248,8 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, signal: i32) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
         // SAFETY: plain system call; the child has not been waited for, so its id is still its own.
         assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }

@@ -102,6 +102,8 @@ make_payload() {
     for binary in "$jouled" "$joulectl" "$jouled_libvirt" "$tools/bin/vhost-device-vsock"; do
         [ ! -x "$binary" ] || cp "$binary" "$payload/bin/$(basename "$binary")"
     done
+    [ ! -x "$payload/bin/jouled" ] || make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$payload/bin"
+    [ ! -x "$payload/bin/jouled-libvirt" ] || make -s -C "$top" install-libvirt DESTDIR="$payload/tree" BUILT_LIBVIRT="$payload/bin"
     [ "$layer" = host ] || make_nested "$payload"
     truncate -s 512M "$run_dir/payload.ext4"
     mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$payload" "$run_dir/payload.ext4"
@@ -156,9 +158,9 @@ start_bmc() {
         "$here/bmc.py" --listen "unix:$run_dir/bmc.sock" --control "$run_dir/bmc.control" </dev/null >"$run_dir/bmc.log" 2>&1 &
     bmc=$!
     devices=(-acpitable "file=$VM_DIR/pwrmeter.aml" -device pc-testdev
-        -chardev "socket,id=bmc,path=$run_dir/bmc.sock,reconnect-ms=1000" -device ipmi-bmc-extern,id=bmc0,chardev=bmc
-        -device isa-ipmi-kcs,bmc=bmc0,irq=5
-        -chardev "file,id=control,path=$run_dir/bmc.control" -device isa-debugcon,iobase=0x402,chardev=control)
+        -chardev "socket,id=bmc,path=$run_dir/bmc.sock,reconnect-ms=1000" -device "ipmi-bmc-extern,id=bmc0,chardev=bmc"
+        -device "isa-ipmi-kcs,bmc=bmc0,irq=5"
+        -chardev "file,id=control,path=$run_dir/bmc.control" -device "isa-debugcon,iobase=0x402,chardev=control")
 }
 
 running() {

@@ -2,9 +2,8 @@
 
 use super::{Managers, STALE};
 use crate::door::Door;
+use crate::users::uid_of;
 use std::collections::BTreeSet;
-use std::ffi::CString;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -104,32 +103,4 @@ async fn trusted(uid: u32, users: &Arc<[String]>) -> bool {
     // Asked each time: the user may come with a package that is installed later. Names may come from a server that is slow.
     let users = Arc::clone(users);
     tokio::task::spawn_blocking(move || users.iter().any(|user| uid_of(user) == Some(uid))).await.unwrap_or(false)
-}
-
-/// The id of a user, given as a name or a number.
-fn uid_of(user: &str) -> Option<u32> {
-    if let Ok(uid) = user.parse() {
-        return Some(uid);
-    }
-    let name = CString::new(user).ok()?;
-    let mut entry = MaybeUninit::<libc::passwd>::zeroed();
-    let mut found = std::ptr::null_mut();
-    let mut buffer = [0; 16 << 10];
-    // SAFETY: all pointers are to places that outlive the call, and the buffer's length is its own.
-    let code = unsafe { libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
-    if code != 0 || found.is_null() {
-        return None;
-    }
-    // SAFETY: getpwnam_r filled `entry`, as `found` is not null.
-    Some(unsafe { entry.assume_init() }.pw_uid)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_by_name_and_number() {
-        assert_eq!((uid_of("root"), uid_of("4711"), uid_of("no such user"), uid_of("a\0b")), (Some(0), Some(4711), None, None));
-    }
 }

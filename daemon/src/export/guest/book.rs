@@ -15,8 +15,6 @@ const PROTOCOL: u32 = 1;
 const GRAIN: u64 = 10_000_000;
 /// How early or late a tick may be and still be the end of its epoch.
 const JITTER: Nanos = Nanos(100_000_000);
-/// A clock tick of [`crate::usage::ProcessKey::start`].
-const CLOCK_TICK: u64 = 10_000_000;
 
 /// What names this host to its guests, and to each of them differently.
 #[derive(Clone)]
@@ -133,7 +131,7 @@ impl Book {
         let seconds = at.realtime.0 / Nanos::SECOND.0;
         // The host's clock may be set back.
         self.epoch = seconds.max(self.epoch + 1);
-        let started = Nanos(vm.process.start.saturating_mul(CLOCK_TICK));
+        let started = vm.process.began();
         let running = if vm.process.start == 0 { 0 } else { coarse(at.boottime - started) };
         // A platform meter's energy is not shared out itself.
         let zones = Zone::ALL.into_iter().filter(|zone| *zone != Zone::Platform).filter_map(|zone| {

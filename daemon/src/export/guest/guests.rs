@@ -10,7 +10,7 @@ use crate::entity::vm::Vm;
 use crate::snapshot::{Row, Snapshot, State};
 use crate::source::Stamp;
 use crate::units::Nanos;
-use crate::usage::ProcessKey;
+use crate::usage::{ProcessKey, procfs};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -185,7 +185,7 @@ impl Guests {
     /// Whether a process may be the one of `uid` that made a socket listen: its id may have been another's then, who went on to hold the
     /// socket. Root's own processes change their user after that.
     pub(super) fn runs_as(&self, pid: u32, uid: u32) -> bool {
-        uid == 0 || uids(&self.0.procfs, pid).contains(&uid)
+        uid == 0 || procfs::uids_of(&self.0.procfs, pid).contains(&uid)
     }
 
     /// A place for one more connection of a guest.
@@ -287,15 +287,6 @@ fn rows(snapshot: &Snapshot) -> FxHashMap<&str, &Row> {
         }
     }
     rows
-}
-
-/// All user ids of a process (proc_pid_status(5)); none where it ended.
-fn uids(procfs: &Path, pid: u32) -> Vec<u32> {
-    // The name in it need not be UTF-8.
-    let status = std::fs::read(procfs.join(pid.to_string()).join("status")).unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
-    line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect()
 }
 
 /// A panic elsewhere leaves nothing half done here.

@@ -7,7 +7,7 @@ mod legacy;
 mod own;
 #[cfg(test)]
 pub(crate) mod tests;
-mod zones;
+pub(super) mod zones;
 
 pub use format::Format;
 

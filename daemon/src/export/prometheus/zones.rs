@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// A zone that at least one domain provides.
 #[derive(Debug)]
-pub(super) struct ZoneView<'a> {
+pub(in crate::export) struct ZoneView<'a> {
     pub zone: Zone,
     /// Kepler's `path` label: the domain's, or `aggregated-ZONE` where there are several.
     pub path: Cow<'a, str>,
@@ -36,7 +36,7 @@ impl ZoneView<'_> {
 
 /// The zones that this machine has, in the order of [`Zone::ALL`].
 #[derive(Debug)]
-pub(super) struct Zones<'a>(Vec<ZoneView<'a>>);
+pub(in crate::export) struct Zones<'a>(Vec<ZoneView<'a>>);
 
 impl<'a> Zones<'a> {
     pub fn new(domains: &'a [DomainView]) -> Self {
@@ -69,7 +69,7 @@ impl<'a> Zones<'a> {
 }
 
 /// The `source` label of Kepler up to 0.9 for a domain.
-pub(super) fn legacy_source(view: &DomainView) -> &str {
+pub(in crate::export) fn legacy_source(view: &DomainView) -> &str {
     match view.domain.source.as_str() {
         _ if view.domain.quality == Quality::Estimated => "trained_power_model",
         source if source.starts_with("rapl") => "rapl-sysfs",

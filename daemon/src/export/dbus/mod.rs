@@ -1,0 +1,236 @@
+//! org.jouled1 on the system bus: what every unit, machine and container drew, for every program on this host. Reads the last snapshot;
+//! starts no measurement and changes nothing.
+//!
+//! # The interface
+//!
+//! Only ever added to. `18446744073709551615` (UINT64_MAX) is a number that is not known; times are microseconds of CLOCK_REALTIME. Every
+//! object also has org.freedesktop.DBus.Peer, Introspectable and Properties. `systemd/interfaces/` has it as introspection XML with the
+//! documentation of each part, made of the tables in [`methods`] and [`properties`].
+//!
+//! | object | interface | what |
+//! |---|---|---|
+//! | `/org/jouled1` | `org.jouled1.Manager`, `org.freedesktop.DBus.ObjectManager` | this machine |
+//! | `/org/jouled1/unit/NAME` | `org.jouled1.Unit` | a unit or slice of the system's service manager |
+//! | `/org/jouled1/user/UID/unit/NAME` | `org.jouled1.Unit` | a unit of a user's service manager |
+//! | `/org/jouled1/machine/NAME` | `org.jouled1.Machine` | a virtual machine, by name; by id where another has the same right to the name |
+//! | `/org/jouled1/container/ID` | `org.jouled1.Container` | a container |
+//!
+//! Names are escaped as systemd escapes them: `ssh.service` is `ssh_2eservice`, user 1000 is `_31000`, the empty name is `_`.
+//!
+//! ```text
+//! org.jouled1.Manager
+//!   ListUnits()            → a(sott) name, object, energy in µJ, power in µW   ListMachines() and ListContainers() likewise
+//!   ListUserUnits(u uid)   → a(sott)
+//!   GetUnit(s name) → o         GetUserUnit(u uid, s name) → o     GetUnitByPID(u pid) → o    org.jouled1.NoSuchUnit, NoSuchProcess
+//!   GetMachine(s id, UUID or name) → o                                                      org.jouled1.NoSuchMachine
+//!   GetContainer(s id, its beginning, or name) → o                                          org.jouled1.NoSuchContainer
+//!   GetProcess(u pid) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
+//!   Version s, NodeName s, IntervalUSec t   const
+//!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when
+//!   and the numbers below, without State and Since
+//! org.jouled1.Unit       Id s, Slice s, User u (4294967295: the system's)
+//! org.jouled1.Machine    Id s, Name s, UUID s, Hypervisor s
+//! org.jouled1.Container  Id s, Name s, Runtime s, Pod s
+//! the numbers            State s ("running", "terminated"), EnergyMicrojoules t, PowerMicrowatts t, EnergyByZone a(sst),
+//!                        PowerByZone a(sst) zone, mode ("dynamic", "idle"; the manager's platform: "total"), value;
+//!                        Since t, Estimated b, UpdatedAt t
+//! ```
+//!
+//! Errors of org.freedesktop.DBus.Error: UnknownObject, UnknownInterface, UnknownMethod, UnknownProperty, InvalidArgs, PropertyReadOnly,
+//! AccessDenied (GetProcess of another user's process), LimitsExceeded (a user who asks too much, a call that is too long).
+//!
+//! # Who is told what
+//!
+//! Root, jouled's own user and members of the group `jouled` are told every tick, to the microjoule. Everybody else, and everybody by
+//! signals, is told what a guest is told by default: every 10 s, in whole joules, with power as the mean of those 10 s. PropertiesChanged,
+//! InterfacesAdded and InterfacesRemoved come once in 10 s, of what changed, spread over them.
+//!
+//! # Why it is its own dispatcher
+//!
+//! The tree is a function of the snapshot, so nothing is registered: `busctl tree` on a host with thousands of units costs what it asks,
+//! and a tick nothing. All messages go through one task ([`session`]), which waits for nobody.
+
+mod call;
+mod caller;
+mod config;
+mod grain;
+mod introspect;
+mod methods;
+mod properties;
+mod session;
+mod signals;
+mod tree;
+mod view;
+
+pub use config::{DbusConfig, DbusMode};
+
+use super::Snapshots;
+use crate::source::{Health, SourceState};
+use caller::{Caller, Trusted};
+use session::{Link, Session};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use zbus::connection::Builder;
+
+/// The name on the bus.
+pub const NAME: &str = "org.jouled1";
+/// The source's name in status and metrics; its role is `export`.
+const SOURCE: &str = "dbus";
+const ROLE: &str = "export";
+/// What takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between attempts to reach the bus: the first pause, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Longest reason of the bus in a state, in characters.
+const TEXT: usize = 256;
+
+/// Whose a process is, and when it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its real, effective, saved and file system user.
+    pub uids: Vec<u32>,
+    /// When it began, CLOCK_BOOTTIME.
+    pub began: crate::units::Nanos,
+}
+
+/// What is not in a snapshot: questions about a process that a caller names. Each reads a file of /proc that cannot hang.
+#[derive(Clone)]
+pub struct Facts {
+    /// In which cgroup a process is; `None`: there is no such process.
+    pub cgroup_of: Arc<dyn Fn(u32) -> Option<String> + Send + Sync>,
+    /// Whose it is.
+    pub owner_of: Arc<dyn Fn(u32) -> Option<Owner> + Send + Sync>,
+    /// machine-id(5): what Peer.GetMachineId answers.
+    pub machine_id: String,
+}
+
+/// The name cannot be had, and is wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("export.dbus.use: no {NAME} on the system bus: {0}; or set use = \"auto\"")]
+pub struct BindError(String);
+
+/// jouled on the bus.
+pub struct Dbus {
+    config: DbusConfig,
+    facts: Facts,
+    link: Option<Link>,
+    sources: Arc<watch::Sender<Arc<[SourceState]>>>,
+}
+
+/// Connects where the configuration says that it has to be; how it is goes to `sources`, from now on.
+///
+/// # Errors
+/// Where it has to be and cannot.
+pub async fn bind(
+    config: DbusConfig,
+    facts: Facts,
+    sources: Arc<watch::Sender<Arc<[SourceState]>>>,
+    bus: impl Fn() -> Builder<'static>,
+) -> Result<Dbus, BindError> {
+    let link = match config.mode {
+        DbusMode::On => match Link::open(bus()).await {
+            Ok(link) if link.owns => Some(link),
+            Ok(_) => return Err(BindError(taken())),
+            Err(error) => return Err(BindError(refused(&error).unwrap_or_else(|| words(&error)))),
+        },
+        DbusMode::Auto | DbusMode::Off => None,
+    };
+    let health = match config.mode {
+        DbusMode::Off => Health::Unsupported("not wanted: use = \"off\" in [export.dbus]".into()),
+        DbusMode::On | DbusMode::Auto => Health::Unsupported("not asked yet".into()),
+    };
+    sources.send_replace(states(health));
+    Ok(Dbus { config, facts, link, sources })
+}
+
+impl Dbus {
+    /// Answers until `stop` on the bus that `bus` names, [`Builder::system`]; begins again when the bus is gone.
+    pub async fn serve(self, bus: impl Fn() -> Builder<'static>, mut snapshots: Snapshots, stop: CancellationToken) {
+        let Self { config, facts, mut link, sources } = self;
+        let tell = |health: Health| {
+            sources.send_if_modified(|known| {
+                let states = states(health);
+                let changed = *known != states;
+                *known = states;
+                changed
+            });
+        };
+        let owns = |owns: bool| tell(if owns { Health::Healthy } else { Health::Failed(taken()) });
+        let served = async {
+            if config.mode == DbusMode::Off {
+                return std::future::pending().await;
+            }
+            let mut pause = PAUSES.0;
+            loop {
+                let opened = match link.take() {
+                    Some(link) => Ok(link),
+                    None => Link::open(bus()).await,
+                };
+                let health = match opened {
+                    Ok(link) => {
+                        pause = PAUSES.0;
+                        owns(link.owns);
+                        let trusted = trusted(&config.group).await;
+                        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                        let session = Session::new(&facts, trusted, snapshot, link.owns);
+                        match session.run(link, &mut snapshots, owns).await {
+                            Ok(never) => match never {},
+                            Err(error) => Health::Failed(format!("the system bus: {}", words(&error))),
+                        }
+                    }
+                    Err(error) => {
+                        Health::Unsupported(refused(&error).unwrap_or_else(|| format!("no system bus: {}", words(&error))))
+                    }
+                };
+                tell(health);
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        };
+        stop.run_until_cancelled(served).await;
+    }
+}
+
+fn states(health: Health) -> Arc<[SourceState]> {
+    [SourceState { source: SOURCE.into(), role: ROLE.into(), health, detail: String::new() }].into()
+}
+
+fn taken() -> String {
+    format!("{NAME} is another process's: `busctl status {NAME}` shows which; jouled has it when that one ends")
+}
+
+/// In words, where the bus does not let us have the name.
+fn refused(error: &zbus::Error) -> Option<String> {
+    use zbus::fdo::Error::AccessDenied;
+    let denied = match error {
+        zbus::Error::FDO(error) => matches!(**error, AccessDenied(_)),
+        zbus::Error::MethodError(name, ..) => name.as_str() == "org.freedesktop.DBus.Error.AccessDenied",
+        _ => false,
+    };
+    denied.then(|| {
+        format!(
+            "the bus lets this user not have the name {NAME}: its policy, /usr/share/dbus-1/system.d/{NAME}.conf, lets the users jouled and \
+             root (after it is installed: systemctl reload dbus)"
+        )
+    })
+}
+
+fn words(error: &zbus::Error) -> String {
+    crate::inert::safe(&error.to_string()).chars().take(TEXT).collect()
+}
+
+/// Who is told all. The group is looked up at each connection: it may come with a package that is installed later.
+async fn trusted(group: &str) -> Trusted {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let uid = unsafe { libc::geteuid() };
+    let group = group.to_owned();
+    // Names may come from a server that is slow.
+    let gid = tokio::task::spawn_blocking(move || crate::users::gid_of(&group)).await.ok().flatten();
+    Trusted { uid, gid }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! One connection to the bus, from the name to the end: one task, one stream of messages, no waiting within it. The bus's own answers come
+//! on the same stream as calls: whoever waited for one would stop the stream that it comes on.
+
+use super::call::{Call, Refused, Xml};
+use super::caller::{BURST, Caller, Callers, Parked, RATE, Trusted};
+use super::grain::{self, Epochs};
+use super::signals::{PACE, Signals};
+use super::view::View;
+use super::{Facts, NAME, PATIENCE};
+use crate::export::Snapshots;
+use crate::snapshot::Snapshot;
+use crate::units::Nanos;
+use std::convert::Infallible;
+use std::io;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use zbus::connection::Builder;
+use zbus::export::futures_core::Stream;
+use zbus::fdo::ConnectionCredentials;
+use zbus::message::{Flags, Type};
+use zbus::{Connection, Message, MessageStream};
+
+const BUS: &str = "org.freedesktop.DBus";
+/// Messages that wait for this task. With more nothing is read: then they wait in the bus, which bounds them and tells their senders.
+const QUEUE: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+/// A longer message than this is no call of any method here.
+const LONGEST: usize = 64 << 10;
+/// After so many answers, or so long, others have their turn.
+const BATCH: (usize, Duration) = (64, Duration::from_millis(2));
+/// Calls that came before the name was ours.
+const EARLY: usize = 64;
+
+/// A connection that asked for the name.
+pub(super) struct Link {
+    connection: Connection,
+    stream: MessageStream,
+    early: Vec<Message>,
+    /// Whether the name is ours; else another has it, and we are next.
+    pub owns: bool,
+}
+
+impl Link {
+    /// Connects and asks for the name.
+    ///
+    /// # Errors
+    /// Where there is no bus, or it refuses.
+    pub async fn open(bus: Builder<'static>) -> zbus::Result<Self> {
+        let connection = within(bus.method_timeout(PATIENCE).max_queued(QUEUE).build()).await?;
+        let mut link = Self { stream: MessageStream::from(&connection), connection, early: Vec::new(), owns: false };
+        let request = Message::method_call("/org/freedesktop/DBus", "RequestName").destination(BUS).interface(BUS);
+        // No flags: nobody may take it from us, and where another has it, we wait for it.
+        let request = request.build(&(NAME, 0_u32))?;
+        within(link.connection.send(&request)).await?;
+        let reply = within(link.reply_to(request.primary_header().serial_num())).await?;
+        if reply.message_type() == Type::Error {
+            return Err(zbus::Error::from(reply));
+        }
+        // 1: ours. 2: we are in the queue. 4: it was ours already.
+        link.owns = matches!(reply.body().deserialize::<u32>()?, 1 | 4);
+        Ok(link)
+    }
+
+    async fn reply_to(&mut self, serial: NonZeroU32) -> zbus::Result<Message> {
+        loop {
+            let message = next(&mut self.stream).await?;
+            if answers(&message) == Some(serial) {
+                return Ok(message);
+            }
+            if message.message_type() == Type::MethodCall && self.early.len() < EARLY {
+                self.early.push(message);
+            }
+        }
+    }
+}
+
+/// The serial of the question that the bus itself answers by this.
+fn answers(message: &Message) -> Option<NonZeroU32> {
+    let header = message.header();
+    let is_reply = matches!(message.message_type(), Type::MethodReturn | Type::Error);
+    (is_reply && of_bus(message)).then(|| header.reply_serial()).flatten()
+}
+
+fn of_bus(message: &Message) -> bool {
+    message.header().sender().is_some_and(|sender| sender.as_str() == BUS)
+}
+
+async fn within<T>(work: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {
+    let late = |_| zbus::Error::InputOutput(Arc::new(io::ErrorKind::TimedOut.into()));
+    timeout(PATIENCE, work).await.map_err(late)?
+}
+
+async fn next(stream: &mut MessageStream) -> zbus::Result<Message> {
+    let message = std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await;
+    message.unwrap_or_else(|| Err(zbus::Error::InputOutput(Arc::new(io::ErrorKind::UnexpectedEof.into()))))
+}
+
+/// The next message, where one is there.
+async fn at_hand(stream: &mut MessageStream) -> Option<zbus::Result<Message>> {
+    std::future::poll_fn(|context| match Pin::new(&mut *stream).poll_next(context) {
+        Poll::Ready(message) => Poll::Ready(message),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// What is told, and to whom.
+pub(super) struct Session<'a> {
+    facts: &'a Facts,
+    callers: Callers,
+    xml: Xml,
+    snapshot: Arc<Snapshot>,
+    /// Made when somebody asks for it, once for each snapshot.
+    fine: Option<View>,
+    coarse: View,
+    epochs: Epochs,
+    signals: Signals,
+    owns: bool,
+    out: Vec<Message>,
+}
+
+impl<'a> Session<'a> {
+    /// Begins with the last snapshot.
+    pub fn new(facts: &'a Facts, trusted: Trusted, snapshot: Arc<Snapshot>, owns: bool) -> Self {
+        let mut epochs = Epochs::default();
+        let _ = epochs.ends(snapshot.at.monotonic, period(&snapshot));
+        Self {
+            facts,
+            callers: Callers::new(trusted),
+            xml: Xml::default(),
+            coarse: grain::coarse(View::of(&snapshot), None, grain::everybody().quantum),
+            snapshot,
+            fine: None,
+            epochs,
+            signals: Signals::default(),
+            owns,
+            out: Vec::new(),
+        }
+    }
+
+    /// Answers until the connection ends. `owns` is told when the name comes or goes.
+    pub async fn run(mut self, link: Link, snapshots: &mut Snapshots, owns: impl Fn(bool)) -> zbus::Result<Infallible> {
+        let Link { connection, mut stream, early, .. } = link;
+        for call in early {
+            self.take(call)?;
+        }
+        let mut pace = interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.flush(&connection).await?;
+            let owned = self.owns;
+            tokio::select! {
+                message = next(&mut stream) => {
+                    self.take(message?)?;
+                    let (most, longest) = BATCH;
+                    let begun = Instant::now();
+                    for _ in 1..most {
+                        if begun.elapsed() > longest {
+                            break;
+                        }
+                        let Some(message) = at_hand(&mut stream).await else { break };
+                        self.take(message?)?;
+                    }
+                    self.flush(&connection).await?;
+                    // The bus may always have more: whoever serves scrapes has a turn.
+                    tokio::task::yield_now().await;
+                }
+                changed = snapshots.changed() => match changed {
+                    Ok(()) => {
+                        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                        self.step(snapshot);
+                    }
+                    // The sampler ended: so does jouled, soon.
+                    Err(_) => std::future::pending().await,
+                },
+                _ = pace.tick(), if !self.signals.is_empty() => self.out = self.signals.portion(&self.coarse)?,
+            }
+            if self.owns != owned {
+                owns(self.owns);
+            }
+        }
+    }
+
+    async fn flush(&mut self, connection: &Connection) -> zbus::Result<()> {
+        if !self.out.is_empty() {
+            within(connection.send_all(&self.out)).await?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// The next snapshot.
+    fn step(&mut self, snapshot: Arc<Snapshot>) {
+        let period = period(&snapshot);
+        self.snapshot = snapshot;
+        self.fine = None;
+        if self.epochs.ends(self.snapshot.at.monotonic, period) {
+            let coarse = grain::coarse(View::of(&self.snapshot), Some(&self.coarse), grain::everybody().quantum);
+            let before = std::mem::replace(&mut self.coarse, coarse);
+            if self.owns {
+                self.signals.epoch(before, &self.coarse, Duration::from_nanos(period.0));
+            }
+        }
+    }
+
+    /// Takes one message; what is to be sent for it is in `out`.
+    fn take(&mut self, message: Message) -> zbus::Result<()> {
+        match message.message_type() {
+            Type::MethodCall => self.call(message)?,
+            Type::MethodReturn | Type::Error => {
+                if let Some(serial) = answers(&message) {
+                    let credentials = message.body().deserialize::<ConnectionCredentials>().ok();
+                    let credentials = credentials.filter(|_| message.message_type() == Type::MethodReturn);
+                    let (caller, calls) = self.callers.told(serial, credentials.as_ref()).unwrap_or((STRANGER, Vec::new()));
+                    for call in calls {
+                        self.answer(&call, caller)?;
+                    }
+                }
+            }
+            Type::Signal if of_bus(&message) => {
+                let body = message.body();
+                let about_us = body.deserialize::<&str>().is_ok_and(|name| name == NAME);
+                match message.header().member().map(|member| member.as_str()) {
+                    Some("NameAcquired") if about_us => self.owns = true,
+                    Some("NameLost") if about_us => self.owns = false,
+                    _ => {}
+                }
+            }
+            Type::Signal => {}
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, message: Message) -> zbus::Result<()> {
+        let header = message.header();
+        // The bus adds it to every message.
+        let Some(sender) = header.sender() else { return Ok(()) };
+        if message.data().len() > LONGEST || header.unix_fds().is_some_and(|fds| fds > 0) {
+            let why = format!("no method here takes more than {LONGEST} bytes, or file descriptors");
+            return self.refuse(&message, &Refused::limits(why));
+        }
+        match self.callers.known(sender) {
+            Some(caller) => self.answer(&message, caller),
+            None => match self.callers.park(sender, message.clone())? {
+                Parked::Ask(question) => {
+                    self.out.push(question);
+                    Ok(())
+                }
+                Parked::Waits => Ok(()),
+                Parked::Full => self.refuse(&message, &Refused::limits("too many callers that are not known yet: try again")),
+            },
+        }
+    }
+
+    fn answer(&mut self, message: &Message, caller: Caller) -> zbus::Result<()> {
+        if !self.callers.may_ask(caller, Instant::now()) {
+            let why = format!(
+                "more than {RATE} calls a second of one user ({BURST} at once): ask for more with each (GetAll, ListUnits, \
+                 GetManagedObjects), or follow PropertiesChanged"
+            );
+            return self.refuse(message, &Refused::limits(why));
+        }
+        let view = if caller.fine { self.fine.get_or_insert_with(|| View::of(&self.snapshot)) } else { &self.coarse };
+        let header = message.header();
+        let answer = Call { message, header: &header, view, caller, facts: self.facts, xml: &self.xml }.answer()?;
+        self.callers.answered(caller, answer.data().len());
+        self.reply(message, answer);
+        Ok(())
+    }
+
+    fn refuse(&mut self, message: &Message, refused: &Refused) -> zbus::Result<()> {
+        let reply = refused.reply(&message.header())?;
+        self.reply(message, reply);
+        Ok(())
+    }
+
+    fn reply(&mut self, to: &Message, reply: Message) {
+        if !to.primary_header().flags().contains(Flags::NO_REPLY_EXPECTED) {
+            self.out.push(reply);
+        }
+    }
+}
+
+const STRANGER: Caller = Caller { uid: None, fine: false };
+
+/// Time between two numbers that everybody is told.
+fn period(snapshot: &Snapshot) -> Nanos {
+    grain::everybody().period.max(snapshot.host.interval)
+}

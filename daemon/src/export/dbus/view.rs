@@ -1,0 +1,278 @@
+//! What the bus is told: the node and every object with its numbers, as plain data made of one snapshot. Knows no message and no caller.
+
+use super::tree;
+use crate::attribute::IdlePolicy;
+use crate::base::Base;
+use crate::entity::vm::Vm;
+use crate::entity::{Kind, Labels};
+use crate::export::prometheus::zones::Zones;
+use crate::meter::{Quality, Zone};
+use crate::snapshot::{Energy, Host, Role, Row, Snapshot, SourceView, State};
+use crate::source::Stamp;
+use crate::units::{Microjoules, Microwatts, Nanos};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+/// What stands for a number that is not known, as systemd has it.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
+/// What an object is on the bus. A process has properties but no object: there are too many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Iface {
+    Manager,
+    Unit,
+    Machine,
+    Container,
+    Process,
+}
+
+impl Iface {
+    /// Those that objects below the manager have.
+    pub const OBJECTS: [Self; 3] = [Self::Unit, Self::Machine, Self::Container];
+
+    /// The interface's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Manager => "org.jouled1.Manager",
+            Self::Unit => "org.jouled1.Unit",
+            Self::Machine => "org.jouled1.Machine",
+            Self::Container => "org.jouled1.Container",
+            Self::Process => "org.jouled1.Process",
+        }
+    }
+}
+
+/// Power by zone.
+type PowerByZone = [Microwatts; Zone::COUNT];
+
+/// Energy and power of one object, or of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub energy: Energy,
+    /// Dynamic and idle, of the zones that have power (see [`Shown::power`]); `None`: not known yet.
+    pub power: Option<[PowerByZone; 2]>,
+    /// Energy in the billing base.
+    pub total: Option<Microjoules>,
+    /// Power in the billing base.
+    pub total_power: Option<Microwatts>,
+}
+
+/// One object.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub iface: Iface,
+    pub kind: Kind,
+    /// Empty for a process.
+    pub path: String,
+    pub labels: Labels,
+    pub state: State,
+    /// When its counter began, CLOCK_REALTIME.
+    pub since: Nanos,
+    pub numbers: Numbers,
+}
+
+impl Object {
+    /// A label by its name; empty where there is none.
+    pub fn label(&self, name: &str) -> &str {
+        let at = self.kind.label_names().iter().position(|label| *label == name);
+        at.and_then(|at| self.labels.get(at)).map_or("", String::as_str)
+    }
+}
+
+/// A zone that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub zone: Zone,
+    /// Whether all that measures it has power now.
+    pub power: bool,
+}
+
+/// Everything that is told, from one snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub host: Arc<Host>,
+    pub at: Stamp,
+    pub estimated: bool,
+    /// Zones that are shared out.
+    pub zones: Vec<Shown>,
+    /// When each zone was read last, CLOCK_REALTIME.
+    pub read_at: Vec<(Zone, Nanos)>,
+    pub node: Numbers,
+    /// What the platform meter that is believed saw as a whole.
+    pub platform: Option<(Microjoules, Option<Microwatts>)>,
+    pub sources: Vec<SourceView>,
+    pub vms: Arc<[Vm]>,
+    /// In the order of their paths.
+    pub objects: Vec<Object>,
+    /// Those that run, in the order of their ids.
+    pub processes: Vec<(u32, Object)>,
+}
+
+impl View {
+    /// What a snapshot says, to the microjoule.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let zones = Zones::new(&snapshot.domains);
+        let base = Base::of(snapshot);
+        let of_base = || zones.iter().filter(|view| base.contains(view.zone));
+        // A zone that nothing measures any more has energy and no power, and keeps nobody else from having it.
+        let past = |zone: Zone| snapshot.domains.iter().all(|view| view.domain.zone != zone || view.past);
+        let base_has_power =
+            of_base().any(|view| view.power.is_some()) && of_base().all(|view| view.power.is_some() || past(view.zone));
+        let maker = Maker { base: &base, base_has_power };
+        let mut node = Numbers { power: Some(Default::default()), ..Numbers::default() };
+        for view in zones.charged() {
+            let at = view.zone.index();
+            (node.energy.dynamic[at], node.energy.idle[at]) = (view.active, view.idle);
+            if let (Some(power), Some([dynamic, idle])) = (view.power, &mut node.power) {
+                let of_idle = view.idle_power.unwrap_or_default();
+                (dynamic[at], idle[at]) = (power - of_idle, of_idle);
+            }
+        }
+        let sums = base.node(snapshot);
+        node.total = (!base.zones().is_empty()).then_some(sums.total);
+        node.total_power = sums.power.filter(|_| base_has_power);
+        let authority = snapshot.domains.iter().filter(|view| view.role == Role::Authority);
+        let platform = authority
+            .map(|view| (view.total, view.power))
+            .reduce(|(energy, power), (more, and)| (energy + more, power.zip(and).map(|(power, and)| power + and)));
+        Self {
+            host: Arc::clone(&snapshot.host),
+            at: snapshot.at,
+            estimated: base.quality(snapshot) == Some(Quality::Estimated),
+            zones: zones.charged().map(|view| Shown { zone: view.zone, power: view.power.is_some() }).collect(),
+            read_at: read_at(snapshot),
+            node,
+            platform,
+            sources: snapshot.sources.clone(),
+            vms: Arc::clone(&snapshot.vms),
+            objects: objects(snapshot, &maker),
+            processes: processes(snapshot, &maker),
+        }
+    }
+
+    /// The object at a path.
+    pub fn object(&self, path: &str) -> Option<&Object> {
+        self.objects.binary_search_by(|object| object.path.as_str().cmp(path)).ok().and_then(|at| self.objects.get(at))
+    }
+
+    /// The objects below a path, in the order of theirs.
+    pub fn below(&self, path: &str) -> &[Object] {
+        let prefix = format!("{}/", path.trim_end_matches('/'));
+        let from = self.objects.partition_point(|object| object.path < prefix);
+        let rest = self.objects.get(from..).unwrap_or_default();
+        let count = rest.partition_point(|object| object.path.starts_with(&prefix));
+        rest.get(..count).unwrap_or_default()
+    }
+
+    /// A process that runs.
+    pub fn process(&self, pid: u32) -> Option<&Object> {
+        let at = self.processes.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
+        self.processes.get(at).map(|(_, object)| object)
+    }
+
+    /// Whether idle energy is handed out, so that entities have a part of it.
+    pub fn hands_out_idle(&self) -> bool {
+        self.host.idle != IdlePolicy::Apart
+    }
+}
+
+/// What turns rows into objects.
+struct Maker<'a> {
+    base: &'a Base,
+    base_has_power: bool,
+}
+
+impl Maker<'_> {
+    fn object(&self, iface: Iface, kind: Kind, path: String, row: &Row) -> Object {
+        let total = (!self.base.zones().is_empty()).then(|| self.base.energy(&row.energy));
+        let total_power = self.base_has_power.then(|| self.base.power(&row.whole_power()));
+        Object {
+            iface,
+            kind,
+            path,
+            labels: Arc::clone(&row.labels),
+            state: row.state,
+            since: row.since,
+            numbers: Numbers { energy: row.energy, power: Some([row.power, row.idle_power]), total, total_power },
+        }
+    }
+}
+
+fn read_at(snapshot: &Snapshot) -> Vec<(Zone, Nanos)> {
+    let at = snapshot.at;
+    let last = |zone: Zone| {
+        let now = snapshot.domains.iter().filter(|view| view.domain.zone == zone && !view.past);
+        // A zone is as old as the oldest of what it is the sum of.
+        let read = now.filter_map(|view| view.read_at).min()?;
+        Some((zone, at.realtime - (at.monotonic - read)))
+    };
+    Zone::ALL.into_iter().filter_map(last).collect()
+}
+
+fn objects(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<Object> {
+    let mut objects = Vec::new();
+    let mut add = |iface, kind: Kind, path: &dyn Fn(&[String]) -> Option<String>| {
+        let rows = snapshot.kind(kind).rows.iter();
+        objects.extend(rows.filter_map(|row| Some(maker.object(iface, kind, path(&row.labels)?, row))));
+    };
+    for kind in [Kind::Unit, Kind::Slice] {
+        add(Iface::Unit, kind, &|labels| Some(tree::unit(labels.first()?)));
+    }
+    add(Iface::Unit, Kind::UserUnit, &|labels| Some(tree::user_unit(labels.get(2)?, labels.first()?)));
+    add(Iface::Container, Kind::Container, &|labels| Some(tree::container(labels.first()?)));
+    let named = named(snapshot);
+    add(Iface::Machine, Kind::Vm, &|labels| {
+        let id = labels.first()?;
+        let name = labels.get(1).filter(|name| named.get(name.as_str()) == Some(&id.as_str()));
+        Some(tree::machine(name.unwrap_or(id)))
+    });
+    // Several may have been under one name: the one that runs, else the latest, is what the name means.
+    objects.sort_by(|a, b| a.path.cmp(&b.path).then_with(|| rank(a).cmp(&rank(b))));
+    objects.dedup_by(|later, kept| later.path == kept.path);
+    objects
+}
+
+fn rank(object: &Object) -> (bool, Reverse<Nanos>) {
+    (object.state != State::Running, Reverse(object.since))
+}
+
+/// Which VM (by id) has a name to itself. Names are anybody's word: one that a VM in a machine scope has is no other's, and one that is
+/// another VM's id or UUID is nobody's.
+fn named(snapshot: &Snapshot) -> FxHashMap<&str, &str> {
+    let vms: FxHashMap<&str, &Vm> = snapshot.vms.iter().map(|vm| (vm.id.as_str(), vm)).collect();
+    let rows = &snapshot.kind(Kind::Vm).rows;
+    let ids: FxHashSet<String> = rows.iter().filter_map(|row| row.labels.first()).map(|id| id.to_ascii_lowercase()).collect();
+    let uuids: FxHashSet<String> = snapshot.vms.iter().filter_map(|vm| vm.uuid.as_deref()).map(str::to_ascii_lowercase).collect();
+    // By name: the best claim so far, and whose it is; `None`: of several.
+    let mut best: FxHashMap<&str, (u8, Option<&str>)> = FxHashMap::default();
+    for row in rows {
+        let [id, name, ..] = &*row.labels else { continue };
+        let lower = name.to_ascii_lowercase();
+        if name.is_empty() || ids.contains(&lower) || uuids.contains(&lower) {
+            continue;
+        }
+        let vouched = vms.get(id.as_str()).is_some_and(|vm| vm.vouched);
+        let claim = u8::from(row.state == State::Running) * (1 + u8::from(vouched));
+        let known = best.entry(name).or_insert((claim, Some(id)));
+        if claim > known.0 {
+            *known = (claim, Some(id));
+        } else if claim == known.0 && known.1 != Some(id) {
+            known.1 = None;
+        }
+    }
+    best.into_iter().filter_map(|(name, (_, id))| Some((name, id?))).collect()
+}
+
+fn processes(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<(u32, Object)> {
+    let rows = snapshot.kind(Kind::Process).rows.iter().filter(|row| row.state == State::Running);
+    let object = |row: &Row| {
+        let pid = row.labels.first()?.parse().ok()?;
+        Some((pid, maker.object(Iface::Process, Kind::Process, String::new(), row)))
+    };
+    let mut processes: Vec<_> = rows.filter_map(object).collect();
+    // Of two with one id, the later began when the other had ended.
+    processes.sort_by_key(|(pid, object)| (*pid, Reverse(object.since)));
+    processes.dedup_by_key(|(pid, _)| *pid);
+    processes
+}

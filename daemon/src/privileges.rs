@@ -1,0 +1,175 @@
+//! What jouled may do beyond an ordinary user: it lets go of what it does not need, and says what it lacks. It gains nothing, and judges no
+//! source: those say themselves why they fail.
+
+use crate::config::{Config, UsageSource};
+use crate::meter::rapl::RaplVia;
+use caps::{CapSet, Capability};
+use thiserror::Error;
+
+/// Letting go failed.
+#[derive(Debug, Error)]
+pub enum PrivilegeError {
+    /// The kernel does not let this thread give up a capability.
+    #[error("capabilities: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    /// Or gain none by executing something.
+    #[error("PR_SET_NO_NEW_PRIVS: {0}")]
+    NoNewPrivileges(std::io::Error),
+}
+
+/// What was let go of.
+#[derive(Debug)]
+pub struct LetGo(Vec<Capability>);
+
+/// Lets go of what this configuration does not need, and says in the log what is missing. Of this thread and of those that it starts from
+/// now on: it is called before there are others.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn settle(config: &Config) -> Result<LetGo, PrivilegeError> {
+    // Nothing that this process might execute is to have any of it.
+    // SAFETY: this option takes numbers only.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return Err(PrivilegeError::NoNewPrivileges(std::io::Error::last_os_error()));
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    let mut gone = Vec::new();
+    // Root without them is refused what an ordinary user may do with files of his own.
+    // SAFETY: it takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        let held = caps::read(None, CapSet::Permitted)?;
+        for capability in needless(config).into_iter().filter(|capability| held.contains(capability)) {
+            caps::drop(None, CapSet::Effective, capability)?;
+            caps::drop(None, CapSet::Permitted, capability)?;
+            gone.push(capability);
+        }
+    }
+    let held = caps::read(None, CapSet::Effective)?;
+    for (capability, cost) in wanted(config).into_iter().filter(|(capability, _)| !held.contains(capability)) {
+        tracing::warn!("without {capability}: {cost}");
+    }
+    Ok(LetGo(gone))
+}
+
+impl LetGo {
+    /// Says in the log what a configuration that was read again needs and is gone: only another start brings it back.
+    pub fn warn_of(&self, config: &Config) {
+        for capability in self.missed(config) {
+            tracing::warn!("{capability} was let go of at the start, as the configuration did not need it then: restart jouled");
+        }
+    }
+
+    fn missed(&self, config: &Config) -> Vec<Capability> {
+        let needless = needless(config);
+        self.0.iter().copied().filter(|capability| !needless.contains(capability)).collect()
+    }
+}
+
+/// Those of jouled's unit and its drop-ins that this configuration has no use for. What an operator gives beyond them is left alone.
+fn needless(config: &Config) -> Vec<Capability> {
+    let bpf = config.usage.source != UsageSource::Procfs;
+    let perf = bpf || matches!(config.meter.rapl.via, RaplVia::Auto | RaplVia::Perf);
+    let hybrid = !config.export.guest.hybrid.is_empty();
+    let uses = [(Capability::CAP_BPF, bpf), (Capability::CAP_PERFMON, perf), (Capability::CAP_CHOWN, hybrid)];
+    uses.into_iter().filter(|(_, used)| !used).map(|(capability, _)| capability).collect()
+}
+
+/// Those whose lack no source tells of, and what it costs.
+fn wanted(config: &Config) -> Vec<(Capability, &'static str)> {
+    let programs = "the programs of other users' processes are not known (exe=\"\"), VMs are known by their word alone, and who uses GPUs of \
+                    AMD and Intel is not seen";
+    let mut wanted = vec![(Capability::CAP_SYS_PTRACE, programs)];
+    if !config.export.guest.hybrid.is_empty() {
+        wanted.push((Capability::CAP_CHOWN, "hybrid sockets of VMs that run as another user are not served ([export.guest] hybrid)"));
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn config(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn what_is_needed_goes_by_the_configuration() {
+        use Capability::{CAP_BPF, CAP_CHOWN, CAP_PERFMON};
+        let needless = |change: fn(&mut Config)| needless(&config(change));
+        assert_eq!(needless(|_| {}), [CAP_CHOWN]);
+        assert_eq!(needless(|config| config.export.guest.hybrid.push("/run/firecracker".into())), []);
+        assert_eq!(needless(|config| config.usage.source = UsageSource::Procfs), [CAP_BPF, CAP_CHOWN], "RAPL goes by perf");
+        let neither = |config: &mut Config| {
+            config.usage.source = UsageSource::Procfs;
+            config.meter.rapl.via = RaplVia::Powercap;
+        };
+        assert_eq!(needless(neither), [CAP_BPF, CAP_PERFMON, CAP_CHOWN]);
+    }
+
+    #[test]
+    fn what_is_missing_goes_by_the_configuration_too() {
+        let names = |config: &Config| wanted(config).iter().map(|(capability, _)| *capability).collect::<Vec<_>>();
+        assert_eq!(names(&Config::default()), [Capability::CAP_SYS_PTRACE]);
+        let hybrid = config(|config| config.export.guest.hybrid.push("/run/firecracker".into()));
+        assert_eq!(names(&hybrid), [Capability::CAP_SYS_PTRACE, Capability::CAP_CHOWN]);
+    }
+
+    /// Runs `test` on a thread that has the user nobody and these capabilities, ambient as systemd gives them. The bare calls change this
+    /// thread alone, libc's would change all.
+    fn as_nobody_with(capabilities: &[Capability], test: impl FnOnce() + Send) {
+        let set: HashSet<Capability> = capabilities.iter().copied().collect();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                // SAFETY: these take numbers only.
+                unsafe {
+                    assert_eq!(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), 0);
+                    assert_eq!(libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534), 0);
+                }
+                for which in [CapSet::Permitted, CapSet::Effective, CapSet::Inheritable, CapSet::Ambient] {
+                    caps::set(None, which, &set).unwrap();
+                }
+                test();
+            });
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn root_what_the_unit_gives_is_kept_where_needed_and_is_nobodys_inheritance() {
+        use Capability::{CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE};
+        let given = [CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE];
+        as_nobody_with(&given, move || {
+            let held = |which| caps::read(None, which).unwrap();
+            let gone = settle(&Config::default()).unwrap();
+            assert_eq!(gone.0, [], "it had no CAP_CHOWN");
+            assert_eq!(held(CapSet::Effective), given.into_iter().collect());
+            assert_eq!(held(CapSet::Permitted), given.into_iter().collect());
+            assert_eq!((held(CapSet::Ambient), held(CapSet::Inheritable)), (HashSet::new(), HashSet::new()));
+            // A shell started now has nothing.
+            let shell = std::process::Command::new("/bin/sh").args(["-c", "grep -E '^(CapPrm|CapEff|NoNewPrivs)' /proc/self/status"]).output();
+            let said = String::from_utf8(shell.unwrap().stdout).unwrap();
+            let words: Vec<&str> = said.split_whitespace().collect();
+            assert_eq!(words, ["CapPrm:", "0000000000000000", "CapEff:", "0000000000000000", "NoNewPrivs:", "1"]);
+        });
+    }
+
+    #[test]
+    fn root_what_the_configuration_does_not_need_is_gone_and_other_gifts_stay() {
+        use Capability::{CAP_BPF, CAP_DAC_READ_SEARCH, CAP_PERFMON};
+        let config = config(|config| config.usage.source = UsageSource::Procfs);
+        as_nobody_with(&[CAP_BPF, CAP_PERFMON, CAP_DAC_READ_SEARCH], || {
+            let gone = settle(&config).unwrap();
+            assert_eq!((gone.missed(&config), gone.missed(&Config::default())), (vec![], vec![CAP_BPF]));
+            for which in [CapSet::Effective, CapSet::Permitted] {
+                assert_eq!(caps::read(None, which).unwrap(), [CAP_PERFMON, CAP_DAC_READ_SEARCH].into_iter().collect());
+            }
+            // For good.
+            assert!(caps::raise(None, CapSet::Effective, CAP_BPF).is_err());
+        });
+    }
+}

@@ -1,0 +1,84 @@
+"""Another version, removal, purge: what goes on and what is left."""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from host import sh, wait_for
+from install import BEFORE, apt, ensure_running, need_package
+from runner import note
+from system import CONFIG, RUNTIME, STATE, UNIT, active, assert_goes_on, files, main_pid, scrape, try_scrape, wait_running
+
+
+LIMIT_S = 120
+
+
+class Scraper(threading.Thread):
+    """Somebody who scrapes all the time."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.end, self.gaps, self.last, self.pages = False, [], time.monotonic(), 0
+
+    def run(self):
+        while not self.end:
+            if try_scrape():
+                self.gaps.append(time.monotonic() - self.last)
+                self.last = time.monotonic()
+                self.pages += 1
+            time.sleep(0.05)
+
+
+def newer(package):
+    """The same package as version 0.2."""
+    folder = Path("/tmp/newer")
+    sh("dpkg-deb", "-R", str(package), str(folder))
+    control = folder / "DEBIAN/control"
+    lines = control.read_text().splitlines()
+    control.write_text("\n".join("Version: 99.0.2-1" if line.startswith("Version:") else line for line in lines) + "\n")
+    sh("dpkg-deb", "-Znone", "-b", "--root-owner-group", str(folder), "/tmp/newer.deb", timeout=120)
+    return "/tmp/newer.deb"
+
+
+def case_upgrade_keeps_counters_and_scrapers():
+    package = need_package()
+    ensure_running()
+    CONFIG.write_text(CONFIG.read_text() + "\n# The operator was here.\n")
+    file = newer(package)
+    before, pid = scrape(), main_pid()
+    scraper = Scraper()
+    scraper.start()
+    apt("install", file)
+    assert sh("dpkg-query", "-W", "-f", "${Version}", "jouled") == "99.0.2-1"
+    wait_for("the new one", lambda: main_pid() not in (0, pid))
+    assert_goes_on(wait_running(), before)
+    scraper.end = True
+    scraper.join(10)
+    note(f"{scraper.pages} scrapes, the longest time between two {max(scraper.gaps):.2f} s")
+    assert "The operator was here." in CONFIG.read_text(), "the configuration was overwritten"
+
+
+def case_upgrade_remove_leaves_the_configuration():
+    need_package()
+    ensure_running()
+    apt("remove", "jouled")
+    assert not active() and not Path("/usr/bin/jouled").exists()
+    assert CONFIG.exists()
+    assert "not-found" in subprocess.run(["systemctl", "show", "-p", "LoadState", UNIT], capture_output=True, text=True).stdout
+    left = sorted(path for path in files() - set(BEFORE.read_text().splitlines()) if "jouled" in path)
+    note(f"left: {' '.join(left)}")
+    allowed = ("/etc/jouled", "/etc/systemd/system", str(STATE), str(RUNTIME))
+    assert all(path.startswith(allowed) for path in left), left
+
+
+def case_upgrade_purge_leaves_nothing():
+    need_package()
+    # As an operator would who made them.
+    for path in (Path("/etc/jouled/jouled.toml.d/00-test.toml"), Path("/etc/systemd/system/jouled.service.d/00-test.conf")):
+        path.unlink(missing_ok=True)
+    apt("purge", "jouled")
+    left = sorted(path for path in files() - set(BEFORE.read_text().splitlines()) if "jouled" in path)
+    assert not left, left
+    # The user stays, as Debian's policy has it (9.2): its number must not become somebody else's.
+    note(sh("getent", "passwd", "jouled"))

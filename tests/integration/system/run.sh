@@ -1,0 +1,162 @@
+#!/bin/bash
+# Boots a Debian with systemd as PID 1 and a real bus in systemd-nspawn, installs jouled in it as an operator would, and runs cases: one
+# line a case, then the counts. It builds no jouled: give its binaries or packages, or run `make` first. README.md says more.
+#
+#   run.sh [WORD…]                  only the cases whose name contains one of the words (and the installation)
+#   SYSTEM_SUITES="trixie bookworm" Debian releases (default: trixie)
+#   SYSTEM_DEBS=DIR                 packages to install (default: target/deb, where there are any; else `make install`)
+#   BUILT=DIR                       binaries for `make install` (default: target/release)
+#   SYSTEM_DIR=DIR                  where roots are kept (default: target/system)
+#   SYSTEM_TIMEOUT=SECONDS          limit for each suite (default: 400)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(realpath "$here/../../..")
+target=${CARGO_TARGET_DIR:-$top/target}
+export SYSTEM_DIR=${SYSTEM_DIR:-$target/system}
+suites=${SYSTEM_SUITES:-trixie}
+debs=${SYSTEM_DEBS:-$target/deb}
+built=${BUILT:-$target/release}
+limit=${SYSTEM_TIMEOUT:-400}
+passed=0 failed=0 skipped=0
+# build.sh ends with this where the machine lacks something, not where something is wrong.
+cannot=77
+
+main() {
+    [ "$(id -u)" = 0 ] || skip_all "needs root, to build and boot a Debian root file system"
+    [ -x "$built/jouled" ] || skip_all "no jouled in $built: run make first"
+    local status
+    trap cleanup EXIT
+    trap 'exit 130' INT TERM
+    for suite in $suites; do
+        case $suite in bookworm | trixie) ;; *) echo "run.sh: SYSTEM_SUITES is of \"bookworm\" and \"trixie\", not \"$suite\"" >&2; exit 2 ;; esac
+        status=0
+        "$here/build.sh" "$suite" || status=$?
+        [ "$status" != "$cannot" ] || skip_all "$suite could not be built here, see above"
+        [ "$status" = 0 ] || exit "$status"
+        run_suite "$@"
+    done
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" = 0 ]
+}
+
+skip_all() {
+    echo "skip system: $1"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+}
+
+run_suite() {
+    root=$SYSTEM_DIR/$suite/root
+    run_dir=$(mktemp -d "$SYSTEM_DIR/$suite/run.XXXXXX")
+    machine=jouled-$suite-$$
+    make_payload "$@"
+    echo "# $suite"
+    mkdir "$run_dir/upper" "$run_dir/work" "$run_dir/root"
+    mount -t overlay overlay -o "lowerdir=$root,upperdir=$run_dir/upper,workdir=$run_dir/work" "$run_dir/root"
+    boot
+    watch
+    count_lines
+    cleanup
+}
+
+# Everything that may change from run to run. The runner and what reads /metrics are those of the emulated machines.
+make_payload() {
+    payload=$run_dir/payload
+    mkdir -p "$payload/deb"
+    cp -r "$here/../vm/guest" "$here/cases" "$payload/"
+    cp "$here/guest"/*.py "$payload/guest/"
+    touch "$payload/cases.log" "$payload/done"
+    echo "${*:+a_install }$*" >"$payload/wanted"
+    if compgen -G "$debs/*.deb" >/dev/null; then
+        cp "$debs"/*.deb "$payload/deb/"
+    fi
+    make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$built" PREFIX=/usr
+    cp -r "$top/docs" "$payload/docs"
+    local kind
+    mkdir "$payload/examples"
+    for kind in busctl system; do "$top/tests/integration/man/examples.sh" "$kind" >"$payload/examples/$kind"; done
+}
+
+# By systemd-nspawn of the Debian that is booted, with its own libraries, so that it is the same wherever this runs. No network but the
+# machine's own loopback. What eBPF wants of the kernel is let through, as nspawn forbids it by default.
+boot() {
+    local lib
+    lib=$(dirname "$root"/usr/lib/*/libc.so.6)
+    export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+    setsid "$root"/lib*/ld-linux-*.so.* --library-path "$lib:$lib/systemd" "$root/usr/bin/systemd-nspawn" -q \
+        -M "$machine" -D "$run_dir/root" --boot --register=no --keep-unit --private-network --console=read-only \
+        --capability=all --system-call-filter="bpf perf_event_open @keyring" --bind="$payload:/payload" \
+        </dev/null >"$run_dir/console.log" 2>&1 &
+    nspawn=$!
+    started=$SECONDS
+    timed_out=
+}
+
+running() {
+    kill -0 "$nspawn" 2>/dev/null
+}
+
+# Shows the cases' lines as they come, until the machine turns itself off or its time is over.
+watch() {
+    tail -n +1 -s 0.2 -f --pid="$nspawn" "$payload/cases.log" | grep --line-buffered -v '^end$' &
+    local tail=$!
+    while running; do
+        if [ $((SECONDS - started)) -ge "$limit" ]; then
+            timed_out=yes
+            stop_machine
+        fi
+        sleep 0.2
+    done
+    wait "$tail" || true
+    echo "# $suite lived for $((SECONDS - started)) s"
+}
+
+count_lines() {
+    passed=$((passed + $(count '^ok ')))
+    failed=$((failed + $(count '^FAIL ')))
+    skipped=$((skipped + $(count '^skip ')))
+    if ! grep -q '^end$' "$payload/cases.log"; then
+        failed=$((failed + 1))
+        tail -n 20 "$run_dir/console.log" | sed 's/^/# /'
+        echo "FAIL system: ${timed_out:+stopped after $limit s, }$suite did not come to the end of its cases"
+    fi
+}
+
+count() {
+    grep -c "$1" "$payload/cases.log" || true
+}
+
+# nspawn passes SIGTERM on as an orderly halt; where that takes too long its PID 1 goes with it.
+stop_machine() {
+    running || return 0
+    kill "$nspawn" 2>/dev/null || true
+    for _ in $(seq 25); do
+        running || return 0
+        sleep 0.2
+    done
+    local child
+    for child in $(cat "/proc/$nspawn/task/$nspawn/children" 2>/dev/null); do
+        kill -KILL "$child" 2>/dev/null || true
+    done
+    kill -KILL "$nspawn" 2>/dev/null || true
+}
+
+cleanup() {
+    [ -z "${nspawn:-}" ] || stop_machine
+    nspawn=
+    [ -d "${run_dir:-}" ] || return 0
+    # On a machine whose /run is on a disk, nspawn leaves this.
+    rmdir "/run/systemd/nspawn/propagate/$machine" 2>/dev/null || true
+    for _ in 1 2 3 4 5; do
+        umount "$run_dir/root" 2>/dev/null && break
+        sleep 0.2
+    done
+    if mountpoint -q "$run_dir/root"; then
+        echo "run.sh: $run_dir/root is still mounted: left" >&2
+        return 0
+    fi
+    cp "$run_dir"/*.log "$run_dir/payload"/*.log "$SYSTEM_DIR/$suite/" 2>/dev/null || true
+    rm -rf "$run_dir"
+}
+
+main "$@"
