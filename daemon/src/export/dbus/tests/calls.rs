@@ -43,7 +43,7 @@ fn units_of_processes_and_users() {
     assert_eq!(by_pid(2), "user/_31000/unit/pipewire_2eservice");
     assert_eq!(by_pid(3), "org.jouled1.NoSuchUnit");
     assert_eq!(by_pid(4), "unit/system_2eslice");
-    assert_eq!(by_pid(99), "org.jouled1.NoSuchProcess");
+    assert_eq!((by_pid(99).as_str(), by_pid(0).as_str()), ("org.jouled1.NoSuchProcess", "org.jouled1.NoSuchProcess"));
     let of_user = call("/org/jouled1", "org.jouled1.Manager", "GetUserUnit").build(&(1000_u32, "pipewire.service")).unwrap();
     assert_eq!(ask(of_user), "user/_31000/unit/pipewire_2eservice");
     let list = |uid: u32| {
@@ -63,11 +63,12 @@ fn a_process_is_shown_to_its_user_and_to_root() {
         properties.map_or_else(|_| error(&answer).0, |all| u64::try_from(all["EnergyMicrojoules"].clone()).unwrap().to_string())
     };
     assert_eq!(ask(USER, 4713), "2250000", "the one that runs, not the one that ended");
+    assert_eq!((ask(USER, 0), ask(STRANGER, 0).as_str()), (ask(USER, 4713), "org.jouled1.NoSuchProcess"), "the caller's own");
     assert_eq!(ask(USER, 4712), "AccessDenied", "it runs with another's rights");
     assert_eq!(ask(USER, 1), "AccessDenied");
     assert_eq!(ask(USER, 5), "org.jouled1.NoSuchProcess");
     assert_eq!(ask(USER, 4711), "org.jouled1.NoSuchProcess", "those are the numbers of an earlier one");
-    assert_eq!(ask(Caller { uid: None, fine: false }, 4713), "AccessDenied");
+    assert_eq!(ask(STRANGER, 4713), "AccessDenied");
     assert_ne!(ask(ROOT, 4712), "AccessDenied");
     assert_eq!(ask(ROOT, 77), "org.jouled1.NoSuchProcess");
 }

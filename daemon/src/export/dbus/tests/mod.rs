@@ -5,7 +5,7 @@ mod told;
 mod views;
 
 use super::call::{Call, Xml};
-use super::caller::{BURST, Callers, Parked, RATE};
+use super::caller::{BURST, Callers, Parked, RATE, STRANGER};
 use super::grain::{Epochs, coarse};
 use super::properties::{self, PROPERTIES, Subject};
 use super::signals::Signals;
@@ -24,8 +24,8 @@ use zbus::fdo::ConnectionCredentials;
 use zbus::names::UniqueName;
 use zbus::{Message, OwnedObjectPath, OwnedVariant, Variant};
 
-const ROOT: Caller = Caller { uid: Some(0), fine: true };
-const USER: Caller = Caller { uid: Some(1000), fine: false };
+const ROOT: Caller = Caller { uid: Some(0), pid: Some(1), fine: true };
+const USER: Caller = Caller { uid: Some(1000), pid: Some(4713), fine: false };
 const QUANTUM: Microjoules = Microjoules(1_000_000);
 
 fn facts() -> Facts {
