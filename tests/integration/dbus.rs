@@ -180,7 +180,7 @@ impl Served {
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
                 let address = move || Builder::address(address.as_str());
-                let served = dbus::bind(config, facts, address.clone()).await.unwrap();
+                let served = dbus::bind(config, facts, jouled::run::Others::default().exports, address.clone()).await.unwrap();
                 ready.send(()).unwrap();
                 served.serve(address, snapshots, stopped).await;
             });

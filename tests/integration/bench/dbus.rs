@@ -102,7 +102,7 @@ fn server(address: String, snapshots: watch::Receiver<Arc<Snapshot>>, stop: Canc
         let config = DbusConfig { mode: DbusMode::Auto, ..DbusConfig::default() };
         runtime.block_on(async {
             let bus = move || Builder::address(address.as_str());
-            if let Ok(served) = dbus::bind(config, facts, bus.clone()).await {
+            if let Ok(served) = dbus::bind(config, facts, jouled::run::Others::default().exports, bus.clone()).await {
                 served.serve(bus, snapshots, stop).await;
             }
         });
