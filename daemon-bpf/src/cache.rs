@@ -4,7 +4,9 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generate
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use jouled_bpf::{CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, ENDING, Entry, FLUSHED_AT_ONCE, GENERATIONS, Key, Total, USED};
+use jouled_bpf::{
+    CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, ENDING, Entry, FLUSHED_AT_ONCE, GENERATIONS, Key, Total, USED,
+};
 
 #[map]
 pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);

@@ -61,9 +61,14 @@ impl<M: Meter> Late<M> {
         self.meter.is_some()
     }
 
+    /// The other way, where that is the one taken.
+    fn other(&self) -> Option<&'static str> {
+        self.way.get().copied().filter(|way| *way != self.source)
+    }
+
     fn look(&mut self, now: Nanos) {
         self.look_at = now + LOOK_EVERY;
-        if let Some(other) = self.way.get().filter(|way| **way != self.source) {
+        if let Some(other) = self.other() {
             self.health = Health::Unsupported(format!("not needed: {other} reads the same counters"));
             return;
         }
@@ -149,7 +154,13 @@ impl<M: Meter> Meter for Late<M> {
     }
 
     fn health(&self) -> Health {
-        self.health.clone()
+        match (&self.health, self.other()) {
+            // That it could not be had is no fault where the same is measured without it.
+            (Health::Failed(why), Some(other)) => {
+                Health::Unsupported(format!("not needed: {other} reads the same counters ({why})"))
+            }
+            (health, _) => health.clone(),
+        }
     }
 
     fn detail(&self) -> String {

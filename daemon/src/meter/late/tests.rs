@@ -133,3 +133,12 @@ fn the_way_that_is_taken_first_is_the_only_one() {
     tick(&mut perf, 12);
     assert_eq!(tick(&mut powercap, 30), [], "its domains have the same names");
 }
+
+#[test]
+fn a_way_that_fails_is_no_fault_where_the_other_one_measures() {
+    let (way, packages, failing) = (Way::default(), Packages::default(), Driver::new(AtomicU32::new(2)));
+    let perf = Late::new("perf", absent(), Way::clone(&way), packages.clone(), opener(&failing));
+    assert!(matches!(perf.health(), Health::Failed(_)), "{:?}", perf.health());
+    let _powercap = Late::new("powercap", absent(), way, packages, opener(&Driver::new(AtomicU32::new(1))));
+    assert_eq!(perf.health(), Health::Unsupported("not needed: powercap reads the same counters (/fake: no)".into()));
+}
