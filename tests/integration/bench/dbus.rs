@@ -53,11 +53,11 @@ fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), F
     let stop = CancellationToken::new();
     let server = server(bus.address.clone(), snapshots, stop.clone());
     let ask = |what: &[u8]| -> Result<(f64, Duration), Failure> {
-        let before = process_time() - thread_time();
+        let before = process_time().saturating_sub(thread_time());
         asker.send(what)?;
         let mut answer = [0; 8];
         asker.recv(&mut answer)?;
-        Ok((f64::from_le_bytes(answer), process_time() - thread_time() - before))
+        Ok((f64::from_le_bytes(answer), process_time().saturating_sub(thread_time()).saturating_sub(before)))
     };
     ask(b"hello")?;
     let (read, used) = ask(b"one after another")?;

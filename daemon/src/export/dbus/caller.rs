@@ -13,12 +13,17 @@ const CALLERS: usize = 4096;
 const PARKED: usize = 256;
 /// Users whose calls are counted.
 const USERS: usize = 1024;
-/// Calls a second of one user, for as long as they like. One counts more by each [`PAGE`] of its answer.
+/// Calls a second of one user, for as long as they like. One counts more by each [`PAGE`] of its answer, and by each [`DEAR`] beyond
+/// [`LARGE`].
 pub(super) const RATE: u64 = 5_000;
 /// Calls that may come at once.
 pub(super) const BURST: u64 = 20_000;
 /// So many bytes of an answer cost as much as a call.
 const PAGE: usize = 4096;
+/// A longer answer is of many objects, each of which takes time: all of 2,000 units take 27 ms.
+const LARGE: usize = 64 << 10;
+/// So many bytes of it cost as much as a call.
+const DEAR: usize = 512;
 
 /// Who makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +142,8 @@ impl Callers {
     /// Notes what an answer cost.
     pub fn answered(&mut self, caller: Caller, bytes: usize) {
         if let Some(budget) = self.budgets.get_mut(&caller.uid) {
-            budget.left = budget.left.saturating_sub(1 + (bytes / PAGE) as u64);
+            let cost = 1 + bytes.min(LARGE) / PAGE + bytes.saturating_sub(LARGE) / DEAR;
+            budget.left = budget.left.saturating_sub(cost as u64);
         }
     }
 }
