@@ -60,6 +60,8 @@ install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, 
 	done
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled README.md
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs docs/*.md
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs/prometheus docs/prometheus/*.yml
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs/grafana docs/grafana/*.json
 	$(call install-licences,jouled)
 
 install-libvirt: ## Installs jouled-libvirt, which `make libvirt` built

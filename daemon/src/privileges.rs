@@ -81,7 +81,8 @@ fn wanted(config: &Config) -> Vec<(Capability, &'static str)> {
                     AMD and Intel is not seen";
     let mut wanted = vec![(Capability::CAP_SYS_PTRACE, programs)];
     if !config.export.guest.hybrid.is_empty() {
-        wanted.push((Capability::CAP_CHOWN, "hybrid sockets of VMs that run as another user are not served ([export.guest] hybrid)"));
+        wanted
+            .push((Capability::CAP_CHOWN, "hybrid sockets of VMs that run as another user are not served ([export.guest] hybrid)"));
     }
     wanted
 }
@@ -151,7 +152,9 @@ mod tests {
             assert_eq!(held(CapSet::Permitted), given.into_iter().collect());
             assert_eq!((held(CapSet::Ambient), held(CapSet::Inheritable)), (HashSet::new(), HashSet::new()));
             // A shell started now has nothing.
-            let shell = std::process::Command::new("/bin/sh").args(["-c", "grep -E '^(CapPrm|CapEff|NoNewPrivs)' /proc/self/status"]).output();
+            let shell = std::process::Command::new("/bin/sh")
+                .args(["-c", "grep -E '^(CapPrm|CapEff|NoNewPrivs)' /proc/self/status"])
+                .output();
             let said = String::from_utf8(shell.unwrap().stdout).unwrap();
             let words: Vec<&str> = said.split_whitespace().collect();
             assert_eq!(words, ["CapPrm:", "0000000000000000", "CapEff:", "0000000000000000", "NoNewPrivs:", "1"]);

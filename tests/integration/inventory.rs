@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Daemon, World, until};
+use common::{Bus, Daemon, Policy, World, until};
 use jouled::entity::inventory::{Class, Known};
 use jouled::entity::managers::{Managers, machined};
 use jouled::snapshot::Snapshot;
@@ -198,40 +198,9 @@ impl Drop for Killed {
     }
 }
 
-/// A bus of its own.
-struct Bus {
-    daemon: Child,
-    address: String,
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        self.daemon.kill().unwrap();
-        self.daemon.wait().unwrap();
-    }
-}
-
 /// `None`, with the reason printed: there is no dbus-daemon here.
 fn bus(folder: &Path) -> Option<Bus> {
-    let address = format!("unix:path={}", folder.join("bus").display());
-    let config = format!(
-        "<busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth><policy context='default'>\
-         <allow send_destination='*'/><allow receive_sender='*'/><allow own='*'/></policy></busconfig>"
-    );
-    std::fs::write(folder.join("bus.conf"), config).unwrap();
-    let _ = std::fs::remove_file(folder.join("bus"));
-    let mut command = Command::new("dbus-daemon");
-    command.arg("--config-file").arg(folder.join("bus.conf")).args(["--nofork", "--print-address"]).stdout(Stdio::piped());
-    let mut daemon = match command.spawn() {
-        Ok(daemon) => daemon,
-        Err(error) => {
-            println!("skipped: dbus-daemon: {error}");
-            return None;
-        }
-    };
-    let mut line = String::new();
-    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    Some(Bus { daemon, address })
+    Bus::start(folder, Policy::Open)
 }
 
 /// systemd-machined's manager, as far as jouled asks it.

@@ -3,13 +3,19 @@
 //! `cargo bench` runs all; `cargo bench -- tick accuracy` runs some.
 
 mod accuracy;
+#[path = "../common/bus.rs"]
+#[allow(dead_code, clippy::unwrap_used, clippy::print_stdout, reason = "shared with tests")]
+mod bus;
 mod clock;
 mod crowd;
 mod daemon;
+mod dbus;
 mod guest;
 mod guests;
 mod handler;
 mod load;
+#[path = "../common/many_units.rs"]
+mod many_units;
 mod meters;
 mod report;
 #[path = "../common/saying_host.rs"]
@@ -31,13 +37,14 @@ type Failure = Box<dyn std::error::Error>;
 /// Name, what it says, and the benchmark.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 7] = [
+const BENCHMARKS: [Benchmark; 8] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
     ("meters", "Ticks while every slow source hangs: Redfish, IPMI, ACPI, NVML", meters::run),
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
     ("guests", "The guest channel with 1,000 guests that read every second", guests::run),
+    ("dbus", "org.jouled1 with 2,000 units: reads, introspection", dbus::run),
     ("accuracy", "Energy of units against the truth, on a machine whose meter is made from the truth", accuracy::run),
 ];
 

@@ -2,13 +2,16 @@
 #![allow(dead_code, unused_imports, reason = "every test crate that includes this uses its own part of it")]
 
 pub mod burn;
+pub mod bus;
 pub mod client;
 pub mod known;
+pub mod many_units;
 pub mod page;
 pub mod saying_host;
 pub mod sysfs;
 pub mod world;
 
+pub use bus::{Bus, Policy};
 pub use client::{Answer, Ticks, get};
 pub use page::Page;
 pub use saying_host::SayingHost;

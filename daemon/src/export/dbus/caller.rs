@@ -25,9 +25,14 @@ const PAGE: usize = 4096;
 pub(super) struct Caller {
     /// Its user; `None`: the bus does not say.
     pub uid: Option<u32>,
+    /// Its process.
+    pub pid: Option<u32>,
     /// Whether it is told every tick, to the microjoule.
     pub fine: bool,
 }
+
+/// Of whom the bus says nothing.
+pub(super) const STRANGER: Caller = Caller { uid: None, pid: None, fine: false };
 
 /// Who is told all.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +48,7 @@ impl Trusted {
         let uid = credentials.unix_user_id();
         let groups = credentials.unix_group_ids().map_or(&[][..], Vec::as_slice);
         let fine = uid.is_some_and(|uid| uid == 0 || uid == self.uid) || self.gid.is_some_and(|gid| groups.contains(&gid));
-        Caller { uid, fine }
+        Caller { uid, pid: credentials.process_id(), fine }
     }
 }
 
@@ -111,7 +116,7 @@ impl Callers {
     /// does not say enough of, is told what everybody is.
     pub fn told(&mut self, serial: NonZeroU32, credentials: Option<&ConnectionCredentials>) -> Option<(Caller, Vec<Message>)> {
         let name = self.asked.remove(&serial)?;
-        let caller = credentials.map_or(Caller { uid: None, fine: false }, |credentials| self.trusted.caller(credentials));
+        let caller = credentials.map_or(STRANGER, |credentials| self.trusted.caller(credentials));
         let calls = self.parked.remove(&name).unwrap_or_default();
         self.waiting = self.waiting.saturating_sub(calls.len());
         if self.known.len() >= CALLERS {

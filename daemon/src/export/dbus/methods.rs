@@ -104,10 +104,10 @@ pub(super) const METHODS: &[Method] = &[
         takes: &[("pid", "u")],
         gives: OBJECT,
         doc: "The object of the unit that a process is in: its user's service manager's where it is in one of those, else the system's; the \
-              innermost slice where it is in no unit.",
+              innermost slice where it is in no unit. 0: the caller's own.",
         call: |call| {
             let body = call.message.body();
-            let pid: u32 = call.arguments(&body, "u", "pid")?;
+            let pid = own(call, call.arguments(&body, "u", "pid")?)?;
             let place = (call.facts.cgroup_of)(pid).ok_or_else(|| no_process(pid, "there is no such process"))?;
             let entities = cgroup::entities(&place);
             let path = |wanted: Kind| {
@@ -154,7 +154,7 @@ pub(super) const METHODS: &[Method] = &[
         takes: &[("pid", "u")],
         gives: &[("properties", "a{sv}")],
         doc: "The numbers of a process: PID, Comm, State, EnergyMicrojoules, PowerMicrowatts, EnergyByZone, PowerByZone, Since, Estimated, \
-              UpdatedAt, as objects have them. Everybody may ask of processes that are wholly their own; root and the group jouled of all.",
+              UpdatedAt, as objects have them. Everybody may ask of processes that are wholly their own; root and the group jouled of all. 0: the caller's own.",
         call: process,
     },
 ];
@@ -215,9 +215,17 @@ fn container<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
     })
 }
 
+/// The process that a number means: 0 is the caller's own, as systemd has it.
+fn own(call: &Call<'_>, pid: u32) -> Result<u32, Refused> {
+    match pid {
+        0 => call.caller.pid.ok_or_else(|| no_process(pid, "the bus does not say which process asks")),
+        pid => Ok(pid),
+    }
+}
+
 fn process(call: &Call<'_>) -> Result<Message, Refused> {
     let body = call.message.body();
-    let pid: u32 = call.arguments(&body, "u", "pid")?;
+    let pid = own(call, call.arguments(&body, "u", "pid")?)?;
     if !call.caller.fine {
         let denied = || {
             let why = format!("process {pid} is not wholly yours: root and the group jouled may ask of all processes");

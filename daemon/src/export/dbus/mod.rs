@@ -21,11 +21,11 @@
 //! org.jouled1.Manager
 //!   ListUnits()            → a(sott) name, object, energy in µJ, power in µW   ListMachines() and ListContainers() likewise
 //!   ListUserUnits(u uid)   → a(sott)
-//!   GetUnit(s name) → o         GetUserUnit(u uid, s name) → o     GetUnitByPID(u pid) → o    org.jouled1.NoSuchUnit, NoSuchProcess
+//!   GetUnit(s name) → o         GetUserUnit(u uid, s name) → o     GetUnitByPID(u pid; 0: own) → o    org.jouled1.NoSuchUnit, NoSuchProcess
 //!   GetMachine(s id, UUID or name) → o                                                      org.jouled1.NoSuchMachine
 //!   GetContainer(s id, its beginning, or name) → o                                          org.jouled1.NoSuchContainer
-//!   GetProcess(u pid) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
-//!   Version s, NodeName s, IntervalUSec t   const
+//!   GetProcess(u pid; 0: own) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
+//!   Version s, NodeName s, IntervalUSec t
 //!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when
 //!   and the numbers below, without State and Since
 //! org.jouled1.Unit       Id s, Slice s, User u (4294967295: the system's)

@@ -74,7 +74,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "NodeName",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::True,
         of: &[Manager],
         doc: "The name of this machine, as in metrics.",
         get: |of| text(&of.view.host.node_name),
@@ -82,7 +82,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "IntervalUSec",
         signature: "t",
-        emits: Emits::Const,
+        emits: Emits::True,
         of: &[Manager],
         doc: "Time between two ticks in microseconds: how often root and the group jouled see new numbers. Others see them every 10 s.",
         get: |of| (of.view.host.interval.0 / 1000).into(),
@@ -212,7 +212,7 @@ pub(super) const PROPERTIES: &[Property] = &[
         emits: Emits::True,
         of: ALL,
         doc: "Energy in microjoules by zone (package, core, uncore, dram, psys, gpu, other) and mode (dynamic: from its own work; idle: its \
-              part of the energy drawn at rest). Zones contain each other: never add them up. The manager has also (platform, total): what \
+              part of the energy drawn at rest; of the manager: all that was drawn by work, and at rest). Zones contain each other: never add them up. The manager has also (platform, total): what \
               the platform meter that is believed saw as a whole. A zone that is not there is not known.",
         get: |of| energy_by_zone(of).into(),
     },

@@ -2,7 +2,7 @@
 //! on the same stream as calls: whoever waited for one would stop the stream that it comes on.
 
 use super::call::{Call, Refused, Xml};
-use super::caller::{BURST, Caller, Callers, Parked, RATE, Trusted};
+use super::caller::{BURST, Caller, Callers, Parked, RATE, STRANGER, Trusted};
 use super::grain::{self, Epochs};
 use super::signals::{PACE, Signals};
 use super::view::View;
@@ -283,8 +283,6 @@ impl<'a> Session<'a> {
         }
     }
 }
-
-const STRANGER: Caller = Caller { uid: None, fine: false };
 
 /// Time between two numbers that everybody is told.
 fn period(snapshot: &Snapshot) -> Nanos {

@@ -54,5 +54,7 @@ def case_install_log_has_no_errors():
     ensure_running()
     assert scrape().state("bpf") == "healthy", journal_end()
     errors = journal(None, "-p", "warning")
-    wrong = [line for line in errors.splitlines() if "estimate" not in line and not line.startswith("-- ")]
+    # That this is an estimate, and systemd 252 of the Type= that it does not know.
+    known = ("estimate", "Failed to parse service type, ignoring: notify-reload")
+    wrong = [line for line in errors.splitlines() if not line.startswith("-- ") and not any(word in line for word in known)]
     assert not wrong, wrong

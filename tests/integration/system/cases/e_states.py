@@ -1,5 +1,6 @@
 """Sockets, secrets, disks: what surrounds jouled is not as it should be."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,6 +51,25 @@ def case_states_socket_activation():
         sh("systemctl", "stop", "jouled.socket", UNIT)
     sh("systemctl", "start", UNIT)
     wait_running()
+
+
+def case_states_socket_without_a_network():
+    """docs/security.md: the port is the manager's, and jouled itself has no network at all."""
+    before = ensure_running()
+    if b"LISTEN_FDS" not in BINARY.read_bytes():
+        raise Skip("this jouled takes no sockets")
+    no_network = "[Service]\nPrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=~AF_INET AF_INET6\n"
+    sh("systemctl", "stop", UNIT)
+    sh("systemctl", "start", "jouled.socket")
+    try:
+        with DropIn(unit=no_network) as jouled:
+            assert_goes_on(jouled.page, before)
+            assert os.readlink(f"/proc/{main_pid()}/ns/net") != os.readlink("/proc/self/ns/net"), "it has this network"
+            assert "bpf" in sh("joulectl", "status")
+    finally:
+        sh("systemctl", "stop", "jouled.socket", UNIT)
+        sh("systemctl", "start", UNIT)
+        wait_running()
 
 
 def case_states_credential():

@@ -1,0 +1,167 @@
+//! org.jouled1 on a bus of its own: the time of a read, and what reads, signals and introspection cost. Who asks is another process.
+
+use crate::Failure;
+use crate::bus::{Bus, Policy};
+use crate::clock::{median, ms, process_time, thread_time};
+use crate::many_units::{later, snapshot};
+use crate::report::{Limit, Report};
+use jouled::export::dbus::{self, DbusConfig, DbusMode, Facts, NAME};
+use jouled::snapshot::Snapshot;
+use jouled::units::Microjoules;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use zbus::connection::Builder;
+
+const UNITS: usize = 2_000;
+const READS: u32 = 10_000;
+const RATE: u32 = 1_000;
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// The benchmark.
+pub fn run(report: &mut Report) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let Some(bus) = Bus::start(folder.path(), Policy::Open) else { return Err("no dbus-daemon".into()) };
+    let (ours, theirs) = UnixDatagram::pair()?;
+    // SAFETY: there is one thread only, so that the child may do anything.
+    let child = match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: valid arguments.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            let _ = asker(&bus.address, &theirs);
+            // SAFETY: no arguments to be wrong.
+            unsafe { libc::_exit(0) }
+        }
+        child if child < 0 => return Err(std::io::Error::last_os_error().into()),
+        child => child,
+    };
+    ours.set_read_timeout(Some(Duration::from_secs(120)))?;
+    let result = measure(report, &bus, &ours);
+    // SAFETY: our own child, not reaped yet.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    result
+}
+
+fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), Failure> {
+    let mut host = snapshot(UNITS);
+    let (publish, snapshots) = watch::channel(Arc::new(host.clone()));
+    let stop = CancellationToken::new();
+    let server = server(bus.address.clone(), snapshots, stop.clone());
+    let ask = |what: &[u8]| -> Result<(f64, Duration), Failure> {
+        let before = process_time() - thread_time();
+        asker.send(what)?;
+        let mut answer = [0; 8];
+        asker.recv(&mut answer)?;
+        Ok((f64::from_le_bytes(answer), process_time() - thread_time() - before))
+    };
+    ask(b"hello")?;
+    let (read, used) = ask(b"one after another")?;
+    report.line(&format!(
+        "a property, of {UNITS} units, one after another: {read:.3} ms from call to answer (median of {READS}), {:.1} µs of CPU time each",
+        used.as_secs_f64() * 1e6 / f64::from(READS)
+    ))?;
+    report.target("org.jouled1, a read", read, Limit::Most(1.0), "ms");
+    // As it is in a host that ticks: each snapshot's first read has to find its way in it.
+    let ticking = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (mut next, still) = (host.clone(), Arc::clone(&ticking));
+    let spent = std::thread::spawn(move || {
+        while still.load(std::sync::atomic::Ordering::Relaxed) {
+            later(&mut next, 1, Microjoules(1_500_000));
+            publish.send_replace(Arc::new(next.clone()));
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        (thread_time(), publish, next)
+    });
+    let (seconds, used) = ask(b"at a rate")?;
+    ticking.store(false, std::sync::atomic::Ordering::Relaxed);
+    let (of_publisher, publish, next) = spent.join().map_err(|_| "the publisher failed")?;
+    host = next;
+    let share = used.saturating_sub(of_publisher).as_secs_f64() / seconds * 100.0;
+    report.line(&format!("{RATE} reads a second, {UNITS} units, a tick a second, signals of all: {share:.2} % of a CPU"))?;
+    report.target("org.jouled1, 1,000 reads a second, CPU", share, Limit::Most(5.0), "% of a CPU");
+    for (what, words) in [(&b"introspect"[..], "introspection of the folder of units"), (b"managed", "GetManagedObjects")] {
+        let (time, used) = ask(what)?;
+        report.line(&format!("{words}, {UNITS} units: {time:.2} ms, {:.2} ms of CPU time", ms(used)))?;
+    }
+    later(&mut host, 10, Microjoules(5_000_000));
+    drop(publish);
+    stop.cancel();
+    server.join().map_err(|_| "the export failed")?;
+    Ok(())
+}
+
+fn server(address: String, snapshots: watch::Receiver<Arc<Snapshot>>, stop: CancellationToken) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let facts = Facts { cgroup_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: String::new() };
+        let config = DbusConfig { mode: DbusMode::Auto, ..DbusConfig::default() };
+        runtime.block_on(async {
+            let bus = move || Builder::address(address.as_str());
+            if let Ok(served) = dbus::bind(config, facts, bus.clone()).await {
+                served.serve(bus, snapshots, stop).await;
+            }
+        });
+    })
+}
+
+/// The other process: does what it is told, and answers with a figure.
+fn asker(address: &str, told: &UnixDatagram) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let bus = Builder::address(address).build().await?;
+        let call =
+            async |path: &str, interface: &str, member: &str| bus.call_method(Some(NAME), path, Some(interface), member, &()).await;
+        let get = async |unit: u32| {
+            let path = format!("/org/jouled1/unit/unit_2d{}_2eservice", unit as usize % UNITS);
+            bus.call_method(Some(NAME), path, Some(PROPERTIES), "Get", &("org.jouled1.Unit", "EnergyMicrojoules")).await
+        };
+        loop {
+            let mut order = [0; 64];
+            let length = told.recv(&mut order)?;
+            let begun = Instant::now();
+            let figure = match &order[..length] {
+                b"hello" => {
+                    while get(0).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    0.0
+                }
+                b"one after another" => {
+                    let mut times = Vec::new();
+                    for unit in 0..READS {
+                        let asked = Instant::now();
+                        get(unit).await?;
+                        times.push(asked.elapsed());
+                        // Less than one may ask for long.
+                        if unit % 4 == 0 {
+                            tokio::time::sleep(Duration::from_micros(500)).await;
+                        }
+                    }
+                    ms(median(times))
+                }
+                b"at a rate" => {
+                    for unit in 0..READS {
+                        let due = begun + Duration::from_secs(1) / RATE * unit;
+                        tokio::time::sleep_until(due.into()).await;
+                        get(unit).await?;
+                    }
+                    begun.elapsed().as_secs_f64()
+                }
+                b"introspect" => {
+                    call("/org/jouled1/unit", "org.freedesktop.DBus.Introspectable", "Introspect").await?;
+                    ms(begun.elapsed())
+                }
+                _ => {
+                    call("/org/jouled1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects").await?;
+                    ms(begun.elapsed())
+                }
+            };
+            told.send(&figure.to_le_bytes())?;
+        }
+    })
+}

@@ -1,0 +1,70 @@
+//! A snapshot with as many units as a test wants, and the next one. Nothing measures here.
+
+use jouled::attribute::IdlePolicy;
+use jouled::core::{Core, CoreConfig, State};
+use jouled::entity::Kind;
+use jouled::ledger::Limits;
+use jouled::meter::{Domain, Scope, Zone};
+use jouled::snapshot::{DomainView, Energy, Host, Role, Row, Snapshot, Used};
+use jouled::source::{PackageId, Stamp};
+use jouled::units::{Microjoules, Microwatts, Nanos};
+use std::sync::Arc;
+
+/// Units `unit-0.service`… in a snapshot of now.
+pub fn snapshot(units: usize) -> Snapshot {
+    let config = CoreConfig {
+        host: Host { interval: Nanos::SECOND, node_name: "node-1".into(), version: "0".into(), ..Host::default() },
+        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO },
+        idle: IdlePolicy::Apart,
+        floors: Default::default(),
+        prior_ratio: 0.3,
+        platform: Default::default(),
+    };
+    let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
+    (snapshot.at, snapshot.ticks) = (Stamp::now(), 1);
+    let scope = Scope::Package(PackageId(0));
+    let domain = Domain::measured("rapl/package-0".into(), "rapl-perf", Zone::Package, scope, "power/energy-pkg/cpu0".into());
+    snapshot.domains = vec![DomainView {
+        domain: Arc::new(Domain { billed: true, ..domain }),
+        role: Role::Billed,
+        shares_estimated: false,
+        past: false,
+        total: Microjoules(1_000_000),
+        idle: Microjoules(1_000_000),
+        active: Microjoules::ZERO,
+        unattributed: Microjoules::ZERO,
+        power: Some(Microwatts(100_000_000)),
+        idle_power: Some(Microwatts(50_000_000)),
+        floor: None,
+        read_at: Some(snapshot.at.monotonic),
+        error: String::new(),
+        gaps: 0,
+        gap_time: Nanos::ZERO,
+    }];
+    let row = |unit: usize| Row {
+        labels: [format!("unit-{unit}.service"), "system.slice".to_owned()].into(),
+        state: jouled::snapshot::State::Running,
+        energy: Energy::default(),
+        power: Default::default(),
+        idle_power: Default::default(),
+        used: Used::default(),
+        since: Nanos(1_700_000_000_000_000_000),
+    };
+    snapshot.kinds[Kind::Unit.index()].rows = (0..units).map(row).collect();
+    snapshot
+}
+
+/// The same some seconds later, each unit having drawn so much more.
+pub fn later(snapshot: &mut Snapshot, seconds: u64, each: Microjoules) {
+    let time = Nanos(seconds * Nanos::SECOND.0);
+    let at = &mut snapshot.at;
+    (at.monotonic, at.boottime, at.realtime) = (at.monotonic + time, at.boottime + time, at.realtime + time);
+    snapshot.ticks += 1;
+    let domain = &mut snapshot.domains[0];
+    domain.read_at = Some(snapshot.at.monotonic);
+    for row in &mut snapshot.kinds[Kind::Unit.index()].rows {
+        row.energy.dynamic[Zone::Package.index()] += each;
+        row.power[Zone::Package.index()] = each.over(time);
+        (domain.total, domain.active) = (domain.total + each, domain.active + each);
+    }
+}
