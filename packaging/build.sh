@@ -14,14 +14,16 @@ triple=$(rust_triple "$arch")
 
 packaging/dev/deps.sh >&2
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-# The sources of crates lie in a folder that is named after where they came from.
-remap=("--remap-path-prefix=$(rustc --print sysroot)=/rust" "--remap-path-prefix=$cargo_home=/cargo")
+# From where to where; the last that fits counts. The sources of crates lie in a folder that is named after where they came from. C has its
+# own word for it: a crate with C code in it names its folder in its debug information, and the linker sums that up in the build id.
+maps=("$(rustc --print sysroot)=/rust" "$cargo_home=/cargo")
 for registry in "$cargo_home"/registry/src/*/; do
-    remap+=("--remap-path-prefix=${registry%/}=/cargo/crates")
+    maps+=("${registry%/}=/cargo/crates")
 done
-remap+=("--remap-path-prefix=$PWD=/jouled")
-CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\037'; echo "${remap[*]}")
-export CARGO_ENCODED_RUSTFLAGS
+maps+=("$PWD=/jouled" "$target=/jouled/target")
+CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\037'; echo "${maps[*]/#/--remap-path-prefix=}")
+CFLAGS="${CFLAGS:-} ${maps[*]/#/-ffile-prefix-map=}"
+export CARGO_ENCODED_RUSTFLAGS CFLAGS
 
 options=(--profile packaged --locked) out=packaged
 # Not where it is this machine's: build scripts and what they build would be built twice.

@@ -32,15 +32,16 @@ rm -rf "$work"
 mkdir -p "$work"/{SOURCES,SPECS,sources/"jouled-$version"} "$out"
 copy_sources "$work/sources/jouled-$version"
 sed "s/^\(Version: *\).*/\1$version/" packaging/rpm/jouled.spec >"$work/SPECS/jouled.spec"
-tar -C "$work/sources" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c "jouled-$version" | gzip -n9 \
+tar -C "$work/sources" --sort=name --mode=u=rwX,go=rX --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c "jouled-$version" | gzip -n9 \
     >"$work/SOURCES/jouled-$version.tar.gz"
 cp systemd/jouled{,-libvirt}.sysusers.conf "$work/SOURCES/"
+chmod 644 "$work"/{SOURCES,SPECS}/*
 
-# Binaries too are of the time of the last change, when ever they were built.
+# All is of the time of the last change, binaries too, when ever they were built.
 mkdir "$work/built"
 cp "$BUILT"/{jouled,joulectl} "$work/built/"
 [ "${libvirt[0]}" = --without ] || cp "$BUILT_LIBVIRT/jouled-libvirt" "$work/built/"
-touch -d "@$SOURCE_DATE_EPOCH" "$work"/built/*
+touch -d "@$SOURCE_DATE_EPOCH" "$work"/{built,SOURCES,SPECS}/*
 
 # Where an rpm has no macros of a distribution with RPMs it takes ours, from what it takes for the user's.
 home=$HOME
@@ -52,9 +53,14 @@ fi
 # Binaries without it, as those of `make build`, give no package of debug information.
 debug=()
 if readelf -SW "$BUILT/jouled" | grep -q ' \.debug_line '; then debug=(--define '_enable_debug_packages 1'); else debug=(--define 'debug_package %{nil}'); fi
-HOME=$home rpmbuild -ba --nodeps --target "$(rpm_arch "$arch")-linux" --define "_topdir $work" \
-    --define "built $work/built" --define "built_libvirt $work/built" --define "licences $target/licences/$arch" "${libvirt[@]}" "${debug[@]}" \
-    "$work/SPECS/jouled.spec" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+options=(--nodeps --target "$(rpm_arch "$arch")-linux" "${libvirt[@]}" "${debug[@]}")
+# A source package holds its spec with all macros expanded: folders of this machine would be in it, and its digest in that of the others.
+(
+    cd "$work"
+    HOME=$home rpmbuild -bs "${options[@]}" --define "_topdir ." SPECS/jouled.spec
+    HOME=$home rpmbuild -bb "${options[@]}" --define "_topdir $work" \
+        --define "built $work/built" --define "built_libvirt $work/built" --define "licences $target/licences/$arch" SPECS/jouled.spec
+) >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 grep -iE '^(warning|error)' "$work/log" || true
 rm -f "$out"/jouled*."$(rpm_arch "$arch")".rpm "$out"/jouled*.src.rpm
 mv "$work"/RPMS/*/*.rpm "$work"/SRPMS/*.rpm "$out/"
