@@ -95,7 +95,8 @@ test-packages: build ## The packages of target/release: what is in them, lintian
 	packaging/test.sh
 
 test: lint ## Formatting, lints, shell scripts, then every test; those that need root only as root
-	cargo test --locked -- --skip root_
+	@# More threads than processors: many tests wait for something that is slow on purpose.
+	cargo test --locked -- --skip root_ --test-threads 6
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; else echo "skip test-root: needs root"; fi
 
 test-root: ## The tests that need root: real eBPF, cgroups and burners on this kernel
