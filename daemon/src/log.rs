@@ -1,6 +1,7 @@
 //! The log: to the journal with fields, where systemd reads standard error anyway, else to standard error. Decides nothing of what is said.
 //!
-//! Fields whose names begin with `_` are for the journal alone, as JOULED_NAME: their words are in the message already.
+//! Fields are for programs that read the journal, as JOULED_NAME (`_source` is JOULED_SOURCE): whatever people are to know is in the message, as
+//! journalctl shows nothing else.
 
 use crate::config::LogLevel;
 use std::os::fd::AsFd;

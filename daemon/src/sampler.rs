@@ -3,7 +3,7 @@
 use crate::core::Core;
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::resolve::Resolver;
-use crate::meter::Meter;
+use crate::meter::{Domain, Meter};
 use crate::record::Recorder;
 use crate::sample::Tick;
 use crate::snapshot::Snapshot;
@@ -114,13 +114,9 @@ impl Sampler {
             let from = tick.readings.len();
             meter.read(at, &mut tick.readings);
             for domain in &meter.domains()[numbers.len()..] {
-                tracing::info!(
-                    domain = domain.id,
-                    source = domain.source,
-                    path = domain.path,
-                    quality = domain.quality.as_str(),
-                    "energy domain"
-                );
+                let Domain { id, source, path, quality, .. } = domain;
+                let quality = quality.as_str();
+                tracing::info!("_domain" = id, "_source" = source, "energy domain {id}: {quality}, by {source}, {path}");
                 tick.new_domains.push(domain.clone());
                 numbers.push(self.progress.domains);
                 self.progress.domains += 1;

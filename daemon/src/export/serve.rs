@@ -59,7 +59,7 @@ pub(super) async fn accept<L: Listener>(
         let connection = connection(io, router.clone(), web.clone(), stop.clone());
         connections.spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error, "connection ended");
+                tracing::debug!("connection ended: {error}");
             }
             drop(permit);
         });

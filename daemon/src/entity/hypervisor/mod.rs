@@ -249,7 +249,8 @@ impl Hypervisors {
             title: String::new(),
             profile: None,
         };
-        tracing::debug!(pid = process.pid, vmm = vm.vmm.as_str(), vouched = vm.vouched, "a VM");
+        let vouched = if vm.vouched { ", vouched for" } else { "" };
+        tracing::debug!("a VM: process {}, {}{vouched}", process.pid, vm.vmm.as_str());
         let mut found = Found {
             vm,
             claimed: said.cid,

@@ -115,11 +115,11 @@ impl WebConfig {
         });
         let next = match outcome {
             Ok(new) => {
-                tracing::info!(file = %self.path.display(), "web configuration read again");
+                tracing::info!("{}: web configuration read again", self.path.display());
                 new
             }
             Err(error) => {
-                tracing::warn!(%error, "changed web configuration is not used, the old one stays");
+                tracing::warn!("changed web configuration is not used, the old one stays: {error}");
                 // Remembered as seen, so that it is logged once.
                 let seen = current.seen.iter().map(|(path, _)| (path.clone(), seen(path))).collect();
                 Loaded { users: current.users.clone(), headers: current.headers.clone(), tls: current.tls.clone(), seen }

@@ -309,7 +309,7 @@ impl BpfUsage {
         }
         let events = counters::open(self.counters, &counters::online());
         if let Err(error) = self.kernel.install(&events) {
-            tracing::debug!(%error, "counters");
+            tracing::debug!("hardware counters: {error}");
         }
         false
     }

@@ -1,5 +1,7 @@
 """Installed, enabled, running: what an operator sees first."""
 
+import json
+
 from host import sh, wait_for
 from install import BEFORE, ensure_running, install, package
 from runner import note
@@ -48,6 +50,15 @@ def case_install_root_and_the_group_may_ask():
         assert "ermission denied" in str(refused), refused
     else:
         raise AssertionError("nobody may read the control socket")
+
+
+def case_install_log_has_fields():
+    ensure_running()
+    lines = [json.loads(line) for line in sh("journalctl", "-u", UNIT, "-o", "json", "JOULED_SOURCE=bpf", "JOULED_STATE=healthy").splitlines()]
+    assert lines, "no entry of the source bpf"
+    for entry in lines:
+        assert entry["MESSAGE"] == "usage bpf: healthy" and entry["JOULED_ROLE"] == "usage", entry
+        assert entry["PRIORITY"] == "6" and entry["SYSLOG_IDENTIFIER"] == "jouled", entry
 
 
 def case_install_log_has_no_errors():
