@@ -32,7 +32,7 @@ PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## The release binaries: jouled and joulectl
 	@packaging/dev/deps.sh
