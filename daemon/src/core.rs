@@ -183,6 +183,14 @@ impl Core {
         (self.overflows, self.overflows_before) = (earlier.overflows, earlier.overflows);
     }
 
+    /// Goes on with that core's entities as well, where whoever tells of them is the same as before: nobody ends or begins anew.
+    pub fn keep_entities(&mut self, earlier: &mut Self) {
+        self.ledger = std::mem::replace(&mut earlier.ledger, Ledger::new(self.config.limits));
+        self.ledger.limit(self.config.limits);
+        self.roster = std::mem::take(&mut earlier.roster);
+        (self.vms, self.overflows_before) = (earlier.vms.clone(), earlier.overflows_before);
+    }
+
     /// What has to be kept, whole.
     pub fn state(&self, boot_id: &str) -> State {
         let unseen = self.earlier.iter().cloned();

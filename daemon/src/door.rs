@@ -3,7 +3,6 @@
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
@@ -78,6 +77,13 @@ pub fn bind(path: &Path, mode: u32) -> Result<Door, DoorError> {
     Ok(Door { listener, file })
 }
 
+/// Whether somebody answers, without waiting for it.
+fn answers(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
 fn remove_stale(path: &Path) -> Result<(), DoorError> {
     let failed = |what| move |source| DoorError::Io { path: path.to_owned(), what, source };
     match std::fs::symlink_metadata(path) {
@@ -86,13 +92,15 @@ fn remove_stale(path: &Path) -> Result<(), DoorError> {
         Ok(of) if !of.file_type().is_socket() => return Err(DoorError::NotASocket(path.to_owned())),
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        // Only this says that nobody listens; a full queue, say, means that somebody does.
+    match answers(path) {
+        // Only this says that nobody listens.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed("remove the old socket"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(_) => Err(DoorError::InUse(path.to_owned())),
+        Ok(()) => Err(DoorError::InUse(path.to_owned())),
+        // Its queue is full: somebody listens, who does not keep up.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(DoorError::InUse(path.to_owned())),
         Err(error) => Err(failed("tell whether somebody listens")(error)),
     }
 }

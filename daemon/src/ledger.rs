@@ -152,6 +152,11 @@ impl Ledger {
         }
     }
 
+    /// Other limits, from the next tick on.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Takes over totals of an earlier run. A series waits, as ended, for an entity with its labels to go on with it.
     pub fn restore(&mut self, entries: impl Iterator<Item = Entry>, until: Nanos) {
         for entry in entries {

@@ -7,16 +7,15 @@ mod sources;
 pub use sources::{Others, open};
 
 use crate::config::{Config, ConfigError, LogLevel};
-use crate::core::Core;
 use crate::export::Snapshots;
-use crate::sampler::Sampler;
+use crate::sampler::{Ended, Sampler};
 use crate::snapshot::Snapshot;
 use anyhow::{Context, Result};
 use parts::{Part, Parts};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -27,6 +26,9 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// A tick that is under way may take so long when a sampler is to make way for another. A meter that hangs takes longer: then the service manager
 /// starts jouled anew.
 const TICK: Duration = Duration::from_secs(20);
+
+/// The same configuration within this time is one reload.
+const TWICE: Duration = Duration::from_secs(2);
 
 /// What the daemon is given by the program that it is in.
 pub struct Program {
@@ -47,10 +49,14 @@ pub async fn run(config: Config, program: Program) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let (mut daemon, snapshots) = Daemon::open(config, program)?;
+    let opened = tokio::select! {
+        opened = Daemon::open(config, program) => opened?,
+        // Whatever hangs must not keep the process: the store has what earlier runs kept.
+        () = either(&mut terminate, &mut interrupt) => return Ok(()),
+    };
+    let (mut daemon, snapshots) = opened;
     tokio::select! {
         started = daemon.start(&Part::ALL) => started?,
-        // A meter that hangs must not keep the process: the store has what earlier runs kept.
         () = either(&mut terminate, &mut interrupt) => return Ok(()),
     }
     tokio::spawn(manager::tell(snapshots, daemon.note.subscribe()));
@@ -86,7 +92,7 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 /// The sampler's thread.
 struct Sampling {
     stop: mpsc::Sender<()>,
-    done: JoinHandle<Core>,
+    done: JoinHandle<Ended>,
 }
 
 /// All that runs, and by which configuration.
@@ -99,15 +105,19 @@ struct Daemon {
     sampler: Option<Sampler>,
     sampling: Option<Sampling>,
     parts: Parts,
-    /// What `systemctl status` shows after what is measured.
+    /// What `systemctl status` shows beside what is measured.
     note: watch::Sender<String>,
+    /// What the last reload read, and when it was done.
+    tried: Option<(Result<Config, String>, Instant)>,
 }
 
 impl Daemon {
-    fn open(config: Config, program: Program) -> Result<(Self, Snapshots)> {
+    async fn open(config: Config, program: Program) -> Result<(Self, Snapshots)> {
         let others = Others::default();
         let activated = manager::sockets()?;
-        let sampler = open(&config, program.record.as_deref(), &others, None)?;
+        let (of, record, told) = (config.clone(), program.record.clone(), others.clone());
+        let opening = spawn_blocking(move || open(&of, record.as_deref(), &told, None));
+        let sampler = opening.await.context("opening sources failed")??;
         let (publish, snapshots) = watch::channel(Arc::new(sampler.core.blank()));
         let daemon = Self {
             parts: Parts::new(snapshots.clone(), others.clone(), activated),
@@ -118,6 +128,7 @@ impl Daemon {
             sampler: Some(sampler),
             sampling: None,
             note: watch::Sender::new(String::new()),
+            tried: None,
         };
         Ok((daemon, snapshots))
     }
@@ -145,12 +156,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// Reads the configuration again and begins anew what it changes. One that cannot be used changes nothing.
+    /// Reads the configuration again and begins anew what it changes. One that cannot be used changes nothing: what was
+    /// stopped for it begins again as it was.
     ///
     /// # Errors
     /// Where jouled cannot go on, not even with the configuration that it had.
     async fn reload(&mut self) -> Result<()> {
-        let refused = match (self.program.load)() {
+        let config = (self.program.load)().map_err(|error| error.to_string());
+        // systemd sends SIGHUP itself and runs ExecReload=, too.
+        if self.tried.as_ref().is_some_and(|(tried, at)| at.elapsed() < TWICE && *tried == config) {
+            return Ok(());
+        }
+        let refused = match config.clone() {
             Ok(config) => match self.apply(config).await? {
                 Ok(changed) => {
                     tracing::info!("configuration read again: {changed}");
@@ -158,15 +175,16 @@ impl Daemon {
                 }
                 Err(why) => Some(format!("{why:#}")),
             },
-            Err(error) => Some(error.to_string()),
+            Err(why) => Some(why),
         };
+        self.tried = Some((config, Instant::now()));
         self.note.send_replace(match refused {
             None => String::new(),
             Some(why) => {
                 for line in why.lines() {
                     tracing::error!("configuration not reloaded, the one before stays in force: {line}");
                 }
-                format!("; configuration not reloaded: {}", why.lines().collect::<Vec<_>>().join("; "))
+                format!("configuration not reloaded: {}", why.lines().collect::<Vec<_>>().join("; "))
             }
         });
         Ok(())
@@ -182,18 +200,32 @@ impl Daemon {
         }
         let changed = if names.is_empty() { "nothing begins anew".into() } else { format!("{} began anew", names.join(", ")) };
 
+        if let Err(why) = self.parts.prepare(&new) {
+            return Ok(Err(why));
+        }
         self.parts.stop(&anew, GRACE).await;
-        let core = if measuring { Some(self.end_sampling().await?) } else { None };
+        let mut ended = if measuring { Some(self.end_sampling().await?) } else { None };
+        if let Some(ended) = &mut ended
+            && !sources::same_observers(&self.config, &new)
+        {
+            ended.observers = None;
+        }
         let old = std::mem::replace(&mut self.config, new);
-        let outcome = match self.open_anew(core.as_ref()).await {
+        let opened = self.open_anew(&mut ended).await;
+        let outcome = match opened {
             Ok(()) => self.start(&anew).await,
             Err(error) => Err(error),
         };
         if let Err(why) = outcome {
             self.config = old;
-            self.sampler = None;
+            // One that was opened and could not start, for a door that could not be had, gives back what it took.
+            if let Some(sampler) = self.sampler.take() {
+                ended = Some(sampler.end());
+            } else if measuring && ended.is_none() {
+                return Err(why);
+            }
             let back = async {
-                self.open_anew(core.as_ref()).await?;
+                self.open_anew(&mut ended).await?;
                 self.start(&anew).await
             };
             back.await.with_context(|| format!("neither the new configuration can be used ({why:#}) nor the old one any more"))?;
@@ -203,26 +235,31 @@ impl Daemon {
         Ok(Ok(changed))
     }
 
-    /// Opens what a sampler needs, where `core` is that of one that made way. Scrapes are answered meanwhile.
-    async fn open_anew(&mut self, core: Option<&Arc<Core>>) -> Result<()> {
-        let Some(core) = core.cloned() else { return Ok(()) };
+    /// Opens a sampler where one made way, of which `ended` is left; it stays only where that fails. Scrapes are answered meanwhile.
+    async fn open_anew(&mut self, ended: &mut Option<Ended>) -> Result<()> {
+        let Some(mut left) = ended.take() else { return Ok(()) };
         let (config, others) = (self.config.clone(), self.others.clone());
-        self.sampler =
-            Some(spawn_blocking(move || open(&config, None, &others, Some(&core))).await.context("opening sources failed")??);
+        let opening = spawn_blocking(move || (open(&config, None, &others, Some(&mut left)), left));
+        match opening.await.context("opening sources failed")? {
+            (Ok(sampler), _) => self.sampler = Some(sampler),
+            (Err(why), left) => {
+                *ended = Some(left);
+                return Err(why);
+            }
+        }
         Ok(())
     }
 
-    async fn end_sampling(&mut self) -> Result<Arc<Core>> {
+    async fn end_sampling(&mut self) -> Result<Ended> {
+        manager::patience();
         if self.program.record.take().is_some() {
             tracing::warn!("the recording ends here: it is of one configuration");
         }
         let Some(sampling) = &mut self.sampling else { anyhow::bail!("no sampler runs") };
         let _ = sampling.stop.send(());
-        let core = timeout(TICK, &mut sampling.done).await;
+        let ended = timeout(TICK, &mut sampling.done).await;
         self.sampling = None;
-        core.with_context(|| format!("a tick takes longer than {TICK:?}: a meter hangs"))?
-            .context("the sampler failed")
-            .map(Arc::new)
+        ended.with_context(|| format!("a tick takes longer than {TICK:?}: a meter or a disk hangs"))?.context("the sampler failed")
     }
 
     /// Waits for something to end that should not.

@@ -29,24 +29,40 @@ const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
 /// A source whose state stays and whose reason changes is logged at most so often: some reasons have a value in them.
 const REASON_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
+/// Who ran and who is who, with all that is known of them so far: whoever is told of each entity once has to go on with the same.
+pub struct Observers {
+    /// Who ran.
+    pub usage: Box<dyn Usage>,
+    /// Who used GPUs.
+    pub gpus: Vec<Box<dyn GpuUsage>>,
+    /// Who is who.
+    pub resolver: Resolver,
+    /// Which of them are VMs.
+    pub hypervisors: Hypervisors,
+    /// Sources of use that are not in use, and why.
+    pub unused: Vec<SourceState>,
+}
+
+/// What a sampler leaves to the next one in the same run.
+pub struct Ended {
+    /// Its core.
+    pub core: Core,
+    /// Its observers, until the next one takes them.
+    pub observers: Option<Observers>,
+}
+
 /// Everything that the loop needs.
 pub struct Sampler {
     /// Time between ticks.
     pub interval: Nanos,
     /// Meters.
     pub meters: Vec<Box<dyn Meter>>,
-    /// Sources that are not in use, and why.
+    /// Meters that are not in use, and why.
     pub unused: Vec<SourceState>,
-    /// Who ran.
-    pub usage: Box<dyn Usage>,
-    /// Who used GPUs.
-    pub gpus: Vec<Box<dyn GpuUsage>>,
+    /// Who ran, and who is who.
+    pub observers: Observers,
     /// Root of sysfs.
     pub sysfs: PathBuf,
-    /// Who is who.
-    pub resolver: Resolver,
-    /// Which of them are VMs.
-    pub hypervisors: Hypervisors,
     /// How the managers of VMs are.
     pub managers: watch::Receiver<Arc<[SourceState]>>,
     /// How the exports are that may not work.
@@ -88,7 +104,7 @@ impl Sampler {
         let mut tick = Tick { at, ..Tick::default() };
         self.read_meters(at, &mut tick);
         self.read_usage(&mut tick);
-        self.gpus.iter_mut().for_each(|gpus| gpus.sample(&mut tick.gpus));
+        self.observers.gpus.iter_mut().for_each(|gpus| gpus.sample(&mut tick.gpus));
         if at.monotonic >= self.progress.pci_at {
             self.progress.pci_at = at.monotonic + PCI_EVERY;
             self.progress.passed_through = gpu::passed_through(&self.sysfs);
@@ -129,16 +145,16 @@ impl Sampler {
     }
 
     fn read_usage(&mut self, tick: &mut Tick) {
-        match self.usage.sample() {
+        let Observers { usage, resolver, hypervisors, .. } = &mut self.observers;
+        match usage.sample() {
             Ok(mut sample) => {
-                self.resolver.born(std::mem::take(&mut sample.born));
-                self.resolver.place(&mut sample.uses);
-                tick.cgroups = self.resolver.name(&sample.uses);
-                tick.gone = self.resolver.gone();
-                let resolver = &self.resolver;
-                let news = self.hypervisors.tick(&sample, &mut tick.cgroups, &tick.gone, |cgroup| resolver.dir(cgroup));
+                resolver.born(std::mem::take(&mut sample.born));
+                resolver.place(&mut sample.uses);
+                tick.cgroups = resolver.name(&sample.uses);
+                tick.gone = resolver.gone();
+                let news = hypervisors.tick(&sample, &mut tick.cgroups, &tick.gone, |cgroup| resolver.dir(cgroup));
                 (tick.vm_members, tick.vms) = (news.members, news.vms);
-                self.resolver.ended(&sample.ended);
+                resolver.ended(&sample.ended);
                 self.progress.usage_error = None;
                 tick.usage = Some(sample);
             }
@@ -161,10 +177,10 @@ impl Sampler {
             .collect();
         let usage = match &self.progress.usage_error {
             Some(error) => Health::Failed(error.clone()),
-            None => self.usage.health(),
+            None => self.observers.usage.health(),
         };
-        sources.push(state(self.usage.source(), "usage", usage));
-        let gpus = self.gpus.iter();
+        sources.push(state(self.observers.usage.source(), "usage", usage));
+        let gpus = self.observers.gpus.iter();
         sources.extend(gpus.map(|one| SourceState { detail: one.detail(), ..state(one.source(), gpu::ROLE, one.health()) }));
         if let Some(error) = &self.progress.store_error {
             sources.push(state(
@@ -175,7 +191,7 @@ impl Sampler {
         }
         sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.exports.borrow().iter().cloned());
-        sources.extend(self.unused.iter().cloned());
+        sources.extend(self.unused.iter().chain(&self.observers.unused).cloned());
         sources.iter().filter(|source| self.progress.logged.is_due(source, now)).for_each(log_health);
         if sources == self.progress.sources {
             return Vec::new();
@@ -233,9 +249,9 @@ impl Sampler {
         self.progress.store_error = result.err().map(|error| error.to_string());
     }
 
-    /// Ticks until `stop` says something or its sender is gone; then keeps everything, and gives the core back, for a sampler that goes on
-    /// from it. `fed` is called after every tick.
-    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) -> Core {
+    /// Ticks until `stop` says something or its sender is gone; then keeps everything, and gives what is left of it to a sampler that
+    /// goes on. `fed` is called after every tick.
+    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) -> Ended {
         let mut due = Stamp::now().monotonic;
         loop {
             let snapshot = self.tick();
@@ -261,7 +277,12 @@ impl Sampler {
         {
             tracing::error!("totals are not kept: {error}");
         }
-        self.core
+        self.end()
+    }
+
+    /// What is left of it.
+    pub fn end(self) -> Ended {
+        Ended { core: self.core, observers: Some(self.observers) }
     }
 }
 

@@ -7,7 +7,7 @@ mod common;
 use common::{Daemon, World, get, refused, until};
 use jouled::entity::Kind;
 use jouled::meter::Zone;
-use jouled::snapshot::Snapshot;
+use jouled::snapshot::{Snapshot, State};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -136,6 +136,48 @@ fn a_reload_keeps_every_counter() {
 }
 
 #[test]
+fn a_reload_ends_nobody_who_is_idle() {
+    let world = inhabited();
+    let (manager, mut command) = Manager::new(&world);
+    world.config("[series]\nretention = \"300ms\"\n");
+    let daemon = Daemon::start(&mut command, &world.state);
+    let mut ticks = daemon.ticks();
+    ticks.next();
+    for _ in 0..3 {
+        work(&world);
+        ticks.next();
+    }
+    ticks.find("all is booked", |snapshot| total(snapshot) == 6_000_000);
+    let process = |snapshot: &Snapshot| {
+        let row = snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == "101").cloned();
+        row.map(|row| (row.state, row.energy, row.since))
+    };
+    let before = process(&daemon.snapshot()).unwrap();
+    assert_eq!(before.0, State::Running);
+
+    // A reload that succeeds, and one that is refused when the sampler is opened already.
+    let socket = world.state.with_extension("socket");
+    std::fs::create_dir(&socket).unwrap();
+    for rest in [String::new(), format!("[control]\nsocket = {socket:?}\n")] {
+        world.config(&format!("[attribution.idle_watts]\n\"rapl/package-0\" = 1.5\n[series]\nretention = \"400ms\"\n{rest}"));
+        reload(&daemon, &manager);
+        let mut ticks = daemon.ticks();
+        for _ in 0..8 {
+            ticks.next();
+        }
+        assert_eq!(process(&ticks.next()), Some(before), "{rest}");
+        world.config(&format!("[series]\nretention = \"200ms\"\n{rest}"));
+    }
+    // It goes on where it was, and ends when it ends.
+    let mut ticks = daemon.ticks();
+    work(&world);
+    ticks.find("the process was charged", |snapshot| process(snapshot).is_some_and(|(_, energy, _)| energy.sum() > before.1.sum()));
+    world.end(101);
+    ticks.find("the process ended", |snapshot| process(snapshot).is_none());
+    daemon.stop();
+}
+
+#[test]
 fn what_is_drawn_during_a_reload_is_not_lost() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
@@ -161,7 +203,7 @@ fn a_broken_configuration_changes_nothing_and_the_reason_is_told() {
     world.config("[meter.rapl]\nvia = \"magic\"\n[series]\nprocesses = \"many\"\n");
     reload(&daemon, &manager);
     let status = manager.wait_for("STATUS=");
-    assert!(status.contains("; configuration not reloaded: ") && status.contains("meter.rapl.via"), "{status}");
+    assert!(status.contains("=configuration not reloaded: ") && status.contains("meter.rapl.via"), "{status}");
     assert_eq!(status.trim_end().lines().count(), 1, "{status}");
     daemon.log.wait_for("ERROR configuration not reloaded, the one before stays in force");
     assert!(daemon.snapshot().ticks >= before.ticks, "measuring went on");
@@ -191,7 +233,7 @@ fn a_configuration_whose_door_cannot_be_had_changes_nothing() {
     reload(&daemon, &manager);
     daemon.log.wait_for("exists and is no socket");
     let status = manager.wait_for("STATUS=");
-    assert!(status.contains("; configuration not reloaded: ") && status.contains("is no socket"), "{status}");
+    assert!(status.contains("=configuration not reloaded: ") && status.contains("is no socket"), "{status}");
     let after = daemon.ticks().find("goes on", |snapshot| total(snapshot) == 2_000_000);
     assert!(nginx(&after) > 0);
     assert_eq!(get(daemon.address, "/metrics", &[]).status, 200);

@@ -13,7 +13,11 @@ fn main() -> ExitCode {
     match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "jouled: {error:#}");
+            // sd-daemon(3): in the journal it is an error then.
+            let priority = if std::env::var_os("JOURNAL_STREAM").is_some() { "<3>" } else { "" };
+            for line in format!("jouled: {error:#}").lines() {
+                let _ = writeln!(std::io::stderr(), "{priority}{line}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -66,13 +66,13 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
 ///
 /// # Errors
 /// Where one of them cannot be used.
-pub fn take(sockets: &[std::net::TcpListener]) -> io::Result<Vec<TcpListener>> {
+pub fn take<'a>(sockets: impl IntoIterator<Item = &'a std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
     let take = |socket: &std::net::TcpListener| {
         let socket = socket.try_clone()?;
         socket.set_nonblocking(true)?;
         TcpListener::from_std(socket)
     };
-    sockets.iter().map(take).collect()
+    sockets.into_iter().map(take).collect()
 }
 
 fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {

@@ -14,6 +14,10 @@ use tokio::sync::watch;
 
 /// `FileDescriptorName=` of sockets for the metrics page.
 const PAGE: &str = "metrics";
+/// The last tick of one sampler, what the next one opens, and its first tick may take so long together.
+const HANDOVER: Duration = Duration::from_secs(60);
+/// Longest status, in characters: the service manager takes datagrams of less than 4096 bytes.
+const STATUS: usize = 1000;
 
 /// jouled serves, with all that it was told.
 pub(super) fn ready() {
@@ -38,11 +42,21 @@ pub(super) fn fed() {
     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
 }
 
+/// Makes the watchdog wait while one sampler makes way for another; [`watchdog`] ends that.
+pub(super) fn patience() {
+    if let Some(limit) = sd_notify::watchdog_enabled() {
+        wait_for(limit + HANDOVER);
+    }
+}
+
 /// Makes the watchdog wait for three ticks at least, where the unit's `WatchdogSec=` is shorter than that.
 pub(super) fn watchdog(interval: Nanos) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let wanted = limit.max(Duration::from_nanos(interval.0).saturating_mul(3));
-    if let Ok(micros) = u32::try_from(wanted.as_micros()) {
+    wait_for(limit.max(Duration::from_nanos(interval.0).saturating_mul(3)));
+}
+
+fn wait_for(time: Duration) {
+    if let Ok(micros) = u32::try_from(time.as_micros()) {
         let _ = sd_notify::notify(&[NotifyState::WatchdogUsec(micros)]);
     }
 }
@@ -71,11 +85,13 @@ fn socket(fd: i32, name: &str) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Keeps `systemctl status` current: what is measured, what is not as it should be, and `note`. Ends when there are no snapshots any more.
+/// Keeps `systemctl status` current: what is measured, what is not as it should be, after `note`. Ends when there are no snapshots any more.
 pub(super) async fn tell(mut snapshots: watch::Receiver<Arc<Snapshot>>, mut note: watch::Receiver<String>) {
     let mut told = String::new();
     loop {
-        let status = status_line(&snapshots.borrow_and_update()) + &note.borrow_and_update();
+        let status = [note.borrow_and_update().clone(), status_line(&snapshots.borrow_and_update())];
+        let status: String = status.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+        let status = cut(&status);
         if status != told {
             let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
             told = status;
@@ -87,6 +103,14 @@ pub(super) async fn tell(mut snapshots: watch::Receiver<Arc<Snapshot>>, mut note
         if ended {
             break;
         }
+    }
+}
+
+/// What is too long ends with a word on where the rest is.
+fn cut(status: &str) -> String {
+    match status.char_indices().nth(STATUS) {
+        None => status.to_owned(),
+        Some((end, _)) => format!("{}… (joulectl status has all)", &status[..end]),
     }
 }
 

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use zbus::connection::Builder;
 
@@ -100,11 +100,13 @@ pub(super) struct Parts {
     others: Others,
     /// Listeners for the metrics page that the service manager gave: they take the place of those that are configured.
     activated: Vec<TcpListener>,
-    /// Listeners for the metrics page, with the addresses as configured: kept as long as these are, so that no scraper is refused meanwhile.
-    listeners: (Vec<SocketAddr>, Vec<TcpListener>),
+    /// Listeners for the metrics page, by address as configured: kept as long as these are, so that no scraper is refused meanwhile.
+    listeners: Vec<(SocketAddr, TcpListener)>,
     guests: Option<Guests>,
     tasks: JoinSet<()>,
-    running: HashMap<Part, (Id, CancellationToken)>,
+    running: HashMap<Part, (AbortHandle, CancellationToken)>,
+    /// Of one that ended by itself while others were being stopped.
+    fault: Option<String>,
 }
 
 impl Parts {
@@ -114,10 +116,11 @@ impl Parts {
             snapshots,
             others,
             activated,
-            listeners: Default::default(),
+            listeners: Vec::new(),
             guests: None,
             tasks: JoinSet::new(),
             running: HashMap::new(),
+            fault: None,
         }
     }
 
@@ -200,13 +203,34 @@ impl Parts {
         if !self.activated.is_empty() {
             return http::take(&self.activated).context("sockets of the service manager (jouled.socket)");
         }
-        if self.listeners.0 != addresses {
-            // The new ones may be on the ports of the old ones.
-            self.listeners = Default::default();
-            let bound = http::bind(addresses)?.into_iter().map(tokio::net::TcpListener::into_std).collect::<Result<_, _>>()?;
-            self.listeners = (addresses.to_vec(), bound);
+        self.listeners.retain(|(address, _)| addresses.contains(address));
+        self.listen(&self.missing(addresses))?;
+        let listeners = addresses.iter().filter_map(|wanted| self.listeners.iter().find(|(address, _)| address == wanted));
+        Ok(http::take(listeners.map(|(_, listener)| listener))?)
+    }
+
+    /// Those addresses that are not listened on.
+    fn missing(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        addresses.iter().filter(|wanted| self.listeners.iter().all(|(address, _)| address != *wanted)).copied().collect()
+    }
+
+    fn listen(&mut self, addresses: &[SocketAddr]) -> Result<()> {
+        for (address, listener) in addresses.iter().zip(http::bind(addresses)?) {
+            self.listeners.push((*address, listener.into_std()?));
         }
-        Ok(http::take(&self.listeners.1)?)
+        Ok(())
+    }
+
+    /// Before anything is stopped for `config`: whether what is refused most often can be had.
+    ///
+    /// # Errors
+    /// Where the page's TLS and passwords cannot be used, or its new addresses cannot be listened on.
+    pub fn prepare(&mut self, config: &Config) -> Result<()> {
+        config.export.web_config_file.as_deref().map(WebConfig::load).transpose()?;
+        let missing = self.missing(&config.listen);
+        // One on the port of another can be had only when that is given up.
+        let shared = missing.iter().any(|new| self.listeners.iter().any(|(old, _)| old.port() == new.port()));
+        if self.activated.is_empty() && !shared { self.listen(&missing) } else { Ok(()) }
     }
 
     fn guests(&mut self, config: &Config) -> Guests {
@@ -218,47 +242,58 @@ impl Parts {
         for Bound { part, serve } in bound {
             let Some(serve) = serve else { continue };
             let stop = CancellationToken::new();
-            let id = self.tasks.spawn(serve(stop.clone())).id();
-            self.running.insert(part, (id, stop));
+            let task = self.tasks.spawn(serve(stop.clone()));
+            self.running.insert(part, (task, stop));
         }
     }
 
-    /// Ends some parts, and all that they hold; what does not end within `grace` is left, and told of.
+    /// Ends some parts, and all that they hold; what does not end within `grace` is broken off, and told of.
     pub async fn stop(&mut self, parts: &[Part], grace: Duration) {
-        let mut ending: HashMap<Id, Part> = HashMap::new();
+        let mut ending: HashMap<Id, (Part, AbortHandle)> = HashMap::new();
         for part in parts {
-            if let Some((id, stop)) = self.running.remove(part) {
+            if let Some((task, stop)) = self.running.remove(part) {
                 stop.cancel();
-                ending.insert(id, *part);
+                ending.insert(task.id(), (*part, task));
             }
         }
         let ended = async {
             while !ending.is_empty() {
                 let Some(ended) = self.tasks.join_next_with_id().await else { break };
-                ending.remove(&id_of(&ended));
+                if ending.remove(&id_of(&ended)).is_none() {
+                    self.fault = self.fault.take().or(fault(&self.running, ended));
+                }
             }
         };
         if tokio::time::timeout(grace, ended).await.is_err() {
-            let left: Vec<_> = ending.values().map(|part| part.as_str()).collect();
-            tracing::warn!("{} did not end in {grace:?} and was left", left.join(", "));
+            for (part, task) in ending.values() {
+                tracing::warn!("{} did not end in {grace:?} and is broken off", part.as_str());
+                task.abort();
+            }
         }
     }
 
     /// Waits for a part that ends by itself, which none should; says which and why.
     pub async fn failed(&mut self) -> String {
+        if let Some(fault) = self.fault.take() {
+            return fault;
+        }
         loop {
             let Some(ended) = self.tasks.join_next_with_id().await else { std::future::pending().await };
-            let id = id_of(&ended);
-            // One that was told to end, and took long.
-            let Some(part) = self.running.iter().find(|(_, (running, _))| *running == id).map(|(part, _)| part.as_str()) else {
-                continue;
-            };
-            return match ended {
-                Ok(_) => format!("{part}: ended by itself"),
-                Err(error) => format!("{part}: {error}"),
-            };
+            if let Some(fault) = fault(&self.running, ended) {
+                return fault;
+            }
         }
     }
+}
+
+/// Which part that runs ended so; `None`: one that was told to, and took long.
+fn fault(running: &HashMap<Part, (AbortHandle, CancellationToken)>, ended: Result<(Id, ()), JoinError>) -> Option<String> {
+    let id = id_of(&ended);
+    let part = running.iter().find(|(_, (task, _))| task.id() == id).map(|(part, _)| part.as_str())?;
+    Some(match ended {
+        Ok(_) => format!("{part}: ended by itself"),
+        Err(error) => format!("{part}: {error}"),
+    })
 }
 
 fn id_of(ended: &Result<(Id, ()), JoinError>) -> Id {

@@ -1,7 +1,7 @@
 //! From a configuration to a sampler that has not ticked yet: meters, usage, totals. Binds no door, runs nothing.
 
 use crate::config::{Config, UsageSource};
-use crate::core::{Core, CoreConfig, State};
+use crate::core::{CoreConfig, State};
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::Managers;
 use crate::entity::resolve::{self, Resolver};
@@ -9,7 +9,7 @@ use crate::export::dbus;
 use crate::export::guest::{self, Guests, HostFacts};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all, vsock};
 use crate::record::{Head, Recorder};
-use crate::sampler::{Progress, Sampler};
+use crate::sampler::{Ended, Observers, Progress, Sampler};
 use crate::snapshot::{CpuInfo, Host};
 use crate::source::{Health, PackageId, SourceState, Stamp};
 use crate::store::Store;
@@ -37,23 +37,23 @@ impl Default for Others {
     }
 }
 
-/// Opens every source; the sampler has not ticked yet. It goes on from the core of the sampler before, where there was one in this run, else from
-/// what is kept.
+/// Opens every source; the sampler has not ticked yet. It goes on from the sampler before, where there was one in this run, else from what is
+/// kept. Whatever is taken from the one before is taken when nothing can fail any more.
 ///
 /// # Errors
 /// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
-pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Option<&Core>) -> Result<Sampler> {
+pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Option<&mut Ended>) -> Result<Sampler> {
     let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
     let topology = Topology::read(&roots);
-    let (meters, mut unused) = open_all(&config.meter, &roots, &topology);
-    let resolver = Resolver::open(&config.procfs);
-    let usage = open_usage(config, &topology, resolver.v2(), &mut unused)?;
-    let (gpus, unused_gpus) = usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
-    unused.extend(unused_gpus);
+    let (meters, unused) = open_all(&config.meter, &roots, &topology);
+    let observers = match earlier.as_deref() {
+        Some(Ended { observers: Some(_), .. }) => None,
+        _ => Some(open_observers(config, &topology, others)?),
+    };
     let boot_id = boot_id(&config.procfs);
     let (store, mut state) = open_store(config)?;
-    if let Some(earlier) = earlier {
-        state = earlier.state(&boot_id);
+    if let Some(Ended { core, .. }) = earlier.as_deref() {
+        state = core.state(&boot_id);
     }
     let head = Head {
         config: CoreConfig {
@@ -80,9 +80,18 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
         }
     }
     let mut core = head.core();
-    if let Some(earlier) = earlier {
+    if let Some(Ended { core: earlier, .. }) = earlier.as_deref() {
         core.follow(earlier);
     }
+    let observers = match (observers, earlier) {
+        (Some(observers), _) => observers,
+        (None, earlier) => {
+            let (earlier, kept) =
+                earlier.and_then(|ended| Some((&mut ended.core, ended.observers.take()?))).context("nobody says who ran")?;
+            core.keep_entities(earlier);
+            kept
+        }
+    };
     // A host's word may still come.
     if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != vsock::SOURCE) {
         tracing::warn!("no meter: there is use without energy");
@@ -91,11 +100,8 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
         interval: config.interval.0,
         meters,
         unused,
-        usage,
-        gpus,
+        observers,
         sysfs: config.sysfs.clone(),
-        resolver,
-        hypervisors: Hypervisors::open(&config.procfs, &config.sysfs, Some(others.managers.inventory())),
         managers: others.managers.sources(),
         exports: others.exports.subscribe(),
         core,
@@ -104,6 +110,23 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
         recorder,
         progress: Progress::default(),
     })
+}
+
+/// Opens what says who ran and who is who.
+fn open_observers(config: &Config, topology: &Topology, others: &Others) -> Result<Observers> {
+    let mut unused = Vec::new();
+    let resolver = Resolver::open(&config.procfs);
+    let usage = open_usage(config, topology, resolver.v2(), &mut unused)?;
+    let (gpus, unused_gpus) = usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
+    unused.extend(unused_gpus);
+    let hypervisors = Hypervisors::open(&config.procfs, &config.sysfs, Some(others.managers.inventory()));
+    Ok(Observers { usage, gpus, resolver, hypervisors, unused })
+}
+
+/// Whether those of `old` serve for `new` as well.
+pub(super) fn same_observers(old: &Config, new: &Config) -> bool {
+    let of = |config: &Config| (config.sysfs.clone(), config.procfs.clone(), config.meter.nvml.clone());
+    old.usage == new.usage && of(old) == of(new)
 }
 
 fn open_usage(
