@@ -11,6 +11,8 @@ use zbus::names::{OwnedUniqueName, UniqueName};
 const CALLERS: usize = 4096;
 /// Calls that wait until it is known who makes them.
 const PARKED: usize = 256;
+/// Of them, those of one connection.
+const PARKED_EACH: usize = 16;
 /// Users whose calls are counted.
 const USERS: usize = 1024;
 /// Calls a second of one user, for as long as they like. One counts more by each [`PAGE`] of its answer, and by each [`DEAR`] beyond
@@ -100,7 +102,8 @@ impl Callers {
     /// # Errors
     /// Where the question cannot be put into a message.
     pub fn park(&mut self, name: &UniqueName<'_>, call: Message) -> zbus::Result<Parked> {
-        if self.waiting >= PARKED {
+        let of_this = self.parked.get(name.as_str()).map_or(0, Vec::len);
+        if self.waiting >= PARKED || of_this >= PARKED_EACH {
             return Ok(Parked::Full);
         }
         self.waiting += 1;

@@ -70,7 +70,7 @@ impl Link {
             if answers(&message) == Some(serial) {
                 return Ok(message);
             }
-            if message.message_type() == Type::MethodCall && self.early.len() < EARLY {
+            if message.message_type() == Type::MethodCall && message.data().len() <= LONGEST && self.early.len() < EARLY {
                 self.early.push(message);
             }
         }

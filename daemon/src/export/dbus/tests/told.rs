@@ -159,6 +159,17 @@ fn what_waits_and_what_is_remembered_is_bounded() {
 }
 
 #[test]
+fn one_connection_takes_not_all_the_room_for_those_that_wait() {
+    let mut callers = Callers::new(Trusted { uid: 990, gid: None });
+    let mut park = |name: &'static str| {
+        let name = UniqueName::try_from(name).unwrap();
+        matches!(callers.park(&name, call("/", "", "Ping").build(&()).unwrap()).unwrap(), Parked::Full)
+    };
+    assert_eq!((0..100).filter(|_| park(":1.1")).count(), 84);
+    assert!(!park(":1.2"));
+}
+
+#[test]
 fn a_user_who_asks_too_much_is_told_so_and_others_are_not() {
     let mut callers = Callers::new(Trusted { uid: 990, gid: None });
     let mut now = Instant::now();
