@@ -115,14 +115,14 @@ fn staged(sampler: &mut Sampler) -> Result<([Duration; STAGES.len()], usize), Fa
         meter.read(at, &mut tick.readings);
     }
     let meters = thread_time();
-    let mut sample = sampler.usage.sample()?;
+    let mut sample = sampler.observers.usage.sample()?;
     let usage = thread_time();
     let uses = sample.uses.len();
-    sampler.resolver.born(std::mem::take(&mut sample.born));
-    sampler.resolver.place(&mut sample.uses);
-    tick.cgroups = sampler.resolver.name(&sample.uses);
-    tick.gone = sampler.resolver.gone();
-    sampler.resolver.ended(&sample.ended);
+    sampler.observers.resolver.born(std::mem::take(&mut sample.born));
+    sampler.observers.resolver.place(&mut sample.uses);
+    tick.cgroups = sampler.observers.resolver.name(&sample.uses);
+    tick.gone = sampler.observers.resolver.gone();
+    sampler.observers.resolver.ended(&sample.ended);
     tick.usage = Some(sample);
     let resolve = thread_time();
     let snapshot = sampler.core.step(&tick);

@@ -2,6 +2,7 @@
 
 use super::view::{Numbers, Object, View};
 use crate::export::guest::{Grain, Profile};
+use crate::meter::Zone;
 use crate::snapshot::State;
 use crate::units::{Microjoules, Microwatts, Nanos};
 
@@ -33,15 +34,15 @@ impl Epochs {
 }
 
 /// `fine` as everybody is told it: energy in whole quanta, and power from what was told at the end of this epoch and of the last one
-/// alone. Of what was not there at the end of the last epoch no power is known.
+/// alone. Of what was not there at the end of the last epoch no power is known. A zone that is read less often than epochs end has the power between its last
+/// two readings, until the next one.
 pub(super) fn coarse(mut fine: View, before: Option<&View>, quantum: Microjoules) -> View {
-    let time = before.map_or(Nanos::ZERO, |before| fine.at.monotonic - before.at.monotonic);
-    let step = Step { quantum, time };
+    let step = Step::new(&fine, before, quantum);
     step.coarsen(&mut fine.node, before.map(|before| &before.node));
     if let Some((energy, power)) = &mut fine.platform {
         let told = step.floor(*energy);
         let earlier = before.and_then(|before| before.platform);
-        *power = power.and(earlier).map(|(earlier, _)| step.power(told, earlier));
+        *power = power.and(earlier).map(|(energy, power)| step.power(Zone::Platform, (told, energy), power.unwrap_or_default()));
         *energy = told;
     }
     for object in &mut fine.objects {
@@ -57,16 +58,37 @@ pub(super) fn coarse(mut fine: View, before: Option<&View>, quantum: Microjoules
 
 struct Step {
     quantum: Microjoules,
+    /// Of the epoch.
     time: Nanos,
+    /// Between the last two readings of each zone, where there was one in this epoch.
+    zones: [Option<Nanos>; Zone::COUNT],
+    base: Vec<Zone>,
 }
 
 impl Step {
+    fn new(now: &View, before: Option<&View>, quantum: Microjoules) -> Self {
+        let mut zones = [None; Zone::COUNT];
+        for zone in Zone::ALL {
+            let read = now.read(zone).zip(before.and_then(|before| before.read(zone)));
+            zones[zone.index()] = read.map(|(now, before)| now - before).filter(|time| *time > JITTER);
+        }
+        let time = before.map_or(Nanos::ZERO, |before| now.at.monotonic - before.at.monotonic);
+        Self { quantum, time, zones, base: now.base.clone() }
+    }
+
+    /// Whether all of the billing base was read once an epoch: then the sum's power is as exact as the sum.
+    fn even(&self) -> bool {
+        let even = |zone: &Zone| self.zones[zone.index()].is_some_and(|time| time.0.abs_diff(self.time.0) <= 2 * JITTER.0);
+        self.base.iter().all(even)
+    }
+
     fn floor(&self, energy: Microjoules) -> Microjoules {
         Microjoules(energy.0 - energy.0 % self.quantum.0)
     }
 
-    fn power(&self, told: Microjoules, earlier: Microjoules) -> Microwatts {
-        (told - earlier).over(self.time)
+    /// Power of a zone by what was told now and before; `last` is what was told of it before.
+    fn power(&self, zone: Zone, (told, earlier): (Microjoules, Microjoules), last: Microwatts) -> Microwatts {
+        self.zones[zone.index()].map_or(last, |time| (told - earlier).over(time))
     }
 
     fn object(&self, object: &mut Object, earlier: Option<&Object>) {
@@ -88,17 +110,26 @@ impl Step {
         numbers.total = numbers.total.map(|total| self.floor(total));
         let told = &numbers.energy;
         numbers.power = numbers.power.and(earlier).map(|earlier| {
-            let of = |told: &[Microjoules], earlier: &[Microjoules]| {
-                let mut power = [Microwatts::ZERO; crate::meter::Zone::COUNT];
-                for (power, (told, earlier)) in power.iter_mut().zip(told.iter().zip(earlier)) {
-                    *power = self.power(*told, *earlier);
+            let [dynamic, idle] = earlier.power.unwrap_or_default();
+            let of = |told: &[Microjoules], energy: &[Microjoules], last: &[Microwatts]| {
+                let mut power = [Microwatts::ZERO; Zone::COUNT];
+                for zone in Zone::ALL {
+                    let at = zone.index();
+                    power[at] = self.power(zone, (told[at], energy[at]), last[at]);
                 }
                 power
             };
-            [of(&told.dynamic, &earlier.energy.dynamic), of(&told.idle, &earlier.energy.idle)]
+            [of(&told.dynamic, &earlier.energy.dynamic, &dynamic), of(&told.idle, &earlier.energy.idle, &idle)]
         });
         // Where there is no power now, there is none of the epoch either.
-        let both = numbers.total.zip(earlier.and_then(|earlier| earlier.total));
-        numbers.total_power = numbers.total_power.and(both).map(|(told, earlier)| self.power(told, earlier));
+        let totals = numbers.total.zip(earlier.and_then(|earlier| earlier.total));
+        let sum = |power: &[[Microwatts; Zone::COUNT]; 2]| {
+            power.iter().flat_map(|by| self.base.iter().map(|zone| by[zone.index()])).sum()
+        };
+        numbers.total_power = match (numbers.total_power, totals, &numbers.power) {
+            (Some(_), Some((told, earlier)), _) if self.even() => Some((told - earlier).over(self.time)),
+            (Some(_), Some(_), Some(power)) => Some(sum(power)),
+            _ => None,
+        };
     }
 }

@@ -96,6 +96,8 @@ pub(super) struct View {
     pub estimated: bool,
     /// Zones that are shared out.
     pub zones: Vec<Shown>,
+    /// Those of them in the billing base.
+    pub base: Vec<Zone>,
     /// When each zone was read last, CLOCK_REALTIME.
     pub read_at: Vec<(Zone, Nanos)>,
     pub node: Numbers,
@@ -141,6 +143,7 @@ impl View {
             at: snapshot.at,
             estimated: base.quality(snapshot) == Some(Quality::Estimated),
             zones: zones.charged().map(|view| Shown { zone: view.zone, power: view.power.is_some() }).collect(),
+            base: of_base().map(|view| view.zone).collect(),
             read_at: read_at(snapshot),
             node,
             platform,
@@ -149,6 +152,12 @@ impl View {
             objects: objects(snapshot, &maker),
             processes: processes(snapshot, &maker),
         }
+    }
+
+    /// When a zone was read last, CLOCK_MONOTONIC; `None`: nothing measures it now.
+    pub fn read(&self, zone: Zone) -> Option<Nanos> {
+        let (_, at) = self.read_at.iter().find(|(read, _)| *read == zone)?;
+        Some(self.at.monotonic - (self.at.realtime - *at))
     }
 
     /// The object at a path.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The snapshot some seconds and microjoules later.
+/// The snapshot some seconds and microjoules later, with all meters read.
 fn later(snapshot: &Snapshot, seconds: u64, microjoules: u64) -> Snapshot {
     let mut next = snapshot.clone();
     let time = Nanos(seconds * Nanos::SECOND.0);
@@ -10,6 +10,9 @@ fn later(snapshot: &Snapshot, seconds: u64, microjoules: u64) -> Snapshot {
         (next.at.monotonic + time, next.at.boottime + time, next.at.realtime + time);
     for row in next.kinds.iter_mut().flat_map(|kind| &mut kind.rows).filter(|row| row.state == State::Running) {
         row.energy.dynamic[Zone::Package.index()] += Microjoules(microjoules);
+    }
+    for read_at in next.domains.iter_mut().filter_map(|view| view.read_at.as_mut()) {
+        *read_at += time;
     }
     let package = &mut next.domains[0];
     (package.total, package.active) = (package.total + Microjoules(microjoules), package.active + Microjoules(microjoules));
@@ -44,6 +47,27 @@ fn everybody_is_told_whole_joules_and_the_power_of_what_was_told() {
     rows(&mut reborn, Kind::Unit)[0].since = Nanos(1_700_000_100_000_000_000);
     let told = coarse(View::of(&reborn), Some(&told), QUANTUM);
     assert_eq!(number(&told, path, Iface::Unit, "PowerMicrowatts"), UNKNOWN);
+}
+
+#[test]
+fn a_zone_that_is_read_every_thirty_seconds_has_the_power_between_its_readings() {
+    let mut now = sample::snapshot();
+    now.domains.last_mut().unwrap().power = Some(Microwatts(1));
+    let path = "/org/jouled1/unit/nginx_2eservice";
+    let mut told = coarse(View::of(&now), None, QUANTUM);
+    let (mut powers, first) = (Vec::new(), now.domains[0].read_at);
+    for epoch in 1..=6 {
+        let read_at = now.domains[0].read_at;
+        // Only each third reading comes, with the energy of all three.
+        let read = epoch % 3 == 0;
+        now = later(&now, 10, if read { 90_000_000 } else { 0 });
+        now.domains[0].read_at = if read { first.map(|first| first + Nanos(epoch * 10 * Nanos::SECOND.0)) } else { read_at };
+        told = coarse(View::of(&now), Some(&told), QUANTUM);
+        let power: Vec<(String, String, u64)> = get(&told, path, Iface::Unit, "PowerByZone").try_into().unwrap();
+        assert_eq!(power[0].0, "package");
+        powers.push(power[0].2);
+    }
+    assert_eq!(powers[2..], [3_000_000, 3_000_000, 3_000_000, 3_000_000], "90 J in 30 s, not in 10");
 }
 
 #[test]
