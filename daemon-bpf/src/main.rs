@@ -86,8 +86,7 @@ fn switch_helpers(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Run on a chosen CPU at each tick: charges the task that runs there and empties that CPU's cache. Gives 1 where something is
-/// left in it.
+/// Run on a chosen CPU at each tick: charges the task that runs there and empties that CPU's cache.
 #[raw_tracepoint]
 fn tick_btf(_ctx: RawTracePointContext) -> i32 {
     let Some(cpu) = cpu() else { return 0 };
@@ -100,7 +99,8 @@ fn tick_btf(_ctx: RawTracePointContext) -> i32 {
     cpu.since = runtime;
     let counts = counts(cpu);
     task::charge::<Probed>(cpu, task as *const c_void, known, ns, counts);
-    i32::from(cache::flush(cpu))
+    cache::flush(cpu);
+    0
 }
 
 /// As above, without BTF.
@@ -122,14 +122,18 @@ fn tick_helpers(_ctx: RawTracePointContext) -> i32 {
         // A switch went unseen, so this is the time of more than one.
         cpu.lost_ns += ns;
     }
-    i32::from(cache::flush(cpu))
+    cache::flush(cpu);
+    0
 }
 
 /// For kernels that cannot run the programs above on a chosen CPU (before 5.10): the daemon goes there itself, which switches
 /// tasks, and runs this.
 #[socket_filter]
 fn flush(_ctx: SkBuffContext) -> i64 {
-    cpu().map_or(0, |cpu| i64::from(cache::flush(cpu)))
+    if let Some(cpu) = cpu() {
+        cache::flush(cpu);
+    }
+    0
 }
 
 /// Without BTF: a task structure is about to be free for another task.

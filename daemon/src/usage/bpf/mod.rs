@@ -12,7 +12,7 @@ use crate::units::Nanos;
 use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessKey, Usage, UsageSample, Use};
 use aya::programs::ProgramError;
 use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
-use jouled_bpf::{CACHE_ENTRIES, Cpu, ENDED, ENDING, FLUSHED_AT_ONCE, Key, Total};
+use jouled_bpf::{Cpu, ENDED, ENDING, Key, Total};
 use load::Kernel;
 use process::Processes;
 use serde::Deserialize;
@@ -172,19 +172,14 @@ impl BpfUsage {
     fn visit(&mut self, cpus: &[u32]) -> Result<(), String> {
         if !self.walks {
             let tick = self.kernel.tick().map_err(|error| error.to_string())?;
-            'cpus: for &cpu in cpus {
-                for _ in 0..RUNS {
-                    match tick.test_run(RawTracePointRunOptions { args: [0; 12], cpu: Some(cpu) }) {
-                        Ok(result) if result.return_value != 0 => {}
-                        Ok(_) => break,
-                        // The CPU went offline: it keeps what it holds until it is back.
-                        Err(error) if is(&error, libc::ENXIO) => break,
-                        Err(error) if is(&error, libc::EINVAL) || is(&error, ENOTSUPP) => {
-                            self.walks = true;
-                            break 'cpus;
-                        }
-                        Err(error) => return Err(format!("eBPF on CPU {cpu}: {error}")),
+            for &cpu in cpus {
+                match tick.test_run(RawTracePointRunOptions { args: [0; 12], cpu: Some(cpu) }) {
+                    Err(error) if is(&error, libc::ENXIO) => {} // The CPU went offline: it keeps what it holds until it is back.
+                    Err(error) if is(&error, libc::EINVAL) || is(&error, ENOTSUPP) => {
+                        self.walks = true;
+                        break;
                     }
+                    result => result.map(|_| ()).map_err(|error| format!("eBPF on CPU {cpu}: {error}"))?,
                 }
             }
         }
@@ -202,16 +197,9 @@ impl BpfUsage {
                 continue;
             }
             let frame = [0_u8; 64];
-            for _ in 0..RUNS {
-                let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-                match flush.test_run(options) {
-                    Ok(left) if left.return_value != 0 => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        result = Err(format!("eBPF on CPU {cpu}: {error}"));
-                        break;
-                    }
-                }
+            let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+            if let Err(error) = flush.test_run(options) {
+                result = Err(format!("eBPF on CPU {cpu}: {error}"));
             }
         }
         affinity::set(&home).map_err(|error| format!("sched_setaffinity: {error}"))?;
@@ -348,9 +336,6 @@ impl Usage for BpfUsage {
         self.health.clone()
     }
 }
-
-/// Runs of a program that empty the cache of a CPU: those for a full one, and one for what comes meanwhile. What is left is of the next tick.
-const RUNS: u32 = CACHE_ENTRIES / FLUSHED_AT_ONCE + 1;
 
 /// `ENOTSUPP` of the kernel's include/linux/errno.h, which some bpf commands return.
 const ENOTSUPP: i32 = 524;
