@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod dbus;
+mod epochs;
 pub mod guest;
 pub mod http;
 pub mod powercap;
@@ -9,6 +10,7 @@ pub mod prometheus;
 mod serve;
 mod stall;
 pub mod web_config;
+mod zones;
 
 use crate::snapshot::Snapshot;
 use std::sync::Arc;

@@ -1,36 +1,15 @@
-//! How finely who is told: the coarse view, made at the end of each epoch, and when epochs end. Pure; who gets which is `caller`'s.
+//! How finely who is told: the coarse view, made at the end of each epoch. Pure; who gets which is `caller`'s.
 
 use super::view::{Numbers, Object, View};
+use crate::export::epochs::JITTER;
 use crate::export::guest::{Grain, Profile};
 use crate::meter::Zone;
 use crate::snapshot::State;
 use crate::units::{Microjoules, Microwatts, Nanos};
 
-/// How early or late a tick may be and still be the end of its epoch.
-const JITTER: Nanos = Nanos(100_000_000);
-
 /// What everybody may know: as a guest by default.
 pub(super) fn everybody() -> Grain {
     Profile::Default.grain().unwrap_or(Grain { period: Nanos(10 * Nanos::SECOND.0), quantum: Microjoules(1_000_000) })
-}
-
-/// When epochs end.
-#[derive(Debug, Default)]
-pub(super) struct Epochs {
-    due: Nanos,
-}
-
-impl Epochs {
-    /// Whether an epoch ends at `at`, CLOCK_MONOTONIC. A tick that is a little early or late leaves the later ones where they are.
-    pub fn ends(&mut self, at: Nanos, period: Nanos) -> bool {
-        if at + JITTER < self.due {
-            return false;
-        }
-        let next = self.due + period;
-        let on_grid = next.0.abs_diff((at + period).0) <= JITTER.0;
-        self.due = if on_grid { next } else { at + period };
-        true
-    }
 }
 
 /// `fine` as everybody is told it: energy in whole quanta, and power from what was told at the end of this epoch and of the last one

@@ -3,11 +3,12 @@
 
 use super::call::{Call, Refused, Xml};
 use super::caller::{BURST, Caller, Callers, Parked, RATE, STRANGER, Trusted};
-use super::grain::{self, Epochs};
+use super::grain;
 use super::signals::{PACE, Signals};
 use super::view::View;
 use super::{Facts, NAME, PATIENCE};
 use crate::export::Snapshots;
+use crate::export::epochs::Epochs;
 use crate::snapshot::Snapshot;
 use crate::units::Nanos;
 use std::convert::Infallible;
@@ -126,7 +127,7 @@ impl<'a> Session<'a> {
     /// Begins with the last snapshot.
     pub fn new(facts: &'a Facts, trusted: Trusted, snapshot: Arc<Snapshot>, owns: bool) -> Self {
         let mut epochs = Epochs::default();
-        let _ = epochs.ends(snapshot.at.monotonic, period(&snapshot));
+        epochs.advance(snapshot.at.monotonic, period(&snapshot));
         Self {
             facts,
             callers: Callers::new(trusted),
@@ -197,7 +198,9 @@ impl<'a> Session<'a> {
         let period = period(&snapshot);
         self.snapshot = snapshot;
         self.fine = None;
-        if self.epochs.ends(self.snapshot.at.monotonic, period) {
+        let at = self.snapshot.at.monotonic;
+        if self.epochs.are_due(at) {
+            self.epochs.advance(at, period);
             let coarse = grain::coarse(View::of(&self.snapshot), Some(&self.coarse), grain::everybody().quantum);
             let before = std::mem::replace(&mut self.coarse, coarse);
             if self.owns {

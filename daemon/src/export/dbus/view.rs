@@ -5,7 +5,7 @@ use crate::attribute::IdlePolicy;
 use crate::base::Base;
 use crate::entity::vm::Vm;
 use crate::entity::{Kind, Labels};
-use crate::export::prometheus::zones::Zones;
+use crate::export::zones::Zones;
 use crate::meter::{Quality, Zone};
 use crate::snapshot::{Energy, Host, Role, Row, Snapshot, SourceView, State};
 use crate::source::Stamp;

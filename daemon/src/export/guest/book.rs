@@ -4,6 +4,7 @@ use super::config::Grain;
 use super::object::{Named, Object, Published, ZoneObject};
 use crate::attribute::IdlePolicy;
 use crate::entity::vm::Vm;
+use crate::export::epochs::Epochs;
 use crate::meter::{Quality, Zone};
 use crate::snapshot::{Row, Snapshot};
 use crate::units::Nanos;
@@ -13,8 +14,6 @@ use std::fmt::Write;
 const PROTOCOL: u32 = 1;
 /// Times are told no finer than this: what two guests of a host see must not show them that it is the same host.
 const GRAIN: u64 = 10_000_000;
-/// How early or late a tick may be and still be the end of its epoch.
-const JITTER: Nanos = Nanos(100_000_000);
 
 /// What names this host to its guests, and to each of them differently.
 #[derive(Clone)]
@@ -103,19 +102,16 @@ pub(super) struct Book {
     told: [u64; Zone::COUNT],
     known: [bool; Zone::COUNT],
     epoch: u64,
-    /// The end of the epoch, CLOCK_MONOTONIC.
-    due: Nanos,
+    epochs: Epochs,
 }
 
 impl Book {
     /// Whether an epoch ends now. A tick that is a little early or late leaves the later ones where they are.
     pub fn ends(&mut self, at: Nanos, grain: Grain) -> bool {
-        if self.of.is_some_and(|(_, of)| of == grain) && at + JITTER < self.due {
+        if self.of.is_some_and(|(_, of)| of == grain) && !self.epochs.are_due(at) {
             return false;
         }
-        let next = self.due + grain.period;
-        let on_grid = next.0.abs_diff((at + grain.period).0) <= JITTER.0;
-        self.due = if on_grid { next } else { at + grain.period };
+        self.epochs.advance(at, grain.period);
         true
     }
 

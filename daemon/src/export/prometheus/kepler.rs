@@ -3,8 +3,8 @@
 mod gpu;
 
 use super::encode::{About, Label, LabelSet, counters, gauges};
-use super::zones::{ZoneView, Zones, legacy_source};
 use crate::entity::Kind;
+use crate::export::zones::{ZoneView, Zones, legacy_source};
 use crate::meter::{Domain, Zone};
 use crate::snapshot::{Row, Snapshot};
 use crate::units::{Microjoules, Microwatts};

@@ -2,8 +2,8 @@
 
 use super::MODES;
 use super::encode::{About, Label, LabelSet, counters, gauges};
-use super::zones::{ZoneView, Zones, legacy_source};
 use crate::entity::Kind;
+use crate::export::zones::{ZoneView, Zones, legacy_source};
 use crate::meter::{Scope, Zone};
 use crate::snapshot::{Row, Snapshot, State};
 use crate::units::Microjoules;

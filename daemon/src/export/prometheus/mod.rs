@@ -7,12 +7,12 @@ mod legacy;
 mod own;
 #[cfg(test)]
 pub(crate) mod tests;
-pub(super) mod zones;
 
 pub use format::Format;
 
 use super::guest::Totals;
 use crate::entity::Kind;
+use crate::export::zones::Zones;
 use crate::snapshot::{ByZone, Energy, Snapshot};
 use crate::source::Stamp;
 use prometheus_client::collector::Collector;
@@ -88,7 +88,7 @@ struct Page {
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let zones = zones::Zones::new(&self.snapshot.domains);
+        let zones = Zones::new(&self.snapshot.domains);
         if self.options.dialects.kepler {
             kepler::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels)?;
         }

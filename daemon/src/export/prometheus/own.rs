@@ -4,10 +4,10 @@ mod node;
 mod vms;
 
 use super::encode::{About, LabelSet, counters, gauges};
-use super::zones::Zones;
 use super::{MODES, PrometheusOptions, kepler};
 use crate::entity::Kind;
 use crate::export::guest::Totals;
+use crate::export::zones::Zones;
 use crate::snapshot::{KindView, Snapshot};
 use crate::source::Stamp;
 use prometheus_client::encoding::DescriptorEncoder;

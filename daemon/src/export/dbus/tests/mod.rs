@@ -6,7 +6,7 @@ mod views;
 
 use super::call::{Call, Xml};
 use super::caller::{BURST, Callers, Parked, RATE, STRANGER};
-use super::grain::{Epochs, coarse};
+use super::grain::coarse;
 use super::properties::{self, PROPERTIES, Subject};
 use super::signals::Signals;
 use super::view::{Iface, UNKNOWN, View};

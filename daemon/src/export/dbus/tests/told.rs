@@ -71,16 +71,6 @@ fn a_zone_that_is_read_every_thirty_seconds_has_the_power_between_its_readings()
 }
 
 #[test]
-fn epochs_keep_their_grid() {
-    let mut epochs = Epochs::default();
-    let second = |tenths: u64| Nanos(tenths * 100_000_000);
-    let ends: Vec<u64> = (0..400).filter(|tenth| epochs.ends(second(50 + tenth), second(100))).collect();
-    assert_eq!(ends, [0, 99, 199, 299, 399].map(|tenth: u64| tenth), "a tick may be a little early");
-    assert!(epochs.ends(second(5000), second(100)), "after a pause");
-    assert!(!epochs.ends(second(5050), second(100)));
-}
-
-#[test]
 fn signals_tell_of_what_changed_and_of_nothing_else() {
     let mut first = sample::snapshot();
     first.domains.last_mut().unwrap().power = Some(Microwatts(1));

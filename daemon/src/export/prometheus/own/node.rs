@@ -1,7 +1,7 @@
 //! `jouled_*` of the node: domains, sources, idle floors and jouled itself. Not of entities.
 
 use super::super::encode::{About, LabelSet, counters, gauges};
-use super::super::zones::Zones;
+use crate::export::zones::Zones;
 use crate::snapshot::{DomainView, Snapshot, SourceView};
 use crate::source::Health;
 use crate::source::Stamp;

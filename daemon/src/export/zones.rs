@@ -1,4 +1,4 @@
-//! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain (that is `own`).
+//! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain.
 
 use crate::meter::{Quality, Zone};
 use crate::snapshot::DomainView;
