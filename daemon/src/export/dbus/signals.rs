@@ -32,8 +32,10 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// An epoch ended: what `before` said is `now`'s to say. What was still to be told is told with this.
+    /// An epoch ended that began with `before`. What was still to be told of the last one is told with this.
     pub fn epoch(&mut self, before: View, now: &View, period: Duration) {
+        // Where some of the last epoch is untold, what that began from is still here: this tells of both.
+        let before = self.before.take().unwrap_or(before);
         self.news = news(&before, now).collect();
         let portions = period.as_millis() * u128::from(WITHIN.0) / u128::from(WITHIN.1) / PACE.as_millis().max(1);
         self.portion = self.news.len().div_ceil(usize::try_from(portions.max(1)).unwrap_or(1)).max(LEAST);

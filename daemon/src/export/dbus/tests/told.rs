@@ -136,6 +136,30 @@ fn many_signals_are_spread_and_none_is_forgotten() {
 }
 
 #[test]
+fn what_was_not_told_in_its_epoch_is_told_with_the_next() {
+    let first = sample::snapshot();
+    let mut second = later(&first, 10, 8_000_000);
+    for number in 0..100 {
+        rows(&mut second, Kind::Unit).push(sample::row(&[&format!("new-{number}.service"), "system.slice"], 1, State::Running));
+    }
+    let third = later(&second, 10, 0);
+    let mut views = vec![coarse(View::of(&first), None, QUANTUM)];
+    for snapshot in [&second, &third] {
+        views.push(coarse(View::of(snapshot), views.last(), QUANTUM));
+    }
+    let mut signals = Signals::default();
+    signals.epoch(views[0].clone(), &views[1], Duration::from_secs(10));
+    let _ = signals.portion(&views[1]).unwrap();
+    signals.epoch(views[1].clone(), &views[2], Duration::from_secs(10));
+    let mut added = 0;
+    while !signals.is_empty() {
+        let portion = signals.portion(&views[2]).unwrap();
+        added += portion.iter().filter(|signal| signal.header().member().is_some_and(|name| name == "InterfacesAdded")).count();
+    }
+    assert_eq!(added, 100);
+}
+
+#[test]
 fn callers_are_whom_the_bus_says() {
     let mut callers = Callers::new(Trusted { uid: 990, gid: Some(77) });
     let mut who = |name: &'static str, credentials: Option<ConnectionCredentials>| {
