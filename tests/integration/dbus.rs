@@ -5,23 +5,20 @@
 mod common;
 
 use common::many_units::{later, snapshot};
+use common::on_bus::{Client, Served, next, request, runtime};
 use common::{Bus, Daemon, Policy, World, output, refused, said, until};
-use jouled::export::dbus::{self, DbusConfig, DbusMode, Facts, NAME};
+use jouled::export::dbus::NAME;
 use jouled::snapshot::Snapshot;
 use jouled::source::Health;
 use jouled::units::Microjoules;
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
-use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use zbus::connection::Builder;
-use zbus::export::futures_core::Stream;
 use zbus::message::{Flags, Type};
-use zbus::{Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
+use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
 
 const ROOT: &str = "/org/jouled1";
 const MANAGER: &str = "org.jouled1.Manager";
@@ -160,85 +157,6 @@ fn a_bus_that_lets_nobody_have_the_name_is_no_failure_unless_it_is_wanted() {
     let off = |snapshot: &Snapshot| matches!(health(snapshot), Health::Unsupported(why) if why.contains("not wanted"));
     daemon.ticks().find("it is off", off);
     daemon.stop();
-}
-
-/// The export with made snapshots, in a thread and runtime of its own, as jouled has it.
-struct Served {
-    publish: watch::Sender<Arc<Snapshot>>,
-    stop: CancellationToken,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Served {
-    fn start(bus: &Bus, first: Snapshot) -> Self {
-        let (publish, snapshots) = watch::channel(Arc::new(first));
-        let (stop, address) = (CancellationToken::new(), bus.address.clone());
-        let stopped = stop.clone();
-        let facts = Facts { cgroup_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: "0".repeat(32) };
-        let config = DbusConfig { mode: DbusMode::On, ..DbusConfig::default() };
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            runtime().block_on(async {
-                let address = move || Builder::address(address.as_str());
-                let served = dbus::bind(config, facts, jouled::run::Others::default().exports, address.clone()).await.unwrap();
-                ready.send(()).unwrap();
-                served.serve(address, snapshots, stopped).await;
-            });
-        });
-        is_ready.recv().unwrap();
-        Self { publish, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || std::thread::panicking());
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-/// Somebody who asks.
-struct Client(Connection);
-
-impl Client {
-    async fn new(bus: &Bus) -> Self {
-        let connection = Builder::address(bus.address.as_str()).method_timeout(common::PATIENCE).build();
-        Self(connection.await.unwrap())
-    }
-
-    async fn call<B: serde::Serialize + zbus::DynamicType>(
-        &self,
-        path: &str,
-        interface: &str,
-        member: &str,
-        body: &B,
-    ) -> zbus::Result<Message> {
-        self.0.call_method(Some(NAME), path, Some(interface), member, body).await
-    }
-
-    async fn get(&self, path: &str, interface: &str, property: &str) -> OwnedVariant {
-        let reply = self.call(path, PROPERTIES, "Get", &(interface, property)).await.unwrap();
-        reply.body().deserialize().unwrap()
-    }
-
-    async fn energy(&self, path: &str) -> u64 {
-        u64::try_from(self.get(path, "org.jouled1.Unit", "EnergyMicrojoules").await).unwrap()
-    }
-}
-
-/// The next message of a stream.
-async fn next(stream: &mut MessageStream) -> Message {
-    let next = std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context));
-    tokio::time::timeout(common::PATIENCE, next).await.expect("no message").unwrap().unwrap()
-}
-
-fn request(path: &str, interface: &str, member: &str) -> zbus::message::Builder<'static> {
-    Message::method_call(path.to_owned(), member.to_owned()).destination(NAME).interface(interface.to_owned())
 }
 
 #[test]

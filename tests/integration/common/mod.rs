@@ -6,6 +6,7 @@ pub mod bus;
 pub mod client;
 pub mod known;
 pub mod many_units;
+pub mod on_bus;
 pub mod page;
 pub mod saying_host;
 pub mod sysfs;
