@@ -34,7 +34,7 @@ main() {
         unpack busybox-static bin/busybox
         ;;
     cross)
-        rustup target list --installed | grep -qx aarch64-unknown-linux-gnu || rustup target add aarch64-unknown-linux-gnu
+        rustup target list --installed | grep -x aarch64-unknown-linux-gnu >/dev/null || rustup target add aarch64-unknown-linux-gnu
         install_commands aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
         ;;
     esac

@@ -52,7 +52,8 @@ if [ -z "$(rpm --eval '%{?systemd_post:1}')" ]; then
 fi
 # Binaries without it, as those of `make build`, give no package of debug information.
 debug=()
-if readelf -SW "$BUILT/jouled" | grep -q ' \.debug_line '; then debug=(--define '_enable_debug_packages 1'); else debug=(--define 'debug_package %{nil}'); fi
+# (grep -q would leave at the first match, and readelf then fail to write: with pipefail, sometimes, as if there were none.)
+if readelf -SW "$BUILT/jouled" | grep ' \.debug_line ' >/dev/null; then debug=(--define '_enable_debug_packages 1'); else debug=(--define 'debug_package %{nil}'); fi
 options=(--nodeps --target "$(rpm_arch "$arch")-linux" "${libvirt[@]}" "${debug[@]}")
 # A source package holds its spec with all macros expanded: folders of this machine would be in it, and its digest in that of the others.
 (
