@@ -8,6 +8,7 @@ mod window;
 
 use crate::attribute::{self, IdlePolicy};
 use crate::domain::{self, Interval, LastReading};
+use crate::entity::survivors::Awaited;
 use crate::entity::vm::Vm;
 use crate::idle::IdleModel;
 use crate::ledger::{Entry, Ledger, Limits};
@@ -170,6 +171,11 @@ impl Core {
         self.ledger.expire();
         self.last = Some(now);
         Arc::new(self.snapshot(tick, cpu_usage))
+    }
+
+    /// Series of before, on this boot, that wait for entities which may be there still.
+    pub fn awaited(&self) -> Awaited {
+        if self.same_boot { self.ledger.awaited().collect() } else { Awaited::default() }
     }
 
     /// The snapshot before the first tick.

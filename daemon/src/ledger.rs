@@ -177,6 +177,14 @@ impl Ledger {
         }
     }
 
+    /// Series whose entities are not there, or not known to be, and when each began (CLOCK_REALTIME).
+    pub fn awaited(&self) -> impl Iterator<Item = ((Kind, Labels), Nanos)> + '_ {
+        let series = |(kind, book): (Kind, &'_ KindBook)| {
+            book.retired.iter().map(move |(labels, retired)| ((kind, labels.clone()), retired.series.since)).collect::<Vec<_>>()
+        };
+        Kind::ALL.into_iter().zip(&self.kinds).flat_map(series)
+    }
+
     /// Begins a tick at `now` (CLOCK_MONOTONIC).
     pub fn begin(&mut self, now: Nanos, realtime: Nanos) {
         self.tick += 1;

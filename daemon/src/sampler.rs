@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::resolve::Resolver;
+use crate::entity::survivors::{self, Awaited};
 use crate::meter::{Domain, Meter};
 use crate::record::Recorder;
 use crate::sample::Tick;
@@ -61,6 +62,10 @@ pub struct Sampler {
     pub unused: Vec<SourceState>,
     /// Who ran, and who is who.
     pub observers: Observers,
+    /// Whom the first sample is to be searched for, among those who sleep as well: observers that are new tell of who runs only.
+    pub awaited: Awaited,
+    /// Root of procfs.
+    pub procfs: PathBuf,
     /// Root of sysfs.
     pub sysfs: PathBuf,
     /// How the managers of VMs are.
@@ -103,7 +108,7 @@ impl Sampler {
         let at = Stamp::now();
         let mut tick = Tick { at, ..Tick::default() };
         self.read_meters(at, &mut tick);
-        self.read_usage(&mut tick);
+        self.read_usage(at, &mut tick);
         self.observers.gpus.iter_mut().for_each(|gpus| gpus.sample(&mut tick.gpus));
         if at.monotonic >= self.progress.pci_at {
             self.progress.pci_at = at.monotonic + PCI_EVERY;
@@ -144,11 +149,12 @@ impl Sampler {
         }
     }
 
-    fn read_usage(&mut self, tick: &mut Tick) {
+    fn read_usage(&mut self, at: Stamp, tick: &mut Tick) {
         let Observers { usage, resolver, hypervisors, .. } = &mut self.observers;
         match usage.sample() {
             Ok(mut sample) => {
                 resolver.born(std::mem::take(&mut sample.born));
+                survivors::tell(&std::mem::take(&mut self.awaited), &self.procfs, at, resolver, &mut sample);
                 resolver.place(&mut sample.uses);
                 tick.cgroups = resolver.name(&sample.uses);
                 tick.gone = resolver.gone();

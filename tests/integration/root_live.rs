@@ -9,14 +9,14 @@ use common::sysfs::ICE_LAKE_SERVER;
 use common::{Daemon, World, joulectl, jouled, monotonic, root, said, until};
 use jouled::entity::Kind;
 use jouled::meter::Zone;
-use jouled::snapshot::Snapshot;
+use jouled::snapshot::{Snapshot, State};
 use jouled::source::Health;
 use jouled::usage::bpf::{BpfError, BpfOptions, BpfUsage};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -211,6 +211,45 @@ fn root_a_cgroup_that_lives_for_a_moment_keeps_its_name() {
         assert!(unit(&after, name) > 0, "{name}: {:#?}", after.kind(Kind::Unit).rows);
     }
     live.stop();
+}
+
+/// A process that works, then waits for its end.
+fn sleeper() -> Child {
+    let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; read line";
+    Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn root_who_sleeps_goes_on_after_a_restart() {
+    let Some(_alone) = allowed() else { return };
+    let world = world();
+    world.config("[attribution.idle_watts]\n\"rapl/package-0\" = 0\n[series]\nretention = \"1s\"\n");
+    let mut command = jouled(&world.host.sysfs(), Path::new("/proc"), &world.state);
+    command.env("JOULED_USAGE__SOURCE", "bpf");
+    let daemon = Daemon::start(&mut command, &world.state);
+    let mut ticks = daemon.ticks();
+    ticks.next();
+    let mut sleeper = sleeper();
+    let pid = sleeper.id().to_string();
+    let row = |snapshot: &Snapshot| snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pid).cloned();
+    let before = ticks.find("the process worked and sleeps", |snapshot| {
+        world.draw("intel-rapl:0", 1_000_000);
+        row(snapshot).is_some_and(|row| row.energy.sum().0 > 0 && row.power.iter().all(|power| power.0 == 0))
+    });
+    daemon.stop();
+
+    let daemon = Daemon::start(&mut command, &world.state);
+    let same = |snapshot: &Snapshot| {
+        let (now, was) = (row(snapshot).unwrap(), row(&before).unwrap());
+        assert_eq!((now.state, now.energy, now.since), (State::Running, was.energy, was.since));
+    };
+    same(&daemon.ticks().next());
+    std::thread::sleep(Duration::from_millis(1500));
+    same(&daemon.snapshot());
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    daemon.ticks().find("the process is over", |snapshot| row(snapshot).is_none_or(|row| row.state == State::Terminated));
+    daemon.stop();
 }
 
 /// The same command for a user without any right: a copy of the program where everybody can reach it.

@@ -6,6 +6,7 @@ pub mod managers;
 mod mounts;
 pub mod path;
 pub mod resolve;
+pub mod survivors;
 pub mod vm;
 
 use serde::{Deserialize, Serialize};

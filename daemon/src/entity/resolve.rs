@@ -185,6 +185,21 @@ impl Resolver {
         told
     }
 
+    /// Every cgroup that is known, with its path.
+    pub fn existing(&self) -> impl Iterator<Item = (CgroupId, &str)> {
+        self.known.iter().map(|(cgroup, known)| (*cgroup, known.path.as_str()))
+    }
+
+    /// The v2 cgroup that a process is in now; the root where that has it, or does not exist.
+    pub fn cgroup_of(&self, pid: u32) -> CgroupId {
+        let inode = || {
+            let path = path_of(&self.procfs, pid)?;
+            let dir = self.mounts.v2.as_ref()?.point.join(path.trim_start_matches('/'));
+            Some(CgroupId(fs::metadata(dir).ok()?.ino()))
+        };
+        inode().unwrap_or(CgroupId::ROOT)
+    }
+
     /// The folder of a known cgroup.
     pub fn dir(&self, cgroup: CgroupId) -> Option<&Path> {
         self.known.get(&cgroup).map(|known| known.dir.as_path())

@@ -5,6 +5,7 @@ use crate::core::{CoreConfig, State};
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::Managers;
 use crate::entity::resolve::{self, Resolver};
+use crate::entity::survivors::Awaited;
 use crate::export::dbus;
 use crate::export::guest::{self, Guests, HostFacts};
 use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all, vsock};
@@ -83,13 +84,13 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
     if let Some(Ended { core: earlier, .. }) = earlier.as_deref() {
         core.follow(earlier);
     }
-    let observers = match (observers, earlier) {
-        (Some(observers), _) => observers,
+    let (observers, awaited) = match (observers, earlier) {
+        (Some(observers), _) => (observers, core.awaited()),
         (None, earlier) => {
             let (earlier, kept) =
                 earlier.and_then(|ended| Some((&mut ended.core, ended.observers.take()?))).context("nobody says who ran")?;
             core.keep_entities(earlier);
-            kept
+            (kept, Awaited::default())
         }
     };
     // A host's word may still come.
@@ -101,6 +102,8 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
         meters,
         unused,
         observers,
+        awaited,
+        procfs: config.procfs.clone(),
         sysfs: config.sysfs.clone(),
         managers: others.managers.sources(),
         exports: others.exports.subscribe(),

@@ -247,6 +247,13 @@ pub fn start_of(procfs: &Path, pid: u32) -> Option<u64> {
     parse_stat(&text).map(|stat| stat.start)
 }
 
+/// When a process began, as in [`ProcessKey::start`], and its name in /proc/PID/stat, which is longer than the kernel's own for some kernel
+/// threads.
+pub fn start_and_name(procfs: &Path, pid: u32) -> Option<(u64, String)> {
+    let text = fs::read(procfs.join(pid.to_string()).join("stat")).ok()?;
+    parse_stat(&text).map(|stat| (stat.start, String::from_utf8_lossy(stat.comm).into_owned()))
+}
+
 /// All user ids of a process (proc_pid_status(5)); none where it ended.
 pub fn uids_of(procfs: &Path, pid: u32) -> Vec<u32> {
     // The name in it need not be UTF-8.

@@ -67,7 +67,11 @@ make_payload() {
     cp "$here/guest"/*.py "$payload/guest/"
     touch "$payload/cases.log" "$payload/done"
     echo "${*:+a_install }$*" >"$payload/wanted"
-    if compgen -G "$debs/*.deb" >/dev/null; then
+    local newest
+    newest=$(find "$debs" -maxdepth 1 -name 'jouled_*.deb' 2>/dev/null)
+    if [ -n "$newest" ] && [ -z "${SYSTEM_DEBS:-}" ] && [ "$built/jouled" -nt "$newest" ]; then
+        echo "# $newest is older than $built/jouled and is left out: make deb"
+    elif [ -n "$newest" ]; then
         cp "$debs"/*.deb "$payload/deb/"
     fi
     make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$built" PREFIX=/usr

@@ -8,7 +8,7 @@ from pathlib import Path
 from host import sh, wait_for
 from install import BEFORE, apt, ensure_running, need_package
 from runner import note
-from system import CONFIG, RUNTIME, STATE, UNIT, active, assert_goes_on, files, main_pid, scrape, try_scrape, wait_running
+from system import CONFIG, RUNTIME, STATE, UNIT, DropIn, active, assert_goes_on, files, main_pid, restart, scrape, try_scrape, wait_running
 
 
 LIMIT_S = 120
@@ -57,6 +57,48 @@ def case_upgrade_keeps_counters_and_scrapers():
     scraper.join(10)
     note(f"{scraper.pages} scrapes, the longest time between two {max(scraper.gaps):.2f} s")
     assert "The operator was here." in CONFIG.read_text(), "the configuration was overwritten"
+
+
+class Asleep:
+    """A scope that worked once and sleeps now, for as long as the `with` block."""
+
+    NAME = "asleep.scope"
+
+    def __enter__(self):
+        script = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\ntime.sleep(600)"
+        self.process = subprocess.Popen(["systemd-run", "--scope", "--quiet", f"--unit={self.NAME}", "python3", "-c", script])
+        wait_for("energy of the scope", lambda: self.energy(scrape()) > 0)
+        wait_for("it to sleep", self.at_rest)
+        return self
+
+    def energy(self, page):
+        """Of the scope alone: eBPF tells numbers of processes that this container's /proc does not have."""
+        wanted = ("unit", self.NAME)
+        return sum(value for (name, labels), value in page.series.items() if name == "jouled_unit_joules_total" and wanted in labels)
+
+    def at_rest(self):
+        before = self.energy(scrape())
+        time.sleep(2)
+        return before == self.energy(scrape())
+
+    def __exit__(self, *_):
+        # It ends with its process.
+        self.process.kill()
+        self.process.wait()
+
+
+def case_upgrade_who_sleeps_goes_on():
+    ensure_running()
+    with Asleep() as asleep, DropIn(config='[series]\nretention = "1s"\n'):
+        before = asleep.energy(scrape())
+        assert before > 0
+        for _ in range(2):
+            restart()
+            time.sleep(3)
+            after = asleep.energy(scrape())
+            assert after == before, (before, after)
+        asleep.process.kill()
+        wait_for("the scope to end", lambda: asleep.energy(scrape()) == 0)
 
 
 def case_upgrade_remove_leaves_the_configuration():
