@@ -4,7 +4,9 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generate
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use jouled_bpf::{CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, ENDING, Entry, GENERATIONS, Key, Total, USED};
+use jouled_bpf::{
+    CACHE_ENTRIES, CLOCK_TICK_NS, COUNTERS, Cpu, ENDED, ENDING, Entry, FLUSHED_AT_ONCE, GENERATIONS, Key, Total, USED,
+};
 
 #[map]
 pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
@@ -75,21 +77,22 @@ fn active() -> u32 {
     ACTIVE.get(0).map_or(0, |active| *active & 1)
 }
 
-/// Empties this CPU's cache into the totals that the daemon is about to take.
+/// Moves entries of this CPU's cache into the totals that the daemon is about to take; it runs this as often as there are entries.
 #[inline(always)]
 pub fn flush(cpu: &mut Cpu) {
     let closing = 1 - active();
-    for place in 0..CACHE_ENTRIES {
-        if place >= cpu.used {
+    for _ in 0..FLUSHED_AT_ONCE {
+        let used = cpu.used;
+        if used == 0 {
             break;
         }
-        let Some(slot) = SLOTS.get(place) else { break };
+        cpu.used = used - 1;
+        let Some(slot) = SLOTS.get(used - 1) else { break };
         if let Some(entry) = at(*slot) {
             add_to_totals(cpu, entry, closing);
             entry.flags = 0;
         }
     }
-    cpu.used = 0;
 }
 
 /// Without BTF: charges the current task, which is at `task`. Its ids are asked for only when the address is new here.

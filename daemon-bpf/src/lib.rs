@@ -5,6 +5,8 @@
 pub const COUNTERS: usize = 3;
 /// Entries of the cache that each CPU adds up in.
 pub const CACHE_ENTRIES: u32 = 256;
+/// Entries that one run of a program empties: the verifier follows each turn of that loop, and a start waits for it.
+pub const FLUSHED_AT_ONCE: u32 = 32;
 /// Generations of task structures, for the path without BTF.
 pub const GENERATIONS: u32 = 1024;
 /// Longest cgroup path that the kernel gives to its tracepoints, with the closing zero byte.

@@ -12,7 +12,7 @@ use crate::units::Nanos;
 use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessKey, Usage, UsageSample, Use};
 use aya::programs::ProgramError;
 use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
-use jouled_bpf::{Cpu, ENDED, ENDING, Key, Total};
+use jouled_bpf::{Cpu, ENDED, ENDING, FLUSHED_AT_ONCE, Key, Total};
 use load::Kernel;
 use process::Processes;
 use serde::Deserialize;
@@ -157,10 +157,10 @@ impl BpfUsage {
         sys::read_cpus(self.kernel.cpu(), &mut self.cpus).map_err(io("CPU"))?;
         // A CPU that holds nothing and runs nothing is left asleep. The visit is also what makes sure that no program on that CPU still
         // fills the closing map: only a CPU whose cache holds something ever does.
-        let busy: Vec<u32> = (0_u32..)
+        let busy: Vec<(u32, u32)> = (0_u32..)
             .zip(&self.cpus)
             .filter(|(_, cpu)| cpu.used > 0 || cpu.task == 0 || cpu.task != cpu.idle)
-            .map(|(number, _)| number)
+            .map(|(number, cpu)| (number, runs(cpu)))
             .collect();
         self.visit(&busy)?;
         self.totals.clear();
@@ -168,18 +168,22 @@ impl BpfUsage {
         sys::read_cpus(self.kernel.cpu(), &mut self.cpus).map_err(io("CPU"))
     }
 
-    /// Makes these CPUs charge what they run and hand over what they hold.
-    fn visit(&mut self, cpus: &[u32]) -> Result<(), String> {
+    /// Makes these CPUs charge what they run and hand over what they hold, each in so many runs.
+    fn visit(&mut self, cpus: &[(u32, u32)]) -> Result<(), String> {
         if !self.walks {
             let tick = self.kernel.tick().map_err(|error| error.to_string())?;
-            for &cpu in cpus {
-                match tick.test_run(RawTracePointRunOptions { args: [0; 12], cpu: Some(cpu) }) {
-                    Err(error) if is(&error, libc::ENXIO) => {} // The CPU went offline: it keeps what it holds until it is back.
-                    Err(error) if is(&error, libc::EINVAL) || is(&error, ENOTSUPP) => {
-                        self.walks = true;
-                        break;
+            'cpus: for &(cpu, runs) in cpus {
+                for _ in 0..runs {
+                    match tick.test_run(RawTracePointRunOptions { args: [0; 12], cpu: Some(cpu) }) {
+                        Ok(_) => {}
+                        // The CPU went offline: it keeps what it holds until it is back.
+                        Err(error) if is(&error, libc::ENXIO) => break,
+                        Err(error) if is(&error, libc::EINVAL) || is(&error, ENOTSUPP) => {
+                            self.walks = true;
+                            break 'cpus;
+                        }
+                        Err(error) => return Err(format!("eBPF on CPU {cpu}: {error}")),
                     }
-                    result => result.map(|_| ()).map_err(|error| format!("eBPF on CPU {cpu}: {error}"))?,
                 }
             }
         }
@@ -187,19 +191,22 @@ impl BpfUsage {
     }
 
     /// The same before Linux 5.10: this thread goes to each CPU, and the switch to it charges what ran there.
-    fn walk(&mut self, cpus: &[u32]) -> Result<(), String> {
+    fn walk(&mut self, cpus: &[(u32, u32)]) -> Result<(), String> {
         let flush = self.kernel.flush().map_err(|error| error.to_string())?;
         let home = affinity::get().map_err(|error| format!("sched_getaffinity: {error}"))?;
         let mut result = Ok(());
-        for &cpu in cpus {
+        for &(cpu, runs) in cpus {
             // Offline, or not for us.
             if affinity::set(&affinity::one(cpu)).is_err() {
                 continue;
             }
             let frame = [0_u8; 64];
-            let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-            if let Err(error) = flush.test_run(options) {
-                result = Err(format!("eBPF on CPU {cpu}: {error}"));
+            for _ in 0..runs {
+                let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+                if let Err(error) = flush.test_run(options) {
+                    result = Err(format!("eBPF on CPU {cpu}: {error}"));
+                    break;
+                }
             }
         }
         affinity::set(&home).map_err(|error| format!("sched_setaffinity: {error}"))?;
@@ -335,6 +342,11 @@ impl Usage for BpfUsage {
     fn health(&self) -> Health {
         self.health.clone()
     }
+}
+
+/// So many runs of a program empty the cache of a CPU, with some of what comes meanwhile; the rest is of the next tick.
+fn runs(cpu: &Cpu) -> u32 {
+    (cpu.used + FLUSHED_AT_ONCE / 2) / FLUSHED_AT_ONCE + 1
 }
 
 /// `ENOTSUPP` of the kernel's include/linux/errno.h, which some bpf commands return.
