@@ -54,3 +54,34 @@ source_files() {
 copy_sources() {
     source_files | tar --null -T - -c --mtime="@$(source_date)" | tar -x -C "$1"
 }
+
+# What both builders begin with: gets tools and binaries, and collects the licences of what is in them. KIND is deb or rpm. Reads of the environment
+#
+#   ARCH                   amd64 (x86_64) or arm64 (aarch64); this machine's
+#   VERSION                Cargo.toml's. Another one changes the package's only: jouled --version stays
+#   BUILT, BUILT_LIBVIRT   folders of binaries that are there; without BUILT they are built (packaging/build.sh). Without jouled-libvirt
+#                          its package is not made
+#   OUT                    target/KIND
+#
+# and sets them, with target, arch, version, out, licences (a folder), and libvirt where that package is made.
+# shellcheck disable=SC2034
+begin_package() {
+    target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+    arch=$(debian_arch "${ARCH:-}")
+    version=${VERSION:-$(cargo_version)}
+    out=$(realpath -m "${OUT:-$target/$1}")
+    licences=$target/licences/$arch
+    SOURCE_DATE_EPOCH=$(source_date)
+    export SOURCE_DATE_EPOCH
+    packaging/dev/deps.sh package
+    [ -n "${BUILT:-}" ] || eval "$(packaging/build.sh "$arch")"
+    BUILT=$(realpath "$BUILT") BUILT_LIBVIRT=$(realpath -m "${BUILT_LIBVIRT:-$target/libvirt/release}")
+    libvirt=''
+    if [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] && [ "$arch" = "$(debian_arch)" ]; then
+        libvirt=yes
+        packaging/licences.py --target "$(rust_triple "$arch")" --write "$licences"
+    else
+        echo "$1: without jouled-libvirt, which is not built"
+        packaging/licences.py --target "$(rust_triple "$arch")" --write "$licences" --program jouled
+    fi
+}

@@ -1,31 +1,13 @@
 #!/bin/bash
 # Debian packages: this folder as debian/, beside the sources, in a folder of its own; dpkg-buildpackage does the rest.
 #
-# The environment says what is not the default:
-#   ARCH                   amd64 or arm64; this machine's
-#   VERSION                Cargo.toml's. Another one changes the package's only: jouled --version stays
-#   BUILT, BUILT_LIBVIRT   folders of binaries that are there; without BUILT they are built (packaging/build.sh). Without jouled-libvirt
-#                          its package is not made
-#   OUT                    target/deb
+# The environment says what is not the default, as packaging/common.sh has it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . packaging/common.sh
-target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-arch=$(debian_arch "${ARCH:-}")
-version=${VERSION:-$(cargo_version)}
-out=$(realpath -m "${OUT:-$target/deb}")
-SOURCE_DATE_EPOCH=$(source_date)
-export SOURCE_DATE_EPOCH
-
-packaging/dev/deps.sh package
-[ -n "${BUILT:-}" ] || eval "$(packaging/build.sh "$arch")"
-BUILT=$(realpath "$BUILT") BUILT_LIBVIRT=$(realpath -m "${BUILT_LIBVIRT:-$target/libvirt/release}")
-profiles='' program=()
-[ -x "$BUILT_LIBVIRT/jouled-libvirt" ] && [ "$arch" = "$(debian_arch)" ] || {
-    echo "deb: without jouled-libvirt, which is not built"
-    profiles=pkg.jouled.nolibvirt program=(--program jouled)
-}
-packaging/licences.py --target "$(rust_triple "$arch")" --write "$target/licences/$arch" "${program[@]}"
+begin_package deb
+profiles=''
+[ -n "$libvirt" ] || profiles=pkg.jouled.nolibvirt
 
 work=$target/deb-build/$arch
 rm -rf "$work"
@@ -46,7 +28,7 @@ if [ "$version" != "$(dpkg-parsechangelog -S Version)" ]; then
 fi
 
 # Rust is not a package here: what building needs is not asked of dpkg.
-JOULED_BUILT=$BUILT JOULED_BUILT_LIBVIRT=$BUILT_LIBVIRT JOULED_LICENCES=$target/licences/$arch \
+JOULED_BUILT=$BUILT JOULED_BUILT_LIBVIRT=$BUILT_LIBVIRT JOULED_LICENCES=$licences \
     DEB_BUILD_PROFILES=$profiles DEB_BUILD_OPTIONS=nocheck \
     dpkg-buildpackage --build=binary --no-check-builddeps --unsigned-changes --unsigned-buildinfo \
     ${ARCH:+--host-arch "$arch"} >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }

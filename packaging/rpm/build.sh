@@ -1,31 +1,13 @@
 #!/bin/bash
 # RPMs for Fedora and EL 9 and 10, from the spec beside this, wherever there is an rpmbuild.
 #
-# The environment says what is not the default:
-#   ARCH                   x86_64 (amd64) or aarch64 (arm64); this machine's
-#   VERSION                Cargo.toml's. Another one changes the package's only: jouled --version stays
-#   BUILT, BUILT_LIBVIRT   folders of binaries that are there; without BUILT they are built (packaging/build.sh). Without jouled-libvirt
-#                          its package is not made
-#   OUT                    target/rpm
+# The environment says what is not the default, as packaging/common.sh has it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . packaging/common.sh
-target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-arch=$(debian_arch "${ARCH:-}")
-version=${VERSION:-$(cargo_version)}
-out=$(realpath -m "${OUT:-$target/rpm}")
-SOURCE_DATE_EPOCH=$(source_date)
-export SOURCE_DATE_EPOCH
-
-packaging/dev/deps.sh package
-[ -n "${BUILT:-}" ] || eval "$(packaging/build.sh "$arch")"
-BUILT=$(realpath "$BUILT") BUILT_LIBVIRT=$(realpath -m "${BUILT_LIBVIRT:-$target/libvirt/release}")
-libvirt=(--with libvirt) program=()
-[ -x "$BUILT_LIBVIRT/jouled-libvirt" ] && [ "$arch" = "$(debian_arch)" ] || {
-    echo "rpm: without jouled-libvirt, which is not built"
-    libvirt=(--without libvirt) program=(--program jouled)
-}
-packaging/licences.py --target "$(rust_triple "$arch")" --write "$target/licences/$arch" "${program[@]}"
+begin_package rpm
+parts=(--without libvirt)
+[ -z "$libvirt" ] || parts=(--with libvirt)
 
 work=$target/rpm-build/$arch
 rm -rf "$work"
@@ -40,7 +22,7 @@ chmod 644 "$work"/{SOURCES,SPECS}/*
 # All is of the time of the last change, binaries too, when ever they were built.
 mkdir "$work/built"
 cp "$BUILT"/{jouled,joulectl} "$work/built/"
-[ "${libvirt[0]}" = --without ] || cp "$BUILT_LIBVIRT/jouled-libvirt" "$work/built/"
+[ -z "$libvirt" ] || cp "$BUILT_LIBVIRT/jouled-libvirt" "$work/built/"
 touch -d "@$SOURCE_DATE_EPOCH" "$work"/{built,SOURCES,SPECS}/*
 
 # Where an rpm has no macros of a distribution with RPMs it takes ours, from what it takes for the user's.
@@ -54,13 +36,13 @@ fi
 debug=()
 # (grep -q would leave at the first match, and readelf then fail to write: with pipefail, sometimes, as if there were none.)
 if readelf -SW "$BUILT/jouled" | grep ' \.debug_line ' >/dev/null; then debug=(--define '_enable_debug_packages 1'); else debug=(--define 'debug_package %{nil}'); fi
-options=(--nodeps --target "$(rpm_arch "$arch")-linux" "${libvirt[@]}" "${debug[@]}")
+options=(--nodeps --target "$(rpm_arch "$arch")-linux" "${parts[@]}" "${debug[@]}")
 # A source package holds its spec with all macros expanded: folders of this machine would be in it, and its digest in that of the others.
 (
     cd "$work"
     HOME=$home rpmbuild -bs "${options[@]}" --define "_topdir ." SPECS/jouled.spec
     HOME=$home rpmbuild -bb "${options[@]}" --define "_topdir $work" \
-        --define "built $work/built" --define "built_libvirt $work/built" --define "licences $target/licences/$arch" SPECS/jouled.spec
+        --define "built $work/built" --define "built_libvirt $work/built" --define "licences $licences" SPECS/jouled.spec
 ) >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 grep -iE '^(warning|error)' "$work/log" || true
 rm -f "$out"/jouled*."$(rpm_arch "$arch")".rpm "$out"/jouled*.src.rpm

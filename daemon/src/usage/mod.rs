@@ -17,13 +17,13 @@ pub struct ProcessKey {
     pub start: u64,
 }
 
-/// A clock tick of [`ProcessKey::start`].
-const CLOCK_TICK: u64 = 10_000_000;
-
 impl ProcessKey {
-    /// When it began, CLOCK_BOOTTIME.
+    /// A clock tick of [`ProcessKey::start`].
+    pub const CLOCK_TICK: Nanos = Nanos(10_000_000);
+
+    /// When it began, CLOCK_BOOTTIME: at most a clock tick later.
     pub const fn began(self) -> Nanos {
-        Nanos(self.start.saturating_mul(CLOCK_TICK))
+        Nanos(self.start.saturating_mul(Self::CLOCK_TICK.0))
     }
 }
 

@@ -12,6 +12,16 @@ pub fn process_time() -> Duration {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+/// CPU time of all threads of another process; zero where there is none.
+pub fn time_of(pid: u32) -> Duration {
+    let mut clock = 0;
+    // SAFETY: `clock` is valid.
+    match unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) } {
+        0 => read(clock),
+        _ => Duration::ZERO,
+    }
+}
+
 /// Time since some moment.
 pub fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)

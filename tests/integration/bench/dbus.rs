@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::bus::{Bus, Policy};
-use crate::clock::{median, ms, process_time, thread_time};
+use crate::clock::{median, ms, process_time, thread_time, time_of};
 use crate::many_units::{later, snapshot};
 use crate::report::{Limit, Report};
 use jouled::export::dbus::{self, DbusConfig, DbusMode, Facts, NAME};
@@ -77,12 +77,17 @@ fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), F
         }
         (thread_time(), publish, next)
     });
+    let of_bus = time_of(bus.pid());
     let (seconds, used) = ask(b"at a rate")?;
+    let of_bus = time_of(bus.pid()).saturating_sub(of_bus);
     ticking.store(false, std::sync::atomic::Ordering::Relaxed);
     let (of_publisher, publish, next) = spent.join().map_err(|_| "the publisher failed")?;
     host = next;
     let share = used.saturating_sub(of_publisher).as_secs_f64() / seconds * 100.0;
-    report.line(&format!("{RATE} reads a second, {UNITS} units, a tick a second, signals of all: {share:.2} % of a CPU"))?;
+    report.line(&format!(
+        "{RATE} reads a second, {UNITS} units, a tick a second, signals of all: {share:.2} % of a CPU; dbus-daemon for the same: {:.2} %",
+        of_bus.as_secs_f64() / seconds * 100.0
+    ))?;
     report.target("org.jouled1, 1,000 reads a second, CPU", share, Limit::Most(5.0), "% of a CPU");
     for (what, words) in [(&b"introspect"[..], "introspection of the folder of units"), (b"managed", "GetManagedObjects")] {
         let (time, used) = ask(what)?;

@@ -44,6 +44,12 @@ impl Bus {
         Some(Self { daemon, address })
     }
 
+    /// Its process.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// busctl, asking this bus; `None`, with the reason printed: there is none here.
     pub fn busctl(&self, arguments: &[&str]) -> Option<Command> {
         if Command::new("busctl").arg("--version").stdout(Stdio::null()).status().is_err() {

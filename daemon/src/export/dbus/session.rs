@@ -157,17 +157,22 @@ impl<'a> Session<'a> {
                 message = next(&mut stream) => {
                     self.take(message?)?;
                     let (most, longest) = BATCH;
-                    let begun = Instant::now();
+                    let (begun, mut more) = (Instant::now(), true);
                     for _ in 1..most {
                         if begun.elapsed() > longest {
                             break;
                         }
-                        let Some(message) = at_hand(&mut stream).await else { break };
+                        let Some(message) = at_hand(&mut stream).await else {
+                            more = false;
+                            break;
+                        };
                         self.take(message?)?;
                     }
                     self.flush(&connection).await?;
-                    // The bus may always have more: whoever serves scrapes has a turn.
-                    tokio::task::yield_now().await;
+                    if more {
+                        // The bus may always have more: whoever serves scrapes has a turn.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 changed = snapshots.changed() => match changed {
                     Ok(()) => {

@@ -30,6 +30,21 @@ class Scraper(threading.Thread):
             time.sleep(0.05)
 
 
+class Caller(threading.Thread):
+    """Somebody who asks over the bus all the time."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.end, self.calls, self.answers = False, 0, 0
+
+    def run(self):
+        while not self.end:
+            asked = subprocess.run(["busctl", "get-property", "org.jouled1", "/org/jouled1", "org.jouled1.Manager", "Version"],
+                                   capture_output=True)
+            self.calls += 1
+            self.answers += asked.returncode == 0
+
+
 def newer(package):
     """The same package as version 0.2."""
     folder = Path("/tmp/newer")
@@ -104,8 +119,15 @@ def case_upgrade_who_sleeps_goes_on():
 def case_upgrade_remove_leaves_the_configuration():
     need_package()
     ensure_running()
+    caller = Caller()
+    caller.start()
     apt("remove", "jouled")
+    caller.end = True
+    caller.join(10)
+    note(f"{caller.calls} calls over the bus, {caller.answers} answered")
+    assert caller.answers > 0
     assert not active() and not Path("/usr/bin/jouled").exists()
+    assert subprocess.run(["pgrep", "-x", "jouled"], capture_output=True).returncode == 1, "jouled runs"
     assert CONFIG.exists()
     assert "not-found" in subprocess.run(["systemctl", "show", "-p", "LoadState", UNIT], capture_output=True, text=True).stdout
     left = sorted(path for path in files() - set(BEFORE.read_text().splitlines()) if "jouled" in path)

@@ -74,6 +74,15 @@ fn a_process_is_shown_to_its_user_and_to_root() {
 }
 
 #[test]
+fn a_clock_that_is_set_makes_no_process_another() {
+    let mut snapshot = sample::with_platform();
+    rows(&mut snapshot, Kind::Process).iter_mut().for_each(|row| row.since = Nanos(1));
+    let call = call("/org/jouled1", "org.jouled1.Manager", "GetProcess").build(&4713_u32).unwrap();
+    let answer = ask(&View::of(&snapshot), USER, &call);
+    assert_eq!(answer.message_type(), zbus::message::Type::MethodReturn, "{:?}", answer.body());
+}
+
+#[test]
 fn what_cannot_be_answered_is_refused_by_its_right_name() {
     const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
     let unit = "/org/jouled1/unit/nginx_2eservice";

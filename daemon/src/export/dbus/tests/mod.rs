@@ -42,7 +42,7 @@ fn facts() -> Facts {
             // A program that runs with another's rights.
             4712 => vec![1000, 0, 0, 0],
             // Began after the numbers of that id.
-            4711 => return Some(Owner { uids: vec![1000; 4], began: Nanos(98_000_000_000) }),
+            4711 => return Some(Owner { uids: vec![1000; 4], began: Nanos(98_999_000_000) }),
             1 => vec![0; 4],
             _ => return None,
         };
