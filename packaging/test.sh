@@ -35,6 +35,11 @@ checks=(
 )
 
 main() {
+    # This one builds what it looks at.
+    if [ "$*" = binaries_are_the_same_from_another_checkout ]; then
+        "$@"
+        return
+    fi
     export BUILT=${BUILT:-$target/release} BUILT_LIBVIRT=${BUILT_LIBVIRT:-$target/libvirt/release}
     [ -x "$BUILT/jouled" ] && [ -x "$BUILT/joulectl" ] || fail "there is nothing to package in $BUILT: make build"
     [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] || echo "skip: jouled-libvirt is not built (make libvirt): the packages are without it"
