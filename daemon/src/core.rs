@@ -1,25 +1,27 @@
 //! The pure core: one tick in, one snapshot out. No clock, no I/O, no globals: the same ticks give the same snapshots.
 
 mod curve;
+mod kept;
 pub mod platform;
+mod remainder;
 mod settle;
 mod tick_use;
 mod window;
 
 use crate::attribute::{self, IdlePolicy};
 use crate::domain::{self, Interval, LastReading};
-use crate::entity::survivors::Awaited;
 use crate::entity::vm::Vm;
 use crate::idle::IdleModel;
-use crate::ledger::{Entry, Ledger, Limits};
-use crate::meter::{Domain, DomainReading, Quality, Reading, Scope, Zone};
+use crate::ledger::{Ledger, Limits};
+use crate::meter::{Domain, DomainReading, Reading, Scope, Zone};
 use crate::roster::Roster;
 use crate::sample::{Tick, VmMember};
 use crate::snapshot::{Host, IdleFrom, Role, Snapshot, SourceView};
-use crate::source::{PackageId, PciAddress, SourceState};
+use crate::source::{PackageId, SourceState};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::{Counted, GpuSample, UsageSample, gpu};
-use platform::{Platform, PlatformChoice, Remainder};
+pub use kept::{DomainRecord, State};
+use platform::{Platform, PlatformChoice};
 use serde::{Deserialize, Serialize};
 use settle::{Books, Due};
 use std::collections::BTreeMap;
@@ -45,34 +47,6 @@ pub struct CoreConfig {
     pub prior_ratio: f64,
     /// Which platform meter is believed.
     pub platform: PlatformChoice,
-}
-
-/// One domain's totals and what its next interval needs. Kept over restarts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DomainRecord {
-    /// The domain, to know it again by.
-    pub domain: Domain,
-    /// Its last good reading.
-    pub last: Option<LastReading>,
-    /// Totals: all, idle, active, unattributed.
-    pub totals: [Microjoules; 4],
-    /// Intervals that were not measured.
-    pub gaps: u64,
-    /// Their time.
-    pub gap_time: Nanos,
-    /// What was learned of its idle floor.
-    pub model: IdleModel,
-}
-
-/// What survives a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// The kernel's boot id.
-    pub boot_id: String,
-    /// Domains.
-    pub domains: Vec<DomainRecord>,
-    /// The ledger.
-    pub entries: Vec<Entry>,
 }
 
 /// The core.
@@ -173,47 +147,9 @@ impl Core {
         Arc::new(self.snapshot(tick, cpu_usage))
     }
 
-    /// Series of before, on this boot, that wait for entities which may be there still.
-    pub fn awaited(&self) -> Awaited {
-        if self.same_boot { self.ledger.awaited().collect() } else { Awaited::default() }
-    }
-
     /// The snapshot before the first tick.
     pub fn blank(&self) -> Snapshot {
         self.snapshot(&Tick::default(), None)
-    }
-
-    /// Goes on counting where another core of the same run ended, whose [`Core::state`] this one was made with.
-    pub fn follow(&mut self, earlier: &Self) {
-        (self.ticks, self.lost_cpu) = (earlier.ticks, earlier.lost_cpu);
-        (self.overflows, self.overflows_before) = (earlier.overflows, earlier.overflows);
-    }
-
-    /// Goes on with that core's entities as well, where whoever tells of them is the same as before: nobody ends or begins anew.
-    pub fn keep_entities(&mut self, earlier: &mut Self) {
-        self.ledger = std::mem::replace(&mut earlier.ledger, Ledger::new(self.config.limits));
-        self.ledger.limit(self.config.limits);
-        self.roster = std::mem::take(&mut earlier.roster);
-        (self.vms, self.overflows_before) = (earlier.vms.clone(), earlier.overflows_before);
-    }
-
-    /// What has to be kept, whole.
-    pub fn state(&self, boot_id: &str) -> State {
-        let unseen = self.earlier.iter().cloned();
-        State {
-            boot_id: boot_id.to_string(),
-            domains: self.records().chain(unseen).collect(),
-            entries: self.ledger.entries().collect(),
-        }
-    }
-
-    /// What has to be kept of the last tick.
-    pub fn changes(&self) -> (Vec<DomainRecord>, Vec<Entry>) {
-        (self.records().collect(), self.ledger.changes().collect())
-    }
-
-    fn records(&self) -> impl Iterator<Item = DomainRecord> + '_ {
-        self.domains.iter().chain(&self.other).map(|state| state.record.clone())
     }
 
     fn open_domain(&mut self, domain: Domain, now: Nanos) -> DomainState {
@@ -395,78 +331,6 @@ impl Core {
                 state.show_drawn(&mut books);
             }
         }
-    }
-
-    /// Attributes what the platform meter saw beyond the components, where a window of that closes. It is shared by what entities drew of
-    /// the components; where there are none, by use.
-    fn take_remainder(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
-        self.platform.lacking(&self.sources, &self.domains);
-        self.platform.choose(&mut self.domains, now);
-        self.platform.unmetered(&self.domains, passed_through, now);
-        self.platform.compare(&self.domains, now);
-        if self.platform.authority.is_none() {
-            if let Some(other) = &mut self.other {
-                // At every tick: a window that stays open keeps everybody's account.
-                other.stand_by(now, self.ticks);
-            }
-        } else {
-            let worst = self.platform.components(&self.domains, now).map(|state| state.shared.quality).max();
-            let quality = worst.unwrap_or(Quality::Derived).max(Quality::Derived);
-            self.follow_remainder(worst.is_some(), quality, used, now);
-        }
-        let needed = self.platform.needs_from(now);
-        self.domains.iter_mut().for_each(|state| state.curve.forget(needed));
-    }
-
-    fn follow_remainder(&mut self, components: bool, quality: Quality, used: &TickUse, now: Nanos) {
-        if self.other.is_none() {
-            let domain = self.platform.domain(quality);
-            self.other = Some(self.open_domain(domain, now));
-        }
-        let cpus = self.cpus.values().sum();
-        let Self { domains, platform, other: Some(other), ledger, roster, config, ticks, .. } = self else { return };
-        if other.shared.quality != quality {
-            other.shared = Arc::new(platform.domain(quality));
-        }
-        other.standby = false;
-        other.outdate(*ticks, now);
-        other.window.incomplete |= !used.known;
-        other.window.busy += used.busy(Scope::Machine);
-        other.window.foreign |= !platform.unmetered.is_empty();
-        if !components {
-            other.window.lost = other.window.lost.saturating_add(used.lost(Scope::Machine, Zone::Other));
-            used.of(Scope::Machine, Zone::Other).for_each(|(charge, weight)| other.window.add(charge, weight));
-        }
-        let mut books = Books { ledger, roster, idle: config.idle, cpus };
-        match platform.remainder(domains, now) {
-            None => return other.show_drawn(&mut books),
-            Some(Remainder::Gap(time)) => {
-                other.record.gaps += 1;
-                other.record.gap_time += time;
-                other.without_power();
-            }
-            Some(Remainder::Energy(energy, time)) => {
-                let window = std::mem::take(&mut other.window);
-                let mut due = Due { energy, time, charges: Vec::new(), lost: 1, load: None };
-                if !window.incomplete {
-                    due.load = Some(attribute::utilisation(window.busy, cpus, now - window.since));
-                }
-                // What a VM's own GPU draws is in it, and is not everybody's.
-                if !window.incomplete && !window.foreign {
-                    due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
-                    due.lost = window.lost;
-                }
-                if energy > Microjoules::ZERO {
-                    platform.absorb(domains);
-                }
-                // Its windows are long: whose power it is, is shown until the next one closes.
-                other.slow = window::KEEP_DRAWN;
-                other.settle(&mut books, &due);
-                other.curve.push(platform.accounted_to(), other.record.totals[0], false, true);
-                other.curve.forget(now);
-            }
-        }
-        other.window = Window::open(*ticks, now, false);
     }
 
     fn take_sources(&mut self, states: &[SourceState], now: Nanos) {

@@ -10,6 +10,11 @@ use crate::units::{Microjoules, Microwatts, Nanos};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+mod kept;
+mod shown;
+
+pub use kept::Entry;
+
 /// An account of a living entity: its place in the ledger, and its number among all that ever were, as places are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountId(u32, u64);
@@ -103,17 +108,6 @@ impl KindBook {
     }
 }
 
-/// One changed thing, for the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Entry {
-    /// A series' new totals.
-    Series(Kind, Labels, Series),
-    /// A series is no more: its energy is in the kind's `ended`.
-    Dropped(Kind, Labels),
-    /// A kind's `rest` and `ended`.
-    Kind(Kind, Energy, Energy),
-}
-
 /// The ledger.
 #[derive(Debug)]
 pub struct Ledger {
@@ -155,34 +149,6 @@ impl Ledger {
     /// Other limits, from the next tick on.
     pub fn limit(&mut self, limits: Limits) {
         self.limits = limits;
-    }
-
-    /// Takes over totals of an earlier run. A series waits, as ended, for an entity with its labels to go on with it.
-    pub fn restore(&mut self, entries: impl Iterator<Item = Entry>, until: Nanos) {
-        for entry in entries {
-            match entry {
-                Entry::Series(kind, labels, series) => {
-                    let until = if kind.returns(&labels) { Nanos(u64::MAX) } else { until };
-                    let retired = Retired { series, power: Default::default(), power_tick: 0, until };
-                    self.kinds[kind.index()].retired.insert(labels, retired);
-                }
-                Entry::Dropped(kind, labels) => {
-                    self.kinds[kind.index()].retired.remove(&labels);
-                }
-                Entry::Kind(kind, rest, ended) => {
-                    let book = &mut self.kinds[kind.index()];
-                    (book.rest, book.ended) = (rest, ended);
-                }
-            }
-        }
-    }
-
-    /// Series whose entities are not there, or not known to be, and when each began (CLOCK_REALTIME).
-    pub fn awaited(&self) -> impl Iterator<Item = ((Kind, Labels), Nanos)> + '_ {
-        let series = |(kind, book): (Kind, &'_ KindBook)| {
-            book.retired.iter().map(move |(labels, retired)| ((kind, labels.clone()), retired.series.since)).collect::<Vec<_>>()
-        };
-        Kind::ALL.into_iter().zip(&self.kinds).flat_map(series)
     }
 
     /// Begins a tick at `now` (CLOCK_MONOTONIC).
@@ -334,106 +300,6 @@ impl Ledger {
         }
     }
 
-    /// Those that came back were shown at once: the least busy make room for them.
-    fn trim(&mut self, kind: Kind) {
-        let excess = self.kinds[kind.index()].shown.len().saturating_sub(self.limits.shown[kind.index()] as usize);
-        if excess > 0 {
-            for index in self.weakest(kind).into_iter().take(excess) {
-                self.park(index);
-            }
-        }
-    }
-
-    /// Those that are shown, the least busy first.
-    fn weakest(&self, kind: Kind) -> Vec<u32> {
-        let mut shown = self.kinds[kind.index()].shown.clone();
-        shown.sort_by(|a, b| self.score(*a).total_cmp(&self.score(*b)).then(a.cmp(b)));
-        shown
-    }
-
-    /// Shows the busiest: while there is room, everybody; then whoever is at least twice as busy as the least busy one shown.
-    fn choose(&mut self, kind: Kind, mut candidates: Vec<u32>) {
-        if candidates.is_empty() {
-            return;
-        }
-        candidates.sort_by(|a, b| self.score(*b).total_cmp(&self.score(*a)).then(a.cmp(b)));
-        let limit = self.limits.shown[kind.index()] as usize;
-        let mut candidates = candidates.into_iter();
-        while self.kinds[kind.index()].shown.len() < limit {
-            let Some(index) = candidates.next() else { return };
-            self.show(index);
-        }
-        for (candidate, weak) in candidates.zip(self.weakest(kind)) {
-            if self.score(candidate) <= 2.0 * self.score(weak) {
-                break;
-            }
-            self.park(weak);
-            self.show(candidate);
-        }
-    }
-
-    fn score(&self, index: u32) -> f64 {
-        self.accounts[index as usize]
-            .as_ref()
-            .map_or(0.0, |account| account.score * 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE))
-    }
-
-    fn park(&mut self, index: u32) {
-        if let Some(account) = self.accounts[index as usize].as_mut() {
-            let book = &mut self.kinds[account.kind.index()];
-            account.shown = false;
-            book.shown.retain(|shown| *shown != index);
-            book.parked.add(&account.series.as_ref().map_or_else(Energy::default, |series| series.energy));
-        }
-    }
-
-    fn show(&mut self, index: u32) {
-        let since = self.realtime;
-        if let Some(account) = self.accounts[index as usize].as_mut() {
-            let book = &mut self.kinds[account.kind.index()];
-            account.shown = true;
-            match &account.series {
-                Some(series) => book.parked.subtract(&series.energy),
-                None => account.series = Some(Box::new(Series { since, ..Series::default() })),
-            }
-            book.shown.push(index);
-        }
-    }
-
-    /// Goes on with the series of an earlier entity with the same labels, if there is one.
-    fn resume(&mut self, index: u32) {
-        let Some(account) = self.accounts[index as usize].as_mut() else { return };
-        if let Some(retired) = self.kinds[account.kind.index()].retired.remove(&account.labels) {
-            account.series = Some(Box::new(retired.series));
-            account.shown = true;
-            self.kinds[account.kind.index()].shown.push(index);
-        }
-    }
-
-    /// The series of an account is over: shown for a while, then counted in `ended`.
-    fn retire(&mut self, index: u32) {
-        let Some(account) = self.accounts[index as usize].as_mut() else { return };
-        let until = if account.kind.returns(&account.labels) { Nanos(u64::MAX) } else { self.now + self.limits.retention };
-        let Some(series) = account.series.take() else { return };
-        let book = &mut self.kinds[account.kind.index()];
-        if account.shown {
-            book.shown.retain(|shown| *shown != index);
-        } else {
-            book.parked.subtract(&series.energy);
-        }
-        account.shown = false;
-        let power = match self.charged.get(account.charged as usize) {
-            Some(charged) if account.tick == self.tick => charged.power,
-            _ => Power::default(),
-        };
-        let retired = Retired { series: *series, power, power_tick: account.tick, until };
-        if let Some(twin) = book.retired.insert(account.labels.clone(), retired) {
-            // Labels of two entities at a time are excluded, so a twin ended earlier and was not resumed: count it as ended.
-            book.ended.add(&twin.series.energy);
-            self.dirty[account.kind.index()] = true;
-        }
-    }
-
     /// The entity ended, or is there again, while its account is open for windows that saw it.
     pub fn set_over(&mut self, id: AccountId, over: bool) {
         if let Some(account) =
@@ -487,36 +353,6 @@ impl Ledger {
         }
         rows.sort_by(|a, b| a.labels.cmp(&b.labels).then((a.state as u8).cmp(&(b.state as u8))));
         KindView { kind, rows, rest: book.rest, ended: book.ended, parked: book.parked, rest_power: book.rest_power }
-    }
-
-    /// What changed at this tick, for the store.
-    pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
-        let series = self.charged.iter().filter(|charged| charged.changed()).filter_map(|charged| {
-            let account = self.accounts[charged.account as usize].as_ref()?;
-            Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref().filter(|_| account.shown)?))
-        });
-        let retired = Kind::ALL.into_iter().zip(&self.kinds).flat_map(|(kind, book)| {
-            let fresh = book.retired.iter().filter(|(_, retired)| retired.power_tick == self.tick);
-            fresh.map(move |(labels, retired)| Entry::Series(kind, labels.clone(), retired.series))
-        });
-        let dropped = self.dropped.iter().map(|(kind, labels)| Entry::Dropped(*kind, labels.clone()));
-        let kinds = Kind::ALL.into_iter().zip(&self.kinds).filter(|(kind, _)| self.dirty[kind.index()]);
-        series.chain(retired).chain(dropped).chain(kinds.map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended)))
-    }
-
-    /// Everything, for the store.
-    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let living = self
-            .accounts
-            .iter()
-            .flatten()
-            .filter_map(|account| Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref()?)));
-        let kinds = Kind::ALL.into_iter().zip(&self.kinds);
-        let rest = kinds.clone().map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended));
-        let retired = kinds.flat_map(|(kind, book)| {
-            book.retired.iter().map(move |(labels, retired)| Entry::Series(kind, labels.clone(), retired.series))
-        });
-        rest.chain(living).chain(retired)
     }
 }
 

@@ -161,7 +161,7 @@ fn drop_ins_come_later() {
 
 #[test]
 fn spans() {
-    let span = |text: &str| Span::try_from(SpanText::Text(text.into())).map(|span| span.0.0);
+    let span = |text: &str| Span::try_from(values::SpanText::Text(text.into())).map(|span| span.0.0);
     assert_eq!(span("250ms"), Ok(250_000_000));
     assert_eq!(span("1.5 s"), Ok(1_500_000_000));
     assert_eq!(span("2m"), Ok(120_000_000_000));
