@@ -5,8 +5,9 @@ use crate::sysfs::FakeHost;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,38 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it and waits for its first page. `config` is what stands in its configuration file.
     pub fn start(host: &FakeHost, config: &str) -> Result<Self, Failure> {
+        let mut daemon = Self::spawn(host, config, &[])?;
+        let begin = Instant::now();
+        while daemon.get("").is_err() {
+            if let Some(status) = daemon.process.try_wait()? {
+                return Err(format!("jouled ended at its start: {status}").into());
+            }
+            if begin.elapsed() > Duration::from_secs(10) {
+                return Err("jouled shows no page".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(daemon)
+    }
+
+    /// Starts it as a service manager does; gives the time to its READY=1 with it.
+    pub fn ready(host: &FakeHost, config: &str) -> Result<(Duration, Self), Failure> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path)?;
+        manager.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let begin = Instant::now();
+        let daemon = Self::spawn(host, config, &[("NOTIFY_SOCKET", &path)])?;
+        let mut said = [0; 4096];
+        loop {
+            let length = manager.recv(&mut said)?;
+            if said[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+                return Ok((begin.elapsed(), daemon));
+            }
+        }
+    }
+
+    fn spawn(host: &FakeHost, config: &str, environment: &[(&str, &Path)]) -> Result<Self, Failure> {
         let state = tempfile::tempdir()?;
         let file = state.path().join("jouled.toml");
         std::fs::write(&file, config)?;
@@ -40,18 +73,8 @@ impl Daemon {
                 Ok(())
             });
         }
-        let mut daemon = Self { process: command.spawn()?, address, state };
-        let begin = Instant::now();
-        while daemon.get("").is_err() {
-            if let Some(status) = daemon.process.try_wait()? {
-                return Err(format!("jouled ended at its start: {status}").into());
-            }
-            if begin.elapsed() > Duration::from_secs(10) {
-                return Err("jouled shows no page".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(daemon)
+        command.envs(environment.iter().copied());
+        Ok(Self { process: command.spawn()?, address, state })
     }
 
     /// Gets the metrics page, with its head, over a new connection.

@@ -21,6 +21,7 @@ mod report;
 #[path = "../common/saying_host.rs"]
 mod saying_host;
 mod scale;
+mod start;
 #[path = "../common/sysfs.rs"]
 mod sysfs;
 mod tick;
@@ -37,9 +38,10 @@ type Failure = Box<dyn std::error::Error>;
 /// Name, what it says, and the benchmark.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 8] = [
+const BENCHMARKS: [Benchmark; 9] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
+    ("start", "From the start to READY", start::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
     ("meters", "Ticks while every slow source hangs: Redfish, IPMI, ACPI, NVML", meters::run),
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
