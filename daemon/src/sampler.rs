@@ -154,7 +154,8 @@ impl Sampler {
         match usage.sample() {
             Ok(mut sample) => {
                 resolver.born(std::mem::take(&mut sample.born));
-                survivors::tell(&std::mem::take(&mut self.awaited), &self.procfs, at, resolver, &mut sample);
+                let awaited = std::mem::take(&mut self.awaited);
+                usage.adopt(&survivors::tell(&awaited, &self.procfs, at, resolver, &mut sample));
                 resolver.place(&mut sample.uses);
                 tick.cgroups = resolver.name(&sample.uses);
                 tick.gone = resolver.gone();

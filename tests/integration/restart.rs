@@ -173,15 +173,20 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
     let now = jouled::source::Stamp::now().boottime.0 / 10_000_000;
     world.spawn(101, 11, "bash", "/user.slice/user-1000.slice/session-3.scope", 0);
     world.spawn(102, 12, "worker", &format!("/system.slice/docker-{container}.scope"), 1);
-    world.spawn(103, 13, "kworker/0:1", "/", 2);
+    let kernel_thread = |name: &str| {
+        world.spawn(103, 13, name, "/", 2);
+        std::fs::remove_file(world.host.procfs().join("103/exe")).unwrap();
+    };
+    kernel_thread("kworker/0:1");
     world.spawn(104, 14, "gone", "/user.slice/user-1000.slice/session-4.scope", 2);
     world.spawn(105, 15, "reused", "/system.slice/pool.service", 2);
     world.spawn(106, 16, "renamed", "/system.slice/pool.service", 2);
+    world.spawn(107, 17, "zombie", "/system.slice/pool.service", 2);
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     ticks.next();
     for _ in 0..4 {
-        (101..=106).for_each(|pid| world.run(pid, 3));
+        (101..=107).for_each(|pid| world.run(pid, 3));
         ZONES.iter().for_each(|(zone, _)| world.draw(zone, 2_000_000));
         ticks.next();
     }
@@ -189,12 +194,15 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
     daemon.stop();
 
     // /proc shows what a kernel thread does behind its name.
-    world.spawn(103, 13, "kworker/0:1-events", "/", 2);
+    kernel_thread("kworker/0:1-events");
     world.end(104);
     std::fs::remove_dir(world.cgroups().join("user.slice/user-1000.slice/session-4.scope")).unwrap();
     // One of the same name, younger than the series.
     world.spawn(105, now + 1_000_000, "reused", "/system.slice/pool.service", 2);
     world.spawn(106, 16, "another", "/system.slice/pool.service", 2);
+    // It ended, and nobody asked how.
+    let stat = world.host.procfs().join("107/stat");
+    std::fs::write(&stat, std::fs::read_to_string(&stat).unwrap().replace(") S ", ") Z ")).unwrap();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     let asleep = [
@@ -207,7 +215,8 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
         (Kind::Unit, "pool.service"),
         (Kind::Slice, "user-1000.slice"),
     ];
-    let ended = [(Kind::Process, "104"), (Kind::Process, "105"), (Kind::Process, "106"), (Kind::Session, "4")];
+    let ended =
+        [(Kind::Process, "104"), (Kind::Process, "105"), (Kind::Process, "106"), (Kind::Process, "107"), (Kind::Session, "4")];
     let check = |snapshot: &Snapshot| {
         for (kind, name) in asleep {
             let (now, was) = (row(snapshot, kind, name).unwrap(), row(&before, kind, name).unwrap());

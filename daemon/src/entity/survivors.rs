@@ -15,45 +15,55 @@ pub type Awaited = FxHashMap<(Kind, Labels), Nanos>;
 /// A process' start is rounded to a clock tick, and clocks are adjusted. Where one was set by more, the process ends and begins.
 const SLACK: Nanos = Nanos(Nanos::SECOND.0 / 10);
 
-/// Adds to the first sample who of `awaited` exists and is not in it.
-pub fn tell(awaited: &Awaited, procfs: &Path, at: Stamp, resolver: &Resolver, sample: &mut UsageSample) {
+/// Adds to the first sample who of `awaited` exists and is not in it. Gives the processes among them.
+pub fn tell(awaited: &Awaited, procfs: &Path, at: Stamp, resolver: &Resolver, sample: &mut UsageSample) -> Vec<ProcessInfo> {
     if awaited.is_empty() {
-        return;
+        return Vec::new();
     }
     let ran = sample.processes.iter().map(|info| info.process.pid).chain(sample.ended.iter().map(|process| process.pid));
     let mut told: FxHashSet<u32> = ran.collect();
     let mut processes: Vec<_> = awaited.iter().filter(|((kind, _), _)| *kind == Kind::Process).collect();
     // Of several programs that one process was, the last.
     processes.sort_by_key(|(_, since)| std::cmp::Reverse(**since));
+    let mut found = Vec::new();
     for ((_, labels), since) in processes {
-        if let Some(info) = living(procfs, labels, *since, at)
-            && told.insert(info.process.pid)
-        {
-            sample.uses.push(rest(info.process, resolver.cgroup_of(info.process.pid)));
-            sample.processes.push(info);
+        let Some(pid) = labels[0].parse().ok().filter(|pid| !told.contains(pid)) else { continue };
+        if let Some(info) = living(procfs, pid, labels, *since, at) {
+            told.insert(pid);
+            sample.uses.push(rest(info.process, resolver.cgroup_of(pid)));
+            found.push(info);
         }
     }
+    sample.processes.extend(found.iter().cloned());
     let mut cgroups: FxHashSet<CgroupId> = sample.uses.iter().map(|one| one.cgroup).collect();
     for (cgroup, path) in resolver.existing() {
-        if path::entities(path).iter().any(|key| awaited.contains_key(key)) && cgroups.insert(cgroup) {
+        if is_own(path, awaited) && cgroups.insert(cgroup) {
             sample.uses.push(rest(ProcessKey { pid: 0, start: 0 }, cgroup));
         }
     }
+    found
+}
+
+/// Whether a cgroup is the outermost one of somebody who is awaited: it lives as long as they do, and those in it need not be told of.
+fn is_own(path: &str, awaited: &Awaited) -> bool {
+    let within = path.rsplit_once('/').map_or_else(Vec::new, |(parent, _)| path::entities(parent));
+    path::entities(path).iter().any(|key| awaited.contains_key(key) && !within.contains(key))
 }
 
 /// The process of a series that began at `since`, if it is there: one with its id and name that is not younger.
-fn living(procfs: &Path, labels: &Labels, since: Nanos, at: Stamp) -> Option<ProcessInfo> {
-    let [pid, comm, exe, ..] = &**labels else { return None };
-    let pid = pid.parse().ok()?;
-    let (start, name) = procfs::start_and_name(procfs, pid)?;
+fn living(procfs: &Path, pid: u32, labels: &Labels, since: Nanos, at: Stamp) -> Option<ProcessInfo> {
+    let [_, comm, exe, ..] = &**labels else { return None };
+    let (start, name) = procfs::living(procfs, pid)?;
     let process = ProcessKey { pid, start };
     let began = at.realtime - (at.boottime - process.began());
     // /proc has a longer name of some kernel threads.
-    (began <= since + SLACK && name.starts_with(comm.as_str())).then(|| ProcessInfo {
-        process,
-        comm: comm.clone(),
-        exe: exe.clone(),
-    })
+    let same_name = if exe.is_empty() { name.starts_with(comm.as_str()) } else { name == *comm };
+    // It may not be readable, or the file may be gone since, as after an upgrade.
+    let program = procfs::exe_of(procfs, pid);
+    let same_program =
+        exe.is_empty() || program.is_empty() || program.trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
+    let same = began <= since + SLACK && same_name && same_program;
+    same.then(|| ProcessInfo { process, comm: comm.clone(), exe: exe.clone() })
 }
 
 fn rest(process: ProcessKey, cgroup: CgroupId) -> Use {

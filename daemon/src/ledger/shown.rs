@@ -19,7 +19,11 @@ impl Ledger {
     /// Those that are shown, the least busy first.
     fn weakest(&self, kind: Kind) -> Vec<u32> {
         let mut shown = self.kinds[kind.index()].shown.clone();
-        shown.sort_by(|a, b| self.score(*a).total_cmp(&self.score(*b)).then(a.cmp(b)));
+        // Before anything was shared out, as after a restart, who has least in its series.
+        let energy = |index: u32| self.accounts[index as usize].as_ref()?.series.as_ref().map(|series| series.energy.sum());
+        shown.sort_by(|a, b| {
+            self.score(*a).total_cmp(&self.score(*b)).then_with(|| energy(*a).cmp(&energy(*b))).then_with(|| a.cmp(b))
+        });
         shown
     }
 

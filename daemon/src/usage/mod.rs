@@ -184,6 +184,9 @@ pub trait Usage: Send {
     /// Where nothing can be said of this interval: the sampler then charges nobody.
     fn sample(&mut self) -> Result<UsageSample, String>;
 
+    /// Takes over processes that exist and were not sampled: their ends are told as those of others.
+    fn adopt(&mut self, _processes: &[ProcessInfo]) {}
+
     /// How it is, after the last [`Usage::sample`].
     fn health(&self) -> Health;
 }

@@ -53,6 +53,8 @@ struct Stat<'a> {
     ticks: u64,
     start: u64,
     cpu: usize,
+    /// All its threads ended.
+    dead: bool,
 }
 
 impl ProcfsUsage {
@@ -134,7 +136,7 @@ impl ProcfsUsage {
         }
         if used > Nanos::ZERO {
             if seen.comm != comm {
-                let exe = fs::read_link(dir.join("exe")).map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default();
+                let exe = exe_of(&self.procfs, pid);
                 seen.comm = comm.into_owned();
                 sample.processes.push(ProcessInfo { process, comm: seen.comm.clone(), exe });
             }
@@ -248,10 +250,16 @@ pub fn start_of(procfs: &Path, pid: u32) -> Option<u64> {
 }
 
 /// When a process began, as in [`ProcessKey::start`], and its name in /proc/PID/stat, which is longer than the kernel's own for some kernel
-/// threads.
-pub fn start_and_name(procfs: &Path, pid: u32) -> Option<(u64, String)> {
+/// threads. `None`: there is no such process, or it ran to its end and waits to be reaped.
+pub fn living(procfs: &Path, pid: u32) -> Option<(u64, String)> {
     let text = fs::read(procfs.join(pid.to_string()).join("stat")).ok()?;
-    parse_stat(&text).map(|stat| (stat.start, String::from_utf8_lossy(stat.comm).into_owned()))
+    parse_stat(&text).filter(|stat| !stat.dead).map(|stat| (stat.start, String::from_utf8_lossy(stat.comm).into_owned()))
+}
+
+/// Path of a process' executable; empty where it cannot be read, or there is none.
+pub fn exe_of(procfs: &Path, pid: u32) -> String {
+    let link = fs::read_link(procfs.join(pid.to_string()).join("exe"));
+    link.map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// All user ids of a process (proc_pid_status(5)); none where it ended.
@@ -272,7 +280,9 @@ fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     // The first field after the name is number 3.
     let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
-    Some(Stat { comm, ticks: field(14)?.checked_add(field(15)?)?, start: field(22)?, cpu: field(39).unwrap_or(0) as usize })
+    // The first thread may have ended before others.
+    let dead = matches!(fields.first(), Some(&("Z" | "X" | "x"))) && field(20).is_none_or(|threads| threads <= 1);
+    Some(Stat { comm, ticks: field(14)?.checked_add(field(15)?)?, start: field(22)?, cpu: field(39).unwrap_or(0) as usize, dead })
 }
 
 /// `usage_usec` of cpu.stat.

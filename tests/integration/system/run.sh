@@ -68,11 +68,12 @@ make_payload() {
     touch "$payload/cases.log" "$payload/done"
     echo "${*:+a_install }$*" >"$payload/wanted"
     local newest
-    newest=$(find "$debs" -maxdepth 1 -name 'jouled_*.deb' 2>/dev/null)
-    if [ -n "$newest" ] && [ -z "${SYSTEM_DEBS:-}" ] && [ "$built/jouled" -nt "$newest" ]; then
-        echo "# $newest is older than $built/jouled and is left out: make deb"
+    newest=$(find "$debs" -maxdepth 1 -name "jouled_*_$(dpkg --print-architecture).deb" 2>/dev/null | head -n 1)
+    if [ -n "$newest" ] && [ -z "${SYSTEM_DEBS:-}" ] && [ -n "$(find "$built/jouled" "$top/packaging/deb" "$top/systemd" -newer "$newest")" ]; then
+        echo "skip package: $newest is older than what it is made of: make deb"
+        skipped=$((skipped + 1))
     elif [ -n "$newest" ]; then
-        cp "$debs"/*.deb "$payload/deb/"
+        cp "$debs"/jouled*_"$(dpkg --print-architecture)".deb "$payload/deb/"
     fi
     make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$built" PREFIX=/usr
     cp -r "$top/docs" "$payload/docs"

@@ -9,7 +9,7 @@ mod sys;
 
 use crate::source::{Health, PackageId};
 use crate::units::Nanos;
-use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessKey, Usage, UsageSample, Use};
+use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
 use aya::programs::ProgramError;
 use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
 use jouled_bpf::{Cpu, ENDED, ENDING, FLUSHED_AT_ONCE, Key, Total};
@@ -339,6 +339,10 @@ impl Usage for BpfUsage {
         Ok(sample)
     }
 
+    fn adopt(&mut self, processes: &[ProcessInfo]) {
+        processes.iter().for_each(|info| self.processes.adopt(info));
+    }
+
     fn health(&self) -> Health {
         self.health.clone()
     }
@@ -346,7 +350,8 @@ impl Usage for BpfUsage {
 
 /// So many runs of a program empty the cache of a CPU, with some of what comes meanwhile; the rest is of the next tick.
 fn runs(cpu: &Cpu) -> u32 {
-    (cpu.used + FLUSHED_AT_ONCE / 2) / FLUSHED_AT_ONCE + 1
+    // Each but the first charges the running task once more.
+    (cpu.used + FLUSHED_AT_ONCE / 2) / (FLUSHED_AT_ONCE - 1) + 1
 }
 
 /// `ENOTSUPP` of the kernel's include/linux/errno.h, which some bpf commands return.

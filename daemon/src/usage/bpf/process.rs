@@ -64,6 +64,15 @@ impl Processes {
         (!told).then(|| ProcessInfo { process, comm: text(&comm), exe })
     }
 
+    /// Takes over a process that did not run yet and is called so.
+    pub fn adopt(&mut self, info: &ProcessInfo) {
+        let mut comm = Comm::default();
+        comm.iter_mut().take(15).zip(info.comm.bytes()).for_each(|(to, from)| *to = from);
+        if self.known.insert(info.process.pid, Known { start: info.process.start, comm }).is_none() {
+            self.rounds.push_back(info.process.pid);
+        }
+    }
+
     /// Notes that a process ran and ended. Says what is new of it.
     pub fn ran_and_ended(&mut self, process: ProcessKey, comm: Comm) -> Option<ProcessInfo> {
         let told = match self.known.get(&process.pid) {
@@ -179,6 +188,18 @@ mod tests {
         assert_eq!(ended, [process]);
         assert_eq!(processes.ran_and_ended(next, comm(b"b")), None);
         assert_eq!(processes.len(), 0);
+    }
+
+    #[test]
+    fn who_was_taken_over_ends_by_its_name() {
+        let mut processes = Processes::default();
+        let mut ended = Vec::new();
+        let info = |pid| ProcessInfo { process: ProcessKey { pid, start: 5 }, comm: "sleeper".into(), exe: "/bin/sleeper".into() };
+        processes.adopt(&info(i32::MAX as u32));
+        assert_eq!(processes.ran_and_ended(info(i32::MAX as u32).process, comm(b"sleeper")), None, "nothing is new of it");
+        processes.adopt(&info(i32::MAX as u32 - 1));
+        (0..3).for_each(|_| processes.look_after(&mut ended));
+        assert_eq!(ended, [info(i32::MAX as u32 - 1).process], "whose end nobody told");
     }
 
     #[test]
