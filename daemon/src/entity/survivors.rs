@@ -27,7 +27,7 @@ pub fn tell(awaited: &Awaited, procfs: &Path, at: Stamp, resolver: &Resolver, sa
     processes.sort_by_key(|(_, since)| std::cmp::Reverse(**since));
     let mut found = Vec::new();
     for ((_, labels), since) in processes {
-        let Some(pid) = labels[0].parse().ok().filter(|pid| !told.contains(pid)) else { continue };
+        let Some(pid) = labels.first().and_then(|pid| pid.parse().ok()).filter(|pid| !told.contains(pid)) else { continue };
         if let Some(info) = living(procfs, pid, labels, *since, at) {
             told.insert(pid);
             sample.uses.push(rest(info.process, resolver.cgroup_of(pid)));
