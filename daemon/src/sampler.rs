@@ -64,8 +64,6 @@ pub struct Sampler {
     pub observers: Observers,
     /// Whom the first sample is to be searched for, among those who sleep as well: observers that are new tell of who runs only.
     pub awaited: Awaited,
-    /// Root of procfs.
-    pub procfs: PathBuf,
     /// Root of sysfs.
     pub sysfs: PathBuf,
     /// How the managers of VMs are.
@@ -155,7 +153,7 @@ impl Sampler {
             Ok(mut sample) => {
                 resolver.born(std::mem::take(&mut sample.born));
                 let awaited = std::mem::take(&mut self.awaited);
-                usage.adopt(&survivors::tell(&awaited, &self.procfs, at, resolver, &mut sample));
+                usage.adopt(&survivors::tell(&awaited, at, resolver, &mut sample));
                 resolver.place(&mut sample.uses);
                 tick.cgroups = resolver.name(&sample.uses);
                 tick.gone = resolver.gone();

@@ -9,9 +9,8 @@ use common::{Daemon, World, bare_jouled, output, refused, root, said};
 use jouled::entity::Kind;
 use jouled::meter::Zone;
 use jouled::record;
-use jouled::snapshot::{DomainView, Row, Snapshot, State};
+use jouled::snapshot::{DomainView, Snapshot};
 use jouled::units::Nanos;
-use std::time::Duration;
 
 fn inhabit(world: &World) {
     world.spawn(101, 11, "nginx", "/system.slice/nginx.service", 0);
@@ -154,117 +153,6 @@ fn after_a_reboot_units_go_on_and_nothing_jumps() {
     let last = settle(drawn(8) + 24_000_000, &mut ticks);
     assert!(unit(&last, "nginx.service") > unit(&before, "nginx.service"));
     daemon.page().adds_up();
-    daemon.stop();
-}
-
-/// Longer than series of the ended stay.
-const LONGER_THAN_RETENTION: Duration = Duration::from_millis(1500);
-
-/// The row of a kind whose labels hold `name`.
-fn row<'a>(snapshot: &'a Snapshot, kind: Kind, name: &str) -> Option<&'a Row> {
-    snapshot.kind(kind).rows.iter().find(|row| row.labels.iter().any(|label| label == name))
-}
-
-#[test]
-fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
-    let world = World::new();
-    world.config("[series]\nretention = \"1s\"\n");
-    let container = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-    let now = jouled::source::Stamp::now().boottime.0 / 10_000_000;
-    world.spawn(101, 11, "bash", "/user.slice/user-1000.slice/session-3.scope", 0);
-    world.spawn(102, 12, "worker", &format!("/system.slice/docker-{container}.scope"), 1);
-    let kernel_thread = |name: &str| {
-        world.spawn(103, 13, name, "/", 2);
-        std::fs::remove_file(world.host.procfs().join("103/exe")).unwrap();
-    };
-    kernel_thread("kworker/0:1");
-    world.spawn(104, 14, "gone", "/user.slice/user-1000.slice/session-4.scope", 2);
-    world.spawn(105, 15, "reused", "/system.slice/pool.service", 2);
-    world.spawn(106, 16, "renamed", "/system.slice/pool.service", 2);
-    world.spawn(107, 17, "zombie", "/system.slice/pool.service", 2);
-    let daemon = world.start();
-    let mut ticks = daemon.ticks();
-    ticks.next();
-    for _ in 0..4 {
-        (101..=107).for_each(|pid| world.run(pid, 3));
-        ZONES.iter().for_each(|(zone, _)| world.draw(zone, 2_000_000));
-        ticks.next();
-    }
-    let before = settle(4 * 8_000_000, &mut ticks);
-    daemon.stop();
-
-    // /proc shows what a kernel thread does behind its name.
-    kernel_thread("kworker/0:1-events");
-    world.end(104);
-    std::fs::remove_dir(world.cgroups().join("user.slice/user-1000.slice/session-4.scope")).unwrap();
-    // One of the same name, younger than the series.
-    world.spawn(105, now + 1_000_000, "reused", "/system.slice/pool.service", 2);
-    world.spawn(106, 16, "another", "/system.slice/pool.service", 2);
-    // It ended, and nobody asked how.
-    let stat = world.host.procfs().join("107/stat");
-    std::fs::write(&stat, std::fs::read_to_string(&stat).unwrap().replace(") S ", ") Z ")).unwrap();
-    let daemon = world.start();
-    let mut ticks = daemon.ticks();
-    let asleep = [
-        (Kind::Process, "101"),
-        (Kind::Process, "102"),
-        (Kind::Process, "103"),
-        (Kind::Session, "3"),
-        (Kind::Container, container),
-        (Kind::Unit, "session-3.scope"),
-        (Kind::Unit, "pool.service"),
-        (Kind::Slice, "user-1000.slice"),
-    ];
-    let ended =
-        [(Kind::Process, "104"), (Kind::Process, "105"), (Kind::Process, "106"), (Kind::Process, "107"), (Kind::Session, "4")];
-    let check = |snapshot: &Snapshot| {
-        for (kind, name) in asleep {
-            let (now, was) = (row(snapshot, kind, name).unwrap(), row(&before, kind, name).unwrap());
-            assert_eq!((now.state, now.energy, now.since), (State::Running, was.energy, was.since), "{kind:?} {name}");
-            assert!(was.energy.sum().0 > 0, "{kind:?} {name}");
-        }
-    };
-    let first = ticks.next();
-    check(&first);
-    for (kind, name) in ended {
-        assert_eq!(row(&first, kind, name).unwrap().state, State::Terminated, "{kind:?} {name}");
-    }
-    std::thread::sleep(LONGER_THAN_RETENTION);
-    let later = daemon.snapshot();
-    check(&later);
-    for (kind, name) in ended {
-        assert_eq!(row(&later, kind, name), None, "{kind:?} {name}");
-    }
-
-    // They go on with what they had, and end when they end.
-    [101, 102, 105].into_iter().for_each(|pid| world.run(pid, 3));
-    ZONES.iter().for_each(|(zone, _)| world.draw(zone, 2_000_000));
-    let last = settle(5 * 8_000_000, &mut ticks);
-    for (kind, name) in asleep.iter().filter(|(_, name)| *name != "103") {
-        assert!(row(&last, *kind, name).unwrap().energy.sum() > row(&before, *kind, name).unwrap().energy.sum(), "{kind:?} {name}");
-    }
-    daemon.page().adds_up();
-    world.end(101);
-    std::fs::remove_dir(world.cgroups().join("user.slice/user-1000.slice/session-3.scope")).unwrap();
-    ticks.find("the session and its process are over", |snapshot| {
-        row(snapshot, Kind::Process, "101").is_none() && row(snapshot, Kind::Session, "3").is_none()
-    });
-    daemon.stop();
-}
-
-#[test]
-fn after_a_reboot_who_has_the_same_id_is_another() {
-    let world = World::new();
-    inhabit(&world);
-    let daemon = world.start();
-    let mut ticks = daemon.ticks();
-    ticks.next();
-    work(&world, &mut ticks, 4);
-    settle(drawn(4), &mut ticks);
-    daemon.stop();
-    world.boot("66666666-7777-8888-9999-000000000000");
-    let daemon = world.start();
-    assert_eq!(row(&daemon.ticks().next(), Kind::Process, "101").unwrap().state, State::Terminated);
     daemon.stop();
 }
 

@@ -185,6 +185,11 @@ impl Resolver {
         told
     }
 
+    /// Root of procfs.
+    pub fn procfs(&self) -> &Path {
+        &self.procfs
+    }
+
     /// Every cgroup that is known, with its path.
     pub fn existing(&self) -> impl Iterator<Item = (CgroupId, &str)> {
         self.known.iter().map(|(cgroup, known)| (*cgroup, known.path.as_str()))

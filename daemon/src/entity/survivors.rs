@@ -5,7 +5,7 @@ use super::resolve::Resolver;
 use super::{Kind, Labels, path};
 use crate::source::{PackageId, Stamp};
 use crate::units::Nanos;
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use, procfs};
+use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use, proc_pid};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub type Awaited = FxHashMap<(Kind, Labels), Nanos>;
 const SLACK: Nanos = Nanos(Nanos::SECOND.0 / 10);
 
 /// Adds to the first sample who of `awaited` exists and is not in it. Gives the processes among them.
-pub fn tell(awaited: &Awaited, procfs: &Path, at: Stamp, resolver: &Resolver, sample: &mut UsageSample) -> Vec<ProcessInfo> {
+pub fn tell(awaited: &Awaited, at: Stamp, resolver: &Resolver, sample: &mut UsageSample) -> Vec<ProcessInfo> {
     if awaited.is_empty() {
         return Vec::new();
     }
@@ -28,7 +28,7 @@ pub fn tell(awaited: &Awaited, procfs: &Path, at: Stamp, resolver: &Resolver, sa
     let mut found = Vec::new();
     for ((_, labels), since) in processes {
         let Some(pid) = labels.first().and_then(|pid| pid.parse().ok()).filter(|pid| !told.contains(pid)) else { continue };
-        if let Some(info) = living(procfs, pid, labels, *since, at) {
+        if let Some(info) = living(resolver.procfs(), pid, labels, *since, at) {
             told.insert(pid);
             sample.uses.push(rest(info.process, resolver.cgroup_of(pid)));
             found.push(info);
@@ -53,16 +53,16 @@ fn is_own(path: &str, awaited: &Awaited) -> bool {
 /// The process of a series that began at `since`, if it is there: one with its id and name that is not younger.
 fn living(procfs: &Path, pid: u32, labels: &Labels, since: Nanos, at: Stamp) -> Option<ProcessInfo> {
     let [_, comm, exe, ..] = &**labels else { return None };
-    let (start, name) = procfs::living(procfs, pid)?;
+    let (start, name, dead) = proc_pid::stat(procfs, pid, |stat| (stat.start, stat.name(), stat.dead))?;
     let process = ProcessKey { pid, start };
     let began = at.realtime - (at.boottime - process.began());
     // /proc has a longer name of some kernel threads.
     let same_name = if exe.is_empty() { name.starts_with(comm.as_str()) } else { name == *comm };
     // It may not be readable, or the file may be gone since, as after an upgrade.
-    let program = procfs::exe_of(procfs, pid);
+    let program = proc_pid::exe(procfs, pid);
     let same_program =
         exe.is_empty() || program.is_empty() || program.trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
-    let same = began <= since + SLACK && same_name && same_program;
+    let same = !dead && began <= since + SLACK && same_name && same_program;
     same.then(|| ProcessInfo { process, comm: comm.clone(), exe: exe.clone() })
 }
 

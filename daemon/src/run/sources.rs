@@ -16,7 +16,7 @@ use crate::source::{Health, PackageId, SourceState, Stamp};
 use crate::store::Store;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
-use crate::usage::{self, ProcessKey, Usage};
+use crate::usage::{self, Usage, proc_pid};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
@@ -103,7 +103,6 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
         unused,
         observers,
         awaited,
-        procfs: config.procfs.clone(),
         sysfs: config.sysfs.clone(),
         managers: others.managers.sources(),
         exports: others.exports.subscribe(),
@@ -188,7 +187,7 @@ pub(super) fn guests(config: &Config) -> Guests {
         machine_id: if machine_id.is_empty() { boot_id.clone() } else { machine_id },
         boot_id,
         idle: config.attribution.idle,
-        alive: Arc::new(move |process| usage::procfs::start_of(&alive, process.pid) == Some(process.start)),
+        alive: Arc::new(move |process| proc_pid::process(&alive, process.pid) == Some(process)),
         procfs,
         connections: if config.export.guest.any() { guest::connections() } else { 0 },
     };
@@ -199,10 +198,10 @@ pub(super) fn guests(config: &Config) -> Guests {
 pub(super) fn process_facts(config: &Config) -> dbus::Facts {
     let (of, whose) = (config.procfs.clone(), config.procfs.clone());
     let owner = move |pid| {
-        let start = || usage::procfs::start_of(&whose, pid);
-        let (before, uids) = (start()?, usage::procfs::uids_of(&whose, pid));
+        let process = || proc_pid::process(&whose, pid);
+        let (before, uids) = (process()?, proc_pid::uids(&whose, pid));
         // A process id may be given anew between two looks.
-        (start() == Some(before)).then(|| dbus::Owner { uids, began: ProcessKey { pid, start: before }.began() })
+        (process() == Some(before)).then(|| dbus::Owner { uids, began: before.began() })
     };
     dbus::Facts {
         cgroup_of: Arc::new(move |pid| resolve::path_of(&of, pid)),

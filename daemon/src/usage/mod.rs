@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod gpu;
+pub mod proc_pid;
 pub mod procfs;
 
 use crate::source::{Health, PackageId, PciAddress};

@@ -1,6 +1,7 @@
 //! Usage from /proc: for hosts and users without BPF. Coarser: what lived and died between two looks is known to its cgroup
 //! only (where cgroup v2 accounts CPU), the package is the one that a process ran on last, and no counters are counted.
 
+use super::proc_pid::{self, Stat, parse_stat};
 use super::{CgroupId, Counted, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
 use crate::source::{Health, PackageId};
 use crate::units::Nanos;
@@ -44,17 +45,6 @@ struct Group {
     usage: Option<Nanos>,
     seen: Nanos,
     round: u32,
-}
-
-/// What /proc/PID/stat says.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat<'a> {
-    comm: &'a [u8],
-    ticks: u64,
-    start: u64,
-    cpu: usize,
-    /// All its threads ended.
-    dead: bool,
 }
 
 impl ProcfsUsage {
@@ -136,7 +126,7 @@ impl ProcfsUsage {
         }
         if used > Nanos::ZERO {
             if seen.comm != comm {
-                let exe = exe_of(&self.procfs, pid);
+                let exe = proc_pid::exe(&self.procfs, pid);
                 seen.comm = comm.into_owned();
                 sample.processes.push(ProcessInfo { process, comm: seen.comm.clone(), exe });
             }
@@ -243,48 +233,6 @@ impl Usage for ProcfsUsage {
     }
 }
 
-/// When a process began, as in [`ProcessKey::start`]; `None`: there is no such process.
-pub fn start_of(procfs: &Path, pid: u32) -> Option<u64> {
-    let text = fs::read(procfs.join(pid.to_string()).join("stat")).ok()?;
-    parse_stat(&text).map(|stat| stat.start)
-}
-
-/// When a process began, as in [`ProcessKey::start`], and its name in /proc/PID/stat, which is longer than the kernel's own for some kernel
-/// threads. `None`: there is no such process, or it ran to its end and waits to be reaped.
-pub fn living(procfs: &Path, pid: u32) -> Option<(u64, String)> {
-    let text = fs::read(procfs.join(pid.to_string()).join("stat")).ok()?;
-    parse_stat(&text).filter(|stat| !stat.dead).map(|stat| (stat.start, String::from_utf8_lossy(stat.comm).into_owned()))
-}
-
-/// Path of a process' executable; empty where it cannot be read, or there is none.
-pub fn exe_of(procfs: &Path, pid: u32) -> String {
-    let link = fs::read_link(procfs.join(pid.to_string()).join("exe"));
-    link.map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// All user ids of a process (proc_pid_status(5)); none where it ended.
-pub fn uids_of(procfs: &Path, pid: u32) -> Vec<u32> {
-    // The name in it need not be UTF-8.
-    let status = fs::read(procfs.join(pid.to_string()).join("status")).unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
-    line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect()
-}
-
-/// proc_pid_stat(5): the name is between the first `(` and the last `)`, whatever is in it.
-fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
-    let open = text.iter().position(|byte| *byte == b'(')?;
-    let close = text.iter().rposition(|byte| *byte == b')')?;
-    let comm = text.get(open + 1..close)?;
-    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    // The first field after the name is number 3.
-    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
-    // The first thread may have ended before others.
-    let dead = matches!(fields.first(), Some(&("Z" | "X" | "x"))) && field(20).is_none_or(|threads| threads <= 1);
-    Some(Stat { comm, ticks: field(14)?.checked_add(field(15)?)?, start: field(22)?, cpu: field(39).unwrap_or(0) as usize, dead })
-}
-
 /// `usage_usec` of cpu.stat.
 fn parse_usage(text: &[u8]) -> Option<Nanos> {
     let text = std::str::from_utf8(text).ok()?;
@@ -353,8 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_stat_is_taken(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse_stat(&text);
+        fn any_account_is_taken(text in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_usage(&text);
         }
     }

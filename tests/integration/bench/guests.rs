@@ -13,7 +13,7 @@ use jouled::meter::{Domain, Quality, Scope, Zone};
 use jouled::snapshot::{DomainView, Energy, Host, Row, Snapshot, Used};
 use jouled::source::{PackageId, Stamp};
 use jouled::units::{Microjoules, Microwatts, Nanos};
-use jouled::usage::{ProcessKey, procfs};
+use jouled::usage::{ProcessKey, proc_pid};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ fn server(dir: &Path, snapshots: watch::Receiver<Arc<Snapshot>>, stop: Cancellat
         machine_id: "bench".into(),
         boot_id: "bench".into(),
         idle: IdlePolicy::Apart,
-        alive: Arc::new(|process| procfs::start_of(Path::new("/proc"), process.pid) == Some(process.start)),
+        alive: Arc::new(|process| proc_pid::process(Path::new("/proc"), process.pid) == Some(process)),
         procfs: "/proc".into(),
         connections: guest::connections(),
     };
@@ -178,7 +178,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
             hypervisor: "kvm".into(),
             uuid: Some(uuid),
             vmm: Vmm::Firecracker,
-            process: ProcessKey { pid, start: procfs::start_of(Path::new("/proc"), pid).unwrap_or_default() },
+            process: proc_pid::process(Path::new("/proc"), pid).unwrap_or(ProcessKey { pid, start: 0 }),
             vcpus: Some(2),
             cid: None,
             vhost_user: Vec::new(),

@@ -4,7 +4,7 @@ use super::command::{self, Described};
 use crate::entity::vm::Vmm;
 use crate::entity::{mounts, path};
 use crate::source::PciAddress;
-use crate::usage::ProcessKey;
+use crate::usage::{ProcessKey, proc_pid};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
@@ -17,22 +17,6 @@ const CMDLINE_MAX: u64 = 512 << 10;
 const ENTRIES_MAX: usize = 8192;
 /// /dev/vhost-vsock: MISC_MAJOR and VHOST_VSOCK_MINOR of the kernel.
 const VHOST_VSOCK: (u32, u32) = (10, 241);
-/// PF_KTHREAD of linux/sched.h: no process of a user can have it.
-const KERNEL_THREAD: u64 = 0x0020_0000;
-
-/// What /proc/PID/stat says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// The process.
-    pub process: ProcessKey,
-    /// Its name; of a kernel thread the whole one.
-    pub comm: String,
-    /// The kernel runs it.
-    pub kernel: bool,
-    /// It ended.
-    pub dead: bool,
-}
-
 /// A process that runs a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
@@ -59,26 +43,6 @@ pub struct Shown {
     pub vcpus: u32,
 }
 
-/// Reads /proc/PID/stat; `None` where there is no such process.
-pub fn stat(procfs: &Path, pid: u32) -> Option<Stat> {
-    let text = fs::read(procfs.join(format!("{pid}/stat"))).ok()?;
-    // The name may hold anything, also `) `.
-    let open = text.iter().position(|byte| *byte == b'(')?;
-    let close = text.iter().rposition(|byte| *byte == b')')?;
-    let comm = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
-    let mut fields = std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
-    // State is field 3, flags field 9, start field 22.
-    let dead = matches!(fields.next()?, "Z" | "X" | "x");
-    let flags: u64 = fields.nth(5)?.parse().ok()?;
-    let start = fields.nth(12)?.parse().ok()?;
-    Some(Stat { process: ProcessKey { pid, start }, comm, kernel: flags & KERNEL_THREAD != 0, dead })
-}
-
-/// Path of a process' executable; empty where it cannot be read.
-pub fn exe(procfs: &Path, pid: u32) -> String {
-    fs::read_link(procfs.join(format!("{pid}/exe"))).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 /// Whether a process is in a machine scope now. Never blocks.
 pub fn in_scope(procfs: &Path, pid: u32) -> bool {
     let cgroup = fs::read(procfs.join(format!("{pid}/cgroup"))).ok().and_then(|text| mounts::place(&text));
@@ -90,9 +54,10 @@ pub fn in_scope(procfs: &Path, pid: u32) -> bool {
 /// Reading a command line may block for as long as the process' owner likes (its pages may be of a file system of his): not for a
 /// thread that has to be on time.
 pub fn look(procfs: &Path, pid: u32) -> Option<Sight> {
-    let before = stat(procfs, pid).filter(|stat| !stat.kernel && !stat.dead)?;
-    let exe = exe(procfs, pid);
-    let vmm = command::vmm(&exe, &before.comm)?;
+    let (start, name, other) = proc_pid::stat(procfs, pid, |stat| (stat.start, stat.name(), stat.kernel || stat.dead))?;
+    let process = ProcessKey { pid, start };
+    let exe = proc_pid::exe(procfs, pid);
+    let vmm = command::vmm(&exe, &name).filter(|_| !other)?;
     let dir = procfs.join(pid.to_string());
     let mut cmdline = Vec::new();
     File::open(dir.join("cmdline")).ok()?.take(CMDLINE_MAX).read_to_end(&mut cmdline).ok()?;
@@ -100,8 +65,8 @@ pub fn look(procfs: &Path, pid: u32) -> Option<Sight> {
     let cgroup = mounts::place(&fs::read(dir.join("cgroup")).unwrap_or_default());
     let shown = shown(procfs, pid);
     // All of that was of one process.
-    stat(procfs, pid).filter(|after| after.process == before.process)?;
-    Some(Sight { process: before.process, vmm, said, cgroup: cgroup.unwrap_or_default(), shown })
+    proc_pid::process(procfs, pid).filter(|after| *after == process)?;
+    Some(Sight { process, vmm, said, cgroup: cgroup.unwrap_or_default(), shown })
 }
 
 /// What the kernel shows of a VM's process now.
@@ -219,9 +184,7 @@ mod tests {
 
     #[test]
     fn this_process_runs_no_vm() {
-        let me = stat(Path::new("/proc"), std::process::id()).unwrap();
-        assert!(!me.kernel && !me.dead && me.process.start > 0);
         assert_eq!(look(Path::new("/proc"), std::process::id()), None);
-        assert_eq!(stat(Path::new("/proc"), u32::MAX), None);
+        assert_eq!(look(Path::new("/proc"), u32::MAX), None);
     }
 }

@@ -20,7 +20,7 @@ use super::inventory::Inventory;
 use super::path;
 use super::vm::Vm;
 use crate::sample::{CgroupPath, VmMember};
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample};
+use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, proc_pid};
 use identity::Found;
 use look::{Shown, Sight};
 use reader::{Answer, Ask, Reader};
@@ -111,8 +111,8 @@ impl Hypervisors {
         };
         let entries = std::fs::read_dir(procfs).into_iter().flatten().flatten();
         for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-            let exe = look::exe(procfs, pid);
-            let comm = if exe.is_empty() { look::stat(procfs, pid).map(|stat| stat.comm) } else { None };
+            let exe = proc_pid::exe(procfs, pid);
+            let comm = if exe.is_empty() { proc_pid::stat(procfs, pid, |stat| stat.name()) } else { None };
             hypervisors.meet(pid, &exe, &comm.unwrap_or_default());
         }
         hypervisors.hear(PATIENCE_AT_START);
@@ -171,12 +171,11 @@ impl Hypervisors {
             reader.ask(Ask::Look(pid));
         } else if exe.is_empty()
             && (comm.starts_with("vhost-") || comm.starts_with("kvm-"))
-            && let Some(stat) = look::stat(&self.procfs, pid)
-            && stat.kernel
-            && let Some(owner) = owner(&stat.comm)
+            && let Some((start, name, true)) = proc_pid::stat(&self.procfs, pid, |stat| (stat.start, stat.name(), stat.kernel))
+            && let Some(owner) = owner(&name)
             && self.early.len() < WORKERS_MAX
         {
-            self.early.push((stat.process, owner, 0));
+            self.early.push((ProcessKey { pid, start }, owner, 0));
         }
     }
 
@@ -312,7 +311,7 @@ impl Hypervisors {
             if !self.found.contains_key(&process) {
                 continue;
             }
-            if look::stat(&self.procfs, process.pid).is_some_and(|stat| stat.process == process && !stat.dead) {
+            if proc_pid::stat(&self.procfs, process.pid, |stat| stat.start == process.start && !stat.dead) == Some(true) {
                 self.turns.push_back(process);
             } else {
                 self.end(process);

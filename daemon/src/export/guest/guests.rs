@@ -10,7 +10,7 @@ use crate::entity::vm::Vm;
 use crate::snapshot::{Row, Snapshot, State};
 use crate::source::Stamp;
 use crate::units::Nanos;
-use crate::usage::{ProcessKey, procfs};
+use crate::usage::{ProcessKey, proc_pid};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -185,7 +185,7 @@ impl Guests {
     /// Whether a process may be the one of `uid` that made a socket listen: its id may have been another's then, who went on to hold the
     /// socket. Root's own processes change their user after that.
     pub(super) fn runs_as(&self, pid: u32, uid: u32) -> bool {
-        uid == 0 || procfs::uids_of(&self.0.procfs, pid).contains(&uid)
+        uid == 0 || proc_pid::uids(&self.0.procfs, pid).contains(&uid)
     }
 
     /// A place for one more connection of a guest.

@@ -4,92 +4,22 @@ mod affinity;
 mod counters;
 mod load;
 mod offsets;
+mod options;
 mod process;
 mod sys;
 
 use crate::source::{Health, PackageId};
 use crate::units::Nanos;
-use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
+use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, Usage, UsageSample, Use, proc_pid};
 use aya::programs::ProgramError;
 use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
 use jouled_bpf::{Cpu, ENDED, ENDING, FLUSHED_AT_ONCE, Key, Total};
 use load::Kernel;
-use process::Processes;
-use serde::Deserialize;
+pub use options::{BpfError, BpfOptions, BpfPath, Counters};
+use process::{PROC, Processes};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// Where the programs learn who runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BpfPath {
-    /// The kernel's own structures where it describes them (BTF), else helper functions.
-    #[default]
-    Auto,
-    /// The kernel's own structures.
-    Btf,
-    /// Helper functions: for kernels without BTF. Time is the clock's between switches, so it includes interrupts, and two processes
-    /// that had the same id between two samples are one.
-    Helpers,
-}
-
-/// Which counters are read at each switch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Counters {
-    /// Cycles, instructions and last-level cache misses, as far as the machine has them.
-    #[default]
-    Auto,
-    /// None.
-    Off,
-    /// The kernel's CPU clock, task clock and context switches in their place: to test without a PMU.
-    Software,
-}
-
-/// How [`BpfUsage`] runs.
-#[derive(Clone, Debug)]
-pub struct BpfOptions {
-    /// Where the programs learn who runs.
-    pub path: BpfPath,
-    /// Which counters are read.
-    pub counters: Counters,
-    /// How many (process, cgroup, package) fit between two samples; some 300 bytes of kernel memory each.
-    pub max_entries: u32,
-    /// The package of each CPU, by its number. CPUs beyond its end belong to package 0.
-    pub packages: Vec<PackageId>,
-}
-
-impl Default for BpfOptions {
-    fn default() -> Self {
-        Self { path: BpfPath::Auto, counters: Counters::Auto, max_entries: 16_384, packages: Vec::new() }
-    }
-}
-
-/// Why eBPF cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// The process lacks capabilities.
-    #[error("eBPF needs {0}, which this process does not have (before Linux 5.8, CAP_SYS_ADMIN)")]
-    Missing(String),
-    /// Secure boot or its like.
-    #[error("the kernel is locked down (confidentiality): it lets nobody read its memory with eBPF")]
-    Lockdown,
-    /// The kernel's release.
-    #[error("Linux {0} is too old for eBPF here: 5.8 is needed")]
-    TooOld(String),
-    /// The capabilities are there, and still it is not allowed.
-    #[error(
-        "the kernel does not allow it (a security module, a seccomp filter, or before Linux 5.11 the limit RLIMIT_MEMLOCK): {0}"
-    )]
-    Denied(String),
-    /// [`BpfPath::Btf`] was asked for.
-    #[error("{path} cannot be used: {0}", path = offsets::VMLINUX)]
-    NoBtf(String),
-    /// Anything else, in the kernel's words.
-    #[error("the kernel refused the eBPF programs: {0}")]
-    Refused(String),
-}
 
 /// Who ran, from eBPF.
 ///
@@ -216,9 +146,11 @@ impl BpfUsage {
     /// Whose key this is. Without BTF the kernel's part does not know when a process started.
     fn process(&self, key: &Key) -> ProcessKey {
         let start = match self.kernel.path {
-            BpfPath::Helpers => {
-                self.processes.start(key.tgid).or_else(|| process::stat(key.tgid).map(|stat| stat.start)).unwrap_or_default()
-            }
+            BpfPath::Helpers => self
+                .processes
+                .start(key.tgid)
+                .or_else(|| proc_pid::process(PROC.as_ref(), key.tgid).map(|process| process.start))
+                .unwrap_or_default(),
             _ => key.start,
         };
         ProcessKey { pid: key.tgid, start }
@@ -228,7 +160,8 @@ impl BpfUsage {
     fn has_ended(&self, process: ProcessKey, total: &Total) -> bool {
         // Where only the first thread is known to have gone, /proc knows of the others.
         total.flags & ENDED != 0
-            || total.flags & ENDING != 0 && process::stat(process.pid).is_none_or(|stat| stat.dead || stat.start != process.start)
+            || total.flags & ENDING != 0
+                && proc_pid::stat(PROC.as_ref(), process.pid, |stat| stat.dead || stat.start != process.start).unwrap_or(true)
     }
 
     fn uses(&mut self, sample: &mut UsageSample) {

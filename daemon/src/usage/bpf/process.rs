@@ -1,22 +1,14 @@
 //! Which processes are known, what they are called, and which have gone. Not what they used.
 
-use crate::usage::{ProcessInfo, ProcessKey};
+use crate::usage::{ProcessInfo, ProcessKey, proc_pid};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
 /// A process's short name as the kernel keeps it.
 pub type Comm = [u8; 16];
 
-/// What /proc/PID/stat says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Start since boot in clock ticks.
-    pub start: u64,
-    /// It ran to its end and waits to be reaped.
-    pub dead: bool,
-    /// Its name.
-    pub comm: Comm,
-}
+/// Where the processes are that eBPF tells of, wherever jouled is told to look for others.
+pub const PROC: &str = "/proc";
 
 #[derive(Clone, Copy)]
 struct Known {
@@ -48,14 +40,12 @@ impl Processes {
             }
             _ => {}
         }
-        let alive = stat(process.pid).filter(|stat| stat.start == process.start);
-        let exe = match &alive {
-            Some(_) => exe(process.pid),
-            None => String::new(),
-        };
+        let alive = proc_pid::stat(PROC.as_ref(), process.pid, |stat| (stat.start, comm_of(stat.comm)));
+        let alive = alive.filter(|(start, _)| *start == process.start);
+        let exe = if alive.is_some() { proc_pid::exe(PROC.as_ref(), process.pid) } else { String::new() };
         // The name in the kernel's hands may be older than an exec on another CPU. Kernel threads have a longer one in /proc that
         // changes with their work.
-        let comm = alive.filter(|_| !exe.is_empty()).map_or(comm, |stat| stat.comm);
+        let comm = alive.filter(|_| !exe.is_empty()).map_or(comm, |(_, comm)| comm);
         self.known.insert(process.pid, Known { start: process.start, comm });
         if before.is_none() {
             self.rounds.push_back(process.pid);
@@ -66,8 +56,7 @@ impl Processes {
 
     /// Takes over a process that did not run yet and is called so.
     pub fn adopt(&mut self, info: &ProcessInfo) {
-        let mut comm = Comm::default();
-        comm.iter_mut().take(15).zip(info.comm.bytes()).for_each(|(to, from)| *to = from);
+        let comm = comm_of(info.comm.as_bytes());
         if self.known.insert(info.process.pid, Known { start: info.process.start, comm }).is_none() {
             self.rounds.push_back(info.process.pid);
         }
@@ -107,35 +96,18 @@ impl Processes {
     }
 }
 
-/// Reads /proc/PID/stat; `None` where there is no such process.
-pub fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
-}
-
-fn parse_stat(text: &[u8]) -> Option<Stat> {
-    // The name may hold anything, also `) `.
-    let open = text.iter().position(|&byte| byte == b'(')?;
-    let close = text.iter().rposition(|&byte| byte == b')')?;
-    let mut comm = Comm::default();
-    for (to, from) in comm.iter_mut().take(15).zip(text.get(open + 1..close)?) {
-        *to = *from;
-    }
-    // The state is field 3, the start field 22.
-    let mut fields = std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
-    let dead = matches!(fields.next()?, "Z" | "X" | "x");
-    let start = fields.nth(18)?.parse().ok()?;
-    Some(Stat { start, dead, comm })
-}
-
-fn exe(pid: u32) -> String {
-    std::fs::read_link(format!("/proc/{pid}/exe")).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 fn exists(pid: u32) -> bool {
     let Ok(pid) = i32::try_from(pid) else { return false };
     // SAFETY: signal 0 only asks whether the process exists.
     let result = unsafe { libc::kill(pid, 0) };
     result == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// A name as the kernel keeps it.
+fn comm_of(name: &[u8]) -> Comm {
+    let mut comm = Comm::default();
+    comm.iter_mut().take(15).zip(name).for_each(|(to, from)| *to = *from);
+    comm
 }
 
 /// The bytes of the name.
@@ -151,42 +123,20 @@ fn text(comm: &Comm) -> String {
 mod tests {
     use super::*;
 
-    fn comm(name: &[u8]) -> Comm {
-        let mut comm = Comm::default();
-        comm[..name.len()].copy_from_slice(name);
-        comm
-    }
-
-    #[test]
-    fn stat_with_any_name() {
-        let stat = |name: &[u8]| {
-            let mut line = b"7 (".to_vec();
-            line.extend(name);
-            line.extend(b") S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20");
-            parse_stat(&line)
-        };
-        let plain = stat(b"sh").unwrap();
-        assert_eq!((plain.start, plain.dead, text(&plain.comm).as_str()), (4242, false, "sh"));
-        assert_eq!(text(&stat(b"a) Z (\n").unwrap().comm), "a) Z (\n");
-        assert_eq!(text(&stat(b"\xff\"").unwrap().comm), "\u{fffd}\"");
-        assert_eq!(parse_stat(b"7 (sh"), None);
-        assert_eq!(parse_stat(b""), None);
-    }
-
     #[test]
     fn a_name_is_told_once_and_when_it_changes() {
         let mut processes = Processes::default();
         let mut ended = Vec::new();
         // No process has this id.
         let process = ProcessKey { pid: u32::MAX, start: 1 };
-        assert_eq!(processes.ran(process, comm(b"a"), &mut ended).unwrap().comm, "a");
-        assert_eq!(processes.ran(process, comm(b"a"), &mut ended), None);
-        assert_eq!(processes.ran(process, comm(b"b"), &mut ended).unwrap().comm, "b");
+        assert_eq!(processes.ran(process, comm_of(b"a"), &mut ended).unwrap().comm, "a");
+        assert_eq!(processes.ran(process, comm_of(b"a"), &mut ended), None);
+        assert_eq!(processes.ran(process, comm_of(b"b"), &mut ended).unwrap().comm, "b");
         assert!(ended.is_empty());
         let next = ProcessKey { start: 2, ..process };
-        assert_eq!(processes.ran(next, comm(b"b"), &mut ended).unwrap().process, next);
+        assert_eq!(processes.ran(next, comm_of(b"b"), &mut ended).unwrap().process, next);
         assert_eq!(ended, [process]);
-        assert_eq!(processes.ran_and_ended(next, comm(b"b")), None);
+        assert_eq!(processes.ran_and_ended(next, comm_of(b"b")), None);
         assert_eq!(processes.len(), 0);
     }
 
@@ -196,7 +146,7 @@ mod tests {
         let mut ended = Vec::new();
         let info = |pid| ProcessInfo { process: ProcessKey { pid, start: 5 }, comm: "sleeper".into(), exe: "/bin/sleeper".into() };
         processes.adopt(&info(i32::MAX as u32));
-        assert_eq!(processes.ran_and_ended(info(i32::MAX as u32).process, comm(b"sleeper")), None, "nothing is new of it");
+        assert_eq!(processes.ran_and_ended(info(i32::MAX as u32).process, comm_of(b"sleeper")), None, "nothing is new of it");
         processes.adopt(&info(i32::MAX as u32 - 1));
         (0..3).for_each(|_| processes.look_after(&mut ended));
         assert_eq!(ended, [info(i32::MAX as u32 - 1).process], "whose end nobody told");
@@ -206,12 +156,12 @@ mod tests {
     fn who_is_gone_is_forgotten() {
         let mut processes = Processes::default();
         let mut ended = Vec::new();
-        let me = ProcessKey { pid: std::process::id(), start: stat(std::process::id()).unwrap().start };
+        let me = proc_pid::process(PROC.as_ref(), std::process::id()).unwrap();
         let gone = ProcessKey { pid: i32::MAX as u32, start: 5 };
-        let info = processes.ran(me, comm(b"old"), &mut ended).unwrap();
+        let info = processes.ran(me, comm_of(b"old"), &mut ended).unwrap();
         assert_eq!(info.exe, std::env::current_exe().unwrap().to_string_lossy());
         assert_ne!(info.comm, "old");
-        processes.ran(gone, comm(b"x"), &mut ended);
+        processes.ran(gone, comm_of(b"x"), &mut ended);
         processes.look_after(&mut ended);
         assert_eq!(ended, [gone]);
         assert_eq!(processes.len(), 1);

@@ -6,7 +6,7 @@ use super::fdinfo;
 use super::thread::{Look, Looker, Threaded};
 use crate::source::{Health, PciAddress, Stamp};
 use crate::units::Nanos;
-use crate::usage::{GpuSample, GpuUsage, ProcessKey, WatchedGpu, procfs};
+use crate::usage::{GpuSample, GpuUsage, ProcessKey, WatchedGpu, proc_pid};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,7 +145,7 @@ impl Watch {
         process.files.sort_unstable();
         // Which process it is matters of those that have a GPU only.
         if !process.files.is_empty() || known.is_some_and(|known| !known.files.is_empty()) {
-            process.start = procfs::start_of(&self.procfs, pid)?;
+            process.start = proc_pid::process(&self.procfs, pid)?.start;
         }
         Some(process)
     }

@@ -5,7 +5,7 @@ use super::thread::{Look, Looker, Threaded};
 use crate::nvml::{self, Card, SOURCE, Way, words};
 use crate::source::{Health, Stamp};
 use crate::units::Nanos;
-use crate::usage::{GpuSample, GpuUsage, GpuUse, ProcessKey, WatchedGpu, procfs};
+use crate::usage::{GpuSample, GpuUsage, GpuUse, ProcessKey, WatchedGpu, proc_pid};
 use nvml_wrapper::enum_wrappers::device::Sampling;
 use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::{NvmlError, nvml_try};
@@ -138,7 +138,7 @@ impl Watch {
     /// Which process has this id; `None` where there is none here (it is in another pid namespace, or ended unseen), or another one has
     /// taken the id since.
     fn process(&self, pid: u32) -> Option<ProcessKey> {
-        let now = procfs::start_of(&self.procfs, pid).map(|start| ProcessKey { pid, start });
+        let now = proc_pid::process(&self.procfs, pid);
         match (self.known.get(&pid), now) {
             (Some(known), Some(now)) => (*known == now).then_some(now),
             (known, now) => now.or(known.copied()),
