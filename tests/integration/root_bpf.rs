@@ -1,6 +1,9 @@
 //! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that is the benchmark.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also outside its test functions")]
 
+mod common;
+
+use common::burn::while_nothing_is_stolen;
 use jouled::source::Health;
 use jouled::usage::bpf::{BpfError, BpfOptions, BpfPath, BpfUsage, Counters};
 use jouled::usage::{CgroupId, ProcessKey, Usage, UsageSample};
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 /// One at a time: they look at the whole machine.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn open(options: &BpfOptions) -> Option<(BpfUsage, MutexGuard<'static, ()>)> {
+fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)> {
     // SAFETY: no arguments.
     if unsafe { libc::geteuid() } != 0 {
         println!("skipped: not root");
@@ -23,7 +26,8 @@ fn open(options: &BpfOptions) -> Option<(BpfUsage, MutexGuard<'static, ()>)> {
     }
     let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     match BpfUsage::open(options) {
-        Ok(usage) => Some((usage, alone)),
+        // In this order: its programs have gone before the next test has its own.
+        Ok(usage) => Some((alone, usage)),
         Err(
             error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::NoBtf(_) | BpfError::Denied(_)),
         ) => {
@@ -104,6 +108,12 @@ fn last_cpu() -> Option<usize> {
     Some(std::thread::available_parallelism().unwrap().get() - 1)
 }
 
+/// A sample with all that the dead used: `wait4` tells of one a moment before it leaves its CPU for good.
+fn sample_after_death(usage: &mut BpfUsage) -> UsageSample {
+    std::thread::sleep(Duration::from_millis(20));
+    usage.sample().unwrap()
+}
+
 fn on_cpu(sample: &UsageSample, chosen: impl Fn(&jouled::usage::Use) -> bool) -> u64 {
     sample.uses.iter().filter(|r#use| chosen(r#use)).map(|r#use| r#use.on_cpu.0).sum()
 }
@@ -113,31 +123,8 @@ fn assert_near(what: &str, got: u64, truth: u64, permille: u64) {
     assert!(got.abs_diff(truth) * 1000 <= truth * permille, "{what}: {got} is not within {permille} ‰ of {truth}");
 }
 
-/// Time that the host took from this machine since boot, in ticks: /proc/stat.
-fn stolen() -> u64 {
-    let text = std::fs::read_to_string("/proc/stat").unwrap();
-    text.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).unwrap_or(0)
-}
-
-/// Without BTF the clock is the wall's: it runs on while the host runs another machine, which the kernel's own accounts leave out. A
-/// scenario that failed while the host took time says nothing, and is repeated.
-fn while_nothing_is_stolen(scenario: impl Fn() + std::panic::RefUnwindSafe) {
-    for _ in 0..12 {
-        let before = stolen();
-        let Err(failure) = std::panic::catch_unwind(&scenario) else { return };
-        // A tick is 10 ms: of a short scenario it shows a moment later.
-        std::thread::sleep(Duration::from_secs(1));
-        let taken = stolen() - before;
-        if taken == 0 {
-            std::panic::resume_unwind(failure);
-        }
-        println!("the host took {taken} ticks of this machine's time: again");
-    }
-    panic!("the host takes time of this machine again and again: see above");
-}
-
 fn a_burner_gets_its_time(path: BpfPath) {
-    let Some((mut usage, _alone)) = open(&with(path)) else { return };
+    let Some((_alone, mut usage)) = open(&with(path)) else { return };
     assert_eq!(usage.path(), path);
     let name = b"a) \n\"\xff' x";
     // The helper path cannot make up for switches that do not reach the tracepoint: there, nobody else gets its CPU.
@@ -159,7 +146,7 @@ fn a_burner_gets_its_time(path: BpfPath) {
     assert!(!first.ended.contains(&process));
 
     let truth = reap(pid);
-    let last = usage.sample().unwrap();
+    let last = sample_after_death(&mut usage);
     charged += on_cpu(&last, |r#use| r#use.process == process);
     assert_near("burner", charged, truth, 10);
     assert!(last.ended.contains(&process));
@@ -170,31 +157,34 @@ fn a_burner_gets_its_time(path: BpfPath) {
 }
 
 /// Ordinary processes that take turns on the CPUs: more of them than there are CPUs.
-#[test]
-fn root_preempted_burners_get_their_time_btf() {
-    let Some((mut usage, _alone)) = open(&with(BpfPath::Btf)) else { return };
+fn preempted_burners_get_their_time_btf() {
+    let Some((_alone, mut usage)) = open(&with(BpfPath::Btf)) else { return };
     let burners: Vec<i32> = (0..5).map(|_| burn(Birth::default(), Duration::from_millis(700))).collect();
     let mut charged = vec![0; burners.len()];
-    let mut look = |charged: &mut Vec<u64>| {
-        let sample = usage.sample().unwrap();
+    let look = |sample: UsageSample, charged: &mut Vec<u64>| {
         for (sum, pid) in charged.iter_mut().zip(&burners) {
             *sum += on_cpu(&sample, |r#use| r#use.process.pid == *pid as u32);
         }
     };
     for _ in 0..5 {
         std::thread::sleep(Duration::from_millis(200));
-        look(&mut charged);
+        look(usage.sample().unwrap(), &mut charged);
     }
     let truth: Vec<u64> = burners.iter().map(|pid| reap(*pid)).collect();
-    look(&mut charged);
+    look(sample_after_death(&mut usage), &mut charged);
     for (charged, truth) in charged.into_iter().zip(truth) {
         assert_near("preempted burner", charged, truth, 10);
     }
 }
 
 #[test]
+fn root_preempted_burners_get_their_time_btf() {
+    while_nothing_is_stolen(preempted_burners_get_their_time_btf);
+}
+
+#[test]
 fn root_a_burner_gets_its_time_btf() {
-    a_burner_gets_its_time(BpfPath::Btf);
+    while_nothing_is_stolen(|| a_burner_gets_its_time(BpfPath::Btf));
 }
 
 #[test]
@@ -243,7 +233,7 @@ impl Drop for Cgroup {
 }
 
 fn short_lives_count(path: BpfPath) {
-    let Some((mut usage, _alone)) = open(&with(path)) else { return };
+    let Some((_alone, mut usage)) = open(&with(path)) else { return };
     let Some(cgroup) = Cgroup::new(if path == BpfPath::Btf { "short-b" } else { "short-h" }) else { return };
     let file = File::open(&cgroup.directory).unwrap();
     let (mut truth, mut pids) = (0, BTreeSet::new());
@@ -253,7 +243,7 @@ fn short_lives_count(path: BpfPath) {
         truth += pair.map(reap).iter().sum::<u64>();
         pids.extend(pair.map(|pid| pid as u32));
     }
-    let sample = usage.sample().unwrap();
+    let sample = sample_after_death(&mut usage);
     let charged = on_cpu(&sample, |r#use| r#use.cgroup == cgroup.id);
     // The clock of the path without BTF runs on through interrupts and while the hypervisor runs others.
     let permille = if path == BpfPath::Btf { 20 } else { 50 };
@@ -274,7 +264,7 @@ fn short_lives_count(path: BpfPath) {
 
 #[test]
 fn root_short_lives_count_btf() {
-    short_lives_count(BpfPath::Btf);
+    while_nothing_is_stolen(|| short_lives_count(BpfPath::Btf));
 }
 
 #[test]
@@ -283,7 +273,7 @@ fn root_short_lives_count_helpers() {
 }
 
 fn who_never_leaves_is_charged(path: BpfPath) {
-    let Some((mut usage, _alone)) = open(&with(path)) else { return };
+    let Some((_alone, mut usage)) = open(&with(path)) else { return };
     let cpus = std::thread::available_parallelism().unwrap().get();
     if cpus < 2 {
         return println!("skipped: needs two CPUs");
@@ -312,16 +302,16 @@ fn who_never_leaves_is_charged(path: BpfPath) {
 
 #[test]
 fn root_who_never_leaves_its_cpu_is_charged_btf() {
-    who_never_leaves_is_charged(BpfPath::Btf);
+    while_nothing_is_stolen(|| who_never_leaves_is_charged(BpfPath::Btf));
 }
 
 #[test]
 fn root_who_never_leaves_its_cpu_is_charged_helpers() {
-    who_never_leaves_is_charged(BpfPath::Helpers);
+    while_nothing_is_stolen(|| who_never_leaves_is_charged(BpfPath::Helpers));
 }
 
 fn a_reused_pid_is_another(path: BpfPath) {
-    let Some((mut usage, _alone)) = open(&with(path)) else { return };
+    let Some((_alone, mut usage)) = open(&with(path)) else { return };
     let pid = burn(Birth { name: b"one", alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(20));
     let first = reap(pid);
     let mut samples = Vec::new();
@@ -332,7 +322,7 @@ fn a_reused_pid_is_another(path: BpfPath) {
     std::thread::sleep(Duration::from_millis(20));
     burn(Birth { name: b"two", pid: Some(pid), alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(40));
     let second = reap(pid);
-    samples.push(usage.sample().unwrap());
+    samples.push(sample_after_death(&mut usage));
     let of_pid = |key: &ProcessKey| key.pid == pid as u32;
     let uses: Vec<u64> =
         samples.iter().flat_map(|sample| &sample.uses).filter(|r#use| of_pid(&r#use.process)).map(|r#use| r#use.on_cpu.0).collect();
@@ -354,7 +344,7 @@ fn a_reused_pid_is_another(path: BpfPath) {
 
 #[test]
 fn root_a_reused_pid_is_another_process_btf() {
-    a_reused_pid_is_another(BpfPath::Btf);
+    while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Btf));
 }
 
 #[test]
@@ -363,7 +353,7 @@ fn root_a_reused_pid_is_another_process_helpers() {
 }
 
 fn what_does_not_fit_is_lost_visibly(path: BpfPath) {
-    let Some((mut tiny, _alone)) = open(&BpfOptions { max_entries: 8, ..with(path) }) else { return };
+    let Some((_alone, mut tiny)) = open(&BpfOptions { max_entries: 8, ..with(path) }) else { return };
     let mut large = BpfUsage::open(&with(path)).unwrap();
     tiny.sample().unwrap();
     large.sample().unwrap();
@@ -371,7 +361,7 @@ fn what_does_not_fit_is_lost_visibly(path: BpfPath) {
         let children = [0; 10].map(|_| burn(Birth::default(), Duration::from_millis(4)));
         children.into_iter().for_each(|pid| assert!(reap(pid) > 0));
     }
-    let (few, all) = (tiny.sample().unwrap(), large.sample().unwrap());
+    let (few, all) = (sample_after_death(&mut tiny), large.sample().unwrap());
     assert!(few.uses.len() <= 8 && few.overflows > 0);
     assert!(matches!(tiny.health(), Health::Degraded(_)));
     let lost = |sample: &UsageSample| sample.lost.iter().map(|lost| lost.on_cpu.0).sum::<u64>();
@@ -382,12 +372,12 @@ fn what_does_not_fit_is_lost_visibly(path: BpfPath) {
 
 #[test]
 fn root_what_does_not_fit_is_lost_visibly_btf() {
-    what_does_not_fit_is_lost_visibly(BpfPath::Btf);
+    while_nothing_is_stolen(|| what_does_not_fit_is_lost_visibly(BpfPath::Btf));
 }
 
 #[test]
 fn root_what_does_not_fit_is_lost_visibly_helpers() {
-    what_does_not_fit_is_lost_visibly(BpfPath::Helpers);
+    while_nothing_is_stolen(|| what_does_not_fit_is_lost_visibly(BpfPath::Helpers));
 }
 
 /// Time that tasks ran on all CPUs, in nanoseconds: field 7 of the cpu lines in /proc/schedstat.
@@ -396,9 +386,8 @@ fn schedstat() -> Option<u64> {
     text.lines().filter(|line| line.starts_with("cpu")).map(|line| line.split(' ').nth(7)?.parse::<u64>().ok()).sum()
 }
 
-#[test]
-fn root_the_sum_is_what_the_scheduler_says() {
-    let Some((mut usage, _alone)) = open(&with(BpfPath::Btf)) else { return };
+fn the_sum_is_what_the_scheduler_says() {
+    let Some((_alone, mut usage)) = open(&with(BpfPath::Btf)) else { return };
     if schedstat().is_none() {
         return println!("skipped: no /proc/schedstat");
     }
@@ -406,16 +395,22 @@ fn root_the_sum_is_what_the_scheduler_says() {
     usage.sample().unwrap();
     let before = schedstat().unwrap();
     children.into_iter().for_each(|pid| assert!(reap(pid) > 0));
+    std::thread::sleep(Duration::from_millis(20));
     let after = schedstat().unwrap();
     let sample = usage.sample().unwrap();
     assert_near("all of the machine", on_cpu(&sample, |_| true), after - before, 10);
 }
 
+#[test]
+fn root_the_sum_is_what_the_scheduler_says() {
+    while_nothing_is_stolen(the_sum_is_what_the_scheduler_says);
+}
+
 fn software_counters_count(path: BpfPath) {
-    let Some((mut usage, _alone)) = open(&BpfOptions { counters: Counters::Software, ..with(path) }) else { return };
+    let Some((_alone, mut usage)) = open(&BpfOptions { counters: Counters::Software, ..with(path) }) else { return };
     let pid = burn(Birth { alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(100));
     let used = reap(pid);
-    let sample = usage.sample().unwrap();
+    let sample = sample_after_death(&mut usage);
     assert!(sample.counted.cycles && sample.counted.instructions && sample.counted.cache_misses);
     let cycles = sample.uses.iter().filter(|r#use| r#use.process.pid == pid as u32).map(|r#use| r#use.cycles).sum();
     // Both are clocks here.
@@ -435,13 +430,13 @@ fn root_software_counters_count_helpers() {
 
 #[test]
 fn root_a_machine_without_counters_is_healthy() {
-    let Some((mut usage, _alone)) = open(&BpfOptions { counters: Counters::Auto, ..with(BpfPath::Auto) }) else { return };
+    let Some((_alone, mut usage)) = open(&BpfOptions { counters: Counters::Auto, ..with(BpfPath::Auto) }) else { return };
     let sample = usage.sample().unwrap();
     println!("counted: {:?}", sample.counted);
     assert_eq!(usage.health(), Health::Healthy);
     let pid = burn(Birth::default(), Duration::from_millis(50));
     reap(pid);
-    let counted = usage.sample().unwrap();
+    let counted = sample_after_death(&mut usage);
     let own = counted.uses.iter().find(|r#use| r#use.process.pid == pid as u32).unwrap();
     assert_eq!(own.cycles > 0, sample.counted.cycles);
 }
