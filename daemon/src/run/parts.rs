@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use zbus::Address;
 use zbus::connection::Builder;
 
 /// A part.
@@ -193,8 +194,8 @@ impl Parts {
             }
             Part::Bus => {
                 let (facts, exports) = (sources::process_facts(config), Arc::clone(&self.others.exports));
-                let bus = dbus::bind(config.export.dbus.clone(), facts, exports, Builder::system).await?;
-                Box::new(move |stop| Box::pin(bus.serve(Builder::system, snapshots, stop)))
+                let bus = dbus::bind(config.export.dbus.clone(), facts, exports, Address::system).await?;
+                Box::new(move |stop| Box::pin(bus.serve(Address::system, snapshots, stop)))
             }
         }))
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use zbus::Address;
 use zbus::connection::Builder;
 
 const UNITS: usize = 2_000;
@@ -106,7 +107,7 @@ fn server(address: String, snapshots: watch::Receiver<Arc<Snapshot>>, stop: Canc
         let facts = Facts { cgroup_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: String::new() };
         let config = DbusConfig { mode: DbusMode::Auto, ..DbusConfig::default() };
         runtime.block_on(async {
-            let bus = move || Builder::address(address.as_str());
+            let bus = move || Address::try_from(address.as_str());
             if let Ok(served) = dbus::bind(config, facts, jouled::run::Others::default().exports, bus.clone()).await {
                 served.serve(bus, snapshots, stop).await;
             }

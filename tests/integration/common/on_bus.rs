@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zbus::connection::Builder;
 use zbus::export::futures_core::Stream;
-use zbus::{Connection, Message, MessageStream, OwnedVariant};
+use zbus::{Address, Connection, Message, MessageStream, OwnedVariant};
 
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
@@ -32,7 +32,7 @@ impl Served {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
-                let address = move || Builder::address(address.as_str());
+                let address = move || Address::try_from(address.as_str());
                 let served = dbus::bind(config, facts, jouled::run::Others::default().exports, address.clone()).await.unwrap();
                 ready.send(()).unwrap();
                 served.serve(address, snapshots, stopped).await;

@@ -59,6 +59,7 @@ mod methods;
 mod properties;
 mod session;
 mod signals;
+mod socket;
 mod tree;
 mod view;
 
@@ -73,7 +74,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use zbus::connection::Builder;
+use zbus::Address;
 
 /// The name on the bus.
 pub const NAME: &str = "org.jouled1";
@@ -128,7 +129,7 @@ pub async fn bind(
     config: DbusConfig,
     facts: Facts,
     sources: Arc<watch::Sender<Arc<[SourceState]>>>,
-    bus: impl Fn() -> Builder<'static>,
+    bus: impl Fn() -> zbus::Result<Address>,
 ) -> Result<Dbus, BindError> {
     let link = match config.mode {
         DbusMode::On => match Link::open(bus()).await {
@@ -147,8 +148,8 @@ pub async fn bind(
 }
 
 impl Dbus {
-    /// Answers until `stop` on the bus that `bus` names, [`Builder::system`]; begins again when the bus is gone.
-    pub async fn serve(self, bus: impl Fn() -> Builder<'static>, mut snapshots: Snapshots, stop: CancellationToken) {
+    /// Answers until `stop` on the bus that `bus` names, [`Address::system`]; begins again when the bus is gone.
+    pub async fn serve(self, bus: impl Fn() -> zbus::Result<Address>, mut snapshots: Snapshots, stop: CancellationToken) {
         let Self { config, facts, mut link, sources } = self;
         let tell = |health: Health| {
             sources.send_if_modified(|known| {

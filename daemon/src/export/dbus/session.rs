@@ -6,7 +6,7 @@ use super::caller::{BURST, Caller, Callers, Parked, RATE, STRANGER, Trusted};
 use super::grain;
 use super::signals::{PACE, Signals};
 use super::view::View;
-use super::{Facts, NAME, PATIENCE};
+use super::{Facts, NAME, PATIENCE, socket};
 use crate::export::Snapshots;
 use crate::export::epochs::Epochs;
 use crate::snapshot::Snapshot;
@@ -19,11 +19,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use zbus::connection::Builder;
 use zbus::export::futures_core::Stream;
 use zbus::fdo::ConnectionCredentials;
 use zbus::message::{Flags, Type};
-use zbus::{Connection, Message, MessageStream};
+use zbus::{Address, Connection, Message, MessageStream};
 
 const BUS: &str = "org.freedesktop.DBus";
 /// Messages that wait for this task. With more nothing is read: then they wait in the bus, which bounds them and tells their senders.
@@ -49,8 +48,10 @@ impl Link {
     ///
     /// # Errors
     /// Where there is no bus, or it refuses.
-    pub async fn open(bus: Builder<'static>) -> zbus::Result<Self> {
-        let connection = within(bus.method_timeout(PATIENCE).max_queued(QUEUE).build()).await?;
+    pub async fn open(bus: zbus::Result<Address>) -> zbus::Result<Self> {
+        let bus = bus?;
+        let build = async { socket::connect(bus).await?.method_timeout(PATIENCE).max_queued(QUEUE).build().await };
+        let connection = within(build).await?;
         let mut link = Self { stream: MessageStream::from(&connection), connection, early: Vec::new(), owns: false };
         let request = Message::method_call("/org/freedesktop/DBus", "RequestName").destination(BUS).interface(BUS);
         // No flags: nobody may take it from us, and where another has it, we wait for it.
@@ -246,8 +247,8 @@ impl<'a> Session<'a> {
         let header = message.header();
         // The bus adds it to every message.
         let Some(sender) = header.sender() else { return Ok(()) };
-        if message.data().len() > LONGEST || header.unix_fds().is_some_and(|fds| fds > 0) {
-            let why = format!("no method here takes more than {LONGEST} bytes, or file descriptors");
+        if message.data().len() > LONGEST {
+            let why = format!("no method here takes more than {LONGEST} bytes");
             return self.refuse(&message, &Refused::limits(why));
         }
         match self.callers.known(sender) {

@@ -1,0 +1,211 @@
+//! The socket to the bus: one that is woken by what comes and by nothing else. Not what goes over it.
+//!
+//! A socket that is registered for both directions is woken a second time for each answer, when the bus has read it and there is room
+//! again. Here room is waited for only where there was none.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use zbus::address::transport::{Transport, UnixSocket};
+use zbus::connection::Builder;
+use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
+use zbus::export::async_trait::async_trait;
+use zbus::{Address, Message};
+
+/// Calls are shorter than this: with one read comes one, or many.
+const AT_ONCE: usize = 8 << 10;
+
+/// A connection to the bus at this address, to be built. It takes no file descriptors, as no method here does, and the bus
+/// refuses calls with some.
+///
+/// # Errors
+/// Where nobody listens at the address.
+pub async fn connect(address: Address) -> zbus::Result<Builder<'static>> {
+    let path = match address.transport() {
+        Transport::Unix(unix) => match unix.path() {
+            UnixSocket::File(path) => path.clone(),
+            UnixSocket::Abstract(name) => std::ffi::OsString::from_vec([b"\0", name.as_bytes()].concat()).into(),
+            _ => return Ok(Builder::address(address)),
+        },
+        _ => return Ok(Builder::address(address)),
+    };
+    let connected = async { Woken::new(tokio::net::UnixStream::connect(path).await?.into_std()?) };
+    match connected.await {
+        Ok(socket) => Ok(Builder::socket(socket)),
+        Err(error) => Err(zbus::Error::Connection(Arc::new(error), Box::new(address))),
+    }
+}
+
+struct Woken {
+    read: Reader,
+    write: Writer,
+}
+
+impl Woken {
+    /// Of a stream that does not block.
+    fn new(stream: UnixStream) -> io::Result<Self> {
+        let write = Writer(stream.try_clone()?);
+        // SAFETY: a stream has one descriptor from its beginning to its end, and nothing takes it out.
+        let stream = unsafe { AsyncFd::register_with_interest(stream, Interest::READABLE) }?;
+        Ok(Self { read: Reader { stream, ahead: Vec::new(), taken: 0 }, write })
+    }
+}
+
+impl Socket for Woken {
+    type ReadHalf = Reader;
+    type WriteHalf = Writer;
+
+    fn split(self) -> Split<Reader, Writer> {
+        Split::new(self.read, self.write)
+    }
+}
+
+#[derive(Debug)]
+struct Reader {
+    stream: AsyncFd<UnixStream>,
+    /// What was read and not asked for yet, after `taken` bytes of it.
+    ahead: Vec<u8>,
+    taken: usize,
+}
+
+impl Reader {
+    /// Some bytes, as soon as there are any; 0 at the end.
+    async fn read(stream: &AsyncFd<UnixStream>, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = stream.readable().await?;
+            match stream.get_ref().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(read) if read < buffer.len() => {
+                    // That was all; what comes from now on wakes us.
+                    ready.clear_ready();
+                    return Ok(read);
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ReadHalf for Reader {
+    async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        if self.taken == self.ahead.len() {
+            if buffer.len() >= AT_ONCE {
+                return Ok((Self::read(&self.stream, buffer).await?, Vec::new()));
+            }
+            self.taken = 0;
+            // Taken out, so that nothing is ahead where this is given up in the middle.
+            let mut ahead = std::mem::take(&mut self.ahead);
+            ahead.resize(AT_ONCE, 0);
+            let read = Self::read(&self.stream, &mut ahead).await?;
+            ahead.truncate(read);
+            self.ahead = ahead;
+        }
+        let read = buffer.len().min(self.ahead.len() - self.taken);
+        buffer[..read].copy_from_slice(&self.ahead[self.taken..self.taken + read]);
+        self.taken += read;
+        Ok((read, Vec::new()))
+    }
+}
+
+#[derive(Debug)]
+struct Writer(UnixStream);
+
+#[async_trait]
+impl WriteHalf for Writer {
+    async fn send_messages(&mut self, messages: &[Message]) -> zbus::Result<()> {
+        if let [message] = messages {
+            return self.send_message(message).await;
+        }
+        let bytes = messages.iter().map(|message| &message.data()[..]).collect::<Vec<_>>().concat();
+        let mut sent = 0;
+        while sent < bytes.len() {
+            sent += self.sendmsg(&bytes[sent..], &[]).await?;
+        }
+        Ok(())
+    }
+
+    async fn sendmsg(&mut self, buffer: &[u8], _fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        loop {
+            match self.0.write(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // SAFETY: a borrowed descriptor is one and the same, and outlives the borrow.
+                    let room = unsafe { AsyncFd::register_with_interest(self.0.as_fd(), Interest::WRITABLE) }?;
+                    let _there = room.writable().await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.0.shutdown(Shutdown::Both)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Reader, Writer, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (read, write) = Woken::new(ours).unwrap().split().take();
+        (read, write, theirs)
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_sent_when_there_is_some() {
+        let (_read, mut write, mut theirs) = pair();
+        let sent: Vec<u8> = (0..4 << 20).map(|at: u32| (at >> 8) as u8).collect();
+        let got = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).map(|_| got)
+        });
+        let mut from = 0;
+        while from < sent.len() {
+            from += write.sendmsg(&sent[from..], &[]).await.unwrap();
+        }
+        write.close().await.unwrap();
+        assert!(got.join().unwrap().unwrap() == sent);
+        assert_eq!(write.sendmsg(b"x", &[]).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_read_in_any_portions_to_its_end() {
+        let (mut read, _write, mut theirs) = pair();
+        let sent: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+        let all = sent.clone();
+        let sender = std::thread::spawn(move || theirs.write_all(&all));
+        let (mut got, mut portion) = (Vec::<u8>::new(), 1);
+        loop {
+            let mut buffer = vec![0; portion];
+            // Given up in the middle, which must lose nothing.
+            let Ok(part) = tokio::time::timeout(std::time::Duration::from_micros(1), read.recvmsg(&mut buffer)).await else {
+                continue;
+            };
+            match part.unwrap().0 {
+                0 => break,
+                part => got.extend(&buffer[..part]),
+            }
+            portion = 1 + portion * 3 % 20_011;
+        }
+        sender.join().unwrap().unwrap();
+        assert!(got == sent);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_the_address_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("unix:path={}/none", folder.path().display());
+        let Err(error) = connect(Address::try_from(address.as_str()).unwrap()).await else { panic!("nobody listens") };
+        assert!(error.to_string().contains(&address), "{error}");
+    }
+}
