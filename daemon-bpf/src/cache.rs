@@ -25,7 +25,7 @@ static TOTALS_1: HashMap<Key, Total> = HashMap::with_max_entries(1, 0);
 /// Counts moves between cgroups.
 #[map]
 pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
-/// Counts how often task structures, by hash of their address, came free.
+/// Counts how often task structures, by hash of their address, came free or ran another program.
 #[map]
 static GENERATION: Array<u32> = Array::with_max_entries(GENERATIONS, 0);
 

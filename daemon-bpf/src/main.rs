@@ -136,9 +136,9 @@ fn flush(_ctx: SkBuffContext) -> i64 {
     0
 }
 
-/// Without BTF: a task structure is about to be free for another task.
-#[raw_tracepoint(tracepoint = "sched_process_free")]
-fn task_free(ctx: RawTracePointContext) -> i32 {
+/// Without BTF: a task structure is about to be free for another task, or is of another program now.
+#[raw_tracepoint]
+fn task_changed(ctx: RawTracePointContext) -> i32 {
     if let Some(generation) = cache::generation(ctx.arg(0)) {
         *generation = generation.wrapping_add(1);
     }

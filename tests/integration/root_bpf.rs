@@ -3,120 +3,13 @@
 
 mod common;
 
-use common::burn::while_nothing_is_stolen;
+use common::bpf::{Birth, burn, cpu_time, last_cpu, on_cpu, open, reap, sample_after_death, with};
+use common::burn::{Cgroup, while_nothing_is_stolen};
 use jouled::source::Health;
-use jouled::usage::bpf::{BpfError, BpfOptions, BpfPath, BpfUsage, Counters};
-use jouled::usage::{CgroupId, ProcessKey, Usage, UsageSample};
+use jouled::usage::bpf::{BpfOptions, BpfPath, BpfUsage, Counters};
+use jouled::usage::{ProcessKey, Usage, UsageSample};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-
-/// One at a time: they look at the whole machine.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)> {
-    // SAFETY: no arguments.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: not root");
-        return None;
-    }
-    let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    match BpfUsage::open(options) {
-        // In this order: its programs have gone before the next test has its own.
-        Ok(usage) => Some((alone, usage)),
-        Err(
-            error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::NoBtf(_) | BpfError::Denied(_)),
-        ) => {
-            println!("skipped: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn with(path: BpfPath) -> BpfOptions {
-    BpfOptions { path, counters: Counters::Off, ..BpfOptions::default() }
-}
-
-/// How a child comes to be.
-#[derive(Clone, Copy, Default)]
-struct Birth<'a> {
-    name: &'a [u8],
-    cgroup: Option<&'a File>,
-    pid: Option<i32>,
-    /// Runs with a real-time priority on this CPU.
-    alone_on: Option<usize>,
-}
-
-/// Forks a child that uses CPU time until it used so much, then ends.
-fn burn(birth: Birth<'_>, time: Duration) -> i32 {
-    let name = std::ffi::CString::new(birth.name).unwrap();
-    // SAFETY: an all-zero clone_args asks for nothing.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.exit_signal = libc::SIGCHLD as u64;
-    if let Some(cgroup) = birth.cgroup {
-        args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    let pid = birth.pid.unwrap_or_default();
-    if birth.pid.is_some() {
-        args.set_tid = &raw const pid as u64;
-        args.set_tid_size = 1;
-    }
-    // SAFETY: `args` is valid; the child only makes system calls.
-    unsafe {
-        let pid = libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>());
-        assert!(pid >= 0, "clone3: {}", std::io::Error::last_os_error());
-        if pid == 0 {
-            if !name.is_empty() {
-                libc::prctl(libc::PR_SET_NAME, name.as_ptr());
-            }
-            if let Some(cpu) = birth.alone_on {
-                let mut set: libc::cpu_set_t = std::mem::zeroed();
-                libc::CPU_SET(cpu, &mut set);
-                libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
-                let priority = libc::sched_param { sched_priority: 1 };
-                libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority);
-            }
-            let mut used: libc::timespec = std::mem::zeroed();
-            while Duration::new(used.tv_sec as u64, used.tv_nsec as u32) < time {
-                libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut used);
-            }
-            libc::_exit(0);
-        }
-        pid as i32
-    }
-}
-
-/// Waits for a child; its user and system time as the kernel accounts it, in nanoseconds.
-fn reap(pid: i32) -> u64 {
-    // SAFETY: both pointers are valid.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::wait4(pid, std::ptr::null_mut(), 0, &mut usage), pid);
-        usage
-    };
-    [usage.ru_utime, usage.ru_stime].iter().map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000).sum()
-}
-
-/// Where to be alone: on some machines switches from certain tasks are hidden from tracing, and the time of who comes next is then lost.
-fn last_cpu() -> Option<usize> {
-    Some(std::thread::available_parallelism().unwrap().get() - 1)
-}
-
-/// A sample with all that the dead used: `wait4` tells of one a moment before it leaves its CPU for good.
-fn sample_after_death(usage: &mut BpfUsage) -> UsageSample {
-    std::thread::sleep(Duration::from_millis(20));
-    usage.sample().unwrap()
-}
-
-fn on_cpu(sample: &UsageSample, chosen: impl Fn(&jouled::usage::Use) -> bool) -> u64 {
-    sample.uses.iter().filter(|r#use| chosen(r#use)).map(|r#use| r#use.on_cpu.0).sum()
-}
+use std::time::Duration;
 
 fn assert_near(what: &str, got: u64, truth: u64, permille: u64) {
     println!("{what}: {got} ns, truth {truth} ns ({:+.3} %)", (got as f64 / truth as f64 - 1.0) * 100.0);
@@ -192,50 +85,10 @@ fn root_a_burner_gets_its_time_helpers() {
     while_nothing_is_stolen(|| a_burner_gets_its_time(BpfPath::Helpers));
 }
 
-/// A cgroup on the v2 tree that is removed in the end.
-struct Cgroup {
-    directory: PathBuf,
-    path: String,
-    id: CgroupId,
-}
-
-impl Cgroup {
-    fn new(name: &str) -> Option<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let Some(line) = mounts.lines().find(|line| line.contains(" - cgroup2 ")) else {
-            println!("skipped: no cgroup v2");
-            return None;
-        };
-        let path = format!("/jouled-{name}-{}", std::process::id());
-        let directory = PathBuf::from(format!("{}{path}", line.split(' ').nth(4).unwrap()));
-        std::fs::create_dir(&directory).unwrap();
-        let id = CgroupId(std::fs::metadata(&directory).unwrap().ino());
-        Some(Self { directory, path, id })
-    }
-
-    /// Time used in it, in nanoseconds, by the kernel's own account.
-    fn used(&self) -> u64 {
-        let stat = std::fs::read_to_string(self.directory.join("cpu.stat")).unwrap();
-        stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap().parse::<u64>().unwrap() * 1000
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // The last exits may still be under way.
-        for _ in 0..50 {
-            if std::fs::remove_dir(&self.directory).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
 fn short_lives_count(path: BpfPath) {
     let Some((_alone, mut usage)) = open(&with(path)) else { return };
-    let Some(cgroup) = Cgroup::new(if path == BpfPath::Btf { "short-b" } else { "short-h" }) else { return };
-    let file = File::open(&cgroup.directory).unwrap();
+    let Some(cgroup) = Cgroup::new("short") else { return println!("skipped: no cgroup v2") };
+    let file = cgroup.open();
     let (mut truth, mut pids) = (0, BTreeSet::new());
     for _ in 0..250 {
         let pair =
@@ -244,14 +97,14 @@ fn short_lives_count(path: BpfPath) {
         pids.extend(pair.map(|pid| pid as u32));
     }
     let sample = sample_after_death(&mut usage);
-    let charged = on_cpu(&sample, |r#use| r#use.cgroup == cgroup.id);
+    let charged = on_cpu(&sample, |r#use| r#use.cgroup == cgroup.id());
     // The clock of the path without BTF runs on through interrupts and while the hypervisor runs others.
     let permille = if path == BpfPath::Btf { 20 } else { 50 };
     assert_near("500 short lives, of rusage", charged, truth, permille);
     assert_near("500 short lives, of cpu.stat", charged, cgroup.used(), permille);
     assert!(charged * 100 >= truth * 98);
-    let born = sample.born.iter().find(|born| born.cgroup == cgroup.id).unwrap();
-    assert_eq!(born.path, cgroup.path);
+    let born = sample.born.iter().find(|born| born.cgroup == cgroup.id()).unwrap();
+    assert_eq!(born.path, cgroup.path());
     let ended: BTreeSet<u32> = sample.ended.iter().map(|process| process.pid).collect();
     assert_eq!(pids.difference(&ended).count(), 0);
     let named = sample.processes.iter().filter(|info| info.comm == "short" && pids.contains(&info.process.pid)).count();
@@ -259,7 +112,7 @@ fn short_lives_count(path: BpfPath) {
     assert_eq!(sample.overflows, 0);
     // Nothing of them is left.
     let next = usage.sample().unwrap();
-    assert_eq!(on_cpu(&next, |r#use| r#use.cgroup == cgroup.id), 0);
+    assert_eq!(on_cpu(&next, |r#use| r#use.cgroup == cgroup.id()), 0);
 }
 
 #[test]
@@ -285,7 +138,7 @@ fn who_never_leaves_is_charged(path: BpfPath) {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         status.lines().filter(|line| line.contains("ctxt_switches")).map(str::to_owned).collect::<Vec<_>>()
     };
-    let (before, mut charged, start) = (switches(), 0, Instant::now());
+    let (before, mut charged, start) = (switches(), 0, cpu_time(pid));
     for _ in 0..5 {
         std::thread::sleep(Duration::from_millis(100));
         let sample = usage.sample().unwrap();
@@ -293,7 +146,7 @@ fn who_never_leaves_is_charged(path: BpfPath) {
         assert!((80_000_000..200_000_000).contains(&now), "{now} ns in 100 ms");
         charged += now;
     }
-    assert_near("never switched", charged, start.elapsed().as_nanos() as u64, 20);
+    assert_near("never switched", charged, cpu_time(pid) - start, 20);
     if before != switches() {
         println!("it was switched all the same: {before:?}, {:?}", switches());
     }
@@ -308,48 +161,6 @@ fn root_who_never_leaves_its_cpu_is_charged_btf() {
 #[test]
 fn root_who_never_leaves_its_cpu_is_charged_helpers() {
     while_nothing_is_stolen(|| who_never_leaves_is_charged(BpfPath::Helpers));
-}
-
-fn a_reused_pid_is_another(path: BpfPath) {
-    let Some((_alone, mut usage)) = open(&with(path)) else { return };
-    let pid = burn(Birth { name: b"one", alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(20));
-    let first = reap(pid);
-    let mut samples = Vec::new();
-    if path == BpfPath::Helpers {
-        // Without BTF two lives of one id are told apart only where a sample lies between.
-        samples.push(usage.sample().unwrap());
-    }
-    std::thread::sleep(Duration::from_millis(20));
-    burn(Birth { name: b"two", pid: Some(pid), alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(40));
-    let second = reap(pid);
-    samples.push(sample_after_death(&mut usage));
-    let of_pid = |key: &ProcessKey| key.pid == pid as u32;
-    let uses: Vec<u64> =
-        samples.iter().flat_map(|sample| &sample.uses).filter(|r#use| of_pid(&r#use.process)).map(|r#use| r#use.on_cpu.0).collect();
-    let names: Vec<&str> = samples
-        .iter()
-        .flat_map(|sample| &sample.processes)
-        .filter(|info| of_pid(&info.process))
-        .map(|info| info.comm.as_str())
-        .collect();
-    println!("uses {uses:?}, names {names:?}, truth {first} {second}");
-    assert_eq!(uses.iter().sum::<u64>().abs_diff(first + second) / 1_000_000, 0);
-    assert!(names.contains(&"one") && names.contains(&"two"));
-    assert_eq!(samples.iter().flat_map(|sample| &sample.ended).filter(|key| of_pid(key)).count(), 2);
-    if path == BpfPath::Btf {
-        let keys: BTreeSet<_> = samples[0].uses.iter().map(|r#use| r#use.process).filter(of_pid).collect();
-        assert_eq!(keys.len(), 2);
-    }
-}
-
-#[test]
-fn root_a_reused_pid_is_another_process_btf() {
-    while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Btf));
-}
-
-#[test]
-fn root_a_reused_pid_is_another_process_helpers() {
-    while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Helpers));
 }
 
 fn what_does_not_fit_is_lost_visibly(path: BpfPath) {

@@ -1,7 +1,9 @@
 //! Processes that use CPU time, in cgroups of their own, and what the kernel says of it. For tests as root.
 
+use jouled::usage::CgroupId;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +30,21 @@ impl Cgroup {
         Some(Self { dir })
     }
 
+    /// Its folder.
+    pub fn open(&self) -> File {
+        File::open(&self.dir).unwrap()
+    }
+
+    /// Its path from the root of the tree.
+    pub fn path(&self) -> String {
+        format!("/{}/{}", slice(), self.dir.file_name().unwrap().display())
+    }
+
+    /// Its id, which is its folder's inode number.
+    pub fn id(&self) -> CgroupId {
+        CgroupId(fs::metadata(&self.dir).unwrap().ino())
+    }
+
     /// CPU time used in it, in nanoseconds, by the kernel's own account.
     pub fn used(&self) -> u64 {
         let stat = fs::read_to_string(self.dir.join("cpu.stat")).unwrap();
@@ -37,7 +54,7 @@ impl Cgroup {
     /// A process in it from its first instruction on: busy for `time` of the clock on `cpu`, or asleep where there is no CPU. It runs
     /// before all others, so that what it used does not depend on them; for less than a second, where the kernel would step in.
     pub fn child(&self, cpu: Option<usize>, time: Duration) -> Burner {
-        let dir = File::open(&self.dir).unwrap();
+        let dir = self.open();
         // SAFETY: an all-zero clone_args asks for nothing.
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
         (args.exit_signal, args.flags, args.cgroup) = (libc::SIGCHLD as u64, INTO_CGROUP, dir.as_raw_fd() as u64);

@@ -1,6 +1,7 @@
 //! What the integration tests share: the built binaries, started and asked from outside. Not the hosts that they run on.
 #![allow(dead_code, unused_imports, reason = "every test crate that includes this uses its own part of it")]
 
+pub mod bpf;
 pub mod burn;
 pub mod bus;
 pub mod client;

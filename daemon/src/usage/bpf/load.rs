@@ -11,8 +11,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../daemon-bpf/joule
 
 /// The programs of each path: tracepoints to attach to, and the one that runs at each tick.
 const COMMON: [(&str, &str); 1] = [("cgroup_born", "cgroup_mkdir")];
-const HELPERS: [(&str, &str); 4] = [
-    ("task_free", "sched_process_free"),
+const HELPERS: [(&str, &str); 5] = [
+    ("task_changed", "sched_process_free"),
+    ("task_changed", "sched_process_exec"),
     ("task_moved", "cgroup_attach_task"),
     ("task_exit", "sched_process_exit"),
     ("switch_helpers", "sched_switch"),
@@ -116,8 +117,11 @@ impl Kernel {
 
     fn attach_raw(&mut self, name: &str, tracepoint: &str) -> Result<(), ProgramError> {
         let program = self.raw(name)?;
-        program.load()?;
-        program.attach(tracepoint).map(|_| ())
+        match program.load() {
+            // One program may be for several tracepoints.
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => program.attach(tracepoint).map(|_| ()),
+            Err(error) => Err(error),
+        }
     }
 
     fn attach_btf(&mut self, btf: &Btf) -> Result<(), ProgramError> {

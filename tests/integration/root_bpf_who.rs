@@ -1,0 +1,94 @@
+//! Real eBPF on this kernel, as root: which process is which, and what it is called. Not what it is charged; that is `root_bpf`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also outside its test functions")]
+
+mod common;
+
+use common::bpf::{Birth, burn, last_cpu, open, reap, sample_after_death, with};
+use common::burn::while_nothing_is_stolen;
+use jouled::usage::bpf::BpfPath;
+use jouled::usage::{ProcessKey, Usage};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+fn a_reused_pid_is_another(path: BpfPath) {
+    let Some((_alone, mut usage)) = open(&with(path)) else { return };
+    let pid = burn(Birth { name: b"one", alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(20));
+    let first = reap(pid);
+    let mut samples = Vec::new();
+    if path == BpfPath::Helpers {
+        // Without BTF two lives of one id are told apart only where a sample lies between.
+        samples.push(usage.sample().unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    burn(Birth { name: b"two", pid: Some(pid), alone_on: last_cpu(), ..Birth::default() }, Duration::from_millis(40));
+    let second = reap(pid);
+    samples.push(sample_after_death(&mut usage));
+    let of_pid = |key: &ProcessKey| key.pid == pid as u32;
+    let uses: Vec<u64> =
+        samples.iter().flat_map(|sample| &sample.uses).filter(|r#use| of_pid(&r#use.process)).map(|r#use| r#use.on_cpu.0).collect();
+    let names: Vec<&str> = samples
+        .iter()
+        .flat_map(|sample| &sample.processes)
+        .filter(|info| of_pid(&info.process))
+        .map(|info| info.comm.as_str())
+        .collect();
+    println!("uses {uses:?}, names {names:?}, truth {first} {second}");
+    assert_eq!(uses.iter().sum::<u64>().abs_diff(first + second) / 1_000_000, 0);
+    assert!(names.contains(&"one") && names.contains(&"two"));
+    assert_eq!(samples.iter().flat_map(|sample| &sample.ended).filter(|key| of_pid(key)).count(), 2);
+    if path == BpfPath::Btf {
+        let keys: BTreeSet<_> = samples[0].uses.iter().map(|r#use| r#use.process).filter(of_pid).collect();
+        assert_eq!(keys.len(), 2);
+    }
+}
+
+#[test]
+fn root_a_reused_pid_is_another_process_btf() {
+    while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Btf));
+}
+
+#[test]
+fn root_a_reused_pid_is_another_process_helpers() {
+    while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Helpers));
+}
+
+/// It runs, then runs another program between the same two samples, and sleeps from then on.
+fn who_becomes_another_program_has_its_name(path: BpfPath) {
+    let Some((_alone, mut usage)) = open(&with(path)) else { return };
+    let cpu = last_cpu().unwrap().to_string();
+    let script = "read first; read second; exec sleep 60";
+    let mut child = Command::new("taskset").args(["-c", &cpu, "sh", "-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    let is_at_rest = |comm: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        stat.contains(&format!("({comm}) S"))
+    };
+    let mut name_when = |at_rest: &str| {
+        while !is_at_rest(at_rest) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let sample = sample_after_death(&mut usage);
+        sample.processes.into_iter().filter(|info| info.process.pid == id).map(|info| info.comm).collect::<Vec<_>>()
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let first = name_when("sh");
+    stdin.write_all(b"\n").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    stdin.write_all(b"\n").unwrap();
+    let last = name_when("sleep");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((first, last), (vec!["sh".to_owned()], vec!["sleep".to_owned()]));
+}
+
+#[test]
+fn root_who_becomes_another_program_has_its_name_btf() {
+    who_becomes_another_program_has_its_name(BpfPath::Btf);
+}
+
+#[test]
+fn root_who_becomes_another_program_has_its_name_helpers() {
+    who_becomes_another_program_has_its_name(BpfPath::Helpers);
+}
