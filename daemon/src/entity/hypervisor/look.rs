@@ -17,6 +17,7 @@ const CMDLINE_MAX: u64 = 512 << 10;
 const ENTRIES_MAX: usize = 8192;
 /// /dev/vhost-vsock: MISC_MAJOR and VHOST_VSOCK_MINOR of the kernel.
 const VHOST_VSOCK: (u32, u32) = (10, 241);
+
 /// A process that runs a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
@@ -54,10 +55,11 @@ pub fn in_scope(procfs: &Path, pid: u32) -> bool {
 /// Reading a command line may block for as long as the process' owner likes (its pages may be of a file system of his): not for a
 /// thread that has to be on time.
 pub fn look(procfs: &Path, pid: u32) -> Option<Sight> {
-    let (start, name, other) = proc_pid::stat(procfs, pid, |stat| (stat.start, stat.name(), stat.kernel || stat.dead))?;
+    let user = |stat: &proc_pid::Stat<'_>| (!stat.kernel && !stat.dead).then(|| (stat.start, stat.name()));
+    let (start, name) = proc_pid::stat(procfs, pid, user)??;
     let process = ProcessKey { pid, start };
     let exe = proc_pid::exe(procfs, pid);
-    let vmm = command::vmm(&exe, &name).filter(|_| !other)?;
+    let vmm = command::vmm(&exe, &name)?;
     let dir = procfs.join(pid.to_string());
     let mut cmdline = Vec::new();
     File::open(dir.join("cmdline")).ok()?.take(CMDLINE_MAX).read_to_end(&mut cmdline).ok()?;

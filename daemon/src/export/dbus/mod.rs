@@ -141,7 +141,8 @@ pub async fn bind(
     };
     let health = match config.mode {
         DbusMode::Off => Health::Unsupported("not wanted: use = \"off\" in [export.dbus]".into()),
-        DbusMode::On | DbusMode::Auto => Health::Unsupported("not asked yet".into()),
+        DbusMode::On => Health::Healthy,
+        DbusMode::Auto => Health::Unsupported("not asked yet".into()),
     };
     sources.send_replace(states(health));
     Ok(Dbus { config, facts, link, sources })

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
@@ -34,29 +35,29 @@ pub async fn connect(address: Address) -> zbus::Result<Builder<'static>> {
         },
         _ => return Ok(Builder::address(address)),
     };
-    let connected = async { Woken::new(tokio::net::UnixStream::connect(path).await?.into_std()?) };
+    let connected = async { BusSocket::new(tokio::net::UnixStream::connect(path).await?.into_std()?) };
     match connected.await {
         Ok(socket) => Ok(Builder::socket(socket)),
         Err(error) => Err(zbus::Error::Connection(Arc::new(error), Box::new(address))),
     }
 }
 
-struct Woken {
+struct BusSocket {
     read: Reader,
     write: Writer,
 }
 
-impl Woken {
+impl BusSocket {
     /// Of a stream that does not block.
     fn new(stream: UnixStream) -> io::Result<Self> {
         let write = Writer(stream.try_clone()?);
         // SAFETY: a stream has one descriptor from its beginning to its end, and nothing takes it out.
         let stream = unsafe { AsyncFd::register_with_interest(stream, Interest::READABLE) }?;
-        Ok(Self { read: Reader { stream, ahead: Vec::new(), taken: 0 }, write })
+        Ok(Self { read: Reader { stream, buffer: vec![0; AT_ONCE].into(), ahead: 0..0 }, write })
     }
 }
 
-impl Socket for Woken {
+impl Socket for BusSocket {
     type ReadHalf = Reader;
     type WriteHalf = Writer;
 
@@ -68,9 +69,9 @@ impl Socket for Woken {
 #[derive(Debug)]
 struct Reader {
     stream: AsyncFd<UnixStream>,
-    /// What was read and not asked for yet, after `taken` bytes of it.
-    ahead: Vec<u8>,
-    taken: usize,
+    buffer: Box<[u8]>,
+    /// Where in `buffer` there is what was read and not asked for yet.
+    ahead: Range<usize>,
 }
 
 impl Reader {
@@ -95,21 +96,15 @@ impl Reader {
 #[async_trait]
 impl ReadHalf for Reader {
     async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-        if self.taken == self.ahead.len() {
+        if self.ahead.is_empty() {
             if buffer.len() >= AT_ONCE {
                 return Ok((Self::read(&self.stream, buffer).await?, Vec::new()));
             }
-            self.taken = 0;
-            // Taken out, so that nothing is ahead where this is given up in the middle.
-            let mut ahead = std::mem::take(&mut self.ahead);
-            ahead.resize(AT_ONCE, 0);
-            let read = Self::read(&self.stream, &mut ahead).await?;
-            ahead.truncate(read);
-            self.ahead = ahead;
+            self.ahead = 0..Self::read(&self.stream, &mut self.buffer).await?;
         }
-        let read = buffer.len().min(self.ahead.len() - self.taken);
-        buffer[..read].copy_from_slice(&self.ahead[self.taken..self.taken + read]);
-        self.taken += read;
+        let read = buffer.len().min(self.ahead.len());
+        buffer[..read].copy_from_slice(&self.buffer[self.ahead.start..][..read]);
+        self.ahead.start += read;
         Ok((read, Vec::new()))
     }
 }
@@ -157,7 +152,7 @@ mod tests {
     fn pair() -> (Reader, Writer, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let (read, write) = Woken::new(ours).unwrap().split().take();
+        let (read, write) = BusSocket::new(ours).unwrap().split().take();
         (read, write, theirs)
     }
 
