@@ -29,7 +29,7 @@ fn check(name: &str, mut command: clap::Command) {
 
 #[test]
 fn completions_of_jouled_are_current() {
-    check("jouled", jouled::args::Arguments::command());
+    check("jouled", jouled::run::args::Arguments::command());
 }
 
 #[test]

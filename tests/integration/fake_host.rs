@@ -8,7 +8,7 @@ use common::world::ZONES;
 use common::{Daemon, Page, World, get};
 use jouled::entity::Kind;
 use jouled::meter::Zone;
-use jouled::snapshot::{IdleFrom, Snapshot};
+use jouled::model::snapshot::{IdleFrom, Snapshot};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -6,12 +6,12 @@ mod common;
 
 use common::{Daemon, Ticks, World, until};
 use jouled::meter::{Meter, Quality, Reading, Scope, Zone};
-use jouled::nvml::NvmlConfig;
-use jouled::record::Head;
-use jouled::sample::Tick;
-use jouled::snapshot::{DomainView, Snapshot, SourceView};
-use jouled::source::{Health, PciAddress, Stamp};
-use jouled::store::frames;
+use jouled::model::snapshot::{DomainView, Snapshot, SourceView};
+use jouled::model::source::{Health, PciAddress, Stamp};
+use jouled::model::tick::Tick;
+use jouled::run::record::Head;
+use jouled::run::store::frames;
+use jouled::sys::nvml::NvmlConfig;
 use jouled::usage::{GpuSample, GpuUsage, ProcessKey, gpu};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

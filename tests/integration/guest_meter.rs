@@ -7,7 +7,7 @@ use common::client::Ticks;
 use common::{Daemon, SayingHost, World, joulectl, monotonic, said, until};
 use jouled::entity::Kind;
 use jouled::meter::Zone;
-use jouled::snapshot::{DomainView, Snapshot};
+use jouled::model::snapshot::{DomainView, Snapshot};
 use std::time::Duration;
 
 /// A guest and its host.

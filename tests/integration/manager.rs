@@ -7,7 +7,7 @@ mod common;
 use common::{Daemon, World, get, refused, until};
 use jouled::entity::Kind;
 use jouled::meter::Zone;
-use jouled::snapshot::{Snapshot, State};
+use jouled::model::snapshot::{Snapshot, State};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;

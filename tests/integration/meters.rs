@@ -5,9 +5,9 @@ mod common;
 
 use common::{World, get};
 use jouled::meter::Zone;
-use jouled::snapshot::{DomainView, Role, Snapshot};
-use jouled::source::Health;
-use jouled::units::Microjoules;
+use jouled::model::snapshot::{DomainView, Role, Snapshot};
+use jouled::model::source::Health;
+use jouled::model::units::Microjoules;
 use std::os::unix::fs::symlink;
 
 const POWER: &str = "devices/LNXSYSTM:00/ACPI000D:00/power1_average";

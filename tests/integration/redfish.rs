@@ -10,8 +10,8 @@ mod redfish_trees;
 
 use common::{World, bare_jouled, get, joulectl, output, refused, said};
 use jouled::meter::Zone;
-use jouled::snapshot::{DomainView, Snapshot};
-use jouled::source::Health;
+use jouled::model::snapshot::{DomainView, Snapshot};
+use jouled::model::source::Health;
 use redfish_sim::{Fault, PASSWORD, Sim, USER};
 use redfish_trees::{self as trees, UUID};
 use std::time::{Duration, Instant};

@@ -8,9 +8,9 @@ use common::world::ZONES;
 use common::{Daemon, World, bare_jouled, output, refused, root, said};
 use jouled::entity::Kind;
 use jouled::meter::Zone;
-use jouled::record;
-use jouled::snapshot::{DomainView, Snapshot};
-use jouled::units::Nanos;
+use jouled::model::snapshot::{DomainView, Snapshot};
+use jouled::model::units::Nanos;
+use jouled::run::record;
 
 fn inhabit(world: &World) {
     world.spawn(101, 11, "nginx", "/system.slice/nginx.service", 0);
@@ -292,8 +292,8 @@ fn replay(file: &std::path::Path) -> Snapshot {
 }
 
 /// Copies a recording, changing its ticks.
-fn rewrite(from: &std::path::Path, to: &std::path::Path, change: impl Fn(u32, &mut jouled::sample::Tick)) {
-    use jouled::store::frames;
+fn rewrite(from: &std::path::Path, to: &std::path::Path, change: impl Fn(u32, &mut jouled::model::tick::Tick)) {
+    use jouled::run::store::frames;
     let bytes = std::fs::read(from).unwrap();
     let head_at = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let mut rest = &bytes[head_at..];

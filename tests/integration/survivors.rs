@@ -7,8 +7,8 @@ use common::World;
 use common::client::Ticks;
 use common::world::ZONES;
 use jouled::entity::Kind;
-use jouled::snapshot::{Row, Snapshot, State};
-use jouled::source::Stamp;
+use jouled::model::snapshot::{Row, Snapshot, State};
+use jouled::model::source::Stamp;
 use std::time::Duration;
 
 /// So many ticks of work of these processes.

@@ -7,7 +7,7 @@ use common::client::Ticks;
 use common::sysfs::ICE_LAKE_SERVER;
 use common::{Daemon, World, jouled, root, until};
 use jouled::entity::Kind;
-use jouled::snapshot::{Row, Snapshot, State};
+use jouled::model::snapshot::{Row, Snapshot, State};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! jouled, the daemon: arguments → configuration → run. The only place where the process ends.
 
 use clap::Parser;
-use jouled::args::Arguments;
 use jouled::config::{Config, ConfigError};
+use jouled::run::args::Arguments;
 use jouled::run::{self, Program};
-use jouled::{log, privileges, record};
+use jouled::run::{log, privileges, record};
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -25,7 +25,7 @@ fn an_empty_file_is_complete() {
 
 #[test]
 fn the_shipped_file_changes_only_where_the_host_is_looked_for_and_its_keys_are_all_valid() {
-    use crate::meter::vsock::Connect;
+    use crate::meter::host_channel::Connect;
     assert_eq!(load("").unwrap().meter.vsock.connect, Connect::Off);
     assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().meter.vsock.connect, Connect::Auto);
     assert_eq!(load(include_str!("../../../etc/jouled.toml")).unwrap().series.processes, 500);
@@ -161,7 +161,7 @@ fn drop_ins_come_later() {
 
 #[test]
 fn spans() {
-    let span = |text: &str| Span::try_from(values::SpanText::Text(text.into())).map(|span| span.0.0);
+    let span = |text: &str| Span::try_from(crate::model::values::SpanText::Text(text.into())).map(|span| span.0.0);
     assert_eq!(span("250ms"), Ok(250_000_000));
     assert_eq!(span("1.5 s"), Ok(1_500_000_000));
     assert_eq!(span("2m"), Ok(120_000_000_000));

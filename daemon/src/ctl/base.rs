@@ -1,10 +1,10 @@
-//! The headline number in words: its zones, what it lacks, and what people call an entity. The sums are [`crate::base`]'s.
+//! The headline number in words: its zones, what it lacks, and what people call an entity. The sums are [`crate::model::billing`]'s.
 
 use super::text;
-pub use crate::base::Base;
 use crate::entity::Kind;
 use crate::meter::{Quality, Zone};
-use crate::snapshot::{Row, Snapshot, State};
+pub use crate::model::billing::Base;
+use crate::model::snapshot::{Row, Snapshot, State};
 
 impl Base {
     /// What the number lacks, in one sentence.
@@ -85,8 +85,8 @@ pub fn name(kind: Kind, row: &Row) -> String {
 mod tests {
     use super::super::fixture;
     use super::*;
-    use crate::base::Node;
-    use crate::units::Microjoules;
+    use crate::model::billing::Node;
+    use crate::model::units::Microjoules;
 
     #[test]
     fn the_base_never_counts_twice() {

@@ -2,12 +2,12 @@
 
 use crate::entity::Kind;
 use crate::meter::{Domain, Quality, Scope, Zone};
-use crate::snapshot::{
+use crate::model::snapshot::{
     DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot, SourceView, State, Used,
 };
-use crate::source::Stamp;
-use crate::source::{Health, PackageId};
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::source::Stamp;
+use crate::model::source::{Health, PackageId};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::usage::Counted;
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 
 use super::client::{Client, Error, Stream};
 use super::{Failure, text, top};
-use crate::snapshot::Snapshot;
+use crate::model::snapshot::Snapshot;
 use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};

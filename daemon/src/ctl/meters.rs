@@ -3,10 +3,10 @@
 
 use super::status::{Source, ago};
 use super::text::{self, safe};
-use crate::meter::{Domain, Scope, Zone, vsock};
-use crate::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
-use crate::source::Health;
-use crate::units::{Microwatts, Nanos};
+use crate::meter::{Domain, Scope, Zone, host_channel};
+use crate::model::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
+use crate::model::source::Health;
+use crate::model::units::{Microwatts, Nanos};
 use crate::usage::gpu;
 use serde::Serialize;
 
@@ -124,7 +124,7 @@ fn meanings(snapshot: &Snapshot) -> impl Iterator<Item = String> + '_ {
 
 /// Whether no platform meter is believed because this is a VM.
 fn host_tells(snapshot: &Snapshot) -> bool {
-    snapshot.platform.choice == "auto" && snapshot.domains.iter().any(|view| view.domain.source == vsock::SOURCE)
+    snapshot.platform.choice == "auto" && snapshot.domains.iter().any(|view| view.domain.source == host_channel::SOURCE)
 }
 
 fn accuracy(domain: &Domain) -> String {
@@ -312,7 +312,7 @@ mod tests {
         for view in &mut guest.domains {
             match view.role {
                 Role::Authority => view.role = Role::Comparison,
-                Role::Billed => std::sync::Arc::make_mut(&mut view.domain).source = vsock::SOURCE.to_owned(),
+                Role::Billed => std::sync::Arc::make_mut(&mut view.domain).source = host_channel::SOURCE.to_owned(),
                 _ => {}
             }
         }

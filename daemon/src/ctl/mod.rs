@@ -14,7 +14,7 @@ pub mod top;
 mod fixture;
 
 use crate::entity::Kind;
-use crate::source::Stamp;
+use crate::model::source::Stamp;
 use args::{Args, Command};
 use client::Client;
 use std::io::{self, Write};

@@ -3,8 +3,8 @@
 use super::base::Base;
 use super::text::{self, span, watts};
 use crate::meter::Quality;
-use crate::snapshot::{DomainView, Snapshot, SourceView};
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::snapshot::{DomainView, Snapshot, SourceView};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
 
 /// As text. `now`: CLOCK_MONOTONIC, for ages.

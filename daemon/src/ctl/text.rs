@@ -1,8 +1,8 @@
 //! Text for terminals: quantities, times, safe names, columns. Knows nothing of snapshots.
 
-use crate::inert::acts;
-pub use crate::inert::safe;
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::sys::safe_text::acts;
+pub use crate::sys::safe_text::safe;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, Write};

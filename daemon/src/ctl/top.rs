@@ -6,8 +6,8 @@ use super::meters::source_name;
 use super::text::{self, Size, watts};
 use super::{status, status::Status};
 use crate::entity::Kind;
-use crate::snapshot::{DomainView, Snapshot};
-use crate::source::Health;
+use crate::model::snapshot::{DomainView, Snapshot};
+use crate::model::source::Health;
 use serde::Serialize;
 
 /// What is shown, in this order.
@@ -156,7 +156,7 @@ mod tests {
         let mut snapshot = fixture::snapshot();
         let units = &mut snapshot.kinds[Kind::Unit.index()].rows;
         for number in 0..100 {
-            units.push(crate::snapshot::Row {
+            units.push(crate::model::snapshot::Row {
                 labels: vec![format!("日本-{number}-{}", "x".repeat(300)), String::new()].into(),
                 ..fixture::row(number, number)
             });

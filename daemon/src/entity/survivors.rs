@@ -1,11 +1,12 @@
 //! Who was shown when jouled ended and is there still: told at the first tick as if each had run for no time, so that the series of who
 //! sleeps goes on as well. Knows no energy.
 
-use super::resolve::Resolver;
+use super::cgroups::Resolver;
 use super::{Kind, Labels, path};
-use crate::source::{PackageId, Stamp};
-use crate::units::Nanos;
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use, proc_pid};
+use crate::model::source::{PackageId, Stamp};
+use crate::model::units::Nanos;
+use crate::sys::proc_pid;
+use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! When epochs end: between them nothing finer is told. Pure; what is told is others'.
 
-use crate::units::Nanos;
+use crate::model::units::Nanos;
 
 /// How early or late a tick may be and still be the end of its epoch.
 pub(super) const JITTER: Nanos = Nanos(100_000_000);

@@ -7,12 +7,9 @@ pub mod guest;
 pub mod http;
 pub mod powercap;
 pub mod prometheus;
-mod serve;
-mod stall;
-pub mod web_config;
 mod zones;
 
-use crate::snapshot::Snapshot;
+use crate::model::snapshot::Snapshot;
 use std::sync::Arc;
 use tokio::sync::watch;
 

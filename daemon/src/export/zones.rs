@@ -1,8 +1,8 @@
 //! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain.
 
 use crate::meter::{Quality, Zone};
-use crate::snapshot::DomainView;
-use crate::units::{Microjoules, Microwatts};
+use crate::model::snapshot::DomainView;
+use crate::model::units::{Microjoules, Microwatts};
 use std::borrow::Cow;
 
 /// A zone that at least one domain provides.

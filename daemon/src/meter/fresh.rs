@@ -1,6 +1,6 @@
 //! Which readings of a power meter are new: one that is asked more often than it measures says the same several times. Pure.
 
-use crate::units::{Microwatts, Nanos};
+use crate::model::units::{Microwatts, Nanos};
 use std::collections::VecDeque;
 
 /// So many of the last times between two values that differ tell how often a meter measures.
@@ -64,7 +64,7 @@ impl Fresh {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{self, Interval, LastReading};
+    use crate::attribution::interval::{self, Interval, LastReading};
     use crate::meter::{Domain, Reading, Scope, Zone};
 
     const SPAN: f64 = 600.0;
@@ -123,7 +123,7 @@ mod tests {
                 && second >= begin
             {
                 let new = LastReading { at, suspended: Nanos(0), reading: Reading::Gauge { power: says(second) } };
-                if let Interval::Energy(more, _) = domain::interval(&domain, last.as_ref(), &new, &mut carry) {
+                if let Interval::Energy(more, _) = interval::interval(&domain, last.as_ref(), &new, &mut carry) {
                     energy += more.0;
                 }
                 first.get_or_insert(at);
@@ -193,7 +193,7 @@ mod tests {
             let power = Microwatts(100_000_000);
             let Some(at) = fresh.measured_at(power, at, Some(Nanos(3600 * Nanos::SECOND.0))) else { continue };
             let new = LastReading { at, suspended: Nanos(0), reading: Reading::Gauge { power } };
-            if let Interval::Energy(more, _) = domain::interval(&domain, last.as_ref(), &new, &mut carry) {
+            if let Interval::Energy(more, _) = interval::interval(&domain, last.as_ref(), &new, &mut carry) {
                 energy += more.0;
             }
             last = Some(new);

@@ -1,5 +1,6 @@
 //! Meters: energy in. The one open trait, and the visible list of what implements it. Knows nothing of who ran.
 
+pub mod bmc;
 pub mod cpu;
 pub mod estimate;
 #[cfg(test)]
@@ -11,29 +12,23 @@ mod fake_redfish_trees;
 #[cfg(test)]
 #[path = "../../../tests/integration/common/sysfs.rs"]
 mod fake_sysfs;
-pub mod fallback;
 mod file;
 pub mod fresh;
+pub mod host_channel;
 pub mod hwmon;
-pub mod ipmi;
-pub mod late;
 pub mod nvml;
 mod open;
-pub mod perf;
 pub mod polled;
-pub mod powercap;
 pub mod rapl;
-pub mod redfish;
-mod secret;
+pub mod standby;
 pub mod topology;
-pub mod vsock;
 
 pub use cpu::CpuModel;
 pub use open::{MeterConfig, Roots, open_all};
 pub use topology::Topology;
 
-use crate::source::{Health, PackageId, PciAddress, Stamp};
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::source::{Health, PackageId, PciAddress, Stamp};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
 
 /// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its older names.

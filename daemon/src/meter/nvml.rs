@@ -1,10 +1,10 @@
-//! NVIDIA GPUs by NVML: one energy domain each. Not who used them, and not how the library is found (see `crate::nvml`).
+//! NVIDIA GPUs by NVML: one energy domain each. Not who used them, and not how the library is found (see `crate::sys::nvml`).
 
 use super::polled::{Opener, Poll, Polled};
 use super::{Domain, DomainReading, GpuInfo, Meter, Reading, Scope, Zone};
-use crate::nvml::{self, Card, SOURCE, Way, words};
-use crate::source::{Health, Stamp};
-use crate::units::{Microjoules, Microwatts};
+use crate::model::source::{Health, Stamp};
+use crate::model::units::{Microjoules, Microwatts};
+use crate::sys::nvml::{self, Card, SOURCE, Way, words};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 use super::Roots;
 use super::cpu::{CpuModel, Vendor};
 use super::file::{PAGE, read_text};
-use crate::source::PackageId;
+use crate::model::source::PackageId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;

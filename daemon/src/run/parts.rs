@@ -3,13 +3,13 @@
 
 use super::sources::{self, Others};
 use crate::config::Config;
-use crate::door;
 use crate::entity::managers;
 use crate::export::guest::{self, Guests};
+use crate::export::http::web_config::WebConfig;
 use crate::export::powercap::Mirror;
-use crate::export::web_config::WebConfig;
 use crate::export::{Snapshots, control, dbus, http};
-use crate::source::{Health, Stamp};
+use crate::model::source::{Health, Stamp};
+use crate::sys::unix_socket;
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 use std::fs;
@@ -170,7 +170,7 @@ impl Parts {
                 })
             }
             Part::Inventory => {
-                let door = door::bind(make_parent(&config.inventory_socket())?, config.inventory.mode.0)?;
+                let door = unix_socket::bind(make_parent(&config.inventory_socket())?, config.inventory.mode.0)?;
                 let (managers, users) = (Arc::clone(&self.others.managers), config.inventory.users.clone());
                 Box::new(move |stop| Box::pin(managers::socket::serve(door, managers, users, stop)))
             }

@@ -1,22 +1,23 @@
 //! From a configuration to a sampler that has not ticked yet: meters, usage, totals. Binds no door, runs nothing.
 
+use crate::attribution::{CoreConfig, State};
 use crate::config::{Config, UsageSource};
-use crate::core::{CoreConfig, State};
+use crate::entity::cgroups::{self, Resolver};
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::Managers;
-use crate::entity::resolve::{self, Resolver};
 use crate::entity::survivors::Awaited;
 use crate::export::dbus;
 use crate::export::guest::{self, Guests, HostFacts};
-use crate::meter::{Meter, Roots, Topology, Zone, estimate, open_all, vsock};
-use crate::record::{Head, Recorder};
-use crate::sampler::{Ended, Observers, Progress, Sampler};
-use crate::snapshot::{CpuInfo, Host};
-use crate::source::{Health, PackageId, SourceState, Stamp};
-use crate::store::Store;
+use crate::meter::{Meter, Roots, Topology, Zone, estimate, host_channel, open_all};
+use crate::model::snapshot::{CpuInfo, Host};
+use crate::model::source::{Health, PackageId, SourceState, Stamp};
+use crate::run::record::{Head, Recorder};
+use crate::run::sampler::{Ended, Observers, Progress, Sampler};
+use crate::run::store::Store;
+use crate::sys::proc_pid;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
-use crate::usage::{self, Usage, proc_pid};
+use crate::usage::{self, Usage};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
@@ -94,7 +95,7 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
         }
     };
     // A host's word may still come.
-    if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != vsock::SOURCE) {
+    if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != host_channel::SOURCE) {
         tracing::warn!("no meter: there is use without energy");
     }
     Ok(Sampler {
@@ -204,7 +205,7 @@ pub(super) fn process_facts(config: &Config) -> dbus::Facts {
         (process() == Some(before)).then(|| dbus::Owner { uids, began: before.began() })
     };
     dbus::Facts {
-        cgroup_of: Arc::new(move |pid| resolve::path_of(&of, pid)),
+        cgroup_of: Arc::new(move |pid| cgroups::path_of(&of, pid)),
         owner_of: Arc::new(owner),
         machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
     }

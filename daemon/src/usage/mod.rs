@@ -2,11 +2,10 @@
 
 pub mod bpf;
 pub mod gpu;
-pub mod proc_pid;
 pub mod procfs;
 
-use crate::source::{Health, PackageId, PciAddress};
-use crate::units::Nanos;
+use crate::model::source::{Health, PackageId, PciAddress};
+use crate::model::units::Nanos;
 use serde::{Deserialize, Serialize};
 
 /// A process for as long as it lives: the process id alone is reused.

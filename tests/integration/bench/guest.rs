@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::report::{Limit, Report};
 use crate::saying_host::SayingHost;
-use jouled::meter::vsock::{Address, Reader};
+use jouled::meter::host_channel::{Address, Reader};
 use std::time::{Duration, Instant};
 
 const EPOCHS: usize = 150;

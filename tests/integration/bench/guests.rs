@@ -3,17 +3,18 @@
 use crate::Failure;
 use crate::clock::{median, monotonic, ms, process_time, thread_time};
 use crate::report::{Limit, Report};
-use jouled::attribute::IdlePolicy;
-use jouled::core::{Core, CoreConfig, State};
+use jouled::attribution::ledger::Limits;
+use jouled::attribution::split::IdlePolicy;
+use jouled::attribution::{Core, CoreConfig, State};
 use jouled::entity::Kind;
-use jouled::entity::vm::{Vm, Vmm};
 use jouled::export::guest::{self, GuestConfig, Guests, HostFacts, Profile};
-use jouled::ledger::Limits;
 use jouled::meter::{Domain, Quality, Scope, Zone};
-use jouled::snapshot::{DomainView, Energy, Host, Row, Snapshot, Used};
-use jouled::source::{PackageId, Stamp};
-use jouled::units::{Microjoules, Microwatts, Nanos};
-use jouled::usage::{ProcessKey, proc_pid};
+use jouled::model::snapshot::{DomainView, Energy, Host, Row, Snapshot, Used};
+use jouled::model::source::{PackageId, Stamp};
+use jouled::model::units::{Microjoules, Microwatts, Nanos};
+use jouled::model::vm::{Vm, Vmm};
+use jouled::sys::proc_pid;
+use jouled::usage::ProcessKey;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -153,7 +154,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         gpu: None,
     };
     snapshot.domains = vec![DomainView {
-        role: jouled::snapshot::Role::Billed,
+        role: jouled::model::snapshot::Role::Billed,
         shares_estimated: false,
         domain: Arc::new(domain),
         past: false,
@@ -198,7 +199,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
 fn row(vm: &Vm) -> Row {
     Row {
         labels: vm.labels(),
-        state: jouled::snapshot::State::Running,
+        state: jouled::model::snapshot::State::Running,
         energy: Energy::default(),
         power: Default::default(),
         idle_power: Default::default(),

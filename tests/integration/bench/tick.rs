@@ -7,10 +7,10 @@ use crate::report::{Limit, Report};
 use crate::sysfs::{FakeHost, ICE_LAKE_SERVER, INTEL_RANGE};
 use jouled::config::{Config, UsageSource};
 use jouled::export::prometheus::{Format, render};
-use jouled::sample::Tick;
-use jouled::sampler::Sampler;
-use jouled::snapshot::Snapshot;
-use jouled::source::Stamp;
+use jouled::model::snapshot::Snapshot;
+use jouled::model::source::Stamp;
+use jouled::model::tick::Tick;
+use jouled::run::sampler::Sampler;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! A small HTTP client for tests: one request a connection, and the stream of snapshots on the control socket. Checks no metrics.
 
-use jouled::snapshot::Snapshot;
+use jouled::model::snapshot::Snapshot;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;

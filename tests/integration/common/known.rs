@@ -3,7 +3,7 @@
 use super::client::{between, undisturbed};
 use super::world::ZONES;
 use super::{Daemon, World};
-use jouled::snapshot::Snapshot;
+use jouled::model::snapshot::Snapshot;
 
 /// Its id.
 pub const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

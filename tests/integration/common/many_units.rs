@@ -1,13 +1,13 @@
 //! A snapshot with as many units as a test wants, and the next one. Nothing measures here.
 
-use jouled::attribute::IdlePolicy;
-use jouled::core::{Core, CoreConfig, State};
+use jouled::attribution::ledger::Limits;
+use jouled::attribution::split::IdlePolicy;
+use jouled::attribution::{Core, CoreConfig, State};
 use jouled::entity::Kind;
-use jouled::ledger::Limits;
 use jouled::meter::{Domain, Scope, Zone};
-use jouled::snapshot::{DomainView, Energy, Host, Role, Row, Snapshot, Used};
-use jouled::source::{PackageId, Stamp};
-use jouled::units::{Microjoules, Microwatts, Nanos};
+use jouled::model::snapshot::{DomainView, Energy, Host, Role, Row, Snapshot, Used};
+use jouled::model::source::{PackageId, Stamp};
+use jouled::model::units::{Microjoules, Microwatts, Nanos};
 use std::sync::Arc;
 
 /// Units `unit-0.service`… in a snapshot of now.
@@ -43,7 +43,7 @@ pub fn snapshot(units: usize) -> Snapshot {
     }];
     let row = |unit: usize| Row {
         labels: [format!("unit-{unit}.service"), "system.slice".to_owned()].into(),
-        state: jouled::snapshot::State::Running,
+        state: jouled::model::snapshot::State::Running,
         energy: Energy::default(),
         power: Default::default(),
         idle_power: Default::default(),

@@ -20,7 +20,7 @@ pub use saying_host::SayingHost;
 pub use sysfs::FakeHost;
 pub use world::World;
 
-use jouled::snapshot::Snapshot;
+use jouled::model::snapshot::Snapshot;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ pub fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
 
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn monotonic() -> u64 {
-    jouled::source::Stamp::now().monotonic.0
+    jouled::model::source::Stamp::now().monotonic.0
 }
 
 /// Whether this test runs as root; says that the test is skipped where not.

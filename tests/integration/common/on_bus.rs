@@ -2,7 +2,7 @@
 
 use super::Bus;
 use jouled::export::dbus::{self, DbusConfig, DbusMode, Facts, NAME};
-use jouled::snapshot::Snapshot;
+use jouled::model::snapshot::Snapshot;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;

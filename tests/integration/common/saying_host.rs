@@ -65,7 +65,7 @@ impl SayingHost {
 
     fn line(&self) -> String {
         let Words { source, generation, epoch, period_ms, paused_ms, package, dram } = &self.words;
-        let now = jouled::source::Stamp::now();
+        let now = jouled::model::source::Stamp::now();
         let zone = |zone: &str, energy_uj: u64| json!({"zone": zone, "energy_uj": energy_uj, "billed": true, "quality": "derived", "window_ns": 1000, "age_ns": 1000});
         let object: Value = json!({
             "protocol": 1, "source": source, "generation": generation, "vm": {"id": "8c0d", "name": "web"}, "epoch": epoch,

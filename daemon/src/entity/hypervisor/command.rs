@@ -1,8 +1,8 @@
 //! Which program runs a VM, and what its command line says. Pure; nothing here is believed before `identity` has looked at it.
 
 use super::{micro, qemu};
-use crate::entity::vm::Vmm;
-use crate::source::PciAddress;
+use crate::model::source::PciAddress;
+use crate::model::vm::Vmm;
 
 /// What a command line says of the VM that it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 //! a scope of their own (vouched) come before all others; between equals nobody can be told from an impostor.
 
 use super::look::Shown;
-use crate::entity::vm::{Vm, Vmm};
-use crate::source::PciAddress;
+use crate::model::source::PciAddress;
+use crate::model::vm::{Vm, Vmm};
 use crate::usage::ProcessKey;
 use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;

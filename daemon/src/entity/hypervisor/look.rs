@@ -1,10 +1,11 @@
 //! One process, looked at in /proc: whether it runs a VM, and what of its claims the kernel confirms. Reads; decides nothing.
 
 use super::command::{self, Described};
-use crate::entity::vm::Vmm;
 use crate::entity::{mounts, path};
-use crate::source::PciAddress;
-use crate::usage::{ProcessKey, proc_pid};
+use crate::model::source::PciAddress;
+use crate::model::vm::Vmm;
+use crate::sys::proc_pid;
+use crate::usage::ProcessKey;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;

@@ -18,9 +18,10 @@ mod words;
 
 use super::inventory::Inventory;
 use super::path;
-use super::vm::Vm;
-use crate::sample::{CgroupPath, VmMember};
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, proc_pid};
+use crate::model::tick::{CgroupPath, VmMember};
+use crate::model::vm::Vm;
+use crate::sys::proc_pid;
+use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample};
 use identity::Found;
 use look::{Shown, Sight};
 use reader::{Answer, Ask, Reader};

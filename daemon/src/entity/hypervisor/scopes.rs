@@ -2,7 +2,7 @@
 
 use super::words;
 use crate::entity::{Labels, path};
-use crate::sample::CgroupPath;
+use crate::model::tick::CgroupPath;
 use crate::usage::CgroupId;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fs::File;

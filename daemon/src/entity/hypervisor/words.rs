@@ -1,6 +1,6 @@
 //! Words that anybody may have chosen (names, UUIDs, numbers of a command line), made fit for labels. Knows no hypervisor.
 
-use crate::source::PciAddress;
+use crate::model::source::PciAddress;
 
 /// The longest name kept, in bytes.
 const NAME_MAX: usize = 256;

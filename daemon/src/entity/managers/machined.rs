@@ -2,7 +2,7 @@
 
 use super::{MACHINES, Managers, printable};
 use crate::entity::inventory::{Class, Known};
-use crate::source::Health;
+use crate::model::source::Health;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! The inventory socket: takes the lines of a jouled-libvirt. Believes only those whom the operator trusts, says nothing of VMs to anybody.
 
 use super::{Managers, STALE};
-use crate::door::Door;
-use crate::users::uid_of;
+use crate::sys::unix_socket::Door;
+use crate::sys::users::uid_of;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;

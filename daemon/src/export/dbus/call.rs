@@ -6,7 +6,7 @@ use super::properties::{self, Subject};
 use super::tree::{self, FOLDERS, ROOT};
 use super::view::{Iface, Object, View};
 use super::{Caller, Facts};
-use crate::inert::safe;
+use crate::sys::safe_text::safe;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,8 +4,8 @@ use super::view::{Numbers, Object, View};
 use crate::export::epochs::JITTER;
 use crate::export::guest::{Grain, Profile};
 use crate::meter::Zone;
-use crate::snapshot::State;
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::snapshot::State;
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 
 /// What everybody may know: as a guest by default.
 pub(super) fn everybody() -> Grain {

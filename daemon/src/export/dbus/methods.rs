@@ -5,7 +5,7 @@ use super::properties::Subject;
 use super::tree;
 use super::view::{Iface, Object, UNKNOWN, View};
 use crate::entity::{Kind, path as cgroup};
-use crate::inert::safe;
+use crate::sys::safe_text::safe;
 use crate::usage::ProcessKey;
 use zbus::{Message, ObjectPath};
 

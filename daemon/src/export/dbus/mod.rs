@@ -66,7 +66,7 @@ mod view;
 pub use config::{DbusConfig, DbusMode};
 
 use super::Snapshots;
-use crate::source::{Health, SourceState};
+use crate::model::source::{Health, SourceState};
 use caller::{Caller, Trusted};
 use session::{Link, Session};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ pub struct Owner {
     /// Its real, effective, saved and file system user.
     pub uids: Vec<u32>,
     /// When it began, CLOCK_BOOTTIME.
-    pub began: crate::units::Nanos,
+    pub began: crate::model::units::Nanos,
 }
 
 /// What is not in a snapshot: questions about a process that a caller names. Each reads a file of /proc that cannot hang.
@@ -221,7 +221,7 @@ fn refused(error: &zbus::Error) -> Option<String> {
 }
 
 fn words(error: &zbus::Error) -> String {
-    crate::inert::safe(&error.to_string()).chars().take(TEXT).collect()
+    crate::sys::safe_text::safe(&error.to_string()).chars().take(TEXT).collect()
 }
 
 /// Who is told all. The group is looked up at each connection: it may come with a package that is installed later.
@@ -230,7 +230,7 @@ async fn trusted(group: &str) -> Trusted {
     let uid = unsafe { libc::geteuid() };
     let group = group.to_owned();
     // Names may come from a server that is slow.
-    let gid = tokio::task::spawn_blocking(move || crate::users::gid_of(&group)).await.ok().flatten();
+    let gid = tokio::task::spawn_blocking(move || crate::sys::users::gid_of(&group)).await.ok().flatten();
     Trusted { uid, gid }
 }
 

@@ -1,9 +1,9 @@
 //! The properties: one table, from which come Get, GetAll, GetManagedObjects, PropertiesChanged and the introspection. Sends nothing.
 
 use super::view::{Iface, Numbers, Object, Shown, UNKNOWN, View};
-use crate::inert::safe;
 use crate::meter::Zone;
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::sys::safe_text::safe;
 use zbus::Variant;
 
 /// What org.freedesktop.DBus.Property.EmitsChangedSignal says.

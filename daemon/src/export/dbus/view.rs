@@ -1,15 +1,15 @@
 //! What the bus is told: the node and every object with its numbers, as plain data made of one snapshot. Knows no message and no caller.
 
 use super::tree;
-use crate::attribute::IdlePolicy;
-use crate::base::Base;
-use crate::entity::vm::Vm;
+use crate::attribution::split::IdlePolicy;
 use crate::entity::{Kind, Labels};
 use crate::export::zones::Zones;
 use crate::meter::{Quality, Zone};
-use crate::snapshot::{Energy, Host, Role, Row, Snapshot, SourceView, State};
-use crate::source::Stamp;
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::billing::Base;
+use crate::model::snapshot::{Energy, Host, Role, Row, Snapshot, SourceView, State};
+use crate::model::source::Stamp;
+use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::vm::Vm;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::sync::Arc;

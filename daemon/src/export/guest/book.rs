@@ -2,12 +2,12 @@
 
 use super::config::Grain;
 use super::object::{Named, Object, Published, ZoneObject};
-use crate::attribute::IdlePolicy;
-use crate::entity::vm::Vm;
+use crate::attribution::split::IdlePolicy;
 use crate::export::epochs::Epochs;
 use crate::meter::{Quality, Zone};
-use crate::snapshot::{Row, Snapshot};
-use crate::units::Nanos;
+use crate::model::snapshot::{Row, Snapshot};
+use crate::model::units::Nanos;
+use crate::model::vm::Vm;
 use ring::hmac;
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
 //! `[export.guest]`: how finely guests are told their energy, and through which doors. Opens nothing.
 
-use crate::entity::vm::Vm;
-use crate::units::{Microjoules, Nanos};
+use crate::model::units::{Microjoules, Nanos};
+use crate::model::vm::Vm;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 use super::client::{Guest, Place};
 use super::config::Profile;
 use super::object::Published;
-use crate::export::serve::{HEAD_LIMIT, HEADERS, WRITE_LIMIT};
-use crate::export::stall::Stall;
+use crate::export::http::serve::{HEAD_LIMIT, HEADERS, WRITE_LIMIT};
+use crate::export::http::stall::Stall;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Frame, Incoming};

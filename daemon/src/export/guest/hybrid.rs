@@ -7,7 +7,7 @@ use super::client::Refusal;
 use super::guests::{Guests, lock};
 use super::helper;
 use super::look::{Found, Key, Noted, Task};
-use crate::entity::vm::{Vm, Vmm};
+use crate::model::vm::{Vm, Vmm};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;

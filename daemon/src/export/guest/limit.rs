@@ -1,6 +1,6 @@
 //! A token bucket: how often something may happen. Knows no clock.
 
-use crate::units::Nanos;
+use crate::model::units::Nanos;
 
 /// Allows so many at once, and one more each time that `every` has passed.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use super::folder::{FileId, Folder, Owner};
 use super::guests::{Guests, lock};
-use crate::entity::vm::Vm;
+use crate::model::vm::Vm;
 use crate::usage::ProcessKey;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::ffi::{OsStr, OsString};

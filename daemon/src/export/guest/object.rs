@@ -1,6 +1,6 @@
 //! The object that a guest is given, as JSON and for Prometheus: docs/guest-protocol.md. Decides no number.
 
-use crate::attribute::IdlePolicy;
+use crate::attribution::split::IdlePolicy;
 use crate::meter::Quality;
 use axum::body::Bytes;
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use super::client::Guest;
 use super::guests::Guests;
 use super::look::{Found, Key, Noted, Task};
-use crate::entity::vm::Vm;
+use crate::model::vm::Vm;
 use axum::body::Bytes;
 use std::ffi::OsStr;
 use std::io;

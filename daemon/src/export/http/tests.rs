@@ -91,7 +91,7 @@ async fn probes_tell_a_stuck_daemon_from_a_young_one() {
     assert!(stuck.ask("GET /probe/readyz HTTP/1.1").await.starts_with("HTTP/1.1 200"));
     // Long intervals: five of them are allowed.
     let mut slow = snapshot();
-    slow.host = Arc::new(crate::snapshot::Host { interval: Nanos(3 * Nanos::SECOND.0), ..(*slow.host).clone() });
+    slow.host = Arc::new(crate::model::snapshot::Host { interval: Nanos(3 * Nanos::SECOND.0), ..(*slow.host).clone() });
     stuck.snapshots.send_replace(Arc::new(slow));
     assert!(stuck.ask("GET /probe/livez HTTP/1.1").await.starts_with("HTTP/1.1 200"));
 
@@ -105,7 +105,7 @@ async fn probes_tell_a_stuck_daemon_from_a_young_one() {
 #[tokio::test]
 async fn the_landing_page_escapes_and_reflects_nothing() {
     let mut evil = snapshot();
-    evil.host = Arc::new(crate::snapshot::Host { node_name: "<script>\"'&".into(), ..(*evil.host).clone() });
+    evil.host = Arc::new(crate::model::snapshot::Host { node_name: "<script>\"'&".into(), ..(*evil.host).clone() });
     let page = start(evil, soon).ask("GET / HTTP/1.1").await;
     assert!(page.contains("jouled 0.1.0 on &lt;script&gt;&quot;&#39;&amp;</h1>") && !page.contains("<script"), "{page}");
     assert!(page.contains("rapl-powercap (meter): failed open &quot;/sys") && !page.contains("evil.example"));

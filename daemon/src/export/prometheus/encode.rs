@@ -1,6 +1,6 @@
 //! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric by name.
 
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;

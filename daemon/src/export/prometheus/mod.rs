@@ -2,9 +2,9 @@
 
 mod encode;
 mod format;
+mod jouled;
 mod kepler;
 mod legacy;
-mod own;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -13,8 +13,8 @@ pub use format::Format;
 use super::guest::Totals;
 use crate::entity::Kind;
 use crate::export::zones::Zones;
-use crate::snapshot::{ByZone, Energy, Snapshot};
-use crate::source::Stamp;
+use crate::model::snapshot::{ByZone, Energy, Snapshot};
+use crate::model::source::Stamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
@@ -95,7 +95,7 @@ impl Collector for Page {
         if self.options.dialects.legacy {
             legacy::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels, self.options.dialects.kepler)?;
         }
-        own::encode(&mut encoder, &self.snapshot, &zones, self.now, &self.options)?;
-        self.guests.as_ref().map_or(Ok(()), |guests| own::guests(&mut encoder, guests))
+        jouled::encode(&mut encoder, &self.snapshot, &zones, self.now, &self.options)?;
+        self.guests.as_ref().map_or(Ok(()), |guests| jouled::guests(&mut encoder, guests))
     }
 }

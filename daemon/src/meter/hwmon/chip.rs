@@ -2,8 +2,8 @@
 
 use super::super::file::{PAGE, read_number, read_text};
 use super::sensors::{Chip, Kind, Sensor};
-use crate::source::PciAddress;
-use crate::units::Nanos;
+use crate::model::source::PciAddress;
+use crate::model::units::Nanos;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 //! Pure; reads nothing.
 
 use crate::meter::{Scope, Zone};
-use crate::source::{PackageId, PciAddress};
+use crate::model::source::{PackageId, PciAddress};
 
 /// How a sensor tells what is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Tests of the hwmon meter on fake trees: what each sensor is, is never, and how it comes and goes.
 
 use super::*;
-use crate::source::PackageId;
+use crate::model::source::PackageId;
 use tempfile::TempDir;
 
 /// A chip of hwmon: its attributes are at hwmonN or at its device.

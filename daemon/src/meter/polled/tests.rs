@@ -1,6 +1,6 @@
 use super::*;
 use crate::meter::{Quality, Reading, Scope, Zone};
-use crate::units::Microwatts;
+use crate::model::units::Microwatts;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Instant;
 

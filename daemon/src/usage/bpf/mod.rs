@@ -8,9 +8,10 @@ mod options;
 mod process;
 mod sys;
 
-use crate::source::{Health, PackageId};
-use crate::units::Nanos;
-use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, Usage, UsageSample, Use, proc_pid};
+use crate::model::source::{Health, PackageId};
+use crate::model::units::Nanos;
+use crate::sys::proc_pid;
+use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
 use aya::programs::ProgramError;
 use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
 use jouled_bpf::{Cpu, ENDED, ENDING, FLUSHED_AT_ONCE, Key, Total};

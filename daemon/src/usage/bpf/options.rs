@@ -1,7 +1,7 @@
 //! How eBPF is to be used, and why it cannot be.
 
 use super::offsets;
-use crate::source::PackageId;
+use crate::model::source::PackageId;
 use serde::Deserialize;
 
 /// Where the programs learn who runs.

@@ -1,8 +1,8 @@
 //! DRM clients over time: from what their counters say now to what each process used since the last look. Pure.
 
 use super::fdinfo::{Client, Engine};
-use crate::source::PciAddress;
-use crate::units::Nanos;
+use crate::model::source::PciAddress;
+use crate::model::units::Nanos;
 use crate::usage::{GpuUse, ProcessKey};
 use std::collections::BTreeMap;
 

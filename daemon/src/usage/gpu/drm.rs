@@ -4,9 +4,10 @@
 use super::clients::{Clients, Held};
 use super::fdinfo;
 use super::thread::{Look, Looker, Threaded};
-use crate::source::{Health, PciAddress, Stamp};
-use crate::units::Nanos;
-use crate::usage::{GpuSample, GpuUsage, ProcessKey, WatchedGpu, proc_pid};
+use crate::model::source::{Health, PciAddress, Stamp};
+use crate::model::units::Nanos;
+use crate::sys::proc_pid;
+use crate::usage::{GpuSample, GpuUsage, ProcessKey, WatchedGpu};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::fs;

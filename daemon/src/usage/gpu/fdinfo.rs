@@ -1,6 +1,6 @@
 //! What /proc/PID/fdinfo/FD says of a DRM client (Linux' Documentation/gpu/drm-usage-stats.rst). Pure text.
 
-use crate::source::PciAddress;
+use crate::model::source::PciAddress;
 use std::collections::BTreeMap;
 
 /// No driver has more engines.

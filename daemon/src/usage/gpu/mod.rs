@@ -8,8 +8,8 @@ mod shares;
 mod thread;
 
 use super::GpuUsage;
-use crate::nvml::NvmlConfig;
-use crate::source::{Health, PciAddress, SourceState};
+use crate::model::source::{Health, PciAddress, SourceState};
+use crate::sys::nvml::NvmlConfig;
 use std::fs;
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub fn open_all(wanted: bool, config: &NvmlConfig, sysfs: &Path, procfs: &Path) 
         }
     };
     if !wanted {
-        for source in [crate::nvml::SOURCE, drm::SOURCE] {
+        for source in [crate::sys::nvml::SOURCE, drm::SOURCE] {
             add(source, Err(Health::Unsupported("not wanted: gpus = false in [usage]".into())));
         }
         return (ways, states);
@@ -37,7 +37,7 @@ pub fn open_all(wanted: bool, config: &NvmlConfig, sysfs: &Path, procfs: &Path) 
         Ok(way) => nvml::start(way, procfs).map_err(Health::Failed),
         Err(why) => Err(Health::Unsupported(why.into())),
     };
-    add(crate::nvml::SOURCE, by_nvml);
+    add(crate::sys::nvml::SOURCE, by_nvml);
     add(drm::SOURCE, drm::start(sysfs, procfs));
     (ways, states)
 }

@@ -2,10 +2,11 @@
 
 use super::shares::{Instance, Sample, Shares, by_samples, by_slices};
 use super::thread::{Look, Looker, Threaded};
-use crate::nvml::{self, Card, SOURCE, Way, words};
-use crate::source::{Health, Stamp};
-use crate::units::Nanos;
-use crate::usage::{GpuSample, GpuUsage, GpuUse, ProcessKey, WatchedGpu, proc_pid};
+use crate::model::source::{Health, Stamp};
+use crate::model::units::Nanos;
+use crate::sys::nvml::{self, Card, SOURCE, Way, words};
+use crate::sys::proc_pid;
+use crate::usage::{GpuSample, GpuUsage, GpuUse, ProcessKey, WatchedGpu};
 use nvml_wrapper::enum_wrappers::device::Sampling;
 use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::{NvmlError, nvml_try};

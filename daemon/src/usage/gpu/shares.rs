@@ -1,6 +1,6 @@
 //! From NVML's samples to the time for which each process kept a GPU busy. Pure.
 
-use crate::units::Nanos;
+use crate::model::units::Nanos;
 use std::collections::BTreeMap;
 
 /// A utilisation above this is no utilisation (older drivers give such numbers for processes that just began or ended).

@@ -2,8 +2,8 @@
 //! whenever it comes. Knows no vendor.
 
 use super::super::{GpuSample, GpuUsage, GpuUse, ProcessKey, WatchedGpu};
-use crate::source::{Health, PciAddress, Stamp};
-use crate::units::Nanos;
+use crate::model::source::{Health, PciAddress, Stamp};
+use crate::model::units::Nanos;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -74,7 +74,7 @@ fn a_zone_that_is_read_every_thirty_seconds_has_the_power_between_its_readings()
 fn signals_tell_of_what_changed_and_of_nothing_else() {
     let mut first = sample::snapshot();
     first.domains.last_mut().unwrap().power = Some(Microwatts(1));
-    first.host = Arc::new(crate::snapshot::Host { idle: IdlePolicy::Apart, ..(*first.host).clone() });
+    first.host = Arc::new(crate::model::snapshot::Host { idle: IdlePolicy::Apart, ..(*first.host).clone() });
     let mut views = vec![coarse(View::of(&first), None, QUANTUM)];
     let mut epoch = |snapshot: &Snapshot| {
         views.push(coarse(View::of(snapshot), views.last(), QUANTUM));

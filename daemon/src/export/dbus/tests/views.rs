@@ -29,7 +29,7 @@ fn the_numbers_are_those_of_the_snapshot() {
     let view = View::of(&snapshot);
     let path = "/org/jouled1/unit/nginx_2eservice";
     let row = &snapshot.kind(Kind::Unit).rows[0];
-    let base = crate::base::Base::of(&snapshot);
+    let base = crate::model::billing::Base::of(&snapshot);
     assert_eq!(number(&view, path, Iface::Unit, "EnergyMicrojoules"), base.energy(&row.energy).0);
     assert_eq!(number(&view, path, Iface::Unit, "EnergyMicrojoules"), 500_000_000 + 500_000_000 / 8 + 200_000_001 + 70_000_000);
     assert_eq!(number(&view, path, Iface::Unit, "Since"), 1_700_000_000_000_000);

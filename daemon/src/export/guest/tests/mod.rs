@@ -7,13 +7,13 @@ mod hybrid;
 mod identity;
 
 use super::*;
-use crate::attribute::IdlePolicy;
+use crate::attribution::split::IdlePolicy;
 use crate::entity::Kind;
-use crate::entity::vm::{Vm, Vmm};
 use crate::export::prometheus::tests::{row, snapshot as sample};
 use crate::meter::Zone;
-use crate::snapshot::{Row, Snapshot, State};
-use crate::units::{Microjoules, Nanos};
+use crate::model::snapshot::{Row, Snapshot, State};
+use crate::model::units::{Microjoules, Nanos};
+use crate::model::vm::{Vm, Vmm};
 use crate::usage::ProcessKey;
 use std::collections::BTreeMap;
 use std::path::Path;

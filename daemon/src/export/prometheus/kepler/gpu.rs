@@ -4,8 +4,8 @@ use super::super::encode::{About, Label, LabelSet, counters, gauges};
 use super::ON_GPUS;
 use crate::entity::Kind;
 use crate::meter::{GpuInfo, Zone};
-use crate::snapshot::{DomainView, Row, Snapshot};
-use crate::units::{Microjoules, Microwatts};
+use crate::model::snapshot::{DomainView, Row, Snapshot};
+use crate::model::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 

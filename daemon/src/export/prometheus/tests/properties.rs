@@ -6,9 +6,9 @@ use super::snapshot;
 use crate::entity::Kind;
 use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
 use crate::meter::Zone;
-use crate::snapshot::{Snapshot, State};
-use crate::source::Stamp;
-use crate::units::Microjoules;
+use crate::model::snapshot::{Snapshot, State};
+use crate::model::source::Stamp;
+use crate::model::units::Microjoules;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
                 })
                 .collect();
         }
-        snapshot.sources[0].health = crate::source::Health::Failed(reason);
+        snapshot.sources[0].health = crate::model::source::Health::Failed(reason);
         snapshot
     })
 }

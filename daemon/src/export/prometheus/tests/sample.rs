@@ -1,16 +1,16 @@
 //! A snapshot made by hand: two sockets, memory, every kind of entity, odd names, a failed source.
 
-use crate::attribute::IdlePolicy;
+use crate::attribution::split::IdlePolicy;
 use crate::entity::Kind;
-use crate::entity::vm::{Vm, Vmm};
 use crate::meter::{Domain, GpuInfo, Quality, Scope, Zone};
-use crate::snapshot::{
+use crate::model::snapshot::{
     ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot,
     SourceView, State, Used,
 };
-use crate::source::Stamp;
-use crate::source::{Health, PackageId, PciAddress};
-use crate::units::{Microjoules, Microwatts, Nanos};
+use crate::model::source::Stamp;
+use crate::model::source::{Health, PackageId, PciAddress};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::vm::{Vm, Vmm};
 use crate::usage::{Counted, ProcessKey};
 use std::sync::Arc;
 

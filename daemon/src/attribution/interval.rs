@@ -1,0 +1,225 @@
+//! One energy domain over time: turns readings into the energy of an interval, or into a gap. Pure; shares nothing out.
+
+use crate::meter::{Domain, Reading};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
+use serde::{Deserialize, Serialize};
+
+/// A step of CLOCK_BOOTTIME against CLOCK_MONOTONIC beyond this is a suspend; below it is the time between reading the two.
+const SUSPEND: Nanos = Nanos(10_000_000);
+/// A gauge is not integrated over a longer time than this: nobody knows what happened in between.
+const GAUGE_AGE: Nanos = Nanos(120 * Nanos::SECOND.0);
+
+/// The last good reading of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastReading {
+    /// When, CLOCK_MONOTONIC.
+    pub at: Nanos,
+    /// CLOCK_BOOTTIME − CLOCK_MONOTONIC at that time: moves when the machine was suspended.
+    pub suspended: Nanos,
+    /// What was read.
+    pub reading: Reading,
+}
+
+/// What a new reading says of the time since the last good one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interval {
+    /// The first reading: there is no interval yet.
+    First,
+    /// So much energy in so much time.
+    Energy(Microjoules, Nanos),
+    /// So much time that was not measured, and why.
+    Gap(Nanos, &'static str),
+}
+
+/// The energy between two readings of `domain`.
+///
+/// A counter that fell has wrapped once where its range is known and the result is plausible; else it was reset.
+pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, carry: &mut u64) -> Interval {
+    let Some(last) = last else { return Interval::First };
+    let time = new.at - last.at;
+    if time == Nanos::ZERO {
+        return Interval::Gap(time, "two readings at one time");
+    }
+    if new.suspended - last.suspended > SUSPEND {
+        return Interval::Gap(time, "the machine was suspended");
+    }
+    let energy = match (last.reading, new.reading) {
+        (Reading::Counter { total: old, .. }, Reading::Counter { total: now, wraps_at }) => {
+            if now >= old {
+                now - old
+            } else {
+                match wraps_at.filter(|range| range.0 > 0 && old <= *range) {
+                    Some(range) => range - old + now,
+                    None => return Interval::Gap(time, "the counter was reset"),
+                }
+            }
+        }
+        (Reading::Gauge { power: old }, Reading::Gauge { power: now }) => {
+            if time > GAUGE_AGE {
+                return Interval::Gap(time, "the last reading is too old");
+            }
+            trapezoid(old, now, time, carry)
+        }
+        (Reading::Total { total: old, since: before }, Reading::Total { total: now, since }) => {
+            if before != since {
+                return Interval::Gap(time, "the counter began anew");
+            }
+            if now < old {
+                return Interval::Gap(time, "the counter was reset");
+            }
+            now - old
+        }
+        _ => return Interval::Gap(time, "the meter changed its kind of reading"),
+    };
+    if energy > most(domain, time) {
+        return Interval::Gap(time, "more energy than the domain can draw: the counter was reset or jumped");
+    }
+    Interval::Energy(energy, time)
+}
+
+/// Whether a reading is of a time that is accounted for: told once more, or late. One with another beginning is not.
+pub fn accounted(last: &LastReading, new: &LastReading) -> bool {
+    let began_anew =
+        matches!((last.reading, new.reading), (Reading::Total { since: a, .. }, Reading::Total { since: b, .. }) if a != b);
+    new.at <= last.at && !began_anew
+}
+
+/// Whether a counter cannot have wrapped more than once, unseen, in `time`.
+pub fn provable(domain: &Domain, reading: &Reading, time: Nanos) -> bool {
+    match reading {
+        Reading::Counter { wraps_at: Some(range), .. } => most(domain, time) < *range,
+        Reading::Counter { wraps_at: None, .. } | Reading::Total { .. } => true,
+        Reading::Gauge { .. } | Reading::Standby => false,
+    }
+}
+
+/// Most energy that the domain can have drawn in `time`, and one unit of the coarsest counter (SPR psys counts whole joules).
+fn most(domain: &Domain, time: Nanos) -> Microjoules {
+    domain.max_power.for_time(time) + Microjoules(2_000_000)
+}
+
+/// Mean of two powers over the time between them; what is less than a microjoule is carried to the next interval.
+fn trapezoid(old: Microwatts, now: Microwatts, time: Nanos, carry: &mut u64) -> Microjoules {
+    const DIVISOR: u128 = 2 * 1_000_000_000;
+    let product = (u128::from(old.0) + u128::from(now.0)) * u128::from(time.0) + u128::from(*carry);
+    *carry = (product % DIVISOR) as u64;
+    Microjoules(u64::try_from(product / DIVISOR).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::{Quality, Scope, Zone};
+    use crate::model::source::PackageId;
+    use proptest::prelude::*;
+
+    fn domain() -> Domain {
+        Domain {
+            id: "rapl/package-0".into(),
+            source: "rapl-powercap".into(),
+            zone: Zone::Package,
+            scope: Scope::Package(PackageId(0)),
+            path: "/x".into(),
+            billed: true,
+            continuous: true,
+            at_rest: None,
+            quality: Quality::Measured,
+            max_power: Microwatts(1_000_000_000),
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
+        }
+    }
+
+    fn counter(at_s: u64, total: u64, wraps_at: Option<u64>) -> LastReading {
+        let reading = Reading::Counter { total: Microjoules(total), wraps_at: wraps_at.map(Microjoules) };
+        LastReading { at: Nanos(at_s * 1_000_000_000), suspended: Nanos(0), reading }
+    }
+
+    fn between(a: LastReading, b: LastReading) -> Interval {
+        interval(&domain(), Some(&a), &b, &mut 0)
+    }
+
+    #[test]
+    fn plain_and_wrapped() {
+        let range = Some(262_143_328_850);
+        assert_eq!(interval(&domain(), None, &counter(1, 5, range), &mut 0), Interval::First);
+        assert_eq!(between(counter(1, 5, range), counter(2, 105, range)), Interval::Energy(Microjoules(100), Nanos::SECOND));
+        assert_eq!(
+            between(counter(1, 262_143_328_800, range), counter(2, 50, range)),
+            Interval::Energy(Microjoules(100), Nanos::SECOND)
+        );
+    }
+
+    #[test]
+    fn resets_are_gaps_not_wraps() {
+        assert!(matches!(between(counter(1, 100, None), counter(2, 5, None)), Interval::Gap(..)));
+        // A reset from 200 kJ to 0 would look like 62 kJ in one second.
+        assert!(matches!(
+            between(counter(1, 200_000_000_000, Some(262_143_328_850)), counter(2, 5, Some(262_143_328_850))),
+            Interval::Gap(..)
+        ));
+    }
+
+    #[test]
+    fn another_beginning_is_a_gap_however_high_its_total() {
+        let total = |at_s: u64, total, since| LastReading {
+            reading: Reading::Total { total: Microjoules(total), since },
+            ..counter(at_s, 0, None)
+        };
+        assert_eq!(between(total(1, 5, 7), total(2, 9, 7)), Interval::Energy(Microjoules(4), Nanos::SECOND));
+        assert_eq!(between(total(1, 5, 7), total(2, 9, 8)), Interval::Gap(Nanos::SECOND, "the counter began anew"));
+        assert_eq!(between(total(1, 9, 7), total(2, 5, 7)), Interval::Gap(Nanos::SECOND, "the counter was reset"));
+    }
+
+    #[test]
+    fn suspend_is_a_gap() {
+        let mut after = counter(2, 105, None);
+        after.suspended = Nanos(3_600_000_000_000);
+        assert_eq!(between(counter(1, 5, None), after), Interval::Gap(Nanos::SECOND, "the machine was suspended"));
+    }
+
+    #[test]
+    fn gauges_are_integrated_without_loss() {
+        let gauge = |at: u64, power: u64| LastReading {
+            at: Nanos(at),
+            suspended: Nanos(0),
+            reading: Reading::Gauge { power: Microwatts(power) },
+        };
+        let (mut carry, mut sum) = (0, 0);
+        for step in 0..1000u64 {
+            let Interval::Energy(energy, _) =
+                interval(&domain(), Some(&gauge(step * 333, 777)), &gauge(step * 333 + 333, 777), &mut carry)
+            else {
+                panic!("a gauge gives energy")
+            };
+            sum += energy.0;
+        }
+        assert_eq!(sum, 777 * 333 * 1000 / 1_000_000_000);
+        assert!(matches!(interval(&domain(), Some(&gauge(0, 1)), &gauge(200_000_000_000, 1), &mut 0), Interval::Gap(..)));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_never_implausible(a: u64, b: u64, range: Option<u64>, dt in 0u64..10_000) {
+            if let Interval::Energy(energy, time) = between(counter(1, a, range), counter(1 + dt, b, range)) {
+                prop_assert!(energy <= most(&domain(), time));
+            }
+        }
+
+        #[test]
+        fn a_wrapping_counter_loses_nothing(steps in proptest::collection::vec(0u64..900_000_000, 1..50), range in 1_000_000_000u64..5_000_000_000) {
+            let (mut truth, mut raw, mut seen) = (0u64, 0u64, 0u64);
+            let mut last = counter(0, 0, Some(range));
+            for (index, step) in steps.iter().enumerate() {
+                truth += step;
+                raw += step;
+                if raw > range { raw -= range; }
+                let new = counter(index as u64 + 1, raw, Some(range));
+                if let Interval::Energy(energy, _) = interval(&domain(), Some(&last), &new, &mut 0) { seen += energy.0; }
+                last = new;
+            }
+            prop_assert_eq!(seen, truth);
+        }
+    }
+}

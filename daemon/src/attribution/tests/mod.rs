@@ -1,0 +1,370 @@
+//! The core against made-up hosts: conservation, counters that only rise, restarts. No meter and no kernel.
+
+use super::*;
+use crate::entity::Kind;
+use crate::meter::{Quality, Reading};
+use crate::model::snapshot::{CpuInfo, KindView, State as RowState};
+use crate::model::source::Health;
+use crate::model::source::Stamp;
+use crate::model::tick::CgroupPath;
+use crate::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use};
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+mod platform;
+mod vms;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn config(idle: IdlePolicy) -> CoreConfig {
+    let cpu = |processor: u32| CpuInfo {
+        processor,
+        vendor_id: String::new(),
+        model_name: String::new(),
+        physical_id: processor / 2,
+        core_id: processor % 2,
+    };
+    CoreConfig {
+        host: Host { cpus: (0..4).map(cpu).collect(), interval: Nanos::SECOND, ..Host::default() },
+        limits: Limits { shown: [4; Kind::ALL.len()], retention: Nanos(5 * SECOND) },
+        idle,
+        floors: BTreeMap::new(),
+        prior_ratio: 0.3,
+        platform: Default::default(),
+    }
+}
+
+fn domain(package: u16, zone: Zone) -> Domain {
+    Domain {
+        id: format!("rapl/package-{package}/{}", zone.as_str()),
+        source: "rapl-powercap".into(),
+        zone,
+        scope: if zone == Zone::Psys { Scope::Machine } else { Scope::Package(PackageId(package)) },
+        path: format!("/{package}"),
+        billed: zone == Zone::Package,
+        continuous: true,
+        at_rest: None,
+        quality: Quality::Measured,
+        max_power: Microwatts(1_000_000_000),
+        accuracy_ppm: None,
+        refresh: None,
+        gpu: None,
+    }
+}
+
+/// A host of two packages: what it would show jouled.
+struct Fake {
+    seconds: u64,
+    counters: Vec<u64>,
+    new: Vec<Domain>,
+}
+
+impl Fake {
+    fn new() -> Self {
+        let new = vec![domain(0, Zone::Package), domain(1, Zone::Package), domain(0, Zone::Dram), domain(0, Zone::Psys)];
+        Self { seconds: 1, counters: vec![1000; 4], new }
+    }
+
+    fn tick(&mut self, energy: &[u64], uses: Vec<Use>) -> Tick {
+        self.seconds += 1;
+        let at = Nanos(self.seconds * SECOND);
+        let readings = energy.iter().zip(&mut self.counters).enumerate().map(|(domain, (energy, counter))| {
+            *counter += energy;
+            DomainReading { domain, at, reading: Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None }) }
+        });
+        let processes =
+            uses.iter().map(|one| ProcessInfo { process: one.process, comm: format!("c{}", one.process.pid), exe: String::new() });
+        let cgroups = uses.iter().map(|one| CgroupPath {
+            cgroup: one.cgroup,
+            path: Some(format!("/system.slice/u{}.service", one.cgroup.0)),
+            vm: None,
+        });
+        Tick {
+            at: Stamp { monotonic: at, boottime: at, realtime: at },
+            new_domains: std::mem::take(&mut self.new),
+            readings: readings.collect(),
+            cgroups: cgroups.collect(),
+            usage: Some(UsageSample { processes: processes.collect(), uses, ..UsageSample::default() }),
+            ..Tick::default()
+        }
+    }
+}
+
+fn ran(pid: u32, cgroup: u64, package: u16, on_cpu: u64) -> Use {
+    let process = ProcessKey { pid, start: 1 };
+    Use {
+        process,
+        cgroup: CgroupId(cgroup),
+        package: PackageId(package),
+        on_cpu: Nanos(on_cpu),
+        cycles: 0,
+        instructions: 0,
+        cache_misses: 0,
+    }
+}
+
+fn charged(view: &KindView, zone: Zone) -> u64 {
+    let of = |energy: &crate::model::snapshot::Energy| energy.dynamic[zone.index()].0;
+    view.rows.iter().map(|row| of(&row.energy)).sum::<u64>() + of(&view.rest) + of(&view.ended) + of(&view.parked)
+}
+
+/// The invariant: for every domain total = idle + active, and what processes were charged is active − unattributed, by zone.
+fn assert_conserved(snapshot: &Snapshot) {
+    for zone in Zone::ALL {
+        let mut expected = 0;
+        for view in snapshot.domains.iter().filter(|view| view.domain.zone == zone && zone != Zone::Platform) {
+            assert_eq!(view.total, view.idle + view.active, "{}", view.domain.id);
+            expected += (view.active - view.unattributed).0;
+        }
+        assert_eq!(charged(snapshot.kind(Kind::Process), zone), expected, "processes, {zone:?}");
+        assert_eq!(charged(snapshot.kind(Kind::Unit), zone), expected, "units, {zone:?}");
+    }
+}
+
+fn floored(watts: f64) -> CoreConfig {
+    let mut config = config(IdlePolicy::Apart);
+    let floor = Microwatts((watts * 1e6) as u64);
+    config.floors = (0..2).map(|package| (format!("rapl/package-{package}/package"), floor)).collect();
+    config
+}
+
+#[test]
+fn energy_follows_use_by_package() {
+    let (mut core, mut host) = (Core::new(floored(10.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let uses = vec![ran(1, 10, 0, 300_000_000), ran(2, 20, 0, 100_000_000), ran(3, 30, 1, 500_000_000)];
+    let snapshot = core.step(&host.tick(&[50_000_000, 30_000_000, 0, 0], uses));
+    let energy: Vec<_> = snapshot.kind(Kind::Process).rows.iter().map(|row| row.energy.dynamic[0].0).collect();
+    assert_eq!(energy, [30_000_000, 10_000_000, 20_000_000]);
+    assert_eq!(snapshot.domains[0].idle, Microjoules(10_000_000));
+    assert_eq!(snapshot.kind(Kind::Slice).rows[0].energy.dynamic[0], Microjoules(60_000_000));
+    assert_conserved(&snapshot);
+}
+
+#[test]
+fn idle_by_use_is_kept_apart_from_dynamic() {
+    let mut config = floored(10.0);
+    config.idle = IdlePolicy::ByUse;
+    let (mut core, mut host) = (Core::new(config, State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let uses = vec![ran(1, 10, 0, 300), ran(2, 20, 0, 100)];
+    let rows = &core.step(&host.tick(&[50_000_000, 0, 0, 0], uses)).kind(Kind::Process).rows.clone();
+    assert_eq!((rows[0].energy.dynamic[0].0, rows[0].energy.idle[0].0), (30_000_000, 7_500_000));
+    assert_eq!((rows[1].energy.dynamic[0].0, rows[1].energy.idle[0].0), (10_000_000, 2_500_000));
+}
+
+#[test]
+fn a_late_reading_is_shared_over_its_whole_window() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    // The package cannot be read for two ticks; process 1 runs only then, and ends.
+    for _ in 0..2 {
+        let mut tick = host.tick(&[20_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]);
+        tick.readings[0].reading = Err("/x: gone".into());
+        if let Some(usage) = &mut tick.usage {
+            usage.ended = vec![ProcessKey { pid: 1, start: 1 }];
+            usage.processes.truncate(1);
+        }
+        let snapshot = core.step(&tick);
+        assert_eq!((snapshot.domains[0].power, snapshot.domains[0].error.as_str()), (None, "/x: gone"));
+    }
+    let snapshot = core.step(&host.tick(&[20_000_000, 0, 0, 0], vec![ran(2, 20, 0, 100)]));
+    let rows: HashMap<_, _> = snapshot.kind(Kind::Process).rows.iter().map(|row| (row.labels[0].clone(), row)).collect();
+    assert_eq!((rows["1"].energy.dynamic[0].0, rows["2"].energy.dynamic[0].0), (40_000_000, 20_000_000));
+    assert_eq!(rows["1"].state, RowState::Terminated);
+    assert_conserved(&snapshot);
+}
+
+#[test]
+fn unknown_use_charges_nobody() {
+    let (mut core, mut host) = (Core::new(floored(10.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let mut tick = host.tick(&[50_000_000, 0, 0, 0], vec![]);
+    tick.usage = None;
+    let view = core.step(&tick).domains[0].clone();
+    assert_eq!((view.idle.0, view.unattributed.0), (10_000_000, 40_000_000));
+}
+
+#[test]
+fn lost_use_is_unattributed() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let mut tick = host.tick(&[40_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]);
+    if let Some(usage) = &mut tick.usage {
+        usage.lost = vec![LostUse { package: PackageId(0), on_cpu: Nanos(300), cycles: 0, cache_misses: 0 }];
+    }
+    let snapshot = core.step(&tick);
+    assert_eq!(snapshot.domains[0].unattributed.0, 30_000_000);
+    assert_conserved(&snapshot);
+}
+
+#[test]
+fn energy_drawn_while_down_is_the_nodes_and_nobodys() {
+    let (mut core, mut host) = (Core::new(floored(10.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    core.step(&host.tick(&[50_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
+    let state = core.state("boot");
+    host.seconds += 10;
+    host.new = vec![domain(0, Zone::Package)];
+    let mut again = Core::new(floored(10.0), state.clone(), true, Nanos(13 * SECOND));
+    let snapshot = again.step(&host.tick(&[70_000_000], vec![ran(1, 10, 0, 100)]));
+    let view = &snapshot.domains[0];
+    assert_eq!((view.total.0, view.idle.0, view.unattributed.0), (120_000_000, 10_000_000, 70_000_000));
+    let row = &snapshot.kind(Kind::Unit).rows[0];
+    assert_eq!((row.state, row.energy.dynamic[0].0), (RowState::Running, 40_000_000));
+
+    // After a reboot the counter says nothing of before.
+    host.new = vec![domain(0, Zone::Package)];
+    let view =
+        Core::new(floored(10.0), state, false, Nanos(20 * SECOND)).step(&host.tick(&[70_000_000], vec![])).domains[0].clone();
+    assert_eq!((view.total.0, view.power), (50_000_000, None));
+}
+
+#[test]
+fn a_moved_process_gets_the_containers_label_and_a_new_series() {
+    let id = "ab".repeat(32);
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    core.step(&host.tick(&[1_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
+    let mut tick = host.tick(&[2_000_000, 0, 0, 0], vec![ran(1, 11, 0, 100)]);
+    tick.cgroups[0].path = Some(format!("/system.slice/docker-{id}.scope"));
+    let snapshot = core.step(&tick);
+    let rows = &snapshot.kind(Kind::Process).rows;
+    assert_eq!(
+        (rows[0].labels[3].as_str(), rows[0].energy.dynamic[0].0, rows[0].state),
+        ("container", 2_000_000, RowState::Running)
+    );
+    assert_eq!(
+        (rows[1].labels[3].as_str(), rows[1].energy.dynamic[0].0, rows[1].state),
+        ("regular", 1_000_000, RowState::Terminated)
+    );
+    assert_eq!(snapshot.kind(Kind::Container).rows[0].energy.dynamic[0].0, 2_000_000);
+}
+
+#[test]
+fn sources_keep_their_age() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    let mut tick = host.tick(&[0, 0, 0, 0], vec![]);
+    tick.sources =
+        vec![SourceState { source: "rapl-powercap".into(), role: "meter".into(), health: Health::Healthy, detail: String::new() }];
+    core.step(&tick);
+    let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
+    tick.readings.clear();
+    assert_eq!(core.step(&tick).sources[0].read_at, Some(Nanos(2 * SECOND)));
+}
+
+#[test]
+fn a_meter_and_who_watches_under_one_name_have_ages_of_their_own() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    let not_yet = || Health::Degraded(gpu::NOT_YET.into());
+    let mut step = |meter: Health, usage: Health, reads: bool| {
+        let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
+        let state =
+            |role: &str, health| SourceState { source: "rapl-powercap".into(), role: role.into(), health, detail: String::new() };
+        tick.sources = vec![state("meter", meter), state("gpu-usage", usage), state("entity", Health::Healthy)];
+        if !reads {
+            tick.readings.clear();
+        }
+        let snapshot = core.step(&tick);
+        [0, 1, 2].map(|at| snapshot.sources[at].read_at.map(|at| at.0 / SECOND))
+    };
+    assert_eq!(step(Health::Healthy, not_yet(), true), [Some(2), None, None]);
+    assert_eq!(step(Health::Failed("gone".into()), Health::Healthy, false), [Some(2), Some(3), None]);
+    assert_eq!(step(Health::Healthy, Health::Failed("no answer".into()), true), [Some(4), Some(3), None]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever runs, ends, is lost or cannot be read: energy is conserved exactly, and no number falls.
+    #[test]
+    fn conserved_and_rising(steps in proptest::collection::vec(
+        (proptest::array::uniform4(0u64..90_000_000), proptest::collection::vec((1u32..9, 1u64..4, 0u16..2, 1u64..400_000_000), 0..8), any::<u8>()),
+        1..40,
+    )) {
+        let (mut core, mut host) = (Core::new(config(IdlePolicy::Apart), State::default(), false, Nanos(0)), Fake::new());
+        let (mut before, mut series): (HashMap<String, u64>, HashMap<_, u64>) = Default::default();
+        for (energy, uses, event) in steps {
+            let mut seen = std::collections::HashSet::new();
+            let uses = uses.into_iter().filter(|(pid, cgroup, package, _)| seen.insert((*pid, *cgroup, *package)));
+            let mut tick = host.tick(&energy, uses.map(|(pid, cgroup, package, time)| ran(pid, 10 + cgroup, package, time)).collect());
+            match event % 8 {
+                0 => tick.readings[0].reading = Err("broken".into()),
+                1 => if let Some(usage) = &mut tick.usage { usage.ended = (1..5).map(|pid| ProcessKey { pid, start: 1 }).collect() },
+                2 => tick.gone = vec![CgroupId(11), CgroupId(12)],
+                3 => tick.usage = None,
+                4 => if let Some(usage) = &mut tick.usage {
+                    usage.lost = vec![LostUse { package: PackageId(1), on_cpu: Nanos(1_000_000), cycles: 0, cache_misses: 0 }];
+                },
+                5 => {
+                    let state = core.state("b");
+                    core = Core::new(config(IdlePolicy::Apart), state, true, Nanos(host.seconds * SECOND));
+                    tick.new_domains = Fake::new().new;
+                }
+                _ => {}
+            }
+            let snapshot = core.step(&tick);
+            assert_conserved(&snapshot);
+            for view in &snapshot.domains {
+                let total = before.entry(view.domain.id.clone()).or_default();
+                prop_assert!(view.total.0 >= *total);
+                *total = view.total.0;
+            }
+            // A series that was dropped and counted as ended may begin again; one that is shown from tick to tick never falls.
+            let mut shown = HashMap::new();
+            for kind in &snapshot.kinds {
+                for row in &kind.rows {
+                    let (name, energy) = ((kind.kind, row.labels.clone()), row.energy.dynamic[0].0);
+                    prop_assert!(energy >= *series.get(&name).unwrap_or(&0), "{:?} fell", row.labels);
+                    prop_assert_eq!(shown.insert(name, energy), None);
+                }
+            }
+            series = shown;
+        }
+    }
+}
+
+#[test]
+fn a_reused_pid_in_an_open_window_gets_nothing_of_the_earlier_process() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let mut tick = host.tick(&[0, 0, 0, 0], vec![ran(1, 10, 0, 300)]);
+    tick.readings[0].reading = Err("/x: gone".into());
+    core.step(&tick);
+    let mut heir = ran(1, 10, 0, 100);
+    heir.process.start = 2;
+    let snapshot = core.step(&host.tick(&[40_000_000, 0, 0, 0], vec![heir]));
+    let view = snapshot.kind(Kind::Process);
+    assert_eq!((view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), (10_000_000, 30_000_000));
+    assert_conserved(&snapshot);
+}
+
+#[test]
+fn a_domain_that_did_not_come_back_stays_in_the_sums() {
+    let (mut core, mut host) = (Core::new(floored(10.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    core.step(&host.tick(&[50_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
+    let state = core.state("boot");
+    host.new = vec![domain(1, Zone::Package)];
+    let mut again = Core::new(floored(10.0), state, true, Nanos(13 * SECOND));
+    let snapshot = again.step(&host.tick(&[70_000_000], vec![]));
+    assert_conserved(&snapshot);
+    let past: Vec<_> = snapshot.domains.iter().filter(|view| view.past).map(|view| view.domain.id.as_str()).collect();
+    assert!(past.contains(&"rapl/package-0/package") && past.len() == 4 && past.contains(&"other"), "{past:?}");
+    assert_eq!(again.state("boot").domains.len(), 5);
+}
+
+#[test]
+fn a_window_that_stays_open_too_long_is_nobodys() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    for _ in 0..4 {
+        host.seconds += 99;
+        let mut tick = host.tick(&[20_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]);
+        tick.readings[0].reading = Err("/x: gone".into());
+        core.step(&tick);
+    }
+    let snapshot = core.step(&host.tick(&[20_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
+    assert_eq!((snapshot.domains[0].unattributed.0, snapshot.domains[0].total.0), (100_000_000, 100_000_000));
+    assert_conserved(&snapshot);
+}

@@ -1,0 +1,385 @@
+//! Configuration: as written (defaults, file, drop-ins, environment, command line) → merged → checked. Opens nothing else.
+
+mod explain;
+
+use crate::attribution::ledger::Limits;
+use crate::attribution::platform::PlatformChoice;
+use crate::attribution::split::IdlePolicy;
+use crate::entity::Kind;
+use crate::export::dbus::DbusConfig;
+use crate::export::guest::GuestConfig;
+use crate::export::powercap::PowercapOptions;
+use crate::export::prometheus::PrometheusOptions;
+use crate::meter::MeterConfig;
+use crate::model::units::{Microwatts, Nanos};
+pub use crate::model::values::{LogLevel, Mode, Span};
+use crate::usage::bpf::{BpfPath, Counters};
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Where the configuration is when nobody says otherwise. It need not exist.
+pub const DEFAULT_PATH: &str = "/etc/jouled/jouled.toml";
+/// A larger file is not a configuration.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Why a configuration is refused. Each line names where the value is from, its key, and the reason.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be used.
+    #[error("{path}: {why}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Keys or values that cannot be used.
+    #[error("{}", .0.join("\n"))]
+    Values(Vec<String>),
+}
+
+/// `jouled.toml`. An empty one is complete.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Time between ticks, 100 ms to 60 s.
+    pub interval: Span,
+    /// The name of this machine in metrics; the host name if not given.
+    pub node_name: Option<String>,
+    /// Addresses of the metrics page. Local until the operator opens it: a host's power tells of the secrets it computes with.
+    pub listen: Vec<SocketAddr>,
+    /// Where totals are kept over a reboot.
+    pub state_dir: Option<PathBuf>,
+    /// Where totals are kept over a restart or crash: a file system in memory.
+    pub runtime_dir: Option<PathBuf>,
+    /// Root of sysfs, for meters and topology. Cgroups are always where the kernel says.
+    pub sysfs: PathBuf,
+    /// Root of procfs.
+    pub procfs: PathBuf,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: LogLevel,
+    /// `[meter]`
+    pub meter: MeterConfig,
+    /// `[usage]`
+    pub usage: UsageConfig,
+    /// `[attribution]`
+    pub attribution: AttributionConfig,
+    /// `[series]`
+    pub series: SeriesConfig,
+    /// `[export]`
+    pub export: ExportConfig,
+    /// `[control]`
+    pub control: ControlConfig,
+    /// `[inventory]`
+    pub inventory: InventoryConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interval: Span(Nanos::SECOND),
+            node_name: None,
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 28282))],
+            state_dir: None,
+            runtime_dir: None,
+            sysfs: "/sys".into(),
+            procfs: "/proc".into(),
+            log_level: LogLevel::Info,
+            meter: MeterConfig::default(),
+            usage: UsageConfig::default(),
+            attribution: AttributionConfig::default(),
+            series: SeriesConfig::default(),
+            export: ExportConfig::default(),
+            control: ControlConfig::default(),
+            inventory: InventoryConfig::default(),
+        }
+    }
+}
+
+/// How who ran is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsageSource {
+    /// eBPF where it is allowed, else /proc.
+    #[default]
+    Auto,
+    /// eBPF, or do not start.
+    Bpf,
+    /// /proc.
+    Procfs,
+}
+
+/// `[usage]`: who ran.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UsageConfig {
+    /// How it is known.
+    pub source: UsageSource,
+    /// How the eBPF program reads the kernel.
+    pub path: BpfPath,
+    /// Hardware counters.
+    pub counters: Counters,
+    /// Most (process, cgroup, package) entries that can have run between two ticks, 64 to 1048576.
+    pub max_entries: u32,
+    /// Whether it is looked for who uses GPUs.
+    pub gpus: bool,
+}
+
+impl Default for UsageConfig {
+    fn default() -> Self {
+        Self { source: UsageSource::Auto, path: BpfPath::Auto, counters: Counters::Auto, max_entries: 16_384, gpus: true }
+    }
+}
+
+/// `[attribution]`: how energy is shared out.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttributionConfig {
+    /// What becomes of idle energy.
+    pub idle: IdlePolicy,
+    /// Which meter of the whole machine is believed.
+    pub platform: PlatformChoice,
+    /// Idle power in watts by domain (`"rapl/package-0" = 21.5`), instead of learning it.
+    pub idle_watts: BTreeMap<String, f64>,
+}
+
+/// `[series]`: how many series there are.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SeriesConfig {
+    /// Most processes with a series of their own: the busiest. The others are one series together.
+    pub processes: u32,
+    /// The same for every other kind of entity. Not for VMs where guests are told their energy.
+    pub others: u32,
+    /// How long the series of something that ended stays.
+    pub retention: Span,
+}
+
+impl Default for SeriesConfig {
+    fn default() -> Self {
+        Self { processes: 500, others: 2_000, retention: Span(Nanos(60 * Nanos::SECOND.0)) }
+    }
+}
+
+/// `[export]`: who is told.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportConfig {
+    /// The metrics page.
+    pub prometheus: PrometheusOptions,
+    /// The powercap mirror.
+    pub powercap: PowercapOptions,
+    /// TLS and passwords of the metrics page: a file in the exporter-toolkit's `web.config.file` format.
+    pub web_config_file: Option<PathBuf>,
+    /// The guest channel.
+    pub guest: GuestConfig,
+    /// org.jouled1 on the system bus.
+    pub dbus: DbusConfig,
+}
+
+/// `[control]`: joulectl's socket.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Path; `jouled.sock` in the runtime folder if not given.
+    pub socket: Option<PathBuf>,
+    /// Permissions, octal.
+    pub mode: Mode,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self { socket: None, mode: Mode(0o660) }
+    }
+}
+
+/// `[inventory]`: managers of VMs.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InventoryConfig {
+    /// Where jouled-libvirt connects; `inventory.sock` in the runtime folder if not given.
+    pub socket: Option<PathBuf>,
+    /// Its permissions, octal.
+    pub mode: Mode,
+    /// Who may connect there besides root and jouled's own user: names or numbers of users.
+    pub users: Vec<String>,
+    /// Whether systemd-machined is asked.
+    pub machined: bool,
+}
+
+impl Default for InventoryConfig {
+    fn default() -> Self {
+        Self { socket: None, mode: Mode(0o660), users: vec!["jouled-libvirt".into()], machined: true }
+    }
+}
+
+impl Config {
+    /// Reads the configuration: the built-in one, `path` (or the default path, if it exists), its drop-ins `PATH.d/*.toml` in the
+    /// order of their names, then the environment (`JOULED_METER__RAPL__VIA=perf`), then `overrides`.
+    ///
+    /// # Errors
+    /// Names where the value is from, the key and the reason, for each that cannot be used.
+    pub fn load(path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        let main = path.unwrap_or(Path::new(DEFAULT_PATH));
+        if path.is_some() || main.exists() {
+            figment = figment.merge(toml(main)?);
+        }
+        for file in drop_ins(main)? {
+            figment = figment.merge(toml(&file)?);
+        }
+        // joulectl's own variable has the same prefix.
+        figment = figment.merge(Env::prefixed("JOULED_").ignore(&["socket"]).split("__"));
+        let mut config: Self = figment
+            .extract()
+            .map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain::explain(&one)).collect()))?;
+        overrides(&mut config);
+        config.check(|key| explain::place(figment.find_metadata(key), key))?;
+        Ok(config)
+    }
+
+    fn check(&self, place: impl Fn(&str) -> String) -> Result<(), ConfigError> {
+        let mut wrong = Vec::new();
+        // Where a list is from; its entries have no places of their own.
+        let place = |key: &str| match ["meter.redfish.bmc", "meter.ipmi.lan"].into_iter().find(|list| key.starts_with(list)) {
+            Some(list) => place(list) + key.strip_prefix(list).unwrap_or_default(),
+            None => place(key),
+        };
+        let mut range = |key: &str, ok: bool, rule: &str| {
+            if !ok {
+                // Most rules are ranges; the others are a sentence.
+                let range = rule.starts_with("above") || rule.starts_with(|c: char| c.is_ascii_digit());
+                let what = if range { "out of range" } else { "wanted" };
+                wrong.push(format!("{}: {what}: {rule}", place(key)));
+            }
+        };
+        range("interval", (Nanos(100_000_000)..=Nanos(60 * Nanos::SECOND.0)).contains(&self.interval.0), "100ms to 60s");
+        range("usage.max_entries", (64..=1 << 20).contains(&self.usage.max_entries), "64 to 1048576");
+        range("series.processes", self.series.processes <= 1_000_000, "0 to 1000000");
+        range("series.others", (1..=1_000_000).contains(&self.series.others), "1 to 1000000");
+        range("series.retention", self.series.retention.0 <= Nanos(86_400 * Nanos::SECOND.0), "0 to 24h");
+        let watts_ok = |watts: &f64| watts.is_finite() && (0.0..=100_000.0).contains(watts);
+        for (domain, watts) in &self.attribution.idle_watts {
+            range(&format!("attribution.idle_watts.{domain}"), watts_ok(watts), "0 to 100000 watts");
+        }
+        let estimate = &self.meter.estimate;
+        range(
+            "meter.estimate.package_share",
+            estimate.package_share.is_none_or(|share| share > 0.0 && share <= 1.0),
+            "above 0, at most 1",
+        );
+        range(
+            "meter.estimate.idle_watts_per_thread",
+            estimate.idle_watts_per_thread.as_ref().is_none_or(watts_ok),
+            "0 to 100000 watts",
+        );
+        range(
+            "meter.estimate.full_watts_per_thread",
+            estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
+            "0 to 100000 watts",
+        );
+        let library = self.meter.nvml.library.as_deref();
+        range("meter.nvml.library", library.is_none_or(Path::is_absolute), "an absolute path");
+        for (key, rule) in self.meter.ipmi.wrong() {
+            range(&format!("meter.ipmi.{key}"), false, rule);
+        }
+        for (key, rule) in self.export.guest.wrong() {
+            range(&format!("export.guest.{key}"), false, rule);
+        }
+        if let Some(rule) = self.export.powercap.wrong_path() {
+            range("export.powercap.path", false, rule);
+        }
+        for (key, rule) in self.meter.redfish.wrong() {
+            wrong.push(format!("{}: {rule}", place(&format!("meter.redfish.{key}"))));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
+    }
+
+    /// The folder for what lasts until the next boot.
+    pub fn runtime_dir(&self) -> PathBuf {
+        let by_manager = || folder("RUNTIME_DIRECTORY");
+        let of_user = || folder("XDG_RUNTIME_DIR").filter(|_| !is_root()).map(|dir| dir.join("jouled"));
+        self.runtime_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/run/jouled".into())
+    }
+
+    /// The folder for what lasts.
+    pub fn state_dir(&self) -> PathBuf {
+        let by_manager = || folder("STATE_DIRECTORY");
+        let xdg = || folder("XDG_STATE_HOME");
+        let home = || folder("HOME").map(|home| home.join(".local/state"));
+        let of_user = || if is_root() { None } else { xdg().or_else(home).map(|dir| dir.join("jouled")) };
+        self.state_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/var/lib/jouled".into())
+    }
+
+    /// joulectl's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.control.socket.clone().unwrap_or_else(|| self.runtime_dir().join("jouled.sock"))
+    }
+
+    /// jouled-libvirt's socket.
+    pub fn inventory_socket(&self) -> PathBuf {
+        self.inventory.socket.clone().unwrap_or_else(|| self.runtime_dir().join("inventory.sock"))
+    }
+
+    /// Limits for the ledger.
+    pub fn limits(&self) -> Limits {
+        let mut shown = [self.series.others; Kind::ALL.len()];
+        shown[Kind::Process.index()] = self.series.processes;
+        if self.export.guest.any() {
+            // A guest is told from its VM's series: without one it would be told nothing.
+            shown[Kind::Vm.index()] = u32::MAX;
+        }
+        Limits { shown, retention: self.series.retention.0 }
+    }
+
+    /// Configured idle floors.
+    pub fn floors(&self) -> BTreeMap<String, Microwatts> {
+        self.attribution.idle_watts.iter().map(|(domain, watts)| (domain.clone(), Microwatts((watts * 1e6) as u64))).collect()
+    }
+}
+
+/// A folder that the environment names; an empty or relative one is none.
+fn folder(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|folder| folder.is_absolute())
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn toml(path: &Path) -> Result<impl figment::Provider + use<>, ConfigError> {
+    let fail = |why: String| ConfigError::File { path: path.to_path_buf(), why };
+    let metadata = fs::metadata(path).map_err(|error| fail(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(fail("not a file".into()));
+    }
+    if metadata.len() > FILE_LIMIT {
+        return Err(fail(format!("{} bytes: a configuration has at most {FILE_LIMIT}; is this the right file?", metadata.len())));
+    }
+    fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+    Ok(Toml::file_exact(path))
+}
+
+fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut dir = main.as_os_str().to_owned();
+    dir.push(".d");
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ConfigError::File { path: dir.into(), why: error.to_string() }),
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Asks jouled over its Unix socket (HTTP/1.1). Not the server's side, and nothing is rendered here.
+
+use crate::entity::Kind;
+use crate::export::guest::GuestView;
+use crate::model::snapshot::Snapshot;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// A snapshot larger than this is not one: 100 000 entities take less.
+const LIMIT: usize = 128 << 20;
+/// jouled answers from memory, so an answer that takes longer will not come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why jouled cannot be asked, in words for whoever runs it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no socket.
+    #[error("jouled is not running (no {}): systemctl start jouled, or make run", .0.display())]
+    NotRunning(PathBuf),
+    /// The socket may not be opened.
+    #[error("{}: permission denied; {}", .0.display(), advice(.1.as_deref()))]
+    Denied(PathBuf, Option<String>),
+    /// Nobody listens.
+    #[error("{} is there but nobody listens: jouled died or is just starting; see systemctl status jouled", .0.display())]
+    Refused(PathBuf),
+    /// Another failure to connect.
+    #[error("{}: {}", .0.display(), .1)]
+    Connect(PathBuf, io::Error),
+    /// No answer.
+    #[error("{}: jouled does not answer (waited {} s); see systemctl status jouled", .0.display(), .1.as_secs())]
+    TimedOut(PathBuf, Duration),
+    /// The connection broke, or what came is not HTTP.
+    #[error("{}: the connection broke, or that is not jouled: {}", .0.display(), .1)]
+    Broken(PathBuf, String),
+    /// An answer, but not with code 200.
+    #[error("{}: jouled answers {}: {}", .0.display(), .1, .2)]
+    Status(PathBuf, StatusCode, String),
+    /// More than any snapshot.
+    #[error("{}: the answer is larger than {} bytes: not jouled's", .0.display(), .1)]
+    TooLarge(PathBuf, usize),
+    /// Not a snapshot as this joulectl knows it.
+    #[error(
+        "{}: jouled{} and joulectl {} do not understand each other: install both from one version ({})",
+        .0.display(), .1.as_deref().map(|version| format!(" {version}")).unwrap_or_default(), env!("CARGO_PKG_VERSION"), .2
+    )]
+    OtherVersion(PathBuf, Option<String>, String),
+}
+
+fn advice(group: Option<&str>) -> String {
+    match group {
+        Some(group) if group != "root" => {
+            format!("it is open to the group {group} (sudo usermod -aG {group} \"$USER\", then log in again) and to root")
+        }
+        _ => "it is open to its owner: run joulectl as root or as the user that jouled runs as".to_owned(),
+    }
+}
+
+/// Where jouled is asked.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+    patience: Duration,
+    limit: usize,
+}
+
+impl Client {
+    /// For the jouled behind `socket`. Nothing is opened yet.
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket, patience: PATIENCE, limit: LIMIT }
+    }
+
+    /// The last snapshot.
+    ///
+    /// # Errors
+    /// Where jouled cannot be reached, or does not answer with a snapshot.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let body = self.in_time(self.patience, async { self.read(self.get("/v1/snapshot").await?).await }).await?;
+        self.parse(&body)
+    }
+
+    /// Every VM's channel.
+    ///
+    /// # Errors
+    /// Where jouled cannot be reached, or answers with something else.
+    pub async fn guests(&self) -> Result<Vec<GuestView>, Error> {
+        let body = self.in_time(self.patience, async { self.read(self.get("/v1/guests").await?).await }).await?;
+        let other =
+            |error: serde_json::Error| Error::OtherVersion(self.socket.clone(), None, super::text::safe(&error.to_string()));
+        serde_json::from_slice(&body).map_err(other)
+    }
+
+    /// One snapshot per tick, from now on.
+    ///
+    /// # Errors
+    /// Where jouled cannot be reached.
+    pub async fn stream(&self) -> Result<Stream, Error> {
+        let body = self.in_time(self.patience, self.get("/v1/stream")).await?;
+        Ok(Stream { client: self.clone(), body, buffer: Vec::new(), scanned: 0, wait: self.patience })
+    }
+
+    async fn in_time<T>(&self, patience: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout(patience, work).await.unwrap_or_else(|_| Err(Error::TimedOut(self.socket.clone(), patience)))
+    }
+
+    async fn get(&self, path: &'static str) -> Result<Incoming, Error> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unconnected(error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        // Ends with the body that is returned; its errors are seen there.
+        tokio::spawn(connection);
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = Uri::from_static(path);
+        request.headers_mut().insert(HOST, HeaderValue::from_static("jouled"));
+        let answer = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+        let code = answer.status();
+        if code == StatusCode::OK {
+            return Ok(answer.into_body());
+        }
+        let said = self.read(answer.into_body()).await.unwrap_or_default();
+        let said = String::from_utf8_lossy(&said[..said.len().min(200)]);
+        Err(Error::Status(self.socket.clone(), code, super::text::safe(said.trim())))
+    }
+
+    async fn read(&self, mut body: Incoming) -> Result<Vec<u8>, Error> {
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.broken(&error))?;
+            self.take(&mut all, frame.data_ref())?;
+        }
+        Ok(all)
+    }
+
+    fn take(&self, all: &mut Vec<u8>, data: Option<&Bytes>) -> Result<(), Error> {
+        let data = data.map_or(&[][..], |data| data);
+        if all.len() + data.len() > self.limit {
+            return Err(Error::TooLarge(self.socket.clone(), self.limit));
+        }
+        all.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn parse(&self, json: &[u8]) -> Result<Snapshot, Error> {
+        let other = |version, why| Error::OtherVersion(self.socket.clone(), version, why);
+        let snapshot: Snapshot = serde_json::from_slice(json).map_err(|error| {
+            let value: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+            other(value["host"]["version"].as_str().map(super::text::safe), super::text::safe(&error.to_string()))
+        })?;
+        // Everything else takes an entity's kind by its position.
+        if !snapshot.kinds.iter().map(|view| view.kind).eq(Kind::ALL) {
+            return Err(other(Some(super::text::safe(&snapshot.host.version)), "other kinds of entity".to_owned()));
+        }
+        Ok(snapshot)
+    }
+
+    fn unconnected(&self, error: io::Error) -> Error {
+        let socket = self.socket.clone();
+        match error.kind() {
+            io::ErrorKind::NotFound => Error::NotRunning(socket),
+            io::ErrorKind::PermissionDenied => Error::Denied(socket, group_of(&self.socket)),
+            io::ErrorKind::ConnectionRefused => Error::Refused(socket),
+            _ => Error::Connect(socket, error),
+        }
+    }
+
+    fn broken(&self, error: &hyper::Error) -> Error {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Error::Broken(self.socket.clone(), format!("{error}{cause}"))
+    }
+}
+
+/// Snapshots as they are made.
+#[derive(Debug)]
+pub struct Stream {
+    client: Client,
+    body: Incoming,
+    buffer: Vec<u8>,
+    scanned: usize,
+    wait: Duration,
+}
+
+impl Stream {
+    /// The next one; `None` where jouled ended the stream. May be cancelled: nothing that has come is lost.
+    ///
+    /// # Errors
+    /// Where the connection breaks, no tick comes for three intervals and 10 s more, or a line is not a snapshot.
+    pub async fn next(&mut self) -> Result<Option<Snapshot>, Error> {
+        loop {
+            if let Some(at) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=self.scanned + at).collect();
+                self.scanned = 0;
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let snapshot = self.client.parse(&line)?;
+                let interval = Duration::from_nanos(snapshot.host.interval.0);
+                self.wait = self.client.patience.saturating_add(interval.saturating_mul(3));
+                return Ok(Some(snapshot));
+            }
+            self.scanned = self.buffer.len();
+            let Ok(frame) = timeout(self.wait, self.body.frame()).await else {
+                return Err(Error::TimedOut(self.client.socket.clone(), self.wait));
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(self.client.broken(&error)),
+                Some(Ok(frame)) => self.client.take(&mut self.buffer, frame.data_ref())?,
+            }
+        }
+    }
+}
+
+/// The group that may open `socket`, or the folder it is in where that is closed too.
+fn group_of(socket: &Path) -> Option<String> {
+    let gid = socket.metadata().or_else(|_| socket.parent().unwrap_or(socket).metadata()).ok()?.gid();
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    Some(group_name(&groups, gid).unwrap_or_else(|| gid.to_string()))
+}
+
+fn group_name(groups: &str, gid: u32) -> Option<String> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(gid)).then(|| super::text::safe(name))
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,97 @@
+//! The control socket that joulectl talks to: HTTP on a Unix socket. It tells what the snapshot says, and takes no orders.
+
+use super::Snapshots;
+use super::guest::Guests;
+use super::http::serve;
+use crate::model::snapshot::Snapshot;
+use crate::sys::unix_socket::{self, Door, DoorError};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http_body_util::channel::Channel;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Mode of the socket where nothing else is configured: root and its group.
+pub const DEFAULT_MODE: u32 = 0o660;
+
+/// Connections at a time; the next ones wait.
+const CONNECTIONS: usize = 32;
+/// A stream's reader that takes no line for this long is dropped.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// The socket, ready to serve. Its file goes when this does.
+#[derive(Debug)]
+pub struct Control(Door);
+
+/// Makes the socket at `path` with the permission bits `mode`. Needs a runtime.
+///
+/// # Errors
+/// As [`unix_socket::bind`].
+pub fn bind(path: &Path, mode: u32) -> Result<Control, DoorError> {
+    unix_socket::bind(path, mode).map(Control)
+}
+
+impl Control {
+    /// Answers until `stop`, then returns within a second and removes the socket.
+    pub async fn serve(self, snapshots: Snapshots, guests: Guests, stop: CancellationToken) {
+        let Self(Door { listener, file }) = self;
+        let router = router(snapshots, guests, stop.clone());
+        serve::accept(listener, router, None, Arc::new(Semaphore::new(CONNECTIONS)), stop).await;
+        drop(file);
+    }
+}
+
+fn router(snapshots: Snapshots, guests: Guests, stop: CancellationToken) -> Router {
+    Router::new()
+        .route("/v1/guests", get(async move || axum::Json(guests.list())))
+        .route("/v1/snapshot", get(snapshot))
+        .route("/v1/stream", get(stream))
+        .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
+        .with_state((snapshots, stop))
+}
+
+async fn snapshot(State((snapshots, _)): State<(Snapshots, CancellationToken)>) -> Response {
+    let snapshot = Arc::clone(&snapshots.borrow());
+    match line(snapshot).await {
+        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The last snapshot, and from then on each new one. A reader that falls behind misses lines rather than having them kept for it,
+/// and one that stops reading is dropped.
+async fn stream(State((mut snapshots, stop)): State<(Snapshots, CancellationToken)>) -> Response {
+    let (mut sender, body) = Channel::<Bytes>::new(1);
+    let lines = async move {
+        loop {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            let Some(line) = line(snapshot).await else { break };
+            if !matches!(timeout(SLOW, sender.send_data(line)).await, Ok(Ok(()))) || snapshots.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::spawn(stop.run_until_cancelled_owned(lines));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response()
+}
+
+/// The snapshot as one line of JSON, made off the workers: it may be long.
+async fn line(snapshot: Arc<Snapshot>) -> Option<Bytes> {
+    let made = tokio::task::spawn_blocking(move || {
+        let mut line = serde_json::to_vec(&*snapshot)?;
+        line.push(b'\n');
+        Ok::<_, serde_json::Error>(Bytes::from(line))
+    });
+    made.await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests;

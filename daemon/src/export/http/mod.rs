@@ -1,0 +1,232 @@
+//! The HTTP server's doors and pages: /metrics, probes, a landing page. Not the accept loop, nor the metrics themselves.
+
+pub(in crate::export) mod serve;
+pub(in crate::export) mod stall;
+pub mod web_config;
+
+use super::Snapshots;
+use super::guest::Guests;
+use super::prometheus::{Format, PrometheusOptions, render};
+use crate::model::snapshot::Snapshot;
+use crate::model::source::Stamp;
+use crate::model::units::Nanos;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use web_config::WebConfig;
+
+/// Connections at a time, all addresses together; the next ones wait.
+const CONNECTIONS: usize = 256;
+/// Pages rendered at a time; the next ones wait.
+const RENDERS: usize = 2;
+const BACKLOG: i32 = 128;
+/// The last tick may be this many intervals old before jouled counts as stuck.
+const LIVE_INTERVALS: u64 = 5;
+/// But it is never stuck before this.
+const LIVE_MIN: Nanos = Nanos(10 * Nanos::SECOND.0);
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {why}{}", advice(.why))]
+pub struct BindError {
+    /// Which.
+    pub address: SocketAddr,
+    why: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop what listens there (ss -ltnp shows it) or configure another port",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address (ip address shows those it has)",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+/// Opens listeners on all `addresses`. Needs a runtime. An IPv6 wildcard takes IPv4 too, unless an IPv4 address is named with its port.
+///
+/// # Errors
+/// For the first address that cannot be had; then none is kept.
+pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+    let open = |address: &SocketAddr| {
+        let only_v6 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
+        listen(*address, only_v6).map_err(|why| BindError { address: *address, why })
+    };
+    addresses.iter().map(open).collect()
+}
+
+/// Listens on sockets that somebody else opened. Needs a runtime.
+///
+/// # Errors
+/// Where one of them cannot be used.
+pub fn take<'a>(sockets: impl IntoIterator<Item = &'a std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
+    let take = |socket: &std::net::TcpListener| {
+        let socket = socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    };
+    sockets.into_iter().map(take).collect()
+}
+
+fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves `router` on all `listeners` until `stop`; then returns within a second. `web` adds TLS, passwords and headers, and is
+/// re-read when its files change.
+pub async fn serve(listeners: Vec<TcpListener>, router: Router, web: Option<Arc<WebConfig>>, stop: CancellationToken) {
+    let router = match &web {
+        Some(web) => web.guard(router),
+        None => router,
+    };
+    let limit = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        tasks.spawn(serve::accept(listener, router.clone(), web.clone(), Arc::clone(&limit), stop.clone()));
+    }
+    if let Some(web) = web {
+        tasks.spawn(web.watch(stop.clone()));
+    }
+    // Without any address there is nothing to accept, which is no reason to end.
+    if tasks.is_empty() {
+        stop.cancelled().await;
+    }
+    tasks.join_all().await;
+}
+
+#[derive(Clone)]
+struct Pages {
+    snapshots: Snapshots,
+    options: Arc<PrometheusOptions>,
+    guests: Guests,
+    renders: Arc<Semaphore>,
+    clock: fn() -> Stamp,
+    started: Stamp,
+}
+
+/// The routes. `clock` is [`Stamp::now`], except in tests.
+pub fn router(snapshots: Snapshots, options: PrometheusOptions, guests: Guests, clock: fn() -> Stamp) -> Router {
+    let pages = Pages {
+        snapshots,
+        options: Arc::new(options),
+        guests,
+        renders: Arc::new(Semaphore::new(RENDERS)),
+        clock,
+        started: clock(),
+    };
+    Router::new()
+        .route("/", get(landing))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(live))
+        .route("/probe/livez", get(live))
+        .route("/probe/readyz", get(ready))
+        .fallback(async || (StatusCode::NOT_FOUND, "not found; / lists what there is\n"))
+        .with_state(pages)
+}
+
+impl Pages {
+    /// The last snapshot; `None` before the first tick.
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        (snapshot.ticks > 0).then_some(snapshot)
+    }
+}
+
+fn not_yet() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "nothing is measured yet\n").into_response()
+}
+
+async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    let Some(snapshot) = pages.snapshot() else { return not_yet() };
+    let format = Format::negotiate(headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()));
+    let Ok(_permit) = pages.renders.acquire().await else { return not_yet() };
+    let (options, channel, now) = (Arc::clone(&pages.options), pages.guests.totals(), (pages.clock)());
+    // Off the workers: a big page takes milliseconds, and the sampler may share its thread with us.
+    match tokio::task::spawn_blocking(move || render(&snapshot, channel, now, &options, format)).await {
+        Ok(page) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], page).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn live(State(pages): State<Pages>) -> Response {
+    let (last, interval) = match pages.snapshot() {
+        Some(snapshot) => (snapshot.at, snapshot.host.interval),
+        None => (pages.started, Nanos::ZERO),
+    };
+    let age = (pages.clock)().monotonic - last.monotonic;
+    if age <= LIVE_MIN.max(Nanos(interval.0.saturating_mul(LIVE_INTERVALS))) {
+        "ok\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("the last tick was {} s ago\n", age.0 / Nanos::SECOND.0)).into_response()
+    }
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    if pages.snapshot().is_some() { "ok\n".into_response() } else { not_yet() }
+}
+
+async fn landing(State(pages): State<Pages>) -> Html<String> {
+    Html(landing_page(&Arc::clone(&pages.snapshots.borrow())))
+}
+
+fn landing_page(snapshot: &Snapshot) -> String {
+    let host = &*snapshot.host;
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>jouled on {node}</title></head><body>\n\
+         <h1>jouled {version} on {node}</h1>\n\
+         <ul><li><a href=\"/metrics\">Metrics</a></li><li><a href=\"/probe/livez\">Alive?</a></li>\
+         <li><a href=\"/probe/readyz\">Ready?</a></li></ul>\n<h2>Energy domains</h2>\n<ul>",
+        node = escape(&host.node_name),
+        version = escape(&host.version),
+    );
+    for view in &snapshot.domains {
+        let domain = &*view.domain;
+        // Writing to a String cannot fail.
+        let _ = write!(page, "<li>{}: {} by {}</li>", escape(&domain.id), domain.quality.as_str(), escape(&domain.source));
+    }
+    page.push_str("</ul>\n<h2>Sources</h2>\n<ul>");
+    for view in &snapshot.sources {
+        let why = escape(view.health.why());
+        let _ = write!(page, "<li>{} ({}): {} {why}</li>", escape(&view.source), escape(&view.role), view.health.as_str());
+    }
+    page.push_str("</ul>\n</body></html>\n");
+    page
+}
+
+/// `text` for HTML, in and out of attributes.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+pub(in crate::export) mod tests;

@@ -1,0 +1,113 @@
+//! A connection whose first byte can be looked at, and that fails when the other side does not read. Knows nothing of HTTP.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// Passes everything on; a write that makes no progress for `limit` fails with `TimedOut`.
+pub(in crate::export) struct Stall<I> {
+    io: I,
+    limit: Duration,
+    deadline: Option<Pin<Box<Sleep>>>,
+    put_back: Option<u8>,
+}
+
+impl<I> Stall<I> {
+    pub fn new(io: I, limit: Duration) -> Self {
+        Self { io, limit, deadline: None, put_back: None }
+    }
+
+    fn judge<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.deadline = None;
+            return outcome;
+        }
+        let limit = self.limit;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
+        deadline.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the reader is too slow")))
+    }
+}
+
+impl<I: AsyncRead + Unpin> Stall<I> {
+    /// Waits for the first byte and leaves it to be read.
+    ///
+    /// # Errors
+    /// Where the connection fails or ends before.
+    pub async fn first_byte(&mut self) -> io::Result<u8> {
+        let byte = self.read_u8().await?;
+        self.put_back = Some(byte);
+        Ok(byte)
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Stall<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buffer.remaining() > 0
+            && let Some(byte) = self.put_back.take()
+        {
+            buffer.put_slice(&[byte]);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Stall<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.judge(cx, outcome)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
+        self.judge(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.io).poll_flush(cx);
+        self.judge(cx, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.judge(cx, outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_is_given_up() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut near = Stall::new(near, Duration::from_millis(50));
+        near.write_all(&[0; 16]).await.unwrap();
+        assert_eq!(near.write_all(&[0; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // Once it reads, all is well again.
+        far.read_exact(&mut [0; 16]).await.unwrap();
+        near.write_all(&[0; 16]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_first_byte_is_read_again() {
+        let (near, mut far) = tokio::io::duplex(16);
+        far.write_all(b"abc").await.unwrap();
+        drop(far);
+        let mut near = Stall::new(near, Duration::from_secs(1));
+        assert_eq!(near.first_byte().await.unwrap(), b'a');
+        let mut all = String::new();
+        near.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "abc");
+        assert!(near.first_byte().await.is_err());
+    }
+}

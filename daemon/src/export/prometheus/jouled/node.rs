@@ -1,0 +1,262 @@
+//! `jouled_*` of the node: domains, sources, idle floors and jouled itself. Not of entities.
+
+use super::super::encode::{About, LabelSet, counters, gauges};
+use crate::export::zones::Zones;
+use crate::model::snapshot::{DomainView, Snapshot, SourceView};
+use crate::model::source::Health;
+use crate::model::source::Stamp;
+use crate::model::units::{Microjoules, Microwatts};
+use prometheus_client::encoding::DescriptorEncoder;
+use std::fmt;
+
+/// The longest reason that is put into a label, in bytes.
+const REASON_MAX: usize = 256;
+
+/// How to get a quantity of a domain.
+type Of<T> = fn(&DomainView) -> T;
+
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, now: Stamp) -> fmt::Result {
+    itself(encoder, snapshot, now)?;
+    sources(encoder, &snapshot.sources, now)?;
+    usage(encoder, snapshot)?;
+    domains(encoder, &snapshot.domains)?;
+    floors(encoder, &snapshot.domains)?;
+    meters(encoder, snapshot, now)?;
+
+    let about = About {
+        name: "jouled_unattributed",
+        unit: "joules",
+        help: "Energy in joules drawn above idle that nobody could be charged for, by zone, measured or an estimate as \
+               jouled_domain_info says",
+    };
+    let samples = zones.charged().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
+    counters(encoder, &about, samples)
+}
+
+fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
+    let about = About { name: "jouled_build_info", unit: "", help: "Always 1; its labels say which jouled this is" };
+    let labels = LabelSet::plain([("version", &*snapshot.host.version), ("arch", &*snapshot.host.arch)]);
+    gauges(encoder, &about, [(labels, 1)])?;
+    let about = About {
+        name: "jouled_idle_policy_info",
+        unit: "",
+        help: "Always 1; its policy label says what becomes of idle energy, and so what mode idle is: apart (it is the node's alone), \
+               by-use, or by-allocation (VMs get it by their virtual CPUs)",
+    };
+    gauges(encoder, &about, [(LabelSet::plain([("policy", snapshot.host.idle.as_str())]), 1)])?;
+    let about = About {
+        name: "jouled_estimated",
+        unit: "",
+        help: "1 where every energy number here is a model's estimate, 0 where a meter measures",
+    };
+    gauges(encoder, &about, [(LabelSet::plain([]), snapshot.estimated())])?;
+    let about = About { name: "jouled_ticks", unit: "", help: "Number of ticks since jouled started, measured" };
+    counters(encoder, &about, [(LabelSet::plain([]), snapshot.ticks)])?;
+    let about =
+        About { name: "jouled_tick_age", unit: "seconds", help: "Time in seconds since the tick that this page shows, measured" };
+    gauges(encoder, &about, [(LabelSet::plain([]), now.monotonic - snapshot.at.monotonic)])?;
+    let about = About {
+        name: "jouled_cpu",
+        unit: "seconds",
+        help: "CPU time in seconds that jouled itself used, user and system, measured",
+    };
+    counters(encoder, &about, [(LabelSet::plain([]), snapshot.own_cpu)])
+}
+
+fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Stamp) -> fmt::Result {
+    let states =
+        [Health::Healthy, Health::Unsupported(String::new()), Health::Degraded(String::new()), Health::Failed(String::new())];
+    let about = About {
+        name: "jouled_source_state",
+        unit: "",
+        help: "1 for the state that a source of readings is in, 0 for the others; jouled_source_info has the reason",
+    };
+    let samples = sources.iter().flat_map(|view| {
+        states.iter().map(|state| {
+            let labels = LabelSet::plain([("source", &*view.source), ("role", &*view.role), ("state", state.as_str())]);
+            (labels, view.health.as_str() == state.as_str())
+        })
+    });
+    gauges(encoder, &about, samples)?;
+
+    let about = About { name: "jouled_source_info", unit: "", help: "Always 1; its reason label says why a source is not healthy" };
+    let samples = sources.iter().map(|view| {
+        (LabelSet::plain([("source", &*view.source), ("role", &*view.role), ("reason", shortened(view.health.why()))]), 1)
+    });
+    gauges(encoder, &about, samples)?;
+
+    let about = About {
+        name: "jouled_source_age",
+        unit: "seconds",
+        help: "Time in seconds since a source last gave something, measured; absent where it never did",
+    };
+    let samples = sources.iter().filter_map(|view| {
+        Some((LabelSet::plain([("source", &*view.source), ("role", &*view.role)]), now.monotonic - view.read_at?))
+    });
+    gauges(encoder, &about, samples)
+}
+
+fn usage(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let about = About {
+        name: "jouled_usage_overflows",
+        unit: "",
+        help: "Number of times that something did not fit in a bounded table of the usage source, measured",
+    };
+    counters(encoder, &about, [(LabelSet::plain([]), snapshot.overflows)])?;
+    let about = About {
+        name: "jouled_usage_lost_cpu",
+        unit: "seconds",
+        help: "CPU time in seconds that nobody could be charged for, measured",
+    };
+    counters(encoder, &about, [(LabelSet::plain([]), snapshot.lost_cpu)])?;
+    let about = About {
+        name: "jouled_counted",
+        unit: "",
+        help: "1 where a hardware event is counted and used to share energy out, 0 where CPU time stands in for it",
+    };
+    let counted = snapshot.counted;
+    let samples = [("cycles", counted.cycles), ("instructions", counted.instructions), ("cache_misses", counted.cache_misses)]
+        .map(|(counter, is)| (LabelSet::plain([("counter", counter)]), is));
+    gauges(encoder, &about, samples)
+}
+
+fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+    let about = About {
+        name: "jouled_domain_info",
+        unit: "",
+        help: "Always 1; its labels describe one energy domain: quality is measured, derived or estimated, billed whether it is part \
+               of the sum that counts nothing twice, role what it is used for (authority: the platform meter that is believed), shares \
+               whether entities' shares go by use that was seen or by a rule",
+    };
+    let samples = domains.iter().map(|view| {
+        let domain = &*view.domain;
+        let labels = LabelSet::plain([
+            ("domain", &*domain.id),
+            ("source", &*domain.source),
+            ("zone", domain.zone.as_str()),
+            ("path", &*domain.path),
+            ("quality", domain.quality.as_str()),
+            ("billed", if domain.billed { "true" } else { "false" }),
+            ("role", view.role.as_str()),
+            ("shares", shares(view)),
+        ]);
+        (labels, 1)
+    });
+    gauges(encoder, &about, samples)?;
+
+    let divided: &[(&str, Of<Microjoules>)] = &[
+        ("idle", |view| view.idle),
+        ("attributed", |view| view.active - view.unattributed),
+        ("unattributed", |view| view.unattributed),
+    ];
+    let whole: &[(&str, Of<Microjoules>)] = &[("undivided", |view| view.total)];
+    let about = About {
+        name: "jouled_domain",
+        unit: "joules",
+        help: "Energy in joules of one domain, measured or an estimate as jouled_domain_info says: drawn at rest (idle), charged to \
+               entities (attributed) or to nobody (unattributed), or not divided itself (undivided: a platform meter); the sum over \
+               mode is all that the domain drew",
+    };
+    let samples = domains.iter().flat_map(|view| {
+        let modes = if view.undivided() { whole } else { divided };
+        modes.iter().map(move |(mode, of)| {
+            (LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]), of(view))
+        })
+    });
+    counters(encoder, &about, samples)?;
+
+    let divided: &[(&str, Of<Option<Microwatts>>)] =
+        &[("idle", |view| view.idle_power), ("active", |view| Some(view.power? - view.idle_power?))];
+    let whole: &[(&str, Of<Option<Microwatts>>)] = &[("undivided", |view| view.power)];
+    let about = About {
+        name: "jouled_domain",
+        unit: "watts",
+        help: "Power in watts of one domain, mean of its last window, measured or an estimate as jouled_domain_info says; the sum \
+               over mode is all that the domain drew",
+    };
+    let samples = domains.iter().flat_map(|view| {
+        let modes = if view.undivided() { whole } else { divided };
+        modes.iter().filter_map(move |(mode, of)| {
+            let labels = LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]);
+            Some((labels, of(view)?))
+        })
+    });
+    gauges(encoder, &about, samples)?;
+
+    let about = About {
+        name: "jouled_domain_gaps",
+        unit: "",
+        help: "Number of intervals of a domain that were not measured (suspend, counter reset, implausible jump)",
+    };
+    counters(encoder, &about, domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gaps)))?;
+    let about = About { name: "jouled_domain_gap", unit: "seconds", help: "Time in seconds for which a domain was not measured" };
+    counters(encoder, &about, domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gap_time)))
+}
+
+fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+    let floors = || domains.iter().filter_map(|view| Some((&*view.domain.id, view.floor?)));
+    let about = About {
+        name: "jouled_idle_floor",
+        unit: "watts",
+        help: "Power in watts that a domain is taken to draw at rest: configured, learned from measurements, or a prior (an estimate)",
+    };
+    let samples = floors().map(|(id, floor)| (LabelSet::plain([("domain", id), ("from", floor.from.as_str())]), floor.power));
+    gauges(encoder, &about, samples)?;
+    let about = About {
+        name: "jouled_idle_floor_uncertainty",
+        unit: "watts",
+        help: "Standard error in watts of a domain's idle floor, an estimate",
+    };
+    gauges(encoder, &about, floors().map(|(id, floor)| (LabelSet::plain([("domain", id)]), floor.uncertainty)))
+}
+
+/// How shares in a domain came about.
+fn shares(view: &DomainView) -> &'static str {
+    match () {
+        () if view.undivided() => "none",
+        () if view.shares_estimated => "estimated",
+        () => "measured",
+    }
+}
+
+fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
+    let about = About {
+        name: "jouled_domain_age",
+        unit: "seconds",
+        help: "Time in seconds since the last reading of a domain was taken, measured; absent where there was none",
+    };
+    let ages = snapshot.domains.iter().filter(|view| !view.past);
+    let samples = ages.filter_map(|view| Some((LabelSet::plain([("domain", &*view.domain.id)]), now.monotonic - view.read_at?)));
+    gauges(encoder, &about, samples)?;
+    let platform = &snapshot.platform;
+    if let Some(authority) = &platform.authority {
+        let about = About {
+            name: "jouled_platform_authority_info",
+            unit: "",
+            help: "Always 1; its labels say which kind of platform meter is believed, and what the configuration says of it",
+        };
+        gauges(encoder, &about, [(LabelSet::plain([("authority", &**authority), ("choice", &*platform.choice)]), 1)])?;
+    }
+    let ratio = |ppm: u64| ppm as f64 / 1e6;
+    let pairs =
+        || platform.comparisons.iter().map(|one| (LabelSet::plain([("source", &*one.source), ("against", &*one.against)]), one));
+    let about = About {
+        name: "jouled_meter_disagreement",
+        unit: "ratio",
+        help: "By how much of what the believed platform meter says another meter differs from it, over the last minute or more, measured; \
+               source components: by how much packages, memory and GPUs together exceed it",
+    };
+    gauges(encoder, &about, pairs().map(|(labels, one)| (labels, ratio(one.off_ppm.unsigned_abs()))))?;
+    let about = About {
+        name: "jouled_meter_disagreement_allowed",
+        unit: "ratio",
+        help: "What two meters may differ by, as their makers say, or 5 % each where they say nothing",
+    };
+    gauges(encoder, &about, pairs().map(|(labels, one)| (labels, ratio(u64::from(one.allowed_ppm)))))
+}
+
+/// The beginning of `reason`, cut between characters.
+fn shortened(reason: &str) -> &str {
+    let end = (0..=REASON_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+    &reason[..end.unwrap_or_default()]
+}

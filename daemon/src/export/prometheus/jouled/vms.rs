@@ -1,0 +1,35 @@
+//! `jouled_vm_*` that say what a VM is, as `node` does of domains. What VMs draw is where all entities' energy is.
+
+use super::super::encode::{About, LabelSet, gauges};
+use crate::entity::Kind;
+use crate::model::snapshot::Snapshot;
+use prometheus_client::encoding::DescriptorEncoder;
+use std::fmt;
+
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let names = Kind::Vm.label_names();
+    let labels: Vec<_> = snapshot.vms.iter().map(|vm| (vm, vm.labels())).collect();
+    let about = About {
+        name: "jouled_vm_info",
+        unit: "",
+        help: "Always 1; its labels describe a VM that runs: manager, title and state are as its manager says, empty where nobody does",
+    };
+    let samples = labels.iter().map(|(vm, labels)| {
+        let others = [
+            ("uuid", vm.uuid.as_deref().unwrap_or_default()),
+            ("vmm", vm.vmm.as_str()),
+            ("manager", &*vm.manager),
+            ("title", &*vm.title),
+            ("state", &*vm.state),
+        ];
+        (LabelSet::of(names, labels, others), 1)
+    });
+    gauges(encoder, &about, samples)?;
+    let about = About {
+        name: "jouled_vm_vcpus",
+        unit: "",
+        help: "Number of virtual CPUs of a VM that runs, as its manager, command line or threads say",
+    };
+    let samples = labels.iter().filter_map(|(vm, labels)| Some((LabelSet::of(names, labels, []), u64::from(vm.vcpus?))));
+    gauges(encoder, &about, samples)
+}

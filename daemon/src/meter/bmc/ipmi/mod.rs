@@ -1,0 +1,185 @@
+//! The whole machine's power as its BMC tells it over IPMI: by DCMI, else by sensors in watts. Not the way to the BMC (`link`, `lan`), nor
+//! the bytes (`dcmi`, `sdr`).
+
+mod bmc;
+mod code;
+mod config;
+mod dcmi;
+mod lan;
+mod link;
+mod lockout;
+mod refusal;
+mod repository;
+mod sdr;
+
+pub use config::{Address, DEVICE, IpmiConfig, IpmiMode, LanConfig, Privilege};
+
+use super::secret::warn_of_open_secret;
+use crate::meter::polled::{Opener, Poll, Polled};
+use crate::meter::{Domain, DomainReading, Meter, Reading, Scope, Zone};
+use crate::model::source::{Health, Stamp};
+use crate::model::units::{Microwatts, Nanos};
+use bmc::{Bmc, Connect, Power};
+use link::{Device, Link};
+use lockout::Lockout;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The name of this source; a BMC over the network is `ipmi:NAME`.
+pub const SOURCE: &str = "ipmi";
+/// No machine with one such meter draws more than this.
+const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
+
+/// The BMC behind a device, on a thread of its own. `by_name`: its absence is a failure.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn device(config: &IpmiConfig, by_name: bool) -> Result<Polled, String> {
+    let path = config.device.clone().unwrap_or_else(|| PathBuf::from(DEVICE));
+    let absent = format!("no {}: this machine has no BMC, or the modules ipmi_si and ipmi_devintf are not loaded", path.display());
+    let label = path.display().to_string();
+    let connect: Connect = Box::new(move || open_device(&path));
+    start(
+        Target { source: SOURCE.into(), id: "ipmi/platform".into(), path: label, lan: false, by_name },
+        absent,
+        config.period.0,
+        connect,
+    )
+}
+
+/// A BMC over the network, on a thread of its own.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn over_lan(config: &IpmiConfig, lan: &LanConfig) -> Result<Polled, String> {
+    let target = Target {
+        source: format!("{SOURCE}:{}", lan.name),
+        id: format!("ipmi/{}/platform", lan.name),
+        path: lan.address.to_string(),
+        lan: true,
+        by_name: true,
+    };
+    if let Some(file) = &lan.password_file {
+        warn_of_open_secret(file);
+    }
+    let lan = lan.clone();
+    let mut lockout = Lockout::default();
+    let connect: Connect = Box::new(move || Ok(Some(Box::new(lan::Lan::open(&lan, &mut lockout)?) as Box<dyn Link>)));
+    start(target, String::new(), config.period.0, connect)
+}
+
+fn open_device(path: &Path) -> Result<Option<Box<dyn Link>>, String> {
+    match Device::open(path) {
+        Ok(device) => Ok(Some(Box::new(device))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(format!(
+            "{}: {error}: run as root, give CAP_DAC_OVERRIDE, or let a udev rule give the device to jouled's group (KERNEL==\"ipmi*\", \
+             GROUP=\"jouled\", MODE=\"0660\"); a unit of systemd also needs DeviceAllow=char-ipmidev rw",
+            path.display()
+        )),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// What a BMC is called.
+#[derive(Clone, Debug)]
+struct Target {
+    source: String,
+    id: String,
+    path: String,
+    lan: bool,
+    by_name: bool,
+}
+
+fn start(target: Target, absent: String, period: Nanos, connect: Connect) -> Result<Polled, String> {
+    let poll = Poll { source: target.source.clone(), absent, period: Duration::from_nanos(period.0), by_name: target.by_name };
+    Polled::start(poll, opener(target, connect))
+}
+
+/// The connection outlives the meters that the thread opens on it: a reading that fails is no reason to log in anew.
+fn opener(target: Target, connect: Connect) -> Opener {
+    let bmc = Arc::new(Mutex::new(Bmc::new(connect, target.lan)));
+    Box::new(move || {
+        let place = |why: String| if why.starts_with(&target.path) { why } else { format!("{}: {why}", target.path) };
+        let found = lock(&bmc).ready().map_err(place)?;
+        Ok(found.then(|| Box::new(Ipmi::new(&target, Arc::clone(&bmc))) as Box<dyn Meter>))
+    })
+}
+
+struct Ipmi {
+    target: Target,
+    bmc: Arc<Mutex<Bmc>>,
+    domains: Vec<Domain>,
+    health: Health,
+    detail: String,
+}
+
+impl Ipmi {
+    fn new(target: &Target, bmc: Arc<Mutex<Bmc>>) -> Self {
+        let domain = Domain {
+            max_power: MAX_POWER,
+            ..Domain::measured(target.id.clone(), &target.source, Zone::Platform, Scope::Machine, target.path.clone())
+        };
+        // A BMC that tells no power has no domain.
+        let nothing = lock(&bmc).nothing();
+        let health = match nothing {
+            Some(why) if target.by_name => Health::Failed(why),
+            Some(why) => Health::Unsupported(why),
+            None => Health::Healthy,
+        };
+        let domains = if health == Health::Healthy { vec![domain] } else { Vec::new() };
+        Self { target: target.clone(), bmc, domains, health, detail: String::new() }
+    }
+}
+
+impl Meter for Ipmi {
+    fn source(&self) -> &str {
+        &self.target.source
+    }
+
+    fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    fn read(&mut self, _: Stamp, out: &mut Vec<DomainReading>) {
+        if self.domains.is_empty() {
+            return;
+        }
+        let mut bmc = lock(&self.bmc);
+        let before = Stamp::now().monotonic;
+        let power = bmc.power();
+        let after = Stamp::now().monotonic;
+        // Where the BMC took long, nobody knows when of it it looked.
+        let at = before + Nanos((after - before).0 / 2);
+        self.detail = format!("{} of {}", bmc.detail(), self.target.path);
+        let reading = match power {
+            Ok(Power { power, missing }) => {
+                self.health = missing.map_or(Health::Healthy, Health::Degraded);
+                Ok(Reading::Gauge { power })
+            }
+            Err(problem) => {
+                let why = format!("{}: {}", self.target.path, problem.why);
+                self.health = if problem.passes { Health::Degraded(why.clone()) } else { Health::Failed(why.clone()) };
+                Err(why)
+            }
+        };
+        out.push(DomainReading { domain: 0, at, reading });
+    }
+
+    fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    fn detail(&self) -> String {
+        self.detail.clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! `[[meter.redfish.bmc]]`: which BMCs are asked, as whom, and whom they are taken for. Opens no file, asks nobody.
+
+use crate::config::Span;
+use crate::model::units::Nanos;
+use hyper::Uri;
+use hyper::http::uri::Scheme;
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// More BMCs are no list of one machine's.
+const MOST: usize = 16;
+
+/// `[meter.redfish]`. Empty: off.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedfishConfig {
+    /// The BMCs of this machine.
+    pub bmc: Vec<BmcConfig>,
+}
+
+/// One BMC. There is no key for a password: it is in a file or a credential.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BmcConfig {
+    /// What it is called in names of sources and domains; may be left out where there is one.
+    pub name: Option<String>,
+    /// `https://HOST[:PORT]`.
+    pub url: String,
+    /// The BMC's user.
+    pub username: String,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// Name of the systemd credential that is the password.
+    pub credential: Option<String>,
+    /// How jouled says who it is.
+    pub auth: Auth,
+    /// Whether and how the BMC has to show who it is.
+    pub tls: Tls,
+    /// File with the certificates (PEM) that the BMC's has to be signed by, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 of the BMC's own certificate, instead of a signature by anybody.
+    pub sha256: Option<Pin>,
+    /// Ids or URIs of the chassis to read, instead of that of this system.
+    pub chassis: Vec<String>,
+    /// Time between two readings.
+    pub period: Span,
+    /// For each step of a request: connection, TLS, answer, body.
+    pub timeout: Span,
+}
+
+impl Default for BmcConfig {
+    fn default() -> Self {
+        Self {
+            name: None,
+            url: String::new(),
+            username: String::new(),
+            password_file: None,
+            credential: None,
+            auth: Auth::Session,
+            tls: Tls::Verify,
+            ca_file: None,
+            sha256: None,
+            chassis: Vec::new(),
+            period: Span(Nanos(10 * Nanos::SECOND.0)),
+            timeout: Span(Nanos(5 * Nanos::SECOND.0)),
+        }
+    }
+}
+
+/// How jouled says who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// By a session: one login, one logout.
+    #[default]
+    Session,
+    /// With each request. Many BMCs make a log entry of each.
+    Basic,
+}
+
+/// Whether the BMC has to show who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// It has to.
+    #[default]
+    Verify,
+    /// It has not: anybody on the way can be it, and gets the password.
+    Insecure,
+    /// No TLS at all: `http://`.
+    None,
+}
+
+/// SHA-256 of a certificate, written as 64 hexadecimal digits, with or without colons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pin(pub [u8; 32]);
+
+impl TryFrom<String> for Pin {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits: Vec<u8> = text.chars().filter(|c| *c != ':').filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+        let clean = text.chars().all(|c| c == ':' || c.is_ascii_hexdigit());
+        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        match bytes.try_into() {
+            Ok(bytes) if clean && digits.len() == 64 => Ok(Self(bytes)),
+            _ => Err("not the SHA-256 of a certificate: 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` writes them".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Where a BMC is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Whether it speaks TLS.
+    pub https: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Value of the `Host` header.
+    pub authority: String,
+}
+
+impl Place {
+    /// Reads a URL. Its text is in no error: it may hold a password.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        let uri: Uri = url.parse().map_err(|_| "not a URL such as \"https://bmc.example\"")?;
+        let https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return Err("not a URL such as \"https://bmc.example\""),
+        };
+        let authority = uri.authority().ok_or("names no host")?;
+        if authority.as_str().contains('@') {
+            return Err("a user or password in it would be shown: use username and password_file");
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err("only scheme, host and port: what is behind them is found by itself");
+        }
+        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() || port == 0 {
+            return Err("names no host or no port");
+        }
+        Ok(Self { https, host, port, authority: authority.as_str().to_owned() })
+    }
+}
+
+impl RedfishConfig {
+    /// Keys below `meter.redfish` whose value cannot be used, and why.
+    pub fn wrong(&self) -> Vec<(String, &'static str)> {
+        let mut wrong = Vec::new();
+        if self.bmc.len() > MOST {
+            wrong.push(("bmc".to_owned(), "at most 16 BMCs"));
+        }
+        for (number, bmc) in self.bmc.iter().enumerate() {
+            let mut say = |key: &str, rule| wrong.push((format!("bmc.{number}.{key}"), rule));
+            bmc.wrong(&mut say);
+            match &bmc.name {
+                None if self.bmc.len() > 1 => say("name", "each of several BMCs needs a name"),
+                Some(_) if self.bmc[..number].iter().any(|earlier| earlier.name == bmc.name) => {
+                    say("name", "another BMC has this name");
+                }
+                _ => {}
+            }
+        }
+        wrong
+    }
+}
+
+impl BmcConfig {
+    fn wrong(&self, say: &mut impl FnMut(&str, &'static str)) {
+        let word = |text: &str| {
+            !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        if self.name.as_deref().is_some_and(|name| !word(name)) {
+            say("name", "1 to 64 letters, digits, '-', '_' and '.'");
+        }
+        match Place::parse(&self.url) {
+            Err(_) if self.url.is_empty() => say("url", "is missing: https://HOST of the BMC"),
+            Err(why) => say("url", why),
+            Ok(place) if place.https && self.tls == Tls::None => say("tls", "\"none\" is for http:// URLs"),
+            Ok(place) if !place.https && self.tls != Tls::None => {
+                say("url", "http:// sends the password in the clear: use https://, or say tls = \"none\"");
+            }
+            Ok(_) => {}
+        }
+        if self.username.is_empty() || self.username.len() > 256 || self.username.chars().any(char::is_control) {
+            say("username", "the name of a user of the BMC, 1 to 256 characters");
+        } else if self.auth == Auth::Basic && self.username.contains(':') {
+            say("username", "auth = \"basic\" cannot carry a ':' in it");
+        }
+        match (&self.password_file, &self.credential) {
+            (Some(_), Some(_)) => say("credential", "either password_file or credential, not both"),
+            (None, None) => say("password_file", "is missing: a file with the password (or credential, a systemd credential)"),
+            (Some(path), None) if !path.is_absolute() => say("password_file", "an absolute path"),
+            (None, Some(name)) if !word(name) || name.starts_with('.') => {
+                say("credential", "the name of a systemd credential (LoadCredential=NAME:…): letters, digits, '-', '_' and '.'");
+            }
+            _ => {}
+        }
+        if self.ca_file.as_ref().is_some_and(|path| !path.is_absolute()) {
+            say("ca_file", "an absolute path");
+        }
+        match (self.tls, self.ca_file.is_some(), self.sha256.is_some()) {
+            (Tls::Verify, true, true) => say("sha256", "either ca_file or sha256, not both"),
+            (Tls::Insecure | Tls::None, true, _) => say("ca_file", "contradicts tls: nothing is verified"),
+            (Tls::Insecure | Tls::None, _, true) => say("sha256", "contradicts tls: nothing is verified"),
+            _ => {}
+        }
+        if self.chassis.len() > 16 || self.chassis.iter().any(|chassis| chassis.is_empty() || chassis.len() > 256) {
+            say("chassis", "at most 16 ids (\"1\") or URIs (\"/redfish/v1/Chassis/1\")");
+        }
+        let seconds = |from: u64, to: u64| Nanos(from * Nanos::SECOND.0)..=Nanos(to * Nanos::SECOND.0);
+        if !seconds(5, 60).contains(&self.period.0) {
+            say("period", "5s to 60s: BMCs are slow, and have nothing new more often");
+        }
+        if !seconds(1, 8).contains(&self.timeout.0) {
+            say("timeout", "1s to 8s");
+        }
+    }
+
+    /// The source's name.
+    pub fn source(&self) -> String {
+        self.name.as_ref().map_or_else(|| super::SOURCE.to_owned(), |name| format!("{}:{name}", super::SOURCE))
+    }
+
+    /// [`BmcConfig::period`].
+    pub(super) fn every(&self) -> Duration {
+        Duration::from_nanos(self.period.0.0)
+    }
+
+    /// [`BmcConfig::timeout`].
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_nanos(self.timeout.0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bmc(change: impl FnOnce(&mut BmcConfig)) -> Vec<String> {
+        let mut bmc = BmcConfig {
+            url: "https://bmc.example".into(),
+            username: "jouled".into(),
+            password_file: Some("/etc/jouled/bmc".into()),
+            ..BmcConfig::default()
+        };
+        change(&mut bmc);
+        let wrong = RedfishConfig { bmc: vec![bmc] }.wrong();
+        wrong.into_iter().map(|(key, _)| key.strip_prefix("bmc.0.").unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_wrong_value_names_its_key() {
+        assert_eq!(bmc(|_| {}), [""; 0]);
+        type Change = fn(&mut BmcConfig);
+        let cases: &[(&str, Change)] = &[
+            ("url", |bmc| bmc.url = String::new()),
+            ("url", |bmc| bmc.url = "bmc.example".into()),
+            ("url", |bmc| bmc.url = "ftp://bmc.example".into()),
+            ("url", |bmc| bmc.url = "https://root:calvin@bmc.example".into()),
+            ("url", |bmc| bmc.url = "https://bmc.example/redfish/v1".into()),
+            ("url", |bmc| bmc.url = "http://bmc.example".into()),
+            ("tls", |bmc| bmc.tls = Tls::None),
+            ("username", |bmc| bmc.username = String::new()),
+            ("username", |bmc| (bmc.auth, bmc.username) = (Auth::Basic, "a:b".into())),
+            ("password_file", |bmc| bmc.password_file = None),
+            ("password_file", |bmc| bmc.password_file = Some("bmc".into())),
+            ("credential", |bmc| bmc.credential = Some("bmc".into())),
+            ("credential", |bmc| (bmc.password_file, bmc.credential) = (None, Some("../bmc".into()))),
+            ("ca_file", |bmc| bmc.ca_file = Some("ca.pem".into())),
+            ("ca_file", |bmc| (bmc.tls, bmc.ca_file) = (Tls::Insecure, Some("/ca.pem".into()))),
+            ("sha256", |bmc| (bmc.tls, bmc.sha256) = (Tls::Insecure, Some(Pin([0; 32])))),
+            ("sha256", |bmc| (bmc.ca_file, bmc.sha256) = (Some("/ca.pem".into()), Some(Pin([0; 32])))),
+            ("chassis", |bmc| bmc.chassis = vec![String::new()]),
+            ("name", |bmc| bmc.name = Some("a/b".into())),
+            ("period", |bmc| bmc.period = Span(Nanos::SECOND)),
+            ("timeout", |bmc| bmc.timeout = Span(Nanos(0))),
+        ];
+        for (key, change) in cases {
+            assert_eq!(bmc(change), [*key]);
+        }
+        let two = |names: [Option<&str>; 2]| {
+            let one = |name: Option<&str>| BmcConfig {
+                name: name.map(str::to_owned),
+                url: "https://bmc.example".into(),
+                username: "jouled".into(),
+                password_file: Some("/p".into()),
+                ..BmcConfig::default()
+            };
+            RedfishConfig { bmc: names.map(one).to_vec() }.wrong().len()
+        };
+        assert_eq!((two([Some("a"), Some("b")]), two([Some("a"), None]), two([Some("a"), Some("a")])), (0, 1, 1));
+    }
+
+    #[test]
+    fn places_and_pins() {
+        let place = Place::parse("https://[fe80::1]:8443/").unwrap();
+        assert_eq!((place.https, place.host.as_str(), place.port), (true, "fe80::1", 8443));
+        assert_eq!(Place::parse("http://10.0.0.1").unwrap().port, 80);
+        let text = ["ab"; 32].join(":").to_uppercase();
+        assert_eq!(Pin::try_from(text).unwrap().to_string(), "ab".repeat(32));
+        for bad in ["", "ab", &"ab".repeat(33), &"g0".repeat(32), &format!("{} ", "ab".repeat(32))] {
+            assert!(Pin::try_from(bad.to_string()).is_err(), "{bad}");
+        }
+    }
+}

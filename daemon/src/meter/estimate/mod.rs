@@ -1,0 +1,290 @@
+//! The last resort: package power estimated from utilisation and published watts of servers like this one. Not a measurement, and says so.
+//!
+//! E += (threads · idle · Δt + (full − idle) · busy time) · package share, for each package and read, in whole numbers with the remainder
+//! carried. The table's watts are wall power of a whole server divided by its threads, so the package is given a share of them.
+
+mod stat;
+mod watts;
+
+use super::topology::{Topology, package_of};
+use super::{CpuModel, Domain, DomainReading, Meter, Quality, Reading, Roots, Scope, Zone};
+use crate::model::source::Stamp;
+use crate::model::source::{Health, PackageId};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
+use serde::Deserialize;
+use stat::Stat;
+use std::path::PathBuf;
+use watts::Watts;
+
+/// The name of this source.
+pub const SOURCE: &str = "estimate";
+
+/// The package's part of wall power: what is left at full load after the power supply's loss (6 to 8 %), memory (10 to 18 %), fans, disks,
+/// board and network (about 10 %). A judgement. At idle the true share is nearer to a half, so idle comes out high.
+pub const PACKAGE_SHARE: f64 = 0.65;
+
+/// `[meter.estimate]`: what stands in where nothing is measured.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EstimateConfig {
+    /// When it is used.
+    #[serde(rename = "use")]
+    pub mode: EstimateMode,
+    /// Wall watts for each hardware thread of this server at rest, in place of the table's.
+    pub idle_watts_per_thread: Option<f64>,
+    /// The same at full load.
+    pub full_watts_per_thread: Option<f64>,
+    /// The part of those watts that the packages draw, above 0 and up to 1: in place of [`PACKAGE_SHARE`]. With watts of your own for
+    /// the packages alone, 1.
+    pub package_share: Option<f64>,
+}
+
+/// When the estimate is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EstimateMode {
+    /// Where no meter has a package domain.
+    #[default]
+    Auto,
+    /// In any case, beside the meters.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Power at rest over power at full load for processors like this one, between 0 and 1: what an idle floor may start from.
+pub fn idle_to_full_ratio(model: &CpuModel) -> f64 {
+    let (watts, ..) = watts::of(model);
+    watts.idle / watts.full
+}
+
+/// The meter.
+pub struct Estimate {
+    sysfs: PathBuf,
+    path: String,
+    stat: Stat,
+    tick: Nanos,
+    /// Of one thread, the package's share.
+    idle: Microwatts,
+    /// Full less idle, of one thread, the package's share.
+    dynamic: Microwatts,
+    last: Option<Nanos>,
+    cpus: Vec<CpuState>,
+    packages: Vec<Package>,
+    domains: Vec<Domain>,
+    described: String,
+    error: Option<String>,
+}
+
+/// What is known of a CPU.
+#[derive(Clone, Copy, Default)]
+struct CpuState {
+    /// Index of its package; `None`: never seen.
+    package: Option<usize>,
+    busy_ticks: u64,
+}
+
+/// What is known of a package.
+struct Package {
+    id: PackageId,
+    threads: u64,
+    /// Busy time not yet turned into energy: ticks are counted when they end, so an interval may show more than it is long.
+    busy: Nanos,
+    total: Microjoules,
+    /// Less than a microjoule, in µW·ns.
+    remainder: u128,
+}
+
+/// One microjoule in µW·ns.
+const MICROJOULE: u128 = 1_000_000_000;
+
+impl Estimate {
+    /// Opens it and takes the first look at /proc/stat.
+    ///
+    /// # Errors
+    /// The configured figures make no sense, or there is no /proc/stat to work from.
+    pub fn open(config: &EstimateConfig, roots: &Roots, topology: &Topology) -> Result<Self, String> {
+        let (table, stand_in, own) = watts::of(&topology.model);
+        let watts = Watts {
+            idle: config.idle_watts_per_thread.unwrap_or(table.idle),
+            full: config.full_watts_per_thread.unwrap_or(table.full),
+        };
+        let share = config.package_share.unwrap_or(PACKAGE_SHARE);
+        if !(0.0 <= watts.idle && watts.idle <= watts.full && watts.full <= 1000.0) {
+            return Err(format!(
+                "[meter.estimate]: {} W idle and {} W full a thread: must be 0 <= idle <= full <= 1000",
+                watts.idle, watts.full
+            ));
+        }
+        if !(0.0 < share && share <= 1.0) {
+            return Err(format!("[meter.estimate]: package_share {share}: must be above 0 and up to 1"));
+        }
+        let microwatts = |watts: f64| Microwatts((watts * share * 1e6).round() as u64);
+        let mut meter = Self {
+            sysfs: roots.sysfs.clone(),
+            path: "/proc/stat".to_owned(),
+            stat: Stat::new(roots.procfs.join("stat")),
+            tick: tick(),
+            idle: microwatts(watts.idle),
+            dynamic: microwatts(watts.full) - microwatts(watts.idle),
+            last: None,
+            cpus: Vec::new(),
+            packages: Vec::new(),
+            domains: Vec::new(),
+            described: describe(config, &topology.model, watts, share, stand_in, own),
+            error: None,
+        };
+        for (package, threads) in topology.packages() {
+            meter.package(package, Some(threads));
+        }
+        meter.account().map(|()| meter)
+    }
+
+    /// The index of a package, which may be new; with the number of its threads where all of them are online already.
+    fn package(&mut self, id: PackageId, threads: Option<usize>) -> usize {
+        self.packages.iter().position(|package| package.id == id).unwrap_or_else(|| {
+            self.packages.push(Package::new(id));
+            self.domains.push(Domain {
+                id: format!("estimate/package-{}", id.0),
+                source: SOURCE.to_owned(),
+                zone: Zone::Package,
+                scope: Scope::Package(id),
+                path: self.path.clone(),
+                billed: true,
+                quality: Quality::Estimated,
+                continuous: false,
+                at_rest: threads.map(|threads| Microwatts(self.idle.0 * threads as u64)),
+                // The estimate cannot exceed its own model; ten times 1 kW covers any number of threads in a package.
+                max_power: Microwatts(10_000_000_000),
+                accuracy_ppm: None,
+                refresh: None,
+                gpu: None,
+            });
+            self.packages.len() - 1
+        })
+    }
+
+    /// Counts the online threads of each package and adds up what they were busy since the last look.
+    fn account(&mut self) -> Result<(), String> {
+        for package in &mut self.packages {
+            package.threads = 0;
+        }
+        let Self { stat, cpus, packages, tick, .. } = self;
+        let mut unknown = false;
+        stat.read(|cpu, busy_ticks| match cpus.get_mut(cpu as usize) {
+            Some(CpuState { package: Some(package), busy_ticks: last }) => {
+                let busy = busy_ticks.saturating_sub(*last).saturating_mul(tick.0);
+                *last = busy_ticks;
+                let package = &mut packages[*package];
+                package.threads += 1;
+                package.busy += Nanos(busy);
+            }
+            _ => unknown = true,
+        })?;
+        if unknown { self.meet() } else { Ok(()) }
+    }
+
+    /// Takes up CPUs that are seen for the first time. What they did before is not known to belong to this interval.
+    fn meet(&mut self) -> Result<(), String> {
+        let mut new = Vec::new();
+        let cpus = &self.cpus;
+        self.stat.read(|cpu, busy_ticks| {
+            if cpu < MAX_CPUS && cpus.get(cpu as usize).is_none_or(|state| state.package.is_none()) {
+                new.push((cpu, busy_ticks));
+            }
+        })?;
+        for (cpu, busy_ticks) in new {
+            let package = self.package(package_of(&self.sysfs, cpu), None);
+            self.packages[package].threads += 1;
+            if self.cpus.len() <= cpu as usize {
+                self.cpus.resize(cpu as usize + 1, CpuState::default());
+            }
+            self.cpus[cpu as usize] = CpuState { package: Some(package), busy_ticks };
+        }
+        Ok(())
+    }
+}
+
+/// The kernel's largest CONFIG_NR_CPUS.
+const MAX_CPUS: u32 = 8192;
+
+impl Package {
+    fn new(id: PackageId) -> Self {
+        Self { id, threads: 0, busy: Nanos::ZERO, total: Microjoules::ZERO, remainder: 0 }
+    }
+
+    /// Adds the energy of `span` to the total, and what is less than a microjoule to the remainder.
+    fn integrate(&mut self, span: Nanos, idle: Microwatts, dynamic: Microwatts) {
+        let capacity = Nanos(span.0.saturating_mul(self.threads));
+        let busy = self.busy.min(capacity);
+        // A second of arrears for each thread is more than any rounding of ticks; the rest is no truth.
+        self.busy = (self.busy - busy).min(Nanos(self.threads * Nanos::SECOND.0));
+        let energy = u128::from(idle.0) * u128::from(capacity.0) + u128::from(dynamic.0) * u128::from(busy.0) + self.remainder;
+        self.total += Microjoules(u64::try_from(energy / MICROJOULE).unwrap_or(u64::MAX));
+        self.remainder = energy % MICROJOULE;
+    }
+}
+
+impl Meter for Estimate {
+    fn source(&self) -> &str {
+        SOURCE
+    }
+
+    fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    /// After an error the next good read covers the whole time since the last good one, as /proc/stat is cumulative.
+    fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
+        self.error = self.account().err();
+        if self.error.is_none() {
+            let span = now.monotonic - self.last.unwrap_or(now.monotonic);
+            self.last = Some(now.monotonic);
+            for package in &mut self.packages {
+                package.integrate(span, self.idle, self.dynamic);
+            }
+        }
+        for (domain, package) in self.packages.iter().enumerate() {
+            let reading = match &self.error {
+                None => Ok(Reading::Counter { total: package.total, wraps_at: None }),
+                Some(error) => Err(error.clone()),
+            };
+            out.push(DomainReading { domain, at: now.monotonic, reading });
+        }
+    }
+
+    fn health(&self) -> Health {
+        match &self.error {
+            Some(error) => Health::Failed(error.clone()),
+            None => Health::Degraded(self.described.clone()),
+        }
+    }
+}
+
+/// What the estimate rests on, in one line.
+fn describe(config: &EstimateConfig, model: &CpuModel, watts: Watts, share: f64, stand_in: &str, own: Option<&str>) -> String {
+    let basis = match (config.idle_watts_per_thread.and(config.full_watts_per_thread), own) {
+        (Some(_), _) => "configured watts".to_owned(),
+        (None, Some(own)) if own == stand_in => format!("published watts of {own} servers"),
+        (None, Some(own)) => format!("published watts of {stand_in} servers, the nearest to {own}"),
+        (None, None) => format!("published watts of {stand_in} servers, as this processor is not known ({:?})", model.name),
+    };
+    let guest =
+        if model.guest { "; this is a guest: its threads are vCPUs, and the host may draw more or less for them" } else { "" };
+    format!(
+        "estimate, not a measurement: utilisation and {basis}, {} to {} W a thread, {:.0} % of it the package's{guest}",
+        watts.idle,
+        watts.full,
+        share * 100.0
+    )
+}
+
+/// The unit of /proc/stat.
+fn tick() -> Nanos {
+    // SAFETY: sysconf only reads its argument.
+    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Nanos(Nanos::SECOND.0 / u64::try_from(hertz).unwrap_or(100).max(1))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! The reader: a thread that keeps a connection to the host and hands on what it says, with bounds on all of it. Judges no numbers.
+
+use super::address::Address;
+use super::connect::{self, Duplex, Line};
+use super::follow::Channel;
+use super::object::Object;
+use crate::model::source::Stamp;
+use crate::model::units::Nanos;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Longest line.
+const LINE: usize = 64 << 10;
+/// Lines that may come at any moment, and how many more each second: epochs are 100 ms at least.
+const BURST: u64 = 100;
+const A_SECOND: u64 = 20;
+/// Until the first line, nobody knows the period.
+const FIRST_LINE: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(10);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What the thread and the meter share.
+#[derive(Debug)]
+pub struct Link {
+    channel: Mutex<Channel>,
+    heard: Condvar,
+}
+
+impl Link {
+    fn new(opened: Nanos) -> Self {
+        Self { channel: Mutex::new(Channel::new(opened)), heard: Condvar::new() }
+    }
+
+    /// The channel. Held for moments only.
+    pub fn channel(&self) -> MutexGuard<'_, Channel> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, object: Object, first: bool) {
+        self.channel().take(object, Stamp::now(), first);
+        self.heard.notify_all();
+    }
+
+    /// Waits for an object that `is` what is wanted; `None` where `time` ran out.
+    pub fn wait(&self, time: Duration, is: impl Fn(&Channel) -> bool) -> Option<MutexGuard<'_, Channel>> {
+        let (channel, waited) =
+            self.heard.wait_timeout_while(self.channel(), time, |channel| !is(channel)).unwrap_or_else(PoisonError::into_inner);
+        (!waited.timed_out()).then_some(channel)
+    }
+}
+
+/// The thread. Ends when this is dropped.
+#[derive(Debug)]
+pub struct Reader {
+    link: Arc<Link>,
+    stop: CancellationToken,
+}
+
+impl Reader {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(address: Address) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (link, stop) = (Arc::new(Link::new(Stamp::now().monotonic)), CancellationToken::new());
+        let (shared, stopped) = (Arc::clone(&link), stop.clone());
+        std::thread::Builder::new().name("vsock".to_owned()).spawn(move || {
+            runtime.block_on(stopped.run_until_cancelled(keep(&address, &shared)));
+        })?;
+        Ok(Self { link, stop })
+    }
+
+    /// What it hears.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Why a connection ended, and when it makes sense to try again.
+struct Ended {
+    why: String,
+    after: Duration,
+}
+
+impl From<String> for Ended {
+    fn from(why: String) -> Self {
+        Self { why, after: Duration::ZERO }
+    }
+}
+
+/// Connects again and again, less often the longer it fails.
+async fn keep(address: &Address, link: &Link) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let mut lines = Lines::new(link);
+        let Ended { why, after } = session(address, &mut lines).await;
+        if lines.taken > 0 {
+            wait = FIRST_WAIT;
+        }
+        link.channel().error = format!("{address}: {why}");
+        tracing::debug!("{address}: {why}");
+        tokio::time::sleep(wait.max(after.min(LONGEST_WAIT))).await;
+        wait = LONGEST_WAIT.min(wait * 2);
+    }
+}
+
+async fn session(address: &Address, lines: &mut Lines<'_>) -> Ended {
+    let ended = match connect::open(address).await {
+        Ok(Line::Http(io)) => http(io, lines).await,
+        Ok(Line::Serial(port)) => serial(&port, lines).await.map_err(Ended::from),
+        Err(error) => Err(error.to_string().into()),
+    };
+    match ended {
+        Ok(()) => "the host closed the connection".to_owned().into(),
+        Err(ended) => ended,
+    }
+}
+
+async fn http(io: Box<dyn Duplex>, lines: &mut Lines<'_>) -> Result<(), Ended> {
+    let cut = |error: hyper::Error| Ended::from(format!("HTTP: {error}"));
+    let late = |_| Ended::from("no answer".to_owned());
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(LINE).max_headers(32);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(cut)?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = Request::get("/v1/stream").header(header::HOST, "jouled").body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| error.to_string())?;
+    let answer = timeout(ANSWER, sender.send_request(request)).await.map_err(late)?.map_err(cut)?;
+    let status = answer.status();
+    let after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut body = answer.into_body();
+    if status != StatusCode::OK {
+        let said = timeout(ANSWER, first_line(&mut body)).await.unwrap_or_default();
+        let after = Duration::from_secs(after.unwrap_or_default());
+        return Err(Ended { why: format!("the host answers {}{said}", status.as_u16()), after });
+    }
+    while let Some(frame) = timeout(lines.patience(), body.frame()).await.map_err(|_| "the host fell silent".to_owned())? {
+        if let Ok(data) = frame.map_err(cut)?.into_data() {
+            lines.push(&data)?;
+        }
+    }
+    Ok(())
+}
+
+/// What an error's body says, printable and short.
+async fn first_line(body: &mut Incoming) -> String {
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..data.len().min(200)]));
+        if bytes.len() >= 200 || bytes.contains(&b'\n') {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let line: String =
+        text.lines().next().unwrap_or_default().chars().filter(|character| !character.is_control()).take(120).collect();
+    if line.is_empty() { line } else { format!(": {line}") }
+}
+
+async fn serial(port: &AsyncFd<File>, lines: &mut Lines<'_>) -> Result<(), String> {
+    lines.skip_first();
+    let mut buffer = vec![0; 4096];
+    // Whether anybody is there shows in a read; until then there may be nothing to wait for.
+    let mut read = port.get_ref().read(&mut buffer);
+    loop {
+        match read {
+            Ok(0) => return Err("nobody is connected on the host's side".to_owned()),
+            Ok(length) => lines.push(&buffer[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        let ready = timeout(lines.patience(), port.readable()).await.map_err(|_| "the host says nothing")?;
+        let mut ready = ready.map_err(|error| error.to_string())?;
+        read = ready.try_io(|port| port.get_ref().read(&mut buffer)).unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()));
+    }
+}
+
+/// Bytes to lines to objects.
+struct Lines<'a> {
+    link: &'a Link,
+    buffer: Vec<u8>,
+    skip: bool,
+    taken: u64,
+    since: Instant,
+    period: Option<Nanos>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(link: &'a Link) -> Self {
+        Self { link, buffer: Vec::new(), skip: false, taken: 0, since: Instant::now(), period: None }
+    }
+
+    /// What comes before the next line feed may be the end of a line.
+    fn skip_first(&mut self) {
+        self.skip = true;
+    }
+
+    /// So long the host may say nothing.
+    fn patience(&self) -> Duration {
+        self.period.map_or(FIRST_LINE, |period| Duration::from_nanos(3 * period.0) + Duration::from_secs(1))
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.keep(&bytes[..end])?;
+            bytes = &bytes[end + 1..];
+            let line = std::mem::take(&mut self.buffer);
+            if std::mem::take(&mut self.skip) {
+                continue;
+            }
+            if self.taken > BURST + A_SECOND * self.since.elapsed().as_secs() {
+                return Err("the host sends more lines than there are epochs".to_owned());
+            }
+            let object = Object::parse(&line)?;
+            self.period = Some(object.period);
+            self.link.take(object, self.taken == 0);
+            self.taken += 1;
+        }
+        self.keep(bytes)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if self.buffer.len() + bytes.len() > LINE {
+            return Err(format!("the host sends a line of more than {LINE} bytes"));
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What the two ways to RAPL (powercap and perf) share: configuration, names, and the rules of what is billed. Reads nothing.
+
+pub mod hotplug;
+pub mod perf;
+pub mod powercap;
+
+use super::cpu::{Class, CpuModel};
+use super::{Domain, Quality, Scope, Zone};
+use crate::model::source::PackageId;
+use crate::model::units::Microwatts;
+use serde::Deserialize;
+
+/// `[meter.rapl]`: the energy counters of Intel and AMD processors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaplConfig {
+    /// How they are read.
+    pub via: RaplVia,
+    /// Whether DRAM energy comes on top of package energy. Unset: by processor model, see [`dram_is_billed`].
+    pub dram_billed: Option<bool>,
+}
+
+/// The way to the RAPL counters. Never both at once: they are the same counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RaplVia {
+    /// perf where its events exist and can be opened, else powercap. perf is finer, never wraps, and needs CAP_PERFMON only.
+    #[default]
+    Auto,
+    /// The `power` PMU.
+    Perf,
+    /// /sys/class/powercap.
+    Powercap,
+    /// Not at all.
+    Off,
+}
+
+/// Where no limit is known, 1 kW: about twice what the largest packages of today may draw.
+pub(super) const PACKAGE_MAX: Microwatts = Microwatts(1_000_000_000);
+
+/// One part of a RAPL tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// A package or, on Intel processors that are metered by die, one die of it.
+    Package(PackageId, Option<u16>),
+    /// A subset or companion of a package or die: core, uncore, dram.
+    Inside(PackageId, Option<u16>, Zone),
+    /// The platform, numbered by the package whose firmware reports it.
+    Psys(u16),
+}
+
+impl Part {
+    /// The domain's identity, the same for both ways.
+    pub(super) fn id(self) -> String {
+        let package = |package: PackageId, die: Option<u16>| match die {
+            Some(die) => format!("rapl/package-{}-die-{die}", package.0),
+            None => format!("rapl/package-{}", package.0),
+        };
+        match self {
+            Self::Package(id, die) => package(id, die),
+            Self::Inside(id, die, zone) => format!("{}/{}", package(id, die), zone.as_str()),
+            Self::Psys(0) => "rapl/psys".to_owned(),
+            Self::Psys(number) => format!("rapl/psys-{number}"),
+        }
+    }
+
+    pub(super) fn zone(self) -> Zone {
+        match self {
+            Self::Package(..) => Zone::Package,
+            Self::Inside(_, _, zone) => zone,
+            Self::Psys(_) => Zone::Psys,
+        }
+    }
+
+    /// The domain. A die is shared out over its whole package, because use is known by package only.
+    pub(super) fn domain(self, source: &str, path: String, dram_billed: bool, max_power: Microwatts) -> Domain {
+        Domain {
+            id: self.id(),
+            source: source.to_owned(),
+            zone: self.zone(),
+            scope: match self {
+                Self::Package(package, _) | Self::Inside(package, _, _) => Scope::Package(package),
+                Self::Psys(_) => Scope::Machine,
+            },
+            path,
+            billed: match self.zone() {
+                Zone::Package => true,
+                Zone::Dram => dram_billed,
+                Zone::Core | Zone::Uncore | Zone::Psys | Zone::Platform | Zone::Gpu | Zone::Other => false,
+            },
+            quality: Quality::Measured,
+            continuous: true,
+            at_rest: None,
+            max_power,
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
+        }
+    }
+}
+
+/// Whether DRAM energy comes on top of package energy: what the configuration says, else yes for server processors and no for client
+/// processors, where the memory controller's figure is inside the package's. A processor that is not in the list counts as a
+/// client if it has integrated graphics (`uncore`).
+pub(super) fn dram_is_billed(configured: Option<bool>, model: &CpuModel, has_uncore: bool) -> bool {
+    configured.unwrap_or_else(|| match model.microarchitecture() {
+        Some((_, class)) => class == Class::Server,
+        None => !has_uncore,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cpu::Vendor;
+    use super::*;
+
+    #[test]
+    fn ids_are_stable() {
+        assert_eq!(Part::Package(PackageId(1), None).id(), "rapl/package-1");
+        assert_eq!(Part::Inside(PackageId(0), Some(1), Zone::Dram).id(), "rapl/package-0-die-1/dram");
+        assert_eq!(Part::Psys(0).id(), "rapl/psys");
+        assert_eq!(Part::Psys(1).id(), "rapl/psys-1");
+    }
+
+    #[test]
+    fn dram_by_model_then_by_graphics() {
+        let intel = |model| CpuModel { vendor: Vendor::Intel, family: 6, model, ..CpuModel::default() };
+        assert!(dram_is_billed(None, &intel(143), false));
+        assert!(!dram_is_billed(None, &intel(140), false));
+        assert!(dram_is_billed(None, &intel(9999), false));
+        assert!(!dram_is_billed(None, &intel(9999), true));
+        assert!(dram_is_billed(Some(true), &intel(140), true));
+    }
+}

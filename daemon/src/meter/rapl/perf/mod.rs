@@ -1,0 +1,296 @@
+//! RAPL by perf events: the `power` PMU, one group of events for each package. Not how the PMU describes itself (see `pmu`).
+//!
+//! The kernel extends these counters to 64 bits, so they never wrap; they start at zero when they are opened.
+
+mod pmu;
+
+use super::{PACKAGE_MAX, Part, RaplConfig, dram_is_billed};
+use crate::meter::topology::{Topology, package_of};
+use crate::meter::{CpuModel, Domain, DomainReading, Meter, Reading, Roots, Zone};
+use crate::model::source::Stamp;
+use crate::model::source::{Health, PackageId};
+use crate::model::units::{Microjoules, Microwatts};
+use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, PERF_FORMAT_GROUP, perf_event_attr};
+use pmu::Pmu;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::path::PathBuf;
+
+/// The name of this source.
+pub const SOURCE: &str = "rapl-perf";
+
+/// Reads between two looks for packages that came, and attempts to open again what failed.
+const RESCAN_EVERY: u32 = 10;
+/// Events of one package at most.
+const EVENTS_MAX: usize = 5;
+/// What the kernel wants from those who count energy.
+const PERMISSION: &str = "needs CAP_PERFMON, or kernel.perf_event_paranoid at 0 or below; where that is above 2, as on Debian and Ubuntu, the \
+                          capability is not enough: set it to 2";
+
+/// Opens one event: PMU type, config, CPU, leader of the group. A test may give other events than the kernel's.
+pub type Opener = Box<dyn FnMut(u32, u64, u32, Option<RawFd>) -> std::io::Result<File> + Send>;
+
+/// The meter.
+pub struct Perf {
+    dir: PathBuf,
+    sysfs: PathBuf,
+    model: CpuModel,
+    config: RaplConfig,
+    packages: usize,
+    pmu: Pmu,
+    open: Opener,
+    groups: Vec<Group>,
+    domains: Vec<Domain>,
+    /// For each domain its group and event.
+    places: Vec<(usize, usize)>,
+    failing: usize,
+    first_error: Option<String>,
+    reads: u32,
+}
+
+/// The events of one package, read together.
+struct Group {
+    package: PackageId,
+    cpu: u32,
+    /// Open events with their index in [`Pmu::events`]; the first leads.
+    files: Vec<(usize, File)>,
+    /// Why an event could not be opened.
+    errors: [Option<String>; EVENTS_MAX],
+    /// Last microjoules of each event.
+    values: [Option<u64>; EVENTS_MAX],
+}
+
+impl Perf {
+    /// Finds the PMU and opens its events with the kernel. `Ok(None)`: the kernel offers no energy event.
+    ///
+    /// # Errors
+    /// There are events, and no package event can be opened and read: one line that says why and how to change it.
+    pub fn open(config: &RaplConfig, roots: &Roots, topology: &Topology) -> Result<Option<Self>, String> {
+        Self::open_with(config, roots, topology, Box::new(open_event))
+    }
+
+    /// The same with another way to open events.
+    ///
+    /// # Errors
+    /// As [`Perf::open`].
+    pub fn open_with(config: &RaplConfig, roots: &Roots, topology: &Topology, open: Opener) -> Result<Option<Self>, String> {
+        let dir = roots.sysfs.join("bus/event_source/devices/power");
+        let Some(pmu) = pmu::discover(&dir, topology.model.vendor.is_amd())? else {
+            return Ok(None);
+        };
+        let mut meter = Self {
+            dir,
+            sysfs: roots.sysfs.clone(),
+            model: topology.model.clone(),
+            config: config.clone(),
+            packages: topology.packages().len().max(1),
+            pmu,
+            open,
+            groups: Vec::new(),
+            domains: Vec::new(),
+            places: Vec::new(),
+            failing: 0,
+            first_error: None,
+            reads: 0,
+        };
+        meter.find_packages()?;
+        meter.collect();
+        for index in 0..meter.domains.len() {
+            if let Err(error) = meter.value(index) {
+                meter.failing += 1;
+                meter.first_error.get_or_insert(error);
+            }
+        }
+        match meter.health() {
+            Health::Failed(why) => Err(why),
+            _ => Ok(Some(meter)),
+        }
+    }
+
+    /// Makes a group for every package that has none yet: one CPU for each, as the mask of some kernels lists one for each die and the
+    /// package would count several times.
+    fn find_packages(&mut self) -> Result<(), String> {
+        let mask = pmu::cpumask(&self.dir)?;
+        for &cpu in &mask {
+            let package = package_of(&self.sysfs, cpu);
+            match self.groups.iter_mut().find(|group| group.package == package) {
+                // The CPU that a lost group was opened on may be offline; another one counts the same.
+                Some(group) if group.files.is_empty() && !mask.contains(&group.cpu) => group.cpu = cpu,
+                Some(_) => {}
+                None => {
+                    self.groups.push(Group {
+                        package,
+                        cpu,
+                        files: Vec::new(),
+                        errors: Default::default(),
+                        values: [None; EVENTS_MAX],
+                    });
+                    self.add_domains(self.groups.len() - 1);
+                }
+            }
+        }
+        for group in &mut self.groups {
+            if group.files.is_empty() {
+                group.open(&self.pmu, &mut self.open);
+            }
+        }
+        Ok(())
+    }
+
+    /// The domains of a new group, but for psys: of several sockets' only one is connected, see [`Perf::collect`].
+    fn add_domains(&mut self, group: usize) {
+        for event in 0..self.pmu.events.len() {
+            if self.pmu.events[event].zone != Zone::Psys {
+                self.add_domain(group, event);
+            }
+        }
+    }
+
+    fn add_domain(&mut self, group: usize, event: usize) {
+        let Group { package, cpu, .. } = self.groups[group];
+        let described = &self.pmu.events[event];
+        let (part, max_power) = match described.zone {
+            Zone::Package => (Part::Package(package, None), PACKAGE_MAX),
+            Zone::Psys => (Part::Psys(package.0), Microwatts(PACKAGE_MAX.0 * self.packages as u64)),
+            zone => (Part::Inside(package, None, zone), PACKAGE_MAX),
+        };
+        let has_uncore = self.pmu.events.iter().any(|event| event.zone == Zone::Uncore);
+        let dram_billed = dram_is_billed(self.config.dram_billed, &self.model, has_uncore);
+        let path = format!("perf:power/{}/cpu{cpu}", described.name);
+        // An event counts from when it was opened.
+        self.domains.push(Domain { continuous: false, ..part.domain(SOURCE, path, dram_billed, max_power) });
+        self.places.push((group, event));
+    }
+
+    /// Reads every group, and makes a domain of a psys that has begun to count.
+    fn collect(&mut self) {
+        for group in 0..self.groups.len() {
+            self.groups[group].read(&self.pmu);
+            for event in 0..self.pmu.events.len() {
+                let alive = self.groups[group].values[event].is_some_and(|energy| energy > 0);
+                if self.pmu.events[event].zone == Zone::Psys && alive && !self.places.contains(&(group, event)) {
+                    self.add_domain(group, event);
+                }
+            }
+        }
+    }
+
+    fn value(&self, domain: usize) -> Result<Reading, String> {
+        let (group, event) = self.places[domain];
+        let group = &self.groups[group];
+        match (group.values[event], &group.errors[event]) {
+            (Some(energy), _) => Ok(Reading::Counter { total: Microjoules(energy), wraps_at: None }),
+            (None, Some(error)) => Err(format!("{}: {error}", self.domains[domain].path)),
+            (None, None) => Err(format!("{}: not counting", self.domains[domain].path)),
+        }
+    }
+}
+
+impl Group {
+    fn open(&mut self, pmu: &Pmu, open: &mut Opener) {
+        self.errors = Default::default();
+        for (index, event) in pmu.events.iter().enumerate() {
+            let leader = self.files.first().map(|(_, file)| file.as_raw_fd());
+            match open(pmu.kind, event.config, self.cpu, leader) {
+                Ok(file) => self.files.push((index, file)),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    self.errors[index] = Some(format!("perf_event_open: {error}: {PERMISSION}"));
+                }
+                Err(error) => self.errors[index] = Some(format!("perf_event_open: {error}")),
+            }
+        }
+    }
+
+    /// One read for all events: the count of values, then the values. On any error the group is closed, to be opened again.
+    fn read(&mut self, pmu: &Pmu) {
+        self.values = [None; EVENTS_MAX];
+        let Some((_, leader)) = self.files.first() else {
+            return;
+        };
+        let mut buffer = [0u8; 8 * (1 + EVENTS_MAX)];
+        let expected = 8 * (1 + self.files.len());
+        let mut leader = leader;
+        let why = match leader.read(&mut buffer) {
+            Ok(length) if length == expected && word(&buffer, 0) == self.files.len() as u64 => {
+                for (position, (event, _)) in self.files.iter().enumerate() {
+                    self.values[*event] = Some(pmu.events[*event].scale.microjoules(word(&buffer, position + 1)));
+                }
+                return;
+            }
+            Ok(0) => "no longer counting (its CPUs are offline)".to_owned(),
+            Ok(length) => format!("{length} bytes instead of {expected}"),
+            Err(error) => error.to_string(),
+        };
+        for (event, _) in self.files.drain(..) {
+            self.errors[event] = Some(format!("read: {why}"));
+        }
+    }
+}
+
+fn word(buffer: &[u8], index: usize) -> u64 {
+    let mut bytes = [0u8; 8];
+    bytes.copy_from_slice(&buffer[8 * index..8 * (index + 1)]);
+    u64::from_ne_bytes(bytes)
+}
+
+impl Meter for Perf {
+    fn source(&self) -> &str {
+        SOURCE
+    }
+
+    fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    /// Every reading bears the time of the tick, as in powercap.
+    fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
+        self.failing = 0;
+        self.first_error = None;
+        self.reads = self.reads.wrapping_add(1);
+        if self.reads.is_multiple_of(RESCAN_EVERY)
+            && let Err(error) = self.find_packages()
+        {
+            self.first_error = Some(error);
+        }
+        self.collect();
+        for domain in 0..self.domains.len() {
+            let reading = self.value(domain);
+            if let Err(error) = &reading {
+                self.failing += 1;
+                self.first_error.get_or_insert_with(|| error.clone());
+            }
+            out.push(DomainReading { domain, at: now.monotonic, reading });
+        }
+    }
+
+    fn health(&self) -> Health {
+        match &self.first_error {
+            None => Health::Healthy,
+            Some(error) if self.failing == self.domains.len() => Health::Failed(error.clone()),
+            Some(error) => Health::Degraded(format!("{} of {} domains cannot be read: {error}", self.failing, self.domains.len())),
+        }
+    }
+}
+
+/// perf_event_open(2) on one CPU, for all processes.
+fn open_event(kind: u32, config: u64, cpu: u32, leader: Option<RawFd>) -> std::io::Result<File> {
+    let mut attr = perf_event_attr {
+        type_: kind,
+        size: size_of::<perf_event_attr>() as u32,
+        config,
+        read_format: u64::from(PERF_FORMAT_GROUP),
+        ..perf_event_attr::default()
+    };
+    let flags = libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC);
+    // SAFETY: `attr` is a valid perf_event_attr of the size that it states and outlives the call, which keeps no pointer to it.
+    let fd = unsafe { perf_event_open_sys::perf_event_open(&mut attr, -1, cpu as libc::pid_t, leader.unwrap_or(-1), flags) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor, and nothing else owns it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! The sampler: the only loop. Asks meters, usage and the resolver, steps the core, publishes, keeps. Decides nothing itself.
+
+use crate::attribution::Core;
+use crate::entity::cgroups::Resolver;
+use crate::entity::hypervisor::Hypervisors;
+use crate::entity::survivors::{self, Awaited};
+use crate::meter::{Domain, Meter};
+use crate::model::snapshot::Snapshot;
+use crate::model::source::Health;
+use crate::model::source::{PciAddress, SourceState, Stamp};
+use crate::model::tick::Tick;
+use crate::model::units::Nanos;
+use crate::run::record::Recorder;
+use crate::run::store::Store;
+use crate::usage::{GpuUsage, Usage, gpu};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Totals go to where they survive a reboot so often.
+const CHECKPOINT_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
+
+/// Which GPUs are handed to VMs is looked up so often.
+const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
+
+/// A source whose state stays and whose reason changes is logged at most so often: some reasons have a value in them.
+const REASON_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
+
+/// Who ran and who is who, with all that is known of them so far: whoever is told of each entity once has to go on with the same.
+pub struct Observers {
+    /// Who ran.
+    pub usage: Box<dyn Usage>,
+    /// Who used GPUs.
+    pub gpus: Vec<Box<dyn GpuUsage>>,
+    /// Who is who.
+    pub resolver: Resolver,
+    /// Which of them are VMs.
+    pub hypervisors: Hypervisors,
+    /// Sources of use that are not in use, and why.
+    pub unused: Vec<SourceState>,
+}
+
+/// What a sampler leaves to the next one in the same run.
+pub struct Ended {
+    /// Its core.
+    pub core: Core,
+    /// Its observers, until the next one takes them.
+    pub observers: Option<Observers>,
+}
+
+/// Everything that the loop needs.
+pub struct Sampler {
+    /// Time between ticks.
+    pub interval: Nanos,
+    /// Meters.
+    pub meters: Vec<Box<dyn Meter>>,
+    /// Meters that are not in use, and why.
+    pub unused: Vec<SourceState>,
+    /// Who ran, and who is who.
+    pub observers: Observers,
+    /// Whom the first sample is to be searched for, among those who sleep as well: observers that are new tell of who runs only.
+    pub awaited: Awaited,
+    /// Root of sysfs.
+    pub sysfs: PathBuf,
+    /// How the managers of VMs are.
+    pub managers: watch::Receiver<Arc<[SourceState]>>,
+    /// How the exports are that may not work.
+    pub exports: watch::Receiver<Arc<[SourceState]>>,
+    /// The core.
+    pub core: Core,
+    /// Where totals are kept; `None`: nowhere.
+    pub store: Option<Store>,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// A recording, if wanted.
+    pub recorder: Option<Recorder>,
+    /// What is published so far.
+    pub progress: Progress,
+}
+
+/// What the loop remembers from tick to tick.
+#[derive(Default)]
+pub struct Progress {
+    /// For each meter, the numbers of its domains among all.
+    numbers: Vec<Vec<usize>>,
+    domains: usize,
+    sources: Vec<SourceState>,
+    logged: Logged,
+    usage_error: Option<String>,
+    store_error: Option<String>,
+    /// Which platform meter was believed at the last tick, and who disagreed with it.
+    authority: Option<Cow<'static, str>>,
+    disagreeing: Vec<String>,
+    passed_through: Vec<PciAddress>,
+    pci_at: Nanos,
+    checkpoint_at: Nanos,
+}
+
+impl Sampler {
+    /// One tick.
+    pub fn tick(&mut self) -> Arc<Snapshot> {
+        let at = Stamp::now();
+        let mut tick = Tick { at, ..Tick::default() };
+        self.read_meters(at, &mut tick);
+        self.read_usage(at, &mut tick);
+        self.observers.gpus.iter_mut().for_each(|gpus| gpus.sample(&mut tick.gpus));
+        if at.monotonic >= self.progress.pci_at {
+            self.progress.pci_at = at.monotonic + PCI_EVERY;
+            self.progress.passed_through = gpu::passed_through(&self.sysfs);
+        }
+        tick.gpus.passed_through.clone_from(&self.progress.passed_through);
+        tick.sources = self.changed_sources(at.monotonic);
+        tick.own_cpu = own_cpu();
+        let snapshot = self.core.step(&tick);
+        self.tell_of_platform(&snapshot);
+        if let Some(recorder) = &mut self.recorder
+            && let Err(error) = recorder.tick(&tick)
+        {
+            tracing::error!("recording ends: {error}");
+            self.recorder = None;
+        }
+        self.keep(at);
+        snapshot
+    }
+
+    fn read_meters(&mut self, at: Stamp, tick: &mut Tick) {
+        self.progress.numbers.resize_with(self.meters.len(), Vec::new);
+        for (meter, numbers) in self.meters.iter_mut().zip(&mut self.progress.numbers) {
+            let from = tick.readings.len();
+            meter.read(at, &mut tick.readings);
+            for domain in &meter.domains()[numbers.len()..] {
+                let Domain { id, source, path, quality, .. } = domain;
+                let quality = quality.as_str();
+                tracing::info!("_domain" = id, "_source" = source, "energy domain {id}: {quality}, by {source}, {path}");
+                tick.new_domains.push(domain.clone());
+                numbers.push(self.progress.domains);
+                self.progress.domains += 1;
+            }
+            for reading in &mut tick.readings[from..] {
+                // A meter that numbers a domain it does not have is shown as no reading: such a number is beyond all domains.
+                reading.domain = numbers.get(reading.domain).copied().unwrap_or(usize::MAX);
+            }
+        }
+    }
+
+    fn read_usage(&mut self, at: Stamp, tick: &mut Tick) {
+        let Observers { usage, resolver, hypervisors, .. } = &mut self.observers;
+        match usage.sample() {
+            Ok(mut sample) => {
+                resolver.born(std::mem::take(&mut sample.born));
+                let awaited = std::mem::take(&mut self.awaited);
+                usage.adopt(&survivors::tell(&awaited, at, resolver, &mut sample));
+                resolver.place(&mut sample.uses);
+                tick.cgroups = resolver.name(&sample.uses);
+                tick.gone = resolver.gone();
+                let news = hypervisors.tick(&sample, &mut tick.cgroups, &tick.gone, |cgroup| resolver.dir(cgroup));
+                (tick.vm_members, tick.vms) = (news.members, news.vms);
+                resolver.ended(&sample.ended);
+                self.progress.usage_error = None;
+                tick.usage = Some(sample);
+            }
+            Err(error) => self.progress.usage_error = Some(error),
+        }
+    }
+
+    /// Every source, if anything about them changed; each change is logged once.
+    fn changed_sources(&mut self, now: Nanos) -> Vec<SourceState> {
+        let state = |source: &str, role: &str, health: Health| SourceState {
+            source: source.into(),
+            role: role.into(),
+            health,
+            detail: String::new(),
+        };
+        let mut sources: Vec<SourceState> = self
+            .meters
+            .iter()
+            .map(|meter| SourceState { detail: meter.detail(), ..state(meter.source(), "meter", meter.health()) })
+            .collect();
+        let usage = match &self.progress.usage_error {
+            Some(error) => Health::Failed(error.clone()),
+            None => self.observers.usage.health(),
+        };
+        sources.push(state(self.observers.usage.source(), "usage", usage));
+        let gpus = self.observers.gpus.iter();
+        sources.extend(gpus.map(|one| SourceState { detail: one.detail(), ..state(one.source(), gpu::ROLE, one.health()) }));
+        if let Some(error) = &self.progress.store_error {
+            sources.push(state(
+                "store",
+                "state",
+                Health::Degraded(format!("{error}; totals of this run may be lost at the next start")),
+            ));
+        }
+        sources.extend(self.managers.borrow().iter().cloned());
+        sources.extend(self.exports.borrow().iter().cloned());
+        sources.extend(self.unused.iter().chain(&self.observers.unused).cloned());
+        sources.iter().filter(|source| self.progress.logged.is_due(source, now)).for_each(log_health);
+        if sources == self.progress.sources {
+            return Vec::new();
+        }
+        self.progress.sources.clone_from(&sources);
+        sources
+    }
+
+    /// Which platform meter is believed and which others disagree, each once per change.
+    fn tell_of_platform(&mut self, snapshot: &Snapshot) {
+        let platform = &snapshot.platform;
+        if platform.authority != self.progress.authority {
+            match &platform.authority {
+                Some(authority) => {
+                    tracing::info!("platform: {authority} is believed; what it sees beyond the components is zone other")
+                }
+                None => tracing::warn!("platform: no meter that may be believed measures now; zone other waits for one"),
+            }
+            self.progress.authority.clone_from(&platform.authority);
+        }
+        let disagreeing: Vec<String> =
+            platform.comparisons.iter().filter(|one| !one.agrees()).map(|one| one.source.to_string()).collect();
+        if disagreeing != self.progress.disagreeing {
+            for one in platform
+                .comparisons
+                .iter()
+                .filter(|one| !one.agrees() && !self.progress.disagreeing.contains(&one.source.to_string()))
+            {
+                tracing::warn!(
+                    "platform: {} and {} disagree by {:.1} %, more than the {:.1} % that both may be off by: see joulectl meters",
+                    one.source,
+                    one.against,
+                    one.off_ppm.unsigned_abs() as f64 / 1e4,
+                    f64::from(one.allowed_ppm) / 1e4
+                );
+            }
+            for one in platform
+                .comparisons
+                .iter()
+                .filter(|one| one.agrees() && self.progress.disagreeing.contains(&one.source.to_string()))
+            {
+                tracing::info!("platform: {} and {} agree again", one.source, one.against);
+            }
+            self.progress.disagreeing = disagreeing;
+        }
+    }
+
+    fn keep(&mut self, at: Stamp) {
+        let Some(store) = &mut self.store else { return };
+        let mut result = store.append(self.core.changes(), || self.core.state(&self.boot_id));
+        if at.monotonic >= self.progress.checkpoint_at {
+            self.progress.checkpoint_at = at.monotonic + CHECKPOINT_EVERY;
+            result = result.and(store.checkpoint(self.core.state(&self.boot_id)));
+        }
+        self.progress.store_error = result.err().map(|error| error.to_string());
+    }
+
+    /// Ticks until `stop` says something or its sender is gone; then keeps everything, and gives what is left of it to a sampler that
+    /// goes on. `fed` is called after every tick.
+    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) -> Ended {
+        let mut due = Stamp::now().monotonic;
+        loop {
+            let snapshot = self.tick();
+            fed(&snapshot);
+            publish.send_replace(snapshot);
+            due += self.interval;
+            let now = Stamp::now().monotonic;
+            if due < now {
+                // A tick that took too long, or a machine that slept: go on from here, do not hurry after.
+                due = now;
+            }
+            match stop.recv_timeout(Duration::from_nanos((due - now).0)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // All at once, so that they say farewell side by side.
+        self.meters.iter_mut().for_each(|meter| meter.stop());
+        let snapshot = self.tick();
+        publish.send_replace(snapshot);
+        if let Some(store) = &mut self.store
+            && let Err(error) = store.checkpoint(self.core.state(&self.boot_id))
+        {
+            tracing::error!("totals are not kept: {error}");
+        }
+        self.end()
+    }
+
+    /// What is left of it.
+    pub fn end(self) -> Ended {
+        Ended { core: self.core, observers: Some(self.observers) }
+    }
+}
+
+/// What was logged of each source: its state, and when a reason changed that had no other state with it.
+#[derive(Default)]
+struct Logged(BTreeMap<(String, String), (Health, Option<Nanos>)>);
+
+impl Logged {
+    /// Whether the source is to be logged now; that it is, is taken note of.
+    fn is_due(&mut self, source: &SourceState, now: Nanos) -> bool {
+        let key = (source.source.clone(), source.role.clone());
+        let again = match self.0.get(&key) {
+            None => None,
+            Some((health, _)) if *health == source.health => return false,
+            Some((health, _)) if health.as_str() != source.health.as_str() => None,
+            Some((_, Some(at))) if now - *at < REASON_EVERY => return false,
+            Some(_) => Some(now),
+        };
+        self.0.insert(key, (source.health.clone(), again));
+        true
+    }
+}
+
+fn log_health(source: &SourceState) {
+    let (name, role, state, why) = (source.source.as_str(), source.role.as_str(), source.health.as_str(), source.health.why());
+    match source.health {
+        Health::Healthy | Health::Unsupported(_) => {
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            tracing::info!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}{why}")
+        }
+        Health::Degraded(_) => tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
+        Health::Failed(_) => tracing::error!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
+    }
+}
+
+/// CPU time of this process so far, user and system: getrusage(2).
+fn own_cpu() -> Nanos {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is a valid place for an rusage; the call fills it or leaves it zero.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    Nanos(nanos(usage.ru_utime) + nanos(usage.ru_stime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_changes_at_every_tick_is_no_flood() {
+        let mut logged = Logged::default();
+        let mut due = |health: Health, second: u64| {
+            let source = SourceState { source: "hwmon".into(), role: "meter".into(), health, detail: String::new() };
+            logged.is_due(&source, Nanos(second * Nanos::SECOND.0))
+        };
+        let degraded = |value: u64| Health::Degraded(format!("{value} is no power"));
+        assert!(due(Health::Healthy, 1));
+        assert!(due(degraded(1), 2));
+        assert!(due(degraded(2), 3), "the first other reason is news");
+        let lines = (4..200).filter(|second| due(degraded(*second), *second)).count();
+        assert_eq!(lines, 3);
+        assert!(due(Health::Failed("gone".into()), 203), "another state is told at once");
+        assert!(due(Health::Healthy, 204) && !due(Health::Healthy, 205));
+        assert!(due(degraded(1), 206) && due(Health::Healthy, 207), "each change of state is told");
+    }
+
+    #[test]
+    fn a_reason_that_was_held_back_is_told_when_its_time_comes() {
+        let mut logged = Logged::default();
+        let mut due = |why: &str, second: u64| {
+            let health = Health::Failed(why.into());
+            let source = SourceState { source: "redfish".into(), role: "meter".into(), health, detail: String::new() };
+            logged.is_due(&source, Nanos(second * Nanos::SECOND.0))
+        };
+        assert!(due("no answer", 1) && due("no TCP connection", 2) && !due("wrong password", 3));
+        assert!(!due("wrong password", 61) && due("wrong password", 62) && !due("wrong password", 63));
+    }
+}

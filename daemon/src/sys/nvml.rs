@@ -1,0 +1,200 @@
+//! NVIDIA's management library (NVML), loaded at run time: where it is, how it is opened, what it calls a device. Reads neither energy
+//! nor use; the meter and the usage source each open it for themselves.
+
+use crate::model::source::PciAddress;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// The source's name, as a meter and as one who knows use.
+pub const SOURCE: &str = "nvml";
+/// The name under which every driver package installs it.
+const LIBRARY: &str = "libnvidia-ml.so.1";
+/// The longest text of the driver's that is shown, in characters.
+const TEXT_MAX: usize = 120;
+
+/// `[meter.nvml]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NvmlConfig {
+    /// Whether NVIDIA GPUs are read.
+    pub r#use: NvmlMode,
+    /// Where the library is, where the system's loader does not know.
+    pub library: Option<PathBuf>,
+}
+
+/// Whether NVIDIA GPUs are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NvmlMode {
+    /// Where their driver is.
+    #[default]
+    Auto,
+    /// No.
+    Never,
+}
+
+/// How to get at the library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    library: PathBuf,
+    /// What exists while the driver is loaded; `None`: that is not looked at.
+    module: Option<PathBuf>,
+}
+
+impl NvmlConfig {
+    /// How to get at the library; or why it is left alone.
+    pub fn way(&self, sysfs: &Path) -> Result<Way, &'static str> {
+        match (self.r#use, &self.library) {
+            (NvmlMode::Never, _) => Err("not wanted: use = \"never\" in [meter.nvml]"),
+            (NvmlMode::Auto, Some(library)) => Ok(Way { library: library.clone(), module: None }),
+            // The library speaks of this kernel's GPUs, whatever root of sysfs it is given.
+            (NvmlMode::Auto, None) if sysfs != Path::new("/sys") => {
+                Err("not tried, as --sysfs is not /sys (library = \"PATH\" in [meter.nvml] would)")
+            }
+            (NvmlMode::Auto, None) => Ok(Way::by_name(LIBRARY, sysfs)),
+        }
+    }
+}
+
+impl Way {
+    fn by_name(library: &str, sysfs: &Path) -> Self {
+        Self { library: library.into(), module: Some(sysfs.join("module/nvidia")) }
+    }
+
+    /// What there is not, where [`Way::open`] finds nothing.
+    pub fn absent(&self) -> String {
+        let library = self.library.display();
+        match &self.module {
+            Some(module) => {
+                format!(
+                    "no NVIDIA GPU: {} (the driver) is not there, or {library} is not installed, or it knows no GPU",
+                    module.display()
+                )
+            }
+            None => format!("no NVIDIA GPU: {library} is not there, or says that the driver is not loaded, or it knows no GPU"),
+        }
+    }
+
+    /// Loads and initialises the library. `None`: there is no library, no driver, or no GPU.
+    ///
+    /// # Errors
+    /// There is, and it does not work.
+    pub fn open(&self) -> Result<Option<(Nvml, u32)>, String> {
+        // Initialised without its driver, the library may load it: an operator who took it out wants it out.
+        if self.module.as_ref().is_some_and(|module| !module.exists()) {
+            return Ok(None);
+        }
+        let nvml = match Nvml::builder().lib_path(self.library.as_os_str()).init() {
+            Ok(nvml) => nvml,
+            Err(NvmlError::LibloadingError(error)) if self.says_absent(&error.to_string()) => return Ok(None),
+            Err(NvmlError::DriverNotLoaded) => return Ok(None),
+            Err(NvmlError::FailedToLoadSymbol(_)) => {
+                return Err(format!("{} is not NVIDIA's management library: it has no nvmlInit_v2", self.library.display()));
+            }
+            Err(error) => return Err(format!("{}: {}", self.library.display(), words(&error))),
+        };
+        match nvml.device_count() {
+            Ok(0) => Ok(None),
+            Ok(count) => Ok(Some((nvml, count))),
+            Err(error) => Err(format!("NVML cannot count its GPUs: {}", words(&error))),
+        }
+    }
+
+    /// Whether dlopen(3) means the library itself; it says the same of one that the library needs.
+    fn says_absent(&self, error: &str) -> bool {
+        error.starts_with(&*self.library.to_string_lossy()) && error.ends_with("No such file or directory")
+    }
+}
+
+/// One GPU of an open library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its number, for as long as the library stays open.
+    pub index: u32,
+    /// Where it is.
+    pub address: PciAddress,
+}
+
+/// The GPU with this number.
+///
+/// # Errors
+/// The library does not give it, as it would not to a container without its device file.
+pub fn card(nvml: &Nvml, index: u32) -> Result<Card, String> {
+    let find = || nvml.device_by_index(index)?.pci_info();
+    let info = find().map_err(|error| format!("GPU {index}: {}", words(&error)))?;
+    let address = info.bus_id.parse().map_err(|error| format!("GPU {index}: {error}"))?;
+    Ok(Card { index, address })
+}
+
+/// Its handle.
+///
+/// # Errors
+/// What the library says.
+pub fn device<'a>(nvml: &'a Nvml, card: &Card) -> Result<Device<'a>, NvmlError> {
+    nvml.device_by_index(card.index)
+}
+
+/// An error in words, with what can be done about it.
+pub fn words(error: &NvmlError) -> String {
+    match error {
+        NvmlError::GpuLost => "NVML says that the GPU is lost: it fell off the bus; a reset or a reboot brings it back".into(),
+        NvmlError::DriverNotLoaded => "NVML says that the NVIDIA driver is not loaded".into(),
+        NvmlError::LibRmVersionMismatch => {
+            "NVML says that the driver is of another version than its library: reload the driver, or reboot".into()
+        }
+        NvmlError::NoPermission => "NVML says no permission: jouled has to be able to open /dev/nvidiactl and /dev/nvidia0".into(),
+        NvmlError::ResetRequired => "NVML says that the GPU has to be reset".into(),
+        NvmlError::NotSupported => "NVML says that this GPU does not support it".into(),
+        NvmlError::Unknown => "NVML says unknown error".into(),
+        other => format!("NVML says {}", shown(&other.to_string())),
+    }
+}
+
+/// A text of the driver's, fit for a log and a label.
+pub fn shown(text: &str) -> String {
+    text.chars().take(TEXT_MAX).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_no_error() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let way = Way::by_name("libjouled-no-such-library.so.1", sysfs.path());
+        assert!(way.open().unwrap().is_none());
+        std::fs::create_dir_all(sysfs.path().join("module/nvidia")).unwrap();
+        assert!(way.open().unwrap().is_none());
+        assert!(way.absent().contains("module/nvidia") && way.absent().contains("libjouled-no-such-library.so.1"));
+        let named = NvmlConfig { library: Some("/nonexistent/libnvidia-ml.so.1".into()), ..NvmlConfig::default() };
+        assert!(named.way(sysfs.path()).unwrap().open().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_such_library_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("libnvidia-ml.so.1");
+        std::fs::write(&file, "not an ELF file").unwrap();
+        let way = Way { library: file, module: None };
+        let why = way.open().unwrap_err();
+        assert!(why.contains("libnvidia-ml.so.1"), "{why}");
+    }
+
+    #[test]
+    fn another_root_is_not_this_kernels() {
+        let config = NvmlConfig::default();
+        assert!(config.way(Path::new("/other")).unwrap_err().contains("--sysfs is not /sys"));
+        assert_eq!(config.way(Path::new("/sys")).unwrap(), Way::by_name(LIBRARY, Path::new("/sys")));
+        let never = NvmlConfig { r#use: NvmlMode::Never, ..config };
+        assert!(never.way(Path::new("/sys")).unwrap_err().contains("never"));
+    }
+
+    #[test]
+    fn the_drivers_text_moves_no_cursor() {
+        assert_eq!(shown("a\u{1b}[2J\n\"b"), "a\\u{1b}[2J\\n\\\"b");
+        assert!(shown(&"x".repeat(9999)).len() <= TEXT_MAX);
+    }
+}

@@ -1,0 +1,125 @@
+//! One process in /proc (proc_pid_stat(5) and its neighbours): who it is, not what it used between two looks.
+
+use crate::usage::ProcessKey;
+use std::fs;
+use std::path::Path;
+
+/// PF_KTHREAD of linux/sched.h: no process of a user can have it.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// What /proc/PID/stat says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stat<'a> {
+    /// Its name, any bytes; longer than the kernel's own for some kernel threads.
+    pub comm: &'a [u8],
+    /// The kernel runs it.
+    pub kernel: bool,
+    /// All its threads ended, and it waits to be reaped.
+    pub dead: bool,
+    /// CPU time so far, user and system, in the kernel's ticks.
+    pub ticks: u64,
+    /// When it began, as in [`ProcessKey::start`].
+    pub start: u64,
+    /// The CPU that it ran on last.
+    pub cpu: usize,
+}
+
+impl Stat<'_> {
+    /// Its name; invalid UTF-8 replaced.
+    pub fn name(&self) -> String {
+        String::from_utf8_lossy(self.comm).into_owned()
+    }
+}
+
+/// The text of /proc/PID/stat: the name is between the first `(` and the last `)`, whatever is in it.
+pub fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let comm = text.get(open + 1..close)?;
+    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // The first field after the name is number 3.
+    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
+    let ended = matches!(fields.first(), Some(&("Z" | "X" | "x")));
+    Some(Stat {
+        comm,
+        kernel: field(9)? & KERNEL_THREAD != 0,
+        // The first thread may have ended before others.
+        dead: ended && field(20).is_none_or(|threads| threads <= 1),
+        ticks: field(14)?.checked_add(field(15)?)?,
+        start: field(22)?,
+        cpu: field(39).unwrap_or(0) as usize,
+    })
+}
+
+/// What `of` takes from the stat of a process; `None`: there is no such process.
+pub fn stat<T>(procfs: &Path, pid: u32, of: impl FnOnce(&Stat<'_>) -> T) -> Option<T> {
+    let text = fs::read(procfs.join(pid.to_string()).join("stat")).ok()?;
+    parse_stat(&text).as_ref().map(of)
+}
+
+/// The process that has an id now; `None`: none has.
+pub fn process(procfs: &Path, pid: u32) -> Option<ProcessKey> {
+    stat(procfs, pid, |stat| ProcessKey { pid, start: stat.start })
+}
+
+/// Path of a process' executable; empty where it cannot be read, or there is none.
+pub fn exe(procfs: &Path, pid: u32) -> String {
+    let link = fs::read_link(procfs.join(pid.to_string()).join("exe"));
+    link.map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// All user ids of a process (proc_pid_status(5)); none where it ended.
+pub fn uids(procfs: &Path, pid: u32) -> Vec<u32> {
+    // The name in it need not be UTF-8.
+    let status = fs::read(procfs.join(pid.to_string()).join("status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(name: &[u8], state: &str, flags: u64, threads: u32) -> Vec<u8> {
+        let rest = format!(") {state} 1 2 3 4 5 {flags} 7 8 9 10 11 12 13 14 15 16 {threads} 18 4242 20");
+        [b"7 (", name, rest.as_bytes()].concat()
+    }
+
+    #[test]
+    fn any_name() {
+        for name in [&b"sh"[..], b"a) Z (\n", b"", b"\xff\""] {
+            let text = line(name, "S", 4_194_560, 1);
+            let stat = parse_stat(&text).unwrap();
+            assert_eq!((stat.comm, stat.start, stat.ticks, stat.kernel, stat.dead), (name, 4242, 23, false, false));
+        }
+        assert_eq!(parse_stat(&line(b"\xff\"", "S", 0, 1)).unwrap().name(), "\u{fffd}\"");
+        assert_eq!((parse_stat(b"7 (sh"), parse_stat(b"")), (None, None));
+    }
+
+    #[test]
+    fn who_is_dead() {
+        let dead = |state, threads| parse_stat(&line(b"x", state, 0, threads)).unwrap().dead;
+        assert!(dead("Z", 1) && dead("X", 0) && !dead("S", 1) && !dead("R", 9));
+        assert!(!dead("Z", 2), "others live on where the first thread ended");
+    }
+
+    #[test]
+    fn this_process() {
+        let (proc, me) = (Path::new("/proc"), std::process::id());
+        assert_eq!(stat(proc, me, |stat| (stat.kernel, stat.dead)), Some((false, false)));
+        assert!(process(proc, me).is_some_and(|process| process.start > 0));
+        assert_eq!(exe(proc, me), std::env::current_exe().unwrap().to_string_lossy());
+        assert!(!uids(proc, me).is_empty());
+        assert_eq!((process(proc, u32::MAX), exe(proc, u32::MAX)), (None, String::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_stat(&text);
+        }
+    }
+}
