@@ -5,7 +5,7 @@ mod common;
 
 use common::sysfs::INTEL_RANGE;
 use common::{Daemon, World, joulectl, said};
-use jouled::entity::Kind;
+use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use jouled::model::source::Health;
 use std::fs;

@@ -5,14 +5,16 @@
 mod common;
 
 use common::{Daemon, Ticks, World, until};
-use jouled::meter::{Meter, Quality, Reading, Scope, Zone};
+use jouled::meter::Meter;
+use jouled::model::domain::{Quality, Reading, Scope, Zone};
 use jouled::model::snapshot::{DomainView, Snapshot, SourceView};
 use jouled::model::source::{Health, PciAddress, Stamp};
 use jouled::model::tick::Tick;
+use jouled::model::usage::{GpuSample, ProcessKey};
 use jouled::run::record::Head;
 use jouled::run::store::frames;
 use jouled::sys::nvml::NvmlConfig;
-use jouled::usage::{GpuSample, GpuUsage, ProcessKey, gpu};
+use jouled::usage::{GpuUsage, gpu};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};

@@ -5,8 +5,8 @@ mod common;
 
 use common::client::Ticks;
 use common::{Daemon, SayingHost, World, joulectl, monotonic, said, until};
-use jouled::entity::Kind;
-use jouled::meter::Zone;
+use jouled::model::domain::Zone;
+use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use std::time::Duration;
 

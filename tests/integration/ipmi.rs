@@ -6,7 +6,7 @@ mod ipmi_sim;
 
 use common::{Daemon, Ticks, World, bare_jouled, get, joulectl, output, said};
 use ipmi_sim::{Line, PASSWORD, Sim, USER};
-use jouled::meter::Zone;
+use jouled::model::domain::Zone;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use jouled::model::source::Health;
 use std::fs;

@@ -5,7 +5,7 @@ mod common;
 
 use common::known::{CONTAINER, known_run};
 use common::{Daemon, World, joulectl, output, refused, said};
-use jouled::entity::Kind;
+use jouled::model::entity::Kind;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -5,8 +5,8 @@
 mod common;
 
 use common::{Daemon, World, get, refused, until};
-use jouled::entity::Kind;
-use jouled::meter::Zone;
+use jouled::model::domain::Zone;
+use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Snapshot, State};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{World, get};
-use jouled::meter::Zone;
+use jouled::model::domain::Zone;
 use jouled::model::snapshot::{DomainView, Role, Snapshot};
 use jouled::model::source::Health;
 use jouled::model::units::Microjoules;

@@ -9,7 +9,7 @@ mod redfish_sim;
 mod redfish_trees;
 
 use common::{World, bare_jouled, get, joulectl, output, refused, said};
-use jouled::meter::Zone;
+use jouled::model::domain::Zone;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use jouled::model::source::Health;
 use redfish_sim::{Fault, PASSWORD, Sim, USER};

@@ -6,8 +6,9 @@ mod common;
 use common::bpf::{Birth, burn, cpu_time, last_cpu, on_cpu, open, reap, sample_after_death, with};
 use common::burn::{Cgroup, while_nothing_is_stolen};
 use jouled::model::source::Health;
+use jouled::model::usage::{ProcessKey, UsageSample};
+use jouled::usage::Usage;
 use jouled::usage::bpf::{BpfOptions, BpfPath, BpfUsage, Counters};
-use jouled::usage::{ProcessKey, Usage, UsageSample};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -5,8 +5,9 @@ mod common;
 
 use common::bpf::{Birth, burn, last_cpu, open, reap, sample_after_death, with};
 use common::burn::while_nothing_is_stolen;
+use jouled::model::usage::ProcessKey;
+use jouled::usage::Usage;
 use jouled::usage::bpf::BpfPath;
-use jouled::usage::{ProcessKey, Usage};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};

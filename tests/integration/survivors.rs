@@ -6,7 +6,7 @@ mod common;
 use common::World;
 use common::client::Ticks;
 use common::world::ZONES;
-use jouled::entity::Kind;
+use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Row, Snapshot, State};
 use jouled::model::source::Stamp;
 use std::time::Duration;

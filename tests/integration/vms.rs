@@ -6,7 +6,7 @@ mod common;
 use common::client::Ticks;
 use common::sysfs::ICE_LAKE_SERVER;
 use common::{Daemon, World, jouled, root, until};
-use jouled::entity::Kind;
+use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Row, Snapshot, State};
 use std::fs;
 use std::os::unix::process::CommandExt;

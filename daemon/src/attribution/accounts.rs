@@ -1,14 +1,15 @@
 //! The roster: which accounts a process in a cgroup charges, and when entities begin and end. Pure; the energy is the ledger's.
 
 use super::ledger::{AccountId, Ledger};
-use crate::entity::{Kind, Labels, path};
-use crate::meter::Zone;
+use crate::entity::path;
+use crate::model::domain::Zone;
+use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Used;
 use crate::model::source::{PackageId, PciAddress};
 use crate::model::tick::{CgroupPath, VmMember};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::{CgroupId, GpuUse, ProcessInfo, ProcessKey, Use};
 use crate::model::vm::Vm;
-use crate::usage::{CgroupId, GpuUse, ProcessInfo, ProcessKey, Use};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! One energy domain over time: turns readings into the energy of an interval, or into a gap. Pure; shares nothing out.
 
-use crate::meter::{Domain, Reading};
+use crate::model::domain::{Domain, Reading};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +109,7 @@ fn trapezoid(old: Microwatts, now: Microwatts, time: Nanos, carry: &mut u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::{Quality, Scope, Zone};
+    use crate::model::domain::{Quality, Scope, Zone};
     use crate::model::source::PackageId;
     use proptest::prelude::*;
 

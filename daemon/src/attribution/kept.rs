@@ -4,8 +4,8 @@ use super::Core;
 use super::idle::IdleModel;
 use super::interval::LastReading;
 use super::ledger::{Entry, Ledger};
-use crate::entity::survivors::Awaited;
-use crate::meter::Domain;
+use crate::model::domain::Domain;
+use crate::model::entity::Awaited;
 use crate::model::units::{Microjoules, Nanos};
 use serde::{Deserialize, Serialize};
 

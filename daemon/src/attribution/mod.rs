@@ -13,22 +13,24 @@ pub mod split;
 mod tick_use;
 mod window;
 
-use crate::meter::{Domain, DomainReading, Reading, Scope, Zone};
+use crate::model::billing::IdlePolicy;
+use crate::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
+use crate::model::platform::PlatformChoice;
 use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot, SourceView};
 use crate::model::source::{PackageId, SourceState};
 use crate::model::tick::{Tick, VmMember};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::{Counted, GpuSample, UsageSample};
 use crate::model::vm::Vm;
-use crate::usage::{Counted, GpuSample, UsageSample, gpu};
+use crate::usage::gpu;
 use accounts::Roster;
 use idle::IdleModel;
 use interval::{Interval, LastReading};
 pub use kept::{DomainRecord, State};
 use ledger::{Ledger, Limits};
-use platform::{Platform, PlatformChoice};
+use platform::Platform;
 use serde::{Deserialize, Serialize};
 use settle::{Books, Due};
-use split::IdlePolicy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tick_use::{GpuCharges, TickUse};
@@ -214,7 +216,7 @@ impl Core {
     }
 
     fn resolve_gpus(&self, sample: &GpuSample) -> Vec<GpuCharges> {
-        let resolve = |watched: &crate::usage::WatchedGpu| {
+        let resolve = |watched: &crate::model::usage::WatchedGpu| {
             let uses = sample.uses.iter().filter(|one| one.gpu == watched.gpu);
             let charges: Vec<_> = uses.filter_map(|one| self.roster.charge_gpu(one)).collect();
             // What it did for processes that nobody knows is nobody's.

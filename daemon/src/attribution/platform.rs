@@ -3,45 +3,13 @@
 
 use super::curve::{self, Curve};
 use super::window::{DomainState, LONGEST_WINDOW};
-use crate::meter::{Domain, Quality, Scope, Zone, host_channel};
+use crate::meter::host_channel;
+use crate::model::domain::{Domain, Quality, Scope, Zone};
+use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::snapshot::{Comparison, PlatformView, Role, SourceView};
 use crate::model::source::{Health, PciAddress};
 use crate::model::units::{Microjoules, Nanos};
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-
-/// A kind of platform meter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    /// BMCs by Redfish: all that are configured, together.
-    Redfish,
-    /// BMCs by IPMI over the network: all that are configured, together.
-    IpmiLan,
-    /// ACPI power meters, and others of hwmon.
-    Hwmon,
-    /// This machine's BMC, by its own device.
-    Ipmi,
-    /// What the processors see of the platform.
-    Psys,
-}
-
-impl Family {
-    /// In the order in which they are believed: those that somebody configured; what the firmware of this machine says, the finer one
-    /// first; what its processors say.
-    pub const ALL: [Self; 5] = [Self::Redfish, Self::IpmiLan, Self::Hwmon, Self::Ipmi, Self::Psys];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Redfish => "redfish",
-            Self::IpmiLan => "ipmi-lan",
-            Self::Hwmon => "hwmon",
-            Self::Ipmi => "ipmi",
-            Self::Psys => "psys",
-        }
-    }
-}
 
 /// A remainder is computed over so many refreshes of the platform meter: it is late by up to one, the components are not.
 const REFRESHES: u64 = 3;
@@ -58,62 +26,17 @@ const UNSTATED_PPM: u32 = 50_000;
 /// A meter that says nothing but zero is off by any number: it is shown as a thousand times.
 const MOST_OFF_PPM: i128 = 1_000_000_000;
 
-/// Which platform meter is the authority.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum PlatformChoice {
-    /// The first of [`Family::ALL`] that measures now; none in a VM whose host tells what it drew.
-    #[default]
-    Auto,
-    /// None: what a platform meter sees beyond the components is shown, and charged to nobody.
-    None,
-    /// This kind.
-    Family(Family),
-}
-
-impl TryFrom<String> for PlatformChoice {
-    type Error = String;
-
-    fn try_from(word: String) -> Result<Self, String> {
-        match word.as_str() {
-            "auto" => Ok(Self::Auto),
-            "none" => Ok(Self::None),
-            _ => Family::ALL.into_iter().find(|family| family.as_str() == word).map(Self::Family).ok_or_else(|| {
-                let all = Family::ALL.map(|family| format!("\"{}\"", family.as_str()));
-                format!("{word:?} is no platform meter: write \"auto\", \"none\" or one of {}", all.join(", "))
-            }),
-        }
-    }
-}
-
-impl From<PlatformChoice> for String {
-    fn from(choice: PlatformChoice) -> Self {
-        choice.as_str().to_owned()
-    }
-}
-
-impl PlatformChoice {
-    /// The word for it.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::None => "none",
-            Self::Family(family) => family.as_str(),
-        }
-    }
-}
-
 /// The kind of platform meter that a domain is of. What a host tells of a guest's platform is the guest's, and no meter of it.
-pub fn family(domain: &Domain) -> Option<Family> {
+pub fn family(domain: &Domain) -> Option<PlatformKind> {
     if domain.source == host_channel::SOURCE || domain.quality == Quality::Estimated {
         return None;
     }
     match (domain.zone, domain.source.as_str(), domain.source.split_once(':').map(|(kind, _)| kind)) {
-        (Zone::Psys, ..) => Some(Family::Psys),
-        (Zone::Platform, "redfish", _) | (Zone::Platform, _, Some("redfish")) => Some(Family::Redfish),
-        (Zone::Platform, "hwmon", _) => Some(Family::Hwmon),
-        (Zone::Platform, "ipmi", _) => Some(Family::Ipmi),
-        (Zone::Platform, _, Some("ipmi")) => Some(Family::IpmiLan),
+        (Zone::Psys, ..) => Some(PlatformKind::Psys),
+        (Zone::Platform, "redfish", _) | (Zone::Platform, _, Some("redfish")) => Some(PlatformKind::Redfish),
+        (Zone::Platform, "hwmon", _) => Some(PlatformKind::Hwmon),
+        (Zone::Platform, "ipmi", _) => Some(PlatformKind::Ipmi),
+        (Zone::Platform, _, Some("ipmi")) => Some(PlatformKind::IpmiLan),
         _ => None,
     }
 }
@@ -129,9 +52,9 @@ pub(super) enum Remainder {
 #[derive(Default)]
 pub(super) struct Platform {
     choice: PlatformChoice,
-    pub authority: Option<Family>,
+    pub authority: Option<PlatformKind>,
     /// Kinds of which a configured meter has not been found yet.
-    lacking: Vec<Family>,
+    lacking: Vec<PlatformKind>,
     /// GPUs of VMs that have no meter: the remainder has their energy in it.
     pub unmetered: Vec<PciAddress>,
     /// The remainder is accounted for up to here.
@@ -149,15 +72,15 @@ impl Platform {
 
     /// Chooses the authority, and says what each domain is used for.
     pub fn choose(&mut self, domains: &mut [DomainState], now: Nanos) {
-        let wanted = |kind: &Family| match &self.choice {
+        let wanted = |kind: &PlatformKind| match &self.choice {
             PlatformChoice::Auto => true,
             PlatformChoice::None => false,
-            PlatformChoice::Family(chosen) => chosen == kind,
+            PlatformChoice::PlatformKind(chosen) => chosen == kind,
         };
         // In a VM whose host tells what it drew, what a platform meter sees beyond that may be the host's; the host tells its part of it.
         let told = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.source == host_channel::SOURCE);
         let before = self.authority;
-        self.authority = Family::ALL.into_iter().filter(wanted).find(|kind| !told && self.live(domains, *kind, now));
+        self.authority = PlatformKind::ALL.into_iter().filter(wanted).find(|kind| !told && self.live(domains, *kind, now));
         if self.authority != before {
             // They were with another one.
             (self.compared_from, self.comparisons) = (None, Vec::new());
@@ -184,14 +107,14 @@ impl Platform {
         };
         self.lacking.clear();
         self.lacking.extend(sources.iter().filter(missing).filter_map(|view| match view.source.split(':').next() {
-            Some("redfish") => Some(Family::Redfish),
-            Some("ipmi") if view.source != "ipmi" => Some(Family::IpmiLan),
+            Some("redfish") => Some(PlatformKind::Redfish),
+            Some("ipmi") if view.source != "ipmi" => Some(PlatformKind::IpmiLan),
             _ => None,
         }));
     }
 
     /// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
-    fn live(&self, domains: &[DomainState], kind: Family, now: Nanos) -> bool {
+    fn live(&self, domains: &[DomainState], kind: PlatformKind, now: Nanos) -> bool {
         let mut meters = of_family(domains, Some(kind)).peekable();
         meters.peek().is_some()
             && !self.lacking.contains(&kind)
@@ -271,8 +194,8 @@ impl Platform {
             (self.compared_from, self.comparisons) = (None, Vec::new());
             return;
         };
-        let others = Family::ALL.into_iter().filter(|kind| *kind != authority && self.live(domains, *kind, now));
-        let others: Vec<Family> = others.collect();
+        let others = PlatformKind::ALL.into_iter().filter(|kind| *kind != authority && self.live(domains, *kind, now));
+        let others: Vec<PlatformKind> = others.collect();
         let all = || {
             let platforms = domains.iter().filter(|state| {
                 family(&state.shared).is_some_and(|kind| kind == authority || others.contains(&kind)) && !state.standby
@@ -296,7 +219,7 @@ impl Platform {
             let ppm = drawn(of_family(domains, Some(other)), from, to).map(off);
             let allowed = accuracy(of_family(domains, Some(other))) + accuracy(of_family(domains, Some(authority)));
             // psys is a part of what others see: it may be less.
-            let ppm = ppm.map(|ppm| if other == Family::Psys { ppm.max(0) } else { ppm });
+            let ppm = ppm.map(|ppm| if other == PlatformKind::Psys { ppm.max(0) } else { ppm });
             comparisons.extend(ppm.map(|off_ppm| Comparison::new(other.as_str(), authority.as_str(), off_ppm, allowed)));
         }
         if self.components(domains, now).next().is_some() {
@@ -339,7 +262,7 @@ fn is_part(domain: &Domain) -> bool {
     domain.billed && family(domain).is_none()
 }
 
-fn of_family(domains: &[DomainState], kind: Option<Family>) -> impl Iterator<Item = &DomainState> + Clone {
+fn of_family(domains: &[DomainState], kind: Option<PlatformKind>) -> impl Iterator<Item = &DomainState> + Clone {
     domains.iter().filter(move |state| kind.is_some() && family(&state.shared) == kind && !state.standby)
 }
 

@@ -6,7 +6,7 @@ use super::settle::{Books, Due};
 use super::split;
 use super::tick_use::TickUse;
 use super::window::{self, Window};
-use crate::meter::{Quality, Scope, Zone};
+use crate::model::domain::{Quality, Scope, Zone};
 use crate::model::source::PciAddress;
 use crate::model::units::{Microjoules, Nanos};
 use platform::Remainder;

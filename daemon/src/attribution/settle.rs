@@ -2,8 +2,9 @@
 
 use super::accounts::{Charge, Roster};
 use super::ledger::Ledger;
-use super::split::{self, IdlePolicy, Split};
+use super::split::{self, Split};
 use super::window::{DomainState, Drawer, Drawn};
+use crate::model::billing::IdlePolicy;
 use crate::model::units::{Microjoules, Nanos};
 
 /// Where it is booked.

@@ -1,31 +1,6 @@
 //! Attribution: splits measured energy into idle and dynamic, and shares it out. Pure integer arithmetic: no clock, no I/O.
 
 use crate::model::units::{Microjoules, Nanos};
-use serde::{Deserialize, Serialize};
-
-/// What becomes of idle energy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IdlePolicy {
-    /// It stays the node's.
-    #[default]
-    Apart,
-    /// It is shared like dynamic energy, and shown under `mode="idle"`.
-    ByUse,
-    /// VMs get the part of it that their virtual CPUs are of the host's CPUs, shown under `mode="idle"`; the rest stays the node's.
-    ByAllocation,
-}
-
-impl IdlePolicy {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Apart => "apart",
-            Self::ByUse => "by-use",
-            Self::ByAllocation => "by-allocation",
-        }
-    }
-}
 
 /// What became of one domain's energy over one window. idle + Σ shares + unattributed = measured, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

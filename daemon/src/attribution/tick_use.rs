@@ -1,10 +1,10 @@
 //! A tick's use, resolved to accounts: what counts as use in a domain's scope, and how much. Knows no energy.
 
 use super::accounts::Charge;
-use crate::meter::{Scope, Zone};
+use crate::model::domain::{Scope, Zone};
 use crate::model::source::PciAddress;
 use crate::model::units::Nanos;
-use crate::usage::{Counted, LostUse};
+use crate::model::usage::{Counted, LostUse};
 
 /// Who ran, and who used GPUs.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use super::accounts::{Charge, ChargeKey};
 use super::curve::Curve;
 use super::ledger::AccountId;
 use super::tick_use::TickUse;
-use crate::meter::{Domain, Zone};
+use crate::model::domain::{Domain, Zone};
 use crate::model::snapshot::{DomainView, Role};
 use crate::model::units::{Microwatts, Nanos};
 use rustc_hash::FxHashMap;
@@ -24,7 +24,7 @@ pub(super) struct DomainState {
     pub window: Window,
     /// The last reading is an earlier run's: what was drawn since then was drawn while jouled was down, and is nobody's.
     pub resumed: bool,
-    /// It gives nothing now, as something else does: its last reading was [`crate::meter::Reading::Standby`], or (of the remainder)
+    /// It gives nothing now, as something else does: its last reading was [`crate::model::domain::Reading::Standby`], or (of the remainder)
     /// there is no platform meter.
     pub standby: bool,
     pub power: Option<Microwatts>,

@@ -3,14 +3,14 @@
 mod explain;
 
 use crate::attribution::ledger::Limits;
-use crate::attribution::platform::PlatformChoice;
-use crate::attribution::split::IdlePolicy;
-use crate::entity::Kind;
 use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
 use crate::meter::MeterConfig;
+use crate::model::billing::IdlePolicy;
+use crate::model::entity::Kind;
+use crate::model::platform::PlatformChoice;
 use crate::model::units::{Microwatts, Nanos};
 pub use crate::model::values::{LogLevel, Mode, Span};
 use crate::usage::bpf::{BpfPath, Counters};

@@ -1,7 +1,7 @@
 //! joulectl's arguments and its help. Not what the commands do.
 
 use super::list::Sort;
-use crate::entity::Kind;
+use crate::model::entity::Kind;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};

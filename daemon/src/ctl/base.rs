@@ -1,9 +1,9 @@
 //! The headline number in words: its zones, what it lacks, and what people call an entity. The sums are [`crate::model::billing`]'s.
 
 use super::text;
-use crate::entity::Kind;
-use crate::meter::{Quality, Zone};
 pub use crate::model::billing::Base;
+use crate::model::domain::{Quality, Zone};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot, State};
 
 impl Base {

@@ -1,14 +1,14 @@
 //! A hand-built snapshot for the tests of this module.
 
-use crate::entity::Kind;
-use crate::meter::{Domain, Quality, Scope, Zone};
+use crate::model::domain::{Domain, Quality, Scope, Zone};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{
     DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot, SourceView, State, Used,
 };
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use crate::usage::Counted;
+use crate::model::usage::Counted;
 use std::sync::Arc;
 
 pub const NOW: Nanos = Nanos(100 * Nanos::SECOND.0);

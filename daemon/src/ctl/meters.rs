@@ -3,7 +3,8 @@
 
 use super::status::{Source, ago};
 use super::text::{self, safe};
-use crate::meter::{Domain, Scope, Zone, host_channel};
+use crate::meter::host_channel;
+use crate::model::domain::{Domain, Scope, Zone};
 use crate::model::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
 use crate::model::source::Health;
 use crate::model::units::{Microwatts, Nanos};

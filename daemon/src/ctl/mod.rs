@@ -13,7 +13,7 @@ pub mod top;
 #[cfg(test)]
 mod fixture;
 
-use crate::entity::Kind;
+use crate::model::entity::Kind;
 use crate::model::source::Stamp;
 use args::{Args, Command};
 use client::Client;

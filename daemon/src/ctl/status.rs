@@ -2,7 +2,7 @@
 
 use super::base::Base;
 use super::text::{self, span, watts};
-use crate::meter::Quality;
+use crate::model::domain::Quality;
 use crate::model::snapshot::{DomainView, Snapshot, SourceView};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
@@ -317,7 +317,7 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
 mod tests {
     use super::super::fixture;
     use super::*;
-    use crate::meter::Quality;
+    use crate::model::domain::Quality;
 
     fn text_of(snapshot: &Snapshot) -> String {
         lines(snapshot, snapshot.at.monotonic + Nanos(300_000_000)).join("\n")

@@ -5,7 +5,7 @@ use super::list::{self, Choice, Sort};
 use super::meters::source_name;
 use super::text::{self, Size, watts};
 use super::{status, status::Status};
-use crate::entity::Kind;
+use crate::model::entity::Kind;
 use crate::model::snapshot::{DomainView, Snapshot};
 use crate::model::source::Health;
 use serde::Serialize;

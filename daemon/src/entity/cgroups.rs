@@ -2,7 +2,7 @@
 
 use super::mounts::{self, Mounts};
 use crate::model::tick::CgroupPath;
-use crate::usage::{CgroupBorn, CgroupId, ProcessKey, Use};
+use crate::model::usage::{CgroupBorn, CgroupId, ProcessKey, Use};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::fs::{self, File};

@@ -1,6 +1,6 @@
 //! What a cgroup path says about who is in it: unit, slice, session, user, container, pod, machine. Pure text; asks nobody.
 
-use super::{Kind, Labels};
+use crate::model::entity::{Kind, Labels};
 
 /// Container runtimes that name a cgroup `PREFIX-<id>` or `PREFIX-<id>.scope`, with the word for them (Kepler's, where it has one).
 const ID_PREFIXES: [(&str, &str); 7] = [

@@ -2,16 +2,15 @@
 //! sleeps goes on as well. Knows no energy.
 
 use super::cgroups::Resolver;
-use super::{Kind, Labels, path};
+use super::path;
+use crate::model::entity::Awaited;
+use crate::model::entity::{Kind, Labels};
 use crate::model::source::{PackageId, Stamp};
 use crate::model::units::Nanos;
+use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use};
 use crate::sys::proc_pid;
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use std::path::Path;
-
-/// Series of before that wait for their entities, and when each began (CLOCK_REALTIME).
-pub type Awaited = FxHashMap<(Kind, Labels), Nanos>;
 
 /// A process' start is rounded to a clock tick, and clocks are adjusted. Where one was set by more, the process ends and begins.
 const SLACK: Nanos = Nanos(Nanos::SECOND.0 / 10);

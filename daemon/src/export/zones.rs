@@ -1,6 +1,6 @@
 //! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain.
 
-use crate::meter::{Quality, Zone};
+use crate::model::domain::{Quality, Zone};
 use crate::model::snapshot::DomainView;
 use crate::model::units::{Microjoules, Microwatts};
 use std::borrow::Cow;

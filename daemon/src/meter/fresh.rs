@@ -65,7 +65,7 @@ impl Fresh {
 mod tests {
     use super::*;
     use crate::attribution::interval::{self, Interval, LastReading};
-    use crate::meter::{Domain, Reading, Scope, Zone};
+    use crate::model::domain::{Domain, Reading, Scope, Zone};
 
     const SPAN: f64 = 600.0;
 

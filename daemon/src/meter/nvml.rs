@@ -1,7 +1,8 @@
 //! NVIDIA GPUs by NVML: one energy domain each. Not who used them, and not how the library is found (see `crate::sys::nvml`).
 
+use super::Meter;
 use super::polled::{Opener, Poll, Polled};
-use super::{Domain, DomainReading, GpuInfo, Meter, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainReading, GpuInfo, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts};
 use crate::sys::nvml::{self, Card, SOURCE, Way, words};

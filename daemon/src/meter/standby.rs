@@ -1,6 +1,7 @@
 //! A meter that stands in for others while those fail, and says so; and who measures the packages. It does not know why others fail.
 
-use super::{Domain, DomainReading, Meter, Reading};
+use super::Meter;
+use crate::model::domain::{Domain, DomainReading, Reading};
 use crate::model::source::{Health, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

@@ -1,8 +1,33 @@
 //! The billing base: which zones make up the headline number, and their sums. Never adds up zones that contain each other.
 
-use crate::meter::{Quality, Zone};
+use crate::model::domain::{Quality, Zone};
 use crate::model::snapshot::{Energy, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
+use serde::{Deserialize, Serialize};
+
+/// What becomes of idle energy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdlePolicy {
+    /// It stays the node's.
+    #[default]
+    Apart,
+    /// It is shared like dynamic energy, and shown under `mode="idle"`.
+    ByUse,
+    /// VMs get the part of it that their virtual CPUs are of the host's CPUs, shown under `mode="idle"`; the rest stays the node's.
+    ByAllocation,
+}
+
+impl IdlePolicy {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Apart => "apart",
+            Self::ByUse => "by-use",
+            Self::ByAllocation => "by-allocation",
+        }
+    }
+}
 
 /// The zones that are added up for the headline number of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

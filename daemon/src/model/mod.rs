@@ -2,9 +2,13 @@
 //! names; imports nothing of jouled.
 
 pub mod billing;
+pub mod domain;
+pub mod entity;
+pub mod platform;
 pub mod snapshot;
 pub mod source;
 pub mod tick;
 pub mod units;
+pub mod usage;
 pub mod values;
 pub mod vm;

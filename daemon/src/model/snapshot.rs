@@ -1,12 +1,12 @@
 //! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes nothing.
 
-use crate::attribution::split::IdlePolicy;
-use crate::entity::{Kind, Labels};
-use crate::meter::{Domain, Zone};
+use crate::model::billing::IdlePolicy;
+use crate::model::domain::{Domain, Zone};
+use crate::model::entity::{Kind, Labels};
 use crate::model::source::{Health, PciAddress, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::Counted;
 use crate::model::vm::Vm;
-use crate::usage::Counted;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -368,7 +368,7 @@ impl Snapshot {
 
     /// Whether every number of energy that is measured now is an estimate.
     pub fn estimated(&self) -> bool {
-        use crate::meter::Quality;
+        use crate::model::domain::Quality;
         let mut now = self.domains.iter().filter(|view| !view.past).peekable();
         now.peek().is_some() && now.all(|view| view.domain.quality == Quality::Estimated)
     }

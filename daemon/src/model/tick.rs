@@ -1,11 +1,11 @@
 //! What goes into one step: everything the pure core is told at a tick. Serialisable, so that a run can be recorded and replayed.
 
-use crate::entity::Labels;
-use crate::meter::{Domain, DomainReading};
+use crate::model::domain::{Domain, DomainReading};
+use crate::model::entity::Labels;
 use crate::model::source::{SourceState, Stamp};
 use crate::model::units::Nanos;
+use crate::model::usage::{CgroupId, GpuSample, ProcessKey, UsageSample};
 use crate::model::vm::Vm;
-use crate::usage::{CgroupId, GpuSample, ProcessKey, UsageSample};
 use serde::{Deserialize, Serialize};
 
 /// A cgroup's path, learned since the last tick.

@@ -1,8 +1,8 @@
 //! What a virtual machine is: plain data. How it is found on a running kernel is `hypervisor`'s, what it draws the ledger's.
 
-use crate::entity::Labels;
+use crate::model::entity::Labels;
 use crate::model::source::PciAddress;
-use crate::usage::ProcessKey;
+use crate::model::usage::ProcessKey;
 use serde::{Deserialize, Serialize};
 
 /// The program that runs a VM.
@@ -67,7 +67,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Its labels, in the order of [`crate::entity::Kind::label_names`].
+    /// Its labels, in the order of [`crate::model::entity::Kind::label_names`].
     pub fn labels(&self) -> Labels {
         [self.id.clone(), self.name.clone(), self.hypervisor.clone()].into()
     }

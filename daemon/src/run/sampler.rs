@@ -3,8 +3,10 @@
 use crate::attribution::Core;
 use crate::entity::cgroups::Resolver;
 use crate::entity::hypervisor::Hypervisors;
-use crate::entity::survivors::{self, Awaited};
-use crate::meter::{Domain, Meter};
+use crate::entity::survivors;
+use crate::meter::Meter;
+use crate::model::domain::Domain;
+use crate::model::entity::Awaited;
 use crate::model::snapshot::Snapshot;
 use crate::model::source::Health;
 use crate::model::source::{PciAddress, SourceState, Stamp};

@@ -1,6 +1,6 @@
 //! One process in /proc (proc_pid_stat(5) and its neighbours): who it is, not what it used between two looks.
 
-use crate::usage::ProcessKey;
+use crate::model::usage::ProcessKey;
 use std::fs;
 use std::path::Path;
 

@@ -1,9 +1,10 @@
 //! Usage from /proc: for hosts and users without BPF. Coarser: what lived and died between two looks is known to its cgroup
 //! only (where cgroup v2 accounts CPU), the package is the one that a process ran on last, and no counters are counted.
 
-use super::{CgroupId, Counted, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
+use super::Usage;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::Nanos;
+use crate::model::usage::{CgroupId, Counted, ProcessInfo, ProcessKey, UsageSample, Use};
 use crate::sys::proc_pid::{self, Stat, parse_stat};
 use rustc_hash::FxHashMap;
 use std::fs::{self, File};

@@ -1,7 +1,8 @@
 //! eBPF on this kernel, and children that use CPU time for it to see. For tests as root.
 
+use jouled::model::usage::UsageSample;
+use jouled::usage::Usage;
 use jouled::usage::bpf::{BpfError, BpfOptions, BpfPath, BpfUsage, Counters};
-use jouled::usage::{Usage, UsageSample};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard};
@@ -123,6 +124,6 @@ pub fn sample_after_death(usage: &mut BpfUsage) -> UsageSample {
 }
 
 /// Time on a CPU of whom `chosen` chooses, in nanoseconds.
-pub fn on_cpu(sample: &UsageSample, chosen: impl Fn(&jouled::usage::Use) -> bool) -> u64 {
+pub fn on_cpu(sample: &UsageSample, chosen: impl Fn(&jouled::model::usage::Use) -> bool) -> u64 {
     sample.uses.iter().filter(|r#use| chosen(r#use)).map(|r#use| r#use.on_cpu.0).sum()
 }

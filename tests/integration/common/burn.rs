@@ -1,6 +1,6 @@
 //! Processes that use CPU time, in cgroups of their own, and what the kernel says of it. For tests as root.
 
-use jouled::usage::CgroupId;
+use jouled::model::usage::CgroupId;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;

@@ -1,10 +1,10 @@
 //! A snapshot with as many units as a test wants, and the next one. Nothing measures here.
 
 use jouled::attribution::ledger::Limits;
-use jouled::attribution::split::IdlePolicy;
 use jouled::attribution::{Core, CoreConfig, State};
-use jouled::entity::Kind;
-use jouled::meter::{Domain, Scope, Zone};
+use jouled::model::billing::IdlePolicy;
+use jouled::model::domain::{Domain, Scope, Zone};
+use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Energy, Host, Role, Row, Snapshot, Used};
 use jouled::model::source::{PackageId, Stamp};
 use jouled::model::units::{Microjoules, Microwatts, Nanos};

@@ -1,7 +1,7 @@
 //! What of the ledger outlives a run: told to the store, and taken from it. Not how that keeps it.
 
 use super::{KindBook, Ledger, Retired, Series};
-use crate::entity::{Kind, Labels};
+use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Energy;
 use crate::model::units::Nanos;
 use serde::{Deserialize, Serialize};

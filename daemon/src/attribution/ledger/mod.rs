@@ -3,8 +3,8 @@
 //! Increments go to the series that shows the entity at that tick, or to the kind's `rest`. No history moves between series, so
 //! that rows + rest + ended + parked of a kind is all that was ever charged to it.
 
-use crate::entity::{Kind, Labels};
-use crate::meter::Zone;
+use crate::model::domain::Zone;
+use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::{Energy, KindView, Row, State, Used};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use rustc_hash::FxHashMap;

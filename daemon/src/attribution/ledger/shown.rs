@@ -1,7 +1,7 @@
 //! Who is shown: the busiest of a kind, those that make room for them, those that ended. Books nothing.
 
 use super::{Ledger, Power, Retired, SCORE_HALF_LIFE, Series};
-use crate::entity::Kind;
+use crate::model::entity::Kind;
 use crate::model::snapshot::Energy;
 use crate::model::units::Nanos;
 

@@ -1,13 +1,13 @@
 //! The core against made-up hosts: conservation, counters that only rise, restarts. No meter and no kernel.
 
 use super::*;
-use crate::entity::Kind;
-use crate::meter::{Quality, Reading};
+use crate::model::domain::{Quality, Reading};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{CpuInfo, KindView, State as RowState};
 use crate::model::source::Health;
 use crate::model::source::Stamp;
 use crate::model::tick::CgroupPath;
-use crate::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use};
+use crate::model::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use};
 use proptest::prelude::*;
 use std::collections::HashMap;
 

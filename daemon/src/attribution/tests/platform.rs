@@ -1,10 +1,10 @@
 //! Platform meters, the remainder and GPUs, on made-up hosts.
 
 use super::*;
-use crate::meter::GpuInfo;
+use crate::model::domain::GpuInfo;
 use crate::model::snapshot::{DomainView, Role};
 use crate::model::source::PciAddress;
-use crate::usage::{GpuUse, WatchedGpu};
+use crate::model::usage::{GpuUse, WatchedGpu};
 
 const WATT: u64 = 1_000_000;
 

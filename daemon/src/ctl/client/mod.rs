@@ -1,7 +1,7 @@
 //! Asks jouled over its Unix socket (HTTP/1.1). Not the server's side, and nothing is rendered here.
 
-use crate::entity::Kind;
 use crate::export::guest::GuestView;
+use crate::model::entity::Kind;
 use crate::model::snapshot::Snapshot;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};

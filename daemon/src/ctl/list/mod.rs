@@ -2,9 +2,9 @@
 
 use super::base::{self, Base};
 use super::text;
-use crate::entity::Kind;
 use crate::export::guest::GuestView;
-use crate::meter::Zone;
+use crate::model::domain::Zone;
+use crate::model::entity::Kind;
 use crate::model::snapshot::{Energy, Row, Snapshot, Used};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;

@@ -2,7 +2,7 @@
 
 use super::super::fixture;
 use super::*;
-use crate::meter::Quality;
+use crate::model::domain::Quality;
 
 fn choice(kind: Kind) -> Choice {
     Choice { kind, limit: usize::MAX, sort: Sort::Power }

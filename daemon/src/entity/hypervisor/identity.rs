@@ -5,8 +5,8 @@
 
 use super::look::Shown;
 use crate::model::source::PciAddress;
+use crate::model::usage::ProcessKey;
 use crate::model::vm::{Vm, Vmm};
-use crate::usage::ProcessKey;
 use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;
 

@@ -3,9 +3,9 @@
 use super::command::{self, Described};
 use crate::entity::{mounts, path};
 use crate::model::source::PciAddress;
+use crate::model::usage::ProcessKey;
 use crate::model::vm::Vmm;
 use crate::sys::proc_pid;
-use crate::usage::ProcessKey;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;

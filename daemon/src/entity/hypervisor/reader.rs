@@ -1,7 +1,7 @@
 //! Looks at processes from a thread of its own: a command line that blocks must not keep a tick waiting. Knows nothing of VMs.
 
 use super::look::{self, Shown, Sight};
-use crate::usage::ProcessKey;
+use crate::model::usage::ProcessKey;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

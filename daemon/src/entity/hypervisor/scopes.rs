@@ -1,9 +1,10 @@
 //! Machine scopes whose cgroups are told before it is known which VM they are, and how each gets its VM's labels. Asks only the scopes.
 
 use super::words;
-use crate::entity::{Labels, path};
+use crate::entity::path;
+use crate::model::entity::Labels;
 use crate::model::tick::CgroupPath;
-use crate::usage::CgroupId;
+use crate::model::usage::CgroupId;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fs::File;
 use std::io::Read;

@@ -1,8 +1,8 @@
 //! The finder on made-up /proc and cgroup trees, hostile ones too. Not the parsers; those have tests of their own.
 
 use super::*;
-use crate::entity::Labels;
 use crate::entity::inventory::{Class, Known};
+use crate::model::entity::Labels;
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use super::view::{Numbers, Object, View};
 use crate::export::epochs::JITTER;
 use crate::export::guest::{Grain, Profile};
-use crate::meter::Zone;
+use crate::model::domain::Zone;
 use crate::model::snapshot::State;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 

@@ -4,9 +4,10 @@ use super::call::{Call, Refused, all, path, said};
 use super::properties::Subject;
 use super::tree;
 use super::view::{Iface, Object, UNKNOWN, View};
-use crate::entity::{Kind, path as cgroup};
+use crate::entity::path as cgroup;
+use crate::model::entity::Kind;
+use crate::model::usage::ProcessKey;
 use crate::sys::safe_text::safe;
-use crate::usage::ProcessKey;
 use zbus::{Message, ObjectPath};
 
 /// Names and signatures.

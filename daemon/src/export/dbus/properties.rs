@@ -1,7 +1,7 @@
 //! The properties: one table, from which come Get, GetAll, GetManagedObjects, PropertiesChanged and the introspection. Sends nothing.
 
 use super::view::{Iface, Numbers, Object, Shown, UNKNOWN, View};
-use crate::meter::Zone;
+use crate::model::domain::Zone;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::sys::safe_text::safe;
 use zbus::Variant;
@@ -103,7 +103,7 @@ pub(super) const PROPERTIES: &[Property] = &[
         of: &[Unit],
         doc: "The slice that the unit is in; the parent's name where it is a slice itself, empty for the root slice.",
         get: |of| match of.object.map(|object| object.kind) {
-            Some(crate::entity::Kind::Slice) => text(&parent_slice(of.label("slice"))),
+            Some(crate::model::entity::Kind::Slice) => text(&parent_slice(of.label("slice"))),
             _ => text(of.label("slice")),
         },
     },

@@ -1,11 +1,11 @@
 //! What the bus is told: the node and every object with its numbers, as plain data made of one snapshot. Knows no message and no caller.
 
 use super::tree;
-use crate::attribution::split::IdlePolicy;
-use crate::entity::{Kind, Labels};
 use crate::export::zones::Zones;
-use crate::meter::{Quality, Zone};
 use crate::model::billing::Base;
+use crate::model::billing::IdlePolicy;
+use crate::model::domain::{Quality, Zone};
+use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::{Energy, Host, Role, Row, Snapshot, SourceView, State};
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};

@@ -2,9 +2,9 @@
 
 use super::config::Grain;
 use super::object::{Named, Object, Published, ZoneObject};
-use crate::attribution::split::IdlePolicy;
 use crate::export::epochs::Epochs;
-use crate::meter::{Quality, Zone};
+use crate::model::billing::IdlePolicy;
+use crate::model::domain::{Quality, Zone};
 use crate::model::snapshot::{Row, Snapshot};
 use crate::model::units::Nanos;
 use crate::model::vm::Vm;

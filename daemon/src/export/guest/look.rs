@@ -3,8 +3,8 @@
 
 use super::folder::{FileId, Folder, Owner};
 use super::guests::{Guests, lock};
+use crate::model::usage::ProcessKey;
 use crate::model::vm::Vm;
-use crate::usage::ProcessKey;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

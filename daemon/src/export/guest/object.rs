@@ -1,7 +1,7 @@
 //! The object that a guest is given, as JSON and for Prometheus: docs/guest-protocol.md. Decides no number.
 
-use crate::attribution::split::IdlePolicy;
-use crate::meter::Quality;
+use crate::model::billing::IdlePolicy;
+use crate::model::domain::Quality;
 use axum::body::Bytes;
 use serde::Serialize;
 use std::fmt::Write;

@@ -2,7 +2,7 @@
 //! It says what the snapshot says; docs/powercap-mirror.md has who reads it and how.
 
 use super::Snapshots;
-use crate::meter::{Quality, Zone};
+use crate::model::domain::{Quality, Zone};
 use crate::model::snapshot::Snapshot;
 use crate::model::source::Health;
 use crate::model::units::Microjoules;

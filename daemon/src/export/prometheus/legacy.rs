@@ -2,9 +2,9 @@
 
 use super::MODES;
 use super::encode::{About, Label, LabelSet, counters, gauges};
-use crate::entity::Kind;
 use crate::export::zones::{ZoneView, Zones, legacy_source};
-use crate::meter::{Scope, Zone};
+use crate::model::domain::{Scope, Zone};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::units::Microjoules;
 use prometheus_client::encoding::DescriptorEncoder;

@@ -11,8 +11,8 @@ pub(crate) mod tests;
 pub use format::Format;
 
 use super::guest::Totals;
-use crate::entity::Kind;
 use crate::export::zones::Zones;
+use crate::model::entity::Kind;
 use crate::model::snapshot::{ByZone, Energy, Snapshot};
 use crate::model::source::Stamp;
 use prometheus_client::collector::Collector;

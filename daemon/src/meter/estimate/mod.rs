@@ -7,7 +7,8 @@ mod stat;
 mod watts;
 
 use super::topology::{Topology, package_of};
-use super::{CpuModel, Domain, DomainReading, Meter, Quality, Reading, Roots, Scope, Zone};
+use super::{CpuModel, Meter, Roots};
+use crate::model::domain::{Domain, DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::{Microjoules, Microwatts, Nanos};

@@ -13,8 +13,9 @@ pub use reader::{Link, Reader};
 
 pub(super) use address::find;
 
+use super::Meter;
 use super::standby::Needed;
-use super::{Domain, DomainReading, Meter, Quality, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use object::{Idle, ZoneTotal};

@@ -1,6 +1,6 @@
 //! The object of docs/guest-protocol.md, read from a line with bounds on everything. Pure; follows no objects over time.
 
-use super::super::{Quality, Zone};
+use crate::model::domain::{Quality, Zone};
 use crate::model::units::{Microjoules, Nanos};
 use serde::Deserialize;
 

@@ -4,13 +4,13 @@
 use super::object::tests::example;
 use super::*;
 use crate::attribution::ledger::Limits;
-use crate::attribution::split::IdlePolicy;
 use crate::attribution::{Core, CoreConfig, State};
-use crate::entity::Kind;
 use crate::meter::standby::StandIn;
+use crate::model::billing::IdlePolicy;
+use crate::model::entity::Kind;
 use crate::model::snapshot::{DomainView, Host, Snapshot};
 use crate::model::tick::{CgroupPath, Tick};
-use crate::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use};
+use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use};
 use std::collections::BTreeMap;
 
 const SECOND: u64 = 1_000_000_000;

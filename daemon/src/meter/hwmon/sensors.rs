@@ -1,7 +1,7 @@
 //! What a hwmon sensor means: which of them are the platform's, a package's, the memory's or a GPU's, and why the others are not used.
 //! Pure; reads nothing.
 
-use crate::meter::{Scope, Zone};
+use crate::model::domain::{Scope, Zone};
 use crate::model::source::{PackageId, PciAddress};
 
 /// How a sensor tells what is drawn.

@@ -1,8 +1,9 @@
 //! A slow meter on a thread of its own, so that it delays no tick: opened there, asked at its own period, opened anew when it is gone.
 //! Not a meter of anything itself.
 
+use super::Meter;
 use super::fresh::Fresh;
-use super::{Domain, DomainReading, Meter, Reading};
+use crate::model::domain::{Domain, DomainReading, Reading};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

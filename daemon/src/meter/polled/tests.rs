@@ -1,5 +1,5 @@
 use super::*;
-use crate::meter::{Quality, Reading, Scope, Zone};
+use crate::model::domain::{Quality, Reading, Scope, Zone};
 use crate::model::units::Microwatts;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Instant;

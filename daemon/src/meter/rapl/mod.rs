@@ -5,7 +5,7 @@ pub mod perf;
 pub mod powercap;
 
 use super::cpu::{Class, CpuModel};
-use super::{Domain, Quality, Scope, Zone};
+use crate::model::domain::{Domain, Quality, Scope, Zone};
 use crate::model::source::PackageId;
 use crate::model::units::Microwatts;
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::attribution::ledger::Series;
-use crate::entity::{Kind, Labels};
+use crate::model::entity::{Kind, Labels};
 use crate::model::units::Nanos;
 
 fn entry(name: &str, since: u64) -> Entry {

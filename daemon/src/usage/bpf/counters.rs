@@ -1,7 +1,7 @@
 //! Opens the hardware counters on every CPU for the eBPF programs to read. Does not read them itself.
 
 use super::{Counters, sys};
-use crate::usage::Counted;
+use crate::model::usage::Counted;
 use perf_event_open_sys::bindings as perf;
 use std::fs::File;
 use std::io::Read;

@@ -10,8 +10,9 @@ mod sys;
 
 use crate::model::source::{Health, PackageId};
 use crate::model::units::Nanos;
+use crate::model::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, UsageSample, Use};
 use crate::sys::proc_pid;
-use crate::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, Usage, UsageSample, Use};
+use crate::usage::Usage;
 use aya::programs::ProgramError;
 use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
 use jouled_bpf::{Cpu, ENDED, ENDING, FLUSHED_AT_ONCE, Key, Total};

@@ -1,7 +1,7 @@
 //! Which processes are known, what they are called, and which have gone. Not what they used.
 
+use crate::model::usage::{ProcessInfo, ProcessKey};
 use crate::sys::proc_pid;
-use crate::usage::{ProcessInfo, ProcessKey};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 

@@ -3,7 +3,7 @@
 use super::fdinfo::{Client, Engine};
 use crate::model::source::PciAddress;
 use crate::model::units::Nanos;
-use crate::usage::{GpuUse, ProcessKey};
+use crate::model::usage::{GpuUse, ProcessKey};
 use std::collections::BTreeMap;
 
 /// A client that nobody has is remembered for so many looks: its file may be on its way from one process to another.

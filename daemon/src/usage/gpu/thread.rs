@@ -1,9 +1,10 @@
 //! A way of knowing GPU use, on a thread of its own: asked once a second, handed over in even parts, so that a tick finds some of it
 //! whenever it comes. Knows no vendor.
 
-use super::super::{GpuSample, GpuUsage, GpuUse, ProcessKey, WatchedGpu};
+use super::super::GpuUsage;
 use crate::model::source::{Health, PciAddress, Stamp};
 use crate::model::units::Nanos;
+use crate::model::usage::{GpuSample, GpuUse, ProcessKey, WatchedGpu};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -7,14 +7,14 @@ mod hybrid;
 mod identity;
 
 use super::*;
-use crate::attribution::split::IdlePolicy;
-use crate::entity::Kind;
 use crate::export::prometheus::tests::{row, snapshot as sample};
-use crate::meter::Zone;
+use crate::model::billing::IdlePolicy;
+use crate::model::domain::Zone;
+use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::units::{Microjoules, Nanos};
+use crate::model::usage::ProcessKey;
 use crate::model::vm::{Vm, Vmm};
-use crate::usage::ProcessKey;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

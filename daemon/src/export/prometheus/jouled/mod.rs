@@ -5,9 +5,9 @@ mod vms;
 
 use super::encode::{About, LabelSet, counters, gauges};
 use super::{MODES, PrometheusOptions, kepler};
-use crate::entity::Kind;
 use crate::export::guest::Totals;
 use crate::export::zones::Zones;
+use crate::model::entity::Kind;
 use crate::model::snapshot::{KindView, Snapshot};
 use crate::model::source::Stamp;
 use prometheus_client::encoding::DescriptorEncoder;

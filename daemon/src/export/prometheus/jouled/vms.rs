@@ -1,7 +1,7 @@
 //! `jouled_vm_*` that say what a VM is, as `node` does of domains. What VMs draw is where all entities' energy is.
 
 use super::super::encode::{About, LabelSet, gauges};
-use crate::entity::Kind;
+use crate::model::entity::Kind;
 use crate::model::snapshot::Snapshot;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;

@@ -2,8 +2,8 @@
 
 use super::super::encode::{About, Label, LabelSet, counters, gauges};
 use super::ON_GPUS;
-use crate::entity::Kind;
-use crate::meter::{GpuInfo, Zone};
+use crate::model::domain::{GpuInfo, Zone};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{DomainView, Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;

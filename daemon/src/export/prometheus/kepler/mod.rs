@@ -3,9 +3,9 @@
 mod gpu;
 
 use super::encode::{About, Label, LabelSet, counters, gauges};
-use crate::entity::Kind;
 use crate::export::zones::{ZoneView, Zones, legacy_source};
-use crate::meter::{Domain, Zone};
+use crate::model::domain::{Domain, Zone};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;

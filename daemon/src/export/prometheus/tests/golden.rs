@@ -2,9 +2,9 @@
 
 use super::parse::parse;
 use super::{snapshot, with_platform};
-use crate::entity::Kind;
 use crate::export::guest::Totals;
 use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
+use crate::model::entity::Kind;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use std::io::Write;

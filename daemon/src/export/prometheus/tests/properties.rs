@@ -3,9 +3,9 @@
 use super::parse::parse;
 use super::sample::row;
 use super::snapshot;
-use crate::entity::Kind;
 use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
-use crate::meter::Zone;
+use crate::model::domain::Zone;
+use crate::model::entity::Kind;
 use crate::model::snapshot::{Snapshot, State};
 use crate::model::source::Stamp;
 use crate::model::units::Microjoules;

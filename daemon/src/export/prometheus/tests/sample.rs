@@ -1,8 +1,8 @@
 //! A snapshot made by hand: two sockets, memory, every kind of entity, odd names, a failed source.
 
-use crate::attribution::split::IdlePolicy;
-use crate::entity::Kind;
-use crate::meter::{Domain, GpuInfo, Quality, Scope, Zone};
+use crate::model::billing::IdlePolicy;
+use crate::model::domain::{Domain, GpuInfo, Quality, Scope, Zone};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{
     ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot,
     SourceView, State, Used,
@@ -10,8 +10,8 @@ use crate::model::snapshot::{
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId, PciAddress};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::{Counted, ProcessKey};
 use crate::model::vm::{Vm, Vmm};
-use crate::usage::{Counted, ProcessKey};
 use std::sync::Arc;
 
 fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> DomainView {

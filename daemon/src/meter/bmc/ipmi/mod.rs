@@ -15,8 +15,9 @@ mod sdr;
 pub use config::{Address, DEVICE, IpmiConfig, IpmiMode, LanConfig, Privilege};
 
 use super::secret::warn_of_open_secret;
+use crate::meter::Meter;
 use crate::meter::polled::{Opener, Poll, Polled};
-use crate::meter::{Domain, DomainReading, Meter, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
 use bmc::{Bmc, Connect, Power};

@@ -5,7 +5,7 @@ use super::doc::{Doc, Node};
 use super::reading::{JOULES, KILOWATT_HOURS, Taken, WATTS, Way};
 use super::session::{Bmc, ROOT};
 use super::{Problem, Trouble, cut};
-use crate::meter::Reading;
+use crate::model::domain::Reading;
 use crate::model::units::{Microwatts, Nanos};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

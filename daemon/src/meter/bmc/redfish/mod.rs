@@ -15,7 +15,8 @@ pub use config::{Auth, BmcConfig, Pin, RedfishConfig, Tls};
 
 use super::secret::{Secret, warn_of_open_secret};
 use crate::meter::polled::{Opener, Poll, Polled};
-use crate::meter::{Domain, DomainReading, Meter, Roots};
+use crate::meter::{Meter, Roots};
+use crate::model::domain::{Domain, DomainReading};
 use crate::model::source::{Health, Stamp};
 use client::Client;
 use session::Bmc;

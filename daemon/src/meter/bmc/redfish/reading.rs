@@ -3,7 +3,7 @@
 use super::doc::{Decimal, Doc, Node};
 use super::session::Bmc;
 use super::{Problem, clock, cut};
-use crate::meter::Reading;
+use crate::model::domain::Reading;
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 

@@ -9,7 +9,7 @@ use super::reading::{Taken, Way};
 use super::session::Bmc;
 use super::{Problem, SOURCE, Trouble, cut};
 use crate::meter::file::read_text;
-use crate::meter::{Domain, DomainReading, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! RAPL that may come and go: a driver that is loaded after jouled started, or unloaded under it. Not the meters (see `perf`, `powercap`),
 //! nor what stands in for them.
 
+use crate::meter::Meter;
 use crate::meter::standby::{By, Packages};
-use crate::meter::{Domain, DomainReading, Meter, Reading, Zone};
+use crate::model::domain::{Domain, DomainReading, Reading, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
 use std::sync::{Arc, OnceLock};

@@ -1,7 +1,7 @@
 //! Tests of RAPL that comes and goes, with a driver that the test loads and unloads.
 
 use super::*;
-use crate::meter::Scope;
+use crate::model::domain::Scope;
 use crate::model::source::PackageId;
 use crate::model::units::Microjoules;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

@@ -6,7 +6,8 @@ mod pmu;
 
 use super::{PACKAGE_MAX, Part, RaplConfig, dram_is_billed};
 use crate::meter::topology::{Topology, package_of};
-use crate::meter::{CpuModel, Domain, DomainReading, Meter, Reading, Roots, Zone};
+use crate::meter::{CpuModel, Meter, Roots};
+use crate::model::domain::{Domain, DomainReading, Reading, Zone};
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::{Microjoules, Microwatts};

@@ -1,8 +1,8 @@
 //! What the kernel says of its `power` PMU: type, CPUs, events and their scale. Opens no event.
 
-use crate::meter::Zone;
 use crate::meter::file::{PAGE, read_text};
 use crate::meter::topology::parse_cpu_list;
+use crate::model::domain::Zone;
 use std::path::Path;
 
 /// The events that may exist, by the name of their file.

@@ -1,8 +1,8 @@
 //! Tests of the perf meter: sockets that hold what a group read returns, and real software events of this kernel.
 
 use super::*;
-use crate::meter::Scope;
 use crate::meter::fake_sysfs::{FakeHost, ICE_LAKE_SERVER, MILAN, TIGER_LAKE_CLIENT};
+use crate::model::domain::Scope;
 use perf_event_open_sys::bindings::{PERF_COUNT_SW_CPU_CLOCK, PERF_TYPE_SOFTWARE};
 use std::io::Write;
 use std::os::fd::OwnedFd;

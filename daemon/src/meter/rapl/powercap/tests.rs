@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::meter::fake_sysfs::{FakeCpu, FakeHost, ICE_LAKE_SERVER, INTEL_RANGE, MILAN, TIGER_LAKE_CLIENT};
-use crate::meter::{Scope, Zone};
+use crate::model::domain::{Scope, Zone};
 use crate::model::source::PackageId;
 use crate::model::units::Microwatts;
 

@@ -1,9 +1,10 @@
 //! Which powercap zones there are and what each of them is. Reads names and limits, not energy (but for a psys zone, which counts only if it is alive).
 
+use crate::meter::CpuModel;
 use crate::meter::cpu::Vendor;
 use crate::meter::file::{PAGE, read_number, read_text};
 use crate::meter::rapl::{PACKAGE_MAX, Part, dram_is_billed};
-use crate::meter::{CpuModel, Domain, Zone};
+use crate::model::domain::{Domain, Zone};
 use crate::model::source::PackageId;
 use crate::model::units::Microwatts;
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use crate::config::Span;
 use crate::meter::fake_redfish as sim;
 use crate::meter::fake_redfish::{Fault, PASSWORD, Shows, Sim};
 use crate::meter::fake_redfish_trees as trees;
-use crate::meter::{Reading, Scope, Zone};
+use crate::model::domain::{Reading, Scope, Zone};
 use crate::model::units::{Microjoules, Nanos};
 
 const POWER: &str = "/redfish/v1/Chassis/1U/Sensors/TotalPower";

@@ -1,0 +1,194 @@
+//! Energy domains and what meters read of them: zones, scopes, qualities, readings. Pure data.
+
+use super::source::{PackageId, PciAddress};
+use super::units::{Microjoules, Microwatts, Nanos};
+use serde::{Deserialize, Serialize};
+
+/// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its older names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Zone {
+    /// A processor package: cores, caches, integrated graphics.
+    Package,
+    /// The cores of a package. Part of the package.
+    Core,
+    /// The integrated graphics of a client package. Part of the package.
+    Uncore,
+    /// Memory, where it is metered apart from the package.
+    Dram,
+    /// The whole platform as the processor's firmware sees it. Contains packages.
+    Psys,
+    /// The whole machine as a meter outside of the processor sees it: ACPI, a BMC. Contains everything.
+    Platform,
+    /// A graphics processor with its memory.
+    Gpu,
+    /// What the platform draws beyond its packages, memory and GPUs: fans, disks, network, losses. Computed, not metered.
+    Other,
+}
+
+impl Zone {
+    /// Every zone, in the order of [`Zone::index`].
+    pub const ALL: [Self; 8] =
+        [Self::Package, Self::Core, Self::Uncore, Self::Dram, Self::Psys, Self::Platform, Self::Gpu, Self::Other];
+    /// How many zones there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Position in [`Zone::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The value of the `zone` label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Package => "package",
+            Self::Core => "core",
+            Self::Uncore => "uncore",
+            Self::Dram => "dram",
+            Self::Psys => "psys",
+            Self::Platform => "platform",
+            Self::Gpu => "gpu",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Whose use an energy domain is shared out over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The CPUs of one package.
+    Package(PackageId),
+    /// The whole machine.
+    Machine,
+    /// One GPU: by who used it, not by CPUs.
+    Gpu(PciAddress),
+}
+
+/// How a number came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quality {
+    /// Read from a meter.
+    Measured,
+    /// Computed from measured numbers by a stated rule.
+    Derived,
+    /// From a model. Not a measurement.
+    Estimated,
+}
+
+impl Quality {
+    /// The word shown to people and in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Derived => "derived",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
+/// One energy domain: something with a meter of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Stable over restarts of jouled on the same machine, unique in it: `rapl/package-0/dram`. Does not name the mechanism
+    /// (perf or powercap), so that history goes on when it changes; [`Domain::source`] does.
+    pub id: String,
+    /// The source that reads it: `rapl-perf`, `rapl-powercap`, `estimate`.
+    pub source: String,
+    /// What kind of silicon it covers.
+    pub zone: Zone,
+    /// Whose use it is shared out over.
+    pub scope: Scope,
+    /// Where it is read: Kepler's `path` label. A sysfs path or a PMU event, as the host sees it.
+    pub path: String,
+    /// Whether its energy is part of the billing base (packages and separate DRAM), or a subset or superset of something that is.
+    pub billed: bool,
+    /// Measured, derived or estimated.
+    pub quality: Quality,
+    /// Whether its counter goes on while jouled is not running, so that the energy of that time is known afterwards.
+    pub continuous: bool,
+    /// What it draws at rest, where that is known beforehand (a model's own); else it is learned.
+    pub at_rest: Option<Microwatts>,
+    /// More than this cannot be true: an interval with a higher mean power is dropped as a gap.
+    pub max_power: Microwatts,
+    /// Error that its maker states, in millionths of the reading.
+    pub accuracy_ppm: Option<u32>,
+    /// Time after which the meter has something new, where it is known beforehand.
+    pub refresh: Option<Nanos>,
+    /// Of a GPU: which one.
+    pub gpu: Option<GpuInfo>,
+}
+
+/// What a GPU is called. The names are those of Kepler's labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuInfo {
+    /// Its number among those of its vendor, as the vendor's tools count.
+    pub index: u32,
+    /// The vendor's unique id; where there is none, the PCI address.
+    pub uuid: String,
+    /// Product name.
+    pub name: String,
+    /// `nvidia`, `amd`, `intel`.
+    pub vendor: String,
+}
+
+impl Domain {
+    /// A measured domain, not billed, whose counter does not outlive jouled; every other property is to be set where it differs.
+    pub fn measured(id: String, source: &str, zone: Zone, scope: Scope, path: String) -> Self {
+        Self {
+            id,
+            source: source.to_owned(),
+            zone,
+            scope,
+            path,
+            billed: false,
+            quality: Quality::Measured,
+            continuous: false,
+            at_rest: None,
+            max_power: Microwatts(100_000_000_000),
+            accuracy_ppm: None,
+            refresh: None,
+            gpu: None,
+        }
+    }
+}
+
+/// What a meter said. Nobody ever guesses which of the two it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    /// A cumulative counter.
+    Counter {
+        /// Energy since some moment in the past.
+        total: Microjoules,
+        /// The highest value before it starts again at zero. `None`: it never wraps, and a fall is a reset.
+        wraps_at: Option<Microjoules>,
+    },
+    /// A momentary or averaged power.
+    Gauge {
+        /// Power.
+        power: Microwatts,
+    },
+    /// A cumulative counter that never wraps and has a beginning with a name: totals of different beginnings do not continue each
+    /// other, whichever is higher.
+    Total {
+        /// Energy since the beginning.
+        total: Microjoules,
+        /// Names the beginning. Compared for equality only.
+        since: u64,
+    },
+    /// It gives no energy from here on: another meter stands in for it, or it has nothing to say. The next reading begins anew.
+    Standby,
+}
+
+/// A reading of one domain, with the time it was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainReading {
+    /// Position in the meter's [`Meter::domains`]; the sampler renumbers it to the position among all meters' domains.
+    pub domain: usize,
+    /// When it was taken, CLOCK_MONOTONIC.
+    pub at: Nanos,
+    /// The reading, or why there is none (one line, names the file).
+    pub reading: Result<Reading, String>,
+}
