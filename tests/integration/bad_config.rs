@@ -38,7 +38,11 @@ fn every_bad_value_names_file_key_and_reason() {
         ("[meter]\nradar = 1", "meter.radar", &["no such key", "rapl, hwmon, nvml, ipmi, redfish, vsock, estimate"]),
         ("[meter.nvml]\nlibrary = \"libnvidia-ml.so.1\"", "meter.nvml.library", &["wanted", "an absolute path"]),
         ("[meter.nvml]\nuse = \"always\"", "meter.nvml.use", &["\"always\"", "auto, never"]),
-        ("[meter.vsock]\nconnect = \"vsock:1:28282\"", "meter.vsock.connect", &["\"vsock:1:28282\"", "\"auto\"", "serial:"]),
+        (
+            "[meter.vsock]\nconnect = \"vsock:1:28282\"",
+            "meter.vsock.connect",
+            &["\"vsock:1:28282\"", "\"auto\"", "serial:"],
+        ),
         ("[export.powercap]\npath = \"/sys/class\"", "export.powercap.path", &["wanted", "/sys"]),
         ("[meter.estimate]\nfoo = 1", "meter.estimate.foo", &["no such key", "package_share"]),
         ("[meter.rapl]\nvia = \"sideways\"", "meter.rapl.via", &["\"sideways\"", "auto, perf, powercap, off"]),
@@ -56,7 +60,11 @@ fn every_bad_value_names_file_key_and_reason() {
         ("[series]\nprocesses = 99999999", "series.processes", &["0 to 1000000"]),
         ("[series]\nretention = \"25h\"", "series.retention", &["0 to 24h"]),
         ("[control]\nmode = \"9999\"", "control.mode", &["octal", "0660"]),
-        ("[attribution.idle_watts]\n\"rapl/package-0\" = -5", "attribution.idle_watts.rapl/package-0", &["0 to 100000 watts"]),
+        (
+            "[attribution.idle_watts]\n\"rapl/package-0\" = -5",
+            "attribution.idle_watts.rapl/package-0",
+            &["0 to 100000 watts"],
+        ),
         ("[attribution]\nidle = \"gone\"", "attribution.idle", &["apart, by-use"]),
         ("[meter.estimate]\npackage_share = 2.0", "meter.estimate.package_share", &["above 0, at most 1"]),
         ("[export.prometheus]\nlevels = [\"planet\"]", "export.prometheus.levels.0", &["\"planet\"", "user-unit"]),
@@ -82,7 +90,11 @@ fn files_that_are_no_configuration() {
     let path = file(&dir, b"# \xff\xfe\n");
     assert_says(&refused(&mut check(&path)), &format!("{}: ", path.display()), &["UTF-8"]);
     let path = file(&dir, vec![b'#'; 10 << 20]);
-    assert_says(&refused(&mut check(&path)), &format!("{}: 10485760 bytes", path.display()), &["is this the right file"]);
+    assert_says(
+        &refused(&mut check(&path)),
+        &format!("{}: 10485760 bytes", path.display()),
+        &["is this the right file"],
+    );
     let none = dir.path().join("none.toml");
     assert_says(&refused(&mut check(&none)), &format!("{}: ", none.display()), &["No such file"]);
     assert_says(&refused(&mut check(dir.path())), &format!("{}: ", dir.path().display()), &["not a file"]);
@@ -126,7 +138,9 @@ fn variables_are_named() {
         let message = refused(check(&path).env(variable, value));
         assert_says(&message, &format!("environment variable {variable}: "), reason);
     }
-    for (variable, value) in [("JOULED_NODE_NAME", "\"12\""), ("JOULED_LISTEN", "[\"127.0.0.1:5\"]"), ("JOULED_SOCKET", "/x")] {
+    for (variable, value) in
+        [("JOULED_NODE_NAME", "\"12\""), ("JOULED_LISTEN", "[\"127.0.0.1:5\"]"), ("JOULED_SOCKET", "/x")]
+    {
         assert_eq!(said(output(check(&path).env(variable, value))), "the configuration is valid\n", "{variable}");
     }
 }
@@ -158,7 +172,10 @@ fn a_place_that_is_taken() {
 
     let daemon = world.start();
     let message = refused(&mut world.jouled());
-    assert!(message.contains(world.state.to_str().unwrap()) && message.contains("another jouled is running"), "{message}");
+    assert!(
+        message.contains(world.state.to_str().unwrap()) && message.contains("another jouled is running"),
+        "{message}"
+    );
     assert!(message.contains("--state-dir"), "{message}");
     daemon.ticks().next();
     daemon.stop();
@@ -170,7 +187,8 @@ fn a_state_folder_that_cannot_be() {
     let file = world.state.with_extension("file");
     fs::write(&file, "").unwrap();
     let below = file.join("state");
-    let message = refused(bare_jouled().args(["--listen", "127.0.0.1:0", "--config"]).arg(&file).arg("--state-dir").arg(&below));
+    let message =
+        refused(bare_jouled().args(["--listen", "127.0.0.1:0", "--config"]).arg(&file).arg("--state-dir").arg(&below));
     assert!(message.contains(below.to_str().unwrap()) && message.contains("totals cannot be kept"), "{message}");
 
     fs::create_dir(&world.state).unwrap();

@@ -45,7 +45,9 @@ fn a_damaged_counter_is_no_number_and_goes_on_when_it_is_well_again() {
         let view = domain(&hurt, "rapl/package-1");
         assert!(view.error.contains("intel-rapl:1/energy_uj") && view.power.is_none(), "{view:#?}");
         assert_eq!(view.total.0, drawn, "no number is made up");
-        assert!(matches!(health(&hurt, "rapl-powercap"), Health::Degraded(why) if why.contains("1 of 4 domains cannot be read")));
+        assert!(
+            matches!(health(&hurt, "rapl-powercap"), Health::Degraded(why) if why.contains("1 of 4 domains cannot be read"))
+        );
         let other = domain(&hurt, "rapl/package-0").total.0;
         world.draw("intel-rapl:0", 5_000_000);
         ticks.find("the others go on", |snapshot| domain(snapshot, "rapl/package-0").total.0 == other + 5_000_000);
@@ -61,7 +63,10 @@ fn a_damaged_counter_is_no_number_and_goes_on_when_it_is_well_again() {
     let page = daemon.page();
     page.adds_up();
     let log = daemon.stop();
-    assert!(log.contains("rapl-powercap: degraded") && log.contains("rapl-powercap: healthy"), "each change is logged: {log}");
+    assert!(
+        log.contains("rapl-powercap: degraded") && log.contains("rapl-powercap: healthy"),
+        "each change is logged: {log}"
+    );
 }
 
 #[test]
@@ -167,7 +172,11 @@ fn names_can_be_anything() {
     for (index, (comm, unit)) in comms.iter().zip(units).enumerate() {
         let comm = String::from_utf8_lossy(comm);
         let pid = (100 + index).to_string();
-        assert_eq!(page.values("kepler_process_cpu_seconds_total", &[("comm", &comm), ("pid", &pid)]).count(), 1, "{comm:?}");
+        assert_eq!(
+            page.values("kepler_process_cpu_seconds_total", &[("comm", &comm), ("pid", &pid)]).count(),
+            1,
+            "{comm:?}"
+        );
         let unit = unit.strip_prefix('_').unwrap_or(unit);
         assert_eq!(
             page.values("jouled_unit_cpu_seconds_total", &[("unit", unit), ("slice", "system.slice")]).count(),

@@ -70,7 +70,9 @@ fn busctl_shows_the_tree_the_interfaces_and_the_numbers() {
     });
     until("the user's unit is there", || {
         work(&world);
-        said(busctl(&["tree", "--list", NAME])).contains("/org/jouled1/user/_31000/unit/player_2eservice\n").then_some(())
+        said(busctl(&["tree", "--list", NAME]))
+            .contains("/org/jouled1/user/_31000/unit/player_2eservice\n")
+            .then_some(())
     });
     let tree = said(busctl(&["tree", "--list", NAME]));
     for path in ["/org/jouled1/unit/nginx_2eservice", "/org/jouled1/unit/system_2eslice", "/org/jouled1/machine"] {
@@ -82,7 +84,10 @@ fn busctl_shows_the_tree_the_interfaces_and_the_numbers() {
     }
     let xml = said(busctl(&["introspect", "--xml-interface", NAME, ROOT]));
     assert!(xml.contains("org.gtk.GDBus.DocString") && xml.contains("microjoules"), "{xml}");
-    assert_eq!(said(busctl(&["call", NAME, ROOT, MANAGER, "GetUnit", "s", "nginx.service"])), format!("o \"{unit}\"\n"));
+    assert_eq!(
+        said(busctl(&["call", NAME, ROOT, MANAGER, "GetUnit", "s", "nginx.service"])),
+        format!("o \"{unit}\"\n")
+    );
     assert_eq!(said(busctl(&["call", NAME, ROOT, MANAGER, "GetUnitByPID", "u", "101"])), format!("o \"{unit}\"\n"));
     assert!(said(busctl(&["call", NAME, ROOT, MANAGER, "ListUnits"])).contains("\"nginx.service\""));
     assert!(said(busctl(&["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"])).contains("\"Comm\" s \"nginx\""));
@@ -92,7 +97,10 @@ fn busctl_shows_the_tree_the_interfaces_and_the_numbers() {
     let failed = busctl(&["call", NAME, ROOT, MANAGER, "GetUnit", "s", "nobody.service"]);
     assert!(String::from_utf8_lossy(&failed.stderr).contains("there is no unit \"nobody.service\" here"), "{failed:?}");
     let failed = busctl(&["set-property", NAME, unit, "org.jouled1.Unit", "EnergyMicrojoules", "t", "0"]);
-    assert!(!failed.status.success() && String::from_utf8_lossy(&failed.stderr).contains("can only be read"), "{failed:?}");
+    assert!(
+        !failed.status.success() && String::from_utf8_lossy(&failed.stderr).contains("can only be read"),
+        "{failed:?}"
+    );
     // It is a source like others.
     let body = common::get(daemon.address, "/metrics", &[]).body;
     assert!(body.contains("jouled_source_state{source=\"dbus\",role=\"export\",state=\"healthy\"} 1"), "{body}");
@@ -142,7 +150,8 @@ fn a_bus_that_lets_nobody_have_the_name_is_no_failure_unless_it_is_wanted() {
     let why = refused(&mut on_bus(&world, &bus.address, "on"));
     assert!(why.contains("/usr/share/dbus-1/system.d/org.jouled1.conf"), "{why}");
     let daemon = Daemon::start(&mut on_bus(&world, &bus.address, "auto"), &world.state);
-    let refuses = |snapshot: &Snapshot| matches!(health(snapshot), Health::Unsupported(why) if why.contains("org.jouled1.conf"));
+    let refuses =
+        |snapshot: &Snapshot| matches!(health(snapshot), Health::Unsupported(why) if why.contains("org.jouled1.conf"));
     daemon.ticks().find("the bus refuses", refuses);
     daemon.stop();
     drop(bus);
@@ -150,7 +159,8 @@ fn a_bus_that_lets_nobody_have_the_name_is_no_failure_unless_it_is_wanted() {
     let why = refused(&mut on_bus(&world, &gone, "on"));
     assert!(why.contains("export.dbus.use") && why.contains("auto"), "{why}");
     let daemon = Daemon::start(&mut on_bus(&world, &gone, "auto"), &world.state);
-    let none = |snapshot: &Snapshot| matches!(health(snapshot), Health::Unsupported(why) if why.contains("no system bus"));
+    let none =
+        |snapshot: &Snapshot| matches!(health(snapshot), Health::Unsupported(why) if why.contains("no system bus"));
     daemon.ticks().find("there is none", none);
     daemon.stop();
     let daemon = Daemon::start(&mut on_bus(&world, &gone, "off"), &world.state);
@@ -205,7 +215,10 @@ fn calls_that_are_no_calls_harm_nobody() {
         };
         let get = || request(unit, PROPERTIES, "Get");
         let huge = "x".repeat(20 << 20);
-        assert_eq!(ask(&mut stream, get().build(&("org.jouled1.Unit", huge.as_str())).unwrap()).await, "LimitsExceeded");
+        assert_eq!(
+            ask(&mut stream, get().build(&("org.jouled1.Unit", huge.as_str())).unwrap()).await,
+            "LimitsExceeded"
+        );
         let file = std::fs::File::open("/dev/null").unwrap();
         let with_file = get().build(&zbus::Fd::from(&file)).unwrap();
         // It does not get beyond the bus, which knows that jouled's connection takes none.
@@ -296,7 +309,8 @@ fn ten_thousand_calls_harm_neither_ticks_nor_scrapes_nor_others() {
                 (good, refused)
             });
             for _ in 0..400 {
-                let calls = (0..100).map(|_| request(ROOT, PROPERTIES, "Get").build(&(MANAGER, "EnergyMicrojoules")).unwrap());
+                let calls =
+                    (0..100).map(|_| request(ROOT, PROPERTIES, "Get").build(&(MANAGER, "EnergyMicrojoules")).unwrap());
                 client.send_all(&calls.collect::<Vec<_>>()).await.unwrap();
                 tokio::task::yield_now().await;
             }

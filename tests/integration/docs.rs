@@ -96,7 +96,9 @@ fn places(dashboard: &Value) -> Vec<(String, u64, u64, u64, u64)> {
 #[test]
 fn the_dashboard_is_whole() {
     let dashboard = dashboard();
-    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36 && dashboard["uid"] == "jouled" && dashboard["id"].is_null());
+    assert!(
+        dashboard["schemaVersion"].as_u64().unwrap() >= 36 && dashboard["uid"] == "jouled" && dashboard["id"].is_null()
+    );
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len(), "ids are unique");
@@ -109,7 +111,8 @@ fn the_dashboard_is_whole() {
     }
     // A variable that is used is one that there is, and the reverse; those of Grafana's own begin with two underscores.
     let text = dashboard.to_string();
-    let variables = dashboard["templating"]["list"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned());
+    let variables =
+        dashboard["templating"]["list"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned());
     let variables: BTreeSet<String> = variables.collect();
     let used = text.split('$').skip(1).map(|rest| rest.trim_start_matches('{'));
     let used = used.map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_owned());
@@ -117,7 +120,11 @@ fn the_dashboard_is_whole() {
     assert_eq!(variables, used);
     for panel in panels.iter().filter(|panel| panel["type"] != "row") {
         assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
-        assert!(panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()), "{} asks nothing", panel["title"]);
+        assert!(
+            panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()),
+            "{} asks nothing",
+            panel["title"]
+        );
     }
 }
 
@@ -246,8 +253,9 @@ fn no_row_of_troubleshooting_has_words_that_jouled_does_not_say() {
     let said: Vec<String> = files("daemon/src", "rs").iter().flat_map(|file| literals(&read(file))).collect();
     let words = words_of_the_page();
     assert!(words.len() > 150, "{words:?}");
-    let stale =
-        |word: &&String| !OF_OTHERS.iter().any(|of| word.contains(of)) && !said.iter().any(|said| said.contains(word.as_str()));
+    let stale = |word: &&String| {
+        !OF_OTHERS.iter().any(|of| word.contains(of)) && !said.iter().any(|said| said.contains(word.as_str()))
+    };
     let stale: Vec<_> = words.iter().filter(stale).collect();
     assert!(stale.is_empty(), "nobody says {stale:#?}");
 }
@@ -264,8 +272,9 @@ fn is_no_reason(literal: &str) -> bool {
 fn every_reason_to_be_degraded_or_failed_has_a_row_in_troubleshooting() {
     let of_sources = |file: &&PathBuf| {
         let path = file.to_str().unwrap();
-        let source =
-            ["meter/", "usage/", "entity/managers", "nvml.rs"].iter().any(|part| path.starts_with(&format!("daemon/src/{part}")));
+        let source = ["meter/", "usage/", "entity/managers", "sys/nvml.rs"]
+            .iter()
+            .any(|part| path.starts_with(&format!("daemon/src/{part}")));
         source && !["tests", "config", "fake"].iter().any(|part| path.contains(part))
     };
     let (words, sources) = (words_of_the_page(), files("daemon/src", "rs"));
@@ -299,7 +308,8 @@ fn every_drop_in_of_the_pages_has_keys_that_systemd_knows() {
         fs::write(folder.path().join(unit), whole).unwrap();
         fs::write(drop_ins.join("example.conf"), &text).unwrap();
         let path = format!("{}:", folder.path().display());
-        let output = verify.env("SYSTEMD_UNIT_PATH", path).arg("verify").arg(folder.path().join(unit)).output().unwrap();
+        let output =
+            verify.env("SYSTEMD_UNIT_PATH", path).arg("verify").arg(folder.path().join(unit)).output().unwrap();
         // Where this machine has no systemd that runs, it ends with an error all the same.
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("example.conf"), "{place}: {said}\n{text}");
@@ -318,7 +328,9 @@ fn no_link_of_the_pages_leads_nowhere() {
         }
         // Files that are named in running text.
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c)));
-        for word in words.filter(|word| ["docs/", "etc/jouled", "systemd/", "man/"].iter().any(|start| word.starts_with(start))) {
+        for word in
+            words.filter(|word| ["docs/", "etc/jouled", "systemd/", "man/"].iter().any(|start| word.starts_with(start)))
+        {
             let word = word.trim_end_matches(['.', '-']);
             assert!(root().join(word).exists(), "{}: {word} is not there", page.display());
         }

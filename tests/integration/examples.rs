@@ -29,7 +29,8 @@ fn run(place: &str, script: &str, socket: &Path) -> String {
 }
 
 fn has(program: &str) -> bool {
-    let there = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).exists());
+    let there =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).exists());
     if !there {
         println!("examples with {program} are skipped: it is not installed");
     }
@@ -60,7 +61,9 @@ fn every_joulectl_example_runs() {
         }
         // The live view ends by Ctrl-C.
         let ends = |line: &str| line.split('#').next().unwrap().trim() != "joulectl top";
-        let lines = script.lines().map(|line| if ends(line) { line } else { "timeout --preserve-status -s INT 2 joulectl top" });
+        let lines = script
+            .lines()
+            .map(|line| if ends(line) { line } else { "timeout --preserve-status -s INT 2 joulectl top" });
         let script = lines.collect::<Vec<_>>().join("\n");
         let shown = run(&place, &script, &daemon.state.join("jouled.sock"));
         // Nothing has to be said of sources that are as they should be.
@@ -82,7 +85,8 @@ fn every_example_that_starts_a_jouled_of_its_own_runs() {
             continue;
         }
         // Elsewhere, shorter, and on any port.
-        let script = script.replace("/tmp/", &format!("{}/", dir.path().display())).replace("127.0.0.1:29282", "127.0.0.1:0");
+        let script =
+            script.replace("/tmp/", &format!("{}/", dir.path().display())).replace("127.0.0.1:29282", "127.0.0.1:0");
         let script = script.replace("--preserve-status 10 ", "--preserve-status 4 ");
         let shown = run(&place, &script, Path::new("/nonexistent"));
         assert!(!shown.trim().is_empty(), "{place}: shows nothing");

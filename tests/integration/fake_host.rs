@@ -37,7 +37,10 @@ fn energy_goes_to_who_worked_on_its_socket() {
     assert_eq!(joules(Kind::Pod, &POD.replace('_', "-")), [5_000_000, 500_000]);
     assert_eq!(joules(Kind::Process, "kworker/0:1"), [4_000_000, 400_000]);
     assert!(
-        snapshot.kinds.iter().all(|view| view.rows.iter().all(|row| !row.labels.iter().any(|label| label.contains("sleeper"))))
+        snapshot
+            .kinds
+            .iter()
+            .all(|view| view.rows.iter().all(|row| !row.labels.iter().any(|label| label.contains("sleeper"))))
     );
     let domain = |id: &str| snapshot.domains.iter().find(|view| view.domain.id == id).unwrap();
     let first = domain("rapl/package-0");
@@ -90,7 +93,8 @@ fn the_page_is_the_golden_one() {
 #[test]
 fn promtool_likes_the_page() {
     let (_world, daemon, _) = known_run();
-    let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let promtool =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut promtool) = promtool else { return println!("skipped: no promtool") };
     let page = get(daemon.address, "/metrics", &[]);
     assert!(page.head.contains("content-type: text/plain; version=0.0.4"), "{}", page.head);
@@ -125,7 +129,10 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
     inhabit(&world);
     world.spawn(500, 1, "reborn", "/system.slice/reborn.service", 3);
     let mut command = world.jouled();
-    command.env("JOULED_SERIES__PROCESSES", "5").env("JOULED_SERIES__RETENTION", "400ms").env("JOULED_SERIES__OTHERS", "6");
+    command
+        .env("JOULED_SERIES__PROCESSES", "5")
+        .env("JOULED_SERIES__RETENTION", "400ms")
+        .env("JOULED_SERIES__OTHERS", "6");
     let daemon = Daemon::start(&mut command, &world.state);
     let mut ticks = daemon.ticks();
     ticks.next();
@@ -135,7 +142,13 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
             world.run(pid, number(tick, u64::from(pid)) % 4);
         }
         let visitor = 1000 + tick as u32;
-        world.spawn(visitor, 7000 + tick, format!("visitor{}", tick % 3), &format!("/system.slice/run-{tick}.scope"), visitor % 4);
+        world.spawn(
+            visitor,
+            7000 + tick,
+            format!("visitor{}", tick % 3),
+            &format!("/system.slice/run-{tick}.scope"),
+            visitor % 4,
+        );
         // Now and then one works hard enough to be shown.
         world.run(visitor, if tick % 10 == 5 { 60 } else { 1 + number(tick, 1) % 3 });
         if tick >= 3 {
@@ -169,7 +182,9 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
     // The zone that was away comes back at one of the next looks, with what was drawn meanwhile.
     let ids = ["rapl/package-0", "rapl/package-0/dram", "rapl/package-1", "rapl/package-1/dram"];
     let last = ticks.find("all energy", |snapshot| {
-        ids.iter().zip(drawn).all(|(id, drawn)| snapshot.domains.iter().any(|view| view.domain.id == *id && view.total.0 == drawn))
+        ids.iter()
+            .zip(drawn)
+            .all(|(id, drawn)| snapshot.domains.iter().any(|view| view.domain.id == *id && view.total.0 == drawn))
     });
     assert!(last.domains.iter().all(|view| view.gaps == 0 && view.error.is_empty()), "{:#?}", last.domains);
     daemon.stop();

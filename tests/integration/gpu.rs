@@ -96,8 +96,14 @@ fn a_gpus_counter_is_a_domain_of_its_own() {
     let (daemon, mut ticks) = rig.start();
     let first = ticks.find("both GPUs", |snapshot| gpus(snapshot).len() == 2 && gpus(snapshot)[1].power.is_some());
     let one = &gpus(&first)[0].domain;
-    assert_eq!((one.id.as_str(), one.source.as_str(), one.path.as_str()), ("gpu/GPU-8c0d1a2b-0000", "nvml", "0000:41:00.0"));
-    assert_eq!((one.scope, one.billed, one.quality, one.continuous), (Scope::Gpu(ADDRESS), true, Quality::Measured, false));
+    assert_eq!(
+        (one.id.as_str(), one.source.as_str(), one.path.as_str()),
+        ("gpu/GPU-8c0d1a2b-0000", "nvml", "0000:41:00.0")
+    );
+    assert_eq!(
+        (one.scope, one.billed, one.quality, one.continuous),
+        (Scope::Gpu(ADDRESS), true, Quality::Measured, false)
+    );
     let info = one.gpu.as_ref().unwrap();
     assert_eq!((info.index, info.name.as_str(), info.vendor.as_str()), (0, "NVIDIA H100 80GB HBM3", "nvidia"));
     assert_eq!(health(&first, "meter"), ("healthy", ""));
@@ -148,7 +154,9 @@ fn a_driver_that_is_reloaded_is_picked_up_and_its_new_counter_is_no_energy() {
 fn one_lost_gpu_leaves_the_other() {
     let Some(rig) = Rig::new(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 1000\n")) else { return };
     let (daemon, mut ticks) = rig.start();
-    ticks.find("both GPUs", |snapshot| gpus(snapshot).len() == 2 && gpus(snapshot).iter().all(|view| view.read_at.is_some()));
+    ticks.find("both GPUs", |snapshot| {
+        gpus(snapshot).len() == 2 && gpus(snapshot).iter().all(|view| view.read_at.is_some())
+    });
     rig.say(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 2000\nlost 0 15\n"));
     let lost = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].total.0 == 1_000_000);
     let lost = if health(&lost, "meter").0 == "degraded" { lost } else { ticks.next() };
@@ -188,14 +196,21 @@ fn what_is_not_there_is_unsupported() {
     let snapshot = ticks.find("a look", |snapshot| health(snapshot, gpu::ROLE).0 == "unsupported");
     for role in ["meter", gpu::ROLE] {
         let (state, why) = health(&snapshot, role);
-        assert!(state == "unsupported" && why.contains("/nonexistent/libnvidia-ml.so.1 is not there"), "{role} {state} {why}");
+        assert!(
+            state == "unsupported" && why.contains("/nonexistent/libnvidia-ml.so.1 is not there"),
+            "{role} {state} {why}"
+        );
     }
     assert!(!daemon.stop().contains("ERROR"));
 
     let world = World::new();
     let daemon = world.start();
     let snapshot = daemon.snapshot();
-    assert!(health(&snapshot, "meter").1.starts_with("not tried, as --sysfs is not /sys"), "{:?}", health(&snapshot, "meter"));
+    assert!(
+        health(&snapshot, "meter").1.starts_with("not tried, as --sysfs is not /sys"),
+        "{:?}",
+        health(&snapshot, "meter")
+    );
     daemon.stop();
 }
 
@@ -216,7 +231,9 @@ fn busy(sample: &GpuSample, pid: u32) -> f64 {
 
 #[test]
 fn who_used_a_gpu_is_known_by_its_samples_and_the_unknown_stay_apart() {
-    let Some(rig) = Rig::new(&format!("{ONE}process 0 70 40\nprocess 0 71 20\nprocess 0 999 20\nbusy 0 80\n")) else { return };
+    let Some(rig) = Rig::new(&format!("{ONE}process 0 70 40\nprocess 0 71 20\nprocess 0 999 20\nbusy 0 80\n")) else {
+        return;
+    };
     rig.world.spawn(70, 700, "train", "/a", 0);
     rig.world.spawn(71, 710, "infer", "/b", 0);
     let mut usage = rig.usage();
@@ -252,7 +269,9 @@ fn one_who_ended_is_still_known_by_what_was_open() {
 
 #[test]
 fn mig_is_shared_by_slices_and_called_an_estimate() {
-    let Some(rig) = Rig::new(&format!("{ONE}mig 0\ninstance 0 1 4 70\ninstance 0 2 2 71\ninstance 0 3 1 0\n")) else { return };
+    let Some(rig) = Rig::new(&format!("{ONE}mig 0\ninstance 0 1 4 70\ninstance 0 2 2 71\ninstance 0 3 1 0\n")) else {
+        return;
+    };
     rig.world.spawn(70, 700, "train", "/a", 0);
     rig.world.spawn(71, 710, "infer", "/b", 0);
     let mut usage = rig.usage();
@@ -348,7 +367,8 @@ fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
 #[test]
 fn a_real_gpu_counts_energy_and_says_who_uses_it() {
     let (sysfs, procfs) = (Path::new("/sys"), Path::new("/proc"));
-    let config = NvmlConfig { library: std::env::var_os("JOULED_NVML_LIBRARY").map(PathBuf::from), ..NvmlConfig::default() };
+    let config =
+        NvmlConfig { library: std::env::var_os("JOULED_NVML_LIBRARY").map(PathBuf::from), ..NvmlConfig::default() };
     let way = config.way(sysfs).unwrap();
     match way.open() {
         Ok(Some((_, count))) => println!("{count} GPU(s)"),

@@ -37,7 +37,8 @@ fn no_channel_shows_nothing_of_one() {
     let table = said(joulectl(&daemon.state, &["list", "vm"]));
     assert!(table.lines().next().unwrap().ends_with("CHANNEL"), "{table}");
     assert!(table.lines().any(|line| line.starts_with("web") && line.ends_with(" -")), "{table}");
-    let items: serde_json::Value = serde_json::from_str(&said(joulectl(&daemon.state, &["list", "vm", "--json"]))).unwrap();
+    let items: serde_json::Value =
+        serde_json::from_str(&said(joulectl(&daemon.state, &["list", "vm", "--json"]))).unwrap();
     assert!(items[0].get("channel").is_none() && items[0]["watts"].is_number(), "{items}");
     assert!(!daemon.stop().contains("guest channel"));
 }

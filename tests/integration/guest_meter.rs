@@ -22,7 +22,11 @@ fn guest() -> (World, SayingHost) {
 }
 
 fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a DomainView {
-    snapshot.domains.iter().find(|view| view.domain.id == id).unwrap_or_else(|| panic!("no {id} in {:#?}", snapshot.domains))
+    snapshot
+        .domains
+        .iter()
+        .find(|view| view.domain.id == id)
+        .unwrap_or_else(|| panic!("no {id} in {:#?}", snapshot.domains))
 }
 
 fn totals(snapshot: &Snapshot) -> [u64; 2] {
@@ -63,7 +67,8 @@ fn what_the_host_says_is_attributed_to_who_worked() {
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     let before = settled(&world, &mut host, &mut ticks);
-    let start = [("nginx", 0), ("postgresql", 1)].map(|(name, _)| unit(&before, &format!("{name}.service"), Zone::Package));
+    let start =
+        [("nginx", 0), ("postgresql", 1)].map(|(name, _)| unit(&before, &format!("{name}.service"), Zone::Package));
     let (mut package, mut dram) = (1_000_000, 100_000);
     for step in 1..=5 {
         work(&world, &mut host, &mut ticks, 4_000_000 * step, 400_000 * step);
@@ -97,9 +102,13 @@ fn what_the_host_says_is_attributed_to_who_worked() {
     ] {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
     }
-    let status: serde_json::Value = serde_json::from_str(&said(joulectl(&daemon.state, &["status", "--json"]))).unwrap();
+    let status: serde_json::Value =
+        serde_json::from_str(&said(joulectl(&daemon.state, &["status", "--json"]))).unwrap();
     let source = status["sources"].as_array().unwrap().iter().find(|source| source["source"] == "vsock").unwrap();
-    assert!(source["detail"].as_str().unwrap().starts_with("host 9f0c9f0c…") && source["age_seconds"].is_f64(), "{source}");
+    assert!(
+        source["detail"].as_str().unwrap().starts_with("host 9f0c9f0c…") && source["age_seconds"].is_f64(),
+        "{source}"
+    );
     daemon.stop();
 }
 
@@ -154,7 +163,10 @@ fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
     assert_eq!(totals(&estimated), [1_000_000, 100_000]);
     assert!(view(&estimated, "guest/package").past && view(&estimated, "guest/package").power.is_none());
     let (state, why) = health(&estimated, "vsock");
-    assert!(state == "failed" && why.contains("no word from the host for 0.6") && why.contains("unix:"), "{state}: {why}");
+    assert!(
+        state == "failed" && why.contains("no word from the host for 0.6") && why.contains("unix:"),
+        "{state}: {why}"
+    );
     assert!(health(&estimated, "estimate").1.contains("not a measurement"));
     let away = daemon.page();
     assert_eq!(away.values("jouled_estimated", &[]).sum::<f64>(), 1.0);
@@ -232,7 +244,9 @@ fn a_guest_without_a_host_starts_and_estimates() {
     // It waits for the end of an epoch.
     std::thread::sleep(Duration::from_millis(300));
     host.say();
-    ticks.find("the host", |snapshot| !snapshot.estimated() && snapshot.domains.iter().any(|view| view.domain.source == "vsock"));
+    ticks.find("the host", |snapshot| {
+        !snapshot.estimated() && snapshot.domains.iter().any(|view| view.domain.source == "vsock")
+    });
     daemon.stop();
 }
 

@@ -185,7 +185,9 @@ fn libvirt_says_who_a_vm_is_and_the_page_shows_it() {
         matches!(libvirt(snapshot), Health::Failed(_)) && snapshot.vms[0].manager.is_empty()
     });
     let _second = start_helper();
-    ticks.find("the helper is back", |snapshot| *libvirt(snapshot) == Health::Healthy && snapshot.vms[0].manager == "libvirt");
+    ticks.find("the helper is back", |snapshot| {
+        *libvirt(snapshot) == Health::Healthy && snapshot.vms[0].manager == "libvirt"
+    });
 }
 
 /// A process that is ended with the test.
@@ -212,7 +214,10 @@ struct FakeManager {
 impl FakeManager {
     fn list_machines(&self) -> Vec<(String, String, String, OwnedObjectPath)> {
         let machines = self.machines.lock().unwrap();
-        machines.iter().map(|(name, (class, path))| (name.clone(), class.clone(), "fake".into(), path.clone())).collect()
+        machines
+            .iter()
+            .map(|(name, (class, path))| (name.clone(), class.clone(), "fake".into(), path.clone()))
+            .collect()
     }
 
     #[zbus(signal)]
@@ -317,8 +322,12 @@ async fn machined_is_followed_over_restarts_of_it_and_of_the_bus() {
     let address = format!("unix:path={}", folder.path().join("bus").display());
     let follow = machined::follow(Arc::clone(&managers), move || Builder::address(address.as_str()), stop.clone());
     let task = tokio::spawn(follow);
-    seen("there is no bus", &managers, |_, health| matches!(health, Health::Unsupported(why) if why.contains("no system bus")))
-        .await;
+    seen(
+        "there is no bus",
+        &managers,
+        |_, health| matches!(health, Health::Unsupported(why) if why.contains("no system bus")),
+    )
+    .await;
     let Some(first) = bus(folder.path()) else { return };
     let none = |known: &[Known], health: &Health| {
         known.is_empty() && matches!(health, Health::Unsupported(why) if why.contains("does not run"))

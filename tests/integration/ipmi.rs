@@ -219,7 +219,12 @@ fn a_log_in_that_fails_says_why_for_each_reason() {
     });
     let file = |path: &std::path::Path| format!("password_file = \"{}\"", path.display());
     let bmcs = [
-        ("privilege", sim.port, "privilege = \"user\"".to_owned(), "privilege (D4h): give [[meter.ipmi.lan]] a higher privilege"),
+        (
+            "privilege",
+            sim.port,
+            "privilege = \"user\"".to_owned(),
+            "privilege (D4h): give [[meter.ipmi.lan]] a higher privilege",
+        ),
         ("password", sim.port, file(&wrong), "wrong password, or no such user"),
         ("user", sim.port, "username = \"nobody\"".to_owned(), "wrong password, or no such user"),
         ("empty", sim.port, file(&empty), "it is empty"),
@@ -264,7 +269,9 @@ fn a_wrong_password_is_tried_once_and_the_right_one_at_once() {
     let begun = Instant::now();
     let daemon = world.start();
     let snapshot = wait(&daemon, "a refusal", |snapshot| health(snapshot, "ipmi:bmc").as_str() == "failed");
-    assert!(health(&snapshot, "ipmi:bmc").why().contains("wrong password, or no such user; tried again ever more rarely"));
+    assert!(
+        health(&snapshot, "ipmi:bmc").why().contains("wrong password, or no such user; tried again ever more rarely")
+    );
     // Asked again twice by then, which the BMC must not see.
     std::thread::sleep(Duration::from_secs(16));
     if begun.elapsed() < Duration::from_secs(55) {

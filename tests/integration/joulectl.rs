@@ -93,8 +93,10 @@ fn top_through_a_pipe() {
     assert_eq!(text.matches("node-1 ").count(), 2, "two plain blocks: {text}");
     assert!(text.contains("UNITS (") && !text.contains('\x1b'), "{text}");
     let lines = said(joulectl(&daemon.state, &["top", "-n", "3", "--json"]));
-    let ticks: Vec<u64> =
-        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["status"]["ticks"].as_u64().unwrap()).collect();
+    let ticks: Vec<u64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["status"]["ticks"].as_u64().unwrap())
+        .collect();
     assert_eq!(ticks.len(), 3);
     assert!(ticks.is_sorted_by(|a, b| a < b), "{ticks:?}");
 
@@ -143,7 +145,10 @@ fn without_jouled_it_says_so_and_ends_with_1() {
     let socket = dir.path().join("jouled.sock");
     for arguments in [&["status"][..], &["list"], &["top", "-n", "1"], &["status", "--json"]] {
         let text = refused(command(&socket).args(arguments));
-        assert!(text.starts_with("joulectl: jouled is not running") && text.contains(socket.to_str().unwrap()), "{text}");
+        assert!(
+            text.starts_with("joulectl: jouled is not running") && text.contains(socket.to_str().unwrap()),
+            "{text}"
+        );
         assert!(text.contains("systemctl start jouled"), "{text}");
     }
 

@@ -43,7 +43,8 @@ fn keys_of_the_page() -> Keys {
         } else if let (Some(section), Some(item)) = (&section, line.strip_prefix(".It Ic ")) {
             let (key, rest) = item.split_once(" Pq ").unwrap_or_else(|| panic!("{item}: its type in Pq"));
             let default = rest.split_once(", default ").map(|(_, value)| bare(value));
-            let known = [", default ", ", default: ", ", no default", ", required"].iter().any(|words| rest.contains(words));
+            let known =
+                [", default ", ", default: ", ", no default", ", required"].iter().any(|words| rest.contains(words));
             assert!(known, "{section} {key}: says nothing of its default: {rest}");
             let key = if key == "DOMAIN" { "*" } else { key };
             assert!(keys.get_mut(section).unwrap().insert(key.into(), default).is_none(), "{section} {key} twice");
@@ -69,7 +70,8 @@ fn keys_of_the_file() -> Keys {
             }
             keys.entry(section.clone()).or_default();
         } else if let Some((key, value)) = line.split_once(" = ") {
-            let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            let plain =
+                !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             let key = if key.starts_with('"') { "*" } else { key };
             if plain || key == "*" {
                 keys.get_mut(&section).unwrap().insert(key.into(), Some(bare(value)).filter(|_| !on));
@@ -133,7 +135,8 @@ fn every_key_of_etc_jouled_toml_is_in_jouled_toml_5_with_the_same_default_and_th
             if let (Some(default), Some(value)) = (default, &file[section][key]) {
                 compared += 1;
                 // An empty list is shown by an example.
-                let example = default.is_empty() && !value.is_empty() || section == "meter.rapl" && key == "dram_billed";
+                let example =
+                    default.is_empty() && !value.is_empty() || section == "meter.rapl" && key == "dram_billed";
                 assert!(example || default == value, "[{section}] {key}: {default} in the page, {value} in the file");
             }
         }
@@ -192,7 +195,8 @@ fn every_command_option_and_kind_of_joulectl_is_in_joulectl_1_and_nothing_else()
     let commands = main.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names: BTreeSet<&str> = names.map(|line| line.split_whitespace().next().unwrap()).collect();
-    let sections = page.lines().filter_map(|line| line.strip_prefix(".Ss ")).filter(|title| *title != "Options").collect();
+    let sections =
+        page.lines().filter_map(|line| line.strip_prefix(".Ss ")).filter(|title| *title != "Options").collect();
     assert_eq!(names, sections, "joulectl --help, and the sections of the page");
     let mut all = options(&main);
     for name in names.into_iter().filter(|name| *name != "help") {
@@ -202,7 +206,10 @@ fn every_command_option_and_kind_of_joulectl_is_in_joulectl_1_and_nothing_else()
     let list = help(&["list", "--help"]);
     let kinds = list.split("[possible values: ").nth(1).unwrap().split(']').next().unwrap().replace('\n', " ");
     for kind in kinds.split(',').map(str::trim) {
-        assert!(page.contains(&format!(".Cm {kind}\n")) || page.contains(&format!(".Cm {kind} ")), "{kind} is not in the page");
+        assert!(
+            page.contains(&format!(".Cm {kind}\n")) || page.contains(&format!(".Cm {kind} ")),
+            "{kind} is not in the page"
+        );
     }
 }
 
@@ -229,7 +236,9 @@ fn every_field_that_joulectl_prints_as_json_is_in_joulectl_1() {
     // In running text a field is `.Ql NAME`, in a list `.It Cm NAME , NAME`.
     let lines = page.lines().filter_map(|line| line.strip_prefix(".Ql ").or_else(|| line.strip_prefix(".It Cm ")));
     let described: BTreeSet<&str> = lines.flat_map(str::split_whitespace).collect();
-    for arguments in [&["status", "--json"][..], &["meters", "--json"], &["list", "vm", "--json"], &["top", "--json", "-n", "1"]] {
+    for arguments in
+        [&["status", "--json"][..], &["meters", "--json"], &["list", "vm", "--json"], &["top", "--json", "-n", "1"]]
+    {
         let mut names = BTreeSet::new();
         fields(&serde_json::from_str(&said(joulectl(&daemon.state, arguments))).unwrap(), &mut names);
         assert!(names.len() > 8, "{arguments:?}: {names:?}");
@@ -242,7 +251,8 @@ fn every_field_that_joulectl_prints_as_json_is_in_joulectl_1() {
 
 /// `name` of each entry of a table in a source, and, where it has one, `signature`.
 fn entries(source: &str) -> BTreeSet<String> {
-    let value = |text: &str, key: &str| Some(text.split_once(&format!("{key}: \""))?.1.split('"').next().unwrap().to_owned());
+    let value =
+        |text: &str, key: &str| Some(text.split_once(&format!("{key}: \""))?.1.split('"').next().unwrap().to_owned());
     let of = |entry: &str| {
         let name = value(entry.lines().take(3).collect::<Vec<_>>().join("\n").as_str(), "name")?;
         Some(value(entry, "signature").map_or(name.clone(), |signature| format!("{name} {signature}")))
@@ -257,14 +267,17 @@ fn every_property_and_method_on_the_bus_is_in_org_jouled1_5_and_nothing_else() {
     let page = page("org.jouled1.5");
     let (interfaces, _) = page.split_once(".Sh SIGNALS").unwrap();
     // A process has no object: what it has is told of at GetProcess.
-    let described = interfaces.lines().filter_map(|line| line.strip_prefix(".It Va ").or_else(|| line.strip_prefix(".Va ")));
+    let described =
+        interfaces.lines().filter_map(|line| line.strip_prefix(".It Va ").or_else(|| line.strip_prefix(".Va ")));
     let described = described
         .filter_map(|item| item.split_once(" Pq "))
         .map(|(name, of)| format!("{name} {}", of.trim_end_matches([' ', ','])));
     let (properties, described) = (table("properties.rs"), described.collect::<BTreeSet<_>>());
     assert!(properties.len() > 15, "{properties:?}");
     assert_eq!(properties, described, "the table of properties, and the page");
-    let methods =
-        interfaces.lines().filter_map(|line| line.strip_prefix(".It Fn ")).map(|item| item.split(' ').next().unwrap().to_owned());
+    let methods = interfaces
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Fn "))
+        .map(|item| item.split(' ').next().unwrap().to_owned());
     assert_eq!(table("methods.rs"), methods.collect(), "the table of methods, and the page");
 }

@@ -132,7 +132,10 @@ fn a_reload_keeps_every_counter() {
     let last = ticks.find("work after the reload is booked", |snapshot| total(snapshot) == 16_000_000);
     assert!(nginx(&last) > nginx(&before));
     let log = daemon.stop();
-    assert!(log.lines().all(|line| !line.contains("WARN") || line.contains("usage procfs: degraded: not wanted")), "{log}");
+    assert!(
+        log.lines().all(|line| !line.contains("WARN") || line.contains("usage procfs: degraded: not wanted")),
+        "{log}"
+    );
 }
 
 #[test]
@@ -159,7 +162,9 @@ fn a_reload_ends_nobody_who_is_idle() {
     let socket = world.state.with_extension("socket");
     std::fs::create_dir(&socket).unwrap();
     for rest in [String::new(), format!("[control]\nsocket = {socket:?}\n")] {
-        world.config(&format!("[attribution.idle_watts]\n\"rapl/package-0\" = 1.5\n[series]\nretention = \"400ms\"\n{rest}"));
+        world.config(&format!(
+            "[attribution.idle_watts]\n\"rapl/package-0\" = 1.5\n[series]\nretention = \"400ms\"\n{rest}"
+        ));
         reload(&daemon, &manager);
         let mut ticks = daemon.ticks();
         for _ in 0..8 {
@@ -171,7 +176,9 @@ fn a_reload_ends_nobody_who_is_idle() {
     // It goes on where it was, and ends when it ends.
     let mut ticks = daemon.ticks();
     work(&world);
-    ticks.find("the process was charged", |snapshot| process(snapshot).is_some_and(|(_, energy, _)| energy.sum() > before.1.sum()));
+    ticks.find("the process was charged", |snapshot| {
+        process(snapshot).is_some_and(|(_, energy, _)| energy.sum() > before.1.sum())
+    });
     world.end(101);
     ticks.find("the process ended", |snapshot| process(snapshot).is_none());
     daemon.stop();
@@ -246,7 +253,9 @@ fn doors_move_and_scrapers_are_not_refused() {
     let (manager, mut command) = Manager::new(&world);
     let daemon = Daemon::start(&mut command, &world.state);
     let socket = world.state.with_extension("elsewhere");
-    world.config(&format!("log_level = \"debug\"\n[control]\nsocket = {socket:?}\n[export.prometheus]\nlevels = [\"vm\"]\n"));
+    world.config(&format!(
+        "log_level = \"debug\"\n[control]\nsocket = {socket:?}\n[export.prometheus]\nlevels = [\"vm\"]\n"
+    ));
     let address = daemon.address;
     let scraping = std::thread::spawn(move || (0..200).all(|_| get(address, "/metrics", &[]).status == 200));
     reload(&daemon, &manager);
@@ -283,7 +292,11 @@ fn activated(world: &World, fd: i32, name: &str) -> Command {
     let inner = world.jouled();
     let mut command = Command::new("sh");
     // LISTEN_PID has to be jouled's own: the shell becomes it.
-    command.args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command
+        .args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name).env("PATH", "/usr/bin:/bin");
     let move_to_3 = move || {

@@ -39,14 +39,19 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
     );
     power_meter(&world, 137_000_000);
     let first = ticks.find("a power", |snapshot| platform(snapshot).is_some_and(|view| view.power.is_some()));
-    let later = ticks.find("some energy", |snapshot| platform(snapshot).is_some_and(|view| view.total.joules() > 300.0));
+    let later =
+        ticks.find("some energy", |snapshot| platform(snapshot).is_some_and(|view| view.total.joules() > 300.0));
     let (first, later) = (platform(&first).unwrap(), platform(&later).unwrap());
     assert_eq!((first.domain.id.as_str(), first.domain.billed), ("hwmon/ACPI000D:00/platform", false));
     let time = later.read_at.unwrap() - first.read_at.unwrap();
     let energy = later.total - first.total;
     // A steady power is integrated exactly, but for the rounding of each interval to the microjoule.
     assert!(energy.over(time).0.abs_diff(137_000_000) < 100, "{energy:?} in {time:?}");
-    assert_eq!((later.role, later.idle, later.active), (Role::Authority, Microjoules(0), Microjoules(0)), "not shared out itself");
+    assert_eq!(
+        (later.role, later.idle, later.active),
+        (Role::Authority, Microjoules(0), Microjoules(0)),
+        "not shared out itself"
+    );
 
     let page = get(daemon.address, "/metrics", &[]).body;
     let kepler = "kepler_platform_watts{source=\"acpi\",";
@@ -54,7 +59,10 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
     let watts = page.lines().find(|line| line.starts_with(kepler)).and_then(value);
     // Energy is in whole microjoules: the power of a window is as exact as that.
     assert!(watts.is_some_and(|watts| (watts - 137.0).abs() < 1e-4), "{watts:?} in {page}");
-    assert!(!page.lines().any(|line| line.starts_with("kepler_node_cpu") && line.contains("zone=\"platform\"")), "{page}");
+    assert!(
+        !page.lines().any(|line| line.starts_with("kepler_node_cpu") && line.contains("zone=\"platform\"")),
+        "{page}"
+    );
 
     world.host.break_sys(POWER);
     let gone = ticks.find("that it is gone", |snapshot| platform(snapshot).is_some_and(|view| view.power.is_none()));

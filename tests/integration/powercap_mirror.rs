@@ -93,7 +93,9 @@ fn node_exporter_reads_what_the_host_says() {
     let daemon = world.start();
     host.words.package += 1_000_000;
     host.say();
-    until("the total of before and the new energy", || (energy(&path, "intel-rapl:0")? == total + 1_000_000).then_some(()));
+    until("the total of before and the new energy", || {
+        (energy(&path, "intel-rapl:0")? == total + 1_000_000).then_some(())
+    });
     daemon.stop();
 }
 

@@ -110,7 +110,8 @@ fn a_bmc_that_restarts_is_picked_up_and_its_fault_is_one_line_in_the_log() {
     ticks.find("a reading", |snapshot| platform(snapshot).is_some_and(|view| view.read_at.is_some()));
     sim.fail("", 2, Fault::RetryAfter(503, "1"));
     sim.expire_sessions();
-    let busy = ticks.find("that it is busy", |snapshot| matches!(redfish(snapshot), Health::Degraded(why) if why.contains("503")));
+    let busy = ticks
+        .find("that it is busy", |snapshot| matches!(redfish(snapshot), Health::Degraded(why) if why.contains("503")));
     assert!(platform(&busy).unwrap().power.is_none());
     ticks.find("that it is back", |snapshot| redfish(snapshot) == &Health::Healthy);
     ticks.find("a power", |snapshot| platform(snapshot).is_some_and(|view| view.power.is_some()));
@@ -159,7 +160,10 @@ fn check_config_asks_no_bmc_and_shows_no_secret() {
     ] {
         std::fs::write(&path, text).unwrap();
         let message = refused(&mut check());
-        assert!(message.contains(words) && message.contains(path.to_str().unwrap()) && !message.contains(PASSWORD), "{message}");
+        assert!(
+            message.contains(words) && message.contains(path.to_str().unwrap()) && !message.contains(PASSWORD),
+            "{message}"
+        );
     }
 }
 
@@ -171,7 +175,13 @@ fn a_password_may_be_a_systemd_credential() {
     let text = std::fs::read_to_string(&file).unwrap();
     let credential: String = text
         .lines()
-        .map(|line| if line.starts_with("password_file") { "credential = \"bmc.password\"\n".into() } else { format!("{line}\n") })
+        .map(|line| {
+            if line.starts_with("password_file") {
+                "credential = \"bmc.password\"\n".into()
+            } else {
+                format!("{line}\n")
+            }
+        })
         .collect();
     std::fs::write(&file, credential).unwrap();
     let mut command = world.jouled();

@@ -79,7 +79,11 @@ fn a_crash_loses_nothing() {
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     let after = settle(drawn(10) + 28_000_000, &mut ticks);
-    assert_eq!(unattributed(&after), unattributed(&before) + 28_000_000, "what was drawn while it was down is nobody's");
+    assert_eq!(
+        unattributed(&after),
+        unattributed(&before) + 28_000_000,
+        "what was drawn while it was down is nobody's"
+    );
     assert!(after.domains.iter().all(|view| view.gaps == 0), "{:#?}", after.domains);
     assert_eq!(unit(&after, "nginx.service"), unit(&before, "nginx.service"));
     let resumed = daemon.page();
@@ -184,7 +188,10 @@ fn root_another_source_invents_no_energy() {
     let mut ticks = daemon.ticks();
     let (source, at_first) = history(&ticks.next());
     // It went on for a moment after the snapshot that was seen, at 1 ns to 2^-32 J: far below a joule.
-    assert!(source == "rapl-powercap" && (history(&before).1..history(&before).1 + 1_000_000).contains(&at_first), "{at_first}");
+    assert!(
+        source == "rapl-powercap" && (history(&before).1..history(&before).1 + 1_000_000).contains(&at_first),
+        "{at_first}"
+    );
     world.draw("intel-rapl:0", 3_000_000);
     ticks.find("energy by powercap", |snapshot| history(snapshot).1 == at_first + 3_000_000);
     daemon.stop();
@@ -243,7 +250,10 @@ fn a_recording_replays_to_the_same_numbers() {
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&cut, &bytes[..bytes.len() - 3]).unwrap();
     let text = refused(bare_jouled().arg("--replay").arg(&cut));
-    assert!(text.contains(cut.to_str().unwrap()) && text.contains("cut short") && text.contains("after tick"), "{text}");
+    assert!(
+        text.contains(cut.to_str().unwrap()) && text.contains("cut short") && text.contains("after tick"),
+        "{text}"
+    );
     std::fs::write(&cut, "garbage").unwrap();
     let text = refused(bare_jouled().arg("--replay").arg(&cut));
     assert!(text.contains("not a recording"), "{text}");
@@ -267,12 +277,17 @@ fn a_clock_step_changes_no_energy_and_a_suspend_is_a_gap() {
         let day = Nanos(86_400 * Nanos::SECOND.0);
         tick.at.realtime = if number % 2 == 0 { tick.at.realtime - day } else { tick.at.realtime + day };
     });
-    let energy =
-        |views: &[DomainView]| views.iter().map(|view| (view.total, view.idle, view.unattributed, view.gaps)).collect::<Vec<_>>();
+    let energy = |views: &[DomainView]| {
+        views.iter().map(|view| (view.total, view.idle, view.unattributed, view.gaps)).collect::<Vec<_>>()
+    };
     let after = replay(&stepped);
     assert_eq!(energy(&after.domains), energy(&plain.domains));
     let rows = |snapshot: &Snapshot| -> Vec<_> {
-        snapshot.kinds.iter().flat_map(|view| view.rows.iter().map(|row| (row.labels.clone(), row.state, row.energy))).collect()
+        snapshot
+            .kinds
+            .iter()
+            .flat_map(|view| view.rows.iter().map(|row| (row.labels.clone(), row.state, row.energy)))
+            .collect()
     };
     assert_eq!(rows(&after), rows(&plain));
 

@@ -92,8 +92,8 @@ fn short_lives_count(path: BpfPath) {
     let file = cgroup.open();
     let (mut truth, mut pids) = (0, BTreeSet::new());
     for _ in 0..250 {
-        let pair =
-            [0, 1].map(|_| burn(Birth { name: b"short", cgroup: Some(&file), ..Birth::default() }, Duration::from_millis(5)));
+        let pair = [0, 1]
+            .map(|_| burn(Birth { name: b"short", cgroup: Some(&file), ..Birth::default() }, Duration::from_millis(5)));
         truth += pair.map(reap).iter().sum::<u64>();
         pids.extend(pair.map(|pid| pid as u32));
     }
@@ -242,7 +242,9 @@ fn root_software_counters_count_helpers() {
 
 #[test]
 fn root_a_machine_without_counters_is_healthy() {
-    let Some((_alone, mut usage)) = open(&BpfOptions { counters: Counters::Auto, ..with(BpfPath::Auto) }) else { return };
+    let Some((_alone, mut usage)) = open(&BpfOptions { counters: Counters::Auto, ..with(BpfPath::Auto) }) else {
+        return;
+    };
     let sample = usage.sample().unwrap();
     println!("counted: {:?}", sample.counted);
     assert_eq!(usage.health(), Health::Healthy);

@@ -27,8 +27,12 @@ fn a_reused_pid_is_another(path: BpfPath) {
     let second = reap(pid);
     samples.push(sample_after_death(&mut usage));
     let of_pid = |key: &ProcessKey| key.pid == pid as u32;
-    let uses: Vec<u64> =
-        samples.iter().flat_map(|sample| &sample.uses).filter(|r#use| of_pid(&r#use.process)).map(|r#use| r#use.on_cpu.0).collect();
+    let uses: Vec<u64> = samples
+        .iter()
+        .flat_map(|sample| &sample.uses)
+        .filter(|r#use| of_pid(&r#use.process))
+        .map(|r#use| r#use.on_cpu.0)
+        .collect();
     let names: Vec<&str> = samples
         .iter()
         .flat_map(|sample| &sample.processes)
@@ -60,7 +64,8 @@ fn who_becomes_another_program_has_its_name(path: BpfPath) {
     let Some((_alone, mut usage)) = open(&with(path)) else { return };
     let cpu = last_cpu().unwrap().to_string();
     let script = "read first; read second; exec sleep 60";
-    let mut child = Command::new("taskset").args(["-c", &cpu, "sh", "-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        Command::new("taskset").args(["-c", &cpu, "sh", "-c", script]).stdin(Stdio::piped()).spawn().unwrap();
     let id = child.id();
     let is_at_rest = |comm: &str| {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();

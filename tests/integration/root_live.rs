@@ -67,7 +67,10 @@ impl Live {
         let world = world();
         let mut command = jouled(&world.host.sysfs(), Path::new("/proc"), &world.state);
         // The kernel's account, which these tests go by, is of time and knows no cycles.
-        command.env("JOULED_USAGE__COUNTERS", "off").env("JOULED_USAGE__SOURCE", "bpf").env("JOULED_INTERVAL", INTERVAL);
+        command
+            .env("JOULED_USAGE__COUNTERS", "off")
+            .env("JOULED_USAGE__SOURCE", "bpf")
+            .env("JOULED_INTERVAL", INTERVAL);
         let daemon = Daemon::start(&mut command, &world.state);
         let ticks = daemon.ticks();
         Some(Self { world, daemon, ticks, _alone: alone })
@@ -116,17 +119,23 @@ fn unit(snapshot: &Snapshot, name: &str) -> u64 {
 fn assert_due(what: &str, energy: u64, used: u64, all: u64, percent: f64) {
     let due = ENERGY as f64 * used as f64 / all as f64;
     let got = energy as f64 * 100.0 / due;
-    println!("{what}: {energy} µJ, {got:.2} % of the {due:.0} µJ due to {:.1} % of the CPU time", used as f64 * 100.0 / all as f64);
+    println!(
+        "{what}: {energy} µJ, {got:.2} % of the {due:.0} µJ due to {:.1} % of the CPU time",
+        used as f64 * 100.0 / all as f64
+    );
     assert!((percent..=105.0).contains(&got), "{what}: {got:.2} %");
 }
 
 #[test]
 fn root_a_burners_unit_gets_its_share_and_a_sleepers_nothing() {
-    let (Some(burning), Some(sleeping)) = (Cgroup::new("jtest-burn.service"), Cgroup::new("jtest-sleep.service")) else {
+    let (Some(burning), Some(sleeping)) = (Cgroup::new("jtest-burn.service"), Cgroup::new("jtest-sleep.service"))
+    else {
         return println!("skipped: no cgroup v2");
     };
     let sleeper = sleeping.child(None, Duration::ZERO);
-    until("it sleeps", || fs::read_to_string(format!("/proc/{}/stat", sleeper.0)).unwrap().contains(") S ").then_some(()));
+    until("it sleeps", || {
+        fs::read_to_string(format!("/proc/{}/stat", sleeper.0)).unwrap().contains(") S ").then_some(())
+    });
     let Some(mut live) = Live::start() else { return };
     for round in 0..2 {
         let used = std::cell::Cell::new(0);
@@ -248,7 +257,9 @@ fn root_who_sleeps_goes_on_after_a_restart() {
     same(&daemon.snapshot());
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
-    daemon.ticks().find("the process is over", |snapshot| row(snapshot).is_none_or(|row| row.state == State::Terminated));
+    daemon
+        .ticks()
+        .find("the process is over", |snapshot| row(snapshot).is_none_or(|row| row.state == State::Terminated));
     daemon.stop();
 }
 
@@ -312,7 +323,8 @@ fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
         ticks.next();
         burner.wait();
         let snapshot = ticks.next();
-        let process = snapshot.kind(Kind::Process).rows.iter().any(|row| row.labels[0] == pid && row.energy.sum().0 > 0);
+        let process =
+            snapshot.kind(Kind::Process).rows.iter().any(|row| row.labels[0] == pid && row.energy.sum().0 > 0);
         if process && unit(&snapshot, "jtest-user.service") > 1_000_000 {
             break snapshot;
         }

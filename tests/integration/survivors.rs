@@ -80,8 +80,13 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
         (Kind::Unit, "pool.service"),
         (Kind::Slice, "user-1000.slice"),
     ];
-    let ended =
-        [(Kind::Process, "104"), (Kind::Process, "105"), (Kind::Process, "106"), (Kind::Process, "107"), (Kind::Session, "4")];
+    let ended = [
+        (Kind::Process, "104"),
+        (Kind::Process, "105"),
+        (Kind::Process, "106"),
+        (Kind::Process, "107"),
+        (Kind::Session, "4"),
+    ];
     let check = |snapshot: &Snapshot| {
         for (kind, name) in asleep {
             let (now, was) = (row(snapshot, kind, name).unwrap(), row(&before, kind, name).unwrap());
@@ -105,7 +110,10 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
     work(&world, &mut ticks, &[101, 102, 105], 1);
     let last = settle(5, &mut ticks);
     for (kind, name) in asleep.iter().filter(|(_, name)| *name != "103") {
-        assert!(row(&last, *kind, name).unwrap().energy.sum() > row(&before, *kind, name).unwrap().energy.sum(), "{kind:?} {name}");
+        assert!(
+            row(&last, *kind, name).unwrap().energy.sum() > row(&before, *kind, name).unwrap().energy.sum(),
+            "{kind:?} {name}"
+        );
     }
     daemon.page().adds_up();
     world.end(101);

@@ -23,13 +23,15 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// A made-up QEMU.
 fn qemu(world: &World, pid: u32, arguments: &[&[u8]], cgroup: &str) {
     world.spawn(pid, 100 + u64::from(pid), QEMU, cgroup, 0);
-    let cmdline: Vec<u8> = [b"qemu" as &[u8]].iter().chain(arguments).flat_map(|one| one.iter().copied().chain([0])).collect();
+    let cmdline: Vec<u8> =
+        [b"qemu" as &[u8]].iter().chain(arguments).flat_map(|one| one.iter().copied().chain([0])).collect();
     world.host.write_proc(&format!("{pid}/cmdline"), cmdline);
 }
 
 fn vm_rows(snapshot: &Snapshot) -> Vec<(&str, &str, u64)> {
     let rows = snapshot.kind(Kind::Vm).rows.iter();
-    rows.map(|row| (row.labels[0].as_str(), row.labels[1].as_str(), row.energy.dynamic[0].0 + row.energy.idle[0].0)).collect()
+    rows.map(|row| (row.labels[0].as_str(), row.labels[1].as_str(), row.energy.dynamic[0].0 + row.energy.idle[0].0))
+        .collect()
 }
 
 /// Kepler's fault no. 8: two QEMUs without -uuid and -name shared one vm_id, and `-name foo,debug-threads=on` gave the name
@@ -39,7 +41,12 @@ fn kepler_fault_8_every_vm_has_an_id_of_its_own_and_its_name() {
     let world = World::new();
     qemu(&world, 41, &[b"-m", b"1G"], "/user.slice/user-0.slice/session-1.scope");
     qemu(&world, 42, &[b"-m", b"1G"], "/user.slice/user-0.slice/session-1.scope");
-    qemu(&world, 43, &[b"-name", b"foo,debug-threads=on", b"-uuid", UUID.as_bytes()], "/user.slice/user-0.slice/session-1.scope");
+    qemu(
+        &world,
+        43,
+        &[b"-name", b"foo,debug-threads=on", b"-uuid", UUID.as_bytes()],
+        "/user.slice/user-0.slice/session-1.scope",
+    );
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     ticks.find("the VMs", |snapshot| snapshot.vms.len() == 3);
@@ -56,7 +63,8 @@ fn kepler_fault_8_every_vm_has_an_id_of_its_own_and_its_name() {
     let page = daemon.page();
     let process = [("pid", "43"), ("vm_id", UUID), ("type", "vm"), ("zone", "package")];
     assert_eq!(page.values("kepler_process_cpu_joules_total", &process).count(), 1);
-    let info = [("vm_id", UUID), ("vm_name", "foo"), ("hypervisor", "qemu"), ("uuid", UUID), ("vmm", "qemu"), ("manager", "")];
+    let info =
+        [("vm_id", UUID), ("vm_name", "foo"), ("hypervisor", "qemu"), ("uuid", UUID), ("vmm", "qemu"), ("manager", "")];
     assert_eq!(page.values("jouled_vm_info", &info).collect::<Vec<_>>(), [1.0]);
     assert_eq!(page.values("jouled_vm_vcpus", &[]).sum::<f64>(), 3.0);
     page.adds_up();
@@ -126,7 +134,9 @@ fn hostile_command_lines_leave_the_page_well_formed() {
         assert!(row.labels[1].len() <= 256 && !row.labels[1].chars().any(char::is_control), "{:?}", row.labels);
     }
     // Who is no VM, and who only calls himself a VM's kernel thread, is nobody's.
-    let of = |pid: &str| snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pid).map(|row| row.labels[5].clone());
+    let of = |pid: &str| {
+        snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pid).map(|row| row.labels[5].clone())
+    };
     assert_eq!((of("44"), of("45"), of("46")), (Some(String::new()), Some(String::new()), Some(String::new())));
     daemon.page().adds_up();
     daemon.stop();
@@ -242,11 +252,16 @@ fn root_a_real_qemu_is_a_vm_before_and_after_jouleds_start() {
             assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels[1..], [name.to_owned(), "qemu".to_owned()]);
             let pid = qemu.child.id();
             let vm = snapshot.vms.iter().find(|vm| vm.id == qemu.uuid).unwrap();
-            assert_eq!((vm.process.pid, vm.vcpus, vm.vouched, vm.uuid.as_ref()), (pid, Some(2), false, Some(&qemu.uuid)));
+            assert_eq!(
+                (vm.process.pid, vm.vcpus, vm.vouched, vm.uuid.as_ref()),
+                (pid, Some(2), false, Some(&qemu.uuid))
+            );
             let page = daemon.page();
             let (pid, zone) = (pid.to_string(), ("zone", "package"));
-            let process = page.microjoules("kepler_process_cpu_joules_total", &[("pid", &pid), ("vm_id", &qemu.uuid), zone]);
-            let vm = page.microjoules("kepler_vm_cpu_joules_total", &[("vm_id", &qemu.uuid), ("hypervisor", "qemu"), zone]);
+            let process =
+                page.microjoules("kepler_process_cpu_joules_total", &[("pid", &pid), ("vm_id", &qemu.uuid), zone]);
+            let vm =
+                page.microjoules("kepler_vm_cpu_joules_total", &[("vm_id", &qemu.uuid), ("hypervisor", "qemu"), zone]);
             println!("{source}: {name}: process {process} µJ, VM {vm} µJ");
             assert!(process > 10_000_000 && process <= vm);
         }
@@ -276,7 +291,8 @@ fn root_a_real_kvm_guest_has_its_kernel_threads() {
     let snapshot = charged(&world, &mut ticks, &qemu.uuid);
     assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels[1..], ["jtest-kvm".to_owned(), "kvm".to_owned()]);
     let name = format!("kvm-pit/{}", qemu.child.id());
-    let is_pit = |process: &fs::DirEntry| fs::read_to_string(process.path().join("comm")).is_ok_and(|comm| comm.trim() == name);
+    let is_pit =
+        |process: &fs::DirEntry| fs::read_to_string(process.path().join("comm")).is_ok_and(|comm| comm.trim() == name);
     let Some(pit) = fs::read_dir("/proc").unwrap().flatten().find(is_pit) else {
         return println!("skipped: this kernel has no thread {name}");
     };

@@ -39,13 +39,20 @@ impl Files {
     /// A server certificate for `name`.
     fn issue(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.authority).unwrap();
+        let certificate =
+            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.authority).unwrap();
         self.write("node.key", &key.serialize_pem());
         self.write("node.crt", &certificate.pem());
     }
 
     /// GET over TLS; an error where the certificate is not one of `name`.
-    fn get(&self, address: SocketAddr, name: &'static str, path: &str, headers: &[&str]) -> Result<Answer, rustls::Error> {
+    fn get(
+        &self,
+        address: SocketAddr,
+        name: &'static str,
+        path: &str,
+        headers: &[&str],
+    ) -> Result<Answer, rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -57,7 +64,8 @@ impl Files {
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut tls = ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap();
         while tls.is_handshaking() {
-            tls.complete_io(&mut tcp).map_err(|error| *error.into_inner().unwrap().downcast::<rustls::Error>().unwrap())?;
+            tls.complete_io(&mut tcp)
+                .map_err(|error| *error.into_inner().unwrap().downcast::<rustls::Error>().unwrap())?;
         }
         Ok(ask(StreamOwned::new(tls, tcp), path, headers))
     }
@@ -117,7 +125,9 @@ fn tls_and_a_password() {
     assert_eq!(answer.status, 200);
     Page::parse(&answer.body).adds_up();
     let unknown = password("nobody:secret");
-    for headers in [&[][..], &[wrong.as_str()], &[unknown.as_str()], &["Authorization: Basic !"], &["Authorization: Bearer x"]] {
+    for headers in
+        [&[][..], &[wrong.as_str()], &[unknown.as_str()], &["Authorization: Basic !"], &["Authorization: Bearer x"]]
+    {
         for path in ["/metrics", "/"] {
             let answer = files.get(daemon.address, "node.example", path, headers).unwrap();
             assert_eq!(answer.status, 401, "{path} {headers:?}");

@@ -121,8 +121,9 @@ impl Roster {
             None => cgroup.path.as_deref().map(path::entities).unwrap_or_default(),
         };
         keys.extend(cgroup.vm.iter().map(|vm| (Kind::Vm, vm.clone())));
-        let label =
-            |kind: Kind| keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone());
+        let label = |kind: Kind| {
+            keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone())
+        };
         let belonging = Arc::new(Belonging { container_id: label(Kind::Container), vm_id: label(Kind::Vm) });
         let accounts = keys.iter().map(|key| self.enter(ledger, key)).collect();
         if let Some(earlier) = self.cgroups.insert(cgroup.cgroup, Cgroup { accounts, keys, belonging }) {
@@ -174,7 +175,10 @@ impl Roster {
     /// Learns that a process is part of a VM wherever it runs. Where its cgroup is part of one too, that one is charged.
     pub fn join(&mut self, ledger: &mut Ledger, member: &VmMember, tick: u64) {
         let key = (Kind::Vm, member.vm.clone());
-        if self.processes.get(&member.process).is_none_or(|process| process.joined.as_ref().is_some_and(|joined| joined.key == key))
+        if self
+            .processes
+            .get(&member.process)
+            .is_none_or(|process| process.joined.as_ref().is_some_and(|joined| joined.key == key))
         {
             return;
         }
@@ -210,12 +214,18 @@ impl Roster {
 
     /// Books one use and says whom its energy goes to.
     pub fn charge(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
-        let used = Used { on_cpu: one.on_cpu, cycles: one.cycles, instructions: one.instructions, cache_misses: one.cache_misses };
+        let used = Used {
+            on_cpu: one.on_cpu,
+            cycles: one.cycles,
+            instructions: one.instructions,
+            cache_misses: one.cache_misses,
+        };
         let (groups, belonging) = match self.cgroups.get(&one.cgroup) {
             Some(cgroup) => (cgroup.accounts.clone(), cgroup.belonging.clone()),
             None => self.nobody.get_or_insert_with(Default::default).clone(),
         };
-        let (groups, belonging) = match self.processes.get_mut(&one.process).and_then(|process| process.joined.as_mut()) {
+        let (groups, belonging) = match self.processes.get_mut(&one.process).and_then(|process| process.joined.as_mut())
+        {
             Some(joined) if belonging.vm_id.is_empty() => joined.accounts(one.cgroup, &groups, &belonging),
             _ => (groups, belonging),
         };
@@ -229,7 +239,11 @@ impl Roster {
                 }
                 process.belonging = belonging;
             }
-            if process.ran_in.as_ref().is_none_or(|(cgroup, before)| *cgroup != one.cgroup || !Arc::ptr_eq(before, &groups)) {
+            if process
+                .ran_in
+                .as_ref()
+                .is_none_or(|(cgroup, before)| *cgroup != one.cgroup || !Arc::ptr_eq(before, &groups))
+            {
                 process.ran_in = Some((one.cgroup, groups.clone()));
             }
             process.account
@@ -241,7 +255,15 @@ impl Roster {
     }
 
     /// Credits energy of a window of `time` to everybody that a charge is for.
-    pub fn credit(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
+    pub fn credit(
+        &self,
+        ledger: &mut Ledger,
+        charge: &Charge,
+        zone: Zone,
+        dynamic: Microjoules,
+        idle: Microjoules,
+        time: Nanos,
+    ) {
         // A process whose id another one got before the window closed has no account any more.
         if !charge.process.is_some_and(|account| ledger.charge(account, zone, dynamic, idle, time)) {
             ledger.charge_rest(Kind::Process, zone, dynamic, idle, time);
@@ -346,12 +368,18 @@ impl Roster {
 
 impl Joined {
     /// Whom it charges in a cgroup that is not part of a VM itself.
-    fn accounts(&mut self, cgroup: CgroupId, groups: &[AccountId], belonging: &Belonging) -> (Arc<[AccountId]>, Arc<Belonging>) {
+    fn accounts(
+        &mut self,
+        cgroup: CgroupId,
+        groups: &[AccountId],
+        belonging: &Belonging,
+    ) -> (Arc<[AccountId]>, Arc<Belonging>) {
         match &self.accounts {
             Some((known, accounts, belonging)) if *known == cgroup => (accounts.clone(), belonging.clone()),
             _ => {
                 let accounts: Arc<[AccountId]> = groups.iter().copied().chain([self.account]).collect();
-                let belonging = Belonging { container_id: belonging.container_id.clone(), vm_id: self.key.1[0].clone() };
+                let belonging =
+                    Belonging { container_id: belonging.container_id.clone(), vm_id: self.key.1[0].clone() };
                 let belonging = Arc::new(belonging);
                 self.accounts = Some((cgroup, accounts.clone(), belonging.clone()));
                 (accounts, belonging)
@@ -367,5 +395,13 @@ fn labels(process: ProcessKey, comm: &str, exe: &str, belonging: &Belonging) -> 
         (true, false) => "vm",
         (true, true) => "regular",
     };
-    [process.pid.to_string(), comm.into(), exe.into(), kind.into(), belonging.container_id.clone(), belonging.vm_id.clone()].into()
+    [
+        process.pid.to_string(),
+        comm.into(),
+        exe.into(),
+        kind.into(),
+        belonging.container_id.clone(),
+        belonging.vm_id.clone(),
+    ]
+    .into()
 }

@@ -70,7 +70,9 @@ impl Curve {
     fn total(&self, at: Nanos) -> Option<Microjoules> {
         let after = self.points.partition_point(|point| point.at < at);
         let next = self.points.get(after)?;
-        let Some(before) = after.checked_sub(1).and_then(|index| self.points.get(index)) else { return Some(next.total) };
+        let Some(before) = after.checked_sub(1).and_then(|index| self.points.get(index)) else {
+            return Some(next.total);
+        };
         let (part, whole) = (u128::from((at - before.at).0), u128::from((next.at - before.at).0));
         let gained = u128::from((next.total - before.total).0) * part / whole.max(1);
         Some(before.total + Microjoules(u64::try_from(gained).unwrap_or(u64::MAX)))
@@ -79,7 +81,14 @@ impl Curve {
     /// How often the meter has something new: the shortest of the last times between changes (a steady load makes them longer), and never
     /// shorter than it is read.
     pub fn refresh(&self) -> Nanos {
-        let read = self.points.iter().rev().zip(self.points.iter().rev().skip(1)).map(|(b, a)| b.at - a.at).take(CHANGES).max();
+        let read = self
+            .points
+            .iter()
+            .rev()
+            .zip(self.points.iter().rev().skip(1))
+            .map(|(b, a)| b.at - a.at)
+            .take(CHANGES)
+            .max();
         self.changes.iter().min().copied().unwrap_or_default().max(read.unwrap_or_default())
     }
 

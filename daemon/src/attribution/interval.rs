@@ -79,8 +79,7 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
 
 /// Whether a reading is of a time that is accounted for: told once more, or late. One with another beginning is not.
 pub fn accounted(last: &LastReading, new: &LastReading) -> bool {
-    let began_anew =
-        matches!((last.reading, new.reading), (Reading::Total { since: a, .. }, Reading::Total { since: b, .. }) if a != b);
+    let began_anew = matches!((last.reading, new.reading), (Reading::Total { since: a, .. }, Reading::Total { since: b, .. }) if a != b);
     new.at <= last.at && !began_anew
 }
 
@@ -144,7 +143,10 @@ mod tests {
     fn plain_and_wrapped() {
         let range = Some(262_143_328_850);
         assert_eq!(interval(&domain(), None, &counter(1, 5, range), &mut 0), Interval::First);
-        assert_eq!(between(counter(1, 5, range), counter(2, 105, range)), Interval::Energy(Microjoules(100), Nanos::SECOND));
+        assert_eq!(
+            between(counter(1, 5, range), counter(2, 105, range)),
+            Interval::Energy(Microjoules(100), Nanos::SECOND)
+        );
         assert_eq!(
             between(counter(1, 262_143_328_800, range), counter(2, 50, range)),
             Interval::Energy(Microjoules(100), Nanos::SECOND)
@@ -196,7 +198,10 @@ mod tests {
             sum += energy.0;
         }
         assert_eq!(sum, 777 * 333 * 1000 / 1_000_000_000);
-        assert!(matches!(interval(&domain(), Some(&gauge(0, 1)), &gauge(200_000_000_000, 1), &mut 0), Interval::Gap(..)));
+        assert!(matches!(
+            interval(&domain(), Some(&gauge(0, 1)), &gauge(200_000_000_000, 1), &mut 0),
+            Interval::Gap(..)
+        ));
     }
 
     proptest! {

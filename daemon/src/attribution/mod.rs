@@ -168,7 +168,10 @@ impl Core {
             totals: Default::default(),
             gaps: 0,
             gap_time: Nanos::ZERO,
-            model: IdleModel::new(if domain.zone == Zone::Gpu { GPU_PRIOR_RATIO } else { self.config.prior_ratio }, known),
+            model: IdleModel::new(
+                if domain.zone == Zone::Gpu { GPU_PRIOR_RATIO } else { self.config.prior_ratio },
+                known,
+            ),
         };
         if let Some(position) = self.earlier.iter().position(|earlier| earlier.domain.id == domain.id) {
             let earlier = self.earlier.swap_remove(position);
@@ -230,7 +233,13 @@ impl Core {
         }) {
             if let Some(owner) = self.roster.charge_owner(gpu) {
                 gpus.retain(|one| one.gpu != gpu);
-                gpus.push(GpuCharges { gpu, charges: Vec::new(), lost: Nanos::ZERO, estimated: false, owner: Some(owner) });
+                gpus.push(GpuCharges {
+                    gpu,
+                    charges: Vec::new(),
+                    lost: Nanos::ZERO,
+                    estimated: false,
+                    owner: Some(owner),
+                });
             }
         }
         gpus
@@ -368,7 +377,8 @@ impl Core {
                 "usage" | gpu::ROLE if answers => source.read_at = Some(now),
                 "meter" => {
                     let reads = self.domains.iter().filter(|state| state.shared.source == source.source);
-                    source.read_at = reads.filter_map(|state| state.record.last.map(|last| last.at)).max().or(source.read_at);
+                    source.read_at =
+                        reads.filter_map(|state| state.record.last.map(|last| last.at)).max().or(source.read_at);
                 }
                 _ => {}
             }

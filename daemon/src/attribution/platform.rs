@@ -78,9 +78,11 @@ impl Platform {
             PlatformChoice::PlatformKind(chosen) => chosen == kind,
         };
         // In a VM whose host tells what it drew, what a platform meter sees beyond that may be the host's; the host tells its part of it.
-        let told = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.source == host_channel::SOURCE);
+        let told = self.choice == PlatformChoice::Auto
+            && domains.iter().any(|state| state.shared.source == host_channel::SOURCE);
         let before = self.authority;
-        self.authority = PlatformKind::ALL.into_iter().filter(wanted).find(|kind| !told && self.live(domains, *kind, now));
+        self.authority =
+            PlatformKind::ALL.into_iter().filter(wanted).find(|kind| !told && self.live(domains, *kind, now));
         if self.authority != before {
             // They were with another one.
             (self.compared_from, self.comparisons) = (None, Vec::new());
@@ -118,20 +120,26 @@ impl Platform {
         let mut meters = of_family(domains, Some(kind)).peekable();
         meters.peek().is_some()
             && !self.lacking.contains(&kind)
-            && meters.all(|state| recent(&state.curve, now, Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1)))
+            && meters
+                .all(|state| recent(&state.curve, now, Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1)))
     }
 
     /// Learns which GPUs are handed to VMs.
     pub fn unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress], now: Nanos) {
         // One that is silent for good is of before it was handed over.
         let measures = |state: &DomainState| !state.standby && recent(&state.curve, now, LONGEST_WINDOW);
-        let metered = |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && measures(state));
+        let metered =
+            |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && measures(state));
         self.unmetered.clear();
         self.unmetered.extend(passed_through.iter().copied().filter(|gpu| !metered(*gpu)));
     }
 
     /// Domains that the remainder is what is left of.
-    pub fn components<'a>(&self, domains: &'a [DomainState], now: Nanos) -> impl Iterator<Item = &'a DomainState> + Clone {
+    pub fn components<'a>(
+        &self,
+        domains: &'a [DomainState],
+        now: Nanos,
+    ) -> impl Iterator<Item = &'a DomainState> + Clone {
         domains.iter().filter(move |state| is_component(state) && recent(&state.curve, now, LONGEST_WINDOW))
     }
 
@@ -166,7 +174,8 @@ impl Platform {
         }
         let whole = drawn(authority(), from, to)?;
         // Also of those that measured for a part of the time only.
-        let parts = domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
+        let parts =
+            domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
         let left = whole.saturating_sub(parts);
         let over = parts.saturating_sub(whole) + self.deficit;
         // A component that is far beyond the platform is a disagreement, and does not eat all that comes.
@@ -203,7 +212,9 @@ impl Platform {
             platforms.chain(self.components(domains, now))
         };
         let Some(to) = all().filter_map(|state| state.curve.last_at()).min() else { return };
-        let Some(since) = all().filter_map(|state| state.curve.broken_at().or(state.curve.first_at())).max() else { return };
+        let Some(since) = all().filter_map(|state| state.curve.broken_at().or(state.curve.first_at())).max() else {
+            return;
+        };
         let from = self.compared_from.unwrap_or(since).max(since);
         if to <= from || to - from < COMPARE_OVER {
             self.compared_from = Some(from);
@@ -220,7 +231,8 @@ impl Platform {
             let allowed = accuracy(of_family(domains, Some(other))) + accuracy(of_family(domains, Some(authority)));
             // psys is a part of what others see: it may be less.
             let ppm = ppm.map(|ppm| if other == PlatformKind::Psys { ppm.max(0) } else { ppm });
-            comparisons.extend(ppm.map(|off_ppm| Comparison::new(other.as_str(), authority.as_str(), off_ppm, allowed)));
+            comparisons
+                .extend(ppm.map(|off_ppm| Comparison::new(other.as_str(), authority.as_str(), off_ppm, allowed)));
         }
         if self.components(domains, now).next().is_some() {
             let allowed = accuracy(self.components(domains, now)) + accuracy(of_family(domains, Some(authority)));
@@ -240,7 +252,11 @@ impl Platform {
     /// The domain of the remainder.
     pub fn domain(&self, quality: Quality) -> Domain {
         let path = "platform - components".to_owned();
-        Domain { billed: true, quality, ..Domain::measured("other".into(), "remainder", Zone::Other, Scope::Machine, path) }
+        Domain {
+            billed: true,
+            quality,
+            ..Domain::measured("other".into(), "remainder", Zone::Other, Scope::Machine, path)
+        }
     }
 
     pub fn view(&self) -> PlatformView {

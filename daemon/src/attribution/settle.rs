@@ -43,7 +43,9 @@ impl DomainState {
         let weights: Vec<u64> = charges.iter().map(|(_, weight)| *weight).collect();
         let split = split::split(energy, floor, &weights, lost);
         let idle_shares = match books.idle {
-            IdlePolicy::ByUse if !charges.is_empty() => split::split(split.idle, Microjoules::ZERO, &weights, lost).shares,
+            IdlePolicy::ByUse if !charges.is_empty() => {
+                split::split(split.idle, Microjoules::ZERO, &weights, lost).shares
+            }
             _ => Vec::new(),
         };
         self.drawn.clear();

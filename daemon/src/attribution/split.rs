@@ -18,7 +18,11 @@ pub struct Split {
 pub fn split(measured: Microjoules, floor: Microjoules, weights: &[u64], lost: u64) -> Split {
     let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() + u128::from(lost);
     if total == 0 {
-        return Split { idle: measured, shares: vec![Microjoules::ZERO; weights.len()], unattributed: Microjoules::ZERO };
+        return Split {
+            idle: measured,
+            shares: vec![Microjoules::ZERO; weights.len()],
+            unattributed: Microjoules::ZERO,
+        };
     }
     let idle = floor.min(measured);
     let dynamic = measured - idle;

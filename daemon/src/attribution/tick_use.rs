@@ -56,14 +56,15 @@ impl TickUse {
     /// Charges in a scope, with what they count for in a zone.
     pub fn of(&self, scope: Scope, zone: Zone) -> impl Iterator<Item = (&Charge, u64)> {
         let charges = match scope {
-            Scope::Gpu(_) => self.gpu(scope).map_or(&[][..], |gpu| gpu.owner.as_ref().map_or(&gpu.charges, std::slice::from_ref)),
+            Scope::Gpu(_) => {
+                self.gpu(scope).map_or(&[][..], |gpu| gpu.owner.as_ref().map_or(&gpu.charges, std::slice::from_ref))
+            }
             Scope::Package(_) | Scope::Machine => &self.charges,
         };
         let counted = self.counted;
-        charges
-            .iter()
-            .filter(move |charge| in_scope(scope, charge))
-            .map(move |charge| (charge, weight(zone, counted, charge.used.on_cpu, charge.used.cycles, charge.used.cache_misses)))
+        charges.iter().filter(move |charge| in_scope(scope, charge)).map(move |charge| {
+            (charge, weight(zone, counted, charge.used.on_cpu, charge.used.cycles, charge.used.cache_misses))
+        })
     }
 
     /// Weight of use in a scope that is nobody's.

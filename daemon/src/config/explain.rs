@@ -27,7 +27,9 @@ pub(super) fn place(metadata: Option<&Metadata>, key: &str) -> String {
         Some(Source::File(path)) if key.is_empty() => path.display().to_string(),
         Some(Source::File(path)) => format!("{}: {key}", path.display()),
         _ if is_environment(metadata) && key.is_empty() => "environment variable JOULED_…".into(),
-        _ if is_environment(metadata) => format!("environment variable JOULED_{}", key.replace('.', "__").to_uppercase()),
+        _ if is_environment(metadata) => {
+            format!("environment variable JOULED_{}", key.replace('.', "__").to_uppercase())
+        }
         _ => key.to_owned(),
     }
 }

@@ -133,7 +133,13 @@ pub struct UsageConfig {
 
 impl Default for UsageConfig {
     fn default() -> Self {
-        Self { source: UsageSource::Auto, path: BpfPath::Auto, counters: Counters::Auto, max_entries: 16_384, gpus: true }
+        Self {
+            source: UsageSource::Auto,
+            path: BpfPath::Auto,
+            counters: Counters::Auto,
+            max_entries: 16_384,
+            gpus: true,
+        }
     }
 }
 
@@ -247,10 +253,11 @@ impl Config {
     fn check(&self, place: impl Fn(&str) -> String) -> Result<(), ConfigError> {
         let mut wrong = Vec::new();
         // Where a list is from; its entries have no places of their own.
-        let place = |key: &str| match ["meter.redfish.bmc", "meter.ipmi.lan"].into_iter().find(|list| key.starts_with(list)) {
-            Some(list) => place(list) + key.strip_prefix(list).unwrap_or_default(),
-            None => place(key),
-        };
+        let place =
+            |key: &str| match ["meter.redfish.bmc", "meter.ipmi.lan"].into_iter().find(|list| key.starts_with(list)) {
+                Some(list) => place(list) + key.strip_prefix(list).unwrap_or_default(),
+                None => place(key),
+            };
         let mut range = |key: &str, ok: bool, rule: &str| {
             if !ok {
                 // Most rules are ranges; the others are a sentence.
@@ -259,7 +266,11 @@ impl Config {
                 wrong.push(format!("{}: {what}: {rule}", place(key)));
             }
         };
-        range("interval", (Nanos(100_000_000)..=Nanos(60 * Nanos::SECOND.0)).contains(&self.interval.0), "100ms to 60s");
+        range(
+            "interval",
+            (Nanos(100_000_000)..=Nanos(60 * Nanos::SECOND.0)).contains(&self.interval.0),
+            "100ms to 60s",
+        );
         range("usage.max_entries", (64..=1 << 20).contains(&self.usage.max_entries), "64 to 1048576");
         range("series.processes", self.series.processes <= 1_000_000, "0 to 1000000");
         range("series.others", (1..=1_000_000).contains(&self.series.others), "1 to 1000000");
@@ -340,7 +351,11 @@ impl Config {
 
     /// Configured idle floors.
     pub fn floors(&self) -> BTreeMap<String, Microwatts> {
-        self.attribution.idle_watts.iter().map(|(domain, watts)| (domain.clone(), Microwatts((watts * 1e6) as u64))).collect()
+        self.attribution
+            .idle_watts
+            .iter()
+            .map(|(domain, watts)| (domain.clone(), Microwatts((watts * 1e6) as u64)))
+            .collect()
     }
 }
 
@@ -361,7 +376,10 @@ fn toml(path: &Path) -> Result<impl figment::Provider + use<>, ConfigError> {
         return Err(fail("not a file".into()));
     }
     if metadata.len() > FILE_LIMIT {
-        return Err(fail(format!("{} bytes: a configuration has at most {FILE_LIMIT}; is this the right file?", metadata.len())));
+        return Err(fail(format!(
+            "{} bytes: a configuration has at most {FILE_LIMIT}; is this the right file?",
+            metadata.len()
+        )));
     }
     fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
     Ok(Toml::file_exact(path))
@@ -376,7 +394,8 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         Err(error) => return Err(ConfigError::File { path: dir.into(), why: error.to_string() }),
     };
     let paths = entries.flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
+    let mut files: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
     files.sort();
     Ok(files)
 }

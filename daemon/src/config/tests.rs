@@ -6,8 +6,9 @@ use crate::export::guest::{Profile, VsockMode};
 /// The shipped file, with every commented key switched on.
 fn shipped() -> String {
     let text = include_str!("../../../etc/jouled.toml");
-    let is_key =
-        |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '"' || c == '[');
+    let is_key = |line: &str| {
+        line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '"' || c == '[')
+    };
     text.lines().map(|line| if is_key(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
 }
 
@@ -74,7 +75,8 @@ fn every_key_is_in_the_shipped_file() {
         assert!(error.contains("jouled.toml") && error.contains("bogus"), "{error}");
         let known = error.split("there are ").nth(1).unwrap();
         for key in known.trim().split(", ") {
-            let as_section = format!("[{}{key}", if section.is_empty() { String::new() } else { format!("{section}.") });
+            let as_section =
+                format!("[{}{key}", if section.is_empty() { String::new() } else { format!("{section}.") });
             assert!(
                 shipped.contains(&format!("\n{key} = ")) || shipped.contains(&as_section),
                 "{key} of [{section}] is not in etc/jouled.toml"

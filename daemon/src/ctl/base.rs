@@ -60,7 +60,11 @@ pub fn name(kind: Kind, row: &Row) -> String {
     let or_id = |name: &str, id: &str| {
         let (name, id) = (label(name), label(id));
         // An id of 64 hex digits is as clear in its first twelve, as container tools show it.
-        if name.is_empty() { id.chars().take(if id.len() == 64 { 12 } else { usize::MAX }).collect() } else { name.to_owned() }
+        if name.is_empty() {
+            id.chars().take(if id.len() == 64 { 12 } else { usize::MAX }).collect()
+        } else {
+            name.to_owned()
+        }
     };
     let said = match kind {
         Kind::Process => format!("{} {}", label("pid"), label("comm")),
@@ -105,7 +109,8 @@ mod tests {
 
     #[test]
     fn names_fall_back_to_ids() {
-        let row = |labels: &[&str]| Row { labels: labels.iter().map(|l| (*l).to_owned()).collect(), ..fixture::row(0, 0) };
+        let row =
+            |labels: &[&str]| Row { labels: labels.iter().map(|l| (*l).to_owned()).collect(), ..fixture::row(0, 0) };
         let id = "0123456789ab".repeat(6);
         assert_eq!(name(Kind::Container, &row(&[&id[..64], "", "docker", ""])), "0123456789ab");
         assert_eq!(name(Kind::Container, &row(&["id", "web", "docker", ""])), "web");

@@ -143,7 +143,10 @@ pub fn snapshot() -> Snapshot {
         sources: vec![
             source("rapl-perf", "meter", Health::Healthy),
             source("bpf", "usage", Health::Degraded("no PMU in this guest".into())),
-            SourceView { read_at: None, ..source("rapl-powercap", "meter", Health::Unsupported("no intel-rapl zone".into())) },
+            SourceView {
+                read_at: None,
+                ..source("rapl-powercap", "meter", Health::Unsupported("no intel-rapl zone".into()))
+            },
         ],
         domains: vec![
             view(Zone::Package, 1000, true),

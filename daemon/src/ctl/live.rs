@@ -59,7 +59,8 @@ pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn 
             Ok(Event::End) | Err(_) => {
                 stream = None;
                 tries += 1;
-                let why = event.err().map_or_else(|| "jouled ended the connection".to_owned(), |error| error.to_string());
+                let why =
+                    event.err().map_or_else(|| "jouled ended the connection".to_owned(), |error| error.to_string());
                 if tries > TRIES && !screen.is_live() {
                     return Err(Failure::Lost(why));
                 }

@@ -100,7 +100,9 @@ fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
         (Role::Past, _) => return format!("nothing: {}", safe(&view.error)),
         (Role::Comparison, None) if platform.choice == "none" => return "nothing: platform = \"none\"".to_owned(),
         (Role::Comparison, None) if chosen(&platform.choice) => return format!("nothing: platform = \"{choice}\""),
-        (Role::Comparison, None) if host_tells(snapshot) => return "nothing: this VM's host tells what it drew".to_owned(),
+        (Role::Comparison, None) if host_tells(snapshot) => {
+            return "nothing: this VM's host tells what it drew".to_owned();
+        }
         (Role::Comparison, None) => "nothing yet: all of its kind have to measure first".to_owned(),
         (Role::Comparison, Some(authority)) => format!("comparison with {}", safe(authority)),
         (Role::Billed, _) if view.shares_estimated => "billed; shares are an estimate".to_owned(),
@@ -171,14 +173,20 @@ pub fn comparison(one: &Comparison) -> String {
         // It sees a part of what the others do, so less is no difference.
         0 if source == "psys" => format!("psys says no more than {against}"),
         _ if source == "components" => {
-            format!("The components together draw {:.1} % more than {against} says", percent(one.off_ppm.unsigned_abs()))
+            format!(
+                "The components together draw {:.1} % more than {against} says",
+                percent(one.off_ppm.unsigned_abs())
+            )
         }
         0 => format!("{source} says what {against} says"),
         off if off > 0 => format!("{source} says {:.1} % more than {against}", percent(off.unsigned_abs())),
         off => format!("{source} says {:.1} % less than {against}", percent(off.unsigned_abs())),
     };
-    let verdict =
-        if one.agrees() { "they agree" } else { "THEY DISAGREE: one of them is wrong, or does not see this machine alone" };
+    let verdict = if one.agrees() {
+        "they agree"
+    } else {
+        "THEY DISAGREE: one of them is wrong, or does not see this machine alone"
+    };
     format!("{what}; together they may be off by {:.1} %: {verdict}.", percent(u64::from(one.allowed_ppm)))
 }
 
@@ -339,7 +347,10 @@ mod tests {
         snapshot.platform.choice = "ipmi".into();
         assert_eq!(used(&snapshot, "hwmon"), "nothing: platform = \"ipmi\"");
         let text = lines(&snapshot, NOW).join("\n");
-        assert!(text.contains("Platform: no meter is believed: platform = \"ipmi\" in [attribution] takes ipmi alone"), "{text}");
+        assert!(
+            text.contains("Platform: no meter is believed: platform = \"ipmi\" in [attribution] takes ipmi alone"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -349,7 +360,8 @@ mod tests {
         assert!(words("ipmi", 0).starts_with("ipmi says what redfish says; "));
         let much = words("components", 250_000);
         assert!(
-            much.starts_with("The components together draw 25.0 % more than redfish says; ") && much.contains("DISAGREE"),
+            much.starts_with("The components together draw 25.0 % more than redfish says; ")
+                && much.contains("DISAGREE"),
             "{much}"
         );
     }

@@ -63,7 +63,8 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
     let base = Base::of(snapshot);
     let node = base.node(snapshot);
     let busy = snapshot.cpu_usage.map(|part| format!("; CPUs {:.1} % busy", part * 100.0)).unwrap_or_default();
-    let missing = if node.missing == 0 { String::new() } else { format!(", without {} unread domain(s)", node.missing) };
+    let missing =
+        if node.missing == 0 { String::new() } else { format!(", without {} unread domain(s)", node.missing) };
     let charged = node.active - node.unattributed;
     let head = base.heading(snapshot, "");
     vec![
@@ -87,7 +88,8 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
 
 /// A sentence on the part of the energy that was estimated at a time without a meter, where there is one now.
 fn estimated_before(snapshot: &Snapshot, base: &Base) -> String {
-    let estimated = |view: &&DomainView| view.past && view.domain.quality == Quality::Estimated && base.contains(view.domain.zone);
+    let estimated =
+        |view: &&DomainView| view.past && view.domain.quality == Quality::Estimated && base.contains(view.domain.zone);
     let energy: Microjoules = snapshot.domains.iter().filter(estimated).map(|view| view.total).sum();
     if energy == Microjoules::ZERO || snapshot.estimated() {
         return String::new();
@@ -171,15 +173,22 @@ fn usage(snapshot: &Snapshot) -> Vec<String> {
         .filter(|view| view.role == "usage" && working(view.health.as_str()))
         .map(|view| format!("{} ({})", text::safe(&view.source), view.health.as_str()))
         .collect();
-    let from = if from.is_empty() { "nobody can tell: all active energy is unattributed".to_owned() } else { from.join(", ") };
+    let from =
+        if from.is_empty() { "nobody can tell: all active energy is unattributed".to_owned() } else { from.join(", ") };
     let counted = &snapshot.counted;
-    let counters = [(counted.cycles, "cycles"), (counted.instructions, "instructions"), (counted.cache_misses, "cache misses")];
+    let counters =
+        [(counted.cycles, "cycles"), (counted.instructions, "instructions"), (counted.cache_misses, "cache misses")];
     let counters: Vec<_> = counters.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
-    let counters = if counters.is_empty() { "CPU time only".to_owned() } else { format!("CPU time, {}", counters.join(", ")) };
+    let counters =
+        if counters.is_empty() { "CPU time only".to_owned() } else { format!("CPU time, {}", counters.join(", ")) };
     vec![
         format!("Who ran: {from}; counted: {counters}"),
         format!("Lost: {} overflow(s), {} of CPU time charged to nobody", snapshot.overflows, span(snapshot.lost_cpu)),
-        format!("jouled itself: {:.2} s of CPU time, {:.2} % of a core", snapshot.own_cpu.seconds(), own_percent(snapshot)),
+        format!(
+            "jouled itself: {:.2} s of CPU time, {:.2} % of a core",
+            snapshot.own_cpu.seconds(),
+            own_percent(snapshot)
+        ),
     ]
 }
 

@@ -40,8 +40,17 @@ pub fn joules(energy: Microjoules) -> String {
 }
 
 fn si(value: f64, unit: &str) -> String {
-    const PREFIXES: [(f64, &str); 9] =
-        [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ")];
+    const PREFIXES: [(f64, &str); 9] = [
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+        (1.0, ""),
+        (1e-3, "m"),
+        (1e-6, "µ"),
+    ];
     // 999.6 has three digits as 1.00 k, so the limits are half a digit below the powers of ten.
     let Some((scale, prefix)) = PREFIXES.into_iter().find(|(scale, _)| value >= scale * 0.9995) else {
         return format!("0 {unit}");
@@ -144,7 +153,8 @@ pub fn cut(text: &str, columns: usize) -> String {
 /// Lines up `rows` under each other: column 0 to the left, and cut where `columns` are too few; the others by `right`.
 pub fn table(rows: &[Vec<String>], right: bool, columns: Option<usize>) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0);
+    let widest =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0);
     let mut widths: Vec<usize> = (0..count).map(widest).collect();
     if let (Some(columns), Some((first, others))) = (columns, widths.split_first_mut()) {
         let others: usize = others.iter().map(|width| width + 2).sum();
@@ -156,7 +166,8 @@ pub fn table(rows: &[Vec<String>], right: bool, columns: Option<usize>) -> Vec<S
             let cell = if column == 0 { cut(cell, widths[0]) } else { cell.clone() };
             let pad = " ".repeat(widths[column].saturating_sub(width(&cell)));
             let gap = if column == 0 { "" } else { "  " };
-            let _ = if right && column > 0 { write!(line, "{gap}{pad}{cell}") } else { write!(line, "{gap}{cell}{pad}") };
+            let _ =
+                if right && column > 0 { write!(line, "{gap}{pad}{cell}") } else { write!(line, "{gap}{cell}{pad}") };
         }
         let line = line.trim_end();
         columns.map_or_else(|| line.to_owned(), |columns| cut(line, columns))

@@ -71,7 +71,8 @@ fn head(snapshot: &Snapshot, base: &Base, size: Option<Size>) -> Vec<String> {
     let at = text::rfc3339(snapshot.at.realtime);
     let clock = at.get(11..19).unwrap_or_default();
     let words = base.words();
-    let mut lines = vec![format!("{} {clock} UTC: {power} ({words}){idle}{busy}", text::safe(&snapshot.host.node_name))];
+    let mut lines =
+        vec![format!("{} {clock} UTC: {power} ({words}){idle}{busy}", text::safe(&snapshot.host.node_name))];
     lines.extend(status::warning(snapshot));
     // What a machine does not have is no trouble of the moment: `status` has it, with the reason.
     let here = || snapshot.sources.iter().filter(|view| !matches!(view.health, Health::Unsupported(_)));
@@ -145,8 +146,14 @@ mod tests {
     fn sections_without_entities_take_no_room() {
         let lines = lines(&fixture::snapshot(), None, "");
         let text = lines.join("\n");
-        assert!(lines[0].starts_with("node1 00:01:39 UTC: 55.0 W (package + dram), idle 22.0 W, CPUs 25.0 % busy"), "{text}");
-        assert!(text.contains("UNITS (3)") && text.contains("CONTAINERS (1)") && text.contains("PROCESSES (2)"), "{text}");
+        assert!(
+            lines[0].starts_with("node1 00:01:39 UTC: 55.0 W (package + dram), idle 22.0 W, CPUs 25.0 % busy"),
+            "{text}"
+        );
+        assert!(
+            text.contains("UNITS (3)") && text.contains("CONTAINERS (1)") && text.contains("PROCESSES (2)"),
+            "{text}"
+        );
         assert!(!text.contains("VMS"), "{text}");
         assert!(text.contains("bpf degraded: no PMU in this guest"), "{text}");
     }

@@ -129,7 +129,9 @@ impl Resolver {
 
     fn place_process(&mut self, pid: u32) -> CgroupId {
         let Ok(text) = fs::read(self.procfs.join(format!("{pid}/cgroup"))) else { return CgroupId::ROOT };
-        let Some((controllers, path)) = mounts::v1_place(&String::from_utf8_lossy(&text)) else { return CgroupId::ROOT };
+        let Some((controllers, path)) = mounts::v1_place(&String::from_utf8_lossy(&text)) else {
+            return CgroupId::ROOT;
+        };
         if let Some(cgroup) = self.synthetic.get(&path) {
             return *cgroup;
         }
@@ -271,8 +273,9 @@ fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
     }
     let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, id: cgroup.0.to_ne_bytes() };
     // SAFETY: `handle` is a struct file_handle with 8 bytes of handle behind it, as its first field says, and outlives the call.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, libc::O_PATH | libc::O_CLOEXEC) };
+    let fd = unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, libc::O_PATH | libc::O_CLOEXEC)
+    };
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }

@@ -30,7 +30,9 @@ pub fn parse(mountinfo: &str) -> Mounts {
         let point = PathBuf::from(std::ffi::OsStr::from_bytes(&unescape_octal(point)));
         match right.next() {
             Some("cgroup2") if mounts.v2.is_none() => mounts.v2 = Some(Mount { point, controllers: String::new() }),
-            Some("cgroup") => mounts.v1.push(Mount { point, controllers: right.nth(1).unwrap_or_default().to_string() }),
+            Some("cgroup") => {
+                mounts.v1.push(Mount { point, controllers: right.nth(1).unwrap_or_default().to_string() })
+            }
             _ => {}
         }
     }
@@ -82,7 +84,8 @@ pub fn v1_place(text: &str) -> Option<(String, String)> {
 /// v1 hierarchy that says most.
 pub fn place(text: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(text);
-    let v2 = text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/') && *path != "/");
+    let v2 =
+        text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/') && *path != "/");
     match v2 {
         Some(path) => Some(path.to_owned()),
         None => v1_place(&text).map(|(_, path)| path),

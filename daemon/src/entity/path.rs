@@ -129,7 +129,9 @@ fn unescape_cgroup(segment: &str) -> &str {
 /// The pod's uid with dashes, from `kubepods-burstable-pod<uid with _>.slice`, `kubepods-pod<uid>.slice` or `pod<uid>`.
 fn pod_uid(name: &str) -> Option<String> {
     let uid = match name.strip_suffix(".slice") {
-        Some(stem) => stem.strip_prefix("kubepods").or_else(|| stem.strip_prefix("kubelet-kubepods"))?.rsplit_once("-pod")?.1,
+        Some(stem) => {
+            stem.strip_prefix("kubepods").or_else(|| stem.strip_prefix("kubelet-kubepods"))?.rsplit_once("-pod")?.1
+        }
         None => name.strip_prefix("pod")?,
     };
     let uid = uid.replace('_', "-");
@@ -263,14 +265,23 @@ mod tests {
         );
         assert_eq!(names("/system.slice/docker.socket"), ["slice:system.slice", "unit:docker.socket,system.slice"]);
         assert_eq!(names("/system.slice/_tasks.service/sub")[1], "unit:tasks.service,system.slice");
-        assert_eq!(names(r"/system.slice/dev-disk-by\x2duuid-1.swap")[1], r"unit:dev-disk-by\x2duuid-1.swap,system.slice");
+        assert_eq!(
+            names(r"/system.slice/dev-disk-by\x2duuid-1.swap")[1],
+            r"unit:dev-disk-by\x2duuid-1.swap,system.slice"
+        );
     }
 
     #[test]
     fn users_and_sessions() {
         assert_eq!(
             names("/user.slice/user-1000.slice/session-3.scope"),
-            ["slice:user.slice", "slice:user-1000.slice", "user:1000", "unit:session-3.scope,user-1000.slice", "session:3,1000"]
+            [
+                "slice:user.slice",
+                "slice:user-1000.slice",
+                "user:1000",
+                "unit:session-3.scope,user-1000.slice",
+                "session:3,1000"
+            ]
         );
         assert_eq!(
             names("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service"),
@@ -305,8 +316,9 @@ mod tests {
     fn pods() {
         let uid = "0d206349_0faf_445c_8c3f_2d2153784f15";
         let dashed = uid.replace('_', "-");
-        let found =
-            names(&format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice/cri-containerd-{ID}.scope"));
+        let found = names(&format!(
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice/cri-containerd-{ID}.scope"
+        ));
         assert!(found.contains(&format!("pod:{dashed},,")));
         assert_eq!(found.last().unwrap(), &format!("container:{ID},,containerd,{dashed}"));
         let found = names(&format!("/kubepods/burstable/pod{dashed}/{ID}"));

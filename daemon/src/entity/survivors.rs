@@ -20,14 +20,17 @@ pub fn tell(awaited: &Awaited, at: Stamp, resolver: &Resolver, sample: &mut Usag
     if awaited.is_empty() {
         return Vec::new();
     }
-    let ran = sample.processes.iter().map(|info| info.process.pid).chain(sample.ended.iter().map(|process| process.pid));
+    let ran =
+        sample.processes.iter().map(|info| info.process.pid).chain(sample.ended.iter().map(|process| process.pid));
     let mut told: FxHashSet<u32> = ran.collect();
     let mut processes: Vec<_> = awaited.iter().filter(|((kind, _), _)| *kind == Kind::Process).collect();
     // Of several programs that one process was, the last.
     processes.sort_by_key(|(_, since)| std::cmp::Reverse(**since));
     let mut found = Vec::new();
     for ((_, labels), since) in processes {
-        let Some(pid) = labels.first().and_then(|pid| pid.parse().ok()).filter(|pid| !told.contains(pid)) else { continue };
+        let Some(pid) = labels.first().and_then(|pid| pid.parse().ok()).filter(|pid| !told.contains(pid)) else {
+            continue;
+        };
         if let Some(info) = living(resolver.procfs(), pid, labels, *since, at) {
             told.insert(pid);
             sample.uses.push(rest(info.process, resolver.cgroup_of(pid)));
@@ -60,8 +63,9 @@ fn living(procfs: &Path, pid: u32, labels: &Labels, since: Nanos, at: Stamp) -> 
     let same_name = if exe.is_empty() { name.starts_with(comm.as_str()) } else { name == *comm };
     // It may not be readable, or the file may be gone since, as after an upgrade.
     let program = proc_pid::exe(procfs, pid);
-    let same_program =
-        exe.is_empty() || program.is_empty() || program.trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
+    let same_program = exe.is_empty()
+        || program.is_empty()
+        || program.trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
     let same = !dead && began <= since + SLACK && same_name && same_program;
     same.then(|| ProcessInfo { process, comm: comm.clone(), exe: exe.clone() })
 }

@@ -59,7 +59,8 @@ impl<'a> Zones<'a> {
 
     /// Those that count everything once.
     pub fn base(&self, dram_billed: bool) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
-        let billed = move |zone| matches!(zone, Zone::Package | Zone::Gpu | Zone::Other) || zone == Zone::Dram && dram_billed;
+        let billed =
+            move |zone| matches!(zone, Zone::Package | Zone::Gpu | Zone::Other) || zone == Zone::Dram && dram_billed;
         self.0.iter().filter(move |view| billed(view.zone))
     }
 

@@ -106,7 +106,11 @@ mod tests {
     fn error(profile: Profile, refresh: f64, period: f64, averaging: bool) -> f64 {
         let says = |second: f64| {
             let measured = (second / refresh).floor() * refresh;
-            let watts = if averaging { truth(profile, measured - refresh, measured) / refresh } else { drawn(profile, measured) };
+            let watts = if averaging {
+                truth(profile, measured - refresh, measured) / refresh
+            } else {
+                drawn(profile, measured)
+            };
             Microwatts((watts * 1e6).round() as u64)
         };
         let domain = Domain::measured("x".into(), "x", Zone::Platform, Scope::Machine, "/x".into());

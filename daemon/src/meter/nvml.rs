@@ -69,7 +69,8 @@ impl Gpus {
             return Err(why.clone());
         }
         let integrated = meter.gpus.iter().filter(|gpu| !gpu.counts).count();
-        let mut parts = vec![driver.unwrap_or_else(|_| "driver of unknown version".into()), format!("{} GPU(s)", meter.gpus.len())];
+        let mut parts =
+            vec![driver.unwrap_or_else(|_| "driver of unknown version".into()), format!("{} GPU(s)", meter.gpus.len())];
         if integrated > 0 {
             parts.push(format!("{integrated} without an energy counter: their power is integrated"));
         }
@@ -162,7 +163,8 @@ impl Meter for Gpus {
         }
         let first = out.len();
         for (domain, gpu) in self.gpus.iter().enumerate() {
-            let reading = gpu.read(&self.nvml, self.since).map_err(|error| format!("GPU {}: {}", gpu.card.index, words(&error)));
+            let reading =
+                gpu.read(&self.nvml, self.since).map_err(|error| format!("GPU {}: {}", gpu.card.index, words(&error)));
             self.errors.extend(reading.as_ref().err().cloned());
             out.push(DomainReading { domain, at: Stamp::now().monotonic, reading });
         }

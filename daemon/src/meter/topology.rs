@@ -54,7 +54,8 @@ impl Topology {
                     "" => read_text(&topology_file(&roots.sysfs, processor, file), PAGE).unwrap_or_default(),
                     text => text.to_owned(),
                 };
-                let vendor_id = if field("vendor_id").is_empty() { field("CPU implementer") } else { field("vendor_id") };
+                let vendor_id =
+                    if field("vendor_id").is_empty() { field("CPU implementer") } else { field("vendor_id") };
                 Cpu {
                     processor,
                     package: package_of(&roots.sysfs, processor),
@@ -70,7 +71,9 @@ impl Topology {
 
     /// The package of an online CPU; package 0 where the CPU is not known.
     pub fn package_of(&self, processor: u32) -> PackageId {
-        self.cpus.binary_search_by_key(&processor, |cpu| cpu.processor).map_or(PackageId(0), |index| self.cpus[index].package)
+        self.cpus
+            .binary_search_by_key(&processor, |cpu| cpu.processor)
+            .map_or(PackageId(0), |index| self.cpus[index].package)
     }
 
     /// Every package with an online CPU, and how many such CPUs it has.
@@ -225,7 +228,10 @@ mod tests {
         let host = FakeHost::new();
         host.write_sys("devices/system/cpu/cpu0/topology/physical_package_id", "36\n");
         host.write_sys("devices/system/cpu/cpu0/topology/core_id", "7\n");
-        host.write_proc("cpuinfo", "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\nSerial: 00\n");
+        host.write_proc(
+            "cpuinfo",
+            "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\nSerial: 00\n",
+        );
         let topology = Topology::read(&roots(&host));
         assert_eq!(topology.model.microarchitecture().map(|(name, _)| name), Some("Neoverse N1"));
         let cpu = &topology.cpus[0];

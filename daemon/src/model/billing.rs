@@ -58,7 +58,8 @@ impl Base {
     pub fn of(snapshot: &Snapshot) -> Self {
         let has = |zone: &Zone| snapshot.domains.iter().any(|view| view.domain.zone == *zone);
         let billed = |zone: &Zone| *zone != Zone::Dram || snapshot.host.dram_billed;
-        let base: Vec<Zone> = [Zone::Package, Zone::Dram, Zone::Gpu, Zone::Other].into_iter().filter(has).filter(billed).collect();
+        let base: Vec<Zone> =
+            [Zone::Package, Zone::Dram, Zone::Gpu, Zone::Other].into_iter().filter(has).filter(billed).collect();
         if !base.is_empty() {
             return Self(base);
         }

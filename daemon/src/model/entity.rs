@@ -31,8 +31,17 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of [`Kind::index`].
-    pub const ALL: [Self; 9] =
-        [Self::Process, Self::Unit, Self::UserUnit, Self::Slice, Self::Session, Self::User, Self::Container, Self::Pod, Self::Vm];
+    pub const ALL: [Self; 9] = [
+        Self::Process,
+        Self::Unit,
+        Self::UserUnit,
+        Self::Slice,
+        Self::Session,
+        Self::User,
+        Self::Container,
+        Self::Pod,
+        Self::Vm,
+    ];
 
     /// Position in [`Kind::ALL`].
     pub const fn index(self) -> usize {

@@ -55,10 +55,14 @@ impl TryFrom<String> for PlatformChoice {
         match word.as_str() {
             "auto" => Ok(Self::Auto),
             "none" => Ok(Self::None),
-            _ => PlatformKind::ALL.into_iter().find(|family| family.as_str() == word).map(Self::PlatformKind).ok_or_else(|| {
-                let all = PlatformKind::ALL.map(|family| format!("\"{}\"", family.as_str()));
-                format!("{word:?} is no platform meter: write \"auto\", \"none\" or one of {}", all.join(", "))
-            }),
+            _ => {
+                PlatformKind::ALL.into_iter().find(|family| family.as_str() == word).map(Self::PlatformKind).ok_or_else(
+                    || {
+                        let all = PlatformKind::ALL.map(|family| format!("\"{}\"", family.as_str()));
+                        format!("{word:?} is no platform meter: write \"auto\", \"none\" or one of {}", all.join(", "))
+                    },
+                )
+            }
         }
     }
 }

@@ -41,7 +41,9 @@ impl FromStr for PciAddress {
             let domain = u32::from_str_radix(domain, 16).ok()?;
             Some(Self { domain, bus: u8::from_str_radix(bus, 16).ok()?, devfn: device << 3 | function })
         };
-        parse().ok_or_else(|| format!("{:?} is no PCI address such as 0000:41:00.0", text.chars().take(40).collect::<String>()))
+        parse().ok_or_else(|| {
+            format!("{:?} is no PCI address such as 0000:41:00.0", text.chars().take(40).collect::<String>())
+        })
     }
 }
 

@@ -58,8 +58,9 @@ pub(crate) enum SpanText {
 impl TryFrom<SpanText> for Span {
     type Error = String;
     fn try_from(text: SpanText) -> Result<Self, String> {
-        let bad =
-            |text: &str| format!("{text:?} is not a time: write it as \"500ms\", \"1s\", \"2m\", \"1h\" or a number of seconds");
+        let bad = |text: &str| {
+            format!("{text:?} is not a time: write it as \"500ms\", \"1s\", \"2m\", \"1h\" or a number of seconds")
+        };
         let (number, unit, text) = match text {
             SpanText::Number(seconds) => (seconds, 1.0, seconds.to_string()),
             SpanText::Text(text) => {
@@ -75,6 +76,10 @@ impl TryFrom<SpanText> for Span {
             }
         };
         let nanos: f64 = number * unit * 1e9;
-        if nanos.is_finite() && (0.0..1e18).contains(&nanos) { Ok(Self(Nanos(nanos.round() as u64))) } else { Err(bad(&text)) }
+        if nanos.is_finite() && (0.0..1e18).contains(&nanos) {
+            Ok(Self(Nanos(nanos.round() as u64)))
+        } else {
+            Err(bad(&text))
+        }
     }
 }

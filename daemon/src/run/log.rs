@@ -35,7 +35,8 @@ fn to_journal() -> Option<Boxed> {
         debug: Priority::Debug,
         trace: Priority::Debug,
     };
-    let layer = tracing_journald::layer().ok()?.with_field_prefix(Some("JOULED".into())).with_priority_mappings(priorities);
+    let layer =
+        tracing_journald::layer().ok()?.with_field_prefix(Some("JOULED".into())).with_priority_mappings(priorities);
     Some(layer.with_syslog_identifier("jouled".into()).boxed())
 }
 
@@ -56,7 +57,8 @@ fn to_stderr() -> Boxed {
 /// Whether standard error is the stream that JOURNAL_STREAM names (systemd.exec(5)): a shell in a service may have sent it elsewhere.
 fn by_manager() -> bool {
     use std::os::unix::fs::MetadataExt;
-    let Some(of) = std::io::stderr().as_fd().try_clone_to_owned().ok().and_then(|fd| std::fs::File::from(fd).metadata().ok())
+    let Some(of) =
+        std::io::stderr().as_fd().try_clone_to_owned().ok().and_then(|fd| std::fs::File::from(fd).metadata().ok())
     else {
         return false;
     };

@@ -204,7 +204,8 @@ impl Daemon {
         if measuring {
             names.insert(0, "measuring");
         }
-        let changed = if names.is_empty() { "nothing begins anew".into() } else { format!("{} began anew", names.join(", ")) };
+        let changed =
+            if names.is_empty() { "nothing begins anew".into() } else { format!("{} began anew", names.join(", ")) };
 
         if let Err(why) = self.parts.prepare(&new) {
             return Ok(Err(why));
@@ -234,7 +235,9 @@ impl Daemon {
                 self.open_anew(&mut ended).await?;
                 self.start(&anew).await
             };
-            back.await.with_context(|| format!("neither the new configuration can be used ({why:#}) nor the old one any more"))?;
+            back.await.with_context(|| {
+                format!("neither the new configuration can be used ({why:#}) nor the old one any more")
+            })?;
             return Ok(Err(why));
         }
         (self.program.set_level)(self.config.log_level);
@@ -265,7 +268,9 @@ impl Daemon {
         let _ = sampling.stop.send(());
         let ended = timeout(TICK, &mut sampling.done).await;
         self.sampling = None;
-        ended.with_context(|| format!("a tick takes longer than {TICK:?}: a meter or a disk hangs"))?.context("the sampler failed")
+        ended
+            .with_context(|| format!("a tick takes longer than {TICK:?}: a meter or a disk hangs"))?
+            .context("the sampler failed")
     }
 
     /// Waits for something to end that should not.
@@ -295,7 +300,8 @@ impl Daemon {
 
 /// Whether sources have to be opened anew when `old` becomes `new`.
 fn measures_otherwise(old: &Config, new: &Config) -> bool {
-    let roots = |config: &Config| (config.runtime_dir(), config.state_dir(), config.sysfs.clone(), config.procfs.clone());
+    let roots =
+        |config: &Config| (config.runtime_dir(), config.state_dir(), config.sysfs.clone(), config.procfs.clone());
     let host = |config: &Config| (config.interval, config.node_name.clone(), config.limits());
     roots(old) != roots(new)
         || host(old) != host(new)

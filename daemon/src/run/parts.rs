@@ -45,7 +45,8 @@ pub(super) enum Part {
 
 impl Part {
     /// All, in the order in which they are bound.
-    pub const ALL: [Self; 7] = [Self::Guests, Self::Page, Self::Control, Self::Inventory, Self::Machined, Self::Mirror, Self::Bus];
+    pub const ALL: [Self; 7] =
+        [Self::Guests, Self::Page, Self::Control, Self::Inventory, Self::Machined, Self::Mirror, Self::Bus];
 
     /// What it is called in the log.
     pub const fn as_str(self) -> &'static str {
@@ -65,7 +66,8 @@ impl Part {
         let guests = || Self::Guests.differs(old, new);
         match self {
             Self::Guests => {
-                let of = |config: &Config| (config.export.guest.clone(), config.attribution.idle, config.procfs.clone());
+                let of =
+                    |config: &Config| (config.export.guest.clone(), config.attribution.idle, config.procfs.clone());
                 of(old) != of(new)
             }
             Self::Page => {
@@ -76,7 +78,9 @@ impl Part {
             }
             Self::Control => guests() || (old.socket(), old.control.mode) != (new.socket(), new.control.mode),
             Self::Inventory => {
-                let of = |config: &Config| (config.inventory_socket(), config.inventory.mode, config.inventory.users.clone());
+                let of = |config: &Config| {
+                    (config.inventory_socket(), config.inventory.mode, config.inventory.users.clone())
+                };
                 of(old) != of(new)
             }
             Self::Machined => old.inventory.machined != new.inventory.machined,
@@ -153,7 +157,8 @@ impl Parts {
                 let web = config.export.web_config_file.as_deref().map(WebConfig::load).transpose()?.map(Arc::new);
                 let listeners = self.listeners(&config.listen)?;
                 let scheme = if web.as_ref().is_some_and(|web| web.tls().is_some()) { "https" } else { "http" };
-                let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
+                let addresses =
+                    listeners.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
                 let router = http::router(snapshots, config.export.prometheus.clone(), self.guests(config), Stamp::now);
                 Box::new(move |stop| {
                     addresses.iter().for_each(|address| tracing::info!("metrics at {scheme}://{address}/metrics"));
@@ -206,13 +211,18 @@ impl Parts {
         }
         self.listeners.retain(|(address, _)| addresses.contains(address));
         self.listen(&self.missing(addresses))?;
-        let listeners = addresses.iter().filter_map(|wanted| self.listeners.iter().find(|(address, _)| address == wanted));
+        let listeners =
+            addresses.iter().filter_map(|wanted| self.listeners.iter().find(|(address, _)| address == wanted));
         Ok(http::take(listeners.map(|(_, listener)| listener))?)
     }
 
     /// Those addresses that are not listened on.
     fn missing(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-        addresses.iter().filter(|wanted| self.listeners.iter().all(|(address, _)| address != *wanted)).copied().collect()
+        addresses
+            .iter()
+            .filter(|wanted| self.listeners.iter().all(|(address, _)| address != *wanted))
+            .copied()
+            .collect()
     }
 
     fn listen(&mut self, addresses: &[SocketAddr]) -> Result<()> {
@@ -288,7 +298,10 @@ impl Parts {
 }
 
 /// Which part that runs ended so; `None`: one that was told to, and took long.
-fn fault(running: &HashMap<Part, (AbortHandle, CancellationToken)>, ended: Result<(Id, ()), JoinError>) -> Option<String> {
+fn fault(
+    running: &HashMap<Part, (AbortHandle, CancellationToken)>,
+    ended: Result<(Id, ()), JoinError>,
+) -> Option<String> {
     let id = id_of(&ended);
     let part = running.iter().find(|(_, (task, _))| task.id() == id).map(|(part, _)| part.as_str())?;
     Some(match ended {

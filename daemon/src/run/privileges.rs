@@ -56,7 +56,9 @@ impl LetGo {
     /// Says in the log what a configuration that was read again needs and is gone: only another start brings it back.
     pub fn warn_of(&self, config: &Config) {
         for capability in self.missed(config) {
-            tracing::warn!("{capability} was let go of at the start, as the configuration did not need it then: restart jouled");
+            tracing::warn!(
+                "{capability} was let go of at the start, as the configuration did not need it then: restart jouled"
+            );
         }
     }
 
@@ -81,8 +83,10 @@ fn wanted(config: &Config) -> Vec<(Capability, &'static str)> {
                     AMD and Intel is not seen";
     let mut wanted = vec![(Capability::CAP_SYS_PTRACE, programs)];
     if !config.export.guest.hybrid.is_empty() {
-        wanted
-            .push((Capability::CAP_CHOWN, "hybrid sockets of VMs that run as another user are not served ([export.guest] hybrid)"));
+        wanted.push((
+            Capability::CAP_CHOWN,
+            "hybrid sockets of VMs that run as another user are not served ([export.guest] hybrid)",
+        ));
     }
     wanted
 }
@@ -104,7 +108,11 @@ mod tests {
         let needless = |change: fn(&mut Config)| needless(&config(change));
         assert_eq!(needless(|_| {}), [CAP_CHOWN]);
         assert_eq!(needless(|config| config.export.guest.hybrid.push("/run/firecracker".into())), []);
-        assert_eq!(needless(|config| config.usage.source = UsageSource::Procfs), [CAP_BPF, CAP_CHOWN], "RAPL goes by perf");
+        assert_eq!(
+            needless(|config| config.usage.source = UsageSource::Procfs),
+            [CAP_BPF, CAP_CHOWN],
+            "RAPL goes by perf"
+        );
         let neither = |config: &mut Config| {
             config.usage.source = UsageSource::Procfs;
             config.meter.rapl.via = RaplVia::Powercap;

@@ -57,8 +57,12 @@ impl Recorder {
     pub fn create(path: &Path, head: &Head) -> Result<Self, RecordError> {
         let fail = |why: String| RecordError { path: path.to_path_buf(), why };
         // A recording holds names of everybody's processes.
-        let file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| fail(error.to_string()))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| fail(error.to_string()))?;
         let mut recorder = Self { path: path.to_path_buf(), file: BufWriter::new(file) };
         recorder.file.write_all(MAGIC).map_err(|error| fail(error.to_string()))?;
         recorder.write(head)?;
@@ -98,7 +102,9 @@ pub fn replay(path: &Path, mut each: impl FnMut(&Arc<Snapshot>)) -> Result<u64, 
     };
     let mut core = head.core();
     let mut ticks = 0;
-    while let Some(tick) = frames::read::<Tick>(&mut file).map_err(|error| fail(format!("after tick {ticks}: {error}")))? {
+    while let Some(tick) =
+        frames::read::<Tick>(&mut file).map_err(|error| fail(format!("after tick {ticks}: {error}")))?
+    {
         ticks += 1;
         each(&core.step(&tick));
     }

@@ -137,7 +137,11 @@ impl Sampler {
             for domain in &meter.domains()[numbers.len()..] {
                 let Domain { id, source, path, quality, .. } = domain;
                 let quality = quality.as_str();
-                tracing::info!("_domain" = id, "_source" = source, "energy domain {id}: {quality}, by {source}, {path}");
+                tracing::info!(
+                    "_domain" = id,
+                    "_source" = source,
+                    "energy domain {id}: {quality}, by {source}, {path}"
+                );
                 tick.new_domains.push(domain.clone());
                 numbers.push(self.progress.domains);
                 self.progress.domains += 1;
@@ -188,7 +192,9 @@ impl Sampler {
         };
         sources.push(state(self.observers.usage.source(), "usage", usage));
         let gpus = self.observers.gpus.iter();
-        sources.extend(gpus.map(|one| SourceState { detail: one.detail(), ..state(one.source(), gpu::ROLE, one.health()) }));
+        sources.extend(
+            gpus.map(|one| SourceState { detail: one.detail(), ..state(one.source(), gpu::ROLE, one.health()) }),
+        );
         if let Some(error) = &self.progress.store_error {
             sources.push(state(
                 "store",
@@ -213,9 +219,13 @@ impl Sampler {
         if platform.authority != self.progress.authority {
             match &platform.authority {
                 Some(authority) => {
-                    tracing::info!("platform: {authority} is believed; what it sees beyond the components is zone other")
+                    tracing::info!(
+                        "platform: {authority} is believed; what it sees beyond the components is zone other"
+                    )
                 }
-                None => tracing::warn!("platform: no meter that may be believed measures now; zone other waits for one"),
+                None => {
+                    tracing::warn!("platform: no meter that may be believed measures now; zone other waits for one")
+                }
             }
             self.progress.authority.clone_from(&platform.authority);
         }
@@ -258,7 +268,12 @@ impl Sampler {
 
     /// Ticks until `stop` says something or its sender is gone; then keeps everything, and gives what is left of it to a sampler that
     /// goes on. `fed` is called after every tick.
-    pub fn run(mut self, publish: &watch::Sender<Arc<Snapshot>>, stop: &Receiver<()>, mut fed: impl FnMut(&Snapshot)) -> Ended {
+    pub fn run(
+        mut self,
+        publish: &watch::Sender<Arc<Snapshot>>,
+        stop: &Receiver<()>,
+        mut fed: impl FnMut(&Snapshot),
+    ) -> Ended {
         let mut due = Stamp::now().monotonic;
         loop {
             let snapshot = self.tick();
@@ -314,14 +329,19 @@ impl Logged {
 }
 
 fn log_health(source: &SourceState) {
-    let (name, role, state, why) = (source.source.as_str(), source.role.as_str(), source.health.as_str(), source.health.why());
+    let (name, role, state, why) =
+        (source.source.as_str(), source.role.as_str(), source.health.as_str(), source.health.why());
     match source.health {
         Health::Healthy | Health::Unsupported(_) => {
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
             tracing::info!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}{why}")
         }
-        Health::Degraded(_) => tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
-        Health::Failed(_) => tracing::error!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}"),
+        Health::Degraded(_) => {
+            tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}")
+        }
+        Health::Failed(_) => {
+            tracing::error!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}")
+        }
     }
 }
 

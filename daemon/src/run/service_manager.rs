@@ -76,7 +76,8 @@ fn socket(fd: i32, name: &str) -> Result<TcpListener> {
     if name != PAGE {
         bail!("the service manager gave a socket named {name:?}: set FileDescriptorName={PAGE} in the socket unit");
     }
-    let is_tcp = matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6)) && matches!(socket.r#type(), Ok(Type::STREAM));
+    let is_tcp =
+        matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6)) && matches!(socket.r#type(), Ok(Type::STREAM));
     if !is_tcp || !socket.is_listener().unwrap_or(false) {
         bail!(
             "the service manager gave a socket that is no listening TCP socket: ListenStream=ADDRESS:PORT and Accept=no in the socket unit"
@@ -115,7 +116,8 @@ fn cut(status: &str) -> String {
 }
 
 fn status_line(snapshot: &Snapshot) -> String {
-    let mut names: Vec<&str> = snapshot.domains.iter().filter(|view| !view.past).map(|view| view.domain.source.as_str()).collect();
+    let mut names: Vec<&str> =
+        snapshot.domains.iter().filter(|view| !view.past).map(|view| view.domain.source.as_str()).collect();
     names.dedup();
     let meters = if names.is_empty() { "nothing".to_string() } else { names.join(", ") };
     let estimated = if snapshot.estimated() { " (an estimate)" } else { "" };
@@ -124,8 +126,10 @@ fn status_line(snapshot: &Snapshot) -> String {
         .iter()
         .find(|source| source.role == "usage" && !matches!(source.health, Health::Unsupported(_) | Health::Failed(_)));
     let usage = usage.map_or("nobody knows who", |source| source.source.as_str());
-    let wrong = snapshot.sources.iter().filter(|source| matches!(source.health, Health::Degraded(_) | Health::Failed(_)));
-    let wrong: Vec<String> =
-        wrong.map(|source| format!("; {} {}: {}", source.source, source.health.as_str(), source.health.why())).collect();
+    let wrong =
+        snapshot.sources.iter().filter(|source| matches!(source.health, Health::Degraded(_) | Health::Failed(_)));
+    let wrong: Vec<String> = wrong
+        .map(|source| format!("; {} {}: {}", source.source, source.health.as_str(), source.health.why()))
+        .collect();
     format!("Measuring by {meters}{estimated}, use by {usage}{}", wrong.concat())
 }

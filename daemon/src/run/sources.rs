@@ -89,8 +89,9 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
     let (observers, awaited) = match (observers, earlier) {
         (Some(observers), _) => (observers, core.awaited()),
         (None, earlier) => {
-            let (earlier, kept) =
-                earlier.and_then(|ended| Some((&mut ended.core, ended.observers.take()?))).context("nobody says who ran")?;
+            let (earlier, kept) = earlier
+                .and_then(|ended| Some((&mut ended.core, ended.observers.take()?)))
+                .context("nobody says who ran")?;
             core.keep_entities(earlier);
             (kept, Awaited::default())
         }
@@ -121,7 +122,8 @@ fn open_observers(config: &Config, topology: &Topology, others: &Others) -> Resu
     let mut unused = Vec::new();
     let resolver = Resolver::open(&config.procfs);
     let usage = open_usage(config, topology, resolver.v2(), &mut unused)?;
-    let (gpus, unused_gpus) = usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
+    let (gpus, unused_gpus) =
+        usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
     unused.extend(unused_gpus);
     let hypervisors = Hypervisors::open(&config.procfs, &config.sysfs, Some(others.managers.inventory()));
     Ok(Observers { usage, gpus, resolver, hypervisors, unused })
@@ -159,7 +161,9 @@ fn open_usage(
                 state("procfs", Health::Unsupported("not needed: bpf says more".into()));
                 return Ok(Box::new(usage));
             }
-            Err(error) if config.usage.source == UsageSource::Bpf => return Err(error).context("source = \"bpf\" in [usage]"),
+            Err(error) if config.usage.source == UsageSource::Bpf => {
+                return Err(error).context("source = \"bpf\" in [usage]");
+            }
             Err(error) => {
                 state("bpf", Health::Failed(error.to_string()));
                 "eBPF cannot be used".to_string()

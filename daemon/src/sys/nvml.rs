@@ -73,7 +73,9 @@ impl Way {
                     module.display()
                 )
             }
-            None => format!("no NVIDIA GPU: {library} is not there, or says that the driver is not loaded, or it knows no GPU"),
+            None => format!(
+                "no NVIDIA GPU: {library} is not there, or says that the driver is not loaded, or it knows no GPU"
+            ),
         }
     }
 
@@ -91,7 +93,10 @@ impl Way {
             Err(NvmlError::LibloadingError(error)) if self.says_absent(&error.to_string()) => return Ok(None),
             Err(NvmlError::DriverNotLoaded) => return Ok(None),
             Err(NvmlError::FailedToLoadSymbol(_)) => {
-                return Err(format!("{} is not NVIDIA's management library: it has no nvmlInit_v2", self.library.display()));
+                return Err(format!(
+                    "{} is not NVIDIA's management library: it has no nvmlInit_v2",
+                    self.library.display()
+                ));
             }
             Err(error) => return Err(format!("{}: {}", self.library.display(), words(&error))),
         };
@@ -139,12 +144,16 @@ pub fn device<'a>(nvml: &'a Nvml, card: &Card) -> Result<Device<'a>, NvmlError> 
 /// An error in words, with what can be done about it.
 pub fn words(error: &NvmlError) -> String {
     match error {
-        NvmlError::GpuLost => "NVML says that the GPU is lost: it fell off the bus; a reset or a reboot brings it back".into(),
+        NvmlError::GpuLost => {
+            "NVML says that the GPU is lost: it fell off the bus; a reset or a reboot brings it back".into()
+        }
         NvmlError::DriverNotLoaded => "NVML says that the NVIDIA driver is not loaded".into(),
         NvmlError::LibRmVersionMismatch => {
             "NVML says that the driver is of another version than its library: reload the driver, or reboot".into()
         }
-        NvmlError::NoPermission => "NVML says no permission: jouled has to be able to open /dev/nvidiactl and /dev/nvidia0".into(),
+        NvmlError::NoPermission => {
+            "NVML says no permission: jouled has to be able to open /dev/nvidiactl and /dev/nvidia0".into()
+        }
         NvmlError::ResetRequired => "NVML says that the GPU has to be reset".into(),
         NvmlError::NotSupported => "NVML says that this GPU does not support it".into(),
         NvmlError::Unknown => "NVML says unknown error".into(),

@@ -16,7 +16,8 @@ pub fn uid_of(user: &str) -> Option<u32> {
     let mut found = std::ptr::null_mut();
     let mut buffer = vec![0; BUFFER];
     // SAFETY: all pointers are to places that outlive the call, and the buffer's length is its own.
-    let code = unsafe { libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
+    let code =
+        unsafe { libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
     if code != 0 || found.is_null() {
         return None;
     }
@@ -34,7 +35,8 @@ pub fn gid_of(group: &str) -> Option<u32> {
     let mut found = std::ptr::null_mut();
     let mut buffer = vec![0; BUFFER];
     // SAFETY: all pointers are to places that outlive the call, and the buffer's length is its own.
-    let code = unsafe { libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
+    let code =
+        unsafe { libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
     if code != 0 || found.is_null() {
         return None;
     }
@@ -48,7 +50,13 @@ mod tests {
 
     #[test]
     fn users_and_groups_by_name_and_number() {
-        assert_eq!((uid_of("root"), uid_of("4711"), uid_of("no such user"), uid_of("a\0b")), (Some(0), Some(4711), None, None));
-        assert_eq!((gid_of("root"), gid_of("4711"), gid_of("no such group"), gid_of("")), (Some(0), Some(4711), None, None));
+        assert_eq!(
+            (uid_of("root"), uid_of("4711"), uid_of("no such user"), uid_of("a\0b")),
+            (Some(0), Some(4711), None, None)
+        );
+        assert_eq!(
+            (gid_of("root"), gid_of("4711"), gid_of("no such group"), gid_of("")),
+            (Some(0), Some(4711), None, None)
+        );
     }
 }

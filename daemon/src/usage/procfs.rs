@@ -82,8 +82,9 @@ impl ProcfsUsage {
     fn look(&mut self, pid: u32, sample: &mut UsageSample) -> Option<()> {
         let dir = self.procfs.join(pid.to_string());
         let read = self.read(&dir.join("stat"));
-        let gone =
-            read.as_ref().is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR)));
+        let gone = read
+            .as_ref()
+            .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR)));
         let buffer = std::mem::take(&mut self.buffer);
         let stat = if read.is_ok() { parse_stat(&buffer) } else { None };
         let taken = stat.map(|stat| self.take(pid, &dir, &stat, sample));
@@ -257,8 +258,10 @@ mod tests {
         let mut text = format!("{pid} (").into_bytes();
         text.extend_from_slice(comm);
         text.extend_from_slice(
-            format!(") S 1 1 1 0 -1 4194560 1 1 1 1 {ticks} 0 0 0 20 0 1 0 {start} 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 17 0 0 0\n")
-                .as_bytes(),
+            format!(
+                ") S 1 1 1 0 -1 4194560 1 1 1 1 {ticks} 0 0 0 20 0 1 0 {start} 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 17 0 0 0\n"
+            )
+            .as_bytes(),
         );
         fs::write(dir.join("stat"), text).unwrap();
     }
@@ -277,7 +280,10 @@ mod tests {
         write(root.path(), 7, b"new", 2, 900);
         fs::remove_dir_all(root.path().join("8")).unwrap();
         let sample = usage.sample().unwrap();
-        assert_eq!(sample.uses[0], Use { process: ProcessKey { pid: 7, start: 900 }, on_cpu: Nanos(20_000_000), ..sample.uses[0] });
+        assert_eq!(
+            sample.uses[0],
+            Use { process: ProcessKey { pid: 7, start: 900 }, on_cpu: Nanos(20_000_000), ..sample.uses[0] }
+        );
         assert_eq!(sample.ended, [ProcessKey { pid: 7, start: 5 }, ProcessKey { pid: 8, start: 6 }]);
     }
 

@@ -25,8 +25,10 @@ const ACCOUNT_LAG: Duration = Duration::from_millis(10);
 /// The benchmark.
 pub fn run(report: &mut Report) -> Result<(), Failure> {
     let truth = Truth::start()?;
-    let daemons =
-        [Daemon::start(&truth.host, "[usage]\nsource = \"bpf\"\n")?, Daemon::start(&truth.host, "[usage]\nsource = \"procfs\"\n")?];
+    let daemons = [
+        Daemon::start(&truth.host, "[usage]\nsource = \"bpf\"\n")?,
+        Daemon::start(&truth.host, "[usage]\nsource = \"procfs\"\n")?,
+    ];
     let cpus = std::thread::available_parallelism()?.get();
     report.line(&format!(
         "truth: {IDLE_WATTS} W at rest and {JOULES_PER_CPU_SECOND} J for a second of CPU time of any task, by {}",
@@ -44,7 +46,11 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     let _sleepers: Vec<_> = (0..SLEEPERS).map(|_| Worker::start(&sleeping, Work::Sleep)).collect::<Result<_, _>>()?;
     std::thread::sleep(REST);
     for (name, daemon) in ["eBPF", "/proc"].iter().zip(&daemons) {
-        report.line(&format!("after {} s of varied load, by {name}: {}", WARM_UP_STEP.as_secs() * 10, floor(daemon)?))?;
+        report.line(&format!(
+            "after {} s of varied load, by {name}: {}",
+            WARM_UP_STEP.as_secs() * 10,
+            floor(daemon)?
+        ))?;
     }
 
     let mut parts = Vec::new();
@@ -123,7 +129,14 @@ impl<'a> Phase<'a> {
     }
 
     /// Waits for the workers and prints the table.
-    fn end(self, report: &mut Report, title: &str, time: Duration, parts: Vec<Part>, sleeping: &Unit) -> Result<Vec<Row>, Failure> {
+    fn end(
+        self,
+        report: &mut Report,
+        title: &str,
+        time: Duration,
+        parts: Vec<Part>,
+        sleeping: &Unit,
+    ) -> Result<Vec<Row>, Failure> {
         let mut rows = Vec::new();
         let mut units = Vec::new();
         let mut disagreement = 0.0_f64;

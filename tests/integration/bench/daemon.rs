@@ -104,7 +104,8 @@ impl Daemon {
         let mut stream = UnixStream::connect(self.state.path().join("jouled.sock"))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.write_all(b"GET /v1/stream HTTP/1.0\r\n\r\n")?;
-        let lines = BufReader::new(stream).lines().skip_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).skip(1);
+        let lines =
+            BufReader::new(stream).lines().skip_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).skip(1);
         // The first may be the start's, before there is a beat.
         lines
             .skip(2)

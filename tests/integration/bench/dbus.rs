@@ -90,7 +90,9 @@ fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), F
         of_bus.as_secs_f64() / seconds * 100.0
     ))?;
     report.target("org.jouled1, 1,000 reads a second, CPU", share, Limit::Most(5.0), "% of a CPU");
-    for (what, words) in [(&b"introspect"[..], "introspection of the folder of units"), (b"managed", "GetManagedObjects")] {
+    for (what, words) in
+        [(&b"introspect"[..], "introspection of the folder of units"), (b"managed", "GetManagedObjects")]
+    {
         let (time, used) = ask(what)?;
         report.line(&format!("{words}, {UNITS} units: {time:.2} ms, {:.2} ms of CPU time", ms(used)))?;
     }
@@ -101,7 +103,11 @@ fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), F
     Ok(())
 }
 
-fn server(address: String, snapshots: watch::Receiver<Arc<Snapshot>>, stop: CancellationToken) -> std::thread::JoinHandle<()> {
+fn server(
+    address: String,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    stop: CancellationToken,
+) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let facts = Facts { cgroup_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: String::new() };
@@ -120,8 +126,9 @@ fn asker(address: &str, told: &UnixDatagram) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let bus = Builder::address(address).build().await?;
-        let call =
-            async |path: &str, interface: &str, member: &str| bus.call_method(Some(NAME), path, Some(interface), member, &()).await;
+        let call = async |path: &str, interface: &str, member: &str| {
+            bus.call_method(Some(NAME), path, Some(interface), member, &()).await
+        };
         let get = async |unit: u32| {
             let path = format!("/org/jouled1/unit/unit_2d{}_2eservice", unit as usize % UNITS);
             bus.call_method(Some(NAME), path, Some(PROPERTIES), "Get", &("org.jouled1.Unit", "EnergyMicrojoules")).await

@@ -14,8 +14,9 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     let mut host = SayingHost::new(&path);
     let reader = Reader::start(Address::Unix(path))?;
     let holds = |epoch: u64| {
-        let held =
-            reader.link().wait(Duration::from_secs(10), |channel| channel.latest().is_some_and(|it| it.object.epoch == epoch));
+        let held = reader
+            .link()
+            .wait(Duration::from_secs(10), |channel| channel.latest().is_some_and(|it| it.object.epoch == epoch));
         held.map(drop).ok_or("an epoch did not reach the guest")
     };
     holds(host.words.epoch)?;
@@ -31,7 +32,14 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     }
     times.sort_by(f64::total_cmp);
     let (median, p99, most) = (times[EPOCHS / 2], times[EPOCHS * 99 / 100], times[EPOCHS - 1]);
-    report.line(&format!("{EPOCHS} epochs over a Unix socket: median {median:.3} ms, 99 % {p99:.3} ms, most {most:.3} ms"))?;
-    report.target("guest: from the end of an epoch to the guest's reader holding it, most", most, Limit::Most(50.0), "ms");
+    report.line(&format!(
+        "{EPOCHS} epochs over a Unix socket: median {median:.3} ms, 99 % {p99:.3} ms, most {most:.3} ms"
+    ))?;
+    report.target(
+        "guest: from the end of an epoch to the guest's reader holding it, most",
+        most,
+        Limit::Most(50.0),
+        "ms",
+    );
     Ok(())
 }

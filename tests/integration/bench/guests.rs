@@ -78,7 +78,8 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     stop.cancel();
     server.join().map_err(|_| "the channel failed")?;
 
-    let mut late: Vec<Duration> = board.late.iter().flatten().map(|late| Duration::from_nanos(late.load(Relaxed))).collect();
+    let mut late: Vec<Duration> =
+        board.late.iter().flatten().map(|late| Duration::from_nanos(late.load(Relaxed))).collect();
     let missed = late.iter().filter(|late| late.is_zero()).count();
     late.retain(|late| !late.is_zero());
     late.sort_unstable();
@@ -105,7 +106,11 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn server(dir: &Path, snapshots: watch::Receiver<Arc<Snapshot>>, stop: CancellationToken) -> std::thread::JoinHandle<()> {
+fn server(
+    dir: &Path,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    stop: CancellationToken,
+) -> std::thread::JoinHandle<()> {
     let config = GuestConfig { profile: Profile::Trusted, hybrid: vec![dir.to_owned()], ..GuestConfig::default() };
     let facts = HostFacts {
         machine_id: "bench".into(),

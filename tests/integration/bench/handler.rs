@@ -16,7 +16,8 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     // The kernel measures every program while this is open.
     let _stats = enable_stats(Stats::RunTime)?;
     let _empty = load_empty()?;
-    report.line(&format!("{:<32}{:>10}{:>12}{:>12}{:>8}", "median of three", "runs", "ns a run", "empty, ns", "ratio"))?;
+    report
+        .line(&format!("{:<32}{:>10}{:>12}{:>12}{:>8}", "median of three", "runs", "ns a run", "empty, ns", "ratio"))?;
     for (path, counters, program, most) in [
         (BpfPath::Btf, Counters::Off, "switch_btf", Some(2.0)),
         (BpfPath::Helpers, Counters::Off, "switch_helpers", Some(3.0)),
@@ -35,7 +36,12 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         let Round { runs, ns, empty } = round;
         report.line(&format!("{what:<32}{runs:>10}{ns:>12.1}{empty:>12.1}{:>8.2}", round.ratio()))?;
         if let Some(most) = most {
-            report.target(&format!("switch, {path:?}, over an empty program"), round.ratio(), Limit::Most(most), "times");
+            report.target(
+                &format!("switch, {path:?}, over an empty program"),
+                round.ratio(),
+                Limit::Most(most),
+                "times",
+            );
         }
     }
     Ok(())
@@ -71,8 +77,9 @@ fn measure(program: &str) -> Result<Round, Failure> {
         }
     });
     let after = (totals(program)?, totals("empty")?);
-    let mean =
-        |before: (Duration, u64), after: (Duration, u64)| (after.0 - before.0).as_nanos() as f64 / (after.1 - before.1) as f64;
+    let mean = |before: (Duration, u64), after: (Duration, u64)| {
+        (after.0 - before.0).as_nanos() as f64 / (after.1 - before.1) as f64
+    };
     Ok(Round { runs: after.0.1 - before.0.1, ns: mean(before.0, after.0), empty: mean(before.1, after.1) })
 }
 

@@ -104,7 +104,9 @@ fn benchmarks(files: &Path) -> Result<ExitCode, Failure> {
     tempfile::env::override_temp_dir(files).map_err(|_| "the folder for temporary files is chosen already")?;
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if let Some(unknown) = wanted.iter().find(|wanted| !BENCHMARKS.iter().any(|(name, ..)| name == wanted)) {
-        return Err(format!("no benchmark {unknown}; there are {}", BENCHMARKS.map(|(name, ..)| name).join(", ")).into());
+        return Err(
+            format!("no benchmark {unknown}; there are {}", BENCHMARKS.map(|(name, ..)| name).join(", ")).into()
+        );
     }
     let mut report = Report::new()?;
     for (name, about, benchmark) in BENCHMARKS {

@@ -18,7 +18,8 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     host.cpus(2, 2, &ICE_LAKE_SERVER);
     host.zone("intel-rapl:0", "package-0", 1_000_000);
     let quiet = jitter(&host, "")?;
-    report.line(&format!("no slow source: 50 % {:.2} ms, 99 % {:.2} ms, most {:.2} ms off", quiet.0, quiet.1, quiet.2))?;
+    report
+        .line(&format!("no slow source: 50 % {:.2} ms, 99 % {:.2} ms, most {:.2} ms off", quiet.0, quiet.1, quiet.2))?;
 
     // It takes connections and answers nobody.
     let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
@@ -42,8 +43,16 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     config += &nvml(dir.path())?;
     hwmon(&host)?;
     let busy = jitter(&host, &config)?;
-    report.line(&format!("every slow source hangs: 50 % {:.2} ms, 99 % {:.2} ms, most {:.2} ms off", busy.0, busy.1, busy.2))?;
-    report.target("meters: ticks off their second while every slow source hangs, 99 %", busy.1, Limit::Most(10.0), "ms");
+    report.line(&format!(
+        "every slow source hangs: 50 % {:.2} ms, 99 % {:.2} ms, most {:.2} ms off",
+        busy.0, busy.1, busy.2
+    ))?;
+    report.target(
+        "meters: ticks off their second while every slow source hangs, 99 %",
+        busy.1,
+        Limit::Most(10.0),
+        "ms",
+    );
     Ok(())
 }
 

@@ -35,7 +35,9 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
          {at_start:.1}, peak {peak:.1})"
     ))?;
     report.target("memory, 10,000 processes", resident, Limit::Most(25.0), "MB");
-    for (name, accept) in [("OpenMetrics", "application/openmetrics-text;version=1.0.0"), ("the text format", "text/plain")] {
+    for (name, accept) in
+        [("OpenMetrics", "application/openmetrics-text;version=1.0.0"), ("the text format", "text/plain")]
+    {
         let mut times = Vec::new();
         let mut length = 0;
         for _ in 0..50 {

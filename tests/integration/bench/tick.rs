@@ -50,13 +50,23 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
             let snapshot = sampler.tick();
             for format in [Format::OpenMetrics, Format::Classic] {
                 let (time, bytes) = page(&snapshot, format);
-                report.line(&format!("rendering the page as {format:?}: {:.2} ms of CPU time, {} KB", ms(time), bytes / 1000))?;
+                report.line(&format!(
+                    "rendering the page as {format:?}: {:.2} ms of CPU time, {} KB",
+                    ms(time),
+                    bytes / 1000
+                ))?;
             }
         }
     }
-    let cost = |size, active| cells.iter().find(|(cell, _)| *cell == (size, active)).map_or(f64::NAN, |(_, time)| ms(*time));
+    let cost =
+        |size, active| cells.iter().find(|(cell, _)| *cell == (size, active)).map_or(f64::NAN, |(_, time)| ms(*time));
     report.target("tick, 10,000 processes, 100 active", cost(10_000, 100), Limit::Most(5.0), "ms");
-    report.target("tick, 10,000 processes over 1,000, 100 active", cost(10_000, 100) / cost(1_000, 100), Limit::Most(2.0), "times");
+    report.target(
+        "tick, 10,000 processes over 1,000, 100 active",
+        cost(10_000, 100) / cost(1_000, 100),
+        Limit::Most(2.0),
+        "times",
+    );
     Ok(())
 }
 

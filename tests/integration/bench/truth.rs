@@ -53,7 +53,8 @@ impl Truth {
                 late.fetch_max((now - before).as_nanos() as u64, Ordering::Relaxed);
                 before = now;
                 let cpu = cpu.saturating_sub(begin.1);
-                let joules = 1.0 + IDLE_WATTS * (now - begin.0).as_secs_f64() + JOULES_PER_CPU_SECOND * cpu.as_secs_f64();
+                let joules =
+                    1.0 + IDLE_WATTS * (now - begin.0).as_secs_f64() + JOULES_PER_CPU_SECOND * cpu.as_secs_f64();
                 // One write of one length, so that nobody reads half of it.
                 let _ = meter.write_all_at(format!("{:<20}\n", (joules * 1e6) as u64).as_bytes(), 0);
             }

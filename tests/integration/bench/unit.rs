@@ -55,12 +55,16 @@ pub fn remove_all(pid: i32) {
 /// Kills what runs in a cgroup and removes it.
 fn remove(dir: &Path) {
     for _ in 0..200 {
-        for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines().filter_map(|pid| pid.parse().ok()) {
+        for pid in
+            fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines().filter_map(|pid| pid.parse().ok())
+        {
             // SAFETY: no memory is involved; the process is in a cgroup that this benchmark made.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
         match fs::remove_dir(dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(10))
+            }
             _ => return,
         }
     }

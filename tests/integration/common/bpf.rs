@@ -23,7 +23,11 @@ pub fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)>
         // In this order: its programs have gone before the next test has its own.
         Ok(usage) => Some((alone, usage)),
         Err(
-            error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::NoBtf(_) | BpfError::Denied(_)),
+            error @ (BpfError::Missing(_)
+            | BpfError::Lockdown
+            | BpfError::TooOld(_)
+            | BpfError::NoBtf(_)
+            | BpfError::Denied(_)),
         ) => {
             println!("skipped: {error}");
             None
@@ -98,7 +102,10 @@ pub fn reap(pid: i32) -> u64 {
         assert_eq!(libc::wait4(pid, std::ptr::null_mut(), 0, &mut usage), pid);
         usage
     };
-    [usage.ru_utime, usage.ru_stime].iter().map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000).sum()
+    [usage.ru_utime, usage.ru_stime]
+        .iter()
+        .map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000)
+        .sum()
 }
 
 /// CPU time of a process that runs, in nanoseconds, by the kernel's own account.

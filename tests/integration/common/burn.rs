@@ -134,8 +134,15 @@ impl Drop for Burner {
 /// busy time, which it may only sample. In steps of 10 ms.
 pub fn all_used() -> i64 {
     let text = fs::read_to_string("/proc/stat").unwrap();
-    let idle: i64 =
-        text.lines().next().unwrap().split_whitespace().skip(4).take(2).map(|ticks| ticks.parse::<i64>().unwrap()).sum();
+    let idle: i64 = text
+        .lines()
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(4)
+        .take(2)
+        .map(|ticks| ticks.parse::<i64>().unwrap())
+        .sum();
     let cpus = text.lines().filter(|line| line.starts_with("cpu")).count() as i64 - 1;
     cpus * super::monotonic() as i64 - idle * 10_000_000
 }

@@ -30,7 +30,12 @@ impl Bus {
         std::fs::write(&file, config(&address, policy)).unwrap();
         let _ = std::fs::remove_file(folder.join("bus"));
         let mut command = Command::new("dbus-daemon");
-        command.arg("--config-file").arg(file).args(["--nofork", "--print-address"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .arg("--config-file")
+            .arg(file)
+            .args(["--nofork", "--print-address"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut daemon = match command.spawn() {
             Ok(daemon) => daemon,
             Err(error) => {
@@ -76,9 +81,11 @@ fn config(address: &str, policy: Policy) -> String {
                   <allow receive_type='signal'/><allow send_destination='org.freedesktop.DBus'/></policy>";
     let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd/org.jouled1.conf");
     let rules = match policy {
-        Policy::Open => "<policy context='default'><allow user='*'/><allow send_destination='*'/><allow receive_sender='*'/>\
+        Policy::Open => {
+            "<policy context='default'><allow user='*'/><allow send_destination='*'/><allow receive_sender='*'/>\
                          <allow own='*'/></policy>"
-            .to_owned(),
+                .to_owned()
+        }
         Policy::Installed => format!("{system}<include>{installed}</include>"),
         Policy::Bare => system.to_owned(),
     };

@@ -24,7 +24,12 @@ pub fn inhabit(world: &World) {
         (104, "qemu-system-x86", "/machine.slice/machine-qemu\\x2d1\\x2dweb.scope".to_owned(), 3),
         (105, "bash", "/user.slice/user-1000.slice/session-2.scope".to_owned(), 0),
         (106, "editor", "/user.slice/user-1000.slice/user@1000.service/app.slice/editor.service".to_owned(), 1),
-        (107, "pause", format!("/kubepods.slice/kubepods-pod{POD}.slice/cri-containerd-{}.scope", CONTAINER.replace('0', "f")), 2),
+        (
+            107,
+            "pause",
+            format!("/kubepods.slice/kubepods-pod{POD}.slice/cri-containerd-{}.scope", CONTAINER.replace('0', "f")),
+            2,
+        ),
         (108, "kworker/0:1", "/".to_owned(), 0),
         (109, "sleeper", "/system.slice/sleeper.service".to_owned(), 0),
     ];

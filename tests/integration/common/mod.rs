@@ -75,7 +75,8 @@ pub fn output(command: &mut Command) -> Output {
     let (stdout, stderr) = (all(child.stdout.take().unwrap()), all(child.stderr.take().unwrap()));
     let status = wait(&mut child, PATIENCE);
     let (stdout, stderr) = (stdout(), stderr());
-    let status = status.unwrap_or_else(|| panic!("{command:?} does not end; it said {}", String::from_utf8_lossy(&stderr)));
+    let status =
+        status.unwrap_or_else(|| panic!("{command:?} does not end; it said {}", String::from_utf8_lossy(&stderr)));
     Output { status, stdout, stderr }
 }
 

@@ -33,7 +33,8 @@ impl Served {
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
                 let address = move || Address::try_from(address.as_str());
-                let served = dbus::bind(config, facts, jouled::run::Others::default().exports, address.clone()).await.unwrap();
+                let served =
+                    dbus::bind(config, facts, jouled::run::Others::default().exports, address.clone()).await.unwrap();
                 ready.send(()).unwrap();
                 served.serve(address, snapshots, stopped).await;
             });

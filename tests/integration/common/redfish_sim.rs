@@ -186,7 +186,8 @@ impl Sim {
     /// Changes the member at `pointer` of a resource.
     pub fn set(&self, uri: &str, pointer: &str, value: impl Into<Value>) {
         let mut inner = self.inner();
-        *inner.tree.get_mut(uri).unwrap().pointer_mut(pointer).unwrap_or_else(|| panic!("{uri} has no {pointer}")) = value.into();
+        *inner.tree.get_mut(uri).unwrap().pointer_mut(pointer).unwrap_or_else(|| panic!("{uri} has no {pointer}")) =
+            value.into();
     }
 
     /// Takes a resource away.
@@ -330,7 +331,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Mutex<Inner>>) -> Result
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let path = head.uri.path_and_query().unwrap().to_string();
     let what = format!("{} {path}", head.method);
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let header =
+        |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let (token, basic) = (header("x-auth-token"), header("authorization"));
     let (fault, mut response) = {
         let mut inner = shared.lock().unwrap();
@@ -399,7 +401,8 @@ impl Inner {
         }
         let by_basic = self.basic && !basic.is_empty() && {
             use base64::Engine;
-            let text = base64::engine::general_purpose::STANDARD.decode(basic.strip_prefix("Basic ").unwrap_or_default());
+            let text =
+                base64::engine::general_purpose::STANDARD.decode(basic.strip_prefix("Basic ").unwrap_or_default());
             let good = text.is_ok_and(|text| text == format!("{USER}:{}", self.password).into_bytes());
             self.seen.refused += usize::from(!good);
             good

@@ -35,7 +35,10 @@ fn tree(resources: impl IntoIterator<Item = (&'static str, Value)>) -> Tree {
 pub fn modern() -> Tree {
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/1"])),
-        ("/redfish/v1/Systems/1", json!({"Id": "1", "UUID": UUID, "Links": {"Chassis": links(&["/redfish/v1/Chassis/1U"])}})),
+        (
+            "/redfish/v1/Systems/1",
+            json!({"Id": "1", "UUID": UUID, "Links": {"Chassis": links(&["/redfish/v1/Chassis/1U"])}}),
+        ),
         ("/redfish/v1/Chassis", list(&["/redfish/v1/Chassis/1U"])),
         (
             "/redfish/v1/Chassis/1U",
@@ -129,13 +132,19 @@ pub fn hpe() -> Tree {
 pub fn supermicro_x12() -> Tree {
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/1"])),
-        ("/redfish/v1/Systems/1", json!({"Id": "1", "UUID": UUID, "Links": {"Chassis": links(&["/redfish/v1/Chassis/1"])}})),
+        (
+            "/redfish/v1/Systems/1",
+            json!({"Id": "1", "UUID": UUID, "Links": {"Chassis": links(&["/redfish/v1/Chassis/1"])}}),
+        ),
         ("/redfish/v1/Chassis", list(&["/redfish/v1/Chassis/1", "/redfish/v1/Chassis/HA-RAID.0.StorageEnclosure.0"])),
         (
             "/redfish/v1/Chassis/1",
             json!({"Id": "1", "Power": link("/redfish/v1/Chassis/1/Power"), "Links": {"ComputerSystems": links(&["/redfish/v1/Systems/1"])}}),
         ),
-        ("/redfish/v1/Chassis/HA-RAID.0.StorageEnclosure.0", json!({"Id": "HA-RAID.0.StorageEnclosure.0", "Links": {}})),
+        (
+            "/redfish/v1/Chassis/HA-RAID.0.StorageEnclosure.0",
+            json!({"Id": "HA-RAID.0.StorageEnclosure.0", "Links": {}}),
+        ),
         (
             "/redfish/v1/Chassis/1/Power",
             json!({"PowerControl": [{"MemberId": "0", "Name": "System Power Control", "PowerConsumedWatts": 250,
@@ -188,11 +197,13 @@ pub fn supermicro_x14() -> Tree {
 
 /// Lenovo XCC: parts of the machine in PowerControl too. 210 W.
 pub fn lenovo() -> Tree {
-    let part =
-        |name: &str, watts: u32| json!({"Name": name, "PowerConsumedWatts": watts, "Status": {"State": "Enabled", "Health": null}});
+    let part = |name: &str, watts: u32| json!({"Name": name, "PowerConsumedWatts": watts, "Status": {"State": "Enabled", "Health": null}});
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/1"])),
-        ("/redfish/v1/Systems/1", json!({"Id": "1", "UUID": UUID, "Links": {"Chassis": links(&["/redfish/v1/Chassis/1"])}})),
+        (
+            "/redfish/v1/Systems/1",
+            json!({"Id": "1", "UUID": UUID, "Links": {"Chassis": links(&["/redfish/v1/Chassis/1"])}}),
+        ),
         ("/redfish/v1/Chassis", list(&["/redfish/v1/Chassis/1"])),
         (
             "/redfish/v1/Chassis/1",
@@ -225,7 +236,10 @@ pub fn openbmc() -> Tree {
             "/redfish/v1/Chassis/riser",
             json!({"Id": "riser", "Links": {"ComputerSystems": links(&["/redfish/v1/Systems/system"]), "ContainedBy": link("/redfish/v1/Chassis/board")}}),
         ),
-        ("/redfish/v1/Chassis/board/EnvironmentMetrics", json!({"PowerWatts": {"Reading": null, "DataSourceUri": null}})),
+        (
+            "/redfish/v1/Chassis/board/EnvironmentMetrics",
+            json!({"PowerWatts": {"Reading": null, "DataSourceUri": null}}),
+        ),
         (
             "/redfish/v1/Chassis/board/PowerSubsystem",
             json!({"PowerSupplies": link("/redfish/v1/Chassis/board/PowerSubsystem/PowerSupplies")}),

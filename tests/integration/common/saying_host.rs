@@ -90,9 +90,13 @@ impl SayingHost {
                 let mut request = [0; 1024];
                 let length = io.read(&mut request).unwrap();
                 let request = String::from_utf8_lossy(&request[..length]);
-                assert!(request.starts_with("GET /v1/stream HTTP/1.1\r\n") && request.ends_with("\r\n\r\n"), "{request}");
+                assert!(
+                    request.starts_with("GET /v1/stream HTTP/1.1\r\n") && request.ends_with("\r\n\r\n"),
+                    "{request}"
+                );
                 let mut shared = shared.lock().unwrap();
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let head =
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
                 io.write_all(head.as_bytes()).unwrap();
                 say(&mut io, &shared.line);
                 shared.readers.push(io);

@@ -49,7 +49,10 @@ impl FakeHost {
         let mut cpuinfo = String::new();
         for cpu in 0..packages * threads {
             let (package, core) = (cpu / threads, cpu % threads);
-            self.write_sys(&format!("devices/system/cpu/cpu{cpu}/topology/physical_package_id"), format!("{package}\n"));
+            self.write_sys(
+                &format!("devices/system/cpu/cpu{cpu}/topology/physical_package_id"),
+                format!("{package}\n"),
+            );
             self.write_sys(&format!("devices/system/cpu/cpu{cpu}/topology/core_id"), format!("{core}\n"));
             let FakeCpu { vendor, family, model, stepping, name, flags } = model;
             writeln!(

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The zones: folder, name.
-pub const ZONES: [(&str, &str); 4] =
-    [("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "dram"), ("intel-rapl:1", "package-1"), ("intel-rapl:1:0", "dram")];
+pub const ZONES: [(&str, &str); 4] = [
+    ("intel-rapl:0", "package-0"),
+    ("intel-rapl:0:0", "dram"),
+    ("intel-rapl:1", "package-1"),
+    ("intel-rapl:1:0", "dram"),
+];
 
 /// A fake host with a state folder beside it.
 pub struct World {
@@ -28,7 +32,13 @@ impl World {
         let (host, dir) = (FakeHost::new(), tempfile::tempdir().unwrap());
         host.cpus(2, 2, &ICE_LAKE_SERVER);
         host.stat(&[0; 4], &[0; 4]);
-        let world = Self { state: dir.path().join("state"), host, energy: RefCell::default(), cpu: RefCell::default(), _dir: dir };
+        let world = Self {
+            state: dir.path().join("state"),
+            host,
+            energy: RefCell::default(),
+            cpu: RefCell::default(),
+            _dir: dir,
+        };
         for (zone, name) in ZONES {
             world.host.zone(zone, name, 1_000_000);
             world.energy.borrow_mut().insert(zone.into(), 1_000_000);
@@ -97,7 +107,8 @@ impl World {
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
         let _ = fs::remove_file(dir.join("exe"));
-        std::os::unix::fs::symlink(format!("/usr/bin/{}", String::from_utf8_lossy(comm.as_ref())), dir.join("exe")).unwrap();
+        std::os::unix::fs::symlink(format!("/usr/bin/{}", String::from_utf8_lossy(comm.as_ref())), dir.join("exe"))
+            .unwrap();
         let mut template = format!("{pid} (").into_bytes();
         template.extend_from_slice(comm.as_ref());
         template.extend_from_slice(

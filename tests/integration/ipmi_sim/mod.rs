@@ -52,7 +52,8 @@ impl Sim {
     fn with(dcmi: bool, more: &str) -> Option<Self> {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let target = option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("tools"));
-        let program = std::env::split_paths(&paths).chain(target).map(|dir| dir.join("ipmi_sim")).find(|path| path.exists());
+        let program =
+            std::env::split_paths(&paths).chain(target).map(|dir| dir.join("ipmi_sim")).find(|path| path.exists());
         let Some(program) = program else {
             println!("skipped: no ipmi_sim (packaging/dev/deps.sh test)");
             return None;
@@ -72,8 +73,8 @@ impl Sim {
             }
         }
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let auth =
-            ["callback", "user", "operator", "admin"].map(|level| format!("    allowed_auths_{level} none md2 md5 straight\n"));
+        let auth = ["callback", "user", "operator", "admin"]
+            .map(|level| format!("    allowed_auths_{level} none md2 md5 straight\n"));
         let lan = format!(
             "name \"fake\"\nset_working_mc 0x20\n  startlan 1\n    addr 127.0.0.1 {port}\n    priv_limit admin\n{}    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
              user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n{}",

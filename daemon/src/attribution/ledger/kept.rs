@@ -41,7 +41,10 @@ impl Ledger {
     /// Series whose entities are not there, or not known to be, and when each began (CLOCK_REALTIME).
     pub fn awaited(&self) -> impl Iterator<Item = ((Kind, Labels), Nanos)> + '_ {
         let series = |(kind, book): (Kind, &'_ KindBook)| {
-            book.retired.iter().map(move |(labels, retired)| ((kind, labels.clone()), retired.series.since)).collect::<Vec<_>>()
+            book.retired
+                .iter()
+                .map(move |(labels, retired)| ((kind, labels.clone()), retired.series.since))
+                .collect::<Vec<_>>()
         };
         Kind::ALL.into_iter().zip(&self.kinds).flat_map(series)
     }
@@ -50,7 +53,11 @@ impl Ledger {
     pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
         let series = self.charged.iter().filter(|charged| charged.changed()).filter_map(|charged| {
             let account = self.accounts[charged.account as usize].as_ref()?;
-            Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref().filter(|_| account.shown)?))
+            Some(Entry::Series(
+                account.kind,
+                account.labels.clone(),
+                **account.series.as_ref().filter(|_| account.shown)?,
+            ))
         });
         let retired = Kind::ALL.into_iter().zip(&self.kinds).flat_map(|(kind, book)| {
             let fresh = book.retired.iter().filter(|(_, retired)| retired.power_tick == self.tick);
@@ -63,11 +70,9 @@ impl Ledger {
 
     /// Everything, for the store.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let living = self
-            .accounts
-            .iter()
-            .flatten()
-            .filter_map(|account| Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref()?)));
+        let living = self.accounts.iter().flatten().filter_map(|account| {
+            Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref()?))
+        });
         let kinds = Kind::ALL.into_iter().zip(&self.kinds);
         let rest = kinds.clone().map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended));
         let retired = kinds.flat_map(|(kind, book)| {

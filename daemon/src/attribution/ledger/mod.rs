@@ -168,8 +168,17 @@ impl Ledger {
     /// A series of an earlier entity with these labels goes on at once: its counter must not begin again.
     pub fn open(&mut self, kind: Kind, labels: Labels) -> AccountId {
         self.opened += 1;
-        let account =
-            Account { number: self.opened, kind, labels, series: None, shown: false, over: false, tick: 0, charged: 0, score: 0.0 };
+        let account = Account {
+            number: self.opened,
+            kind,
+            labels,
+            series: None,
+            shown: false,
+            over: false,
+            tick: 0,
+            charged: 0,
+            score: 0.0,
+        };
         let index = match self.free.pop() {
             Some(index) => {
                 self.accounts[index as usize] = Some(account);
@@ -340,7 +349,8 @@ impl Ledger {
     fn view_kind(&self, kind: Kind, book: &KindBook) -> KindView {
         let mut rows = Vec::with_capacity(book.shown.len() + book.retired.len());
         for &index in &book.shown {
-            if let Some(Account { labels, series: Some(series), tick, charged, over, .. }) = self.accounts[index as usize].as_ref()
+            if let Some(Account { labels, series: Some(series), tick, charged, over, .. }) =
+                self.accounts[index as usize].as_ref()
             {
                 let charged = self.charged.get(*charged as usize).filter(|_| *tick == self.tick);
                 let power = charged.map_or_else(Power::default, |charged| charged.power);
@@ -357,7 +367,15 @@ impl Ledger {
 }
 
 fn row(labels: &Labels, series: &Series, state: State, [power, idle_power]: Power) -> Row {
-    Row { labels: labels.clone(), state, energy: series.energy, power, idle_power, used: series.used, since: series.since }
+    Row {
+        labels: labels.clone(),
+        state,
+        energy: series.energy,
+        power,
+        idle_power,
+        used: series.used,
+        since: series.since,
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ impl Ledger {
     fn weakest(&self, kind: Kind) -> Vec<u32> {
         let mut shown = self.kinds[kind.index()].shown.clone();
         // Before anything was shared out, as after a restart, who has least in its series.
-        let energy = |index: u32| self.accounts[index as usize].as_ref()?.series.as_ref().map(|series| series.energy.sum());
+        let energy =
+            |index: u32| self.accounts[index as usize].as_ref()?.series.as_ref().map(|series| series.energy.sum());
         shown.sort_by(|a, b| {
             self.score(*a).total_cmp(&self.score(*b)).then_with(|| energy(*a).cmp(&energy(*b))).then_with(|| a.cmp(b))
         });
@@ -89,7 +90,8 @@ impl Ledger {
     /// The series of an account is over: shown for a while, then counted in `ended`.
     pub(super) fn retire(&mut self, index: u32) {
         let Some(account) = self.accounts[index as usize].as_mut() else { return };
-        let until = if account.kind.returns(&account.labels) { Nanos(u64::MAX) } else { self.now + self.limits.retention };
+        let until =
+            if account.kind.returns(&account.labels) { Nanos(u64::MAX) } else { self.now + self.limits.retention };
         let Some(series) = account.series.take() else { return };
         let book = &mut self.kinds[account.kind.index()];
         if account.shown {

@@ -32,16 +32,25 @@ fn the_rest_is_one_series() {
     tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
     let view = &ledger.view()[Kind::Session.index()];
     assert_eq!(view.rows.len(), 1);
-    assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("a", 10, 5));
+    assert_eq!(
+        (view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0),
+        ("a", 10, 5)
+    );
     // b becomes the busiest: its series begins now, what it had before stays in the rest.
     tick(&mut ledger, 2, &[(b, 100)]);
     let view = &ledger.view()[Kind::Session.index()];
-    assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("b", 100, 5));
+    assert_eq!(
+        (view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0),
+        ("b", 100, 5)
+    );
     assert_eq!(view.parked.dynamic[0].0, 10);
     // a comes back where it was.
     tick(&mut ledger, 3, &[(a, 1000)]);
     let view = &ledger.view()[Kind::Session.index()];
-    assert_eq!((view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0), ("a", 1010, 100));
+    assert_eq!(
+        (view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0),
+        ("a", 1010, 100)
+    );
 }
 
 #[test]

@@ -61,7 +61,8 @@ struct Fake {
 
 impl Fake {
     fn new() -> Self {
-        let new = vec![domain(0, Zone::Package), domain(1, Zone::Package), domain(0, Zone::Dram), domain(0, Zone::Psys)];
+        let new =
+            vec![domain(0, Zone::Package), domain(1, Zone::Package), domain(0, Zone::Dram), domain(0, Zone::Psys)];
         Self { seconds: 1, counters: vec![1000; 4], new }
     }
 
@@ -72,8 +73,11 @@ impl Fake {
             *counter += energy;
             DomainReading { domain, at, reading: Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None }) }
         });
-        let processes =
-            uses.iter().map(|one| ProcessInfo { process: one.process, comm: format!("c{}", one.process.pid), exe: String::new() });
+        let processes = uses.iter().map(|one| ProcessInfo {
+            process: one.process,
+            comm: format!("c{}", one.process.pid),
+            exe: String::new(),
+        });
         let cgroups = uses.iter().map(|one| CgroupPath {
             cgroup: one.cgroup,
             path: Some(format!("/system.slice/u{}.service", one.cgroup.0)),
@@ -169,7 +173,8 @@ fn a_late_reading_is_shared_over_its_whole_window() {
         assert_eq!((snapshot.domains[0].power, snapshot.domains[0].error.as_str()), (None, "/x: gone"));
     }
     let snapshot = core.step(&host.tick(&[20_000_000, 0, 0, 0], vec![ran(2, 20, 0, 100)]));
-    let rows: HashMap<_, _> = snapshot.kind(Kind::Process).rows.iter().map(|row| (row.labels[0].clone(), row)).collect();
+    let rows: HashMap<_, _> =
+        snapshot.kind(Kind::Process).rows.iter().map(|row| (row.labels[0].clone(), row)).collect();
     assert_eq!((rows["1"].energy.dynamic[0].0, rows["2"].energy.dynamic[0].0), (40_000_000, 20_000_000));
     assert_eq!(rows["1"].state, RowState::Terminated);
     assert_conserved(&snapshot);
@@ -216,7 +221,8 @@ fn energy_drawn_while_down_is_the_nodes_and_nobodys() {
     // After a reboot the counter says nothing of before.
     host.new = vec![domain(0, Zone::Package)];
     let view =
-        Core::new(floored(10.0), state, false, Nanos(20 * SECOND)).step(&host.tick(&[70_000_000], vec![])).domains[0].clone();
+        Core::new(floored(10.0), state, false, Nanos(20 * SECOND)).step(&host.tick(&[70_000_000], vec![])).domains[0]
+            .clone();
     assert_eq!((view.total.0, view.power), (50_000_000, None));
 }
 
@@ -245,8 +251,12 @@ fn a_moved_process_gets_the_containers_label_and_a_new_series() {
 fn sources_keep_their_age() {
     let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
     let mut tick = host.tick(&[0, 0, 0, 0], vec![]);
-    tick.sources =
-        vec![SourceState { source: "rapl-powercap".into(), role: "meter".into(), health: Health::Healthy, detail: String::new() }];
+    tick.sources = vec![SourceState {
+        source: "rapl-powercap".into(),
+        role: "meter".into(),
+        health: Health::Healthy,
+        detail: String::new(),
+    }];
     core.step(&tick);
     let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
     tick.readings.clear();
@@ -259,8 +269,12 @@ fn a_meter_and_who_watches_under_one_name_have_ages_of_their_own() {
     let not_yet = || Health::Degraded(gpu::NOT_YET.into());
     let mut step = |meter: Health, usage: Health, reads: bool| {
         let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
-        let state =
-            |role: &str, health| SourceState { source: "rapl-powercap".into(), role: role.into(), health, detail: String::new() };
+        let state = |role: &str, health| SourceState {
+            source: "rapl-powercap".into(),
+            role: role.into(),
+            health,
+            detail: String::new(),
+        };
         tick.sources = vec![state("meter", meter), state("gpu-usage", usage), state("entity", Health::Healthy)];
         if !reads {
             tick.readings.clear();

@@ -20,7 +20,11 @@ fn gpu_address(bus: u8) -> PciAddress {
 fn gpu(bus: u8) -> Domain {
     let info = GpuInfo { index: 0, uuid: format!("GPU-{bus}"), name: "G".into(), vendor: "nvidia".into() };
     let id = format!("gpu/{bus}");
-    Domain { billed: true, gpu: Some(info), ..Domain::measured(id, "nvml", Zone::Gpu, Scope::Gpu(gpu_address(bus)), "/".into()) }
+    Domain {
+        billed: true,
+        gpu: Some(info),
+        ..Domain::measured(id, "nvml", Zone::Gpu, Scope::Gpu(gpu_address(bus)), "/".into())
+    }
 }
 
 /// A host that the test drives second by second.
@@ -54,7 +58,15 @@ use Says::{At, Fails, More, Nothing, Standby, Unread, Watts};
 impl Machine {
     fn new(domains: Vec<Domain>, config: CoreConfig) -> Self {
         let core = Core::new(config, State::default(), false, Nanos(0));
-        Self { core, seconds: 1, counters: vec![0; domains.len()], new: domains, vms: None, ended: Vec::new(), sources: Vec::new() }
+        Self {
+            core,
+            seconds: 1,
+            counters: vec![0; domains.len()],
+            new: domains,
+            vms: None,
+            ended: Vec::new(),
+            sources: Vec::new(),
+        }
     }
 
     fn tick(&mut self, says: &[Says], uses: Vec<Use>) -> Arc<Snapshot> {
@@ -136,7 +148,11 @@ fn what_the_platform_meter_sees_beyond_the_packages_goes_by_what_was_drawn_of_th
     assert_eq!((other.domain.quality, other.domain.billed), (Quality::Derived, true));
     let index = Zone::Other.index();
     assert_eq!(process(&last, 1).energy.dynamic[index].0, 3 * process(&last, 2).energy.dynamic[index].0);
-    assert_eq!(process(&last, 1).power[index], Microwatts(22_500_000), "shown at every tick, though its window is longer");
+    assert_eq!(
+        process(&last, 1).power[index],
+        Microwatts(22_500_000),
+        "shown at every tick, though its window is longer"
+    );
 }
 
 #[test]
@@ -153,7 +169,8 @@ fn a_slow_platform_meter_is_waited_for() {
     }
     assert!(seen.windows(2).all(|pair| pair[0] <= pair[1]));
     let snapshot = host.tick(&[Nothing, Nothing], vec![]);
-    let (package, platform, other) = (of(&snapshot, Zone::Package), of(&snapshot, Zone::Platform), of(&snapshot, Zone::Other));
+    let (package, platform, other) =
+        (of(&snapshot, Zone::Package), of(&snapshot, Zone::Platform), of(&snapshot, Zone::Other));
     // Accounted for up to a reading of the platform's, at most three refreshes of 20 s ago.
     let late = platform.total.0 - (other.total.0 + 30 * WATT * 120);
     assert!(late <= 60 * 60 * WATT, "{late}");
@@ -235,11 +252,17 @@ fn the_choice_is_the_operators() {
         host.tick(&[Watts(100), Watts(100), More(0)], vec![]);
         host.tick(&[Watts(100), Watts(100), More(90 * WATT)], vec![])
     };
-    for (choice, authority) in [("auto", Some("redfish")), ("ipmi", Some("ipmi")), ("psys", Some("psys")), ("none", None)] {
+    for (choice, authority) in
+        [("auto", Some("redfish")), ("ipmi", Some("ipmi")), ("psys", Some("psys")), ("none", None)]
+    {
         let snapshot = run(choice);
         assert_eq!(snapshot.platform.authority.as_deref(), authority, "{choice}");
         let roles: Vec<Role> = snapshot.domains.iter().take(3).map(|view| view.role).collect();
-        assert_eq!(roles.iter().filter(|role| **role == Role::Authority).count(), usize::from(authority.is_some()), "{choice}");
+        assert_eq!(
+            roles.iter().filter(|role| **role == Role::Authority).count(),
+            usize::from(authority.is_some()),
+            "{choice}"
+        );
         assert!(roles.iter().all(|role| matches!(role, Role::Authority | Role::Comparison)), "{roles:?}");
     }
     assert!(PlatformChoice::try_from("bmc".to_owned()).unwrap_err().contains("\"redfish\""));
@@ -278,12 +301,17 @@ fn a_gpu_goes_by_who_used_it() {
     // Both are seen on a CPU once, and on the GPU later; a third never.
     host.tick(&[More(0), More(0)], vec![ran(1, 10, 0, 1_000), ran(2, 20, 0, 1_000)]);
     let uses = vec![used(1, 400_000_000), used(2, 100_000_000), used(3, 300_000_000)];
-    let last = host.tick_gpus(&[More(130 * WATT), More(70 * WATT)], vec![], GpuSample { uses, watched, ..GpuSample::default() });
+    let last = host.tick_gpus(
+        &[More(130 * WATT), More(70 * WATT)],
+        vec![],
+        GpuSample { uses, watched, ..GpuSample::default() },
+    );
     let view = &last.domains[0];
     assert_eq!((view.idle.0, view.unattributed.0), (50 * WATT, 30 * WATT));
     assert!(view.shares_estimated);
     let index = Zone::Gpu.index();
-    let energy = |kind: Kind| -> Vec<u64> { last.kind(kind).rows.iter().map(|row| row.energy.dynamic[index].0).collect() };
+    let energy =
+        |kind: Kind| -> Vec<u64> { last.kind(kind).rows.iter().map(|row| row.energy.dynamic[index].0).collect() };
     assert_eq!(energy(Kind::Process), [40 * WATT, 10 * WATT]);
     assert_eq!(energy(Kind::Unit), [40 * WATT, 10 * WATT]);
     assert_eq!(process(&last, 1).used.on_cpu, Nanos(1_000), "time on a GPU is no time on a CPU");
@@ -309,7 +337,8 @@ fn a_gpu_of_a_vm_is_the_vms_and_without_a_meter_never_everybodys() {
     let vm = &last.kind(Kind::Vm).rows[0];
     assert_eq!(vm.energy.dynamic[Zone::Gpu.index()], Microjoules(12 * 300 * WATT));
     assert_eq!((last.domains[0].unattributed, last.domains[0].idle), (Microjoules(0), Microjoules(0)));
-    let last = run(vec![domain(0, Zone::Package), meter("hwmon", Zone::Platform)], || vec![More(100 * WATT), Watts(500)]);
+    let last =
+        run(vec![domain(0, Zone::Package), meter("hwmon", Zone::Platform)], || vec![More(100 * WATT), Watts(500)]);
     let other = of(&last, Zone::Other);
     assert!(other.total.0 > 0);
     assert_eq!(other.unattributed, other.active);
@@ -463,7 +492,10 @@ fn over_a_restart_the_remainder_goes_on_and_counts_nothing_twice() {
         let other = of(&last, Zone::Other);
         assert_eq!(other.past, !platform_comes_back);
         let gained = other.total.0 - before;
-        assert!(if platform_comes_back { (24 * 150 * WATT..=29 * 150 * WATT).contains(&gained) } else { gained == 0 }, "{gained}");
+        assert!(
+            if platform_comes_back { (24 * 150 * WATT..=29 * 150 * WATT).contains(&gained) } else { gained == 0 },
+            "{gained}"
+        );
         assert_eq!(of(&last, Zone::Package).total.0, (30 + 60 + 30) * 50 * WATT);
     }
 }
@@ -475,10 +507,15 @@ fn after_a_suspend_nothing_is_counted_twice() {
         let mut all = 0;
         for second in 0..100u64 {
             let at = Nanos((host.seconds + 1) * SECOND);
-            let platform =
-                if second % 10 == late % 10 { Ok(Reading::Gauge { power: Microwatts(200 * WATT) }) } else { Err(String::new()) };
-            let package =
-                Reading::Counter { total: Microjoules((second + if second > 50 { 900 } else { 0 }) * 50 * WATT), wraps_at: None };
+            let platform = if second % 10 == late % 10 {
+                Ok(Reading::Gauge { power: Microwatts(200 * WATT) })
+            } else {
+                Err(String::new())
+            };
+            let package = Reading::Counter {
+                total: Microjoules((second + if second > 50 { 900 } else { 0 }) * 50 * WATT),
+                wraps_at: None,
+            };
             host.seconds += 1;
             // The machine slept for a while after the 50th second: CLOCK_MONOTONIC stood still.
             let slept = Nanos(if second > 50 { 3600 * SECOND } else { 0 });
@@ -486,7 +523,13 @@ fn after_a_suspend_nothing_is_counted_twice() {
             readings.extend(platform.is_ok().then_some(DomainReading { domain: 1, at, reading: platform }));
             let new_domains = std::mem::take(&mut host.new);
             let at = Stamp { monotonic: at, boottime: at + slept, realtime: at + slept };
-            let last = host.core.step(&Tick { at, readings, new_domains, usage: Some(UsageSample::default()), ..Tick::default() });
+            let last = host.core.step(&Tick {
+                at,
+                readings,
+                new_domains,
+                usage: Some(UsageSample::default()),
+                ..Tick::default()
+            });
             assert_conserved(&last);
             all = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.total.0).sum();
         }
@@ -626,7 +669,12 @@ proptest! {
 
 #[test]
 fn several_bmcs_of_which_one_was_never_found_are_no_authority() {
-    let state = |source: &str, health| SourceState { source: source.into(), role: "meter".into(), health, detail: String::new() };
+    let state = |source: &str, health| SourceState {
+        source: source.into(),
+        role: "meter".into(),
+        health,
+        detail: String::new(),
+    };
     let mut host = Machine::new(vec![meter("redfish:a", Zone::Platform), meter("hwmon", Zone::Platform)], floored(0.0));
     host.sources = vec![
         state("redfish:a", Health::Healthy),

@@ -30,7 +30,10 @@ fn member(pid: u32, vm: &Vm) -> VmMember {
 /// Energy of a kind's rows by their first label.
 fn by_id(snapshot: &Snapshot, kind: Kind) -> HashMap<String, (u64, u64, RowState)> {
     let row = |row: &crate::model::snapshot::Row| {
-        (row.labels[0].clone(), (row.energy.dynamic[Zone::Package.index()].0, row.energy.idle[Zone::Package.index()].0, row.state))
+        (
+            row.labels[0].clone(),
+            (row.energy.dynamic[Zone::Package.index()].0, row.energy.idle[Zone::Package.index()].0, row.state),
+        )
     };
     snapshot.kind(kind).rows.iter().map(row).collect()
 }
@@ -97,8 +100,11 @@ fn kepler_fault_9_all_of_a_scope_is_the_vm() {
 fn a_member_whose_vm_gets_another_id_begins_another_series() {
     let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
     core.step(&host.tick(&[0, 0, 0, 0], vec![]));
-    let (impostor, evicted, owner) =
-        (vm(1, None), Vm { id: "qemu-1-1".into(), ..vm(1, None) }, Vm { process: ProcessKey { pid: 2, start: 1 }, ..vm(1, None) });
+    let (impostor, evicted, owner) = (
+        vm(1, None),
+        Vm { id: "qemu-1-1".into(), ..vm(1, None) },
+        Vm { process: ProcessKey { pid: 2, start: 1 }, ..vm(1, None) },
+    );
     let mut tick = host.tick(&[10_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]);
     (tick.vms, tick.vm_members) = (Some(vec![impostor.clone()]), vec![member(1, &impostor)]);
     core.step(&tick);
@@ -119,7 +125,8 @@ fn idle_by_allocation_goes_to_vms_by_their_virtual_cpus() {
     core.step(&host.tick(&[0, 0, 0, 0], vec![]));
     // Four CPUs; nothing of the second VM runs, and of the third nobody knows how many it has.
     let mut tick = host.tick(&[50_000_000, 10_000_000, 0, 0], vec![ran(1, 10, 0, 100)]);
-    (tick.vms, tick.vm_members) = (Some(vec![vm(1, Some(1)), vm(2, Some(2)), vm(3, None)]), vec![member(1, &vm(1, Some(1)))]);
+    (tick.vms, tick.vm_members) =
+        (Some(vec![vm(1, Some(1)), vm(2, Some(2)), vm(3, None)]), vec![member(1, &vm(1, Some(1)))]);
     let snapshot = core.step(&tick);
     let vms = by_id(&snapshot, Kind::Vm);
     assert_eq!((vms["uuid-1"].0, vms["uuid-1"].1), (40_000_000, 5_000_000));

@@ -59,7 +59,9 @@ pub enum Error {
 fn advice(group: Option<&str>) -> String {
     match group {
         Some(group) if group != "root" => {
-            format!("it is open to the group {group} (sudo usermod -aG {group} \"$USER\", then log in again) and to root")
+            format!(
+                "it is open to the group {group} (sudo usermod -aG {group} \"$USER\", then log in again) and to root"
+            )
         }
         _ => "it is open to its owner: run joulectl as root or as the user that jouled runs as".to_owned(),
     }
@@ -94,8 +96,9 @@ impl Client {
     /// Where jouled cannot be reached, or answers with something else.
     pub async fn guests(&self) -> Result<Vec<GuestView>, Error> {
         let body = self.in_time(self.patience, async { self.read(self.get("/v1/guests").await?).await }).await?;
-        let other =
-            |error: serde_json::Error| Error::OtherVersion(self.socket.clone(), None, super::text::safe(&error.to_string()));
+        let other = |error: serde_json::Error| {
+            Error::OtherVersion(self.socket.clone(), None, super::text::safe(&error.to_string()))
+        };
         serde_json::from_slice(&body).map_err(other)
     }
 
@@ -114,7 +117,8 @@ impl Client {
 
     async fn get(&self, path: &'static str) -> Result<Incoming, Error> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unconnected(error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         // Ends with the body that is returned; its errors are seen there.
         tokio::spawn(connection);
         let mut request = Request::new(Empty::<Bytes>::new());

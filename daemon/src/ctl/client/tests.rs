@@ -60,7 +60,10 @@ async fn nobody_there_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let client = Client::new(dir.path().join("jouled.sock"));
     let said = client.snapshot().await.unwrap_err().to_string();
-    assert!(said.starts_with("jouled is not running (no ") && said.ends_with("systemctl start jouled, or make run"), "{said}");
+    assert!(
+        said.starts_with("jouled is not running (no ") && said.ends_with("systemctl start jouled, or make run"),
+        "{said}"
+    );
     drop(UnixListener::bind(dir.path().join("jouled.sock")).unwrap());
     assert!(matches!(client.snapshot().await.unwrap_err(), Error::Refused(_)));
 }

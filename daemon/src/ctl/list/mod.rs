@@ -76,7 +76,11 @@ pub fn headings(snapshot: &Snapshot, base: &Base, first: &str) -> Vec<String> {
 fn sum(base: &Base, rows: &[(String, &Row)]) -> (Microwatts, Energy, Nanos) {
     let mut energy = Energy::default();
     rows.iter().for_each(|(_, row)| energy.add(&row.energy));
-    (rows.iter().map(|(_, row)| base.power(&row.whole_power())).sum(), energy, rows.iter().map(|(_, row)| row.used.on_cpu).sum())
+    (
+        rows.iter().map(|(_, row)| base.power(&row.whole_power())).sum(),
+        energy,
+        rows.iter().map(|(_, row)| row.used.on_cpu).sum(),
+    )
 }
 
 /// What the guest channel of a VM is doing, in a few words.

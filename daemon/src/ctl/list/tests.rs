@@ -101,14 +101,19 @@ fn estimates_are_marked_once_per_column() {
     let mut snapshot = fixture::snapshot();
     fixture::domain(&mut snapshot, 1).quality = Quality::Estimated;
     let text = lines(&snapshot, &[], choice(Kind::Unit), None);
-    assert!(text[0].contains("POWER (est.)") && text[0].contains("ENERGY (est.)"), "a sum with an estimate in it: {}", text[0]);
+    assert!(
+        text[0].contains("POWER (est.)") && text[0].contains("ENERGY (est.)"),
+        "a sum with an estimate in it: {}",
+        text[0]
+    );
     assert_eq!(text.join("\n").matches("est.").count(), 2);
 }
 
 #[test]
 fn json_is_exact_and_by_name() {
     let mut snapshot = fixture::snapshot();
-    snapshot.kinds[Kind::Unit.index()].rows[1].energy.dynamic[Zone::Package.index()] = Microjoules(9_007_199_254_740_993);
+    snapshot.kinds[Kind::Unit.index()].rows[1].energy.dynamic[Zone::Package.index()] =
+        Microjoules(9_007_199_254_740_993);
     let items = serde_json::to_value(json(&snapshot, &[], choice(Kind::Unit))).unwrap();
     let first = &items[0];
     assert_eq!(first["labels"]["unit"], "nginx.service");

@@ -51,8 +51,11 @@ fn program(exe: &str) -> &str {
 pub fn describe(vmm: Vmm, exe: &str, cmdline: &[u8], whole: bool) -> Option<Described> {
     let end = if whole { cmdline.len() } else { cmdline.iter().rposition(|byte| *byte == 0)? };
     let text = cmdline.get(..end)?;
-    let mut arguments =
-        text.strip_suffix(b"\0").unwrap_or(text).split(|byte| *byte == 0).map(|one| String::from_utf8_lossy(one).into_owned());
+    let mut arguments = text
+        .strip_suffix(b"\0")
+        .unwrap_or(text)
+        .split(|byte| *byte == 0)
+        .map(|one| String::from_utf8_lossy(one).into_owned());
     let first = arguments.next().filter(|first| !first.is_empty())?;
     let arguments: Vec<String> = arguments.collect();
     match vmm {

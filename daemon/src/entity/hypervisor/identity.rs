@@ -165,7 +165,10 @@ mod tests {
             title: String::new(),
             profile: None,
         };
-        (process, Found { vm, claimed: cid, devices: Vec::new(), shown: Shown::default(), scope: String::new(), age: 0 })
+        (
+            process,
+            Found { vm, claimed: cid, devices: Vec::new(), shown: Shown::default(), scope: String::new(), age: 0 },
+        )
     }
 
     fn settled<const N: usize>(vms: [(ProcessKey, Found); N]) -> (BTreeMap<ProcessKey, Found>, Vec<String>) {

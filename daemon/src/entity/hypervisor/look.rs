@@ -126,8 +126,9 @@ fn device(path: &Path) -> Option<(u32, u32)> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `path` is a C string and `found` a place for a statx, both outliving the call.
-    let result =
-        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, libc::STATX_TYPE, found.as_mut_ptr()) };
+    let result = unsafe {
+        libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, libc::STATX_TYPE, found.as_mut_ptr())
+    };
     // SAFETY: all zero is a valid statx, and the call left it so or filled it.
     let found = unsafe { found.assume_init() };
     let is_device = result == 0 && u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFCHR;

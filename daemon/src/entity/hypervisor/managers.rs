@@ -42,7 +42,12 @@ impl Index {
         places.sort_unstable();
         let mut heard = BTreeSet::new();
         let of_it = |known: &&Known| known.leader.is_none_or(|leader| leader == found.vm.process.pid);
-        places.into_iter().filter_map(|at| self.known.get(at)).filter(of_it).filter(|known| heard.insert(&known.manager)).collect()
+        places
+            .into_iter()
+            .filter_map(|at| self.known.get(at))
+            .filter(of_it)
+            .filter(|known| heard.insert(&known.manager))
+            .collect()
     }
 
     /// Takes over what is said of a VM. A name only where the VM says none itself and was not told yet, as labels stay.

@@ -22,10 +22,15 @@ pub fn cloud_hypervisor(arguments: &[String]) -> Option<Described> {
             None => argument,
         };
         let get = |key: &str| {
-            value.split(',').find_map(|part| part.split_once('=').filter(|(other, _)| *other == key)).map(|(_, value)| value)
+            value
+                .split(',')
+                .find_map(|part| part.split_once('=').filter(|(other, _)| *other == key))
+                .map(|(_, value)| value)
         };
         match option {
-            "cpus" => said.vcpus = get("boot").or_else(|| value.split(',').next()).and_then(words::vcpus).or(said.vcpus),
+            "cpus" => {
+                said.vcpus = get("boot").or_else(|| value.split(',').next()).and_then(words::vcpus).or(said.vcpus)
+            }
             "platform" => said.uuid = get("uuid").and_then(words::uuid).or(said.uuid),
             "device" if said.pci.len() < 64 => said.pci.extend(get("path").and_then(words::pci_path)),
             "fs" | "net" | "disk" => said.vhost_user.extend(get("socket").and_then(words::socket)),

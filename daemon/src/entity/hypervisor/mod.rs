@@ -172,7 +172,8 @@ impl Hypervisors {
             reader.ask(Ask::Look(pid));
         } else if exe.is_empty()
             && (comm.starts_with("vhost-") || comm.starts_with("kvm-"))
-            && let Some((start, name, true)) = proc_pid::stat(&self.procfs, pid, |stat| (stat.start, stat.name(), stat.kernel))
+            && let Some((start, name, true)) =
+                proc_pid::stat(&self.procfs, pid, |stat| (stat.start, stat.name(), stat.kernel))
             && let Some(owner) = owner(&name)
             && self.early.len() < WORKERS_MAX
         {
@@ -231,7 +232,8 @@ impl Hypervisors {
             return;
         }
         let said = sight.said;
-        let name = said.name.filter(|name| !name.is_empty()).or_else(|| machine.map(|machine| words::name(&machine.name)));
+        let name =
+            said.name.filter(|name| !name.is_empty()).or_else(|| machine.map(|machine| words::name(&machine.name)));
         let vm = Vm {
             id: String::new(),
             name: name.unwrap_or_else(|| identity::made(sight.vmm, process)),
@@ -312,7 +314,8 @@ impl Hypervisors {
             if !self.found.contains_key(&process) {
                 continue;
             }
-            if proc_pid::stat(&self.procfs, process.pid, |stat| stat.start == process.start && !stat.dead) == Some(true) {
+            if proc_pid::stat(&self.procfs, process.pid, |stat| stat.start == process.start && !stat.dead) == Some(true)
+            {
                 self.turns.push_back(process);
             } else {
                 self.end(process);

@@ -45,8 +45,10 @@ const WITHOUT_VALUE: [&str; 37] = [
     "only-migratable",
 ];
 /// Options that list what they can be and end, where their value asks for help.
-const WITH_HELP: [&str; 14] =
-    ["machine", "M", "cpu", "accel", "device", "object", "netdev", "nic", "net", "chardev", "display", "audiodev", "d", "trace"];
+const WITH_HELP: [&str; 14] = [
+    "machine", "M", "cpu", "accel", "device", "object", "netdev", "nic", "net", "chardev", "display", "audiodev", "d",
+    "trace",
+];
 /// Parts of a topology: their product is the number of CPUs where that is not given.
 const TOPOLOGY: [&str; 8] = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
 /// No VM has more vhost-user devices that matter here.
@@ -89,8 +91,11 @@ struct Said {
 impl Said {
     /// Takes one option; `None`: this is no VM.
     fn option(&mut self, option: &str, value: &str) -> Option<()> {
-        let parts =
-            if WITH_HELP.contains(&option) || matches!(option, "name" | "smp" | "smbios") { parts(value) } else { Vec::new() };
+        let parts = if WITH_HELP.contains(&option) || matches!(option, "name" | "smp" | "smbios") {
+            parts(value)
+        } else {
+            Vec::new()
+        };
         let get = |key: &str| parts.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
         let first = |key: &str| get("").or_else(|| get(key));
         if WITH_HELP.contains(&option) && parts.iter().any(|(key, value)| asks(value) && key.is_empty() || asks(key)) {
@@ -99,7 +104,9 @@ impl Said {
         match option {
             "name" => self.described.name = first("guest").map(words::name).or(self.described.name.take()),
             "uuid" => self.described.uuid = words::uuid(value),
-            "smbios" if get("type") == Some("1") => self.smbios = get("uuid").and_then(words::uuid).or(self.smbios.take()),
+            "smbios" if get("type") == Some("1") => {
+                self.smbios = get("uuid").and_then(words::uuid).or(self.smbios.take())
+            }
             "smp" => self.smp.extend(parts),
             "accel" => {
                 let accelerator = first("accel").unwrap_or_default().to_owned();
@@ -128,7 +135,9 @@ impl Said {
                     self.described.pci.extend(host.or_else(|| get("sysfsdev").and_then(words::pci_path)));
                 }
             }
-            "netdev" if first("type") == Some("vhost-user") => self.vhost_user.extend(get("chardev").map(str::to_owned)),
+            "netdev" if first("type") == Some("vhost-user") => {
+                self.vhost_user.extend(get("chardev").map(str::to_owned))
+            }
             _ => {}
         }
         Some(())
@@ -162,8 +171,10 @@ fn vcpus(smp: &[(String, String)]) -> Option<u32> {
     if TOPOLOGY.iter().all(|part| get(part).is_none()) {
         return get("maxcpus").map_or(Some(1), words::vcpus);
     }
-    let product =
-        TOPOLOGY.iter().filter_map(|part| get(part)).try_fold(1u32, |product, part| product.checked_mul(part.parse().ok()?));
+    let product = TOPOLOGY
+        .iter()
+        .filter_map(|part| get(part))
+        .try_fold(1u32, |product, part| product.checked_mul(part.parse().ok()?));
     words::vcpus(&product?.to_string())
 }
 
@@ -291,8 +302,14 @@ mod tests {
     fn devices_of_the_host() {
         let pci = |line: &str| says(line).unwrap().pci.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(pci("-device vfio-pci,host=0000:41:00.0,id=hostdev0"), ["0000:41:00.0"]);
-        assert_eq!(pci("-device vfio-pci,host=41:00.0 -device vfio-pci,host=0001:c1:00.1"), ["0000:41:00.0", "0001:c1:00.1"]);
-        assert_eq!(pci("-device {\"driver\":\"vfio-pci\",\"host\":\"0000:41:00.0\",\"id\":\"hostdev0\"}"), ["0000:41:00.0"]);
+        assert_eq!(
+            pci("-device vfio-pci,host=41:00.0 -device vfio-pci,host=0001:c1:00.1"),
+            ["0000:41:00.0", "0001:c1:00.1"]
+        );
+        assert_eq!(
+            pci("-device {\"driver\":\"vfio-pci\",\"host\":\"0000:41:00.0\",\"id\":\"hostdev0\"}"),
+            ["0000:41:00.0"]
+        );
         assert_eq!(pci("-device vfio-pci,sysfsdev=/sys/bus/pci/devices/0000:41:00.0"), ["0000:41:00.0"]);
         assert_eq!(pci("-device vfio-pci-nohotplug,host=41:00.0,display=on"), ["0000:41:00.0"]);
         for none in [

@@ -53,7 +53,13 @@ struct Worker {
 impl Reader {
     /// Reads the /proc at `procfs`. The thread starts with the first question.
     pub fn new(procfs: &Path) -> Self {
-        Self { procfs: procfs.to_path_buf(), worker: None, open: VecDeque::new(), since: Instant::now(), stuck: Vec::new() }
+        Self {
+            procfs: procfs.to_path_buf(),
+            worker: None,
+            open: VecDeque::new(),
+            since: Instant::now(),
+            stuck: Vec::new(),
+        }
     }
 
     /// Asks, unless the same is being asked already.
@@ -87,7 +93,9 @@ impl Reader {
         let work = move || {
             for ask in asked {
                 let found = match ask {
-                    Ask::Look(pid) => look::look(&procfs, pid).map_or(Answer::Nothing, |sight| Answer::Sight(Box::new(sight))),
+                    Ask::Look(pid) => {
+                        look::look(&procfs, pid).map_or(Answer::Nothing, |sight| Answer::Sight(Box::new(sight)))
+                    }
                     Ask::Show(process) => Answer::Shown(process, look::shown(&procfs, process.pid)),
                 };
                 if answer.send(found).is_err() {
@@ -128,7 +136,9 @@ impl Reader {
             let (Ask::Look(pid) | Ask::Show(ProcessKey { pid, .. })) = ask;
             self.stuck.push(worker.thread);
             let count = self.stuck.len();
-            tracing::warn!("/proc/{pid} cannot be read in {STUCK:?}: what runs there is taken for no VM ({count} such processes)");
+            tracing::warn!(
+                "/proc/{pid} cannot be read in {STUCK:?}: what runs there is taken for no VM ({count} such processes)"
+            );
         }
         for ask in std::mem::take(&mut self.open) {
             self.ask(ask);
@@ -146,8 +156,11 @@ mod tests {
         let fake = |pid: u32| {
             let dir = root.path().join(pid.to_string());
             std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join("stat"), format!("{pid} (kvm) S 1 1 1 0 -1 4194560 1 1 1 1 1 0 0 0 20 0 1 0 {pid} 1 1"))
-                .unwrap();
+            std::fs::write(
+                dir.join("stat"),
+                format!("{pid} (kvm) S 1 1 1 0 -1 4194560 1 1 1 1 1 0 0 0 20 0 1 0 {pid} 1 1"),
+            )
+            .unwrap();
             std::os::unix::fs::symlink("/usr/bin/kvm", dir.join("exe")).unwrap();
             dir
         };
@@ -165,7 +178,10 @@ mod tests {
         assert!(from.elapsed() < Duration::from_millis(500), "{:?}", from.elapsed());
         std::thread::sleep(STUCK);
         let answers = reader.answers(Duration::from_secs(5));
-        assert!(matches!(&answers[..], [Answer::Sight(sight)] if sight.said.name.as_deref() == Some("good")), "{answers:?}");
+        assert!(
+            matches!(&answers[..], [Answer::Sight(sight)] if sight.said.name.as_deref() == Some("good")),
+            "{answers:?}"
+        );
         assert_eq!(reader.stuck.len(), 1);
         // Lets the thread go.
         std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();

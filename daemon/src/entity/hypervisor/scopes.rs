@@ -15,7 +15,8 @@ const WAIT: u32 = 10;
 /// After that it is looked at this seldom.
 const SELDOM: u32 = 64;
 /// Where in a scope its processes are, by kernel and libvirt version.
-const PROCS: [&str; 4] = ["cgroup.procs", "libvirt/cgroup.procs", "libvirt/emulator/cgroup.procs", "emulator/cgroup.procs"];
+const PROCS: [&str; 4] =
+    ["cgroup.procs", "libvirt/cgroup.procs", "libvirt/emulator/cgroup.procs", "emulator/cgroup.procs"];
 /// So many processes of a scope are looked at: the VMM is among the first.
 const PROCS_MAX: usize = 16;
 
@@ -39,7 +40,9 @@ impl Scopes {
     /// Notes the cgroups of machine scopes among those that are told now.
     pub fn meet<'a>(&mut self, cgroups: &[CgroupPath], dir: impl Fn(CgroupId) -> Option<&'a Path>) {
         for told in cgroups {
-            let Some((path, machine)) = told.path.as_deref().and_then(|path| Some((path, path::machine(path)?))) else { continue };
+            let Some((path, machine)) = told.path.as_deref().and_then(|path| Some((path, path::machine(path)?))) else {
+                continue;
+            };
             let below = path[machine.scope.len()..].split('/').filter(|segment| !segment.is_empty()).count();
             let dir = dir(told.cgroup).and_then(|dir| dir.ancestors().nth(below)).map(Path::to_path_buf);
             self.waiting.push(Waiting { cgroup: told.cgroup, path: path.to_owned(), dir, ticks: 0 });
@@ -55,7 +58,9 @@ impl Scopes {
     pub fn to_look_at(&self, known: impl Fn(&str) -> bool) -> Vec<u32> {
         let mut seen: FxHashSet<&str> = FxHashSet::default();
         let mut pids = Vec::new();
-        for waiting in self.waiting.iter().filter(|waiting| waiting.ticks < WAIT || waiting.ticks.is_multiple_of(SELDOM)) {
+        for waiting in
+            self.waiting.iter().filter(|waiting| waiting.ticks < WAIT || waiting.ticks.is_multiple_of(SELDOM))
+        {
             let Some(machine) = path::machine(&waiting.path) else { continue };
             if let (true, Some(dir)) = (seen.insert(machine.scope) && !known(machine.scope), &waiting.dir) {
                 pids.extend(PROCS.iter().flat_map(|file| procs(&dir.join(file))));
@@ -70,14 +75,17 @@ impl Scopes {
         if self.waiting.is_empty() {
             return;
         }
-        let mut told: FxHashMap<CgroupId, usize> = cgroups.iter().enumerate().map(|(at, told)| (told.cgroup, at)).collect();
+        let mut told: FxHashMap<CgroupId, usize> =
+            cgroups.iter().enumerate().map(|(at, told)| (told.cgroup, at)).collect();
         self.waiting.retain_mut(|waiting| {
             waiting.ticks += 1;
             let Some(machine) = path::machine(&waiting.path) else { return false };
             let known = labels(machine.scope);
             let keep = known.is_none();
-            let by_name =
-                || (waiting.ticks == WAIT).then(|| [words::name(&machine.id), words::name(&machine.name), "kvm".to_owned()].into());
+            let by_name = || {
+                (waiting.ticks == WAIT)
+                    .then(|| [words::name(&machine.id), words::name(&machine.name), "kvm".to_owned()].into())
+            };
             if let Some(vm) = known.or_else(by_name) {
                 let at = *told.entry(waiting.cgroup).or_insert_with(|| {
                     cgroups.push(CgroupPath { cgroup: waiting.cgroup, path: Some(waiting.path.clone()), vm: None });

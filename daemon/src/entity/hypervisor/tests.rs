@@ -50,7 +50,11 @@ impl Fake {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         let (flags, start) = (if exe == "kernel" { 0x0020_8040 } else { 0x0040_0100 }, pid * 10);
-        fs::write(dir.join("stat"), format!("{pid} ({comm}) S 1 1 1 0 -1 {flags} 1 1 1 1 9 0 0 0 20 0 1 0 {start} 1 1")).unwrap();
+        fs::write(
+            dir.join("stat"),
+            format!("{pid} ({comm}) S 1 1 1 0 -1 {flags} 1 1 1 1 9 0 0 0 20 0 1 0 {start} 1 1"),
+        )
+        .unwrap();
         let cmdline: Vec<u8> = args.iter().flat_map(|arg| arg.bytes().chain([0])).collect();
         fs::write(dir.join("cmdline"), cmdline).unwrap();
         fs::write(dir.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
@@ -73,7 +77,8 @@ impl Fake {
 
     fn tick(&mut self, hypervisors: &mut Hypervisors, told: Told<'_>) -> News {
         let key = |pid: u32| ProcessKey { pid, start: u64::from(pid) * 10 };
-        let info = |(pid, comm, exe): (u32, &str, &str)| ProcessInfo { process: key(pid), comm: comm.into(), exe: exe.into() };
+        let info =
+            |(pid, comm, exe): (u32, &str, &str)| ProcessInfo { process: key(pid), comm: comm.into(), exe: exe.into() };
         let sample = UsageSample {
             processes: told.infos.into_iter().map(info).collect(),
             ended: told.ended.into_iter().map(key).collect(),
@@ -112,7 +117,11 @@ fn members(news: &News) -> Vec<(u32, &str)> {
 #[test]
 fn a_vm_that_is_idle_from_the_start_is_known_and_joins_when_it_runs() {
     let mut fake = Fake::new();
-    fake.qemu(7, &["-name", "guest=web", "-uuid", UUID, "-smp", "2", "-accel", "kvm"], "/user.slice/user-0.slice/session-1.scope");
+    fake.qemu(
+        7,
+        &["-name", "guest=web", "-uuid", UUID, "-smp", "2", "-accel", "kvm"],
+        "/user.slice/user-0.slice/session-1.scope",
+    );
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let news = fake.tick(&mut hypervisors, Told::default());
     let vm = &news.vms.as_ref().unwrap()[0];
@@ -178,7 +187,10 @@ fn kepler_fault_9_helpers_and_kernel_threads_are_the_vms() {
     assert!(ids(&news) == [UUID] && news.vms.unwrap()[0].vouched);
     assert_eq!(fake.ids_of(1), ["-", UUID]);
     // Every other group of the scope has it from the first.
-    fake.tick(&mut hypervisors, Told { cgroups: vec![(2, &vcpu), (3, SCOPE), (4, "/machine.slice")], ..Told::default() });
+    fake.tick(
+        &mut hypervisors,
+        Told { cgroups: vec![(2, &vcpu), (3, SCOPE), (4, "/machine.slice")], ..Told::default() },
+    );
     assert_eq!((fake.ids_of(2), fake.ids_of(3), fake.ids_of(4)), (vec![UUID], vec![UUID], vec!["-"]));
     // Kernel threads that work for it, and somebody who calls himself so.
     fake.spawn(20, "vhost-7", "kernel", &[], "/");
@@ -187,8 +199,13 @@ fn kepler_fault_9_helpers_and_kernel_threads_are_the_vms() {
     fake.spawn(23, "vhost-7", "/home/user/vhost", &["vhost-7"], "/");
     fs::remove_file(fake.pid(23).join("exe")).unwrap();
     fake.spawn(24, "vhost-99", "kernel", &[], "/");
-    let infos =
-        vec![(20, "vhost-7", ""), (21, "kvm-nx-lpage-re", ""), (22, "kvm-pit/7", ""), (23, "vhost-7", ""), (24, "vhost-99", "")];
+    let infos = vec![
+        (20, "vhost-7", ""),
+        (21, "kvm-nx-lpage-re", ""),
+        (22, "kvm-pit/7", ""),
+        (23, "vhost-7", ""),
+        (24, "vhost-99", ""),
+    ];
     let news = fake.tick(&mut hypervisors, Told { infos, ..Told::default() });
     assert_eq!(members(&news), [(20, UUID), (21, UUID), (22, UUID)]);
     // A second QEMU in the scope is part of the VM and no VM itself.
@@ -201,7 +218,10 @@ fn a_worker_seen_before_its_vm_waits_for_it() {
     let mut fake = Fake::new();
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.spawn(20, "vhost-7", "kernel", &[], "/");
-    assert_eq!(fake.tick(&mut hypervisors, Told { infos: vec![(20, "vhost-7", "")], ..Told::default() }), News::default());
+    assert_eq!(
+        fake.tick(&mut hypervisors, Told { infos: vec![(20, "vhost-7", "")], ..Told::default() }),
+        News::default()
+    );
     fake.qemu(7, &["-uuid", UUID], "/");
     let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
     assert!(ids(&news) == [UUID] && members(&news) == [(7, UUID), (20, UUID)]);
@@ -225,7 +245,11 @@ fn a_scope_without_a_readable_vmm_has_its_machines_name_until_there_is_one() {
 #[test]
 fn an_impostor_gives_way_to_the_vm_of_the_system() {
     let mut fake = Fake::new();
-    fake.qemu(7, &["-uuid", UUID, "-device", "vhost-vsock-pci,guest-cid=5"], "/user.slice/user-1000.slice/session-1.scope");
+    fake.qemu(
+        7,
+        &["-uuid", UUID, "-device", "vhost-vsock-pci,guest-cid=5"],
+        "/user.slice/user-1000.slice/session-1.scope",
+    );
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
     assert_eq!((ids(&news), news.vms.as_ref().unwrap()[0].cid), (vec![UUID], Some(5)));
@@ -260,7 +284,13 @@ fn a_cid_is_believed_of_one_who_can_have_it() {
 #[test]
 fn vcpus_are_counted_by_their_threads_when_these_appear() {
     let mut fake = Fake::new();
-    fake.spawn(7, "firecracker", "/usr/bin/firecracker", &["firecracker", "--id", "vm1", "--config-file", "/etc/shadow"], "/");
+    fake.spawn(
+        7,
+        "firecracker",
+        "/usr/bin/firecracker",
+        &["firecracker", "--id", "vm1", "--config-file", "/etc/shadow"],
+        "/",
+    );
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     let news = fake.tick(&mut hypervisors, Told::default());
     let vm = &news.vms.as_ref().unwrap()[0];
@@ -277,7 +307,11 @@ fn vcpus_are_counted_by_their_threads_when_these_appear() {
 fn hostile_command_lines_make_no_label_that_hurts() {
     let mut fake = Fake::new();
     let long = "x\n".repeat(5000);
-    fake.qemu(7, &["-name", &long, "-uuid", "../../etc", "-smp", "4294967297", "-device", "vhost-vsock-pci,guest-cid=2"], "/");
+    fake.qemu(
+        7,
+        &["-name", &long, "-uuid", "../../etc", "-smp", "4294967297", "-device", "vhost-vsock-pci,guest-cid=2"],
+        "/",
+    );
     fake.qemu(8, &["-name", "../../../etc/passwd", "-uuid", UUID], "/");
     fake.qemu(9, &["-name", "a\u{1b}[31m\"\\{}", "-uuid", UUID], "/");
     fake.qemu(10, &[&"-".repeat(100_000)], "/");
@@ -322,8 +356,14 @@ fn managers_are_believed_of_the_systems_vms_only() {
     let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
     let vm = &vms[0];
     assert_eq!((vm.process.pid, vm.manager.as_str(), vm.state.as_str()), (7, "libvirt", "paused"));
-    assert_eq!((vm.title.as_str(), vm.vcpus, vm.cid, vm.profile.as_deref()), ("The\u{fffd}web", Some(6), Some(9), None));
-    assert_eq!((vms[1].manager.as_str(), vms[1].vcpus, vms[1].cid, vms[1].profile.as_deref()), ("", Some(2), None, None));
+    assert_eq!(
+        (vm.title.as_str(), vm.vcpus, vm.cid, vm.profile.as_deref()),
+        ("The\u{fffd}web", Some(6), Some(9), None)
+    );
+    assert_eq!(
+        (vms[1].manager.as_str(), vms[1].vcpus, vms[1].cid, vms[1].profile.as_deref()),
+        ("", Some(2), None, None)
+    );
     // A CID that only the manager names has to be held as well.
     fs::create_dir(fake.pid(7).join("fd")).unwrap();
     hypervisors.reader.ask(Ask::Show(ProcessKey { pid: 7, start: 70 }));

@@ -51,7 +51,11 @@ pub async fn follow(managers: Arc<Managers>, bus: impl Fn() -> Builder<'static>,
 }
 
 /// From a connection to its end. `reached` is set when systemd-machined, or that there is none, is known.
-async fn session(bus: Builder<'static>, managers: &Managers, reached: &mut bool) -> zbus::Result<std::convert::Infallible> {
+async fn session(
+    bus: Builder<'static>,
+    managers: &Managers,
+    reached: &mut bool,
+) -> zbus::Result<std::convert::Infallible> {
     let late = |_| zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::TimedOut.into()));
     let bus = timeout(PATIENCE, bus.method_timeout(PATIENCE).build()).await.map_err(late)??;
     let dbus = DBusProxy::new(&bus).await?;
@@ -71,7 +75,9 @@ async fn session(bus: Builder<'static>, managers: &Managers, reached: &mut bool)
         loop {
             let health = match owner {
                 Ok(_) => Health::Healthy,
-                Err(_) => Health::Unsupported("systemd-machined does not run: it does when a machine is registered with it".into()),
+                Err(_) => Health::Unsupported(
+                    "systemd-machined does not run: it does when a machine is registered with it".into(),
+                ),
             };
             managers.set_machined(machines.values().cloned().collect(), health);
             tokio::select! {

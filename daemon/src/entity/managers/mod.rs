@@ -142,9 +142,13 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
 
 impl Told {
     fn sources(&self) -> Arc<[SourceState]> {
-        let state = |source: &str, health, detail| SourceState { source: source.into(), role: "entity".into(), health, detail };
-        [state("libvirt", self.libvirt_health(), self.detail()), state("machined", self.machined_health.clone(), String::new())]
-            .into()
+        let state =
+            |source: &str, health, detail| SourceState { source: source.into(), role: "entity".into(), health, detail };
+        [
+            state("libvirt", self.libvirt_health(), self.detail()),
+            state("machined", self.machined_health.clone(), String::new()),
+        ]
+        .into()
     }
 
     /// Every libvirt is well; none is; or some are not.

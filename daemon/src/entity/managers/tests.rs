@@ -17,7 +17,9 @@ fn names(managers: &Managers) -> Vec<String> {
 #[test]
 fn a_list_stays_while_heartbeats_come_and_is_dropped_after() {
     let (managers, start) = (Managers::default(), Instant::now());
-    assert!(matches!(libvirt(&managers), Health::Unsupported(why) if why.contains("install the package jouled-libvirt")));
+    assert!(
+        matches!(libvirt(&managers), Health::Unsupported(why) if why.contains("install the package jouled-libvirt"))
+    );
     managers.hear(FIRST.as_bytes(), start).unwrap();
     assert_eq!((libvirt(&managers), names(&managers)), (Health::Healthy, vec!["web".to_string()]));
     let known = managers.inventory().borrow()[0].clone();
@@ -40,7 +42,8 @@ fn a_list_stays_while_heartbeats_come_and_is_dropped_after() {
 fn one_of_two_libvirts_is_gone() {
     let (managers, now) = (Managers::default(), Instant::now());
     managers.hear(FIRST.as_bytes(), now).unwrap();
-    let other = r#"{"v":1,"source":"libvirt","uri":"qemu:///session","health":"cannot\u001b[31m\nconnect","machines":[]}"#;
+    let other =
+        r#"{"v":1,"source":"libvirt","uri":"qemu:///session","health":"cannot\u001b[31m\nconnect","machines":[]}"#;
     managers.hear(other.as_bytes(), now).unwrap();
     assert_eq!(libvirt(&managers), Health::Degraded("qemu:///session: cannot [31m connect".into()));
     let same = FIRST.replace("system", "session").replace("trusted", "off").replace("web", "mine");
@@ -91,7 +94,11 @@ fn what_cannot_be_used_is_refused_in_one_short_line() {
     assert!(machine(",\"cid\":-1").unwrap_err().contains("-1"));
     assert!(machine(",\"energy\":1").unwrap_err().contains("unknown field"));
     assert!(managers.hear(b"\xff\xfe", Instant::now()).is_err());
-    let many = format!("{}{}]}}", BEAT.replace('}', ",\"machines\":["), vec![r#"{"name":"","uuid":""}"#; MACHINES + 1].join(","));
+    let many = format!(
+        "{}{}]}}",
+        BEAT.replace('}', ",\"machines\":["),
+        vec![r#"{"name":"","uuid":""}"#; MACHINES + 1].join(",")
+    );
     assert!(managers.hear(many.as_bytes(), Instant::now()).unwrap_err().contains("at most 10000"));
     for number in 0..LIBVIRTS + 1 {
         let line = BEAT.replace('}', ",\"machines\":[]}").replace("system", &number.to_string());

@@ -74,7 +74,8 @@ async fn stream(State((mut snapshots, stop)): State<(Snapshots, CancellationToke
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             let Some(line) = line(snapshot).await else { break };
-            if !matches!(timeout(SLOW, sender.send_data(line)).await, Ok(Ok(()))) || snapshots.changed().await.is_err() {
+            if !matches!(timeout(SLOW, sender.send_data(line)).await, Ok(Ok(()))) || snapshots.changed().await.is_err()
+            {
                 break;
             }
         }

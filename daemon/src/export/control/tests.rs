@@ -23,8 +23,11 @@ fn start(snapshot: Snapshot) -> Server {
     let path = directory.path().join("control.sock");
     let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
     let stop = CancellationToken::new();
-    let task =
-        tokio::spawn(bind(&path, DEFAULT_MODE).unwrap().serve(receiver, crate::export::guest::tests::nobody(), stop.clone()));
+    let task = tokio::spawn(bind(&path, DEFAULT_MODE).unwrap().serve(
+        receiver,
+        crate::export::guest::tests::nobody(),
+        stop.clone(),
+    ));
     Server { path, snapshots, stop, task, _directory: directory }
 }
 

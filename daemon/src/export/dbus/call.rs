@@ -125,7 +125,9 @@ impl Call<'_> {
         if let Some(object) = self.view.object(path) {
             return Ok(Place::Object(object));
         }
-        let fixed = FOLDERS.iter().any(|folder| path.strip_prefix(ROOT).and_then(|path| path.strip_prefix('/')) == Some(folder));
+        let fixed = FOLDERS
+            .iter()
+            .any(|folder| path.strip_prefix(ROOT).and_then(|path| path.strip_prefix('/')) == Some(folder));
         let above = path == "/" || path == "/org";
         if fixed || above || !self.view.below(path).is_empty() {
             return Ok(Place::Folder);
@@ -138,7 +140,9 @@ impl Call<'_> {
         let unknown = || unknown_method(member, interface);
         match (interface, member) {
             (PEER, _) => self.peer(member),
-            (INTROSPECTABLE, "Introspect") => self.takes_nothing().and_then(|()| self.reply(&self.introspect(path, place))),
+            (INTROSPECTABLE, "Introspect") => {
+                self.takes_nothing().and_then(|()| self.reply(&self.introspect(path, place)))
+            }
             (PROPERTIES, "Get") => {
                 let body = self.message.body();
                 let (interface, name): (&str, &str) = self.arguments(&body, "ss", "interface, property")?;
@@ -156,7 +160,8 @@ impl Call<'_> {
             }
             (PROPERTIES, "Set") => {
                 let body = self.message.body();
-                let (interface, name, _): (&str, &str, Variant<'_>) = self.arguments(&body, "ssv", "interface, property, value")?;
+                let (interface, name, _): (&str, &str, Variant<'_>) =
+                    self.arguments(&body, "ssv", "interface, property, value")?;
                 let (iface, _) = self.subject(place, interface, path)?;
                 match iface.and_then(|iface| properties::find(iface, name)) {
                     Some(_) => Err(Refused::new(
@@ -189,7 +194,12 @@ impl Call<'_> {
     }
 
     /// What the properties of `interface` are read of, any where that is empty; `None` for one of the standard interfaces, which have none.
-    fn subject<'s>(&'s self, place: Place<'s>, interface: &str, path: &str) -> Result<(Option<Iface>, Subject<'s>), Refused> {
+    fn subject<'s>(
+        &'s self,
+        place: Place<'s>,
+        interface: &str,
+        path: &str,
+    ) -> Result<(Option<Iface>, Subject<'s>), Refused> {
         let object = if let Place::Object(object) = place { Some(object) } else { None };
         let subject = Subject { view: self.view, object };
         match place.iface().filter(|iface| interface.is_empty() || iface.name() == interface) {
@@ -228,7 +238,9 @@ impl Call<'_> {
         let found = body.signature().to_string_no_parens();
         if found != signature {
             let found = said(&found);
-            return Err(Refused::invalid(format!("wanted are arguments of signature {signature:?} ({names}), not {found}")));
+            return Err(Refused::invalid(format!(
+                "wanted are arguments of signature {signature:?} ({names}), not {found}"
+            )));
         }
         body.deserialize().map_err(|error| Refused::invalid(format!("arguments: {}", said(&error.to_string()))))
     }

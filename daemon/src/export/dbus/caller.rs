@@ -54,7 +54,8 @@ impl Trusted {
     fn caller(&self, credentials: &ConnectionCredentials) -> Caller {
         let uid = credentials.unix_user_id();
         let groups = credentials.unix_group_ids().map_or(&[][..], Vec::as_slice);
-        let fine = uid.is_some_and(|uid| uid == 0 || uid == self.uid) || self.gid.is_some_and(|gid| groups.contains(&gid));
+        let fine =
+            uid.is_some_and(|uid| uid == 0 || uid == self.uid) || self.gid.is_some_and(|gid| groups.contains(&gid));
         Caller { uid, pid: credentials.process_id(), fine }
     }
 }
@@ -113,7 +114,8 @@ impl Callers {
             return Ok(Parked::Waits);
         }
         let bus = "org.freedesktop.DBus";
-        let question = Message::method_call("/org/freedesktop/DBus", "GetConnectionCredentials").destination(bus).interface(bus);
+        let question =
+            Message::method_call("/org/freedesktop/DBus", "GetConnectionCredentials").destination(bus).interface(bus);
         let question = question.build(&name.as_str())?;
         self.asked.insert(question.primary_header().serial_num(), name.clone());
         self.parked.insert(name, vec![call]);
@@ -122,7 +124,11 @@ impl Callers {
 
     /// Takes the bus's answer to one of the questions: the calls that waited for it, and who made them. Whom the bus does not know, or
     /// does not say enough of, is told what everybody is.
-    pub fn told(&mut self, serial: NonZeroU32, credentials: Option<&ConnectionCredentials>) -> Option<(Caller, Vec<Message>)> {
+    pub fn told(
+        &mut self,
+        serial: NonZeroU32,
+        credentials: Option<&ConnectionCredentials>,
+    ) -> Option<(Caller, Vec<Message>)> {
         let name = self.asked.remove(&serial)?;
         let caller = credentials.map_or(STRANGER, |credentials| self.trusted.caller(credentials));
         let calls = self.parked.remove(&name).unwrap_or_default();

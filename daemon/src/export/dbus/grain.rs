@@ -21,7 +21,9 @@ pub(super) fn coarse(mut fine: View, before: Option<&View>, quantum: Microjoules
     if let Some((energy, power)) = &mut fine.platform {
         let told = step.floor(*energy);
         let earlier = before.and_then(|before| before.platform);
-        *power = power.and(earlier).map(|(energy, power)| step.power(Zone::Platform, (told, energy), power.unwrap_or_default()));
+        *power = power
+            .and(earlier)
+            .map(|(energy, power)| step.power(Zone::Platform, (told, energy), power.unwrap_or_default()));
         *energy = told;
     }
     for object in &mut fine.objects {
@@ -57,7 +59,8 @@ impl Step {
 
     /// Whether all of the billing base was read once an epoch: then the sum's power is as exact as the sum.
     fn even(&self) -> bool {
-        let even = |zone: &Zone| self.zones[zone.index()].is_some_and(|time| time.0.abs_diff(self.time.0) <= 2 * JITTER.0);
+        let even =
+            |zone: &Zone| self.zones[zone.index()].is_some_and(|time| time.0.abs_diff(self.time.0) <= 2 * JITTER.0);
         self.base.iter().all(even)
     }
 

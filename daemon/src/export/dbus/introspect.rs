@@ -27,10 +27,14 @@ pub(super) fn interface(iface: Iface) -> String {
         xml.push_str("    </method>\n");
     }
     for property in properties::of(iface) {
-        let _ = writeln!(xml, "    <property name=\"{}\" type=\"{}\" access=\"read\">", property.name, property.signature);
+        let _ =
+            writeln!(xml, "    <property name=\"{}\" type=\"{}\" access=\"read\">", property.name, property.signature);
         doc(&mut xml, 6, property.doc);
         let emits = property.emits.as_str();
-        let _ = writeln!(xml, "      <annotation name=\"org.freedesktop.DBus.Property.EmitsChangedSignal\" value=\"{emits}\"/>");
+        let _ = writeln!(
+            xml,
+            "      <annotation name=\"org.freedesktop.DBus.Property.EmitsChangedSignal\" value=\"{emits}\"/>"
+        );
         xml.push_str("    </property>\n");
     }
     xml.push_str("  </interface>\n");

@@ -50,7 +50,9 @@ pub(super) const METHODS: &[Method] = &[
             let body = call.message.body();
             let uid: u32 = call.arguments(&body, "u", "uid")?;
             let uid = uid.to_string();
-            list(call, |object| (object.kind == Kind::UserUnit && object.label("user") == uid).then(|| object.label_of_first()))
+            list(call, |object| {
+                (object.kind == Kind::UserUnit && object.label("user") == uid).then(|| object.label_of_first())
+            })
         },
     },
     Method {
@@ -185,7 +187,8 @@ fn machine<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
     let machines = || view.objects.iter().filter(|object| object.iface == Iface::Machine);
     let by_id = |id: &str| machines().find(|object| object.label("vm_id").eq_ignore_ascii_case(id));
     let by_uuid = || {
-        let mut vms = view.vms.iter().filter(|vm| vm.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(word)));
+        let mut vms =
+            view.vms.iter().filter(|vm| vm.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(word)));
         let vm = vms.next().filter(|_| vms.next().is_none())?;
         by_id(&vm.id)
     };
@@ -194,7 +197,9 @@ fn machine<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
     }
     let why = match machines().filter(|object| object.label("vm_name") == word).count() {
         0 => format!("there is no virtual machine {}; ListMachines lists those there are", said(word)),
-        some => format!("{some} virtual machines are called {}: ask by id, as ListMachines has it in the path", said(word)),
+        some => {
+            format!("{some} virtual machines are called {}: ask by id, as ListMachines has it in the path", said(word))
+        }
     };
     Err(Refused::new("org.jouled1.NoSuchMachine", why))
 }
@@ -211,7 +216,8 @@ fn container<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
     let named = || only(&|object| !word.is_empty() && object.label("container_name") == word);
     let begins = || only(&|object| word.len() >= 12 && object.label("container_id").starts_with(word));
     named().or_else(begins).ok_or_else(|| {
-        let why = format!("there is no container {}, or there are several; ListContainers lists those there are", said(word));
+        let why =
+            format!("there is no container {}, or there are several; ListContainers lists those there are", said(word));
         Refused::new("org.jouled1.NoSuchContainer", why)
     })
 }
@@ -246,7 +252,8 @@ fn process(call: &Call<'_>) -> Result<Message, Refused> {
     call.reply(&all(Iface::Process, Subject { view: call.view, object: Some(object) }))
 }
 
-const NO_SERIES: &str = "it has no numbers of its own: it has not run yet, or is not among the busiest (processes in [series])";
+const NO_SERIES: &str =
+    "it has no numbers of its own: it has not run yet, or is not among the busiest (processes in [series])";
 
 fn no_unit(name: &str) -> Refused {
     let why = format!(

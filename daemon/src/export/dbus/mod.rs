@@ -150,7 +150,12 @@ pub async fn bind(
 
 impl Dbus {
     /// Answers until `stop` on the bus that `bus` names, [`Address::system`]; begins again when the bus is gone.
-    pub async fn serve(self, bus: impl Fn() -> zbus::Result<Address>, mut snapshots: Snapshots, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        bus: impl Fn() -> zbus::Result<Address>,
+        mut snapshots: Snapshots,
+        stop: CancellationToken,
+    ) {
         let Self { config, facts, mut link, sources } = self;
         let tell = |health: Health| {
             sources.send_if_modified(|known| {
@@ -183,9 +188,9 @@ impl Dbus {
                             Err(error) => Health::Failed(format!("the system bus: {}", words(&error))),
                         }
                     }
-                    Err(error) => {
-                        Health::Unsupported(refused(&error).unwrap_or_else(|| format!("no system bus: {}", words(&error))))
-                    }
+                    Err(error) => Health::Unsupported(
+                        refused(&error).unwrap_or_else(|| format!("no system bus: {}", words(&error))),
+                    ),
                 };
                 tell(health);
                 sleep(pause).await;

@@ -72,7 +72,8 @@ impl Link {
             if answers(&message) == Some(serial) {
                 return Ok(message);
             }
-            if message.message_type() == Type::MethodCall && message.data().len() <= LONGEST && self.early.len() < EARLY {
+            if message.message_type() == Type::MethodCall && message.data().len() <= LONGEST && self.early.len() < EARLY
+            {
                 self.early.push(message);
             }
         }
@@ -223,7 +224,8 @@ impl<'a> Session<'a> {
                 if let Some(serial) = answers(&message) {
                     let credentials = message.body().deserialize::<ConnectionCredentials>().ok();
                     let credentials = credentials.filter(|_| message.message_type() == Type::MethodReturn);
-                    let (caller, calls) = self.callers.told(serial, credentials.as_ref()).unwrap_or((STRANGER, Vec::new()));
+                    let (caller, calls) =
+                        self.callers.told(serial, credentials.as_ref()).unwrap_or((STRANGER, Vec::new()));
                     for call in calls {
                         self.answer(&call, caller)?;
                     }
@@ -259,7 +261,9 @@ impl<'a> Session<'a> {
                     Ok(())
                 }
                 Parked::Waits => Ok(()),
-                Parked::Full => self.refuse(&message, &Refused::limits("too many callers that are not known yet: try again")),
+                Parked::Full => {
+                    self.refuse(&message, &Refused::limits("too many callers that are not known yet: try again"))
+                }
             },
         }
     }

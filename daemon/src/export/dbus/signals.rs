@@ -66,7 +66,9 @@ impl Signals {
 
 /// Both are in the order of paths.
 fn news<'a>(before: &'a View, now: &'a View) -> impl Iterator<Item = News> + 'a {
-    let same = |one: &Object, other: &Object| one.since == other.since && one.labels == other.labels && one.iface == other.iface;
+    let same = |one: &Object, other: &Object| {
+        one.since == other.since && one.labels == other.labels && one.iface == other.iface
+    };
     // What is said of all at once.
     let other_words = before.estimated != now.estimated || before.zones != now.zones;
     let of_now = now.objects.iter().flat_map(move |object| {
@@ -88,7 +90,9 @@ fn news<'a>(before: &'a View, now: &'a View) -> impl Iterator<Item = News> + 'a 
 fn message(news: &News, before: &View, now: &View) -> Option<zbus::Result<Message>> {
     const MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
     match news {
-        News::Manager => changed(ROOT, Iface::Manager, Subject { view: before, object: None }, Subject { view: now, object: None }),
+        News::Manager => {
+            changed(ROOT, Iface::Manager, Subject { view: before, object: None }, Subject { view: now, object: None })
+        }
         News::Changed(path) => {
             let (earlier, object) = (before.object(path)?, now.object(path)?);
             let earlier = Subject { view: before, object: Some(earlier) };
@@ -114,7 +118,12 @@ fn changed(path: &str, iface: Iface, before: Subject<'_>, now: Subject<'_>) -> O
     });
     let values: BTreeMap<&str, Variant<'_>> = values.collect();
     let none: Vec<&str> = Vec::new();
-    let build =
-        || Message::signal(path, "org.freedesktop.DBus.Properties", "PropertiesChanged").build(&(iface.name(), &values, none));
+    let build = || {
+        Message::signal(path, "org.freedesktop.DBus.Properties", "PropertiesChanged").build(&(
+            iface.name(),
+            &values,
+            none,
+        ))
+    };
     (!values.is_empty()).then(build)
 }

@@ -183,7 +183,8 @@ mod tests {
         loop {
             let mut buffer = vec![0; portion];
             // Given up in the middle, which must lose nothing.
-            let Ok(part) = tokio::time::timeout(std::time::Duration::from_micros(1), read.recvmsg(&mut buffer)).await else {
+            let Ok(part) = tokio::time::timeout(std::time::Duration::from_micros(1), read.recvmsg(&mut buffer)).await
+            else {
                 continue;
             };
             match part.unwrap().0 {

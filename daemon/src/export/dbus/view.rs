@@ -251,8 +251,10 @@ fn rank(object: &Object) -> (bool, Reverse<Nanos>) {
 fn named(snapshot: &Snapshot) -> FxHashMap<&str, &str> {
     let vms: FxHashMap<&str, &Vm> = snapshot.vms.iter().map(|vm| (vm.id.as_str(), vm)).collect();
     let rows = &snapshot.kind(Kind::Vm).rows;
-    let ids: FxHashSet<String> = rows.iter().filter_map(|row| row.labels.first()).map(|id| id.to_ascii_lowercase()).collect();
-    let uuids: FxHashSet<String> = snapshot.vms.iter().filter_map(|vm| vm.uuid.as_deref()).map(str::to_ascii_lowercase).collect();
+    let ids: FxHashSet<String> =
+        rows.iter().filter_map(|row| row.labels.first()).map(|id| id.to_ascii_lowercase()).collect();
+    let uuids: FxHashSet<String> =
+        snapshot.vms.iter().filter_map(|vm| vm.uuid.as_deref()).map(str::to_ascii_lowercase).collect();
     // By name: the best claim so far, and whose it is; `None`: of several.
     let mut best: FxHashMap<&str, (u8, Option<&str>)> = FxHashMap::default();
     for row in rows {

@@ -34,7 +34,10 @@ impl Names {
 
     fn generation(&self, vm: &Vm, since: Nanos, grain: Grain) -> String {
         let (process, since, quantum) = (vm.process, since.0.to_string(), grain.quantum.0.to_string());
-        self.hash(8, &["generation", &vm.id, &self.boot_id, &format!("{} {}", process.pid, process.start), &since, &quantum])
+        self.hash(
+            8,
+            &["generation", &vm.id, &self.boot_id, &format!("{} {}", process.pid, process.start), &since, &quantum],
+        )
     }
 
     fn hash(&self, bytes: usize, words: &[&str]) -> String {
@@ -65,8 +68,9 @@ impl ZoneFacts {
     /// Learns from the next snapshot.
     pub fn learn(&mut self, snapshot: &Snapshot) {
         for zone in Zone::ALL {
-            let current =
-                || snapshot.domains.iter().filter(|view| view.domain.zone == zone && !view.past && view.read_at.is_some());
+            let current = || {
+                snapshot.domains.iter().filter(|view| view.domain.zone == zone && !view.past && view.read_at.is_some())
+            };
             let quality = current().map(|view| view.domain.quality).max();
             self.now[zone.index()] = quality.map(|quality| (quality, current().any(|view| view.domain.billed)));
             // The zone is as old as the oldest of what it is the sum of.

@@ -147,8 +147,9 @@ impl GuestConfig {
             (None, Some(word)) => match Profile::named(word) {
                 Some(profile) => (profile, "its manager's metadata"),
                 None => {
-                    let note =
-                        format!("{word:?} in its manager's metadata is no profile: there are trusted, default, multi-tenant, off");
+                    let note = format!(
+                        "{word:?} in its manager's metadata is no profile: there are trusted, default, multi-tenant, off"
+                    );
                     return (self.profile, Some(note));
                 }
             },

@@ -97,7 +97,10 @@ impl Folder {
         };
         let of = file.metadata()?;
         if !of.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "exists and is no socket: it stays; move it away"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "exists and is no socket: it stays; move it away",
+            ));
         }
         Ok(Some(SocketFile {
             id: (of.dev(), of.ino()),
@@ -119,7 +122,8 @@ impl Folder {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         let address = SockAddr::unix(self.place(name));
-        let address = address.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the name of the socket is too long"))?;
+        let address =
+            address.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the name of the socket is too long"))?;
         socket.bind(&address)?;
         // SAFETY: no arguments.
         let me = unsafe { libc::geteuid() };
@@ -129,7 +133,11 @@ impl Folder {
         // Nobody can connect before listen().
         fs::set_permissions(made.place(), Permissions::from_mode(0o600))
             .and_then(|()| {
-                if owner.uid == me { Ok(()) } else { std::os::unix::fs::chown(made.place(), Some(owner.uid), Some(owner.gid)) }
+                if owner.uid == me {
+                    Ok(())
+                } else {
+                    std::os::unix::fs::chown(made.place(), Some(owner.uid), Some(owner.gid))
+                }
             })
             .and_then(|()| socket.listen(BACKLOG))
             .and_then(|()| UnixListener::from_std(socket.into()))

@@ -159,7 +159,9 @@ impl Guests {
         self.0.config.any().then(|| Totals {
             connections: guests().map(|guest| guest.connections() as u64).sum(),
             requests: everybody.past_requests + guests().map(|guest| guest.requests.load(Relaxed)).sum::<u64>(),
-            refused: Refusal::ALL.map(|refusal| (refusal.as_str(), self.0.refused[refusal as usize].load(Relaxed))).to_vec(),
+            refused: Refusal::ALL
+                .map(|refusal| (refusal.as_str(), self.0.refused[refusal as usize].load(Relaxed)))
+                .to_vec(),
         })
     }
 
@@ -268,7 +270,10 @@ impl Everybody {
                 entry.noted = note;
             }
             if let Some(cid) = vm.cid {
-                self.by_cid.entry(cid).and_modify(|both| *both = None).or_insert_with(|| Some(Arc::clone(&entry.guest)));
+                self.by_cid
+                    .entry(cid)
+                    .and_modify(|both| *both = None)
+                    .or_insert_with(|| Some(Arc::clone(&entry.guest)));
             }
         }
         for entry in earlier.into_values() {

@@ -66,7 +66,8 @@ pub(super) struct Served {
 /// # Errors
 /// Where who a connection is from cannot be told.
 pub(super) fn served(cmdline: &[u8]) -> Option<Result<Vec<Served>, &'static str>> {
-    let words: Vec<String> = cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let words: Vec<String> =
+        cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     let program = Path::new(words.first()?).file_name()?;
     (program == PROGRAM).then(|| vms(&words[1..]))
 }

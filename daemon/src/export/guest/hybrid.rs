@@ -28,7 +28,12 @@ pub(super) struct Hybrid {
 
 impl Hybrid {
     pub fn new(guests: Guests) -> Self {
-        Self { suffix: format!("_{}", guests.config().port), noted: Noted::default(), commands: Mutex::default(), guests }
+        Self {
+            suffix: format!("_{}", guests.config().port),
+            noted: Noted::default(),
+            commands: Mutex::default(),
+            guests,
+        }
     }
 }
 
@@ -56,7 +61,8 @@ impl Task for Hybrid {
                 return None;
             }
         };
-        let pair = pairs.iter().find(|pair| fs::metadata(&pair.uds).is_ok_and(|of| (of.dev(), of.ino()) == found.id))?;
+        let pair =
+            pairs.iter().find(|pair| fs::metadata(&pair.uds).is_ok_and(|of| (of.dev(), of.ino()) == found.id))?;
         // Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway. Its path is looked up once:
         // it could mean something else the next time.
         let socket = match fs::metadata(&pair.socket) {
@@ -97,7 +103,8 @@ impl Task for Hybrid {
             Ok(from) if from.pid().is_some() && from.pid() == peer => known.by_id(&vm, process),
             _ => Err(Refusal::Process),
         };
-        let (serving, guests, vm) = (accept(listener, self.guests.clone(), who, stop), self.guests.clone(), key.vm.clone());
+        let (serving, guests, vm) =
+            (accept(listener, self.guests.clone(), who, stop), self.guests.clone(), key.vm.clone());
         Some(tokio::spawn(async move {
             serving.await;
             guests.no_door(&vm, &shown);
@@ -118,6 +125,7 @@ fn only<'a>(vms: impl Iterator<Item = &'a Vm>) -> Option<&'a Vm> {
 
 /// Whether the path on a VM's command line is this socket.
 fn same(path: &str, socket: &str, file: Option<&fs::Metadata>) -> bool {
-    let is_file = |file: &fs::Metadata| fs::metadata(path).is_ok_and(|of| (of.dev(), of.ino()) == (file.dev(), file.ino()));
+    let is_file =
+        |file: &fs::Metadata| fs::metadata(path).is_ok_and(|of| (of.dev(), of.ino()) == (file.dev(), file.ino()));
     path == socket || (Path::new(path).is_absolute() && file.is_some_and(is_file))
 }

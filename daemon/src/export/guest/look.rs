@@ -145,7 +145,9 @@ fn scan(folders: &[PathBuf], task: &impl Task, asked: &mut Asked) -> Vec<Found> 
     for path in folders {
         match Folder::open(path) {
             Ok(folder) => look(folder).into_iter().for_each(|below| drop(look(below))),
-            Err(error) => task.noted().warn(path.clone(), format!("cannot be looked into (links are not followed): {error}")),
+            Err(error) => {
+                task.noted().warn(path.clone(), format!("cannot be looked into (links are not followed): {error}"))
+            }
         }
     }
     *asked = known;

@@ -27,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 /// A door that cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("export.guest.vsock: cannot listen on vsock port {port}: {why}; another program may listen there, or set vsock = \"off\"")]
+#[error(
+    "export.guest.vsock: cannot listen on vsock port {port}: {why}; another program may listen there, or set vsock = \"off\""
+)]
 pub struct BindError {
     port: u32,
     why: io::Error,
@@ -89,10 +91,20 @@ impl Channel {
         }
         let config = guests.config();
         if !config.hybrid.is_empty() {
-            doors.spawn(look::follow(guests.clone(), config.hybrid.clone(), hybrid::Hybrid::new(guests.clone()), stop.clone()));
+            doors.spawn(look::follow(
+                guests.clone(),
+                config.hybrid.clone(),
+                hybrid::Hybrid::new(guests.clone()),
+                stop.clone(),
+            ));
         }
         if !config.serial.is_empty() {
-            doors.spawn(look::follow(guests.clone(), config.serial.clone(), serial::Serial::new(guests.clone()), stop.clone()));
+            doors.spawn(look::follow(
+                guests.clone(),
+                config.serial.clone(),
+                serial::Serial::new(guests.clone()),
+                stop.clone(),
+            ));
         }
         let epochs = async {
             loop {

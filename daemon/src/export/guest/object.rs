@@ -130,7 +130,12 @@ impl Object {
                 "Length of an epoch in seconds: numbers change at its end only",
                 seconds(self.period_ns),
             ),
-            ("jouled_guest_quantum_joules", "gauge", "What every energy is a multiple of, in joules", self.quantum_uj as f64 / 1e6),
+            (
+                "jouled_guest_quantum_joules",
+                "gauge",
+                "What every energy is a multiple of, in joules",
+                self.quantum_uj as f64 / 1e6,
+            ),
             (
                 "jouled_guest_running_seconds",
                 "gauge",

@@ -40,7 +40,8 @@ impl Task for Serial {
 
     fn whose(&self, found: &Found, vms: &[Vm]) -> Option<Key> {
         let vm = vms.iter().find(|vm| vm.process.pid == found.owner.pid)?;
-        let is_its = self.guests.by_id(&vm.id, vm.process).is_ok() && self.guests.runs_as(vm.process.pid, found.owner.uid);
+        let is_its =
+            self.guests.by_id(&vm.id, vm.process).is_ok() && self.guests.runs_as(vm.process.pid, found.owner.uid);
         is_its.then(|| Key::of(vm, found))
     }
 

@@ -45,7 +45,8 @@ impl Listener for Vsock {
             match self.0.accept().await {
                 Ok(connection) => return connection,
                 // The peer's own doing must not keep the others waiting.
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
                 Err(error) => {
                     tracing::warn!("guest channel: vsock: accept: {error}");
                     tokio::time::sleep(PAUSE).await;

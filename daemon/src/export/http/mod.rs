@@ -176,7 +176,8 @@ async fn live(State(pages): State<Pages>) -> Response {
     if age <= LIVE_MIN.max(Nanos(interval.0.saturating_mul(LIVE_INTERVALS))) {
         "ok\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("the last tick was {} s ago\n", age.0 / Nanos::SECOND.0)).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, format!("the last tick was {} s ago\n", age.0 / Nanos::SECOND.0))
+            .into_response()
     }
 }
 
@@ -201,12 +202,14 @@ fn landing_page(snapshot: &Snapshot) -> String {
     for view in &snapshot.domains {
         let domain = &*view.domain;
         // Writing to a String cannot fail.
-        let _ = write!(page, "<li>{}: {} by {}</li>", escape(&domain.id), domain.quality.as_str(), escape(&domain.source));
+        let _ =
+            write!(page, "<li>{}: {} by {}</li>", escape(&domain.id), domain.quality.as_str(), escape(&domain.source));
     }
     page.push_str("</ul>\n<h2>Sources</h2>\n<ul>");
     for view in &snapshot.sources {
         let why = escape(view.health.why());
-        let _ = write!(page, "<li>{} ({}): {} {why}</li>", escape(&view.source), escape(&view.role), view.health.as_str());
+        let _ =
+            write!(page, "<li>{} ({}): {} {why}</li>", escape(&view.source), escape(&view.role), view.health.as_str());
     }
     page.push_str("</ul>\n</body></html>\n");
     page

@@ -71,7 +71,12 @@ pub(in crate::export) async fn accept<L: Listener>(
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connection<I>(io: I, router: Router, web: Option<Arc<WebConfig>>, stop: CancellationToken) -> Result<(), Failure>
+async fn connection<I>(
+    io: I,
+    router: Router,
+    web: Option<Arc<WebConfig>>,
+    stop: CancellationToken,
+) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -56,7 +56,10 @@ impl Server {
 async fn metrics_come_in_the_format_asked_for() {
     let server = start(snapshot(), soon);
     let classic = server.ask("GET /metrics HTTP/1.1").await;
-    assert!(classic.starts_with("HTTP/1.1 200") && classic.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+    assert!(
+        classic.starts_with("HTTP/1.1 200")
+            && classic.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n")
+    );
     assert!(classic.contains("\njouled_tick_age_seconds 0.5\n"), "{classic}");
     let openmetrics = server.ask("GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=1.0.0").await;
     assert!(openmetrics.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"));
@@ -67,7 +70,10 @@ async fn metrics_come_in_the_format_asked_for() {
 async fn other_methods_and_paths_are_answered_as_http_wants() {
     let server = start(snapshot(), soon);
     let head = server.ask("HEAD /metrics HTTP/1.1").await;
-    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n") && head.contains("content-length: "), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n") && head.contains("content-length: "),
+        "{head}"
+    );
     let post = server.ask("POST /metrics HTTP/1.1\r\nContent-Length: 0").await;
     assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET,HEAD"), "{post}");
     for path in ["/nothing", "/metrics/", "/../etc/passwd"] {
@@ -76,7 +82,10 @@ async fn other_methods_and_paths_are_answered_as_http_wants() {
     let long = "x".repeat(20_000);
     for head in [format!("GET /{long} HTTP/1.1"), format!("GET / HTTP/1.1\r\nX-Long: {long}")] {
         let answer = server.ask(&head).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431") || answer.starts_with("HTTP/1.1 414"), "{answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 431") || answer.starts_with("HTTP/1.1 414"),
+            "{answer}"
+        );
     }
 }
 
@@ -107,7 +116,10 @@ async fn the_landing_page_escapes_and_reflects_nothing() {
     let mut evil = snapshot();
     evil.host = Arc::new(crate::model::snapshot::Host { node_name: "<script>\"'&".into(), ..(*evil.host).clone() });
     let page = start(evil, soon).ask("GET / HTTP/1.1").await;
-    assert!(page.contains("jouled 0.1.0 on &lt;script&gt;&quot;&#39;&amp;</h1>") && !page.contains("<script"), "{page}");
+    assert!(
+        page.contains("jouled 0.1.0 on &lt;script&gt;&quot;&#39;&amp;</h1>") && !page.contains("<script"),
+        "{page}"
+    );
     assert!(page.contains("rapl-powercap (meter): failed open &quot;/sys") && !page.contains("evil.example"));
 }
 

@@ -43,7 +43,10 @@ fn the_tree_is_the_kernels() {
     assert_eq!(read(&path, "intel-rapl:0:2/energy_uj"), format!("{}\n", total(&snapshot, Zone::Dram)));
     assert!(!zones(&path).join("intel-rapl:0:1").exists(), "no uncore here");
     let mode = |file: &str| zones(&path).join(file).metadata().unwrap().mode() & 0o777;
-    assert_eq!((mode("intel-rapl:0/energy_uj"), mode("intel-rapl:0/name"), mode("intel-rapl:0")), (0o400, 0o444, 0o755));
+    assert_eq!(
+        (mode("intel-rapl:0/energy_uj"), mode("intel-rapl:0/name"), mode("intel-rapl:0")),
+        (0o400, 0o444, 0o755)
+    );
 
     // Only what changed is written.
     let inode = |file: &str| zones(&path).join(file).metadata().unwrap().ino();
@@ -87,7 +90,8 @@ fn what_is_not_measured_now_is_missing() {
     // The source fails.
     let source = snapshot.domains[0].domain.source.clone();
     let mut failed = snapshot.sources[0].clone();
-    (failed.source, failed.role, failed.health) = (source.clone(), "meter".to_owned(), Health::Failed("gone".to_owned()));
+    (failed.source, failed.role, failed.health) =
+        (source.clone(), "meter".to_owned(), Health::Failed("gone".to_owned()));
     snapshot.sources.retain(|state| state.source != source);
     snapshot.sources.push(failed);
     mirror.show(&snapshot).unwrap();

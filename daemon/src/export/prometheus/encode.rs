@@ -1,7 +1,9 @@
 //! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric by name.
 
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use std::fmt::{self, Write};
@@ -148,14 +150,16 @@ pub(super) fn to_classic(openmetrics: &str) -> String {
     let mut rest = openmetrics;
     while !rest.is_empty() {
         // Only comments begin with `#`: a line break inside a label value is escaped.
-        let end = if rest.starts_with('#') { rest.find('\n').map(|at| at + 1) } else { rest.find("\n# ").map(|at| at + 1) };
+        let end =
+            if rest.starts_with('#') { rest.find('\n').map(|at| at + 1) } else { rest.find("\n# ").map(|at| at + 1) };
         let (block, after) = rest.split_at(end.unwrap_or(rest.len()));
         rest = after;
         if let Some(text) = block.strip_prefix("# HELP ") {
             help = text;
         } else if let Some(line) = block.strip_prefix("# TYPE ") {
             let name = line.split(' ').next().unwrap_or_default();
-            let (suffix, kind) = if line.trim_end().ends_with(" counter") { ("_total", "counter") } else { ("", "gauge") };
+            let (suffix, kind) =
+                if line.trim_end().ends_with(" counter") { ("_total", "counter") } else { ("", "gauge") };
             let text = help.strip_prefix(name).unwrap_or(help);
             // Writing to a String cannot fail.
             let _ = writeln!(out, "# HELP {name}{suffix}{text}# TYPE {name}{suffix} {kind}");

@@ -49,11 +49,19 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
         unit: "",
         help: "Always 1; its labels say which jouled answers under Kepler's names",
     };
-    let labels =
-        LabelSet::plain([("branch", ""), ("revision", ""), ("version", &*host.version), ("os", "linux"), ("arch", &*host.arch)]);
+    let labels = LabelSet::plain([
+        ("branch", ""),
+        ("revision", ""),
+        ("version", &*host.version),
+        ("os", "linux"),
+        ("arch", &*host.arch),
+    ]);
     gauges(encoder, &about, [(labels, 1)])?;
-    let about =
-        About { name: "kepler_node_info", unit: "", help: "Always 1; its labels say where the node's energy numbers come from" };
+    let about = About {
+        name: "kepler_node_info",
+        unit: "",
+        help: "Always 1; its labels say where the node's energy numbers come from",
+    };
     let labels = LabelSet::plain([
         ("cpu_architecture", &*host.arch),
         ("components_power_source", zones.get(Zone::Package).map_or("none", |zone| zone.legacy_source)),
@@ -76,8 +84,10 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[
             sum.0 += view.active;
             sum.1 += view.idle;
         }
-        let help =
-            format!("Energy in joules of the node's {} by socket, measured unless source says otherwise", component.as_str());
+        let help = format!(
+            "Energy in joules of the node's {} by socket, measured unless source says otherwise",
+            component.as_str()
+        );
         let about = About { name: &format!("kepler_node_{}", component.as_str()), unit: "joules", help: &help };
         let samples = sums.iter().flat_map(|((package, source), (dynamic, idle))| {
             [("dynamic", *dynamic), ("idle", *idle)].map(|(mode, energy)| {
@@ -109,9 +119,18 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
         unit: "joules",
         help: "Energy in joules of the whole machine, as far as it is accounted for, measured unless source says otherwise",
     };
-    let of = |part: fn(&ZoneView<'_>) -> Microjoules| zones.base(snapshot.host.dram_billed).map(part).sum::<Microjoules>();
+    let of =
+        |part: fn(&ZoneView<'_>) -> Microjoules| zones.base(snapshot.host.dram_billed).map(part).sum::<Microjoules>();
     let samples = [("dynamic", of(|zone| zone.active)), ("idle", of(|zone| zone.idle))].map(|(mode, energy)| {
-        (LabelSet::plain([("package", ""), ("instance", &*snapshot.host.node_name), ("mode", mode), ("source", source)]), energy)
+        (
+            LabelSet::plain([
+                ("package", ""),
+                ("instance", &*snapshot.host.node_name),
+                ("mode", mode),
+                ("source", source),
+            ]),
+            energy,
+        )
     });
     counters(encoder, &about, samples)
 }
@@ -132,7 +151,10 @@ fn workload(
     let rows = old_rows(snapshot, kind);
     let word = kind.as_str();
     for zone in zones.iter().filter(|zone| components.contains(&zone.zone)) {
-        let help = format!("Energy in joules of the {} charged to a {word}, measured unless source says otherwise", zone.name());
+        let help = format!(
+            "Energy in joules of the {} charged to a {word}, measured unless source says otherwise",
+            zone.name()
+        );
         let about = About { name: &format!("kepler_{word}_{}", zone.name()), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
@@ -167,7 +189,8 @@ fn workload(
 
     let help = format!("Time in milliseconds that a {word} was on a CPU, measured");
     let about = About { name: &format!("kepler_{word}_bpf_cpu_time_ms"), unit: "", help: &help };
-    let samples = rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), old.row.used.on_cpu.0 / 1_000_000));
+    let samples =
+        rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), old.row.used.on_cpu.0 / 1_000_000));
     counters(encoder, &about, samples)?;
     let counted = snapshot.counted;
     let events: [(&str, &str, bool, OfRow); 3] = [
@@ -178,7 +201,11 @@ fn workload(
     for (suffix, what, _, of) in events.into_iter().filter(|(_, _, counted, _)| *counted) {
         let help = format!("Number of {what} of a {word}, measured");
         let about = About { name: &format!("kepler_{word}_{suffix}"), unit: "", help: &help };
-        counters(encoder, &about, rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), of(old.row))))?;
+        counters(
+            encoder,
+            &about,
+            rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), of(old.row))),
+        )?;
     }
     Ok(())
 }

@@ -54,9 +54,20 @@ impl Default for Dialects {
 }
 
 /// The metrics page for `snapshot`, and for the guest channel where there is one. `now` is only used for ages.
-pub fn render(snapshot: &Arc<Snapshot>, guests: Option<Totals>, now: Stamp, options: &PrometheusOptions, format: Format) -> String {
+pub fn render(
+    snapshot: &Arc<Snapshot>,
+    guests: Option<Totals>,
+    now: Stamp,
+    options: &PrometheusOptions,
+    format: Format,
+) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { snapshot: Arc::clone(snapshot), guests, now, options: options.clone() }));
+    registry.register_collector(Box::new(Page {
+        snapshot: Arc::clone(snapshot),
+        guests,
+        now,
+        options: options.clone(),
+    }));
     let mut text = String::with_capacity(size_hint(snapshot));
     // Writing to a String cannot fail, and no encoder here fails by itself.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);

@@ -98,9 +98,12 @@ mod tests {
         };
         let secret = read(b" hunter2 \r\n").unwrap();
         assert_eq!((secret.reveal(), format!("{secret:?}").as_str()), (" hunter2 ", "(secret)"));
-        for (bytes, why) in
-            [(&b"\n"[..], "empty"), (b"hunter2\nhunter3", "one line"), (b"hunter2\xff", "UTF-8"), (&[b'x'; 2000], "longer")]
-        {
+        for (bytes, why) in [
+            (&b"\n"[..], "empty"),
+            (b"hunter2\nhunter3", "one line"),
+            (b"hunter2\xff", "UTF-8"),
+            (&[b'x'; 2000], "longer"),
+        ] {
             let error = read(bytes).unwrap_err();
             assert!(error.contains("password: ") && error.contains(why) && !error.contains("hunter"), "{error}");
         }

@@ -220,7 +220,8 @@ impl Package {
         let busy = self.busy.min(capacity);
         // A second of arrears for each thread is more than any rounding of ticks; the rest is no truth.
         self.busy = (self.busy - busy).min(Nanos(self.threads * Nanos::SECOND.0));
-        let energy = u128::from(idle.0) * u128::from(capacity.0) + u128::from(dynamic.0) * u128::from(busy.0) + self.remainder;
+        let energy =
+            u128::from(idle.0) * u128::from(capacity.0) + u128::from(dynamic.0) * u128::from(busy.0) + self.remainder;
         self.total += Microjoules(u64::try_from(energy / MICROJOULE).unwrap_or(u64::MAX));
         self.remainder = energy % MICROJOULE;
     }
@@ -263,15 +264,27 @@ impl Meter for Estimate {
 }
 
 /// What the estimate rests on, in one line.
-fn describe(config: &EstimateConfig, model: &CpuModel, watts: Watts, share: f64, stand_in: &str, own: Option<&str>) -> String {
+fn describe(
+    config: &EstimateConfig,
+    model: &CpuModel,
+    watts: Watts,
+    share: f64,
+    stand_in: &str,
+    own: Option<&str>,
+) -> String {
     let basis = match (config.idle_watts_per_thread.and(config.full_watts_per_thread), own) {
         (Some(_), _) => "configured watts".to_owned(),
         (None, Some(own)) if own == stand_in => format!("published watts of {own} servers"),
         (None, Some(own)) => format!("published watts of {stand_in} servers, the nearest to {own}"),
-        (None, None) => format!("published watts of {stand_in} servers, as this processor is not known ({:?})", model.name),
+        (None, None) => {
+            format!("published watts of {stand_in} servers, as this processor is not known ({:?})", model.name)
+        }
     };
-    let guest =
-        if model.guest { "; this is a guest: its threads are vCPUs, and the host may draw more or less for them" } else { "" };
+    let guest = if model.guest {
+        "; this is a guest: its threads are vCPUs, and the host may draw more or less for them"
+    } else {
+        ""
+    };
     format!(
         "estimate, not a measurement: utilisation and {basis}, {} to {} W a thread, {:.0} % of it the package's{guest}",
         watts.idle,

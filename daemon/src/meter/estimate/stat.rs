@@ -38,7 +38,8 @@ impl Stat {
         };
         let file = self.file.insert(file);
         loop {
-            let length = file.read_at(&mut self.buffer, 0).map_err(|error| format!("{}: {error}", self.path.display()))?;
+            let length =
+                file.read_at(&mut self.buffer, 0).map_err(|error| format!("{}: {error}", self.path.display()))?;
             // What follows the CPUs (a counter for each interrupt) may be cut off.
             let complete = length < self.buffer.len() || self.buffer.windows(5).any(|text| text == b"\nintr");
             if complete || self.buffer.len() >= LARGEST {
@@ -98,7 +99,10 @@ mod tests {
 
     #[test]
     fn broken_lines_are_left_out() {
-        assert_eq!(collect(b"cpu0 1 2 3\ncpu1 x 0 0 0 0 0 0\ncpu99999999999 1 1 1 1 1 1 1\ncpu2 1 1 1 1 1 1 1"), [(2, 5)]);
+        assert_eq!(
+            collect(b"cpu0 1 2 3\ncpu1 x 0 0 0 0 0 0\ncpu99999999999 1 1 1 1 1 1 1\ncpu2 1 1 1 1 1 1 1"),
+            [(2, 5)]
+        );
         assert_eq!(collect(b""), []);
     }
 

@@ -123,7 +123,9 @@ fn it_says_what_it_is() {
     let default = EstimateConfig::default();
     let text = describe(&MILAN, &default);
     assert!(
-        text.contains("not a measurement") && text.contains("EPYC 3rd Gen servers, 0.4454 to 2.0193 W") && text.contains("65 %"),
+        text.contains("not a measurement")
+            && text.contains("EPYC 3rd Gen servers, 0.4454 to 2.0193 W")
+            && text.contains("65 %"),
         "{text}"
     );
     assert!(describe(&TIGER_LAKE_CLIENT, &default).contains("Coffee Lake servers, the nearest to Tiger Lake"));
@@ -146,9 +148,14 @@ fn figures_that_make_no_sense_are_refused() {
             package_share: Some(share),
             ..EstimateConfig::default()
         };
-        assert!(open(&host, &config).is_err_and(|error| error.starts_with("[meter.estimate]: ")), "{idle} {full} {share}");
+        assert!(
+            open(&host, &config).is_err_and(|error| error.starts_with("[meter.estimate]: ")),
+            "{idle} {full} {share}"
+        );
     }
-    assert!(open(&FakeHost::new(), &EstimateConfig::default()).is_err_and(|error| error.contains("stat: No such file")));
+    assert!(
+        open(&FakeHost::new(), &EstimateConfig::default()).is_err_and(|error| error.contains("stat: No such file"))
+    );
 }
 
 #[test]

@@ -31,7 +31,9 @@ pub(super) enum Line {
 pub(super) async fn open(address: &Address) -> io::Result<Line> {
     let open = async {
         Ok(match address {
-            Address::Vsock { cid, port } => Line::Http(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?)),
+            Address::Vsock { cid, port } => {
+                Line::Http(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?))
+            }
             Address::Unix(path) => Line::Http(Box::new(UnixStream::connect(path).await?)),
             Address::Serial(path) => {
                 // SAFETY: the file owns its descriptor, which stays open and the same for as long as the file is there.

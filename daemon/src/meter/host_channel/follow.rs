@@ -94,7 +94,10 @@ impl Channel {
                     return Condition::Good;
                 }
                 let seconds = most.seconds();
-                Condition::Silent(format!("no word from the host for {seconds} s: {}", because("it is silent, but connected")))
+                Condition::Silent(format!(
+                    "no word from the host for {seconds} s: {}",
+                    because("it is silent, but connected")
+                ))
             }
         }
     }
@@ -103,9 +106,19 @@ impl Channel {
 impl Latest {
     fn begin(object: Object, now: Stamp, fresh: bool, number: u64, breaks: u64) -> Self {
         // The host's clock tells how old the epoch is; one that cannot be right is not used.
-        let age = now.realtime.0.checked_sub(object.at.0).filter(|age| *age <= object.period.0).map_or(Nanos::ZERO, Nanos);
+        let age =
+            now.realtime.0.checked_sub(object.at.0).filter(|age| *age <= object.period.0).map_or(Nanos::ZERO, Nanos);
         let arrived = now.monotonic;
-        Self { at: arrived - age, since: beginning(&object, breaks), number, fresh, heard: arrived, arrived, breaks, object }
+        Self {
+            at: arrived - age,
+            since: beginning(&object, breaks),
+            number,
+            fresh,
+            heard: arrived,
+            arrived,
+            breaks,
+            object,
+        }
     }
 
     /// Whether the machine ran much longer by the host's clock than by its own, or less long than before.
@@ -216,7 +229,10 @@ mod tests {
         let mut channel = Channel::new(Nanos(100 * S));
         assert_eq!(channel.condition(Nanos(105 * S)), Condition::Waiting);
         channel.error = "connection refused".to_owned();
-        assert_eq!(channel.condition(Nanos(106 * S)), Condition::Silent("no word from the host: connection refused".to_owned()));
+        assert_eq!(
+            channel.condition(Nanos(106 * S)),
+            Condition::Silent("no word from the host: connection refused".to_owned())
+        );
         channel.take(object(5, 50), at(110), true);
         assert_eq!(channel.condition(Nanos(141 * S)), Condition::Good);
         let Condition::Silent(why) = channel.condition(Nanos(142 * S)) else { panic!() };

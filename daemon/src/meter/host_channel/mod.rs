@@ -181,7 +181,8 @@ impl Meter for Vsock {
         let channel = link.channel();
         self.condition = channel.condition(now);
         // The totals of an epoch that ended while the stand-in measured would count that time twice.
-        let late = stood_by && channel.latest().is_some_and(|latest| !latest.fresh || self.number == Some(latest.number));
+        let late =
+            stood_by && channel.latest().is_some_and(|latest| !latest.fresh || self.number == Some(latest.number));
         if self.condition == Condition::Good && late {
             self.condition = Condition::Silent("the host is back: its next epoch is awaited".to_owned());
         }
@@ -216,8 +217,12 @@ impl Meter for Vsock {
         match &self.condition {
             Condition::Waiting => Health::Degraded(format!("{}: no answer yet", self.address)),
             Condition::Silent(why) => Health::Failed(why.clone()),
-            Condition::Good if self.domains.is_empty() => Health::Degraded("the host tells no zone that is known here".to_owned()),
-            Condition::Good if self.guessed => Health::Degraded("the host has no meter: what it tells is an estimate".to_owned()),
+            Condition::Good if self.domains.is_empty() => {
+                Health::Degraded("the host tells no zone that is known here".to_owned())
+            }
+            Condition::Good if self.guessed => {
+                Health::Degraded("the host has no meter: what it tells is an estimate".to_owned())
+            }
             Condition::Good => Health::Healthy,
         }
     }

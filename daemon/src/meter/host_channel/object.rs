@@ -126,7 +126,9 @@ impl Object {
     /// One line of printable text: what is wrong with it.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         // serde's messages may cite the host's text.
-        let bad = |error: serde_json::Error| format!("not an object of the guest protocol: {}", error.to_string().escape_debug());
+        let bad = |error: serde_json::Error| {
+            format!("not an object of the guest protocol: {}", error.to_string().escape_debug())
+        };
         let Head { protocol } = serde_json::from_slice(line).map_err(bad)?;
         if protocol != PROTOCOL {
             return Err(format!("the host speaks protocol {protocol}, and this jouled {PROTOCOL} only"));
@@ -136,7 +138,8 @@ impl Object {
         if !hex(&raw.source, 32) {
             return Err("source is not 32 hex digits".to_owned());
         }
-        let generation = Some(&raw.generation).filter(|text| hex(text, 16)).and_then(|text| u64::from_str_radix(text, 16).ok());
+        let generation =
+            Some(&raw.generation).filter(|text| hex(text, 16)).and_then(|text| u64::from_str_radix(text, 16).ok());
         let generation = generation.ok_or("generation is not 16 hex digits")?;
         if !(100_000_000..=3_600_000_000_000).contains(&raw.period_ns) {
             return Err(format!("a period of {} ns: must be 100 ms to 1 h", raw.period_ns));
@@ -199,7 +202,8 @@ pub(super) mod tests {
     pub fn example() -> serde_json::Value {
         let text = include_str!("../../../../docs/guest-protocol.md");
         let text = text.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
-        let text = text.replace("9f0c…", &"9f0c".repeat(8)).replace("51d2…", &"51d2".repeat(4)).replace("8c0d…", "8c0d");
+        let text =
+            text.replace("9f0c…", &"9f0c".repeat(8)).replace("51d2…", &"51d2".repeat(4)).replace("8c0d…", "8c0d");
         serde_json::from_str(&text).unwrap()
     }
 
@@ -213,7 +217,10 @@ pub(super) mod tests {
         assert_eq!((object.vm.as_str(), object.epoch, object.period), ("web", 1_763_846_400, Nanos(10_000_000_000)));
         assert_eq!((object.idle, object.quantum), (Idle::Apart, Microjoules(1_000_000)));
         let zone = object.zones[0];
-        assert_eq!((zone.zone, zone.energy, zone.quality), (Zone::Package, Microjoules(123_000_000), Quality::Measured));
+        assert_eq!(
+            (zone.zone, zone.energy, zone.quality),
+            (Zone::Package, Microjoules(123_000_000), Quality::Measured)
+        );
     }
 
     #[test]
@@ -262,7 +269,9 @@ pub(super) mod tests {
             },
             "twice",
         );
-        assert!(Object::parse(b"").is_err() && Object::parse(b"[]").is_err() && Object::parse(&[b'['; 60_000]).is_err());
+        assert!(
+            Object::parse(b"").is_err() && Object::parse(b"[]").is_err() && Object::parse(&[b'['; 60_000]).is_err()
+        );
     }
 
     #[test]

@@ -85,7 +85,9 @@ impl Guest {
     fn new(stand_in: bool) -> Self {
         let address = Address::Unix("/nonexistent/host.sock".into());
         let needed = stand_in.then(Needed::default);
-        let guess = needed.clone().map(|needed| StandIn::new(Guess::new(), move || needed.load(Ordering::Acquire), "not needed"));
+        let guess = needed
+            .clone()
+            .map(|needed| StandIn::new(Guess::new(), move || needed.load(Ordering::Acquire), "not needed"));
         let reader = Reader::start(address.clone()).unwrap();
         let from = Stamp::now().monotonic.0;
         let vsock = Vsock::with(address, reader, needed);
@@ -119,7 +121,8 @@ impl Guest {
     fn tick(&mut self, second: u64) -> Snapshot {
         let at = self.stamp(second);
         let mut tick = Tick { at, ..Tick::default() };
-        let meters = [Some(&mut self.vsock as &mut dyn Meter), self.guess.as_mut().map(|guess| guess as &mut dyn Meter)];
+        let meters =
+            [Some(&mut self.vsock as &mut dyn Meter), self.guess.as_mut().map(|guess| guess as &mut dyn Meter)];
         for (meter, numbers) in meters.into_iter().zip(&mut self.numbers) {
             let Some(meter) = meter else { continue };
             let from = tick.readings.len();
@@ -141,7 +144,8 @@ impl Guest {
             instructions: 0,
             cache_misses: 0,
         };
-        tick.cgroups = vec![CgroupPath { cgroup: CgroupId(9), path: Some("/system.slice/web.service".to_owned()), vm: None }];
+        tick.cgroups =
+            vec![CgroupPath { cgroup: CgroupId(9), path: Some("/system.slice/web.service".to_owned()), vm: None }];
         let processes = vec![ProcessInfo { process, comm: "web".to_owned(), exe: String::new() }];
         tick.usage = Some(UsageSample { uses: vec![ran], processes, ..UsageSample::default() });
         self.core.step(&tick).as_ref().clone()
@@ -174,8 +178,14 @@ fn the_hosts_deltas_are_the_guests_energy() {
     let last = guest.tick(5);
     assert_eq!(joules(&last), [10, 0, 10, 0]);
     let package = view(&last, "guest/package").unwrap();
-    assert_eq!((package.gaps, package.power, package.floor.unwrap().power), (0, Some(Microwatts(7_000_000)), Microwatts::ZERO));
-    assert_eq!((package.domain.path.as_str(), package.domain.source.as_str()), ("unix:/nonexistent/host.sock", "vsock"));
+    assert_eq!(
+        (package.gaps, package.power, package.floor.unwrap().power),
+        (0, Some(Microwatts(7_000_000)), Microwatts::ZERO)
+    );
+    assert_eq!(
+        (package.domain.path.as_str(), package.domain.source.as_str()),
+        ("unix:/nonexistent/host.sock", "vsock")
+    );
     assert!(!last.estimated() && view(&last, "estimate/package-0").is_none());
     assert_eq!(guest.vsock.health(), Health::Healthy);
     assert!(guest.vsock.detail().contains("host 9f0c9f0c… calls this machine \"web\", period 1 s, quantum 1 J"));
@@ -231,7 +241,10 @@ fn while_the_host_is_silent_the_estimate_stands_in() {
     let silent = guest.tick(7);
     assert!(silent.estimated(), "{:#?}", silent.domains);
     let package = view(&silent, "guest/package").unwrap();
-    assert!(package.past && package.power.is_none() && package.gaps == 1 && package.gap_time == Nanos(5 * SECOND), "{package:?}");
+    assert!(
+        package.past && package.power.is_none() && package.gaps == 1 && package.gap_time == Nanos(5 * SECOND),
+        "{package:?}"
+    );
     let Health::Failed(why) = guest.vsock.health() else { panic!() };
     assert!(why.contains("no word from the host for 3 s"), "{why}");
     for second in 8..=10 {
@@ -294,7 +307,9 @@ fn without_a_stand_in_what_was_drawn_meanwhile_comes_later() {
 
 #[test]
 fn over_a_restart_totals_go_on_where_their_beginning_is_the_same() {
-    for (change, expected) in [((|_| ()) as fn(&mut Object), [25, 0, 5, 20]), (|object| object.generation ^= 1, [5, 0, 5, 0])] {
+    for (change, expected) in
+        [((|_| ()) as fn(&mut Object), [25, 0, 5, 20]), (|object| object.generation ^= 1, [5, 0, 5, 0])]
+    {
         let mut guest = Guest::new(true);
         guest.tick(0);
         for (second, total) in [(1, 100), (2, 105)] {
@@ -359,7 +374,10 @@ fn zones_and_qualities_are_domains_of_their_own() {
     guest.hears(6, 6, 203, with(false, 15));
     let last = guest.tick(6);
     let total = |id| view(&last, id).unwrap().total.0;
-    assert_eq!((total("guest/package"), total("guest/package/estimated"), total("guest/dram")), (8_000_000, 20_000_000, 5));
+    assert_eq!(
+        (total("guest/package"), total("guest/package/estimated"), total("guest/dram")),
+        (8_000_000, 20_000_000, 5)
+    );
 }
 
 #[test]

@@ -112,9 +112,13 @@ impl Place {
 
     /// What a GPU is called: as its maker does, or by its vendor's and its own number.
     pub fn product(&self) -> String {
-        let text = |name: &str| read_text(&self.dir.join("device").join(name), PAGE).ok().filter(|text| !text.is_empty());
-        let number = |name: &str| text(name).map(|text| printable(text.trim_start_matches("0x"))).unwrap_or_else(|| "?".to_owned());
-        text("product_name").map_or_else(|| format!("{}:{}", number("vendor"), number("device")), |name| printable(&name))
+        let text =
+            |name: &str| read_text(&self.dir.join("device").join(name), PAGE).ok().filter(|text| !text.is_empty());
+        let number = |name: &str| {
+            text(name).map(|text| printable(text.trim_start_matches("0x"))).unwrap_or_else(|| "?".to_owned())
+        };
+        text("product_name")
+            .map_or_else(|| format!("{}:{}", number("vendor"), number("device")), |name| printable(&name))
     }
 
     /// Where the kernel says whether its device sleeps. Reading a sensor would wake it.
@@ -157,15 +161,19 @@ fn measures(places: &[PathBuf]) -> Vec<String> {
 /// Whether a PCI device of AMD is part of a processor: then processor parts are other functions of it.
 fn in_processor(device: &Path) -> bool {
     let text = |device: &Path, name: &str| read_text(&device.join(name), PAGE).unwrap_or_default();
-    let Some(address) = device.file_name().and_then(|name| name.to_str()?.parse::<PciAddress>().ok()) else { return false };
+    let Some(address) = device.file_name().and_then(|name| name.to_str()?.parse::<PciAddress>().ok()) else {
+        return false;
+    };
     let (vendor, number) = (text(device, "vendor"), text(device, "device"));
-    let function = |function| device.with_file_name(PciAddress { devfn: address.devfn & !7 | function, ..address }.to_string());
+    let function =
+        |function| device.with_file_name(PciAddress { devfn: address.devfn & !7 | function, ..address }.to_string());
     (vendor.as_str(), number.as_str()) == MI300A
         || (vendor == MI300A.0 && (0..8).any(|number| text(&function(number), "vendor") == AMD_PROCESSORS))
 }
 
 fn error_ppm(text: &str) -> Option<u32> {
-    let (whole, part) = text.strip_suffix('%')?.trim().split_once('.').unwrap_or((text.trim_end_matches('%').trim(), "0"));
+    let (whole, part) =
+        text.strip_suffix('%')?.trim().split_once('.').unwrap_or((text.trim_end_matches('%').trim(), "0"));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(part) || part.len() > 4 {
         return None;
@@ -194,9 +202,15 @@ mod tests {
         assert_eq!(sensor("power1_average"), Some((Kind::Power, 1)));
         assert_eq!(sensor("power0_input"), Some((Kind::Power, 0)));
         assert_eq!(sensor("energy12_input"), Some((Kind::Energy, 12)));
-        for other in
-            ["power1_cap", "power1_average_interval", "energy1_average", "power_input", "powerX_input", "in1_input", "name"]
-        {
+        for other in [
+            "power1_cap",
+            "power1_average_interval",
+            "energy1_average",
+            "power_input",
+            "powerX_input",
+            "in1_input",
+            "name",
+        ] {
             assert_eq!(sensor(other), None, "{other}");
         }
     }

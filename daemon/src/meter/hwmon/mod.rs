@@ -169,7 +169,8 @@ impl Hwmon {
         let real = |number: &u32| place.file(part.kind, *number).and_then(|path| fs::canonicalize(path).ok());
         let Some(files) = part.sensors.iter().map(real).collect::<Option<Vec<PathBuf>>>() else { return };
         let gpu = part.zone == Zone::Gpu;
-        let refresh = part.sensors.first().and_then(|number| place.averaged(*number)).filter(|_| part.kind == Kind::Power);
+        let refresh =
+            part.sensors.first().and_then(|number| place.averaged(*number)).filter(|_| part.kind == Kind::Power);
         let sensor = Sensor {
             kind: part.kind,
             averaged: refresh.unwrap_or(Nanos::ZERO).min(LONGEST_AVERAGE),
@@ -191,7 +192,12 @@ impl Hwmon {
             max_power: if gpu { GPU_MAX } else { MAX_POWER },
             accuracy_ppm: place.accuracy_ppm(),
             refresh,
-            gpu: gpu.then(|| GpuInfo { index, uuid: place.device.clone(), name: place.product(), vendor: part.vendor.to_owned() }),
+            gpu: gpu.then(|| GpuInfo {
+                index,
+                uuid: place.device.clone(),
+                name: place.product(),
+                vendor: part.vendor.to_owned(),
+            }),
             ..Domain::measured(id, SOURCE, part.zone, part.scope, sensor.path.clone())
         });
         self.sensors.push(sensor);
@@ -199,10 +205,11 @@ impl Hwmon {
 
     /// Gives way to others, and takes over from them, where it is about the packages.
     fn settle(&mut self, readings: &mut [DomainReading]) {
-        let is = |reading: &DomainReading, zone| self.domains.get(reading.domain).is_some_and(|domain| domain.zone == zone);
-        let measured = readings
-            .iter()
-            .any(|one| is(one, Zone::Package) && matches!(one.reading, Ok(Reading::Gauge { .. } | Reading::Counter { .. })));
+        let is =
+            |reading: &DomainReading, zone| self.domains.get(reading.domain).is_some_and(|domain| domain.zone == zone);
+        let measured = readings.iter().any(|one| {
+            is(one, Zone::Package) && matches!(one.reading, Ok(Reading::Gauge { .. } | Reading::Counter { .. }))
+        });
         self.packages.set(By::Hwmon, measured);
         if measured {
             return;
@@ -272,12 +279,16 @@ impl Meter for Hwmon {
         let asked = self.sensors.iter().filter(|sensor| !sensor.stands_by).count();
         let back = self.sensors.iter().all(|sensor| sensor.stands_by && sensor.of_processor);
         match (self.errors.first(), self.unclear) {
-            _ if self.sensors.is_empty() => Health::Unsupported(format!("{}{}", absent(&self.class), self.others("; "))),
+            _ if self.sensors.is_empty() => {
+                Health::Unsupported(format!("{}{}", absent(&self.class), self.others("; ")))
+            }
             _ if back => Health::Unsupported("standing by: the packages are measured already".to_owned()),
             (Some(error), _) if self.errors.len() == asked => Health::Failed(error.clone()),
             (Some(error), _) => Health::Degraded(error.clone()),
             (None, 0) => Health::Healthy,
-            (None, more) => Health::Degraded(format!("{more} more power meter(s) that do not say what they measure: not read")),
+            (None, more) => {
+                Health::Degraded(format!("{more} more power meter(s) that do not say what they measure: not read"))
+            }
         }
     }
 

@@ -147,7 +147,9 @@ fn sockets(chip: &Chip) -> Vec<Part> {
     let socket = |sensor: &Sensor| sensor.label.strip_prefix("Esocket")?.parse().ok();
     let energies = chip.sensors.iter().filter(|sensor| sensor.kind == Kind::Energy);
     energies
-        .filter_map(|sensor| Some(Part::new(Zone::Package, package(socket(sensor)?), Kind::Energy, &[sensor.number], true)))
+        .filter_map(|sensor| {
+            Some(Part::new(Zone::Package, package(socket(sensor)?), Kind::Energy, &[sensor.number], true))
+        })
         .collect()
 }
 
@@ -163,9 +165,10 @@ fn amd(chip: &Chip) -> (Vec<Part>, Option<String>) {
     let first = chip.sensors.iter().find(|sensor| sensor.kind == Kind::Power && sensor.number == 1);
     let whole = chip.sensors.iter().any(|sensor| matches!(sensor.label.as_str(), "slowPPT" | "fastPPT"));
     match first {
-        _ if whole || chip.in_processor => {
-            (Vec::new(), Some("it measures the processor that the graphics are part of, which has a meter of its own".to_owned()))
-        }
+        _ if whole || chip.in_processor => (
+            Vec::new(),
+            Some("it measures the processor that the graphics are part of, which has a meter of its own".to_owned()),
+        ),
         Some(sensor) if matches!(sensor.label.as_str(), "" | "PPT") => gpu(chip, Kind::Power, 1, "amd"),
         _ => (Vec::new(), Some("it has no sensor of the whole board".to_owned())),
     }
@@ -175,12 +178,15 @@ fn amd(chip: &Chip) -> (Vec<Part>, Option<String>) {
 fn intel(chip: &Chip) -> (Vec<Part>, Option<String>) {
     let energies = || chip.sensors.iter().filter(|sensor| sensor.kind == Kind::Energy);
     let card = energies().find(|sensor| sensor.label == "card" || (sensor.number == 1 && sensor.label.is_empty()));
-    match card.or_else(|| energies().find(|sensor| sensor.label == "pkg")).or_else(|| energies().find(|sensor| sensor.number == 2))
+    match card
+        .or_else(|| energies().find(|sensor| sensor.label == "pkg"))
+        .or_else(|| energies().find(|sensor| sensor.number == 2))
     {
         // In the sum of all GPUs it would be counted twice.
-        Some(_) if chip.pci.is_some_and(integrated) => {
-            (Vec::new(), Some("it measures graphics that are part of a processor, which has a meter of its own".to_owned()))
-        }
+        Some(_) if chip.pci.is_some_and(integrated) => (
+            Vec::new(),
+            Some("it measures graphics that are part of a processor, which has a meter of its own".to_owned()),
+        ),
         Some(sensor) => gpu(chip, Kind::Energy, sensor.number, "intel"),
         None => (Vec::new(), Some("it has no energy sensor of the whole card".to_owned())),
     }

@@ -132,8 +132,9 @@ fn a_gpu_or_a_disk_is_never_a_processor() {
 #[test]
 fn one_level_of_grace_is_billed() {
     let root = TempDir::new().unwrap();
-    for (number, oem) in
-        ["Module Power Socket 0", "Grace Power Socket 0", "CPU Power Socket 0", "SysIO Power Socket 0"].iter().enumerate()
+    for (number, oem) in ["Module Power Socket 0", "Grace Power Socket 0", "CPU Power Socket 0", "SysIO Power Socket 0"]
+        .iter()
+        .enumerate()
     {
         let power = ["600000000", "300000000", "200000000", "50000000"][number];
         let attributes = [("name", "power_meter"), ("power1_average", power), ("power1_oem_info", oem)];
@@ -148,8 +149,10 @@ fn one_level_of_grace_is_billed() {
 #[test]
 fn altra_adds_its_regulators_up_unless_packages_are_measured() {
     let root = TempDir::new().unwrap();
-    let attributes: Vec<(String, String)> = (1..=5).map(|n| (format!("power{n}_input"), format!("{}000000", n * 10))).collect();
-    let mut attributes: Vec<(&str, &str)> = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let attributes: Vec<(String, String)> =
+        (1..=5).map(|n| (format!("power{n}_input"), format!("{}000000", n * 10))).collect();
+    let mut attributes: Vec<(&str, &str)> =
+        attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     attributes.push(("name", "smpro"));
     chip_at(&root, 0, "smpro-hwmon", false, &attributes);
     let mut meter = open(&root, false).unwrap();
@@ -175,7 +178,13 @@ fn no_reading_is_no_number() {
 fn of_meters_that_do_not_say_what_they_measure_the_first_is_read_and_the_others_are_told_of() {
     let root = TempDir::new().unwrap();
     for number in 0..3 {
-        chip_at(&root, number, &format!("ACPI000D:0{number}"), true, &[("name", "power_meter"), ("power1_average", "5000000")]);
+        chip_at(
+            &root,
+            number,
+            &format!("ACPI000D:0{number}"),
+            true,
+            &[("name", "power_meter"), ("power1_average", "5000000")],
+        );
     }
     let mut meter = open(&root, true).unwrap();
     assert_eq!(watts(&mut meter), [Ok(5.0)]);
@@ -206,13 +215,24 @@ fn an_intel_card_has_an_energy_counter_and_is_billed() {
 #[test]
 fn xe_counts_the_card_and_not_the_package_on_it() {
     let root = TempDir::new().unwrap();
-    let attributes =
-        [("name", "xe"), ("energy1_input", "500"), ("energy1_label", "card"), ("energy2_input", "300"), ("energy2_label", "pkg")];
+    let attributes = [
+        ("name", "xe"),
+        ("energy1_input", "500"),
+        ("energy1_label", "card"),
+        ("energy2_input", "300"),
+        ("energy2_label", "pkg"),
+    ];
     chip_at(&root, 2, INTEL_CARD, false, &attributes);
     let mut meter = open(&root, true).unwrap();
     assert_eq!(read(&mut meter), [(0, counter(500))]);
     let package_alone = TempDir::new().unwrap();
-    chip_at(&package_alone, 2, INTEL_CARD, false, &[("name", "xe"), ("energy2_input", "300"), ("energy2_label", "pkg")]);
+    chip_at(
+        &package_alone,
+        2,
+        INTEL_CARD,
+        false,
+        &[("name", "xe"), ("energy2_input", "300"), ("energy2_label", "pkg")],
+    );
     assert_eq!(read(&mut open(&package_alone, true).unwrap()), [(0, counter(300))]);
 }
 
@@ -262,7 +282,10 @@ fn amd_graphics_in_a_processor_are_no_gpu_beside_it() {
         apu(&[("power1_label", "PPT")], "0x1022", "0x15bf"),
         apu(&[("power1_label", "PPT")], "0x1002", "0x74a0"),
     ] {
-        assert!(why.contains("amdgpu at 0000:04:00.0: it measures the processor that the graphics are part of"), "{why}");
+        assert!(
+            why.contains("amdgpu at 0000:04:00.0: it measures the processor that the graphics are part of"),
+            "{why}"
+        );
     }
 }
 
@@ -288,7 +311,13 @@ fn a_gpu_that_sleeps_is_not_woken() {
 fn nvidia_and_scmi_are_left_alone_and_say_why() {
     let root = TempDir::new().unwrap();
     chip_at(&root, 0, "pci0000:00/0000:01:00.0", false, &[("name", "nouveau"), ("power1_input", "90000000")]);
-    chip_at(&root, 1, "firmware:scmi", false, &[("name", "scmi_sensors"), ("energy1_input", "5"), ("power1_input", "6")]);
+    chip_at(
+        &root,
+        1,
+        "firmware:scmi",
+        false,
+        &[("name", "scmi_sensors"), ("energy1_input", "5"), ("power1_input", "6")],
+    );
     let why = why_unused(&root);
     assert!(why.contains("nouveau at 0000:01:00.0: NVIDIA's GPUs are read by NVML"), "{why}");
     assert!(why.contains("scmi_sensors at firmware:scmi: its firmware does not say what its sensors cover"), "{why}");
@@ -298,7 +327,13 @@ fn nvidia_and_scmi_are_left_alone_and_say_why() {
 fn a_name_from_firmware_is_told_printable_and_a_long_list_is_cut() {
     let root = TempDir::new().unwrap();
     for number in 0..12 {
-        chip_at(&root, number, &format!("d{number:02}"), false, &[("name", "evil\u{1b}[2J\"name"), ("power1_input", "1")]);
+        chip_at(
+            &root,
+            number,
+            &format!("d{number:02}"),
+            false,
+            &[("name", "evil\u{1b}[2J\"name"), ("power1_input", "1")],
+        );
     }
     let why = why_unused(&root);
     assert!(!why.chars().any(char::is_control), "{why:?}");
@@ -331,8 +366,12 @@ fn an_acpi_meter_of_a_battery_or_of_some_devices_is_not_the_machines() {
     assert!(why_unused(&battery).contains("it meters a battery"));
     let some = TempDir::new().unwrap();
     fs::create_dir_all(some.path().join("devices/ACPI000D:00/measures")).unwrap();
-    let attributes =
-        [("name", "power_meter"), ("power1_average", "5000000"), ("measures/LNXCPU:00", ""), ("measures/LNXCPU:01", "")];
+    let attributes = [
+        ("name", "power_meter"),
+        ("power1_average", "5000000"),
+        ("measures/LNXCPU:00", ""),
+        ("measures/LNXCPU:01", ""),
+    ];
     chip_at(&some, 0, "ACPI000D:00", true, &attributes);
     let why = why_unused(&some);
     assert!(why.contains("it measures LNXCPU:00, LNXCPU:01 and not the machine"), "{why}");
@@ -352,7 +391,10 @@ fn amd_energy_counts_sockets_and_no_cores() {
     ];
     chip_at(&root, 0, "amd_energy.0", false, &attributes);
     let mut meter = open(&root, false).unwrap();
-    assert_eq!(ids(&meter), [("hwmon/amd_energy.0/package-0", Zone::Package), ("hwmon/amd_energy.0/package-1", Zone::Package)]);
+    assert_eq!(
+        ids(&meter),
+        [("hwmon/amd_energy.0/package-0", Zone::Package), ("hwmon/amd_energy.0/package-1", Zone::Package)]
+    );
     assert_eq!(read(&mut meter), [(0, counter(22)), (1, counter(33))]);
     assert!(meter.domains.iter().all(|domain| domain.billed));
     assert_eq!(meter.domains[1].scope, Scope::Package(PackageId(1)));

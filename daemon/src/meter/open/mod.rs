@@ -124,7 +124,8 @@ impl All {
         // Events of this kernel belong to its own /sys: with another root they count only where they are asked for.
         let perf_allowed = via == RaplVia::Perf || (via == RaplVia::Auto && roots.sysfs == Path::new("/sys"));
         if perf_allowed {
-            let absent = format!("no energy event in {}", roots.sysfs.join("bus/event_source/devices/power/events").display());
+            let absent =
+                format!("no energy event in {}", roots.sysfs.join("bus/event_source/devices/power/events").display());
             let opener = Box::new(move || Perf::open(&perf_config, &perf_roots, &perf_topology));
             self.late(perf::SOURCE, absent, via == RaplVia::Perf, &way, opener);
         } else {
@@ -146,7 +147,14 @@ impl All {
         }
     }
 
-    fn late<M: Meter + 'static>(&mut self, source: &'static str, absent: String, by_name: bool, way: &Way, opener: Opener<M>) {
+    fn late<M: Meter + 'static>(
+        &mut self,
+        source: &'static str,
+        absent: String,
+        by_name: bool,
+        way: &Way,
+        opener: Opener<M>,
+    ) {
         let absent = if by_name { Health::Failed(absent) } else { Health::Unsupported(absent) };
         self.meters.push(Box::new(Late::new(source, absent, Way::clone(way), self.packages.clone(), opener)));
     }
@@ -176,7 +184,9 @@ impl All {
         const STANDBY: &str = "not needed: the packages are measured";
         let packages = self.packages.clone();
         match estimate {
-            Err(why) if packages.any() => self.unused(estimate::SOURCE, &format!("{STANDBY}; it could not take over: {why}")),
+            Err(why) if packages.any() => {
+                self.unused(estimate::SOURCE, &format!("{STANDBY}; it could not take over: {why}"))
+            }
             estimate => {
                 let stand_in = estimate.map(|estimate| Some(StandIn::new(estimate, move || !packages.any(), STANDBY)));
                 self.add(estimate::SOURCE, stand_in, true, "");
@@ -190,9 +200,14 @@ impl All {
             (IpmiMode::Never, _) => self.unused(ipmi::SOURCE, "not wanted: use = \"never\" in [meter.ipmi]"),
             // This machine's BMC is not another root's.
             (IpmiMode::Auto, None) if roots.sysfs != Path::new("/sys") => {
-                self.unused(ipmi::SOURCE, "not tried, as --sysfs is not /sys (device = \"/dev/ipmi0\" in [meter.ipmi] would)");
+                self.unused(
+                    ipmi::SOURCE,
+                    "not tried, as --sysfs is not /sys (device = \"/dev/ipmi0\" in [meter.ipmi] would)",
+                );
             }
-            (IpmiMode::Auto, device) => self.add(ipmi::SOURCE, ipmi::device(config, device.is_some()).map(Some), true, ""),
+            (IpmiMode::Auto, device) => {
+                self.add(ipmi::SOURCE, ipmi::device(config, device.is_some()).map(Some), true, "")
+            }
         }
         for lan in &config.lan {
             self.add(&format!("{}:{}", ipmi::SOURCE, lan.name), ipmi::over_lan(config, lan).map(Some), true, "");
@@ -236,7 +251,8 @@ impl All {
         // Where there is no reader, nobody else says when it is needed.
         needed.store(self.meters.iter().all(|meter| meter.source() != host_channel::SOURCE), Ordering::Release);
         let standby = "standing by: it takes over while the host says nothing";
-        let stand_in = estimate.map(|estimate| Some(StandIn::new(estimate, move || needed.load(Ordering::Acquire), standby)));
+        let stand_in =
+            estimate.map(|estimate| Some(StandIn::new(estimate, move || needed.load(Ordering::Acquire), standby)));
         self.add(estimate::SOURCE, stand_in, true, "");
     }
 
@@ -255,7 +271,12 @@ impl All {
     }
 
     fn state(&mut self, source: &str, health: Health) {
-        self.states.push(SourceState { source: source.to_owned(), role: "meter".to_owned(), health, detail: String::new() });
+        self.states.push(SourceState {
+            source: source.to_owned(),
+            role: "meter".to_owned(),
+            health,
+            detail: String::new(),
+        });
     }
 }
 

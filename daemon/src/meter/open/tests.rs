@@ -129,5 +129,8 @@ fn an_estimate_that_cannot_take_over_is_a_failure_only_where_it_is_needed() {
     let (sources, states) = open(&host, "[estimate]\npackage_share = 2.0");
     assert_eq!(sources, ["rapl-powercap"]);
     let (state, reason) = why(&states, "estimate");
-    assert!(state == "unsupported" && reason.contains("it could not take over: ") && reason.contains("package_share"), "{reason}");
+    assert!(
+        state == "unsupported" && reason.contains("it could not take over: ") && reason.contains("package_share"),
+        "{reason}"
+    );
 }

@@ -119,7 +119,18 @@ impl Polled {
             let found = lock(&found);
             (found.health.clone(), found.domains.clone())
         };
-        Ok(Self { poll, found, domains, health, detail: String::new(), late: false, stop: Some(stop), halt, ended, until: None })
+        Ok(Self {
+            poll,
+            found,
+            domains,
+            health,
+            detail: String::new(),
+            late: false,
+            stop: Some(stop),
+            halt,
+            ended,
+            until: None,
+        })
     }
 }
 
@@ -206,7 +217,11 @@ impl Asker {
                 }
                 Ok(None) => {
                     let absent = self.poll.absent.clone();
-                    return self.closed(if self.poll.by_name { Health::Failed(absent) } else { Health::Unsupported(absent) });
+                    return self.closed(if self.poll.by_name {
+                        Health::Failed(absent)
+                    } else {
+                        Health::Unsupported(absent)
+                    });
                 }
                 Err(why) => return self.closed(Health::Failed(why)),
             }
@@ -216,7 +231,8 @@ impl Asker {
         meter.read(Stamp::now(), &mut readings);
         let (health, detail, domains) = (meter.health(), meter.detail(), meter.domains().to_vec());
         // No news is no reason to open it anew, where there may be some.
-        let failed = if readings.is_empty() { domains.is_empty() } else { readings.iter().all(|one| one.reading.is_err()) };
+        let failed =
+            if readings.is_empty() { domains.is_empty() } else { readings.iter().all(|one| one.reading.is_err()) };
         let nothing = failed && meter.opened_anew();
         let mut found = lock(&self.found);
         for domain in domains.into_iter().skip(self.numbers.len()) {
@@ -229,7 +245,8 @@ impl Asker {
         self.fresh.resize_with(found.domains.len(), Fresh::default);
         for mut reading in readings {
             reading.domain = self.numbers.get(reading.domain).copied().unwrap_or(usize::MAX);
-            if let (Ok(Reading::Gauge { power }), Some(fresh)) = (&reading.reading, self.fresh.get_mut(reading.domain)) {
+            if let (Ok(Reading::Gauge { power }), Some(fresh)) = (&reading.reading, self.fresh.get_mut(reading.domain))
+            {
                 let refresh = found.domains.get(reading.domain).and_then(|domain| domain.refresh);
                 let Some(at) = fresh.measured_at(*power, reading.at, refresh) else { continue };
                 reading.at = at;

@@ -42,8 +42,12 @@ impl Fake {
     }
 
     fn start(&self) -> Polled {
-        let poll =
-            Poll { source: "fake".into(), absent: "no fake in /fake".into(), period: Duration::from_millis(20), by_name: false };
+        let poll = Poll {
+            source: "fake".into(),
+            absent: "no fake in /fake".into(),
+            period: Duration::from_millis(20),
+            by_name: false,
+        };
         Polled::start(poll, self.opener()).unwrap()
     }
 
@@ -174,7 +178,8 @@ fn a_meter_with_something_to_keep_is_not_opened_anew_and_has_time_for_a_farewell
             opened.opened.fetch_add(1, SeqCst);
             Ok(Some(Box::new(Keeps(opened.clone(), Arc::clone(&let_go), farewell)) as Box<dyn Meter>))
         });
-        let poll = Poll { source: "keeps".into(), absent: String::new(), period: Duration::from_millis(10), by_name: true };
+        let poll =
+            Poll { source: "keeps".into(), absent: String::new(), period: Duration::from_millis(10), by_name: true };
         let halt = CancellationToken::new();
         let polled = Polled::start_until(poll, opener, halt.clone()).unwrap();
         while fake.state.load(SeqCst) < 5 {
@@ -223,7 +228,8 @@ impl Drop for Slow {
 fn slow(reading: Duration) -> (Polled, Arc<AtomicU32>) {
     let gone = Arc::new(AtomicU32::new(0));
     let mine = Arc::clone(&gone);
-    let opener: Opener = Box::new(move || Ok(Some(Box::new(Slow(Vec::new(), reading, Arc::clone(&mine))) as Box<dyn Meter>)));
+    let opener: Opener =
+        Box::new(move || Ok(Some(Box::new(Slow(Vec::new(), reading, Arc::clone(&mine))) as Box<dyn Meter>)));
     let poll = Poll { source: "slow".into(), absent: String::new(), period: Duration::from_secs(3600), by_name: false };
     (Polled::start(poll, opener).unwrap(), gone)
 }

@@ -77,7 +77,14 @@ impl Store {
             .flatten()
             .max_by_key(|saved| saved.generation);
         let saved = newest.unwrap_or(Saved { generation: 0, state: State::default() });
-        let store = Self { journal_path, checkpoint_path, journal: None, written: 0, generation: saved.generation, _locks: locks };
+        let store = Self {
+            journal_path,
+            checkpoint_path,
+            journal: None,
+            written: 0,
+            generation: saved.generation,
+            _locks: locks,
+        };
         Ok((store, saved.state))
     }
 
@@ -85,7 +92,11 @@ impl Store {
     ///
     /// # Errors
     /// Where the journal cannot be written. The next call tries again, with everything.
-    pub fn append(&mut self, changes: (Vec<DomainRecord>, Vec<Entry>), whole: impl FnOnce() -> State) -> Result<(), StoreError> {
+    pub fn append(
+        &mut self,
+        changes: (Vec<DomainRecord>, Vec<Entry>),
+        whole: impl FnOnce() -> State,
+    ) -> Result<(), StoreError> {
         self.generation += 1;
         let result = match &mut self.journal {
             Some(journal) if self.written < JOURNAL_LIMIT => frame(&changes).and_then(|frame| {
@@ -165,12 +176,20 @@ fn load(path: &Path, notes: &mut Vec<String>) -> Result<Option<Saved>, StoreErro
     let Some(mut saved) = next::<Saved>(&mut rest) else {
         let aside = path.with_extension("damaged");
         fs::rename(path, &aside).map_err(io_error(path))?;
-        notes.push(format!("{}: damaged; set aside as {}; its totals are not taken over", path.display(), aside.display()));
+        notes.push(format!(
+            "{}: damaged; set aside as {}; its totals are not taken over",
+            path.display(),
+            aside.display()
+        ));
         return Ok(None);
     };
     while !rest.is_empty() {
         let Some((domains, entries)) = next::<(Vec<DomainRecord>, Vec<Entry>)>(&mut rest) else {
-            notes.push(format!("{}: the last {} bytes are cut short or damaged and were left out", path.display(), rest.len()));
+            notes.push(format!(
+                "{}: the last {} bytes are cut short or damaged and were left out",
+                path.display(),
+                rest.len()
+            ));
             break;
         };
         saved.generation += 1;

@@ -17,8 +17,12 @@ pub type Events = Vec<(u32, File)>;
 pub fn open(counters: Counters, online: &[u32]) -> [Option<Events>; jouled_bpf::COUNTERS] {
     let events = match counters {
         Counters::Off => return [None, None, None],
-        Counters::Auto => [perf::PERF_COUNT_HW_CPU_CYCLES, perf::PERF_COUNT_HW_INSTRUCTIONS, perf::PERF_COUNT_HW_CACHE_MISSES],
-        Counters::Software => [perf::PERF_COUNT_SW_CPU_CLOCK, perf::PERF_COUNT_SW_TASK_CLOCK, perf::PERF_COUNT_SW_CONTEXT_SWITCHES],
+        Counters::Auto => {
+            [perf::PERF_COUNT_HW_CPU_CYCLES, perf::PERF_COUNT_HW_INSTRUCTIONS, perf::PERF_COUNT_HW_CACHE_MISSES]
+        }
+        Counters::Software => {
+            [perf::PERF_COUNT_SW_CPU_CLOCK, perf::PERF_COUNT_SW_TASK_CLOCK, perf::PERF_COUNT_SW_CONTEXT_SWITCHES]
+        }
     };
     let hardware = counters == Counters::Auto;
     events.map(|event| {

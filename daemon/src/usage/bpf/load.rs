@@ -49,7 +49,9 @@ impl Kernel {
         match (settings, &btf, options.path) {
             (Ok(Some(settings)), Some(btf), path) => match Self::load_path(options, settings, Some(btf)) {
                 // A kernel whose verifier or tracepoints differ in a way that nobody foresaw.
-                Err(BpfError::Refused(_)) if path == BpfPath::Auto => Self::load_path(options, Settings::default(), None),
+                Err(BpfError::Refused(_)) if path == BpfPath::Auto => {
+                    Self::load_path(options, Settings::default(), None)
+                }
                 result => result,
             },
             (Err(missing), _, BpfPath::Btf) => Err(BpfError::NoBtf(format!("it lacks {missing}"))),
@@ -147,7 +149,8 @@ impl Kernel {
 
     /// The program for kernels that cannot run the other on a chosen CPU; loaded when first asked for.
     pub fn flush(&mut self) -> Result<&mut SocketFilter, ProgramError> {
-        let program: &mut SocketFilter = self.ebpf.program_mut("flush").ok_or(ProgramError::UnexpectedProgramType)?.try_into()?;
+        let program: &mut SocketFilter =
+            self.ebpf.program_mut("flush").ok_or(ProgramError::UnexpectedProgramType)?.try_into()?;
         match program.load() {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
             Err(error) => Err(error),
@@ -157,7 +160,9 @@ impl Kernel {
     /// Gives opened counters to the programs.
     pub fn install(&self, events: &[Option<counters::Events>; jouled_bpf::COUNTERS]) -> std::io::Result<()> {
         let mut pairs = self.counters.iter().zip(events);
-        pairs.try_for_each(|(map, events)| events.as_ref().map_or(Ok(()), |events| counters::install(map.fd().as_fd(), events)))
+        pairs.try_for_each(|(map, events)| {
+            events.as_ref().map_or(Ok(()), |events| counters::install(map.fd().as_fd(), events))
+        })
     }
 
     /// The map of what each CPU does.
@@ -225,7 +230,10 @@ fn because(system: Option<i32>, text: &str) -> BpfError {
         return BpfError::TooOld(release);
     }
     // A program that the verifier rejects is "denied" too, with a log.
-    if !matches!(system, Some(libc::EPERM | libc::EACCES)) || text.contains("verification time") || text.contains("processed ") {
+    if !matches!(system, Some(libc::EPERM | libc::EACCES))
+        || text.contains("verification time")
+        || text.contains("processed ")
+    {
         return BpfError::Refused(text.to_owned());
     }
     let missing = missing_capabilities();

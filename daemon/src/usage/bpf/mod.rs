@@ -163,7 +163,8 @@ impl BpfUsage {
         // Where only the first thread is known to have gone, /proc knows of the others.
         total.flags & ENDED != 0
             || total.flags & ENDING != 0
-                && proc_pid::stat(PROC.as_ref(), process.pid, |stat| stat.dead || stat.start != process.start).unwrap_or(true)
+                && proc_pid::stat(PROC.as_ref(), process.pid, |stat| stat.dead || stat.start != process.start)
+                    .unwrap_or(true)
     }
 
     fn uses(&mut self, sample: &mut UsageSample) {
@@ -361,8 +362,12 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(5));
             let sample = usage.sample().unwrap();
             assert_eq!(affinity::get().unwrap(), home);
-            own +=
-                sample.uses.iter().filter(|r#use| r#use.process.pid == std::process::id()).map(|r#use| r#use.on_cpu.0).sum::<u64>();
+            own += sample
+                .uses
+                .iter()
+                .filter(|r#use| r#use.process.pid == std::process::id())
+                .map(|r#use| r#use.on_cpu.0)
+                .sum::<u64>();
         }
         println!("{own} ns");
         assert!(own > 50_000_000);

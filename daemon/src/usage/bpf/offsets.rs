@@ -16,8 +16,9 @@ pub fn settings(btf: &[u8]) -> Result<Settings, String> {
     let types = Types::parse(btf).ok_or("not a BTF file of this byte order")?;
     let task = |name| types.offset("task_struct", name);
     let state = task("__state").or_else(|_| task("state"))?;
-    let came =
-        types.offset("sched_entity", "prev_sum_exec_runtime").map_or(Ok(0), |member| Ok::<_, String>(task("se")? + member))?;
+    let came = types
+        .offset("sched_entity", "prev_sum_exec_runtime")
+        .map_or(Ok(0), |member| Ok::<_, String>(task("se")? + member))?;
     Ok(Settings {
         counters: 0,
         offsets_known: 1,
@@ -105,7 +106,8 @@ impl<'a> Types<'a> {
         let bits = info >> 31 == 1;
         for entry in 0..(info & 0xffff) as usize {
             let at = at + 12 + entry * 12;
-            let (start, kind_id, offset) = (word(self.types, at)?, word(self.types, at + 4)?, word(self.types, at + 8)?);
+            let (start, kind_id, offset) =
+                (word(self.types, at)?, word(self.types, at + 4)?, word(self.types, at + 8)?);
             // With the flag set, the upper 8 bits are the width of a bit field.
             let bytes = if bits { offset & 0x00ff_ffff } else { offset } / 8;
             if self.name_is(start, name) {
@@ -139,9 +141,15 @@ mod tests {
     /// struct task_struct { int a; struct { int tgid; }; }, with an anonymous struct as type 2.
     fn small() -> Vec<u8> {
         let strings = b"\0task_struct\0a\0tgid\0";
-        let types: Vec<u32> =
-            [[1, 4 << 24 | 2, 8].as_slice(), &[13, 3, 0], &[0, 2, 32], &[0, 4 << 24 | 1, 4], &[15, 3, 0], &[0, 1 << 24, 4, 32]]
-                .concat();
+        let types: Vec<u32> = [
+            [1, 4 << 24 | 2, 8].as_slice(),
+            &[13, 3, 0],
+            &[0, 2, 32],
+            &[0, 4 << 24 | 1, 4],
+            &[15, 3, 0],
+            &[0, 1 << 24, 4, 32],
+        ]
+        .concat();
         let mut file = vec![0x9f, 0xeb, 1, 0];
         for number in [24, 0, types.len() as u32 * 4, types.len() as u32 * 4, strings.len() as u32] {
             file.extend(number.to_ne_bytes());

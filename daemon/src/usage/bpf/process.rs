@@ -145,9 +145,17 @@ mod tests {
     fn who_was_taken_over_ends_by_its_name() {
         let mut processes = Processes::default();
         let mut ended = Vec::new();
-        let info = |pid| ProcessInfo { process: ProcessKey { pid, start: 5 }, comm: "sleeper".into(), exe: "/bin/sleeper".into() };
+        let info = |pid| ProcessInfo {
+            process: ProcessKey { pid, start: 5 },
+            comm: "sleeper".into(),
+            exe: "/bin/sleeper".into(),
+        };
         processes.adopt(&info(i32::MAX as u32));
-        assert_eq!(processes.ran_and_ended(info(i32::MAX as u32).process, comm_of(b"sleeper")), None, "nothing is new of it");
+        assert_eq!(
+            processes.ran_and_ended(info(i32::MAX as u32).process, comm_of(b"sleeper")),
+            None,
+            "nothing is new of it"
+        );
         processes.adopt(&info(i32::MAX as u32 - 1));
         (0..3).for_each(|_| processes.look_after(&mut ended));
         assert_eq!(ended, [info(i32::MAX as u32 - 1).process], "whose end nobody told");

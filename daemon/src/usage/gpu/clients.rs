@@ -146,7 +146,10 @@ mod tests {
     fn what_was_used_before_the_first_look_is_not_charged() {
         let mut clients = Clients::default();
         assert_eq!(told(&clients.look(vec![held(7, 1, 5000, false)], SECOND)), []);
-        assert_eq!(told(&clients.look(vec![held(7, 1, 5300, false), held(8, 2, 400, true)], SECOND)), [(7, 300), (8, 400)]);
+        assert_eq!(
+            told(&clients.look(vec![held(7, 1, 5300, false), held(8, 2, 400, true)], SECOND)),
+            [(7, 300), (8, 400)]
+        );
     }
 
     #[test]

@@ -131,8 +131,8 @@ impl Watch {
         match fs::read_dir(dir.join("fd")) {
             Ok(entries) => {
                 for entry in entries.flatten().take(FILES_MAX) {
-                    let is_gpu =
-                        fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/dev/dri/"));
+                    let is_gpu = fs::read_link(entry.path())
+                        .is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/dev/dri/"));
                     if is_gpu {
                         process.files.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
                     }
@@ -188,7 +188,8 @@ impl Looker for Watch {
             let all = busy_percent(dir).filter(|_| computing > 0).map(|percent| Nanos(time.0 / 100 * percent));
             WatchedGpu { gpu: *gpu, estimated: false, busy: clients.max(all.unwrap_or_default()) }
         };
-        let by_kfd = |dir: &PathBuf| computing > 0 && busy_percent(dir).is_none() && driver(dir).as_deref() == Some("amdgpu");
+        let by_kfd =
+            |dir: &PathBuf| computing > 0 && busy_percent(dir).is_none() && driver(dir).as_deref() == Some("amdgpu");
         // Where nobody says how busy those keep it, the clients must not be charged with it.
         let watched = cards.iter().filter(|(_, dir)| !by_kfd(dir)).map(watched).collect();
         let detail = format!("{} GPU(s), {holders} open file(s) of theirs", cards.len());
@@ -254,8 +255,9 @@ mod tests {
             for sub in ["fd", "fdinfo"] {
                 fs::create_dir_all(dir.join(sub)).unwrap();
             }
-            let stat =
-                format!("{pid} (x) S 1 1 1 0 -1 4194560 1 1 1 1 0 0 0 0 20 0 1 0 {start} 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 17 0 0 0\n");
+            let stat = format!(
+                "{pid} (x) S 1 1 1 0 -1 4194560 1 1 1 1 0 0 0 0 20 0 1 0 {start} 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 17 0 0 0\n"
+            );
             fs::write(dir.join("stat"), stat).unwrap();
             symlink("/dev/null", dir.join("fd/0")).unwrap();
         }
@@ -291,7 +293,10 @@ mod tests {
         fake.open(9, 4, 2, 50);
         let look = watch.look();
         assert_eq!(uses(&look), [(7, 70, 300), (9, 90, 50)]);
-        assert_eq!((look.sample.watched[0].gpu.to_string().as_str(), look.sample.watched[0].busy.0), ("0000:03:00.0", 350));
+        assert_eq!(
+            (look.sample.watched[0].gpu.to_string().as_str(), look.sample.watched[0].busy.0),
+            ("0000:03:00.0", 350)
+        );
         // One that was there opens it: found within a round.
         fake.open(8, 3, 3, 2000);
         let found: Vec<_> = (0..WAIT_MAX).flat_map(|_| uses(&watch.look())).collect();
@@ -316,7 +321,10 @@ mod tests {
         // Nobody says how busy that keeps it.
         fake.open(7, 5, 1, 1100);
         let look = watch.look();
-        assert!(matches!(&look.health, Health::Degraded(why) if why.starts_with("1 process(es) compute through KFD")), "{look:?}");
+        assert!(
+            matches!(&look.health, Health::Degraded(why) if why.starts_with("1 process(es) compute through KFD")),
+            "{look:?}"
+        );
         assert!(look.sample.watched.is_empty());
         let device = fake.sys().join("devices/pci0000:00/0000:03:00.0");
         fs::write(device.join("gpu_busy_percent"), "100\n").unwrap();

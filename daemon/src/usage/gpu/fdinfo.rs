@@ -34,12 +34,14 @@ pub fn parse(text: &str) -> Option<Client> {
     let mut engines: BTreeMap<String, Engine> = BTreeMap::new();
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
     for line in text.lines() {
-        let Some((key, value)) = line.split_once(':').and_then(|(key, value)| Some((key.strip_prefix("drm-")?, value.trim())))
+        let Some((key, value)) =
+            line.split_once(':').and_then(|(key, value)| Some((key.strip_prefix("drm-")?, value.trim())))
         else {
             continue;
         };
         let number = || value.split_ascii_whitespace().next()?.parse::<u64>().ok();
-        let room = |engines: &BTreeMap<String, Engine>, name: &str| engines.len() < ENGINES_MAX || engines.contains_key(name);
+        let room =
+            |engines: &BTreeMap<String, Engine>, name: &str| engines.len() < ENGINES_MAX || engines.contains_key(name);
         match key {
             "driver" => driver = Some(value.to_owned()),
             "pdev" => gpu = value.parse().ok(),
@@ -77,7 +79,10 @@ mod tests {
              drm-engine-capacity-compute:\t4\namd-evicted-vram:\t0 KiB\n",
         )
         .unwrap();
-        assert_eq!((client.driver.as_str(), client.gpu.to_string().as_str(), client.id), ("amdgpu", "0000:03:00.0", 42));
+        assert_eq!(
+            (client.driver.as_str(), client.gpu.to_string().as_str(), client.id),
+            ("amdgpu", "0000:03:00.0", 42)
+        );
         let busy: Vec<_> = client.engines.iter().map(|(name, engine)| (name.as_str(), engine.busy)).collect();
         assert_eq!(busy, [("compute", Some(5)), ("gfx", Some(1_234_567_890))]);
     }

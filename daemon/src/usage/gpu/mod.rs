@@ -19,7 +19,12 @@ pub const ROLE: &str = "gpu-usage";
 pub const NOT_YET: &str = "not yet read";
 
 /// Opens every way, where that is `wanted`. The states are of those that are not in use, and say why.
-pub fn open_all(wanted: bool, config: &NvmlConfig, sysfs: &Path, procfs: &Path) -> (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) {
+pub fn open_all(
+    wanted: bool,
+    config: &NvmlConfig,
+    sysfs: &Path,
+    procfs: &Path,
+) -> (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) {
     let (mut ways, mut states): (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) = (Vec::new(), Vec::new());
     let mut add = |source: &str, opened: Result<Box<dyn GpuUsage>, Health>| match opened {
         Ok(way) => ways.push(way),
@@ -75,7 +80,11 @@ mod tests {
     fn what_is_not_wanted_is_not_started() {
         let (ways, states) = open_all(false, &NvmlConfig::default(), Path::new("/sys"), Path::new("/proc"));
         assert!(ways.is_empty() && states.len() == 2);
-        assert!(states.iter().all(|state| state.role == ROLE && state.health.why() == "not wanted: gpus = false in [usage]"));
+        assert!(
+            states
+                .iter()
+                .all(|state| state.role == ROLE && state.health.why() == "not wanted: gpus = false in [usage]")
+        );
     }
 
     #[test]

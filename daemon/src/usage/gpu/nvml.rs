@@ -102,7 +102,9 @@ impl Watch {
                 }
                 Ok(Known::NotYet) => (Shares::default(), false),
                 Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => {
-                    notes.push(format!("GPU {index} or its driver does not say which process uses it: its energy is nobody's"));
+                    notes.push(format!(
+                        "GPU {index} or its driver does not say which process uses it: its energy is nobody's"
+                    ));
                     continue;
                 }
                 Err(error) => {
@@ -169,7 +171,8 @@ impl Gpu {
         if last.is_none() && percent.is_none() && time < LONGEST {
             return Ok(Known::NotYet);
         }
-        (self.until, self.seen) = (now, (last.unwrap_or(since(self.seen.0)), last_of_all.unwrap_or(since(self.seen.1))));
+        (self.until, self.seen) =
+            (now, (last.unwrap_or(since(self.seen.0)), last_of_all.unwrap_or(since(self.seen.1))));
         Ok(Known::Shares(by_samples(time, &samples, percent)))
     }
 }
@@ -184,7 +187,8 @@ fn utilisation(device: &Device<'_>, since: u64) -> (Option<u32>, Option<u64>) {
     };
     match device.samples(Sampling::GpuUtilization, since) {
         Ok(samples) => {
-            let good: Vec<u64> = samples.iter().filter_map(|one| value(&one.value)).filter(|percent| *percent <= 100).collect();
+            let good: Vec<u64> =
+                samples.iter().filter_map(|one| value(&one.value)).filter(|percent| *percent <= 100).collect();
             let mean = (good.iter().sum::<u64>() * 1000).checked_div(good.len() as u64);
             (mean.map(|mean| mean as u32), samples.iter().map(|one| one.timestamp).max())
         }

@@ -38,14 +38,18 @@ pub fn by_samples(time: Nanos, samples: &[Sample], device: Option<u32>) -> Share
     }
     let rounds = sums.values().map(|(_, count)| *count).max().unwrap_or(1);
     let whole = 100_000u64;
-    let shares: Vec<(u32, u64)> = sums.iter().map(|(pid, (sum, _))| (*pid, sum * 1000 / rounds)).filter(|one| one.1 > 0).collect();
+    let shares: Vec<(u32, u64)> =
+        sums.iter().map(|(pid, (sum, _))| (*pid, sum * 1000 / rounds)).filter(|one| one.1 > 0).collect();
     let together: u64 = shares.iter().map(|(_, share)| share).sum();
     let seen = device.map_or(together, u64::from).min(whole);
     // Whole percents are rounded down: less than one a process is no sign of somebody else.
     let busy = if seen <= together + 1000 * shares.len() as u64 { together.min(whole) } else { seen };
     let scaled = |share: u64| if together > whole { share * whole / together } else { share };
     let of_time = |share: u64| Nanos((u128::from(time.0) * u128::from(share) / u128::from(whole)) as u64);
-    Shares { busy: of_time(busy), processes: shares.iter().map(|(pid, share)| (*pid, of_time(scaled(*share)))).collect() }
+    Shares {
+        busy: of_time(busy),
+        processes: shares.iter().map(|(pid, share)| (*pid, of_time(scaled(*share)))).collect(),
+    }
 }
 
 /// A GPU instance (MIG) that has processes.
@@ -79,7 +83,10 @@ mod tests {
     const SECOND: Nanos = Nanos::SECOND;
 
     fn samples(all: &[(u32, u32)]) -> Vec<Sample> {
-        all.iter().enumerate().map(|(at, (pid, percent))| Sample { pid: *pid, at: at as u64, percent: *percent }).collect()
+        all.iter()
+            .enumerate()
+            .map(|(at, (pid, percent))| Sample { pid: *pid, at: at as u64, percent: *percent })
+            .collect()
     }
 
     fn millis(shares: &Shares) -> (u64, Vec<(u32, u64)>) {
@@ -118,8 +125,11 @@ mod tests {
 
     #[test]
     fn instances_count_by_their_slices() {
-        let instances =
-            [Instance { slices: 4, pids: vec![7] }, Instance { slices: 2, pids: vec![8, 9] }, Instance { slices: 1, pids: vec![] }];
+        let instances = [
+            Instance { slices: 4, pids: vec![7] },
+            Instance { slices: 2, pids: vec![8, 9] },
+            Instance { slices: 1, pids: vec![] },
+        ];
         assert_eq!(millis(&by_slices(Nanos(7 * SECOND.0), &instances)), (6000, vec![(7, 4000), (8, 1000), (9, 1000)]));
         assert_eq!(by_slices(SECOND, &[]), Shares::default());
         assert_eq!(by_slices(SECOND, &[Instance { slices: 0, pids: vec![1] }]), Shares::default());

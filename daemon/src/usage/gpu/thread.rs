@@ -91,7 +91,10 @@ impl Threaded {
             }
         };
         let name = format!("gpu-{source}");
-        thread::Builder::new().name(name).spawn(run).map_err(|error| format!("no thread for GPU use by {source}: {error}"))?;
+        thread::Builder::new()
+            .name(name)
+            .spawn(run)
+            .map_err(|error| format!("no thread for GPU use by {source}: {error}"))?;
         let _ = looked.recv_timeout(PATIENCE);
         let health = Health::Degraded(super::NOT_YET.into());
         let last = Stamp::now().monotonic;

@@ -44,7 +44,8 @@ fn units_of_processes_and_users() {
     assert_eq!(by_pid(3), "org.jouled1.NoSuchUnit");
     assert_eq!(by_pid(4), "unit/system_2eslice");
     assert_eq!((by_pid(99).as_str(), by_pid(0).as_str()), ("org.jouled1.NoSuchProcess", "org.jouled1.NoSuchProcess"));
-    let of_user = call("/org/jouled1", "org.jouled1.Manager", "GetUserUnit").build(&(1000_u32, "pipewire.service")).unwrap();
+    let of_user =
+        call("/org/jouled1", "org.jouled1.Manager", "GetUserUnit").build(&(1000_u32, "pipewire.service")).unwrap();
     assert_eq!(ask(of_user), "user/_31000/unit/pipewire_2eservice");
     let list = |uid: u32| {
         let call = call("/org/jouled1", "org.jouled1.Manager", "ListUserUnits").build(&uid).unwrap();
@@ -58,12 +59,20 @@ fn units_of_processes_and_users() {
 fn a_process_is_shown_to_its_user_and_to_root() {
     let view = view();
     let ask = |caller, pid: u32| {
-        let answer = ask(&view, caller, &call("/org/jouled1", "org.jouled1.Manager", "GetProcess").build(&pid).unwrap());
+        let answer =
+            ask(&view, caller, &call("/org/jouled1", "org.jouled1.Manager", "GetProcess").build(&pid).unwrap());
         let properties = answer.body().deserialize::<HashMap<String, OwnedVariant>>();
-        properties.map_or_else(|_| error(&answer).0, |all| u64::try_from(all["EnergyMicrojoules"].clone()).unwrap().to_string())
+        properties.map_or_else(
+            |_| error(&answer).0,
+            |all| u64::try_from(all["EnergyMicrojoules"].clone()).unwrap().to_string(),
+        )
     };
     assert_eq!(ask(USER, 4713), "2250000", "the one that runs, not the one that ended");
-    assert_eq!((ask(USER, 0), ask(STRANGER, 0).as_str()), (ask(USER, 4713), "org.jouled1.NoSuchProcess"), "the caller's own");
+    assert_eq!(
+        (ask(USER, 0), ask(STRANGER, 0).as_str()),
+        (ask(USER, 4713), "org.jouled1.NoSuchProcess"),
+        "the caller's own"
+    );
     assert_eq!(ask(USER, 4712), "AccessDenied", "it runs with another's rights");
     assert_eq!(ask(USER, 1), "AccessDenied");
     assert_eq!(ask(USER, 5), "org.jouled1.NoSuchProcess");
@@ -150,12 +159,16 @@ fn the_tree_can_be_walked_and_leads_to_every_object() {
     let mut found = Vec::new();
     let mut open = vec!["/".to_owned()];
     while let Some(path) = open.pop() {
-        let answer = ask(&view, USER, &call(&path, "org.freedesktop.DBus.Introspectable", "Introspect").build(&()).unwrap());
+        let answer =
+            ask(&view, USER, &call(&path, "org.freedesktop.DBus.Introspectable", "Introspect").build(&()).unwrap());
         let xml: String = answer.body().deserialize().unwrap();
         let children = xml.lines().filter_map(|line| line.strip_prefix("  <node name=\"")?.strip_suffix("\"/>"));
         let below = |child| format!("{}/{child}", path.trim_end_matches('/'));
         open.extend(children.map(below));
-        if xml.contains("org.jouled1.Unit\"") || xml.contains("org.jouled1.Machine\"") || xml.contains("org.jouled1.Container\"") {
+        if xml.contains("org.jouled1.Unit\"")
+            || xml.contains("org.jouled1.Machine\"")
+            || xml.contains("org.jouled1.Container\"")
+        {
             found.push(path);
         }
     }

@@ -48,7 +48,11 @@ fn facts() -> Facts {
         };
         Some(Owner { uids, began: Nanos(1) })
     };
-    Facts { cgroup_of: Arc::new(cgroup), owner_of: Arc::new(owner), machine_id: "0123456789abcdef0123456789abcdef".into() }
+    Facts {
+        cgroup_of: Arc::new(cgroup),
+        owner_of: Arc::new(owner),
+        machine_id: "0123456789abcdef0123456789abcdef".into(),
+    }
 }
 
 fn call(path: &str, interface: &str, member: &str) -> zbus::message::Builder<'static> {

@@ -15,7 +15,8 @@ fn later(snapshot: &Snapshot, seconds: u64, microjoules: u64) -> Snapshot {
         *read_at += time;
     }
     let package = &mut next.domains[0];
-    (package.total, package.active) = (package.total + Microjoules(microjoules), package.active + Microjoules(microjoules));
+    (package.total, package.active) =
+        (package.total + Microjoules(microjoules), package.active + Microjoules(microjoules));
     next
 }
 
@@ -28,10 +29,16 @@ fn everybody_is_told_whole_joules_and_the_power_of_what_was_told() {
     let before = coarse(View::of(&first), None, QUANTUM);
     assert_eq!(number(&before, path, Iface::Unit, "PowerMicrowatts"), UNKNOWN, "nothing was told before");
     let told = coarse(View::of(&second), Some(&before), QUANTUM);
-    let (earlier, energy) =
-        (number(&before, path, Iface::Unit, "EnergyMicrojoules"), number(&told, path, Iface::Unit, "EnergyMicrojoules"));
+    let (earlier, energy) = (
+        number(&before, path, Iface::Unit, "EnergyMicrojoules"),
+        number(&told, path, Iface::Unit, "EnergyMicrojoules"),
+    );
     assert_eq!((earlier, energy), (562_000_000, 588_000_000), "562.5 J and 25.7 J more");
-    assert_eq!(number(&told, path, Iface::Unit, "PowerMicrowatts"), 2_600_000, "26 J in 10 s, whatever the power is now");
+    assert_eq!(
+        number(&told, path, Iface::Unit, "PowerMicrowatts"),
+        2_600_000,
+        "26 J in 10 s, whatever the power is now"
+    );
     let power: Vec<(String, String, u64)> = get(&told, path, Iface::Unit, "PowerByZone").try_into().unwrap();
     assert_eq!(power[0], ("package".into(), "dynamic".into(), 2_500_000));
     for object in told.objects.iter().chain(told.processes.iter().map(|(_, process)| process)) {
@@ -61,7 +68,8 @@ fn a_zone_that_is_read_every_thirty_seconds_has_the_power_between_its_readings()
         // Only each third reading comes, with the energy of all three.
         let read = epoch % 3 == 0;
         now = later(&now, 10, if read { 90_000_000 } else { 0 });
-        now.domains[0].read_at = if read { first.map(|first| first + Nanos(epoch * 10 * Nanos::SECOND.0)) } else { read_at };
+        now.domains[0].read_at =
+            if read { first.map(|first| first + Nanos(epoch * 10 * Nanos::SECOND.0)) } else { read_at };
         told = coarse(View::of(&now), Some(&told), QUANTUM);
         let power: Vec<(String, String, u64)> = get(&told, path, Iface::Unit, "PowerByZone").try_into().unwrap();
         assert_eq!(power[0].0, "package");
@@ -89,7 +97,8 @@ fn signals_tell_of_what_changed_and_of_nothing_else() {
                 told.push(format!("{member} {}", path.replace("/org/jouled1", "")));
                 if member == "PropertiesChanged" {
                     let body = message.body();
-                    let (_, changed, invalidated): (&str, HashMap<&str, Variant<'_>>, Vec<&str>) = body.deserialize().unwrap();
+                    let (_, changed, invalidated): (&str, HashMap<&str, Variant<'_>>, Vec<&str>) =
+                        body.deserialize().unwrap();
                     assert!(!changed.is_empty() && invalidated.is_empty());
                     assert!(!changed.contains_key("UpdatedAt") && !changed.contains_key("Id"), "{changed:?}");
                     if let Some(Variant::U64(energy)) = changed.get("EnergyMicrojoules") {
@@ -140,7 +149,11 @@ fn what_was_not_told_in_its_epoch_is_told_with_the_next() {
     let first = sample::snapshot();
     let mut second = later(&first, 10, 8_000_000);
     for number in 0..100 {
-        rows(&mut second, Kind::Unit).push(sample::row(&[&format!("new-{number}.service"), "system.slice"], 1, State::Running));
+        rows(&mut second, Kind::Unit).push(sample::row(
+            &[&format!("new-{number}.service"), "system.slice"],
+            1,
+            State::Running,
+        ));
     }
     let third = later(&second, 10, 0);
     let mut views = vec![coarse(View::of(&first), None, QUANTUM)];
@@ -154,7 +167,10 @@ fn what_was_not_told_in_its_epoch_is_told_with_the_next() {
     let mut added = 0;
     while !signals.is_empty() {
         let portion = signals.portion(&views[2]).unwrap();
-        added += portion.iter().filter(|signal| signal.header().member().is_some_and(|name| name == "InterfacesAdded")).count();
+        added += portion
+            .iter()
+            .filter(|signal| signal.header().member().is_some_and(|name| name == "InterfacesAdded"))
+            .count();
     }
     assert_eq!(added, 100);
 }
@@ -177,10 +193,14 @@ fn callers_are_whom_the_bus_says() {
         Some(groups.iter().fold(credentials, |credentials, gid| credentials.add_unix_group_id(*gid)))
     };
     assert!(who(":1.1", user(0, &[])) && who(":1.2", user(990, &[990])) && who(":1.3", user(1000, &[1000, 77])));
-    assert!(!who(":1.4", user(1000, &[1000])) && !who(":1.5", None) && !who(":1.6", Some(ConnectionCredentials::default())));
+    assert!(
+        !who(":1.4", user(1000, &[1000])) && !who(":1.5", None) && !who(":1.6", Some(ConnectionCredentials::default()))
+    );
     let mut nobodys = Callers::new(Trusted { uid: 990, gid: None });
     let name = UniqueName::from_static_str(":1.7").unwrap();
-    let Parked::Ask(question) = nobodys.park(&name, call("/", "", "Ping").build(&()).unwrap()).unwrap() else { panic!() };
+    let Parked::Ask(question) = nobodys.park(&name, call("/", "", "Ping").build(&()).unwrap()).unwrap() else {
+        panic!()
+    };
     let told = nobodys.told(question.primary_header().serial_num(), user(1000, &[77]).as_ref());
     assert!(!told.unwrap().0.fine);
 }
@@ -191,7 +211,8 @@ fn what_waits_and_what_is_remembered_is_bounded() {
     let mut full = 0;
     for number in 0..10_000 {
         let name = UniqueName::try_from(format!(":1.{number}")).unwrap();
-        full += u64::from(matches!(callers.park(&name, call("/", "", "Ping").build(&()).unwrap()).unwrap(), Parked::Full));
+        full +=
+            u64::from(matches!(callers.park(&name, call("/", "", "Ping").build(&()).unwrap()).unwrap(), Parked::Full));
     }
     assert_eq!(full, 10_000 - 256);
 }

@@ -13,7 +13,13 @@ fn every_property_has_the_signature_that_it_states_and_says_its_unit() {
     for (iface, object) in subjects {
         for property in properties::of(iface) {
             let value = (property.get)(Subject { view: &view, object });
-            assert_eq!(value.value_signature().to_string(), property.signature, "{} of {}", property.name, iface.name());
+            assert_eq!(
+                value.value_signature().to_string(),
+                property.signature,
+                "{} of {}",
+                property.name,
+                iface.name()
+            );
             seen.insert(property.name);
         }
     }
@@ -31,7 +37,10 @@ fn the_numbers_are_those_of_the_snapshot() {
     let row = &snapshot.kind(Kind::Unit).rows[0];
     let base = crate::model::billing::Base::of(&snapshot);
     assert_eq!(number(&view, path, Iface::Unit, "EnergyMicrojoules"), base.energy(&row.energy).0);
-    assert_eq!(number(&view, path, Iface::Unit, "EnergyMicrojoules"), 500_000_000 + 500_000_000 / 8 + 200_000_001 + 70_000_000);
+    assert_eq!(
+        number(&view, path, Iface::Unit, "EnergyMicrojoules"),
+        500_000_000 + 500_000_000 / 8 + 200_000_001 + 70_000_000
+    );
     assert_eq!(number(&view, path, Iface::Unit, "Since"), 1_700_000_000_000_000);
     assert_eq!(number(&view, path, Iface::Unit, "UpdatedAt"), 1_700_000_099_000_000);
     let zones: Vec<(String, String, u64)> = get(&view, path, Iface::Unit, "EnergyByZone").try_into().unwrap();
@@ -44,8 +53,12 @@ fn the_numbers_are_those_of_the_snapshot() {
     let power: Vec<(String, String, u64)> = get(&view, path, Iface::Unit, "PowerByZone").try_into().unwrap();
     assert!(power.contains(&("dram".into(), "dynamic".into(), UNKNOWN)), "{power:?}");
     assert!(power.contains(&("package".into(), "dynamic".into(), 50_000_000)), "{power:?}");
-    let node: Vec<(String, String, u64)> = get(&view, "/org/jouled1", Iface::Manager, "EnergyByZone").try_into().unwrap();
-    assert!(node.contains(&("platform".into(), "total".into(), 21_000_000_000_000)), "the one that is believed: {node:?}");
+    let node: Vec<(String, String, u64)> =
+        get(&view, "/org/jouled1", Iface::Manager, "EnergyByZone").try_into().unwrap();
+    assert!(
+        node.contains(&("platform".into(), "total".into(), 21_000_000_000_000)),
+        "the one that is believed: {node:?}"
+    );
     let sources: Vec<(String, String, String, String, u64)> =
         get(&view, "/org/jouled1", Iface::Manager, "Sources").try_into().unwrap();
     assert_eq!(sources[1].3, "open \"/sys/class/powercap/intel-rapl:0/energy_uj\":\\u{a}Permission denied");
@@ -77,8 +90,10 @@ fn the_sum_is_known_where_all_that_is_there_gives_power() {
 fn of_two_with_one_name_the_one_that_runs_then_the_later_is_meant() {
     let mut snapshot = sample::snapshot();
     let rows = rows(&mut snapshot, Kind::Unit);
-    let row =
-        |slice: &str, package, state, since| Row { since: Nanos(since), ..sample::row(&["twice.service", slice], package, state) };
+    let row = |slice: &str, package, state, since| Row {
+        since: Nanos(since),
+        ..sample::row(&["twice.service", slice], package, state)
+    };
     rows.push(row("a.slice", 1_000_000, State::Terminated, 9));
     rows.push(row("b.slice", 2_000_000, State::Running, 5));
     rows.push(row("c.slice", 3_000_000, State::Terminated, 7));
@@ -104,7 +119,9 @@ fn machines(vms: &[(&str, &str, bool, bool)]) -> Vec<String> {
     snapshot.vms = running.map(vm).collect();
     *rows(&mut snapshot, Kind::Vm) = vms
         .iter()
-        .map(|(id, name, runs, _)| sample::row(&[id, name, "kvm"], 1, if *runs { State::Running } else { State::Terminated }))
+        .map(|(id, name, runs, _)| {
+            sample::row(&[id, name, "kvm"], 1, if *runs { State::Running } else { State::Terminated })
+        })
         .collect();
     let view = View::of(&snapshot);
     let path = |(id, ..): &(&str, &str, bool, bool)| {
@@ -118,9 +135,17 @@ fn machines(vms: &[(&str, &str, bool, bool)]) -> Vec<String> {
 fn a_machine_is_where_its_name_is_unless_another_has_the_same_right_to_it() {
     assert_eq!(machines(&[("a1", "web", true, false), ("b2", "", true, false)]), ["web", "b2"]);
     assert_eq!(machines(&[("a1", "web", true, true), ("b2", "web", true, true)]), ["a1", "b2"]);
-    assert_eq!(machines(&[("a1", "web", true, false), ("b2", "web", true, true)]), ["a1", "web"], "nobody takes its place");
+    assert_eq!(
+        machines(&[("a1", "web", true, false), ("b2", "web", true, true)]),
+        ["a1", "web"],
+        "nobody takes its place"
+    );
     assert_eq!(machines(&[("a1", "web", false, false), ("b2", "web", true, false)]), ["a1", "web"]);
-    assert_eq!(machines(&[("a1", "b2", true, false), ("b2", "uuid-A1", true, false)]), ["a1", "b2"], "an id is no name");
+    assert_eq!(
+        machines(&[("a1", "b2", true, false), ("b2", "uuid-A1", true, false)]),
+        ["a1", "b2"],
+        "an id is no name"
+    );
 }
 
 #[test]

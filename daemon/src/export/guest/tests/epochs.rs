@@ -26,7 +26,9 @@ impl Hand {
         let grain = profile.grain().unwrap();
         let now = HostNow { snapshot: &snapshot, facts: &self.facts, names: &self.names, idle: IdlePolicy::Apart };
         let row = &snapshot.kind(Kind::Vm).rows[0];
-        self.book.ends(snapshot.at.monotonic, grain).then(|| self.book.object(&now, &snapshot.vms[0], row, grain).object)
+        self.book
+            .ends(snapshot.at.monotonic, grain)
+            .then(|| self.book.object(&now, &snapshot.vms[0], row, grain).object)
     }
 }
 
@@ -46,14 +48,18 @@ fn numbers_change_at_the_ends_of_epochs_only() {
         hand.host.charge(0, 1_234_567);
         let object = hand.tick(1000, Profile::Default).unwrap();
         let total = 12_345_670 * epoch;
-        assert_eq!((package(&object), object.period_ns, object.quantum_uj), (total - total % 1_000_000, 10_000_000_000, 1_000_000));
+        assert_eq!(
+            (package(&object), object.period_ns, object.quantum_uj),
+            (total - total % 1_000_000, 10_000_000_000, 1_000_000)
+        );
     }
 }
 
 #[test]
 fn a_tick_that_comes_late_or_early_costs_no_epoch() {
     let mut hand = Hand::new();
-    let told = [1000, 1060, 940, 1000, 1001, 999, 1030, 970, 1000].map(|millis| hand.tick(millis, Profile::Trusted).is_some());
+    let told =
+        [1000, 1060, 940, 1000, 1001, 999, 1030, 970, 1000].map(|millis| hand.tick(millis, Profile::Trusted).is_some());
     assert_eq!(told, [true; 9]);
     // Ticks that do not fit the period make it longer, never shorter.
     let mut hand = Hand::new();
@@ -77,8 +83,15 @@ fn the_object_is_the_protocols() {
     assert_eq!(object["epoch"], first.epoch + 1);
     assert_eq!(object["at_ns"].as_u64().unwrap(), object["epoch"].as_u64().unwrap() * 1_000_000_000);
     let zone = &object["zones"][0];
-    assert_eq!((&zone["zone"], &zone["billed"], &zone["quality"]), (&"package".into(), &true.into(), &"measured".into()));
-    assert_eq!((zone["window_ns"].as_u64().unwrap(), zone["age_ns"].as_u64().unwrap()), (1_000_000_000, 0), "to 10 ms: {zone}");
+    assert_eq!(
+        (&zone["zone"], &zone["billed"], &zone["quality"]),
+        (&"package".into(), &true.into(), &"measured".into())
+    );
+    assert_eq!(
+        (zone["window_ns"].as_u64().unwrap(), zone["age_ns"].as_u64().unwrap()),
+        (1_000_000_000, 0),
+        "to 10 ms: {zone}"
+    );
     // 1001 clock ticks after the boot it was started.
     assert_eq!(object["running_ns"].as_u64().unwrap(), 101_003_000_000 / 10_000_000 * 10_000_000 - 10_010_000_000);
 }

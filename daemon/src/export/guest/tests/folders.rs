@@ -190,8 +190,14 @@ impl Other {
         use std::os::unix::process::CommandExt;
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         let paths: Vec<_> = listen.iter().map(|path| path.to_str().unwrap()).collect();
-        command.arg0(name).args(["export::guest::tests::folders::another_process", "--exact", "--nocapture", "--"]).args(words);
-        command.env("GUEST_TEST_LISTEN", paths.join(":")).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        command
+            .arg0(name)
+            .args(["export::guest::tests::folders::another_process", "--exact", "--nocapture", "--"])
+            .args(words);
+        command
+            .env("GUEST_TEST_LISTEN", paths.join(":"))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
         Self(command.spawn().unwrap())
     }
 
@@ -249,7 +255,8 @@ async fn a_vhost_user_helper_speaks_for_its_vm_unless_it_erases_who() {
         let (uds, socket) = (below.join("vm.vsock"), dir.path().join("vhost.sock"));
         let pair = format!("guest-cid=4,uds-path={},socket={}", uds.display(), socket.display());
         let words = ["--vm", &pair, "--forward-cid=1"];
-        let helper = Other::start("/usr/bin/vhost-device-vsock", &[&uds, &socket], &words[..if forwards { 3 } else { 2 }]);
+        let helper =
+            Other::start("/usr/bin/vhost-device-vsock", &[&uds, &socket], &words[..if forwards { 3 } else { 2 }]);
         while !socket.exists() {
             settle().await;
         }
@@ -288,7 +295,8 @@ async fn a_helper_of_a_socket_that_two_vms_claim_speaks_for_neither() {
     while !socket.exists() {
         settle().await;
     }
-    let claims = |vm: Vm| Vm { vmm: Vmm::Qemu, vhost_user: vec![socket.to_str().unwrap().into()], vouched: false, ..vm };
+    let claims =
+        |vm: Vm| Vm { vmm: Vmm::Qemu, vhost_user: vec![socket.to_str().unwrap().into()], vouched: false, ..vm };
     let server = Server::start(hybrid(&below), Host::new([claims(vm(3)), claims(vm(4))]));
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!below.join("vm.vsock_28282").exists());

@@ -95,7 +95,10 @@ async fn endless_and_malformed_requests_get_an_error_and_the_connection_closed()
         let mut io = rig.dial(101).await;
         let _ = io.write_all(request.as_bytes()).await;
         let answer = all(&mut io).await;
-        assert!(answer.starts_with(status) || answer.is_empty() && request.len() > 10_000, "{request:.60?}: {answer:.200?}");
+        assert!(
+            answer.starts_with(status) || answer.is_empty() && request.len() > 10_000,
+            "{request:.60?}: {answer:.200?}"
+        );
         // The rate of new connections is by the real clock.
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -141,7 +144,10 @@ async fn too_many_requests_are_told_so() {
     io.write_all(&b"GET /v1/energy HTTP/1.1\r\n\r\n".repeat(8)).await.unwrap();
     let answer = all(&mut io).await;
     assert!(said.iter().all(|status| *status == 200), "{said:?}");
-    assert!(answer.contains("HTTP/1.1 429") && answer.contains("retry-after: 1") && answer.contains("/v1/stream"), "{answer}");
+    assert!(
+        answer.contains("HTTP/1.1 429") && answer.contains("retry-after: 1") && answer.contains("/v1/stream"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,7 +218,10 @@ impl Cids {
 /// Whether the other side closed the connection, having said nothing.
 pub(super) async fn closed(mut io: UnixStream) -> bool {
     let mut byte = [0];
-    matches!(tokio::time::timeout(Duration::from_secs(5), io.read(&mut byte)).await.expect("still open"), Ok(0) | Err(_))
+    matches!(
+        tokio::time::timeout(Duration::from_secs(5), io.read(&mut byte)).await.expect("still open"),
+        Ok(0) | Err(_)
+    )
 }
 
 /// Lets everything that can go on go on.

@@ -154,7 +154,8 @@ mod tests {
         assert!(checker.admits(&users, Some(&basic("alice:se:cret"))).await);
         for other in ["bob:se:cret", "alice:wrong"] {
             let waiting =
-                tokio::time::timeout(std::time::Duration::from_secs(1), checker.admits(&users, Some(&basic(other)))).await;
+                tokio::time::timeout(std::time::Duration::from_secs(1), checker.admits(&users, Some(&basic(other))))
+                    .await;
             assert!(waiting.is_err(), "{other}");
         }
     }

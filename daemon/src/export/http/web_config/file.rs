@@ -104,7 +104,10 @@ impl HttpServerConfig {
                 return Err(format!("http_server_config.headers: {name} cannot be set, only {known}"));
             };
             if !values.is_empty() && !values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
-                return Err(format!("http_server_config.headers: {name} can be {}, not {value:?}", values.join(" or ")));
+                return Err(format!(
+                    "http_server_config.headers: {name} can be {}, not {value:?}",
+                    values.join(" or ")
+                ));
             }
             let wrong = |error: &dyn std::fmt::Display| format!("http_server_config.headers: {name}: {error}");
             let header = HeaderName::try_from(name).map_err(|error| wrong(&error))?;
@@ -138,7 +141,9 @@ mod tests {
     fn an_empty_file_asks_for_nothing() {
         for text in ["", "# nothing\n", "{}"] {
             let file = File::parse(text).unwrap();
-            assert!(file.tls_server_config.is_none() && file.http_server_config.http2 && file.basic_auth_users.is_empty());
+            assert!(
+                file.tls_server_config.is_none() && file.http_server_config.http2 && file.basic_auth_users.is_empty()
+            );
         }
     }
 

@@ -122,7 +122,12 @@ impl WebConfig {
                 tracing::warn!("changed web configuration is not used, the old one stays: {error}");
                 // Remembered as seen, so that it is logged once.
                 let seen = current.seen.iter().map(|(path, _)| (path.clone(), seen(path))).collect();
-                Loaded { users: current.users.clone(), headers: current.headers.clone(), tls: current.tls.clone(), seen }
+                Loaded {
+                    users: current.users.clone(),
+                    headers: current.headers.clone(),
+                    tls: current.tls.clone(),
+                    seen,
+                }
             }
         };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
@@ -148,7 +153,11 @@ async fn guard(State(web): State<Arc<WebConfig>>, request: Request, next: Next) 
     let mut response = if web.checker.admits(&loaded.users, request.headers().get(header::AUTHORIZATION)).await {
         next.run(request).await
     } else {
-        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"jouled\", charset=\"UTF-8\"")], "unauthorized\n")
+        (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Basic realm=\"jouled\", charset=\"UTF-8\"")],
+            "unauthorized\n",
+        )
             .into_response()
     };
     response.headers_mut().extend(loaded.headers.clone());

@@ -171,7 +171,10 @@ async fn only_the_right_password_gets_an_answer() {
     let server = start(&files.config(&users));
     for path in ["/metrics", "/", "/probe/livez", "/nothing"] {
         let answer = server.plain(&format!("GET {path} HTTP/1.1")).await;
-        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("www-authenticate: Basic realm="), "{path}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 401") && answer.contains("www-authenticate: Basic realm="),
+            "{path}: {answer}"
+        );
     }
     for wrong in ["alice:wrong", "bob:secret", "alice:"] {
         assert!(server.plain(&with_password("/metrics", wrong)).await.starts_with("HTTP/1.1 401"), "{wrong}");

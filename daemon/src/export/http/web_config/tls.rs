@@ -9,26 +9,33 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, NamedGroup, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    DigitallySignedStruct, DistinguishedName, NamedGroup, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Makes the TLS server that `tls`, read from `path`, asks for; its relative paths are relative to `base`.
-pub(super) fn server_config(path: &Path, base: &Path, tls: &TlsServerConfig, http2: bool) -> Result<ServerConfig, WebConfigError> {
+pub(super) fn server_config(
+    path: &Path,
+    base: &Path,
+    tls: &TlsServerConfig,
+    http2: bool,
+) -> Result<ServerConfig, WebConfigError> {
     let wrong = |problem: String| WebConfigError::new(path, format!("tls_server_config: {problem}"));
     if !tls.client_allowed_sans.is_empty() {
         return Err(wrong("client_allowed_sans is not supported".to_owned()));
     }
-    let certificate =
-        Pem::read("cert", path, base, &tls.cert, &tls.cert_file)?.ok_or_else(|| wrong("cert_file is missing".to_owned()))?;
-    let key = Pem::read("key", path, base, &tls.key, &tls.key_file)?.ok_or_else(|| wrong("key_file is missing".to_owned()))?;
+    let certificate = Pem::read("cert", path, base, &tls.cert, &tls.cert_file)?
+        .ok_or_else(|| wrong("cert_file is missing".to_owned()))?;
+    let key = Pem::read("key", path, base, &tls.key, &tls.key_file)?
+        .ok_or_else(|| wrong("key_file is missing".to_owned()))?;
     let client_ca = Pem::read("client_ca", path, base, &tls.client_ca, &tls.client_ca_file)?;
 
     let provider = Arc::new(provider(tls).map_err(wrong)?);
     let verifier = client_verifier(tls.client_auth_type, client_ca, &provider, path)?;
-    let private_key =
-        PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|error| key.wrong(format!("no private key in it: {error}")))?;
+    let private_key = PrivateKeyDer::from_pem_slice(&key.bytes)
+        .map_err(|error| key.wrong(format!("no private key in it: {error}")))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions(tls).map_err(wrong)?)
         .map_err(|error| wrong(error.to_string()))?
@@ -73,8 +80,9 @@ impl Pem {
     }
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, WebConfigError> {
-        let certificates: Vec<_> =
-            CertificateDer::pem_slice_iter(&self.bytes).collect::<Result<_, _>>().map_err(|error| self.wrong(error.to_string()))?;
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&self.bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.wrong(error.to_string()))?;
         if certificates.is_empty() { Err(self.wrong("no certificate in it".to_owned())) } else { Ok(certificates) }
     }
 }
@@ -95,7 +103,8 @@ fn versions(tls: &TlsServerConfig) -> Result<Vec<&'static SupportedProtocolVersi
 fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, String> {
     let mut provider = ring::default_provider();
     if !tls.cipher_suites.is_empty() {
-        let (fixed, choice): (Vec<_>, Vec<_>) = provider.cipher_suites.into_iter().partition(|suite| suite.tls13().is_some());
+        let (fixed, choice): (Vec<_>, Vec<_>) =
+            provider.cipher_suites.into_iter().partition(|suite| suite.tls13().is_some());
         let name = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite());
         let mut chosen = fixed;
         for wanted in &tls.cipher_suites {
@@ -118,7 +127,11 @@ fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, String> {
                 "X25519" => NamedGroup::X25519,
                 "CurveP256" => NamedGroup::secp256r1,
                 "CurveP384" => NamedGroup::secp384r1,
-                _ => return Err(format!("curve_preferences: {wanted} is not supported, only X25519, CurveP256, CurveP384")),
+                _ => {
+                    return Err(format!(
+                        "curve_preferences: {wanted} is not supported, only X25519, CurveP256, CurveP384"
+                    ));
+                }
             };
             chosen.extend(provider.kx_groups.iter().find(|known| known.name() == group).copied());
         }

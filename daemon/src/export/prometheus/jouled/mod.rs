@@ -63,9 +63,9 @@ fn rows(
         );
         let shown = zones.charged().filter(|zone| zone.power.is_some() && !by_kepler(zone.zone));
         let samples = shown.flat_map(|zone| {
-            view.rows
-                .iter()
-                .map(move |row| (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()]))
+            view.rows.iter().map(move |row| {
+                (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()])
+            })
         });
         gauges(encoder, &About { name: &name, unit: "watts", help: &help }, samples)?;
     }
@@ -129,14 +129,19 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
 
 /// The guest channel.
 pub(super) fn guests(encoder: &mut DescriptorEncoder<'_>, guests: &Totals) -> fmt::Result {
-    let about = About { name: "jouled_guest_connections", unit: "", help: "Number of open connections of guests, measured" };
+    let about =
+        About { name: "jouled_guest_connections", unit: "", help: "Number of open connections of guests, measured" };
     gauges(encoder, &about, [(LabelSet::plain([]), guests.connections)])?;
     let about = About { name: "jouled_guest_requests", unit: "", help: "Number of requests of guests, measured" };
     counters(encoder, &about, [(LabelSet::plain([]), guests.requests)])?;
     let help = "Number of connections that were not let in as guests', by reason, measured: host and unknown are no VM's, port and \
                 process have no proof, connections and rate are more than one may have";
     let about = About { name: "jouled_guest_refused", unit: "", help };
-    counters(encoder, &about, guests.refused.iter().map(|(reason, times)| (LabelSet::plain([("reason", *reason)]), *times)))
+    counters(
+        encoder,
+        &about,
+        guests.refused.iter().map(|(reason, times)| (LabelSet::plain([("reason", *reason)]), *times)),
+    )
 }
 
 /// The kind as a word in a sentence.

@@ -15,7 +15,12 @@ const REASON_MAX: usize = 256;
 /// How to get a quantity of a domain.
 type Of<T> = fn(&DomainView) -> T;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, now: Stamp) -> fmt::Result {
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    zones: &Zones<'_>,
+    now: Stamp,
+) -> fmt::Result {
     itself(encoder, snapshot, now)?;
     sources(encoder, &snapshot.sources, now)?;
     usage(encoder, snapshot)?;
@@ -29,7 +34,9 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
         help: "Energy in joules drawn above idle that nobody could be charged for, by zone, measured or an estimate as \
                jouled_domain_info says",
     };
-    let samples = zones.charged().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
+    let samples = zones
+        .charged()
+        .map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
     counters(encoder, &about, samples)
 }
 
@@ -52,8 +59,11 @@ fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
     gauges(encoder, &about, [(LabelSet::plain([]), snapshot.estimated())])?;
     let about = About { name: "jouled_ticks", unit: "", help: "Number of ticks since jouled started, measured" };
     counters(encoder, &about, [(LabelSet::plain([]), snapshot.ticks)])?;
-    let about =
-        About { name: "jouled_tick_age", unit: "seconds", help: "Time in seconds since the tick that this page shows, measured" };
+    let about = About {
+        name: "jouled_tick_age",
+        unit: "seconds",
+        help: "Time in seconds since the tick that this page shows, measured",
+    };
     gauges(encoder, &about, [(LabelSet::plain([]), now.monotonic - snapshot.at.monotonic)])?;
     let about = About {
         name: "jouled_cpu",
@@ -64,8 +74,12 @@ fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
 }
 
 fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Stamp) -> fmt::Result {
-    let states =
-        [Health::Healthy, Health::Unsupported(String::new()), Health::Degraded(String::new()), Health::Failed(String::new())];
+    let states = [
+        Health::Healthy,
+        Health::Unsupported(String::new()),
+        Health::Degraded(String::new()),
+        Health::Failed(String::new()),
+    ];
     let about = About {
         name: "jouled_source_state",
         unit: "",
@@ -79,9 +93,20 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Sta
     });
     gauges(encoder, &about, samples)?;
 
-    let about = About { name: "jouled_source_info", unit: "", help: "Always 1; its reason label says why a source is not healthy" };
+    let about = About {
+        name: "jouled_source_info",
+        unit: "",
+        help: "Always 1; its reason label says why a source is not healthy",
+    };
     let samples = sources.iter().map(|view| {
-        (LabelSet::plain([("source", &*view.source), ("role", &*view.role), ("reason", shortened(view.health.why()))]), 1)
+        (
+            LabelSet::plain([
+                ("source", &*view.source),
+                ("role", &*view.role),
+                ("reason", shortened(view.health.why())),
+            ]),
+            1,
+        )
     });
     gauges(encoder, &about, samples)?;
 
@@ -115,8 +140,9 @@ fn usage(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resul
         help: "1 where a hardware event is counted and used to share energy out, 0 where CPU time stands in for it",
     };
     let counted = snapshot.counted;
-    let samples = [("cycles", counted.cycles), ("instructions", counted.instructions), ("cache_misses", counted.cache_misses)]
-        .map(|(counter, is)| (LabelSet::plain([("counter", counter)]), is));
+    let samples =
+        [("cycles", counted.cycles), ("instructions", counted.instructions), ("cache_misses", counted.cache_misses)]
+            .map(|(counter, is)| (LabelSet::plain([("counter", counter)]), is));
     gauges(encoder, &about, samples)
 }
 
@@ -160,7 +186,10 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     let samples = domains.iter().flat_map(|view| {
         let modes = if view.undivided() { whole } else { divided };
         modes.iter().map(move |(mode, of)| {
-            (LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]), of(view))
+            (
+                LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]),
+                of(view),
+            )
         })
     });
     counters(encoder, &about, samples)?;
@@ -177,7 +206,8 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     let samples = domains.iter().flat_map(|view| {
         let modes = if view.undivided() { whole } else { divided };
         modes.iter().filter_map(move |(mode, of)| {
-            let labels = LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]);
+            let labels =
+                LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str()), ("mode", *mode)]);
             Some((labels, of(view)?))
         })
     });
@@ -189,8 +219,16 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
         help: "Number of intervals of a domain that were not measured (suspend, counter reset, implausible jump)",
     };
     counters(encoder, &about, domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gaps)))?;
-    let about = About { name: "jouled_domain_gap", unit: "seconds", help: "Time in seconds for which a domain was not measured" };
-    counters(encoder, &about, domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gap_time)))
+    let about = About {
+        name: "jouled_domain_gap",
+        unit: "seconds",
+        help: "Time in seconds for which a domain was not measured",
+    };
+    counters(
+        encoder,
+        &about,
+        domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gap_time)),
+    )
 }
 
 fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
@@ -200,7 +238,8 @@ fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::R
         unit: "watts",
         help: "Power in watts that a domain is taken to draw at rest: configured, learned from measurements, or a prior (an estimate)",
     };
-    let samples = floors().map(|(id, floor)| (LabelSet::plain([("domain", id), ("from", floor.from.as_str())]), floor.power));
+    let samples =
+        floors().map(|(id, floor)| (LabelSet::plain([("domain", id), ("from", floor.from.as_str())]), floor.power));
     gauges(encoder, &about, samples)?;
     let about = About {
         name: "jouled_idle_floor_uncertainty",
@@ -226,7 +265,8 @@ fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
         help: "Time in seconds since the last reading of a domain was taken, measured; absent where there was none",
     };
     let ages = snapshot.domains.iter().filter(|view| !view.past);
-    let samples = ages.filter_map(|view| Some((LabelSet::plain([("domain", &*view.domain.id)]), now.monotonic - view.read_at?)));
+    let samples =
+        ages.filter_map(|view| Some((LabelSet::plain([("domain", &*view.domain.id)]), now.monotonic - view.read_at?)));
     gauges(encoder, &about, samples)?;
     let platform = &snapshot.platform;
     if let Some(authority) = &platform.authority {
@@ -238,8 +278,12 @@ fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
         gauges(encoder, &about, [(LabelSet::plain([("authority", &**authority), ("choice", &*platform.choice)]), 1)])?;
     }
     let ratio = |ppm: u64| ppm as f64 / 1e6;
-    let pairs =
-        || platform.comparisons.iter().map(|one| (LabelSet::plain([("source", &*one.source), ("against", &*one.against)]), one));
+    let pairs = || {
+        platform
+            .comparisons
+            .iter()
+            .map(|one| (LabelSet::plain([("source", &*one.source), ("against", &*one.against)]), one))
+    };
     let about = About {
         name: "jouled_meter_disagreement",
         unit: "ratio",

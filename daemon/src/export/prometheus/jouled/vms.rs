@@ -30,6 +30,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
         unit: "",
         help: "Number of virtual CPUs of a VM that runs, as its manager, command line or threads say",
     };
-    let samples = labels.iter().filter_map(|(vm, labels)| Some((LabelSet::of(names, labels, []), u64::from(vm.vcpus?))));
+    let samples =
+        labels.iter().filter_map(|(vm, labels)| Some((LabelSet::of(names, labels, []), u64::from(vm.vcpus?))));
     gauges(encoder, &about, samples)
 }

@@ -48,7 +48,11 @@ fn node(encoder: &mut DescriptorEncoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) 
     gauges(encoder, &about, gpus.iter().map(|gpu| (gpu.labels(node), 1)))?;
     let energies: [(&str, &str, Of<Microjoules>); 3] = [
         ("kepler_node_gpu", "Energy in joules drawn by a GPU", |view| view.total),
-        ("kepler_node_gpu_active", "Energy in joules drawn by a GPU above idle, unattributed energy included", |view| view.active),
+        (
+            "kepler_node_gpu_active",
+            "Energy in joules drawn by a GPU above idle, unattributed energy included",
+            |view| view.active,
+        ),
         ("kepler_node_gpu_idle", "Energy in joules drawn by a GPU at rest", |view| view.idle),
     ];
     for (name, help, of) in energies {
@@ -58,7 +62,9 @@ fn node(encoder: &mut DescriptorEncoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) 
     }
     let powers: [(&str, &str, Of<Option<Microwatts>>); 3] = [
         ("kepler_node_gpu", "Power in watts drawn by a GPU", |view| view.power),
-        ("kepler_node_gpu_active", "Power in watts drawn by a GPU above idle", |view| Some(view.power? - view.idle_power?)),
+        ("kepler_node_gpu_active", "Power in watts drawn by a GPU above idle", |view| {
+            Some(view.power? - view.idle_power?)
+        }),
         ("kepler_node_gpu_idle", "Power in watts drawn by a GPU at rest", |view| view.idle_power),
     ];
     for (name, help, of) in powers {
@@ -76,8 +82,9 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, gpus: &[Gp
     let name = format!("kepler_{word}_gpu");
     // Those that never used one have no series: most never do.
     let users = || rows.iter().filter(|row| row.energy.dynamic[Zone::Gpu.index()].0 > 0);
-    let help =
-        format!("Energy in joules above idle charged to a {word} for its use of GPUs, by shares that jouled_domain_info describes");
+    let help = format!(
+        "Energy in joules above idle charged to a {word} for its use of GPUs, by shares that jouled_domain_info describes"
+    );
     let about = About { name: &name, unit: "joules", help: &help };
     counters(encoder, &about, users().map(|row| (labels(kind, row, node), row.energy.dynamic[Zone::Gpu.index()])))?;
     if gpus.iter().any(|gpu| gpu.view.power.is_some()) {

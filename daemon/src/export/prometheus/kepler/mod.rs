@@ -29,7 +29,12 @@ pub(super) fn says(kind: Kind, zone: Zone) -> bool {
 /// How to get a quantity of a zone.
 type Of<T> = fn(&ZoneView<'_>) -> T;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, levels: &[Kind]) -> fmt::Result {
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    zones: &Zones<'_>,
+    levels: &[Kind],
+) -> fmt::Result {
     info(encoder, snapshot)?;
     node(encoder, snapshot, zones)?;
     platform(encoder, snapshot)?;
@@ -42,14 +47,25 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
 
 fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let host = &*snapshot.host;
-    let labels =
-        LabelSet::plain([("arch", &*host.arch), ("branch", ""), ("revision", ""), ("version", &*host.version), ("goversion", "")]);
-    let about =
-        About { name: "kepler_build_info", unit: "", help: "Always 1; its labels say which jouled answers under Kepler's names" };
+    let labels = LabelSet::plain([
+        ("arch", &*host.arch),
+        ("branch", ""),
+        ("revision", ""),
+        ("version", &*host.version),
+        ("goversion", ""),
+    ]);
+    let about = About {
+        name: "kepler_build_info",
+        unit: "",
+        help: "Always 1; its labels say which jouled answers under Kepler's names",
+    };
     gauges(encoder, &about, [(labels, 1)])?;
 
-    let numbers: Vec<[String; 3]> =
-        host.cpus.iter().map(|cpu| [cpu.processor, cpu.physical_id, cpu.core_id].map(|number| number.to_string())).collect();
+    let numbers: Vec<[String; 3]> = host
+        .cpus
+        .iter()
+        .map(|cpu| [cpu.processor, cpu.physical_id, cpu.core_id].map(|number| number.to_string()))
+        .collect();
     let about = About { name: "kepler_node_cpu_info", unit: "", help: "Always 1; its labels describe one logical CPU" };
     let samples = host.cpus.iter().zip(&numbers).map(|(cpu, [processor, physical_id, core_id])| {
         let labels = LabelSet::plain([
@@ -76,14 +92,17 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
 
     let energies: [(&str, &str, Of<Microjoules>); 3] = [
         ("kepler_node_cpu", "Energy in joules drawn by the node", |zone| zone.total),
-        ("kepler_node_cpu_active", "Energy in joules drawn above idle, unattributed energy included,", |zone| zone.active),
+        ("kepler_node_cpu_active", "Energy in joules drawn above idle, unattributed energy included,", |zone| {
+            zone.active
+        }),
         ("kepler_node_cpu_idle", "Energy in joules drawn at rest", |zone| zone.idle),
     ];
     for (name, what, of) in energies {
         let help = format!("{what} by zone, measured or an estimate as jouled_domain_info says; zones overlap");
         let about = About { name, unit: "joules", help: &help };
-        let samples =
-            zones.of_processor().map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)));
+        let samples = zones
+            .of_processor()
+            .map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)));
         counters(encoder, &about, samples)?;
     }
     let powers: [(&str, &str, Of<Option<Microwatts>>); 3] = [
@@ -92,11 +111,12 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
         ("kepler_node_cpu_idle", "Power in watts drawn at rest", |zone| zone.idle_power),
     ];
     for (name, what, of) in powers {
-        let help = format!("{what} by zone, mean of the last window, measured or an estimate as jouled_domain_info says");
+        let help =
+            format!("{what} by zone, mean of the last window, measured or an estimate as jouled_domain_info says");
         let about = About { name, unit: "watts", help: &help };
-        let samples = zones
-            .of_processor()
-            .filter_map(|zone| Some((LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)?)));
+        let samples = zones.of_processor().filter_map(|zone| {
+            Some((LabelSet::plain([("zone", zone.name()), ("path", &*zone.path), node]), of(zone)?))
+        });
         gauges(encoder, &about, samples)?;
     }
     Ok(())
@@ -142,8 +162,9 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     let name = format!("kepler_{word}_cpu");
     let state = |row: &Row| ("state", row.state.as_str());
 
-    let help =
-        format!("Energy in joules above idle charged to a {word}, by zone, measured or an estimate as jouled_domain_info says");
+    let help = format!(
+        "Energy in joules above idle charged to a {word}, by zone, measured or an estimate as jouled_domain_info says"
+    );
     let samples = zones.of_processor().flat_map(|zone| {
         rows.iter().map(move |row| {
             let labels = LabelSet::of(kind.label_names(), &row.labels, [state(row), ("zone", zone.name()), node]);
@@ -168,12 +189,14 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     match kind {
         // Kepler's process seconds have no state.
         Kind::Process => {
-            let samples = rows.iter().map(|row| (LabelSet::of(kind.label_names(), &row.labels, [node]), row.used.on_cpu));
+            let samples =
+                rows.iter().map(|row| (LabelSet::of(kind.label_names(), &row.labels, [node]), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         Kind::Container => {
-            let samples =
-                rows.iter().map(|row| (LabelSet::of(kind.label_names(), &row.labels, [state(row), node]), row.used.on_cpu));
+            let samples = rows
+                .iter()
+                .map(|row| (LabelSet::of(kind.label_names(), &row.labels, [state(row), node]), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         _ => Ok(()),

@@ -51,7 +51,8 @@ fn the_legacy_dialect_is_as_in_the_golden_file() {
 /// What is more than on the page of a machine without: families and samples of GPUs, platform meters and the remainder.
 #[test]
 fn gpus_and_platform_meters_are_as_in_the_golden_file() {
-    let options = PrometheusOptions { dialects: Dialects { kepler: true, legacy: true }, ..PrometheusOptions::default() };
+    let options =
+        PrometheusOptions { dialects: Dialects { kepler: true, legacy: true }, ..PrometheusOptions::default() };
     let now = Stamp { monotonic: Nanos(100_250_000_000), ..Stamp::default() };
     let text = render(&Arc::new(with_platform()), None, now, &options, Format::Classic);
     let without: std::collections::HashSet<String> =
@@ -126,9 +127,15 @@ fn nothing_is_shown_that_is_not_known() {
     assert_eq!(page.all("kepler_node_cpu_watts", &[("zone", "dram")]).count(), 0);
     assert_eq!(page.all("kepler_process_cpu_watts", &[("zone", "dram")]).count(), 0);
     assert_eq!(page.value("kepler_node_cpu_joules_total", &[("zone", "dram")]), Some("750000.0"));
-    for absent in
-        ["_gpu_", "zone=\"gpu\"", "kepler_platform", "zone=\"platform\"", "zone=\"other\"", "jouled_platform", "jouled_meter"]
-    {
+    for absent in [
+        "_gpu_",
+        "zone=\"gpu\"",
+        "kepler_platform",
+        "zone=\"platform\"",
+        "zone=\"other\"",
+        "jouled_platform",
+        "jouled_meter",
+    ] {
         assert!(!text.contains(absent), "{absent}");
     }
     // Ages come from the time that the scrape hands in.
@@ -137,11 +144,16 @@ fn nothing_is_shown_that_is_not_known() {
     assert_eq!(page.value("jouled_source_state", &[("source", "rapl-powercap"), ("state", "failed")]), Some("1"));
     assert_eq!(page.value("jouled_source_state", &[("source", "rapl-powercap"), ("state", "healthy")]), Some("0"));
     // The sum over mode is the domain's total.
-    let of_domain: f64 =
-        page.all("jouled_domain_joules_total", &[("domain", "rapl/package-0/package")]).map(|v| v.parse::<f64>().unwrap()).sum();
+    let of_domain: f64 = page
+        .all("jouled_domain_joules_total", &[("domain", "rapl/package-0/package")])
+        .map(|v| v.parse::<f64>().unwrap())
+        .sum();
     assert!((of_domain - 4_000_000.000_001).abs() < 1e-6);
     // Energy beyond 2^52 µJ is still right to the microjoule.
-    assert_eq!(page.value("kepler_process_cpu_joules_total", &[("pid", "4712"), ("zone", "package")]), Some("8000000000.000001"));
+    assert_eq!(
+        page.value("kepler_process_cpu_joules_total", &[("pid", "4712"), ("zone", "package")]),
+        Some("8000000000.000001")
+    );
 }
 
 #[test]
@@ -156,10 +168,13 @@ fn a_level_that_is_left_out_has_no_series() {
 fn every_family_is_documented() {
     let docs = include_str!("../../../../../docs/metrics.md");
     for page in ["metrics.txt", "metrics-legacy.txt", "metrics-platform.txt"] {
-        let page = std::fs::read_to_string(format!("{}/../tests/integration/golden/{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let page =
+            std::fs::read_to_string(format!("{}/../tests/integration/golden/{page}", env!("CARGO_MANIFEST_DIR")))
+                .unwrap();
         for family in page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()) {
             let kinds = Kind::ALL.map(|kind| format!("jouled_{}_", kind.as_str().replace('-', "_")));
-            let folded = kinds.iter().filter_map(|kind| Some(format!("jouled_KIND_{}", family.strip_prefix(kind.as_str())?)));
+            let folded =
+                kinds.iter().filter_map(|kind| Some(format!("jouled_KIND_{}", family.strip_prefix(kind.as_str())?)));
             let mut names = folded.chain([family.to_string()]);
             assert!(names.any(|name| docs.contains(&format!("`{name}`"))), "{family} is not in docs/metrics.md");
         }

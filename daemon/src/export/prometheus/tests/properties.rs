@@ -24,7 +24,11 @@ fn label() -> impl Strategy<Value = String> {
 
 /// Rows of every kind with any labels, no two of one kind the same.
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
-    let rows = prop::collection::btree_map(prop::collection::vec(label(), 6), (any::<u64>(), any::<bool>(), any::<u64>()), 0..12);
+    let rows = prop::collection::btree_map(
+        prop::collection::vec(label(), 6),
+        (any::<u64>(), any::<bool>(), any::<u64>()),
+        0..12,
+    );
     let overflow = 1 << 40;
     (prop::collection::vec(rows, Kind::ALL.len()), label()).prop_map(move |(kinds, reason)| {
         let mut snapshot = snapshot();
@@ -36,7 +40,8 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
                 .into_iter()
                 .map(|(labels, (energy, ended, idle))| {
                     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-                    let mut row = row(&labels, energy % overflow, if ended { State::Terminated } else { State::Running });
+                    let mut row =
+                        row(&labels, energy % overflow, if ended { State::Terminated } else { State::Running });
                     row.energy.idle[Zone::Package.index()] = Microjoules(idle % 3);
                     row
                 })

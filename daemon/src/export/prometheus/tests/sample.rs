@@ -4,8 +4,8 @@ use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Domain, GpuInfo, Quality, Scope, Zone};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{
-    ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot,
-    SourceView, State, Used,
+    ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row,
+    Snapshot, SourceView, State, Used,
 };
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId, PciAddress};
@@ -68,7 +68,12 @@ pub(crate) fn row(labels: &[&str], package: u64, state: State) -> Row {
         energy: Energy { dynamic: by_zone(package, package / 2, package / 8), idle: ByZone::default() },
         power,
         idle_power: Default::default(),
-        used: Used { on_cpu: Nanos(package * 30), cycles: package * 90, instructions: package * 120, cache_misses: package / 100 },
+        used: Used {
+            on_cpu: Nanos(package * 30),
+            cycles: package * 90,
+            instructions: package * 120,
+            cache_misses: package / 100,
+        },
         since: Nanos(1_700_000_000_000_000_000),
     }
 }
@@ -147,7 +152,10 @@ pub(crate) fn snapshot() -> Snapshot {
         rows: rows(kind),
         rest: Energy { dynamic: by_zone(11_000_000, 5_000_000, 1), idle: ByZone::default() },
         ended: Energy { dynamic: by_zone(22_000_000, 0, 0), idle: by_zone(u64::from(kind == Kind::Vm) * 9, 0, 0) },
-        parked: Energy { dynamic: by_zone(u64::from(kind == Kind::Process) * 3_000_000, 0, 0), idle: ByZone::default() },
+        parked: Energy {
+            dynamic: by_zone(u64::from(kind == Kind::Process) * 3_000_000, 0, 0),
+            idle: ByZone::default(),
+        },
         rest_power: std::array::from_fn(|zone| Microwatts(if zone == Zone::Package.index() { 1_500_000 } else { 0 })),
     };
     Snapshot {
@@ -161,7 +169,11 @@ pub(crate) fn snapshot() -> Snapshot {
             idle: IdlePolicy::ByAllocation,
         }),
         ticks: 100,
-        at: Stamp { monotonic: Nanos(99_000_000_000), boottime: Nanos(99_000_000_000), realtime: Nanos(1_700_000_099_000_000_000) },
+        at: Stamp {
+            monotonic: Nanos(99_000_000_000),
+            boottime: Nanos(99_000_000_000),
+            realtime: Nanos(1_700_000_099_000_000_000),
+        },
         cpu_usage: Some(0.25),
         sources: vec![
             source("rapl-perf", "meter", Health::Healthy, Some(Nanos(99_000_000_000))),
@@ -172,7 +184,12 @@ pub(crate) fn snapshot() -> Snapshot {
                 Some(Nanos(42_000_000_000)),
             ),
             source("estimate", "meter", Health::Unsupported("not needed".into()), None),
-            source("bpf", "usage", Health::Degraded("no PMU: cycles are not counted".into()), Some(Nanos(99_000_000_000))),
+            source(
+                "bpf",
+                "usage",
+                Health::Degraded("no PMU: cycles are not counted".into()),
+                Some(Nanos(99_000_000_000)),
+            ),
         ],
         domains: vec![
             domain(0, Zone::Package, 4_000_000_000_001, Some(floor)),
@@ -180,7 +197,12 @@ pub(crate) fn snapshot() -> Snapshot {
             domain(0, Zone::Dram, 500_000_000_000, None),
             domain(1, Zone::Package, 2_000_000_000_000, Some(IdleFloor { from: IdleFrom::Prior, ..floor })),
             domain(1, Zone::Core, 1_000_000_000_000, None),
-            DomainView { power: None, idle_power: None, error: "EIO".into(), ..domain(1, Zone::Dram, 250_000_000_000, None) },
+            DomainView {
+                power: None,
+                idle_power: None,
+                error: "EIO".into(),
+                ..domain(1, Zone::Dram, 250_000_000_000, None)
+            },
         ],
         platform: PlatformView::default(),
         kinds: Kind::ALL.into_iter().map(view).collect(),
@@ -213,17 +235,37 @@ pub(crate) fn with_platform() -> Snapshot {
             ..self::domain(0, Zone::Package, total, None)
         });
     };
-    let machine = |id: &str, source: &str, zone, path: &str| Domain::measured(id.into(), source, zone, Scope::Machine, path.into());
-    let bmc =
-        machine("redfish/bmc1/System.1/platform", "redfish", Zone::Platform, "/redfish/v1/Chassis/System.1/EnvironmentMetrics");
+    let machine = |id: &str, source: &str, zone, path: &str| {
+        Domain::measured(id.into(), source, zone, Scope::Machine, path.into())
+    };
+    let bmc = machine(
+        "redfish/bmc1/System.1/platform",
+        "redfish",
+        Zone::Platform,
+        "/redfish/v1/Chassis/System.1/EnvironmentMetrics",
+    );
     add(&mut view, bmc, Role::Authority, 21_000_000_000_000);
-    add(&mut view, machine("hwmon/ACPI000D:00/platform", "hwmon", Zone::Platform, "/sys/p"), Role::Comparison, 18_000_000_000_000);
+    add(
+        &mut view,
+        machine("hwmon/ACPI000D:00/platform", "hwmon", Zone::Platform, "/sys/p"),
+        Role::Comparison,
+        18_000_000_000_000,
+    );
     let address = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
-    let info = GpuInfo { index: 0, uuid: "GPU-6f1f3ca8".into(), name: "NVIDIA H100 80GB HBM3".into(), vendor: "nvidia".into() };
-    let gpu = Domain::measured("gpu/GPU-6f1f3ca8".into(), "nvml", Zone::Gpu, Scope::Gpu(address), "0000:41:00.0".into());
+    let info = GpuInfo {
+        index: 0,
+        uuid: "GPU-6f1f3ca8".into(),
+        name: "NVIDIA H100 80GB HBM3".into(),
+        vendor: "nvidia".into(),
+    };
+    let gpu =
+        Domain::measured("gpu/GPU-6f1f3ca8".into(), "nvml", Zone::Gpu, Scope::Gpu(address), "0000:41:00.0".into());
     add(&mut view, Domain { billed: true, gpu: Some(info), ..gpu }, Role::Billed, 500_000_000_000);
-    let other =
-        Domain { billed: true, quality: Quality::Derived, ..machine("other", "remainder", Zone::Other, "platform - components") };
+    let other = Domain {
+        billed: true,
+        quality: Quality::Derived,
+        ..machine("other", "remainder", Zone::Other, "platform - components")
+    };
     add(&mut view, other, Role::Billed, 900_000_000_000);
     for kind in [Kind::Process, Kind::Container, Kind::Pod, Kind::Vm, Kind::Unit] {
         if let Some(row) = view.kinds[kind.index()].rows.first_mut() {
@@ -233,8 +275,11 @@ pub(crate) fn with_platform() -> Snapshot {
             row.power[Zone::Other.index()] = Microwatts(9_000_000);
         }
     }
-    let comparisons =
-        vec![Comparison::new("hwmon", "redfish", -142_857, 60_000), Comparison::new("components", "redfish", 0, 100_000)];
-    view.platform = PlatformView { choice: "auto".into(), authority: Some("redfish".into()), comparisons, unmetered: Vec::new() };
+    let comparisons = vec![
+        Comparison::new("hwmon", "redfish", -142_857, 60_000),
+        Comparison::new("components", "redfish", 0, 100_000),
+    ];
+    view.platform =
+        PlatformView { choice: "auto".into(), authority: Some("redfish".into()), comparisons, unmetered: Vec::new() };
     view
 }

@@ -213,7 +213,10 @@ fn plan(link: &mut dyn Link) -> Result<Plan, Trouble> {
         None if sensors.is_empty() => nothing("no sensor in watts".into()),
         None => {
             let names: Vec<String> = sensors.iter().take(8).map(Sensor::shown).collect();
-            nothing(format!("no sensor in watts that is known to be of the whole machine (it has {})", names.join(", ")))
+            nothing(format!(
+                "no sensor in watts that is known to be of the whole machine (it has {})",
+                names.join(", ")
+            ))
         }
     })
 }

@@ -161,7 +161,8 @@ impl IpmiConfig {
                 wrong.push((key, rule));
             }
         };
-        let within = |span: Span, from: u64, to: u64| (Nanos(from * 1_000_000)..=Nanos(to * 1_000_000)).contains(&span.0);
+        let within =
+            |span: Span, from: u64, to: u64| (Nanos(from * 1_000_000)..=Nanos(to * 1_000_000)).contains(&span.0);
         rule("period".into(), within(self.period, 5_000, 60_000), "5s to 60s");
         rule("device".into(), self.device.as_ref().is_none_or(|path| path.is_absolute()), "an absolute path");
         rule("lan".into(), self.lan.len() <= MOST, "at most 16 of them");
@@ -170,7 +171,11 @@ impl IpmiConfig {
             let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             let named = (1..=32).contains(&lan.name.len()) && lan.name.chars().all(is_name);
             rule(key("name"), named, "1 to 32 letters, digits, - _ or .");
-            rule(key("name"), self.lan[..number].iter().all(|other| other.name != lan.name), "a name that no other one has");
+            rule(
+                key("name"),
+                self.lan[..number].iter().all(|other| other.name != lan.name),
+                "a name that no other one has",
+            );
             let user = lan.username.len() <= LONGEST_USER && lan.username.bytes().all(|byte| byte.is_ascii_graphic());
             rule(key("username"), user, "at most 16 characters of ASCII");
             rule(key("timeout"), within(lan.timeout, 100, 3_000), "100ms to 3s");
@@ -201,7 +206,8 @@ mod tests {
         ] {
             assert_eq!(Address::try_from(text.to_owned()), Ok(Address { host: host.into(), port }), "{text}");
         }
-        for bad in ["", ":623", "bmc:", "bmc:0", "bmc:65536", "bmc:x", "[::1", "[::1]x", "a b", "http://bmc", "bmc/\n"] {
+        for bad in ["", ":623", "bmc:", "bmc:0", "bmc:65536", "bmc:x", "[::1", "[::1]x", "a b", "http://bmc", "bmc/\n"]
+        {
             assert!(Address::try_from(bad.to_owned()).is_err(), "{bad}");
         }
         assert_eq!(Address::try_from("[::1]:5".to_owned()).unwrap().to_string(), "[::1]:5");
@@ -209,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_period_over_which_no_power_is_integrated_is_refused() {
-        let wrong = |seconds: u64| IpmiConfig { period: Span(Nanos(seconds * Nanos::SECOND.0)), ..Default::default() }.wrong();
+        let wrong =
+            |seconds: u64| IpmiConfig { period: Span(Nanos(seconds * Nanos::SECOND.0)), ..Default::default() }.wrong();
         assert!(wrong(5).is_empty() && wrong(60).is_empty());
         assert_eq!(wrong(61), [("period".to_owned(), "5s to 60s")]);
     }

@@ -39,7 +39,10 @@ const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
 /// The system gives no thread.
 pub fn device(config: &IpmiConfig, by_name: bool) -> Result<Polled, String> {
     let path = config.device.clone().unwrap_or_else(|| PathBuf::from(DEVICE));
-    let absent = format!("no {}: this machine has no BMC, or the modules ipmi_si and ipmi_devintf are not loaded", path.display());
+    let absent = format!(
+        "no {}: this machine has no BMC, or the modules ipmi_si and ipmi_devintf are not loaded",
+        path.display()
+    );
     let label = path.display().to_string();
     let connect: Connect = Box::new(move || open_device(&path));
     start(
@@ -95,7 +98,8 @@ struct Target {
 }
 
 fn start(target: Target, absent: String, period: Nanos, connect: Connect) -> Result<Polled, String> {
-    let poll = Poll { source: target.source.clone(), absent, period: Duration::from_nanos(period.0), by_name: target.by_name };
+    let poll =
+        Poll { source: target.source.clone(), absent, period: Duration::from_nanos(period.0), by_name: target.by_name };
     Polled::start(poll, opener(target, connect))
 }
 

@@ -3,8 +3,8 @@
 use super::lan::io_words;
 use ipmi_rs::IpmiError;
 use ipmi_rs::rmcp::{
-    ActivationError, ParseSessionResponseError, RakpMessage2ParseError, RakpMessage4ErrorStatusCode, RakpMessage4ParseError,
-    RmcpIpmiError, RmcpIpmiReceiveError, V1_5ActivationError, V2_0ActivationError,
+    ActivationError, ParseSessionResponseError, RakpMessage2ParseError, RakpMessage4ErrorStatusCode,
+    RakpMessage4ParseError, RmcpIpmiError, RmcpIpmiReceiveError, V1_5ActivationError, V2_0ActivationError,
 };
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -14,11 +14,15 @@ pub fn words(error: &ActivationError, timeout: Duration) -> String {
     match error {
         ActivationError::BindSocket(error) => format!("no socket: {error}"),
         ActivationError::PingSend(error) => format!("cannot be asked: {error}"),
-        ActivationError::PongReceive(error) => io(error, timeout, "is it the right address, and IPMI over LAN switched on?"),
+        ActivationError::PongReceive(error) => {
+            io(error, timeout, "is it the right address, and IPMI over LAN switched on?")
+        }
         ActivationError::PongRead | ActivationError::RmcpError(_) => "what answers there is no BMC".into(),
         ActivationError::IpmiNotSupported => "it speaks RMCP, and not IPMI".into(),
         ActivationError::NoSupportedIpmiLANVersions => "it offers no version of IPMI over LAN".into(),
-        ActivationError::GetChannelAuthenticationCapabilities(IpmiError::Connection(error)) => connection(error, timeout),
+        ActivationError::GetChannelAuthenticationCapabilities(IpmiError::Connection(error)) => {
+            connection(error, timeout)
+        }
         ActivationError::GetChannelAuthenticationCapabilities(error) => {
             format!("a wrong answer to the first question ({})", cut(error))
         }
@@ -36,8 +40,9 @@ pub fn is_of_the_user(error: &ActivationError) -> bool {
     matches!(
         error,
         ActivationError::V2_0(
-            E::RakpMessage2Parse(RakpMessage2ParseError::NotEnoughData | RakpMessage2ParseError::InvalidRemoteConsoleSessionId)
-                | E::ServerAuthenticationFailed
+            E::RakpMessage2Parse(
+                RakpMessage2ParseError::NotEnoughData | RakpMessage2ParseError::InvalidRemoteConsoleSessionId
+            ) | E::ServerAuthenticationFailed
                 | E::RakpMessage4Parse(RakpMessage4ParseError::ErrorStatusCode(
                     RakpMessage4ErrorStatusCode::InvalidIntegrityCheckValue
                 ))

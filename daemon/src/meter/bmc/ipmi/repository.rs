@@ -83,9 +83,9 @@ impl Reader<'_> {
         let begin = self.part(id, 0, UP_TO_UNIT);
         let (next, mut record) = match begin {
             // A record that has not so many.
-            Err(Trouble::Refused(cc::LENGTH | cc::LENGTH_LIMIT | cc::OUT_OF_RANGE | cc::TOO_MANY_BYTES | 0xCC | 0xFF)) => {
-                self.part(id, 0, HEADER)?
-            }
+            Err(Trouble::Refused(
+                cc::LENGTH | cc::LENGTH_LIMIT | cc::OUT_OF_RANGE | cc::TOO_MANY_BYTES | 0xCC | 0xFF,
+            )) => self.part(id, 0, HEADER)?,
             other => other?,
         };
         if record.len() < HEADER {
@@ -106,7 +106,10 @@ impl Reader<'_> {
         let wanted = CHUNK.min(until - record.len());
         let (_, part) = self.part(id, record.len(), wanted)?;
         if part.is_empty() || part.len() > wanted {
-            return Err(Trouble::Wrong(format!("{} bytes of a sensor record, where {wanted} were asked for", part.len())));
+            return Err(Trouble::Wrong(format!(
+                "{} bytes of a sensor record, where {wanted} were asked for",
+                part.len()
+            )));
         }
         record.extend(part);
         Ok(())

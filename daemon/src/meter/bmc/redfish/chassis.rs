@@ -59,7 +59,8 @@ fn lists(uris: &[String], uri: &str) -> bool {
 pub(super) fn uuid(text: &str) -> Option<[u8; 16]> {
     let digits: Vec<u8> = text.trim().bytes().filter(|byte| *byte != b'-').collect();
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let bytes: Option<Vec<u8>> = digits.chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect();
+    let bytes: Option<Vec<u8>> =
+        digits.chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect();
     let bytes: [u8; 16] = bytes?.try_into().ok()?;
     (bytes != [0; 16] && bytes != [0xff; 16]).then_some(bytes)
 }
@@ -67,7 +68,8 @@ pub(super) fn uuid(text: &str) -> Option<[u8; 16]> {
 /// Whether two UUIDs are of one machine. SMBIOS 2.6 has the first three fields little-endian, and not everybody knows (DSP0134, 7.2.1).
 fn same(one: &[u8; 16], other: &[u8; 16]) -> bool {
     let o = other;
-    let swapped = [o[3], o[2], o[1], o[0], o[5], o[4], o[7], o[6], o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]];
+    let swapped =
+        [o[3], o[2], o[1], o[0], o[5], o[4], o[7], o[6], o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]];
     one == other || *one == swapped
 }
 
@@ -75,7 +77,10 @@ fn same(one: &[u8; 16], other: &[u8; 16]) -> bool {
 ///
 /// # Errors
 /// It cannot be told, or it is another machine's BMC. Says what to configure.
-pub(super) fn system<'a>(systems: &'a [System], ours: Option<&[u8; 16]>) -> Result<Option<(&'a System, &'static str)>, String> {
+pub(super) fn system<'a>(
+    systems: &'a [System],
+    ours: Option<&[u8; 16]>,
+) -> Result<Option<(&'a System, &'static str)>, String> {
     let matching: Vec<&System> =
         systems.iter().filter(|one| matches!((&one.uuid, ours), (Some(a), Some(b)) if same(a, b))).collect();
     match (matching.as_slice(), systems) {
@@ -107,7 +112,9 @@ fn uris(systems: &[System]) -> String {
 /// # Errors
 /// It cannot be told. Says what to configure.
 pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Result<&'a Chassis, String> {
-    let names = |some: &[&Chassis]| some.iter().take(16).map(|one| format!("\"{}\"", cut(&one.id))).collect::<Vec<_>>().join(", ");
+    let names = |some: &[&Chassis]| {
+        some.iter().take(16).map(|one| format!("\"{}\"", cut(&one.id))).collect::<Vec<_>>().join(", ")
+    };
     let every: Vec<&Chassis> = all.iter().collect();
     let candidates: Vec<&Chassis> = match system {
         None => every.clone(),
@@ -162,7 +169,10 @@ mod tests {
     #[test]
     fn a_slash_at_the_end_makes_no_difference() {
         let host = System { chassis: vec!["/a/".into()], ..sys("/s/", None) };
-        assert_eq!(outermost(&[one("/a", &["/s"], None), one("/b", &["/s"], Some("/a/"))], Some(&host)).unwrap().uri, "/a");
+        assert_eq!(
+            outermost(&[one("/a", &["/s"], None), one("/b", &["/s"], Some("/a/"))], Some(&host)).unwrap().uri,
+            "/a"
+        );
     }
 
     fn one(uri: &str, systems: &[&str], inside: Option<&str>) -> Chassis {
@@ -182,14 +192,20 @@ mod tests {
     #[test]
     fn a_system_is_known_by_its_uuid_in_either_byte_order() {
         let ours = uuid(UUID);
-        let systems = [sys("/hgx", None), sys("/host", Some(SWAPPED)), sys("/other", Some("00000000-0000-0000-0000-000000000001"))];
+        let systems = [
+            sys("/hgx", None),
+            sys("/host", Some(SWAPPED)),
+            sys("/other", Some("00000000-0000-0000-0000-000000000001")),
+        ];
         assert_eq!(system(&systems, ours.as_ref()).unwrap().unwrap().0.uri, "/host");
         assert_eq!(system(&[sys("/host", Some(UUID))], ours.as_ref()).unwrap().unwrap().0.uri, "/host");
         assert!(system(&systems[2..], ours.as_ref()).unwrap_err().contains("another machine's BMC"));
         assert!(system(&systems, None).unwrap_err().contains("several systems"));
         assert!(system(&systems[2..], None).unwrap().unwrap().1.contains("not known"));
         assert_eq!(system(&[], ours.as_ref()), Ok(None));
-        assert!(system(&[sys("/a", Some(UUID)), sys("/b", Some(UUID))], ours.as_ref()).unwrap_err().contains("several"));
+        assert!(
+            system(&[sys("/a", Some(UUID)), sys("/b", Some(UUID))], ours.as_ref()).unwrap_err().contains("several")
+        );
         for none in ["", "00000000-0000-0000-0000-000000000000", "ffffffffffffffffffffffffffffffff", "12", "é", "zz"] {
             assert_eq!(uuid(none), None, "{none}");
         }
@@ -198,11 +214,15 @@ mod tests {
     #[test]
     fn never_a_chassis_and_the_one_that_it_is_in() {
         let host = sys("/s", None);
-        let all = [one("/tray", &["/s"], Some("/board")), one("/board", &["/s"], None), one("/disks", &[], Some("/board"))];
+        let all =
+            [one("/tray", &["/s"], Some("/board")), one("/board", &["/s"], None), one("/disks", &[], Some("/board"))];
         assert_eq!(outermost(&all, Some(&host)).unwrap().uri, "/board");
         // What holds other systems too is not this machine.
-        let blades =
-            [one("/rack", &["/s", "/t"], None), one("/blade", &["/s"], Some("/rack")), one("/blade2", &["/t"], Some("/rack"))];
+        let blades = [
+            one("/rack", &["/s", "/t"], None),
+            one("/blade", &["/s"], Some("/rack")),
+            one("/blade2", &["/t"], Some("/rack")),
+        ];
         assert_eq!(outermost(&blades, Some(&host)).unwrap().uri, "/blade");
         assert!(outermost(&blades[..1], Some(&host)).unwrap_err().contains("set chassis to one or more of \"rack\""));
         let two = [one("/a", &["/s"], None), one("/b", &["/s"], None)];

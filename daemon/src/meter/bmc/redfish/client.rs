@@ -63,7 +63,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 struct Abrupt<T>(T);
 
 impl<T: AsyncRead + Unpin> AsyncRead for Abrupt<T> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.0).poll_read(context, buffer) {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
             other => other,
@@ -128,7 +132,9 @@ impl Client {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.used);
         match self.once(method, uri, credentials.clone(), body).await {
             // All but a login may be asked twice, where it is not known whether it was read.
-            Err(lost) if reused && (lost.unread || (*method != Method::POST && lost.why.trouble == Trouble::Broken)) => {
+            Err(lost)
+                if reused && (lost.unread || (*method != Method::POST && lost.why.trouble == Trouble::Broken)) =>
+            {
                 self.once(method, uri, credentials, body).await.map_err(|lost| lost.why)
             }
             other => other.map_err(|lost| lost.why),
@@ -164,8 +170,13 @@ impl Client {
         let request = request.body(body).map_err(|error| unread(Problem::broken(format!("{}: {error}", cut(uri)))))?;
         let what = format!("{method} {}", cut(uri));
         let patience = self.patience;
-        let late = |where_| Lost { why: Problem::slow(format!("{what}: {where_} within {} s", patience.as_secs())), unread: false };
-        let Some(connection) = &mut self.connection else { return Err(unread(Problem::broken("no connection".into()))) };
+        let late = |where_| Lost {
+            why: Problem::slow(format!("{what}: {where_} within {} s", patience.as_secs())),
+            unread: false,
+        };
+        let Some(connection) = &mut self.connection else {
+            return Err(unread(Problem::broken("no connection".into())));
+        };
         connection.used = true;
         let answer = match timeout(patience, connection.sender.send_request(request)).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -213,15 +224,18 @@ impl Client {
         let stream: Box<dyn Stream> = if *https { Box::new(self.encrypt(tcp).await?) } else { Box::new(tcp) };
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD).max_headers(100);
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|error| Problem::broken(format!("HTTP: {}", broken(&error))))?;
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Problem::broken(format!("HTTP: {}", broken(&error))))?;
         let task = tokio::spawn(async move { drop(connection.await) });
         Ok(Connection { sender, _task: AbortOnDropHandle::new(task), used: false })
     }
 
     async fn encrypt(&self, tcp: TcpStream) -> Result<impl Stream + use<>, Problem> {
         let host = &self.place.host;
-        let name = ServerName::try_from(host.clone()).map_err(|_| Problem::odd(format!("url: {host:?} is no host name")))?;
+        let name =
+            ServerName::try_from(host.clone()).map_err(|_| Problem::odd(format!("url: {host:?} is no host name")))?;
         let tls = TlsConnector::from(std::sync::Arc::clone(&self.trust.client)).connect(name, tcp);
         timeout(self.patience, tls)
             .await

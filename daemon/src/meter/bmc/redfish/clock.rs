@@ -69,7 +69,9 @@ pub(super) fn date_time(text: &str) -> Option<i128> {
     // Days from the civil calendar, with years that begin in March: a leap day is a year's last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days =
-        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day - 1 - 719_468;
+        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day
+            - 1
+            - 719_468;
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
     Some(i128::from(seconds) * SECOND + fraction.parse::<i128>().ok()?)
 }
@@ -108,8 +110,14 @@ mod tests {
         assert_eq!(date_time("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(date_time("2024-02-29T12:34:56.5+02:00"), Some(1_709_202_896_500_000_000));
         assert_eq!(date_time("2000-03-01T00:00:00-01:30"), Some(951_874_200_000_000_000));
-        for bad in ["", "now", "2024-13-01T00:00:00Z", "2024-01-01T00:00:00+0200", "2024-01-01T00:00:00.Zé", "2024-01-01T00:00:0éZ"]
-        {
+        for bad in [
+            "",
+            "now",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01T00:00:00+0200",
+            "2024-01-01T00:00:00.Zé",
+            "2024-01-01T00:00:0éZ",
+        ] {
             assert_eq!(date_time(bad), None, "{bad}");
         }
         assert_eq!(duration("PT10S"), Some(Nanos(10 * Nanos::SECOND.0)));

@@ -100,7 +100,8 @@ pub struct Pin(pub [u8; 32]);
 impl TryFrom<String> for Pin {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        let digits: Vec<u8> = text.chars().filter(|c| *c != ':').filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+        let digits: Vec<u8> =
+            text.chars().filter(|c| *c != ':').filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
         let clean = text.chars().all(|c| c == ':' || c.is_ascii_hexdigit());
         let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
         match bytes.try_into() {
@@ -179,7 +180,9 @@ impl RedfishConfig {
 impl BmcConfig {
     fn wrong(&self, say: &mut impl FnMut(&str, &'static str)) {
         let word = |text: &str| {
-            !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            !text.is_empty()
+                && text.len() <= 64
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         };
         if self.name.as_deref().is_some_and(|name| !word(name)) {
             say("name", "1 to 64 letters, digits, '-', '_' and '.'");
@@ -200,10 +203,15 @@ impl BmcConfig {
         }
         match (&self.password_file, &self.credential) {
             (Some(_), Some(_)) => say("credential", "either password_file or credential, not both"),
-            (None, None) => say("password_file", "is missing: a file with the password (or credential, a systemd credential)"),
+            (None, None) => {
+                say("password_file", "is missing: a file with the password (or credential, a systemd credential)")
+            }
             (Some(path), None) if !path.is_absolute() => say("password_file", "an absolute path"),
             (None, Some(name)) if !word(name) || name.starts_with('.') => {
-                say("credential", "the name of a systemd credential (LoadCredential=NAME:…): letters, digits, '-', '_' and '.'");
+                say(
+                    "credential",
+                    "the name of a systemd credential (LoadCredential=NAME:…): letters, digits, '-', '_' and '.'",
+                );
             }
             _ => {}
         }

@@ -15,7 +15,8 @@ const PAGES: usize = 64;
 /// Members of one list: an NVIDIA HGX has some 50 chassis.
 const MEMBERS: usize = 256;
 /// Words of a PowerControl member that is a part of the machine only.
-const PARTS: [&str; 10] = ["cpu", "processor", "memory", "dimm", "gpu", "accelerator", "fan", "storage", "drive", "pci"];
+const PARTS: [&str; 10] =
+    ["cpu", "processor", "memory", "dimm", "gpu", "accelerator", "fan", "storage", "drive", "pci"];
 /// Words of one that is the whole.
 const WHOLE: [&str; 5] = ["system", "server", "chassis", "total", "platform"];
 
@@ -66,12 +67,18 @@ impl Search<'_> {
         let (mut page, mut seen, mut members) = (collection.to_owned(), BTreeSet::new(), Vec::new());
         loop {
             if !seen.insert(page.clone()) {
-                return Err(Problem::odd(format!("the pages of {} go round in a circle: set chassis to a URI", cut(collection))));
+                return Err(Problem::odd(format!(
+                    "the pages of {} go round in a circle: set chassis to a URI",
+                    cut(collection)
+                )));
             }
             let doc = self.doc(&page).await?;
             members.extend(doc.root().links("Members")?);
             if seen.len() > PAGES || members.len() > MEMBERS {
-                return Err(Problem::odd(format!("{} has more than {MEMBERS} members or {PAGES} pages", cut(collection))));
+                return Err(Problem::odd(format!(
+                    "{} has more than {MEMBERS} members or {PAGES} pages",
+                    cut(collection)
+                )));
             }
             match doc.root().text("Members@odata.nextLink")? {
                 Some(next) => page = doc.root().path_of(next)?,
@@ -103,8 +110,9 @@ impl Search<'_> {
             let last = |uri: &&String| uri.trim_end_matches('/').rsplit('/').next() == Some(name.as_str());
             let uri = members.iter().find(last).cloned();
             known = Some(members);
-            chosen
-                .push(uri.ok_or_else(|| Problem::odd(format!("the BMC has no chassis {name:?} (chassis in the configuration)")))?);
+            chosen.push(uri.ok_or_else(|| {
+                Problem::odd(format!("the BMC has no chassis {name:?} (chassis in the configuration)"))
+            })?);
         }
         Ok((chosen, "as configured".into()))
     }
@@ -289,7 +297,9 @@ fn whole(controls: &[Node<'_>], uri: &str) -> Result<Option<usize>, Problem> {
         ([], _) if controls.is_empty() => Ok(None),
         ([], _) => Err(Problem::absent(format!("{uri}#/PowerControl: no reading of the whole machine"))),
         ([(index, _)], _) | (_, [index]) => Ok(Some(*index)),
-        _ => Err(Problem::odd(format!("{uri}#/PowerControl has several members, and none says that it is the whole machine"))),
+        _ => Err(Problem::odd(format!(
+            "{uri}#/PowerControl has several members, and none says that it is the whole machine"
+        ))),
     }
 }
 
@@ -311,10 +321,16 @@ mod tests {
         assert_eq!(pick(r#"{"PowerControl": [{"PowerConsumedWatts": 90}]}"#).unwrap(), Some(0));
         assert_eq!(pick("{}").unwrap(), None);
         assert!(
-            pick(r#"{"PowerControl": [{"Name": "a", "PowerConsumedWatts": 9}, {"Name": "b", "PowerConsumedWatts": 9}]}"#).is_err()
+            pick(
+                r#"{"PowerControl": [{"Name": "a", "PowerConsumedWatts": 9}, {"Name": "b", "PowerConsumedWatts": 9}]}"#
+            )
+            .is_err()
         );
         assert!(
-            pick(r#"{"PowerControl": [{"Name": "CPU Power", "PowerConsumedWatts": 9}]}"#).unwrap_err().why.contains("no reading")
+            pick(r#"{"PowerControl": [{"Name": "CPU Power", "PowerConsumedWatts": 9}]}"#)
+                .unwrap_err()
+                .why
+                .contains("no reading")
         );
         assert!(pick(r#"{"PowerControl": [{"Name": 5}]}"#).is_err());
     }

@@ -89,9 +89,9 @@ impl<'a> Node<'a> {
     pub(super) fn number(&self) -> Result<Option<Decimal>, Problem> {
         match self.value {
             Value::Null => Ok(None),
-            Value::Number(number) => {
-                Decimal::parse(&number.to_string()).map(Some).ok_or_else(|| self.wrong("one of a size that a meter gives"))
-            }
+            Value::Number(number) => Decimal::parse(&number.to_string())
+                .map(Some)
+                .ok_or_else(|| self.wrong("one of a size that a meter gives")),
             _ => Err(self.wrong("a number")),
         }
     }
@@ -131,7 +131,11 @@ impl<'a> Node<'a> {
         if path.starts_with('/') && !path.starts_with("//") && plain && path.len() <= 1024 {
             return Ok(path.to_owned());
         }
-        Err(Problem::odd(format!("{} has the link \"{}\", which is no path on the BMC: not followed", self.place(), cut(uri))))
+        Err(Problem::odd(format!(
+            "{} has the link \"{}\", which is no path on the BMC: not followed",
+            self.place(),
+            cut(uri)
+        )))
     }
 }
 

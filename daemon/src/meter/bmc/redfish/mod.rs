@@ -137,9 +137,12 @@ impl Redfish {
     /// Asks nobody yet.
     fn open(config: &BmcConfig, uuid_file: &Path, stop: CancellationToken) -> Result<Self, String> {
         let client = Client::open(config)?;
-        let bmc = Bmc::new(client, config, Secret::read(config.password_file.as_deref(), config.credential.as_deref())?);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
+        let bmc =
+            Bmc::new(client, config, Secret::read(config.password_file.as_deref(), config.credential.as_deref())?);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("no runtime: {error}"))?;
         let logging_in = bmc.logging_in();
         let state = State::new(config, bmc, uuid_file);
         Ok(Self { runtime: Some(runtime), state, stop, logging_in, longest: ROUND, until: None })

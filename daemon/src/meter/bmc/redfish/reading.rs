@@ -108,8 +108,9 @@ impl Way {
             }
             Self::Control(_, index) => {
                 let list = root.list("PowerControl")?;
-                let control =
-                    list.get(*index).ok_or_else(|| Problem::absent(format!("{} has no member {index} any more", root.place())))?;
+                let control = list
+                    .get(*index)
+                    .ok_or_else(|| Problem::absent(format!("{} has no member {index} any more", root.place())))?;
                 enabled(control)?;
                 quantity(&control.at("PowerConsumedWatts")?, WATTS)
             }
@@ -242,7 +243,11 @@ mod tests {
             (r#"{"PowerWatts": null}"#, Trouble::Absent, "null or absent"),
             (r#"{}"#, Trouble::Absent, "null or absent"),
             (r#"{"PowerWatts": {"Reading": 0}}"#, Trouble::Absent, "0 W, while this machine runs"),
-            (r#"{"Status": {"State": "StandbyOffline"}, "PowerWatts": {"Reading": 5}}"#, Trouble::Absent, "StandbyOffline"),
+            (
+                r#"{"Status": {"State": "StandbyOffline"}, "PowerWatts": {"Reading": 5}}"#,
+                Trouble::Absent,
+                "StandbyOffline",
+            ),
             (r#"{"PowerWatts": {"Reading": -3}}"#, Trouble::Odd, "negative"),
             (r#"{"PowerWatts": {"Reading": 1e7}}"#, Trouble::Odd, "above 1 MW"),
             (r#"{"PowerWatts": {"Reading": "374"}}"#, Trouble::Odd, "/m#/PowerWatts/Reading is a text, not a number"),

@@ -114,7 +114,11 @@ impl Bmc {
         }
         if self.auth == Auth::Basic {
             let answer = self.client.ask(&Method::GET, uri, Some(self.basic()?), None).await?;
-            return if answer.status == StatusCode::UNAUTHORIZED { Err(self.wrong_password(&answer)) } else { Ok(answer) };
+            return if answer.status == StatusCode::UNAUTHORIZED {
+                Err(self.wrong_password(&answer))
+            } else {
+                Ok(answer)
+            };
         }
         if self.session.is_none() {
             self.login().await?;
@@ -141,8 +145,8 @@ impl Bmc {
 
     async fn with_token(&mut self, method: &Method, uri: &str) -> Result<Answer, Problem> {
         let Some(session) = &self.session else { return Err(Problem::login("not logged in".into())) };
-        let mut token =
-            HeaderValue::from_str(session.token.reveal()).map_err(|_| Problem::odd("the session's token is no text".into()))?;
+        let mut token = HeaderValue::from_str(session.token.reveal())
+            .map_err(|_| Problem::odd("the session's token is no text".into()))?;
         token.set_sensitive(true);
         let answer = self.client.ask(method, uri, Some((HeaderName::from_static("x-auth-token"), token)), None).await?;
         if answer.status != StatusCode::UNAUTHORIZED
@@ -163,7 +167,11 @@ impl Bmc {
 
     fn wrong_password(&self, answer: &Answer) -> Problem {
         let said = said(answer);
-        Problem::login(format!("wrong user or password for user {:?} ({}{said})", cut(&self.username), answer.status.as_u16()))
+        Problem::login(format!(
+            "wrong user or password for user {:?} ({}{said})",
+            cut(&self.username),
+            answer.status.as_u16()
+        ))
     }
 
     async fn login(&mut self) -> Result<(), Problem> {
@@ -197,19 +205,22 @@ impl Bmc {
                     cut(sessions),
                     status = status.as_u16()
                 )),
-                300..=399 => {
-                    Problem::odd(format!("POST {}: redirected: not followed, as the password would go there", cut(sessions)))
-                }
+                300..=399 => Problem::odd(format!(
+                    "POST {}: redirected: not followed, as the password would go there",
+                    cut(sessions)
+                )),
                 _ => refusal(&format!("POST {}", cut(sessions)), answer),
             });
         }
         let token = answer.header("x-auth-token").filter(|token| !token.is_empty() && token.len() <= 4096);
         // It may have made a session that nobody can use or end: not often, then.
-        let token = token
-            .ok_or_else(|| Problem::login(format!("POST {}: the BMC gave no X-Auth-Token: set auth = \"basic\"", cut(sessions))))?;
+        let token = token.ok_or_else(|| {
+            Problem::login(format!("POST {}: the BMC gave no X-Auth-Token: set auth = \"basic\"", cut(sessions)))
+        })?;
         let named = Doc::parse(sessions, &answer.body).ok().and_then(|doc| doc.root().target().ok().flatten());
         // The whole URL, or its path: both are in use.
-        let located = answer.header(header::LOCATION).and_then(|text| text.parse::<Uri>().ok()).map(|uri| uri.path().to_owned());
+        let located =
+            answer.header(header::LOCATION).and_then(|text| text.parse::<Uri>().ok()).map(|uri| uri.path().to_owned());
         let uri = located.filter(|path| path.starts_with('/') && path != "/").or(named);
         Ok(Session { token: Secret::new(token.to_owned()), uri, proven: false })
     }
@@ -222,7 +233,8 @@ impl Bmc {
             match answer.status.as_u16() {
                 200 => {
                     let sessions = Doc::parse(ROOT, &answer.body)?.root().at("Links")?.link("Sessions")?;
-                    return sessions.ok_or_else(|| Problem::odd(format!("{ROOT}#/Links has no Sessions: set auth = \"basic\"")));
+                    return sessions
+                        .ok_or_else(|| Problem::odd(format!("{ROOT}#/Links has no Sessions: set auth = \"basic\"")));
                 }
                 300..=399 => at = self.redirect(&at, &answer)?,
                 401 | 403 => {
@@ -248,7 +260,9 @@ impl Bmc {
             Some(host) => {
                 let https = target.scheme_str() == Some("https");
                 let port = target.port_u16().unwrap_or(if https { 443 } else { 80 });
-                https == place.https && host.trim_matches(['[', ']']).eq_ignore_ascii_case(&place.host) && port == place.port
+                https == place.https
+                    && host.trim_matches(['[', ']']).eq_ignore_ascii_case(&place.host)
+                    && port == place.port
             }
         });
         match target.as_ref().and_then(Uri::path_and_query) {
@@ -282,7 +296,8 @@ fn refusal(what: &str, answer: &Answer) -> Problem {
         403 => Problem::odd(format!("{what}: not allowed (403{said}): the user needs the role ReadOnly")),
         404 => Problem::odd(format!("{what}: not there (404{said})")),
         code @ (429 | 503) => {
-            let after = answer.header(header::RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+            let after =
+                answer.header(header::RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
             Problem::busy(format!("{what}: the BMC is busy ({code}{said})"), after)
         }
         code => Problem::odd(format!("{what}: the BMC answers {code}{said}")),

@@ -133,7 +133,8 @@ impl State {
     async fn find(&mut self, out: &mut Vec<DomainReading>) -> Result<(), Problem> {
         let uuid = read_text(&self.uuid_file, 64).ok().and_then(|text| chassis::uuid(&text));
         let period = self.config.period.0;
-        let mut search = Search { bmc: &mut self.bmc, cache: &mut self.cache, chassis: &self.config.chassis, uuid, period };
+        let mut search =
+            Search { bmc: &mut self.bmc, cache: &mut self.cache, chassis: &self.config.chassis, uuid, period };
         let result = search.run().await;
         // What was read stays where the BMC was too slow to finish; where it said something wrong, it may say another thing next.
         if result.as_ref().map_or_else(|problem| matches!(problem.trouble, Trouble::Absent | Trouble::Odd), |_| true) {
@@ -196,8 +197,12 @@ impl State {
             // Never before the one before: offsets of clocks are known to a second.
             at = at.max(last.at + Nanos(1_000_000));
         }
-        chassis.last =
-            Some(Last { reading: taken.reading, time: read.and(taken.time).filter(|_| !chassis.timeless), at, new: now });
+        chassis.last = Some(Last {
+            reading: taken.reading,
+            time: read.and(taken.time).filter(|_| !chassis.timeless),
+            at,
+            new: now,
+        });
         out.push(DomainReading { domain: chassis.domain, at, reading: Ok(taken.reading) });
     }
 
@@ -206,14 +211,18 @@ impl State {
         let now = Stamp::now().monotonic;
         self.failures = self.failures.saturating_add(1);
         self.locked_out = problem.trouble == Trouble::Login;
-        let doubled =
-            |first: Nanos, most: Nanos| Nanos(first.0.saturating_mul(1 << (self.failures - 1).min(16))).min(most.max(first));
+        let doubled = |first: Nanos, most: Nanos| {
+            Nanos(first.0.saturating_mul(1 << (self.failures - 1).min(16))).min(most.max(first))
+        };
         let period = self.config.period.0;
         let mut pause = doubled(period, LONGEST_PAUSE);
         let why = match problem.trouble {
             Trouble::Login => {
                 pause = doubled(LOCKED.0, LOCKED.1);
-                format!("{}; tried again ever more rarely, as BMCs lock users, and at once with another password", problem.why)
+                format!(
+                    "{}; tried again ever more rarely, as BMCs lock users, and at once with another password",
+                    problem.why
+                )
             }
             _ => problem.why.clone(),
         };

@@ -7,7 +7,9 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -195,7 +197,8 @@ impl ServerCertVerifier for Verifier {
                 match &judged {
                     // The operator listed this very one: only whose it is remains to be seen.
                     Err(Error::InvalidCertificate(CertificateError::Other(why)))
-                        if why.to_string().contains(CA_AS_SERVER) && listed.contains(&end_entity.clone().into_owned()) =>
+                        if why.to_string().contains(CA_AS_SERVER)
+                            && listed.contains(&end_entity.clone().into_owned()) =>
                     {
                         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                         Ok(ServerCertVerified::assertion())

@@ -55,8 +55,10 @@ impl Link {
 
     /// Waits for an object that `is` what is wanted; `None` where `time` ran out.
     pub fn wait(&self, time: Duration, is: impl Fn(&Channel) -> bool) -> Option<MutexGuard<'_, Channel>> {
-        let (channel, waited) =
-            self.heard.wait_timeout_while(self.channel(), time, |channel| !is(channel)).unwrap_or_else(PoisonError::into_inner);
+        let (channel, waited) = self
+            .heard
+            .wait_timeout_while(self.channel(), time, |channel| !is(channel))
+            .unwrap_or_else(PoisonError::into_inner);
         (!waited.timed_out()).then_some(channel)
     }
 }
@@ -153,7 +155,9 @@ async fn http(io: Box<dyn Duplex>, lines: &mut Lines<'_>) -> Result<(), Ended> {
         let after = Duration::from_secs(after.unwrap_or_default());
         return Err(Ended { why: format!("the host answers {}{said}", status.as_u16()), after });
     }
-    while let Some(frame) = timeout(lines.patience(), body.frame()).await.map_err(|_| "the host fell silent".to_owned())? {
+    while let Some(frame) =
+        timeout(lines.patience(), body.frame()).await.map_err(|_| "the host fell silent".to_owned())?
+    {
         if let Ok(data) = frame.map_err(cut)?.into_data() {
             lines.push(&data)?;
         }
@@ -190,7 +194,9 @@ async fn serial(port: &AsyncFd<File>, lines: &mut Lines<'_>) -> Result<(), Strin
         }
         let ready = timeout(lines.patience(), port.readable()).await.map_err(|_| "the host says nothing")?;
         let mut ready = ready.map_err(|error| error.to_string())?;
-        read = ready.try_io(|port| port.get_ref().read(&mut buffer)).unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()));
+        read = ready
+            .try_io(|port| port.get_ref().read(&mut buffer))
+            .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()));
     }
 }
 

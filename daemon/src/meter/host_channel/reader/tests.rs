@@ -57,7 +57,8 @@ fn fails_with(address: Address, word: &str) {
 }
 
 fn hears(reader: &Reader, epoch: u64) {
-    let heard = reader.link().wait(PATIENCE, |channel| channel.latest().is_some_and(|latest| latest.object.epoch == epoch));
+    let heard =
+        reader.link().wait(PATIENCE, |channel| channel.latest().is_some_and(|latest| latest.object.epoch == epoch));
     assert!(heard.is_some(), "epoch {epoch} did not come: {:?}", reader.link().channel());
 }
 
@@ -109,7 +110,10 @@ fn hostile_hosts() {
     says(format!("{OK}{}", line(1).replace("\"protocol\":1", "\"protocol\":2")), "protocol 2");
     says(format!("{OK}\u{1b}[31m\n"), "not an object");
     says(OK.to_owned() + &(0..10_000).map(line).collect::<String>(), "more lines than there are epochs");
-    says("HTTP/1.1 403 Forbidden\r\nContent-Length: 22\r\n\r\nswitched \u{1b}[2Joff\nmore\n".to_owned(), "403: switched [2Joff");
+    says(
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 22\r\n\r\nswitched \u{1b}[2Joff\nmore\n".to_owned(),
+        "403: switched [2Joff",
+    );
     says(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(1 << 20)), "HTTP");
     says("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), "HTTP");
     says(String::new(), "HTTP");

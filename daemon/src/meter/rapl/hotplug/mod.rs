@@ -109,7 +109,11 @@ impl<M: Meter> Late<M> {
     fn let_go(&mut self, now: Nanos, out: &mut Vec<DomainReading>) {
         self.meter = None;
         self.packages.set(By::First, false);
-        out.extend((0..self.domains.len()).map(|domain| DomainReading { domain, at: now, reading: Ok(Reading::Standby) }));
+        out.extend((0..self.domains.len()).map(|domain| DomainReading {
+            domain,
+            at: now,
+            reading: Ok(Reading::Standby),
+        }));
     }
 }
 
@@ -128,7 +132,11 @@ impl<M: Meter> Meter for Late<M> {
             self.look(at);
             if self.meter.is_some() {
                 // Since the start, something else has measured: an earlier run's last reading is not gone on from.
-                out.extend((0..self.domains.len()).map(|domain| DomainReading { domain, at, reading: Ok(Reading::Standby) }));
+                out.extend((0..self.domains.len()).map(|domain| DomainReading {
+                    domain,
+                    at,
+                    reading: Ok(Reading::Standby),
+                }));
             }
         }
         let Some(meter) = &mut self.meter else { return };

@@ -24,9 +24,16 @@ impl Meter for Fake {
     }
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         let works = !matches!(self.0.load(SeqCst), 0 | 2);
-        let reading =
-            if works { Ok(Reading::Counter { total: Microjoules(5), wraps_at: None }) } else { Err("/fake: no".to_owned()) };
-        out.extend((0..self.1.len()).map(|domain| DomainReading { domain, at: now.monotonic, reading: reading.clone() }));
+        let reading = if works {
+            Ok(Reading::Counter { total: Microjoules(5), wraps_at: None })
+        } else {
+            Err("/fake: no".to_owned())
+        };
+        out.extend((0..self.1.len()).map(|domain| DomainReading {
+            domain,
+            at: now.monotonic,
+            reading: reading.clone(),
+        }));
     }
     fn health(&self) -> Health {
         if matches!(self.0.load(SeqCst), 0 | 2) { Health::Failed("/fake: no".into()) } else { Health::Healthy }
@@ -39,9 +46,10 @@ fn opener(driver: &Driver) -> Opener<Fake> {
         0 => Ok(None),
         2 => Err("/fake: no".into()),
         1 => Ok(Some(Fake(driver.clone(), vec![domain("rapl/package-0", Zone::Package)]))),
-        _ => {
-            Ok(Some(Fake(driver.clone(), vec![domain("rapl/package-0/dram", Zone::Dram), domain("rapl/package-0", Zone::Package)])))
-        }
+        _ => Ok(Some(Fake(
+            driver.clone(),
+            vec![domain("rapl/package-0/dram", Zone::Dram), domain("rapl/package-0", Zone::Package)],
+        ))),
     })
 }
 

@@ -75,7 +75,12 @@ impl Perf {
     ///
     /// # Errors
     /// As [`Perf::open`].
-    pub fn open_with(config: &RaplConfig, roots: &Roots, topology: &Topology, open: Opener) -> Result<Option<Self>, String> {
+    pub fn open_with(
+        config: &RaplConfig,
+        roots: &Roots,
+        topology: &Topology,
+        open: Opener,
+    ) -> Result<Option<Self>, String> {
         let dir = roots.sysfs.join("bus/event_source/devices/power");
         let Some(pmu) = pmu::discover(&dir, topology.model.vendor.is_amd())? else {
             return Ok(None);
@@ -269,7 +274,9 @@ impl Meter for Perf {
         match &self.first_error {
             None => Health::Healthy,
             Some(error) if self.failing == self.domains.len() => Health::Failed(error.clone()),
-            Some(error) => Health::Degraded(format!("{} of {} domains cannot be read: {error}", self.failing, self.domains.len())),
+            Some(error) => {
+                Health::Degraded(format!("{} of {} domains cannot be read: {error}", self.failing, self.domains.len()))
+            }
         }
     }
 }
@@ -285,7 +292,8 @@ fn open_event(kind: u32, config: u64, cpu: u32, leader: Option<RawFd>) -> std::i
     };
     let flags = libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC);
     // SAFETY: `attr` is a valid perf_event_attr of the size that it states and outlives the call, which keeps no pointer to it.
-    let fd = unsafe { perf_event_open_sys::perf_event_open(&mut attr, -1, cpu as libc::pid_t, leader.unwrap_or(-1), flags) };
+    let fd =
+        unsafe { perf_event_open_sys::perf_event_open(&mut attr, -1, cpu as libc::pid_t, leader.unwrap_or(-1), flags) };
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }

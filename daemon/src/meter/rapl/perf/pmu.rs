@@ -45,15 +45,18 @@ pub(super) fn discover(dir: &Path, amd: bool) -> Result<Option<Pmu>, String> {
         if unit != "Joules" {
             return Err(format!("{}: unit {unit:?} instead of \"Joules\"", sibling("unit").display()));
         }
-        let value = parse_event(&read_text(&path, PAGE)?).ok_or_else(|| format!("{}: no event number", path.display()))?;
+        let value =
+            parse_event(&read_text(&path, PAGE)?).ok_or_else(|| format!("{}: no event number", path.display()))?;
         let format = dir.join("format/event");
-        let shift = parse_format(&read_text(&format, PAGE)?).ok_or_else(|| format!("{}: not bits of config", format.display()))?;
+        let shift = parse_format(&read_text(&format, PAGE)?)
+            .ok_or_else(|| format!("{}: not bits of config", format.display()))?;
         let scale = read_text(&sibling("scale"), PAGE)?;
         events.push(Event {
             name,
             zone,
             config: value.checked_shl(shift).unwrap_or(0),
-            scale: Scale::parse(&scale).ok_or_else(|| format!("{}: no usable scale: {scale:?}", sibling("scale").display()))?,
+            scale: Scale::parse(&scale)
+                .ok_or_else(|| format!("{}: no usable scale: {scale:?}", sibling("scale").display()))?,
         });
     }
     if !events.iter().any(|event| event.zone == Zone::Package) {
@@ -143,7 +146,20 @@ mod tests {
         assert_eq!(Scale::parse("1e-6").unwrap().microjoules(3), 3);
         assert_eq!(Scale::parse("0.5E1").unwrap().microjoules(3), 15_000_000);
         assert_eq!(Scale::parse("1e12").unwrap().microjoules(u64::MAX), u64::MAX);
-        for bad in ["", "0", "-1", "nan", "inf", "1e", "1e-99", "1e99999999999", "1.2.3", "0x1", "1e-2147483648", "1e2147483647"] {
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "nan",
+            "inf",
+            "1e",
+            "1e-99",
+            "1e99999999999",
+            "1.2.3",
+            "0x1",
+            "1e-2147483648",
+            "1e2147483647",
+        ] {
             assert_eq!(Scale::parse(bad), None, "{bad}");
         }
     }

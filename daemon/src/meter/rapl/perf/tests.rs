@@ -106,9 +106,14 @@ fn a_mask_with_one_cpu_a_die_counts_the_package_once() {
 fn a_client_bills_its_package_only() {
     let host = FakeHost::new();
     host.cpus(1, 8, &TIGER_LAKE_CLIENT);
-    host.power_pmu(9, "0", &[("energy-pkg", 2), ("energy-cores", 1), ("energy-gpu", 4), ("energy-ram", 3), ("energy-psys", 5)]);
+    host.power_pmu(
+        9,
+        "0",
+        &[("energy-pkg", 2), ("energy-cores", 1), ("energy-gpu", 4), ("energy-ram", 3), ("energy-psys", 5)],
+    );
     let (meter, _pipes) = open_on_pipes(&host, &[0], &[1, 1, 1, 1, 1]);
-    let billed: Vec<&str> = meter.domains().iter().filter(|domain| domain.billed).map(|domain| domain.id.as_str()).collect();
+    let billed: Vec<&str> =
+        meter.domains().iter().filter(|domain| domain.billed).map(|domain| domain.id.as_str()).collect();
     assert_eq!(billed, ["rapl/package-0"]);
     assert_eq!(ids(&meter)[1..], ["rapl/package-0/core", "rapl/package-0/uncore", "rapl/package-0/dram", "rapl/psys"]);
 }
@@ -187,7 +192,10 @@ fn no_permission_says_which() {
     let host = FakeHost::new();
     host.power_pmu(23, "0", &[("energy-pkg", 2)]);
     let error = open(&host, Box::new(|_, _, _, _| Err(ErrorKind::PermissionDenied.into()))).err().unwrap();
-    assert!(error.contains("CAP_PERFMON") && error.starts_with("perf:power/energy-pkg/cpu0: perf_event_open: "), "{error}");
+    assert!(
+        error.contains("CAP_PERFMON") && error.starts_with("perf:power/energy-pkg/cpu0: perf_event_open: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -209,7 +217,9 @@ fn an_event_that_cannot_be_opened_leaves_the_others() {
     give(&pipes, 0, &[8]);
     let readings = read(&mut meter);
     assert_eq!(readings[0], Ok(8_000_000));
-    assert!(readings[1].as_ref().is_err_and(|error| error.contains("energy-ram/cpu0: perf_event_open: Invalid argument")));
+    assert!(
+        readings[1].as_ref().is_err_and(|error| error.contains("energy-ram/cpu0: perf_event_open: Invalid argument"))
+    );
 }
 
 /// The layout of a group read is the kernel's, not ours: software events stand in for energy.

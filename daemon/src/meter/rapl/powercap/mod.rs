@@ -23,7 +23,8 @@ const RESCAN_EVERY: u32 = 10;
 /// A u64, a newline and some white space; more is no counter.
 const LONGEST: usize = 64;
 /// How to get at energy_uj, which is 0400 since CVE-2020-8694.
-const PERMISSION: &str = "only root may read it: run as root, give CAP_DAC_READ_SEARCH, or let udev or tmpfiles change its mode";
+const PERMISSION: &str =
+    "only root may read it: run as root, give CAP_DAC_READ_SEARCH, or let udev or tmpfiles change its mode";
 
 /// The meter.
 pub struct Powercap {

@@ -93,7 +93,8 @@ fn intel_dies_are_domains_of_their_own() {
 fn amd_dies_are_one_package_and_its_core_is_one_core() {
     let host = FakeHost::new();
     host.cpus(2, 4, &MILAN);
-    for (zone, name) in ["package-0-die-0", "package-0-die-1", "package-1-die-2", "package-1-die-3"].iter().enumerate() {
+    for (zone, name) in ["package-0-die-0", "package-0-die-1", "package-1-die-2", "package-1-die-3"].iter().enumerate()
+    {
         host.zone(&format!("intel-rapl:{zone}"), name, 10 + zone as u64);
         host.zone(&format!("intel-rapl:{zone}:0"), "core", 1);
     }
@@ -245,7 +246,10 @@ fn bad_contents_are_errors_that_name_the_file() {
         host.write_sys("class/powercap/intel-rapl:0/energy_uj", text);
         let readings = read(&mut meter);
         let error = readings[0].clone().unwrap_err();
-        assert!(error.contains("intel-rapl:0/energy_uj: ") && error.contains(why) && error.lines().count() == 1, "{error}");
+        assert!(
+            error.contains("intel-rapl:0/energy_uj: ") && error.contains(why) && error.lines().count() == 1,
+            "{error}"
+        );
         assert_eq!(readings[1..], [Ok(100), Ok(1001), Ok(101)]);
         assert!(matches!(meter.health(), Health::Degraded(why) if why.starts_with("1 of 4 domains cannot be read")));
         host.write_sys("class/powercap/intel-rapl:0/energy_uj", "1234\n");
@@ -280,7 +284,10 @@ fn nothing_readable_is_a_failure() {
 fn the_missing_permission_says_how_to_get_it() {
     let error = std::io::Error::from(ErrorKind::PermissionDenied);
     let text = describe(Path::new("/sys/class/powercap/intel-rapl:0/energy_uj"), &error);
-    assert!(text.starts_with("/sys/class/powercap/intel-rapl:0/energy_uj: ") && text.contains("CAP_DAC_READ_SEARCH"), "{text}");
+    assert!(
+        text.starts_with("/sys/class/powercap/intel-rapl:0/energy_uj: ") && text.contains("CAP_DAC_READ_SEARCH"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -298,9 +305,11 @@ fn zones_with_faults_of_their_own_leave_the_others_alone() {
     host.zone("intel-rapl:9:0", "dram", 1);
     let meter = open(&host);
     assert_eq!(ids(&meter).len(), 4);
-    for complaint in
-        ["intel-rapl:4: rapl/package-0 a second time", "intel-rapl:5: unknown zone \"toaster\"", "intel-rapl:6: no energy_uj"]
-    {
+    for complaint in [
+        "intel-rapl:4: rapl/package-0 a second time",
+        "intel-rapl:5: unknown zone \"toaster\"",
+        "intel-rapl:6: no energy_uj",
+    ] {
         assert!(meter.complaints.iter().any(|line| line.contains(complaint)), "{complaint}: {:?}", meter.complaints);
     }
     assert!(meter.complaints.iter().any(|line| line.contains("intel-rapl:9:0: unknown zone \"dram\"")));

@@ -91,7 +91,8 @@ fn parse_top(name: &str) -> Option<Part> {
 /// where there are none.
 pub(super) fn not_used(class: &Path) -> String {
     let entries = std::fs::read_dir(class).into_iter().flatten().flatten();
-    let zones = entries.filter(|entry| entry.file_name().to_str().is_some_and(|folder| folder.starts_with("arm-scmi:")));
+    let zones =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(|folder| folder.starts_with("arm-scmi:")));
     let mut names: Vec<String> = zones
         .map(|entry| {
             let name = read_text(&entry.path().join("name"), PAGE).unwrap_or_default();
@@ -123,7 +124,8 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
     let mut walk = Walk::default();
     let mut names: BTreeMap<Index, (String, PathBuf)> = BTreeMap::new();
     for entry in std::fs::read_dir(class).into_iter().flatten().flatten() {
-        let Some((folder, index)) = entry.file_name().to_str().and_then(|folder| Some((folder.to_owned(), Index::parse(folder)?)))
+        let Some((folder, index)) =
+            entry.file_name().to_str().and_then(|folder| Some((folder.to_owned(), Index::parse(folder)?)))
         else {
             continue;
         };
@@ -156,7 +158,8 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
             }
         };
         let identity = [Some((name.clone(), folder.clone())), parent.cloned()];
-        let identity = identity.into_iter().flatten().map(|(name, folder)| (class.join(folder).join("name"), name)).collect();
+        let identity =
+            identity.into_iter().flatten().map(|(name, folder)| (class.join(folder).join("name"), name)).collect();
         parts.push((merge_amd_dies(part, rules.model.vendor), folder.clone(), identity));
     }
     parts.sort_by_key(|(part, ..)| match *part {
@@ -181,7 +184,8 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
         } else if std::fs::symlink_metadata(&energy).is_err() {
             walk.complaints.push(format!("{}: no energy_uj", dir.display()));
         } else {
-            let fallback = if part.zone() == Zone::Psys { PACKAGE_MAX.0 * rules.packages.max(1) as u64 } else { PACKAGE_MAX.0 };
+            let fallback =
+                if part.zone() == Zone::Psys { PACKAGE_MAX.0 * rules.packages.max(1) as u64 } else { PACKAGE_MAX.0 };
             let path = Path::new("/sys/class/powercap").join(&folder).display().to_string();
             walk.zones.push(Found {
                 domain: part.domain(super::SOURCE, path, dram_billed, Microwatts(cap_uw(&dir).unwrap_or(fallback))),
@@ -224,8 +228,15 @@ mod tests {
     fn folders_are_hexadecimal() {
         assert!(Index::parse("intel-rapl:a:1f") == Some(Index { mmio: false, top: 10, sub: Some(31) }));
         assert!(Index::parse("intel-rapl-mmio:0") == Some(Index { mmio: true, top: 0, sub: None }));
-        for other in ["intel-rapl", "dtpm:0", "arm-scmi:0", "idle-injection:0", "intel-rapl:", "intel-rapl:0:", "intel-rapl:0:0:0"]
-        {
+        for other in [
+            "intel-rapl",
+            "dtpm:0",
+            "arm-scmi:0",
+            "idle-injection:0",
+            "intel-rapl:",
+            "intel-rapl:0:",
+            "intel-rapl:0:0:0",
+        ] {
             assert!(Index::parse(other).is_none(), "{other}");
         }
     }

@@ -16,7 +16,10 @@ fn answer(current: u16, state: u8) -> Vec<u8> {
 fn a_power_reading_is_its_current_watts() {
     let reading = PowerReading::parse(&answer(137, 0x40)).unwrap();
     assert_eq!(reading.power(), Ok(Microwatts(137_000_000)));
-    assert_eq!((reading.range, reading.clock, reading.statistics), ((90, 410, 200), 1_700_000_000, Nanos(60_000_000_000)));
+    assert_eq!(
+        (reading.range, reading.clock, reading.statistics),
+        ((90, 410, 200), 1_700_000_000, Nanos(60_000_000_000))
+    );
     // Watts above 255 use both bytes.
     assert_eq!(PowerReading::parse(&answer(0x0203, 0xFF)).unwrap().power(), Ok(Microwatts(515_000_000)));
     assert_eq!((ask_power().net_fn, ask_power().command, ask_power().data), (0x2C, 2, vec![0xDC, 1, 0, 0]));
@@ -24,9 +27,13 @@ fn a_power_reading_is_its_current_watts() {
 
 #[test]
 fn what_is_no_reading_is_no_power() {
-    for (current, state, words) in
-        [(137, 0x00, "not active"), (137, 0xBF, "not active"), (0, 0x40, "0 W"), (0xFFFF, 0x40, "65535 W"), (0, 0, "not active")]
-    {
+    for (current, state, words) in [
+        (137, 0x00, "not active"),
+        (137, 0xBF, "not active"),
+        (0, 0x40, "0 W"),
+        (0xFFFF, 0x40, "65535 W"),
+        (0, 0, "not active"),
+    ] {
         let why = PowerReading::parse(&answer(current, state)).unwrap().power().unwrap_err();
         assert!(why.contains(words), "{why}");
     }

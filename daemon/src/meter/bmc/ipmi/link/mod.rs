@@ -119,7 +119,9 @@ impl<C> Device<C> {
 impl<C: IpmiConnection<SendError = io::Error, RecvError = io::Error> + Send> Link for Device<C> {
     fn ask(&mut self, ask: &Ask) -> Result<Vec<u8>, Trouble> {
         let since = Instant::now();
-        self.connection.send(&mut ask.request()).map_err(|error| Trouble::Broken(format!("cannot be asked: {error}")))?;
+        self.connection
+            .send(&mut ask.request())
+            .map_err(|error| Trouble::Broken(format!("cannot be asked: {error}")))?;
         let mut stray = None;
         // The answer to a question that was given up is still in the driver's queue, before the one to this.
         for _ in 0..STRAYS {
@@ -127,7 +129,9 @@ impl<C: IpmiConnection<SendError = io::Error, RecvError = io::Error> + Send> Lin
                 Ok(response) if ask.fits(&response) => return data_of(&response),
                 Ok(response) => stray = Some(format!("to {:02X}h {:02X}h", response.netfn_raw(), response.cmd())),
                 // ipmi-rs's own errors: another message number, no answer at all, nothing in it.
-                Err(error) if error.kind() == ErrorKind::Other && error.raw_os_error().is_none() => stray = Some(error.to_string()),
+                Err(error) if error.kind() == ErrorKind::Other && error.raw_os_error().is_none() => {
+                    stray = Some(error.to_string())
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Err(stray.map_or(Trouble::Silent(self.patience), Trouble::Wrong));

@@ -41,7 +41,9 @@ impl IpmiConnection for FakeFile {
         match self.queue.pop_front() {
             None => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
             Some(Message::Error(error)) => Err(error()),
-            Some(Message::Answer { back, .. }) if back != 0 => Err(io::Error::other("Invalid sequence number on response")),
+            Some(Message::Answer { back, .. }) if back != 0 => {
+                Err(io::Error::other("Invalid sequence number on response"))
+            }
             Some(Message::Answer { net_fn, command, data, .. }) => {
                 let message = ipmi_rs::connection::Message::new_raw(net_fn, command, data);
                 Response::new(message, self.sequence).ok_or_else(|| io::Error::other("NotEnoughData"))
@@ -108,6 +110,9 @@ fn every_completion_code_is_a_refusal_in_words() {
         let trouble = device.ask(&ask()).unwrap_err();
         assert_eq!(trouble, Trouble::Refused(code));
         let words = trouble.to_string();
-        assert!(words.starts_with("the BMC ") && words.contains(&format!("{code:02X}h")) && words.len() < 120, "{words}");
+        assert!(
+            words.starts_with("the BMC ") && words.contains(&format!("{code:02X}h")) && words.len() < 120,
+            "{words}"
+        );
     }
 }

@@ -150,7 +150,11 @@ fn name(kind: u8, bytes: &[u8]) -> String {
         }
         1 => {
             let digits = b"0123456789 -.:,_";
-            bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).map(|digit| char::from(digits[usize::from(digit)])).collect()
+            bytes
+                .iter()
+                .flat_map(|byte| [byte >> 4, byte & 0xF])
+                .map(|digit| char::from(digits[usize::from(digit)]))
+                .collect()
         }
         _ => String::new(),
     }
@@ -219,7 +223,8 @@ fn input_of(name: &str) -> Option<u32> {
     let rest = ["powersupply", "pwrsupply", "psu", "ps"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, what) = rest.split_at(digits);
-    let input = ["inputpower", "inputpwr", "powerin", "pwrin", "pin", "acinputpower", "acinpower", "powerinput", "pwrinput"];
+    let input =
+        ["inputpower", "inputpwr", "powerin", "pwrin", "pin", "acinputpower", "acinpower", "powerinput", "pwrinput"];
     let what = what.strip_suffix("watts").unwrap_or(what);
     input.contains(&what).then(|| number.parse().ok()).flatten()
 }

@@ -98,7 +98,10 @@ fn one_sensor_of_the_whole_machine_comes_before_the_supplies_inputs() {
     is(&["Power Meter"], "Power Meter");
     is(&["Total_Power"], "Total_Power");
     is(&["Total Power", "Sys Power"], "Sys Power");
-    is(&["PS1 Input Power", "PS1 Output Power", "PS2 Input Power", "PS2 Output Power"], "PS1 Input Power+PS2 Input Power");
+    is(
+        &["PS1 Input Power", "PS1 Output Power", "PS2 Input Power", "PS2 Output Power"],
+        "PS1 Input Power+PS2 Input Power",
+    );
     is(&["PSU1_PIN", "PSU1_POUT", "PSU2_PIN"], "PSU1_PIN+PSU2_PIN");
     is(&["PS1 Input Power", "PS1 Power In"], "PS1 Input Power");
     is(&["PSU 1 Power In W", "PSU 2 Power In"], "PSU 2 Power In");

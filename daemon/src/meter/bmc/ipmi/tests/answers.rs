@@ -65,7 +65,10 @@ fn short_and_long_answers_are_errors_with_their_length() {
         let (readings, health, _) = read(&mut opener);
         assert!(readings[0].is_err(), "{length}");
         let expected = format!("is {length} bytes");
-        assert!(matches!(&health, Health::Failed(why) if why.contains("wrong answer") && why.contains(&expected)), "{health:?}");
+        assert!(
+            matches!(&health, Health::Failed(why) if why.contains("wrong answer") && why.contains(&expected)),
+            "{health:?}"
+        );
     }
 }
 
@@ -123,7 +126,10 @@ fn a_bmc_that_is_silent_is_connected_to_anew() {
     lock(&fake).power = Some(Err(Trouble::Silent(Duration::from_secs(5))));
     let (readings, health, _) = read(&mut opener);
     assert!(readings[0].is_err());
-    assert!(matches!(&health, Health::Failed(why) if why == "/dev/ipmi9: the BMC gives no answer within 5s"), "{health:?}");
+    assert!(
+        matches!(&health, Health::Failed(why) if why == "/dev/ipmi9: the BMC gives no answer within 5s"),
+        "{health:?}"
+    );
     // It may be another one by then, so that everything is asked again.
     lock(&fake).power = Some(power(90));
     assert_eq!((read(&mut opener).0, lock(&fake).connected), (watts(90), 2));

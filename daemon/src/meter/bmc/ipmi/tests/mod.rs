@@ -21,7 +21,18 @@ pub struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        Self { kind: 1, owner: 0x20, number: 1, units: 0, unit: 6, linearization: 0, m: 4, b: 0, b_exponent: 0, exponent: 0 }
+        Self {
+            kind: 1,
+            owner: 0x20,
+            number: 1,
+            units: 0,
+            unit: 6,
+            linearization: 0,
+            m: 4,
+            b: 0,
+            b_exponent: 0,
+            exponent: 0,
+        }
     }
 }
 
@@ -124,7 +135,8 @@ pub fn capabilities(power: bool) -> Answer {
 }
 
 pub fn on(fake: &Fake, lan: bool) -> Opener {
-    let target = Target { source: "ipmi".into(), id: "ipmi/platform".into(), path: "/dev/ipmi9".into(), lan, by_name: lan };
+    let target =
+        Target { source: "ipmi".into(), id: "ipmi/platform".into(), path: "/dev/ipmi9".into(), lan, by_name: lan };
     let fake = Arc::clone(fake);
     opener(
         target,

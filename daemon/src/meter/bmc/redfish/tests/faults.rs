@@ -123,7 +123,10 @@ fn redfish_null_and_absent_readings_are_none_and_come_back() {
 fn redfish_a_chassis_without_any_power_says_what_was_tried() {
     let mut tree = trees::modern();
     tree.insert(METRICS.into(), serde_json::json!({"PowerWatts": {"Reading": null}}));
-    fails(&Rig::new(tree.clone()), &["/redfish/v1/Chassis/1U gives no power", "EnvironmentMetrics#/PowerWatts/Reading"]);
+    fails(
+        &Rig::new(tree.clone()),
+        &["/redfish/v1/Chassis/1U gives no power", "EnvironmentMetrics#/PowerWatts/Reading"],
+    );
     tree.get_mut("/redfish/v1/Chassis/1U").unwrap()["EnvironmentMetrics"] = serde_json::Value::Null;
     fails(&Rig::new(tree), &["it has no EnvironmentMetrics, Power or PowerSubsystem"]);
 }

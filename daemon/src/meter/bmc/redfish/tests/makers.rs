@@ -45,7 +45,10 @@ fn redfish_sensor_behind_the_metrics_with_accuracy_and_interval() {
     round(&mut meter);
     let domain = &meter.domains()[0];
     assert_eq!((domain.accuracy_ppm, domain.refresh), (Some(12_500), Some(Nanos(10 * Nanos::SECOND.0))));
-    assert_eq!((domain.zone, domain.scope, domain.billed, domain.continuous), (Zone::Platform, Scope::Machine, false, false));
+    assert_eq!(
+        (domain.zone, domain.scope, domain.billed, domain.continuous),
+        (Zone::Platform, Scope::Machine, false, false)
+    );
     let detail = meter.detail();
     for word in ["https://127.0.0.1:", "ca.pem", "session", "power from", POWER, "its UUID is this machine's"] {
         assert!(detail.contains(word), "{detail}");
@@ -124,7 +127,9 @@ fn places(value: &serde_json::Value, at: &str, all: &mut Vec<String>) {
                 places(member, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), all);
             }
         }
-        Value::Array(entries) => entries.iter().enumerate().for_each(|(index, entry)| places(entry, &format!("{at}/{index}"), all)),
+        Value::Array(entries) => {
+            entries.iter().enumerate().for_each(|(index, entry)| places(entry, &format!("{at}/{index}"), all))
+        }
         _ => {}
     }
 }

@@ -74,7 +74,11 @@ fn redfish_insecure_is_shown() {
     (rig.config.tls, rig.config.ca_file) = (Tls::Insecure, None);
     let mut meter = rig.open();
     assert_eq!(watts(&round(&mut meter)), Some(374.0));
-    assert!(meter.detail().contains("INSECURE: not verified") && meter.detail().contains(&rig.sim.sha256), "{}", meter.detail());
+    assert!(
+        meter.detail().contains("INSECURE: not verified") && meter.detail().contains(&rig.sim.sha256),
+        "{}",
+        meter.detail()
+    );
     let mut meter = Rig::showing(trees::modern(), Shows::Nothing).open();
     assert!(meter.detail().contains("INSECURE: no TLS"));
     round(&mut meter);
