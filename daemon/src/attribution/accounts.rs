@@ -1,4 +1,4 @@
-//! The roster: which accounts a process in a cgroup charges, and when entities begin and end. Pure; the energy is the ledger's.
+//! The accounts: which accounts a process in a cgroup charges, and when entities begin and end. Pure; the energy is the ledger's.
 
 use super::ledger::{AccountId, Ledger};
 use crate::entity::path;
@@ -78,7 +78,7 @@ struct Group {
 
 /// Everybody.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct Accounts {
     cgroups: FxHashMap<CgroupId, Cgroup>,
     groups: FxHashMap<(Kind, Labels), Group>,
     processes: FxHashMap<ProcessKey, Process>,
@@ -107,9 +107,9 @@ enum Ended {
     Member((Kind, Labels)),
 }
 
-impl Roster {
+impl Accounts {
     /// Learns a cgroup's path, or the VM of one whose path is known. Without a path, nobody but the process is charged.
-    pub fn name(&mut self, ledger: &mut Ledger, cgroup: &CgroupPath, tick: u64) {
+    pub fn set_cgroup(&mut self, ledger: &mut Ledger, cgroup: &CgroupPath, tick: u64) {
         let mut keys = match self.cgroups.get(&cgroup.cgroup) {
             Some(known) => {
                 let earlier = known.keys.iter().find(|(kind, _)| *kind == Kind::Vm).map(|(_, labels)| labels);
@@ -125,17 +125,17 @@ impl Roster {
             keys.iter().find(|(other, _)| *other == kind).map_or_else(String::new, |(_, labels)| labels[0].clone())
         };
         let belonging = Arc::new(Belonging { container_id: label(Kind::Container), vm_id: label(Kind::Vm) });
-        let accounts = keys.iter().map(|key| self.enter(ledger, key)).collect();
+        let accounts = keys.iter().map(|key| self.add_member(ledger, key)).collect();
         if let Some(earlier) = self.cgroups.insert(cgroup.cgroup, Cgroup { accounts, keys, belonging }) {
             self.ended.extend(earlier.keys.into_iter().map(|key| (tick, Ended::Member(key))));
         }
     }
 
     /// Learns every VM that runs.
-    pub fn machines(&mut self, ledger: &mut Ledger, vms: &[Vm], tick: u64) {
+    pub fn set_vms(&mut self, ledger: &mut Ledger, vms: &[Vm], tick: u64) {
         let machine = |vm: &Vm| {
             let key = (Kind::Vm, vm.labels());
-            let account = self.enter(ledger, &key);
+            let account = self.add_member(ledger, &key);
             Machine { key, account, vcpus: vm.vcpus, process: vm.process, pci: vm.pci.clone() }
         };
         let machines = vms.iter().map(machine).collect();
@@ -149,7 +149,7 @@ impl Roster {
     }
 
     /// One more member of an entity.
-    fn enter(&mut self, ledger: &mut Ledger, key: &(Kind, Labels)) -> AccountId {
+    fn add_member(&mut self, ledger: &mut Ledger, key: &(Kind, Labels)) -> AccountId {
         let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
             account: ledger.open(key.0, key.1.clone()),
             members: 0,
@@ -157,12 +157,12 @@ impl Roster {
         });
         group.members += 1;
         group.living += 1;
-        ledger.set_over(group.account, false);
+        ledger.set_ended(group.account, false);
         group.account
     }
 
     /// One member less; with the last one, the entity ends.
-    fn leave(&mut self, ledger: &mut Ledger, key: &(Kind, Labels)) {
+    fn remove_member(&mut self, ledger: &mut Ledger, key: &(Kind, Labels)) {
         if let Some(group) = self.groups.get_mut(key) {
             group.members -= 1;
             if group.members == 0 {
@@ -173,7 +173,7 @@ impl Roster {
     }
 
     /// Learns that a process is part of a VM wherever it runs. Where its cgroup is part of one too, that one is charged.
-    pub fn join(&mut self, ledger: &mut Ledger, member: &VmMember, tick: u64) {
+    pub fn add_vm_member(&mut self, ledger: &mut Ledger, member: &VmMember, tick: u64) {
         let key = (Kind::Vm, member.vm.clone());
         if self
             .processes
@@ -182,7 +182,7 @@ impl Roster {
         {
             return;
         }
-        let account = self.enter(ledger, &key);
+        let account = self.add_member(ledger, &key);
         let Some(process) = self.processes.get_mut(&member.process) else { return };
         if let Some(earlier) = process.joined.replace(Joined { key, account, accounts: None }) {
             self.ended.push((tick, Ended::Member(earlier.key)));
@@ -190,18 +190,18 @@ impl Roster {
     }
 
     /// Learns names of processes: new ones, and new names of known ones.
-    pub fn know(&mut self, ledger: &mut Ledger, infos: &[ProcessInfo]) {
+    pub fn set_process_names(&mut self, ledger: &mut Ledger, infos: &[ProcessInfo]) {
         for info in infos {
             match self.processes.get_mut(&info.process) {
                 Some(process) => {
-                    ledger.relabel(process.account, labels(info.process, &info.comm, &info.exe, &process.belonging));
+                    ledger.set_labels(process.account, labels(info.process, &info.comm, &info.exe, &process.belonging));
                 }
-                None => self.meet(ledger, info),
+                None => self.open_process(ledger, info),
             }
         }
     }
 
-    fn meet(&mut self, ledger: &mut Ledger, info: &ProcessInfo) {
+    fn open_process(&mut self, ledger: &mut Ledger, info: &ProcessInfo) {
         let (_, belonging) = self.nobody.get_or_insert_with(Default::default).clone();
         // A process id belongs to one process at a time: whoever had it before has ended, though nobody said so.
         if let Some(earlier) = self.by_pid.insert(info.process.pid, info.process) {
@@ -213,7 +213,7 @@ impl Roster {
     }
 
     /// Books one use and says whom its energy goes to.
-    pub fn charge(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
+    pub fn attribute_use(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
         let used = Used {
             on_cpu: one.on_cpu,
             cycles: one.cycles,
@@ -235,7 +235,7 @@ impl Roster {
                     && let Some([_, comm, exe, ..]) = ledger.labels(process.account).map(|labels| &**labels)
                 {
                     let labels = labels(one.process, comm, exe, &belonging);
-                    ledger.relabel(process.account, labels);
+                    ledger.set_labels(process.account, labels);
                 }
                 process.belonging = belonging;
             }
@@ -249,13 +249,13 @@ impl Roster {
             process.account
         });
         for account in process.iter().chain(groups.iter()) {
-            ledger.used(*account, &used);
+            ledger.add_use(*account, &used);
         }
         Charge { process, cgroup: one.cgroup, groups, package: one.package, used }
     }
 
     /// Credits energy of a window of `time` to everybody that a charge is for.
-    pub fn credit(
+    pub fn add_energy(
         &self,
         ledger: &mut Ledger,
         charge: &Charge,
@@ -265,26 +265,26 @@ impl Roster {
         time: Nanos,
     ) {
         // A process whose id another one got before the window closed has no account any more.
-        if !charge.process.is_some_and(|account| ledger.charge(account, zone, dynamic, idle, time)) {
-            ledger.charge_rest(Kind::Process, zone, dynamic, idle, time);
+        if !charge.process.is_some_and(|account| ledger.add_energy(account, zone, dynamic, idle, time)) {
+            ledger.add_rest_energy(Kind::Process, zone, dynamic, idle, time);
         }
         for account in charge.groups.iter() {
-            ledger.charge(*account, zone, dynamic, idle, time);
+            ledger.add_energy(*account, zone, dynamic, idle, time);
         }
     }
 
     /// Shows power of a window that closed at an earlier tick, of everybody that a charge is for.
-    pub fn draw(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microwatts, idle: Microwatts) {
-        if !charge.process.is_some_and(|account| ledger.draw(account, zone, dynamic, idle)) {
-            ledger.draw_rest(Kind::Process, zone, dynamic + idle);
+    pub fn show_power(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microwatts, idle: Microwatts) {
+        if !charge.process.is_some_and(|account| ledger.show_power(account, zone, dynamic, idle)) {
+            ledger.show_rest_power(Kind::Process, zone, dynamic + idle);
         }
         for account in charge.groups.iter() {
-            ledger.draw(*account, zone, dynamic, idle);
+            ledger.show_power(*account, zone, dynamic, idle);
         }
     }
 
     /// Whom the use of a GPU by a process charges: those whom its last use of a CPU did. `None`: it has not been seen on a CPU.
-    pub fn charge_gpu(&self, one: &GpuUse) -> Option<Charge> {
+    pub fn attribute_gpu_use(&self, one: &GpuUse) -> Option<Charge> {
         let process = self.processes.get(&one.process)?;
         let (cgroup, groups) = process.ran_in.clone()?;
         let used = Used { on_cpu: one.busy, ..Used::default() };
@@ -292,13 +292,13 @@ impl Roster {
     }
 
     /// Whom a GPU charges that is a VM's alone.
-    pub fn charge_owner(&self, gpu: PciAddress) -> Option<Charge> {
+    pub fn attribute_passthrough(&self, gpu: PciAddress) -> Option<Charge> {
         let machine = self.machines.iter().find(|machine| machine.pci.contains(&gpu))?;
-        self.charge_gpu(&GpuUse { gpu, process: machine.process, busy: Nanos::SECOND })
+        self.attribute_gpu_use(&GpuUse { gpu, process: machine.process, busy: Nanos::SECOND })
     }
 
     /// Notes who ended at `tick`, and closes everybody who ended before the oldest open window began.
-    pub fn end<'a>(
+    pub fn close_ended<'a>(
         &mut self,
         ledger: &mut Ledger,
         processes: impl Iterator<Item = &'a ProcessKey>,
@@ -308,7 +308,7 @@ impl Roster {
     ) {
         self.ended.extend(processes.map(|key| (tick, Ended::Process(*key))));
         self.ended.extend(cgroups.iter().map(|id| (tick, Ended::Cgroup(*id))));
-        self.note_ends(ledger, tick);
+        self.mark_ended(ledger, tick);
         let (over, open): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.ended).into_iter().partition(|(when, _)| *when <= windows_from);
         self.ended = open;
@@ -316,25 +316,25 @@ impl Roster {
             match who {
                 Ended::Process(key) => self.close_process(ledger, key),
                 Ended::Cgroup(id) => self.close_cgroup(ledger, id),
-                Ended::Member(key) => self.leave(ledger, &key),
+                Ended::Member(key) => self.remove_member(ledger, &key),
             }
         }
     }
 
     /// Those who ended at this tick are over, though their accounts may stay open.
-    fn note_ends(&mut self, ledger: &mut Ledger, tick: u64) {
+    fn mark_ended(&mut self, ledger: &mut Ledger, tick: u64) {
         let Self { ended, processes, cgroups, groups, .. } = self;
         let mut less = |ledger: &mut Ledger, key: &(Kind, Labels)| {
             if let Some(group) = groups.get_mut(key) {
                 group.living = group.living.saturating_sub(1);
-                ledger.set_over(group.account, group.living == 0);
+                ledger.set_ended(group.account, group.living == 0);
             }
         };
         for (_, who) in ended.iter().filter(|(when, _)| *when == tick) {
             match who {
                 Ended::Process(key) => {
                     if let Some(process) = processes.get(key) {
-                        ledger.set_over(process.account, true);
+                        ledger.set_ended(process.account, true);
                         process.joined.iter().for_each(|joined| less(ledger, &joined.key));
                     }
                 }
@@ -350,7 +350,7 @@ impl Roster {
         if let Some(process) = self.processes.remove(&key) {
             ledger.close(process.account);
             if let Some(joined) = process.joined {
-                self.leave(ledger, &joined.key);
+                self.remove_member(ledger, &joined.key);
             }
             if self.by_pid.get(&key.pid) == Some(&key) {
                 self.by_pid.remove(&key.pid);
@@ -361,7 +361,7 @@ impl Roster {
     fn close_cgroup(&mut self, ledger: &mut Ledger, id: CgroupId) {
         let Some(cgroup) = self.cgroups.remove(&id) else { return };
         for key in cgroup.keys {
-            self.leave(ledger, &key);
+            self.remove_member(ledger, &key);
         }
     }
 }

@@ -25,10 +25,20 @@ pub struct LastReading {
 pub enum Interval {
     /// The first reading: there is no interval yet.
     First,
-    /// So much energy in so much time.
-    Energy(Microjoules, Nanos),
-    /// So much time that was not measured, and why.
-    Gap(Nanos, &'static str),
+    /// The domain drew `energy` in `time`.
+    Energy {
+        /// Energy between the two readings.
+        energy: Microjoules,
+        /// Time between the two readings, CLOCK_MONOTONIC.
+        time: Nanos,
+    },
+    /// The energy of `time` is not known.
+    Gap {
+        /// Time between the two readings, CLOCK_MONOTONIC.
+        time: Nanos,
+        /// The reason, in words for the domain's error.
+        why: &'static str,
+    },
 }
 
 /// The energy between two readings of `domain`.
@@ -38,10 +48,10 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
     let Some(last) = last else { return Interval::First };
     let time = new.at - last.at;
     if time == Nanos::ZERO {
-        return Interval::Gap(time, "two readings at one time");
+        return Interval::Gap { time, why: "two readings at one time" };
     }
     if new.suspended - last.suspended > SUSPEND {
-        return Interval::Gap(time, "the machine was suspended");
+        return Interval::Gap { time, why: "the machine was suspended" };
     }
     let energy = match (last.reading, new.reading) {
         (Reading::Counter { total: old, .. }, Reading::Counter { total: now, wraps_at }) => {
@@ -50,31 +60,31 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
             } else {
                 match wraps_at.filter(|range| range.0 > 0 && old <= *range) {
                     Some(range) => range - old + now,
-                    None => return Interval::Gap(time, "the counter was reset"),
+                    None => return Interval::Gap { time, why: "the counter was reset" },
                 }
             }
         }
         (Reading::Gauge { power: old }, Reading::Gauge { power: now }) => {
             if time > GAUGE_AGE {
-                return Interval::Gap(time, "the last reading is too old");
+                return Interval::Gap { time, why: "the last reading is too old" };
             }
             trapezoid(old, now, time, carry)
         }
         (Reading::Total { total: old, since: before }, Reading::Total { total: now, since }) => {
             if before != since {
-                return Interval::Gap(time, "the counter began anew");
+                return Interval::Gap { time, why: "the counter began anew" };
             }
             if now < old {
-                return Interval::Gap(time, "the counter was reset");
+                return Interval::Gap { time, why: "the counter was reset" };
             }
             now - old
         }
-        _ => return Interval::Gap(time, "the meter changed its kind of reading"),
+        _ => return Interval::Gap { time, why: "the meter changed its kind of reading" },
     };
     if energy > most(domain, time) {
-        return Interval::Gap(time, "more energy than the domain can draw: the counter was reset or jumped");
+        return Interval::Gap { time, why: "more energy than the domain can draw: the counter was reset or jumped" };
     }
-    Interval::Energy(energy, time)
+    Interval::Energy { energy, time }
 }
 
 /// Whether a reading is of a time that is accounted for: told once more, or late. One with another beginning is not.
@@ -145,21 +155,21 @@ mod tests {
         assert_eq!(interval(&domain(), None, &counter(1, 5, range), &mut 0), Interval::First);
         assert_eq!(
             between(counter(1, 5, range), counter(2, 105, range)),
-            Interval::Energy(Microjoules(100), Nanos::SECOND)
+            Interval::Energy { energy: Microjoules(100), time: Nanos::SECOND }
         );
         assert_eq!(
             between(counter(1, 262_143_328_800, range), counter(2, 50, range)),
-            Interval::Energy(Microjoules(100), Nanos::SECOND)
+            Interval::Energy { energy: Microjoules(100), time: Nanos::SECOND }
         );
     }
 
     #[test]
     fn resets_are_gaps_not_wraps() {
-        assert!(matches!(between(counter(1, 100, None), counter(2, 5, None)), Interval::Gap(..)));
+        assert!(matches!(between(counter(1, 100, None), counter(2, 5, None)), Interval::Gap { .. }));
         // A reset from 200 kJ to 0 would look like 62 kJ in one second.
         assert!(matches!(
             between(counter(1, 200_000_000_000, Some(262_143_328_850)), counter(2, 5, Some(262_143_328_850))),
-            Interval::Gap(..)
+            Interval::Gap { .. }
         ));
     }
 
@@ -169,16 +179,28 @@ mod tests {
             reading: Reading::Total { total: Microjoules(total), since },
             ..counter(at_s, 0, None)
         };
-        assert_eq!(between(total(1, 5, 7), total(2, 9, 7)), Interval::Energy(Microjoules(4), Nanos::SECOND));
-        assert_eq!(between(total(1, 5, 7), total(2, 9, 8)), Interval::Gap(Nanos::SECOND, "the counter began anew"));
-        assert_eq!(between(total(1, 9, 7), total(2, 5, 7)), Interval::Gap(Nanos::SECOND, "the counter was reset"));
+        assert_eq!(
+            between(total(1, 5, 7), total(2, 9, 7)),
+            Interval::Energy { energy: Microjoules(4), time: Nanos::SECOND }
+        );
+        assert_eq!(
+            between(total(1, 5, 7), total(2, 9, 8)),
+            Interval::Gap { time: Nanos::SECOND, why: "the counter began anew" }
+        );
+        assert_eq!(
+            between(total(1, 9, 7), total(2, 5, 7)),
+            Interval::Gap { time: Nanos::SECOND, why: "the counter was reset" }
+        );
     }
 
     #[test]
     fn suspend_is_a_gap() {
         let mut after = counter(2, 105, None);
         after.suspended = Nanos(3_600_000_000_000);
-        assert_eq!(between(counter(1, 5, None), after), Interval::Gap(Nanos::SECOND, "the machine was suspended"));
+        assert_eq!(
+            between(counter(1, 5, None), after),
+            Interval::Gap { time: Nanos::SECOND, why: "the machine was suspended" }
+        );
     }
 
     #[test]
@@ -190,7 +212,7 @@ mod tests {
         };
         let (mut carry, mut sum) = (0, 0);
         for step in 0..1000u64 {
-            let Interval::Energy(energy, _) =
+            let Interval::Energy { energy, .. } =
                 interval(&domain(), Some(&gauge(step * 333, 777)), &gauge(step * 333 + 333, 777), &mut carry)
             else {
                 panic!("a gauge gives energy")
@@ -200,14 +222,14 @@ mod tests {
         assert_eq!(sum, 777 * 333 * 1000 / 1_000_000_000);
         assert!(matches!(
             interval(&domain(), Some(&gauge(0, 1)), &gauge(200_000_000_000, 1), &mut 0),
-            Interval::Gap(..)
+            Interval::Gap { .. }
         ));
     }
 
     proptest! {
         #[test]
         fn never_panics_and_never_implausible(a: u64, b: u64, range: Option<u64>, dt in 0u64..10_000) {
-            if let Interval::Energy(energy, time) = between(counter(1, a, range), counter(1 + dt, b, range)) {
+            if let Interval::Energy { energy, time } = between(counter(1, a, range), counter(1 + dt, b, range)) {
                 prop_assert!(energy <= most(&domain(), time));
             }
         }
@@ -221,7 +243,7 @@ mod tests {
                 raw += step;
                 if raw > range { raw -= range; }
                 let new = counter(index as u64 + 1, raw, Some(range));
-                if let Interval::Energy(energy, _) = interval(&domain(), Some(&last), &new, &mut 0) { seen += energy.0; }
+                if let Interval::Energy { energy, .. } = interval(&domain(), Some(&last), &new, &mut 0) { seen += energy.0; }
                 last = new;
             }
             prop_assert_eq!(seen, truth);

@@ -52,8 +52,8 @@ impl Core {
     /// Goes on with that core's entities as well, where whoever tells of them is the same as before: nobody ends or begins anew.
     pub fn keep_entities(&mut self, earlier: &mut Self) {
         self.ledger = std::mem::replace(&mut earlier.ledger, Ledger::new(self.config.limits));
-        self.ledger.limit(self.config.limits);
-        self.roster = std::mem::take(&mut earlier.roster);
+        self.ledger.set_limits(self.config.limits);
+        self.accounts = std::mem::take(&mut earlier.accounts);
         (self.vms, self.overflows_before) = (earlier.vms.clone(), earlier.overflows_before);
     }
 

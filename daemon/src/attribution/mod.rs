@@ -23,7 +23,7 @@ use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, GpuSample, UsageSample};
 use crate::model::vm::Vm;
 use crate::usage::gpu;
-use accounts::Roster;
+use accounts::Accounts;
 use idle::IdleModel;
 use interval::{Interval, LastReading};
 pub use kept::{DomainRecord, State};
@@ -68,7 +68,7 @@ pub struct Core {
     same_boot: bool,
     cpus: BTreeMap<PackageId, usize>,
     ledger: Ledger,
-    roster: Roster,
+    accounts: Accounts,
     sources: Vec<SourceView>,
     vms: Arc<[Vm]>,
     ticks: u64,
@@ -101,7 +101,7 @@ impl Core {
             same_boot,
             cpus,
             ledger,
-            roster: Roster::default(),
+            accounts: Accounts::default(),
             sources: Vec::new(),
             vms: Arc::default(),
             ticks: 0,
@@ -119,17 +119,17 @@ impl Core {
         self.ticks += 1;
         let now = tick.at.monotonic;
         self.first.get_or_insert(now);
-        self.ledger.begin(now, tick.at.realtime);
+        self.ledger.begin_tick(now, tick.at.realtime);
         for domain in &tick.new_domains {
             let state = self.open_domain(domain.clone(), now);
             self.domains.push(state);
         }
         for cgroup in &tick.cgroups {
-            self.roster.name(&mut self.ledger, cgroup, self.ticks);
+            self.accounts.set_cgroup(&mut self.ledger, cgroup, self.ticks);
         }
         if let Some(vms) = &tick.vms {
             self.vms = vms.clone().into();
-            self.roster.machines(&mut self.ledger, vms, self.ticks);
+            self.accounts.set_vms(&mut self.ledger, vms, self.ticks);
         }
         let used = self.resolve(tick.usage.as_ref(), &tick.gpus, &tick.vm_members);
         let cpu_usage = self.cpu_usage(&used, now);
@@ -144,11 +144,11 @@ impl Core {
         self.keep_windows(&read, &used, now);
         self.take_sources(&tick.sources, now);
         self.take_remainder(&used, &tick.gpus.passed_through, now);
-        self.ledger.book();
+        self.ledger.commit();
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
         let closed_before = windows.map(|state| state.window.from).min().unwrap_or(self.ticks);
         let ended = tick.usage.iter().flat_map(|usage| &usage.ended);
-        self.roster.end(&mut self.ledger, ended, &tick.gone, self.ticks, closed_before);
+        self.accounts.close_ended(&mut self.ledger, ended, &tick.gone, self.ticks, closed_before);
         self.ledger.expire();
         self.last = Some(now);
         Arc::new(self.snapshot(tick, cpu_usage))
@@ -209,11 +209,11 @@ impl Core {
         self.counted = usage.counted;
         self.overflows = self.overflows.max(self.overflows_before + usage.overflows);
         self.lost_cpu += usage.lost.iter().map(|lost| lost.on_cpu).sum();
-        self.roster.know(&mut self.ledger, &usage.processes);
+        self.accounts.set_process_names(&mut self.ledger, &usage.processes);
         for member in members {
-            self.roster.join(&mut self.ledger, member, self.ticks);
+            self.accounts.add_vm_member(&mut self.ledger, member, self.ticks);
         }
-        let charges = usage.uses.iter().map(|one| self.roster.charge(&mut self.ledger, one)).collect();
+        let charges = usage.uses.iter().map(|one| self.accounts.attribute_use(&mut self.ledger, one)).collect();
         let gpus = self.resolve_gpus(gpus);
         TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true, gpus }
     }
@@ -221,7 +221,7 @@ impl Core {
     fn resolve_gpus(&self, sample: &GpuSample) -> Vec<GpuCharges> {
         let resolve = |watched: &crate::model::usage::WatchedGpu| {
             let uses = sample.uses.iter().filter(|one| one.gpu == watched.gpu);
-            let charges: Vec<_> = uses.filter_map(|one| self.roster.charge_gpu(one)).collect();
+            let charges: Vec<_> = uses.filter_map(|one| self.accounts.attribute_gpu_use(one)).collect();
             // What it did for processes that nobody knows is nobody's.
             let lost = watched.busy - charges.iter().map(|charge| charge.used.on_cpu).sum();
             GpuCharges { gpu: watched.gpu, charges, lost, estimated: watched.estimated, owner: None }
@@ -231,7 +231,7 @@ impl Core {
             Scope::Gpu(gpu) => Some(gpu),
             Scope::Package(_) | Scope::Machine => None,
         }) {
-            if let Some(owner) = self.roster.charge_owner(gpu) {
+            if let Some(owner) = self.accounts.attribute_passthrough(gpu) {
                 gpus.retain(|one| one.gpu != gpu);
                 gpus.push(GpuCharges {
                     gpu,
@@ -275,16 +275,16 @@ impl Core {
         let changed = state.record.last.is_none_or(|last| last.reading != new.reading);
         let interval = interval::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
         state.record.last = Some(new);
-        let broken = matches!(interval, Interval::Gap(..));
+        let broken = matches!(interval, Interval::Gap { .. });
         match interval {
             Interval::First => state.without_power(),
-            Interval::Gap(time, why) => {
+            Interval::Gap { time, why } => {
                 state.record.gaps += 1;
                 state.record.gap_time += time;
                 state.error = format!("{:.1} s not measured: {why}", time.seconds());
                 state.without_power();
             }
-            Interval::Energy(energy, time) => self.attribute(reading.domain, energy, time, used),
+            Interval::Energy { energy, time } => self.attribute(reading.domain, energy, time, used),
         }
         if let Some(state) = self.domains.get_mut(reading.domain) {
             let incomplete = self.first.is_some_and(|first| new.at < first);
@@ -300,7 +300,7 @@ impl Core {
     /// Attributes the energy of a domain's window.
     fn attribute(&mut self, index: usize, energy: Microjoules, time: Nanos, used: &TickUse) {
         let cpus = self.cpus.values().sum();
-        let Self { domains, other, ledger, roster, config, cpus: by_package, .. } = self;
+        let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;
         let Some(state) = domains.get_mut(index) else { return };
         if state.undivided() {
             state.record.totals[0] += energy;
@@ -324,7 +324,7 @@ impl Core {
         }
         // Otherwise others may have used it too: nobody who is known pays for them.
         state.shares_estimated = used.estimated(scope);
-        let split = state.settle(&mut Books { ledger, roster, idle: config.idle, cpus }, &due);
+        let split = state.settle(&mut Books { ledger, accounts, idle: config.idle, cpus }, &due);
         if let Some(other) = other
             && !other.standby
             && platform::is_component(state)
@@ -339,8 +339,8 @@ impl Core {
     /// Use waits for the next reading of domains that gave none; their power is shown on.
     fn keep_windows(&mut self, read: &[bool], used: &TickUse, now: Nanos) {
         let cpus = self.cpus.values().sum();
-        let Self { domains, ledger, roster, config, ticks, .. } = self;
-        let mut books = Books { ledger, roster, idle: config.idle, cpus };
+        let Self { domains, ledger, accounts, config, ticks, .. } = self;
+        let mut books = Books { ledger, accounts, idle: config.idle, cpus };
         for (state, read) in domains.iter_mut().zip(read) {
             if !read {
                 state.keep_window(used, *ticks, now);

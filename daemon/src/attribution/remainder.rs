@@ -40,7 +40,7 @@ impl Core {
             self.other = Some(self.open_domain(domain, now));
         }
         let cpus = self.cpus.values().sum();
-        let Self { domains, platform, other: Some(other), ledger, roster, config, ticks, .. } = self else { return };
+        let Self { domains, platform, other: Some(other), ledger, accounts, config, ticks, .. } = self else { return };
         if other.shared.quality != quality {
             other.shared = Arc::new(platform.domain(quality));
         }
@@ -53,7 +53,7 @@ impl Core {
             other.window.lost = other.window.lost.saturating_add(used.lost(Scope::Machine, Zone::Other));
             used.of(Scope::Machine, Zone::Other).for_each(|(charge, weight)| other.window.add(charge, weight));
         }
-        let mut books = Books { ledger, roster, idle: config.idle, cpus };
+        let mut books = Books { ledger, accounts, idle: config.idle, cpus };
         match platform.remainder(domains, now) {
             None => return other.show_drawn(&mut books),
             Some(Remainder::Gap(time)) => {

@@ -1,6 +1,6 @@
 //! Shares the energy of one window of one domain out and books it. Decides no energy and no window.
 
-use super::accounts::{Charge, Roster};
+use super::accounts::{Accounts, Charge};
 use super::ledger::Ledger;
 use super::split::{self, Split};
 use super::window::{DomainState, Drawer, Drawn};
@@ -10,7 +10,7 @@ use crate::model::units::{Microjoules, Nanos};
 /// Where it is booked.
 pub(super) struct Books<'a> {
     pub ledger: &'a mut Ledger,
-    pub roster: &'a Roster,
+    pub accounts: &'a Accounts,
     pub idle: IdlePolicy,
     /// CPUs of the machine.
     pub cpus: usize,
@@ -56,16 +56,16 @@ impl DomainState {
             }
         };
         if books.idle == IdlePolicy::ByAllocation {
-            let (accounts, vcpus): (Vec<_>, Vec<_>) = books.roster.allocations().unzip();
+            let (accounts, vcpus): (Vec<_>, Vec<_>) = books.accounts.allocations().unzip();
             let parts = split::allot(split.idle, &vcpus, books.cpus);
             for (account, part) in accounts.into_iter().zip(parts).filter(|(_, part)| part.0 > 0) {
-                books.ledger.charge(account, zone, Microjoules::ZERO, part, time);
+                books.ledger.add_energy(account, zone, Microjoules::ZERO, part, time);
                 drawn(&|| Drawer::Account(account), Microjoules::ZERO, part);
             }
         }
         for (position, ((charge, _), dynamic)) in charges.iter().zip(&split.shares).enumerate() {
             let idle = idle_shares.get(position).copied().unwrap_or_default();
-            books.roster.credit(books.ledger, charge, zone, *dynamic, idle, time);
+            books.accounts.add_energy(books.ledger, charge, zone, *dynamic, idle, time);
             drawn(&|| Drawer::Charge((*charge).clone()), *dynamic, idle);
         }
         let totals = &mut self.record.totals;
@@ -81,8 +81,8 @@ impl DomainState {
         let zone = self.shared.zone;
         for Drawn { who, dynamic, idle } in &self.drawn {
             match who {
-                Drawer::Charge(charge) => books.roster.draw(books.ledger, charge, zone, *dynamic, *idle),
-                Drawer::Account(account) => drop(books.ledger.draw(*account, zone, *dynamic, *idle)),
+                Drawer::Charge(charge) => books.accounts.show_power(books.ledger, charge, zone, *dynamic, *idle),
+                Drawer::Account(account) => drop(books.ledger.show_power(*account, zone, *dynamic, *idle)),
             }
         }
     }

@@ -127,7 +127,9 @@ mod tests {
                 && second >= begin
             {
                 let new = LastReading { at, suspended: Nanos(0), reading: Reading::Gauge { power: says(second) } };
-                if let Interval::Energy(more, _) = interval::interval(&domain, last.as_ref(), &new, &mut carry) {
+                if let Interval::Energy { energy: more, .. } =
+                    interval::interval(&domain, last.as_ref(), &new, &mut carry)
+                {
                     energy += more.0;
                 }
                 first.get_or_insert(at);
@@ -197,7 +199,8 @@ mod tests {
             let power = Microwatts(100_000_000);
             let Some(at) = fresh.measured_at(power, at, Some(Nanos(3600 * Nanos::SECOND.0))) else { continue };
             let new = LastReading { at, suspended: Nanos(0), reading: Reading::Gauge { power } };
-            if let Interval::Energy(more, _) = interval::interval(&domain, last.as_ref(), &new, &mut carry) {
+            if let Interval::Energy { energy: more, .. } = interval::interval(&domain, last.as_ref(), &new, &mut carry)
+            {
                 energy += more.0;
             }
             last = Some(new);

@@ -1,6 +1,6 @@
 //! What of the ledger outlives a run: told to the store, and taken from it. Not how that keeps it.
 
-use super::{KindBook, Ledger, Retired, Series};
+use super::{KindTotals, Ledger, Retired, Series};
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Energy;
 use crate::model::units::Nanos;
@@ -31,8 +31,8 @@ impl Ledger {
                     self.kinds[kind.index()].retired.remove(&labels);
                 }
                 Entry::Kind(kind, rest, ended) => {
-                    let book = &mut self.kinds[kind.index()];
-                    (book.rest, book.ended) = (rest, ended);
+                    let totals = &mut self.kinds[kind.index()];
+                    (totals.rest, totals.ended) = (rest, ended);
                 }
             }
         }
@@ -40,8 +40,9 @@ impl Ledger {
 
     /// Series whose entities are not there, or not known to be, and when each began (CLOCK_REALTIME).
     pub fn awaited(&self) -> impl Iterator<Item = ((Kind, Labels), Nanos)> + '_ {
-        let series = |(kind, book): (Kind, &'_ KindBook)| {
-            book.retired
+        let series = |(kind, totals): (Kind, &'_ KindTotals)| {
+            totals
+                .retired
                 .iter()
                 .map(move |(labels, retired)| ((kind, labels.clone()), retired.series.since))
                 .collect::<Vec<_>>()
@@ -59,13 +60,16 @@ impl Ledger {
                 **account.series.as_ref().filter(|_| account.shown)?,
             ))
         });
-        let retired = Kind::ALL.into_iter().zip(&self.kinds).flat_map(|(kind, book)| {
-            let fresh = book.retired.iter().filter(|(_, retired)| retired.power_tick == self.tick);
+        let retired = Kind::ALL.into_iter().zip(&self.kinds).flat_map(|(kind, totals)| {
+            let fresh = totals.retired.iter().filter(|(_, retired)| retired.power_tick == self.tick);
             fresh.map(move |(labels, retired)| Entry::Series(kind, labels.clone(), retired.series))
         });
         let dropped = self.dropped.iter().map(|(kind, labels)| Entry::Dropped(*kind, labels.clone()));
         let kinds = Kind::ALL.into_iter().zip(&self.kinds).filter(|(kind, _)| self.dirty[kind.index()]);
-        series.chain(retired).chain(dropped).chain(kinds.map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended)))
+        series
+            .chain(retired)
+            .chain(dropped)
+            .chain(kinds.map(|(kind, totals)| Entry::Kind(kind, totals.rest, totals.ended)))
     }
 
     /// Everything, for the store.
@@ -74,9 +78,9 @@ impl Ledger {
             Some(Entry::Series(account.kind, account.labels.clone(), **account.series.as_ref()?))
         });
         let kinds = Kind::ALL.into_iter().zip(&self.kinds);
-        let rest = kinds.clone().map(|(kind, book)| Entry::Kind(kind, book.rest, book.ended));
-        let retired = kinds.flat_map(|(kind, book)| {
-            book.retired.iter().map(move |(labels, retired)| Entry::Series(kind, labels.clone(), retired.series))
+        let rest = kinds.clone().map(|(kind, totals)| Entry::Kind(kind, totals.rest, totals.ended));
+        let retired = kinds.flat_map(|(kind, totals)| {
+            totals.retired.iter().map(move |(labels, retired)| Entry::Series(kind, labels.clone(), retired.series))
         });
         rest.chain(living).chain(retired)
     }

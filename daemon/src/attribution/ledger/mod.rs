@@ -17,7 +17,12 @@ pub use kept::Entry;
 
 /// An account of a living entity: its place in the ledger, and its number among all that ever were, as places are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AccountId(u32, u64);
+pub struct AccountId {
+    /// Place in the ledger. A place is used again when its account is closed.
+    place: u32,
+    /// Number among all accounts that were ever opened; tells the accounts of one place apart.
+    number: u64,
+}
 
 /// Mean power by zone: dynamic, idle.
 type Power = [[Microwatts; Zone::COUNT]; 2];
@@ -85,7 +90,7 @@ struct Retired {
 }
 
 #[derive(Debug, Default)]
-struct KindBook {
+struct KindTotals {
     rest: Energy,
     rest_power: [Microwatts; Zone::COUNT],
     ended: Energy,
@@ -94,7 +99,7 @@ struct KindBook {
     retired: FxHashMap<Labels, Retired>,
 }
 
-impl KindBook {
+impl KindTotals {
     /// Labels of retired series that have to go.
     fn over(&self, now: Nanos, limit: usize) -> Vec<Labels> {
         let (over, mut kept): (Vec<_>, Vec<_>) = self.retired.iter().partition(|(_, retired)| retired.until <= now);
@@ -115,7 +120,7 @@ pub struct Ledger {
     accounts: Vec<Option<Account>>,
     free: Vec<u32>,
     charged: Vec<Charged>,
-    kinds: [KindBook; Kind::ALL.len()],
+    kinds: [KindTotals; Kind::ALL.len()],
     tick: u64,
     opened: u64,
     now: Nanos,
@@ -147,19 +152,19 @@ impl Ledger {
     }
 
     /// Other limits, from the next tick on.
-    pub fn limit(&mut self, limits: Limits) {
+    pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
     /// Begins a tick at `now` (CLOCK_MONOTONIC).
-    pub fn begin(&mut self, now: Nanos, realtime: Nanos) {
+    pub fn begin_tick(&mut self, now: Nanos, realtime: Nanos) {
         self.tick += 1;
         (self.now, self.realtime) = (now, realtime);
         self.charged.clear();
         self.dropped.clear();
         self.dirty = Default::default();
-        for book in &mut self.kinds {
-            book.rest_power = Default::default();
+        for totals in &mut self.kinds {
+            totals.rest_power = Default::default();
         }
     }
 
@@ -190,15 +195,22 @@ impl Ledger {
             }
         };
         self.resume(index);
-        AccountId(index, self.opened)
+        AccountId { place: index, number: self.opened }
     }
 
     fn account(&self, id: AccountId) -> Option<&Account> {
-        self.accounts.get(id.0 as usize)?.as_ref().filter(|account| account.number == id.1)
+        self.accounts.get(id.place as usize)?.as_ref().filter(|account| account.number == id.number)
     }
 
     /// Charges an account with energy of a window of `time`; false: it was closed, and nobody is charged.
-    pub fn charge(&mut self, id: AccountId, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) -> bool {
+    pub fn add_energy(
+        &mut self,
+        id: AccountId,
+        zone: Zone,
+        dynamic: Microjoules,
+        idle: Microjoules,
+        time: Nanos,
+    ) -> bool {
         let charged = self.touch(id);
         let open = charged.is_some();
         if let Some(charged) = charged {
@@ -211,7 +223,7 @@ impl Ledger {
     }
 
     /// Shows power of a window that closed at an earlier tick, and charges nothing; false: the account was closed.
-    pub fn draw(&mut self, id: AccountId, zone: Zone, dynamic: Microwatts, idle: Microwatts) -> bool {
+    pub fn show_power(&mut self, id: AccountId, zone: Zone, dynamic: Microwatts, idle: Microwatts) -> bool {
         let charged = self.touch(id);
         let open = charged.is_some();
         if let Some(charged) = charged {
@@ -222,24 +234,25 @@ impl Ledger {
     }
 
     /// Shows such power of a kind's `rest`.
-    pub fn draw_rest(&mut self, kind: Kind, zone: Zone, power: Microwatts) {
+    pub fn show_rest_power(&mut self, kind: Kind, zone: Zone, power: Microwatts) {
         self.kinds[kind.index()].rest_power[zone.index()] += power;
     }
 
     /// Adds use to an account.
-    pub fn used(&mut self, id: AccountId, used: &Used) {
+    pub fn add_use(&mut self, id: AccountId, used: &Used) {
         if let Some(charged) = self.touch(id) {
             charged.used.add(used);
         }
     }
 
     fn touch(&mut self, id: AccountId) -> Option<&mut Charged> {
-        let account = self.accounts.get_mut(id.0 as usize)?.as_mut().filter(|account| account.number == id.1)?;
+        let account =
+            self.accounts.get_mut(id.place as usize)?.as_mut().filter(|account| account.number == id.number)?;
         if account.tick != self.tick {
             account.score *= 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE);
             (account.tick, account.charged) = (self.tick, self.charged.len() as u32);
             self.charged.push(Charged {
-                account: id.0,
+                account: id.place,
                 energy: Energy::default(),
                 used: Used::default(),
                 power: Default::default(),
@@ -255,27 +268,27 @@ impl Ledger {
 
     /// The entity changed its labels (a process executed another program): its series ends, a new one begins with the next
     /// charge. Charges made earlier in this tick go to the new one.
-    pub fn relabel(&mut self, id: AccountId, labels: Labels) {
+    pub fn set_labels(&mut self, id: AccountId, labels: Labels) {
         if self.account(id).is_some_and(|account| account.labels != labels) {
-            self.retire(id.0);
-            if let Some(account) = self.accounts[id.0 as usize].as_mut() {
+            self.retire(id.place);
+            if let Some(account) = self.accounts[id.place as usize].as_mut() {
                 account.labels = labels;
             }
-            self.resume(id.0);
+            self.resume(id.place);
         }
     }
 
     /// Charges a kind's `rest`: energy of something that belongs to the kind and is nobody in particular.
-    pub fn charge_rest(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
-        let book = &mut self.kinds[kind.index()];
-        book.rest.dynamic[zone.index()] += dynamic;
-        book.rest.idle[zone.index()] += idle;
-        book.rest_power[zone.index()] += (dynamic + idle).over(time);
+    pub fn add_rest_energy(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
+        let totals = &mut self.kinds[kind.index()];
+        totals.rest.dynamic[zone.index()] += dynamic;
+        totals.rest.idle[zone.index()] += idle;
+        totals.rest_power[zone.index()] += (dynamic + idle).over(time);
         self.dirty[kind.index()] = true;
     }
 
     /// Ends the tick: decides who is shown, then books this tick's charges.
-    pub fn book(&mut self) {
+    pub fn commit(&mut self) {
         let mut hidden: [Vec<u32>; Kind::ALL.len()] = Default::default();
         for charged in &self.charged {
             if let Some(account) = self.accounts[charged.account as usize].as_mut() {
@@ -292,17 +305,17 @@ impl Ledger {
         }
         for charged in &self.charged {
             let Some(account) = self.accounts[charged.account as usize].as_mut() else { continue };
-            let book = &mut self.kinds[account.kind.index()];
+            let totals = &mut self.kinds[account.kind.index()];
             match (&mut account.series, account.shown) {
                 (Some(series), true) => {
                     series.energy.add(&charged.energy);
                     series.used.add(&charged.used);
                 }
                 _ => {
-                    book.rest.add(&charged.energy);
+                    totals.rest.add(&charged.energy);
                     self.dirty[account.kind.index()] = true;
                     for zone in 0..Zone::COUNT {
-                        book.rest_power[zone] += charged.power[0][zone] + charged.power[1][zone];
+                        totals.rest_power[zone] += charged.power[0][zone] + charged.power[1][zone];
                     }
                 }
             }
@@ -310,30 +323,33 @@ impl Ledger {
     }
 
     /// The entity ended, or is there again, while its account is open for windows that saw it.
-    pub fn set_over(&mut self, id: AccountId, over: bool) {
-        if let Some(account) =
-            self.accounts.get_mut(id.0 as usize).and_then(Option::as_mut).filter(|account| account.number == id.1)
+    pub fn set_ended(&mut self, id: AccountId, over: bool) {
+        if let Some(account) = self
+            .accounts
+            .get_mut(id.place as usize)
+            .and_then(Option::as_mut)
+            .filter(|account| account.number == id.number)
         {
             account.over = over;
         }
     }
 
-    /// Closes the account of an entity that ended. After [`Ledger::book`], so that its last charges are in its series.
+    /// Closes the account of an entity that ended. After [`Ledger::commit`], so that its last charges are in its series.
     pub fn close(&mut self, id: AccountId) {
         if self.account(id).is_some() {
-            self.retire(id.0);
-            self.accounts[id.0 as usize] = None;
-            self.free.push(id.0);
+            self.retire(id.place);
+            self.accounts[id.place as usize] = None;
+            self.free.push(id.place);
         }
     }
 
     /// Drops series of ended entities whose time is over, and those with the least energy where there are more of them than
-    /// may be shown of the living. After [`Ledger::book`].
+    /// may be shown of the living. After [`Ledger::commit`].
     pub fn expire(&mut self) {
-        for (kind, book) in Kind::ALL.into_iter().zip(&mut self.kinds) {
-            for labels in book.over(self.now, self.limits.shown[kind.index()] as usize) {
-                if let Some(retired) = book.retired.remove(&labels) {
-                    book.ended.add(&retired.series.energy);
+        for (kind, totals) in Kind::ALL.into_iter().zip(&mut self.kinds) {
+            for labels in totals.over(self.now, self.limits.shown[kind.index()] as usize) {
+                if let Some(retired) = totals.retired.remove(&labels) {
+                    totals.ended.add(&retired.series.energy);
                     self.dirty[kind.index()] = true;
                     self.dropped.push((kind, labels));
                 }
@@ -343,12 +359,12 @@ impl Ledger {
 
     /// What is shown, by kind.
     pub fn view(&self) -> Vec<KindView> {
-        Kind::ALL.into_iter().zip(&self.kinds).map(|(kind, book)| self.view_kind(kind, book)).collect()
+        Kind::ALL.into_iter().zip(&self.kinds).map(|(kind, totals)| self.view_kind(kind, totals)).collect()
     }
 
-    fn view_kind(&self, kind: Kind, book: &KindBook) -> KindView {
-        let mut rows = Vec::with_capacity(book.shown.len() + book.retired.len());
-        for &index in &book.shown {
+    fn view_kind(&self, kind: Kind, totals: &KindTotals) -> KindView {
+        let mut rows = Vec::with_capacity(totals.shown.len() + totals.retired.len());
+        for &index in &totals.shown {
             if let Some(Account { labels, series: Some(series), tick, charged, over, .. }) =
                 self.accounts[index as usize].as_ref()
             {
@@ -357,12 +373,19 @@ impl Ledger {
                 rows.push(row(labels, series, if *over { State::Terminated } else { State::Running }, power));
             }
         }
-        for (labels, retired) in &book.retired {
+        for (labels, retired) in &totals.retired {
             let power = if retired.power_tick == self.tick { retired.power } else { Default::default() };
             rows.push(row(labels, &retired.series, State::Terminated, power));
         }
         rows.sort_by(|a, b| a.labels.cmp(&b.labels).then((a.state as u8).cmp(&(b.state as u8))));
-        KindView { kind, rows, rest: book.rest, ended: book.ended, parked: book.parked, rest_power: book.rest_power }
+        KindView {
+            kind,
+            rows,
+            rest: totals.rest,
+            ended: totals.ended,
+            parked: totals.parked,
+            rest_power: totals.rest_power,
+        }
     }
 }
 

@@ -57,23 +57,23 @@ impl Ledger {
 
     fn park(&mut self, index: u32) {
         if let Some(account) = self.accounts[index as usize].as_mut() {
-            let book = &mut self.kinds[account.kind.index()];
+            let totals = &mut self.kinds[account.kind.index()];
             account.shown = false;
-            book.shown.retain(|shown| *shown != index);
-            book.parked.add(&account.series.as_ref().map_or_else(Energy::default, |series| series.energy));
+            totals.shown.retain(|shown| *shown != index);
+            totals.parked.add(&account.series.as_ref().map_or_else(Energy::default, |series| series.energy));
         }
     }
 
     fn show(&mut self, index: u32) {
         let since = self.realtime;
         if let Some(account) = self.accounts[index as usize].as_mut() {
-            let book = &mut self.kinds[account.kind.index()];
+            let totals = &mut self.kinds[account.kind.index()];
             account.shown = true;
             match &account.series {
-                Some(series) => book.parked.subtract(&series.energy),
+                Some(series) => totals.parked.subtract(&series.energy),
                 None => account.series = Some(Box::new(Series { since, ..Series::default() })),
             }
-            book.shown.push(index);
+            totals.shown.push(index);
         }
     }
 
@@ -93,11 +93,11 @@ impl Ledger {
         let until =
             if account.kind.returns(&account.labels) { Nanos(u64::MAX) } else { self.now + self.limits.retention };
         let Some(series) = account.series.take() else { return };
-        let book = &mut self.kinds[account.kind.index()];
+        let totals = &mut self.kinds[account.kind.index()];
         if account.shown {
-            book.shown.retain(|shown| *shown != index);
+            totals.shown.retain(|shown| *shown != index);
         } else {
-            book.parked.subtract(&series.energy);
+            totals.parked.subtract(&series.energy);
         }
         account.shown = false;
         let power = match self.charged.get(account.charged as usize) {
@@ -105,9 +105,9 @@ impl Ledger {
             _ => Power::default(),
         };
         let retired = Retired { series: *series, power, power_tick: account.tick, until };
-        if let Some(twin) = book.retired.insert(account.labels.clone(), retired) {
+        if let Some(twin) = totals.retired.insert(account.labels.clone(), retired) {
             // Labels of two entities at a time are excluded, so a twin ended earlier and was not resumed: count it as ended.
-            book.ended.add(&twin.series.energy);
+            totals.ended.add(&twin.series.energy);
             self.dirty[account.kind.index()] = true;
         }
     }

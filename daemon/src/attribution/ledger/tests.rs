@@ -13,11 +13,11 @@ fn ledger(shown: u32) -> Ledger {
 }
 
 fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {
-    ledger.begin(Nanos(at), Nanos(at));
+    ledger.begin_tick(Nanos(at), Nanos(at));
     for (id, energy) in charges {
-        ledger.charge(*id, Zone::Package, Microjoules(*energy), Microjoules(0), Nanos::SECOND);
+        ledger.add_energy(*id, Zone::Package, Microjoules(*energy), Microjoules(0), Nanos::SECOND);
     }
-    ledger.book();
+    ledger.commit();
 }
 
 fn sums(view: &KindView) -> u64 {
@@ -59,9 +59,9 @@ fn power_of_an_earlier_window_makes_nobody_a_candidate() {
     let (a, b) = (ledger.open(Kind::Session, labels("a")), ledger.open(Kind::Session, labels("b")));
     tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
     ledger.close(a);
-    ledger.begin(Nanos(2), Nanos(2));
-    assert!(ledger.draw(b, Zone::Package, Microwatts(7), Microwatts::ZERO));
-    ledger.book();
+    ledger.begin_tick(Nanos(2), Nanos(2));
+    assert!(ledger.show_power(b, Zone::Package, Microwatts(7), Microwatts::ZERO));
+    ledger.commit();
     let view = &ledger.view()[Kind::Session.index()];
     assert_eq!((view.rows.len(), view.rest_power[0], sums(view)), (1, Microwatts(7), 15));
     tick(&mut ledger, 3, &[(b, 1)]);
@@ -99,10 +99,10 @@ fn a_relabelled_process_begins_a_new_series() {
     let mut ledger = ledger(5);
     let a = ledger.open(Kind::Session, labels("sh"));
     tick(&mut ledger, 1, &[(a, 10)]);
-    ledger.begin(Nanos(2), Nanos(2));
-    ledger.relabel(a, labels("stress"));
-    ledger.charge(a, Zone::Package, Microjoules(5), Microjoules(0), Nanos::SECOND);
-    ledger.book();
+    ledger.begin_tick(Nanos(2), Nanos(2));
+    ledger.set_labels(a, labels("stress"));
+    ledger.add_energy(a, Zone::Package, Microjoules(5), Microjoules(0), Nanos::SECOND);
+    ledger.commit();
     let rows = &ledger.view()[Kind::Session.index()].rows;
     let seen: Vec<_> = rows.iter().map(|row| (row.labels[0].as_str(), row.energy.dynamic[0].0)).collect();
     assert_eq!(seen, [("sh", 10), ("stress", 5)]);
