@@ -27,7 +27,7 @@ INSTALL = install -p
 PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
 PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt licences deb rpm test-packages test test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
+.PHONY: help build run install install-libvirt licences deb rpm release test-packages test test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
 .PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
@@ -58,7 +58,7 @@ install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, 
 		$(INSTALL) -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_$$program && \
 		$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d packaging/completions/$$program.fish || exit 1; \
 	done
-	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled README.md
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled README.md CHANGELOG.md
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs docs/*.md
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs/prometheus docs/prometheus/*.yml
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs/grafana docs/grafana/*.json
@@ -88,6 +88,9 @@ deb: ## Debian packages in target/deb (ARCH=arm64 is cross-built; VERSION=0.2.0~
 
 rpm: ## RPM packages in target/rpm, with the same words
 	$(PACKAGE) packaging/rpm/build.sh
+
+release: ## The files of a release in target/dist (ARCHES="amd64 arm64"). Refuses a tree that is not ready: CONTRIBUTING.md
+	ARCHES='$(ARCHES)' packaging/release.sh
 
 test-packages: build ## The packages of target/release: what is in them, lintian, rpmlint, the same twice; installed, upgraded, removed
 	@packaging/dev/deps.sh package

@@ -43,7 +43,9 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 /// Every page for people.
 fn pages() -> Vec<PathBuf> {
     let mut pages = files("docs", "md");
-    pages.extend(["README.md".into(), "ARCHITECTURE.md".into()]);
+    pages.extend(
+        ["README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG"].map(|page| format!("{page}.md").into()),
+    );
     pages
 }
 
@@ -328,11 +330,75 @@ fn no_link_of_the_pages_leads_nowhere() {
         }
         // Files that are named in running text.
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c)));
-        for word in
-            words.filter(|word| ["docs/", "etc/jouled", "systemd/", "man/"].iter().any(|start| word.starts_with(start)))
-        {
-            let word = word.trim_end_matches(['.', '-']);
+        for word in words.filter(|word| FOLDERS.iter().any(|start| word.starts_with(start))) {
+            // `NAME` in a path is for the reader to fill in: what is before it has to be there.
+            let word = word.split("NAME").next().unwrap().trim_end_matches(['.', '-']);
             assert!(root().join(word).exists(), "{}: {word} is not there", page.display());
         }
     }
+}
+
+/// Beginnings of paths in running text: the folders of this tree. (`target/` is built.)
+const FOLDERS: [&str; 9] =
+    ["docs/", "etc/jouled", "systemd/", "man/", "daemon/", "daemon-bpf/", "tests/", "packaging/", ".github/"];
+
+/// Commands of the pages for contributors: lines of fenced blocks and code spans, without comments.
+fn commands() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for page in ["README.md", "CONTRIBUTING.md", "SECURITY.md"] {
+        let text = read(page);
+        let (mut fenced, mut lines) = (false, Vec::new());
+        for line in text.lines() {
+            if line.starts_with("```") {
+                fenced = !fenced;
+            } else if fenced {
+                lines.push(line.split(" # ").next().unwrap().trim());
+            } else {
+                lines.extend(line.split('`').skip(1).step_by(2));
+            }
+        }
+        found.extend(lines.into_iter().map(|line| (page.to_owned(), line.to_owned())));
+    }
+    found
+}
+
+#[test]
+fn every_command_that_the_pages_for_contributors_name_exists() {
+    let (makefile, manifest) = (read("Makefile"), read("daemon/Cargo.toml"));
+    let (benches, script) = (read("tests/integration/bench/main.rs"), read("packaging/test.sh"));
+    let sources: String =
+        files("daemon/src", "rs").iter().map(|file| file.to_str().unwrap().to_owned() + "\n").collect();
+    let tests: String = files("tests/integration", "rs").iter().map(read).collect();
+    let mut seen = [0; 5];
+    for (page, command) in commands() {
+        let words: Vec<&str> = command.split_whitespace().filter(|word| *word != "\\").collect();
+        let after = |word: &str| words.iter().skip_while(|other| **other != word).nth(1).copied();
+        let has = |what: bool| assert!(what, "{page}: {command}: there is no such thing");
+        if let Some(target) = after("make").filter(|word| !word.starts_with('#')) {
+            seen[0] += 1;
+            has(makefile.contains(&format!("\n{target}:")));
+        }
+        if words.contains(&"cargo") && words.contains(&"test") {
+            seen[1] += 1;
+            after("--test").into_iter().for_each(|name| has(manifest.contains(&format!("name = \"{name}\""))));
+            after("--lib").into_iter().for_each(|name| has(sources.contains(name.trim_end_matches("::"))));
+            // Names of tests come last.
+            let name = words.last().unwrap().rsplit("::").next().unwrap();
+            has(sources.contains(name) || manifest.contains(name) || tests.contains(&format!("fn {name}")));
+        }
+        if words.contains(&"cargo") && words.contains(&"bench") {
+            seen[2] += 1;
+            let names = words.iter().skip_while(|word| **word != "--").skip(1);
+            names.for_each(|name| has(benches.contains(&format!("(\"{name}\", "))));
+        }
+        if let Some(check) = after("packaging/test.sh") {
+            seen[3] += 1;
+            has(script.contains(&format!("\n{check}() {{")));
+        }
+        if words.len() == 1 && benches.contains(&format!("(\"{command}\", ")) {
+            seen[4] += 1;
+        }
+    }
+    assert!(seen[..3].iter().all(|seen| *seen > 1) && seen[3] > 0, "{seen:?}");
+    assert_eq!(seen[4], benches.matches("    (\"").count(), "CONTRIBUTING.md names every benchmark");
 }
