@@ -1,4 +1,4 @@
-//! Adding up: a small cache on each CPU, and the totals of all CPUs behind it. Not who a task is.
+//! Sums of run time and counts: a small cache on each CPU, and the maps of totals. Does not identify tasks.
 
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_get_current_cgroup_id};
 use aya_ebpf::macros::map;
@@ -12,28 +12,28 @@ use jouled_bpf::{
 pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static CACHE: PerCpuArray<Entry> = PerCpuArray::with_max_entries(CACHE_ENTRIES, 0);
-/// Which cache entries are in use, so that a flush costs no more than them.
+/// Numbers of the cache entries in use: `Cpu::used` of them, so that a flush visits no others.
 #[map]
 static SLOTS: PerCpuArray<u32> = PerCpuArray::with_max_entries(CACHE_ENTRIES, 0);
-/// Which of the two maps of totals is filled now; the daemon empties the other.
+/// Which map of totals the programs add to now: 0 or 1. The daemon drains the other one.
 #[map]
 static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static TOTALS_0: HashMap<Key, Total> = HashMap::with_max_entries(1, 0);
 #[map]
 static TOTALS_1: HashMap<Key, Total> = HashMap::with_max_entries(1, 0);
-/// Counts moves between cgroups.
+/// Number of moves of tasks between cgroups. Without BTF it invalidates the ids in the cache.
 #[map]
 pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
-/// Counts how often task structures, by hash of their address, came free or ran another program.
+/// Number of times that a task structure was freed or ran another program, by hash of its address.
 #[map]
 static GENERATION: Array<u32> = Array::with_max_entries(GENERATIONS, 0);
 
 const BPF_NOEXIST: u64 = 1;
-// 2^64 divided by the golden ratio: multiplication by it spreads numbers that lie close together.
+// 2^64 divided by the golden ratio: multiplying by it spreads close numbers (Fibonacci hashing).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Where the cache keeps this process in this cgroup.
+/// Number of the cache entry for this process in this cgroup.
 #[inline(always)]
 pub fn slot(tgid: u32, cgroup: u64) -> u32 {
     hash(u64::from(tgid) ^ cgroup << 20, CACHE_ENTRIES)
@@ -41,25 +41,25 @@ pub fn slot(tgid: u32, cgroup: u64) -> u32 {
 
 #[inline(always)]
 fn hash(value: u64, places: u32) -> u32 {
-    // The upper bits are the ones that all bits of the value reach.
+    // The upper bits of the product depend on all bits of the value.
     (value.wrapping_mul(SPREAD) >> (64 - places.trailing_zeros())) as u32
 }
 
-/// The cache entry for this process in this cgroup; it may still hold another.
+/// The cache entry for this process in this cgroup; it may still hold another process.
 #[inline(always)]
 pub fn entry(tgid: u32, cgroup: u64) -> Option<&'static mut Entry> {
-    at(slot(tgid, cgroup))
+    entry_at(slot(tgid, cgroup))
 }
 
 #[inline(always)]
-fn at(slot: u32) -> Option<&'static mut Entry> {
+fn entry_at(slot: u32) -> Option<&'static mut Entry> {
     // SAFETY: a value of a per-CPU map; see `cpu()`.
     CACHE.get_ptr_mut(slot).map(|entry| unsafe { &mut *entry })
 }
 
-/// Makes room for another process: what the entry holds goes to the totals.
+/// Frees the entry for another process: its sums are added to the totals.
 #[inline(always)]
-pub fn take_over(cpu: &mut Cpu, entry: &mut Entry, slot: u32) {
+pub fn evict(cpu: &mut Cpu, entry: &mut Entry, slot: u32) {
     if entry.flags != 0 {
         add_to_totals(cpu, entry, active());
     } else if let Some(place) = SLOTS.get_ptr_mut(cpu.used) {
@@ -77,7 +77,7 @@ fn active() -> u32 {
     ACTIVE.get(0).map_or(0, |active| *active & 1)
 }
 
-/// Moves entries of this CPU's cache into the totals that the daemon is about to take; it runs this as often as there are entries.
+/// Moves up to FLUSHED_AT_ONCE entries of this CPU's cache into the totals that the daemon drains next.
 #[inline(always)]
 pub fn flush(cpu: &mut Cpu) {
     let closing = 1 - active();
@@ -88,21 +88,21 @@ pub fn flush(cpu: &mut Cpu) {
         }
         cpu.used = used - 1;
         let Some(slot) = SLOTS.get(used - 1) else { break };
-        if let Some(entry) = at(*slot) {
+        if let Some(entry) = entry_at(*slot) {
             add_to_totals(cpu, entry, closing);
             entry.flags = 0;
         }
     }
 }
 
-/// Without BTF: charges the current task, which is at `task`. Its ids are asked for only when the address is new here.
+/// Without BTF: charges the current task, at address `task`. Asks for its ids only where the entry is not its own.
 #[inline(always)]
 pub fn charge_current(cpu: &mut Cpu, task: u64, ns: u64, counts: [u64; COUNTERS]) {
     let slot = hash(task, CACHE_ENTRIES);
-    let (Some(entry), Some(generation), Some(epoch)) = (at(slot), generation(task), EPOCH.get(0)) else { return };
+    let (Some(entry), Some(generation), Some(epoch)) = (entry_at(slot), generation(task), EPOCH.get(0)) else { return };
     let generation = u64::from(*generation) << 32 | u64::from(*epoch);
     if entry.tag != task || entry.generation != generation || entry.flags == 0 {
-        take_over(cpu, entry, slot);
+        evict(cpu, entry, slot);
         entry.tag = task;
         entry.generation = generation;
         entry.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -140,14 +140,14 @@ fn comm() -> [u64; 2] {
     [half(0), half(8)]
 }
 
-/// The generation of the task structure at this address, shared with some others.
+/// The generation of the task structure at this address; structures with the same hash share it.
 #[inline(always)]
 pub fn generation(task: u64) -> Option<&'static mut u32> {
-    // SAFETY: a value of the map; two writers at a time only make one step of two, which still is a change.
+    // SAFETY: a value of the map. Two concurrent writers may add one step instead of two, which still is a change.
     GENERATION.get_ptr_mut(hash(task, GENERATIONS)).map(|generation| unsafe { &mut *generation })
 }
 
-// Not inlined: one copy, off the path that every switch takes.
+// Not inlined: a single copy, outside of the path that every switch takes.
 #[inline(never)]
 fn add_to_totals(cpu: &mut Cpu, entry: &Entry, which: u32) {
     if entry.tgid == 0 {
@@ -163,7 +163,7 @@ fn add_to_totals(cpu: &mut Cpu, entry: &Entry, which: u32) {
     if totals.insert(&key, &total, BPF_NOEXIST).is_ok() {
         return;
     }
-    // Another CPU may have been first.
+    // Another CPU may have inserted the key meanwhile.
     if let Some(total) = totals.get_ptr_mut(&key) {
         return add(total, entry);
     }
@@ -176,7 +176,7 @@ fn add_to_totals(cpu: &mut Cpu, entry: &Entry, which: u32) {
 
 #[inline(always)]
 fn add(total: *mut Total, entry: &Entry) {
-    // SAFETY: a value of the map. Other CPUs add at the same time: sums are atomic, name and flags may be anyone's.
+    // SAFETY: a value of the map. Other CPUs add too: sums are atomic; name and flags are of any one of them.
     unsafe {
         atomic_add(&raw mut (*total).ns, entry.ns);
         for (which, count) in entry.counts.iter().enumerate() {
@@ -184,7 +184,7 @@ fn add(total: *mut Total, entry: &Entry) {
                 atomic_add(&raw mut (*total).counts[which], *count);
             }
         }
-        // The name that a process ended with is its last.
+        // The last name of a process is the one that it ended with.
         if (*total).flags & (ENDED | ENDING) == 0 || entry.flags & ENDED != 0 {
             (*total).comm = entry.comm;
             (*total).flags |= entry.flags & !USED;
@@ -196,7 +196,7 @@ fn add(total: *mut Total, entry: &Entry) {
 /// `sum` points to a value of a map.
 #[inline(always)]
 unsafe fn atomic_add(sum: *mut u64, value: u64) {
-    // The target has no compare-and-swap before Linux 5.12, for which `core` hides its other atomic operations too; this one it has.
+    // BPF has no compare-and-swap before Linux 5.12, so `core` offers no atomics for this target; xadd exists.
     // SAFETY: the caller's promise.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(sum, value) };
 }

@@ -1,43 +1,43 @@
-//! Types that the eBPF programs and the daemon share. Plain `core`, no dependency: not the programs themselves.
+//! Types shared by the eBPF programs and the daemon. Plain `core`, no dependencies. The programs are in main.rs.
 #![no_std]
 
-/// Hardware counters that can be read at each switch, in this order: cycles, instructions, last-level cache misses.
+/// Hardware counters read at each switch, in this order: cycles, instructions, last-level cache misses.
 pub const COUNTERS: usize = 3;
-/// Entries of the cache that each CPU adds up in.
+/// Entries of each CPU's cache.
 pub const CACHE_ENTRIES: u32 = 256;
-/// Entries that one run of a program empties: the verifier follows each turn of that loop, and a start waits for it.
+/// Entries that one run of a program flushes: the verifier follows each turn of the loop, which delays a start.
 pub const FLUSHED_AT_ONCE: u32 = 32;
-/// Generations of task structures, for the path without BTF.
+/// Slots for the generations of task structures, on the path without BTF.
 pub const GENERATIONS: u32 = 1024;
-/// Longest cgroup path that the kernel gives to its tracepoints, with the closing zero byte.
+/// Longest cgroup path in the kernel's tracepoints in bytes, with the closing zero byte.
 pub const PATH_BYTES: usize = 1024;
-/// The kernel's clock tick as shown in /proc/PID/stat, in nanoseconds.
+/// The clock tick of process start times in /proc/PID/stat, in nanoseconds.
 pub const CLOCK_TICK_NS: u64 = 10_000_000;
 
 /// In [`Entry::flags`]: the entry is in use.
 pub const USED: u32 = 1;
-/// In [`Entry::flags`] and [`Total::flags`]: the last thread of the process is gone.
+/// In [`Entry::flags`] and [`Total::flags`]: the last thread of the process has ended.
 pub const ENDED: u32 = 2;
-/// In [`Total::flags`]: the first thread of the process is ending; whether others live on is not known.
+/// In [`Total::flags`]: the main thread of the process is ending; other threads may live on.
 pub const ENDING: u32 = 4;
 
-/// What the loader tells the programs; frozen before they are verified, so that the verifier sees constants.
+/// Parameters from the loader. Frozen before the programs are verified, so the verifier sees constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Bit n: counter n is open on every CPU.
     pub counters: u32,
-    /// The fields below are known.
+    /// 1: the offsets below, in bytes, are known from BTF. 0: the programs use helper functions.
     pub offsets_known: u32,
     /// `task_struct.se.sum_exec_runtime`.
     pub task_runtime: u32,
-    /// `task_struct.se.prev_sum_exec_runtime`: the fair scheduler's copy of the above when the task came; 0: this kernel has none.
-    pub task_came: u32,
+    /// `task_struct.se.prev_sum_exec_runtime`: run time when the fair scheduler switched it in; 0: not in this kernel.
+    pub task_prev_runtime: u32,
     /// `task_struct.policy`.
     pub task_policy: u32,
     /// `task_struct.tgid`.
     pub task_tgid: u32,
-    /// `task_struct.__state`, before Linux 5.14 `state`.
+    /// `task_struct.__state`; before Linux 5.14 `state`.
     pub task_state: u32,
     /// `task_struct.group_leader`.
     pub task_leader: u32,
@@ -65,33 +65,33 @@ pub struct Settings {
     pub node_id: u32,
 }
 
-/// One CPU: what it runs now, and what could not be charged.
+/// One CPU: its running task, and use that could not be charged. "Cumulative": since the programs were loaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
-    /// Address of the task that runs; 0: not known yet.
+    /// Address of the running task; 0: not known yet.
     pub task: u64,
     /// Address of this CPU's idle task; 0: not seen yet.
     pub idle: u64,
-    /// With BTF the running task's run time when it came, else the monotonic time when it came; in nanoseconds.
+    /// Where the running task's uncharged time begins: with BTF its run time, else the monotonic clock; in nanoseconds.
     pub since: u64,
-    /// Counter values when it came.
+    /// Counter values at the same moment.
     pub counts: [u64; COUNTERS],
-    /// Cache entries in use.
+    /// Number of cache entries in use.
     pub used: u32,
     /// The processor package of this CPU.
     pub package: u32,
-    /// Time that nobody could be charged for, in nanoseconds, cumulative.
+    /// Run time that could not be charged to a process, in nanoseconds, cumulative.
     pub lost_ns: u64,
-    /// Counts that nobody could be charged for, cumulative.
+    /// Counts that could not be charged to a process, cumulative.
     pub lost_counts: [u64; COUNTERS],
-    /// How often something did not fit, cumulative.
+    /// Number of times that a map or the ring buffer was full, cumulative.
     pub overflows: u64,
-    /// How often an open counter could not be read, cumulative.
+    /// Number of failed reads of open counters, cumulative.
     pub unread: u64,
 }
 
-/// What one process used in one cgroup on one CPU since that CPU was last flushed.
+/// Use of one process in one cgroup on one CPU since that CPU's last flush.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
@@ -103,21 +103,21 @@ pub struct Entry {
     pub tgid: u32,
     /// [`USED`], [`ENDED`].
     pub flags: u32,
-    /// Time on the CPU in nanoseconds.
+    /// Run time in nanoseconds.
     pub ns: u64,
-    /// Counts.
+    /// Counts, in the order of [`COUNTERS`].
     pub counts: [u64; COUNTERS],
-    /// Name.
+    /// Name of the main thread (`comm`), ended by a zero byte.
     pub comm: [u64; 2],
-    /// Without BTF, the generation of the task structure.
+    /// Without BTF: the generation of the task structure and the number of cgroup moves, to detect a reuse.
     pub generation: u64,
 }
 
-/// Whom a [`Total`] is charged to.
+/// What a [`Total`] is the sum of: a process in a cgroup on a package.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Key {
-    /// Start of the process since boot in clock ticks; 0 on the path without BTF.
+    /// Start of the process since boot in clock ticks of [`CLOCK_TICK_NS`]; 0 on the path without BTF.
     pub start: u64,
     /// Cgroup id.
     pub cgroup: u64,
@@ -127,28 +127,28 @@ pub struct Key {
     pub package: u32,
 }
 
-/// What was used since the last tick.
+/// Use of one [`Key`] since the last tick.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
-    /// Time on a CPU in nanoseconds.
+    /// Run time in nanoseconds.
     pub ns: u64,
-    /// Counts.
+    /// Counts, in the order of [`COUNTERS`].
     pub counts: [u64; COUNTERS],
-    /// Name, ended by a zero byte.
+    /// Name (`comm`), ended by a zero byte.
     pub comm: [u64; 2],
     /// [`ENDED`], [`ENDING`].
     pub flags: u32,
-    /// Nothing.
+    /// Padding to a multiple of 8 bytes.
     pub unused: u32,
 }
 
-/// A cgroup that was made. In the ring buffer it is cut off after the path.
+/// A new cgroup. In the ring buffer it is cut off after the path.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Born {
-    /// Its id; 0 where it cannot be read.
+    /// Its id; 0 where it cannot be read (without BTF).
     pub cgroup: u64,
-    /// Its path from the root of its tree, ended by a zero byte.
+    /// Its path from the root of its hierarchy, ended by a zero byte.
     pub path: [u8; PATH_BYTES],
 }

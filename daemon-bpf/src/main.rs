@@ -1,4 +1,4 @@
-//! The eBPF programs. They only add up who ran; what it means is the daemon's business.
+//! The eBPF programs: they sum run time and counts per process, and report new cgroups. They hold no policy.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -17,13 +17,13 @@ use core::ffi::c_void;
 use jouled_bpf::{Born, COUNTERS, Cpu, ENDING, Settings};
 use task::{Direct, Memory, Probed, field};
 
-/// Written by the loader.
+/// Set by the loader, then frozen.
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings {
     counters: 0,
     offsets_known: 0,
     task_runtime: 0,
-    task_came: 0,
+    task_prev_runtime: 0,
     task_policy: 0,
     task_tgid: 0,
     task_state: 0,
@@ -52,7 +52,7 @@ static BORN: RingBuf = RingBuf::with_byte_size(128 * 1024, 0);
 #[map]
 static SCRATCH: PerCpuArray<Born> = PerCpuArray::with_max_entries(1, 0);
 
-/// With BTF: charges the task that leaves, and notes the run time of the one that comes.
+/// With BTF: charges the task that is switched out, and records the run time of the one that is switched in.
 #[btf_tracepoint(function = "sched_switch")]
 fn switch_btf(ctx: BtfTracePointContext) -> i32 {
     let Some(cpu) = cpu() else { return 0 };
@@ -66,7 +66,7 @@ fn switch_btf(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Without BTF: as above, by the clock.
+/// Without BTF: the same by the monotonic clock.
 #[raw_tracepoint(tracepoint = "sched_switch")]
 fn switch_helpers(ctx: RawTracePointContext) -> i32 {
     let Some(cpu) = cpu() else { return 0 };
@@ -80,13 +80,13 @@ fn switch_helpers(ctx: RawTracePointContext) -> i32 {
     if known {
         cache::charge_current(cpu, ctx.arg(1), ns, counts);
     } else if before != 0 {
-        // A switch went unseen, so this is the time of more than one.
+        // A context switch was missed, so this time belongs to more than one task.
         cpu.lost_ns += ns;
     }
     0
 }
 
-/// Run on a chosen CPU at each tick: charges the task that runs there and empties that CPU's cache.
+/// Run on a chosen CPU at each tick: charges the task that runs there and flushes that CPU's cache.
 #[raw_tracepoint]
 fn tick_btf(_ctx: RawTracePointContext) -> i32 {
     let Some(cpu) = cpu() else { return 0 };
@@ -103,7 +103,7 @@ fn tick_btf(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// As above, without BTF.
+/// The same without BTF.
 #[raw_tracepoint]
 fn tick_helpers(_ctx: RawTracePointContext) -> i32 {
     let Some(cpu) = cpu() else { return 0 };
@@ -119,15 +119,15 @@ fn tick_helpers(_ctx: RawTracePointContext) -> i32 {
     if known {
         cache::charge_current(cpu, task, ns, counts);
     } else if before != 0 {
-        // A switch went unseen, so this is the time of more than one.
+        // A context switch was missed, so this time belongs to more than one task.
         cpu.lost_ns += ns;
     }
     cache::flush(cpu);
     0
 }
 
-/// For kernels that cannot run the programs above on a chosen CPU (before 5.10): the daemon goes there itself, which switches
-/// tasks, and runs this.
+/// Flushes this CPU's cache on kernels that cannot run the programs above on a chosen CPU (before Linux 5.10):
+/// the daemon moves its thread to that CPU, which is a context switch, and runs this there.
 #[socket_filter]
 fn flush(_ctx: SkBuffContext) -> i64 {
     if let Some(cpu) = cpu() {
@@ -136,7 +136,7 @@ fn flush(_ctx: SkBuffContext) -> i64 {
     0
 }
 
-/// Without BTF: a task structure is about to be free for another task, or is of another program now.
+/// Without BTF: a task structure is about to be freed, or now runs another program.
 #[raw_tracepoint]
 fn task_changed(ctx: RawTracePointContext) -> i32 {
     if let Some(generation) = cache::generation(ctx.arg(0)) {
@@ -145,17 +145,17 @@ fn task_changed(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Without BTF: a process, or one thread of it, went into another cgroup.
+/// Without BTF: a process, or one of its threads, moved to another cgroup.
 #[raw_tracepoint(tracepoint = "cgroup_attach_task")]
 fn task_moved(_ctx: RawTracePointContext) -> i32 {
     if let Some(epoch) = EPOCH.get_ptr_mut(0) {
-        // SAFETY: a value of the map; two writers at a time only make one step of two.
+        // SAFETY: a value of the map; two concurrent writers may add one step instead of two.
         unsafe { *epoch = (*epoch).wrapping_add(1) };
     }
     0
 }
 
-/// Without BTF: a thread ends.
+/// Without BTF: a thread ends. Marks the process where it is the main thread.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 fn task_exit(_ctx: RawTracePointContext) -> i32 {
     let ids = bpf_get_current_pid_tgid();
@@ -167,7 +167,7 @@ fn task_exit(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Tells the daemon of a new cgroup.
+/// Reports a new cgroup of the v2 hierarchy (without BTF: of any) to the daemon.
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 fn cgroup_born(ctx: RawTracePointContext) -> i32 {
     let Some(born) = SCRATCH.get_ptr_mut(0) else { return 0 };
@@ -198,7 +198,7 @@ fn cgroup_born(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Does nothing: what the programs above are measured against.
+/// Does nothing: the baseline of the benchmarks.
 #[raw_tracepoint(tracepoint = "sched_switch")]
 fn empty(_ctx: RawTracePointContext) -> i32 {
     0
@@ -206,7 +206,7 @@ fn empty(_ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn cpu() -> Option<&'static mut Cpu> {
-    // SAFETY: a value of a per-CPU map. The programs that use it run with interrupts or preemption off and cannot interrupt each other.
+    // SAFETY: a value of a per-CPU map. Its programs run without preemption and cannot interrupt each other.
     CPU.get_ptr_mut(0).map(|cpu| unsafe { &mut *cpu })
 }
 
@@ -216,7 +216,7 @@ fn clock() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// What the open counters counted since the last call on this CPU.
+/// Counts since the last call on this CPU; 0 for a counter that is not open.
 #[inline(always)]
 fn counts(cpu: &mut Cpu) -> [u64; COUNTERS] {
     let mut counts = [0; COUNTERS];
@@ -250,7 +250,7 @@ fn count(cpu: &mut Cpu, which: usize, map: &'static PerfEventArray<u32>) -> u64 
     let [now, ..] = unsafe { value.assume_init() };
     let before = cpu.counts[which];
     cpu.counts[which] = now;
-    // An event that was opened anew starts at zero.
+    // The first value, or one of an event that was opened again, has no earlier one to subtract.
     if before == 0 || now < before { 0 } else { now - before }
 }
 
@@ -259,7 +259,7 @@ fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-/// The helpers are open to GPL-compatible programs only; the object is licensed under either.
+/// GPL-only helpers need a GPL-compatible licence string; the object is licensed under either.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,11 +1,11 @@
-//! Who a task is, read from the kernel's own structures at offsets that the loader found. Not what it is charged.
+//! The identity of a task, read from the kernel's own structures at the offsets in `SETTINGS`. Sums nothing itself.
 
 use crate::cache;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use core::ffi::c_void;
 use jouled_bpf::{COUNTERS, Cpu, ENDED};
 
-/// One field of the settings. Volatile: the value in the object is not the one that runs.
+/// One field of the settings. Volatile, as the loader replaces the value that the object has.
 macro_rules! field {
     ($name:ident) => {
         // SAFETY: a field of a static.
@@ -19,13 +19,13 @@ const TASK_DEAD: u32 = 0x80;
 
 /// A way to read kernel memory.
 pub trait Memory {
-    /// The value at `base + offset`; zero where there is none.
+    /// The value at `base + offset`; zero where it cannot be read.
     fn read<T: Copy>(base: *const c_void, offset: u32) -> T;
 }
 
-/// Plain loads, which the verifier allows on pointers whose type it knows, and which the kernel makes safe.
+/// Plain loads, which the verifier permits on typed pointers and the kernel makes fault-safe.
 pub struct Direct;
-/// The helper, for any pointer.
+/// bpf_probe_read_kernel(), for any pointer.
 pub struct Probed;
 
 impl Memory for Direct {
@@ -47,8 +47,8 @@ impl Memory for Probed {
     }
 }
 
-/// Charges `task`, which ran on this CPU, for `ns` and `counts`. Where it is not `known` when it came (it ran before the programs were
-/// attached, or the switch to it went unseen), for what the scheduler itself noted of that, and for no counts.
+/// Charges `task`, which ran on this CPU, for `ns` and `counts`. Where its switch-in was not seen (not `known`: it ran
+/// before the programs were attached, or a switch was missed), for the run time by the scheduler, without counts.
 #[inline(always)]
 pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u64, counts: [u64; COUNTERS]) {
     let tgid: u32 = M::read(task, field!(task_tgid));
@@ -56,7 +56,7 @@ pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u6
         cpu.idle = task as u64;
         return;
     }
-    let (ns, counts) = if known { (ns, counts) } else { (since_it_came::<M>(task), [0; COUNTERS]) };
+    let (ns, counts) = if known { (ns, counts) } else { (run_time_since_switch_in::<M>(task), [0; COUNTERS]) };
     let leader: *const c_void = M::read(task, field!(task_leader));
     let start: u64 = M::read(leader, field!(task_start));
     let cset: *const c_void = M::read(task, field!(task_cgroups));
@@ -75,31 +75,31 @@ pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u6
     for (sum, count) in entry.counts.iter_mut().zip(counts) {
         *sum += count;
     }
-    // Always, because the name changes at exec; the first thread's is the one that /proc/PID shows.
+    // Read every time, as exec changes it. The main thread's name is the one in /proc/PID.
     entry.comm[0] = M::read(leader, field!(task_comm));
     entry.comm[1] = M::read(leader, field!(task_comm) + 8);
-    if M::read::<u32>(task, field!(task_state)) & TASK_DEAD != 0 && is_last::<M>(task, leader) {
+    if M::read::<u32>(task, field!(task_state)) & TASK_DEAD != 0 && is_last_thread::<M>(task, leader) {
         entry.flags |= ENDED;
     }
 }
 
-/// What a task ran since it came onto this CPU, by the fair scheduler's own note. Other policies keep none: 0.
+/// Run time of a task since it was switched in, by the fair scheduler. 0 for other policies, which keep none.
 #[inline(always)]
-fn since_it_came<M: Memory>(task: *const c_void) -> u64 {
+fn run_time_since_switch_in<M: Memory>(task: *const c_void) -> u64 {
     // SCHED_NORMAL, SCHED_BATCH and SCHED_IDLE of the kernel's include/uapi/linux/sched.h.
     let policy: u32 = M::read(task, field!(task_policy));
-    if field!(task_came) == 0 || (policy != 0 && policy != 3 && policy != 5) {
+    if field!(task_prev_runtime) == 0 || (policy != 0 && policy != 3 && policy != 5) {
         return 0;
     }
-    M::read::<u64>(task, field!(task_runtime)).wrapping_sub(M::read(task, field!(task_came)))
+    M::read::<u64>(task, field!(task_runtime)).wrapping_sub(M::read(task, field!(task_prev_runtime)))
 }
 
 /// Whether no thread of the process will run again, now that `task` is dead.
 #[inline(always)]
-fn is_last<M: Memory>(task: *const c_void, leader: *const c_void) -> bool {
+fn is_last_thread<M: Memory>(task: *const c_void, leader: *const c_void) -> bool {
     let mut signal: *const c_void = M::read(task, field!(task_signal));
     if signal.is_null() {
-        // It was reaped already, as threads other than the first always are. The first one tells of the others.
+        // The task was reaped, as threads other than the main one always are; the main thread counts the others.
         signal = M::read(leader, field!(task_signal));
         if signal.is_null() {
             return true;

@@ -1,4 +1,5 @@
-//! Opens the hardware counters on every CPU for the eBPF programs to read. Does not read them itself.
+//! Opens hardware counters (perf_event_open(2)) on every online CPU for the eBPF programs to read (key `counters`
+//! in `[usage]`). Does not read them.
 
 use super::{Counters, sys};
 use crate::model::usage::Counted;
@@ -7,13 +8,13 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 
-/// Names of the maps that hold the counters, in the order of [`jouled_bpf::COUNTERS`].
+/// Names of the eBPF maps that hold the events, in the order of [`jouled_bpf::COUNTERS`].
 pub const MAPS: [&str; jouled_bpf::COUNTERS] = ["CYCLES", "INSTRUCTIONS", "CACHE_MISSES"];
 
-/// One counter on each CPU that is online.
+/// The events of one counter: number and event of each online CPU.
 pub type Events = Vec<(u32, File)>;
 
-/// Opens what this machine has: for each counter its events, or `None` where it cannot be had on every CPU.
+/// Opens the events of each counter; `None` where a counter cannot be opened on every CPU.
 pub fn open(counters: Counters, online: &[u32]) -> [Option<Events>; jouled_bpf::COUNTERS] {
     let events = match counters {
         Counters::Off => return [None, None, None],
@@ -38,9 +39,9 @@ fn open_on(cpu: u32, event: u32, hardware: bool) -> Option<File> {
         config: u64::from(event),
         ..Default::default()
     };
-    // Always on the CPU or in error: a share of the time, scaled up, would not be a count.
+    // Pinned: the event is on the PMU at all times or in error. Multiplexed counts, scaled up, would be an estimate.
     attr.set_pinned(u64::from(hardware));
-    // SAFETY: `attr` is a valid perf_event_attr with its size set; every task on one CPU, no group.
+    // SAFETY: `attr` is a valid perf_event_attr with its size set; every task (-1) on one CPU, no group.
     let fd = unsafe {
         perf_event_open_sys::perf_event_open(
             &mut attr,
@@ -53,31 +54,31 @@ fn open_on(cpu: u32, event: u32, hardware: bool) -> Option<File> {
     if fd < 0 {
         return None;
     }
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: a new descriptor that nothing else owns.
     let mut event = unsafe { File::from_raw_fd(fd) };
-    // A pinned event that found no room on the CPU reads as the end of the file.
+    // A pinned event that did not fit on the PMU reads as end of file (perf_event_open(2)).
     let mut value = [0; 8];
     event.read_exact(&mut value).ok().map(|()| event)
 }
 
-/// Gives the events to the programs; the map keeps them open.
+/// Puts the events into the map of their counter, which keeps them open.
 pub fn install(map: BorrowedFd<'_>, events: &Events) -> std::io::Result<()> {
     events.iter().try_for_each(|(cpu, event)| sys::write_number(map, *cpu, event.as_raw_fd() as u32))
 }
 
-/// Which counters a bit mask names.
+/// The counters that a bit mask names: bit n is counter n of [`MAPS`].
 pub fn counted(mask: u32) -> Counted {
     Counted { cycles: mask & 1 != 0, instructions: mask & 2 != 0, cache_misses: mask & 4 != 0 }
 }
 
-/// The CPUs that are online, from /sys/devices/system/cpu/online; the first where that cannot be read.
+/// Numbers of the online CPUs, from /sys/devices/system/cpu/online; CPU 0 where that file cannot be read.
 pub fn online() -> Vec<u32> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     let cpus = cpu_list(&text);
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
-/// A list such as `0-3,8`.
+/// Parses a CPU list such as `0-3,8`.
 fn cpu_list(text: &str) -> Vec<u32> {
     text.trim()
         .split(',')

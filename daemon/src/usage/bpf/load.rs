@@ -1,4 +1,5 @@
-//! Brings the eBPF object into the kernel, and says in an operator's words why it cannot. Does not sample.
+//! Loads and attaches the eBPF object `daemon-bpf/jouled.bpf.o`, and explains a refusal for the operator. Takes no
+//! samples.
 
 use super::{BpfError, BpfOptions, BpfPath, counters, offsets, sys};
 use aya::maps::{Map, MapData, RingBuf};
@@ -9,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../daemon-bpf/jouled.bpf.o");
 
-/// The programs of each path: tracepoints to attach to, and the one that runs at each tick.
+/// Raw tracepoint programs as (program, tracepoint): those of both paths, and those of the path without BTF.
 const COMMON: [(&str, &str); 1] = [("cgroup_born", "cgroup_mkdir")];
 const HELPERS: [(&str, &str); 5] = [
     ("task_changed", "sched_process_free"),
@@ -19,25 +20,28 @@ const HELPERS: [(&str, &str); 5] = [
     ("switch_helpers", "sched_switch"),
 ];
 
-/// The programs as they run.
-pub struct Kernel {
+/// The loaded and attached programs, with their maps.
+pub struct Programs {
     ebpf: Ebpf,
-    /// The path that is used.
+    /// The path in use: `Btf` or `Helpers`.
     pub path: BpfPath,
-    /// Bit n: counter n is counted.
+    /// Bit n: counter n is open on every CPU and counted.
     pub counting: u32,
-    /// CPUs that the kernel could ever have.
+    /// Number of possible CPUs: the length of per-CPU values.
     pub cpus: usize,
     cpu: MapData,
     active: MapData,
     totals: [MapData; 2],
     counters: [MapData; jouled_bpf::COUNTERS],
-    /// New cgroups.
+    /// Events for new cgroups.
     pub born: RingBuf<MapData>,
 }
 
-impl Kernel {
-    /// Loads and attaches.
+impl Programs {
+    /// Loads the object by the path of `options`, and attaches its programs.
+    ///
+    /// # Errors
+    /// Why the kernel refuses, for the operator.
     pub fn load(options: &BpfOptions) -> Result<Self, BpfError> {
         raise_memlock();
         let btf = match options.path {
@@ -48,7 +52,8 @@ impl Kernel {
         let settings = btf.as_deref().map(offsets::settings).transpose();
         match (settings, &btf, options.path) {
             (Ok(Some(settings)), Some(btf), path) => match Self::load_path(options, settings, Some(btf)) {
-                // A kernel whose verifier or tracepoints differ in a way that nobody foresaw.
+                // The verifier or a tracepoint of this kernel differs from those that jouled knows: the helpers need
+                // less of it.
                 Err(BpfError::Refused(_)) if path == BpfPath::Auto => {
                     Self::load_path(options, Settings::default(), None)
                 }
@@ -67,7 +72,7 @@ impl Kernel {
         let plain = PlainSettings(settings);
         let entries = options.max_entries.max(1);
         let mut ebpf = EbpfLoader::new()
-            // The object has no relocations for the kernel's types.
+            // The object has no CO-RE relocations: offsets are passed in SETTINGS.
             .btf(None)
             .override_global("SETTINGS", &plain, true)
             .map_max_entries("TOTALS_0", entries)
@@ -75,26 +80,26 @@ impl Kernel {
             .load(OBJECT)
             .map_err(|error| explain(&error))?;
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| BpfError::Refused(format!("{path}: {error}")))?;
-        let mut kernel = Self {
+        let mut programs = Self {
             path: if btf.is_some() { BpfPath::Btf } else { BpfPath::Helpers },
             counting: settings.counters,
             cpus,
-            cpu: take(&mut ebpf, "CPU")?,
-            active: take(&mut ebpf, "ACTIVE")?,
-            totals: [take(&mut ebpf, "TOTALS_0")?, take(&mut ebpf, "TOTALS_1")?],
+            cpu: take_map(&mut ebpf, "CPU")?,
+            active: take_map(&mut ebpf, "ACTIVE")?,
+            totals: [take_map(&mut ebpf, "TOTALS_0")?, take_map(&mut ebpf, "TOTALS_1")?],
             counters: [
-                take(&mut ebpf, counters::MAPS[0])?,
-                take(&mut ebpf, counters::MAPS[1])?,
-                take(&mut ebpf, counters::MAPS[2])?,
+                take_map(&mut ebpf, counters::MAPS[0])?,
+                take_map(&mut ebpf, counters::MAPS[1])?,
+                take_map(&mut ebpf, counters::MAPS[2])?,
             ],
-            born: RingBuf::try_from(ebpf.take_map("BORN").ok_or_else(|| absent("BORN"))?)
+            born: RingBuf::try_from(ebpf.take_map("BORN").ok_or_else(|| missing_map("BORN"))?)
                 .map_err(|error| explain(&EbpfError::MapError(error)))?,
             ebpf,
         };
-        kernel.install(&events).map_err(|error| refused("perf counters", &error))?;
-        kernel.write_packages(options).map_err(|error| refused("map CPU", &error))?;
-        kernel.attach(btf)?;
-        Ok(kernel)
+        programs.install(&events).map_err(|error| io_refusal("perf counters", &error))?;
+        programs.write_packages(options).map_err(|error| io_refusal("map CPU", &error))?;
+        programs.attach(btf)?;
+        Ok(programs)
     }
 
     fn write_packages(&self, options: &BpfOptions) -> std::io::Result<()> {
@@ -109,7 +114,7 @@ impl Kernel {
             self.attach_raw(program, tracepoint).map_err(|error| explain(&error.into()))?;
         }
         if let Some(btf) = btf {
-            // Tens of megabytes while it lives, so it lives for this block only.
+            // The parsed BTF takes tens of megabytes, so it lives for this block only.
             let btf = Btf::parse(btf, Endianness::default()).map_err(|error| BpfError::NoBtf(error.to_string()))?;
             self.attach_btf(&btf).map_err(|error| explain(&error.into()))?;
         }
@@ -120,7 +125,7 @@ impl Kernel {
     fn attach_raw(&mut self, name: &str, tracepoint: &str) -> Result<(), ProgramError> {
         let program = self.raw(name)?;
         match program.load() {
-            // One program may be for several tracepoints.
+            // One program may be attached to several tracepoints.
             Ok(()) | Err(ProgramError::AlreadyLoaded) => program.attach(tracepoint).map(|_| ()),
             Err(error) => Err(error),
         }
@@ -141,13 +146,14 @@ impl Kernel {
         if self.path == BpfPath::Btf { "tick_btf" } else { "tick_helpers" }
     }
 
-    /// The program to run on each CPU at a tick.
+    /// The program that flushes a CPU at a tick, by BPF_PROG_TEST_RUN on that CPU.
     pub fn tick(&mut self) -> Result<&mut RawTracePoint, ProgramError> {
         let name = self.tick_program();
         self.raw(name)
     }
 
-    /// The program for kernels that cannot run the other on a chosen CPU; loaded when first asked for.
+    /// The program for kernels that cannot run a tracepoint program on a chosen CPU (before Linux 5.10). Loaded at
+    /// first use.
     pub fn flush(&mut self) -> Result<&mut SocketFilter, ProgramError> {
         let program: &mut SocketFilter =
             self.ebpf.program_mut("flush").ok_or(ProgramError::UnexpectedProgramType)?.try_into()?;
@@ -157,7 +163,7 @@ impl Kernel {
         }
     }
 
-    /// Gives opened counters to the programs.
+    /// Puts opened counters into their maps.
     pub fn install(&self, events: &[Option<counters::Events>; jouled_bpf::COUNTERS]) -> std::io::Result<()> {
         let mut pairs = self.counters.iter().zip(events);
         pairs.try_for_each(|(map, events)| {
@@ -165,17 +171,17 @@ impl Kernel {
         })
     }
 
-    /// The map of what each CPU does.
+    /// The per-CPU map `CPU`: [`Cpu`].
     pub fn cpu(&self) -> BorrowedFd<'_> {
         self.cpu.fd().as_fd()
     }
 
-    /// The map that says which totals are filled.
+    /// The map `ACTIVE`: which map of totals is added to.
     pub fn active(&self) -> BorrowedFd<'_> {
         self.active.fd().as_fd()
     }
 
-    /// One of the two maps of totals.
+    /// One of the two maps of totals, `which` 0 or 1.
     pub fn totals(&self, which: u32) -> BorrowedFd<'_> {
         self.totals[which as usize & 1].fd().as_fd()
     }
@@ -187,50 +193,50 @@ struct PlainSettings(Settings);
 // SAFETY: `repr(C)`, 32-bit numbers only.
 unsafe impl aya::Pod for PlainSettings {}
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
     match ebpf.take_map(name) {
         Some(Map::Array(map) | Map::PerCpuArray(map) | Map::HashMap(map) | Map::PerfEventArray(map)) => Ok(map),
-        _ => Err(absent(name)),
+        _ => Err(missing_map(name)),
     }
 }
 
-fn absent(name: &str) -> BpfError {
+fn missing_map(name: &str) -> BpfError {
     BpfError::Refused(format!("the eBPF object has no map {name}"))
 }
 
-/// Before Linux 5.11 maps count against this limit, which is small for services.
+/// Raises RLIMIT_MEMLOCK, which is small for services: before Linux 5.11 eBPF maps count against it.
 fn raise_memlock() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: `limit` is a valid rlimit. Where it is not allowed, loading tells.
+    // SAFETY: `limit` is a valid rlimit. Where raising it is not permitted, loading fails and says so.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
 }
 
 fn explain(error: &EbpfError) -> BpfError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut system = None;
+    let mut errno = None;
     let mut text = String::new();
     while let Some(error) = source {
-        system = system.or_else(|| error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error));
+        errno = errno.or_else(|| error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error));
         if text.is_empty() || !text.contains(&error.to_string()) {
             text = [text.as_str(), &error.to_string()].join(if text.is_empty() { "" } else { ": " });
         }
         source = error.source();
     }
-    // A verifier's log is long, and its end says what is wrong.
+    // A verifier log is long; its end has the reason.
     let start = text.char_indices().rev().nth(600).map_or(0, |(at, _)| at);
-    because(system, text[start..].trim())
+    classify(errno, text[start..].trim())
 }
 
-fn refused(what: &str, error: &std::io::Error) -> BpfError {
-    because(error.raw_os_error(), &format!("{what}: {error}"))
+fn io_refusal(what: &str, error: &std::io::Error) -> BpfError {
+    classify(error.raw_os_error(), &format!("{what}: {error}"))
 }
 
-fn because(system: Option<i32>, text: &str) -> BpfError {
+fn classify(errno: Option<i32>, text: &str) -> BpfError {
     if let Some(release) = too_old() {
         return BpfError::TooOld(release);
     }
-    // A program that the verifier rejects is "denied" too, with a log.
-    if !matches!(system, Some(libc::EPERM | libc::EACCES))
+    // A program that the verifier rejects gives EACCES too, but with a log.
+    if !matches!(errno, Some(libc::EPERM | libc::EACCES))
         || text.contains("verification time")
         || text.contains("processed ")
     {
@@ -255,13 +261,13 @@ fn missing_capabilities() -> String {
         .and_then(|held| u64::from_str_radix(held.trim(), 16).ok())
         .unwrap_or(u64::MAX);
     let has = |bit: u32| held >> bit & 1 != 0;
-    // CAP_SYS_ADMIN stands for both.
+    // CAP_SYS_ADMIN (bit 21) includes both.
     let wanted = [("CAP_BPF", 39), ("CAP_PERFMON", 38)];
     let missing: Vec<_> = wanted.into_iter().filter(|&(_, bit)| !has(bit) && !has(21)).map(|(name, _)| name).collect();
     missing.join(" and ")
 }
 
-/// The kernel's release where it is older than 5.8, which brought the ring buffer and both capabilities.
+/// The kernel's release where it is older than 5.8, which brought the ring buffer, CAP_BPF and CAP_PERFMON.
 fn too_old() -> Option<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());

@@ -1,29 +1,30 @@
-//! Where the kernel that runs keeps the fields that the eBPF programs read, from its BTF. Not a general BTF library.
+//! Offsets of the kernel structure members that the eBPF programs read, from /sys/kernel/btf/vmlinux
+//! (Documentation/bpf/btf.rst). Not a general BTF library.
 
 use jouled_bpf::Settings;
 
-/// The kernel's description of its own types.
+/// BTF of the running kernel: the types of its own structures.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 
-/// Every offset, with [`Settings::offsets_known`] set.
+/// Every offset in bytes, with [`Settings::offsets_known`] set.
 ///
 /// # Errors
-/// Names what this kernel's BTF lacks.
+/// Names the member that this kernel's BTF lacks.
 pub fn settings(btf: &[u8]) -> Result<Settings, String> {
     let types = Types::parse(btf).ok_or("not a BTF file of this byte order")?;
     let task = |name| types.offset("task_struct", name);
     let state = task("__state").or_else(|_| task("state"))?;
-    let came = types
+    let prev_runtime = types
         .offset("sched_entity", "prev_sum_exec_runtime")
         .map_or(Ok(0), |member| Ok::<_, String>(task("se")? + member))?;
     Ok(Settings {
         counters: 0,
         offsets_known: 1,
         task_runtime: task("se")? + types.offset("sched_entity", "sum_exec_runtime")?,
-        task_came: came,
+        task_prev_runtime: prev_runtime,
         task_policy: task("policy")?,
         task_tgid: task("tgid")?,
         task_state: state,
@@ -42,11 +43,11 @@ pub fn settings(btf: &[u8]) -> Result<Settings, String> {
     })
 }
 
-/// A BTF file: see the kernel's Documentation/bpf/btf.rst for its format.
+/// The sections of a BTF file: see the kernel's Documentation/bpf/btf.rst for the format.
 struct Types<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Position in `types` of each type; the first has the id 1.
+    /// Position in `types` of each type in bytes; the first type has the id 1.
     starts: Vec<u32>,
 }
 
@@ -100,16 +101,16 @@ impl<'a> Types<'a> {
         text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0)
     }
 
-    /// Offset of the member, also inside anonymous structs and unions.
+    /// Offset in bytes of a member, also inside anonymous structs and unions.
     fn member(&self, at: usize, name: &str, depth: u32) -> Option<u32> {
         let info = word(self.types, at + 4)?;
-        let bits = info >> 31 == 1;
+        let has_bit_fields = info >> 31 == 1;
         for entry in 0..(info & 0xffff) as usize {
             let at = at + 12 + entry * 12;
             let (start, kind_id, offset) =
                 (word(self.types, at)?, word(self.types, at + 4)?, word(self.types, at + 8)?);
             // With the flag set, the upper 8 bits are the width of a bit field.
-            let bytes = if bits { offset & 0x00ff_ffff } else { offset } / 8;
+            let bytes = if has_bit_fields { offset & 0x00ff_ffff } else { offset } / 8;
             if self.name_is(start, name) {
                 return Some(bytes);
             }
@@ -138,7 +139,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// struct task_struct { int a; struct { int tgid; }; }, with an anonymous struct as type 2.
+    /// struct task_struct { int a; struct { int tgid; }; }, with the anonymous struct as type 2.
     fn small() -> Vec<u8> {
         let strings = b"\0task_struct\0a\0tgid\0";
         let types: Vec<u32> = [
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_is_an_error() {
+    fn a_truncated_file_is_an_error() {
         let file = small();
         for length in 0..file.len() {
             assert!(settings(&file[..length]).is_err());

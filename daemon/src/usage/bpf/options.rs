@@ -1,46 +1,48 @@
-//! How eBPF is to be used, and why it cannot be.
+//! Options of the eBPF source (`[usage]` in the configuration), and the reasons why it cannot be used.
 
 use super::offsets;
 use crate::model::source::PackageId;
 use serde::Deserialize;
 
-/// Where the programs learn who runs.
+/// How the programs identify the running task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BpfPath {
-    /// The kernel's own structures where it describes them (BTF), else helper functions.
+    /// [`BpfPath::Btf`] where the kernel has BTF, else [`BpfPath::Helpers`].
     #[default]
     Auto,
-    /// The kernel's own structures.
+    /// Reads the kernel's own task structures, at offsets from BTF.
     Btf,
-    /// Helper functions: for kernels without BTF. Time is the clock's between switches, so it includes interrupts, and two processes
-    /// that had the same id between two samples are one.
+    /// Asks helper functions: for kernels without BTF. Run time is the monotonic clock's between two switches, so it
+    /// includes interrupts, and two processes that had the same id between two samples are taken for one.
     Helpers,
 }
 
-/// Which counters are read at each switch.
+/// Which counters the programs read at each context switch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Counters {
-    /// Cycles, instructions and last-level cache misses, as far as the machine has them.
+    /// Cycles, instructions and last-level cache misses, as far as this machine's PMU counts them.
     #[default]
     Auto,
     /// None.
     Off,
-    /// The kernel's CPU clock, task clock and context switches in their place: to test without a PMU.
+    /// CPU clock, task clock and context switches instead, which the kernel counts in software: for tests without a
+    /// PMU.
     Software,
 }
 
-/// How [`BpfUsage`] runs.
+/// Options of [`BpfUsage`](super::BpfUsage).
 #[derive(Clone, Debug)]
 pub struct BpfOptions {
-    /// Where the programs learn who runs.
+    /// How the programs identify the running task.
     pub path: BpfPath,
     /// Which counters are read.
     pub counters: Counters,
-    /// How many (process, cgroup, package) fit between two samples; some 300 bytes of kernel memory each.
+    /// Entries that each map of totals holds, one for each (process, cgroup, package) that ran between two samples; an
+    /// entry takes some 300 bytes of kernel memory.
     pub max_entries: u32,
-    /// The package of each CPU, by its number. CPUs beyond its end belong to package 0.
+    /// The package of each CPU, indexed by the CPU's number. CPUs beyond its end belong to package 0.
     pub packages: Vec<PackageId>,
 }
 
@@ -53,24 +55,25 @@ impl Default for BpfOptions {
 /// Why eBPF cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
-    /// The process lacks capabilities.
+    /// The process lacks capabilities: their names.
     #[error("eBPF needs {0}, which this process does not have (before Linux 5.8, CAP_SYS_ADMIN)")]
     Missing(String),
-    /// Secure boot or its like.
-    #[error("the kernel is locked down (confidentiality): it lets nobody read its memory with eBPF")]
+    /// Kernel lockdown in confidentiality mode, as secure boot may set it.
+    #[error("the kernel is locked down (confidentiality): eBPF may not read its memory")]
     Lockdown,
-    /// The kernel's release.
+    /// The kernel is older than 5.8: its release.
     #[error("Linux {0} is too old for eBPF here: 5.8 is needed")]
     TooOld(String),
-    /// The capabilities are there, and still it is not allowed.
+    /// bpf(2) is refused although the capabilities are there: the error.
     #[error(
-        "the kernel does not allow it (a security module, a seccomp filter, or before Linux 5.11 the limit RLIMIT_MEMLOCK): {0}"
+        "the kernel does not allow it (a security module, a seccomp filter, or before Linux 5.11 the \
+         limit RLIMIT_MEMLOCK): {0}"
     )]
     Denied(String),
-    /// [`BpfPath::Btf`] was asked for.
+    /// [`BpfPath::Btf`] was asked for and BTF cannot be used: the reason.
     #[error("{path} cannot be used: {0}", path = offsets::VMLINUX)]
     NoBtf(String),
-    /// Anything else, in the kernel's words.
+    /// Any other refusal, in the kernel's own words.
     #[error("the kernel refused the eBPF programs: {0}")]
     Refused(String),
 }

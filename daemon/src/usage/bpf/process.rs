@@ -1,88 +1,92 @@
-//! Which processes are known, what they are called, and which have gone. Not what they used.
+//! The processes that eBPF has reported: their names, and which of them have ended. Holds nothing about their use.
 
 use crate::model::usage::{ProcessInfo, ProcessKey};
 use crate::sys::proc_pid;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
-/// A process's short name as the kernel keeps it.
+/// `task_struct.comm`: at most 15 bytes, ended by a zero byte.
 pub type Comm = [u8; 16];
 
-/// Where the processes are that eBPF tells of, wherever jouled is told to look for others.
+/// The procfs of this kernel. eBPF reports its processes, so `--procfs` does not apply here.
 pub const PROC: &str = "/proc";
 
 #[derive(Clone, Copy)]
-struct Known {
+struct KnownProcess {
     start: u64,
     comm: Comm,
 }
 
-/// Every process that ran and is not known to have ended.
+/// Every process that ran or was adopted, and is not known to have ended.
 #[derive(Default)]
 pub struct Processes {
-    known: FxHashMap<u32, Known>,
-    /// Process ids to look after from time to time, oldest first. Each known one is in it.
-    rounds: VecDeque<u32>,
+    known: FxHashMap<u32, KnownProcess>,
+    /// Process ids in the order in which [`Processes::check_some_alive`] checks them. Has every id of `known`; ids of
+    /// ended processes are dropped at their turn.
+    check_queue: VecDeque<u32>,
 }
 
 impl Processes {
-    /// The start of the known process with this id.
+    /// Start of the known process with this id, in clock ticks since boot.
     pub fn start(&self, pid: u32) -> Option<u64> {
         self.known.get(&pid).map(|known| known.start)
     }
 
-    /// Notes that a process ran under a name. Says what is new of it, and adds to `ended` whom it shows to be gone.
-    pub fn ran(&mut self, process: ProcessKey, comm: Comm, ended: &mut Vec<ProcessKey>) -> Option<ProcessInfo> {
+    /// Records that a process ran under this name. Returns its name and program where they are new. Adds to `ended` an
+    /// earlier process whose id it has.
+    pub fn record_run(&mut self, process: ProcessKey, comm: Comm, ended: &mut Vec<ProcessKey>) -> Option<ProcessInfo> {
         let before = self.known.get(&process.pid).copied();
         match before {
-            Some(known) if known.start == process.start && name(&known.comm) == name(&comm) => return None,
+            Some(known) if known.start == process.start && name_bytes(&known.comm) == name_bytes(&comm) => return None,
             Some(known) if known.start != process.start => {
                 ended.push(ProcessKey { pid: process.pid, start: known.start });
             }
             _ => {}
         }
-        let alive = proc_pid::stat(PROC.as_ref(), process.pid, |stat| (stat.start, comm_of(stat.comm)));
-        let alive = alive.filter(|(start, _)| *start == process.start);
-        let exe = if alive.is_some() { proc_pid::exe(PROC.as_ref(), process.pid) } else { String::new() };
-        // The name in the kernel's hands may be older than an exec on another CPU. Kernel threads have a longer one in /proc that
-        // changes with their work.
-        let comm = alive.filter(|_| !exe.is_empty()).map_or(comm, |(_, comm)| comm);
-        self.known.insert(process.pid, Known { start: process.start, comm });
+        let current = proc_pid::stat(PROC.as_ref(), process.pid, |stat| (stat.start, comm_of(stat.comm)));
+        let current = current.filter(|(start, _)| *start == process.start);
+        let exe = if current.is_some() { proc_pid::exe(PROC.as_ref(), process.pid) } else { String::new() };
+        // The name from eBPF may be older than an exec on another CPU. For kernel threads /proc has a longer name that
+        // changes with their work, so it is not used.
+        let comm = current.filter(|_| !exe.is_empty()).map_or(comm, |(_, comm)| comm);
+        self.known.insert(process.pid, KnownProcess { start: process.start, comm });
         if before.is_none() {
-            self.rounds.push_back(process.pid);
+            self.check_queue.push_back(process.pid);
         }
-        let told = before.is_some_and(|known| known.start == process.start && name(&known.comm) == name(&comm));
-        (!told).then(|| ProcessInfo { process, comm: text(&comm), exe })
+        let reported =
+            before.is_some_and(|known| known.start == process.start && name_bytes(&known.comm) == name_bytes(&comm));
+        (!reported).then(|| ProcessInfo { process, comm: name_text(&comm), exe })
     }
 
-    /// Takes over a process that did not run yet and is called so.
+    /// Adds a process that has not run since the source was opened, with its name, so that its end is reported.
     pub fn adopt(&mut self, info: &ProcessInfo) {
         let comm = comm_of(info.comm.as_bytes());
-        if self.known.insert(info.process.pid, Known { start: info.process.start, comm }).is_none() {
-            self.rounds.push_back(info.process.pid);
+        if self.known.insert(info.process.pid, KnownProcess { start: info.process.start, comm }).is_none() {
+            self.check_queue.push_back(info.process.pid);
         }
     }
 
-    /// Notes that a process ran and ended. Says what is new of it.
-    pub fn ran_and_ended(&mut self, process: ProcessKey, comm: Comm) -> Option<ProcessInfo> {
-        let told = match self.known.get(&process.pid) {
+    /// Records that a process ran and ended. Returns its name where that is new.
+    pub fn record_exit(&mut self, process: ProcessKey, comm: Comm) -> Option<ProcessInfo> {
+        let reported = match self.known.get(&process.pid) {
             Some(known) if known.start == process.start => {
                 let known = self.known.remove(&process.pid);
-                known.is_some_and(|known| name(&known.comm) == name(&comm))
+                known.is_some_and(|known| name_bytes(&known.comm) == name_bytes(&comm))
             }
             _ => false,
         };
-        // A new name came with an exec, and what it executed cannot be read any more.
-        (!told).then(|| ProcessInfo { process, comm: text(&comm), exe: String::new() })
+        // A new name means an exec, whose program can no longer be read.
+        (!reported).then(|| ProcessInfo { process, comm: name_text(&comm), exe: String::new() })
     }
 
-    /// Looks after some of the known processes, and says which of them are gone. All get their turn in about a hundred calls.
-    pub fn look_after(&mut self, ended: &mut Vec<ProcessKey>) {
-        for _ in 0..self.rounds.len().min(16.max(self.rounds.len() / 64)) {
-            let Some(pid) = self.rounds.pop_front() else { return };
+    /// Checks whether some of the known processes still exist, and adds those that do not to `ended`. Every process
+    /// gets its turn within about a hundred calls.
+    pub fn check_some_alive(&mut self, ended: &mut Vec<ProcessKey>) {
+        for _ in 0..self.check_queue.len().min(16.max(self.check_queue.len() / 64)) {
+            let Some(pid) = self.check_queue.pop_front() else { return };
             let Some(known) = self.known.get(&pid) else { continue };
             if exists(pid) {
-                self.rounds.push_back(pid);
+                self.check_queue.push_back(pid);
             } else {
                 ended.push(ProcessKey { pid, start: known.start });
                 self.known.remove(&pid);
@@ -90,7 +94,7 @@ impl Processes {
         }
     }
 
-    /// How many processes are known.
+    /// Number of known processes.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.known.len()
@@ -99,25 +103,25 @@ impl Processes {
 
 fn exists(pid: u32) -> bool {
     let Ok(pid) = i32::try_from(pid) else { return false };
-    // SAFETY: signal 0 only asks whether the process exists.
+    // SAFETY: signal 0 is not delivered; kill only checks whether the process exists.
     let result = unsafe { libc::kill(pid, 0) };
     result == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// A name as the kernel keeps it.
+/// A name in the kernel's form: cut to 15 bytes, padded with zeros.
 fn comm_of(name: &[u8]) -> Comm {
     let mut comm = Comm::default();
     comm.iter_mut().take(15).zip(name).for_each(|(to, from)| *to = *from);
     comm
 }
 
-/// The bytes of the name.
-fn name(comm: &Comm) -> &[u8] {
+/// The bytes of a name without the padding.
+fn name_bytes(comm: &Comm) -> &[u8] {
     comm.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-fn text(comm: &Comm) -> String {
-    String::from_utf8_lossy(name(comm)).into_owned()
+fn name_text(comm: &Comm) -> String {
+    String::from_utf8_lossy(name_bytes(comm)).into_owned()
 }
 
 #[cfg(test)]
@@ -125,24 +129,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_told_once_and_when_it_changes() {
+    fn a_name_is_reported_once_and_when_it_changes() {
         let mut processes = Processes::default();
         let mut ended = Vec::new();
         // No process has this id.
         let process = ProcessKey { pid: u32::MAX, start: 1 };
-        assert_eq!(processes.ran(process, comm_of(b"a"), &mut ended).unwrap().comm, "a");
-        assert_eq!(processes.ran(process, comm_of(b"a"), &mut ended), None);
-        assert_eq!(processes.ran(process, comm_of(b"b"), &mut ended).unwrap().comm, "b");
+        assert_eq!(processes.record_run(process, comm_of(b"a"), &mut ended).unwrap().comm, "a");
+        assert_eq!(processes.record_run(process, comm_of(b"a"), &mut ended), None);
+        assert_eq!(processes.record_run(process, comm_of(b"b"), &mut ended).unwrap().comm, "b");
         assert!(ended.is_empty());
         let next = ProcessKey { start: 2, ..process };
-        assert_eq!(processes.ran(next, comm_of(b"b"), &mut ended).unwrap().process, next);
+        assert_eq!(processes.record_run(next, comm_of(b"b"), &mut ended).unwrap().process, next);
         assert_eq!(ended, [process]);
-        assert_eq!(processes.ran_and_ended(next, comm_of(b"b")), None);
+        assert_eq!(processes.record_exit(next, comm_of(b"b")), None);
         assert_eq!(processes.len(), 0);
     }
 
     #[test]
-    fn who_was_taken_over_ends_by_its_name() {
+    fn an_adopted_process_ends_without_a_second_report() {
         let mut processes = Processes::default();
         let mut ended = Vec::new();
         let info = |pid| ProcessInfo {
@@ -152,26 +156,26 @@ mod tests {
         };
         processes.adopt(&info(i32::MAX as u32));
         assert_eq!(
-            processes.ran_and_ended(info(i32::MAX as u32).process, comm_of(b"sleeper")),
+            processes.record_exit(info(i32::MAX as u32).process, comm_of(b"sleeper")),
             None,
-            "nothing is new of it"
+            "its name is known"
         );
         processes.adopt(&info(i32::MAX as u32 - 1));
-        (0..3).for_each(|_| processes.look_after(&mut ended));
-        assert_eq!(ended, [info(i32::MAX as u32 - 1).process], "whose end nobody told");
+        (0..3).for_each(|_| processes.check_some_alive(&mut ended));
+        assert_eq!(ended, [info(i32::MAX as u32 - 1).process], "its end was not reported");
     }
 
     #[test]
-    fn who_is_gone_is_forgotten() {
+    fn a_process_that_no_longer_exists_ends() {
         let mut processes = Processes::default();
         let mut ended = Vec::new();
         let me = proc_pid::process(PROC.as_ref(), std::process::id()).unwrap();
         let gone = ProcessKey { pid: i32::MAX as u32, start: 5 };
-        let info = processes.ran(me, comm_of(b"old"), &mut ended).unwrap();
+        let info = processes.record_run(me, comm_of(b"old"), &mut ended).unwrap();
         assert_eq!(info.exe, std::env::current_exe().unwrap().to_string_lossy());
         assert_ne!(info.comm, "old");
-        processes.ran(gone, comm_of(b"x"), &mut ended);
-        processes.look_after(&mut ended);
+        processes.record_run(gone, comm_of(b"x"), &mut ended);
+        processes.check_some_alive(&mut ended);
         assert_eq!(ended, [gone]);
         assert_eq!(processes.len(), 1);
     }

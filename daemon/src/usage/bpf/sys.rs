@@ -1,4 +1,5 @@
-//! The bpf(2) calls that aya lacks or makes costly: whole per-CPU values, and emptying a hash map. No policy.
+//! bpf(2) commands that aya lacks or makes costly: whole per-CPU values, and reading and emptying a hash map in
+//! batches. Knows only the layout of the values.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,7 +13,7 @@ const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
 /// # Safety
 /// The implementing type is `repr(C)`, made of integers only, without padding, and its size is a multiple of 8.
 pub unsafe trait Plain: Copy + Default {}
-// SAFETY: see their definitions.
+// SAFETY: see their definitions in `jouled_bpf`.
 unsafe impl Plain for jouled_bpf::Cpu {}
 // SAFETY: as above.
 unsafe impl Plain for jouled_bpf::Key {}
@@ -40,7 +41,7 @@ struct BatchAttr {
     flags: u64,
 }
 
-/// Reads entry 0 of a per-CPU array into `values`, one per possible CPU.
+/// Reads entry 0 of a per-CPU array into `values`, one value per possible CPU.
 pub fn read_cpus<T: Plain>(map: BorrowedFd<'_>, values: &mut [T]) -> io::Result<()> {
     element(BPF_MAP_LOOKUP_ELEM, map, 0, values.as_mut_ptr() as u64)
 }
@@ -50,7 +51,7 @@ pub fn write_cpus<T: Plain>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()>
     element(BPF_MAP_UPDATE_ELEM, map, 0, values.as_ptr() as u64)
 }
 
-/// Writes an entry of an array of 32-bit numbers or file descriptors.
+/// Writes one entry of an array of 32-bit numbers or file descriptors.
 pub fn write_number(map: BorrowedFd<'_>, index: u32, value: u32) -> io::Result<()> {
     element(BPF_MAP_UPDATE_ELEM, map, index, &raw const value as u64)
 }
@@ -60,21 +61,22 @@ fn element(command: libc::c_long, map: BorrowedFd<'_>, key: u32, value: u64) -> 
     bpf(command, &mut attr)
 }
 
-/// Buffers for emptying a hash map, kept between ticks.
+/// Buffers for emptying a hash map, reused at each tick.
 pub struct Drain<K, V> {
     keys: Vec<K>,
     values: Vec<V>,
 }
 
 impl<K: Plain, V: Plain> Drain<K, V> {
-    /// Buffers for this many entries a call; more than ever share one bucket of the map.
+    /// Buffers for this many entries per call. It must exceed the entries of any one bucket of the map, or the kernel
+    /// returns ENOSPC.
     pub fn new(entries: usize) -> Self {
         Self { keys: vec![K::default(); entries], values: vec![V::default(); entries] }
     }
 
-    /// Moves every entry of the map into `out`.
+    /// Moves every entry of the map to the end of `out`.
     pub fn drain(&mut self, map: BorrowedFd<'_>, out: &mut Vec<(K, V)>) -> io::Result<()> {
-        // The position is the kernel's; it is four bytes for hash maps.
+        // The kernel's cursor in the map; for hash maps it has four bytes.
         let mut position = 0_u32;
         let mut first = true;
         loop {
@@ -105,8 +107,8 @@ impl<K: Plain, V: Plain> Drain<K, V> {
 }
 
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
-    // SAFETY: `attr` is the prefix of bpf_attr that belongs to the command; the pointers in it are to buffers that outlive the call
-    // and have the sizes that the map was made with.
+    // SAFETY: `attr` is the prefix of bpf_attr that belongs to the command; the pointers in it are to buffers that
+    // outlive the call and have the sizes that the map was created with.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

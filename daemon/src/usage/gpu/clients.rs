@@ -1,4 +1,5 @@
-//! DRM clients over time: from what their counters say now to what each process used since the last look. Pure.
+//! DRM clients between two samples: the increase of their engine counters becomes busy time per process. Pure; `drm`
+//! finds the clients, `fdinfo` parses them.
 
 use super::fdinfo::{Client, Engine};
 use crate::model::source::PciAddress;
@@ -6,116 +7,123 @@ use crate::model::units::Nanos;
 use crate::model::usage::{GpuUse, ProcessKey};
 use std::collections::BTreeMap;
 
-/// A client that nobody has is remembered for so many looks: its file may be on its way from one process to another.
+/// Samples for which a client without an open file is remembered: the file may be on its way to another process
+/// (SCM_RIGHTS).
 const FORGET_AFTER: u32 = 60;
-/// Counters may fall for a moment and have to catch up (drm-usage-stats.rst); one that stays low for so many looks began anew.
-const CATCHES_UP: u32 = 10;
-/// No class of engines has more than this at work at once; what is more is no time.
+/// Samples for which a counter may stay below its last value. It may fall for a moment and catch up
+/// (drm-usage-stats.rst); after this many samples it was reset.
+const RESET_AFTER: u32 = 10;
+/// No class of engines has more engines than this. Larger increases are corrupt counters, not engine time.
 const ENGINES_MAX: u64 = 64;
 
-/// A client, and who has it.
+/// A DRM client, and the process that has it open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Who.
+pub struct OpenClient {
+    /// The process.
     pub process: ProcessKey,
-    /// What.
+    /// The client and its counters.
     pub client: Client,
-    /// Whether it began after the last time that this process was looked at, where it was not seen before.
+    /// Whether the client was opened since the process was last scanned, if it was not seen before.
     pub new: bool,
-    /// The time since then.
+    /// Time since that scan.
     pub age: Nanos,
 }
 
-/// All clients that were seen.
+/// All clients of the last samples, by GPU and client id.
 #[derive(Debug, Default)]
 pub struct Clients {
-    seen: BTreeMap<(PciAddress, u64), Seen>,
+    tracked: BTreeMap<(PciAddress, u64), TrackedClient>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct TrackedClient {
     process: ProcessKey,
     engines: BTreeMap<String, Engine>,
-    low: u32,
-    unseen: u32,
+    low_samples: u32,
+    missed_samples: u32,
 }
 
 impl Clients {
-    /// Takes in everything that is open now, `time` after the last look. A client that several have is of the one with the lowest process
-    /// id: it is charged once.
-    pub fn look(&mut self, held: Vec<Held>, time: Nanos) -> Vec<GpuUse> {
-        let mut clients: BTreeMap<(PciAddress, u64), Held> = BTreeMap::new();
-        for one in held {
-            let key = (one.client.gpu, one.client.id);
-            if clients.get(&key).is_none_or(|other| (one.process.pid, one.new) < (other.process.pid, other.new)) {
-                clients.insert(key, one);
+    /// Takes a sample of every open client, `time` after the last one. Returns the busy time of each process on each
+    /// GPU. A client that several processes have open is charged once, to the lowest process id.
+    pub fn update(&mut self, open_clients: Vec<OpenClient>, time: Nanos) -> Vec<GpuUse> {
+        let mut clients: BTreeMap<(PciAddress, u64), OpenClient> = BTreeMap::new();
+        for open in open_clients {
+            let key = (open.client.gpu, open.client.id);
+            if clients.get(&key).is_none_or(|other| (open.process.pid, open.new) < (other.process.pid, other.new)) {
+                clients.insert(key, open);
             }
         }
-        self.seen.retain(|key, seen| {
-            seen.unseen = if clients.contains_key(key) { 0 } else { seen.unseen + 1 };
-            seen.unseen < FORGET_AFTER
+        self.tracked.retain(|key, tracked| {
+            tracked.missed_samples = if clients.contains_key(key) { 0 } else { tracked.missed_samples + 1 };
+            tracked.missed_samples < FORGET_AFTER
         });
         let mut used: BTreeMap<(PciAddress, ProcessKey), Nanos> = BTreeMap::new();
-        for (key, one) in clients {
-            let busy = self.client(key, &one, time);
+        for (key, open) in clients {
+            let busy = self.busy_time(key, &open, time);
             if busy > Nanos::ZERO {
-                *used.entry((key.0, one.process)).or_default() += busy;
+                *used.entry((key.0, open.process)).or_default() += busy;
             }
         }
         used.into_iter().map(|((gpu, process), busy)| GpuUse { gpu, process, busy }).collect()
     }
 
-    fn client(&mut self, key: (PciAddress, u64), one: &Held, time: Nanos) -> Nanos {
-        let fresh = Seen { process: one.process, engines: one.client.engines.clone(), low: 0, unseen: 0 };
-        // All that it used is new, but of the time since the last look is only a part of it.
-        let from_zero = || {
-            let used = since(&BTreeMap::new(), &one.client.engines, one.age);
-            let part = u128::from(used.0) * u128::from(time.0.min(one.age.0)) / u128::from(one.age.0.max(1));
-            if one.new { Nanos(part as u64) } else { Nanos::ZERO }
+    fn busy_time(&mut self, key: (PciAddress, u64), open: &OpenClient, time: Nanos) -> Nanos {
+        let current = TrackedClient {
+            process: open.process,
+            engines: open.client.engines.clone(),
+            low_samples: 0,
+            missed_samples: 0,
         };
-        let Some(seen) = self.seen.get_mut(&key) else {
-            self.seen.insert(key, fresh);
-            return from_zero();
+        // All use of a new client is new, but only the part of its age that is in this interval belongs to it.
+        let all_since_start = || {
+            let used = busy_between(&BTreeMap::new(), &open.client.engines, open.age);
+            let part = u128::from(used.0) * u128::from(time.0.min(open.age.0)) / u128::from(open.age.0.max(1));
+            if open.new { Nanos(part as u64) } else { Nanos::ZERO }
         };
-        if fell(&seen.engines, &one.client.engines) {
-            let another = seen.process != one.process;
-            seen.low += 1;
-            if another || seen.low > CATCHES_UP {
-                *seen = fresh;
+        let Some(tracked) = self.tracked.get_mut(&key) else {
+            self.tracked.insert(key, current);
+            return all_since_start();
+        };
+        if any_counter_fell(&tracked.engines, &open.client.engines) {
+            let reused = tracked.process != open.process;
+            tracked.low_samples += 1;
+            if reused || tracked.low_samples > RESET_AFTER {
+                *tracked = current;
             }
-            // Another process' client that begins lower got the number of one that is gone.
-            return if another { from_zero() } else { Nanos::ZERO };
+            // The DRM client id was reused.
+            return if reused { all_since_start() } else { Nanos::ZERO };
         }
-        let busy = since(&seen.engines, &one.client.engines, time);
-        *seen = fresh;
+        let busy = busy_between(&tracked.engines, &open.client.engines, time);
+        *tracked = current;
         busy
     }
 }
 
-fn fell(before: &BTreeMap<String, Engine>, now: &BTreeMap<String, Engine>) -> bool {
+fn any_counter_fell(before: &BTreeMap<String, Engine>, now: &BTreeMap<String, Engine>) -> bool {
     before.iter().any(|(name, before)| {
         let now = now.get(name).copied().unwrap_or_default();
         now.busy < before.busy || now.cycles.map(|(cycles, _)| cycles) < before.cycles.map(|(cycles, _)| cycles)
     })
 }
 
-/// Time for which engines worked between two readings that are `time` apart.
-fn since(before: &BTreeMap<String, Engine>, now: &BTreeMap<String, Engine>, time: Nanos) -> Nanos {
-    let most = time.0.saturating_mul(ENGINES_MAX);
-    let of = |(name, now): (&String, &Engine)| {
+/// Busy time of all engines between two readings that are `time` apart.
+fn busy_between(before: &BTreeMap<String, Engine>, now: &BTreeMap<String, Engine>, time: Nanos) -> Nanos {
+    let limit = time.0.saturating_mul(ENGINES_MAX);
+    let engine_busy = |(name, now): (&String, &Engine)| {
         let before = before.get(name).copied().unwrap_or_default();
         let busy = match (now.busy, now.cycles, before.cycles) {
             (Some(busy), ..) => busy.saturating_sub(before.busy.unwrap_or(0)),
-            // Before its first reading nobody knows which part of all cycles was its time.
+            // Cycles are a share of the total cycles of the same time, which takes two readings.
             (None, Some((cycles, total)), Some((cycles_before, total_before))) if total > total_before => {
                 let (part, whole) = (cycles.saturating_sub(cycles_before), total - total_before);
                 u64::try_from(u128::from(time.0) * u128::from(part) / u128::from(whole)).unwrap_or(u64::MAX)
             }
             _ => 0,
         };
-        if busy > most { Nanos::ZERO } else { Nanos(busy) }
+        if busy > limit { Nanos::ZERO } else { Nanos(busy) }
     };
-    now.iter().map(of).sum()
+    now.iter().map(engine_busy).sum()
 }
 
 #[cfg(test)]
@@ -126,28 +134,28 @@ mod tests {
     const GPU: PciAddress = PciAddress { domain: 0, bus: 3, devfn: 0 };
     const SECOND: Nanos = Nanos::SECOND;
 
-    fn held(pid: u32, id: u64, busy: u64, new: bool) -> Held {
+    fn open_client(pid: u32, id: u64, busy: u64, new: bool) -> OpenClient {
         let engines = [("gfx".to_owned(), Engine { busy: Some(busy), cycles: None })].into();
         let client = Client { driver: "amdgpu".into(), gpu: GPU, id, engines };
-        Held { process: ProcessKey { pid, start: u64::from(pid) * 10 }, client, new, age: SECOND }
+        OpenClient { process: ProcessKey { pid, start: u64::from(pid) * 10 }, client, new, age: SECOND }
     }
 
-    fn cycles(pid: u32, cycles: u64, total: u64) -> Held {
-        let mut held = held(pid, 1, 0, false);
-        held.client.engines = [("rcs".to_owned(), Engine { busy: None, cycles: Some((cycles, total)) })].into();
-        held
+    fn cycles(pid: u32, cycles: u64, total: u64) -> OpenClient {
+        let mut open = open_client(pid, 1, 0, false);
+        open.client.engines = [("rcs".to_owned(), Engine { busy: None, cycles: Some((cycles, total)) })].into();
+        open
     }
 
-    fn told(uses: &[GpuUse]) -> Vec<(u32, u64)> {
-        uses.iter().map(|one| (one.process.pid, one.busy.0)).collect()
+    fn charged(uses: &[GpuUse]) -> Vec<(u32, u64)> {
+        uses.iter().map(|used| (used.process.pid, used.busy.0)).collect()
     }
 
     #[test]
-    fn what_was_used_before_the_first_look_is_not_charged() {
+    fn use_before_the_first_sample_is_not_charged() {
         let mut clients = Clients::default();
-        assert_eq!(told(&clients.look(vec![held(7, 1, 5000, false)], SECOND)), []);
+        assert_eq!(charged(&clients.update(vec![open_client(7, 1, 5000, false)], SECOND)), []);
         assert_eq!(
-            told(&clients.look(vec![held(7, 1, 5300, false), held(8, 2, 400, true)], SECOND)),
+            charged(&clients.update(vec![open_client(7, 1, 5300, false), open_client(8, 2, 400, true)], SECOND)),
             [(7, 300), (8, 400)]
         );
     }
@@ -155,49 +163,52 @@ mod tests {
     #[test]
     fn copies_of_a_file_are_charged_once_to_the_lowest_process() {
         let mut clients = Clients::default();
-        clients.look(vec![held(9, 1, 100, false), held(7, 1, 100, false)], SECOND);
-        let copies = vec![held(9, 1, 200, false), held(7, 1, 200, false), held(7, 1, 200, false)];
-        assert_eq!(told(&clients.look(copies, SECOND)), [(7, 100)]);
-        // It is handed on: what it used before is not new.
-        assert_eq!(told(&clients.look(vec![held(9, 1, 250, true)], SECOND)), [(9, 50)]);
+        clients.update(vec![open_client(9, 1, 100, false), open_client(7, 1, 100, false)], SECOND);
+        let copies = vec![open_client(9, 1, 200, false), open_client(7, 1, 200, false), open_client(7, 1, 200, false)];
+        assert_eq!(charged(&clients.update(copies, SECOND)), [(7, 100)]);
+        // The file is passed on: use before that is not new.
+        assert_eq!(charged(&clients.update(vec![open_client(9, 1, 250, true)], SECOND)), [(9, 50)]);
     }
 
     #[test]
-    fn a_counter_that_falls_catches_up_or_began_anew() {
+    fn a_counter_that_falls_catches_up_or_was_reset() {
         let mut clients = Clients::default();
-        clients.look(vec![held(7, 1, 1000, false)], SECOND);
-        assert_eq!(told(&clients.look(vec![held(7, 1, 900, false)], SECOND)), []);
-        assert_eq!(told(&clients.look(vec![held(7, 1, 1100, false)], SECOND)), [(7, 100)]);
-        for _ in 0..=CATCHES_UP {
-            assert_eq!(told(&clients.look(vec![held(7, 1, 100, false)], SECOND)), []);
+        clients.update(vec![open_client(7, 1, 1000, false)], SECOND);
+        assert_eq!(charged(&clients.update(vec![open_client(7, 1, 900, false)], SECOND)), []);
+        assert_eq!(charged(&clients.update(vec![open_client(7, 1, 1100, false)], SECOND)), [(7, 100)]);
+        for _ in 0..=RESET_AFTER {
+            assert_eq!(charged(&clients.update(vec![open_client(7, 1, 100, false)], SECOND)), []);
         }
-        assert_eq!(told(&clients.look(vec![held(7, 1, 130, false)], SECOND)), [(7, 30)]);
-        // The driver was reloaded, and its numbers began again.
-        assert_eq!(told(&clients.look(vec![held(8, 1, 40, true)], SECOND)), [(8, 40)]);
+        assert_eq!(charged(&clients.update(vec![open_client(7, 1, 130, false)], SECOND)), [(7, 30)]);
+        // The driver was reloaded, and client ids start again.
+        assert_eq!(charged(&clients.update(vec![open_client(8, 1, 40, true)], SECOND)), [(8, 40)]);
     }
 
     #[test]
-    fn cycles_are_a_part_of_the_time() {
+    fn cycles_are_a_share_of_the_time() {
         let mut clients = Clients::default();
-        clients.look(vec![cycles(7, 1000, 10_000)], SECOND);
-        assert_eq!(told(&clients.look(vec![cycles(7, 1500, 12_000)], SECOND)), [(7, 250_000_000)]);
-        assert_eq!(told(&clients.look(vec![cycles(7, 1500, 12_000)], SECOND)), []);
+        clients.update(vec![cycles(7, 1000, 10_000)], SECOND);
+        assert_eq!(charged(&clients.update(vec![cycles(7, 1500, 12_000)], SECOND)), [(7, 250_000_000)]);
+        assert_eq!(charged(&clients.update(vec![cycles(7, 1500, 12_000)], SECOND)), []);
     }
 
     #[test]
-    fn what_cannot_be_is_no_use() {
+    fn impossible_increases_are_not_charged() {
         let mut clients = Clients::default();
-        clients.look(vec![held(7, 1, 0, false)], SECOND);
-        assert_eq!(told(&clients.look(vec![held(7, 1, u64::MAX, false)], SECOND)), []);
+        clients.update(vec![open_client(7, 1, 0, false)], SECOND);
+        assert_eq!(charged(&clients.update(vec![open_client(7, 1, u64::MAX, false)], SECOND)), []);
     }
 
     proptest! {
         #[test]
-        fn never_more_than_the_counters_rose(counts in proptest::collection::vec((1u32..4, 1u64..3, 0u64..1000), 0..50)) {
+        fn never_more_than_the_counters_rose(
+            counts in proptest::collection::vec((1u32..4, 1u64..3, 0u64..1000), 0..50)
+        ) {
             let mut clients = Clients::default();
             let (mut highest, mut sum) = (BTreeMap::new(), 0);
             for (pid, id, busy) in counts {
-                sum += clients.look(vec![held(pid, id, busy, false)], SECOND).iter().map(|one| one.busy.0).sum::<u64>();
+                let used = clients.update(vec![open_client(pid, id, busy, false)], SECOND);
+                sum += used.iter().map(|used| used.busy.0).sum::<u64>();
                 let all: &mut u64 = highest.entry(id).or_default();
                 *all += busy;
             }

@@ -1,4 +1,5 @@
-//! What /proc/PID/fdinfo/FD says of a DRM client (Linux' Documentation/gpu/drm-usage-stats.rst). Pure text.
+//! Parses /proc/PID/fdinfo/FD of a DRM client (the kernel's Documentation/gpu/drm-usage-stats.rst). Pure; opens no
+//! files.
 
 use crate::model::source::PciAddress;
 use std::collections::BTreeMap;
@@ -6,29 +7,30 @@ use std::collections::BTreeMap;
 /// No driver has more engines.
 const ENGINES_MAX: usize = 64;
 
-/// One engine, or class of engines, as one client used it.
+/// Use of one engine, or class of engines, by one client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Engine {
-    /// Time for which it worked for the client, in nanoseconds; `None`: the driver counts cycles instead.
+    /// Time for which the engine worked for the client, in nanoseconds, cumulative. `None`: the driver counts cycles
+    /// instead.
     pub busy: Option<u64>,
-    /// Cycles for which it did, of all that passed (xe).
+    /// Cycles for which it worked for the client, and all cycles that passed (xe), cumulative.
     pub cycles: Option<(u64, u64)>,
 }
 
-/// One open file of a GPU.
+/// One DRM client: an open file of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Driver: `amdgpu`, `i915`, `xe`.
     pub driver: String,
-    /// Which GPU.
+    /// PCI address of the GPU.
     pub gpu: PciAddress,
-    /// Which client of that GPU: the same in copies of the file, other processes' too.
+    /// Id of the client on that GPU; the same in copies of the file, in other processes too.
     pub id: u64,
     /// Its engines by name.
     pub engines: BTreeMap<String, Engine>,
 }
 
-/// Reads the text; `None` where it is not of a client of a PCI GPU.
+/// Parses the text; `None` where it is not that of a client of a PCI GPU.
 pub fn parse(text: &str) -> Option<Client> {
     let (mut driver, mut gpu, mut id) = (None, None, None);
     let mut engines: BTreeMap<String, Engine> = BTreeMap::new();
@@ -40,20 +42,20 @@ pub fn parse(text: &str) -> Option<Client> {
             continue;
         };
         let number = || value.split_ascii_whitespace().next()?.parse::<u64>().ok();
-        let room =
+        let fits =
             |engines: &BTreeMap<String, Engine>, name: &str| engines.len() < ENGINES_MAX || engines.contains_key(name);
         match key {
             "driver" => driver = Some(value.to_owned()),
             "pdev" => gpu = value.parse().ok(),
             "client-id" => id = number(),
             _ => {
-                // How many engines a name stands for is no time.
+                // `engine-capacity-NAME` is the number of engines, not a time.
                 let engine = key.strip_prefix("engine-").filter(|name| !name.starts_with("capacity-"));
-                if let Some(name) = engine.filter(|name| room(&engines, name)) {
+                if let Some(name) = engine.filter(|name| fits(&engines, name)) {
                     engines.entry(name.to_owned()).or_default().busy = number();
                 } else if let Some(name) = key.strip_prefix("total-cycles-") {
                     totals.extend(number().map(|total| (name, total)));
-                } else if let Some(name) = key.strip_prefix("cycles-").filter(|name| room(&engines, name)) {
+                } else if let Some(name) = key.strip_prefix("cycles-").filter(|name| fits(&engines, name)) {
                     engines.entry(name.to_owned()).or_default().cycles = number().map(|cycles| (cycles, 0));
                 }
             }
@@ -72,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn amdgpu_and_i915_say_nanoseconds() {
+    fn amdgpu_and_i915_count_nanoseconds() {
         let client = parse(
             "pos:\t0\nflags:\t02400002\nmnt_id:\t27\nino:\t713\ndrm-driver:\tamdgpu\ndrm-client-id:\t42\ndrm-pdev:\t0000:03:00.0\n\
              pasid:\t32770\ndrm-memory-vram:\t14252 KiB\ndrm-engine-gfx:\t1234567890 ns\ndrm-engine-compute:\t5 ns\n\
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn xe_says_cycles() {
+    fn xe_counts_cycles() {
         let client = parse(
             "drm-driver: xe\ndrm-client-id: 3\ndrm-pdev: 0000:03:00.0\ndrm-total-gtt: 192 KiB\ndrm-cycles-rcs: 28257900\n\
              drm-total-cycles-rcs: 7655183225\ndrm-cycles-vcs: 0\ndrm-total-cycles-vcs: 7655183225\ndrm-engine-capacity-vcs: 2\n\
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_no_clients() {
+    fn other_files_are_not_clients() {
         for text in [
             "",
             "pos:\t0\nflags:\t02\n",
@@ -115,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken(text in "((drm-)?(driver|pdev|client-id|engine-|cycles-|total-cycles-)?[a-z0-9-]{0,9}:? ?[\\PC]{0,20}\n){0,20}") {
+        fn any_text_parses_without_a_panic(text in "((drm-)?(driver|pdev|client-id|engine-|cycles-|total-cycles-)?[a-z0-9-]{0,9}:? ?[\\PC]{0,20}\n){0,20}") {
             let _ = parse(&text);
         }
 

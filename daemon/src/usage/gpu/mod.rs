@@ -1,4 +1,5 @@
-//! Use of GPUs: who kept which one busy. The visible list of ways to know it. Knows no energy.
+//! GPU use by process (`gpus` in `[usage]`): the list of sources, NVML for NVIDIA and DRM for AMD and Intel, and the
+//! GPUs that are passed through to VMs. Reads no energy: that is `meter/nvml` and `meter/hwmon`.
 
 mod clients;
 pub mod drm;
@@ -13,21 +14,22 @@ use crate::sys::nvml::NvmlConfig;
 use std::fs;
 use std::path::Path;
 
-/// The role of these sources, beside `meter` and `usage`.
+/// The role of these sources in `jouled_source_info`, beside `meter` and `usage`.
 pub const ROLE: &str = "gpu-usage";
-/// Why one that has not answered yet is degraded.
+/// Reason of a source that has no first result yet.
 pub const NOT_YET: &str = "not yet read";
 
-/// Opens every way, where that is `wanted`. The states are of those that are not in use, and say why.
+/// Starts every source, where GPU use is `wanted`. Returns the sources that run, and the states of those that do not,
+/// with the reason.
 pub fn open_all(
     wanted: bool,
     config: &NvmlConfig,
     sysfs: &Path,
     procfs: &Path,
 ) -> (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) {
-    let (mut ways, mut states): (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) = (Vec::new(), Vec::new());
+    let (mut sources, mut states): (Vec<Box<dyn GpuUsage>>, Vec<SourceState>) = (Vec::new(), Vec::new());
     let mut add = |source: &str, opened: Result<Box<dyn GpuUsage>, Health>| match opened {
-        Ok(way) => ways.push(way),
+        Ok(opened) => sources.push(opened),
         Err(health) => {
             states.push(SourceState { source: source.into(), role: ROLE.into(), health, detail: String::new() });
         }
@@ -36,36 +38,38 @@ pub fn open_all(
         for source in [crate::sys::nvml::SOURCE, drm::SOURCE] {
             add(source, Err(Health::Unsupported("not wanted: gpus = false in [usage]".into())));
         }
-        return (ways, states);
+        return (sources, states);
     }
-    let by_nvml = match config.way(sysfs) {
-        Ok(way) => nvml::start(way, procfs).map_err(Health::Failed),
+    let nvml = match config.way(sysfs) {
+        Ok(library) => nvml::start(library, procfs).map_err(Health::Failed),
         Err(why) => Err(Health::Unsupported(why.into())),
     };
-    add(crate::sys::nvml::SOURCE, by_nvml);
+    add(crate::sys::nvml::SOURCE, nvml);
     add(drm::SOURCE, drm::start(sysfs, procfs));
-    (ways, states)
+    (sources, states)
 }
 
-/// GPUs that are handed to VMs as they are: a driver of the vfio-pci family has them, and no driver of this kernel's can read them.
+/// GPUs that are passed through to VMs: bound to a driver of the vfio-pci family, so that no driver of this kernel
+/// reads them. Sorted.
 pub fn passed_through(sysfs: &Path) -> Vec<PciAddress> {
     let devices = fs::read_dir(sysfs.join("bus/pci/devices")).into_iter().flatten().flatten();
-    let given = |dir: &Path| {
+    let is_passed_through = |dir: &Path| {
         let class = fs::read_to_string(dir.join("class")).unwrap_or_default();
         let driver = fs::read_link(dir.join("driver")).ok()?;
         let driver = driver.file_name()?.to_string_lossy().replace('_', "-");
-        // Variants are named after it: nvgrace-gpu-vfio-pci.
+        // Variant drivers end in the same word: nvgrace-gpu-vfio-pci.
         (is_gpu(&class) && driver.ends_with("vfio-pci")).then_some(())
     };
     let mut found: Vec<PciAddress> = devices
-        .filter(|entry| given(&entry.path()).is_some())
+        .filter(|entry| is_passed_through(&entry.path()).is_some())
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
     found.sort_unstable();
     found
 }
 
-/// Display controllers (class 03) and processing accelerators (class 12, subclass 00), as sysfs writes the class: `0x030200`.
+/// Display controllers (class 03) and processing accelerators (class 12, subclass 00), as sysfs writes the class:
+/// `0x030200`.
 fn is_gpu(class: &str) -> bool {
     let class = class.trim().strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
     class.is_some_and(|class| class >> 16 == 0x03 || class >> 8 == 0x1200)
@@ -78,8 +82,8 @@ mod tests {
 
     #[test]
     fn what_is_not_wanted_is_not_started() {
-        let (ways, states) = open_all(false, &NvmlConfig::default(), Path::new("/sys"), Path::new("/proc"));
-        assert!(ways.is_empty() && states.len() == 2);
+        let (sources, states) = open_all(false, &NvmlConfig::default(), Path::new("/sys"), Path::new("/proc"));
+        assert!(sources.is_empty() && states.len() == 2);
         assert!(
             states
                 .iter()

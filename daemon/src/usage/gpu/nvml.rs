@@ -1,7 +1,8 @@
-//! Who uses NVIDIA GPUs, by NVML's samples of each process; under MIG by a rule. Not the arithmetic (`shares`), nor the energy.
+//! GPU use by process on NVIDIA GPUs, from NVML's process utilisation samples; in MIG mode, which has none, by slices.
+//! `shares` has the arithmetic. Reads no energy: that is `meter/nvml`.
 
 use super::shares::{Instance, Sample, Shares, by_samples, by_slices};
-use super::thread::{Look, Looker, Threaded};
+use super::thread::{Probe, ProbeResult, ThreadedProbe};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
 use crate::model::usage::{GpuSample, GpuUse, ProcessKey, WatchedGpu};
@@ -16,27 +17,27 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A time without any sample is asked about again with the next one, up to this: the driver's own period is up to a second.
-const LONGEST: Nanos = Nanos(3 * Nanos::SECOND.0);
+/// Longest time without a sample that is added to the next interval. The driver samples at least once a second.
+const NO_SAMPLE_MAX: Nanos = Nanos(3 * Nanos::SECOND.0);
 
-/// Starts looking, on a thread of its own.
+/// Starts the source on a thread of its own.
 ///
 /// # Errors
 /// The system gives no thread.
 pub fn start(way: Way, procfs: &Path) -> Result<Box<dyn GpuUsage>, String> {
-    let looker = Watch { way, procfs: procfs.to_path_buf(), open: None, known: FxHashMap::default() };
-    Ok(Box::new(Threaded::start(SOURCE, looker)?))
+    let probe = NvmlProbe { way, procfs: procfs.to_path_buf(), open: None, known: FxHashMap::default() };
+    Ok(Box::new(ThreadedProbe::start(SOURCE, probe)?))
 }
 
-struct Watch {
+struct NvmlProbe {
     way: Way,
     procfs: PathBuf,
-    open: Option<Open>,
-    /// Processes that had work on a GPU at the last look: one that ended since is still known.
+    open: Option<OpenLibrary>,
+    /// Processes that had work on a GPU at the last probe: one that ended since can still be identified.
     known: FxHashMap<u32, ProcessKey>,
 }
 
-struct Open {
+struct OpenLibrary {
     nvml: Nvml,
     count: u32,
     gpus: Vec<Gpu>,
@@ -44,66 +45,69 @@ struct Open {
 
 struct Gpu {
     card: Card,
-    /// Until when its use is known, CLOCK_MONOTONIC.
-    until: Nanos,
-    /// When the driver took the last samples of processes and of the whole, by its clock in microseconds.
-    seen: (u64, u64),
+    /// The time up to which its use is accounted for, CLOCK_MONOTONIC.
+    accounted_until: Nanos,
+    /// Time stamps of the last samples of processes and of the whole GPU: CLOCK_REALTIME in microseconds, by the
+    /// driver.
+    last_samples: (u64, u64),
 }
 
-/// What is known of a GPU's use since the last look.
-enum Known {
-    /// This.
+/// Use of one GPU since the last probe.
+enum UseSinceProbe {
+    /// By utilisation samples.
     Shares(Shares),
-    /// This, by a rule.
+    /// By a rule: in MIG mode, by slices.
     Estimate(Shares),
-    /// Nothing yet: the driver has no new sample.
+    /// The driver has no new sample yet.
     NotYet,
 }
 
-impl Looker for Watch {
-    fn look(&mut self) -> Look {
+impl Probe for NvmlProbe {
+    fn probe(&mut self) -> ProbeResult {
         let open = match self.open.take() {
             Some(open) => open,
             None => match self.way.open() {
-                Ok(Some((nvml, count))) => Open { nvml, count, gpus: Vec::new() },
-                Ok(None) => return Look::nothing(Health::Unsupported(self.way.absent())),
-                Err(why) => return Look::nothing(Health::Failed(why)),
+                Ok(Some((nvml, count))) => OpenLibrary { nvml, count, gpus: Vec::new() },
+                Ok(None) => return ProbeResult::nothing(Health::Unsupported(self.way.absent())),
+                Err(why) => return ProbeResult::nothing(Health::Failed(why)),
             },
         };
-        self.all(open)
+        self.probe_all(open)
     }
 }
 
-impl Watch {
-    /// Looks at every GPU. Where none can be looked at, the library is let go: its driver may be about to be reloaded.
-    fn all(&mut self, mut open: Open) -> Look {
+impl NvmlProbe {
+    /// Probes every GPU. Where none can be read, the library is closed: its driver may be about to be reloaded.
+    fn probe_all(&mut self, mut open: OpenLibrary) -> ProbeResult {
         let (mut sample, mut failed, mut notes) = (GpuSample::default(), Vec::new(), Vec::new());
-        let mut met = FxHashMap::default();
+        let mut current = FxHashMap::default();
         let (now, clock) = (Stamp::now().monotonic, Stamp::now().realtime.0 / 1000);
         for index in 0..open.count {
             if open.gpus.iter().any(|gpu| gpu.card.index == index) {
                 continue;
             }
             match nvml::card(&open.nvml, index) {
-                Ok(card) => open.gpus.push(Gpu { card, until: now, seen: (clock, clock) }),
+                Ok(card) => open.gpus.push(Gpu { card, accounted_until: now, last_samples: (clock, clock) }),
                 Err(why) => failed.push(why),
             }
         }
         for gpu in &mut open.gpus {
             let (index, address) = (gpu.card.index, gpu.card.address);
-            let told = nvml::device(&open.nvml, &gpu.card).and_then(|device| gpu.look(&open.nvml, &device, now, clock));
-            let (shares, estimated) = match told {
-                Ok(Known::Shares(shares)) => (shares, false),
-                Ok(Known::Estimate(shares)) => {
+            let use_since =
+                nvml::device(&open.nvml, &gpu.card).and_then(|device| gpu.probe(&open.nvml, &device, now, clock));
+            let (shares, estimated) = match use_since {
+                Ok(UseSinceProbe::Shares(shares)) => (shares, false),
+                Ok(UseSinceProbe::Estimate(shares)) => {
                     notes.push(format!(
-                        "GPU {index} is in MIG mode, in which NVML does not say who uses it: shared by the slices of instances with processes"
+                        "GPU {index} is in MIG mode, in which NVML does not say who uses it: \
+                         shared by the slices of instances with processes"
                     ));
                     (shares, true)
                 }
-                Ok(Known::NotYet) => (Shares::default(), false),
+                Ok(UseSinceProbe::NotYet) => (Shares::default(), false),
                 Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => {
                     notes.push(format!(
-                        "GPU {index} or its driver does not say which process uses it: its energy is nobody's"
+                        "GPU {index} or its driver does not say which process uses it: its energy is unattributed"
                     ));
                     continue;
                 }
@@ -115,18 +119,18 @@ impl Watch {
             sample.watched.push(WatchedGpu { gpu: address, estimated, busy: shares.busy });
             for (pid, busy) in shares.processes {
                 if let Some(process) = self.process(pid) {
-                    met.insert(pid, process);
+                    current.insert(pid, process);
                     sample.uses.push(GpuUse { gpu: address, process, busy });
                 }
             }
-            // Those that have not used it yet: they may have ended by the time that it is told that they did.
+            // Processes with work but no use yet: they may have ended by the time that a sample names them.
             for pid in nvml::device(&open.nvml, &gpu.card).map(|device| holders(&device)).unwrap_or_default() {
                 if let Some(process) = self.process(pid) {
-                    met.insert(pid, process);
+                    current.insert(pid, process);
                 }
             }
         }
-        self.known = met;
+        self.known = current;
         let gone = failed.len() as u32 == open.count;
         if !gone {
             self.open = Some(open);
@@ -136,11 +140,11 @@ impl Watch {
             (Some(why), _) | (None, Some(why)) => Health::Degraded(why.clone()),
             (None, None) => Health::Healthy,
         };
-        Look { sample, health, detail: notes.get(1..).unwrap_or_default().join("; ") }
+        ProbeResult { sample, health, detail: notes.get(1..).unwrap_or_default().join("; ") }
     }
 
-    /// Which process has this id; `None` where there is none here (it is in another pid namespace, or ended unseen), or another one has
-    /// taken the id since.
+    /// The process with this id. `None`: it is in another pid namespace, it ended without having been seen, or the id
+    /// was reused since.
     fn process(&self, pid: u32) -> Option<ProcessKey> {
         let now = proc_pid::process(&self.procfs, pid);
         match (self.known.get(&pid), now) {
@@ -151,33 +155,35 @@ impl Watch {
 }
 
 impl Gpu {
-    fn look(&mut self, nvml: &Nvml, device: &Device<'_>, now: Nanos, clock: u64) -> Result<Known, NvmlError> {
-        let time = now - self.until;
+    fn probe(&mut self, nvml: &Nvml, device: &Device<'_>, now: Nanos, clock: u64) -> Result<UseSinceProbe, NvmlError> {
+        let time = now - self.accounted_until;
         if device.mig_mode().is_ok_and(|mode| mode.current == 1) {
-            (self.until, self.seen) = (now, (clock, clock));
-            return Ok(Known::Estimate(by_slices(time, &instances(nvml, device)?)));
+            (self.accounted_until, self.last_samples) = (now, (clock, clock));
+            return Ok(UseSinceProbe::Estimate(by_slices(time, &instances(nvml, device)?)));
         }
         // The driver stamps with the wall clock, which may have been set back.
-        let since = |seen: u64| if seen > clock { clock.saturating_sub(time.0 / 1000) } else { seen };
-        let samples = match device.process_utilization_stats(since(self.seen.0)) {
+        let since =
+            |last_samples: u64| if last_samples > clock { clock.saturating_sub(time.0 / 1000) } else { last_samples };
+        let samples = match device.process_utilization_stats(since(self.last_samples.0)) {
             Ok(samples) => samples,
             Err(NvmlError::NotFound) => Vec::new(),
             Err(error) => return Err(error),
         };
         let samples: Vec<Sample> =
             samples.iter().map(|one| Sample { pid: one.pid, at: one.timestamp, percent: one.sm_util }).collect();
-        let (percent, last_of_all) = utilisation(device, since(self.seen.1));
+        let (percent, last_of_all) = utilisation(device, since(self.last_samples.1));
         let last = samples.iter().map(|one| one.at).max();
-        if last.is_none() && percent.is_none() && time < LONGEST {
-            return Ok(Known::NotYet);
+        if last.is_none() && percent.is_none() && time < NO_SAMPLE_MAX {
+            return Ok(UseSinceProbe::NotYet);
         }
-        (self.until, self.seen) =
-            (now, (last.unwrap_or(since(self.seen.0)), last_of_all.unwrap_or(since(self.seen.1))));
-        Ok(Known::Shares(by_samples(time, &samples, percent)))
+        (self.accounted_until, self.last_samples) =
+            (now, (last.unwrap_or(since(self.last_samples.0)), last_of_all.unwrap_or(since(self.last_samples.1))));
+        Ok(UseSinceProbe::Shares(by_samples(time, &samples, percent)))
     }
 }
 
-/// How busy the GPU was since then, in thousandths of a percent, and the time of the last sample that says so.
+/// Utilisation of the whole GPU since that time stamp in thousandths of a percent, and the time stamp of the last
+/// sample.
 fn utilisation(device: &Device<'_>, since: u64) -> (Option<u32>, Option<u64>) {
     let value = |value: &SampleValue| match value {
         SampleValue::U32(percent) => Some(u64::from(*percent)),
@@ -192,7 +198,7 @@ fn utilisation(device: &Device<'_>, since: u64) -> (Option<u32>, Option<u64>) {
             let mean = (good.iter().sum::<u64>() * 1000).checked_div(good.len() as u64);
             (mean.map(|mean| mean as u32), samples.iter().map(|one| one.timestamp).max())
         }
-        // Of the driver's last period, which is all that there is then.
+        // Utilisation in the driver's last period: all that there is then.
         Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => {
             (device.utilization_rates().ok().map(|rates| rates.gpu.min(100) * 1000), None)
         }
@@ -200,23 +206,23 @@ fn utilisation(device: &Device<'_>, since: u64) -> (Option<u32>, Option<u64>) {
     }
 }
 
-/// Processes that have something open on the GPU.
+/// Processes with a context on the GPU.
 fn holders(device: &Device<'_>) -> Vec<u32> {
     let lists = [device.running_compute_processes(), device.running_graphics_processes()];
     lists.into_iter().flatten().flatten().map(|process| process.pid).collect()
 }
 
-/// The GPU instances, with their slices and processes.
+/// The GPU instances (MIG), with their slices and processes.
 fn instances(nvml: &Nvml, device: &Device<'_>) -> Result<Vec<Instance>, NvmlError> {
     let mut found: BTreeMap<u32, Instance> = BTreeMap::new();
     for index in 0..device.mig_device_count()?.min(64) {
         let part = match device.mig_device_by_index(index) {
             Ok(part) => part,
-            // Not every number is taken.
+            // The index has gaps.
             Err(NvmlError::NotFound | NvmlError::InvalidArg) => continue,
             Err(error) => return Err(error),
         };
-        let (instance, slices) = place(nvml, &part)?;
+        let (instance, slices) = gpu_instance(nvml, &part)?;
         let entry = found.entry(instance).or_insert(Instance { slices, pids: Vec::new() });
         entry.pids.extend(holders(&part));
     }
@@ -227,15 +233,16 @@ fn instances(nvml: &Nvml, device: &Device<'_>) -> Result<Vec<Instance>, NvmlErro
     Ok(found.into_values().collect())
 }
 
-/// Which GPU instance a MIG device is part of, and how many slices that has. The crate wraps neither question.
-fn place(nvml: &Nvml, part: &Device<'_>) -> Result<(u32, u32), NvmlError> {
+/// The GPU instance of a MIG device, and its number of slices. nvml-wrapper has neither call.
+fn gpu_instance(nvml: &Nvml, part: &Device<'_>) -> Result<(u32, u32), NvmlError> {
     let missing = |error: &dyn std::fmt::Display| NvmlError::FailedToLoadSymbol(error.to_string());
     let id_of = nvml.lib().nvmlDeviceGetGpuInstanceId.as_ref().map_err(|error| missing(error))?;
     let attributes_of = nvml.lib().nvmlDeviceGetAttributes_v2.as_ref().map_err(|error| missing(error))?;
     let mut id = 0;
     // SAFETY: all zero is a valid nvmlDeviceAttributes_t: it is made of integers.
     let mut attributes = unsafe { std::mem::zeroed() };
-    // SAFETY: the handle is of this open library; `id` and `attributes` are places of the types that these two fill, and outlive the calls.
+    // SAFETY: the handle is of this open library; `id` and `attributes` are places of the types that these calls fill,
+    // and outlive them.
     unsafe {
         nvml_try(id_of(part.handle(), &mut id))?;
         nvml_try(attributes_of(part.handle(), &mut attributes))?;

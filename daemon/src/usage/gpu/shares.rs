@@ -1,35 +1,35 @@
-//! From NVML's samples to the time for which each process kept a GPU busy. Pure.
+//! From NVML's utilisation samples to busy time per process. Pure.
 
 use crate::model::units::Nanos;
 use std::collections::BTreeMap;
 
-/// A utilisation above this is no utilisation (older drivers give such numbers for processes that just began or ended).
+/// Larger values are not utilisation: older drivers return them for processes that just began or ended.
 const PERCENT_MAX: u32 = 100;
 
-/// One sample of one process.
+/// One utilisation sample of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Process id.
     pub pid: u32,
-    /// When, in microseconds.
+    /// Time stamp in microseconds, by the driver.
     pub at: u64,
-    /// Percent of the time since the sample before for which it ran on the GPU.
+    /// Percent of the time since the previous sample for which the process ran on the GPU.
     pub percent: u32,
 }
 
-/// How a GPU was used over a time.
+/// Use of a GPU in an interval.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
-    /// Time for which it was busy.
+    /// Time for which the GPU was busy.
     pub busy: Nanos,
-    /// The same of each process id: together no more than that.
+    /// Busy time by process id: in sum at most that of the GPU.
     pub processes: Vec<(u32, Nanos)>,
 }
 
-/// Shares of a GPU in `time`, for which it was busy `device` thousandths of a percent, where that is known.
+/// Use of a GPU in an interval of `time`. `device`: its utilisation in thousandths of a percent, where known.
 ///
-/// A process' samples stand for equal parts of that time. Kernels of two processes may run at once (MPS): their shares are then scaled
-/// so that together they are the time for which the GPU was busy.
+/// The samples of a process stand for equal parts of the interval. Kernels of two processes may run at once (MPS):
+/// their busy time is then scaled to that of the GPU.
 pub fn by_samples(time: Nanos, samples: &[Sample], device: Option<u32>) -> Shares {
     let mut sums: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     for sample in samples.iter().filter(|sample| sample.percent <= PERCENT_MAX) {
@@ -39,12 +39,16 @@ pub fn by_samples(time: Nanos, samples: &[Sample], device: Option<u32>) -> Share
     let rounds = sums.values().map(|(_, count)| *count).max().unwrap_or(1);
     let whole = 100_000u64;
     let shares: Vec<(u32, u64)> =
-        sums.iter().map(|(pid, (sum, _))| (*pid, sum * 1000 / rounds)).filter(|one| one.1 > 0).collect();
-    let together: u64 = shares.iter().map(|(_, share)| share).sum();
-    let seen = device.map_or(together, u64::from).min(whole);
-    // Whole percents are rounded down: less than one a process is no sign of somebody else.
-    let busy = if seen <= together + 1000 * shares.len() as u64 { together.min(whole) } else { seen };
-    let scaled = |share: u64| if together > whole { share * whole / together } else { share };
+        sums.iter().map(|(pid, (sum, _))| (*pid, sum * 1000 / rounds)).filter(|share| share.1 > 0).collect();
+    let sum_of_processes: u64 = shares.iter().map(|(_, share)| share).sum();
+    let device_share = device.map_or(sum_of_processes, u64::from).min(whole);
+    // NVML rounds percents down: a difference of less than 1 % per process is not another process.
+    let busy = if device_share <= sum_of_processes + 1000 * shares.len() as u64 {
+        sum_of_processes.min(whole)
+    } else {
+        device_share
+    };
+    let scaled = |share: u64| if sum_of_processes > whole { share * whole / sum_of_processes } else { share };
     let of_time = |share: u64| Nanos((u128::from(time.0) * u128::from(share) / u128::from(whole)) as u64);
     Shares {
         busy: of_time(busy),
@@ -52,21 +56,21 @@ pub fn by_samples(time: Nanos, samples: &[Sample], device: Option<u32>) -> Share
     }
 }
 
-/// A GPU instance (MIG) that has processes.
+/// A GPU instance (MIG).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Slices of the GPU that are its.
+    /// Its number of slices of the GPU.
     pub slices: u32,
-    /// Who has work in it.
+    /// Processes with a context in it.
     pub pids: Vec<u32>,
 }
 
-/// Shares by rule, where nobody says how busy an instance is: each that has processes counts with its slices, and its processes share
-/// evenly.
+/// Use by a rule, where the utilisation of instances is unknown: each instance with processes counts with its slices,
+/// evenly shared by its processes.
 pub fn by_slices(time: Nanos, instances: &[Instance]) -> Shares {
-    let all: u64 = instances.iter().map(|one| u64::from(one.slices)).sum();
+    let all: u64 = instances.iter().map(|instance| u64::from(instance.slices)).sum();
     let mut shares: BTreeMap<u32, Nanos> = BTreeMap::new();
-    for instance in instances.iter().filter(|one| !one.pids.is_empty() && all > 0) {
+    for instance in instances.iter().filter(|instance| !instance.pids.is_empty() && all > 0) {
         let each = u128::from(time.0) * u128::from(instance.slices) / u128::from(all) / instance.pids.len() as u128;
         for pid in &instance.pids {
             *shares.entry(*pid).or_default() += Nanos(each as u64);
@@ -102,23 +106,24 @@ mod tests {
         assert_eq!(of(&[(7, 30), (8, 20)], Some(50_400)), (500, vec![(7, 300), (8, 200)]));
         assert_eq!(of(&[(7, 30)], None), (300, vec![(7, 300)]));
         assert_eq!(of(&[], Some(0)), (0, vec![]));
-        // Several samples of one process; one that had none in some rounds was idle in these.
+        // The process with the most samples gives the number of rounds; another one was idle in the rounds that it has
+        // no sample of.
         assert_eq!(of(&[(7, 30), (7, 50), (8, 20)], None), (500, vec![(7, 400), (8, 100)]));
     }
 
     #[test]
-    fn what_is_not_of_known_processes_stays_apart() {
+    fn use_of_unknown_processes_is_not_charged_to_others() {
         assert_eq!(of(&[(7, 30)], Some(80_000)), (800, vec![(7, 300)]));
         assert_eq!(of(&[], Some(80_000)), (800, vec![]));
     }
 
     #[test]
-    fn kernels_that_run_at_once_are_not_more_than_the_gpu() {
+    fn concurrent_kernels_are_scaled_to_the_gpu() {
         assert_eq!(of(&[(7, 100), (8, 100)], Some(100_000)), (1000, vec![(7, 500), (8, 500)]));
     }
 
     #[test]
-    fn numbers_that_cannot_be_are_none() {
+    fn impossible_utilisation_is_ignored() {
         assert_eq!(of(&[(7, 4_000_000_000), (8, 10)], None), (100, vec![(8, 100)]));
         assert_eq!(of(&[], Some(u32::MAX)), (1000, vec![]));
     }
@@ -141,8 +146,8 @@ mod tests {
             all in proptest::collection::vec((0u32..6, 0u32..130), 0..30), device: Option<u32>, time in 0u64..100_000_000_000,
         ) {
             let shares = by_samples(Nanos(time), &samples(&all), device);
-            let together: Nanos = shares.processes.iter().map(|(_, busy)| *busy).sum();
-            prop_assert!(together <= shares.busy && shares.busy <= Nanos(time));
+            let sum_of_processes: Nanos = shares.processes.iter().map(|(_, busy)| *busy).sum();
+            prop_assert!(sum_of_processes <= shares.busy && shares.busy <= Nanos(time));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A way of knowing GPU use, on a thread of its own: asked once a second, handed over in even parts, so that a tick finds some of it
-//! whenever it comes. Knows no vendor.
+//! Runs a probe of GPU use on a thread of its own, once a second, and hands each result out evenly over the following
+//! second, so that a tick of any length gets its part. Knows no vendor.
 
 use super::super::GpuUsage;
 use crate::model::source::{Health, PciAddress, Stamp};
@@ -11,79 +11,79 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Between two looks.
+/// Time between two probes.
 pub const PERIOD: Duration = Duration::from_secs(1);
-/// The same, where there was nothing to look at: twice as long each time, up to this.
+/// Longest time between two probes that find no GPU: it doubles up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// An answer is late when it takes longer than this: then nothing is known any more.
-const LATE: Duration = Duration::from_secs(10);
-/// A start waits so long for the first look.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// A probe that takes longer has hung: from then on GPU use is unknown.
+const HANG_AFTER: Duration = Duration::from_secs(10);
+/// Longest time that a start waits for the first result.
+const FIRST_RESULT_WAIT: Duration = Duration::from_millis(200);
 
-/// What one look found.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// Who used what since the look before.
+pub struct ProbeResult {
+    /// Use since the probe before.
     pub sample: GpuSample,
-    /// How the source is.
+    /// Health of the source.
     pub health: Health,
-    /// One line for people.
+    /// One line for the operator.
     pub detail: String,
 }
 
-impl Look {
-    /// Nothing is known, for this reason.
+impl ProbeResult {
+    /// No use is known, for this reason.
     pub fn nothing(health: Health) -> Self {
         Self { sample: GpuSample::default(), health, detail: String::new() }
     }
 }
 
-/// One who looks. May be slow, and may hang.
-pub trait Looker: Send {
-    /// Who used what since the last call; the first call only begins.
-    fn look(&mut self) -> Look;
+/// A way to read GPU use. May be slow, and may hang.
+pub trait Probe: Send {
+    /// Use since the last call; the first call only begins.
+    fn probe(&mut self) -> ProbeResult;
 }
 
 #[derive(Default)]
 struct Shared {
-    looks: Vec<Look>,
-    /// Since when a look has been under way, CLOCK_MONOTONIC.
-    asked: Option<Nanos>,
+    results: Vec<ProbeResult>,
+    /// Since when a probe has been running, CLOCK_MONOTONIC; `None`: none is.
+    probing_since: Option<Nanos>,
 }
 
-/// A source of GPU use with its thread.
-pub struct Threaded {
+/// A source of GPU use that runs a [`Probe`] on its thread.
+pub struct ThreadedProbe {
     source: &'static str,
     shared: Arc<Mutex<Shared>>,
     health: Health,
     detail: String,
-    parts: Parts,
+    pending: Pending,
     last: Nanos,
-    /// Its end tells the thread to end.
+    /// Dropped with the source: that ends the thread.
     _stop: Sender<()>,
 }
 
-impl Threaded {
-    /// Starts looking.
+impl ThreadedProbe {
+    /// Starts probing.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(source: &'static str, mut looker: impl Looker + 'static) -> Result<Self, String> {
+    pub fn start(source: &'static str, mut probe: impl Probe + 'static) -> Result<Self, String> {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let (stop, stopped) = channel::<()>();
-        let (first, looked) = channel::<()>();
-        let of_thread = Arc::clone(&shared);
+        let (first, first_result) = channel::<()>();
+        let for_thread = Arc::clone(&shared);
         let run = move || {
             let (mut first, mut pause) = (Some(first), PERIOD);
             loop {
-                lock(&of_thread).asked = Some(Stamp::now().monotonic);
-                let look = looker.look();
-                pause = if look.sample.watched.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { PERIOD };
-                let mut shared = lock(&of_thread);
-                shared.asked = None;
-                shared.looks.push(look);
+                lock(&for_thread).probing_since = Some(Stamp::now().monotonic);
+                let result = probe.probe();
+                pause = if result.sample.watched.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { PERIOD };
+                let mut shared = lock(&for_thread);
+                shared.probing_since = None;
+                shared.results.push(result);
                 drop(shared);
-                // Whoever waits for the first look waits no longer.
+                // Ends the wait of `start` for the first result.
                 drop(first.take());
                 if !matches!(stopped.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
                     break;
@@ -95,35 +95,35 @@ impl Threaded {
             .name(name)
             .spawn(run)
             .map_err(|error| format!("no thread for GPU use by {source}: {error}"))?;
-        let _ = looked.recv_timeout(PATIENCE);
+        let _ = first_result.recv_timeout(FIRST_RESULT_WAIT);
         let health = Health::Degraded(super::NOT_YET.into());
         let last = Stamp::now().monotonic;
-        Ok(Self { source, shared, health, detail: String::new(), parts: Parts::default(), last, _stop: stop })
+        Ok(Self { source, shared, health, detail: String::new(), pending: Pending::default(), last, _stop: stop })
     }
 }
 
-impl GpuUsage for Threaded {
+impl GpuUsage for ThreadedProbe {
     fn source(&self) -> &str {
         self.source
     }
 
     fn sample(&mut self, out: &mut GpuSample) {
         let now = Stamp::now().monotonic;
-        // Where the thread holds the lock just now, its news come with the next tick.
-        let (looks, asked) = match self.shared.try_lock() {
-            Ok(mut shared) => (std::mem::take(&mut shared.looks), shared.asked),
+        // Where the thread holds the lock, its results come with the next tick.
+        let (results, probing_since) = match self.shared.try_lock() {
+            Ok(mut shared) => (std::mem::take(&mut shared.results), shared.probing_since),
             Err(_) => (Vec::new(), None),
         };
-        for look in looks {
-            self.parts.take(look.sample, now);
-            (self.health, self.detail) = (look.health, look.detail);
+        for result in results {
+            self.pending.add(result.sample, now);
+            (self.health, self.detail) = (result.health, result.detail);
         }
-        let silent = asked.map_or(Nanos::ZERO, |asked| now - asked);
-        if silent > Nanos::from(LATE) {
-            self.parts = Parts::default();
-            self.health = Health::Failed(format!("no answer for more than {} s", LATE.as_secs()));
+        let silent = probing_since.map_or(Nanos::ZERO, |probing_since| now - probing_since);
+        if silent > Nanos::from(HANG_AFTER) {
+            self.pending = Pending::default();
+            self.health = Health::Failed(format!("no answer for more than {} s", HANG_AFTER.as_secs()));
         }
-        self.parts.give(now, now - self.last, out);
+        self.pending.hand_out(now, now - self.last, out);
         self.last = now;
     }
 
@@ -136,17 +136,17 @@ impl GpuUsage for Threaded {
     }
 }
 
-/// What was found and not yet handed over. Each look is handed over evenly until the next one is due.
+/// Use that is not handed out yet. Each result is handed out evenly until the next one is due.
 #[derive(Debug, Default)]
-struct Parts {
+struct Pending {
     uses: BTreeMap<(PciAddress, ProcessKey), Nanos>,
     watched: BTreeMap<PciAddress, (bool, Nanos)>,
     due: Nanos,
 }
 
-impl Parts {
-    fn take(&mut self, sample: GpuSample, now: Nanos) {
-        // A GPU that nobody watches any more: what is known of it ends here.
+impl Pending {
+    fn add(&mut self, sample: GpuSample, now: Nanos) {
+        // A GPU that is no longer watched: its remaining use is dropped.
         self.watched.retain(|gpu, _| sample.watched.iter().any(|watched| watched.gpu == *gpu));
         for watched in sample.watched {
             let (estimated, busy) = self.watched.entry(watched.gpu).or_default();
@@ -161,23 +161,24 @@ impl Parts {
         self.due = now + Nanos::from(PERIOD);
     }
 
-    fn give(&mut self, now: Nanos, passed: Nanos, out: &mut GpuSample) {
-        // Of the time from the last call to when it has to be handed over, so much has passed.
+    fn hand_out(&mut self, now: Nanos, passed: Nanos, out: &mut GpuSample) {
+        // The interval ends now and began `passed` ago; of the time until the rest is due, this is the interval's
+        // share.
         let whole = (self.due + passed - now).max(passed);
-        let part = |all: &mut Nanos| {
-            let given = if now >= self.due || whole == Nanos::ZERO {
+        let hand_over = |all: &mut Nanos| {
+            let share = if now >= self.due || whole == Nanos::ZERO {
                 *all
             } else {
                 Nanos((u128::from(all.0) * u128::from(passed.0) / u128::from(whole.0)) as u64)
             };
-            *all = *all - given;
-            given
+            *all = *all - share;
+            share
         };
         for (gpu, (estimated, busy)) in &mut self.watched {
-            out.watched.push(WatchedGpu { gpu: *gpu, estimated: *estimated, busy: part(busy) });
+            out.watched.push(WatchedGpu { gpu: *gpu, estimated: *estimated, busy: hand_over(busy) });
         }
         for ((gpu, process), busy) in &mut self.uses {
-            let busy = part(busy);
+            let busy = hand_over(busy);
             if busy > Nanos::ZERO {
                 out.uses.push(GpuUse { gpu: *gpu, process: *process, busy });
             }
@@ -197,7 +198,7 @@ mod tests {
 
     const GPU: PciAddress = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
 
-    fn found(busy: u64, uses: &[u64]) -> GpuSample {
+    fn sample(busy: u64, uses: &[u64]) -> GpuSample {
         let process = |pid: usize| ProcessKey { pid: pid as u32 + 1, start: 1 };
         GpuSample {
             uses: uses
@@ -215,46 +216,46 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_handed_over_evenly_until_the_next_one() {
-        let (mut parts, second) = (Parts::default(), Nanos::SECOND);
-        parts.take(found(1000, &[600, 300]), second);
-        let mut given = Vec::new();
+    fn a_result_is_handed_out_evenly_until_the_next_one() {
+        let (mut pending, second) = (Pending::default(), Nanos::SECOND);
+        pending.add(sample(1000, &[600, 300]), second);
+        let mut share = Vec::new();
         for tenth in 1..=12u64 {
             let mut out = GpuSample::default();
-            parts.give(second + Nanos(tenth * 100_000_000), Nanos(100_000_000), &mut out);
-            given.push(sums(&out));
+            pending.hand_out(second + Nanos(tenth * 100_000_000), Nanos(100_000_000), &mut out);
+            share.push(sums(&out));
         }
-        assert_eq!(given[..10], [(100, 90); 10]);
-        assert_eq!(given[10..], [(0, 0); 2]);
+        assert_eq!(share[..10], [(100, 90); 10]);
+        assert_eq!(share[10..], [(0, 0); 2]);
     }
 
     #[test]
-    fn a_gpu_that_nobody_watches_any_more_is_not_watched() {
-        let mut parts = Parts::default();
-        parts.take(found(1000, &[600]), Nanos::SECOND);
-        parts.take(GpuSample::default(), Nanos::SECOND);
+    fn a_gpu_that_is_no_longer_watched_is_dropped() {
+        let mut pending = Pending::default();
+        pending.add(sample(1000, &[600]), Nanos::SECOND);
+        pending.add(GpuSample::default(), Nanos::SECOND);
         let mut out = GpuSample::default();
-        parts.give(Nanos::SECOND, Nanos::SECOND, &mut out);
+        pending.hand_out(Nanos::SECOND, Nanos::SECOND, &mut out);
         assert_eq!(out, GpuSample::default());
     }
 
     struct Hangs(std::sync::mpsc::Receiver<()>);
-    impl Looker for Hangs {
-        fn look(&mut self) -> Look {
+    impl Probe for Hangs {
+        fn probe(&mut self) -> ProbeResult {
             let _ = self.0.recv();
-            Look::nothing(Health::Healthy)
+            ProbeResult::nothing(Health::Healthy)
         }
     }
 
     #[test]
-    fn one_who_hangs_delays_nobody() {
+    fn a_probe_that_hangs_does_not_delay_a_tick() {
         let (go, wait) = channel();
-        let mut source = Threaded::start("test", Hangs(wait)).unwrap();
+        let mut source = ThreadedProbe::start("test", Hangs(wait)).unwrap();
         let from = std::time::Instant::now();
         source.sample(&mut GpuSample::default());
         assert!(from.elapsed() < Duration::from_secs(5), "{:?}", from.elapsed());
         assert_eq!(source.health(), Health::Degraded("not yet read".into()));
-        lock(&source.shared).asked = Some(Nanos(1));
+        lock(&source.shared).probing_since = Some(Nanos(1));
         source.sample(&mut GpuSample::default());
         assert!(matches!(source.health(), Health::Failed(why) if why.contains("no answer")));
         drop(go);
@@ -262,29 +263,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_or_made(
-            looks in proptest::collection::vec((0u64..2_000_000_000, proptest::collection::vec(0u64..500_000_000, 0..4)), 1..10),
+        fn all_use_is_handed_out_once(
+            results in proptest::collection::vec((0u64..2_000_000_000, proptest::collection::vec(0u64..500_000_000, 0..4)), 1..10),
             steps in proptest::collection::vec(1u64..3_000_000_000, 1..40),
         ) {
-            let (mut parts, mut now, mut looks) = (Parts::default(), Nanos(1), looks.into_iter());
-            let (mut put, mut got) = ((0, 0), (0, 0));
+            let (mut pending, mut now, mut results) = (Pending::default(), Nanos(1), results.into_iter());
+            let (mut total_in, mut total_out) = ((0, 0), (0, 0));
             for step in steps {
-                if let Some((more, uses)) = looks.next() {
+                if let Some((more, uses)) = results.next() {
                     let used: u64 = uses.iter().sum();
-                    parts.take(found(used + more, &uses), now);
-                    put = (put.0 + used + more, put.1 + used);
+                    pending.add(sample(used + more, &uses), now);
+                    total_in = (total_in.0 + used + more, total_in.1 + used);
                 }
                 let mut out = GpuSample::default();
                 now += Nanos(step);
-                parts.give(now, Nanos(step), &mut out);
+                pending.hand_out(now, Nanos(step), &mut out);
                 let (busy, used) = sums(&out);
-                got = (got.0 + busy, got.1 + used);
-                prop_assert!(got.0 <= put.0 && got.1 <= put.1);
+                total_out = (total_out.0 + busy, total_out.1 + used);
+                prop_assert!(total_out.0 <= total_in.0 && total_out.1 <= total_in.1);
             }
             let mut out = GpuSample::default();
-            parts.give(now + Nanos(5_000_000_000), Nanos(5_000_000_000), &mut out);
+            pending.hand_out(now + Nanos(5_000_000_000), Nanos(5_000_000_000), &mut out);
             let (busy, used) = sums(&out);
-            prop_assert_eq!((got.0 + busy, got.1 + used), put);
+            prop_assert_eq!((total_out.0 + busy, total_out.1 + used), total_in);
         }
     }
 }
