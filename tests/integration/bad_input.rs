@@ -44,20 +44,22 @@ fn a_damaged_counter_is_no_number_and_goes_on_when_it_is_well_again() {
         let hurt = ticks.find(words, |snapshot| domain(snapshot, "rapl/package-1").error.contains(words));
         let view = domain(&hurt, "rapl/package-1");
         assert!(view.error.contains("intel-rapl:1/energy_uj") && view.power.is_none(), "{view:#?}");
-        assert_eq!(view.total.0, drawn, "no number is made up");
+        assert_eq!(view.energy.total.0, drawn, "no number is made up");
         assert!(
             matches!(health(&hurt, "rapl-powercap"), Health::Degraded(why) if why.contains("1 of 4 domains cannot be read"))
         );
-        let other = domain(&hurt, "rapl/package-0").total.0;
+        let other = domain(&hurt, "rapl/package-0").energy.total.0;
         world.draw("intel-rapl:0", 5_000_000);
-        ticks.find("the others go on", |snapshot| domain(snapshot, "rapl/package-0").total.0 == other + 5_000_000);
+        ticks.find("the others go on", |snapshot| {
+            domain(snapshot, "rapl/package-0").energy.total.0 == other + 5_000_000
+        });
 
         fs::write(&file, "").unwrap();
         world.draw("intel-rapl:1", 3_000_000);
         drawn += 3_000_000;
         ticks.find("it is well again", |snapshot| {
             let view = domain(snapshot, "rapl/package-1");
-            view.error.is_empty() && view.total.0 == drawn
+            view.error.is_empty() && view.energy.total.0 == drawn
         });
     }
     let page = daemon.page();
@@ -77,18 +79,21 @@ fn a_counter_that_falls_is_a_gap() {
     ticks.next();
     world.reset_counters(100_000_000_000);
     let high = ticks.find("a jump", |snapshot| domain(snapshot, "rapl/package-0").gaps == 1);
-    assert_eq!(domain(&high, "rapl/package-0").total.0, 0, "100 kJ in one tick are none");
+    assert_eq!(domain(&high, "rapl/package-0").energy.total.0, 0, "100 kJ in one tick are none");
     world.reset_counters(5);
     let low = ticks.find("a fall", |snapshot| domain(snapshot, "rapl/package-0").gaps == 2);
-    assert_eq!(domain(&low, "rapl/package-0").total.0, 0);
+    assert_eq!(domain(&low, "rapl/package-0").energy.total.0, 0);
     world.draw("intel-rapl:0", 1_000_000);
-    ticks.find("it goes on", |snapshot| domain(snapshot, "rapl/package-0").total.0 == 1_000_000);
+    ticks.find("it goes on", |snapshot| domain(snapshot, "rapl/package-0").energy.total.0 == 1_000_000);
     // A wrap is none.
     world.reset_counters(INTEL_RANGE - 400_000);
     ticks.find("a jump", |snapshot| domain(snapshot, "rapl/package-0").gaps == 3);
     world.host.set_energy("intel-rapl:0", 600_000);
-    let wrapped = ticks.find("a wrap", |snapshot| domain(snapshot, "rapl/package-0").total.0 > 1_000_000);
-    assert_eq!((domain(&wrapped, "rapl/package-0").total.0, domain(&wrapped, "rapl/package-0").gaps), (2_000_000, 3));
+    let wrapped = ticks.find("a wrap", |snapshot| domain(snapshot, "rapl/package-0").energy.total.0 > 1_000_000);
+    assert_eq!(
+        (domain(&wrapped, "rapl/package-0").energy.total.0, domain(&wrapped, "rapl/package-0").gaps),
+        (2_000_000, 3)
+    );
     daemon.stop();
 }
 
@@ -118,7 +123,7 @@ fn a_host_that_is_damaged_from_the_start() {
     let mut ticks = daemon.ticks();
     ticks.next();
     world.draw("intel-rapl:0", 2_000_000);
-    let snapshot = ticks.find("energy", |snapshot| domain(snapshot, "rapl/package-0").total.0 == 2_000_000);
+    let snapshot = ticks.find("energy", |snapshot| domain(snapshot, "rapl/package-0").energy.total.0 == 2_000_000);
     assert!(
         matches!(health(&snapshot, "rapl-powercap"), Health::Degraded(why) if why.contains("intel-rapl:")),
         "{:#?}",
@@ -241,9 +246,9 @@ fn proc_goes_away_and_comes_back() {
     fs::rename(world.host.procfs(), &away).unwrap();
     let failed = ticks.find("a failure", |snapshot| matches!(health(snapshot, "procfs"), Health::Failed(_)));
     assert!(health(&failed, "procfs").why().contains(world.host.procfs().to_str().unwrap()));
-    let before = domain(&failed, "rapl/package-0").unattributed.0;
+    let before = domain(&failed, "rapl/package-0").energy.unattributed.0;
     world.draw("intel-rapl:0", 4_000_000);
-    ticks.find("nobody's energy", |snapshot| domain(snapshot, "rapl/package-0").unattributed.0 > before);
+    ticks.find("nobody's energy", |snapshot| domain(snapshot, "rapl/package-0").energy.unattributed.0 > before);
     fs::rename(&away, world.host.procfs()).unwrap();
     ticks.find("it is back", |snapshot| matches!(health(snapshot, "procfs"), Health::Degraded(_)));
     world.run(101, 5);
@@ -264,7 +269,7 @@ fn a_damaged_ledger_is_set_aside_and_a_torn_one_holds_as_far_as_it_goes() {
         world.draw("intel-rapl:0", 1_000_000);
         ticks.next();
     }
-    ticks.find("all energy", |snapshot| domain(snapshot, "rapl/package-0").total.0 == 5_000_000);
+    ticks.find("all energy", |snapshot| domain(snapshot, "rapl/package-0").energy.total.0 == 5_000_000);
     daemon.kill();
 
     // The last frames are damaged: what came before holds.
@@ -276,7 +281,7 @@ fn a_damaged_ledger_is_set_aside_and_a_torn_one_holds_as_far_as_it_goes() {
     let daemon = world.start();
     assert!(daemon.log.text().contains("ledger.journal: the last"), "{}", daemon.log.text());
     let snapshot = daemon.ticks().find("a tick", |snapshot| !snapshot.domains.is_empty());
-    assert_eq!(domain(&snapshot, "rapl/package-0").total.0, 5_000_000, "the counter itself still knows");
+    assert_eq!(domain(&snapshot, "rapl/package-0").energy.total.0, 5_000_000, "the counter itself still knows");
     daemon.kill();
 
     // Nothing of them can be read.
@@ -288,7 +293,7 @@ fn a_damaged_ledger_is_set_aside_and_a_torn_one_holds_as_far_as_it_goes() {
     assert!(log.matches("damaged; set aside as").count() == 2, "{log}");
     assert!(world.state.join("ledger.damaged").exists());
     let snapshot = daemon.ticks().next();
-    assert_eq!(domain(&snapshot, "rapl/package-0").total.0, 0);
+    assert_eq!(domain(&snapshot, "rapl/package-0").energy.total.0, 0);
     daemon.page().adds_up();
     daemon.stop();
 }

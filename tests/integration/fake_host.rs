@@ -45,7 +45,7 @@ fn energy_goes_to_who_worked_on_its_socket() {
     let domain = |id: &str| snapshot.domains.iter().find(|view| view.domain.id == id).unwrap();
     let first = domain("rapl/package-0");
     assert_eq!(
-        [first.total, first.idle, first.active, first.unattributed].map(|energy| energy.0),
+        [first.energy.total, first.energy.idle, first.energy.active, first.energy.unattributed].map(|energy| energy.0),
         [41_000_000, 1_000_000, 40_000_000, 0]
     );
     assert_eq!(first.floor.unwrap().from, IdleFrom::Configured);
@@ -182,9 +182,9 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
     // The zone that was away comes back at one of the next looks, with what was drawn meanwhile.
     let ids = ["rapl/package-0", "rapl/package-0/dram", "rapl/package-1", "rapl/package-1/dram"];
     let last = ticks.find("all energy", |snapshot| {
-        ids.iter()
-            .zip(drawn)
-            .all(|(id, drawn)| snapshot.domains.iter().any(|view| view.domain.id == *id && view.total.0 == drawn))
+        ids.iter().zip(drawn).all(|(id, drawn)| {
+            snapshot.domains.iter().any(|view| view.domain.id == *id && view.energy.total.0 == drawn)
+        })
     });
     assert!(last.domains.iter().all(|view| view.gaps == 0 && view.error.is_empty()), "{:#?}", last.domains);
     daemon.stop();

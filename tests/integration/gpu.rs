@@ -111,14 +111,14 @@ fn a_gpus_counter_is_a_domain_of_its_own() {
     assert!(detail.contains("driver 999.01") && detail.contains("1 without an energy counter"), "{detail}");
 
     // Exactly what the counter counted.
-    assert_eq!(gpus(&first)[0].total.0, 0);
+    assert_eq!(gpus(&first)[0].energy.total.0, 0);
     rig.say(&format!("{ONE}{TWO}energy 0 5123456\npower 1 90000\n"));
-    let later = ticks.find("its energy", |snapshot| gpus(snapshot)[0].total.0 > 0);
-    assert_eq!(gpus(&later)[0].total.0, 123_456_000);
+    let later = ticks.find("its energy", |snapshot| gpus(snapshot)[0].energy.total.0 > 0);
+    assert_eq!(gpus(&later)[0].energy.total.0, 123_456_000);
     // The other one's power, integrated.
-    let later = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].total.joules() > 100.0);
+    let later = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].energy.total.joules() > 100.0);
     let (from, to) = (gpus(&first)[1], gpus(&later)[1]);
-    let power = (to.total - from.total).over(to.read_at.unwrap() - from.read_at.unwrap());
+    let power = (to.energy.total - from.energy.total).over(to.read_at.unwrap() - from.read_at.unwrap());
     assert!(power.0.abs_diff(90_000_000) < 100, "{power:?}");
     daemon.stop();
 }
@@ -129,7 +129,7 @@ fn a_driver_that_is_reloaded_is_picked_up_and_its_new_counter_is_no_energy() {
     let (daemon, mut ticks) = rig.start();
     ticks.find("the GPU", |snapshot| gpus(snapshot).len() == 1 && gpus(snapshot)[0].read_at.is_some());
     rig.say(&format!("{ONE}energy 0 3000\n"));
-    ticks.find("two joules", |snapshot| gpus(snapshot)[0].total.0 == 2_000_000);
+    ticks.find("two joules", |snapshot| gpus(snapshot)[0].energy.total.0 == 2_000_000);
     rig.say(&format!("{ONE}energy 0 3000\nlost 0 15\n"));
     let lost = ticks.find("that it is lost", |snapshot| health(snapshot, "meter").0 == "failed");
     assert!(health(&lost, "meter").1.contains("GPU 0: NVML says that the GPU is lost"), "{:?}", health(&lost, "meter"));
@@ -144,9 +144,9 @@ fn a_driver_that_is_reloaded_is_picked_up_and_its_new_counter_is_no_energy() {
         health(snapshot, "meter").0 == "healthy" && gpus(snapshot)[0].read_at > gpus(&gone)[0].read_at
     });
     rig.say(&format!("{ONE}energy 0 904000\n"));
-    let back = ticks.find("its energy", |snapshot| gpus(snapshot)[0].total.0 > 2_000_000);
+    let back = ticks.find("its energy", |snapshot| gpus(snapshot)[0].energy.total.0 > 2_000_000);
     assert_eq!(gpus(&back).len(), 1);
-    assert_eq!(gpus(&back)[0].total.0, 6_000_000);
+    assert_eq!(gpus(&back)[0].energy.total.0, 6_000_000);
     daemon.stop();
 }
 
@@ -158,7 +158,7 @@ fn one_lost_gpu_leaves_the_other() {
         gpus(snapshot).len() == 2 && gpus(snapshot).iter().all(|view| view.read_at.is_some())
     });
     rig.say(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 2000\nlost 0 15\n"));
-    let lost = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].total.0 == 1_000_000);
+    let lost = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].energy.total.0 == 1_000_000);
     let lost = if health(&lost, "meter").0 == "degraded" { lost } else { ticks.next() };
     assert!(
         health(&lost, "meter").0 == "degraded" && health(&lost, "meter").1.starts_with("GPU 0: "),

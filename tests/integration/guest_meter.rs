@@ -31,7 +31,7 @@ fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a DomainView {
 
 fn totals(snapshot: &Snapshot) -> [u64; 2] {
     ["guest/package", "guest/dram"]
-        .map(|id| snapshot.domains.iter().find(|view| view.domain.id == id).map_or(0, |view| view.total.0))
+        .map(|id| snapshot.domains.iter().find(|view| view.domain.id == id).map_or(0, |view| view.energy.total.0))
 }
 
 fn unit(snapshot: &Snapshot, name: &str, zone: Zone) -> u64 {
@@ -80,7 +80,7 @@ fn what_the_host_says_is_attributed_to_who_worked() {
     assert_eq!(unit(&last, "postgresql.service", Zone::Package) - start[1], 15_000_000);
     for id in ["guest/package", "guest/dram"] {
         let view = view(&last, id);
-        assert_eq!((view.gaps, view.idle.0, view.domain.quality.as_str()), (0, 0, "derived"), "{view:#?}");
+        assert_eq!((view.gaps, view.energy.idle.0, view.domain.quality.as_str()), (0, 0, "derived"), "{view:#?}");
     }
     assert!(!last.estimated() && last.host.dram_billed);
     assert_eq!(health(&last, "vsock"), ("healthy", ""));
@@ -158,7 +158,7 @@ fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
     host.go();
     ticks.find("the estimate", Snapshot::estimated);
     let estimated = ticks.find("estimated energy", |snapshot| {
-        snapshot.domains.iter().any(|view| view.domain.source == "estimate" && view.total.0 > 0)
+        snapshot.domains.iter().any(|view| view.domain.source == "estimate" && view.energy.total.0 > 0)
     });
     assert_eq!(totals(&estimated), [1_000_000, 100_000]);
     assert!(view(&estimated, "guest/package").past && view(&estimated, "guest/package").power.is_none());
@@ -184,7 +184,7 @@ fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
     host.say();
     let back = ticks.find("the host again", |snapshot| !snapshot.estimated());
     assert_eq!(totals(&back), [1_000_000, 100_000]);
-    let estimate = |snapshot: &Snapshot| view(snapshot, "estimate/package-0").total.0;
+    let estimate = |snapshot: &Snapshot| view(snapshot, "estimate/package-0").energy.total.0;
     let stood_in = estimate(&back);
     work(&world, &mut host, &mut ticks, 4_000_000, 0);
     let last = ticks.find("energy of the host again", |snapshot| totals(snapshot) == [5_000_000, 100_000]);
@@ -212,7 +212,7 @@ fn over_a_restart_the_host_knows_what_was_drawn_meanwhile() {
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     let after = ticks.find("the energy of the time between", |snapshot| totals(snapshot) == [8_000_000, 100_000]);
-    let unattributed = |snapshot: &Snapshot| view(snapshot, "guest/package").unattributed.0;
+    let unattributed = |snapshot: &Snapshot| view(snapshot, "guest/package").energy.unattributed.0;
     assert_eq!((unattributed(&after), view(&after, "guest/package").gaps), (unattributed(&before) + 7_000_000, 0));
     daemon.page().only_rose(&page);
     daemon.stop();

@@ -68,7 +68,7 @@ fn nginx(snapshot: &Snapshot) -> u64 {
 }
 
 fn total(snapshot: &Snapshot) -> u64 {
-    snapshot.domains.iter().map(|view| view.total.0).sum()
+    snapshot.domains.iter().map(|view| view.energy.total.0).sum()
 }
 
 fn reload(daemon: &Daemon, manager: &Manager) {

@@ -40,15 +40,15 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
     power_meter(&world, 137_000_000);
     let first = ticks.find("a power", |snapshot| platform(snapshot).is_some_and(|view| view.power.is_some()));
     let later =
-        ticks.find("some energy", |snapshot| platform(snapshot).is_some_and(|view| view.total.joules() > 300.0));
+        ticks.find("some energy", |snapshot| platform(snapshot).is_some_and(|view| view.energy.total.joules() > 300.0));
     let (first, later) = (platform(&first).unwrap(), platform(&later).unwrap());
     assert_eq!((first.domain.id.as_str(), first.domain.billed), ("hwmon/ACPI000D:00/platform", false));
     let time = later.read_at.unwrap() - first.read_at.unwrap();
-    let energy = later.total - first.total;
+    let energy = later.energy.total - first.energy.total;
     // A steady power is integrated exactly, but for the rounding of each interval to the microjoule.
     assert!(energy.over(time).0.abs_diff(137_000_000) < 100, "{energy:?} in {time:?}");
     assert_eq!(
-        (later.role, later.idle, later.active),
+        (later.role, later.energy.idle, later.energy.active),
         (Role::Authority, Microjoules(0), Microjoules(0)),
         "not shared out itself"
     );
@@ -73,7 +73,7 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
 const IDS: [&str; 2] = ["rapl/package-0", "rapl/package-1"];
 
 fn total(snapshot: &Snapshot, id: &str) -> u64 {
-    snapshot.domains.iter().find(|view| view.domain.id == id).map_or(0, |view| view.total.0)
+    snapshot.domains.iter().find(|view| view.domain.id == id).map_or(0, |view| view.energy.total.0)
 }
 
 fn state<'a>(snapshot: &'a Snapshot, source: &str) -> (&'static str, &'a str) {
@@ -127,7 +127,7 @@ fn rapl_that_appears_later_takes_over_from_the_estimate_and_gives_back_to_it() {
     assert!(again.estimated());
     assert_eq!(state(&again, "rapl-powercap").0, "unsupported");
     let view = again.domains.iter().find(|view| view.domain.id == IDS[0]).unwrap();
-    assert!(view.past && view.power.is_none() && view.total.0 == 5_000_000, "{view:#?}");
+    assert!(view.past && view.power.is_none() && view.energy.total.0 == 5_000_000, "{view:#?}");
     only_rose("estimated again");
 
     // And loaded again, from zero.
@@ -148,7 +148,8 @@ fn hwmon_that_renumbers_goes_on_under_its_name() {
     power_meter(&world, 137_000_000);
     let daemon = world.start();
     let mut ticks = daemon.ticks();
-    let first = ticks.find("a power", |snapshot| platform(snapshot).is_some_and(|view| view.total.joules() > 100.0));
+    let first =
+        ticks.find("a power", |snapshot| platform(snapshot).is_some_and(|view| view.energy.total.joules() > 100.0));
     // The driver is loaded anew: for a moment there is none, then it has another number.
     let class = world.host.sysfs().join("class/hwmon");
     std::fs::remove_dir_all(class.join("hwmon4")).unwrap();
@@ -160,7 +161,7 @@ fn hwmon_that_renumbers_goes_on_under_its_name() {
     let watts = |view: &DomainView| view.power.is_some_and(|power| power.0 == 50_000_000);
     let again = ticks.find("its power", |snapshot| platform(snapshot).is_some_and(watts));
     assert_eq!(again.domains.iter().filter(|view| view.domain.zone == Zone::Platform).count(), 1);
-    assert!(platform(&again).unwrap().total >= platform(&first).unwrap().total);
+    assert!(platform(&again).unwrap().energy.total >= platform(&first).unwrap().energy.total);
     assert_eq!(*hwmon(&again), Health::Healthy);
     daemon.stop();
 }

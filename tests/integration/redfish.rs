@@ -60,8 +60,9 @@ fn a_bmc_is_found_integrated_shown_asked_once_a_period_and_left_without_a_sessio
     for _ in 0..10 {
         get(daemon.address, "/metrics", &[]);
     }
-    let energy = |view: &DomainView| view.total;
-    let second = ticks.find("energy", |snapshot| platform(snapshot).is_some_and(|view| view.total.joules() > 0.0));
+    let energy = |view: &DomainView| view.energy.total;
+    let second =
+        ticks.find("energy", |snapshot| platform(snapshot).is_some_and(|view| view.energy.total.joules() > 0.0));
     let (from, to) = (platform(&first).unwrap(), platform(&second).unwrap());
     let time = to.read_at.unwrap() - from.read_at.unwrap();
     assert!((energy(to) - energy(from)).over(time).0.abs_diff(374_000_000) < 100, "{:?} in {time:?}", energy(to));

@@ -42,11 +42,11 @@ fn settle(world_drawn: u64, ticks: &mut Ticks) -> Snapshot {
 }
 
 fn total(snapshot: &Snapshot) -> u64 {
-    snapshot.domains.iter().map(|view| view.total.0).sum()
+    snapshot.domains.iter().map(|view| view.energy.total.0).sum()
 }
 
 fn unattributed(snapshot: &Snapshot) -> u64 {
-    snapshot.domains.iter().map(|view| view.unattributed.0).sum()
+    snapshot.domains.iter().map(|view| view.energy.unattributed.0).sum()
 }
 
 fn unit(snapshot: &Snapshot, name: &str) -> u64 {
@@ -180,7 +180,7 @@ fn root_another_source_invents_no_energy() {
 
     let history = |snapshot: &Snapshot| {
         let view = snapshot.domains.iter().find(|view| view.domain.id == "rapl/package-0").unwrap();
-        (view.domain.source.clone(), view.total.0)
+        (view.domain.source.clone(), view.energy.total.0)
     };
     world.config("[meter.rapl]\nvia = \"powercap\"\n");
     world.draw("intel-rapl:0", 50_000_000_000);
@@ -278,7 +278,10 @@ fn a_clock_step_changes_no_energy_and_a_suspend_is_a_gap() {
         tick.at.realtime = if number % 2 == 0 { tick.at.realtime - day } else { tick.at.realtime + day };
     });
     let energy = |views: &[DomainView]| {
-        views.iter().map(|view| (view.total, view.idle, view.unattributed, view.gaps)).collect::<Vec<_>>()
+        views
+            .iter()
+            .map(|view| (view.energy.total, view.energy.idle, view.energy.unattributed, view.gaps))
+            .collect::<Vec<_>>()
     };
     let after = replay(&stepped);
     assert_eq!(energy(&after.domains), energy(&plain.domains));

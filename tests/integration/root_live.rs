@@ -94,7 +94,7 @@ impl Live {
                 continue;
             }
             if after.ticks == before.ticks + 1 && after.at.monotonic.0 > done {
-                let total = |snapshot: &Snapshot| snapshot.domains[0].total.0;
+                let total = |snapshot: &Snapshot| snapshot.domains[0].energy.total.0;
                 assert_eq!(total(&after) - total(&before), ENERGY);
                 return (before, after, used);
             }

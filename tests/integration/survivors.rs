@@ -23,7 +23,9 @@ fn work(world: &World, ticks: &mut Ticks, pids: &[u32], count: u32) {
 /// All that was drawn in so many ticks of work is in the books.
 fn settle(count: u64, ticks: &mut Ticks) -> Snapshot {
     let drawn = count * ZONES.len() as u64 * 2_000_000;
-    ticks.find("all energy booked", |snapshot| snapshot.domains.iter().map(|view| view.total.0).sum::<u64>() == drawn)
+    ticks.find("all energy booked", |snapshot| {
+        snapshot.domains.iter().map(|view| view.energy.total.0).sum::<u64>() == drawn
+    })
 }
 
 /// Longer than series of the ended stay.

@@ -4,9 +4,9 @@ use super::Core;
 use super::idle::IdleModel;
 use super::interval::LastReading;
 use super::ledger::{Entry, Ledger};
-use crate::model::domain::Domain;
+use crate::model::domain::{Domain, NodeEnergy};
 use crate::model::entity::Awaited;
-use crate::model::units::{Microjoules, Nanos};
+use crate::model::units::Nanos;
 use serde::{Deserialize, Serialize};
 
 /// One domain's totals and what its next interval needs. Kept over restarts.
@@ -16,8 +16,8 @@ pub struct DomainRecord {
     pub domain: Domain,
     /// Its last good reading.
     pub last: Option<LastReading>,
-    /// Totals: all, idle, active, unattributed.
-    pub totals: [Microjoules; 4],
+    /// Energy of this domain since its totals began, over all runs.
+    pub totals: NodeEnergy,
     /// Intervals that were not measured.
     pub gaps: u64,
     /// Their time.

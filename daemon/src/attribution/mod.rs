@@ -291,7 +291,7 @@ impl Core {
             state.window = Window::open(self.ticks, new.at, incomplete);
             state.resumed = false;
             if platform::is_component(state) || platform::family(&state.shared).is_some() {
-                state.curve.push(new.at, state.record.totals[0], broken, changed);
+                state.curve.push(new.at, state.record.totals.total, broken, changed);
             }
         }
         true
@@ -303,7 +303,7 @@ impl Core {
         let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;
         let Some(state) = domains.get_mut(index) else { return };
         if state.undivided() {
-            state.record.totals[0] += energy;
+            state.record.totals.total += energy;
             state.power = Some(energy.over(time));
             return;
         }

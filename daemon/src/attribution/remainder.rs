@@ -78,7 +78,7 @@ impl Core {
                 // Its windows are long: whose power it is, is shown until the next one closes.
                 other.slow = window::KEEP_DRAWN;
                 other.settle(&mut books, &due);
-                other.curve.push(platform.accounted_to(), other.record.totals[0], false, true);
+                other.curve.push(platform.accounted_to(), other.record.totals.total, false, true);
                 other.curve.forget(now);
             }
         }

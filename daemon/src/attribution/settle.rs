@@ -5,6 +5,7 @@ use super::ledger::Ledger;
 use super::split::{self, Split};
 use super::window::{DomainState, Drawer, Drawn};
 use crate::model::billing::IdlePolicy;
+use crate::model::domain::NodeEnergy;
 use crate::model::units::{Microjoules, Nanos};
 
 /// Where it is booked.
@@ -68,10 +69,12 @@ impl DomainState {
             books.accounts.add_energy(books.ledger, charge, zone, *dynamic, idle, time);
             drawn(&|| Drawer::Charge((*charge).clone()), *dynamic, idle);
         }
-        let totals = &mut self.record.totals;
-        for (total, part) in totals.iter_mut().zip([energy, split.idle, energy - split.idle, split.unattributed]) {
-            *total += part;
-        }
+        self.record.totals += NodeEnergy {
+            total: energy,
+            idle: split.idle,
+            active: energy - split.idle,
+            unattributed: split.unattributed,
+        };
         (self.power, self.idle_power) = (Some(energy.over(time)), Some(split.idle.over(time)));
         split
     }

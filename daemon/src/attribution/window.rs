@@ -94,22 +94,24 @@ impl Window {
 }
 
 impl DomainRecord {
+    /// A domain of an earlier run that this run has not seen yet: its energy is part of the totals.
     pub(super) fn view_past(&self) -> DomainView {
-        let [total, idle, active, unattributed] = self.totals;
+        self.view(Arc::new(self.domain.clone()), "of an earlier run".to_owned())
+    }
+
+    /// What is kept of a domain: energy and gaps, without power. `error` says why it has none.
+    fn view(&self, domain: Arc<Domain>, error: String) -> DomainView {
         DomainView {
-            domain: Arc::new(self.domain.clone()),
+            domain,
             role: Role::Past,
             shares_estimated: false,
             past: true,
-            total,
-            idle,
-            active,
-            unattributed,
+            energy: self.totals,
             power: None,
             idle_power: None,
             floor: None,
             read_at: None,
-            error: "of an earlier run".to_owned(),
+            error,
             gaps: self.gaps,
             gap_time: self.gap_time,
         }
@@ -172,27 +174,20 @@ impl DomainState {
     }
 
     pub fn view(&self) -> DomainView {
-        let [total, idle, active, unattributed] = self.record.totals;
+        let error = match (self.standby, self.shared.zone) {
+            (true, Zone::Other) => "no platform meter measures now".to_owned(),
+            (true, _) => "stands back for another meter".to_owned(),
+            (false, _) => self.error.clone(),
+        };
         DomainView {
-            domain: self.shared.clone(),
             role: if self.standby { Role::Past } else { self.role },
             shares_estimated: self.shares_estimated,
             past: self.standby,
-            total,
-            idle,
-            active,
-            unattributed,
             power: self.power,
             idle_power: self.idle_power,
             floor: self.record.model.floor(),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
-            error: match (self.standby, self.shared.zone) {
-                (true, Zone::Other) => "no platform meter measures now".to_owned(),
-                (true, _) => "stands back for another meter".to_owned(),
-                (false, _) => self.error.clone(),
-            },
-            gaps: self.record.gaps,
-            gap_time: self.record.gap_time,
+            ..self.record.view(self.shared.clone(), error)
         }
     }
 }

@@ -96,7 +96,11 @@ mod tests {
     fn the_base_never_counts_twice() {
         let mut snapshot = fixture::snapshot();
         assert_eq!(Base::of(&snapshot).words(), "package + dram");
-        assert_eq!(Base::of(&snapshot).node(&snapshot).total, Microjoules(1_100_000_000), "without core and psys");
+        assert_eq!(
+            Base::of(&snapshot).node(&snapshot).energy.total,
+            Microjoules(1_100_000_000),
+            "without core and psys"
+        );
         fixture::host(&mut snapshot).dram_billed = false;
         assert_eq!(Base::of(&snapshot).words(), "package");
         snapshot.domains.retain(|view| view.domain.zone != Zone::Package);

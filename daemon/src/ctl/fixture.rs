@@ -1,6 +1,6 @@
 //! A hand-built snapshot for the tests of this module.
 
-use crate::model::domain::{Domain, Quality, Scope, Zone};
+use crate::model::domain::{Domain, NodeEnergy, Quality, Scope, Zone};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{
     DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot, SourceView, State, Used,
@@ -75,10 +75,7 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
             refresh: None,
             gpu: None,
         }),
-        total: part(100),
-        idle: part(40),
-        active: part(60),
-        unattributed: part(5),
+        energy: NodeEnergy { total: part(100), idle: part(40), active: part(60), unattributed: part(5) },
         power: Some(Microwatts(joules * 50_000)),
         idle_power: Some(Microwatts(joules * 20_000)),
         floor: Some(IdleFloor {

@@ -259,7 +259,7 @@ pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
         role: view.role.as_str(),
         used_for: used_for(view, snapshot),
         watts: view.power.map(Microwatts::watts),
-        microjoules: view.total.0,
+        microjoules: view.energy.total.0,
         age_seconds: view.read_at.map(|at| (now - at).seconds()),
         accuracy_ratio: view.domain.accuracy_ppm.map(|ppm| f64::from(ppm) / 1e6),
         quality: view.domain.quality.as_str(),

@@ -65,7 +65,7 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
     let busy = snapshot.cpu_usage.map(|part| format!("; CPUs {:.1} % busy", part * 100.0)).unwrap_or_default();
     let missing =
         if node.missing == 0 { String::new() } else { format!(", without {} unread domain(s)", node.missing) };
-    let charged = node.active - node.unattributed;
+    let charged = node.energy.active - node.energy.unattributed;
     let head = base.heading(snapshot, "");
     vec![
         format!(
@@ -76,11 +76,11 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
         ),
         format!(
             "Energy{head}: {} = {} idle + {} charged + {} unattributed ({})",
-            text::joules(node.total),
-            text::joules(node.idle),
+            text::joules(node.energy.total),
+            text::joules(node.energy.idle),
             text::joules(charged),
-            text::joules(node.unattributed),
-            text::share(node.unattributed.0, node.total.0),
+            text::joules(node.energy.unattributed),
+            text::share(node.energy.unattributed.0, node.energy.total.0),
         ),
         base.lacks(snapshot) + &estimated_before(snapshot, &base),
     ]
@@ -90,7 +90,7 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
 fn estimated_before(snapshot: &Snapshot, base: &Base) -> String {
     let estimated =
         |view: &&DomainView| view.past && view.domain.quality == Quality::Estimated && base.contains(view.domain.zone);
-    let energy: Microjoules = snapshot.domains.iter().filter(estimated).map(|view| view.total).sum();
+    let energy: Microjoules = snapshot.domains.iter().filter(estimated).map(|view| view.energy.total).sum();
     if energy == Microjoules::ZERO || snapshot.estimated() {
         return String::new();
     }
@@ -125,7 +125,7 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         vec![
             text::safe(&view.domain.id),
             or_none(view.power),
-            text::joules(view.total),
+            text::joules(view.energy.total),
             floor(view),
             view.domain.quality.as_str().to_owned(),
             ago(now, view.read_at),
@@ -285,9 +285,9 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
         base: base.words(),
         watts: in_watts(node.power),
         idle_watts: in_watts(node.idle_power),
-        microjoules: node.total.0,
-        idle_microjoules: node.idle.0,
-        unattributed_microjoules: node.unattributed.0,
+        microjoules: node.energy.total.0,
+        idle_microjoules: node.energy.idle.0,
+        unattributed_microjoules: node.energy.unattributed.0,
         cpu_usage: snapshot.cpu_usage,
         overflows: snapshot.overflows,
         lost_cpu_seconds: snapshot.lost_cpu.seconds(),
@@ -306,10 +306,10 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
                 in_base: base.contains(view.domain.zone),
                 watts: in_watts(view.power),
                 idle_watts: in_watts(view.idle_power),
-                microjoules: view.total.0,
-                idle_microjoules: view.idle.0,
-                active_microjoules: view.active.0,
-                unattributed_microjoules: view.unattributed.0,
+                microjoules: view.energy.total.0,
+                idle_microjoules: view.energy.idle.0,
+                active_microjoules: view.energy.active.0,
+                unattributed_microjoules: view.energy.unattributed.0,
                 floor_watts: in_watts(view.floor.map(|floor| floor.power)),
                 floor_uncertainty_watts: in_watts(view.floor.map(|floor| floor.uncertainty)),
                 floor_from: view.floor.map(|floor| floor.from.as_str()),
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn json_keeps_exact_numbers() {
         let mut snapshot = fixture::snapshot();
-        snapshot.domains[0].total.0 = 1_000_000_001;
+        snapshot.domains[0].energy.total.0 = 1_000_000_001;
         let value = serde_json::to_value(json(&snapshot, snapshot.at.monotonic)).unwrap();
         assert_eq!(value["microjoules"], 1_100_000_001_u64);
         assert_eq!(value["domains"][3]["in_base"], false);

@@ -98,7 +98,7 @@ fn domain(view: &DomainView) -> Vec<String> {
     vec![
         text::safe(&view.domain.id),
         view.power.map_or_else(|| "-".to_owned(), watts),
-        text::joules(view.total),
+        text::joules(view.energy.total),
         view.domain.quality.as_str().to_owned(),
     ]
 }

@@ -1,8 +1,8 @@
 //! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain.
 
-use crate::model::domain::{Quality, Zone};
+use crate::model::domain::{NodeEnergy, Quality, Zone};
 use crate::model::snapshot::DomainView;
-use crate::model::units::{Microjoules, Microwatts};
+use crate::model::units::Microwatts;
 use std::borrow::Cow;
 
 /// A zone that at least one domain provides.
@@ -11,10 +11,7 @@ pub(in crate::export) struct ZoneView<'a> {
     pub zone: Zone,
     /// Kepler's `path` label: the domain's, or `aggregated-ZONE` where there are several.
     pub path: Cow<'a, str>,
-    pub total: Microjoules,
-    pub idle: Microjoules,
-    pub active: Microjoules,
-    pub unattributed: Microjoules,
+    pub energy: NodeEnergy,
     /// `None` while any of its domains has no power: a sum that lacks one would be wrong.
     pub power: Option<Microwatts>,
     pub idle_power: Option<Microwatts>,
@@ -93,10 +90,7 @@ fn view(zone: Zone, domains: &[DomainView]) -> Option<ZoneView<'_>> {
     Some(ZoneView {
         zone,
         path,
-        total: of_zone().map(|view| view.total).sum(),
-        idle: of_zone().map(|view| view.idle).sum(),
-        active: of_zone().map(|view| view.active).sum(),
-        unattributed: of_zone().map(|view| view.unattributed).sum(),
+        energy: of_zone().map(|view| view.energy).sum(),
         power: now().map(|view| view.power).sum(),
         idle_power: now().map(|view| view.idle_power).sum(),
         legacy_source: legacy_source(first),

@@ -1,6 +1,6 @@
 //! The billing base: which zones make up the headline number, and their sums. Never adds up zones that contain each other.
 
-use crate::model::domain::{Quality, Zone};
+use crate::model::domain::{NodeEnergy, Quality, Zone};
 use crate::model::snapshot::{Energy, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
 use serde::{Deserialize, Serialize};
@@ -36,14 +36,8 @@ pub struct Base(Vec<Zone>);
 /// The whole node in the zones of the base.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Everything.
-    pub total: Microjoules,
-    /// Drawn at rest.
-    pub idle: Microjoules,
-    /// Drawn by work.
-    pub active: Microjoules,
-    /// The part of `active` that nobody could be charged for.
-    pub unattributed: Microjoules,
+    /// Energy of all domains of the base.
+    pub energy: NodeEnergy,
     /// Power of the domains that have one; `None`: none has.
     pub power: Option<Microwatts>,
     /// The idle part of `power`.
@@ -111,10 +105,7 @@ impl Base {
         let mut node = Node::default();
         let add = |sum: &mut Option<Microwatts>, power| *sum = Some(sum.unwrap_or_default() + power);
         for view in snapshot.domains.iter().filter(|view| self.contains(view.domain.zone)) {
-            node.total += view.total;
-            node.idle += view.idle;
-            node.active += view.active;
-            node.unattributed += view.unattributed;
+            node.energy += view.energy;
             match view.power {
                 Some(power) => add(&mut node.power, power),
                 None => node.missing += usize::from(!view.past),

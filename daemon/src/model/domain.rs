@@ -3,6 +3,8 @@
 use super::source::{PackageId, PciAddress};
 use super::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign};
 
 /// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its older names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -191,4 +193,43 @@ pub struct DomainReading {
     pub at: Nanos,
     /// The reading, or why there is none (one line, names the file).
     pub reading: Result<Reading, String>,
+}
+
+/// Cumulative energy of the node in one domain, or in several together. `total` = `idle` + `active`. A platform meter has `total` only: its
+/// energy is not shared out, what it measures beyond the components is (zone `other`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEnergy {
+    /// All energy that was measured.
+    pub total: Microjoules,
+    /// Energy drawn at rest: the idle floor over time.
+    pub idle: Microjoules,
+    /// Energy drawn by work: charged to entities, or unattributed.
+    pub active: Microjoules,
+    /// The part of `active` that no entity was charged for.
+    pub unattributed: Microjoules,
+}
+
+impl Add for NodeEnergy {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            idle: self.idle + other.idle,
+            active: self.active + other.active,
+            unattributed: self.unattributed + other.unattributed,
+        }
+    }
+}
+
+impl AddAssign for NodeEnergy {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sum for NodeEnergy {
+    fn sum<I: Iterator<Item = Self>>(energies: I) -> Self {
+        energies.fold(Self::default(), Add::add)
+    }
 }

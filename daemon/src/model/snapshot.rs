@@ -1,7 +1,7 @@
 //! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes nothing.
 
 use crate::model::billing::IdlePolicy;
-use crate::model::domain::{Domain, Zone};
+use crate::model::domain::{Domain, NodeEnergy, Zone};
 use crate::model::entity::{Kind, Labels};
 use crate::model::source::{Health, PciAddress, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -236,8 +236,7 @@ pub struct PlatformView {
     pub unmetered: Vec<PciAddress>,
 }
 
-/// The node's energy of one domain. total = idle + active; active = what entities were charged + unattributed. Of a platform meter there is
-/// only `total`: it is not shared out itself, what it sees beyond its components is.
+/// One domain: its energy and power, and how it is measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainView {
     /// Which domain.
@@ -249,14 +248,9 @@ pub struct DomainView {
     /// It gives no energy now: it is an earlier run's and has not been seen in this one, or another meter stands in for it; `error`
     /// says which. Its energy stays in the totals, as it does in those of the entities that were charged.
     pub past: bool,
-    /// All energy measured.
-    pub total: Microjoules,
-    /// Drawn at rest.
-    pub idle: Microjoules,
-    /// Drawn by work: charged to entities, or unattributed.
-    pub active: Microjoules,
-    /// The part of `active` that nobody could be charged for.
-    pub unattributed: Microjoules,
+    /// Energy since the domain's totals began. In JSON its four fields are fields of the domain.
+    #[serde(flatten)]
+    pub energy: NodeEnergy,
     /// Mean power over the last window; `None` while there is none (first tick, gap, failed).
     pub power: Option<Microwatts>,
     /// The idle part of `power`.

@@ -7,7 +7,7 @@ use jouled::attribution::ledger::Limits;
 use jouled::attribution::{Core, CoreConfig, State};
 use jouled::export::guest::{self, GuestConfig, Guests, HostFacts, Profile};
 use jouled::model::billing::IdlePolicy;
-use jouled::model::domain::{Domain, Quality, Scope, Zone};
+use jouled::model::domain::{Domain, NodeEnergy, Quality, Scope, Zone};
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Energy, Host, Row, Snapshot, Used};
 use jouled::model::source::{PackageId, Stamp};
@@ -163,10 +163,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         shares_estimated: false,
         domain: Arc::new(domain),
         past: false,
-        total: Microjoules::ZERO,
-        idle: Microjoules::ZERO,
-        active: Microjoules::ZERO,
-        unattributed: Microjoules::ZERO,
+        energy: NodeEnergy::default(),
         power: None,
         idle_power: None,
         floor: None,

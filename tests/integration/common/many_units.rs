@@ -3,7 +3,7 @@
 use jouled::attribution::ledger::Limits;
 use jouled::attribution::{Core, CoreConfig, State};
 use jouled::model::billing::IdlePolicy;
-use jouled::model::domain::{Domain, Scope, Zone};
+use jouled::model::domain::{Domain, NodeEnergy, Scope, Zone};
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Energy, Host, Role, Row, Snapshot, Used};
 use jouled::model::source::{PackageId, Stamp};
@@ -30,10 +30,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         role: Role::Billed,
         shares_estimated: false,
         past: false,
-        total: Microjoules(1_000_000),
-        idle: Microjoules(1_000_000),
-        active: Microjoules::ZERO,
-        unattributed: Microjoules::ZERO,
+        energy: NodeEnergy { total: Microjoules(1_000_000), idle: Microjoules(1_000_000), ..NodeEnergy::default() },
         power: Some(Microwatts(100_000_000)),
         idle_power: Some(Microwatts(50_000_000)),
         floor: None,
@@ -66,6 +63,6 @@ pub fn later(snapshot: &mut Snapshot, seconds: u64, each: Microjoules) {
     for row in &mut snapshot.kinds[Kind::Unit.index()].rows {
         row.energy.dynamic[Zone::Package.index()] += each;
         row.power[Zone::Package.index()] = each.over(time);
-        (domain.total, domain.active) = (domain.total + each, domain.active + each);
+        domain.energy += NodeEnergy { total: each, active: each, ..NodeEnergy::default() };
     }
 }

@@ -117,8 +117,8 @@ fn assert_conserved(snapshot: &Snapshot) {
     for zone in Zone::ALL {
         let mut expected = 0;
         for view in snapshot.domains.iter().filter(|view| view.domain.zone == zone && zone != Zone::Platform) {
-            assert_eq!(view.total, view.idle + view.active, "{}", view.domain.id);
-            expected += (view.active - view.unattributed).0;
+            assert_eq!(view.energy.total, view.energy.idle + view.energy.active, "{}", view.domain.id);
+            expected += (view.energy.active - view.energy.unattributed).0;
         }
         assert_eq!(charged(snapshot.kind(Kind::Process), zone), expected, "processes, {zone:?}");
         assert_eq!(charged(snapshot.kind(Kind::Unit), zone), expected, "units, {zone:?}");
@@ -140,7 +140,7 @@ fn energy_follows_use_by_package() {
     let snapshot = core.step(&host.tick(&[50_000_000, 30_000_000, 0, 0], uses));
     let energy: Vec<_> = snapshot.kind(Kind::Process).rows.iter().map(|row| row.energy.dynamic[0].0).collect();
     assert_eq!(energy, [30_000_000, 10_000_000, 20_000_000]);
-    assert_eq!(snapshot.domains[0].idle, Microjoules(10_000_000));
+    assert_eq!(snapshot.domains[0].energy.idle, Microjoules(10_000_000));
     assert_eq!(snapshot.kind(Kind::Slice).rows[0].energy.dynamic[0], Microjoules(60_000_000));
     assert_conserved(&snapshot);
 }
@@ -187,7 +187,7 @@ fn unknown_use_charges_nobody() {
     let mut tick = host.tick(&[50_000_000, 0, 0, 0], vec![]);
     tick.usage = None;
     let view = core.step(&tick).domains[0].clone();
-    assert_eq!((view.idle.0, view.unattributed.0), (10_000_000, 40_000_000));
+    assert_eq!((view.energy.idle.0, view.energy.unattributed.0), (10_000_000, 40_000_000));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn lost_use_is_unattributed() {
         usage.lost = vec![LostUse { package: PackageId(0), on_cpu: Nanos(300), cycles: 0, cache_misses: 0 }];
     }
     let snapshot = core.step(&tick);
-    assert_eq!(snapshot.domains[0].unattributed.0, 30_000_000);
+    assert_eq!(snapshot.domains[0].energy.unattributed.0, 30_000_000);
     assert_conserved(&snapshot);
 }
 
@@ -214,7 +214,10 @@ fn energy_drawn_while_down_is_the_nodes_and_nobodys() {
     let mut again = Core::new(floored(10.0), state.clone(), true, Nanos(13 * SECOND));
     let snapshot = again.step(&host.tick(&[70_000_000], vec![ran(1, 10, 0, 100)]));
     let view = &snapshot.domains[0];
-    assert_eq!((view.total.0, view.idle.0, view.unattributed.0), (120_000_000, 10_000_000, 70_000_000));
+    assert_eq!(
+        (view.energy.total.0, view.energy.idle.0, view.energy.unattributed.0),
+        (120_000_000, 10_000_000, 70_000_000)
+    );
     let row = &snapshot.kind(Kind::Unit).rows[0];
     assert_eq!((row.state, row.energy.dynamic[0].0), (RowState::Running, 40_000_000));
 
@@ -223,7 +226,7 @@ fn energy_drawn_while_down_is_the_nodes_and_nobodys() {
     let view =
         Core::new(floored(10.0), state, false, Nanos(20 * SECOND)).step(&host.tick(&[70_000_000], vec![])).domains[0]
             .clone();
-    assert_eq!((view.total.0, view.power), (50_000_000, None));
+    assert_eq!((view.energy.total.0, view.power), (50_000_000, None));
 }
 
 #[test]
@@ -321,8 +324,8 @@ proptest! {
             assert_conserved(&snapshot);
             for view in &snapshot.domains {
                 let total = before.entry(view.domain.id.clone()).or_default();
-                prop_assert!(view.total.0 >= *total);
-                *total = view.total.0;
+                prop_assert!(view.energy.total.0 >= *total);
+                *total = view.energy.total.0;
             }
             // A series that was dropped and counted as ended may begin again; one that is shown from tick to tick never falls.
             let mut shown = HashMap::new();
@@ -379,6 +382,9 @@ fn a_window_that_stays_open_too_long_is_nobodys() {
         core.step(&tick);
     }
     let snapshot = core.step(&host.tick(&[20_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
-    assert_eq!((snapshot.domains[0].unattributed.0, snapshot.domains[0].total.0), (100_000_000, 100_000_000));
+    assert_eq!(
+        (snapshot.domains[0].energy.unattributed.0, snapshot.domains[0].energy.total.0),
+        (100_000_000, 100_000_000)
+    );
     assert_conserved(&snapshot);
 }

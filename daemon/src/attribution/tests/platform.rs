@@ -141,10 +141,13 @@ fn what_the_platform_meter_sees_beyond_the_packages_goes_by_what_was_drawn_of_th
     let (package, platform, other) = (of(&last, Zone::Package), of(&last, Zone::Platform), of(&last, Zone::Other));
     assert_eq!([package.role, platform.role, other.role], [Role::Billed, Role::Authority, Role::Billed]);
     assert_eq!(last.platform.authority.as_deref(), Some("hwmon"));
-    assert_eq!((platform.total, platform.active, platform.floor), (Microjoules(3_000 * WATT), Microjoules(0), None));
+    assert_eq!(
+        (platform.energy.total, platform.energy.active, platform.floor),
+        (Microjoules(3_000 * WATT), Microjoules(0), None)
+    );
     // 50 W beyond the package, of which 20 W at rest; 30 W go 3 : 1.
     assert_eq!((other.power, other.idle_power), (Some(Microwatts(50 * WATT)), Some(Microwatts(20 * WATT))));
-    assert_eq!(package.total + other.total, platform.total);
+    assert_eq!(package.energy.total + other.energy.total, platform.energy.total);
     assert_eq!((other.domain.quality, other.domain.billed), (Quality::Derived, true));
     let index = Zone::Other.index();
     assert_eq!(process(&last, 1).energy.dynamic[index].0, 3 * process(&last, 2).energy.dynamic[index].0);
@@ -164,7 +167,7 @@ fn a_slow_platform_meter_is_waited_for() {
         let platform = if second % 10 == 0 { Watts(if second / 20 % 2 == 0 { 80 } else { 90 }) } else { Nothing };
         let snapshot = host.tick(&[More(30 * WATT), platform], vec![ran(1, 10, 0, 500_000_000)]);
         if let Some(other) = snapshot.domains.iter().find(|view| view.domain.zone == Zone::Other) {
-            seen.push(other.total.0);
+            seen.push(other.energy.total.0);
         }
     }
     assert!(seen.windows(2).all(|pair| pair[0] <= pair[1]));
@@ -172,9 +175,9 @@ fn a_slow_platform_meter_is_waited_for() {
     let (package, platform, other) =
         (of(&snapshot, Zone::Package), of(&snapshot, Zone::Platform), of(&snapshot, Zone::Other));
     // Accounted for up to a reading of the platform's, at most three refreshes of 20 s ago.
-    let late = platform.total.0 - (other.total.0 + 30 * WATT * 120);
+    let late = platform.energy.total.0 - (other.energy.total.0 + 30 * WATT * 120);
     assert!(late <= 60 * 60 * WATT, "{late}");
-    assert!(other.total.0 >= 60 * 50 * WATT, "{other:?}");
+    assert!(other.energy.total.0 >= 60 * 50 * WATT, "{other:?}");
     assert_eq!(package.role, Role::Billed);
 }
 
@@ -185,7 +188,7 @@ fn components_beyond_the_platform_make_the_remainder_zero_and_are_told() {
     for _ in 0..100 {
         last = host.tick(&[More(130 * WATT), Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
     }
-    assert_eq!(of(&last, Zone::Other).total, Microjoules(0));
+    assert_eq!(of(&last, Zone::Other).energy.total, Microjoules(0));
     let comparison = &last.platform.comparisons[0];
     assert_eq!((&*comparison.source, &*comparison.against, comparison.off_ppm), ("components", "hwmon", 300_000));
     assert!(!comparison.agrees());
@@ -196,7 +199,10 @@ fn components_beyond_the_platform_make_the_remainder_zero_and_are_told() {
         let package = if second % 6 == 0 { 300 } else { 40 };
         last = host.tick(&[More(package * WATT), Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
     }
-    assert_eq!(of(&last, Zone::Other).total + of(&last, Zone::Package).total, of(&last, Zone::Platform).total);
+    assert_eq!(
+        of(&last, Zone::Other).energy.total + of(&last, Zone::Package).energy.total,
+        of(&last, Zone::Platform).energy.total
+    );
 }
 
 #[test]
@@ -228,8 +234,8 @@ fn another_platform_meter_takes_over_and_totals_only_rise() {
         let snapshot = host.tick(&[More(50 * WATT), redfish, ipmi], vec![ran(1, 10, 0, 500_000_000)]);
         authorities.push(snapshot.platform.authority.as_deref().map(str::to_owned));
         if let Some(other) = snapshot.domains.iter().find(|view| view.domain.zone == Zone::Other) {
-            assert!(other.total.0 >= total && !other.past);
-            total = other.total.0;
+            assert!(other.energy.total.0 >= total && !other.past);
+            total = other.energy.total.0;
         }
         if second == 90 {
             let comparison = &snapshot.platform.comparisons[0];
@@ -282,12 +288,12 @@ fn a_package_that_fails_is_waited_for_and_what_it_drew_is_not_the_remainders() {
         last = host.tick(&[package, Watts(100)], vec![ran(1, 10, 0, 500_000_000)]);
     }
     let other = of(&last, Zone::Other);
-    let late = last.domains.iter().find(|view| view.domain.zone == Zone::Platform).unwrap().total.0
-        - other.total.0
-        - of(&last, Zone::Package).total.0;
+    let late = last.domains.iter().find(|view| view.domain.zone == Zone::Platform).unwrap().energy.total.0
+        - other.energy.total.0
+        - of(&last, Zone::Package).energy.total.0;
     assert!(late <= 3 * 100 * WATT, "{late}");
     assert_eq!(other.gaps, 0);
-    assert_eq!(other.total.0 % (40 * WATT), 0, "40 W beyond the package all the time: {}", other.total.0);
+    assert_eq!(other.energy.total.0 % (40 * WATT), 0, "40 W beyond the package all the time: {}", other.energy.total.0);
 }
 
 #[test]
@@ -307,7 +313,7 @@ fn a_gpu_goes_by_who_used_it() {
         GpuSample { uses, watched, ..GpuSample::default() },
     );
     let view = &last.domains[0];
-    assert_eq!((view.idle.0, view.unattributed.0), (50 * WATT, 30 * WATT));
+    assert_eq!((view.energy.idle.0, view.energy.unattributed.0), (50 * WATT, 30 * WATT));
     assert!(view.shares_estimated);
     let index = Zone::Gpu.index();
     let energy =
@@ -316,7 +322,7 @@ fn a_gpu_goes_by_who_used_it() {
     assert_eq!(energy(Kind::Unit), [40 * WATT, 10 * WATT]);
     assert_eq!(process(&last, 1).used.on_cpu, Nanos(1_000), "time on a GPU is no time on a CPU");
     let unwatched = &last.domains[1];
-    assert_eq!(unwatched.unattributed, unwatched.active, "nobody knows who used it");
+    assert_eq!(unwatched.energy.unattributed, unwatched.energy.active, "nobody knows who used it");
 }
 
 #[test]
@@ -336,12 +342,12 @@ fn a_gpu_of_a_vm_is_the_vms_and_without_a_meter_never_everybodys() {
     let last = run(vec![gpu(65)], || vec![More(300 * WATT)]);
     let vm = &last.kind(Kind::Vm).rows[0];
     assert_eq!(vm.energy.dynamic[Zone::Gpu.index()], Microjoules(12 * 300 * WATT));
-    assert_eq!((last.domains[0].unattributed, last.domains[0].idle), (Microjoules(0), Microjoules(0)));
+    assert_eq!((last.domains[0].energy.unattributed, last.domains[0].energy.idle), (Microjoules(0), Microjoules(0)));
     let last =
         run(vec![domain(0, Zone::Package), meter("hwmon", Zone::Platform)], || vec![More(100 * WATT), Watts(500)]);
     let other = of(&last, Zone::Other);
-    assert!(other.total.0 > 0);
-    assert_eq!(other.unattributed, other.active);
+    assert!(other.energy.total.0 > 0);
+    assert_eq!(other.energy.unattributed, other.energy.active);
     assert_eq!(last.platform.unmetered, [gpu_address(65)]);
 }
 
@@ -361,8 +367,8 @@ proptest! {
             let snapshot = host.tick(&[More(package * WATT), platform, card], vec![ran(1, 10, 0, 400_000_000)]);
             for view in &snapshot.domains {
                 let total = &mut totals[view.domain.zone.index()];
-                prop_assert!(view.total.0 >= *total);
-                *total = view.total.0;
+                prop_assert!(view.energy.total.0 >= *total);
+                *total = view.energy.total.0;
             }
         }
         // Never more than the platform drew, as far as it is accounted for.
@@ -398,8 +404,8 @@ fn with_a_gpu_that(does: fn() -> Says) -> (u64, u64, Arc<Snapshot>) {
         let card = if (20..420).contains(&second) { does() } else { More(60 * WATT) };
         last = host.tick(&[More(50 * WATT), Watts(200), card], vec![ran(1, 10, 0, 500_000_000)]);
     }
-    let billed = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.total.0).sum();
-    (billed, of(&last, Zone::Platform).total.0, last)
+    let billed = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.energy.total.0).sum();
+    (billed, of(&last, Zone::Platform).energy.total.0, last)
 }
 
 #[test]
@@ -415,7 +421,7 @@ fn what_a_component_drew_before_it_stood_by_is_not_the_remainders_too() {
     let (billed, all, last) = with_a_gpu_that(|| Standby(60 * WATT));
     assert!(billed <= all && all - billed <= 3 * 200 * WATT, "{billed} of {all}");
     // 90 W beyond the two, and the GPU's 60 W while it stood by.
-    assert!(of(&last, Zone::Other).total.0 <= (450 * 90 + 402 * 60) * WATT);
+    assert!(of(&last, Zone::Other).energy.total.0 <= (450 * 90 + 402 * 60) * WATT);
 }
 
 #[test]
@@ -435,8 +441,12 @@ fn a_gpu_that_was_given_to_a_vm_has_no_meter_any_more() {
     }
     assert_eq!(last.platform.unmetered, [gpu_address(65)]);
     let (before, other) = (of(&before, Zone::Other), of(&last, Zone::Other));
-    assert!(other.total.0 > before.total.0 + 600 * 400 * WATT, "{other:?}");
-    assert_eq!(other.unattributed.0 - before.unattributed.0, other.active.0 - before.active.0, "never everybody's");
+    assert!(other.energy.total.0 > before.energy.total.0 + 600 * 400 * WATT, "{other:?}");
+    assert_eq!(
+        other.energy.unattributed.0 - before.energy.unattributed.0,
+        other.energy.active.0 - before.energy.active.0,
+        "never everybody's"
+    );
 }
 
 #[test]
@@ -449,8 +459,8 @@ fn a_vms_gpu_that_came_back_before_the_window_closed_is_not_everybodys() {
         last = host.tick_gpus(&[More(50 * WATT), Watts(500)], vec![ran(1, 10, 0, 500_000_000)], gpus);
     }
     let other = of(&last, Zone::Other);
-    assert!(other.total.0 > 0);
-    assert_eq!(other.unattributed, other.active);
+    assert!(other.energy.total.0 > 0);
+    assert_eq!(other.energy.unattributed, other.energy.active);
 }
 
 #[test]
@@ -478,7 +488,7 @@ fn over_a_restart_the_remainder_goes_on_and_counts_nothing_twice() {
         for _ in 0..30 {
             last = host.tick(&[More(50 * WATT), Watts(200)], vec![ran(1, 10, 0, 500_000_000)]);
         }
-        let before = of(&last, Zone::Other).total.0;
+        let before = of(&last, Zone::Other).energy.total.0;
         let state = host.core.state("boot");
         host.core = Core::new(floored(0.0), state, true, Nanos(host.seconds * SECOND));
         host.new = two_meters();
@@ -491,12 +501,12 @@ fn over_a_restart_the_remainder_goes_on_and_counts_nothing_twice() {
         }
         let other = of(&last, Zone::Other);
         assert_eq!(other.past, !platform_comes_back);
-        let gained = other.total.0 - before;
+        let gained = other.energy.total.0 - before;
         assert!(
             if platform_comes_back { (24 * 150 * WATT..=29 * 150 * WATT).contains(&gained) } else { gained == 0 },
             "{gained}"
         );
-        assert_eq!(of(&last, Zone::Package).total.0, (30 + 60 + 30) * 50 * WATT);
+        assert_eq!(of(&last, Zone::Package).energy.total.0, (30 + 60 + 30) * 50 * WATT);
     }
 }
 
@@ -531,7 +541,7 @@ fn after_a_suspend_nothing_is_counted_twice() {
                 ..Tick::default()
             });
             assert_conserved(&last);
-            all = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.total.0).sum();
+            all = last.domains.iter().filter(|view| view.domain.billed).map(|view| view.energy.total.0).sum();
         }
         assert!(all <= 99 * 200 * WATT, "{all}");
         assert!(all >= 40 * 200 * WATT, "{all}");
@@ -571,7 +581,7 @@ fn a_refresh_that_cannot_be_makes_no_window_longer_than_those_who_ran_are_known(
         last = host.tick(&[More(50 * WATT), Watts(200)], vec![ran(1, 10, 0, 500_000_000)]);
     }
     let other = of(&last, Zone::Other);
-    assert!(other.total.0 >= 300 * 150 * WATT && other.unattributed.0 == 0, "{other:?}");
+    assert!(other.energy.total.0 >= 300 * 150 * WATT && other.energy.unattributed.0 == 0, "{other:?}");
 }
 
 #[test]
@@ -619,7 +629,7 @@ proptest! {
         let mut total = 0;
         for (at, watts) in &ats {
             let snapshot = host.tick(&[At(*at, *watts)], vec![]);
-            total = of(&snapshot, Zone::Platform).total.0;
+            total = of(&snapshot, Zone::Platform).energy.total.0;
         }
         let (first, last) = (ats[0].0, ats.iter().map(|(at, _)| *at).max().unwrap());
         prop_assert!(total <= (last - first) * 100 * WATT, "{total}");
@@ -656,9 +666,9 @@ proptest! {
                 let mut sum = 0;
                 for view in snapshot.domains.iter().filter(|view| view.domain.billed) {
                     let total = totals.entry(view.domain.id.clone()).or_insert(0);
-                    prop_assert!(view.total.0 >= *total);
-                    *total = view.total.0;
-                    sum += view.total.0;
+                    prop_assert!(view.energy.total.0 >= *total);
+                    *total = view.energy.total.0;
+                    sum += view.energy.total.0;
                 }
                 let all = (host.seconds - 1) * 150 * WATT;
                 prop_assert!(sum <= all, "{} s: {sum} > {all}: {totals:?}", host.seconds);

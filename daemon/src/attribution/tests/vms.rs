@@ -187,7 +187,7 @@ proptest! {
             for zone in Zone::ALL {
                 let view = snapshot.kind(Kind::Vm);
                 let idle: u64 = view.rows.iter().map(|row| row.energy.idle[zone.index()].0).sum::<u64>() + view.rest.idle[zone.index()].0 + view.ended.idle[zone.index()].0 + view.parked.idle[zone.index()].0;
-                let of_node: u64 = snapshot.domains.iter().filter(|view| view.domain.zone == zone).map(|view| view.idle.0).sum();
+                let of_node: u64 = snapshot.domains.iter().filter(|view| view.domain.zone == zone).map(|view| view.energy.idle.0).sum();
                 prop_assert!(idle <= of_node, "{zone:?}: {idle} of {of_node}");
                 prop_assert!(charged(view, zone) <= charged(snapshot.kind(Kind::Process), zone));
             }

@@ -139,13 +139,13 @@ pub fn lines(snapshot: &Snapshot, guests: &[GuestView], choice: Choice, columns:
             notes.push("parked: had a line of their own and made room for busier ones.".to_owned());
         }
         line(format!("total of all {}", base::plural(kind)), Some(power + rest_power), base.energy(&total), None);
-        let outside = node.active - node.unattributed - base.dynamic(&total);
+        let outside = node.energy.active - node.energy.unattributed - base.dynamic(&total);
         if outside > Microjoules::ZERO {
             line(format!("in no {word}"), None, outside, None);
         }
-        line("unattributed".to_owned(), None, node.unattributed, None);
-        line("idle".to_owned(), node.idle_power, node.idle - base.idle(&total), None);
-        line("node".to_owned(), node.power, node.total, None);
+        line("unattributed".to_owned(), None, node.energy.unattributed, None);
+        line("idle".to_owned(), node.idle_power, node.energy.idle - base.idle(&total), None);
+        line("node".to_owned(), node.power, node.energy.total, None);
     }
     notes.push(format!("POWER and ENERGY: {}. {}", base.words(), base.lacks(snapshot)));
     if kind != Kind::Slice {

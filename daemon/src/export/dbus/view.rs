@@ -125,18 +125,18 @@ impl View {
         let mut node = Numbers { power: Some(Default::default()), ..Numbers::default() };
         for view in zones.charged() {
             let at = view.zone.index();
-            (node.energy.dynamic[at], node.energy.idle[at]) = (view.active, view.idle);
+            (node.energy.dynamic[at], node.energy.idle[at]) = (view.energy.active, view.energy.idle);
             if let (Some(power), Some([dynamic, idle])) = (view.power, &mut node.power) {
                 let of_idle = view.idle_power.unwrap_or_default();
                 (dynamic[at], idle[at]) = (power - of_idle, of_idle);
             }
         }
         let sums = base.node(snapshot);
-        node.total = (!base.zones().is_empty()).then_some(sums.total);
+        node.total = (!base.zones().is_empty()).then_some(sums.energy.total);
         node.total_power = sums.power.filter(|_| base_has_power);
         let authority = snapshot.domains.iter().filter(|view| view.role == Role::Authority);
         let platform = authority
-            .map(|view| (view.total, view.power))
+            .map(|view| (view.energy.total, view.power))
             .reduce(|(energy, power), (more, and)| (energy + more, power.zip(and).map(|(power, and)| power + and)));
         Self {
             host: Arc::clone(&snapshot.host),

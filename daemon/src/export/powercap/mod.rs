@@ -239,7 +239,7 @@ fn energy(snapshot: &Snapshot, zone: Zone, estimates: bool) -> Option<Microjoule
         states.any(|state| matches!(state.health, Health::Failed(_)))
     };
     let alive = views().any(|view| !view.past && view.read_at.is_some() && !failed(&view.domain.source));
-    alive.then(|| views().map(|view| view.total).sum())
+    alive.then(|| views().map(|view| view.energy.total).sum())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn total(snapshot: &Snapshot, zone: Zone) -> u64 {
-    snapshot.domains.iter().filter(|view| view.domain.zone == zone).map(|view| view.total.0).sum()
+    snapshot.domains.iter().filter(|view| view.domain.zone == zone).map(|view| view.energy.total.0).sum()
 }
 
 fn read(root: &Path, file: &str) -> String {
@@ -51,7 +51,7 @@ fn the_tree_is_the_kernels() {
     // Only what changed is written.
     let inode = |file: &str| zones(&path).join(file).metadata().unwrap().ino();
     let before = (inode("intel-rapl:0/energy_uj"), inode("intel-rapl:0:2/energy_uj"));
-    snapshot.domains[0].total += Microjoules(5);
+    snapshot.domains[0].energy.total += Microjoules(5);
     mirror.show(&snapshot).unwrap();
     assert_eq!(read(&path, "intel-rapl:0/energy_uj"), format!("{}\n", total(&snapshot, Zone::Package)));
     assert_ne!(inode("intel-rapl:0/energy_uj"), before.0);
@@ -76,7 +76,7 @@ fn what_is_not_measured_now_is_missing() {
     snapshot.domains.iter_mut().for_each(|view| view.past = true);
     let mut estimate = snapshot.domains[0].clone();
     std::sync::Arc::make_mut(&mut estimate.domain).quality = Quality::Estimated;
-    (estimate.past, estimate.total) = (false, Microjoules(7));
+    (estimate.past, estimate.energy.total) = (false, Microjoules(7));
     snapshot.domains.push(estimate);
     mirror.show(&snapshot).unwrap();
     assert!(!zone.exists());

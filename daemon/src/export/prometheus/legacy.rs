@@ -81,8 +81,8 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[
                 Scope::Machine | Scope::Gpu(_) => String::new(),
             };
             let sum = sums.entry((package, legacy_source(view))).or_default();
-            sum.0 += view.active;
-            sum.1 += view.idle;
+            sum.0 += view.energy.active;
+            sum.1 += view.energy.idle;
         }
         let help = format!(
             "Energy in joules of the node's {} by socket, measured unless source says otherwise",
@@ -121,17 +121,18 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     };
     let of =
         |part: fn(&ZoneView<'_>) -> Microjoules| zones.base(snapshot.host.dram_billed).map(part).sum::<Microjoules>();
-    let samples = [("dynamic", of(|zone| zone.active)), ("idle", of(|zone| zone.idle))].map(|(mode, energy)| {
-        (
-            LabelSet::plain([
-                ("package", ""),
-                ("instance", &*snapshot.host.node_name),
-                ("mode", mode),
-                ("source", source),
-            ]),
-            energy,
-        )
-    });
+    let samples =
+        [("dynamic", of(|zone| zone.energy.active)), ("idle", of(|zone| zone.energy.idle))].map(|(mode, energy)| {
+            (
+                LabelSet::plain([
+                    ("package", ""),
+                    ("instance", &*snapshot.host.node_name),
+                    ("mode", mode),
+                    ("source", source),
+                ]),
+                energy,
+            )
+        });
     counters(encoder, &about, samples)
 }
 

@@ -158,10 +158,10 @@ fn view<'a>(snapshot: &'a Snapshot, id: &str) -> Option<&'a DomainView> {
 
 /// Joules: of the host's word, of the estimate, of the one that ran, of nobody.
 fn joules(snapshot: &Snapshot) -> [u64; 4] {
-    let total = |id| view(snapshot, id).map_or(0, |view| view.total.0);
+    let total = |id| view(snapshot, id).map_or(0, |view| view.energy.total.0);
     let unit = snapshot.kind(Kind::Unit).rows.iter().find(|row| &*row.labels[0] == "web.service");
     let unit = unit.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0);
-    let unattributed: u64 = snapshot.domains.iter().map(|view| view.unattributed.0).sum();
+    let unattributed: u64 = snapshot.domains.iter().map(|view| view.energy.unattributed.0).sum();
     let all = [total("guest/package"), total("estimate/package-0"), unit, unattributed];
     assert_eq!(all[0] + all[1], unit + unattributed, "all that came is somebody's or nobody's: {all:?}");
     all.map(|microjoules| microjoules / 1_000_000)
@@ -373,7 +373,7 @@ fn zones_and_qualities_are_domains_of_their_own() {
     guest.tick(5);
     guest.hears(6, 6, 203, with(false, 15));
     let last = guest.tick(6);
-    let total = |id| view(&last, id).unwrap().total.0;
+    let total = |id| view(&last, id).unwrap().energy.total.0;
     assert_eq!(
         (total("guest/package"), total("guest/package/estimated"), total("guest/dram")),
         (8_000_000, 20_000_000, 5)

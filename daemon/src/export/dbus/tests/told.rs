@@ -15,8 +15,8 @@ fn later(snapshot: &Snapshot, seconds: u64, microjoules: u64) -> Snapshot {
         *read_at += time;
     }
     let package = &mut next.domains[0];
-    (package.total, package.active) =
-        (package.total + Microjoules(microjoules), package.active + Microjoules(microjoules));
+    (package.energy.total, package.energy.active) =
+        (package.energy.total + Microjoules(microjoules), package.energy.active + Microjoules(microjoules));
     next
 }
 

@@ -36,7 +36,7 @@ pub(super) fn encode(
     };
     let samples = zones
         .charged()
-        .map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.unattributed));
+        .map(|zone| (LabelSet::plain([("zone", zone.name()), ("path", &*zone.path)]), zone.energy.unattributed));
     counters(encoder, &about, samples)
 }
 
@@ -171,11 +171,11 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     gauges(encoder, &about, samples)?;
 
     let divided: &[(&str, Of<Microjoules>)] = &[
-        ("idle", |view| view.idle),
-        ("attributed", |view| view.active - view.unattributed),
-        ("unattributed", |view| view.unattributed),
+        ("idle", |view| view.energy.idle),
+        ("attributed", |view| view.energy.active - view.energy.unattributed),
+        ("unattributed", |view| view.energy.unattributed),
     ];
-    let whole: &[(&str, Of<Microjoules>)] = &[("undivided", |view| view.total)];
+    let whole: &[(&str, Of<Microjoules>)] = &[("undivided", |view| view.energy.total)];
     let about = About {
         name: "jouled_domain",
         unit: "joules",

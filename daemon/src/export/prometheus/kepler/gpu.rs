@@ -47,13 +47,13 @@ fn node(encoder: &mut DescriptorEncoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) 
     let about = About { name: "kepler_node_gpu_info", unit: "", help: "Always 1; its labels describe one GPU" };
     gauges(encoder, &about, gpus.iter().map(|gpu| (gpu.labels(node), 1)))?;
     let energies: [(&str, &str, Of<Microjoules>); 3] = [
-        ("kepler_node_gpu", "Energy in joules drawn by a GPU", |view| view.total),
+        ("kepler_node_gpu", "Energy in joules drawn by a GPU", |view| view.energy.total),
         (
             "kepler_node_gpu_active",
             "Energy in joules drawn by a GPU above idle, unattributed energy included",
-            |view| view.active,
+            |view| view.energy.active,
         ),
-        ("kepler_node_gpu_idle", "Energy in joules drawn by a GPU at rest", |view| view.idle),
+        ("kepler_node_gpu_idle", "Energy in joules drawn by a GPU at rest", |view| view.energy.idle),
     ];
     for (name, help, of) in energies {
         let help = format!("{help}, measured");

@@ -91,11 +91,11 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
     gauges(encoder, &about, usage.map(|usage| (LabelSet::plain([node]), usage)))?;
 
     let energies: [(&str, &str, Of<Microjoules>); 3] = [
-        ("kepler_node_cpu", "Energy in joules drawn by the node", |zone| zone.total),
+        ("kepler_node_cpu", "Energy in joules drawn by the node", |zone| zone.energy.total),
         ("kepler_node_cpu_active", "Energy in joules drawn above idle, unattributed energy included,", |zone| {
-            zone.active
+            zone.energy.active
         }),
-        ("kepler_node_cpu_idle", "Energy in joules drawn at rest", |zone| zone.idle),
+        ("kepler_node_cpu_idle", "Energy in joules drawn at rest", |zone| zone.energy.idle),
     ];
     for (name, what, of) in energies {
         let help = format!("{what} by zone, measured or an estimate as jouled_domain_info says; zones overlap");

@@ -1,7 +1,7 @@
 //! A snapshot made by hand: two sockets, memory, every kind of entity, odd names, a failed source.
 
 use crate::model::billing::IdlePolicy;
-use crate::model::domain::{Domain, GpuInfo, Quality, Scope, Zone};
+use crate::model::domain::{Domain, GpuInfo, NodeEnergy, Quality, Scope, Zone};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{
     ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row,
@@ -35,10 +35,12 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
             refresh: None,
             gpu: None,
         }),
-        total: Microjoules(total),
-        idle: Microjoules(total / 4),
-        active: Microjoules(total - total / 4),
-        unattributed: Microjoules(1_000_001 * number),
+        energy: NodeEnergy {
+            total: Microjoules(total),
+            idle: Microjoules(total / 4),
+            active: Microjoules(total - total / 4),
+            unattributed: Microjoules(1_000_001 * number),
+        },
         power: Some(Microwatts(80_000_000 * number)),
         idle_power: Some(Microwatts(20_000_000)),
         floor,
@@ -223,10 +225,12 @@ pub(crate) fn with_platform() -> Snapshot {
         view.domains.push(DomainView {
             role,
             domain: Arc::new(domain),
-            total: Microjoules(total),
-            idle: part(total / 4),
-            active: part(total - total / 4),
-            unattributed: part(1_000_000),
+            energy: NodeEnergy {
+                total: Microjoules(total),
+                idle: part(total / 4),
+                active: part(total - total / 4),
+                unattributed: part(1_000_000),
+            },
             power: Some(Microwatts(total / 100)),
             idle_power: (!whole).then_some(Microwatts(total / 400)),
             floor: None,
