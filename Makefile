@@ -123,7 +123,7 @@ test-libvirt: ## jouled-libvirt's lints and tests, with libvirt's test driver, a
 	cargo clippy --locked --all-targets $(LIBVIRT) -- -D warnings
 	cargo test --locked $(LIBVIRT)
 	cargo build --locked $(LIBVIRT)
-	JOULED_LIBVIRT=$(TARGET)/libvirt/debug/jouled-libvirt cargo test --locked --test inventory libvirt_
+	JOULED_LIBVIRT=$(TARGET)/libvirt/debug/jouled-libvirt cargo test --locked --test integration inventory::libvirt_
 
 bench: ## Benchmarks
 	cargo bench --locked

@@ -1,9 +1,6 @@
 //! A daemon that is told nonsense, or finds its place taken: it refuses, and says where, which and why. Not a bad host; that is bad_input.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::{World, bare_jouled, jouled, output, refused, said};
+use crate::common::{World, bare_jouled, jouled, output, refused, said};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

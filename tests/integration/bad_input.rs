@@ -1,10 +1,7 @@
 //! The daemon on hosts whose files are damaged, vanish, or hold anything at all: it goes on, says what is wrong, and makes nothing up.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::sysfs::INTEL_RANGE;
-use common::{Daemon, World, joulectl, said};
+use crate::common::sysfs::INTEL_RANGE;
+use crate::common::{Daemon, World, joulectl, said};
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use jouled::model::source::Health;

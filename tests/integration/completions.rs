@@ -1,5 +1,4 @@
 //! The shells' completions that are installed are those of the programs' arguments. UPDATE_GOLDEN=1 rewrites them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 use clap::CommandFactory;
 use clap_complete::Shell;

@@ -1,12 +1,9 @@
 //! org.jouled1 from outside: the built jouled, or its export with made snapshots, on a bus of its own. What each call answers is tested
 //! beside the code.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::many_units::{later, snapshot};
-use common::on_bus::{Client, Served, next, request, runtime};
-use common::{Bus, Daemon, Policy, World, output, refused, said, until};
+use crate::common::many_units::{later, snapshot};
+use crate::common::on_bus::{Client, Served, next, request, runtime};
+use crate::common::{Bus, Daemon, Policy, World, output, refused, said, until};
 use jouled::export::dbus::NAME;
 use jouled::model::snapshot::Snapshot;
 use jouled::model::source::Health;
@@ -102,9 +99,9 @@ fn busctl_shows_the_tree_the_interfaces_and_the_numbers() {
         "{failed:?}"
     );
     // It is a source like others.
-    let body = common::get(daemon.address, "/metrics", &[]).body;
+    let body = crate::common::get(daemon.address, "/metrics", &[]).body;
     assert!(body.contains("jouled_source_state{source=\"dbus\",role=\"export\",state=\"healthy\"} 1"), "{body}");
-    assert!(said(common::joulectl(&daemon.state, &["status"])).contains("dbus"));
+    assert!(said(crate::common::joulectl(&daemon.state, &["status"])).contains("dbus"));
     daemon.stop();
 }
 
@@ -336,7 +333,7 @@ fn ten_thousand_calls_harm_neither_ticks_nor_scrapes_nor_others() {
 /// Strangers are told every 10 s and whole joules, a member of the group what root is told.
 #[test]
 fn root_strangers_are_told_less_than_members_of_the_group() {
-    if !common::root() {
+    if !crate::common::root() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,7 @@
 //! docs/ against the code: metrics, queries, rules and the dashboard, the words of troubleshooting.md, and links. Not the man pages: that
 //! is man.rs. Not their prose.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-#[path = "man/examples.rs"]
-mod examples;
-
-use examples::examples;
+use crate::common::examples::examples;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -382,9 +378,10 @@ fn every_command_that_the_pages_for_contributors_name_exists() {
             seen[1] += 1;
             after("--test").into_iter().for_each(|name| has(manifest.contains(&format!("name = \"{name}\""))));
             after("--lib").into_iter().for_each(|name| has(sources.contains(name.trim_end_matches("::"))));
-            // Names of tests come last.
-            let name = words.last().unwrap().rsplit("::").next().unwrap();
-            has(sources.contains(name) || manifest.contains(name) || tests.contains(&format!("fn {name}")));
+            // Names of modules and tests come last.
+            let name = words.last().unwrap().trim_end_matches("::").rsplit("::").next().unwrap();
+            let is_test = tests.contains(&format!("fn {name}")) || tests.contains(&format!("mod {name};"));
+            has(is_test || sources.contains(name) || manifest.contains(name));
         }
         if words.contains(&"cargo") && words.contains(&"bench") {
             seen[2] += 1;

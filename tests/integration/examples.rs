@@ -1,15 +1,10 @@
 //! Every example of the man pages, the README and docs/ that can run here: configurations are checked, joulectl and busctl ask a jouled on a
 //! fake host. Those for a booted system are run by tests/integration/system.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-#[path = "man/examples.rs"]
-mod examples;
-
-use common::bus::{Bus, Policy};
-use common::known::known_run;
-use common::{Daemon, World, bare_jouled, output, until};
-use examples::examples;
+use crate::common::bus::{Bus, Policy};
+use crate::common::examples::examples;
+use crate::common::known::known_run;
+use crate::common::{Daemon, World, bare_jouled, output, until};
 use std::fs;
 use std::path::Path;
 use std::process::Command;

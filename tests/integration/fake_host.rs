@@ -1,11 +1,8 @@
 //! The daemon on a fake host with two sockets: what it shows of a run that is known to the microjoule. Needs no root; no bad input here.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::known::{CONTAINER, POD, VM, inhabit, known_run};
-use common::world::ZONES;
-use common::{Daemon, Page, World, get};
+use crate::common::known::{CONTAINER, POD, VM, inhabit, known_run};
+use crate::common::world::ZONES;
+use crate::common::{Daemon, Page, World, get};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{IdleFrom, Snapshot};

@@ -1,10 +1,7 @@
 //! NVIDIA GPUs by a stand-in for NVML that is really loaded (nvml/standin.c): energy through the built daemon, use through the library.
 //! Needs no root, no GPU and no driver; a C compiler.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::{Daemon, Ticks, World, until};
+use crate::common::{Daemon, Ticks, World, until};
 use jouled::meter::Meter;
 use jouled::model::domain::{Quality, Reading, Scope, Zone};
 use jouled::model::snapshot::{DomainView, Snapshot, SourceView};

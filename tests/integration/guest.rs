@@ -1,11 +1,8 @@
 //! The built daemon with a guest channel: what it says, shows and leaves alone where there is nobody to tell. Guests themselves are in the
 //! unit tests and, real ones, in the VM rig.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::known::{inhabit, known_run};
-use common::{World, joulectl, said};
+use crate::common::known::{inhabit, known_run};
+use crate::common::{World, joulectl, said};
 use std::os::unix::net::UnixListener;
 
 #[test]

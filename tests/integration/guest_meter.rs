@@ -1,10 +1,7 @@
 //! The daemon as a guest, with a host that speaks the guest protocol on a Unix socket: what it makes of the host's word. No VM here.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::client::Ticks;
-use common::{Daemon, SayingHost, World, joulectl, monotonic, said, until};
+use crate::common::client::Ticks;
+use crate::common::{Daemon, SayingHost, World, joulectl, monotonic, said, until};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
@@ -144,7 +141,7 @@ fn migration_new_generations_and_pauses_are_no_energy() {
 }
 
 /// All energy of the node, by its page.
-fn node(page: &common::Page) -> u64 {
+fn node(page: &crate::common::Page) -> u64 {
     page.microjoules("kepler_node_cpu_joules_total", &[("zone", "package")])
 }
 

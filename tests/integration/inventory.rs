@@ -1,10 +1,7 @@
 //! What managers of VMs say, from outside: the inventory socket of a daemon that runs; systemd-machined played by a fake on a private bus.
 //! Not libvirt: its helper has tests of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::{Bus, Daemon, Policy, World, until};
+use crate::common::{Bus, Daemon, Policy, World, until};
 use jouled::entity::inventory::{Class, Known};
 use jouled::entity::managers::{Managers, machined};
 use jouled::model::snapshot::Snapshot;
@@ -26,7 +23,7 @@ const LINE: &str = r#"{"v":1,"source":"libvirt","uri":"qemu:///system","health":
 
 fn connect(daemon: &Daemon) -> UnixStream {
     let stream = UnixStream::connect(daemon.state.join("inventory.sock")).unwrap();
-    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
     stream
 }
 
@@ -66,7 +63,7 @@ fn the_helper_comes_goes_and_comes_back() {
     say(&connect(&daemon), LINE);
     ticks.find("it is back", |snapshot| *libvirt(snapshot) == Health::Healthy);
     assert!(
-        common::get(daemon.address, "/metrics", &[])
+        crate::common::get(daemon.address, "/metrics", &[])
             .body
             .contains("jouled_source_state{source=\"libvirt\",role=\"entity\",state=\"healthy\"} 1")
     );
@@ -108,7 +105,7 @@ fn what_cannot_be_used_ends_the_connection_with_a_reason() {
 
 #[test]
 fn root_strangers_are_refused() {
-    if !common::root() {
+    if !crate::common::root() {
         return;
     }
     let world = World::new();
@@ -305,7 +302,7 @@ async fn seen(what: &str, managers: &Managers, wanted: impl Fn(&[Known], &Health
         let health = sources.borrow().iter().find(|source| source.source == "machined").unwrap().health.clone();
         wanted(&inventory.borrow(), &health)
     };
-    let waited = tokio::time::timeout(common::PATIENCE, async {
+    let waited = tokio::time::timeout(crate::common::PATIENCE, async {
         while !now() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,11 +1,7 @@
 //! The BMC over the network: the built daemon and OpenIPMI's simulator, and what a BMC or the line to it can do wrong. Needs no root.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-mod ipmi_sim;
-
-use common::{Daemon, Ticks, World, bare_jouled, get, joulectl, output, said};
-use ipmi_sim::{Line, PASSWORD, Sim, USER};
+use crate::common::{Daemon, Ticks, World, bare_jouled, get, joulectl, output, said};
+use crate::ipmi_sim::{Line, PASSWORD, Sim, USER};
 use jouled::model::domain::Zone;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use jouled::model::source::Health;

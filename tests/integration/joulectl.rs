@@ -1,10 +1,7 @@
 //! joulectl against the live daemon: what people and scripts see of a known run, and what they are told when jouled is not there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::known::{CONTAINER, known_run};
-use common::{Daemon, World, joulectl, output, refused, said};
+use crate::common::known::{CONTAINER, known_run};
+use crate::common::{Daemon, World, joulectl, output, refused, said};
 use jouled::model::entity::Kind;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};

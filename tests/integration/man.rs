@@ -1,11 +1,8 @@
 //! The man pages against the binaries: every option, key, field, property and method is there and nothing else. Not their prose, nor their
 //! examples: those are examples.rs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::known::known_run;
-use common::{bare_jouled, joulectl, output, refused, said};
+use crate::common::known::known_run;
+use crate::common::{bare_jouled, joulectl, output, refused, said};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

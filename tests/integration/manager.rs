@@ -1,10 +1,7 @@
 //! The daemon and a service manager: what each tells the other, reloads, sockets that are handed over. The manager is a socket here; a real one is
 //! in tests/integration/system.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::{Daemon, World, get, refused, until};
+use crate::common::{Daemon, World, get, refused, until};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Snapshot, State};
@@ -36,7 +33,7 @@ impl Manager {
     }
 
     fn next(&self) -> String {
-        self.0.recv_timeout(common::PATIENCE).expect("the manager hears nothing")
+        self.0.recv_timeout(crate::common::PATIENCE).expect("the manager hears nothing")
     }
 
     fn wait_for(&self, text: &str) -> String {

@@ -1,9 +1,6 @@
 //! Meters beside RAPL, on a fake host: the platform as ACPI sees it. Needs no root.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::{World, get};
+use crate::common::{World, get};
 use jouled::model::domain::Zone;
 use jouled::model::snapshot::{DomainView, Role, Snapshot};
 use jouled::model::source::Health;

@@ -1,9 +1,6 @@
 //! The powercap mirror of the daemon, read by a program that knows nothing of jouled: Debian's prometheus-node-exporter.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::{SayingHost, World, get, refused, until};
+use crate::common::{SayingHost, World, get, refused, until};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
@@ -115,7 +112,7 @@ fn a_host_can_have_one_too_and_a_crash_leaves_nothing_behind_for_long() {
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o444);
     // Another one does not take the place of this one's.
     let second = world.state.with_file_name("second");
-    let mut other = common::jouled(&world.host.sysfs(), &world.host.procfs(), &second);
+    let mut other = crate::common::jouled(&world.host.sysfs(), &world.host.procfs(), &second);
     let error = refused(other.env("JOULED_EXPORT__POWERCAP__PATH", &path));
     assert!(error.contains("another jouled") && error.contains("[export.powercap]"), "{error}");
     daemon.kill();

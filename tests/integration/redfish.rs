@@ -1,19 +1,11 @@
 //! The daemon at a BMC: a real HTTPS server on this machine. Needs no root. The faults of BMCs one by one are in meter/redfish/tests.rs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-// Not in `common`: every test crate would build it.
-#[path = "common/redfish_sim.rs"]
-mod redfish_sim;
-#[path = "common/redfish_trees.rs"]
-mod redfish_trees;
-
-use common::{World, bare_jouled, get, joulectl, output, refused, said};
+use crate::common::redfish_sim::{Fault, PASSWORD, Sim, USER};
+use crate::common::redfish_trees::{self as trees, UUID};
+use crate::common::{World, bare_jouled, get, joulectl, output, refused, said};
 use jouled::model::domain::Zone;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use jouled::model::source::Health;
-use redfish_sim::{Fault, PASSWORD, Sim, USER};
-use redfish_trees::{self as trees, UUID};
 use std::time::{Duration, Instant};
 
 const POWER: &str = "/redfish/v1/Chassis/1U/Sensors/TotalPower";
@@ -45,7 +37,7 @@ fn a_bmc_is_found_integrated_shown_asked_once_a_period_and_left_without_a_sessio
     let sim = Sim::start(trees::modern());
     let world = world(&sim, "");
     let mut command = world.jouled();
-    let daemon = common::Daemon::start(command.args(["--log-level", "trace"]), &world.state);
+    let daemon = crate::common::Daemon::start(command.args(["--log-level", "trace"]), &world.state);
     let mut ticks = daemon.ticks();
     let begun = Instant::now();
     let first = ticks.find("a reading", |snapshot| platform(snapshot).is_some_and(|view| view.read_at.is_some()));
@@ -93,7 +85,7 @@ fn a_bmc_that_hangs_keeps_no_tick_and_no_end_from_coming_and_gets_its_session_ba
     ticks.find("a reading", |snapshot| platform(snapshot).is_some_and(|view| view.read_at.is_some()));
     sim.fail("GET", usize::MAX, Fault::Hang);
     let before = sim.seen().requests.len();
-    common::until("a request that hangs", || (sim.seen().requests.len() > before).then_some(()));
+    crate::common::until("a request that hangs", || (sim.seen().requests.len() > before).then_some(()));
     let (start, first) = (Instant::now(), ticks.next().ticks);
     while ticks.next().ticks < first + 10 {}
     assert!(start.elapsed() < Duration::from_secs(6), "ten ticks of 100 ms took {:?}", start.elapsed());
@@ -187,7 +179,7 @@ fn a_password_may_be_a_systemd_credential() {
     std::fs::write(&file, credential).unwrap();
     let mut command = world.jouled();
     command.env("CREDENTIALS_DIRECTORY", world.state.parent().unwrap());
-    let daemon = common::Daemon::start(&mut command, &world.state);
+    let daemon = crate::common::Daemon::start(&mut command, &world.state);
     daemon.ticks().find("a reading", |snapshot| platform(snapshot).is_some_and(|view| view.read_at.is_some()));
     daemon.stop();
     assert_eq!((sim.seen().logins, sim.sessions()), (1, 0));

@@ -1,5 +1,4 @@
 //! packaging/release.sh: each condition under which it refuses to build a release. Builds nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,8 @@
 //! The daemon dies, restarts, reboots, changes its source and is replayed: counters go on and no energy appears or gets lost.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::client::Ticks;
-use common::world::ZONES;
-use common::{Daemon, World, bare_jouled, output, refused, root, said};
+use crate::common::client::Ticks;
+use crate::common::world::ZONES;
+use crate::common::{Daemon, World, bare_jouled, output, refused, root, said};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
@@ -103,7 +100,7 @@ fn a_crash_loses_nothing() {
 fn crashes_at_any_moment() {
     let world = World::new();
     inhabit(&world);
-    let (mut page, mut energy): (Option<common::Page>, u64) = (None, 0);
+    let (mut page, mut energy): (Option<crate::common::Page>, u64) = (None, 0);
     for round in 0..6u32 {
         let daemon = world.start();
         let mut ticks = daemon.ticks();

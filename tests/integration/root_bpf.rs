@@ -1,10 +1,7 @@
 //! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that is the benchmark.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also outside its test functions")]
 
-mod common;
-
-use common::bpf::{Birth, burn, cpu_time, last_cpu, on_cpu, open, reap, sample_after_death, with};
-use common::burn::{Cgroup, while_nothing_is_stolen};
+use crate::common::bpf::{Birth, burn, cpu_time, last_cpu, on_cpu, open, reap, sample_after_death, with};
+use crate::common::burn::{Cgroup, while_nothing_is_stolen};
 use jouled::model::source::Health;
 use jouled::model::usage::{ProcessKey, UsageSample};
 use jouled::usage::Usage;

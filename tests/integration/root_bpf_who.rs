@@ -1,10 +1,7 @@
 //! Real eBPF on this kernel, as root: which process is which, and what it is called. Not what it is charged; that is `root_bpf`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also outside its test functions")]
 
-mod common;
-
-use common::bpf::{Birth, burn, last_cpu, open, reap, sample_after_death, with};
-use common::burn::while_nothing_is_stolen;
+use crate::common::bpf::{Birth, burn, last_cpu, open, reap, sample_after_death, with};
+use crate::common::burn::while_nothing_is_stolen;
 use jouled::model::usage::ProcessKey;
 use jouled::usage::Usage;
 use jouled::usage::bpf::BpfPath;

@@ -1,12 +1,9 @@
 //! The daemon with real eBPF, cgroups and processes of this kernel, and energy that the test draws. Not the programs themselves; that is root_bpf.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::burn::{Burner, Cgroup, all_used, slice, stolen};
-use common::client::Ticks;
-use common::sysfs::ICE_LAKE_SERVER;
-use common::{Daemon, World, joulectl, jouled, monotonic, root, said, until};
+use crate::common::burn::{Burner, Cgroup, all_used, slice, stolen};
+use crate::common::client::Ticks;
+use crate::common::sysfs::ICE_LAKE_SERVER;
+use crate::common::{Daemon, World, joulectl, jouled, monotonic, root, said, until, whole_machine};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Snapshot, State};
@@ -17,11 +14,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
-
-/// One at a time: they look at the whole machine.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// What one window draws, in microjoules.
 const ENERGY: u64 = 100_000_000;
@@ -32,7 +26,7 @@ fn allowed() -> Option<MutexGuard<'static, ()>> {
     if !root() {
         return None;
     }
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = whole_machine();
     match BpfUsage::open(&BpfOptions::default()) {
         Ok(_) => {}
         Err(error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::Denied(_))) => {
@@ -287,7 +281,7 @@ fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
     if !root() {
         return;
     }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = whole_machine();
     let world = world();
     let energy = world.host.zone_dir("intel-rapl:0").join("energy_uj");
     fs::set_permissions(&energy, fs::Permissions::from_mode(0o400)).unwrap();

@@ -1,11 +1,8 @@
 //! jouled is started again, and who is shown sleeps, ended or is another meanwhile. Not the energy of the node; that is `restart`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::World;
-use common::client::Ticks;
-use common::world::ZONES;
+use crate::common::World;
+use crate::common::client::Ticks;
+use crate::common::world::ZONES;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Row, Snapshot, State};
 use jouled::model::source::Stamp;

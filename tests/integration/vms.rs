@@ -1,24 +1,17 @@
 //! VMs in the running daemon: made-up hosts with hostile command lines, and real QEMUs of this kernel. Not the guests' channel.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
-use common::client::Ticks;
-use common::sysfs::ICE_LAKE_SERVER;
-use common::{Daemon, World, jouled, root, until};
+use crate::common::client::Ticks;
+use crate::common::sysfs::ICE_LAKE_SERVER;
+use crate::common::{Daemon, World, jouled, root, until, whole_machine};
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Row, Snapshot, State};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 const UUID: &str = "8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7";
 const QEMU: &str = "qemu-system-x86_64";
-
-/// One at a time: they look at the whole machine.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// A made-up QEMU.
 fn qemu(world: &World, pid: u32, arguments: &[&[u8]], cgroup: &str) {
@@ -242,7 +235,7 @@ fn root_a_real_qemu_is_a_vm_before_and_after_jouleds_start() {
     if !root() {
         return;
     }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = whole_machine();
     let Some(early) = Spinner::start("tcg", "jtest,,early", None) else { return };
     for source in ["auto", "procfs"] {
         let (world, daemon, mut ticks) = live(source);
@@ -281,7 +274,7 @@ fn root_a_real_kvm_guest_has_its_kernel_threads() {
     if !root() {
         return;
     }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = whole_machine();
     let (world, daemon, mut ticks) = live("auto");
     let Some(mut qemu) = Spinner::start("kvm", "jtest-kvm", None) else { return };
     std::thread::sleep(std::time::Duration::from_secs(1));
@@ -340,7 +333,7 @@ fn root_all_of_a_real_machine_scope_is_its_vm() {
     if !root() {
         return;
     }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = whole_machine();
     let Some(scope) = Scope::new() else { return println!("skipped: no cgroup v2") };
     let (world, daemon, mut ticks) = live("auto");
     let emulator = scope.0.join("libvirt/emulator");

@@ -1,12 +1,9 @@
 //! The daemon's doors: probes, landing page, and a metrics page behind TLS and a password. Not what the page says.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
+use crate::common::client::ask;
+use crate::common::{Answer, Daemon, PATIENCE, Page, World, get, refused, until};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::client::ask;
-use common::{Answer, Daemon, PATIENCE, Page, World, get, refused, until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};

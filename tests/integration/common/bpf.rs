@@ -5,11 +5,8 @@ use jouled::usage::Usage;
 use jouled::usage::bpf::{BpfError, BpfOptions, BpfPath, BpfUsage, Counters};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::Duration;
-
-/// One at a time: they look at the whole machine.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// eBPF as told, with nobody else who uses it; `None` where this machine lets us not, which is said.
 pub fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)> {
@@ -18,7 +15,7 @@ pub fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)>
         println!("skipped: not root");
         return None;
     }
-    let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let alone = super::whole_machine();
     match BpfUsage::open(options) {
         // In this order: its programs have gone before the next test has its own.
         Ok(usage) => Some((alone, usage)),

@@ -1,14 +1,16 @@
 //! What the integration tests share: the built binaries, started and asked from outside. Not the hosts that they run on.
-#![allow(dead_code, unused_imports, reason = "every test crate that includes this uses its own part of it")]
 
 pub mod bpf;
 pub mod burn;
 pub mod bus;
 pub mod client;
+pub mod examples;
 pub mod known;
 pub mod many_units;
 pub mod on_bus;
 pub mod page;
+pub mod redfish_sim;
+pub mod redfish_trees;
 pub mod saying_host;
 pub mod sysfs;
 pub mod world;
@@ -17,7 +19,6 @@ pub use bus::{Bus, Policy};
 pub use client::{Answer, Ticks, get};
 pub use page::Page;
 pub use saying_host::SayingHost;
-pub use sysfs::FakeHost;
 pub use world::World;
 
 use jouled::model::snapshot::Snapshot;
@@ -25,7 +26,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What has not happened by then will not: the machine may be busy.
@@ -136,6 +137,13 @@ pub fn root() -> bool {
         println!("skipped: not root");
     }
     root
+}
+
+/// Held by each test that measures the whole machine, or loads it: one such test at a time.
+pub fn whole_machine() -> MutexGuard<'static, ()> {
+    static WHOLE_MACHINE: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that the next one has to know of.
+    WHOLE_MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! A metrics page as tests look at it. Energies are whole microjoules; nothing is rounded away.
 
 #[path = "../../../daemon/src/export/prometheus/tests/parse.rs"]
+#[allow(dead_code, reason = "shared with the unit tests of the export")]
 mod parse;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The checks of tests/integration/gpu.rs that want a real NVIDIA GPU, with a program that keeps it busy. Skips, with its reason, elsewhere.
-# real.sh [TEST-BINARY]: the built test `gpu` (target/debug/deps/gpu-…), for machines without Rust; else cargo builds it.
+# real.sh [TEST-BINARY]: the built tests (target/debug/deps/integration-…), for machines without Rust; else cargo builds it.
 # Where /sys/module/nvidia is hidden (some containers), JOULED_NVML_LIBRARY names the library.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -21,5 +21,5 @@ fi
 if [ $# -gt 0 ]; then
     "$1" a_real_gpu --nocapture
 else
-    cargo test --locked --test gpu a_real_gpu -- --nocapture
+    cargo test --locked --test integration gpu::a_real_gpu -- --nocapture
 fi

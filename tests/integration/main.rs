@@ -1,0 +1,37 @@
+//! The integration tests: one program, one module for each subject. They start the built jouled and joulectl and look at them from outside.
+//! Not unit tests: those are beside the code. README.md says how to run one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests, also outside of test functions"
+)]
+
+mod bad_config;
+mod bad_input;
+mod common;
+mod completions;
+mod dbus;
+mod docs;
+mod examples;
+mod fake_host;
+mod gpu;
+mod guest;
+mod guest_meter;
+mod inventory;
+mod ipmi;
+mod ipmi_sim;
+mod joulectl;
+mod man;
+mod manager;
+mod meters;
+mod powercap_mirror;
+mod redfish;
+mod release;
+mod restart;
+mod root_bpf;
+mod root_bpf_who;
+mod root_live;
+mod survivors;
+mod vms;
+mod web;
