@@ -1,4 +1,5 @@
-//! What is known now, of all libvirts that are followed: written by those that follow, read by those that tell. Calls nobody.
+//! The state of every libvirt that is followed: written by the follower threads, read by the sender and the main
+//! thread. Calls neither libvirt nor jouled.
 
 use crate::domain::Machine;
 use serde::Serialize;
@@ -6,17 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A call to libvirt that takes longer is told to jouled.
+/// A call to libvirt that takes longer is reported to jouled.
 const SLOW: Duration = Duration::from_secs(15);
-/// jouled takes lines up to 4 MiB; the frame around the machines needs some of it.
+/// Bytes of machines per line at most: jouled accepts lines up to 4 MiB, of which the other fields need some.
 const MACHINES_BYTES: usize = (4 << 20) - 4096;
-/// jouled takes so many machines of one libvirt.
+/// Machines of one libvirt at most, as jouled accepts them.
 const MACHINES: usize = 10_000;
 
 /// Machines by UUID.
 pub type Machines = BTreeMap<String, Machine>;
 
-/// What is known now.
+/// The shared state of every libvirt that is followed.
 #[derive(Debug)]
 pub struct Board {
     state: Mutex<State>,
@@ -25,7 +26,7 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Goes up with each change.
+    /// Increases with each change.
     generation: u64,
     /// In the order of the command line.
     libvirts: Vec<Libvirt>,
@@ -35,15 +36,15 @@ struct State {
 struct Libvirt {
     uri: String,
     machines: Machines,
-    /// Whether it ever answered, or failed to.
+    /// Whether its state is known: it has answered or failed at least once.
     known: bool,
     /// Why it cannot be asked; empty where it can.
-    why: String,
-    /// Since when a call to it has been under way.
+    error: String,
+    /// When the call under way began; `None`: none is.
     calling: Option<Instant>,
 }
 
-/// One line to jouled. docs/vms.md describes it.
+/// One line to jouled, as docs/vms.md describes it.
 #[derive(Serialize)]
 struct Line<'a> {
     v: u32,
@@ -55,35 +56,35 @@ struct Line<'a> {
 }
 
 impl Board {
-    /// A board for these libvirts, of which nothing is known yet.
+    /// A board for these connection URIs, with nothing known yet.
     pub fn new(uris: &[String]) -> Self {
         let new = |uri: &String| Libvirt {
             uri: uri.clone(),
             machines: Machines::new(),
             known: false,
-            why: "not connected yet".into(),
+            error: "not connected yet".into(),
             calling: None,
         };
         let state = State { generation: 1, libvirts: uris.iter().map(new).collect() };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// libvirt number `which` answers, and knows these machines.
-    pub fn know(&self, which: usize, machines: &Machines) {
+    /// libvirt number `which` answers, and runs these machines.
+    pub fn set_machines(&self, which: usize, machines: &Machines) {
         self.change(which, |libvirt| {
-            let same = libvirt.why.is_empty() && libvirt.machines == *machines;
-            libvirt.why.clear();
+            let same = libvirt.error.is_empty() && libvirt.machines == *machines;
+            libvirt.error.clear();
             libvirt.machines.clone_from(machines);
             !same
         });
     }
 
-    /// libvirt number `which` cannot be asked. What it said last stays, as its machines go on running; but not their context ids, which may be
-    /// given to others meanwhile. True where that is news.
-    pub fn gone(&self, which: usize, why: &str) -> bool {
+    /// libvirt number `which` cannot be asked. Its machines stay, as they go on running, but without their context ids,
+    /// which may be given to others meanwhile. Returns whether that is a change.
+    pub fn set_unreachable(&self, which: usize, error: &str) -> bool {
         self.change(which, |libvirt| {
-            let news = libvirt.why != why;
-            libvirt.why = why.to_string();
+            let news = libvirt.error != error;
+            libvirt.error = error.to_string();
             for machine in libvirt.machines.values_mut() {
                 machine.cid = None;
             }
@@ -102,20 +103,20 @@ impl Board {
         changed
     }
 
-    /// Makes a call to libvirt number `which`; how long it takes can be seen meanwhile.
-    pub fn call<T>(&self, which: usize, call: impl FnOnce() -> T) -> T {
+    /// Makes a call to libvirt number `which`, timed so that other threads see how long it takes.
+    pub fn timed_call<T>(&self, which: usize, call: impl FnOnce() -> T) -> T {
         self.lock().libvirts[which].calling = Some(Instant::now());
         let result = call();
         self.lock().libvirts[which].calling = None;
         result
     }
 
-    /// A libvirt that has left a call without an answer for `limit`.
-    pub fn hung(&self, limit: Duration) -> Option<String> {
+    /// The URI of a libvirt that has not answered a call within `limit`.
+    pub fn hung_uri(&self, limit: Duration) -> Option<String> {
         self.lock().libvirts.iter().find(|libvirt| libvirt.slow(limit)).map(|libvirt| libvirt.uri.clone())
     }
 
-    /// Returns when there is something newer than `generation`, when [`Board::wake`] is called, or after `limit`.
+    /// Returns when the state is newer than `generation`, when [`Board::wake`] is called, or after `limit`.
     pub fn wait(&self, generation: u64, limit: Duration) {
         let state = self.lock();
         if state.generation == generation {
@@ -129,28 +130,28 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// The lines for jouled, one per libvirt of which there is something to say, and their generation: with all machines, or without where
-    /// jouled has those of `told`.
-    pub fn lines(&self, told: u64) -> (u64, String) {
+    /// The lines for jouled, one for each libvirt whose state is known, and their generation. Without machines where
+    /// jouled has those of generation `sent` (a heartbeat).
+    pub fn lines(&self, sent: u64) -> (u64, String) {
         let state = self.lock();
-        let full = state.generation != told;
+        let full = state.generation != sent;
         let news = state.libvirts.iter().filter(|libvirt| libvirt.known || libvirt.slow(SLOW));
         let lines = news.map(|libvirt| libvirt.line(full || !libvirt.known)).collect();
         (state.generation, lines)
     }
 
-    /// One line for people.
+    /// The state of every libvirt in one line, for the service manager.
     pub fn status(&self) -> String {
         let state = self.lock();
         let lines = state.libvirts.iter().map(|libvirt| match libvirt.health() {
             "ok" => format!("{}: {} running", libvirt.uri, libvirt.machines.len()),
-            why => format!("{}: {why}", libvirt.uri),
+            error => format!("{}: {error}", libvirt.uri),
         });
         lines.collect::<Vec<_>>().join("; ")
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is whole when the lock is given back.
+        // Every change is complete when the lock is released.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -161,10 +162,10 @@ impl Libvirt {
     }
 
     fn health(&self) -> &str {
-        match self.why.as_str() {
+        match self.error.as_str() {
             _ if self.slow(SLOW) => "does not answer",
             "" => "ok",
-            why => why,
+            error => error,
         }
     }
 
@@ -181,7 +182,7 @@ impl Libvirt {
     }
 }
 
-/// As many of them as jouled takes.
+/// As many machines as jouled accepts in one line.
 fn fitting<'a>(machines: impl Iterator<Item = &'a Machine>) -> Vec<&'a Machine> {
     let mut bytes = 0;
     let fits = |machine: &&Machine| {
@@ -191,7 +192,7 @@ fn fitting<'a>(machines: impl Iterator<Item = &'a Machine>) -> Vec<&'a Machine> 
     machines.take(MACHINES).take_while(fits).collect()
 }
 
-/// Text of others for a line of a log: no control characters, not too long.
+/// Foreign text for a log line: control characters become blanks, at most 300 characters.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
@@ -201,7 +202,8 @@ mod tests {
     use super::*;
 
     fn machines(count: usize, name: &str) -> Machines {
-        let machine = |number| Machine { name: name.into(), uuid: format!("{number:05}"), cid: Some(3), ..Machine::default() };
+        let machine =
+            |number| Machine { name: name.into(), uuid: format!("{number:05}"), cid: Some(3), ..Machine::default() };
         (0..count).map(|number| (format!("{number:05}"), machine(number))).collect()
     }
 
@@ -211,25 +213,25 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_whole_and_a_heartbeat_is_short() {
+    fn a_change_sends_every_machine_and_a_heartbeat_none() {
         let board = Board::new(&["test:///a".into()]);
         let (none, line) = board.lines(0);
         assert_eq!(line, "", "there is nothing to say yet");
-        board.know(0, &machines(2, "a\nb"));
+        board.set_machines(0, &machines(2, "a\nb"));
         let (some, line) = board.lines(none);
         assert_ne!(some, none);
         assert_eq!(parsed(&line)["machines"][1]["name"], "a\nb");
-        board.know(0, &machines(2, "a\nb"));
+        board.set_machines(0, &machines(2, "a\nb"));
         let (same, line) = board.lines(some);
         assert_eq!((same, parsed(&line).get("machines"), &parsed(&line)["health"]), (some, None, &"ok".into()));
     }
 
     #[test]
-    fn what_is_gone_keeps_its_machines_but_not_their_context_ids() {
+    fn an_unreachable_libvirt_keeps_its_machines_but_not_their_context_ids() {
         let board = Board::new(&["test:///a".into()]);
-        board.know(0, &machines(1, "a"));
-        assert!(board.gone(0, "closed"));
-        assert!(!board.gone(0, "closed"));
+        board.set_machines(0, &machines(1, "a"));
+        assert!(board.set_unreachable(0, "closed"));
+        assert!(!board.set_unreachable(0, "closed"));
         let line = parsed(&board.lines(0).1);
         assert_eq!(
             (line["health"].as_str(), line["machines"][0]["name"].as_str(), line["machines"][0].get("cid")),
@@ -238,25 +240,25 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_said() {
+    fn machines_that_do_not_fit_are_reported() {
         let board = Board::new(&["test:///a".into()]);
-        board.know(0, &machines(MACHINES + 1, "a"));
+        board.set_machines(0, &machines(MACHINES + 1, "a"));
         let line = parsed(&board.lines(0).1);
         assert_eq!(line["machines"].as_array().unwrap().len(), MACHINES);
         assert!(line["health"].as_str().unwrap().contains("left out"));
-        // The longest that JSON makes of 256 bytes.
-        board.know(0, &machines(MACHINES, &"\u{1}".repeat(256)));
+        // The longest JSON of a name of 256 bytes.
+        board.set_machines(0, &machines(MACHINES, &"\u{1}".repeat(256)));
         let line = parsed(&board.lines(0).1);
         assert!((2_000..MACHINES).contains(&line["machines"].as_array().unwrap().len()));
     }
 
     #[test]
-    fn a_call_without_an_answer_is_seen() {
+    fn a_call_without_an_answer_is_detected() {
         let board = Board::new(&["test:///a".into()]);
-        board.call(0, || {
+        board.timed_call(0, || {
             std::thread::sleep(Duration::from_millis(20));
-            assert_eq!(board.hung(Duration::from_millis(10)).as_deref(), Some("test:///a"));
+            assert_eq!(board.hung_uri(Duration::from_millis(10)).as_deref(), Some("test:///a"));
         });
-        assert_eq!(board.hung(Duration::ZERO), None);
+        assert_eq!(board.hung_uri(Duration::ZERO), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What is told of one domain, taken from its XML. Pure text: asks nobody.
+//! Reads from a domain's XML what is sent to jouled. Pure: makes no calls.
 
 use roxmltree::{Document, Node, ParsingOptions};
 use serde::Serialize;
@@ -6,15 +6,15 @@ use serde::Serialize;
 /// Namespace of jouled's element in a domain's `<metadata>`.
 pub const NAMESPACE: &str = "https://jouled.org/xmlns/guest/1";
 
-/// Longest name and title in bytes; what is more is cut.
+/// Longest name and title in bytes; the rest is cut off.
 const TEXT_LIMIT: usize = 256;
-/// Longest profile name; a longer one is none.
+/// Longest profile name in bytes; a longer one is ignored.
 const PROFILE_LIMIT: usize = 32;
-/// A larger description is not read: libvirt's own are some kilobytes.
+/// Longest XML in bytes; libvirt's own has some kilobytes.
 const XML_LIMIT: usize = 1 << 20;
 const NODE_LIMIT: u32 = 100_000;
 
-/// One machine, as jouled is told of it.
+/// One machine, as it is sent to jouled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// Name, at most 256 bytes.
@@ -23,29 +23,30 @@ pub struct Machine {
     pub uuid: String,
     /// `running`, `paused`, …
     pub state: String,
-    /// Title, at most 256 bytes; empty where it has none.
+    /// Title, at most 256 bytes; empty where there is none.
     pub title: String,
-    /// Virtual CPUs now.
+    /// Number of virtual CPUs now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
     /// Vsock context id now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cid: Option<u32>,
-    /// `profile` of jouled's metadata element.
+    /// Attribute `profile` of jouled's metadata element.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
 }
 
-/// Reads a domain's live XML. Whoever may define domains chose what is in it.
+/// Reads a domain's live XML, which any user who may define domains has written.
 ///
 /// # Errors
-/// Where it is not a domain's XML, or unreasonably large.
-pub fn read(xml: &str, state: &str) -> Result<Machine, String> {
+/// It is not a domain's XML, or unreasonably large.
+pub fn parse(xml: &str, state: &str) -> Result<Machine, String> {
     if xml.len() > XML_LIMIT {
         return Err(format!("its XML has {} bytes, at most {XML_LIMIT} are read", xml.len()));
     }
     let options = ParsingOptions { nodes_limit: NODE_LIMIT, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(xml, options).map_err(|error| format!("its XML cannot be read: {error}"))?;
+    let document =
+        Document::parse_with_options(xml, options).map_err(|error| format!("its XML cannot be read: {error}"))?;
     let domain = document.root_element();
     if domain.tag_name().name() != "domain" {
         return Err("its XML is not a domain's".into());
@@ -64,7 +65,7 @@ pub fn read(xml: &str, state: &str) -> Result<Machine, String> {
     })
 }
 
-/// The assigned context id; an `auto` one has its address only while the domain runs.
+/// The assigned context id. With `auto` it has an address only while the domain runs.
 fn cid(devices: Node) -> Option<u32> {
     child(child(devices, "vsock")?, "cid")?.attribute("address")?.parse().ok()
 }
@@ -75,7 +76,8 @@ fn profile(metadata: Node) -> Option<String> {
 }
 
 fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
-    node.children().find(|child| child.is_element() && child.tag_name().name() == name && child.tag_name().namespace().is_none())
+    node.children()
+        .find(|child| child.is_element() && child.tag_name().name() == name && child.tag_name().namespace().is_none())
 }
 
 fn cut(text: &str) -> String {
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_live_domain() {
-        let machine = read(LIVE, "running").unwrap();
+        let machine = parse(LIVE, "running").unwrap();
         assert_eq!(
             machine,
             Machine {
@@ -118,31 +120,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_told() {
-        let machine = read(
+    fn absent_elements_are_absent_fields() {
+        let machine = parse(
             "<domain type='test'><name>a</name><vcpu>8</vcpu><devices><vsock><cid auto='yes'/></vsock></devices></domain>",
             "",
         )
         .unwrap();
         assert_eq!((machine.vcpus, machine.cid, machine.profile, machine.title.as_str()), (Some(8), None, None, ""));
         let foreign = "<domain><name>a</name><metadata><guest profile='off'/><j:guest xmlns:j='https://jouled.org/xmlns/guest/2' profile='off'/></metadata></domain>";
-        assert_eq!(read(foreign, "").unwrap().profile, None);
-        assert_eq!(read("<domain><devices><vsock><cid address='-1'/></vsock></devices></domain>", "").unwrap().cid, None);
+        assert_eq!(parse(foreign, "").unwrap().profile, None);
+        assert_eq!(
+            parse("<domain><devices><vsock><cid address='-1'/></vsock></devices></domain>", "").unwrap().cid,
+            None
+        );
     }
 
     #[test]
-    fn names_are_bounded_and_stay_what_they_are() {
+    fn names_are_cut_but_not_changed() {
         let long = "ü".repeat(5_000);
-        let machine = read(&format!("<domain><name>{long}</name><title>{long}</title></domain>"), "running").unwrap();
+        let machine = parse(&format!("<domain><name>{long}</name><title>{long}</title></domain>"), "running").unwrap();
         assert_eq!((machine.name.len(), machine.title.len()), (256, 256));
-        let odd = read("<domain><name>../../etc/passwd\n\"x\"</name></domain>", "running").unwrap();
+        let odd = parse("<domain><name>../../etc/passwd\n\"x\"</name></domain>", "running").unwrap();
         assert_eq!(odd.name, "../../etc/passwd\n\"x\"");
-        let profile = format!("<domain><metadata><j:guest xmlns:j='{NAMESPACE}' profile='{long}'/></metadata></domain>");
-        assert_eq!(read(&profile, "").unwrap().profile, None);
+        let profile =
+            format!("<domain><metadata><j:guest xmlns:j='{NAMESPACE}' profile='{long}'/></metadata></domain>");
+        assert_eq!(parse(&profile, "").unwrap().profile, None);
     }
 
     #[test]
-    fn what_is_no_domain_is_refused() {
+    fn xml_of_something_else_is_refused() {
         for bad in [
             "",
             "<domain>",
@@ -151,9 +157,9 @@ mod tests {
             &format!("<domain><name>{}</name></domain>", "x".repeat(XML_LIMIT)),
             &format!("<domain>{}</domain>", "<a/>".repeat(NODE_LIMIT as usize)),
         ] {
-            assert!(read(bad, "").is_err(), "{}", &bad[..bad.len().min(80)]);
+            assert!(parse(bad, "").is_err(), "{}", &bad[..bad.len().min(80)]);
         }
         let deep = format!("{}{}", "<domain>".repeat(20_000), "</domain>".repeat(20_000));
-        let _ = read(&deep, "");
+        let _ = parse(&deep, "");
     }
 }

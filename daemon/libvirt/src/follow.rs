@@ -1,4 +1,5 @@
-//! Follows one libvirt: connects, lists the domains that run, keeps the list right by events, and begins again when libvirt is gone.
+//! Follows one libvirt: connects read-only, lists the running domains, keeps the list up to date by events, and
+//! connects again when libvirt is gone.
 
 use crate::board::{Board, Machines, printable};
 use crate::domain::{self, Machine};
@@ -11,27 +12,28 @@ use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
-/// Some changes (virtual CPUs) have no event.
+/// Time between two full lists: some changes (number of virtual CPUs) have no event.
 const LIST_EVERY: Duration = Duration::from_secs(60);
-/// Between attempts to connect: the first pause, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A libvirt that says nothing for 20 s is taken for gone.
+/// Pause between two attempts to connect: the first, and the longest.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Keepalive interval in seconds, and the number of missed replies: a libvirt that is silent for 20 s is taken for
+/// gone.
 const KEEP_ALIVE: (i32, u32) = (5, 3);
 
-/// Follows libvirt number `which` of the board for ever.
+/// Follows libvirt number `which` of the board, forever.
 pub fn follow(uri: &str, which: usize, board: &Board) {
-    let mut pause = PAUSES.0;
+    let mut pause = RETRY_PAUSES.0;
     loop {
         let began = Instant::now();
         let why = Session { uri, which, board }.run();
-        if board.gone(which, &why) {
+        if board.set_unreachable(which, &why) {
             tracing::warn!("{uri}: {why}; trying again");
         }
-        if began.elapsed() > PAUSES.1 {
-            pause = PAUSES.0;
+        if began.elapsed() > RETRY_PAUSES.1 {
+            pause = RETRY_PAUSES.0;
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSES.1);
+        pause = (pause * 2).min(RETRY_PAUSES.1);
     }
 }
 
@@ -42,7 +44,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// From a connection to its end; says why it ended.
+    /// One connection; returns why it ended.
     fn run(&self) -> String {
         match self.follow() {
             Ok(never) => match never {},
@@ -52,17 +54,17 @@ impl Session<'_> {
 
     fn follow(&self) -> Result<Infallible, String> {
         let connect = self.call(|| Connect::open_read_only(Some(self.uri)))?;
-        // Only connections to a daemon know keepalive; others cannot break.
+        // Only connections to a daemon have keepalive; others cannot break.
         if let Err(error) = self.call(|| connect.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)) {
             tracing::debug!("{}: {error}", self.uri);
         }
-        // Events first: what changes while the domains are listed is looked at again.
+        // Events first: a change while the domains are listed is read again.
         let events = self.call(|| Events::open(&connect))?;
         tracing::info!("{}: connected", self.uri);
         let mut machines = self.list(&connect)?;
         let mut listed = Instant::now();
         loop {
-            self.board.know(self.which, &machines);
+            self.board.set_machines(self.which, &machines);
             let changes = events.next(LIST_EVERY.saturating_sub(listed.elapsed()));
             if let Some(why) = changes.closed {
                 return Err(why.into());
@@ -73,7 +75,7 @@ impl Session<'_> {
                 continue;
             }
             for uuid in changes.domains {
-                let machine = match self.board.call(self.which, || connect.lookup_domain_by_uuid_string(&uuid)) {
+                let machine = match self.board.timed_call(self.which, || connect.lookup_domain_by_uuid_string(&uuid)) {
                     Ok(domain) => self.machine(&connect, &domain)?,
                     Err(error) => self.unless_broken(&connect, &error)?,
                 };
@@ -95,26 +97,26 @@ impl Session<'_> {
         Ok(machines)
     }
 
-    /// What is told of a domain; `None`: it does not run, or cannot be read.
+    /// A domain as it is sent to jouled; `None`: it does not run, or cannot be read.
     fn machine(&self, connect: &Connect, domain: &Domain) -> Result<Option<Machine>, String> {
         let read = || Ok((domain.state()?.0, domain.xml_desc(0)?));
-        let (state, xml) = match self.board.call(self.which, read) {
+        let (state, xml) = match self.board.timed_call(self.which, read) {
             Ok(read) => read,
             Err(error) => return self.unless_broken(connect, &error),
         };
         let state = match state {
             Enum::Known(DomainState::Shutoff) => return Ok(None),
-            Enum::Known(state) => word(state),
+            Enum::Known(state) => state_name(state),
             Enum::Unknown(_) => "",
         };
-        Ok(domain::read(&xml, state)
+        Ok(domain::parse(&xml, state)
             .inspect_err(|why| tracing::warn!("{}: domain {:?}: {}", self.uri, domain.uuid_string(), printable(why)))
             .ok())
     }
 
-    /// An error of one domain (it is gone, it is locked) is no reason to leave; one of the connection is.
+    /// `None` for an error of one domain (it is gone, it is locked); an error of the connection ends it.
     fn unless_broken(&self, connect: &Connect, error: &Error) -> Result<Option<Machine>, String> {
-        match self.board.call(self.which, || connect.is_alive()) {
+        match self.board.timed_call(self.which, || connect.is_alive()) {
             Ok(true) => {
                 if error.code() != Enum::Known(ErrorNumber::NoDomain) {
                     tracing::warn!("{}: {}", self.uri, printable(&error.to_string()));
@@ -126,12 +128,12 @@ impl Session<'_> {
     }
 
     fn call<T>(&self, call: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
-        self.board.call(self.which, call).map_err(|error| printable(error.message()))
+        self.board.timed_call(self.which, call).map_err(|error| printable(error.message()))
     }
 }
 
-/// libvirt's own words.
-const fn word(state: DomainState) -> &'static str {
+/// Name of a state, as virsh prints it.
+const fn state_name(state: DomainState) -> &'static str {
     match state {
         DomainState::NoState => "",
         DomainState::Running => "running",

@@ -1,4 +1,5 @@
-//! jouled-libvirt, the program: arguments → threads → watch over them. The only place where the process ends.
+//! jouled-libvirt, the program: parses arguments, starts the threads, and watches over them. The only place where the
+//! process ends.
 
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
@@ -11,16 +12,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A libvirt that leaves a call without an answer so long is left: the process ends, to be started anew. No call to libvirt can be ended
-/// otherwise.
-const HUNG: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// jouled takes no more.
-const MOST_URIS: usize = 16;
+/// A libvirt that has not answered a call for so long ends the process, which systemd then restarts. A call to libvirt
+/// cannot be cancelled.
+const HANG_LIMIT: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// libvirts at most, as jouled accepts them.
+const URIS_MAX: usize = 16;
 
-/// Tells jouled which virtual machines libvirt knows: names, titles, virtual CPUs, vsock context ids, the guest channel's profile.
+/// Tells jouled which virtual machines libvirt knows: names, titles, virtual CPUs, vsock context ids, the guest
+/// channel's profile.
 ///
-/// It connects to libvirt read-only, needs no privileges, and is never needed: without it, jouled knows VMs by what the kernel shows.
+/// It connects to libvirt read-only, needs no privileges, and is optional: without it, jouled finds VMs by what the
+/// kernel shows.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -60,8 +63,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut uris = arguments.uri.clone();
     uris.sort();
     uris.dedup();
-    if uris.len() > MOST_URIS {
-        bail!("--uri: {} of them, at most {MOST_URIS} can be followed", uris.len());
+    if uris.len() > URIS_MAX {
+        bail!("--uri: {} of them, at most {URIS_MAX} can be followed", uris.len());
     }
     if let Some(uri) = uris.iter().find(|uri| uri.is_empty() || uri.len() > 256 || uri.chars().any(char::is_control)) {
         bail!("--uri {uri:?}: not a connection URI, such as qemu:///system");
@@ -74,13 +77,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let board = Arc::clone(&board);
         threads.push(thread("follow").spawn(move || follow(&uri, which, &board))?);
     }
-    let (socket, told) = (arguments.socket.clone(), Arc::clone(&board));
-    threads.push(thread("send").spawn(move || send(&socket, &told))?);
+    let (socket, for_sender) = (arguments.socket.clone(), Arc::clone(&board));
+    threads.push(thread("send").spawn(move || send(&socket, &for_sender))?);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let mut status = String::new();
     while !threads.iter().any(JoinHandle::is_finished) {
-        if let Some(uri) = board.hung(HUNG) {
-            bail!("{uri} has not answered for {HUNG:?}: ending, to be started anew");
+        if let Some(uri) = board.hung_uri(HANG_LIMIT) {
+            bail!("{uri} has not answered for {HANG_LIMIT:?}: ending, to be restarted by the service manager");
         }
         let now = board.status();
         if now != status {
@@ -88,18 +91,18 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             status = now;
         }
         let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(CHECK_INTERVAL);
     }
     bail!("a thread ended that should not")
 }
 
-/// To standard error: systemd takes it from there, with its own time stamps.
+/// Logs to standard error; under systemd without time stamps, as the journal has its own.
 fn log(level: Level) {
-    let by_manager = std::env::var_os("JOURNAL_STREAM").is_some();
+    let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let level = level.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
     let filter = tracing_subscriber::EnvFilter::new(format!("jouled_libvirt={level}"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match by_manager {
+    match to_journal {
         true => log.with_ansi(false).without_time().init(),
         false => log.with_ansi(std::io::stderr().is_terminal()).init(),
     }

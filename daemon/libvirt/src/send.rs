@@ -1,4 +1,4 @@
-//! Tells jouled: one line per libvirt at every change and every ten seconds, over jouled's inventory socket. Decides nothing.
+//! Sends the board's lines to jouled's inventory socket: at every change, and every ten seconds.
 
 use crate::board::{Board, printable};
 use std::io::{Read, Write};
@@ -8,26 +8,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// jouled drops what it was told after three of these without a word.
+/// Time between two lines. jouled drops the machines after three of these without a line.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// A jouled that takes nothing for so long is taken for gone.
+/// A jouled that reads nothing for so long is taken for gone.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// Tells jouled for ever; connects again when it was restarted.
+/// Sends to jouled, forever; connects again when jouled was restarted.
 pub fn send(socket: &Path, board: &Arc<Board>) {
-    let mut pause = PAUSES.0;
+    let mut pause = RETRY_PAUSES.0;
     let mut logged = String::new();
     loop {
         match UnixStream::connect(socket) {
             Ok(stream) => {
                 tracing::info!("jouled at {}: connected", socket.display());
-                let (told, why) = tell(stream, board);
+                let (times, why) = send_lines(stream, board);
                 tracing::warn!("jouled at {}: {why}; trying again", socket.display());
                 logged.clear();
-                // A connection that jouled refuses ends at once: that is no reason to hurry.
-                if told > 1 {
-                    pause = PAUSES.0;
+                // A connection that jouled refuses ends at once; the pause must still grow.
+                if times > 1 {
+                    pause = RETRY_PAUSES.0;
                 }
             }
             Err(error) => {
@@ -42,42 +42,42 @@ pub fn send(socket: &Path, board: &Arc<Board>) {
             }
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSES.1);
+        pause = (pause * 2).min(RETRY_PAUSES.1);
     }
 }
 
-/// How many times something was told, and why it ended.
-fn tell(stream: UnixStream, board: &Arc<Board>) -> (u64, String) {
+/// Sends lines until the connection ends. Returns how often it sent, and why the connection ended.
+fn send_lines(stream: UnixStream, board: &Arc<Board>) -> (u64, String) {
     let closed = Arc::new(AtomicBool::new(false));
     let mut times = 0;
-    let mut tell = || -> std::io::Result<()> {
+    let mut until_closed = || -> std::io::Result<()> {
         stream.set_write_timeout(Some(WRITE_LIMIT))?;
-        listen(stream.try_clone()?, Arc::clone(board), Arc::clone(&closed))?;
-        let mut told = 0;
+        watch_for_close(stream.try_clone()?, Arc::clone(board), Arc::clone(&closed))?;
+        let mut sent = 0;
         while !closed.load(Ordering::Relaxed) {
-            let (generation, lines) = board.lines(told);
+            let (generation, lines) = board.lines(sent);
             (&stream).write_all(lines.as_bytes())?;
             times += 1;
-            told = generation;
+            sent = generation;
             board.wait(generation, HEARTBEAT);
         }
         Ok(())
     };
-    let why = tell().err().map_or_else(|| "it closed the connection".into(), |error| error.to_string());
+    let why = until_closed().err().map_or_else(|| "it closed the connection".into(), |error| error.to_string());
     let _ = stream.shutdown(std::net::Shutdown::Both);
     (times, why)
 }
 
-/// Notes when jouled closes the connection. It says nothing but, before it closes, why.
-fn listen(mut stream: UnixStream, board: Arc<Board>, closed: Arc<AtomicBool>) -> std::io::Result<()> {
+/// Detects on a thread that jouled closed the connection. jouled sends nothing but, before it closes, the reason.
+fn watch_for_close(mut stream: UnixStream, board: Arc<Board>, closed: Arc<AtomicBool>) -> std::io::Result<()> {
     std::thread::Builder::new().name("jouled".into()).spawn(move || {
-        let mut said = Vec::new();
+        let mut received = Vec::new();
         let mut bytes = [0; 512];
         while let Ok(count @ 1..) = stream.read(&mut bytes) {
-            said.extend_from_slice(&bytes[..count.min(512_usize.saturating_sub(said.len()))]);
+            received.extend_from_slice(&bytes[..count.min(512_usize.saturating_sub(received.len()))]);
         }
-        if !said.is_empty() {
-            tracing::warn!("jouled says: {}", printable(&String::from_utf8_lossy(&said)));
+        if !received.is_empty() {
+            tracing::warn!("jouled says: {}", printable(&String::from_utf8_lossy(&received)));
         }
         closed.store(true, Ordering::Relaxed);
         board.wake();

@@ -1,4 +1,4 @@
-//! Against libvirt itself: its test driver in this process, where domains are made and ended while they are followed.
+//! The follower against libvirt's test driver in this process, whose domains are started and ended meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 use jouled_libvirt::board::Board;
@@ -11,7 +11,7 @@ use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::sys;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 fn events_run() {
     static ONCE: Once = Once::new();
@@ -29,8 +29,8 @@ fn follow(uris: &[&str]) -> Arc<Board> {
     board
 }
 
-/// What jouled would be told, by libvirt.
-fn told(board: &Board) -> Vec<Value> {
+/// The lines that jouled would receive.
+fn lines_of(board: &Board) -> Vec<Value> {
     board.lines(0).1.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -38,11 +38,12 @@ fn find(line: &Value, key: &str, value: &str) -> Option<Value> {
     line["machines"].as_array().unwrap().iter().find(|machine| machine[key] == value).cloned()
 }
 
-/// Waits for events to bring it about: much less than the time between two whole lists.
+/// Waits until the lines satisfy `seen`: much shorter than the time between two full lists, so only events can cause
+/// it.
 fn until<T>(what: &str, board: &Board, seen: impl Fn(&[Value]) -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIME_LIMIT;
     loop {
-        let lines = told(board);
+        let lines = lines_of(board);
         if let Some(seen) = seen(&lines) {
             return seen;
         }
@@ -59,10 +60,12 @@ fn xml(name: &str, uuid: &str, more: &str) -> String {
 }
 
 #[test]
-fn domains_come_change_and_go() {
+fn domains_start_change_and_end() {
     let board = follow(&["test:///default"]);
     // libvirt's test driver has a domain from the start.
-    let first = until("the first list", &board, |lines| find(lines.first().filter(|line| line["health"] == "ok")?, "name", "test"));
+    let first = until("the first list", &board, |lines| {
+        find(lines.first().filter(|line| line["health"] == "ok")?, "name", "test")
+    });
     assert_eq!((first["state"].as_str(), first["vcpus"].as_u64(), first.get("cid")), (Some("running"), Some(2), None));
 
     let writer = Connect::open(Some("test:///default")).unwrap();
@@ -80,18 +83,30 @@ fn domains_come_change_and_go() {
     domain.resume().unwrap();
     until("it runs again", &board, |lines| find(&lines[0], "uuid", uuid).filter(|web| web["state"] == "running"));
     set_profile(&domain, Some("<guest profile='multi-tenant'/>"));
-    until("it has a profile", &board, |lines| find(&lines[0], "uuid", uuid).filter(|web| web["profile"] == "multi-tenant"));
+    until("it has a profile", &board, |lines| {
+        find(&lines[0], "uuid", uuid).filter(|web| web["profile"] == "multi-tenant")
+    });
     set_profile(&domain, None);
-    until("it has none any more", &board, |lines| find(&lines[0], "uuid", uuid).filter(|web| web.get("profile").is_none()));
+    until("it has none any more", &board, |lines| {
+        find(&lines[0], "uuid", uuid).filter(|web| web.get("profile").is_none())
+    });
     domain
-        .set_metadata(sys::VIR_DOMAIN_METADATA_TITLE as i32, Some("a \"new\" one"), None, None, sys::VIR_DOMAIN_AFFECT_LIVE)
+        .set_metadata(
+            sys::VIR_DOMAIN_METADATA_TITLE as i32,
+            Some("a \"new\" one"),
+            None,
+            None,
+            sys::VIR_DOMAIN_AFFECT_LIVE,
+        )
         .unwrap();
-    until("it has a new title", &board, |lines| find(&lines[0], "uuid", uuid).filter(|web| web["title"] == "a \"new\" one"));
+    until("it has a new title", &board, |lines| {
+        find(&lines[0], "uuid", uuid).filter(|web| web["title"] == "a \"new\" one")
+    });
 
-    // Defined for good while it runs, with another title: there is one, and what runs is what is told.
+    // Defined persistently with another title while it runs: there is one machine, with the title of the running one.
     writer.define_domain_xml(&xml("web", uuid, "<title>twice</title>")).unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    let lines = told(&board);
+    let lines = lines_of(&board);
     let twice = lines[0]["machines"].as_array().unwrap().iter().filter(|machine| machine["name"] == "web").count();
     assert_eq!((twice, find(&lines[0], "uuid", uuid).unwrap()["title"].as_str()), (1, Some("a \"new\" one")));
 
@@ -111,27 +126,34 @@ fn set_profile(domain: &Domain, xml: Option<&str>) {
 }
 
 #[test]
-fn a_libvirt_that_is_not_there_does_not_hinder_the_others() {
+fn a_missing_libvirt_does_not_affect_the_others() {
     let missing = "qemu+unix:///system?socket=/nonexistent/libvirt-sock-ro";
     let board = follow(&[missing, "test:///default"]);
-    let health = |lines: &[Value], uri: &str| lines.iter().find(|line| line["uri"] == uri)?["health"].as_str().map(String::from);
+    let health =
+        |lines: &[Value], uri: &str| lines.iter().find(|line| line["uri"] == uri)?["health"].as_str().map(String::from);
     until("one of two", &board, |lines| health(lines, "test:///default").filter(|health| health == "ok"));
     let why = until("the reason", &board, |lines| health(lines, missing).filter(|why| why.contains("/nonexistent")));
     assert!(!why.contains('\n') && board.status().contains(&why), "{why}");
 }
 
 #[test]
-fn many_start_and_end_at_once() {
+fn many_domains_start_and_end_at_once() {
     let board = follow(&["test:///default"]);
     until("the first list", &board, |lines| (lines.first()?["health"] == "ok").then_some(()));
     let writer = Connect::open(Some("test:///default")).unwrap();
     let uuid = |number: u32| format!("00000000-0000-4000-8000-{number:012}");
     let made: Vec<Domain> = (0..300)
-        .map(|number| writer.create_domain_xml(&xml(&format!("many-{number}"), &uuid(number), ""), sys::VIR_DOMAIN_NONE).unwrap())
+        .map(|number| {
+            writer.create_domain_xml(&xml(&format!("many-{number}"), &uuid(number), ""), sys::VIR_DOMAIN_NONE).unwrap()
+        })
         .collect();
-    until("all are there", &board, |lines| (0..300).all(|number| find(&lines[0], "uuid", &uuid(number)).is_some()).then_some(()));
+    until("all are there", &board, |lines| {
+        (0..300).all(|number| find(&lines[0], "uuid", &uuid(number)).is_some()).then_some(())
+    });
     for domain in &made {
         domain.destroy().unwrap();
     }
-    until("none is there", &board, |lines| (0..300).all(|number| find(&lines[0], "uuid", &uuid(number)).is_none()).then_some(()));
+    until("none is there", &board, |lines| {
+        (0..300).all(|number| find(&lines[0], "uuid", &uuid(number)).is_none()).then_some(())
+    });
 }

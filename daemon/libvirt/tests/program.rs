@@ -1,4 +1,5 @@
-//! The program, with a jouled played by the test and with a real libvirtd (its test driver, sockets of its own) where there is one.
+//! The program against a fake jouled, and a real libvirtd (its test driver, with sockets of its own) where it is
+//! installed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 use serde_json::Value;
@@ -10,9 +11,9 @@ use std::time::{Duration, Instant};
 use virt::connect::Connect;
 use virt::sys;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIME_LIMIT: Duration = Duration::from_secs(40);
 
-/// A process that is ended with the test.
+/// A process that is killed when the test ends.
 struct Process(Child);
 
 impl Drop for Process {
@@ -40,12 +41,12 @@ fn log(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("log")).unwrap()
 }
 
-/// jouled, played.
-struct Jouled {
+/// A fake jouled: the listening end of the inventory socket.
+struct FakeJouled {
     lines: BufReader<UnixStream>,
 }
 
-impl Jouled {
+impl FakeJouled {
     fn listen(folder: &Path) -> UnixListener {
         let path = folder.join("inventory.sock");
         let _ = std::fs::remove_file(&path);
@@ -54,7 +55,7 @@ impl Jouled {
 
     fn accept(listener: &UnixListener) -> Self {
         let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         Self { lines: BufReader::new(stream) }
     }
 
@@ -64,9 +65,9 @@ impl Jouled {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// Reads on until a line is as wanted.
+    /// Reads lines until one is as wanted.
     fn find(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIME_LIMIT;
         loop {
             let line = self.line();
             if wanted(&line) {
@@ -90,15 +91,16 @@ fn domain(number: u32, name: &str, more: &str) -> String {
 }
 
 #[test]
-fn names_of_any_kind_reach_jouled_bounded_and_whole() {
+fn names_of_any_kind_reach_jouled_cut_but_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let long = "n".repeat(10_000);
     let odd = "&quot;..&quot; 'y' &lt;b&gt; ü\u{202e}";
     let profile = "<metadata><j:guest xmlns:j='https://jouled.org/xmlns/guest/1' profile='off'/></metadata>";
-    let uri = domains(&folder.path().join("node.xml"), &[domain(1, &long, ""), domain(2, odd, ""), domain(3, "c", profile)]);
-    let listener = Jouled::listen(folder.path());
+    let uri =
+        domains(&folder.path().join("node.xml"), &[domain(1, &long, ""), domain(2, odd, ""), domain(3, "c", profile)]);
+    let listener = FakeJouled::listen(folder.path());
     let _program = program(folder.path(), &uri);
-    let line = Jouled::accept(&listener).line();
+    let line = FakeJouled::accept(&listener).line();
     assert_eq!(
         (&line["v"], &line["source"], &line["uri"], &line["health"]),
         (&1.into(), &"libvirt".into(), &uri.into(), &"ok".into())
@@ -110,26 +112,26 @@ fn names_of_any_kind_reach_jouled_bounded_and_whole() {
 }
 
 #[test]
-fn a_jouled_that_restarts_is_told_all_again() {
+fn a_restarted_jouled_gets_every_machine_again() {
     let folder = tempfile::tempdir().unwrap();
     let uri = domains(&folder.path().join("node.xml"), &[domain(1, "a", "")]);
     // It may start before jouled does.
     let _program = program(folder.path(), &uri);
     std::thread::sleep(Duration::from_millis(300));
-    let listener = Jouled::listen(folder.path());
-    let mut first = Jouled::accept(&listener);
+    let listener = FakeJouled::listen(folder.path());
+    let mut first = FakeJouled::accept(&listener);
     assert_eq!(first.line()["machines"][0]["name"], "a");
     let began = Instant::now();
     assert_eq!(first.line().get("machines"), None, "a heartbeat");
     assert!((8..13).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     first.lines.get_mut().write_all(b"there are \x1b[31m4 connections\n").unwrap();
     drop((first, listener));
-    let listener = Jouled::listen(folder.path());
-    assert_eq!(Jouled::accept(&listener).line()["machines"][0]["name"], "a");
+    let listener = FakeJouled::listen(folder.path());
+    assert_eq!(FakeJouled::accept(&listener).line()["machines"][0]["name"], "a");
     assert!(log(folder.path()).contains("jouled says: there are  [31m4 connections"), "{}", log(folder.path()));
 }
 
-/// libvirtd with sockets in `folder`, or `None` with the reason printed.
+/// Starts libvirtd with its sockets in `folder`; prints the reason where it cannot (`None`).
 fn libvirtd(folder: &Path) -> Option<Process> {
     let config = folder.join("libvirtd.conf");
     let text = format!(
@@ -138,9 +140,19 @@ fn libvirtd(folder: &Path) -> Option<Process> {
     );
     std::fs::write(&config, text).unwrap();
     let mut command = Command::new("libvirtd");
-    command.arg("--config").arg(&config).arg("--pid-file").arg(folder.join("pid")).stdin(Stdio::null()).stderr(Stdio::null());
-    // What it keeps of its own goes there, too.
-    command.env("HOME", folder).env("XDG_RUNTIME_DIR", folder).env("XDG_CONFIG_HOME", folder).env("XDG_CACHE_HOME", folder);
+    command
+        .arg("--config")
+        .arg(&config)
+        .arg("--pid-file")
+        .arg(folder.join("pid"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    // Its own state goes there, too.
+    command
+        .env("HOME", folder)
+        .env("XDG_RUNTIME_DIR", folder)
+        .env("XDG_CONFIG_HOME", folder)
+        .env("XDG_CACHE_HOME", folder);
     let process = match command.spawn() {
         Ok(child) => Process(child),
         Err(error) => {
@@ -148,7 +160,7 @@ fn libvirtd(folder: &Path) -> Option<Process> {
             return None;
         }
     };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIME_LIMIT;
     while Connect::open(Some(&uri(folder))).is_err() {
         assert!(Instant::now() < end, "libvirtd does not start");
         std::thread::sleep(Duration::from_millis(50));
@@ -161,15 +173,17 @@ fn uri(folder: &Path) -> String {
 }
 
 #[test]
-fn a_libvirtd_that_is_killed_hangs_and_comes_back() {
+fn a_libvirtd_that_hangs_is_killed_and_starts_again() {
     virt::error::clear_error_callback();
     let folder = tempfile::tempdir().unwrap();
     let Some(first) = libvirtd(folder.path()) else { return };
-    let listener = Jouled::listen(folder.path());
+    let listener = FakeJouled::listen(folder.path());
     let _program = program(folder.path(), &uri(folder.path()));
-    let mut jouled = Jouled::accept(&listener);
+    let mut jouled = FakeJouled::accept(&listener);
     assert_eq!(jouled.line()["machines"][0]["name"], "test");
-    let has = |line: &Value, name: &str| line["machines"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == name));
+    let has = |line: &Value, name: &str| {
+        line["machines"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == name))
+    };
 
     let writer = Connect::open(Some(&uri(folder.path()))).unwrap();
     let vsock = "<devices><vsock model='virtio'><cid auto='no' address='42'/></vsock></devices>";
@@ -181,7 +195,7 @@ fn a_libvirtd_that_is_killed_hangs_and_comes_back() {
     assert_eq!(web["cid"], 42);
     drop((made, writer));
 
-    // It stops in the middle of everything, and goes on later.
+    // It is stopped in the middle of its work, and continued later.
     first.signal("-STOP");
     let hung = jouled.find("it hangs", |line| line["health"] != "ok");
     assert!(hung["health"].as_str().unwrap().contains("does not answer"), "{hung}");
@@ -191,7 +205,7 @@ fn a_libvirtd_that_is_killed_hangs_and_comes_back() {
     drop(first);
     let gone = jouled.find("it is killed", |line| line["health"] != "ok");
     assert!(has(&gone, "test") && gone["machines"][0].get("cid").is_none(), "{gone}");
-    // It keeps saying so.
+    // The error is repeated with the heartbeat.
     let beat = jouled.line();
     assert_ne!(beat["health"], "ok");
     let _second = libvirtd(folder.path()).unwrap();
@@ -199,16 +213,16 @@ fn a_libvirtd_that_is_killed_hangs_and_comes_back() {
     assert!(has(&back, "test") && !has(&back, "web"), "{back}");
 }
 
-/// A libvirt that takes the connection and never says a word: libvirt's library waits for ever.
+/// A libvirt that accepts the connection and never answers: libvirt's library waits forever.
 #[test]
-fn a_libvirt_that_never_answers_is_told_of_and_left() {
+fn a_libvirt_that_never_answers_is_reported_and_ends_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let mute: PathBuf = folder.path().join("libvirt-sock");
     let _mute = UnixListener::bind(mute).unwrap();
-    let listener = Jouled::listen(folder.path());
+    let listener = FakeJouled::listen(folder.path());
     let began = Instant::now();
     let mut program = program(folder.path(), &uri(folder.path()));
-    let mut jouled = Jouled::accept(&listener);
+    let mut jouled = FakeJouled::accept(&listener);
     let line = jouled.line();
     assert_eq!((&line["health"], line["machines"].as_array().map(Vec::len)), (&"does not answer".into(), Some(0)));
     assert!((14..32).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
@@ -224,7 +238,7 @@ fn a_libvirt_that_never_answers_is_told_of_and_left() {
 }
 
 #[test]
-fn arguments_that_cannot_be_are_refused() {
+fn invalid_arguments_are_refused() {
     let refused = |uri: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_jouled-libvirt")).args(["--uri", uri]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));

@@ -1,30 +1,31 @@
-//! Which program runs a VM, and what its command line says. Pure; nothing here is believed before `identity` has looked at it.
+//! Recognises the program of a VMM, and dispatches its command line to the parser for it. Pure. Command lines are
+//! claims: `identity` decides which of them are believed.
 
-use super::{micro, qemu};
+use super::{micro_vm, qemu};
 use crate::model::source::PciAddress;
 use crate::model::vm::Vmm;
 
-/// What a command line says of the VM that it runs.
+/// What a command line claims of its VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Described {
-    /// Its name, fit for a label.
+pub struct Claims {
+    /// Name, fit for a label.
     pub name: Option<String>,
-    /// Its UUID, in its usual form.
+    /// UUID in lower case with dashes.
     pub uuid: Option<String>,
-    /// Virtual CPUs; `None`: it does not say.
+    /// Number of virtual CPUs; `None`: not on the command line.
     pub vcpus: Option<u32>,
-    /// The vsock context id that it asks the host's kernel for.
+    /// The vsock context id that it requests from the host's kernel.
     pub cid: Option<u32>,
     /// `kvm`, `xen`, or `qemu` where QEMU emulates.
     pub hypervisor: String,
     /// Paths of vhost-user sockets.
     pub vhost_user: Vec<String>,
-    /// PCI devices of the host that it asks VFIO for.
+    /// PCI devices of the host that it requests by VFIO.
     pub pci: Vec<PciAddress>,
 }
 
-/// The program that a process runs, by the path of its executable, or by its short name where that cannot be read. The short name says
-/// nothing else: any process may change it.
+/// The VMM that a process runs, by the path of its executable; by its short name (`comm`) only where that path cannot
+/// be read, as any process may change its short name.
 pub fn vmm(exe: &str, comm: &str) -> Option<Vmm> {
     let program = if exe.is_empty() { comm } else { program(exe) };
     let is = |start: &str| program.starts_with(start);
@@ -39,16 +40,17 @@ pub fn vmm(exe: &str, comm: &str) -> Option<Vmm> {
     }
 }
 
-/// The name of an executable: after an upgrade the kernel says that it is deleted, and NixOS wraps it.
+/// File name of an executable. The kernel appends ` (deleted)` after an upgrade; NixOS wraps programs as
+/// `.NAME-wrapped`.
 fn program(exe: &str) -> &str {
     let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
     let name = exe.rsplit('/').next().unwrap_or(exe);
     name.strip_prefix('.').and_then(|name| name.strip_suffix("-wrapped")).unwrap_or(name)
 }
 
-/// What the text of /proc/PID/cmdline says; `None`: this is no VM. Where the text was cut off at `whole` = false, its last argument is
+/// What /proc/PID/cmdline says; `None`: it runs no VM. Where the text was cut off (not `whole`), its last argument is
 /// left out.
-pub fn describe(vmm: Vmm, exe: &str, cmdline: &[u8], whole: bool) -> Option<Described> {
+pub fn describe(vmm: Vmm, exe: &str, cmdline: &[u8], whole: bool) -> Option<Claims> {
     let end = if whole { cmdline.len() } else { cmdline.iter().rposition(|byte| *byte == 0)? };
     let text = cmdline.get(..end)?;
     let mut arguments = text
@@ -60,8 +62,8 @@ pub fn describe(vmm: Vmm, exe: &str, cmdline: &[u8], whole: bool) -> Option<Desc
     let arguments: Vec<String> = arguments.collect();
     match vmm {
         Vmm::Qemu => qemu::describe(if exe.is_empty() { &first } else { program(exe) }, &arguments),
-        Vmm::CloudHypervisor => micro::cloud_hypervisor(&arguments),
-        Vmm::Firecracker => micro::firecracker(&arguments),
+        Vmm::CloudHypervisor => micro_vm::cloud_hypervisor(&arguments),
+        Vmm::Firecracker => micro_vm::firecracker(&arguments),
     }
 }
 
@@ -82,7 +84,7 @@ mod tests {
             ("/opt/firecracker-v1.7.0-x86_64", "fc_vcpu 0", Some(Vmm::Firecracker)),
             ("/usr/bin/qemu-img", "qemu-img", None),
             ("/usr/bin/qemu-x86_64", "qemu-x86_64", None),
-            // Whoever calls himself so is not one.
+            // Only the short name is a VMM's.
             ("/usr/bin/sleep", "qemu-system-x86", None),
             ("/bin/sh", "kvm", None),
             ("", "", None),
@@ -105,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken(text in proptest::collection::vec(any::<u8>(), 0..400), whole: bool) {
+        fn any_text_parses_without_a_panic(text in proptest::collection::vec(any::<u8>(), 0..400), whole: bool) {
             for vmm in [Vmm::Qemu, Vmm::CloudHypervisor, Vmm::Firecracker] {
                 let _ = describe(vmm, "", &text, whole);
             }

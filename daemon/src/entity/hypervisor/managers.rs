@@ -1,17 +1,17 @@
-//! What managers say of VMs, merged into those that run. Believed of a VM that the system's manager keeps only: a user's own libvirt
-//! could name anybody's UUID.
+//! Merges the inventory (what libvirt and machined say of VMs) into running VMs. Applied to vouched VMs only, those in
+//! a machine scope of the system: a user's own libvirt could name any UUID.
 
-use super::identity::{Found, made};
-use super::words;
+use super::identity::{RunningVm, generated_id};
+use super::untrusted;
 use crate::entity::inventory::{Class, Known};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// It knows no profiles.
+/// machined has no profiles.
 const MACHINED: &str = "machined";
 
-/// What managers know, by UUID and by the VMM's process id.
+/// The inventory, indexed by UUID, and by the VMM's process id where there is no UUID.
 #[derive(Debug, Default)]
 pub struct Index {
     known: Arc<[Known]>,
@@ -20,56 +20,60 @@ pub struct Index {
 }
 
 impl Index {
-    /// Takes in a list.
+    /// Indexes a list.
     pub fn new(known: &Arc<[Known]>) -> Self {
         let mut index = Self { known: known.clone(), ..Self::default() };
-        for (at, one) in known.iter().enumerate().filter(|(_, one)| one.class == Class::Vm) {
-            if let Some(uuid) = one.uuid.as_deref().and_then(words::uuid) {
+        for (at, entry) in known.iter().enumerate().filter(|(_, entry)| entry.class == Class::Vm) {
+            if let Some(uuid) = entry.uuid.as_deref().and_then(untrusted::uuid) {
                 index.by_uuid.entry(uuid).or_default().push(at);
-            } else if let Some(leader) = one.leader {
+            } else if let Some(leader) = entry.leader {
                 index.by_leader.entry(leader).or_default().push(at);
             }
         }
         index
     }
 
-    /// Everything said of a VM, in the list's order. Where a manager names the process, it is of that one only: machined lets users register
-    /// machines under any UUID. No manager speaks twice: a second machine of its that looks the same is another one.
-    fn about(&self, found: &Found) -> Vec<&Known> {
-        let by_uuid = found.vm.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
-        let by_leader = self.by_leader.get(&found.vm.process.pid);
-        let mut places: Vec<usize> = by_uuid.into_iter().chain(by_leader).flatten().copied().collect();
-        places.sort_unstable();
-        let mut heard = BTreeSet::new();
-        let of_it = |known: &&Known| known.leader.is_none_or(|leader| leader == found.vm.process.pid);
-        places
+    /// The entries for a VM, in the list's order. An entry with a process id is for that process alone: machined lets
+    /// users register machines under any UUID. The first entry of each manager counts; a second one with the same UUID
+    /// is another machine.
+    fn entries_for(&self, running: &RunningVm) -> Vec<&Known> {
+        let by_uuid = running.vm.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
+        let by_leader = self.by_leader.get(&running.vm.process.pid);
+        let mut positions: Vec<usize> = by_uuid.into_iter().chain(by_leader).flatten().copied().collect();
+        positions.sort_unstable();
+        let mut managers_seen = BTreeSet::new();
+        let is_for_process = |known: &&Known| known.leader.is_none_or(|leader| leader == running.vm.process.pid);
+        positions
             .into_iter()
             .filter_map(|at| self.known.get(at))
-            .filter(of_it)
-            .filter(|known| heard.insert(&known.manager))
+            .filter(is_for_process)
+            .filter(|known| managers_seen.insert(&known.manager))
             .collect()
     }
 
-    /// Takes over what is said of a VM. A name only where the VM says none itself and was not told yet, as labels stay.
-    pub fn merge(&self, found: &mut Found) {
-        let about = self.about(found);
+    /// Applies the entries for a VM. The name only where the command line has none and no id was assigned yet, as
+    /// labels do not change.
+    pub fn merge(&self, running: &mut RunningVm) {
+        let entries = self.entries_for(running);
         let first = |text: fn(&Known) -> &str| {
-            let text = about.iter().map(|known| text(known)).find(|text| !text.is_empty());
-            words::name(text.unwrap_or_default())
+            let text = entries.iter().map(|known| text(known)).find(|text| !text.is_empty());
+            untrusted::name(text.unwrap_or_default())
         };
-        let vm = &mut found.vm;
+        let vm = &mut running.vm;
         let name = first(|known| &known.name);
-        if vm.id.is_empty() && !name.is_empty() && vm.name == made(vm.vmm, vm.process) {
+        if vm.id.is_empty() && !name.is_empty() && vm.name == generated_id(vm.vmm, vm.process) {
             vm.name = name;
         }
         vm.manager = first(|known| &known.manager);
         vm.state = first(|known| &known.state);
         vm.title = first(|known| &known.title);
-        // Kept while libvirt is not heard, at its restart say: a coarse profile must not become a fine one by that.
-        if about.iter().any(|known| known.manager != MACHINED) {
-            vm.profile = about.iter().find_map(|known| known.profile.as_deref()).map(words::name);
+        // The last profile stays while libvirt is silent, as at its restart: a coarse profile must not become a fine
+        // one by that.
+        if entries.iter().any(|known| known.manager != MACHINED) {
+            vm.profile = entries.iter().find_map(|known| known.profile.as_deref()).map(untrusted::name);
         }
-        vm.vcpus = about.iter().find_map(|known| known.vcpus).filter(|vcpus| *vcpus > 0).or(vm.vcpus);
-        found.claimed = about.iter().find_map(|known| known.cid).filter(|cid| words::guest_cid(*cid)).or(found.claimed);
+        vm.vcpus = entries.iter().find_map(|known| known.vcpus).filter(|vcpus| *vcpus > 0).or(vm.vcpus);
+        running.claimed_cid =
+            entries.iter().find_map(|known| known.cid).filter(|cid| untrusted::guest_cid(*cid)).or(running.claimed_cid);
     }
 }

@@ -1,10 +1,10 @@
-//! What a QEMU command line says of its VM (qemu(1)). Pure text; whether it is true is `identity`'s question.
+//! QEMU's command line (qemu(1)). Pure; `identity` decides which of its claims are believed.
 
-use super::command::Described;
-use super::words;
+use super::command::Claims;
+use super::untrusted;
 use serde_json::Value;
 
-/// Options that take no value; all others take the next argument, whatever that looks like.
+/// Options without a value. All others take the next argument, even one that begins with a dash.
 const WITHOUT_VALUE: [&str; 37] = [
     "h",
     "help",
@@ -44,52 +44,52 @@ const WITHOUT_VALUE: [&str; 37] = [
     "preconfig",
     "only-migratable",
 ];
-/// Options that list what they can be and end, where their value asks for help.
+/// Options for which QEMU lists the possible values and exits, where the value asks for help.
 const WITH_HELP: [&str; 14] = [
     "machine", "M", "cpu", "accel", "device", "object", "netdev", "nic", "net", "chardev", "display", "audiodev", "d",
     "trace",
 ];
-/// Parts of a topology: their product is the number of CPUs where that is not given.
+/// Levels of a CPU topology: their product is the number of CPUs where that is not given.
 const TOPOLOGY: [&str; 8] = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
-/// No VM has more vhost-user devices that matter here.
+/// vhost-user sockets kept per VM.
 const SOCKETS_MAX: usize = 16;
-/// No VM has more devices of the host.
+/// Host devices kept per VM.
 const DEVICES_MAX: usize = 64;
 
-/// What the arguments say; `None`: they ask for help or a version, or are a manager's look at what QEMU can do: no VM.
-pub fn describe(program: &str, arguments: &[String]) -> Option<Described> {
-    let mut said = Said::default();
+/// What the arguments say; `None`: it runs no VM (help, version, or a manager's probe of QEMU's capabilities).
+pub fn describe(program: &str, arguments: &[String]) -> Option<Claims> {
+    let mut parser = Parser::default();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        // One dash and two are the same; anything without is a disk image.
+        // One dash and two mean the same; an argument without a dash is a disk image.
         let Some(option) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else { continue };
         if matches!(option, "h" | "help" | "version") {
             return None;
         }
         if option == "enable-kvm" {
-            said.accelerator.get_or_insert("kvm".into());
+            parser.accelerator.get_or_insert("kvm".into());
         } else if !WITHOUT_VALUE.contains(&option) {
             let Some(value) = arguments.next() else { break };
-            said.option(option, value)?;
+            parser.option(option, value)?;
         }
     }
-    Some(said.finish(program))
+    Some(parser.finish(program))
 }
 
 #[derive(Default)]
-struct Said {
-    described: Described,
+struct Parser {
+    claims: Claims,
     smbios: Option<String>,
     accelerator: Option<String>,
     smp: Vec<(String, String)>,
-    /// Chardevs that are sockets: id, path.
+    /// Character devices that are Unix sockets: id, path.
     sockets: Vec<(String, String)>,
-    /// Chardevs of vhost-user devices.
+    /// Ids of the character devices of vhost-user devices.
     vhost_user: Vec<String>,
 }
 
-impl Said {
-    /// Takes one option; `None`: this is no VM.
+impl Parser {
+    /// Applies one option; `None`: it runs no VM.
     fn option(&mut self, option: &str, value: &str) -> Option<()> {
         let parts = if WITH_HELP.contains(&option) || matches!(option, "name" | "smp" | "smbios") {
             parts(value)
@@ -98,14 +98,16 @@ impl Said {
         };
         let get = |key: &str| parts.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
         let first = |key: &str| get("").or_else(|| get(key));
-        if WITH_HELP.contains(&option) && parts.iter().any(|(key, value)| asks(value) && key.is_empty() || asks(key)) {
+        if WITH_HELP.contains(&option)
+            && parts.iter().any(|(key, value)| asks_for_help(value) && key.is_empty() || asks_for_help(key))
+        {
             return None;
         }
         match option {
-            "name" => self.described.name = first("guest").map(words::name).or(self.described.name.take()),
-            "uuid" => self.described.uuid = words::uuid(value),
+            "name" => self.claims.name = first("guest").map(untrusted::name).or(self.claims.name.take()),
+            "uuid" => self.claims.uuid = untrusted::uuid(value),
             "smbios" if get("type") == Some("1") => {
-                self.smbios = get("uuid").and_then(words::uuid).or(self.smbios.take())
+                self.smbios = get("uuid").and_then(untrusted::uuid).or(self.smbios.take())
             }
             "smp" => self.smp.extend(parts),
             "accel" => {
@@ -118,21 +120,21 @@ impl Said {
                 self.accelerator = self.accelerator.take().or(accelerator.map(str::to_owned));
             }
             "chardev" if first("backend") == Some("socket") => {
-                if let (Some(id), Some(path)) = (get("id"), get("path").and_then(words::socket)) {
+                if let (Some(id), Some(path)) = (get("id"), get("path").and_then(untrusted::socket)) {
                     self.sockets.push((id.to_owned(), path));
                 }
             }
             "device" => {
                 let driver = first("driver").unwrap_or_default();
                 if driver.starts_with("vhost-vsock-") {
-                    self.described.cid = self.described.cid.or(get("guest-cid").and_then(words::cid));
+                    self.claims.cid = self.claims.cid.or(get("guest-cid").and_then(untrusted::cid));
                 }
                 if driver.starts_with("vhost-user-") {
                     self.vhost_user.extend(get("chardev").map(str::to_owned));
                 }
-                if matches!(driver, "vfio-pci" | "vfio-pci-nohotplug") && self.described.pci.len() < DEVICES_MAX {
+                if matches!(driver, "vfio-pci" | "vfio-pci-nohotplug") && self.claims.pci.len() < DEVICES_MAX {
                     let host = get("host").and_then(|host| host.parse().ok());
-                    self.described.pci.extend(host.or_else(|| get("sysfsdev").and_then(words::pci_path)));
+                    self.claims.pci.extend(host.or_else(|| get("sysfsdev").and_then(untrusted::pci_path)));
                 }
             }
             "netdev" if first("type") == Some("vhost-user") => {
@@ -143,58 +145,58 @@ impl Said {
         Some(())
     }
 
-    fn finish(self, program: &str) -> Described {
-        // Without a word on it QEMU emulates, unless its own name ends so.
+    fn finish(self, program: &str) -> Claims {
+        // QEMU's default is emulation (tcg); a program named `…kvm` defaults to KVM.
         let default = if program.ends_with("kvm") { "kvm" } else { "tcg" };
         let accelerator = self.accelerator.as_deref().unwrap_or(default);
         let used = self.sockets.iter().filter(|(id, _)| self.vhost_user.contains(id));
-        Described {
-            uuid: self.described.uuid.or(self.smbios),
+        Claims {
+            uuid: self.claims.uuid.or(self.smbios),
             vcpus: vcpus(&self.smp),
             hypervisor: if matches!(accelerator, "kvm" | "xen") { accelerator.to_owned() } else { "qemu".to_owned() },
             vhost_user: used.map(|(_, path)| path.clone()).take(SOCKETS_MAX).collect(),
-            ..self.described
+            ..self.claims
         }
     }
 }
 
-fn asks(text: &str) -> bool {
+fn asks_for_help(text: &str) -> bool {
     matches!(text, "help" | "?")
 }
 
-/// Virtual CPUs by all that `-smp` said; one where it said nothing.
+/// Number of virtual CPUs by all `-smp` options; 1 where there is none.
 fn vcpus(smp: &[(String, String)]) -> Option<u32> {
     let get = |key: &str| smp.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
     if let Some(cpus) = get("cpus").or_else(|| get("")) {
-        return words::vcpus(cpus);
+        return untrusted::vcpus(cpus);
     }
     if TOPOLOGY.iter().all(|part| get(part).is_none()) {
-        return get("maxcpus").map_or(Some(1), words::vcpus);
+        return get("maxcpus").map_or(Some(1), untrusted::vcpus);
     }
     let product = TOPOLOGY
         .iter()
         .filter_map(|part| get(part))
         .try_fold(1u32, |product, part| product.checked_mul(part.parse().ok()?));
-    words::vcpus(&product?.to_string())
+    untrusted::vcpus(&product?.to_string())
 }
 
-/// The parts of an option's value, `first,key=value,flag` with `,,` for a comma, or JSON. The key of `first` is empty, a flag's value
-/// too.
+/// The parts of an option's value as (key, value): `first,key=value,flag` with `,,` for a comma, or JSON. The key of
+/// `first` is empty, and so is the value of a flag.
 fn parts(text: &str) -> Vec<(String, String)> {
     if text.starts_with('{') {
         let Ok(Value::Object(object)) = serde_json::from_str(text) else { return Vec::new() };
-        return object.into_iter().map(|(key, value)| (key, word(value))).collect();
+        return object.into_iter().map(|(key, value)| (key, json_text(value))).collect();
     }
     let mut pieces = vec![String::new()];
     let mut chars = text.chars().peekable();
-    while let Some(one) = chars.next() {
-        match (one, pieces.last_mut()) {
+    while let Some(character) = chars.next() {
+        match (character, pieces.last_mut()) {
             (',', _) if chars.peek() != Some(&',') => pieces.push(String::new()),
-            (one, Some(piece)) => {
-                if one == ',' {
+            (character, Some(piece)) => {
+                if character == ',' {
                     chars.next();
                 }
-                piece.push(one);
+                piece.push(character);
             }
             _ => {}
         }
@@ -207,7 +209,7 @@ fn parts(text: &str) -> Vec<(String, String)> {
     pieces.into_iter().enumerate().map(part).collect()
 }
 
-fn word(value: Value) -> String {
+fn json_text(value: Value) -> String {
     match value {
         Value::String(text) => text,
         other => other.to_string(),
@@ -219,14 +221,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn says(line: &str) -> Option<Described> {
+    fn says(line: &str) -> Option<Claims> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         describe("qemu-system-x86_64", &arguments)
     }
 
     #[test]
     fn a_libvirt_line() {
-        let said = says(
+        let claims = says(
             "-name guest=web,debug-threads=on -S -machine pc-q35-7.2,usb=off,dump-guest-core=off -accel kvm -cpu host -m size=2097152k \
              -smp 4,sockets=4,cores=1,threads=1 -uuid 8C0D1A2B-3C4D-5E6F-7081-92A3B4C5D6E7 -no-user-config -nodefaults \
              -chardev socket,id=charmonitor,fd=28,server=on,wait=off -mon chardev=charmonitor,id=monitor,mode=control \
@@ -234,7 +236,7 @@ mod tests {
              -device {\"driver\":\"vhost-vsock-pci\",\"id\":\"vsock0\",\"guest-cid\":7,\"vhostfd\":\"29\"} -msg timestamp=on",
         )
         .unwrap();
-        let expected = Described {
+        let expected = Claims {
             name: Some("web".into()),
             uuid: Some("8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7".into()),
             vcpus: Some(4),
@@ -243,7 +245,7 @@ mod tests {
             vhost_user: vec!["/run/fs0.sock".into()],
             pci: Vec::new(),
         };
-        assert_eq!(said, expected);
+        assert_eq!(claims, expected);
     }
 
     /// Kepler's fault no. 8: `-name foo,debug-threads=on` gave the name "foo,debug-threads=on".
@@ -288,12 +290,12 @@ mod tests {
             assert_eq!(cid(&format!("{driver},guest-cid=42")), Some(42), "{driver}");
             assert_eq!(cid(&format!("{{\"driver\":\"{driver}\",\"guest-cid\":\"42\"}}")), Some(42), "{driver}");
         }
-        // The CID of a vhost-user device is its backend's word, not the host's.
+        // The CID of a vhost-user device belongs to its backend, not to the host's kernel.
         assert_eq!(cid("vhost-user-vsock-pci,guest-cid=42,chardev=c"), None);
         assert_eq!(cid("vhost-vsock-pci,guest-cid=2"), None);
         assert_eq!(cid("vhost-vsock-pci,guest-cid=4294967299"), None);
         assert_eq!(cid("{\"driver\":\"vhost-vsock-pci\",\"guest-cid\":[1,2"), None);
-        // What looks like an option and is another one's value.
+        // An argument that looks like an option but is the value of the one before.
         assert_eq!(says("-append -device -device vhost-vsock-pci,guest-cid=5").unwrap().cid, Some(5));
         assert_eq!(says("-name -device vhost-vsock-pci,guest-cid=5 -serial none").unwrap().cid, None);
     }
@@ -325,13 +327,13 @@ mod tests {
 
     #[test]
     fn the_uuid_may_be_in_smbios_only() {
-        let said = says("-id 100 -name vm -smbios type=1,uuid=8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7").unwrap();
-        assert_eq!(said.uuid.as_deref(), Some("8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7"));
+        let claims = says("-id 100 -name vm -smbios type=1,uuid=8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7").unwrap();
+        assert_eq!(claims.uuid.as_deref(), Some("8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7"));
         assert_eq!(says("-uuid ../../etc/passwd").unwrap().uuid, None);
     }
 
     #[test]
-    fn what_is_no_vm() {
+    fn arguments_without_a_vm() {
         for line in [
             "--version",
             "-version",
@@ -352,19 +354,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line_is_taken(arguments in proptest::collection::vec("(-(name|smp|device|uuid|machine|chardev|accel)|[a-z={}\\[\\]\",:0-9\\n-]{0,60}|\\PC{0,20})", 0..12)) {
-            if let Some(said) = describe("qemu-system-x86_64", &arguments) {
-                prop_assert!(said.name.unwrap_or_default().len() <= 256);
-                prop_assert!(said.cid.is_none_or(|cid| cid > 2));
-                prop_assert!(said.uuid.is_none_or(|uuid| uuid.len() == 36));
+        fn any_line_parses_without_a_panic(arguments in proptest::collection::vec("(-(name|smp|device|uuid|machine|chardev|accel)|[a-z={}\\[\\]\",:0-9\\n-]{0,60}|\\PC{0,20})", 0..12)) {
+            if let Some(claims) = describe("qemu-system-x86_64", &arguments) {
+                prop_assert!(claims.name.unwrap_or_default().len() <= 256);
+                prop_assert!(claims.cid.is_none_or(|cid| cid > 2));
+                prop_assert!(claims.uuid.is_none_or(|uuid| uuid.len() == 36));
             }
         }
 
         #[test]
         fn a_comma_in_a_name_survives(name in "[a-z,=]{1,30}") {
             let escaped = format!("guest={},debug-threads=on", name.replace(',', ",,"));
-            let said = describe("kvm", &["-name".into(), escaped]).unwrap();
-            prop_assert_eq!(said.name.unwrap(), name);
+            let claims = describe("kvm", &["-name".into(), escaped]).unwrap();
+            prop_assert_eq!(claims.name.unwrap(), name);
         }
     }
 }

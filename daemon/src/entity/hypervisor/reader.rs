@@ -1,6 +1,7 @@
-//! Looks at processes from a thread of its own: a command line that blocks must not keep a tick waiting. Knows nothing of VMs.
+//! Inspects processes on a thread of its own, so that a command line that blocks does not delay a tick. Does not
+//! interpret the results.
 
-use super::look::{self, Shown, Sight};
+use super::inspect::{self, Evidence, VmProcess};
 use crate::model::usage::ProcessKey;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -8,140 +9,140 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// One that says nothing for so long is left alone with its process.
-const STUCK: Duration = Duration::from_secs(1);
-/// With so many threads left alone, no more processes are looked at until one comes back.
-const STUCK_MAX: usize = 16;
+/// A thread that has not replied for so long is abandoned with its process.
+const HANG_AFTER: Duration = Duration::from_secs(1);
+/// Abandoned threads at most; then no process is inspected until one of them returns.
+const ABANDONED_MAX: usize = 16;
 
-/// A question.
+/// A request to the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// Does this process run a VM?
-    Look(u32),
-    /// What does the kernel show of this VM now?
-    Show(ProcessKey),
+pub enum Request {
+    /// Inspect this process: does it run a VM?
+    Inspect(u32),
+    /// Read the evidence of this VMM process again.
+    Evidence(ProcessKey),
 }
 
-/// An answer.
+/// The reply to one request.
 #[derive(Debug)]
-pub enum Answer {
-    /// A process that runs a VM.
-    Sight(Box<Sight>),
-    /// What the kernel shows of a VM.
-    Shown(ProcessKey, Shown),
-    /// Nothing.
-    Nothing,
+pub enum Reply {
+    /// The process runs a VM.
+    VmProcess(Box<VmProcess>),
+    /// The evidence of a VMM process.
+    Evidence(ProcessKey, Evidence),
+    /// The process runs no VM, or ended.
+    NotVm,
 }
 
-/// The reader.
+/// A reader of /proc with its thread.
 pub struct Reader {
     procfs: PathBuf,
     worker: Option<Worker>,
-    /// Questions that have no answer yet, in the order asked.
-    open: VecDeque<Ask>,
-    /// Since when the first of them is being looked into.
+    /// Requests without a reply, in the order sent.
+    waiting: VecDeque<Request>,
+    /// When work on the first of them began.
     since: Instant,
-    stuck: Vec<JoinHandle<()>>,
+    abandoned: Vec<JoinHandle<()>>,
 }
 
 struct Worker {
-    asks: Sender<Ask>,
-    answers: Receiver<Answer>,
+    requests: Sender<Request>,
+    replies: Receiver<Reply>,
     thread: JoinHandle<()>,
 }
 
 impl Reader {
-    /// Reads the /proc at `procfs`. The thread starts with the first question.
+    /// Reads the /proc at `procfs`. The thread starts with the first request.
     pub fn new(procfs: &Path) -> Self {
         Self {
             procfs: procfs.to_path_buf(),
             worker: None,
-            open: VecDeque::new(),
+            waiting: VecDeque::new(),
             since: Instant::now(),
-            stuck: Vec::new(),
+            abandoned: Vec::new(),
         }
     }
 
-    /// Asks, unless the same is being asked already.
-    pub fn ask(&mut self, ask: Ask) {
-        if self.open.contains(&ask) {
+    /// Sends a request, unless the same one is waiting already.
+    pub fn request(&mut self, request: Request) {
+        if self.waiting.contains(&request) {
             return;
         }
-        if self.open.is_empty() {
+        if self.waiting.is_empty() {
             self.since = Instant::now();
         }
-        self.open.push_back(ask);
-        if self.start()
+        self.waiting.push_back(request);
+        if self.ensure_thread()
             && let Some(worker) = &self.worker
         {
-            let _ = worker.asks.send(ask);
+            let _ = worker.requests.send(request);
         } else {
-            self.open.pop_back();
+            self.waiting.pop_back();
         }
     }
 
-    /// Makes sure that there is a worker; false: there can be none.
-    fn start(&mut self) -> bool {
+    /// Makes sure that a thread runs; false: it cannot.
+    fn ensure_thread(&mut self) -> bool {
         if self.worker.is_some() {
             return true;
         }
-        self.stuck.retain(|thread| !thread.is_finished());
-        if self.stuck.len() >= STUCK_MAX {
+        self.abandoned.retain(|thread| !thread.is_finished());
+        if self.abandoned.len() >= ABANDONED_MAX {
             return false;
         }
-        let (procfs, (asks, asked), (answer, answers)) = (self.procfs.clone(), channel(), channel());
+        let (procfs, (requests, received), (reply, replies)) = (self.procfs.clone(), channel(), channel());
         let work = move || {
-            for ask in asked {
-                let found = match ask {
-                    Ask::Look(pid) => {
-                        look::look(&procfs, pid).map_or(Answer::Nothing, |sight| Answer::Sight(Box::new(sight)))
-                    }
-                    Ask::Show(process) => Answer::Shown(process, look::shown(&procfs, process.pid)),
+            for request in received {
+                let found = match request {
+                    Request::Inspect(pid) => inspect::inspect(&procfs, pid)
+                        .map_or(Reply::NotVm, |vm_process| Reply::VmProcess(Box::new(vm_process))),
+                    Request::Evidence(process) => Reply::Evidence(process, inspect::evidence(&procfs, process.pid)),
                 };
-                if answer.send(found).is_err() {
+                if reply.send(found).is_err() {
                     break;
                 }
             }
         };
         match std::thread::Builder::new().name("jouled-vms".into()).spawn(work) {
-            Ok(thread) => self.worker = Some(Worker { asks, answers, thread }),
+            Ok(thread) => self.worker = Some(Worker { requests, replies, thread }),
             Err(error) => tracing::warn!("VMs cannot be looked for now: {error}"),
         }
         self.worker.is_some()
     }
 
-    /// Answers, waiting for those that are not there yet for at most `patience`.
-    pub fn answers(&mut self, patience: Duration) -> Vec<Answer> {
-        let mut answers = Vec::new();
+    /// The replies so far; waits up to `patience` for those that are missing.
+    pub fn replies(&mut self, patience: Duration) -> Vec<Reply> {
+        let mut replies = Vec::new();
         let until = Instant::now() + patience;
-        while !self.open.is_empty() {
+        while !self.waiting.is_empty() {
             let Some(worker) = &self.worker else { break };
-            let left = until.min(self.since + STUCK).saturating_duration_since(Instant::now());
-            match worker.answers.recv_timeout(left) {
-                Ok(answer) => {
-                    answers.push(answer);
-                    self.open.pop_front();
+            let left = until.min(self.since + HANG_AFTER).saturating_duration_since(Instant::now());
+            match worker.replies.recv_timeout(left) {
+                Ok(reply) => {
+                    replies.push(reply);
+                    self.waiting.pop_front();
                     self.since = Instant::now();
                 }
-                Err(RecvTimeoutError::Timeout) if self.since.elapsed() < STUCK => break,
-                Err(_) => self.give_up(),
+                Err(RecvTimeoutError::Timeout) if self.since.elapsed() < HANG_AFTER => break,
+                Err(_) => self.abandon(),
             }
         }
-        answers
+        replies
     }
 
-    /// Leaves the worker alone with the process that it hangs on, and lets another one go on with the others.
-    fn give_up(&mut self) {
-        if let (Some(worker), Some(ask)) = (self.worker.take(), self.open.pop_front()) {
-            let (Ask::Look(pid) | Ask::Show(ProcessKey { pid, .. })) = ask;
-            self.stuck.push(worker.thread);
-            let count = self.stuck.len();
+    /// Abandons the thread with the process that it hangs on, and sends the other requests to a new one.
+    fn abandon(&mut self) {
+        if let (Some(worker), Some(request)) = (self.worker.take(), self.waiting.pop_front()) {
+            let (Request::Inspect(pid) | Request::Evidence(ProcessKey { pid, .. })) = request;
+            self.abandoned.push(worker.thread);
+            let count = self.abandoned.len();
             tracing::warn!(
-                "/proc/{pid} cannot be read in {STUCK:?}: what runs there is taken for no VM ({count} such processes)"
+                "/proc/{pid} cannot be read in {HANG_AFTER:?}: what runs there is taken for no VM \
+                 ({count} such processes)"
             );
         }
-        for ask in std::mem::take(&mut self.open) {
-            self.ask(ask);
+        for request in std::mem::take(&mut self.waiting) {
+            self.request(request);
         }
     }
 }
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_line_that_blocks_keeps_nobody_waiting() {
+    fn a_command_line_that_blocks_does_not_delay_others() {
         let root = tempfile::tempdir().unwrap();
         let fake = |pid: u32| {
             let dir = root.path().join(pid.to_string());
@@ -171,21 +172,21 @@ mod tests {
         assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
 
         let mut reader = Reader::new(root.path());
-        reader.ask(Ask::Look(7));
-        reader.ask(Ask::Look(8));
+        reader.request(Request::Inspect(7));
+        reader.request(Request::Inspect(8));
         let from = Instant::now();
-        assert!(reader.answers(Duration::from_millis(20)).is_empty());
+        assert!(reader.replies(Duration::from_millis(20)).is_empty());
         assert!(from.elapsed() < Duration::from_millis(500), "{:?}", from.elapsed());
-        std::thread::sleep(STUCK);
-        let answers = reader.answers(Duration::from_secs(5));
+        std::thread::sleep(HANG_AFTER);
+        let replies = reader.replies(Duration::from_secs(5));
         assert!(
-            matches!(&answers[..], [Answer::Sight(sight)] if sight.said.name.as_deref() == Some("good")),
-            "{answers:?}"
+            matches!(&replies[..], [Reply::VmProcess(vm_process)] if vm_process.claims.name.as_deref() == Some("good")),
+            "{replies:?}"
         );
-        assert_eq!(reader.stuck.len(), 1);
-        // Lets the thread go.
+        assert_eq!(reader.abandoned.len(), 1);
+        // Lets the thread end.
         std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
-        while !reader.stuck[0].is_finished() {
+        while !reader.abandoned[0].is_finished() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -1,4 +1,5 @@
-//! The finder on made-up /proc and cgroup trees, hostile ones too. Not the parsers; those have tests of their own.
+//! Tests of the VM search on fake /proc and cgroup trees, also with hostile content. The parsers of command lines have
+//! tests of their own.
 
 use super::*;
 use crate::entity::inventory::{Class, Known};
@@ -15,13 +16,13 @@ const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 struct Fake {
     dir: tempfile::TempDir,
     cgroups: HashMap<CgroupId, PathBuf>,
-    /// Told of each cgroup: its VM's labels.
+    /// The VM labels of each cgroup, one entry for each tick that reported the cgroup.
     vms_of: HashMap<CgroupId, Vec<Option<Labels>>>,
 }
 
-/// What a test wants to be told at a tick.
+/// What the usage source reports in one tick.
 #[derive(Default)]
-struct Told<'a> {
+struct TickInput<'a> {
     infos: Vec<(u32, &'a str, &'a str)>,
     cgroups: Vec<(u64, &'a str)>,
     ended: Vec<u32>,
@@ -44,7 +45,7 @@ impl Fake {
         self.proc().join(pid.to_string())
     }
 
-    /// A process; its start is ten times its id.
+    /// Adds a process to /proc; its start is ten times its id.
     fn spawn(&self, pid: u32, comm: &str, exe: &str, args: &[&str], cgroup: &str) {
         let dir = self.pid(pid);
         let _ = fs::remove_dir_all(&dir);
@@ -68,54 +69,55 @@ impl Fake {
         self.spawn(pid, "qemu-system-x86", QEMU, &args, cgroup);
     }
 
-    /// Puts a process into the cgroup's list.
-    fn enter(&self, cgroup: &str, pids: &str) {
+    /// Writes the process list of a cgroup.
+    fn set_processes(&self, cgroup: &str, pids: &str) {
         let dir = self.dir.path().join("cgroup").join(&cgroup[1..]);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("cgroup.procs"), pids).unwrap();
     }
 
-    fn tick(&mut self, hypervisors: &mut Hypervisors, told: Told<'_>) -> News {
+    fn tick(&mut self, hypervisors: &mut Hypervisors, input: TickInput<'_>) -> VmChanges {
         let key = |pid: u32| ProcessKey { pid, start: u64::from(pid) * 10 };
         let info =
             |(pid, comm, exe): (u32, &str, &str)| ProcessInfo { process: key(pid), comm: comm.into(), exe: exe.into() };
         let sample = UsageSample {
-            processes: told.infos.into_iter().map(info).collect(),
-            ended: told.ended.into_iter().map(key).collect(),
+            processes: input.infos.into_iter().map(info).collect(),
+            ended: input.ended.into_iter().map(key).collect(),
             ..UsageSample::default()
         };
         let path = |(id, path): (u64, &str)| {
             self.cgroups.insert(CgroupId(id), self.dir.path().join("cgroup").join(&path[1..]));
             CgroupPath { cgroup: CgroupId(id), path: Some(path.into()), vm: None }
         };
-        let mut cgroups: Vec<CgroupPath> = told.cgroups.into_iter().map(path).collect();
+        let mut cgroups: Vec<CgroupPath> = input.cgroups.into_iter().map(path).collect();
         let dirs = &self.cgroups;
-        let news = hypervisors.tick(&sample, &mut cgroups, &[], |id| dirs.get(&id).map(PathBuf::as_path));
+        let changes = hypervisors.tick(&sample, &mut cgroups, &[], |id| dirs.get(&id).map(PathBuf::as_path));
         for cgroup in cgroups {
             self.vms_of.entry(cgroup.cgroup).or_default().push(cgroup.vm);
         }
-        news
+        changes
     }
 
-    /// What a cgroup's VM was told to be, one word a telling.
+    /// The VM ids of a cgroup, one for each tick that reported it; `-` without labels.
     fn ids_of(&self, cgroup: u64) -> Vec<&str> {
-        let tellings = self.vms_of[&CgroupId(cgroup)].iter();
-        tellings.map(|vm| vm.as_ref().map_or("-", |labels| labels[0].as_str())).collect()
+        let reports = self.vms_of[&CgroupId(cgroup)].iter();
+        reports.map(|vm| vm.as_ref().map_or("-", |labels| labels[0].as_str())).collect()
     }
 }
 
-fn ids(news: &News) -> Vec<&str> {
-    news.vms.as_ref().expect("a change").iter().map(|vm| vm.id.as_str()).collect()
+fn ids(changes: &VmChanges) -> Vec<&str> {
+    changes.vms.as_ref().expect("a change").iter().map(|vm| vm.id.as_str()).collect()
 }
 
-fn members(news: &News) -> Vec<(u32, &str)> {
-    let mut members: Vec<_> = news.members.iter().map(|member| (member.process.pid, member.vm[0].as_str())).collect();
+fn members(changes: &VmChanges) -> Vec<(u32, &str)> {
+    let mut members: Vec<_> =
+        changes.members.iter().map(|member| (member.process.pid, member.vm[0].as_str())).collect();
     members.sort_unstable();
     members
 }
 
 #[test]
-fn a_vm_that_is_idle_from_the_start_is_known_and_joins_when_it_runs() {
+fn a_vm_that_is_idle_from_the_start_is_found_and_becomes_a_member_when_it_runs() {
     let mut fake = Fake::new();
     fake.qemu(
         7,
@@ -123,76 +125,85 @@ fn a_vm_that_is_idle_from_the_start_is_known_and_joins_when_it_runs() {
         "/user.slice/user-0.slice/session-1.scope",
     );
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    let news = fake.tick(&mut hypervisors, Told::default());
-    let vm = &news.vms.as_ref().unwrap()[0];
+    let changes = fake.tick(&mut hypervisors, TickInput::default());
+    let vm = &changes.vms.as_ref().unwrap()[0];
     assert_eq!((vm.id.as_str(), vm.name.as_str(), vm.hypervisor.as_str(), vm.vcpus), (UUID, "web", "kvm", Some(2)));
     assert!(!vm.vouched && vm.process == ProcessKey { pid: 7, start: 70 });
-    assert_eq!(fake.tick(&mut hypervisors, Told::default()), News::default());
-    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "qemu-system-x86", QEMU)], ..Told::default() });
-    assert_eq!((members(&news), &news.vms), (vec![(7, UUID)], &None));
+    assert_eq!(fake.tick(&mut hypervisors, TickInput::default()), VmChanges::default());
+    let changes =
+        fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "qemu-system-x86", QEMU)], ..TickInput::default() });
+    assert_eq!((members(&changes), &changes.vms), (vec![(7, UUID)], &None));
 }
 
 #[test]
-fn a_new_vm_is_known_at_once_and_gone_when_it_ended() {
+fn a_new_vm_is_found_at_once_and_removed_when_it_ends() {
     let mut fake = Fake::new();
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.qemu(7, &["-uuid", UUID], "/");
-    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
-    assert_eq!((ids(&news), members(&news)), (vec![UUID], vec![(7, UUID)]));
-    // Its threads' names change nothing.
-    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "CPU 0/KVM", QEMU)], ..Told::default() });
-    assert_eq!(news.vms, None);
-    let news = fake.tick(&mut hypervisors, Told { ended: vec![7], ..Told::default() });
-    assert!(ids(&news).is_empty());
-    // The end of the next one with its UUID goes unseen: it is looked after.
+    let changes = fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "x", QEMU)], ..TickInput::default() });
+    assert_eq!((ids(&changes), members(&changes)), (vec![UUID], vec![(7, UUID)]));
+    // A thread that renames itself changes nothing.
+    let changes =
+        fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "CPU 0/KVM", QEMU)], ..TickInput::default() });
+    assert_eq!(changes.vms, None);
+    let changes = fake.tick(&mut hypervisors, TickInput { ended: vec![7], ..TickInput::default() });
+    assert!(ids(&changes).is_empty());
+    // The end of the next VM with this UUID is not reported: it is found by a check.
     fake.qemu(8, &["-uuid", UUID], "/");
-    assert_eq!(ids(&fake.tick(&mut hypervisors, Told { infos: vec![(8, "x", QEMU)], ..Told::default() })), [UUID]);
+    assert_eq!(
+        ids(&fake.tick(&mut hypervisors, TickInput { infos: vec![(8, "x", QEMU)], ..TickInput::default() })),
+        [UUID]
+    );
     fs::remove_dir_all(fake.pid(8)).unwrap();
-    assert!(ids(&fake.tick(&mut hypervisors, Told::default())).is_empty());
+    assert!(ids(&fake.tick(&mut hypervisors, TickInput::default())).is_empty());
 }
 
 #[test]
-fn a_program_that_is_no_vm_or_becomes_another_is_none() {
+fn a_program_without_a_vm_or_after_an_exec_is_not_a_vm() {
     let mut fake = Fake::new();
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.qemu(7, &["--version"], "/");
     fake.spawn(8, "qemu-img", "/usr/bin/qemu-img", &["qemu-img", "convert"], "/");
-    // It only calls itself so.
+    // Only its short name is QEMU's.
     fake.spawn(9, "qemu-system-x86", "/usr/bin/sleep", &["qemu-system-x86_64", "-uuid", UUID], "/");
     let infos = vec![(7, "x", QEMU), (8, "qemu-img", "/usr/bin/qemu-img"), (9, "qemu-system-x86", "/usr/bin/sleep")];
-    assert_eq!(fake.tick(&mut hypervisors, Told { infos, ..Told::default() }), News::default());
+    assert_eq!(fake.tick(&mut hypervisors, TickInput { infos, ..TickInput::default() }), VmChanges::default());
     fake.qemu(10, &["-uuid", UUID], "/");
-    assert_eq!(ids(&fake.tick(&mut hypervisors, Told { infos: vec![(10, "x", QEMU)], ..Told::default() })), [UUID]);
+    assert_eq!(
+        ids(&fake.tick(&mut hypervisors, TickInput { infos: vec![(10, "x", QEMU)], ..TickInput::default() })),
+        [UUID]
+    );
     fake.spawn(10, "sleep", "/usr/bin/sleep", &["sleep"], "/");
-    let news = fake.tick(&mut hypervisors, Told { infos: vec![(10, "sleep", "/usr/bin/sleep")], ..Told::default() });
-    assert!(ids(&news).is_empty());
+    let changes =
+        fake.tick(&mut hypervisors, TickInput { infos: vec![(10, "sleep", "/usr/bin/sleep")], ..TickInput::default() });
+    assert!(ids(&changes).is_empty());
 }
 
 /// Kepler's fault no. 9: vhost kernel threads, virtiofsd and swtpm were not charged to the VM.
 #[test]
-fn kepler_fault_9_helpers_and_kernel_threads_are_the_vms() {
+fn kepler_fault_9_helpers_and_kernel_threads_belong_to_the_vm() {
     let mut fake = Fake::new();
     let (emulator, vcpu) = (format!("{SCOPE}/libvirt/emulator"), format!("{SCOPE}/libvirt/vcpu0"));
-    // swtpm runs first, in libvirt's emulator group; QEMU is not QEMU yet.
+    // swtpm runs first, in libvirt's emulator cgroup; libvirt's child has not executed QEMU yet.
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.spawn(6, "swtpm", "/usr/bin/swtpm", &["swtpm"], &emulator);
     fake.spawn(7, "rpc-libvirtd", "/usr/sbin/libvirtd", &["libvirtd"], &emulator);
-    fake.enter(SCOPE, "");
-    fake.enter(&format!("{SCOPE}/libvirt"), "7\n6\n");
-    let news = fake.tick(&mut hypervisors, Told { cgroups: vec![(1, &emulator)], ..Told::default() });
-    assert_eq!((news, fake.ids_of(1)), (News::default(), vec!["-"]));
-    // It becomes QEMU, and need not run in the tick in which that is seen.
+    fake.set_processes(SCOPE, "");
+    fake.set_processes(&format!("{SCOPE}/libvirt"), "7\n6\n");
+    let changes = fake.tick(&mut hypervisors, TickInput { cgroups: vec![(1, &emulator)], ..TickInput::default() });
+    assert_eq!((changes, fake.ids_of(1)), (VmChanges::default(), vec!["-"]));
+    // The child executes QEMU, and need not run in the tick in which that is seen.
     fake.qemu(7, &["-uuid", UUID, "-name", "guest=web", "-accel", "kvm"], &emulator);
-    let news = fake.tick(&mut hypervisors, Told::default());
-    assert!(ids(&news) == [UUID] && news.vms.unwrap()[0].vouched);
+    let changes = fake.tick(&mut hypervisors, TickInput::default());
+    assert!(ids(&changes) == [UUID] && changes.vms.unwrap()[0].vouched);
     assert_eq!(fake.ids_of(1), ["-", UUID]);
-    // Every other group of the scope has it from the first.
+    // Every later cgroup of the scope has the labels from the start.
     fake.tick(
         &mut hypervisors,
-        Told { cgroups: vec![(2, &vcpu), (3, SCOPE), (4, "/machine.slice")], ..Told::default() },
+        TickInput { cgroups: vec![(2, &vcpu), (3, SCOPE), (4, "/machine.slice")], ..TickInput::default() },
     );
     assert_eq!((fake.ids_of(2), fake.ids_of(3), fake.ids_of(4)), (vec![UUID], vec![UUID], vec!["-"]));
-    // Kernel threads that work for it, and somebody who calls himself so.
+    // Kernel threads of the VM, and a user's process with such a name.
     fake.spawn(20, "vhost-7", "kernel", &[], "/");
     fake.spawn(21, "kvm-nx-lpage-recovery-7", "kernel", &[], "/");
     fake.spawn(22, "kvm-pit/7", "kernel", &[], "/");
@@ -206,11 +217,14 @@ fn kepler_fault_9_helpers_and_kernel_threads_are_the_vms() {
         (23, "vhost-7", ""),
         (24, "vhost-99", ""),
     ];
-    let news = fake.tick(&mut hypervisors, Told { infos, ..Told::default() });
-    assert_eq!(members(&news), [(20, UUID), (21, UUID), (22, UUID)]);
-    // A second QEMU in the scope is part of the VM and no VM itself.
+    let changes = fake.tick(&mut hypervisors, TickInput { infos, ..TickInput::default() });
+    assert_eq!(members(&changes), [(20, UUID), (21, UUID), (22, UUID)]);
+    // A second QEMU in the scope belongs to the VM and is not a VM itself.
     fake.qemu(30, &["-uuid", "11111111-2222-3333-4444-555555555555"], &emulator);
-    assert_eq!(fake.tick(&mut hypervisors, Told { infos: vec![(30, "x", QEMU)], ..Told::default() }), News::default());
+    assert_eq!(
+        fake.tick(&mut hypervisors, TickInput { infos: vec![(30, "x", QEMU)], ..TickInput::default() }),
+        VmChanges::default()
+    );
 }
 
 #[test]
@@ -219,31 +233,31 @@ fn a_worker_seen_before_its_vm_waits_for_it() {
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
     fake.spawn(20, "vhost-7", "kernel", &[], "/");
     assert_eq!(
-        fake.tick(&mut hypervisors, Told { infos: vec![(20, "vhost-7", "")], ..Told::default() }),
-        News::default()
+        fake.tick(&mut hypervisors, TickInput { infos: vec![(20, "vhost-7", "")], ..TickInput::default() }),
+        VmChanges::default()
     );
     fake.qemu(7, &["-uuid", UUID], "/");
-    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
-    assert!(ids(&news) == [UUID] && members(&news) == [(7, UUID), (20, UUID)]);
+    let changes = fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "x", QEMU)], ..TickInput::default() });
+    assert!(ids(&changes) == [UUID] && members(&changes) == [(7, UUID), (20, UUID)]);
 }
 
 #[test]
-fn a_scope_without_a_readable_vmm_has_its_machines_name_until_there_is_one() {
+fn a_scope_without_a_readable_vmm_has_its_machine_name_until_there_is_one() {
     let mut fake = Fake::new();
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    fake.enter(SCOPE, "");
-    fake.tick(&mut hypervisors, Told { cgroups: vec![(1, SCOPE)], ..Told::default() });
+    fake.set_processes(SCOPE, "");
+    fake.tick(&mut hypervisors, TickInput { cgroups: vec![(1, SCOPE)], ..TickInput::default() });
     for _ in 0..15 {
-        fake.tick(&mut hypervisors, Told::default());
+        fake.tick(&mut hypervisors, TickInput::default());
     }
     assert_eq!(fake.ids_of(1), ["-", "qemu-1-web"]);
     fake.qemu(7, &["-uuid", UUID], SCOPE);
-    fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
+    fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "x", QEMU)], ..TickInput::default() });
     assert_eq!(fake.ids_of(1), ["-", "qemu-1-web", UUID]);
 }
 
 #[test]
-fn an_impostor_gives_way_to_the_vm_of_the_system() {
+fn an_impostor_loses_its_uuid_to_a_vouched_vm() {
     let mut fake = Fake::new();
     fake.qemu(
         7,
@@ -251,33 +265,33 @@ fn an_impostor_gives_way_to_the_vm_of_the_system() {
         "/user.slice/user-1000.slice/session-1.scope",
     );
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "x", QEMU)], ..Told::default() });
-    assert_eq!((ids(&news), news.vms.as_ref().unwrap()[0].cid), (vec![UUID], Some(5)));
+    let changes = fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "x", QEMU)], ..TickInput::default() });
+    assert_eq!((ids(&changes), changes.vms.as_ref().unwrap()[0].cid), (vec![UUID], Some(5)));
     fake.qemu(8, &["-uuid", UUID, "-device", r#"{"driver":"vhost-vsock-pci","guest-cid":5}"#], SCOPE);
-    let told = Told { infos: vec![(8, "x", QEMU)], cgroups: vec![(1, SCOPE)], ..Told::default() };
-    let news = fake.tick(&mut hypervisors, told);
-    assert_eq!((ids(&news), fake.ids_of(1)), (vec![UUID, "qemu-7-70"], vec![UUID]));
-    let vms = news.vms.as_ref().unwrap();
+    let input = TickInput { infos: vec![(8, "x", QEMU)], cgroups: vec![(1, SCOPE)], ..TickInput::default() };
+    let changes = fake.tick(&mut hypervisors, input);
+    assert_eq!((ids(&changes), fake.ids_of(1)), (vec![UUID, "qemu-7-70"], vec![UUID]));
+    let vms = changes.vms.as_ref().unwrap();
     assert_eq!((vms[0].process.pid, vms[0].cid, vms[1].cid), (8, Some(5), None));
-    assert_eq!(members(&news), [(7, "qemu-7-70"), (8, UUID)]);
+    assert_eq!(members(&changes), [(7, "qemu-7-70"), (8, UUID)]);
 }
 
 #[test]
-fn a_cid_is_believed_of_one_who_can_have_it() {
+fn a_cid_is_believed_where_the_device_is_open() {
     let mut fake = Fake::new();
     fake.qemu(7, &["-device", "vhost-vsock-pci,guest-cid=5"], "/");
     fs::create_dir(fake.pid(7).join("fd")).unwrap();
     std::os::unix::fs::symlink("/dev/null", fake.pid(7).join("fd/3")).unwrap();
-    // A file that only has the device's name.
+    // A file with only the name of the device.
     let file = fake.dir.path().join("vhost-vsock");
     fs::write(&file, "").unwrap();
     std::os::unix::fs::symlink(&file, fake.pid(7).join("fd/4")).unwrap();
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    let news = fake.tick(&mut hypervisors, Told::default());
-    assert_eq!(news.vms.unwrap()[0].cid, None);
-    // It is looked at again: here, its handles can no longer be read.
+    let changes = fake.tick(&mut hypervisors, TickInput::default());
+    assert_eq!(changes.vms.unwrap()[0].cid, None);
+    // It is inspected again; here, its descriptors can no longer be read.
     fs::remove_dir_all(fake.pid(7).join("fd")).unwrap();
-    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms);
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, TickInput::default()).vms);
     assert_eq!(vms.unwrap()[0].cid, Some(5));
 }
 
@@ -292,19 +306,19 @@ fn vcpus_are_counted_by_their_threads_when_these_appear() {
         "/",
     );
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    let news = fake.tick(&mut hypervisors, Told::default());
-    let vm = &news.vms.as_ref().unwrap()[0];
+    let changes = fake.tick(&mut hypervisors, TickInput::default());
+    let vm = &changes.vms.as_ref().unwrap()[0];
     assert_eq!((vm.id.as_str(), vm.name.as_str(), vm.vcpus), ("firecracker-7-70", "vm1", None));
     for (task, name) in [(7, "firecracker\n"), (71, "fc_vcpu 0\n"), (72, "fc_vcpu 1\n")] {
         fs::create_dir_all(fake.pid(7).join(format!("task/{task}"))).unwrap();
         fs::write(fake.pid(7).join(format!("task/{task}/comm")), name).unwrap();
     }
-    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms);
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, TickInput::default()).vms);
     assert_eq!(vms.unwrap()[0].vcpus, Some(2));
 }
 
 #[test]
-fn hostile_command_lines_make_no_label_that_hurts() {
+fn hostile_command_lines_make_safe_labels() {
     let mut fake = Fake::new();
     let long = "x\n".repeat(5000);
     fake.qemu(
@@ -319,7 +333,7 @@ fn hostile_command_lines_make_no_label_that_hurts() {
     fake.spawn(12, "kvm", "/usr/bin/kvm", &[], "/");
     fake.qemu(13, &["-name", &"y".repeat(2 << 20), "-uuid", UUID], "/");
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
     let all: Vec<(u32, &str)> = vms.iter().map(|vm| (vm.process.pid, vm.id.as_str())).collect();
     assert_eq!(all, [(8, UUID), (10, "qemu-10-100"), (13, "qemu-13-130"), (7, "qemu-7-70"), (9, "qemu-9-90")]);
     for vm in &vms {
@@ -329,7 +343,7 @@ fn hostile_command_lines_make_no_label_that_hurts() {
 }
 
 #[test]
-fn managers_are_believed_of_the_systems_vms_only() {
+fn the_inventory_applies_to_vouched_vms_only() {
     let known = |manager: &str, leader: Option<u32>, state: &str, class| Known {
         manager: manager.into(),
         name: "web".into(),
@@ -347,13 +361,13 @@ fn managers_are_believed_of_the_systems_vms_only() {
     fake.qemu(8, &["-uuid", UUID, "-smp", "2"], "/user.slice/x.scope");
     let (sender, receiver) = watch::channel(Arc::from([known("machined", Some(7), "", Class::Container)]));
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(receiver));
-    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
     assert_eq!((vms[0].manager.as_str(), vms[0].vcpus), ("", Some(2)));
-    // The second one of the same manager is another domain, and says nothing of this one.
+    // The second domain of the same manager is another one, and its entry is not used.
     let mut other = known("libvirt", None, "paused", Class::Vm);
     other.profile = None;
     sender.send_replace(Arc::from([other, known("libvirt", None, "running", Class::Vm)]));
-    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
     let vm = &vms[0];
     assert_eq!((vm.process.pid, vm.manager.as_str(), vm.state.as_str()), (7, "libvirt", "paused"));
     assert_eq!(
@@ -364,17 +378,17 @@ fn managers_are_believed_of_the_systems_vms_only() {
         (vms[1].manager.as_str(), vms[1].vcpus, vms[1].cid, vms[1].profile.as_deref()),
         ("", Some(2), None, None)
     );
-    // A CID that only the manager names has to be held as well.
+    // A CID that only the manager has must be held too.
     fs::create_dir(fake.pid(7).join("fd")).unwrap();
-    hypervisors.reader.ask(Ask::Show(ProcessKey { pid: 7, start: 70 }));
-    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms);
+    hypervisors.other_reader.request(Request::Evidence(ProcessKey { pid: 7, start: 70 }));
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, TickInput::default()).vms);
     assert_eq!(vms.unwrap()[0].cid, None);
     fs::remove_dir(fake.pid(7).join("fd")).unwrap();
-    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms);
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, TickInput::default()).vms);
     assert_eq!(vms.unwrap()[0].cid, Some(9));
-    // libvirt is gone: what it said last of a machine's shape stays, its word on the state does not.
+    // libvirt is gone: the shape of the machine stays as it said last, its state does not.
     sender.send_replace(Arc::from([]));
-    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
     assert_eq!((vms[0].manager.as_str(), vms[0].state.as_str(), vms[0].vcpus), ("", "", Some(6)));
 }
 
@@ -385,26 +399,26 @@ fn a_thousand_vms_are_read_once() {
         fake.qemu(pid, &["-name", "x"], "/");
     }
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    while hypervisors.found.len() < 1000 {
-        fake.tick(&mut hypervisors, Told::default());
+    while hypervisors.running.len() < 1000 {
+        fake.tick(&mut hypervisors, TickInput::default());
     }
-    fake.tick(&mut hypervisors, Told::default());
-    // Whoever rewrites his command line later is not listened to.
+    fake.tick(&mut hypervisors, TickInput::default());
+    // A command line that is changed later is not read again.
     for pid in 1000..2000 {
         fs::write(fake.pid(pid).join("cmdline"), format!("qemu\0-uuid\0{UUID}\0")).unwrap();
     }
     let from = std::time::Instant::now();
     for _ in 0..10 {
         let infos = (1000..1010).map(|pid| (pid, "CPU 0/KVM", QEMU)).collect();
-        assert_eq!(fake.tick(&mut hypervisors, Told { infos, ..Told::default() }).vms, None);
+        assert_eq!(fake.tick(&mut hypervisors, TickInput { infos, ..TickInput::default() }).vms, None);
     }
     let each = from.elapsed() / 10;
     println!("{each:?} a tick");
-    assert!(each < PATIENCE, "{each:?}");
+    assert!(each < REPLY_WAIT, "{each:?}");
 }
 
 #[test]
-fn a_users_command_lines_that_block_hide_no_vm_of_a_machine_scope() {
+fn a_users_blocking_command_line_does_not_hide_a_vm_in_a_machine_scope() {
     let mut fake = Fake::new();
     fs::create_dir_all(fake.proc()).unwrap();
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
@@ -415,14 +429,15 @@ fn a_users_command_lines_that_block_hide_no_vm_of_a_machine_scope() {
     // SAFETY: `path` is a C string.
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
     fake.qemu(8, &["-name", "web", "-uuid", UUID], SCOPE);
-    let news = fake.tick(&mut hypervisors, Told { infos: vec![(7, "q", QEMU), (8, "q", QEMU)], ..Told::default() });
-    assert_eq!(news.vms.unwrap().iter().map(|vm| vm.id.as_str()).collect::<Vec<_>>(), [UUID]);
-    // Lets the thread go.
+    let changes =
+        fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "q", QEMU), (8, "q", QEMU)], ..TickInput::default() });
+    assert_eq!(changes.vms.unwrap().iter().map(|vm| vm.id.as_str()).collect::<Vec<_>>(), [UUID]);
+    // Lets the thread end.
     fs::OpenOptions::new().write(true).open(&pipe).unwrap();
 }
 
 #[test]
-fn a_machine_of_another_process_under_a_vms_uuid_is_not_it() {
+fn an_entry_for_another_process_with_the_same_uuid_is_not_used() {
     let mut fake = Fake::new();
     fake.qemu(8, &["-uuid", UUID, "-device", "vhost-vsock-pci,guest-cid=5"], SCOPE);
     let machine = |leader, cid| Known {
@@ -435,12 +450,12 @@ fn a_machine_of_another_process_under_a_vms_uuid_is_not_it() {
     };
     let (_say, inventory) = watch::channel(Arc::from([machine(7, 6), machine(8, 5)]));
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(inventory));
-    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
     assert_eq!((vms[0].cid, vms[0].state.as_str()), (Some(5), "8"));
 }
 
 #[test]
-fn a_profile_outlives_the_silence_of_libvirt() {
+fn a_profile_stays_while_libvirt_is_silent() {
     let mut fake = Fake::new();
     fake.qemu(8, &["-uuid", UUID], SCOPE);
     let libvirt = |profile: Option<&str>| Known {
@@ -453,24 +468,25 @@ fn a_profile_outlives_the_silence_of_libvirt() {
     let machined = Known { manager: "machined".into(), uuid: Some(UUID.into()), leader: Some(8), ..Known::default() };
     let (say, inventory) = watch::channel(Arc::from([libvirt(Some("multi-tenant")), machined.clone()]));
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(inventory));
-    let mut profile = |fake: &mut Fake| fake.tick(&mut hypervisors, Told::default()).vms.unwrap()[0].profile.clone();
+    let mut profile =
+        |fake: &mut Fake| fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap()[0].profile.clone();
     assert_eq!(profile(&mut fake).as_deref(), Some("multi-tenant"));
     say.send_replace(Arc::from([machined]));
     assert_eq!(profile(&mut fake).as_deref(), Some("multi-tenant"));
-    // Heard again, it says that there is none.
+    // libvirt is back, and has no profile.
     say.send_replace(Arc::from([libvirt(None)]));
     assert_eq!(profile(&mut fake), None);
 }
 
 #[test]
-fn a_device_is_believed_of_the_vm_that_holds_it() {
+fn a_device_belongs_to_the_vm_that_has_it_open() {
     let mut fake = Fake::new();
     let gpu = "0000:41:00.0";
     let pci = fake.sys().join("bus/pci/devices").join(gpu);
     fs::create_dir_all(&pci).unwrap();
     fs::create_dir_all(fake.sys().join("class/vfio/12")).unwrap();
     std::os::unix::fs::symlink("../../../../kernel/iommu_groups/12", pci.join("iommu_group")).unwrap();
-    // The numbers of /dev/null, which every machine has.
+    // The device number of /dev/null, which every machine has.
     fs::write(fake.sys().join("class/vfio/12/dev"), "1:3\n").unwrap();
     let group = fake.dir.path().join("dev/vfio/12");
     fs::create_dir_all(group.parent().unwrap()).unwrap();
@@ -480,12 +496,12 @@ fn a_device_is_believed_of_the_vm_that_holds_it() {
         fs::create_dir(fake.pid(pid).join("fd")).unwrap();
     }
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
-    let vms = fake.tick(&mut hypervisors, Told::default()).vms.unwrap();
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
     assert!(vms.len() == 2 && vms.iter().all(|vm| vm.pci.is_empty()), "{vms:?}");
-    // The second one opens it, some time after its start.
+    // The second process opens the device a while after its start.
     std::os::unix::fs::symlink(&group, fake.pid(8).join("fd/30")).unwrap();
-    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, Told::default()).vms).unwrap();
-    let told: Vec<(u32, Vec<String>)> =
+    let vms = (0..50).find_map(|_| fake.tick(&mut hypervisors, TickInput::default()).vms).unwrap();
+    let devices: Vec<(u32, Vec<String>)> =
         vms.iter().map(|vm| (vm.process.pid, vm.pci.iter().map(ToString::to_string).collect())).collect();
-    assert_eq!(told, [(7, vec![]), (8, vec![gpu.to_owned()])]);
+    assert_eq!(devices, [(7, vec![]), (8, vec![gpu.to_owned()])]);
 }

@@ -1,42 +1,42 @@
-//! One line of a jouled-libvirt, checked: docs/vms.md describes it. Keeps nothing.
+//! Parses and checks one line of jouled-libvirt: JSON, described in docs/vms.md. Keeps no state.
 
-use super::{MACHINES, printable};
+use super::{MACHINES_MAX, printable};
 use crate::entity::inventory::{Class, Known};
 use serde::Deserialize;
 
 /// Longest URI and reason, in bytes.
 const TEXT_LIMIT: usize = 256;
 
-/// What one libvirt said.
+/// One line, checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Which libvirt: its connection URI.
+    /// The libvirt that it is about: its connection URI.
     pub uri: String,
-    /// `ok`, or why not.
+    /// `ok`, or the reason why libvirt cannot be asked.
     pub health: String,
-    /// Every machine that runs; `None`: as said before.
+    /// Every machine that runs; `None`: no change (a heartbeat).
     pub machines: Option<Vec<Known>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct WireLine {
     v: u32,
-    source: Source,
+    source: WireSource,
     uri: String,
     health: String,
-    machines: Option<Vec<Machine>>,
+    machines: Option<Vec<WireMachine>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Source {
+enum WireSource {
     Libvirt,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Machine {
+struct WireMachine {
     name: String,
     uuid: String,
     #[serde(default)]
@@ -48,37 +48,37 @@ struct Machine {
     profile: Option<String>,
 }
 
-/// All of a line that another version may have, too.
+/// The one field that every version of a line has.
 #[derive(Deserialize)]
 struct Version {
     v: u32,
 }
 
-/// Reads a line.
+/// Parses a line.
 ///
 /// # Errors
-/// Says what is wrong, in one short printable line.
+/// What is wrong, in one short printable line.
 pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     let version = |v: u32| format!("version {v} is not known: jouled-libvirt and jouled have to be of one release");
-    let written: Written = serde_json::from_slice(line).map_err(|error| match serde_json::from_slice(line) {
+    let wire: WireLine = serde_json::from_slice(line).map_err(|error| match serde_json::from_slice(line) {
         Ok(Version { v }) if v != 1 => version(v),
         _ => printable(&error.to_string(), TEXT_LIMIT),
     })?;
-    let Source::Libvirt = written.source;
-    if written.v != 1 {
-        return Err(version(written.v));
+    let WireSource::Libvirt = wire.source;
+    if wire.v != 1 {
+        return Err(version(wire.v));
     }
-    if written.uri.is_empty() || written.uri.len() > TEXT_LIMIT || written.uri.chars().any(char::is_control) {
-        return Err(format!("uri: not a connection URI: {}", printable(&written.uri, TEXT_LIMIT)));
+    if wire.uri.is_empty() || wire.uri.len() > TEXT_LIMIT || wire.uri.chars().any(char::is_control) {
+        return Err(format!("uri: not a connection URI: {}", printable(&wire.uri, TEXT_LIMIT)));
     }
-    if let Some(machines) = written.machines.as_ref().filter(|machines| machines.len() > MACHINES) {
-        return Err(format!("{}: {} machines, at most {MACHINES} are taken", written.uri, machines.len()));
+    if let Some(machines) = wire.machines.as_ref().filter(|machines| machines.len() > MACHINES_MAX) {
+        return Err(format!("{}: {} machines, at most {MACHINES_MAX} are taken", wire.uri, machines.len()));
     }
-    let machines = written.machines.map(|machines| machines.into_iter().map(known).collect());
-    Ok(Line { uri: written.uri, health: printable(&written.health, TEXT_LIMIT), machines })
+    let machines = wire.machines.map(|machines| machines.into_iter().map(from_wire).collect());
+    Ok(Line { uri: wire.uri, health: printable(&wire.health, TEXT_LIMIT), machines })
 }
 
-fn known(machine: Machine) -> Known {
+fn from_wire(machine: WireMachine) -> Known {
     Known {
         manager: "libvirt".into(),
         name: machine.name,

@@ -1,6 +1,7 @@
-//! systemd-machined over D-Bus: the VMs that are registered with it. Never starts it, changes nothing.
+//! Follows systemd-machined over D-Bus (org.freedesktop.machine1) for the VMs that are registered with it. Never starts
+//! it, changes nothing.
 
-use super::{MACHINES, Managers, printable};
+use super::{MACHINES_MAX, Managers, printable};
 use crate::entity::inventory::{Class, Known};
 use crate::model::source::Health;
 use std::collections::{BTreeMap, HashMap};
@@ -17,56 +18,59 @@ use zbus::message::{Message, Type};
 use zbus::names::{OwnedUniqueName, WellKnownName};
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
 
-const NAME: &str = "org.freedesktop.machine1";
+const SERVICE: &str = "org.freedesktop.machine1";
 const MANAGER: &str = "org.freedesktop.machine1.Manager";
 const MACHINE: &str = "org.freedesktop.machine1.Machine";
 const OBJECT: &str = "/org/freedesktop/machine1";
 
-/// A call that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Between attempts to reach the bus: the first pause, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Signals that can wait while a call is under way; with more, nothing is read, the call fails, and all is asked anew.
-const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(4096);
-/// Longest name, in bytes.
-const TEXT: usize = 256;
+/// Time limit of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two attempts to reach the bus: the first, and the longest.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Signals that are queued during a call. If more come, nothing is read, the call times out, and the session starts
+/// again.
+const SIGNALS_MAX: Option<NonZeroUsize> = NonZeroUsize::new(4096);
+/// Longest text kept, in bytes.
+const TEXT_MAX: usize = 256;
 
-/// Follows systemd-machined on the bus that `bus` names, [`Builder::system`], until `stop`; begins again when the bus is gone.
+/// Follows systemd-machined until `stop`, on the bus that `bus` builds ([`Builder::system`]); connects again when the
+/// bus is gone.
 pub async fn follow(managers: Arc<Managers>, bus: impl Fn() -> Builder<'static>, stop: CancellationToken) {
-    let mut pause = PAUSES.0;
+    let mut pause = RETRY_PAUSES.0;
     let followed = async {
         loop {
             let mut reached = false;
             let health = match session(bus(), &managers, &mut reached).await {
                 Ok(never) => match never {},
-                Err(error) if reached => Health::Failed(format!("the system bus: {}", words(&error))),
-                Err(error) => Health::Unsupported(format!("no system bus: {}", words(&error))),
+                Err(error) if reached => Health::Failed(format!("the system bus: {}", error_text(&error))),
+                Err(error) => Health::Unsupported(format!("no system bus: {}", error_text(&error))),
             };
             managers.set_machined(Vec::new(), health);
-            pause = if reached { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+            pause = if reached { RETRY_PAUSES.0 } else { (pause * 2).min(RETRY_PAUSES.1) };
             sleep(pause).await;
         }
     };
     stop.run_until_cancelled(followed).await;
 }
 
-/// From a connection to its end. `reached` is set when systemd-machined, or that there is none, is known.
+/// One connection, until it fails. `reached` is set once it is known whether systemd-machined runs, and with which
+/// machines.
 async fn session(
     bus: Builder<'static>,
     managers: &Managers,
     reached: &mut bool,
 ) -> zbus::Result<std::convert::Infallible> {
-    let late = |_| zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::TimedOut.into()));
-    let bus = timeout(PATIENCE, bus.method_timeout(PATIENCE).build()).await.map_err(late)??;
+    let timed_out = |_| zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::TimedOut.into()));
+    let bus = timeout(CALL_TIMEOUT, bus.method_timeout(CALL_TIMEOUT).build()).await.map_err(timed_out)??;
     let dbus = DBusProxy::new(&bus).await?;
-    // Signals first: what changes while machines are listed is looked at again.
-    let signals = |rule: MatchRule<'static>| MessageStream::for_match_rule(rule, &bus, QUEUE);
-    let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).interface(MANAGER).path(OBJECT).build()?;
+    // Subscribes first: what changes while machines are listed is read again.
+    let signals = |rule: MatchRule<'static>| MessageStream::for_match_rule(rule, &bus, SIGNALS_MAX);
+    let rule = MatchRule::builder().msg_type(Type::Signal).sender(SERVICE).interface(MANAGER).path(OBJECT).build()?;
     let mut changes = signals(rule).await?;
     let rule = MatchRule::builder().msg_type(Type::Signal).sender("org.freedesktop.DBus").member("NameOwnerChanged");
-    let mut owners = signals(rule.arg(0, NAME).build()?).await?;
+    let mut owners = signals(rule.arg(0, SERVICE).build()?).await?;
     loop {
-        let owner = dbus.get_name_owner(WellKnownName::from_static_str(NAME)?.into()).await;
+        let owner = dbus.get_name_owner(WellKnownName::from_static_str(SERVICE)?.into()).await;
         let mut machines = match &owner {
             Ok(owner) => list(&bus, owner).await?,
             Err(_) => BTreeMap::new(),
@@ -94,13 +98,13 @@ async fn session(
 }
 
 async fn list(bus: &Connection, owner: &OwnedUniqueName) -> zbus::Result<BTreeMap<String, Known>> {
-    // Asked by its unique name, it is not started by the question.
+    // A call to the unique name does not activate the service.
     let reply = bus.call_method(Some(owner), OBJECT, Some(MANAGER), "ListMachines", &()).await?;
     let listed: Vec<(String, String, String, OwnedObjectPath)> = reply.body().deserialize()?;
     let mut machines = BTreeMap::new();
     for (_, class, _, path) in listed {
         if class == "vm"
-            && machines.len() < MACHINES
+            && machines.len() < MACHINES_MAX
             && let Some(known) = read(bus, owner, &path).await?
         {
             machines.insert(path.to_string(), known);
@@ -123,7 +127,7 @@ async fn apply(
     let (_, path): (String, OwnedObjectPath) = change.body().deserialize()?;
     machines.remove(path.as_str());
     if member.as_str() == "MachineNew"
-        && machines.len() < MACHINES
+        && machines.len() < MACHINES_MAX
         && let Some(known) = read(bus, owner, &path).await?
     {
         machines.insert(path.to_string(), known);
@@ -131,21 +135,21 @@ async fn apply(
     Ok(())
 }
 
-/// A machine; `None`: it is gone, or is no VM.
+/// Reads a machine; `None`: it is gone, or not a VM.
 async fn read(bus: &Connection, owner: &OwnedUniqueName, path: &OwnedObjectPath) -> zbus::Result<Option<Known>> {
     let reply = bus.call_method(Some(owner), path, Some("org.freedesktop.DBus.Properties"), "GetAll", &MACHINE).await;
     match reply {
-        Ok(reply) => Ok(known(&reply.body().deserialize()?)),
+        Ok(reply) => Ok(from_properties(&reply.body().deserialize()?)),
         Err(zbus::Error::MethodError(..)) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// org.freedesktop.machine1(5): the properties of a machine.
-fn known(properties: &HashMap<String, OwnedVariant>) -> Option<Known> {
+/// The properties of a machine: see org.freedesktop.machine1(5).
+fn from_properties(properties: &HashMap<String, OwnedVariant>) -> Option<Known> {
     let text = |name: &str| {
         let value = properties.get(name).and_then(|value| <&str>::try_from(value).ok());
-        value.map_or_else(String::new, |value| printable(value, TEXT))
+        value.map_or_else(String::new, |value| printable(value, TEXT_MAX))
     };
     let number = |name: &str| properties.get(name).and_then(|value| u32::try_from(value).ok());
     let id: Vec<u8> = properties.get("Id").and_then(|id| Vec::try_from(id.clone()).ok()).unwrap_or_default();
@@ -155,7 +159,7 @@ fn known(properties: &HashMap<String, OwnedVariant>) -> Option<Known> {
         name: text("Name"),
         uuid: set.then(|| id.iter().map(|byte| format!("{byte:02x}")).collect()),
         state: text("State"),
-        // Since systemd 256; where it is not known it is zero or all ones.
+        // Since systemd 256; 0 or all ones where it is not known.
         cid: number("VSockCID").filter(|cid| (3..u32::MAX).contains(cid)),
         leader: number("Leader").filter(|pid| *pid != 0),
         class: Class::Vm,
@@ -168,6 +172,6 @@ async fn next(stream: &mut MessageStream) -> zbus::Result<Message> {
     message.unwrap_or_else(|| Err(zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::UnexpectedEof.into()))))
 }
 
-fn words(error: &zbus::Error) -> String {
-    printable(&error.to_string(), TEXT)
+fn error_text(error: &zbus::Error) -> String {
+    printable(&error.to_string(), TEXT_MAX)
 }

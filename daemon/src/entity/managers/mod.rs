@@ -1,5 +1,5 @@
-//! Managers of VMs: what libvirt (through jouled-libvirt) and systemd-machined say, kept while it is fresh, as one inventory. Finds and merges
-//! no VM: that is `hypervisor`'s.
+//! The inventory: the VMs that libvirt (through jouled-libvirt, `[inventory]`) and systemd-machined (D-Bus) report,
+//! kept while it is fresh. Merging it into the VMs that run is `hypervisor`'s task.
 
 mod line;
 pub mod machined;
@@ -12,27 +12,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// What a manager said is dropped when nothing was heard of it for so long.
+/// A manager's machines are dropped when it has sent nothing for this long.
 pub const STALE: Duration = Duration::from_secs(30);
-/// Most machines of one manager.
-pub const MACHINES: usize = 10_000;
-/// Most libvirts that can be told of at a time.
-const LIBVIRTS: usize = 16;
+/// Machines per manager at most.
+pub const MACHINES_MAX: usize = 10_000;
+/// libvirt connections (URIs) at most.
+const LIBVIRTS_MAX: usize = 16;
 
-/// All that managers said, and how they are.
+/// The inventory and the health of its sources.
 #[derive(Debug)]
 pub struct Managers {
-    told: Mutex<Told>,
+    state: Mutex<ManagerState>,
     inventory: watch::Sender<Arc<[Known]>>,
     sources: watch::Sender<Arc<[SourceState]>>,
 }
 
 #[derive(Debug)]
-struct Told {
-    /// By URI.
+struct ManagerState {
+    /// By connection URI.
     libvirts: BTreeMap<String, Libvirt>,
-    /// Whether a jouled-libvirt was ever heard.
-    heard: bool,
+    /// Whether a jouled-libvirt ever sent a line.
+    connected_once: bool,
     machined: Vec<Known>,
     machined_health: Health,
 }
@@ -41,96 +41,96 @@ struct Told {
 struct Libvirt {
     machines: Vec<Known>,
     health: Health,
-    heard: Instant,
+    last_line: Instant,
 }
 
 impl Default for Managers {
     fn default() -> Self {
-        let told = Told {
+        let state = ManagerState {
             libvirts: BTreeMap::new(),
-            heard: false,
+            connected_once: false,
             machined: Vec::new(),
             machined_health: Health::Unsupported("not asked".into()),
         };
-        let sources = watch::Sender::new(told.sources());
-        Self { told: Mutex::new(told), inventory: watch::Sender::new([].into()), sources }
+        let sources = watch::Sender::new(state.sources());
+        Self { state: Mutex::new(state), inventory: watch::Sender::new([].into()), sources }
     }
 }
 
 impl Managers {
-    /// What they know: libvirt's first.
+    /// The inventory: libvirt's machines first, then machined's.
     pub fn inventory(&self) -> Inventory {
         self.inventory.subscribe()
     }
 
-    /// How they are.
+    /// The states of the sources `libvirt` and `machined`.
     pub fn sources(&self) -> watch::Receiver<Arc<[SourceState]>> {
         self.sources.subscribe()
     }
 
-    /// Takes a line of a jouled-libvirt.
+    /// Applies a line of a jouled-libvirt, received `at` this time.
     ///
     /// # Errors
-    /// Where it cannot be used; says why in one short printable line.
-    pub fn hear(&self, line: &[u8], at: Instant) -> Result<(), String> {
+    /// Why the line cannot be used, in one short printable line.
+    pub fn accept_line(&self, line: &[u8], at: Instant) -> Result<(), String> {
         let line = line::read(line)?;
-        let mut told = self.lock();
-        if told.libvirts.len() >= LIBVIRTS && !told.libvirts.contains_key(&line.uri) {
-            return Err(format!("more than {LIBVIRTS} libvirts: {} is not taken", line.uri));
+        let mut state = self.lock();
+        if state.libvirts.len() >= LIBVIRTS_MAX && !state.libvirts.contains_key(&line.uri) {
+            return Err(format!("more than {LIBVIRTS_MAX} libvirts: {} is not taken", line.uri));
         }
         let health = match line.health.as_str() {
             "ok" => Health::Healthy,
             why => Health::Failed(why.into()),
         };
         match line.machines {
-            Some(machines) => drop(told.libvirts.insert(line.uri, Libvirt { machines, health, heard: at })),
+            Some(machines) => drop(state.libvirts.insert(line.uri, Libvirt { machines, health, last_line: at })),
             None => {
-                let Some(known) = told.libvirts.get_mut(&line.uri) else {
+                let Some(known) = state.libvirts.get_mut(&line.uri) else {
                     return Err(format!("{}: the first line has to have \"machines\"", line.uri));
                 };
-                (known.health, known.heard) = (health, at);
+                (known.health, known.last_line) = (health, at);
             }
         }
-        told.heard = true;
-        self.publish(&told);
+        state.connected_once = true;
+        self.publish(&state);
         Ok(())
     }
 
-    /// Drops what is stale.
+    /// Drops libvirts that have sent nothing for [`STALE`].
     pub fn expire(&self, now: Instant) {
-        let mut told = self.lock();
-        let before = told.libvirts.len();
-        told.libvirts.retain(|_, libvirt| now.saturating_duration_since(libvirt.heard) < STALE);
-        if told.libvirts.len() != before {
-            self.publish(&told);
+        let mut state = self.lock();
+        let before = state.libvirts.len();
+        state.libvirts.retain(|_, libvirt| now.saturating_duration_since(libvirt.last_line) < STALE);
+        if state.libvirts.len() != before {
+            self.publish(&state);
         }
     }
 
-    /// What systemd-machined knows now, and how it is.
+    /// Replaces the machines of systemd-machined, and its health.
     pub fn set_machined(&self, machines: Vec<Known>, health: Health) {
-        let mut told = self.lock();
-        (told.machined, told.machined_health) = (machines, health);
-        self.publish(&told);
+        let mut state = self.lock();
+        (state.machined, state.machined_health) = (machines, health);
+        self.publish(&state);
     }
 
-    /// Tells only where something changed: whoever waits for it does work then.
-    fn publish(&self, told: &Told) {
-        // A user's own libvirt is not asked who anybody is: it could name the UUID of a VM that is not its user's.
-        let of_system = told.libvirts.iter().filter(|(uri, _)| !is_users(uri));
+    /// Notifies receivers only where something changed, as they do work then.
+    fn publish(&self, state: &ManagerState) {
+        // A user's own libvirt is left out: it could name the UUID of another user's VM.
+        let of_system = state.libvirts.iter().filter(|(uri, _)| !is_session(uri));
         let libvirts = of_system.flat_map(|(_, libvirt)| &libvirt.machines);
-        let inventory: Arc<[Known]> = libvirts.chain(&told.machined).cloned().collect();
+        let inventory: Arc<[Known]> = libvirts.chain(&state.machined).cloned().collect();
         self.inventory.send_if_modified(|known| replace(known, inventory));
-        self.sources.send_if_modified(|sources| replace(sources, told.sources()));
+        self.sources.send_if_modified(|sources| replace(sources, state.sources()));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        // Every change is whole when the lock is given back.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ManagerState> {
+        // Every change is complete when the lock is released, also by a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether a libvirt is a user's own, by its URI: `qemu:///session`.
-fn is_users(uri: &str) -> bool {
+fn is_session(uri: &str) -> bool {
     uri.split(['?', '#']).next().is_some_and(|uri| uri.trim_end_matches('/').ends_with("/session"))
 }
 
@@ -140,7 +140,7 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     changed
 }
 
-impl Told {
+impl ManagerState {
     fn sources(&self) -> Arc<[SourceState]> {
         let state =
             |source: &str, health, detail| SourceState { source: source.into(), role: "entity".into(), health, detail };
@@ -151,10 +151,10 @@ impl Told {
         .into()
     }
 
-    /// Every libvirt is well; none is; or some are not.
+    /// Healthy where every libvirt is, failed where none is, else degraded.
     fn libvirt_health(&self) -> Health {
         if self.libvirts.is_empty() {
-            return match self.heard {
+            return match self.connected_once {
                 true => Health::Failed(format!(
                     "jouled-libvirt said nothing for {} s: see systemctl status jouled-libvirt",
                     STALE.as_secs()
@@ -164,12 +164,12 @@ impl Told {
                 ),
             };
         }
-        let wrong = self.libvirts.iter().filter(|(_, libvirt)| libvirt.health != Health::Healthy);
-        let wrong: Vec<String> = wrong.map(|(uri, libvirt)| format!("{uri}: {}", libvirt.health.why())).collect();
-        match wrong.len() {
+        let faulty = self.libvirts.iter().filter(|(_, libvirt)| libvirt.health != Health::Healthy);
+        let faulty: Vec<String> = faulty.map(|(uri, libvirt)| format!("{uri}: {}", libvirt.health.why())).collect();
+        match faulty.len() {
             0 => Health::Healthy,
-            some if some < self.libvirts.len() => Health::Degraded(wrong.join("; ")),
-            _ => Health::Failed(wrong.join("; ")),
+            some if some < self.libvirts.len() => Health::Degraded(faulty.join("; ")),
+            _ => Health::Failed(faulty.join("; ")),
         }
     }
 
@@ -178,7 +178,7 @@ impl Told {
     }
 }
 
-/// Text of others for a line of a log or a label: no control characters, at most `limit` bytes.
+/// Foreign text for a log line or a label: control characters become blanks, at most `limit` bytes.
 fn printable(text: &str, limit: usize) -> String {
     let mut end = text.len().min(limit);
     while !text.is_char_boundary(end) {

@@ -1,4 +1,5 @@
-//! The inventory socket: takes the lines of a jouled-libvirt. Believes only those whom the operator trusts, says nothing of VMs to anybody.
+//! The inventory socket (`[inventory] socket` and `users`): receives the lines of jouled-libvirt from users that the
+//! operator trusts. Sends nothing but the reason of a refusal.
 
 use super::{Managers, STALE};
 use crate::sys::unix_socket::Door;
@@ -13,25 +14,25 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Connections of those who are trusted; further ones are closed.
-const CONNECTIONS: usize = 4;
+/// Connections of trusted users at most.
+const CONNECTIONS_MAX: usize = 4;
 /// Longest line in bytes: 10,000 machines with ordinary names fit.
-const LINE: usize = 4 << 20;
-/// So many refused user ids are remembered, to log each once.
-const REFUSED: usize = 64;
+const LINE_MAX: usize = 4 << 20;
+/// Refused user ids that are remembered, to log each once.
+const REFUSED_LOGGED_MAX: usize = 64;
 
-/// Takes what it is told until `stop`, from root, from jouled's own user, and from `users` (names or numbers).
+/// Receives lines until `stop`, from root, from jouled's own user, and from `users` (names or numbers).
 pub async fn serve(door: Door, managers: Arc<Managers>, users: Vec<String>, stop: CancellationToken) {
     let Door { listener, file } = door;
     let users: Arc<[String]> = users.into();
-    let limit = Arc::new(Semaphore::new(CONNECTIONS));
+    let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut refused = BTreeSet::new();
     let mut connections = JoinSet::new();
-    let mut look = interval(STALE / 30);
+    let mut cleanup = interval(STALE / 30);
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => break,
-            _ = look.tick() => {
+            _ = cleanup.tick() => {
                 managers.expire(Instant::now());
                 while connections.try_join_next().is_some() {}
                 continue;
@@ -40,22 +41,22 @@ pub async fn serve(door: Door, managers: Arc<Managers>, users: Vec<String>, stop
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!("inventory socket: {error}");
-                    // Out of file descriptors, say: the same would come at once.
+                    // Out of file descriptors, for example: accept would fail again at once.
                     tokio::time::sleep(STALE / 30).await;
                     continue;
                 }
             },
         };
         let Ok(peer) = stream.peer_cred() else { continue };
-        if !trusted(peer.uid(), &users).await {
-            if refused.len() < REFUSED && refused.insert(peer.uid()) {
+        if !is_trusted(peer.uid(), &users).await {
+            if refused.len() < REFUSED_LOGGED_MAX && refused.insert(peer.uid()) {
                 tracing::warn!("inventory socket: user {} is refused: it is not in users of [inventory]", peer.uid());
             }
             let _ = stream.try_write(format!("user {} is not in users of [inventory]\n", peer.uid()).as_bytes());
             continue;
         }
         let Ok(permit) = Arc::clone(&limit).try_acquire_owned() else {
-            let _ = stream.try_write(format!("there are {CONNECTIONS} connections already\n").as_bytes());
+            let _ = stream.try_write(format!("there are {CONNECTIONS_MAX} connections already\n").as_bytes());
             continue;
         };
         let managers = Arc::clone(&managers);
@@ -75,18 +76,18 @@ async fn connection(stream: UnixStream, managers: &Managers, pid: i32) {
     let why = loop {
         line.clear();
         line.shrink_to(64 << 10);
-        let mut bounded = (&mut reader).take(LINE as u64 + 1);
+        let mut bounded = (&mut reader).take(LINE_MAX as u64 + 1);
         match timeout(STALE, bounded.read_until(b'\n', &mut line)).await {
             Err(_) => break format!("nothing said for {} s", STALE.as_secs()),
             Ok(Err(error)) => break error.to_string(),
-            Ok(Ok(_)) if line.len() > LINE => break format!("a line has more than {LINE} bytes"),
+            Ok(Ok(_)) if line.len() > LINE_MAX => break format!("a line has more than {LINE_MAX} bytes"),
             Ok(Ok(_)) if line.last() != Some(&b'\n') => {
                 tracing::info!("inventory: process {pid} is gone");
                 return;
             }
             Ok(Ok(_)) => {}
         }
-        if let Err(why) = managers.hear(&line, Instant::now()) {
+        if let Err(why) = managers.accept_line(&line, Instant::now()) {
             break why;
         }
     };
@@ -94,13 +95,14 @@ async fn connection(stream: UnixStream, managers: &Managers, pid: i32) {
     let _ = timeout(STALE, write.write_all(format!("{why}\n").as_bytes())).await;
 }
 
-/// Whether this user may say which VMs there are.
-async fn trusted(uid: u32, users: &Arc<[String]>) -> bool {
+/// Whether this user may send an inventory.
+async fn is_trusted(uid: u32, users: &Arc<[String]>) -> bool {
     // SAFETY: geteuid has no preconditions and cannot fail.
     if uid == 0 || uid == unsafe { libc::geteuid() } {
         return true;
     }
-    // Asked each time: the user may come with a package that is installed later. Names may come from a server that is slow.
+    // Looked up each time, as a package that is installed later may add the user. On a thread, as the name service may
+    // be slow.
     let users = Arc::clone(users);
     tokio::task::spawn_blocking(move || users.iter().any(|user| uid_of(user) == Some(uid))).await.unwrap_or(false)
 }

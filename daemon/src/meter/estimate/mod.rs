@@ -1,7 +1,9 @@
-//! The last resort: package power estimated from utilisation and published watts of servers like this one. Not a measurement, and says so.
+//! The meter `estimate` (`[meter.estimate]`): package power from CPU utilisation (/proc/stat) and published watts of
+//! similar servers, where nothing else measures it. Not a measurement, and says so.
 //!
-//! E += (threads · idle · Δt + (full − idle) · busy time) · package share, for each package and read, in whole numbers with the remainder
-//! carried. The table's watts are wall power of a whole server divided by its threads, so the package is given a share of them.
+//! E += (threads · idle · Δt + (full − idle) · busy time) · package share, for each package and read, in integers with
+//! the remainder carried. The table's watts are wall power of a whole server divided by its hardware threads, so the
+//! package gets a share of them.
 
 mod stat;
 mod watts;
@@ -17,25 +19,28 @@ use stat::Stat;
 use std::path::PathBuf;
 use watts::Watts;
 
-/// The name of this source.
+/// Name of this source.
 pub const SOURCE: &str = "estimate";
 
-/// The package's part of wall power: what is left at full load after the power supply's loss (6 to 8 %), memory (10 to 18 %), fans, disks,
+/// The packages' share of wall power: what remains at full load after the losses of the power supply (6 to 8 %), memory
+/// (10 to 18 %), fans, disks, board and network (about 10 %). An assumption. At idle the true share is closer to a
+/// half, so idle comes out high.
 /// board and network (about 10 %). A judgement. At idle the true share is nearer to a half, so idle comes out high.
 pub const PACKAGE_SHARE: f64 = 0.65;
 
-/// `[meter.estimate]`: what stands in where nothing is measured.
+/// `[meter.estimate]`: the estimate that stands in where nothing is measured.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EstimateConfig {
     /// When it is used.
     #[serde(rename = "use")]
     pub mode: EstimateMode,
-    /// Wall watts for each hardware thread of this server at rest, in place of the table's.
+    /// Wall power per hardware thread of this server at rest, in watts, in place of the table's.
     pub idle_watts_per_thread: Option<f64>,
     /// The same at full load.
     pub full_watts_per_thread: Option<f64>,
-    /// The part of those watts that the packages draw, above 0 and up to 1: in place of [`PACKAGE_SHARE`]. With watts of your own for
+    /// Share of those watts that the packages draw, above 0 and up to 1, in place of [`PACKAGE_SHARE`]. 1 where the
+    /// configured watts are the packages' alone.
     /// the packages alone, 1.
     pub package_share: Option<f64>,
 }
@@ -47,27 +52,27 @@ pub enum EstimateMode {
     /// Where no meter has a package domain.
     #[default]
     Auto,
-    /// In any case, beside the meters.
+    /// Always, beside the meters.
     Always,
     /// Not at all.
     Never,
 }
 
-/// Power at rest over power at full load for processors like this one, between 0 and 1: what an idle floor may start from.
+/// Power at rest over power at full load of processors like this one, between 0 and 1: the prior of the idle floor.
 pub fn idle_to_full_ratio(model: &CpuModel) -> f64 {
-    let (watts, ..) = watts::of(model);
+    let (watts, ..) = watts::lookup(model);
     watts.idle / watts.full
 }
 
-/// The meter.
+/// The estimate, with its state per CPU and package.
 pub struct Estimate {
     sysfs: PathBuf,
     path: String,
     stat: Stat,
     tick: Nanos,
-    /// Of one thread, the package's share.
+    /// Idle power of one hardware thread, times the package share.
     idle: Microwatts,
-    /// Full less idle, of one thread, the package's share.
+    /// Full less idle power of one hardware thread, times the package share.
     dynamic: Microwatts,
     last: Option<Nanos>,
     cpus: Vec<CpuState>,
@@ -77,22 +82,23 @@ pub struct Estimate {
     error: Option<String>,
 }
 
-/// What is known of a CPU.
+/// State of one CPU.
 #[derive(Clone, Copy, Default)]
 struct CpuState {
-    /// Index of its package; `None`: never seen.
+    /// Index of its package in `packages`; `None`: never seen.
     package: Option<usize>,
     busy_ticks: u64,
 }
 
-/// What is known of a package.
+/// State of one package.
 struct Package {
     id: PackageId,
     threads: u64,
-    /// Busy time not yet turned into energy: ticks are counted when they end, so an interval may show more than it is long.
+    /// Busy time not yet turned into energy. The kernel counts a clock tick when it ends, so an interval may show more
+    /// busy time than it is long.
     busy: Nanos,
     total: Microjoules,
-    /// Less than a microjoule, in µW·ns.
+    /// Energy below one microjoule, in µW·ns.
     remainder: u128,
 }
 
@@ -100,12 +106,12 @@ struct Package {
 const MICROJOULE: u128 = 1_000_000_000;
 
 impl Estimate {
-    /// Opens it and takes the first look at /proc/stat.
+    /// Opens the estimate and reads /proc/stat for the first time.
     ///
     /// # Errors
-    /// The configured figures make no sense, or there is no /proc/stat to work from.
+    /// The configured figures contradict each other, or /proc/stat cannot be read.
     pub fn open(config: &EstimateConfig, roots: &Roots, topology: &Topology) -> Result<Self, String> {
-        let (table, stand_in, own) = watts::of(&topology.model);
+        let (table, table_name, known_as) = watts::lookup(&topology.model);
         let watts = Watts {
             idle: config.idle_watts_per_thread.unwrap_or(table.idle),
             full: config.full_watts_per_thread.unwrap_or(table.full),
@@ -125,23 +131,24 @@ impl Estimate {
             sysfs: roots.sysfs.clone(),
             path: "/proc/stat".to_owned(),
             stat: Stat::new(roots.procfs.join("stat")),
-            tick: tick(),
+            tick: clock_tick(),
             idle: microwatts(watts.idle),
             dynamic: microwatts(watts.full) - microwatts(watts.idle),
             last: None,
             cpus: Vec::new(),
             packages: Vec::new(),
             domains: Vec::new(),
-            described: describe(config, &topology.model, watts, share, stand_in, own),
+            described: describe(config, &topology.model, watts, share, table_name, known_as),
             error: None,
         };
         for (package, threads) in topology.packages() {
             meter.package(package, Some(threads));
         }
-        meter.account().map(|()| meter)
+        meter.read_busy_time().map(|()| meter)
     }
 
-    /// The index of a package, which may be new; with the number of its threads where all of them are online already.
+    /// The index of a package, which is added where it is new. `threads`: its number of threads, where all are online
+    /// already.
     fn package(&mut self, id: PackageId, threads: Option<usize>) -> usize {
         self.packages.iter().position(|package| package.id == id).unwrap_or_else(|| {
             self.packages.push(Package::new(id));
@@ -155,7 +162,8 @@ impl Estimate {
                 quality: Quality::Estimated,
                 continuous: false,
                 at_rest: threads.map(|threads| Microwatts(self.idle.0 * threads as u64)),
-                // The estimate cannot exceed its own model; ten times 1 kW covers any number of threads in a package.
+                // The estimate cannot exceed its own model: 10 kW, ten times 1 kW, covers any number of threads in a
+                // package.
                 max_power: Microwatts(10_000_000_000),
                 accuracy_ppm: None,
                 refresh: None,
@@ -165,8 +173,8 @@ impl Estimate {
         })
     }
 
-    /// Counts the online threads of each package and adds up what they were busy since the last look.
-    fn account(&mut self) -> Result<(), String> {
+    /// Counts the online threads of each package, and adds their busy time since the last read.
+    fn read_busy_time(&mut self) -> Result<(), String> {
         for package in &mut self.packages {
             package.threads = 0;
         }
@@ -182,11 +190,11 @@ impl Estimate {
             }
             _ => unknown = true,
         })?;
-        if unknown { self.meet() } else { Ok(()) }
+        if unknown { self.add_new_cpus() } else { Ok(()) }
     }
 
-    /// Takes up CPUs that are seen for the first time. What they did before is not known to belong to this interval.
-    fn meet(&mut self) -> Result<(), String> {
+    /// Adds CPUs that are seen for the first time. Their busy time until now is not known to belong to this interval.
+    fn add_new_cpus(&mut self) -> Result<(), String> {
         let mut new = Vec::new();
         let cpus = &self.cpus;
         self.stat.read(|cpu, busy_ticks| {
@@ -214,11 +222,12 @@ impl Package {
         Self { id, threads: 0, busy: Nanos::ZERO, total: Microjoules::ZERO, remainder: 0 }
     }
 
-    /// Adds the energy of `span` to the total, and what is less than a microjoule to the remainder.
+    /// Adds the energy of `span` to the total, and keeps the part below a microjoule.
     fn integrate(&mut self, span: Nanos, idle: Microwatts, dynamic: Microwatts) {
         let capacity = Nanos(span.0.saturating_mul(self.threads));
         let busy = self.busy.min(capacity);
-        // A second of arrears for each thread is more than any rounding of ticks; the rest is no truth.
+        // More than a second of carried busy time per thread cannot come from the rounding of clock ticks, so it is
+        // dropped.
         self.busy = (self.busy - busy).min(Nanos(self.threads * Nanos::SECOND.0));
         let energy =
             u128::from(idle.0) * u128::from(capacity.0) + u128::from(dynamic.0) * u128::from(busy.0) + self.remainder;
@@ -236,9 +245,9 @@ impl Meter for Estimate {
         &self.domains
     }
 
-    /// After an error the next good read covers the whole time since the last good one, as /proc/stat is cumulative.
+    /// After an error the next read covers the whole time since the last good one, as /proc/stat is cumulative.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
-        self.error = self.account().err();
+        self.error = self.read_busy_time().err();
         if self.error.is_none() {
             let span = now.monotonic - self.last.unwrap_or(now.monotonic);
             self.last = Some(now.monotonic);
@@ -263,21 +272,21 @@ impl Meter for Estimate {
     }
 }
 
-/// What the estimate rests on, in one line.
+/// What the estimate is based on, in one line.
 fn describe(
     config: &EstimateConfig,
     model: &CpuModel,
     watts: Watts,
     share: f64,
-    stand_in: &str,
-    own: Option<&str>,
+    table_name: &str,
+    known_as: Option<&str>,
 ) -> String {
-    let basis = match (config.idle_watts_per_thread.and(config.full_watts_per_thread), own) {
+    let basis = match (config.idle_watts_per_thread.and(config.full_watts_per_thread), known_as) {
         (Some(_), _) => "configured watts".to_owned(),
-        (None, Some(own)) if own == stand_in => format!("published watts of {own} servers"),
-        (None, Some(own)) => format!("published watts of {stand_in} servers, the nearest to {own}"),
+        (None, Some(known_as)) if known_as == table_name => format!("published watts of {known_as} servers"),
+        (None, Some(known_as)) => format!("published watts of {table_name} servers, the nearest to {known_as}"),
         (None, None) => {
-            format!("published watts of {stand_in} servers, as this processor is not known ({:?})", model.name)
+            format!("published watts of {table_name} servers, as this processor is not known ({:?})", model.name)
         }
     };
     let guest = if model.guest {
@@ -293,8 +302,8 @@ fn describe(
     )
 }
 
-/// The unit of /proc/stat.
-fn tick() -> Nanos {
+/// The clock tick of /proc/stat (USER_HZ).
+fn clock_tick() -> Nanos {
     // SAFETY: sysconf only reads its argument.
     let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     Nanos(Nanos::SECOND.0 / u64::try_from(hertz).unwrap_or(100).max(1))

@@ -1,13 +1,13 @@
-//! Busy time of every CPU from /proc/stat. Reads a file that is kept open, into a buffer that is kept too; knows no packages.
+//! Busy time of every CPU from /proc/stat, read into a buffer that is kept. Knows no packages.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Enough for 8192 CPUs.
-const LARGEST: usize = 4 << 20;
+/// Largest buffer in bytes: enough for 8192 CPUs.
+const BUFFER_MAX: usize = 4 << 20;
 
-/// The reader.
+/// /proc/stat, kept open.
 pub(super) struct Stat {
     path: PathBuf,
     file: Option<File>,
@@ -19,7 +19,7 @@ impl Stat {
         Self { path, file: None, buffer: vec![0; 16 << 10] }
     }
 
-    /// Calls `each` with every online CPU and its busy ticks since boot.
+    /// Calls `each` with every online CPU and its busy time since boot in clock ticks.
     ///
     /// # Errors
     /// One line that names the file.
@@ -40,9 +40,9 @@ impl Stat {
         loop {
             let length =
                 file.read_at(&mut self.buffer, 0).map_err(|error| format!("{}: {error}", self.path.display()))?;
-            // What follows the CPUs (a counter for each interrupt) may be cut off.
+            // The lines after the CPUs (a counter for each interrupt) may be cut off.
             let complete = length < self.buffer.len() || self.buffer.windows(5).any(|text| text == b"\nintr");
-            if complete || self.buffer.len() >= LARGEST {
+            if complete || self.buffer.len() >= BUFFER_MAX {
                 return Ok(length);
             }
             self.buffer.resize(2 * self.buffer.len(), 0);
@@ -50,27 +50,29 @@ impl Stat {
     }
 }
 
-/// Counts the lines `cpuN …` and hands each to `each`. Busy is user, nice, system, irq and softirq: not idle and iowait, when the CPU rests;
-/// not steal, when it works for others; guest time is inside user and nice already.
+/// Passes the CPU of each line `cpuN …` to `each`, and returns the number of lines. Busy time is user, nice, system,
+/// irq and softirq. Not idle and iowait, when the CPU rests; not steal, when the host runs others; guest time is part
+/// of user and nice.
 fn parse(text: &[u8], mut each: impl FnMut(u32, u64)) -> usize {
     let mut lines = 0;
     for line in text.split(|byte| *byte == b'\n') {
         let Some(rest) = line.strip_prefix(b"cpu") else {
             break;
         };
-        let mut words = rest.split(|byte| *byte == b' ').map(super::super::file::parse_number);
-        // The first line, of all CPUs, has no number.
-        let Some(cpu) = words.next().flatten().and_then(|cpu| u32::try_from(cpu).ok()) else {
+        let mut fields = rest.split(|byte| *byte == b' ').map(super::super::file::parse_number);
+        // The first line, the sum of all CPUs, has no number.
+        let Some(cpu) = fields.next().flatten().and_then(|cpu| u32::try_from(cpu).ok()) else {
             continue;
         };
         let mut busy = 0u64;
-        let complete = [true, true, true, false, false, true, true].iter().all(|counts| match words.next().flatten() {
-            Some(ticks) => {
-                busy = busy.saturating_add(if *counts { ticks } else { 0 });
-                true
-            }
-            None => false,
-        });
+        let complete =
+            [true, true, true, false, false, true, true].iter().all(|counts| match fields.next().flatten() {
+                Some(ticks) => {
+                    busy = busy.saturating_add(if *counts { ticks } else { 0 });
+                    true
+                }
+                None => false,
+            });
         if complete {
             lines += 1;
             each(cpu, busy);
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_lines_are_left_out() {
+    fn incomplete_lines_are_skipped() {
         assert_eq!(
             collect(b"cpu0 1 2 3\ncpu1 x 0 0 0 0 0 0\ncpu99999999999 1 1 1 1 1 1 1\ncpu2 1 1 1 1 1 1 1"),
             [(2, 5)]
@@ -122,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(tail: Vec<u8>) {
+        fn any_bytes_parse_without_a_panic(tail: Vec<u8>) {
             collect(&[b"cpu0 ", &tail[..]].concat());
             collect(&tail);
         }

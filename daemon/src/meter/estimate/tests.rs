@@ -1,10 +1,10 @@
-//! Tests of the estimate on fake hosts: exact energy, hotplug, errors, and what it says of itself.
+//! Tests of the estimate on fake hosts: exact energy, hotplug, errors, and its description.
 
 use super::super::fake_sysfs::{FakeCpu, FakeHost, ICE_LAKE_SERVER, MILAN, TIGER_LAKE_CLIENT};
 use super::*;
 use proptest::prelude::*;
 
-/// 1 W a thread at rest, 5 W at full load, all of it the package's.
+/// 1 W per thread at rest, 5 W at full load, all of it the package's.
 fn round_figures() -> EstimateConfig {
     EstimateConfig {
         idle_watts_per_thread: Some(1.0),
@@ -54,7 +54,7 @@ fn idle_and_busy_threads_by_package() {
 }
 
 #[test]
-fn late_ticks_are_carried_and_nonsense_is_not() {
+fn late_clock_ticks_are_carried_but_impossible_ones_are_not() {
     let host = FakeHost::new();
     host.cpus(1, 1, &MILAN);
     host.stat(&[0], &[0]);
@@ -113,7 +113,7 @@ fn an_error_loses_no_energy() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn the_description_names_its_basis() {
     let describe = |cpu: &FakeCpu, config: &EstimateConfig| {
         let host = FakeHost::new();
         host.cpus(1, 1, cpu);
@@ -135,7 +135,7 @@ fn it_says_what_it_is() {
 }
 
 #[test]
-fn figures_that_make_no_sense_are_refused() {
+fn contradictory_figures_are_refused() {
     let host = FakeHost::new();
     host.cpus(1, 1, &MILAN);
     host.stat(&[0], &[0]);
@@ -159,7 +159,7 @@ fn figures_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn the_ratio_is_a_ratio() {
+fn the_idle_to_full_ratio() {
     let host = FakeHost::new();
     host.cpus(1, 1, &MILAN);
     let milan = Topology::read(&Roots { sysfs: host.sysfs(), procfs: host.procfs() }).model;
@@ -167,9 +167,9 @@ fn the_ratio_is_a_ratio() {
 }
 
 proptest! {
-    /// However time is cut into reads, the sum is the closed form of the whole, to the microjoule.
+    /// However the time is divided into reads, the sum is the closed form of the whole, to the microjoule.
     #[test]
-    fn cutting_time_changes_nothing(
+    fn energy_does_not_depend_on_the_reads(
         steps in proptest::collection::vec((1u64..3_000_000_000, 0u64..=100), 1..60),
         idle in 0u64..3_000_000,
         dynamic in 0u64..9_000_000,

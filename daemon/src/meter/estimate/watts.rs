@@ -1,16 +1,18 @@
-//! Watts per hardware thread by microarchitecture: a table, its source, and what stands in for what it lacks. No measurement of this machine.
+//! Watts per hardware thread by microarchitecture: a table with its source, and the entries used for processors that it
+//! lacks. Not a measurement of this machine.
 //!
-//! Source: SPECpower_ssj2008 results published by SPEC (spec.org), wall power of whole servers at active idle and at 100 % load, divided by
-//! hardware threads and averaged by microarchitecture by the Cloud Carbon Footprint project (Apache-2.0). `Ice Lake` and `Cooper Lake` are not
-//! among that project's coefficients: they are the same mean over its list of results (8 each; Platinum 8380, 8352Y and Gold 6336Y; Platinum
-//! 8376HL, 8380H and 8380HL). Graviton2 was never measured so: the project sets it equal to the second EPYC generation.
+//! Source: SPECpower_ssj2008 results published by SPEC (spec.org), wall power of whole servers at active idle and at
+//! 100 % load, divided by hardware threads and averaged by microarchitecture by the Cloud Carbon Footprint project
+//! (Apache-2.0). `Ice Lake` and `Cooper Lake` are not among that project's coefficients: they are the same mean over
+//! its list of results (8 each; Platinum 8380, 8352Y and Gold 6336Y; Platinum 8376HL, 8380H and 8380HL). Graviton2 was
+//! never measured this way: the project sets it equal to the second EPYC generation.
 
 use super::super::cpu::{Class, CpuModel};
 
-/// Power of one hardware thread's part of a server.
+/// Wall power of a server per hardware thread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Watts {
-    /// With nothing to do, in watts.
+    /// At active idle, in watts.
     pub(super) idle: f64,
     /// At full load, in watts.
     pub(super) full: f64,
@@ -32,7 +34,7 @@ const TABLE: [(&str, Watts); 13] = [
     ("Graviton2", Watts { idle: 0.4743, full: 1.6930 }),
 ];
 
-/// Processors that nobody has published results of in that list, and their nearest relative in it.
+/// Processors without published results in that list, and the closest entry of the table.
 const NEAREST: [(&str, &str); 14] = [
     ("Sapphire Rapids", "Ice Lake"),
     ("Emerald Rapids", "Ice Lake"),
@@ -50,13 +52,13 @@ const NEAREST: [(&str, &str); 14] = [
     ("AmpereOne", "Graviton2"),
 ];
 
-/// The only desktop-class part of the table stands in for every client.
+/// Client processors: the only desktop-class entry of the table.
 const CLIENT: &str = "Coffee Lake";
-/// For the rest: the middle of the table's server parts since 2017.
+/// All others: the middle of the table's server processors since 2017.
 const UNKNOWN: &str = "Cascade Lake";
 
-/// The watts of a processor, the table's name for them, and its own name where it is known.
-pub(super) fn of(model: &CpuModel) -> (Watts, &'static str, Option<&'static str>) {
+/// The watts of a processor, the name of the table's entry, and the processor's own microarchitecture where known.
+pub(super) fn lookup(model: &CpuModel) -> (Watts, &'static str, Option<&'static str>) {
     let known = model.microarchitecture();
     let name = match known {
         None => UNKNOWN,
@@ -67,7 +69,7 @@ pub(super) fn of(model: &CpuModel) -> (Watts, &'static str, Option<&'static str>
             (None, None, Class::Server) => UNKNOWN,
         },
     };
-    // Every name above is in the table (tested); the constant is for the type's sake.
+    // Every name above is in the table (tested); the constant only satisfies the type.
     (row(name).unwrap_or(Watts { idle: 0.6389, full: 3.9673 }), name, known.map(|(name, _)| name))
 }
 
@@ -97,12 +99,12 @@ mod tests {
             name: name.to_owned(),
             ..CpuModel::default()
         };
-        assert_eq!(of(&amd(23, 49, "AMD EPYC 7742")).1, "EPYC 2nd Gen");
+        assert_eq!(lookup(&amd(23, 49, "AMD EPYC 7742")).1, "EPYC 2nd Gen");
         assert_eq!(
-            (of(&amd(25, 17, "AMD EPYC 9654")).1, of(&amd(25, 17, "AMD EPYC 9654")).2),
+            (lookup(&amd(25, 17, "AMD EPYC 9654")).1, lookup(&amd(25, 17, "AMD EPYC 9654")).2),
             ("EPYC 3rd Gen", Some("EPYC 4th Gen"))
         );
-        assert_eq!(of(&amd(25, 33, "AMD Ryzen 9 5950X")).1, CLIENT);
-        assert_eq!((of(&CpuModel::default()).1, of(&CpuModel::default()).2), (UNKNOWN, None));
+        assert_eq!(lookup(&amd(25, 33, "AMD Ryzen 9 5950X")).1, CLIENT);
+        assert_eq!((lookup(&CpuModel::default()).1, lookup(&CpuModel::default()).2), (UNKNOWN, None));
     }
 }

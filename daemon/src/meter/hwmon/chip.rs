@@ -1,38 +1,40 @@
-//! Reads what a hwmon chip says of itself from its folders in sysfs. Not what that means (see `sensors`), and no values.
+//! Reads the attributes of a hwmon chip in sysfs: name, labels, device. Neither their meaning (`sensors`) nor values
+//! (`mod.rs`).
 
 use super::super::file::{PAGE, read_number, read_text};
-use super::sensors::{Chip, Kind, Sensor};
+use super::sensors::{Chip, Quantity, Sensor};
 use crate::model::source::PciAddress;
 use crate::model::units::Nanos;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// AMD's vendor number of processors; that of its GPUs is another (0x1002).
+/// PCI vendor id of AMD's processors; its GPUs have another (0x1002).
 const AMD_PROCESSORS: &str = "0x1022";
-/// MI300A, a processor and GPU in one that has no other function beside it.
+/// PCI vendor and device id of MI300A: processor and GPU in one, without a processor function beside it.
 const MI300A: (&str, &str) = ("0x1002", "0x74a0");
-/// Text of a driver is cut after so many characters.
-const LONGEST: usize = 60;
+/// Characters of a driver's or firmware's text that are kept.
+const TEXT_MAX: usize = 60;
 
-/// A chip and where it is.
-pub struct Place {
-    /// The name of the device behind it, `ACPI000D:00`; that of hwmonN where there is none.
+/// A chip and its folder.
+pub struct LocatedChip {
+    /// Name of the device behind the chip, `ACPI000D:00`; without a device that of hwmonN.
     pub device: String,
-    /// hwmonN.
+    /// Folder of hwmonN.
     dir: PathBuf,
-    /// What it says of itself.
+    /// What the chip says of itself.
     pub chip: Chip,
 }
 
-/// Every chip that has a power or an energy, by device. hwmonN is another one after the next boot or reload; the device is not.
-pub fn all(class: &Path) -> Vec<Place> {
-    let mut all: Vec<Place> = dirs(class).filter_map(|dir| Place::read(&dir)).collect();
-    all.sort_by(|a, b| (&a.device, &a.dir).cmp(&(&b.device, &b.dir)));
-    all
+/// Every chip with a power or energy sensor, sorted by device. hwmonN changes with a boot or a reload; the device does
+/// not.
+pub fn find_all(class: &Path) -> Vec<LocatedChip> {
+    let mut chips: Vec<LocatedChip> = dirs(class).filter_map(|dir| LocatedChip::read(&dir)).collect();
+    chips.sort_by(|a, b| (&a.device, &a.dir).cmp(&(&b.device, &b.dir)));
+    chips
 }
 
-/// Changes when a chip comes, goes, or is of another device than before.
+/// A value that changes when a chip is added or removed, or hwmonN belongs to another device.
 pub fn fingerprint(class: &Path) -> Vec<(PathBuf, Option<PathBuf>)> {
     let mut all: Vec<_> = dirs(class).map(|dir| (dir.clone(), fs::canonicalize(dir.join("device")).ok())).collect();
     all.sort();
@@ -43,30 +45,30 @@ fn dirs(class: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(class).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-/// Printable, and not long: it comes from firmware.
+/// Firmware text made printable and short.
 pub fn printable(text: &str) -> String {
-    text.chars().take(LONGEST).flat_map(char::escape_debug).collect()
+    text.chars().take(TEXT_MAX).flat_map(char::escape_debug).collect()
 }
 
-impl Place {
+impl LocatedChip {
     fn read(dir: &Path) -> Option<Self> {
         let device = fs::canonicalize(dir.join("device")).ok();
-        let places = places(dir);
-        let text = |name: &str| places.iter().find_map(|place| read_text(&place.join(name), PAGE).ok());
+        let folders = attribute_folders(dir);
+        let text = |name: &str| folders.iter().find_map(|folder| read_text(&folder.join(name), PAGE).ok());
         let mut sensors: BTreeMap<(u32, bool), Sensor> = BTreeMap::new();
-        for entry in places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten() {
-            if let Some((kind, number)) = entry.file_name().to_str().and_then(sensor) {
-                sensors.entry((number, kind == Kind::Energy)).or_insert_with(|| Sensor {
-                    kind,
+        for entry in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
+            if let Some((quantity, number)) = entry.file_name().to_str().and_then(value_file) {
+                sensors.entry((number, quantity == Quantity::Energy)).or_insert_with(|| Sensor {
+                    quantity,
                     number,
-                    label: text(&format!("{}{number}_label", word(kind))).unwrap_or_default(),
+                    label: text(&format!("{}{number}_label", file_prefix(quantity))).unwrap_or_default(),
                 });
             }
         }
         if sensors.is_empty() {
             return None;
         }
-        let has = |name: &str| places.iter().any(|place| place.join(name).exists());
+        let has = |name: &str| folders.iter().any(|folder| folder.join(name).exists());
         let is_acpi = || has("power1_model_number") || has("power1_is_battery");
         let name = text("name").or_else(|| is_acpi().then(|| "power_meter".to_owned())).unwrap_or_default();
         let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -77,7 +79,7 @@ impl Place {
                 name,
                 oem_info: text("power1_oem_info").unwrap_or_default(),
                 battery: text("power1_is_battery").is_some_and(|text| text == "1"),
-                measures: measures(&places),
+                measures: measures(&folders),
                 pci: device.as_deref().and_then(last).and_then(|name| name.parse().ok()),
                 in_processor: device.as_deref().is_some_and(in_processor),
                 sensors: sensors.into_values().collect(),
@@ -85,32 +87,32 @@ impl Place {
         })
     }
 
-    /// The file of a sensor's value: of powers the average, where there is one.
-    pub fn file(&self, kind: Kind, number: u32) -> Option<PathBuf> {
-        let names = match kind {
-            Kind::Power => vec![format!("power{number}_average"), format!("power{number}_input")],
-            Kind::Energy => vec![format!("energy{number}_input")],
+    /// The file of a sensor's value. For a power the average is preferred.
+    pub fn file(&self, quantity: Quantity, number: u32) -> Option<PathBuf> {
+        let names = match quantity {
+            Quantity::Power => vec![format!("power{number}_average"), format!("power{number}_input")],
+            Quantity::Energy => vec![format!("energy{number}_input")],
         };
-        let paths = places(&self.dir);
-        names.iter().flat_map(|name| paths.iter().map(move |place| place.join(name))).find(|path| path.exists())
+        let paths = attribute_folders(&self.dir);
+        names.iter().flat_map(|name| paths.iter().map(move |folder| folder.join(name))).find(|path| path.exists())
     }
 
-    /// Time over which a power is averaged.
-    pub fn averaged(&self, number: u32) -> Option<Nanos> {
+    /// Time over which a power is averaged (`powerN_average_interval`, milliseconds).
+    pub fn averaging_time(&self, number: u32) -> Option<Nanos> {
         let name = format!("power{number}_average_interval");
-        let millis = places(&self.dir).iter().find_map(|place| read_number(&place.join(&name)))?;
+        let millis = attribute_folders(&self.dir).iter().find_map(|folder| read_number(&folder.join(&name)))?;
         (1..=3_600_000).contains(&millis).then_some(Nanos(millis * 1_000_000))
     }
 
-    /// The error that an ACPI power meter states, in millionths: `95.0%` of accuracy is 5 % of error.
+    /// The error that an ACPI power meter states, in millionths: an accuracy of `95.0%` is an error of 5 %.
     pub fn accuracy_ppm(&self) -> Option<u32> {
-        places(&self.dir)
+        attribute_folders(&self.dir)
             .iter()
-            .find_map(|place| read_text(&place.join("power1_accuracy"), PAGE).ok())
+            .find_map(|folder| read_text(&folder.join("power1_accuracy"), PAGE).ok())
             .and_then(|text| error_ppm(&text))
     }
 
-    /// What a GPU is called: as its maker does, or by its vendor's and its own number.
+    /// Product name of a GPU, or its PCI vendor and device id.
     pub fn product(&self) -> String {
         let text =
             |name: &str| read_text(&self.dir.join("device").join(name), PAGE).ok().filter(|text| !text.is_empty());
@@ -121,44 +123,44 @@ impl Place {
             .map_or_else(|| format!("{}:{}", number("vendor"), number("device")), |name| printable(&name))
     }
 
-    /// Where the kernel says whether its device sleeps. Reading a sensor would wake it.
+    /// The file that says whether the kernel has suspended the device. Reading a sensor would wake it.
     pub fn runtime_status(&self) -> PathBuf {
         self.dir.join("device/power/runtime_status")
     }
 }
 
-/// Where attributes of a chip may be: an ACPI power meter up to Linux 6.12 has them at its device only.
-fn places(dir: &Path) -> [PathBuf; 2] {
+/// Folders that may have the attributes of a chip: up to Linux 6.12 an ACPI power meter has them at its device only.
+fn attribute_folders(dir: &Path) -> [PathBuf; 2] {
     [dir.to_path_buf(), dir.join("device")]
 }
 
-const fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Power => "power",
-        Kind::Energy => "energy",
+const fn file_prefix(quantity: Quantity) -> &'static str {
+    match quantity {
+        Quantity::Power => "power",
+        Quantity::Energy => "energy",
     }
 }
 
-/// `power1_average` → (Power, 1)
-fn sensor(file: &str) -> Option<(Kind, u32)> {
-    let (kind, rest) = match file.strip_prefix("power") {
-        Some(rest) => (Kind::Power, rest),
-        None => (Kind::Energy, file.strip_prefix("energy")?),
+/// `power1_average` → (Power, 1). `None`: the file is not a sensor's value.
+fn value_file(file: &str) -> Option<(Quantity, u32)> {
+    let (quantity, rest) = match file.strip_prefix("power") {
+        Some(rest) => (Quantity::Power, rest),
+        None => (Quantity::Energy, file.strip_prefix("energy")?),
     };
     let (number, what) = rest.split_once('_')?;
-    let value = what == "input" || (what == "average" && kind == Kind::Power);
-    value.then(|| number.parse().ok()).flatten().map(|number| (kind, number))
+    let value = what == "input" || (what == "average" && quantity == Quantity::Power);
+    value.then(|| number.parse().ok()).flatten().map(|number| (quantity, number))
 }
 
-/// Names of the devices that an ACPI power meter has links to.
-fn measures(places: &[PathBuf]) -> Vec<String> {
-    let links = places.iter().filter_map(|place| fs::read_dir(place.join("measures")).ok()).flatten().flatten();
+/// Names of the devices that an ACPI power meter links to in `measures/`.
+fn measures(folders: &[PathBuf]) -> Vec<String> {
+    let links = folders.iter().filter_map(|folder| fs::read_dir(folder.join("measures")).ok()).flatten().flatten();
     let mut names: Vec<String> = links.map(|entry| printable(&entry.file_name().to_string_lossy())).collect();
     names.sort();
     names
 }
 
-/// Whether a PCI device of AMD is part of a processor: then processor parts are other functions of it.
+/// Whether an AMD GPU is part of a processor: then other functions of its PCI slot are the processor's.
 fn in_processor(device: &Path) -> bool {
     let text = |device: &Path, name: &str| read_text(&device.join(name), PAGE).unwrap_or_default();
     let Some(address) = device.file_name().and_then(|name| name.to_str()?.parse::<PciAddress>().ok()) else {
@@ -179,7 +181,7 @@ fn error_ppm(text: &str) -> Option<u32> {
         return None;
     }
     let accuracy = whole.parse::<u32>().ok()?.checked_mul(10_000)? + format!("{part:0<4}").parse::<u32>().ok()?;
-    // An accuracy of nothing is none.
+    // An accuracy of 0 % states nothing.
     1_000_000_u32.checked_sub(accuracy).filter(|_| accuracy > 0)
 }
 
@@ -198,10 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn sensors_by_their_files() {
-        assert_eq!(sensor("power1_average"), Some((Kind::Power, 1)));
-        assert_eq!(sensor("power0_input"), Some((Kind::Power, 0)));
-        assert_eq!(sensor("energy12_input"), Some((Kind::Energy, 12)));
+    fn value_files() {
+        assert_eq!(value_file("power1_average"), Some((Quantity::Power, 1)));
+        assert_eq!(value_file("power0_input"), Some((Quantity::Power, 0)));
+        assert_eq!(value_file("energy12_input"), Some((Quantity::Energy, 12)));
         for other in [
             "power1_cap",
             "power1_average_interval",
@@ -211,13 +213,13 @@ mod tests {
             "in1_input",
             "name",
         ] {
-            assert_eq!(sensor(other), None, "{other}");
+            assert_eq!(value_file(other), None, "{other}");
         }
     }
 
     #[test]
     fn text_of_firmware_is_printable_and_short() {
         assert_eq!(printable("a\"\n\u{1b}[31m"), "a\\\"\\n\\u{1b}[31m");
-        assert_eq!(printable(&"x".repeat(500)).len(), LONGEST);
+        assert_eq!(printable(&"x".repeat(500)).len(), TEXT_MAX);
     }
 }

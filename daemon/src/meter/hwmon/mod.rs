@@ -1,4 +1,6 @@
-//! Sensors of hwmon: ACPI power meters, the regulators of a few boards, GPUs of AMD and Intel. Not what a sensor means (see `sensors`).
+//! The meter `hwmon` (`[meter.hwmon]`): power and energy sensors in /sys/class/hwmon. ACPI power meters (whole machine,
+//! NVIDIA Grace), board regulators of ARM servers (Ampere Altra, X-Gene), `amd_energy`, AMD's and Intel's GPUs. `chip`
+//! reads what a chip says of itself, `sensors` decides what its sensors mean.
 
 mod chip;
 mod sensors;
@@ -10,33 +12,33 @@ use super::{Meter, Roots};
 use crate::model::domain::{Domain, DomainReading, GpuInfo, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use chip::{Place, printable};
-use sensors::{Kind, Part};
+use chip::{LocatedChip, printable};
+use sensors::{MeasuredPart, Quantity};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The name of this source.
+/// Name of this source.
 pub const SOURCE: &str = "hwmon";
-/// No machine with one such meter draws more than this.
+/// Upper limit of one sensor's power, 100 kW: no machine with a single such meter draws more.
 const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
-/// Twice what the largest GPU modules may draw.
+/// Upper limit of a GPU's power, 3 kW: twice what the largest GPU modules may draw.
 const GPU_MAX: Microwatts = Microwatts(3_000_000_000);
-/// An ACPI power meter keeps a reading for its sampling time; where it does not say, so often is enough.
+/// Time between two reads, for chips that do not state their averaging time.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Reads between two looks for chips that came or went.
+/// Reads between two checks for chips that were added or removed.
 const RESCAN_EVERY: u32 = 10;
-/// The power that is read is half of this old in the mean, at most.
+/// Longest averaging time that is believed. A power reading is dated back by half of the averaging time.
 const LONGEST_AVERAGE: Nanos = Nanos(60 * Nanos::SECOND.0);
-/// So many sensors that are not used are told of.
-const TOLD: usize = 8;
+/// Unused sensors that are listed in the detail line at most.
+const UNUSED_SHOWN: usize = 8;
 
 /// `[meter.hwmon]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HwmonConfig {
-    /// Whether it is read.
+    /// Whether hwmon is read.
     pub r#use: HwmonMode,
 }
 
@@ -47,11 +49,11 @@ pub enum HwmonMode {
     /// Where there is a sensor whose meaning is known.
     #[default]
     Auto,
-    /// No.
+    /// Not at all.
     Never,
 }
 
-/// Whether a sensor here measures the packages.
+/// Whether a sensor on this machine measures the packages.
 pub fn measures_packages(roots: &Roots) -> bool {
     let meter = Hwmon::open(&class(roots), Packages::default());
     meter.domains.iter().any(|domain| domain.zone == Zone::Package)
@@ -61,24 +63,28 @@ fn class(roots: &Roots) -> PathBuf {
     roots.sysfs.join("class/hwmon")
 }
 
-/// The meter, on a thread of its own: some of these sensors are read through a BMC. Sensors of packages stand by while `packages` says
-/// that those are measured already; it is told when they measure them.
+/// Starts the meter on a thread of its own, as some of these sensors are read through a BMC. Its package sensors are on
+/// standby while `packages` says that another meter measures the packages; while they measure, it sets its own mark
+/// there.
 ///
 /// # Errors
 /// The system gives no thread.
 pub fn start(roots: &Roots, packages: Packages) -> Result<Polled, String> {
     let class = class(roots);
     let poll = Poll { source: SOURCE.into(), absent: absent(&class), period: PERIOD, by_name: false };
-    // What was found in vain is not looked at anew while nothing has changed.
-    let mut in_vain = None;
+    // After a scan that found nothing, the chips are scanned again only when they or the state of `packages` changed.
+    let mut last_empty_scan = None;
     let opener: Opener = Box::new(move || {
-        let mut meter = Hwmon::blank(&class, packages.clone());
-        let now = (chip::fingerprint(&class), meter.stood_back);
-        match in_vain.take() {
-            Some((before, unused)) if before == now => (meter.seen, meter.unused) = (now.0, unused),
+        let mut meter = Hwmon::unscanned(&class, packages.clone());
+        let now = (chip::fingerprint(&class), meter.packages_elsewhere);
+        match last_empty_scan.take() {
+            Some((before, unused)) if before == now => (meter.fingerprint, meter.unused) = (now.0, unused),
             _ => meter.scan(),
         }
-        in_vain = meter.domains.is_empty().then(|| ((meter.seen.clone(), meter.stood_back), meter.unused.clone()));
+        last_empty_scan = meter
+            .domains
+            .is_empty()
+            .then(|| ((meter.fingerprint.clone(), meter.packages_elsewhere), meter.unused.clone()));
         Ok(Some(Box::new(meter) as Box<dyn Meter>))
     });
     Polled::start(poll, opener)
@@ -92,97 +98,103 @@ struct Hwmon {
     class: PathBuf,
     packages: Packages,
     domains: Vec<Domain>,
-    /// One for each domain.
+    /// One for each domain, in the same order.
     sensors: Vec<Sensor>,
-    /// Chips whose sensors are not used, and why.
+    /// Chips whose sensors are not used, with the reason.
     unused: Vec<String>,
-    /// Chips that could measure the platform too.
-    unclear: usize,
+    /// Number of further meters that may measure the whole machine and do not say so.
+    ambiguous: usize,
     errors: Vec<String>,
     reads: u32,
-    /// What the last scan was made of.
-    seen: Vec<(PathBuf, Option<PathBuf>)>,
-    stood_back: bool,
+    /// The fingerprint of the chips at the last scan.
+    fingerprint: Vec<(PathBuf, Option<PathBuf>)>,
+    packages_elsewhere: bool,
 }
 
 impl Hwmon {
-    /// Finds the chips. Those that come later are found by [`Meter::read`].
+    /// Scans the chips. [`Meter::read`] finds those that are added later.
     fn open(class: &Path, packages: Packages) -> Self {
-        let mut meter = Self::blank(class, packages);
+        let mut meter = Self::unscanned(class, packages);
         meter.scan();
         meter
     }
 
-    fn blank(class: &Path, packages: Packages) -> Self {
-        let stood_back = packages.measured(By::First);
+    fn unscanned(class: &Path, packages: Packages) -> Self {
+        let packages_elsewhere = packages.measured(By::First);
         Self {
             class: class.to_path_buf(),
             packages,
             domains: Vec::new(),
             sensors: Vec::new(),
             unused: Vec::new(),
-            unclear: 0,
+            ambiguous: 0,
             errors: Vec::new(),
             reads: 0,
-            seen: Vec::new(),
-            stood_back,
+            fingerprint: Vec::new(),
+            packages_elsewhere,
         }
     }
 
-    /// Finds every chip, and binds those that are known already to their domains: a driver that was reloaded has another hwmonN.
+    /// Scans all chips. Known sensors keep their domain, as a driver that was reloaded gets another hwmonN.
     fn scan(&mut self) {
-        self.seen = chip::fingerprint(&self.class);
-        self.stood_back = self.packages.measured(By::First);
+        self.fingerprint = chip::fingerprint(&self.class);
+        self.packages_elsewhere = self.packages.measured(By::First);
         self.unused.clear();
-        self.unclear = 0;
+        self.ambiguous = 0;
         let mut platform = None;
-        for place in chip::all(&self.class) {
-            let (parts, why) = sensors::parts(&place.chip);
+        for located in chip::find_all(&self.class) {
+            let (parts, why) = sensors::measured_parts(&located.chip);
             for part in &parts {
-                let id = id(&place.device, part);
-                let nameless = part.zone == Zone::Platform && place.chip.oem_info.is_empty();
-                if self.stood_back && part.of_processor() && self.domains.iter().all(|domain| domain.id != id) {
-                    self.not_used(&place, "the packages are measured already");
-                } else if nameless && platform.is_some() {
-                    self.unclear += 1;
-                    self.not_used(&place, "like another one before it, it does not say what it measures");
+                let id = id(&located.device, part);
+                let undescribed = part.zone == Zone::Platform && located.chip.oem_info.is_empty();
+                if self.packages_elsewhere && part.of_processor() && self.domains.iter().all(|domain| domain.id != id) {
+                    self.note_unused(&located, "the packages are measured already");
+                } else if undescribed && platform.is_some() {
+                    self.ambiguous += 1;
+                    self.note_unused(
+                        &located,
+                        "it does not say what it measures, and one before it is taken for the machine's",
+                    );
                 } else {
                     platform = platform.or((part.zone == Zone::Platform).then(|| id.clone()));
-                    self.bind(&place, part, id);
+                    self.bind(&located, part, id);
                 }
             }
             if let Some(why) = why {
-                self.not_used(&place, &why);
+                self.note_unused(&located, &why);
             }
         }
     }
 
-    fn not_used(&mut self, place: &Place, why: &str) {
-        let text = format!("{} at {}: {why}", printable(&place.chip.name), printable(&place.device));
+    fn note_unused(&mut self, located: &LocatedChip, why: &str) {
+        let text = format!("{} at {}: {why}", printable(&located.chip.name), printable(&located.device));
         if !self.unused.contains(&text) {
             self.unused.push(text);
         }
     }
 
-    fn bind(&mut self, place: &Place, part: &Part, id: String) {
-        // By the device's own folder, which is never another one's, as hwmonN may be after a while.
-        let real = |number: &u32| place.file(part.kind, *number).and_then(|path| fs::canonicalize(path).ok());
+    fn bind(&mut self, located: &LocatedChip, part: &MeasuredPart, id: String) {
+        // The path of the device itself: hwmonN may be another device's after a reload.
+        let real = |number: &u32| located.file(part.quantity, *number).and_then(|path| fs::canonicalize(path).ok());
         let Some(files) = part.sensors.iter().map(real).collect::<Option<Vec<PathBuf>>>() else { return };
         let gpu = part.zone == Zone::Gpu;
-        let refresh =
-            part.sensors.first().and_then(|number| place.averaged(*number)).filter(|_| part.kind == Kind::Power);
+        let refresh = part
+            .sensors
+            .first()
+            .and_then(|number| located.averaging_time(*number))
+            .filter(|_| part.quantity == Quantity::Power);
         let sensor = Sensor {
-            kind: part.kind,
-            averaged: refresh.unwrap_or(Nanos::ZERO).min(LONGEST_AVERAGE),
-            sleeps: gpu.then(|| place.runtime_status()),
+            quantity: part.quantity,
+            averaging_time: refresh.unwrap_or(Nanos::ZERO).min(LONGEST_AVERAGE),
+            runtime_status: gpu.then(|| located.runtime_status()),
             of_processor: part.of_processor(),
-            stands_by: false,
+            on_standby: false,
             path: files.first().map(|file| file.display().to_string()).unwrap_or_default(),
             files,
         };
         if let Some(known) = self.domains.iter().position(|domain| domain.id == id) {
-            let stands_by = self.sensors[known].stands_by;
-            self.sensors[known] = Sensor { stands_by, ..sensor };
+            let on_standby = self.sensors[known].on_standby;
+            self.sensors[known] = Sensor { on_standby, ..sensor };
             return;
         }
         let of_vendor = |domain: &&Domain| domain.gpu.as_ref().is_some_and(|gpu| gpu.vendor == part.vendor);
@@ -190,12 +202,12 @@ impl Hwmon {
         self.domains.push(Domain {
             billed: part.billed,
             max_power: if gpu { GPU_MAX } else { MAX_POWER },
-            accuracy_ppm: place.accuracy_ppm(),
+            accuracy_ppm: located.accuracy_ppm(),
             refresh,
             gpu: gpu.then(|| GpuInfo {
                 index,
-                uuid: place.device.clone(),
-                name: place.product(),
+                uuid: located.device.clone(),
+                name: located.product(),
                 vendor: part.vendor.to_owned(),
             }),
             ..Domain::measured(id, SOURCE, part.zone, part.scope, sensor.path.clone())
@@ -203,12 +215,12 @@ impl Hwmon {
         self.sensors.push(sensor);
     }
 
-    /// Gives way to others, and takes over from them, where it is about the packages.
-    fn settle(&mut self, readings: &mut [DomainReading]) {
+    /// Marks whether these sensors measure the packages; where one of them fails, it goes on standby for the stand-in.
+    fn update_packages(&mut self, readings: &mut [DomainReading]) {
         let is =
             |reading: &DomainReading, zone| self.domains.get(reading.domain).is_some_and(|domain| domain.zone == zone);
-        let measured = readings.iter().any(|one| {
-            is(one, Zone::Package) && matches!(one.reading, Ok(Reading::Gauge { .. } | Reading::Counter { .. }))
+        let measured = readings.iter().any(|reading| {
+            is(reading, Zone::Package) && matches!(reading.reading, Ok(Reading::Gauge { .. } | Reading::Counter { .. }))
         });
         self.packages.set(By::Hwmon, measured);
         if measured {
@@ -217,19 +229,20 @@ impl Hwmon {
         for reading in readings.iter_mut().filter(|reading| reading.reading.is_err()) {
             let Some(sensor) = self.sensors.get_mut(reading.domain) else { continue };
             if sensor.of_processor {
-                // Something else stands in: when it comes back, what was drawn meanwhile is not its to tell.
+                // The estimate stands in. Energy between the last reading and the next is the estimate's, so the sensor
+                // starts a new interval.
                 reading.reading = Ok(Reading::Standby);
             }
         }
     }
 }
 
-/// The domain's identity: a GPU's is its own, whoever reads it.
-fn id(device: &str, part: &Part) -> String {
-    match (part.scope, part.kind) {
+/// The id of a domain. A GPU's is its PCI address, the same for every meter that reads it.
+fn id(device: &str, part: &MeasuredPart) -> String {
+    match (part.scope, part.quantity) {
         (Scope::Gpu(pci), _) => format!("gpu/{pci}"),
-        // One device for all sockets.
-        (Scope::Package(package), Kind::Energy) => format!("hwmon/{device}/{}-{}", part.zone.as_str(), package.0),
+        // amd_energy is one device for all sockets.
+        (Scope::Package(package), Quantity::Energy) => format!("hwmon/{device}/{}-{}", part.zone.as_str(), package.0),
         _ => format!("hwmon/{device}/{}", part.zone.as_str()),
     }
 }
@@ -252,38 +265,38 @@ impl Meter for Hwmon {
     fn read(&mut self, _: Stamp, out: &mut Vec<DomainReading>) {
         self.reads = self.reads.wrapping_add(1);
         let others = self.packages.measured(By::First);
-        let changed = || self.reads.is_multiple_of(RESCAN_EVERY) && chip::fingerprint(&self.class) != self.seen;
-        if !self.errors.is_empty() || others != self.stood_back || changed() {
+        let changed = || self.reads.is_multiple_of(RESCAN_EVERY) && chip::fingerprint(&self.class) != self.fingerprint;
+        if !self.errors.is_empty() || others != self.packages_elsewhere || changed() {
             self.scan();
         }
         self.errors.clear();
         let mut readings = Vec::new();
         for (domain, sensor) in self.sensors.iter_mut().enumerate() {
-            let stood_by = sensor.stands_by;
-            sensor.stands_by = (others && sensor.of_processor) || sensor.asleep();
-            let reading = match sensor.stands_by {
-                true if stood_by => continue,
+            let was_on_standby = sensor.on_standby;
+            sensor.on_standby = (others && sensor.of_processor) || sensor.is_suspended();
+            let reading = match sensor.on_standby {
+                true if was_on_standby => continue,
                 true => Ok(Reading::Standby),
                 false => sensor.read(),
             };
             self.errors.extend(reading.as_ref().err().cloned());
-            // The read itself may take long.
-            let at = Stamp::now().monotonic - Nanos(sensor.averaged.0 / 2);
+            // Taken after the read, which may be slow.
+            let at = Stamp::now().monotonic - Nanos(sensor.averaging_time.0 / 2);
             readings.push(DomainReading { domain, at, reading });
         }
-        self.settle(&mut readings);
+        self.update_packages(&mut readings);
         out.append(&mut readings);
     }
 
     fn health(&self) -> Health {
-        let asked = self.sensors.iter().filter(|sensor| !sensor.stands_by).count();
-        let back = self.sensors.iter().all(|sensor| sensor.stands_by && sensor.of_processor);
-        match (self.errors.first(), self.unclear) {
+        let in_use = self.sensors.iter().filter(|sensor| !sensor.on_standby).count();
+        let all_on_standby = self.sensors.iter().all(|sensor| sensor.on_standby && sensor.of_processor);
+        match (self.errors.first(), self.ambiguous) {
             _ if self.sensors.is_empty() => {
-                Health::Unsupported(format!("{}{}", absent(&self.class), self.others("; ")))
+                Health::Unsupported(format!("{}{}", absent(&self.class), self.unused_text("; ")))
             }
-            _ if back => Health::Unsupported("standing by: the packages are measured already".to_owned()),
-            (Some(error), _) if self.errors.len() == asked => Health::Failed(error.clone()),
+            _ if all_on_standby => Health::Unsupported("standing by: the packages are measured already".to_owned()),
+            (Some(error), _) if self.errors.len() == in_use => Health::Failed(error.clone()),
             (Some(error), _) => Health::Degraded(error.clone()),
             (None, 0) => Health::Healthy,
             (None, more) => {
@@ -297,63 +310,63 @@ impl Meter for Hwmon {
             return String::new();
         }
         let part = |(domain, sensor): (&Domain, &Sensor)| {
-            let asleep = if sensor.asleep() { " (asleep)" } else { "" };
+            let asleep = if sensor.is_suspended() { " (asleep)" } else { "" };
             format!("{} from {}{asleep}", domain.zone.as_str(), sensor.path)
         };
         let parts: Vec<String> = self.domains.iter().zip(&self.sensors).map(part).collect();
-        format!("{}{}", parts.join(", "), self.others("; "))
+        format!("{}{}", parts.join(", "), self.unused_text("; "))
     }
 }
 
 impl Hwmon {
-    /// What is not used, and why.
-    fn others(&self, before: &str) -> String {
-        let more = self.unused.len().saturating_sub(TOLD);
+    /// The unused sensors with reasons, preceded by `before`; empty where there are none.
+    fn unused_text(&self, before: &str) -> String {
+        let more = self.unused.len().saturating_sub(UNUSED_SHOWN);
         match self.unused.get(..self.unused.len() - more) {
             None | Some([]) => String::new(),
-            Some(told) if more == 0 => format!("{before}not used: {}", told.join("; ")),
-            Some(told) => format!("{before}not used: {}; and {more} more", told.join("; ")),
+            Some(shown) if more == 0 => format!("{before}not used: {}", shown.join("; ")),
+            Some(shown) => format!("{before}not used: {}; and {more} more", shown.join("; ")),
         }
     }
 }
 
 struct Sensor {
-    kind: Kind,
-    /// Files whose sum it is.
+    quantity: Quantity,
+    /// Files whose values are added up.
     files: Vec<PathBuf>,
-    /// The first of them, for people.
+    /// The first of them, as shown to the operator.
     path: String,
-    /// Time over which the chip averages: what is read is at least this old in the mean.
-    averaged: Nanos,
-    /// Where the kernel says whether the device sleeps.
-    sleeps: Option<PathBuf>,
-    /// Gives way where the packages are measured otherwise.
+    /// Time over which the chip averages a power; 0: not stated, or an energy.
+    averaging_time: Nanos,
+    /// `power/runtime_status` of a GPU.
+    runtime_status: Option<PathBuf>,
+    /// It measures packages or parts of them, so it is on standby while another meter does.
     of_processor: bool,
-    stands_by: bool,
+    on_standby: bool,
 }
 
 impl Sensor {
-    /// Whether its device was put to sleep: a read would wake it, and it draws next to nothing.
-    fn asleep(&self) -> bool {
-        self.sleeps.as_deref().is_some_and(|path| read_text(path, PAGE).is_ok_and(|text| text == "suspended"))
+    /// Whether the kernel has suspended the device: a read would wake it, and it draws next to nothing.
+    fn is_suspended(&self) -> bool {
+        self.runtime_status.as_deref().is_some_and(|path| read_text(path, PAGE).is_ok_and(|text| text == "suspended"))
     }
 
     fn read(&self) -> Result<Reading, String> {
         let mut sum = 0u64;
         for file in &self.files {
             let text = read_text(file, PAGE)?;
-            let number = match (parse_number(text.as_bytes()), self.kind) {
-                // A machine that runs this draws something: a meter that has measured nothing yet says 0.
-                (Some(0), Kind::Power) | (None, _) => None,
+            let number = match (parse_number(text.as_bytes()), self.quantity) {
+                // A running machine draws power: 0 means that the meter has not measured yet.
+                (Some(0), Quantity::Power) | (None, _) => None,
                 (Some(number), _) => sum.checked_add(number),
             };
-            let unit = if self.kind == Kind::Power { "power in microwatts" } else { "energy in microjoules" };
+            let unit = if self.quantity == Quantity::Power { "power in microwatts" } else { "energy in microjoules" };
             sum = number.ok_or_else(|| format!("{}: \"{}\" is no {unit}", file.display(), printable(&text)))?;
         }
-        Ok(match self.kind {
-            Kind::Power => Reading::Gauge { power: Microwatts(sum) },
-            // Its driver extends it to 64 bits.
-            Kind::Energy => Reading::Counter { total: Microjoules(sum), wraps_at: None },
+        Ok(match self.quantity {
+            Quantity::Power => Reading::Gauge { power: Microwatts(sum) },
+            // The driver extends the counter to 64 bits, so it does not wrap.
+            Quantity::Energy => Reading::Counter { total: Microjoules(sum), wraps_at: None },
         })
     }
 }

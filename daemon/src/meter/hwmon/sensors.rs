@@ -1,91 +1,93 @@
-//! What a hwmon sensor means: which of them are the platform's, a package's, the memory's or a GPU's, and why the others are not used.
-//! Pure; reads nothing.
+//! The meaning of hwmon sensors: which of them measure the whole machine, a package, memory or a GPU, and why the
+//! others are not used. Pure; reads no files.
 
 use crate::model::domain::{Scope, Zone};
 use crate::model::source::{PackageId, PciAddress};
 
-/// How a sensor tells what is drawn.
+/// What a sensor measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `powerN_average` or `powerN_input`, microwatts.
+pub enum Quantity {
+    /// Power: `powerN_average` or `powerN_input`, in microwatts.
     Power,
-    /// `energyN_input`, microjoules since some moment.
+    /// Energy: `energyN_input`, in microjoules since an arbitrary time.
     Energy,
 }
 
 /// One sensor of a chip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sensor {
-    /// How it tells.
-    pub kind: Kind,
-    /// The number in its file's name.
+    /// What it measures.
+    pub quantity: Quantity,
+    /// The number N in the names of its files.
     pub number: u32,
     /// `powerN_label` or `energyN_label`; empty where there is none.
     pub label: String,
 }
 
-/// What a chip of hwmon says of itself.
+/// What a hwmon chip says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chip {
-    /// `name`; an ACPI power meter up to Linux 6.12 has none, and is `power_meter` all the same.
+    /// `name`; up to Linux 6.12 an ACPI power meter has none, and is called `power_meter` here all the same.
     pub name: String,
-    /// `power1_oem_info` of an ACPI power meter.
+    /// `power1_oem_info` of an ACPI power meter; empty where there is none.
     pub oem_info: String,
     /// `power1_is_battery` of an ACPI power meter.
     pub battery: bool,
-    /// The devices in `measures/` of an ACPI power meter.
+    /// Names of the devices in `measures/` of an ACPI power meter.
     pub measures: Vec<String>,
-    /// The PCI device that it belongs to.
+    /// PCI address of its device.
     pub pci: Option<PciAddress>,
-    /// That device is part of a processor, as AMD's graphics with processor cores beside them are.
+    /// The device is part of a processor, as AMD's integrated graphics are.
     pub in_processor: bool,
     /// Its power and energy sensors.
     pub sensors: Vec<Sensor>,
 }
 
-/// A part of the machine that a chip measures.
+/// A part of the machine that a chip measures. It becomes a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Zone.
+pub struct MeasuredPart {
+    /// Zone of the domain.
     pub zone: Zone,
-    /// Whose use it is shared out over.
+    /// Scope of the domain: the use that its energy is attributed by.
     pub scope: Scope,
-    /// How its sensors tell.
-    pub kind: Kind,
-    /// Numbers of the sensors whose sum it is.
+    /// What its sensors measure.
+    pub quantity: Quantity,
+    /// Numbers of the sensors that are added up.
     pub sensors: Vec<u32>,
-    /// Whether it belongs to the sum that counts everything once.
+    /// Whether the domain belongs to the sum that counts all energy once.
     pub billed: bool,
-    /// The maker of a GPU.
+    /// Vendor of a GPU; else empty.
     pub vendor: &'static str,
 }
 
-impl Part {
-    fn new(zone: Zone, scope: Scope, kind: Kind, sensors: &[u32], billed: bool) -> Self {
-        Self { zone, scope, kind, sensors: sensors.to_vec(), billed, vendor: "" }
+impl MeasuredPart {
+    fn new(zone: Zone, scope: Scope, quantity: Quantity, sensors: &[u32], billed: bool) -> Self {
+        Self { zone, scope, quantity, sensors: sensors.to_vec(), billed, vendor: "" }
     }
 
-    /// Whether it is a part of what a processor's own meter measures: the packages, their parts and their memory.
+    /// Whether a processor's own meter (RAPL) measures the same: a package, a part of one, or its memory.
     pub fn of_processor(&self) -> bool {
         !matches!(self.zone, Zone::Platform | Zone::Gpu)
     }
 }
 
-/// What a chip measures that is of use here, and why its other sensors are not used. A GPU, an NVMe disk or a voltage rail never is a
-/// processor: what is not known well enough is charged to nobody.
-pub fn parts(chip: &Chip) -> (Vec<Part>, Option<String>) {
-    let known = |parts: Vec<Part>| (parts, None);
+/// The parts that a chip measures, and why its other sensors are not used. An unknown sensor, a GPU's or a disk's is
+/// never taken for a processor: where the meaning is not certain, the sensor is not used.
+pub fn measured_parts(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
+    let known = |parts: Vec<MeasuredPart>| (parts, None);
     let unused = |why: &str| (Vec::new(), Some(why.to_owned()));
     match chip.name.as_str() {
         "power_meter" => acpi(chip).map_or_else(|why| (Vec::new(), Some(why)), |part| known(vec![part])),
-        // Ampere Altra (Documentation/hwmon/smpro.rst): regulators of cores and SoC; of the memory; the fifth is the RCA's.
+        // Ampere Altra (Documentation/hwmon/smpro.rst): 1 and 2 are the regulators of cores and SoC, 3 and 4 those of
+        // the memory, 5 the RCA's.
         "smpro" => known(vec![
-            Part::new(Zone::Package, package(0), Kind::Power, &[1, 2], true),
-            Part::new(Zone::Dram, package(0), Kind::Power, &[3, 4], true),
+            MeasuredPart::new(Zone::Package, package(0), Quantity::Power, &[1, 2], true),
+            MeasuredPart::new(Zone::Dram, package(0), Quantity::Power, &[3, 4], true),
         ]),
-        // X-Gene (Documentation/hwmon/xgene-hwmon.rst): CPU, and a part of the input and output that is not told apart.
-        "apm_xgene" => known(vec![Part::new(Zone::Package, package(0), Kind::Power, &[0], true)]),
-        // Linux 5.8 to 5.12, and since then outside of the tree: single cores, and their sockets.
+        // X-Gene (Documentation/hwmon/xgene-hwmon.rst): 0 is the CPU; 1 is I/O power, of which the documentation does
+        // not say what it covers, so it is not used.
+        "apm_xgene" => known(vec![MeasuredPart::new(Zone::Package, package(0), Quantity::Power, &[0], true)]),
+        // In Linux 5.8 to 5.12, since then out of tree: energy of single cores and of sockets.
         "amd_energy" => known(sockets(chip)),
         "amdgpu" => amd(chip),
         "i915" | "xe" => intel(chip),
@@ -100,16 +102,17 @@ const fn package(number: u16) -> Scope {
     Scope::Package(PackageId(number))
 }
 
-fn acpi(chip: &Chip) -> Result<Part, String> {
-    let part = |zone, scope, billed| Ok(Part::new(zone, scope, Kind::Power, &[1], billed));
+fn acpi(chip: &Chip) -> Result<MeasuredPart, String> {
+    let part = |zone, scope, billed| Ok(MeasuredPart::new(zone, scope, Quantity::Power, &[1], billed));
     match grace(&chip.oem_info) {
         _ if chip.battery => Err("it meters a battery, not what the machine draws".to_owned()),
-        // The socket is the level that is read: CPU and SysIO are parts of it.
+        // Only the socket is billed: CPU and SysIO are parts of it.
         Some((Grace::Socket, socket)) => part(Zone::Package, package(socket), true),
         Some((Grace::Cpu, socket)) => part(Zone::Core, package(socket), false),
         Some((Grace::SysIo, socket)) => part(Zone::Uncore, package(socket), false),
         Some((Grace::Module, _)) => part(Zone::Platform, Scope::Machine, false),
-        // ACPI 6.5, 10.4.8: what _PMD lists, or the machine where it lists nothing. The system bus has all that there is below it.
+        // ACPI 6.5, 10.4.8: the meter covers the devices that _PMD lists, or the machine where it lists none. The
+        // system bus (LNXSYBUS) contains all devices.
         None if chip.measures.is_empty() || chip.measures.iter().any(|name| name.starts_with("LNXSY")) => {
             part(Zone::Platform, Scope::Machine, false)
         }
@@ -128,7 +131,7 @@ enum Grace {
     SysIo,
 }
 
-/// NVIDIA Grace has an ACPI power meter for each level, told apart by its OEM text.
+/// NVIDIA Grace has an ACPI power meter for each level, which its OEM text names.
 fn grace(oem_info: &str) -> Option<(Grace, u16)> {
     let (level, socket) = oem_info.trim().split_once(" Power Socket ")?;
     let socket = socket.trim().parse().ok()?;
@@ -143,56 +146,59 @@ fn grace(oem_info: &str) -> Option<(Grace, u16)> {
 }
 
 /// `Esocket0` of amd_energy is a package; `Ecore012` is a part of one.
-fn sockets(chip: &Chip) -> Vec<Part> {
+fn sockets(chip: &Chip) -> Vec<MeasuredPart> {
     let socket = |sensor: &Sensor| sensor.label.strip_prefix("Esocket")?.parse().ok();
-    let energies = chip.sensors.iter().filter(|sensor| sensor.kind == Kind::Energy);
+    let energies = chip.sensors.iter().filter(|sensor| sensor.quantity == Quantity::Energy);
     energies
         .filter_map(|sensor| {
-            Some(Part::new(Zone::Package, package(socket(sensor)?), Kind::Energy, &[sensor.number], true))
+            Some(MeasuredPart::new(Zone::Package, package(socket(sensor)?), Quantity::Energy, &[sensor.number], true))
         })
         .collect()
 }
 
-fn gpu(chip: &Chip, kind: Kind, number: u32, vendor: &'static str) -> (Vec<Part>, Option<String>) {
+fn gpu(chip: &Chip, quantity: Quantity, number: u32, vendor: &'static str) -> (Vec<MeasuredPart>, Option<String>) {
     match chip.pci {
-        Some(pci) => (vec![Part { vendor, ..Part::new(Zone::Gpu, Scope::Gpu(pci), kind, &[number], true) }], None),
+        Some(pci) => (
+            vec![MeasuredPart { vendor, ..MeasuredPart::new(Zone::Gpu, Scope::Gpu(pci), quantity, &[number], true) }],
+            None,
+        ),
         None => (Vec::new(), Some("it is of no PCI device: which GPU it is of is not known".to_owned())),
     }
 }
 
-/// Power of the board. Graphics in a processor tell the power of all of it, which the processor's own meter has too.
-fn amd(chip: &Chip) -> (Vec<Part>, Option<String>) {
-    let first = chip.sensors.iter().find(|sensor| sensor.kind == Kind::Power && sensor.number == 1);
+/// Power of the board. Integrated graphics show the power of the whole processor, whose own meter has it too.
+fn amd(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
+    let first = chip.sensors.iter().find(|sensor| sensor.quantity == Quantity::Power && sensor.number == 1);
     let whole = chip.sensors.iter().any(|sensor| matches!(sensor.label.as_str(), "slowPPT" | "fastPPT"));
     match first {
         _ if whole || chip.in_processor => (
             Vec::new(),
             Some("it measures the processor that the graphics are part of, which has a meter of its own".to_owned()),
         ),
-        Some(sensor) if matches!(sensor.label.as_str(), "" | "PPT") => gpu(chip, Kind::Power, 1, "amd"),
+        Some(sensor) if matches!(sensor.label.as_str(), "" | "PPT") => gpu(chip, Quantity::Power, 1, "amd"),
         _ => (Vec::new(), Some("it has no sensor of the whole board".to_owned())),
     }
 }
 
-/// Energy of the card: i915 has that alone; xe has the card's and that of the package on it, which is part of the first.
-fn intel(chip: &Chip) -> (Vec<Part>, Option<String>) {
-    let energies = || chip.sensors.iter().filter(|sensor| sensor.kind == Kind::Energy);
+/// Energy of the card. i915 has only that; xe also has the package's on the card, which is part of the first.
+fn intel(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
+    let energies = || chip.sensors.iter().filter(|sensor| sensor.quantity == Quantity::Energy);
     let card = energies().find(|sensor| sensor.label == "card" || (sensor.number == 1 && sensor.label.is_empty()));
     match card
         .or_else(|| energies().find(|sensor| sensor.label == "pkg"))
         .or_else(|| energies().find(|sensor| sensor.number == 2))
     {
-        // In the sum of all GPUs it would be counted twice.
+        // Otherwise the sum of all GPUs would count it twice.
         Some(_) if chip.pci.is_some_and(integrated) => (
             Vec::new(),
             Some("it measures graphics that are part of a processor, which has a meter of its own".to_owned()),
         ),
-        Some(sensor) => gpu(chip, Kind::Energy, sensor.number, "intel"),
+        Some(sensor) => gpu(chip, Quantity::Energy, sensor.number, "intel"),
         None => (Vec::new(), Some("it has no energy sensor of the whole card".to_owned())),
     }
 }
 
-/// 0000:00:02.0 has been the place of Intel's integrated graphics ever since there are any.
+/// Intel's integrated graphics have always been at 0000:00:02.0.
 fn integrated(pci: PciAddress) -> bool {
     (pci.domain, pci.bus, pci.devfn >> 3) == (0, 0, 2)
 }

@@ -1,10 +1,10 @@
-//! Tests of the hwmon meter on fake trees: what each sensor is, is never, and how it comes and goes.
+//! Tests of the hwmon meter on fake trees: what each sensor is taken for, and chips that are added and removed.
 
 use super::*;
 use crate::model::source::PackageId;
 use tempfile::TempDir;
 
-/// A chip of hwmon: its attributes are at hwmonN or at its device.
+/// Adds a chip, with its attributes at hwmonN or at its device; returns the folder that has them.
 fn chip_at(root: &TempDir, number: u32, device: &str, at_device: bool, attributes: &[(&str, &str)]) -> PathBuf {
     let real = root.path().join("devices").join(device);
     let dir = root.path().join(format!("class/hwmon/hwmon{number}"));
@@ -18,7 +18,7 @@ fn chip_at(root: &TempDir, number: u32, device: &str, at_device: bool, attribute
     place
 }
 
-/// `None` where there is nothing that it reads. `packages`: those are measured otherwise.
+/// Opens the meter; `None` where it has no domain. `packages`: another meter measures the packages.
 fn open(root: &TempDir, packages: bool) -> Option<Hwmon> {
     let measured = Packages::default();
     measured.set(By::First, packages);
@@ -26,7 +26,7 @@ fn open(root: &TempDir, packages: bool) -> Option<Hwmon> {
     (!meter.domains.is_empty()).then_some(meter)
 }
 
-/// A file of a device.
+/// Writes a file of a device.
 fn write(root: &TempDir, path: &str, text: &str) {
     let path = root.path().join("devices").join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -47,7 +47,7 @@ fn gauge(microwatts: u64) -> Result<Reading, String> {
     Ok(Reading::Gauge { power: Microwatts(microwatts) })
 }
 
-/// A meter that uses nothing: why.
+/// Why a meter without domains uses none of its sensors.
 fn why_unused(root: &TempDir) -> String {
     let meter = Hwmon::open(&root.path().join("class/hwmon"), Packages::default());
     assert!(meter.domains.is_empty(), "{:?}", meter.domains);
@@ -93,7 +93,7 @@ fn renumbered_chips_are_the_same_domains() {
     let mut meter = open(&root, true).unwrap();
     let before = meter.domains.clone();
     assert_eq!(watts(&mut meter), [Ok(1.0)]);
-    // The driver is loaded anew, and its old number is a disk's now.
+    // The driver is reloaded, and a disk gets its old number.
     fs::rename(&place, root.path().join("class/hwmon/hwmon7")).unwrap();
     fs::write(root.path().join("class/hwmon/hwmon7/power1_average"), "2000000").unwrap();
     chip_at(&root, 3, "nvme0", true, &[("name", "nvme"), ("power1_input", "9000000")]);
@@ -175,7 +175,7 @@ fn no_reading_is_no_number() {
 }
 
 #[test]
-fn of_meters_that_do_not_say_what_they_measure_the_first_is_read_and_the_others_are_told_of() {
+fn of_several_undescribed_power_meters_the_first_is_read() {
     let root = TempDir::new().unwrap();
     for number in 0..3 {
         chip_at(
@@ -240,7 +240,7 @@ fn xe_counts_the_card_and_not_the_package_on_it() {
 fn intel_graphics_in_a_processor_are_not_counted_twice() {
     let root = TempDir::new().unwrap();
     chip_at(&root, 2, "pci0000:00/0000:00:02.0", false, &[("name", "i915"), ("energy1_input", "1")]);
-    // All GPUs are one zone, and that is a part of the sum that counts everything once.
+    // All GPUs are one zone, which is part of the sum that counts everything once.
     let why = why_unused(&root);
     assert!(why.contains("i915 at 0000:00:02.0: it measures graphics that are part of a processor"), "{why}");
 }
@@ -265,7 +265,7 @@ fn an_amd_card_is_billed_by_the_power_of_its_board() {
 }
 
 #[test]
-fn amd_graphics_in_a_processor_are_no_gpu_beside_it() {
+fn amd_graphics_in_a_processor_are_not_counted_twice() {
     let apu = |attributes: &[(&str, &str)], sibling: &str, device: &str| {
         let root = TempDir::new().unwrap();
         let at = "pci0000:00/0000:04:00.0";
@@ -290,7 +290,7 @@ fn amd_graphics_in_a_processor_are_no_gpu_beside_it() {
 }
 
 #[test]
-fn a_gpu_that_sleeps_is_not_woken() {
+fn a_suspended_gpu_is_not_woken() {
     let root = TempDir::new().unwrap();
     let place = chip_at(&root, 2, INTEL_CARD, false, &[("name", "xe"), ("energy1_input", "500")]);
     write(&root, &format!("{INTEL_CARD}/power/runtime_status"), "active");
@@ -308,7 +308,7 @@ fn a_gpu_that_sleeps_is_not_woken() {
 }
 
 #[test]
-fn nvidia_and_scmi_are_left_alone_and_say_why() {
+fn nvidia_and_scmi_sensors_are_not_used_for_a_reason() {
     let root = TempDir::new().unwrap();
     chip_at(&root, 0, "pci0000:00/0000:01:00.0", false, &[("name", "nouveau"), ("power1_input", "90000000")]);
     chip_at(
@@ -324,7 +324,7 @@ fn nvidia_and_scmi_are_left_alone_and_say_why() {
 }
 
 #[test]
-fn a_name_from_firmware_is_told_printable_and_a_long_list_is_cut() {
+fn a_name_from_firmware_is_made_printable_and_a_long_list_is_cut() {
     let root = TempDir::new().unwrap();
     for number in 0..12 {
         chip_at(
@@ -359,7 +359,7 @@ fn an_acpi_meter_states_its_error_and_its_refresh() {
 }
 
 #[test]
-fn an_acpi_meter_of_a_battery_or_of_some_devices_is_not_the_machines() {
+fn an_acpi_meter_of_a_battery_or_of_some_devices_does_not_measure_the_machine() {
     let battery = TempDir::new().unwrap();
     let attributes = [("name", "power_meter"), ("power1_average", "5000000"), ("power1_is_battery", "1")];
     chip_at(&battery, 0, "ACPI000D:00", true, &attributes);
@@ -402,7 +402,7 @@ fn amd_energy_counts_sockets_and_no_cores() {
 }
 
 #[test]
-fn sensors_of_packages_give_way_to_rapl_that_comes_later_and_take_over_again() {
+fn package_sensors_are_on_standby_while_rapl_measures() {
     let root = TempDir::new().unwrap();
     let place = chip_at(&root, 0, "APMC0D29:00", false, &[("name", "apm_xgene"), ("power0_input", "20000000")]);
     let packages = Packages::default();
@@ -416,7 +416,7 @@ fn sensors_of_packages_give_way_to_rapl_that_comes_later_and_take_over_again() {
     assert_eq!(meter.health(), Health::Unsupported("standing by: the packages are measured already".into()));
     packages.set(By::First, false);
     assert_eq!(read(&mut meter), [(0, gauge(20_000_000))]);
-    // What the estimate stands in for is not integrated over when the sensor is back.
+    // The time without the sensor is the estimate's, so no energy is integrated over it.
     fs::remove_file(place.join("power0_input")).unwrap();
     assert_eq!(read(&mut meter), [(0, Ok(Reading::Standby))]);
     assert!(!packages.any() && matches!(meter.health(), Health::Failed(why) if why.contains("power0_input")));
@@ -425,7 +425,7 @@ fn sensors_of_packages_give_way_to_rapl_that_comes_later_and_take_over_again() {
 }
 
 #[test]
-fn a_chip_that_comes_later_is_found_while_another_is_read() {
+fn a_chip_that_is_added_later_is_found_while_another_is_read() {
     let root = TempDir::new().unwrap();
     chip_at(&root, 0, "ACPI000D:00", true, &[("name", "power_meter"), ("power1_average", "5000000")]);
     let mut meter = open(&root, true).unwrap();

@@ -1,38 +1,41 @@
-//! Words that anybody may have chosen (names, UUIDs, numbers of a command line), made fit for labels. Knows no hypervisor.
+//! Checks text that any user may have chosen (names, UUIDs, numbers and paths of a command line or an inventory) and
+//! makes it fit for labels. Knows no hypervisor.
 
 use crate::model::source::PciAddress;
 
-/// The longest name kept, in bytes.
+/// Longest name in bytes.
 const NAME_MAX: usize = 256;
-/// More virtual CPUs than any hypervisor gives.
+/// More virtual CPUs than any hypervisor has.
 const VCPUS_MAX: u32 = 8192;
-/// The longest path of a Unix socket, in bytes (sockaddr_un).
+/// Longest path of a Unix socket in bytes (sockaddr_un).
 const SOCKET_PATH_MAX: usize = 107;
 
-/// A name as a label: at most 256 bytes, and nothing in it that moves a cursor or turns the direction of writing.
+/// A name as a label value: at most 256 bytes; characters that move a cursor or change the direction of writing are
+/// replaced by U+FFFD.
 pub fn name(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(NAME_MAX));
-    for one in text.chars() {
-        let one = if moves(one) { char::REPLACEMENT_CHARACTER } else { one };
-        if out.len() + one.len_utf8() > NAME_MAX {
+    for character in text.chars() {
+        let character = if is_terminal_control(character) { char::REPLACEMENT_CHARACTER } else { character };
+        if out.len() + character.len_utf8() > NAME_MAX {
             break;
         }
-        out.push(one);
+        out.push(character);
     }
     out
 }
 
-fn moves(one: char) -> bool {
-    one.is_control() || matches!(one, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+fn is_terminal_control(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A UUID in its usual form and lower case; `None`: it is none, or the nil one, which identifies nobody.
+/// A UUID in lower case with dashes; `None`: it is not a UUID, or the nil UUID, which identifies nothing.
 pub fn uuid(text: &str) -> Option<String> {
     let dashes: Vec<usize> = text.match_indices('-').map(|(at, _)| at).collect();
     if !dashes.is_empty() && dashes != [8, 13, 18, 23] {
         return None;
     }
-    let mut hex: String = text.chars().filter(|one| *one != '-').collect();
+    let mut hex: String = text.chars().filter(|character| *character != '-').collect();
     if hex.len() != 32 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) || hex.bytes().all(|byte| byte == b'0') {
         return None;
     }
@@ -40,7 +43,7 @@ pub fn uuid(text: &str) -> Option<String> {
     Some(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
-/// A vsock context id that can be a guest's: 0 to 2 and the highest have other meanings (vsock(7)).
+/// A vsock context id that a guest can have. 0 to 2 and the highest have other meanings (vsock(7)).
 pub fn cid(text: &str) -> Option<u32> {
     let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16),
@@ -49,7 +52,7 @@ pub fn cid(text: &str) -> Option<u32> {
     number.ok().filter(|cid| guest_cid(*cid))
 }
 
-/// Whether a context id can be a guest's.
+/// Whether a guest can have this context id: 3 to 4294967294.
 pub fn guest_cid(cid: u32) -> bool {
     cid > 2 && cid < u32::MAX
 }
@@ -59,14 +62,14 @@ pub fn vcpus(text: &str) -> Option<u32> {
     text.parse().ok().filter(|vcpus| (1..=VCPUS_MAX).contains(vcpus))
 }
 
-/// The path of a Unix socket, where it can be one.
+/// The path of a Unix socket; `None`: it cannot be one.
 pub fn socket(text: &str) -> Option<String> {
-    let fits = text.starts_with('/') && text.len() <= SOCKET_PATH_MAX && !text.chars().any(moves);
+    let fits = text.starts_with('/') && text.len() <= SOCKET_PATH_MAX && !text.chars().any(is_terminal_control);
     fits.then(|| text.to_owned())
 }
 
-/// The PCI device of a path below /sys: `/sys/bus/pci/devices/0000:41:00.0`. The link is not followed: a mediated device has a UUID for
-/// a name, and is none.
+/// The PCI address of a path below /sys: `/sys/bus/pci/devices/0000:41:00.0`. Links are not followed. A mediated device
+/// has a UUID for a name, and so no address.
 pub fn pci_path(text: &str) -> Option<PciAddress> {
     let name = text.strip_prefix("/sys/")?.trim_end_matches('/').rsplit('/').next()?;
     name.parse().ok()

@@ -1,6 +1,7 @@
-//! One process, looked at in /proc: whether it runs a VM, and what of its claims the kernel confirms. Reads; decides nothing.
+//! Inspects one process in /proc: whether it runs a VM, what its command line claims, and the evidence that the kernel
+//! has for it. Reads only; `identity` decides what is believed.
 
-use super::command::{self, Described};
+use super::command::{self, Claims};
 use crate::entity::{mounts, path};
 use crate::model::source::PciAddress;
 use crate::model::usage::ProcessKey;
@@ -12,50 +13,51 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// No command line of a VM is longer; what is beyond is not read.
+/// Longest command line that is read, in bytes; a VM's is shorter.
 const CMDLINE_MAX: u64 = 512 << 10;
-/// So many descriptors and threads of one process are looked at.
+/// Descriptors and threads of one process that are read at most.
 const ENTRIES_MAX: usize = 8192;
-/// /dev/vhost-vsock: MISC_MAJOR and VHOST_VSOCK_MINOR of the kernel.
+/// Major and minor number of /dev/vhost-vsock: MISC_MAJOR and VHOST_VSOCK_MINOR of the kernel.
 const VHOST_VSOCK: (u32, u32) = (10, 241);
 
-/// A process that runs a VM.
+/// A process that runs a VM (the VMM process).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sight {
-    /// Which.
+pub struct VmProcess {
+    /// The process.
     pub process: ProcessKey,
-    /// The program.
+    /// Its program.
     pub vmm: Vmm,
-    /// What its command line says.
-    pub said: Described,
-    /// Its cgroup's path; empty where unknown.
+    /// What its command line says of the VM.
+    pub claims: Claims,
+    /// Path of its cgroup; empty where unknown.
     pub cgroup: String,
     /// What the kernel shows of it.
-    pub shown: Shown,
+    pub evidence: Evidence,
 }
 
-/// What the kernel shows of a VM's process, which may come some time after its start.
+/// What the kernel shows of a VMM process. Some of it appears a while after its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// Whether it has /dev/vhost-vsock open; `None`: that cannot be read.
+pub struct Evidence {
+    /// Whether it has /dev/vhost-vsock open; `None`: /proc/PID/fd cannot be read.
     pub vsock: Option<bool>,
-    /// Major and minor numbers of the character devices below /dev/vfio that it has open; `None`: that cannot be read.
+    /// Major and minor numbers of the character devices below /dev/vfio that it has open; `None`: /proc/PID/fd cannot
+    /// be read.
     pub vfio: Option<Vec<(u32, u32)>>,
-    /// Threads that are virtual CPUs; 0: none bears such a name.
+    /// Number of threads named as virtual CPUs; 0: no thread has such a name.
     pub vcpus: u32,
 }
 
 /// Whether a process is in a machine scope now. Never blocks.
-pub fn in_scope(procfs: &Path, pid: u32) -> bool {
+pub fn is_in_machine_scope(procfs: &Path, pid: u32) -> bool {
     let cgroup = fs::read(procfs.join(format!("{pid}/cgroup"))).ok().and_then(|text| mounts::place(&text));
     cgroup.is_some_and(|cgroup| path::machine(&cgroup).is_some())
 }
 
-/// Looks at a process; `None`: it runs no VM, or it ended meanwhile.
+/// Inspects a process; `None`: it runs no VM, or it ended meanwhile.
 ///
-/// Reading a command line may block for as long as the process' owner likes (its pages may be of a file system of his): not for a
-/// thread that has to be on time.
-pub fn look(procfs: &Path, pid: u32) -> Option<Sight> {
+/// Reading /proc/PID/cmdline may block for as long as the process' owner likes (its pages may be of a file system in
+/// user space). Not for a thread with a deadline.
+pub fn inspect(procfs: &Path, pid: u32) -> Option<VmProcess> {
     let user = |stat: &proc_pid::Stat<'_>| (!stat.kernel && !stat.dead).then(|| (stat.start, stat.name()));
     let (start, name) = proc_pid::stat(procfs, pid, user)??;
     let process = ProcessKey { pid, start };
@@ -64,24 +66,24 @@ pub fn look(procfs: &Path, pid: u32) -> Option<Sight> {
     let dir = procfs.join(pid.to_string());
     let mut cmdline = Vec::new();
     File::open(dir.join("cmdline")).ok()?.take(CMDLINE_MAX).read_to_end(&mut cmdline).ok()?;
-    let said = command::describe(vmm, &exe, &cmdline, (cmdline.len() as u64) < CMDLINE_MAX)?;
+    let claims = command::describe(vmm, &exe, &cmdline, (cmdline.len() as u64) < CMDLINE_MAX)?;
     let cgroup = mounts::place(&fs::read(dir.join("cgroup")).unwrap_or_default());
-    let shown = shown(procfs, pid);
-    // All of that was of one process.
+    let evidence = evidence(procfs, pid);
+    // The pid was not reused during the reads.
     proc_pid::process(procfs, pid).filter(|after| *after == process)?;
-    Some(Sight { process, vmm, said, cgroup: cgroup.unwrap_or_default(), shown })
+    Some(VmProcess { process, vmm, claims, cgroup: cgroup.unwrap_or_default(), evidence })
 }
 
-/// What the kernel shows of a VM's process now.
-pub fn shown(procfs: &Path, pid: u32) -> Shown {
+/// The evidence of a VMM process now.
+pub fn evidence(procfs: &Path, pid: u32) -> Evidence {
     let dir = procfs.join(pid.to_string());
     let fds = fs::read_dir(dir.join("fd")).ok();
     let held = fds.map(|fds| {
         let (mut vsock, mut vfio) = (false, Vec::new());
         for fd in fds.flatten().take(ENTRIES_MAX) {
             let Ok(link) = fs::read_link(fd.path()) else { continue };
-            // The name is looked at first, and what is known of the file without asking its file system, because others' file systems may
-            // never answer. It is the numbers that count: anybody may give a file such a name.
+            // The link's name is compared first, then statx reads the device number without asking the file's own file
+            // system: a user's file system may never answer. The number decides, as any file may have such a name.
             if link.as_os_str().as_bytes().ends_with(b"vhost-vsock") {
                 vsock |= device(&fd.path()) == Some(VHOST_VSOCK);
             } else if link.to_string_lossy().contains("/dev/vfio/") {
@@ -93,10 +95,10 @@ pub fn shown(procfs: &Path, pid: u32) -> Shown {
     let (vsock, vfio) = held.unzip();
     let tasks = fs::read_dir(dir.join("task")).into_iter().flatten().flatten().take(ENTRIES_MAX);
     let names = tasks.filter_map(|task| fs::read(task.path().join("comm")).ok());
-    Shown { vsock, vfio, vcpus: names.filter(|name| is_vcpu(name.trim_ascii_end())).count() as u32 }
+    Evidence { vsock, vfio, vcpus: names.filter(|name| is_vcpu(name.trim_ascii_end())).count() as u32 }
 }
 
-/// QEMU's, Cloud Hypervisor's and Firecracker's names of a virtual CPU's thread.
+/// Names of virtual CPU threads: `CPU 0/KVM` (QEMU), `vcpu0` (Cloud Hypervisor), `fc_vcpu 0` (Firecracker).
 fn is_vcpu(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else { return false };
     let number = match name.strip_prefix("CPU ") {
@@ -106,12 +108,12 @@ fn is_vcpu(name: &[u8]) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The numbers by which the kernel knows the VFIO group, and the VFIO device, of a PCI device. Empty: no VFIO driver has it.
+/// Device numbers of a PCI device's VFIO group and of its VFIO device. Empty: no VFIO driver is bound to it.
 pub fn vfio(sysfs: &Path, address: PciAddress) -> Vec<(u32, u32)> {
     let dir = sysfs.join("bus/pci/devices").join(address.to_string());
     let group = fs::read_link(dir.join("iommu_group")).ok();
     let group = group.and_then(|group| Some(sysfs.join("class/vfio").join(group.file_name()?)));
-    // With iommufd each device has a file of its own instead.
+    // With iommufd each device has a file of its own.
     let devices = fs::read_dir(dir.join("vfio-dev")).into_iter().flatten().flatten().map(|device| device.path());
     let numbers = |dir: PathBuf| {
         let text = fs::read_to_string(dir.join("dev")).ok()?;
@@ -121,7 +123,7 @@ pub fn vfio(sysfs: &Path, address: PciAddress) -> Vec<(u32, u32)> {
     group.into_iter().chain(devices).filter_map(numbers).collect()
 }
 
-/// The numbers of a character device.
+/// Major and minor number of a character device; `None`: it is another kind of file.
 fn device(path: &Path) -> Option<(u32, u32)> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
@@ -146,7 +148,7 @@ mod tests {
         let (fd, dev) = (dir.path().join("7/fd"), dir.path().join("dev/vfio"));
         fs::create_dir_all(&fd).unwrap();
         fs::create_dir_all(&dev).unwrap();
-        // Files that only have a device's name, and a device that is another one.
+        // Files with only the name of a device, and a link to another device.
         fs::write(dir.path().join("vhost-vsock"), "").unwrap();
         fs::write(dev.join("11"), "").unwrap();
         symlink("/dev/null", dev.join("12")).unwrap();
@@ -155,8 +157,8 @@ mod tests {
         {
             symlink(target, fd.join(number.to_string())).unwrap();
         }
-        assert_eq!(shown(dir.path(), 7), Shown { vsock: Some(false), vfio: Some(vec![(1, 3)]), vcpus: 0 });
-        assert_eq!(shown(dir.path(), 8), Shown::default());
+        assert_eq!(evidence(dir.path(), 7), Evidence { vsock: Some(false), vfio: Some(vec![(1, 3)]), vcpus: 0 });
+        assert_eq!(evidence(dir.path(), 8), Evidence::default());
         assert_eq!((device(Path::new("/dev/null")), device(dir.path())), (Some((1, 3)), None));
     }
 
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn this_process_runs_no_vm() {
-        assert_eq!(look(Path::new("/proc"), std::process::id()), None);
-        assert_eq!(look(Path::new("/proc"), u32::MAX), None);
+        assert_eq!(inspect(Path::new("/proc"), std::process::id()), None);
+        assert_eq!(inspect(Path::new("/proc"), u32::MAX), None);
     }
 }
