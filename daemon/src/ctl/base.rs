@@ -10,8 +10,9 @@ impl Base {
     /// What the number lacks, in one sentence.
     pub fn lacks(&self, snapshot: &Snapshot) -> String {
         match self.zones() {
-            [] => "No energy domain is known: there are no numbers.".to_owned(),
-            [Zone::Psys] => "Only the processors' platform meter (psys) is there: the numbers are shares of it.".to_owned(),
+            [] if snapshot.domains.is_empty() => "No energy domain is known: there are no numbers.".to_owned(),
+            [] => "No energy domain here is billed (no package, memory, GPU or authority): there are no sums, only numbers by zone."
+                .to_owned(),
             zones if zones.contains(&Zone::Other) => match &snapshot.platform.authority {
                 Some(authority) => format!(
                     "other: what the platform meter ({authority}) sees beyond the rest, shared out by what was drawn of that."
@@ -101,13 +102,14 @@ mod tests {
             Microjoules(1_100_000_000),
             "without core and psys"
         );
-        fixture::host(&mut snapshot).dram_billed = false;
+        fixture::domain(&mut snapshot, 1).billed = false;
         assert_eq!(Base::of(&snapshot).words(), "package");
         snapshot.domains.retain(|view| view.domain.zone != Zone::Package);
-        assert_eq!(Base::of(&snapshot).words(), "psys");
-        assert!(Base::of(&snapshot).lacks(&snapshot).contains("platform meter (psys)"));
+        assert_eq!(Base::of(&snapshot).words(), "nothing", "psys and core alone are not billed");
+        assert!(Base::of(&snapshot).lacks(&snapshot).contains("No energy domain here is billed"));
         snapshot.domains.clear();
         assert_eq!(Base::of(&snapshot).words(), "nothing");
+        assert!(Base::of(&snapshot).lacks(&snapshot).contains("No energy domain is known"));
         assert_eq!(Base::of(&snapshot).node(&snapshot), Node::default());
     }
 

@@ -380,6 +380,18 @@ mod tests {
     }
 
     #[test]
+    fn the_base_is_that_of_every_export() {
+        for (name, snapshot, zones) in crate::export::prometheus::tests::machines() {
+            let value = serde_json::to_value(json(&snapshot, Nanos(0))).unwrap();
+            let domains = value["domains"].as_array().unwrap().iter().filter(|domain| domain["in_base"] == true);
+            let billed: std::collections::BTreeSet<&str> = domains.map(|one| one["zone"].as_str().unwrap()).collect();
+            assert_eq!(billed, zones.iter().map(|zone| zone.as_str()).collect(), "{name}");
+            assert_eq!(value["base"] == "nothing", zones.is_empty(), "{name}");
+            assert_eq!(value["watts"].is_null(), zones.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_jouled_that_hangs_shows() {
         let snapshot = fixture::snapshot();
         let text = lines(&snapshot, snapshot.at.monotonic + Nanos(60 * Nanos::SECOND.0)).join("\n");

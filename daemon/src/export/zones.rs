@@ -1,5 +1,6 @@
 //! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain.
 
+use crate::model::billing::Base;
 use crate::model::domain::{NodeEnergy, Quality, Zone};
 use crate::model::snapshot::DomainView;
 use crate::model::units::Microwatts;
@@ -54,11 +55,9 @@ impl<'a> Zones<'a> {
         self.0.iter().filter(|view| view.zone != Zone::Platform)
     }
 
-    /// Those that count everything once.
-    pub fn base(&self, dram_billed: bool) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
-        let billed =
-            move |zone| matches!(zone, Zone::Package | Zone::Gpu | Zone::Other) || zone == Zone::Dram && dram_billed;
-        self.0.iter().filter(move |view| billed(view.zone))
+    /// The zones of the billing base, which count everything once.
+    pub fn billed<'s>(&'s self, base: &'s Base) -> impl Iterator<Item = &'s ZoneView<'a>> + Clone {
+        self.0.iter().filter(|view| base.contains(view.zone))
     }
 
     pub fn get(&self, zone: Zone) -> Option<&ZoneView<'a>> {

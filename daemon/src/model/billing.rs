@@ -1,25 +1,30 @@
-//! The billing base: which zones make up the headline number, and their sums. Never adds up zones that contain each other.
+//! The billing base: the zones that are added up for the headline number of a machine and of each entity, and their sums.
+//!
+//! This is the only rule for what is billed. `joulectl`, D-Bus (`EnergyMicrojoules`), the metrics page (Kepler's names up to 0.9) and the
+//! guest protocol (`zones[].billed`) all ask [`Base`]; `jouled_domain_info{billed}` shows
+//! [`Domain::billed`](crate::model::domain::Domain::billed), which the rule is made of.
 
 use crate::model::domain::{NodeEnergy, Quality, Zone};
-use crate::model::snapshot::{Energy, Snapshot};
+use crate::model::snapshot::{DomainView, Energy, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
 use serde::{Deserialize, Serialize};
 
-/// What becomes of idle energy.
+/// What becomes of idle energy: `[attribution] idle`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdlePolicy {
-    /// It stays the node's.
+    /// It stays with the node: no entity is charged for it.
     #[default]
     Apart,
-    /// It is shared like dynamic energy, and shown under `mode="idle"`.
+    /// It is shared out in proportion to use, like dynamic energy, and shown under `mode="idle"`.
     ByUse,
-    /// VMs get the part of it that their virtual CPUs are of the host's CPUs, shown under `mode="idle"`; the rest stays the node's.
+    /// Each VM is charged the fraction that its virtual CPUs are of the host's CPUs, shown under `mode="idle"`. The rest stays with the
+    /// node.
     ByAllocation,
 }
 
 impl IdlePolicy {
-    /// The word for it.
+    /// The value of the configuration key.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Apart => "apart",
@@ -29,16 +34,16 @@ impl IdlePolicy {
     }
 }
 
-/// The zones that are added up for the headline number of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The zones that are added up, in the order of [`Zone::ALL`]. No two of them contain each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Base(Vec<Zone>);
 
-/// The whole node in the zones of the base.
+/// The node's energy and power in the billing base.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Energy of all domains of the base.
+    /// Energy of all domains of the base, those of earlier runs included.
     pub energy: NodeEnergy,
-    /// Power of the domains that have one; `None`: none has.
+    /// Sum of the mean powers over each domain's last window; `None`: no domain of the base has a power.
     pub power: Option<Microwatts>,
     /// The idle part of `power`.
     pub idle_power: Option<Microwatts>,
@@ -47,17 +52,19 @@ pub struct Node {
 }
 
 impl Base {
-    /// Packages, memory where it is metered outside of them, GPUs, and what a platform meter sees beyond; where there is none of them,
-    /// the largest thing that is shared out.
+    /// The zones with a domain that its meter marked as billed: packages, memory where it is metered outside of the packages, GPUs, and
+    /// `other`. Where domains of a zone are measured now, they decide; those of an earlier run decide only in a zone without any.
+    ///
+    /// `psys` and `core` are never billed. They measure more or less than the machine's components, and a base that fell back to them would
+    /// be exchanged when a package is found later: an entity's energy would fall. A machine with these alone has an empty base. Where psys
+    /// is the authority, its energy is billed as `other`.
     pub fn of(snapshot: &Snapshot) -> Self {
-        let has = |zone: &Zone| snapshot.domains.iter().any(|view| view.domain.zone == *zone);
-        let billed = |zone: &Zone| *zone != Zone::Dram || snapshot.host.dram_billed;
-        let base: Vec<Zone> =
-            [Zone::Package, Zone::Dram, Zone::Gpu, Zone::Other].into_iter().filter(has).filter(billed).collect();
-        if !base.is_empty() {
-            return Self(base);
-        }
-        Self([Zone::Psys, Zone::Core].into_iter().find(has).into_iter().collect())
+        let billed = |zone: &Zone| {
+            let of_zone = || snapshot.domains.iter().filter(|view| view.domain.zone == *zone);
+            let only_past = of_zone().all(|view| view.past);
+            of_zone().any(|view| view.past == only_past && view.domain.billed)
+        };
+        Self(Zone::ALL.into_iter().filter(billed).collect())
     }
 
     /// The zones themselves, in the order of [`Zone::ALL`].
@@ -69,12 +76,12 @@ impl Base {
         self.0.iter().map(|zone| zone.index())
     }
 
-    /// Whether a zone is part of it.
+    /// Whether a zone is part of the base.
     pub fn contains(&self, zone: Zone) -> bool {
         self.0.contains(&zone)
     }
 
-    /// Its zones in words: `package + dram`.
+    /// The zones in words: `package + dram`, or `nothing`.
     pub fn words(&self) -> String {
         let words: Vec<_> = self.0.iter().map(|zone| zone.as_str()).collect();
         if words.is_empty() { "nothing".to_owned() } else { words.join(" + ") }
@@ -85,26 +92,26 @@ impl Base {
         self.dynamic(energy) + self.idle(energy)
     }
 
-    /// An entity's energy from its own work.
+    /// An entity's dynamic energy: from its own work.
     pub fn dynamic(&self, energy: &Energy) -> Microjoules {
         self.indices().map(|zone| energy.dynamic[zone]).sum()
     }
 
-    /// An entity's part of the idle energy.
+    /// An entity's share of the idle energy.
     pub fn idle(&self, energy: &Energy) -> Microjoules {
         self.indices().map(|zone| energy.idle[zone]).sum()
     }
 
-    /// An entity's power.
+    /// An entity's power, from its power by zone.
     pub fn power(&self, power: &[Microwatts; Zone::COUNT]) -> Microwatts {
         self.indices().map(|zone| power[zone]).sum()
     }
 
-    /// The node's numbers.
+    /// The node's energy and power.
     pub fn node(&self, snapshot: &Snapshot) -> Node {
         let mut node = Node::default();
         let add = |sum: &mut Option<Microwatts>, power| *sum = Some(sum.unwrap_or_default() + power);
-        for view in snapshot.domains.iter().filter(|view| self.contains(view.domain.zone)) {
+        for view in self.domains(snapshot) {
             node.energy += view.energy;
             match view.power {
                 Some(power) => add(&mut node.power, power),
@@ -117,9 +124,13 @@ impl Base {
         node
     }
 
-    /// The worst quality among its domains: what the sum is. `None` without domains.
+    /// The worst quality among the domains of the base that are measured now: the quality of their sum. `None` without such domains.
     pub fn quality(&self, snapshot: &Snapshot) -> Option<Quality> {
-        let domains = snapshot.domains.iter().filter(|view| !view.past).map(|view| &view.domain);
-        domains.filter(|domain| self.contains(domain.zone)).map(|domain| domain.quality).max()
+        self.domains(snapshot).filter(|view| !view.past).map(|view| view.domain.quality).max()
+    }
+
+    /// All domains of the base's zones.
+    fn domains<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a DomainView> {
+        snapshot.domains.iter().filter(|view| self.contains(view.domain.zone))
     }
 }

@@ -317,7 +317,7 @@ pub struct Host {
     pub cpus: Vec<CpuInfo>,
     /// Nominal time between ticks.
     pub interval: Nanos,
-    /// Whether energy of the `dram` zone is outside of `package` here: a part of the billing base.
+    /// Whether energy of the `dram` zone is outside of `package` here. The billing base goes by [`Domain::billed`]; this is for other readers.
     pub dram_billed: bool,
     /// What becomes of idle energy.
     pub idle: IdlePolicy,

@@ -116,7 +116,7 @@ impl View {
     pub fn of(snapshot: &Snapshot) -> Self {
         let zones = Zones::new(&snapshot.domains);
         let base = Base::of(snapshot);
-        let of_base = || zones.iter().filter(|view| base.contains(view.zone));
+        let of_base = || zones.billed(&base);
         // A zone that nothing measures any more has energy and no power, and keeps nobody else from having it.
         let past = |zone: Zone| snapshot.domains.iter().all(|view| view.domain.zone != zone || view.past);
         let base_has_power =

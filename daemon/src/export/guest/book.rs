@@ -3,7 +3,7 @@
 use super::config::Grain;
 use super::object::{Named, Object, Published, ZoneObject};
 use crate::export::epochs::Epochs;
-use crate::model::billing::IdlePolicy;
+use crate::model::billing::{Base, IdlePolicy};
 use crate::model::domain::{Quality, Zone};
 use crate::model::snapshot::{Row, Snapshot};
 use crate::model::units::Nanos;
@@ -61,18 +61,20 @@ struct Clock {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ZoneFacts {
     clocks: [Clock; Zone::COUNT],
-    now: [Option<(Quality, bool)>; Zone::COUNT],
+    /// Quality of the zone's sum; `None`: nothing measures it now.
+    quality: [Option<Quality>; Zone::COUNT],
+    base: Base,
 }
 
 impl ZoneFacts {
     /// Learns from the next snapshot.
     pub fn learn(&mut self, snapshot: &Snapshot) {
+        self.base = Base::of(snapshot);
         for zone in Zone::ALL {
             let current = || {
                 snapshot.domains.iter().filter(|view| view.domain.zone == zone && !view.past && view.read_at.is_some())
             };
-            let quality = current().map(|view| view.domain.quality).max();
-            self.now[zone.index()] = quality.map(|quality| (quality, current().any(|view| view.domain.billed)));
+            self.quality[zone.index()] = current().map(|view| view.domain.quality).max();
             // The zone is as old as the oldest of what it is the sum of.
             let clock = &mut self.clocks[zone.index()];
             if let Some(read_at) = current().filter_map(|view| view.read_at).min()
@@ -138,16 +140,15 @@ impl Book {
             let index = zone.index();
             let total = (row.energy.dynamic[index] + row.energy.idle[index]).0;
             let (told, known) = (&mut self.told[index], &mut self.known[index]);
-            *known |= facts.now[index].is_some() || total > 0;
+            *known |= facts.quality[index].is_some() || total > 0;
             *told = (*told).max(total - total % grain.quantum.0);
-            let (quality, billed) = facts.now[index].unwrap_or_else(|| past(snapshot, zone));
             let clock = facts.clocks[index];
             let age = coarse(at.monotonic - clock.read_at).min(running.max(grain.period.0));
             known.then(|| ZoneObject {
                 zone: zone.as_str(),
                 energy_uj: *told,
-                billed,
-                quality,
+                billed: facts.base.contains(zone),
+                quality: facts.quality[index].unwrap_or_else(|| past_quality(snapshot, zone)),
                 window_ns: coarse(clock.window),
                 age_ns: age,
             })
@@ -168,10 +169,10 @@ impl Book {
     }
 }
 
-/// Quality of a zone that has no meter now, and whether it is billed.
-fn past(snapshot: &Snapshot, zone: Zone) -> (Quality, bool) {
-    let domains = || snapshot.domains.iter().filter(|view| view.domain.zone == zone).map(|view| &view.domain);
-    (domains().map(|domain| domain.quality).max().unwrap_or(Quality::Estimated), domains().any(|domain| domain.billed))
+/// Quality of a zone that nothing measures now.
+fn past_quality(snapshot: &Snapshot, zone: Zone) -> Quality {
+    let domains = snapshot.domains.iter().filter(|view| view.domain.zone == zone);
+    domains.map(|view| view.domain.quality).max().unwrap_or(Quality::Estimated)
 }
 
 fn coarse(time: Nanos) -> u64 {

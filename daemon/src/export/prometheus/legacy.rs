@@ -3,6 +3,7 @@
 use super::MODES;
 use super::encode::{About, Label, LabelSet, counters, gauges};
 use crate::export::zones::{ZoneView, Zones, legacy_source};
+use crate::model::billing::Base;
 use crate::model::domain::{Scope, Zone};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot, State};
@@ -119,8 +120,8 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
         unit: "joules",
         help: "Energy in joules of the whole machine, as far as it is accounted for, measured unless source says otherwise",
     };
-    let of =
-        |part: fn(&ZoneView<'_>) -> Microjoules| zones.base(snapshot.host.dram_billed).map(part).sum::<Microjoules>();
+    let base = Base::of(snapshot);
+    let of = |part: fn(&ZoneView<'_>) -> Microjoules| zones.billed(&base).map(part).sum::<Microjoules>();
     let samples =
         [("dynamic", of(|zone| zone.energy.active)), ("idle", of(|zone| zone.energy.idle))].map(|(mode, energy)| {
             (
@@ -174,13 +175,14 @@ fn workload(
         }),
         platform_source(zones).map(|source| ("_platform".to_owned(), source, "the whole machine")),
     ];
+    let base = Base::of(snapshot);
+    let billed = &zones.billed(&base);
     for (suffix, source, what) in sums.into_iter().flatten() {
         let help = format!("Energy in joules charged to a {word}: {what}; measured unless source says otherwise");
         let about = About { name: &format!("kepler_{word}{suffix}"), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
-                let base = zones.base(snapshot.host.dram_billed);
-                let energy: Microjoules = base.map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
+                let energy: Microjoules = billed.clone().map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
                 let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", source)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })

@@ -29,6 +29,22 @@ fn every_property_has_the_signature_that_it_states_and_says_its_unit() {
     }
 }
 
+/// A machine without a billing base has no sums, as a part of the machine would be taken for the whole.
+#[test]
+fn the_base_is_that_of_every_export() {
+    for (name, snapshot, zones) in sample::machines() {
+        let view = View::of(&snapshot);
+        assert_eq!(view.base, zones, "{name}");
+        let energy = number(&view, "/org/jouled1", Iface::Manager, "EnergyMicrojoules");
+        let base = crate::model::billing::Base::of(&snapshot);
+        let total = base.node(&snapshot).energy.total.0;
+        assert_eq!(energy, if zones.is_empty() { UNKNOWN } else { total }, "{name}");
+        let unit = &snapshot.kind(Kind::Unit).rows[0].energy;
+        let energy = number(&view, "/org/jouled1/unit/nginx_2eservice", Iface::Unit, "EnergyMicrojoules");
+        assert_eq!(energy, if zones.is_empty() { UNKNOWN } else { base.energy(unit).0 }, "{name}");
+    }
+}
+
 #[test]
 fn the_numbers_are_those_of_the_snapshot() {
     let snapshot = sample::with_platform();

@@ -97,6 +97,22 @@ fn the_object_is_the_protocols() {
 }
 
 #[test]
+fn billed_is_what_every_export_bills() {
+    for (name, snapshot, zones) in crate::export::prometheus::tests::machines() {
+        let mut hand = Hand::new();
+        hand.host.snapshot.domains.clone_from(&snapshot.domains);
+        let object = serde_json::to_value(hand.tick(1000, Profile::Trusted).unwrap()).unwrap();
+        let told: Vec<&serde_json::Value> = object["zones"].as_array().unwrap().iter().collect();
+        for zone in Zone::ALL {
+            let told = told.iter().find(|told| told["zone"] == zone.as_str());
+            let measured = snapshot.domains.iter().any(|view| view.domain.zone == zone && !view.past);
+            assert_eq!(told.is_some(), measured && zone != Zone::Platform, "{name}: {object}");
+            assert!(told.is_none_or(|told| told["billed"] == zones.contains(&zone)), "{name}: {object}");
+        }
+    }
+}
+
+#[test]
 fn a_zone_that_is_not_read_grows_old_and_keeps_its_total() {
     let mut hand = Hand::new();
     hand.host.charge(0, 5_000_000);
