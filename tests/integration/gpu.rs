@@ -5,7 +5,7 @@ use crate::common::{Daemon, Ticks, World, until};
 use jouled::meter::Meter;
 use jouled::model::domain::{Quality, Reading, Scope, Zone};
 use jouled::model::snapshot::{DomainView, Snapshot, SourceView};
-use jouled::model::source::{Health, PciAddress, Stamp};
+use jouled::model::source::{Health, PciAddress, SourceRole, Stamp};
 use jouled::model::tick::Tick;
 use jouled::model::usage::{GpuSample, ProcessKey};
 use jouled::run::record::Head;
@@ -78,11 +78,11 @@ fn gpus(snapshot: &Snapshot) -> Vec<&DomainView> {
     snapshot.domains.iter().filter(|view| view.domain.zone == Zone::Gpu).collect()
 }
 
-fn source<'a>(snapshot: &'a Snapshot, role: &str) -> &'a SourceView {
+fn source(snapshot: &Snapshot, role: SourceRole) -> &SourceView {
     snapshot.sources.iter().find(|source| source.source == "nvml" && source.role == role).unwrap()
 }
 
-fn health<'a>(snapshot: &'a Snapshot, role: &str) -> (&'static str, &'a str) {
+fn health(snapshot: &Snapshot, role: SourceRole) -> (&'static str, &str) {
     let health = &source(snapshot, role).health;
     (health.as_str(), health.why())
 }
@@ -103,8 +103,8 @@ fn a_gpus_counter_is_a_domain_of_its_own() {
     );
     let info = one.gpu.as_ref().unwrap();
     assert_eq!((info.index, info.name.as_str(), info.vendor.as_str()), (0, "NVIDIA H100 80GB HBM3", "nvidia"));
-    assert_eq!(health(&first, "meter"), ("healthy", ""));
-    let detail = &source(&first, "meter").detail;
+    assert_eq!(health(&first, SourceRole::Meter), ("healthy", ""));
+    let detail = &source(&first, SourceRole::Meter).detail;
     assert!(detail.contains("driver 999.01") && detail.contains("1 without an energy counter"), "{detail}");
 
     // Exactly what the counter counted.
@@ -128,17 +128,22 @@ fn a_driver_that_is_reloaded_is_picked_up_and_its_new_counter_is_no_energy() {
     rig.say(&format!("{ONE}energy 0 3000\n"));
     ticks.find("two joules", |snapshot| gpus(snapshot)[0].energy.total.0 == 2_000_000);
     rig.say(&format!("{ONE}energy 0 3000\nlost 0 15\n"));
-    let lost = ticks.find("that it is lost", |snapshot| health(snapshot, "meter").0 == "failed");
-    assert!(health(&lost, "meter").1.contains("GPU 0: NVML says that the GPU is lost"), "{:?}", health(&lost, "meter"));
+    let lost = ticks.find("that it is lost", |snapshot| health(snapshot, SourceRole::Meter).0 == "failed");
+    assert!(
+        health(&lost, SourceRole::Meter).1.contains("GPU 0: NVML says that the GPU is lost"),
+        "{:?}",
+        health(&lost, SourceRole::Meter)
+    );
     rig.say("init 9\n");
     let gone = ticks.find("that the driver is gone", |snapshot| {
-        health(snapshot, "meter").0 == "unsupported" && health(snapshot, gpu::ROLE).0 == "unsupported"
+        health(snapshot, SourceRole::Meter).0 == "unsupported"
+            && health(snapshot, SourceRole::GpuUsage).0 == "unsupported"
     });
-    assert!(health(&gone, "meter").1.contains("the driver is not loaded") && gpus(&gone)[0].power.is_none());
+    assert!(health(&gone, SourceRole::Meter).1.contains("the driver is not loaded") && gpus(&gone)[0].power.is_none());
     // It is back, and its counter, begun at zero, is already further than it was.
     rig.say(&format!("{ONE}energy 0 900000\n"));
     ticks.find("that it is back", |snapshot| {
-        health(snapshot, "meter").0 == "healthy" && gpus(snapshot)[0].read_at > gpus(&gone)[0].read_at
+        health(snapshot, SourceRole::Meter).0 == "healthy" && gpus(snapshot)[0].read_at > gpus(&gone)[0].read_at
     });
     rig.say(&format!("{ONE}energy 0 904000\n"));
     let back = ticks.find("its energy", |snapshot| gpus(snapshot)[0].energy.total.0 > 2_000_000);
@@ -156,11 +161,11 @@ fn one_lost_gpu_leaves_the_other() {
     });
     rig.say(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 2000\nlost 0 15\n"));
     let lost = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].energy.total.0 == 1_000_000);
-    let lost = if health(&lost, "meter").0 == "degraded" { lost } else { ticks.next() };
+    let lost = if health(&lost, SourceRole::Meter).0 == "degraded" { lost } else { ticks.next() };
     assert!(
-        health(&lost, "meter").0 == "degraded" && health(&lost, "meter").1.starts_with("GPU 0: "),
+        health(&lost, SourceRole::Meter).0 == "degraded" && health(&lost, SourceRole::Meter).1.starts_with("GPU 0: "),
         "{:?}",
-        health(&lost, "meter")
+        health(&lost, SourceRole::Meter)
     );
     assert!(gpus(&lost)[0].error.contains("lost"), "{:?}", gpus(&lost)[0].error);
     daemon.stop();
@@ -175,11 +180,12 @@ fn a_library_that_hangs_delays_no_tick() {
     // Ten seconds without an answer: until then ticks of 100 ms go on.
     let (from, first) = (Instant::now(), ticks.next().ticks);
     let failed = ticks.find("that it does not answer", |snapshot| {
-        health(snapshot, "meter").1.contains("no answer") && health(snapshot, gpu::ROLE).1.contains("no answer")
+        health(snapshot, SourceRole::Meter).1.contains("no answer")
+            && health(snapshot, SourceRole::GpuUsage).1.contains("no answer")
     });
     let expected = from.elapsed().as_millis() as u64 / 100;
     assert!(failed.ticks - first > expected / 2, "{} ticks in {:?}", failed.ticks - first, from.elapsed());
-    assert_eq!(health(&failed, "meter").0, "failed");
+    assert_eq!(health(&failed, SourceRole::Meter).0, "failed");
     // It does not keep the daemon from ending either.
     daemon.stop();
 }
@@ -190,12 +196,12 @@ fn what_is_not_there_is_unsupported() {
     world.config("[meter.nvml]\nlibrary = \"/nonexistent/libnvidia-ml.so.1\"\n");
     let daemon = world.start();
     let mut ticks = daemon.ticks();
-    let snapshot = ticks.find("a look", |snapshot| health(snapshot, gpu::ROLE).0 == "unsupported");
-    for role in ["meter", gpu::ROLE] {
+    let snapshot = ticks.find("a look", |snapshot| health(snapshot, SourceRole::GpuUsage).0 == "unsupported");
+    for role in [SourceRole::Meter, SourceRole::GpuUsage] {
         let (state, why) = health(&snapshot, role);
         assert!(
             state == "unsupported" && why.contains("/nonexistent/libnvidia-ml.so.1 is not there"),
-            "{role} {state} {why}"
+            "{role:?} {state} {why}"
         );
     }
     assert!(!daemon.stop().contains("ERROR"));
@@ -204,9 +210,9 @@ fn what_is_not_there_is_unsupported() {
     let daemon = world.start();
     let snapshot = daemon.snapshot();
     assert!(
-        health(&snapshot, "meter").1.starts_with("not tried, as --sysfs is not /sys"),
+        health(&snapshot, SourceRole::Meter).1.starts_with("not tried, as --sysfs is not /sys"),
         "{:?}",
-        health(&snapshot, "meter")
+        health(&snapshot, SourceRole::Meter)
     );
     daemon.stop();
 }
@@ -326,7 +332,7 @@ fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
     let daemon = Daemon::start(rig.world.jouled().arg("--record").arg(&recording), &rig.world.state);
     let mut ticks = daemon.ticks();
     ticks.find("both ways", |snapshot| {
-        let healthy = |source: &&SourceView| source.role == gpu::ROLE && source.health == Health::Healthy;
+        let healthy = |source: &&SourceView| source.role == SourceRole::GpuUsage && source.health == Health::Healthy;
         snapshot.sources.iter().filter(healthy).count() == 2
     });
     client(5_000_700_000);
@@ -380,16 +386,16 @@ fn a_real_gpu_counts_energy_and_says_who_uses_it() {
         for reading in readings {
             match reading.reading.unwrap() {
                 Reading::Total { total, .. } => {
-                    let first = *joules.entry(reading.domain).or_insert((reading.at, total));
+                    let first = *joules.entry(reading.domain.clone()).or_insert((reading.at, total));
                     if reading.at.0 - first.0.0 > 10_000_000_000 {
                         let watts = (total.joules() - first.1.joules()) / (reading.at - first.0).seconds();
-                        println!("{}: {watts:.1} W", meter.domains()[reading.domain].id);
+                        println!("{}: {watts:.1} W", reading.domain);
                         assert!((1.0..2500.0).contains(&watts));
                         return Some(());
                     }
                 }
                 Reading::Gauge { power } => {
-                    println!("{}: {} µW, no energy counter", meter.domains()[reading.domain].id, power.0);
+                    println!("{}: {} µW, no energy counter", reading.domain, power.0);
                     return Some(());
                 }
                 other => panic!("{other:?}"),

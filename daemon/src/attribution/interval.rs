@@ -118,25 +118,17 @@ fn trapezoid(old: Microwatts, now: Microwatts, time: Nanos, carry: &mut u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::domain::{Quality, Scope, Zone};
+    use crate::model::domain::{Scope, Zone};
     use crate::model::source::PackageId;
     use proptest::prelude::*;
 
     fn domain() -> Domain {
+        let scope = Scope::Package(PackageId(0));
         Domain {
-            id: "rapl/package-0".into(),
-            source: "rapl-powercap".into(),
-            zone: Zone::Package,
-            scope: Scope::Package(PackageId(0)),
-            path: "/x".into(),
             billed: true,
             continuous: true,
-            at_rest: None,
-            quality: Quality::Measured,
             max_power: Microwatts(1_000_000_000),
-            accuracy_ppm: None,
-            refresh: None,
-            gpu: None,
+            ..Domain::measured("rapl/package-0", "rapl-powercap", Zone::Package, scope, "/x".into())
         }
     }
 

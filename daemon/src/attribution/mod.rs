@@ -9,28 +9,30 @@ pub mod ledger;
 pub mod platform;
 mod remainder;
 mod settle;
+mod sources;
 pub mod split;
 mod tick_use;
 mod window;
 
 use crate::model::billing::IdlePolicy;
-use crate::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainId, DomainReading, Reading, Scope, Zone};
 use crate::model::platform::PlatformChoice;
-use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot, SourceView};
-use crate::model::source::{PackageId, SourceState};
+use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot};
+use crate::model::source::PackageId;
 use crate::model::tick::{Tick, VmMember};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, GpuSample, UsageSample};
 use crate::model::vm::Vm;
-use crate::usage::gpu;
 use accounts::Accounts;
 use idle::IdleModel;
 use interval::{Interval, LastReading};
 pub use kept::{DomainRecord, State};
 use ledger::{Ledger, Limits};
 use platform::Platform;
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use settle::{Books, Due};
+use sources::Sources;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tick_use::{GpuCharges, TickUse};
@@ -61,6 +63,8 @@ pub struct Core {
     config: CoreConfig,
     host: Arc<Host>,
     domains: Vec<DomainState>,
+    /// Index of each domain in `domains`.
+    by_id: FxHashMap<DomainId, usize>,
     platform: Platform,
     /// What the platform meter sees beyond the components; from the time on that there was one.
     other: Option<DomainState>,
@@ -69,7 +73,7 @@ pub struct Core {
     cpus: BTreeMap<PackageId, usize>,
     ledger: Ledger,
     accounts: Accounts,
-    sources: Vec<SourceView>,
+    sources: Sources,
     vms: Arc<[Vm]>,
     ticks: u64,
     /// The first tick and the last one. Who ran before the first is not known.
@@ -97,12 +101,13 @@ impl Core {
             other: None,
             config,
             domains: Vec::new(),
+            by_id: FxHashMap::default(),
             earlier: state.domains,
             same_boot,
             cpus,
             ledger,
             accounts: Accounts::default(),
-            sources: Vec::new(),
+            sources: Sources::default(),
             vms: Arc::default(),
             ticks: 0,
             first: None,
@@ -121,8 +126,11 @@ impl Core {
         self.first.get_or_insert(now);
         self.ledger.begin_tick(now, tick.at.realtime);
         for domain in &tick.new_domains {
-            let state = self.open_domain(domain.clone(), now);
-            self.domains.push(state);
+            if !self.by_id.contains_key(&domain.id) {
+                self.by_id.insert(domain.id.clone(), self.domains.len());
+                let state = self.open_domain(domain.clone(), now);
+                self.domains.push(state);
+            }
         }
         for cgroup in &tick.cgroups {
             self.accounts.set_cgroup(&mut self.ledger, cgroup, self.ticks);
@@ -135,14 +143,12 @@ impl Core {
         let cpu_usage = self.cpu_usage(&used, now);
         let mut read = vec![false; self.domains.len()];
         for reading in &tick.readings {
-            if self.take_reading(reading, tick.at.boottime - tick.at.monotonic, &used)
-                && let Some(read) = read.get_mut(reading.domain)
-            {
-                *read = true;
-            }
+            let Some(index) = self.by_id.get(&reading.domain).copied() else { continue };
+            read[index] |= self.take_reading(index, reading, tick.at.boottime - tick.at.monotonic, &used);
         }
         self.keep_windows(&read, &used, now);
-        self.take_sources(&tick.sources, now);
+        self.sources.update(&tick.sources);
+        self.sources.mark_read(&self.domains, now);
         self.take_remainder(&used, &tick.gpus.passed_through, now);
         self.ledger.commit();
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
@@ -160,7 +166,7 @@ impl Core {
     }
 
     fn open_domain(&mut self, domain: Domain, now: Nanos) -> DomainState {
-        let configured = self.config.floors.get(&domain.id).map(|power| (*power, IdleFrom::Configured));
+        let configured = self.config.floors.get(domain.id.as_str()).map(|power| (*power, IdleFrom::Configured));
         let known = configured.or(domain.at_rest.map(|power| (power, IdleFrom::Model)));
         let mut record = DomainRecord {
             domain: domain.clone(),
@@ -252,8 +258,8 @@ impl Core {
     }
 
     /// Attributes the interval that a reading closes; false where it gave nothing.
-    fn take_reading(&mut self, reading: &DomainReading, suspended: Nanos, used: &TickUse) -> bool {
-        let Some(state) = self.domains.get_mut(reading.domain) else { return false };
+    fn take_reading(&mut self, index: usize, reading: &DomainReading, suspended: Nanos, used: &TickUse) -> bool {
+        let Some(state) = self.domains.get_mut(index) else { return false };
         let new = match &reading.reading {
             Ok(Reading::Standby) => {
                 state.stand_by(reading.at, self.ticks);
@@ -284,13 +290,13 @@ impl Core {
                 state.error = format!("{:.1} s not measured: {why}", time.seconds());
                 state.without_power();
             }
-            Interval::Energy { energy, time } => self.attribute(reading.domain, energy, time, used),
+            Interval::Energy { energy, time } => self.attribute(index, energy, time, used),
         }
-        if let Some(state) = self.domains.get_mut(reading.domain) {
+        if let Some(state) = self.domains.get_mut(index) {
             let incomplete = self.first.is_some_and(|first| new.at < first);
             state.window = Window::open(self.ticks, new.at, incomplete);
             state.resumed = false;
-            if platform::is_component(state) || platform::family(&state.shared).is_some() {
+            if platform::is_component(state) || platform::kind_of(&state.shared).is_some() {
                 state.curve.push(new.at, state.record.totals.total, broken, changed);
             }
         }
@@ -349,49 +355,13 @@ impl Core {
         }
     }
 
-    fn take_sources(&mut self, states: &[SourceState], now: Nanos) {
-        if !states.is_empty() {
-            let earlier = std::mem::take(&mut self.sources);
-            let read_at = |state: &SourceState| {
-                let before = earlier.iter().find(|view| view.source == state.source && view.role == state.role);
-                before.and_then(|view| view.read_at)
-            };
-            let view = |state: &SourceState| SourceView {
-                source: state.source.clone(),
-                role: state.role.clone(),
-                health: state.health.clone(),
-                detail: state.detail.clone(),
-                read_at: read_at(state),
-            };
-            self.sources = states.iter().map(view).collect();
-        }
-        for source in &mut self.sources {
-            use crate::model::source::Health::{Degraded, Healthy};
-            let answers = match &source.health {
-                Healthy => true,
-                Degraded(why) => why != gpu::NOT_YET,
-                _ => false,
-            };
-            match source.role.as_str() {
-                // Who watches answers at each tick, or soon says that it does not. The name may be a meter's, too: `nvml`.
-                "usage" | gpu::ROLE if answers => source.read_at = Some(now),
-                "meter" => {
-                    let reads = self.domains.iter().filter(|state| state.shared.source == source.source);
-                    source.read_at =
-                        reads.filter_map(|state| state.record.last.map(|last| last.at)).max().or(source.read_at);
-                }
-                _ => {}
-            }
-        }
-    }
-
     fn snapshot(&self, tick: &Tick, cpu_usage: Option<f64>) -> Snapshot {
         Snapshot {
             host: self.host.clone(),
             ticks: self.ticks,
             at: tick.at,
             cpu_usage,
-            sources: self.sources.clone(),
+            sources: self.sources.view(),
             domains: self
                 .domains
                 .iter()

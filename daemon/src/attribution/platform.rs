@@ -1,65 +1,59 @@
-//! The whole machine: which of its meters is the authority, what that sees beyond the components, and whether meters agree. Shares
-//! nothing out.
+//! The whole machine: which platform meter is the authority, how much it measured beyond the components (the remainder), and whether
+//! meters agree. Configured by `platform` in `[attribution]`; shown as zone `other`, in `joulectl meters` and in
+//! `jouled_platform_*` metrics. Attributes nothing, and knows no meter by name: a meter says of its own domain which kind of platform
+//! meter it is ([`Domain::platform`]).
 
 use super::curve::{self, Curve};
+use super::sources::Sources;
 use super::window::{DomainState, LONGEST_WINDOW};
-use crate::meter::host_channel;
 use crate::model::domain::{Domain, Quality, Scope, Zone};
 use crate::model::platform::{PlatformChoice, PlatformKind};
-use crate::model::snapshot::{Comparison, PlatformView, Role, SourceView};
-use crate::model::source::{Health, PciAddress};
+use crate::model::snapshot::{Comparison, PlatformView, Role};
+use crate::model::source::PciAddress;
 use crate::model::units::{Microjoules, Nanos};
-use std::borrow::Cow;
 
-/// A remainder is computed over so many refreshes of the platform meter: it is late by up to one, the components are not.
+/// A remainder is computed over at least this many refreshes of the authority: it lags behind by up to one, the components do not.
 const REFRESHES: u64 = 3;
-/// A platform meter that has said nothing for so many refreshes, and no less than this time, measures nothing now.
+/// A platform meter without a reading for this many of its refreshes, and for at least this time, does not measure now.
 const SILENT: (u64, Nanos) = (4, Nanos(45 * Nanos::SECOND.0));
-/// Energy by time is kept for so long: a component is waited for, and then the window has to be long enough.
+/// Curves are kept for this time: the longest wait for a component that cannot be read, and then one window.
 const LONGEST_KEPT: Nanos = Nanos(2 * LONGEST_WINDOW.0);
 /// Meters are compared over this time at least.
 const COMPARE_OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
-/// What a meter whose maker states no accuracy is believed to: Intel's word for RAPL, and what IPMI's and Redfish's meters are specified to
-/// at best.
+/// Accuracy of a meter whose maker states none: Intel's figure for RAPL, and the best that IPMI and Redfish specify.
 const UNSTATED_PPM: u32 = 50_000;
 
-/// A meter that says nothing but zero is off by any number: it is shown as a thousand times.
+/// Largest difference shown, in millionths: a meter that reads zero is off by infinitely much, and shown as off by a factor of 1000.
 const MOST_OFF_PPM: i128 = 1_000_000_000;
 
-/// The kind of platform meter that a domain is of. What a host tells of a guest's platform is the guest's, and no meter of it.
-pub fn family(domain: &Domain) -> Option<PlatformKind> {
-    if domain.source == host_channel::SOURCE || domain.quality == Quality::Estimated {
-        return None;
-    }
-    match (domain.zone, domain.source.as_str(), domain.source.split_once(':').map(|(kind, _)| kind)) {
-        (Zone::Psys, ..) => Some(PlatformKind::Psys),
-        (Zone::Platform, "redfish", _) | (Zone::Platform, _, Some("redfish")) => Some(PlatformKind::Redfish),
-        (Zone::Platform, "hwmon", _) => Some(PlatformKind::Hwmon),
-        (Zone::Platform, "ipmi", _) => Some(PlatformKind::Ipmi),
-        (Zone::Platform, _, Some("ipmi")) => Some(PlatformKind::IpmiLan),
-        _ => None,
-    }
+/// The kind of platform meter that a domain belongs to. An estimate is none.
+pub fn kind_of(domain: &Domain) -> Option<&PlatformKind> {
+    domain.platform.as_ref().filter(|_| domain.quality != Quality::Estimated)
 }
 
-/// The energy of the remainder over the time that ends now.
+/// What is known of the remainder since it was last computed, up to now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remainder {
+    /// This energy in this time.
     Energy(Microjoules, Nanos),
+    /// It is not known for this time.
     Gap(Nanos),
 }
 
-/// What is known of the platform from tick to tick.
+/// State of the platform, from tick to tick.
 #[derive(Default)]
 pub(super) struct Platform {
     choice: PlatformChoice,
     pub authority: Option<PlatformKind>,
     /// Kinds of which a configured meter has not been found yet.
     lacking: Vec<PlatformKind>,
-    /// GPUs of VMs that have no meter: the remainder has their energy in it.
+    /// This is a VM whose host reports its energy, and no platform meter was chosen in the configuration.
+    host_reports: bool,
+    /// GPUs of VMs without a meter: their energy is part of the remainder.
     pub unmetered: Vec<PciAddress>,
-    /// The remainder is accounted for up to here.
+    /// The remainder is computed up to this time, CLOCK_MONOTONIC.
     from: Option<Nanos>,
-    /// What the components drew beyond the platform's energy, so far: their readings and its are not of one moment.
+    /// Energy of the components beyond the platform's so far: their readings are of other moments than the platform's.
     deficit: Microjoules,
     compared_from: Option<Nanos>,
     comparisons: Vec<Comparison>,
@@ -70,29 +64,26 @@ impl Platform {
         Self { choice, ..Self::default() }
     }
 
-    /// Chooses the authority, and says what each domain is used for.
-    pub fn choose(&mut self, domains: &mut [DomainState], now: Nanos) {
-        let wanted = |kind: &PlatformKind| match &self.choice {
-            PlatformChoice::Auto => true,
-            PlatformChoice::None => false,
-            PlatformChoice::PlatformKind(chosen) => chosen == kind,
+    /// Chooses the authority, and the role of each domain.
+    pub fn choose(&mut self, domains: &mut [DomainState], sources: &Sources, now: Nanos) {
+        self.lacking.clear();
+        self.lacking.extend(sources.lacking(domains).cloned());
+        // What a platform meter in a VM measures may be the host's energy; the host reports this VM's part of it.
+        self.host_reports = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.by_host);
+        let may_be_authority = |kind: &&PlatformKind| {
+            self.choice.allows(kind) && !self.host_reports && self.measures_now(domains, kind, now)
         };
-        // In a VM whose host tells what it drew, what a platform meter sees beyond that may be the host's; the host tells its part of it.
-        let told = self.choice == PlatformChoice::Auto
-            && domains.iter().any(|state| state.shared.source == host_channel::SOURCE);
-        let before = self.authority;
-        self.authority =
-            PlatformKind::ALL.into_iter().filter(wanted).find(|kind| !told && self.live(domains, *kind, now));
-        if self.authority != before {
-            // They were with another one.
+        let authority = kinds(domains).into_iter().find(may_be_authority).cloned();
+        if self.authority != authority {
+            // The comparisons were against the old authority.
             (self.compared_from, self.comparisons) = (None, Vec::new());
+            self.authority = authority;
         }
         for state in domains {
-            let domain = &*state.shared;
-            state.role = match family(domain) {
-                Some(family) if Some(family) == self.authority => Role::Authority,
+            state.role = match kind_of(&state.shared) {
+                Some(kind) if Some(kind) == self.authority.as_ref() => Role::Authority,
                 Some(_) => Role::Comparison,
-                None if domain.billed => Role::Billed,
+                None if state.shared.billed => Role::Billed,
                 None => Role::Breakdown,
             };
         }
@@ -101,52 +92,39 @@ impl Platform {
         }
     }
 
-    /// Learns of which kinds there is a BMC that has been configured and not been found: it has no domain yet.
-    pub fn lacking(&mut self, sources: &[SourceView], domains: &[DomainState]) {
-        let missing = |view: &&SourceView| {
-            let wanted = view.role == "meter" && !matches!(view.health, Health::Unsupported(_));
-            wanted && domains.iter().all(|state| state.shared.source != view.source)
-        };
-        self.lacking.clear();
-        self.lacking.extend(sources.iter().filter(missing).filter_map(|view| match view.source.split(':').next() {
-            Some("redfish") => Some(PlatformKind::Redfish),
-            Some("ipmi") if view.source != "ipmi" => Some(PlatformKind::IpmiLan),
-            _ => None,
-        }));
-    }
-
     /// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
-    fn live(&self, domains: &[DomainState], kind: PlatformKind, now: Nanos) -> bool {
-        let mut meters = of_family(domains, Some(kind)).peekable();
+    fn measures_now(&self, domains: &[DomainState], kind: &PlatformKind, now: Nanos) -> bool {
+        let silent_after = |state: &DomainState| Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1);
+        let mut meters = of_kind(domains, Some(kind)).peekable();
         meters.peek().is_some()
-            && !self.lacking.contains(&kind)
-            && meters
-                .all(|state| recent(&state.curve, now, Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1)))
+            && !self.lacking.contains(kind)
+            && meters.all(|state| is_recent(&state.curve, now, silent_after(state)))
     }
 
-    /// Learns which GPUs are handed to VMs.
-    pub fn unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress], now: Nanos) {
-        // One that is silent for good is of before it was handed over.
-        let measures = |state: &DomainState| !state.standby && recent(&state.curve, now, LONGEST_WINDOW);
+    /// Notes which of the GPUs that are handed to VMs have no meter on this host.
+    pub fn find_unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress], now: Nanos) {
+        // A GPU domain without recent readings is left over from before passthrough.
+        let measures = |state: &DomainState| !state.standby && is_recent(&state.curve, now, LONGEST_WINDOW);
         let metered =
             |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && measures(state));
         self.unmetered.clear();
         self.unmetered.extend(passed_through.iter().copied().filter(|gpu| !metered(*gpu)));
     }
 
-    /// Domains that the remainder is what is left of.
+    /// The domains whose energy is subtracted from the platform's.
     pub fn components<'a>(
         &self,
         domains: &'a [DomainState],
         now: Nanos,
     ) -> impl Iterator<Item = &'a DomainState> + Clone {
-        domains.iter().filter(move |state| is_component(state) && recent(&state.curve, now, LONGEST_WINDOW))
+        domains.iter().filter(move |state| is_component(state) && is_recent(&state.curve, now, LONGEST_WINDOW))
     }
 
-    /// The remainder of the time since the last one, where enough time has passed.
+    /// The remainder since it was last computed, where enough time has passed.
     pub fn remainder(&mut self, domains: &[DomainState], now: Nanos) -> Option<Remainder> {
-        let authority = || of_family(domains, self.authority);
+        let authority = || of_kind(domains, self.authority.as_ref());
         let components = || self.components(domains, now);
+        // All have been read up to `to`, and none has a gap after `since`.
         let to = authority().chain(components()).filter_map(|state| state.curve.last_at()).min()?;
         let begins = authority().filter_map(|state| state.curve.broken_at().or(state.curve.first_at())).max()?;
         let since = components().filter_map(|state| state.curve.broken_at()).chain([begins]).max()?;
@@ -157,14 +135,14 @@ impl Platform {
                 return Some(Remainder::Gap(since - from));
             }
             None => {
-                // What components drew before is not kept, also of those that stand by now.
+                // Energy of components before their first reading is not known. This includes components that stand by now.
                 let parts = domains.iter().filter(|state| is_part(&state.shared));
                 self.from = parts.filter_map(|state| state.curve.first_at()).chain([since]).max();
                 return None;
             }
         };
         if now - from > LONGEST_KEPT {
-            // What components drew at its beginning is not kept any more.
+            // The curves do not reach back to `from` any more.
             (self.from, self.deficit) = (Some(to.max(from)), Microjoules::ZERO);
             return Some(Remainder::Gap(to - from));
         }
@@ -172,79 +150,82 @@ impl Platform {
         if to <= from || (to - from).0 < refresh.0.saturating_mul(REFRESHES) {
             return None;
         }
-        let whole = drawn(authority(), from, to)?;
-        // Also of those that measured for a part of the time only.
+        let whole = measured(authority(), from, to)?;
+        // This includes parts that measured for a part of the time only.
         let parts =
             domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
         let left = whole.saturating_sub(parts);
         let over = parts.saturating_sub(whole) + self.deficit;
-        // A component that is far beyond the platform is a disagreement, and does not eat all that comes.
+        // Limited to one window's energy: components far beyond the platform are a disagreement, and must not use up all later remainders.
         self.deficit = over.saturating_sub(left).min(whole);
         self.from = Some(to);
         Some(Remainder::Energy(left.saturating_sub(over), to - from))
     }
 
-    /// Up to when the remainder is accounted for.
-    pub fn accounted_to(&self) -> Nanos {
+    /// The remainder is computed up to this time, CLOCK_MONOTONIC.
+    pub fn computed_to(&self) -> Nanos {
         self.from.unwrap_or_default()
     }
 
-    /// Components that did not measure up to where the remainder is accounted for: what they have drawn since their last reading is in it,
-    /// and so they begin anew.
+    /// Restarts the intervals of components that were not read up to the end of the remainder's window: their energy since their last
+    /// reading is part of the remainder already.
     pub fn absorb(&self, domains: &mut [DomainState]) {
         let Some(to) = self.from else { return };
         let absorbed = |state: &&mut DomainState| is_component(state) && state.curve.last_at().is_none_or(|at| at < to);
-        domains.iter_mut().filter(absorbed).for_each(|state| state.begin_anew(to));
+        domains.iter_mut().filter(absorbed).for_each(|state| state.restart_interval(to));
     }
 
-    /// Whether the meters agree, where enough time has passed since they were last compared.
+    /// Compares the other platform meters, and all components together, with the authority, where enough time has passed since they
+    /// were last compared.
     pub fn compare(&mut self, domains: &[DomainState], now: Nanos) {
-        let Some(authority) = self.authority else {
+        let Some(authority) = self.authority.clone() else {
             (self.compared_from, self.comparisons) = (None, Vec::new());
             return;
         };
-        let others = PlatformKind::ALL.into_iter().filter(|kind| *kind != authority && self.live(domains, *kind, now));
-        let others: Vec<PlatformKind> = others.collect();
-        let all = || {
-            let platforms = domains.iter().filter(|state| {
-                family(&state.shared).is_some_and(|kind| kind == authority || others.contains(&kind)) && !state.standby
-            });
+        let others: Vec<&PlatformKind> = kinds(domains)
+            .into_iter()
+            .filter(|kind| **kind != authority && self.measures_now(domains, kind, now))
+            .collect();
+        let compared = || {
+            let is_compared = |kind: &PlatformKind| *kind == authority || others.contains(&kind);
+            let platforms =
+                domains.iter().filter(move |state| kind_of(&state.shared).is_some_and(is_compared) && !state.standby);
             platforms.chain(self.components(domains, now))
         };
-        let Some(to) = all().filter_map(|state| state.curve.last_at()).min() else { return };
-        let Some(since) = all().filter_map(|state| state.curve.broken_at().or(state.curve.first_at())).max() else {
-            return;
-        };
+        let Some(to) = compared().filter_map(|state| state.curve.last_at()).min() else { return };
+        let begins = |state: &DomainState| state.curve.broken_at().or(state.curve.first_at());
+        let Some(since) = compared().filter_map(begins).max() else { return };
         let from = self.compared_from.unwrap_or(since).max(since);
         if to <= from || to - from < COMPARE_OVER {
             self.compared_from = Some(from);
             return;
         }
-        let Some(whole) = drawn(of_family(domains, Some(authority)), from, to) else { return };
+        let Some(whole) = measured(of_kind(domains, Some(&authority)), from, to) else { return };
         let off = |energy: Microjoules| {
             let ppm = (i128::from(energy.0) - i128::from(whole.0)) * 1_000_000 / i128::from(whole.0.max(1));
             ppm.min(MOST_OFF_PPM) as i64
         };
+        let authority_ppm = accuracy(of_kind(domains, Some(&authority)));
         let mut comparisons = Vec::new();
         for other in others {
-            let ppm = drawn(of_family(domains, Some(other)), from, to).map(off);
-            let allowed = accuracy(of_family(domains, Some(other))) + accuracy(of_family(domains, Some(authority)));
-            // psys is a part of what others see: it may be less.
-            let ppm = ppm.map(|ppm| if other == PlatformKind::Psys { ppm.max(0) } else { ppm });
-            comparisons
-                .extend(ppm.map(|off_ppm| Comparison::new(other.as_str(), authority.as_str(), off_ppm, allowed)));
+            let Some(energy) = measured(of_kind(domains, Some(other)), from, to) else { continue };
+            // psys is a part of what the others measure: it may be less.
+            let off_ppm = if *other == PlatformKind::Psys { off(energy).max(0) } else { off(energy) };
+            let allowed_ppm = accuracy(of_kind(domains, Some(other))) + authority_ppm;
+            comparisons.push(Comparison::new(other.as_str(), authority.as_str(), off_ppm, allowed_ppm));
         }
-        if self.components(domains, now).next().is_some() {
-            let allowed = accuracy(self.components(domains, now)) + accuracy(of_family(domains, Some(authority)));
-            let ppm = drawn(self.components(domains, now), from, to).map(|energy| off(energy).max(0));
-            comparisons.extend(ppm.map(|off_ppm| Comparison::new("components", authority.as_str(), off_ppm, allowed)));
+        let components = || self.components(domains, now);
+        if components().next().is_some()
+            && let Some(energy) = measured(components(), from, to)
+        {
+            let allowed_ppm = accuracy(components()) + authority_ppm;
+            comparisons.push(Comparison::new(COMPONENTS, authority.as_str(), off(energy).max(0), allowed_ppm));
         }
         (self.compared_from, self.comparisons) = (Some(to), comparisons);
     }
 
-    /// From when on energy by time is still needed.
+    /// Curves are still needed from this time on, CLOCK_MONOTONIC.
     pub fn needs_from(&self, now: Nanos) -> Nanos {
-        // Of a component that cannot be read it is waited for so long, and then there may be the other half of a window.
         let longest = now - LONGEST_KEPT;
         [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now).max(longest)
     }
@@ -252,50 +233,65 @@ impl Platform {
     /// The domain of the remainder.
     pub fn domain(&self, quality: Quality) -> Domain {
         let path = "platform - components".to_owned();
-        Domain {
-            billed: true,
-            quality,
-            ..Domain::measured("other".into(), "remainder", Zone::Other, Scope::Machine, path)
-        }
+        Domain { billed: true, quality, ..Domain::measured("other", "remainder", Zone::Other, Scope::Machine, path) }
     }
 
     pub fn view(&self) -> PlatformView {
         PlatformView {
-            choice: Cow::Borrowed(self.choice.as_str()),
-            authority: self.authority.map(|family| Cow::Borrowed(family.as_str())),
+            choice: self.choice.clone(),
+            authority: self.authority.clone(),
             comparisons: self.comparisons.clone(),
             unmetered: self.unmetered.clone(),
+            host_reports: self.host_reports,
         }
     }
 }
 
-/// Whether the remainder is what is left of it.
+/// The name of all components together, in comparisons.
+const COMPONENTS: &str = "components";
+
+/// Whether the energy of a domain that measures now is subtracted from the platform's.
 pub(super) fn is_component(state: &DomainState) -> bool {
     is_part(&state.shared) && !state.standby
 }
 
+/// Whether a domain is a part of the platform.
 fn is_part(domain: &Domain) -> bool {
-    domain.billed && family(domain).is_none()
+    domain.billed && kind_of(domain).is_none()
 }
 
-fn of_family(domains: &[DomainState], kind: Option<PlatformKind>) -> impl Iterator<Item = &DomainState> + Clone {
-    domains.iter().filter(move |state| kind.is_some() && family(&state.shared) == kind && !state.standby)
+/// The kinds of platform meters that there are, in the order of belief.
+fn kinds(domains: &[DomainState]) -> Vec<&PlatformKind> {
+    let mut kinds: Vec<&PlatformKind> = domains.iter().filter_map(|state| kind_of(&state.shared)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
 }
 
-/// How often a meter has something new, as it states and as was seen. Windows that hang on it stay shorter than who ran is known for.
+/// The domains of one kind of platform meter that do not stand by.
+fn of_kind<'a>(
+    domains: &'a [DomainState],
+    kind: Option<&'a PlatformKind>,
+) -> impl Iterator<Item = &'a DomainState> + Clone {
+    domains.iter().filter(move |state| kind.is_some() && kind_of(&state.shared) == kind && !state.standby)
+}
+
+/// How often a meter has something new, as it states and as was seen. At most 60 s, so that a window of three refreshes never outlives
+/// the usage kept for it ([`LONGEST_WINDOW`]).
 fn refresh(state: &DomainState) -> Nanos {
     state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
 }
 
-fn recent(curve: &Curve, now: Nanos, longest: Nanos) -> bool {
+fn is_recent(curve: &Curve, now: Nanos, longest: Nanos) -> bool {
     curve.last_at().is_some_and(|at| now - at <= longest)
 }
 
-fn drawn<'a>(mut states: impl Iterator<Item = &'a DomainState>, from: Nanos, to: Nanos) -> Option<Microjoules> {
+/// The energy of several domains between two times; `None` where one of them was not read up to `to`.
+fn measured<'a>(mut states: impl Iterator<Item = &'a DomainState>, from: Nanos, to: Nanos) -> Option<Microjoules> {
     states.try_fold(Microjoules::ZERO, |sum, state| Some(sum + state.curve.between(from, to)?))
 }
 
-/// The worst stated accuracy.
+/// The worst stated accuracy, in millionths.
 fn accuracy<'a>(states: impl Iterator<Item = &'a DomainState>) -> u32 {
     states.map(|state| state.shared.accuracy_ppm.unwrap_or(UNSTATED_PPM)).max().unwrap_or(UNSTATED_PPM)
 }

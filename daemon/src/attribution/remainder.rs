@@ -16,9 +16,8 @@ impl Core {
     /// Attributes what the platform meter saw beyond the components, where a window of that closes. It is shared by what entities drew of
     /// the components; where there are none, by use.
     pub(super) fn take_remainder(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
-        self.platform.lacking(&self.sources, &self.domains);
-        self.platform.choose(&mut self.domains, now);
-        self.platform.unmetered(&self.domains, passed_through, now);
+        self.platform.choose(&mut self.domains, &self.sources, now);
+        self.platform.find_unmetered(&self.domains, passed_through, now);
         self.platform.compare(&self.domains, now);
         if self.platform.authority.is_none() {
             if let Some(other) = &mut self.other {
@@ -78,7 +77,7 @@ impl Core {
                 // Its windows are long: whose power it is, is shown until the next one closes.
                 other.slow = window::KEEP_DRAWN;
                 other.settle(&mut books, &due);
-                other.curve.push(platform.accounted_to(), other.record.totals.total, false, true);
+                other.curve.push(platform.computed_to(), other.record.totals.total, false, true);
                 other.curve.forget(now);
             }
         }

@@ -121,7 +121,7 @@ impl DomainRecord {
 impl DomainState {
     /// It gives nothing from here on. What is not measured between its last reading and its next one is no interval of it.
     pub fn stand_by(&mut self, at: Nanos, tick: u64) {
-        self.begin_anew(at);
+        self.restart_interval(at);
         self.standby = true;
         self.without_power();
         self.error.clear();
@@ -129,7 +129,7 @@ impl DomainState {
     }
 
     /// Its next reading continues none.
-    pub fn begin_anew(&mut self, at: Nanos) {
+    pub fn restart_interval(&mut self, at: Nanos) {
         if let Some(last) = self.record.last.take() {
             self.record.gaps += 1;
             self.record.gap_time += at - last.at;

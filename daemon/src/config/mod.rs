@@ -10,7 +10,7 @@ use crate::export::prometheus::PrometheusOptions;
 use crate::meter::MeterConfig;
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::Kind;
-use crate::model::platform::PlatformChoice;
+use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::units::{Microwatts, Nanos};
 pub use crate::model::values::{LogLevel, Mode, Span};
 use crate::usage::bpf::{BpfPath, Counters};
@@ -308,6 +308,9 @@ impl Config {
         }
         for (key, rule) in self.meter.redfish.wrong() {
             wrong.push(format!("{}: {rule}", place(&format!("meter.redfish.{key}"))));
+        }
+        if let Err(why) = self.attribution.platform.check(&PlatformKind::KNOWN) {
+            wrong.push(format!("{}: {why}", place("attribution.platform")));
         }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }

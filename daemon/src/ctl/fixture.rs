@@ -1,12 +1,11 @@
 //! A hand-built snapshot for the tests of this module.
 
-use crate::model::domain::{Domain, NodeEnergy, Quality, Scope, Zone};
+use crate::model::domain::{Domain, NodeEnergy, Scope, Zone};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{
     DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot, SourceView, State, Used,
 };
-use crate::model::source::Stamp;
-use crate::model::source::{Health, PackageId};
+use crate::model::source::{Health, PackageId, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Counted;
 use std::sync::Arc;
@@ -61,19 +60,16 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
         shares_estimated: false,
         past: false,
         domain: Arc::new(Domain {
-            id: format!("rapl/package-0/{}", zone.as_str()),
-            source: "rapl-perf".into(),
-            zone,
-            scope: Scope::Package(PackageId(0)),
-            path: format!("power/energy-{}", zone.as_str()),
             billed,
-            quality: Quality::Measured,
             continuous: true,
-            at_rest: None,
             max_power: Microwatts(1_000_000_000),
-            accuracy_ppm: None,
-            refresh: None,
-            gpu: None,
+            ..Domain::measured(
+                format!("rapl/package-0/{}", zone.as_str()),
+                "rapl-perf",
+                zone,
+                Scope::Package(PackageId(0)),
+                format!("power/energy-{}", zone.as_str()),
+            )
         }),
         energy: NodeEnergy { total: part(100), idle: part(40), active: part(60), unattributed: part(5) },
         power: Some(Microwatts(joules * 50_000)),
@@ -117,9 +113,9 @@ pub fn snapshot() -> Snapshot {
         labelled(15, 50, &["42", "nginx", "/usr/sbin/nginx", "container", "c0ffee", ""]),
         labelled(10, 100, &["7", "cron", "/usr/sbin/cron", "regular", "", ""]),
     ];
-    let source = |source: &str, role: &str, health| SourceView {
+    let source = |source: &str, role: SourceRole, health| SourceView {
         source: source.into(),
-        role: role.into(),
+        role,
         health,
         detail: String::new(),
         read_at: Some(NOW),
@@ -138,11 +134,11 @@ pub fn snapshot() -> Snapshot {
         at: Stamp { monotonic: NOW, boottime: NOW, realtime: Nanos(1_767_225_699_000_000_000) },
         cpu_usage: Some(0.25),
         sources: vec![
-            source("rapl-perf", "meter", Health::Healthy),
-            source("bpf", "usage", Health::Degraded("no PMU in this guest".into())),
+            source("rapl-perf", SourceRole::Meter, Health::Healthy),
+            source("bpf", SourceRole::Usage, Health::Degraded("no PMU in this guest".into())),
             SourceView {
                 read_at: None,
-                ..source("rapl-powercap", "meter", Health::Unsupported("no intel-rapl zone".into()))
+                ..source("rapl-powercap", SourceRole::Meter, Health::Unsupported("no intel-rapl zone".into()))
             },
         ],
         domains: vec![

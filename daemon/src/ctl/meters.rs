@@ -3,12 +3,11 @@
 
 use super::status::{Source, ago};
 use super::text::{self, safe};
-use crate::meter::host_channel;
 use crate::model::domain::{Domain, Scope, Zone};
+use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
-use crate::model::source::Health;
+use crate::model::source::{Health, SourceRole};
 use crate::model::units::{Microwatts, Nanos};
-use crate::usage::gpu;
 use serde::Serialize;
 
 /// As text. `now`: CLOCK_MONOTONIC, for ages.
@@ -93,18 +92,17 @@ fn contains(view: &DomainView, snapshot: &Snapshot) -> String {
 
 fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
     let platform = &snapshot.platform;
-    let choice = safe(&platform.choice);
+    let choice = safe(platform.choice.as_str());
     // What gives nothing is not used, whatever it is meant for.
     let silent = view.power.is_none() && !view.error.is_empty();
     let what = match (view.role, &platform.authority) {
         (Role::Past, _) => return format!("nothing: {}", safe(&view.error)),
-        (Role::Comparison, None) if platform.choice == "none" => return "nothing: platform = \"none\"".to_owned(),
         (Role::Comparison, None) if chosen(&platform.choice) => return format!("nothing: platform = \"{choice}\""),
-        (Role::Comparison, None) if host_tells(snapshot) => {
+        (Role::Comparison, None) if platform.host_reports => {
             return "nothing: this VM's host tells what it drew".to_owned();
         }
         (Role::Comparison, None) => "nothing yet: all of its kind have to measure first".to_owned(),
-        (Role::Comparison, Some(authority)) => format!("comparison with {}", safe(authority)),
+        (Role::Comparison, Some(authority)) => format!("comparison with {}", safe(authority.as_str())),
         (Role::Billed, _) if view.shares_estimated => "billed; shares are an estimate".to_owned(),
         (Role::Billed, _) => "billed".to_owned(),
         (Role::Breakdown, _) => "breakdown".to_owned(),
@@ -125,21 +123,19 @@ fn meanings(snapshot: &Snapshot) -> impl Iterator<Item = String> + '_ {
     MEANINGS.into_iter().filter(move |(role, _)| there(*role)).map(|(_, words)| words.to_owned())
 }
 
-/// Whether no platform meter is believed because this is a VM.
-fn host_tells(snapshot: &Snapshot) -> bool {
-    snapshot.platform.choice == "auto" && snapshot.domains.iter().any(|view| view.domain.source == host_channel::SOURCE)
-}
-
 fn accuracy(domain: &Domain) -> String {
     domain.accuracy_ppm.map_or_else(|| "not stated".to_owned(), |ppm| format!("± {:.1} %", f64::from(ppm) / 1e4))
 }
 
 fn platform(snapshot: &Snapshot) -> String {
     let platform = &snapshot.platform;
-    let choice = safe(&platform.choice);
+    let choice = safe(platform.choice.as_str());
     match &platform.authority {
-        Some(authority) => format!("Platform: {} is believed (platform = \"{choice}\" in [attribution]).", safe(authority)),
-        None if host_tells(snapshot) => {
+        Some(authority) => {
+            let authority = safe(authority.as_str());
+            format!("Platform: {authority} is believed (platform = \"{choice}\" in [attribution]).")
+        }
+        None if platform.host_reports => {
             "Platform: no meter is believed unasked, as this VM's host tells what it drew (platform = \"auto\" in [attribution])."
                 .to_owned()
         }
@@ -148,18 +144,18 @@ fn platform(snapshot: &Snapshot) -> String {
 }
 
 /// Whether the configuration says which platform meter is believed.
-pub fn chosen(choice: &str) -> bool {
-    !matches!(choice, "" | "auto")
+pub fn chosen(choice: &PlatformChoice) -> bool {
+    *choice != PlatformChoice::Auto
 }
 
 /// Why no platform meter is believed.
-pub fn nobody_believed(choice: &str) -> String {
+pub fn nobody_believed(choice: &PlatformChoice) -> String {
     match choice {
-        "none" => "no meter is believed, as platform = \"none\" in [attribution]".to_owned(),
-        _ if !chosen(choice) => "no meter of the whole machine measures now".to_owned(),
-        other => format!(
+        PlatformChoice::None => "no meter is believed, as platform = \"none\" in [attribution]".to_owned(),
+        PlatformChoice::Auto => "no meter of the whole machine measures now".to_owned(),
+        PlatformChoice::Kind(kind) => format!(
             "no meter is believed: platform = \"{0}\" in [attribution] takes {0} alone, and none of that kind measures now",
-            safe(other)
+            safe(kind.as_str())
         ),
     }
 }
@@ -193,12 +189,17 @@ pub fn comparison(one: &Comparison) -> String {
 /// A source's name, told apart from a meter's where it watches who used GPUs.
 pub fn source_name(view: &SourceView) -> String {
     let name = safe(&view.source);
-    if view.role == gpu::ROLE { format!("{name} (who used it)") } else { name }
+    if view.role == SourceRole::GpuUsage { format!("{name} (who used it)") } else { name }
+}
+
+/// Whether a source reads energy or reports which processes used GPUs.
+const fn is_shown(role: SourceRole) -> bool {
+    matches!(role, SourceRole::Meter | SourceRole::GpuUsage)
 }
 
 fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     let mut rows = vec![["SOURCE", "STATE", "LAST READ", "WHAT, WHY"].map(String::from).to_vec()];
-    for view in snapshot.sources.iter().filter(|view| matches!(view.role.as_str(), "meter" | gpu::ROLE)) {
+    for view in snapshot.sources.iter().filter(|view| is_shown(view.role)) {
         let read_at = if matches!(view.health, Health::Unsupported(_)) && view.read_at.is_none() {
             "-".to_owned()
         } else {
@@ -268,8 +269,8 @@ pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
     let platform = &snapshot.platform;
     Meters {
         domains: snapshot.domains.iter().map(meter).collect(),
-        platform_choice: &platform.choice,
-        platform_authority: platform.authority.as_deref(),
+        platform_choice: platform.choice.as_str(),
+        platform_authority: platform.authority.as_ref().map(PlatformKind::as_str),
         comparisons: platform
             .comparisons
             .iter()
@@ -281,12 +282,7 @@ pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
                 agrees: one.agrees(),
             })
             .collect(),
-        sources: snapshot
-            .sources
-            .iter()
-            .filter(|view| matches!(view.role.as_str(), "meter" | gpu::ROLE))
-            .map(|view| Source::of(view, now))
-            .collect(),
+        sources: snapshot.sources.iter().filter(|view| is_shown(view.role)).map(|view| Source::of(view, now)).collect(),
     }
 }
 
@@ -317,13 +313,9 @@ mod tests {
         assert!(text.contains("no meter of the whole machine measures now"), "{text}");
         // In a VM, a BMC may be its host's.
         let mut guest = with_platform();
-        guest.platform.authority = None;
-        for view in &mut guest.domains {
-            match view.role {
-                Role::Authority => view.role = Role::Comparison,
-                Role::Billed => std::sync::Arc::make_mut(&mut view.domain).source = host_channel::SOURCE.to_owned(),
-                _ => {}
-            }
+        (guest.platform.authority, guest.platform.host_reports) = (None, true);
+        for view in guest.domains.iter_mut().filter(|view| view.role == Role::Authority) {
+            view.role = Role::Comparison;
         }
         let text = lines(&guest, NOW).join("\n");
         assert!(text.contains("nothing: this VM's host tells") && text.contains("believed unasked"), "{text}");

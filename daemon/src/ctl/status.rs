@@ -4,6 +4,7 @@ use super::base::Base;
 use super::text::{self, span, watts};
 use crate::model::domain::Quality;
 use crate::model::snapshot::{DomainView, Snapshot, SourceView};
+use crate::model::source::SourceRole;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
 
@@ -102,7 +103,7 @@ fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     for view in &snapshot.sources {
         rows.push(vec![
             text::safe(&view.source),
-            text::safe(&view.role),
+            view.role.as_str().to_owned(),
             view.health.as_str().to_owned(),
             ago(now, view.read_at),
             text::safe(
@@ -166,11 +167,10 @@ fn own_percent(snapshot: &Snapshot) -> f64 {
 }
 
 fn usage(snapshot: &Snapshot) -> Vec<String> {
-    let working = |state: &str| matches!(state, "healthy" | "degraded");
     let from: Vec<_> = snapshot
         .sources
         .iter()
-        .filter(|view| view.role == "usage" && working(view.health.as_str()))
+        .filter(|view| view.role == SourceRole::Usage && view.health.answers())
         .map(|view| format!("{} ({})", text::safe(&view.source), view.health.as_str()))
         .collect();
     let from =
@@ -223,7 +223,7 @@ pub struct Status<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Source<'a> {
     source: &'a str,
-    role: &'a str,
+    role: &'static str,
     state: &'static str,
     why: &'a str,
     detail: &'a str,
@@ -234,7 +234,7 @@ impl<'a> Source<'a> {
     pub(super) fn of(view: &'a SourceView, now: Nanos) -> Self {
         Self {
             source: &view.source,
-            role: &view.role,
+            role: view.role.as_str(),
             state: view.health.as_str(),
             why: view.health.why(),
             detail: &view.detail,

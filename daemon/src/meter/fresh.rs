@@ -113,7 +113,7 @@ mod tests {
             };
             Microwatts((watts * 1e6).round() as u64)
         };
-        let domain = Domain::measured("x".into(), "x", Zone::Platform, Scope::Machine, "/x".into());
+        let domain = Domain::measured("x", "x", Zone::Platform, Scope::Machine, "/x".into());
         // As the meter itself tells it.
         let averaged = Nanos(if averaging { (refresh * 1e9) as u64 } else { 0 });
         let (mut fresh, mut last, mut carry) = (Fresh::default(), None::<LastReading>, 0);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_meter_that_states_to_measure_once_an_hour_is_integrated_all_the_same() {
-        let domain = Domain::measured("x".into(), "x", Zone::Platform, Scope::Machine, "/x".into());
+        let domain = Domain::measured("x", "x", Zone::Platform, Scope::Machine, "/x".into());
         let (mut fresh, mut last, mut carry, mut energy) = (Fresh::default(), None::<LastReading>, 0, 0);
         for at in (0..=600).map(|second| Nanos((10 + second) * Nanos::SECOND.0)) {
             let power = Microwatts(100_000_000);

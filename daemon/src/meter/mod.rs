@@ -28,6 +28,7 @@ pub use open::{MeterConfig, Roots, open_all};
 pub use topology::Topology;
 
 use crate::model::domain::{Domain, DomainReading};
+use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 
 /// An energy meter.
@@ -50,10 +51,16 @@ pub trait Meter: Send {
         String::new()
     }
 
-    /// Of one on a thread of its own (`polled`): whether it is opened anew after a [`Meter::read`] that gave nothing. One that says no
-    /// finds its way back itself, as it has something to keep.
-    fn opened_anew(&self) -> bool {
+    /// Whether [`polled::Polled`] drops and reopens this meter after a failed read. False: it reconnects itself (a BMC session).
+    fn is_reopened(&self) -> bool {
         true
+    }
+
+    /// Of a meter that an operator configured as a platform meter: which kind. See [`SourceState::expected`].
+    ///
+    /// [`SourceState::expected`]: crate::model::source::SourceState::expected
+    fn expected(&self) -> Option<PlatformKind> {
+        None
     }
 
     /// There will be no more reads: begin to let go of what has to be given back. Does not wait; the drop may, for a moment.

@@ -22,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// # Errors
 /// The system gives no thread.
 pub fn start(way: Way) -> Result<Polled, String> {
-    let poll = Poll { source: SOURCE.into(), absent: way.absent(), period: PERIOD, by_name: false };
+    let poll = Poll { source: SOURCE.into(), absent: way.absent(), period: PERIOD, by_name: false, expected: None };
     let opener: Opener = Box::new(move || Ok(Gpus::open(&way)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
     Polled::start(poll, opener)
 }
@@ -162,11 +162,11 @@ impl Meter for Gpus {
             self.find();
         }
         let first = out.len();
-        for (domain, gpu) in self.gpus.iter().enumerate() {
+        for (domain, gpu) in self.domains.iter().zip(&self.gpus) {
             let reading =
                 gpu.read(&self.nvml, self.since).map_err(|error| format!("GPU {}: {}", gpu.card.index, words(&error)));
             self.errors.extend(reading.as_ref().err().cloned());
-            out.push(DomainReading { domain, at: Stamp::now().monotonic, reading });
+            out.push(DomainReading { domain: domain.id.clone(), at: Stamp::now().monotonic, reading });
         }
         if again && !self.errors.is_empty() {
             // Without any reading it is let go, and opened anew.

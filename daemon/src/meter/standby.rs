@@ -1,66 +1,69 @@
-//! A meter that stands in for others while those fail, and says so; and who measures the packages. It does not know why others fail.
+//! Which meter measures the processor packages now, and meters that measure only while others do not (the estimate, `[meter.estimate]`).
+//! Not why the others fail, nor which meters these are: see `meter::open`.
 
 use super::Meter;
-use crate::model::domain::{Domain, DomainReading, Reading};
+use crate::model::domain::{Domain, DomainReading};
 use crate::model::source::{Health, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// Says whether the stand-in is needed: set by the meter that it stands in for, which has to be read before it at each tick.
-pub type Needed = Arc<AtomicBool>;
+/// Whether a standby meter has to measure. Set by the meter that it replaces, which must be read before it at each tick.
+pub type StandbyNeeded = Arc<AtomicBool>;
 
-/// Who measures the packages now. Of those that could, the one that ranks highest does, and the others stand by.
+/// Which meters measure the packages now, shared by all that can. Only the one of the highest rank should; the others stand by.
 #[derive(Clone, Debug, Default)]
-pub struct Packages(Arc<AtomicU8>);
+pub struct PackageMeters(Arc<AtomicU8>);
 
-/// Who may measure the packages.
+/// A meter that can measure the packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// RAPL or the host's word. Before all others.
-    First = 1,
+pub enum PackageMeter {
+    /// RAPL, or the host of this VM. Ranks before all others.
+    RaplOrHost = 1,
     /// Sensors of hwmon.
     Hwmon = 2,
 }
 
-impl Packages {
-    /// `by` measures them, or no longer does.
-    pub fn set(&self, by: By, measures: bool) {
+impl PackageMeters {
+    /// Notes that `meter` measures the packages, or no longer does.
+    pub fn set(&self, meter: PackageMeter, measures: bool) {
         if measures {
-            self.0.fetch_or(by as u8, Ordering::AcqRel);
+            self.0.fetch_or(meter as u8, Ordering::AcqRel);
         } else {
-            self.0.fetch_and(!(by as u8), Ordering::AcqRel);
+            self.0.fetch_and(!(meter as u8), Ordering::AcqRel);
         }
     }
 
-    /// Whether `by` measures them.
-    pub fn measured(&self, by: By) -> bool {
-        self.0.load(Ordering::Acquire) & by as u8 != 0
+    /// Whether `meter` measures the packages.
+    pub fn has(&self, meter: PackageMeter) -> bool {
+        self.0.load(Ordering::Acquire) & meter as u8 != 0
     }
 
-    /// Whether anybody does.
+    /// Whether any meter does.
     pub fn any(&self) -> bool {
         self.0.load(Ordering::Acquire) != 0
     }
 }
 
-/// A stand-in. Its domains are shown from the time on that it is first needed.
-pub struct StandIn<M> {
+/// A meter that measures only while it is needed. Its domains are shown from the first time on.
+pub struct Standby<M> {
     meter: M,
     needed: Box<dyn Fn() -> bool + Send>,
-    standby: &'static str,
+    /// The reason shown while it stands by.
+    reason: &'static str,
     active: bool,
+    /// It was needed at least once.
     used: bool,
 }
 
-impl<M: Meter> StandIn<M> {
-    /// `needed` is asked at each tick; `standby` says what is measured by while it says no.
-    pub fn new(meter: M, needed: impl Fn() -> bool + Send + 'static, standby: &'static str) -> Self {
+impl<M: Meter> Standby<M> {
+    /// `needed` is called at each tick. `reason` is shown while it returns false: which meter measures instead.
+    pub fn new(meter: M, needed: impl Fn() -> bool + Send + 'static, reason: &'static str) -> Self {
         let used = needed();
-        Self { meter, needed: Box::new(needed), standby, active: used, used }
+        Self { meter, needed: Box::new(needed), reason, active: used, used }
     }
 }
 
-impl<M: Meter> Meter for StandIn<M> {
+impl<M: Meter> Meter for Standby<M> {
     fn source(&self) -> &str {
         self.meter.source()
     }
@@ -69,7 +72,7 @@ impl<M: Meter> Meter for StandIn<M> {
         if self.used { self.meter.domains() } else { &[] }
     }
 
-    /// Its own counter may go on while it stands by: a domain that stood by begins anew with its next reading.
+    /// The meter's own counter may go on while it stands by: the first reading afterwards does not continue the last one before.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         let was_active = self.active;
         self.active = (self.needed)();
@@ -77,13 +80,12 @@ impl<M: Meter> Meter for StandIn<M> {
             self.used = true;
             self.meter.read(now, out);
         } else if was_active {
-            let standby = |domain| DomainReading { domain, at: now.monotonic, reading: Ok(Reading::Standby) };
-            out.extend((0..self.meter.domains().len()).map(standby));
+            out.extend(self.meter.domains().iter().map(|domain| DomainReading::standby(domain, now.monotonic)));
         }
     }
 
     fn health(&self) -> Health {
-        if self.active { self.meter.health() } else { Health::Unsupported(self.standby.to_owned()) }
+        if self.active { self.meter.health() } else { Health::Unsupported(self.reason.to_owned()) }
     }
 
     fn detail(&self) -> String {

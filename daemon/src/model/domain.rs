@@ -1,10 +1,14 @@
 //! Energy domains and what meters read of them: zones, scopes, qualities, readings. Pure data.
 
+use super::platform::PlatformKind;
 use super::source::{PackageId, PciAddress};
 use super::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::iter::Sum;
+use std::ops::Deref;
 use std::ops::{Add, AddAssign};
+use std::sync::Arc;
 
 /// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its older names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -90,12 +94,62 @@ impl Quality {
     }
 }
 
+/// Identity of an energy domain: `rapl/package-0/dram`. Unique on a machine, and stable over restarts of jouled. It does not name
+/// the mechanism (perf or powercap), so that history goes on when that changes; [`Domain::source`] does. Cheap to clone: every
+/// reading carries one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DomainId(Arc<str>);
+
+impl DomainId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for DomainId {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DomainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<String> for DomainId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<&str> for DomainId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl PartialEq<str> for DomainId {
+    fn eq(&self, other: &str) -> bool {
+        *self.0 == *other
+    }
+}
+
+impl PartialEq<&str> for DomainId {
+    fn eq(&self, other: &&str) -> bool {
+        *self.0 == **other
+    }
+}
+
 /// One energy domain: something with a meter of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
-    /// Stable over restarts of jouled on the same machine, unique in it: `rapl/package-0/dram`. Does not name the mechanism
-    /// (perf or powercap), so that history goes on when it changes; [`Domain::source`] does.
-    pub id: String,
+    /// Its identity.
+    pub id: DomainId,
     /// The source that reads it: `rapl-perf`, `rapl-powercap`, `estimate`.
     pub source: String,
     /// What kind of silicon it covers.
@@ -120,6 +174,13 @@ pub struct Domain {
     pub refresh: Option<Nanos>,
     /// Of a GPU: which one.
     pub gpu: Option<GpuInfo>,
+    /// Of a meter that measures this machine as a whole: which kind it is. Set by the meter itself, for zones `psys` and `platform`
+    /// alone. `None` for all other zones, and for what the host reports of a VM or an estimate says: these are no platform meters.
+    #[serde(default)]
+    pub platform: Option<PlatformKind>,
+    /// The host of this VM measured it, and reports this VM's part.
+    #[serde(default)]
+    pub by_host: bool,
 }
 
 /// What a GPU is called. The names are those of Kepler's labels.
@@ -137,9 +198,9 @@ pub struct GpuInfo {
 
 impl Domain {
     /// A measured domain, not billed, whose counter does not outlive jouled; every other property is to be set where it differs.
-    pub fn measured(id: String, source: &str, zone: Zone, scope: Scope, path: String) -> Self {
+    pub fn measured(id: impl Into<DomainId>, source: &str, zone: Zone, scope: Scope, path: String) -> Self {
         Self {
-            id,
+            id: id.into(),
             source: source.to_owned(),
             zone,
             scope,
@@ -152,6 +213,8 @@ impl Domain {
             accuracy_ppm: None,
             refresh: None,
             gpu: None,
+            platform: None,
+            by_host: false,
         }
     }
 }
@@ -187,8 +250,8 @@ pub enum Reading {
 /// A reading of one domain, with the time it was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainReading {
-    /// Position in the meter's [`Meter::domains`]; the sampler renumbers it to the position among all meters' domains.
-    pub domain: usize,
+    /// Which domain.
+    pub domain: DomainId,
     /// When it was taken, CLOCK_MONOTONIC.
     pub at: Nanos,
     /// The reading, or why there is none (one line, names the file).
@@ -231,5 +294,17 @@ impl AddAssign for NodeEnergy {
 impl Sum for NodeEnergy {
     fn sum<I: Iterator<Item = Self>>(energies: I) -> Self {
         energies.fold(Self::default(), Add::add)
+    }
+}
+
+impl DomainReading {
+    /// The reading of a domain that gives no energy from `at` on, CLOCK_MONOTONIC.
+    pub fn standby(domain: &Domain, at: Nanos) -> Self {
+        Self { domain: domain.id.clone(), at, reading: Ok(Reading::Standby) }
+    }
+
+    /// The reading of a domain that could not be read at `at`, CLOCK_MONOTONIC, and why.
+    pub fn failed(domain: &Domain, at: Nanos, why: &str) -> Self {
+        Self { domain: domain.id.clone(), at, reading: Err(why.to_owned()) }
     }
 }

@@ -3,12 +3,12 @@
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Domain, NodeEnergy, Zone};
 use crate::model::entity::{Kind, Labels};
-use crate::model::source::{Health, PciAddress, Stamp};
+use crate::model::platform::{PlatformChoice, PlatformKind};
+use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Counted;
 use crate::model::vm::Vm;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Energy by zone.
@@ -202,9 +202,9 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Which: a kind of platform meter, or `components`, all of them together.
-    pub source: Cow<'static, str>,
+    pub source: String,
     /// Compared with which: the authority.
-    pub against: Cow<'static, str>,
+    pub against: String,
     /// By how much it says more, in millionths; less than zero: it says less.
     pub off_ppm: i64,
     /// What both may be off by, as their makers say.
@@ -213,8 +213,8 @@ pub struct Comparison {
 
 impl Comparison {
     /// A comparison.
-    pub fn new(source: &'static str, against: &'static str, off_ppm: i64, allowed_ppm: u32) -> Self {
-        Self { source: Cow::Borrowed(source), against: Cow::Borrowed(against), off_ppm, allowed_ppm }
+    pub fn new(source: &str, against: &str, off_ppm: i64, allowed_ppm: u32) -> Self {
+        Self { source: source.into(), against: against.into(), off_ppm, allowed_ppm }
     }
 
     /// Whether they say the same, as well as they can.
@@ -227,13 +227,16 @@ impl Comparison {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlatformView {
     /// What the configuration says: `auto`, `none` or a kind of meter.
-    pub choice: Cow<'static, str>,
+    pub choice: PlatformChoice,
     /// The kind of meter that is believed now; `None`: there is none, or none is wanted.
-    pub authority: Option<Cow<'static, str>>,
+    pub authority: Option<PlatformKind>,
     /// The other meters against it, over the last minute or more.
     pub comparisons: Vec<Comparison>,
     /// GPUs of VMs that have no meter: their energy is in zone `other`, and so that is charged to nobody.
     pub unmetered: Vec<PciAddress>,
+    /// No meter is believed because this is a VM whose host reports what it drew, and the choice is `auto`.
+    #[serde(default)]
+    pub host_reports: bool,
 }
 
 /// One domain: its energy and power, and how it is measured.
@@ -279,9 +282,9 @@ impl DomainView {
 pub struct SourceView {
     /// Name: `rapl-perf`, `rapl-powercap`, `vsock`, `estimate`, `bpf`, `procfs`.
     pub source: String,
-    /// `meter` or `usage`.
-    pub role: String,
-    /// How it is.
+    /// What it does.
+    pub role: SourceRole,
+    /// How it is. Never [`Health::Starting`]: that is shown as `degraded`.
     pub health: Health,
     /// One line for people, on what it is connected to and how; empty where there is nothing to say.
     pub detail: String,

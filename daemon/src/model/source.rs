@@ -1,5 +1,6 @@
 //! What all sources share, whether they meter or watch: their state, packages, instants. Knows none of them.
 
+use crate::model::platform::PlatformKind;
 use crate::model::units::Nanos;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -47,14 +48,50 @@ impl FromStr for PciAddress {
     }
 }
 
+/// What a source does for jouled. The words are values of the `role` label, of `Sources` on D-Bus and of `joulectl status --json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceRole {
+    /// It reads energy.
+    Meter,
+    /// It reports which processes used the CPUs.
+    Usage,
+    /// It reports which processes used the GPUs.
+    GpuUsage,
+    /// It reports names and states of VMs: libvirt, systemd-machined.
+    Entity,
+    /// It publishes the snapshot: D-Bus.
+    Export,
+    /// It keeps totals over a restart.
+    #[serde(rename = "state")]
+    Store,
+}
+
+impl SourceRole {
+    /// The word for it, the same as in JSON. [`SourceRole::Store`] is `state`, as dashboards know it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Meter => "meter",
+            Self::Usage => "usage",
+            Self::GpuUsage => "gpu-usage",
+            Self::Entity => "entity",
+            Self::Export => "export",
+            Self::Store => "state",
+        }
+    }
+}
+
 /// State of a source, shown wherever its numbers are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// All that it has, it gives.
+    /// It gives all that it has.
     Healthy,
     /// This machine does not have it. Says what was looked for.
     Unsupported(String),
+    /// It was opened and has not answered yet: nothing is known of it. Only inside the daemon and in recordings. Outside it is
+    /// `degraded` with the same reason, see [`Health::shown`].
+    Starting(String),
     /// It gives less than it could. Says what is missing and how to get it.
     Degraded(String),
     /// It should work and does not. Says why.
@@ -62,12 +99,20 @@ pub enum Health {
 }
 
 impl Health {
+    /// The reason of a source that has not been read yet.
+    pub const NOT_READ: &str = "not yet read";
+
+    /// A source that has not been read yet.
+    pub fn starting() -> Self {
+        Self::Starting(Self::NOT_READ.to_owned())
+    }
+
     /// The state as one word: `healthy`, `unsupported`, `degraded`, `failed`.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::Unsupported(_) => "unsupported",
-            Self::Degraded(_) => "degraded",
+            Self::Starting(_) | Self::Degraded(_) => "degraded",
             Self::Failed(_) => "failed",
         }
     }
@@ -76,7 +121,20 @@ impl Health {
     pub fn why(&self) -> &str {
         match self {
             Self::Healthy => "",
-            Self::Unsupported(why) | Self::Degraded(why) | Self::Failed(why) => why,
+            Self::Unsupported(why) | Self::Starting(why) | Self::Degraded(why) | Self::Failed(why) => why,
+        }
+    }
+
+    /// Whether the last question to the source was answered, with all or with a part of what it has.
+    pub const fn answers(&self) -> bool {
+        matches!(self, Self::Healthy | Self::Degraded(_))
+    }
+
+    /// The same as the snapshot shows it, with the four states that joulectl and other readers know: a source that starts is degraded.
+    pub fn shown(&self) -> Self {
+        match self {
+            Self::Starting(why) => Self::Degraded(why.clone()),
+            other => other.clone(),
         }
     }
 }
@@ -86,12 +144,23 @@ impl Health {
 pub struct SourceState {
     /// Its name: `rapl-perf`, `rapl-powercap`, `estimate`, `bpf`, `procfs`.
     pub source: String,
-    /// `meter` or `usage`.
-    pub role: String,
+    /// What it does.
+    pub role: SourceRole,
     /// How it is.
     pub health: Health,
     /// One line for people, on what it is connected to and how; empty where there is nothing to say.
     pub detail: String,
+    /// Of a meter that was configured as a platform meter: which kind. While it has no domain, no meter of this kind is believed, as a
+    /// sum that lacks one would be wrong.
+    #[serde(default)]
+    pub expected: Option<PlatformKind>,
+}
+
+impl SourceState {
+    /// A state without detail.
+    pub fn new(source: impl Into<String>, role: SourceRole, health: Health) -> Self {
+        Self { source: source.into(), role, health, detail: String::new(), expected: None }
+    }
 }
 
 /// One instant on the three clocks that matter.
@@ -126,6 +195,19 @@ fn clock(id: libc::clockid_t) -> Nanos {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_those_of_json() {
+        use SourceRole::{Entity, Export, GpuUsage, Meter, Store, Usage};
+        for role in [Meter, Usage, GpuUsage, Entity, Export, Store] {
+            assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
+        }
+        for health in [Health::Unsupported, Health::Degraded, Health::Failed].map(|state| state("why".to_owned())) {
+            assert_eq!(serde_json::to_value(&health).unwrap()[health.as_str()], health.why());
+        }
+        let shown = serde_json::to_value(Health::starting().shown()).unwrap();
+        assert_eq!(shown, serde_json::json!({ "degraded": "not yet read" }), "as in every release");
+    }
 
     #[test]
     fn pci_addresses_are_read_as_kernel_and_nvml_write_them() {

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod log;
+pub mod meters;
 mod parts;
 pub mod privileges;
 pub mod record;

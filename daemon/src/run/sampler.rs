@@ -4,18 +4,16 @@ use crate::attribution::Core;
 use crate::entity::cgroups::Resolver;
 use crate::entity::hypervisor::Hypervisors;
 use crate::entity::survivors;
-use crate::meter::Meter;
-use crate::model::domain::Domain;
 use crate::model::entity::Awaited;
+use crate::model::platform::PlatformKind;
 use crate::model::snapshot::Snapshot;
-use crate::model::source::Health;
-use crate::model::source::{PciAddress, SourceState, Stamp};
+use crate::model::source::{Health, PciAddress, SourceRole, SourceState, Stamp};
 use crate::model::tick::Tick;
 use crate::model::units::Nanos;
+use crate::run::meters::Meters;
 use crate::run::record::Recorder;
 use crate::run::store::Store;
 use crate::usage::{GpuUsage, Usage, gpu};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,7 +57,7 @@ pub struct Sampler {
     /// Time between ticks.
     pub interval: Nanos,
     /// Meters.
-    pub meters: Vec<Box<dyn Meter>>,
+    pub meters: Meters,
     /// Meters that are not in use, and why.
     pub unused: Vec<SourceState>,
     /// Who ran, and who is who.
@@ -87,15 +85,12 @@ pub struct Sampler {
 /// What the loop remembers from tick to tick.
 #[derive(Default)]
 pub struct Progress {
-    /// For each meter, the numbers of its domains among all.
-    numbers: Vec<Vec<usize>>,
-    domains: usize,
     sources: Vec<SourceState>,
     logged: Logged,
     usage_error: Option<String>,
     store_error: Option<String>,
     /// Which platform meter was believed at the last tick, and who disagreed with it.
-    authority: Option<Cow<'static, str>>,
+    authority: Option<PlatformKind>,
     disagreeing: Vec<String>,
     passed_through: Vec<PciAddress>,
     pci_at: Nanos,
@@ -107,7 +102,7 @@ impl Sampler {
     pub fn tick(&mut self) -> Arc<Snapshot> {
         let at = Stamp::now();
         let mut tick = Tick { at, ..Tick::default() };
-        self.read_meters(at, &mut tick);
+        self.meters.read(at, &mut tick);
         self.read_usage(at, &mut tick);
         self.observers.gpus.iter_mut().for_each(|gpus| gpus.sample(&mut tick.gpus));
         if at.monotonic >= self.progress.pci_at {
@@ -127,30 +122,6 @@ impl Sampler {
         }
         self.keep(at);
         snapshot
-    }
-
-    fn read_meters(&mut self, at: Stamp, tick: &mut Tick) {
-        self.progress.numbers.resize_with(self.meters.len(), Vec::new);
-        for (meter, numbers) in self.meters.iter_mut().zip(&mut self.progress.numbers) {
-            let from = tick.readings.len();
-            meter.read(at, &mut tick.readings);
-            for domain in &meter.domains()[numbers.len()..] {
-                let Domain { id, source, path, quality, .. } = domain;
-                let quality = quality.as_str();
-                tracing::info!(
-                    "_domain" = id,
-                    "_source" = source,
-                    "energy domain {id}: {quality}, by {source}, {path}"
-                );
-                tick.new_domains.push(domain.clone());
-                numbers.push(self.progress.domains);
-                self.progress.domains += 1;
-            }
-            for reading in &mut tick.readings[from..] {
-                // A meter that numbers a domain it does not have is shown as no reading: such a number is beyond all domains.
-                reading.domain = numbers.get(reading.domain).copied().unwrap_or(usize::MAX);
-            }
-        }
     }
 
     fn read_usage(&mut self, at: Stamp, tick: &mut Tick) {
@@ -175,32 +146,20 @@ impl Sampler {
 
     /// Every source, if anything about them changed; each change is logged once.
     fn changed_sources(&mut self, now: Nanos) -> Vec<SourceState> {
-        let state = |source: &str, role: &str, health: Health| SourceState {
-            source: source.into(),
-            role: role.into(),
-            health,
-            detail: String::new(),
-        };
-        let mut sources: Vec<SourceState> = self
-            .meters
-            .iter()
-            .map(|meter| SourceState { detail: meter.detail(), ..state(meter.source(), "meter", meter.health()) })
-            .collect();
+        let mut sources: Vec<SourceState> = self.meters.states().collect();
         let usage = match &self.progress.usage_error {
             Some(error) => Health::Failed(error.clone()),
             None => self.observers.usage.health(),
         };
-        sources.push(state(self.observers.usage.source(), "usage", usage));
+        sources.push(SourceState::new(self.observers.usage.source(), SourceRole::Usage, usage));
         let gpus = self.observers.gpus.iter();
-        sources.extend(
-            gpus.map(|one| SourceState { detail: one.detail(), ..state(one.source(), gpu::ROLE, one.health()) }),
-        );
+        sources.extend(gpus.map(|one| SourceState {
+            detail: one.detail(),
+            ..SourceState::new(one.source(), SourceRole::GpuUsage, one.health())
+        }));
         if let Some(error) = &self.progress.store_error {
-            sources.push(state(
-                "store",
-                "state",
-                Health::Degraded(format!("{error}; totals of this run may be lost at the next start")),
-            ));
+            let why = format!("{error}; totals of this run may be lost at the next start");
+            sources.push(SourceState::new("store", SourceRole::Store, Health::Degraded(why)));
         }
         sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.exports.borrow().iter().cloned());
@@ -291,7 +250,7 @@ impl Sampler {
             }
         }
         // All at once, so that they say farewell side by side.
-        self.meters.iter_mut().for_each(|meter| meter.stop());
+        self.meters.stop();
         let snapshot = self.tick();
         publish.send_replace(snapshot);
         if let Some(store) = &mut self.store
@@ -310,12 +269,12 @@ impl Sampler {
 
 /// What was logged of each source: its state, and when a reason changed that had no other state with it.
 #[derive(Default)]
-struct Logged(BTreeMap<(String, String), (Health, Option<Nanos>)>);
+struct Logged(BTreeMap<(String, SourceRole), (Health, Option<Nanos>)>);
 
 impl Logged {
     /// Whether the source is to be logged now; that it is, is taken note of.
     fn is_due(&mut self, source: &SourceState, now: Nanos) -> bool {
-        let key = (source.source.clone(), source.role.clone());
+        let key = (source.source.clone(), source.role);
         let again = match self.0.get(&key) {
             None => None,
             Some((health, _)) if *health == source.health => return false,
@@ -336,7 +295,7 @@ fn log_health(source: &SourceState) {
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
             tracing::info!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}{why}")
         }
-        Health::Degraded(_) => {
+        Health::Starting(_) | Health::Degraded(_) => {
             tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}")
         }
         Health::Failed(_) => {
@@ -365,7 +324,7 @@ mod tests {
     fn a_reason_that_changes_at_every_tick_is_no_flood() {
         let mut logged = Logged::default();
         let mut due = |health: Health, second: u64| {
-            let source = SourceState { source: "hwmon".into(), role: "meter".into(), health, detail: String::new() };
+            let source = SourceState::new("hwmon", SourceRole::Meter, health);
             logged.is_due(&source, Nanos(second * Nanos::SECOND.0))
         };
         let degraded = |value: u64| Health::Degraded(format!("{value} is no power"));
@@ -384,7 +343,7 @@ mod tests {
         let mut logged = Logged::default();
         let mut due = |why: &str, second: u64| {
             let health = Health::Failed(why.into());
-            let source = SourceState { source: "redfish".into(), role: "meter".into(), health, detail: String::new() };
+            let source = SourceState::new("redfish", SourceRole::Meter, health);
             logged.is_due(&source, Nanos(second * Nanos::SECOND.0))
         };
         assert!(due("no answer", 1) && due("no TCP connection", 2) && !due("wrong password", 3));

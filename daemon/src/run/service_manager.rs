@@ -1,7 +1,7 @@
 //! What jouled and the service manager tell each other: ready, reloading, status, watchdog, sockets. Knows sd_notify(3) and sd_listen_fds(3) alone.
 
 use crate::model::snapshot::Snapshot;
-use crate::model::source::Health;
+use crate::model::source::{Health, SourceRole};
 use crate::model::units::Nanos;
 use anyhow::{Context, Result, bail};
 use sd_notify::NotifyState;
@@ -121,10 +121,9 @@ fn status_line(snapshot: &Snapshot) -> String {
     names.dedup();
     let meters = if names.is_empty() { "nothing".to_string() } else { names.join(", ") };
     let estimated = if snapshot.estimated() { " (an estimate)" } else { "" };
-    let usage = snapshot
-        .sources
-        .iter()
-        .find(|source| source.role == "usage" && !matches!(source.health, Health::Unsupported(_) | Health::Failed(_)));
+    let usage = snapshot.sources.iter().find(|source| {
+        source.role == SourceRole::Usage && !matches!(source.health, Health::Unsupported(_) | Health::Failed(_))
+    });
     let usage = usage.map_or("nobody knows who", |source| source.source.as_str());
     let wrong =
         snapshot.sources.iter().filter(|source| matches!(source.health, Health::Degraded(_) | Health::Failed(_)));

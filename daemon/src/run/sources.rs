@@ -11,7 +11,8 @@ use crate::meter::{Meter, Roots, Topology, estimate, host_channel, open_all};
 use crate::model::domain::Zone;
 use crate::model::entity::Awaited;
 use crate::model::snapshot::{CpuInfo, Host};
-use crate::model::source::{Health, PackageId, SourceState, Stamp};
+use crate::model::source::{Health, PackageId, SourceRole, SourceState, Stamp};
+use crate::run::meters::Meters;
 use crate::run::record::{Head, Recorder};
 use crate::run::sampler::{Ended, Observers, Progress, Sampler};
 use crate::run::store::Store;
@@ -75,7 +76,7 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
     for domain in config.attribution.idle_watts.keys() {
         // Those that a host, a driver or a BMC tells of may not be known yet; the remainder never is, by a meter.
         let later = domain == "other" || ["guest/", "gpu/", "hwmon/"].iter().any(|source| domain.starts_with(source));
-        let known = later || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == *domain);
+        let known = later || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == domain.as_str());
         if !known {
             tracing::warn!(
                 "attribution.idle_watts.{domain}: there is no such energy domain now; joulectl status lists those there are"
@@ -102,7 +103,7 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
     }
     Ok(Sampler {
         interval: config.interval.0,
-        meters,
+        meters: Meters::new(meters),
         unused,
         observers,
         awaited,
@@ -143,7 +144,7 @@ fn open_usage(
 ) -> Result<Box<dyn Usage>> {
     let packages = packages(topology);
     let mut state = |source: &str, health| {
-        unused.push(SourceState { source: source.into(), role: "usage".into(), health, detail: String::new() })
+        unused.push(SourceState::new(source, SourceRole::Usage, health));
     };
     let wanted = "not wanted: source = \"procfs\" in [usage]".to_string();
     let why = if config.usage.source == UsageSource::Procfs {

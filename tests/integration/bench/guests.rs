@@ -7,7 +7,7 @@ use jouled::attribution::ledger::Limits;
 use jouled::attribution::{Core, CoreConfig, State};
 use jouled::export::guest::{self, GuestConfig, Guests, HostFacts, Profile};
 use jouled::model::billing::IdlePolicy;
-use jouled::model::domain::{Domain, NodeEnergy, Quality, Scope, Zone};
+use jouled::model::domain::{Domain, NodeEnergy, Scope, Zone};
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Energy, Host, Row, Snapshot, Used};
 use jouled::model::source::{PackageId, Stamp};
@@ -143,20 +143,12 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     snapshot.at = Stamp::now();
     snapshot.ticks = 1;
+    let scope = Scope::Package(PackageId(0));
     let domain = Domain {
-        id: "rapl/package-0".into(),
-        source: "rapl-perf".into(),
-        zone: Zone::Package,
-        scope: Scope::Package(PackageId(0)),
-        path: "power/energy-pkg/cpu0".into(),
         billed: true,
-        quality: Quality::Measured,
         continuous: true,
-        at_rest: None,
         max_power: Microwatts(500_000_000),
-        accuracy_ppm: None,
-        refresh: None,
-        gpu: None,
+        ..Domain::measured("rapl/package-0", "rapl-perf", Zone::Package, scope, "power/energy-pkg/cpu0".into())
     };
     snapshot.domains = vec![DomainView {
         role: jouled::model::snapshot::Role::Billed,

@@ -121,9 +121,7 @@ fn staged(sampler: &mut Sampler) -> Result<([Duration; STAGES.len()], usize), Fa
     let at = Stamp::now();
     let mut tick = Tick { at, ..Tick::default() };
     let begin = thread_time();
-    for meter in &mut sampler.meters {
-        meter.read(at, &mut tick.readings);
-    }
+    sampler.meters.read(at, &mut tick);
     let meters = thread_time();
     let mut sample = sampler.observers.usage.sample()?;
     let usage = thread_time();

@@ -23,8 +23,7 @@ pub fn snapshot(units: usize) -> Snapshot {
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     (snapshot.at, snapshot.ticks) = (Stamp::now(), 1);
     let scope = Scope::Package(PackageId(0));
-    let domain =
-        Domain::measured("rapl/package-0".into(), "rapl-perf", Zone::Package, scope, "power/energy-pkg/cpu0".into());
+    let domain = Domain::measured("rapl/package-0", "rapl-perf", Zone::Package, scope, "power/energy-pkg/cpu0".into());
     snapshot.domains = vec![DomainView {
         domain: Arc::new(Domain { billed: true, ..domain }),
         role: Role::Billed,

@@ -1,11 +1,11 @@
 //! The core against made-up hosts: conservation, counters that only rise, restarts. No meter and no kernel.
 
 use super::*;
-use crate::model::domain::{Quality, Reading};
+use crate::model::domain::Quality;
 use crate::model::entity::Kind;
+use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{CpuInfo, KindView, State as RowState};
-use crate::model::source::Health;
-use crate::model::source::Stamp;
+use crate::model::source::{Health, SourceRole, SourceState, Stamp};
 use crate::model::tick::CgroupPath;
 use crate::model::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use};
 use proptest::prelude::*;
@@ -35,20 +35,14 @@ fn config(idle: IdlePolicy) -> CoreConfig {
 }
 
 fn domain(package: u16, zone: Zone) -> Domain {
+    let scope = if zone == Zone::Psys { Scope::Machine } else { Scope::Package(PackageId(package)) };
+    let id = format!("rapl/package-{package}/{}", zone.as_str());
     Domain {
-        id: format!("rapl/package-{package}/{}", zone.as_str()),
-        source: "rapl-powercap".into(),
-        zone,
-        scope: if zone == Zone::Psys { Scope::Machine } else { Scope::Package(PackageId(package)) },
-        path: format!("/{package}"),
         billed: zone == Zone::Package,
         continuous: true,
-        at_rest: None,
-        quality: Quality::Measured,
         max_power: Microwatts(1_000_000_000),
-        accuracy_ppm: None,
-        refresh: None,
-        gpu: None,
+        platform: (zone == Zone::Psys).then_some(PlatformKind::Psys),
+        ..Domain::measured(id, "rapl-powercap", zone, scope, format!("/{package}"))
     }
 }
 
@@ -57,21 +51,28 @@ struct Fake {
     seconds: u64,
     counters: Vec<u64>,
     new: Vec<Domain>,
+    /// Of every domain so far.
+    ids: Vec<DomainId>,
 }
 
 impl Fake {
     fn new() -> Self {
         let new =
             vec![domain(0, Zone::Package), domain(1, Zone::Package), domain(0, Zone::Dram), domain(0, Zone::Psys)];
-        Self { seconds: 1, counters: vec![1000; 4], new }
+        Self { seconds: 1, counters: vec![1000; 4], new, ids: Vec::new() }
     }
 
     fn tick(&mut self, energy: &[u64], uses: Vec<Use>) -> Tick {
         self.seconds += 1;
         let at = Nanos(self.seconds * SECOND);
-        let readings = energy.iter().zip(&mut self.counters).enumerate().map(|(domain, (energy, counter))| {
+        self.ids.extend(self.new.iter().map(|domain| domain.id.clone()));
+        let readings = energy.iter().zip(&mut self.counters).zip(&self.ids).map(|((energy, counter), id)| {
             *counter += energy;
-            DomainReading { domain, at, reading: Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None }) }
+            DomainReading {
+                domain: id.clone(),
+                at,
+                reading: Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None }),
+            }
         });
         let processes = uses.iter().map(|one| ProcessInfo {
             process: one.process,
@@ -254,12 +255,7 @@ fn a_moved_process_gets_the_containers_label_and_a_new_series() {
 fn sources_keep_their_age() {
     let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
     let mut tick = host.tick(&[0, 0, 0, 0], vec![]);
-    tick.sources = vec![SourceState {
-        source: "rapl-powercap".into(),
-        role: "meter".into(),
-        health: Health::Healthy,
-        detail: String::new(),
-    }];
+    tick.sources = vec![SourceState::new("rapl-powercap", SourceRole::Meter, Health::Healthy)];
     core.step(&tick);
     let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
     tick.readings.clear();
@@ -269,23 +265,21 @@ fn sources_keep_their_age() {
 #[test]
 fn a_meter_and_who_watches_under_one_name_have_ages_of_their_own() {
     let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
-    let not_yet = || Health::Degraded(gpu::NOT_YET.into());
     let mut step = |meter: Health, usage: Health, reads: bool| {
         let mut tick = host.tick(&[1, 1, 1, 1], vec![]);
-        let state = |role: &str, health| SourceState {
-            source: "rapl-powercap".into(),
-            role: role.into(),
-            health,
-            detail: String::new(),
-        };
-        tick.sources = vec![state("meter", meter), state("gpu-usage", usage), state("entity", Health::Healthy)];
+        let state = |role, health| SourceState::new("rapl-powercap", role, health);
+        tick.sources = vec![
+            state(SourceRole::Meter, meter),
+            state(SourceRole::GpuUsage, usage),
+            state(SourceRole::Entity, Health::Healthy),
+        ];
         if !reads {
             tick.readings.clear();
         }
         let snapshot = core.step(&tick);
         [0, 1, 2].map(|at| snapshot.sources[at].read_at.map(|at| at.0 / SECOND))
     };
-    assert_eq!(step(Health::Healthy, not_yet(), true), [Some(2), None, None]);
+    assert_eq!(step(Health::Healthy, Health::starting(), true), [Some(2), None, None]);
     assert_eq!(step(Health::Failed("gone".into()), Health::Healthy, false), [Some(2), Some(3), None]);
     assert_eq!(step(Health::Healthy, Health::Failed("no answer".into()), true), [Some(4), Some(3), None]);
 }
@@ -323,7 +317,7 @@ proptest! {
             let snapshot = core.step(&tick);
             assert_conserved(&snapshot);
             for view in &snapshot.domains {
-                let total = before.entry(view.domain.id.clone()).or_default();
+                let total = before.entry(view.domain.id.to_string()).or_default();
                 prop_assert!(view.energy.total.0 >= *total);
                 *total = view.energy.total.0;
             }
@@ -362,7 +356,7 @@ fn a_domain_that_did_not_come_back_stays_in_the_sums() {
     core.step(&host.tick(&[0, 0, 0, 0], vec![]));
     core.step(&host.tick(&[50_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
     let state = core.state("boot");
-    host.new = vec![domain(1, Zone::Package)];
+    (host.new, host.ids) = (vec![domain(1, Zone::Package)], Vec::new());
     let mut again = Core::new(floored(10.0), state, true, Nanos(13 * SECOND));
     let snapshot = again.step(&host.tick(&[70_000_000], vec![]));
     assert_conserved(&snapshot);

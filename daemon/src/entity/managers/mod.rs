@@ -6,7 +6,7 @@ pub mod machined;
 pub mod socket;
 
 use super::inventory::{Inventory, Known};
-use crate::model::source::{Health, SourceState};
+use crate::model::source::{Health, SourceRole, SourceState};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -142,8 +142,10 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
 
 impl ManagerState {
     fn sources(&self) -> Arc<[SourceState]> {
-        let state =
-            |source: &str, health, detail| SourceState { source: source.into(), role: "entity".into(), health, detail };
+        let state = |source: &str, health, detail| SourceState {
+            detail,
+            ..SourceState::new(source, SourceRole::Entity, health)
+        };
         [
             state("libvirt", self.libvirt_health(), self.detail()),
             state("machined", self.machined_health.clone(), String::new()),

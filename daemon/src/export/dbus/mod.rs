@@ -66,7 +66,7 @@ mod view;
 pub use config::{DbusConfig, DbusMode};
 
 use super::Snapshots;
-use crate::model::source::{Health, SourceState};
+use crate::model::source::{Health, SourceRole, SourceState};
 use caller::{Caller, Trusted};
 use session::{Link, Session};
 use std::sync::Arc;
@@ -80,7 +80,6 @@ use zbus::Address;
 pub const NAME: &str = "org.jouled1";
 /// The source's name in status and metrics; its role is `export`.
 const SOURCE: &str = "dbus";
-const ROLE: &str = "export";
 /// What takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between attempts to reach the bus: the first pause, and the longest.
@@ -202,7 +201,7 @@ impl Dbus {
 }
 
 fn states(health: Health) -> Arc<[SourceState]> {
-    [SourceState { source: SOURCE.into(), role: ROLE.into(), health, detail: String::new() }].into()
+    [SourceState::new(SOURCE, SourceRole::Export, health)].into()
 }
 
 fn taken() -> String {

@@ -273,7 +273,13 @@ pub(super) const PROPERTIES: &[Property] = &[
             let at = of.view.at;
             let sources = of.view.sources.iter().map(|source| {
                 let read = source.read_at.map_or(UNKNOWN, |read| microseconds(at.realtime - (at.monotonic - read)));
-                (safe(&source.source), safe(&source.role), source.health.as_str(), safe(source.health.why()), read)
+                (
+                    safe(&source.source),
+                    safe(source.role.as_str()),
+                    source.health.as_str(),
+                    safe(source.health.why()),
+                    read,
+                )
             });
             sources.collect::<Vec<_>>().into()
         },

@@ -209,7 +209,7 @@ fn landing_page(snapshot: &Snapshot) -> String {
     for view in &snapshot.sources {
         let why = escape(view.health.why());
         let _ =
-            write!(page, "<li>{} ({}): {} {why}</li>", escape(&view.source), escape(&view.role), view.health.as_str());
+            write!(page, "<li>{} ({}): {} {why}</li>", escape(&view.source), view.role.as_str(), view.health.as_str());
     }
     page.push_str("</ul>\n</body></html>\n");
     page

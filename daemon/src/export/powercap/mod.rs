@@ -4,7 +4,7 @@
 use super::Snapshots;
 use crate::model::domain::{Quality, Zone};
 use crate::model::snapshot::Snapshot;
-use crate::model::source::Health;
+use crate::model::source::{Health, SourceRole};
 use crate::model::units::Microjoules;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -235,7 +235,8 @@ fn energy(snapshot: &Snapshot, zone: Zone, estimates: bool) -> Option<Microjoule
     let allowed = |quality| estimates || quality != Quality::Estimated;
     let views = || snapshot.domains.iter().filter(|view| view.domain.zone == zone && allowed(view.domain.quality));
     let failed = |source: &str| {
-        let mut states = snapshot.sources.iter().filter(|state| state.role == "meter" && state.source == source);
+        let mut states =
+            snapshot.sources.iter().filter(|state| state.role == SourceRole::Meter && state.source == source);
         states.any(|state| matches!(state.health, Health::Failed(_)))
     };
     let alive = views().any(|view| !view.past && view.read_at.is_some() && !failed(&view.domain.source));

@@ -91,7 +91,7 @@ fn what_is_not_measured_now_is_missing() {
     let source = snapshot.domains[0].domain.source.clone();
     let mut failed = snapshot.sources[0].clone();
     (failed.source, failed.role, failed.health) =
-        (source.clone(), "meter".to_owned(), Health::Failed("gone".to_owned()));
+        (source.clone(), SourceRole::Meter, Health::Failed("gone".to_owned()));
     snapshot.sources.retain(|state| state.source != source);
     snapshot.sources.push(failed);
     mirror.show(&snapshot).unwrap();

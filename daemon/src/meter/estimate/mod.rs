@@ -153,7 +153,7 @@ impl Estimate {
         self.packages.iter().position(|package| package.id == id).unwrap_or_else(|| {
             self.packages.push(Package::new(id));
             self.domains.push(Domain {
-                id: format!("estimate/package-{}", id.0),
+                id: format!("estimate/package-{}", id.0).into(),
                 source: SOURCE.to_owned(),
                 zone: Zone::Package,
                 scope: Scope::Package(id),
@@ -168,6 +168,8 @@ impl Estimate {
                 accuracy_ppm: None,
                 refresh: None,
                 gpu: None,
+                platform: None,
+                by_host: false,
             });
             self.packages.len() - 1
         })
@@ -255,12 +257,12 @@ impl Meter for Estimate {
                 package.integrate(span, self.idle, self.dynamic);
             }
         }
-        for (domain, package) in self.packages.iter().enumerate() {
+        for (domain, package) in self.domains.iter().zip(&self.packages) {
             let reading = match &self.error {
                 None => Ok(Reading::Counter { total: package.total, wraps_at: None }),
                 Some(error) => Err(error.clone()),
             };
-            out.push(DomainReading { domain, at: now.monotonic, reading });
+            out.push(DomainReading { domain: domain.id.clone(), at: now.monotonic, reading });
         }
     }
 

@@ -26,7 +26,7 @@ fn at(monotonic: u64) -> Stamp {
 fn read(meter: &mut Estimate, monotonic: u64) -> Vec<Result<u64, String>> {
     let mut out = Vec::new();
     meter.read(at(monotonic), &mut out);
-    assert!(out.iter().enumerate().all(|(index, reading)| reading.domain == index));
+    assert!(out.iter().zip(meter.domains()).all(|(reading, domain)| reading.domain == domain.id));
     out.into_iter()
         .map(|reading| match reading.reading? {
             Reading::Counter { total, wraps_at: None } => Ok(total.0),

@@ -14,7 +14,7 @@ pub use reader::{Link, Reader};
 pub(super) use address::find;
 
 use super::Meter;
-use super::standby::Needed;
+use super::standby::StandbyNeeded;
 use crate::model::domain::{Domain, DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -48,7 +48,7 @@ pub struct VsockConfig {
 pub struct Vsock {
     address: Address,
     reader: Reader,
-    stand_in: Option<Needed>,
+    stand_in: Option<StandbyNeeded>,
     domains: Vec<Domain>,
     known: Vec<Known>,
     condition: Condition,
@@ -78,13 +78,13 @@ impl Vsock {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn open(address: Address, stand_in: Option<Needed>) -> Result<Self, String> {
+    pub fn open(address: Address, stand_in: Option<StandbyNeeded>) -> Result<Self, String> {
         let reader = Reader::start(address.clone()).map_err(|error| format!("cannot start its thread: {error}"))?;
         drop(reader.link().wait(AT_START, |channel| channel.latest().is_some()));
         Ok(Self::with(address, reader, stand_in))
     }
 
-    fn with(address: Address, reader: Reader, stand_in: Option<Needed>) -> Self {
+    fn with(address: Address, reader: Reader, stand_in: Option<StandbyNeeded>) -> Self {
         Self {
             address,
             reader,
@@ -110,7 +110,7 @@ impl Vsock {
             // Where it begins anew, domains that are new here too: they may have been an earlier run's.
             if anew || (!told.contains(&domain) && known.last.is_some()) {
                 known.last = None;
-                out.push(DomainReading { domain, at: now, reading: Ok(Reading::Standby) });
+                out.push(DomainReading::standby(&self.domains[domain], now));
             }
         }
         for (zone, domain) in latest.object.zones.iter().zip(told) {
@@ -127,7 +127,7 @@ impl Vsock {
                 self.known[domain].last = Some(next);
                 Ok(Reading::Total { total: zone.energy, since: latest.since })
             };
-            out.push(DomainReading { domain, at: latest.at, reading });
+            out.push(DomainReading { domain: self.domains[domain].id.clone(), at: latest.at, reading });
         }
     }
 
@@ -138,7 +138,7 @@ impl Vsock {
             let estimated = if zone.quality == Quality::Estimated { "/estimated" } else { "" };
             self.known.push(Known { key, last: None });
             self.domains.push(Domain {
-                id: format!("guest/{}{estimated}", zone.zone.as_str()),
+                id: format!("guest/{}{estimated}", zone.zone.as_str()).into(),
                 source: SOURCE.to_owned(),
                 zone: zone.zone,
                 scope: Scope::Machine,
@@ -152,6 +152,8 @@ impl Vsock {
                 accuracy_ppm: None,
                 refresh: None,
                 gpu: None,
+                platform: None,
+                by_host: true,
             });
             self.domains.len() - 1
         })
@@ -207,15 +209,16 @@ impl Meter for Vsock {
                     }
                     None => Err(why.clone()),
                 };
-                let silent = |domain| DomainReading { domain, at: now, reading: reading.clone() };
-                out.extend((0..self.domains.len()).map(silent));
+                let silent =
+                    |domain: &Domain| DomainReading { domain: domain.id.clone(), at: now, reading: reading.clone() };
+                out.extend(self.domains.iter().map(silent));
             }
         }
     }
 
     fn health(&self) -> Health {
         match &self.condition {
-            Condition::Waiting => Health::Degraded(format!("{}: no answer yet", self.address)),
+            Condition::Waiting => Health::Starting(format!("{}: no answer yet", self.address)),
             Condition::Silent(why) => Health::Failed(why.clone()),
             Condition::Good if self.domains.is_empty() => {
                 Health::Degraded("the host tells no zone that is known here".to_owned())

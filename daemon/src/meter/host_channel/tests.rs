@@ -5,7 +5,7 @@ use super::object::tests::example;
 use super::*;
 use crate::attribution::ledger::Limits;
 use crate::attribution::{Core, CoreConfig, State};
-use crate::meter::standby::StandIn;
+use crate::meter::standby::Standby;
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::Kind;
 use crate::model::snapshot::{DomainView, Host, Snapshot};
@@ -20,20 +20,13 @@ struct Guess(Vec<Domain>, u64);
 
 impl Guess {
     fn new() -> Self {
+        let path = "/proc/stat".to_owned();
         let domain = Domain {
-            id: "estimate/package-0".to_owned(),
-            source: "estimate".to_owned(),
-            zone: Zone::Package,
-            scope: Scope::Machine,
-            path: "/proc/stat".to_owned(),
             billed: true,
             quality: Quality::Estimated,
-            continuous: false,
             at_rest: Some(Microwatts::ZERO),
             max_power: MAX_POWER,
-            accuracy_ppm: None,
-            refresh: None,
-            gpu: None,
+            ..Domain::measured("estimate/package-0", "estimate", Zone::Package, Scope::Machine, path)
         };
         Self(vec![domain], 0)
     }
@@ -51,7 +44,7 @@ impl Meter for Guess {
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         self.1 += 7_000_000;
         let reading = Ok(Reading::Total { total: Microjoules(self.1), since: 0 });
-        out.push(DomainReading { domain: 0, at: now.monotonic, reading });
+        out.push(DomainReading { domain: self.0[0].id.clone(), at: now.monotonic, reading });
     }
 
     fn health(&self) -> Health {
@@ -63,10 +56,8 @@ impl Meter for Guess {
 struct Guest {
     from: u64,
     vsock: Vsock,
-    guess: Option<StandIn<Guess>>,
+    guess: Option<Standby<Guess>>,
     core: Core,
-    numbers: [Vec<usize>; 2],
-    domains: usize,
 }
 
 fn core(state: State, now: u64) -> Core {
@@ -84,14 +75,14 @@ fn core(state: State, now: u64) -> Core {
 impl Guest {
     fn new(stand_in: bool) -> Self {
         let address = Address::Unix("/nonexistent/host.sock".into());
-        let needed = stand_in.then(Needed::default);
+        let needed = stand_in.then(StandbyNeeded::default);
         let guess = needed
             .clone()
-            .map(|needed| StandIn::new(Guess::new(), move || needed.load(Ordering::Acquire), "not needed"));
+            .map(|needed| Standby::new(Guess::new(), move || needed.load(Ordering::Acquire), "not needed"));
         let reader = Reader::start(address.clone()).unwrap();
         let from = Stamp::now().monotonic.0;
         let vsock = Vsock::with(address, reader, needed);
-        Self { from, vsock, guess, core: core(State::default(), from), numbers: [Vec::new(), Vec::new()], domains: 0 }
+        Self { from, vsock, guess, core: core(State::default(), from) }
     }
 
     /// The same machine with a jouled that was started anew at this second.
@@ -123,16 +114,10 @@ impl Guest {
         let mut tick = Tick { at, ..Tick::default() };
         let meters =
             [Some(&mut self.vsock as &mut dyn Meter), self.guess.as_mut().map(|guess| guess as &mut dyn Meter)];
-        for (meter, numbers) in meters.into_iter().zip(&mut self.numbers) {
-            let Some(meter) = meter else { continue };
-            let from = tick.readings.len();
+        for meter in meters.into_iter().flatten() {
             meter.read(at, &mut tick.readings);
-            for domain in &meter.domains()[numbers.len()..] {
-                tick.new_domains.push(domain.clone());
-                numbers.push(self.domains);
-                self.domains += 1;
-            }
-            tick.readings[from..].iter_mut().for_each(|reading| reading.domain = numbers[reading.domain]);
+            // The core ignores domains that it knows.
+            tick.new_domains.extend_from_slice(meter.domains());
         }
         let process = ProcessKey { pid: 7, start: 1 };
         let ran = Use {
@@ -279,7 +264,7 @@ fn a_host_that_never_was_is_waited_for() {
     for second in 0..=4 {
         let snapshot = guest.tick(second);
         assert!(snapshot.domains.is_empty() && !snapshot.estimated());
-        assert!(matches!(guest.vsock.health(), Health::Degraded(_)));
+        assert!(matches!(guest.vsock.health(), Health::Starting(_)));
     }
     for second in 7..=9 {
         guest.tick(second);

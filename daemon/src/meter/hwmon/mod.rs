@@ -7,9 +7,10 @@ mod sensors;
 
 use super::file::{PAGE, parse_number, read_text};
 use super::polled::{Opener, Poll, Polled};
-use super::standby::{By, Packages};
+use super::standby::{PackageMeter, PackageMeters};
 use super::{Meter, Roots};
-use crate::model::domain::{Domain, DomainReading, GpuInfo, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainId, DomainReading, GpuInfo, Reading, Scope, Zone};
+use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use chip::{LocatedChip, printable};
@@ -55,7 +56,7 @@ pub enum HwmonMode {
 
 /// Whether a sensor on this machine measures the packages.
 pub fn measures_packages(roots: &Roots) -> bool {
-    let meter = Hwmon::open(&class(roots), Packages::default());
+    let meter = Hwmon::open(&class(roots), PackageMeters::default());
     meter.domains.iter().any(|domain| domain.zone == Zone::Package)
 }
 
@@ -69,9 +70,9 @@ fn class(roots: &Roots) -> PathBuf {
 ///
 /// # Errors
 /// The system gives no thread.
-pub fn start(roots: &Roots, packages: Packages) -> Result<Polled, String> {
+pub fn start(roots: &Roots, packages: PackageMeters) -> Result<Polled, String> {
     let class = class(roots);
-    let poll = Poll { source: SOURCE.into(), absent: absent(&class), period: PERIOD, by_name: false };
+    let poll = Poll { source: SOURCE.into(), absent: absent(&class), period: PERIOD, by_name: false, expected: None };
     // After a scan that found nothing, the chips are scanned again only when they or the state of `packages` changed.
     let mut last_empty_scan = None;
     let opener: Opener = Box::new(move || {
@@ -96,7 +97,7 @@ fn absent(class: &Path) -> String {
 
 struct Hwmon {
     class: PathBuf,
-    packages: Packages,
+    packages: PackageMeters,
     domains: Vec<Domain>,
     /// One for each domain, in the same order.
     sensors: Vec<Sensor>,
@@ -113,14 +114,14 @@ struct Hwmon {
 
 impl Hwmon {
     /// Scans the chips. [`Meter::read`] finds those that are added later.
-    fn open(class: &Path, packages: Packages) -> Self {
+    fn open(class: &Path, packages: PackageMeters) -> Self {
         let mut meter = Self::unscanned(class, packages);
         meter.scan();
         meter
     }
 
-    fn unscanned(class: &Path, packages: Packages) -> Self {
-        let packages_elsewhere = packages.measured(By::First);
+    fn unscanned(class: &Path, packages: PackageMeters) -> Self {
+        let packages_elsewhere = packages.has(PackageMeter::RaplOrHost);
         Self {
             class: class.to_path_buf(),
             packages,
@@ -138,7 +139,7 @@ impl Hwmon {
     /// Scans all chips. Known sensors keep their domain, as a driver that was reloaded gets another hwmonN.
     fn scan(&mut self) {
         self.fingerprint = chip::fingerprint(&self.class);
-        self.packages_elsewhere = self.packages.measured(By::First);
+        self.packages_elsewhere = self.packages.has(PackageMeter::RaplOrHost);
         self.unused.clear();
         self.ambiguous = 0;
         let mut platform = None;
@@ -173,7 +174,7 @@ impl Hwmon {
         }
     }
 
-    fn bind(&mut self, located: &LocatedChip, part: &MeasuredPart, id: String) {
+    fn bind(&mut self, located: &LocatedChip, part: &MeasuredPart, id: DomainId) {
         // The path of the device itself: hwmonN may be another device's after a reload.
         let real = |number: &u32| located.file(part.quantity, *number).and_then(|path| fs::canonicalize(path).ok());
         let Some(files) = part.sensors.iter().map(real).collect::<Option<Vec<PathBuf>>>() else { return };
@@ -204,6 +205,7 @@ impl Hwmon {
             max_power: if gpu { GPU_MAX } else { MAX_POWER },
             accuracy_ppm: located.accuracy_ppm(),
             refresh,
+            platform: (part.zone == Zone::Platform).then_some(PlatformKind::Hwmon),
             gpu: gpu.then(|| GpuInfo {
                 index,
                 uuid: located.device.clone(),
@@ -215,41 +217,41 @@ impl Hwmon {
         self.sensors.push(sensor);
     }
 
-    /// Marks whether these sensors measure the packages; where one of them fails, it goes on standby for the stand-in.
-    fn update_packages(&mut self, readings: &mut [DomainReading]) {
-        let is =
-            |reading: &DomainReading, zone| self.domains.get(reading.domain).is_some_and(|domain| domain.zone == zone);
-        let measured = readings.iter().any(|reading| {
-            is(reading, Zone::Package) && matches!(reading.reading, Ok(Reading::Gauge { .. } | Reading::Counter { .. }))
+    /// Marks whether these sensors measure the packages; where one of them fails, it goes on standby for the stand-in. `readings`: with the
+    /// index of the sensor, and the time.
+    fn update_packages(&mut self, readings: &mut [(usize, Result<Reading, String>, Nanos)]) {
+        let measured = readings.iter().any(|(sensor, reading, _)| {
+            let package = self.domains[*sensor].zone == Zone::Package;
+            package && matches!(reading, Ok(Reading::Gauge { .. } | Reading::Counter { .. }))
         });
-        self.packages.set(By::Hwmon, measured);
+        self.packages.set(PackageMeter::Hwmon, measured);
         if measured {
             return;
         }
-        for reading in readings.iter_mut().filter(|reading| reading.reading.is_err()) {
-            let Some(sensor) = self.sensors.get_mut(reading.domain) else { continue };
-            if sensor.of_processor {
+        for (sensor, reading, _) in readings {
+            if reading.is_err() && self.sensors[*sensor].of_processor {
                 // The estimate stands in. Energy between the last reading and the next is the estimate's, so the sensor
                 // starts a new interval.
-                reading.reading = Ok(Reading::Standby);
+                *reading = Ok(Reading::Standby);
             }
         }
     }
 }
 
 /// The id of a domain. A GPU's is its PCI address, the same for every meter that reads it.
-fn id(device: &str, part: &MeasuredPart) -> String {
-    match (part.scope, part.quantity) {
+fn id(device: &str, part: &MeasuredPart) -> DomainId {
+    let id = match (part.scope, part.quantity) {
         (Scope::Gpu(pci), _) => format!("gpu/{pci}"),
         // amd_energy is one device for all sockets.
         (Scope::Package(package), Quantity::Energy) => format!("hwmon/{device}/{}-{}", part.zone.as_str(), package.0),
         _ => format!("hwmon/{device}/{}", part.zone.as_str()),
-    }
+    };
+    id.into()
 }
 
 impl Drop for Hwmon {
     fn drop(&mut self) {
-        self.packages.set(By::Hwmon, false);
+        self.packages.set(PackageMeter::Hwmon, false);
     }
 }
 
@@ -264,14 +266,14 @@ impl Meter for Hwmon {
 
     fn read(&mut self, _: Stamp, out: &mut Vec<DomainReading>) {
         self.reads = self.reads.wrapping_add(1);
-        let others = self.packages.measured(By::First);
+        let others = self.packages.has(PackageMeter::RaplOrHost);
         let changed = || self.reads.is_multiple_of(RESCAN_EVERY) && chip::fingerprint(&self.class) != self.fingerprint;
         if !self.errors.is_empty() || others != self.packages_elsewhere || changed() {
             self.scan();
         }
         self.errors.clear();
         let mut readings = Vec::new();
-        for (domain, sensor) in self.sensors.iter_mut().enumerate() {
+        for (index, sensor) in self.sensors.iter_mut().enumerate() {
             let was_on_standby = sensor.on_standby;
             sensor.on_standby = (others && sensor.of_processor) || sensor.is_suspended();
             let reading = match sensor.on_standby {
@@ -282,10 +284,14 @@ impl Meter for Hwmon {
             self.errors.extend(reading.as_ref().err().cloned());
             // Taken after the read, which may be slow.
             let at = Stamp::now().monotonic - Nanos(sensor.averaging_time.0 / 2);
-            readings.push(DomainReading { domain, at, reading });
+            readings.push((index, reading, at));
         }
         self.update_packages(&mut readings);
-        out.append(&mut readings);
+        out.extend(readings.into_iter().map(|(index, reading, at)| DomainReading {
+            domain: self.domains[index].id.clone(),
+            at,
+            reading,
+        }));
     }
 
     fn health(&self) -> Health {

@@ -20,8 +20,8 @@ fn chip_at(root: &TempDir, number: u32, device: &str, at_device: bool, attribute
 
 /// Opens the meter; `None` where it has no domain. `packages`: another meter measures the packages.
 fn open(root: &TempDir, packages: bool) -> Option<Hwmon> {
-    let measured = Packages::default();
-    measured.set(By::First, packages);
+    let measured = PackageMeters::default();
+    measured.set(PackageMeter::RaplOrHost, packages);
     let meter = Hwmon::open(&root.path().join("class/hwmon"), measured);
     (!meter.domains.is_empty()).then_some(meter)
 }
@@ -36,7 +36,8 @@ fn write(root: &TempDir, path: &str, text: &str) {
 fn read(meter: &mut Hwmon) -> Vec<(usize, Result<Reading, String>)> {
     let mut out = Vec::new();
     meter.read(Stamp::now(), &mut out);
-    out.into_iter().map(|one| (one.domain, one.reading)).collect()
+    let index = |id| meter.domains.iter().position(|domain| domain.id == id).unwrap();
+    out.into_iter().map(|one| (index(one.domain), one.reading)).collect()
 }
 
 fn counter(microjoules: u64) -> Result<Reading, String> {
@@ -49,7 +50,7 @@ fn gauge(microwatts: u64) -> Result<Reading, String> {
 
 /// Why a meter without domains uses none of its sensors.
 fn why_unused(root: &TempDir) -> String {
-    let meter = Hwmon::open(&root.path().join("class/hwmon"), Packages::default());
+    let meter = Hwmon::open(&root.path().join("class/hwmon"), PackageMeters::default());
     assert!(meter.domains.is_empty(), "{:?}", meter.domains);
     let Health::Unsupported(why) = meter.health() else { panic!("{:?}", meter.health()) };
     why
@@ -125,7 +126,7 @@ fn a_gpu_or_a_disk_is_never_a_processor() {
     ] {
         assert!(why.contains(text), "{text:?} is not in {why}");
     }
-    let mut meter = Hwmon::open(&root.path().join("class/hwmon"), Packages::default());
+    let mut meter = Hwmon::open(&root.path().join("class/hwmon"), PackageMeters::default());
     assert_eq!(read(&mut meter), []);
 }
 
@@ -405,16 +406,16 @@ fn amd_energy_counts_sockets_and_no_cores() {
 fn package_sensors_are_on_standby_while_rapl_measures() {
     let root = TempDir::new().unwrap();
     let place = chip_at(&root, 0, "APMC0D29:00", false, &[("name", "apm_xgene"), ("power0_input", "20000000")]);
-    let packages = Packages::default();
+    let packages = PackageMeters::default();
     let mut meter = Hwmon::open(&root.path().join("class/hwmon"), packages.clone());
     assert_eq!(read(&mut meter), [(0, gauge(20_000_000))]);
-    assert!(packages.measured(By::Hwmon));
-    packages.set(By::First, true);
+    assert!(packages.has(PackageMeter::Hwmon));
+    packages.set(PackageMeter::RaplOrHost, true);
     assert_eq!(read(&mut meter), [(0, Ok(Reading::Standby))]);
     assert_eq!(read(&mut meter), []);
-    assert!(!packages.measured(By::Hwmon));
+    assert!(!packages.has(PackageMeter::Hwmon));
     assert_eq!(meter.health(), Health::Unsupported("standing by: the packages are measured already".into()));
-    packages.set(By::First, false);
+    packages.set(PackageMeter::RaplOrHost, false);
     assert_eq!(read(&mut meter), [(0, gauge(20_000_000))]);
     // The time without the sensor is the estimate's, so no energy is integrated over it.
     fs::remove_file(place.join("power0_input")).unwrap();

@@ -5,14 +5,13 @@ use super::bmc::redfish::{self, RedfishConfig};
 use super::estimate::{self, Estimate, EstimateConfig, EstimateMode};
 use super::host_channel::{self, Address, Connect, Vsock, VsockConfig};
 use super::hwmon::{self, HwmonConfig, HwmonMode};
-use super::rapl::hotplug::{Late, Opener, Way};
+use super::rapl::hotplug::{ChosenInterface, Hotplugged, Opener};
 use super::rapl::perf::{self, Perf};
 use super::rapl::powercap::{self, Powercap};
 use super::rapl::{RaplConfig, RaplVia};
-use super::standby::{By, Needed, Packages, StandIn};
+use super::standby::{PackageMeter, PackageMeters, Standby, StandbyNeeded};
 use super::{Meter, Topology, nvml};
-use crate::model::source::Health;
-use crate::model::source::SourceState;
+use crate::model::source::{Health, SourceRole, SourceState};
 use crate::sys::nvml::NvmlConfig;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -77,7 +76,7 @@ pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Ve
         }
     };
     if host.is_some() {
-        all.packages.set(By::First, true);
+        all.packages.set(PackageMeter::RaplOrHost, true);
     }
     all.nvml(&config.nvml, roots);
     all.hwmon(&config.hwmon, roots);
@@ -113,13 +112,13 @@ struct All {
     meters: Vec<Box<dyn Meter>>,
     states: Vec<SourceState>,
     /// Who measures the packages.
-    packages: Packages,
+    packages: PackageMeters,
 }
 
 impl All {
     /// The meters of this machine's own processors. What is not here yet may come.
     fn rapl(&mut self, config: &RaplConfig, roots: &Roots, topology: &Topology) {
-        let (via, way) = (config.via, Way::default());
+        let (via, way) = (config.via, ChosenInterface::default());
         let (perf_config, perf_roots, perf_topology) = (config.clone(), roots.clone(), topology.clone());
         // Events of this kernel belong to its own /sys: with another root they count only where they are asked for.
         let perf_allowed = via == RaplVia::Perf || (via == RaplVia::Auto && roots.sysfs == Path::new("/sys"));
@@ -152,11 +151,17 @@ impl All {
         source: &'static str,
         absent: String,
         by_name: bool,
-        way: &Way,
+        way: &ChosenInterface,
         opener: Opener<M>,
     ) {
         let absent = if by_name { Health::Failed(absent) } else { Health::Unsupported(absent) };
-        self.meters.push(Box::new(Late::new(source, absent, Way::clone(way), self.packages.clone(), opener)));
+        self.meters.push(Box::new(Hotplugged::new(
+            source,
+            absent,
+            ChosenInterface::clone(way),
+            self.packages.clone(),
+            opener,
+        )));
     }
 
     /// NVIDIA GPUs.
@@ -173,7 +178,7 @@ impl All {
             HwmonMode::Never => self.unused(hwmon::SOURCE, "not wanted: use = \"never\" in [meter.hwmon]"),
             HwmonMode::Auto => {
                 // Its thread may not have read anything by the first tick.
-                self.packages.set(By::Hwmon, !self.packages.any() && hwmon::measures_packages(roots));
+                self.packages.set(PackageMeter::Hwmon, !self.packages.any() && hwmon::measures_packages(roots));
                 self.add(hwmon::SOURCE, hwmon::start(roots, self.packages.clone()).map(Some), true, "");
             }
         }
@@ -188,7 +193,7 @@ impl All {
                 self.unused(estimate::SOURCE, &format!("{STANDBY}; it could not take over: {why}"))
             }
             estimate => {
-                let stand_in = estimate.map(|estimate| Some(StandIn::new(estimate, move || !packages.any(), STANDBY)));
+                let stand_in = estimate.map(|estimate| Some(Standby::new(estimate, move || !packages.any(), STANDBY)));
                 self.add(estimate::SOURCE, stand_in, true, "");
             }
         }
@@ -245,14 +250,14 @@ impl All {
 
     /// The host's word, and the estimate while the host says nothing.
     fn with_stand_in(&mut self, address: Address, estimate: Result<Estimate, String>) {
-        let needed = Needed::default();
-        let stand_in = estimate.is_ok().then(|| Needed::clone(&needed));
+        let needed = StandbyNeeded::default();
+        let stand_in = estimate.is_ok().then(|| StandbyNeeded::clone(&needed));
         self.add(host_channel::SOURCE, Vsock::open(address, stand_in).map(Some), true, "");
         // Where there is no reader, nobody else says when it is needed.
         needed.store(self.meters.iter().all(|meter| meter.source() != host_channel::SOURCE), Ordering::Release);
         let standby = "standing by: it takes over while the host says nothing";
         let stand_in =
-            estimate.map(|estimate| Some(StandIn::new(estimate, move || needed.load(Ordering::Acquire), standby)));
+            estimate.map(|estimate| Some(Standby::new(estimate, move || needed.load(Ordering::Acquire), standby)));
         self.add(estimate::SOURCE, stand_in, true, "");
     }
 
@@ -271,12 +276,7 @@ impl All {
     }
 
     fn state(&mut self, source: &str, health: Health) {
-        self.states.push(SourceState {
-            source: source.to_owned(),
-            role: "meter".to_owned(),
-            health,
-            detail: String::new(),
-        });
+        self.states.push(SourceState::new(source, SourceRole::Meter, health));
     }
 }
 

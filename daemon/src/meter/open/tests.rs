@@ -17,12 +17,7 @@ fn open(host: &FakeHost, text: &str) -> (Vec<String>, Vec<SourceState>) {
     let all = || meters.iter().map(|meter| &**meter as &dyn Meter);
     let sources = all().filter(gives).map(|meter| meter.source().to_owned()).filter(|source| source != hwmon::SOURCE);
     let sources = sources.collect();
-    let state = |meter: &dyn Meter| SourceState {
-        source: meter.source().to_owned(),
-        role: "meter".to_owned(),
-        health: meter.health(),
-        detail: String::new(),
-    };
+    let state = |meter: &dyn Meter| SourceState::new(meter.source(), SourceRole::Meter, meter.health());
     states.extend(all().map(state));
     (sources, states)
 }

@@ -1,74 +1,78 @@
-//! A slow meter on a thread of its own, so that it delays no tick: opened there, asked at its own period, opened anew when it is gone.
-//! Not a meter of anything itself.
+//! Runs a slow meter (a BMC, a driver that can hang) on a thread of its own, so that it never delays a tick. The thread opens the meter,
+//! reads it at its own period, and opens it again when it fails. Measures nothing itself.
 
 use super::Meter;
 use super::fresh::Fresh;
-use crate::model::domain::{Domain, DomainReading, Reading};
+use crate::model::domain::{Domain, DomainId, DomainReading, Reading};
+use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
+use rustc_hash::FxHashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// An answer is late when it takes longer than this.
+/// A read or an open that takes longer than this makes the source failed until it ends.
 const LATE: Duration = Duration::from_secs(10);
-/// A start waits so long for the first answer.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// Between two tries to open a source, at most.
+/// [`Polled::start`] waits this long for the first read, at most.
+const FIRST_READ: Duration = Duration::from_millis(200);
+/// Longest time between two attempts to open a source, unless its period is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// At the end, a meter has so long to give back what it holds: a BMC's session.
+/// Time that a meter gets at the end to return what it holds: a BMC's session.
 const FAREWELL: Duration = Duration::from_millis(1000);
 
-/// Opens a meter: `Ok(None)` where this machine does not have it (now), `Err` where it has and it does not work.
+/// Opens a meter: `Ok(None)` where this machine does not have it (now), `Err` where it has and it does not work. May take long.
 pub type Opener = Box<dyn FnMut() -> Result<Option<Box<dyn Meter>>, String> + Send>;
 
-/// What a [`Polled`] is called, and how it is driven.
+/// What a [`Polled`] is called, and how often it is read.
 #[derive(Clone, Debug)]
 pub struct Poll {
     /// The source's name.
     pub source: String,
-    /// What was looked for, for where it is not there.
+    /// The reason shown where there is no such source: what was looked for.
     pub absent: String,
-    /// Time between two readings.
+    /// Time between two reads.
     pub period: Duration,
-    /// Whether it was asked for by name: then its absence is a failure.
+    /// Whether the configuration names it: then its absence is a failure.
     pub by_name: bool,
+    /// Of a configured platform meter: its kind. See [`Meter::expected`].
+    pub expected: Option<PlatformKind>,
 }
 
-/// What the thread found out.
-struct Found {
+/// What the thread hands over to the tick.
+struct Shared {
     domains: Vec<Domain>,
-    /// The last one of each since the sampler looked; domains are numbers in `domains`.
+    /// The last reading of each domain since the last tick.
     readings: Vec<DomainReading>,
     health: Health,
     detail: String,
-    /// Since when the source has been asked something that it has not answered, CLOCK_MONOTONIC.
+    /// Since when a read or an open is under way, CLOCK_MONOTONIC.
     asked: Option<Nanos>,
 }
 
 /// A meter that is read by a thread of its own.
 pub struct Polled {
     poll: Poll,
-    found: Arc<Mutex<Found>>,
+    shared: Arc<Mutex<Shared>>,
     domains: Vec<Domain>,
     health: Health,
     detail: String,
     late: bool,
-    /// Its end tells the thread to end.
+    /// The thread ends when this is dropped.
     stop: Option<Sender<()>>,
-    /// Tells a read that is under way to end.
+    /// Cancels a read that is under way.
     halt: CancellationToken,
-    /// Closed when the thread has let go of the meter.
+    /// Closed when the thread has dropped the meter.
     ended: Receiver<()>,
-    /// How long to wait for that, once told to end.
+    /// The end of the wait for that, set by [`Meter::stop`].
     until: Option<Instant>,
 }
 
 impl Polled {
-    /// Starts the thread. It gives no reading before the source has answered.
+    /// Starts the thread. There is no reading before the source has answered.
     ///
     /// # Errors
     /// The system gives no thread.
@@ -76,52 +80,51 @@ impl Polled {
         Self::start_until(poll, opener, CancellationToken::new())
     }
 
-    /// The same; `halt` is cancelled at the end, for a meter that can break off a read that is under way.
+    /// The same; `halt` is cancelled at the end, for a meter that can cancel a read that is under way.
     ///
     /// # Errors
     /// The system gives no thread.
     pub fn start_until(poll: Poll, opener: Opener, halt: CancellationToken) -> Result<Self, String> {
-        let found = Arc::new(Mutex::new(Found {
+        let shared = Arc::new(Mutex::new(Shared {
             domains: Vec::new(),
             readings: Vec::new(),
-            health: Health::Degraded("not yet read".into()),
+            health: Health::starting(),
             detail: String::new(),
             asked: None,
         }));
         let (stop, stopped) = channel::<()>();
-        let mut asker = Asker {
+        let mut poller = Poller {
             poll: poll.clone(),
             opener,
-            found: Arc::clone(&found),
+            shared: Arc::clone(&shared),
             meter: None,
-            numbers: Vec::new(),
-            fresh: Vec::new(),
-            tries: 0,
+            fresh: FxHashMap::default(),
+            failures: 0,
         };
         let (first, answered) = channel::<()>();
         let (gone, ended) = channel::<()>();
         let run = move || {
-            let mut pause = asker.step();
+            let mut pause = poller.step();
             drop(first);
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
-                pause = asker.step();
+                pause = poller.step();
             }
-            drop(asker);
+            drop(poller);
             drop(gone);
         };
         thread::Builder::new()
             .name(poll.source.chars().take(15).collect())
             .spawn(run)
             .map_err(|error| format!("no thread for {}: {error}", poll.source))?;
-        // Most sources are quick: then what it is like is known from the first tick on.
-        let _ = answered.recv_timeout(PATIENCE);
+        // Most sources are quick: then the first tick has their state and domains.
+        let _ = answered.recv_timeout(FIRST_READ);
         let (health, domains) = {
-            let found = lock(&found);
-            (found.health.clone(), found.domains.clone())
+            let shared = lock(&shared);
+            (shared.health.clone(), shared.domains.clone())
         };
         Ok(Self {
             poll,
-            found,
+            shared,
             domains,
             health,
             detail: String::new(),
@@ -144,19 +147,18 @@ impl Meter for Polled {
     }
 
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
-        // Never waits: where the thread holds the lock just now, its news come with the next tick.
-        let Ok(mut found) = self.found.try_lock() else { return };
-        self.domains.extend_from_slice(&found.domains[self.domains.len()..]);
-        out.append(&mut found.readings);
-        let silent = found.asked.map_or(Nanos::ZERO, |asked| now.monotonic - asked);
+        // Never waits: while the thread holds the lock, its news come with the next tick.
+        let Ok(mut shared) = self.shared.try_lock() else { return };
+        self.domains.extend_from_slice(&shared.domains[self.domains.len()..]);
+        out.append(&mut shared.readings);
+        let silent = shared.asked.map_or(Nanos::ZERO, |asked| now.monotonic - asked);
         if silent <= Nanos::from(LATE) {
             self.late = false;
-            self.health.clone_from(&found.health);
-            self.detail.clone_from(&found.detail);
+            self.health.clone_from(&shared.health);
+            self.detail.clone_from(&shared.detail);
         } else if !std::mem::replace(&mut self.late, true) {
             let why = format!("no answer for more than {:.0} s", silent.seconds().floor());
-            let gone = |domain| DomainReading { domain, at: now.monotonic, reading: Err(why.clone()) };
-            out.extend((0..self.domains.len()).map(gone));
+            out.extend(self.domains.iter().map(|domain| DomainReading::failed(domain, now.monotonic, &why)));
             self.health = Health::Failed(why);
         }
     }
@@ -169,6 +171,10 @@ impl Meter for Polled {
         self.detail.clone()
     }
 
+    fn expected(&self) -> Option<PlatformKind> {
+        self.poll.expected.clone()
+    }
+
     fn stop(&mut self) {
         self.stop = None;
         self.halt.cancel();
@@ -179,101 +185,98 @@ impl Meter for Polled {
 impl Drop for Polled {
     fn drop(&mut self) {
         self.stop();
-        // A thread that hangs is left: the process ends without it.
+        // A thread that hangs is left behind: the process ends without it.
         let left = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         let _ = self.ended.recv_timeout(left);
     }
 }
 
 /// The thread's side.
-struct Asker {
+struct Poller {
     poll: Poll,
     opener: Opener,
-    found: Arc<Mutex<Found>>,
+    shared: Arc<Mutex<Shared>>,
     meter: Option<Box<dyn Meter>>,
-    /// Of the meter's domains, their numbers in `found`: one that comes back keeps its number.
-    numbers: Vec<usize>,
-    /// Of each domain: a meter may be asked more often than it measures.
-    fresh: Vec<Fresh>,
-    tries: u32,
+    /// Which values of each domain are new: a meter may be read more often than it measures.
+    fresh: FxHashMap<DomainId, Fresh>,
+    /// Attempts to open it that failed, in a row; at most 6.
+    failures: u32,
 }
 
-impl Asker {
-    /// Opens or reads once; how long to wait before the next time.
+impl Poller {
+    /// Opens or reads once. Returns the time until the next step.
     fn step(&mut self) -> Duration {
-        lock(&self.found).asked = Some(Stamp::now().monotonic);
-        let pause = self.ask();
-        lock(&self.found).asked = None;
+        lock(&self.shared).asked = Some(Stamp::now().monotonic);
+        let pause = match self.open() {
+            Ok(()) => self.read(),
+            Err(health) => self.closed(health),
+        };
+        lock(&self.shared).asked = None;
         pause
     }
 
-    fn ask(&mut self) -> Duration {
-        if self.meter.is_none() {
-            match (self.opener)() {
-                Ok(Some(meter)) => {
-                    self.meter = Some(meter);
-                    self.numbers.clear();
-                    self.tries = 0;
-                }
-                Ok(None) => {
-                    let absent = self.poll.absent.clone();
-                    return self.closed(if self.poll.by_name {
-                        Health::Failed(absent)
-                    } else {
-                        Health::Unsupported(absent)
-                    });
-                }
-                Err(why) => return self.closed(Health::Failed(why)),
-            }
+    /// Opens the meter where it is not open.
+    fn open(&mut self) -> Result<(), Health> {
+        if self.meter.is_some() {
+            return Ok(());
         }
+        let absent = || self.poll.absent.clone();
+        let meter = match (self.opener)() {
+            Ok(Some(meter)) => meter,
+            Ok(None) if self.poll.by_name => return Err(Health::Failed(absent())),
+            Ok(None) => return Err(Health::Unsupported(absent())),
+            Err(why) => return Err(Health::Failed(why)),
+        };
+        self.meter = Some(meter);
+        self.failures = 0;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Duration {
         let Some(meter) = &mut self.meter else { return LONGEST_PAUSE };
         let mut readings = Vec::new();
         meter.read(Stamp::now(), &mut readings);
-        let (health, detail, domains) = (meter.health(), meter.detail(), meter.domains().to_vec());
-        // No news is no reason to open it anew, where there may be some.
-        let failed =
-            if readings.is_empty() { domains.is_empty() } else { readings.iter().all(|one| one.reading.is_err()) };
-        let nothing = failed && meter.opened_anew();
-        let mut found = lock(&self.found);
-        for domain in domains.into_iter().skip(self.numbers.len()) {
-            let known = found.domains.iter().position(|known| known.id == domain.id);
-            self.numbers.push(known.unwrap_or(found.domains.len()));
-            if known.is_none() {
-                found.domains.push(domain);
+        let (health, detail) = (meter.health(), meter.detail());
+        let mut shared = lock(&self.shared);
+        for domain in meter.domains() {
+            // A domain that comes back with its meter is there already.
+            if shared.domains.iter().all(|known| known.id != domain.id) {
+                shared.domains.push(domain.clone());
             }
         }
-        self.fresh.resize_with(found.domains.len(), Fresh::default);
+        // A meter with domains that has nothing new has not failed.
+        let failed =
+            readings.iter().all(|one| one.reading.is_err()) && (!readings.is_empty() || meter.domains().is_empty());
+        let reopen = failed && meter.is_reopened();
         for mut reading in readings {
-            reading.domain = self.numbers.get(reading.domain).copied().unwrap_or(usize::MAX);
-            if let (Ok(Reading::Gauge { power }), Some(fresh)) = (&reading.reading, self.fresh.get_mut(reading.domain))
-            {
-                let refresh = found.domains.get(reading.domain).and_then(|domain| domain.refresh);
+            if let Ok(Reading::Gauge { power }) = &reading.reading {
+                let refresh = shared.domains.iter().find(|one| one.id == reading.domain).and_then(|one| one.refresh);
+                let fresh = self.fresh.entry(reading.domain.clone()).or_default();
                 let Some(at) = fresh.measured_at(*power, reading.at, refresh) else { continue };
                 reading.at = at;
             }
-            // One reading a tick: who ran between two that come together is not known.
-            found.readings.retain(|earlier| earlier.domain != reading.domain);
-            found.readings.push(reading);
+            // At most one reading a tick: the usage between two that come at once is not known.
+            shared.readings.retain(|earlier| earlier.domain != reading.domain);
+            shared.readings.push(reading);
         }
-        (found.health, found.detail) = (health, detail);
-        drop(found);
-        if nothing {
-            // It may be another one by the next time: a driver reloaded, a BMC restarted.
+        (shared.health, shared.detail) = (health, detail);
+        drop(shared);
+        if reopen {
+            // The next opening may find other devices: a driver was reloaded, a BMC restarted.
             self.meter = None;
         }
         self.poll.period
     }
 
+    /// Reports that the meter could not be opened. The pause doubles with each attempt in a row.
     fn closed(&mut self, health: Health) -> Duration {
-        let mut found = lock(&self.found);
+        let mut shared = lock(&self.shared);
         let at = Stamp::now().monotonic;
-        let why = health.why().to_owned();
-        let gone = |domain| DomainReading { domain, at, reading: Err(why.clone()) };
-        found.readings = (0..found.domains.len()).map(gone).collect();
-        found.health = health;
-        found.detail.clear();
-        self.tries = (self.tries + 1).min(6);
-        self.poll.period.saturating_mul(1 << (self.tries - 1)).min(LONGEST_PAUSE.max(self.poll.period))
+        shared.readings = shared.domains.iter().map(|domain| DomainReading::failed(domain, at, health.why())).collect();
+        shared.health = health;
+        shared.detail.clear();
+        self.failures = (self.failures + 1).min(6);
+        self.poll.period.saturating_mul(1 << (self.failures - 1)).min(LONGEST_PAUSE.max(self.poll.period))
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::domain::{Quality, Reading, Scope, Zone};
+use crate::model::domain::{Reading, Scope, Zone};
 use crate::model::units::Microwatts;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Instant;
@@ -23,19 +23,8 @@ impl Fake {
             }
             fake.opened.fetch_add(1, SeqCst);
             let domain = Domain {
-                id: "fake/1".into(),
-                source: "fake".into(),
-                zone: Zone::Platform,
-                scope: Scope::Machine,
-                path: "/fake".into(),
-                billed: false,
-                quality: Quality::Measured,
-                continuous: false,
-                at_rest: None,
                 max_power: Microwatts(1_000_000_000),
-                accuracy_ppm: None,
-                refresh: None,
-                gpu: None,
+                ..Domain::measured("fake/1", "fake", Zone::Platform, Scope::Machine, "/fake".into())
             };
             Ok(Some(Box::new(Opened(fake.clone(), vec![domain])) as Box<dyn Meter>))
         })
@@ -47,6 +36,7 @@ impl Fake {
             absent: "no fake in /fake".into(),
             period: Duration::from_millis(20),
             by_name: false,
+            expected: None,
         };
         Polled::start(poll, self.opener()).unwrap()
     }
@@ -71,7 +61,7 @@ impl Meter for Opened {
             1 => Ok(Reading::Gauge { power: Microwatts(7) }),
             _ => Err("/fake: gone".into()),
         };
-        out.push(DomainReading { domain: 0, at: now.monotonic, reading });
+        out.push(DomainReading { domain: "fake/1".into(), at: now.monotonic, reading });
     }
     fn health(&self) -> Health {
         if self.0.state.load(SeqCst) == 1 { Health::Healthy } else { Health::Failed("/fake: gone".into()) }
@@ -102,7 +92,9 @@ fn a_source_that_appears_later_is_picked_up_and_one_that_goes_is_let_go() {
     assert!(matches!(polled.health(), Health::Unsupported(_)), "{:?}", polled.health());
     fake.set(1);
     let readings = tick(&mut polled, |_, all| all.len() > 1);
-    assert!(readings.iter().all(|one| one.domain == 0 && one.reading == Ok(Reading::Gauge { power: Microwatts(7) })));
+    assert!(
+        readings.iter().all(|one| one.domain == "fake/1" && one.reading == Ok(Reading::Gauge { power: Microwatts(7) }))
+    );
     assert_eq!((polled.domains().len(), polled.health()), (1, Health::Healthy));
     fake.set(2);
     tick(&mut polled, |_, all| all.iter().any(|one| one.reading.is_err()));
@@ -157,7 +149,7 @@ impl Meter for Keeps {
     fn health(&self) -> Health {
         Health::Failed("nothing yet".into())
     }
-    fn opened_anew(&self) -> bool {
+    fn is_reopened(&self) -> bool {
         false
     }
 }
@@ -178,8 +170,13 @@ fn a_meter_with_something_to_keep_is_not_opened_anew_and_has_time_for_a_farewell
             opened.opened.fetch_add(1, SeqCst);
             Ok(Some(Box::new(Keeps(opened.clone(), Arc::clone(&let_go), farewell)) as Box<dyn Meter>))
         });
-        let poll =
-            Poll { source: "keeps".into(), absent: String::new(), period: Duration::from_millis(10), by_name: true };
+        let poll = Poll {
+            source: "keeps".into(),
+            absent: String::new(),
+            period: Duration::from_millis(10),
+            by_name: true,
+            expected: None,
+        };
         let halt = CancellationToken::new();
         let polled = Polled::start_until(poll, opener, halt.clone()).unwrap();
         while fake.state.load(SeqCst) < 5 {
@@ -230,7 +227,13 @@ fn slow(reading: Duration) -> (Polled, Arc<AtomicU32>) {
     let mine = Arc::clone(&gone);
     let opener: Opener =
         Box::new(move || Ok(Some(Box::new(Slow(Vec::new(), reading, Arc::clone(&mine))) as Box<dyn Meter>)));
-    let poll = Poll { source: "slow".into(), absent: String::new(), period: Duration::from_secs(3600), by_name: false };
+    let poll = Poll {
+        source: "slow".into(),
+        absent: String::new(),
+        period: Duration::from_secs(3600),
+        by_name: false,
+        expected: None,
+    };
     (Polled::start(poll, opener).unwrap(), gone)
 }
 

@@ -6,6 +6,7 @@ pub mod powercap;
 
 use super::cpu::{Class, CpuModel};
 use crate::model::domain::{Domain, Quality, Scope, Zone};
+use crate::model::platform::PlatformKind;
 use crate::model::source::PackageId;
 use crate::model::units::Microwatts;
 use serde::Deserialize;
@@ -75,7 +76,7 @@ impl Part {
     /// The domain. A die is shared out over its whole package, because use is known by package only.
     pub(super) fn domain(self, source: &str, path: String, dram_billed: bool, max_power: Microwatts) -> Domain {
         Domain {
-            id: self.id(),
+            id: self.id().into(),
             source: source.to_owned(),
             zone: self.zone(),
             scope: match self {
@@ -95,6 +96,8 @@ impl Part {
             accuracy_ppm: None,
             refresh: None,
             gpu: None,
+            platform: matches!(self, Self::Psys(_)).then_some(PlatformKind::Psys),
+            by_host: false,
         }
     }
 }

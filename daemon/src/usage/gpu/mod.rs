@@ -9,15 +9,10 @@ mod shares;
 mod thread;
 
 use super::GpuUsage;
-use crate::model::source::{Health, PciAddress, SourceState};
+use crate::model::source::{Health, PciAddress, SourceRole, SourceState};
 use crate::sys::nvml::NvmlConfig;
 use std::fs;
 use std::path::Path;
-
-/// The role of these sources in `jouled_source_info`, beside `meter` and `usage`.
-pub const ROLE: &str = "gpu-usage";
-/// Reason of a source that has no first result yet.
-pub const NOT_YET: &str = "not yet read";
 
 /// Starts every source, where GPU use is `wanted`. Returns the sources that run, and the states of those that do not,
 /// with the reason.
@@ -31,7 +26,7 @@ pub fn open_all(
     let mut add = |source: &str, opened: Result<Box<dyn GpuUsage>, Health>| match opened {
         Ok(opened) => sources.push(opened),
         Err(health) => {
-            states.push(SourceState { source: source.into(), role: ROLE.into(), health, detail: String::new() });
+            states.push(SourceState::new(source, SourceRole::GpuUsage, health));
         }
     };
     if !wanted {
@@ -85,9 +80,8 @@ mod tests {
         let (sources, states) = open_all(false, &NvmlConfig::default(), Path::new("/sys"), Path::new("/proc"));
         assert!(sources.is_empty() && states.len() == 2);
         assert!(
-            states
-                .iter()
-                .all(|state| state.role == ROLE && state.health.why() == "not wanted: gpus = false in [usage]")
+            states.iter().all(|state| state.role == SourceRole::GpuUsage
+                && state.health.why() == "not wanted: gpus = false in [usage]")
         );
     }
 

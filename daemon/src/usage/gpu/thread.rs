@@ -96,7 +96,7 @@ impl ThreadedProbe {
             .spawn(run)
             .map_err(|error| format!("no thread for GPU use by {source}: {error}"))?;
         let _ = first_result.recv_timeout(FIRST_RESULT_WAIT);
-        let health = Health::Degraded(super::NOT_YET.into());
+        let health = Health::starting();
         let last = Stamp::now().monotonic;
         Ok(Self { source, shared, health, detail: String::new(), pending: Pending::default(), last, _stop: stop })
     }
@@ -254,7 +254,7 @@ mod tests {
         let from = std::time::Instant::now();
         source.sample(&mut GpuSample::default());
         assert!(from.elapsed() < Duration::from_secs(5), "{:?}", from.elapsed());
-        assert_eq!(source.health(), Health::Degraded("not yet read".into()));
+        assert_eq!(source.health(), Health::Starting("not yet read".into()));
         lock(&source.shared).probing_since = Some(Nanos(1));
         source.sample(&mut GpuSample::default());
         assert!(matches!(source.health(), Health::Failed(why) if why.contains("no answer")));

@@ -87,7 +87,8 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Sta
     };
     let samples = sources.iter().flat_map(|view| {
         states.iter().map(|state| {
-            let labels = LabelSet::plain([("source", &*view.source), ("role", &*view.role), ("state", state.as_str())]);
+            let labels =
+                LabelSet::plain([("source", &*view.source), ("role", view.role.as_str()), ("state", state.as_str())]);
             (labels, view.health.as_str() == state.as_str())
         })
     });
@@ -102,7 +103,7 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Sta
         (
             LabelSet::plain([
                 ("source", &*view.source),
-                ("role", &*view.role),
+                ("role", view.role.as_str()),
                 ("reason", shortened(view.health.why())),
             ]),
             1,
@@ -116,7 +117,10 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Sta
         help: "Time in seconds since a source last gave something, measured; absent where it never did",
     };
     let samples = sources.iter().filter_map(|view| {
-        Some((LabelSet::plain([("source", &*view.source), ("role", &*view.role)]), now.monotonic - view.read_at?))
+        Some((
+            LabelSet::plain([("source", &*view.source), ("role", view.role.as_str())]),
+            now.monotonic - view.read_at?,
+        ))
     });
     gauges(encoder, &about, samples)
 }
@@ -275,7 +279,11 @@ fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
             unit: "",
             help: "Always 1; its labels say which kind of platform meter is believed, and what the configuration says of it",
         };
-        gauges(encoder, &about, [(LabelSet::plain([("authority", &**authority), ("choice", &*platform.choice)]), 1)])?;
+        gauges(
+            encoder,
+            &about,
+            [(LabelSet::plain([("authority", authority.as_str()), ("choice", platform.choice.as_str())]), 1)],
+        )?;
     }
     let ratio = |ppm: u64| ppm as f64 / 1e6;
     let pairs = || {

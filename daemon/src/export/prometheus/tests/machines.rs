@@ -50,7 +50,7 @@ pub(crate) fn machines() -> Vec<(&'static str, Snapshot, Vec<Zone>)> {
     // Of another source than today's, and so with another id.
     let past = |zone: Zone| {
         let view = domain(zone, Billed);
-        let earlier = Domain { id: format!("earlier/{}", zone.as_str()), ..(*view.domain).clone() };
+        let earlier = Domain { id: format!("earlier/{}", zone.as_str()).into(), ..(*view.domain).clone() };
         DomainView { past: true, role: Role::Past, power: None, idle_power: None, domain: Arc::new(earlier), ..view }
     };
     let of = |name, domains: Vec<DomainView>, base: &[Zone]| {

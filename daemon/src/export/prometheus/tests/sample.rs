@@ -3,12 +3,12 @@
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Domain, GpuInfo, NodeEnergy, Quality, Scope, Zone};
 use crate::model::entity::Kind;
+use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{
     ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row,
     Snapshot, SourceView, State, Used,
 };
-use crate::model::source::Stamp;
-use crate::model::source::{Health, PackageId, PciAddress};
+use crate::model::source::{Health, PackageId, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, ProcessKey};
 use crate::model::vm::{Vm, Vmm};
@@ -21,19 +21,16 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
         shares_estimated: false,
         past: false,
         domain: Arc::new(Domain {
-            id: format!("rapl/package-{package}/{}", zone.as_str()),
-            source: "rapl-perf".into(),
-            zone,
-            scope: Scope::Package(PackageId(package)),
-            path: format!("power/energy-{}/cpu{package}", zone.as_str()),
             billed: zone != Zone::Core,
-            quality: Quality::Measured,
             continuous: true,
-            at_rest: None,
             max_power: Microwatts(500_000_000),
-            accuracy_ppm: None,
-            refresh: None,
-            gpu: None,
+            ..Domain::measured(
+                format!("rapl/package-{package}/{}", zone.as_str()),
+                "rapl-perf",
+                zone,
+                Scope::Package(PackageId(package)),
+                format!("power/energy-{}/cpu{package}", zone.as_str()),
+            )
         }),
         energy: NodeEnergy {
             total: Microjoules(total),
@@ -142,9 +139,9 @@ pub(crate) fn snapshot() -> Snapshot {
         title: "A \"title\"\nof two lines".into(),
         profile: None,
     };
-    let source = |source: &str, role: &str, health, read_at| SourceView {
+    let source = |source: &str, role: SourceRole, health, read_at| SourceView {
         source: source.into(),
-        role: role.into(),
+        role,
         health,
         detail: String::new(),
         read_at,
@@ -178,17 +175,17 @@ pub(crate) fn snapshot() -> Snapshot {
         },
         cpu_usage: Some(0.25),
         sources: vec![
-            source("rapl-perf", "meter", Health::Healthy, Some(Nanos(99_000_000_000))),
+            source("rapl-perf", SourceRole::Meter, Health::Healthy, Some(Nanos(99_000_000_000))),
             source(
                 "rapl-powercap",
-                "meter",
+                SourceRole::Meter,
                 Health::Failed("open \"/sys/class/powercap/intel-rapl:0/energy_uj\":\nPermission denied".into()),
                 Some(Nanos(42_000_000_000)),
             ),
-            source("estimate", "meter", Health::Unsupported("not needed".into()), None),
+            source("estimate", SourceRole::Meter, Health::Unsupported("not needed".into()), None),
             source(
                 "bpf",
-                "usage",
+                SourceRole::Usage,
                 Health::Degraded("no PMU: cycles are not counted".into()),
                 Some(Nanos(99_000_000_000)),
             ),
@@ -239,22 +236,19 @@ pub(crate) fn with_platform() -> Snapshot {
             ..self::domain(0, Zone::Package, total, None)
         });
     };
-    let machine = |id: &str, source: &str, zone, path: &str| {
-        Domain::measured(id.into(), source, zone, Scope::Machine, path.into())
-    };
+    let machine =
+        |id: &str, source: &str, zone, path: &str| Domain::measured(id, source, zone, Scope::Machine, path.into());
     let bmc = machine(
         "redfish/bmc1/System.1/platform",
         "redfish",
         Zone::Platform,
         "/redfish/v1/Chassis/System.1/EnvironmentMetrics",
     );
+    let bmc = Domain { platform: Some(PlatformKind::Redfish), ..bmc };
     add(&mut view, bmc, Role::Authority, 21_000_000_000_000);
-    add(
-        &mut view,
-        machine("hwmon/ACPI000D:00/platform", "hwmon", Zone::Platform, "/sys/p"),
-        Role::Comparison,
-        18_000_000_000_000,
-    );
+    let acpi = machine("hwmon/ACPI000D:00/platform", "hwmon", Zone::Platform, "/sys/p");
+    let acpi = Domain { platform: Some(PlatformKind::Hwmon), ..acpi };
+    add(&mut view, acpi, Role::Comparison, 18_000_000_000_000);
     let address = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
     let info = GpuInfo {
         index: 0,
@@ -262,8 +256,7 @@ pub(crate) fn with_platform() -> Snapshot {
         name: "NVIDIA H100 80GB HBM3".into(),
         vendor: "nvidia".into(),
     };
-    let gpu =
-        Domain::measured("gpu/GPU-6f1f3ca8".into(), "nvml", Zone::Gpu, Scope::Gpu(address), "0000:41:00.0".into());
+    let gpu = Domain::measured("gpu/GPU-6f1f3ca8", "nvml", Zone::Gpu, Scope::Gpu(address), "0000:41:00.0".into());
     add(&mut view, Domain { billed: true, gpu: Some(info), ..gpu }, Role::Billed, 500_000_000_000);
     let other = Domain {
         billed: true,
@@ -283,7 +276,7 @@ pub(crate) fn with_platform() -> Snapshot {
         Comparison::new("hwmon", "redfish", -142_857, 60_000),
         Comparison::new("components", "redfish", 0, 100_000),
     ];
-    view.platform =
-        PlatformView { choice: "auto".into(), authority: Some("redfish".into()), comparisons, unmetered: Vec::new() };
+    let authority = Some(PlatformKind::Redfish);
+    view.platform = PlatformView { authority, comparisons, ..PlatformView::default() };
     view
 }

@@ -18,6 +18,7 @@ use super::secret::warn_of_open_secret;
 use crate::meter::Meter;
 use crate::meter::polled::{Opener, Poll, Polled};
 use crate::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
+use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
 use bmc::{Bmc, Connect, Power};
@@ -46,7 +47,7 @@ pub fn device(config: &IpmiConfig, by_name: bool) -> Result<Polled, String> {
     let label = path.display().to_string();
     let connect: Connect = Box::new(move || open_device(&path));
     start(
-        Target { source: SOURCE.into(), id: "ipmi/platform".into(), path: label, lan: false, by_name },
+        Target { source: SOURCE.into(), id: "ipmi/platform".into(), path: label, kind: PlatformKind::Ipmi, by_name },
         absent,
         config.period.0,
         connect,
@@ -62,7 +63,7 @@ pub fn over_lan(config: &IpmiConfig, lan: &LanConfig) -> Result<Polled, String> 
         source: format!("{SOURCE}:{}", lan.name),
         id: format!("ipmi/{}/platform", lan.name),
         path: lan.address.to_string(),
-        lan: true,
+        kind: PlatformKind::IpmiLan,
         by_name: true,
     };
     if let Some(file) = &lan.password_file {
@@ -93,19 +94,25 @@ struct Target {
     source: String,
     id: String,
     path: String,
-    lan: bool,
+    kind: PlatformKind,
     by_name: bool,
 }
 
 fn start(target: Target, absent: String, period: Nanos, connect: Connect) -> Result<Polled, String> {
-    let poll =
-        Poll { source: target.source.clone(), absent, period: Duration::from_nanos(period.0), by_name: target.by_name };
+    let poll = Poll {
+        source: target.source.clone(),
+        absent,
+        period: Duration::from_nanos(period.0),
+        by_name: target.by_name,
+        // The BMC behind a device may give no power; one over the network was configured as this machine's meter.
+        expected: Some(target.kind.clone()).filter(|kind| *kind == PlatformKind::IpmiLan),
+    };
     Polled::start(poll, opener(target, connect))
 }
 
 /// The connection outlives the meters that the thread opens on it: a reading that fails is no reason to log in anew.
 fn opener(target: Target, connect: Connect) -> Opener {
-    let bmc = Arc::new(Mutex::new(Bmc::new(connect, target.lan)));
+    let bmc = Arc::new(Mutex::new(Bmc::new(connect, target.kind == PlatformKind::IpmiLan)));
     Box::new(move || {
         let place = |why: String| if why.starts_with(&target.path) { why } else { format!("{}: {why}", target.path) };
         let found = lock(&bmc).ready().map_err(place)?;
@@ -125,7 +132,8 @@ impl Ipmi {
     fn new(target: &Target, bmc: Arc<Mutex<Bmc>>) -> Self {
         let domain = Domain {
             max_power: MAX_POWER,
-            ..Domain::measured(target.id.clone(), &target.source, Zone::Platform, Scope::Machine, target.path.clone())
+            platform: Some(target.kind.clone()),
+            ..Domain::measured(target.id.as_str(), &target.source, Zone::Platform, Scope::Machine, target.path.clone())
         };
         // A BMC that tells no power has no domain.
         let nothing = lock(&bmc).nothing();
@@ -149,9 +157,7 @@ impl Meter for Ipmi {
     }
 
     fn read(&mut self, _: Stamp, out: &mut Vec<DomainReading>) {
-        if self.domains.is_empty() {
-            return;
-        }
+        let Some(domain) = self.domains.first() else { return };
         let mut bmc = lock(&self.bmc);
         let before = Stamp::now().monotonic;
         let power = bmc.power();
@@ -170,7 +176,7 @@ impl Meter for Ipmi {
                 Err(why)
             }
         };
-        out.push(DomainReading { domain: 0, at, reading });
+        out.push(DomainReading { domain: domain.id.clone(), at, reading });
     }
 
     fn health(&self) -> Health {

@@ -17,6 +17,7 @@ use super::secret::{Secret, warn_of_open_secret};
 use crate::meter::polled::{Opener, Poll, Polled};
 use crate::meter::{Meter, Roots};
 use crate::model::domain::{Domain, DomainReading};
+use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use client::Client;
 use session::Bmc;
@@ -108,7 +109,8 @@ fn cut(text: &str) -> String {
 /// # Errors
 /// The system gives no thread.
 pub fn start(config: &BmcConfig, roots: &Roots) -> Result<Polled, String> {
-    let poll = Poll { source: config.source(), absent: String::new(), period: config.every(), by_name: true };
+    let expected = Some(PlatformKind::Redfish);
+    let poll = Poll { source: config.source(), absent: String::new(), period: config.every(), by_name: true, expected };
     if let Some(file) = &config.password_file {
         warn_of_open_secret(file);
     }
@@ -206,8 +208,8 @@ impl Meter for Redfish {
         self.state.detail()
     }
 
-    fn opened_anew(&self) -> bool {
-        // It connects anew by itself, and has a session to keep or to give back.
+    fn is_reopened(&self) -> bool {
+        // It reconnects itself, and has a session to keep or to end.
         false
     }
 }

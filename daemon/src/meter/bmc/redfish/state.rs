@@ -9,7 +9,8 @@ use super::reading::{Taken, Way};
 use super::session::Bmc;
 use super::{Problem, SOURCE, Trouble, cut};
 use crate::meter::file::read_text;
-use crate::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainId, DomainReading, Reading, Scope, Zone};
+use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ pub(super) struct State {
 
 /// A chassis that is read.
 pub(super) struct Followed {
-    pub(super) domain: usize,
+    pub(super) domain: DomainId,
     pub(super) way: Way,
     pub(super) last: Option<Last>,
     /// The BMC's times of this sensor are of no use.
@@ -83,7 +84,7 @@ impl State {
             failures: 0,
             not_before: Nanos::ZERO,
             locked_out: false,
-            health: Health::Degraded("not yet read".into()),
+            health: Health::starting(),
         }
     }
 
@@ -112,7 +113,8 @@ impl State {
                     let chassis = &mut self.chassis[index];
                     chassis.misses += 1;
                     let at = Stamp::now().monotonic;
-                    out.push(DomainReading { domain: chassis.domain, at, reading: Err(problem.why.clone()) });
+                    let domain = chassis.domain.clone();
+                    out.push(DomainReading { domain, at, reading: Err(problem.why.clone()) });
                     wrong.push(problem.why);
                 }
                 Err(problem) => return Err(problem),
@@ -153,22 +155,23 @@ impl State {
         Ok(())
     }
 
-    /// The index of a chassis' domain, which may be new.
-    fn domain(&mut self, chassis: &str, way: &Way, first: &Taken) -> usize {
+    /// The id of a chassis' domain, which may be new.
+    fn domain(&mut self, chassis: &str, way: &Way, first: &Taken) -> DomainId {
         let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':') { c } else { '_' };
         let chassis: String = chassis.chars().take(64).map(safe).collect();
         let bmc = self.config.name.as_ref().unwrap_or(&self.bmc.client().place().host);
-        let id = format!("{SOURCE}/{bmc}/{chassis}/platform");
-        if let Some(known) = self.domains.iter().position(|domain| domain.id == id) {
-            return known;
+        let id = DomainId::from(format!("{SOURCE}/{bmc}/{chassis}/platform"));
+        if self.domains.iter().any(|domain| domain.id == id) {
+            return id;
         }
-        let mut domain = Domain::measured(id, &self.source, Zone::Platform, Scope::Machine, cut(&way.path()));
+        let mut domain = Domain::measured(id.clone(), &self.source, Zone::Platform, Scope::Machine, cut(&way.path()));
         domain.max_power = MAX_POWER;
         domain.continuous = matches!(first.reading, Reading::Counter { .. });
         domain.accuracy_ppm = first.accuracy_ppm;
         domain.refresh = Some(first.refresh.unwrap_or_default().max(self.config.period.0));
+        domain.platform = Some(PlatformKind::Redfish);
         self.domains.push(domain);
-        self.domains.len() - 1
+        id
     }
 
     /// Takes up a reading: passes on what is new.
@@ -203,7 +206,7 @@ impl State {
             at,
             new: now,
         });
-        out.push(DomainReading { domain: chassis.domain, at, reading: Ok(taken.reading) });
+        out.push(DomainReading { domain: chassis.domain.clone(), at, reading: Ok(taken.reading) });
     }
 
     /// Takes note of trouble with the BMC as a whole: no domain has a reading, and the next try waits.
@@ -230,9 +233,9 @@ impl State {
             pause = pause.max(Nanos::from(after.min(LONGEST_RETRY_AFTER)));
         }
         self.not_before = now + pause;
-        for (domain, _) in self.domains.iter().enumerate() {
-            if !out.iter().any(|one| one.domain == domain) {
-                out.push(DomainReading { domain, at: now, reading: Err(why.clone()) });
+        for Domain { id, .. } in &self.domains {
+            if !out.iter().any(|one| one.domain == *id) {
+                out.push(DomainReading { domain: id.clone(), at: now, reading: Err(why.clone()) });
             }
         }
         let why = format!("{}: {why}", self.bmc.client().place().authority);

@@ -1,101 +1,105 @@
-//! RAPL that may come and go: a driver that is loaded after jouled started, or unloaded under it. Not the meters (see `perf`, `powercap`),
-//! nor what stands in for them.
+//! RAPL drivers that come and go: loaded after jouled started (intel_rapl_msr, the `power` PMU), or unloaded while it runs. Wraps the
+//! meters `rapl-perf` and `rapl-powercap`; not these meters, nor what measures the packages meanwhile (see `meter::standby`).
 
 use crate::meter::Meter;
-use crate::meter::standby::{By, Packages};
-use crate::model::domain::{Domain, DomainReading, Reading, Zone};
+use crate::meter::standby::{PackageMeter, PackageMeters};
+use crate::model::domain::{Domain, DomainReading, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
 use std::sync::{Arc, OnceLock};
 
-/// Between two looks for what is not there.
-const LOOK_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
-/// Where no package could be read for so long, something else takes over. Until then a counter that comes back has lost nothing.
+/// Time between two attempts to open a driver that is not loaded.
+const RETRY_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
+/// After this time without a package reading the driver counts as gone, and another meter takes over. A counter that comes back earlier
+/// has lost nothing.
 const PATIENCE: Nanos = Nanos(10 * Nanos::SECOND.0);
 
-/// Opens the meter: `Ok(None)` where this machine does not have it now. Called in the tick: a few small files.
+/// Opens the meter: `Ok(None)` where its driver is not loaded. Called in the tick: it may read a few small files, no more.
 pub type Opener<M> = Box<dyn FnMut() -> Result<Option<M>, String> + Send>;
 
-/// The way to RAPL that this run has taken. The other one is left alone from then on: it reads the same counters, under the same names.
-pub type Way = Arc<OnceLock<&'static str>>;
+/// The interface to RAPL that was opened first in this run, by source name, shared by all. The other one stays closed from then on: it
+/// reads the same counters, with the same domain ids.
+pub type ChosenInterface = Arc<OnceLock<&'static str>>;
 
-/// A meter of the packages that may come and go.
-pub struct Late<M> {
+/// A RAPL meter whose driver may come and go.
+pub struct Hotplugged<M> {
     source: &'static str,
     opener: Opener<M>,
-    way: Way,
-    packages: Packages,
-    /// How it is where it is not there.
+    chosen: ChosenInterface,
+    packages: PackageMeters,
+    /// The health while the driver is not loaded.
     absent: Health,
+    /// `None` while the driver is not loaded.
     meter: Option<M>,
+    /// Every domain that was there in this run.
     domains: Vec<Domain>,
-    /// Of the meter's domains, their numbers here.
-    numbers: Vec<usize>,
     health: Health,
-    look_at: Nanos,
-    /// When a package was last read.
+    /// Time of the next attempt to open it, CLOCK_MONOTONIC.
+    retry_at: Nanos,
+    /// Time of the last package reading, CLOCK_MONOTONIC.
     good_at: Nanos,
 }
 
-impl<M: Meter> Late<M> {
-    /// Tries to open it at once. `absent` is how it is while it is not there.
-    pub fn new(source: &'static str, absent: Health, way: Way, packages: Packages, opener: Opener<M>) -> Self {
-        let mut late = Self {
+impl<M: Meter> Hotplugged<M> {
+    /// Tries to open it at once. `absent` is its health while the driver is not loaded.
+    pub fn new(
+        source: &'static str,
+        absent: Health,
+        chosen: ChosenInterface,
+        packages: PackageMeters,
+        opener: Opener<M>,
+    ) -> Self {
+        let mut hotplugged = Self {
             source,
             opener,
-            way,
+            chosen,
             packages,
             health: absent.clone(),
             absent,
             meter: None,
             domains: Vec::new(),
-            numbers: Vec::new(),
-            look_at: Nanos::ZERO,
+            retry_at: Nanos::ZERO,
             good_at: Nanos::ZERO,
         };
-        late.look(Stamp::now().monotonic);
-        late
+        hotplugged.try_open(Stamp::now().monotonic);
+        hotplugged
     }
 
-    /// Whether it is there.
+    /// Whether the driver is there.
     pub fn is_open(&self) -> bool {
         self.meter.is_some()
     }
 
-    /// The other way, where that is the one taken.
+    /// The other interface, where that is the one in use.
     fn other(&self) -> Option<&'static str> {
-        self.way.get().copied().filter(|way| *way != self.source)
+        self.chosen.get().copied().filter(|chosen| *chosen != self.source)
     }
 
-    fn look(&mut self, now: Nanos) {
-        self.look_at = now + LOOK_EVERY;
+    fn try_open(&mut self, now: Nanos) {
+        self.retry_at = now + RETRY_EVERY;
         if let Some(other) = self.other() {
             self.health = Health::Unsupported(format!("not needed: {other} reads the same counters"));
             return;
         }
         match (self.opener)() {
             Ok(Some(meter)) => {
-                // Nobody else sets it: all are read by one thread.
-                let _ = self.way.set(self.source);
-                self.numbers.clear();
+                // No race: one thread reads all meters.
+                let _ = self.chosen.set(self.source);
                 self.health = meter.health();
                 self.meter = Some(meter);
                 self.good_at = now;
-                self.number();
-                self.packages.set(By::First, self.has_package());
+                self.add_domains();
+                self.packages.set(PackageMeter::RaplOrHost, self.has_package());
             }
             Ok(None) => self.health = self.absent.clone(),
             Err(why) => self.health = Health::Failed(why),
         }
     }
 
-    /// One that comes back has the number that it had.
-    fn number(&mut self) {
-        let Some(meter) = &self.meter else { return };
-        for domain in &meter.domains()[self.numbers.len()..] {
-            let known = self.domains.iter().position(|known| known.id == domain.id);
-            self.numbers.push(known.unwrap_or(self.domains.len()));
-            if known.is_none() {
+    /// Takes over the meter's domains that are new. One that comes back with its driver is there already.
+    fn add_domains(&mut self) {
+        for domain in self.meter.iter().flat_map(|meter| meter.domains()) {
+            if self.domains.iter().all(|known| known.id != domain.id) {
                 self.domains.push(domain.clone());
             }
         }
@@ -105,19 +109,29 @@ impl<M: Meter> Late<M> {
         self.domains.iter().any(|domain| domain.zone == Zone::Package)
     }
 
-    /// Lets it go, and something else take over: where it comes back, it begins anew.
-    fn let_go(&mut self, now: Nanos, out: &mut Vec<DomainReading>) {
-        self.meter = None;
-        self.packages.set(By::First, false);
-        out.extend((0..self.domains.len()).map(|domain| DomainReading {
-            domain,
-            at: now,
-            reading: Ok(Reading::Standby),
-        }));
+    /// Whether a reading shows that the driver works: one of a package, or any where it has no package (psys alone).
+    fn is_proof(&self, reading: &DomainReading) -> bool {
+        let is_package = |domain: &Domain| domain.zone == Zone::Package && domain.id == reading.domain;
+        reading.reading.is_ok() && (!self.has_package() || self.domains.iter().any(is_package))
+    }
+
+    /// The health of a driver that is gone: not loaded any more, or no package could be read for [`PATIENCE`]. `None`: it is there.
+    fn is_gone(&mut self, now: Nanos) -> Option<Health> {
+        self.retry_at = now + RETRY_EVERY;
+        match (self.opener)() {
+            Ok(None) => Some(self.absent.clone()),
+            _ if now - self.good_at >= PATIENCE => Some(self.health.clone()),
+            _ => None,
+        }
+    }
+
+    /// Every domain stands by: another meter may measure meanwhile, so the next reading must not continue the last one.
+    fn stand_by(&self, now: Nanos, out: &mut Vec<DomainReading>) {
+        out.extend(self.domains.iter().map(|domain| DomainReading::standby(domain, now)));
     }
 }
 
-impl<M: Meter> Meter for Late<M> {
+impl<M: Meter> Meter for Hotplugged<M> {
     fn source(&self) -> &str {
         self.source
     }
@@ -128,43 +142,33 @@ impl<M: Meter> Meter for Late<M> {
 
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         let at = now.monotonic;
-        if self.meter.is_none() && at >= self.look_at {
-            self.look(at);
+        if self.meter.is_none() && at >= self.retry_at {
+            self.try_open(at);
             if self.meter.is_some() {
-                // Since the start, something else has measured: an earlier run's last reading is not gone on from.
-                out.extend((0..self.domains.len()).map(|domain| DomainReading {
-                    domain,
-                    at,
-                    reading: Ok(Reading::Standby),
-                }));
+                // Another meter has measured since the start: the last reading of an earlier run is not continued either.
+                self.stand_by(at, out);
             }
         }
         let Some(meter) = &mut self.meter else { return };
         let from = out.len();
         meter.read(now, out);
         self.health = meter.health();
-        self.number();
-        // One that has no package (psys alone) is there as long as it can be read.
-        let any = !self.has_package();
-        self.packages.set(By::First, !any);
-        let mut measured = false;
-        for reading in &mut out[from..] {
-            reading.domain = self.numbers.get(reading.domain).copied().unwrap_or(usize::MAX);
-            let package = any || self.domains.get(reading.domain).is_some_and(|domain| domain.zone == Zone::Package);
-            measured |= package && reading.reading.is_ok();
-        }
-        if measured {
+        self.add_domains();
+        self.packages.set(PackageMeter::RaplOrHost, self.has_package());
+        if out[from..].iter().any(|reading| self.is_proof(reading)) {
             self.good_at = at;
-        } else if let Some(gone) = self.gone(at) {
+        } else if let Some(health) = self.is_gone(at) {
             out.truncate(from);
-            self.health = gone;
-            self.let_go(at, out);
+            self.meter = None;
+            self.health = health;
+            self.packages.set(PackageMeter::RaplOrHost, false);
+            self.stand_by(at, out);
         }
     }
 
     fn health(&self) -> Health {
         match (&self.health, self.other()) {
-            // That it could not be had is no fault where the same is measured without it.
+            // No failure: the other interface reads the same counters.
             (Health::Failed(why), Some(other)) => {
                 Health::Unsupported(format!("not needed: {other} reads the same counters ({why})"))
             }
@@ -174,18 +178,6 @@ impl<M: Meter> Meter for Late<M> {
 
     fn detail(&self) -> String {
         self.meter.as_ref().map(Meter::detail).unwrap_or_default()
-    }
-}
-
-impl<M: Meter> Late<M> {
-    /// Whether one of which no package can be read is to be let go, and how it is then.
-    fn gone(&mut self, now: Nanos) -> Option<Health> {
-        self.look_at = now + LOOK_EVERY;
-        match (self.opener)() {
-            Ok(None) => Some(self.absent.clone()),
-            _ if now - self.good_at >= PATIENCE => Some(self.health.clone()),
-            _ => None,
-        }
     }
 }
 

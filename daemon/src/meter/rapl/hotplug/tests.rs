@@ -1,7 +1,7 @@
 //! Tests of RAPL that comes and goes, with a driver that the test loads and unloads.
 
 use super::*;
-use crate::model::domain::Scope;
+use crate::model::domain::{DomainId, Reading, Scope};
 use crate::model::source::PackageId;
 use crate::model::units::Microjoules;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -12,7 +12,7 @@ type Driver = Arc<AtomicU32>;
 struct Fake(Driver, Vec<Domain>);
 
 fn domain(id: &str, zone: Zone) -> Domain {
-    Domain::measured(id.to_owned(), "fake", zone, Scope::Package(PackageId(0)), "/fake".to_owned())
+    Domain::measured(id, "fake", zone, Scope::Package(PackageId(0)), "/fake".to_owned())
 }
 
 impl Meter for Fake {
@@ -29,8 +29,8 @@ impl Meter for Fake {
         } else {
             Err("/fake: no".to_owned())
         };
-        out.extend((0..self.1.len()).map(|domain| DomainReading {
-            domain,
+        out.extend(self.1.iter().map(|domain| DomainReading {
+            domain: domain.id.clone(),
             at: now.monotonic,
             reading: reading.clone(),
         }));
@@ -57,13 +57,13 @@ fn absent() -> Health {
     Health::Unsupported("nothing there".into())
 }
 
-fn late(driver: &Driver) -> (Late<Fake>, Packages) {
-    let packages = Packages::default();
-    (Late::new("fake", absent(), Way::default(), packages.clone(), opener(driver)), packages)
+fn late(driver: &Driver) -> (Hotplugged<Fake>, PackageMeters) {
+    let packages = PackageMeters::default();
+    (Hotplugged::new("fake", absent(), ChosenInterface::default(), packages.clone(), opener(driver)), packages)
 }
 
 /// A tick, so many seconds from now.
-fn tick(late: &mut Late<Fake>, seconds: u64) -> Vec<(usize, Result<Reading, String>)> {
+fn tick(late: &mut Hotplugged<Fake>, seconds: u64) -> Vec<(DomainId, Result<Reading, String>)> {
     let mut now = Stamp::now();
     now.monotonic += Nanos(seconds * Nanos::SECOND.0);
     let mut out = Vec::new();
@@ -71,7 +71,9 @@ fn tick(late: &mut Late<Fake>, seconds: u64) -> Vec<(usize, Result<Reading, Stri
     out.into_iter().map(|one| (one.domain, one.reading)).collect()
 }
 
-const ANEW: Result<Reading, String> = Ok(Reading::Standby);
+const PACKAGE: &str = "rapl/package-0";
+const DRAM: &str = "rapl/package-0/dram";
+const STANDBY: Result<Reading, String> = Ok(Reading::Standby);
 const GOOD: Result<Reading, String> = Ok(Reading::Counter { total: Microjoules(5), wraps_at: None });
 
 #[test]
@@ -82,8 +84,12 @@ fn it_is_looked_for_every_ten_seconds_and_not_more_often() {
     driver.store(1, SeqCst);
     assert_eq!(tick(&mut late, 5), []);
     assert!(!packages.any() && late.domains().is_empty());
-    assert_eq!(tick(&mut late, 11), [(0, ANEW), (0, GOOD)], "an earlier run's last reading is not gone on from");
-    assert!(packages.measured(By::First));
+    assert_eq!(
+        tick(&mut late, 11),
+        [(PACKAGE.into(), STANDBY), (PACKAGE.into(), GOOD)],
+        "an earlier run's last reading is not gone on from"
+    );
+    assert!(packages.has(PackageMeter::RaplOrHost));
     assert_eq!((late.health(), late.domains().len()), (Health::Healthy, 1));
 }
 
@@ -92,16 +98,19 @@ fn one_that_is_gone_is_let_go_at_once_and_comes_back_under_its_number() {
     let driver = Driver::new(1.into());
     let (mut late, packages) = late(&driver);
     assert!(late.is_open() && packages.any());
-    assert_eq!(tick(&mut late, 0), [(0, GOOD)]);
+    assert_eq!(tick(&mut late, 0), [(PACKAGE.into(), GOOD)]);
     driver.store(0, SeqCst);
-    assert_eq!(tick(&mut late, 1), [(0, Ok(Reading::Standby))]);
+    assert_eq!(tick(&mut late, 1), [(PACKAGE.into(), STANDBY)]);
     assert!(!packages.any());
     assert_eq!(late.health(), absent());
     assert_eq!(tick(&mut late, 2), []);
     driver.store(3, SeqCst);
-    assert_eq!(tick(&mut late, 12), [(0, ANEW), (1, ANEW), (1, GOOD), (0, GOOD)]);
+    assert_eq!(
+        tick(&mut late, 12),
+        [(PACKAGE.into(), STANDBY), (DRAM.into(), STANDBY), (DRAM.into(), GOOD), (PACKAGE.into(), GOOD)]
+    );
     let ids: Vec<&str> = late.domains().iter().map(|domain| domain.id.as_str()).collect();
-    assert_eq!(ids, ["rapl/package-0", "rapl/package-0/dram"]);
+    assert_eq!(ids, [PACKAGE, DRAM]);
 }
 
 #[test]
@@ -110,31 +119,31 @@ fn one_that_fails_has_some_seconds_before_something_else_takes_over() {
     let (mut late, packages) = late(&driver);
     tick(&mut late, 0);
     driver.store(2, SeqCst);
-    assert_eq!(tick(&mut late, 1), [(0, Err("/fake: no".into()))]);
+    assert_eq!(tick(&mut late, 1), [(PACKAGE.into(), Err("/fake: no".into()))]);
     assert!(packages.any() && late.health() == Health::Failed("/fake: no".into()));
     driver.store(1, SeqCst);
-    assert_eq!(tick(&mut late, 9), [(0, GOOD)], "nothing was lost");
+    assert_eq!(tick(&mut late, 9), [(PACKAGE.into(), GOOD)], "nothing was lost");
     driver.store(2, SeqCst);
-    assert_eq!(tick(&mut late, 18), [(0, Err("/fake: no".into()))]);
-    assert_eq!(tick(&mut late, 20), [(0, Ok(Reading::Standby))]);
+    assert_eq!(tick(&mut late, 18), [(PACKAGE.into(), Err("/fake: no".into()))]);
+    assert_eq!(tick(&mut late, 20), [(PACKAGE.into(), STANDBY)]);
     assert!(!packages.any());
     assert_eq!(late.health(), Health::Failed("/fake: no".into()));
     assert_eq!(tick(&mut late, 31), []);
     driver.store(1, SeqCst);
-    assert_eq!(tick(&mut late, 42), [(0, ANEW), (0, GOOD)]);
+    assert_eq!(tick(&mut late, 42), [(PACKAGE.into(), STANDBY), (PACKAGE.into(), GOOD)]);
     assert!(packages.any());
 }
 
 #[test]
 fn the_way_that_is_taken_first_is_the_only_one() {
     let (first, second) = (Driver::default(), Driver::default());
-    let (way, packages) = (Way::default(), Packages::default());
-    let mut perf = Late::new("perf", absent(), way.clone(), packages.clone(), opener(&first));
-    let mut powercap = Late::new("powercap", absent(), way, packages, opener(&second));
+    let (way, packages) = (ChosenInterface::default(), PackageMeters::default());
+    let mut perf = Hotplugged::new("perf", absent(), way.clone(), packages.clone(), opener(&first));
+    let mut powercap = Hotplugged::new("powercap", absent(), way, packages, opener(&second));
     for driver in [&first, &second] {
         driver.store(1, SeqCst);
     }
-    assert_eq!(tick(&mut perf, 11), [(0, ANEW), (0, GOOD)]);
+    assert_eq!(tick(&mut perf, 11), [(PACKAGE.into(), STANDBY), (PACKAGE.into(), GOOD)]);
     assert_eq!(tick(&mut powercap, 11), []);
     assert_eq!(powercap.health(), Health::Unsupported("not needed: perf reads the same counters".into()));
     first.store(0, SeqCst);
@@ -144,9 +153,10 @@ fn the_way_that_is_taken_first_is_the_only_one() {
 
 #[test]
 fn a_way_that_fails_is_no_fault_where_the_other_one_measures() {
-    let (way, packages, failing) = (Way::default(), Packages::default(), Driver::new(AtomicU32::new(2)));
-    let perf = Late::new("perf", absent(), Way::clone(&way), packages.clone(), opener(&failing));
+    let (way, packages, failing) =
+        (ChosenInterface::default(), PackageMeters::default(), Driver::new(AtomicU32::new(2)));
+    let perf = Hotplugged::new("perf", absent(), ChosenInterface::clone(&way), packages.clone(), opener(&failing));
     assert!(matches!(perf.health(), Health::Failed(_)), "{:?}", perf.health());
-    let _powercap = Late::new("powercap", absent(), way, packages, opener(&Driver::new(AtomicU32::new(1))));
+    let _powercap = Hotplugged::new("powercap", absent(), way, packages, opener(&Driver::new(AtomicU32::new(1))));
     assert_eq!(perf.health(), Health::Unsupported("not needed: powercap reads the same counters (/fake: no)".into()));
 }

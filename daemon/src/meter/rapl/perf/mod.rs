@@ -266,7 +266,7 @@ impl Meter for Perf {
                 self.failing += 1;
                 self.first_error.get_or_insert_with(|| error.clone());
             }
-            out.push(DomainReading { domain, at: now.monotonic, reading });
+            out.push(DomainReading { domain: self.domains[domain].id.clone(), at: now.monotonic, reading });
         }
     }
 

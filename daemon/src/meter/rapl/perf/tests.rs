@@ -56,7 +56,7 @@ fn open_on_pipes(host: &FakeHost, cpus: &[u32], joules: &[u64]) -> (Perf, Pipes)
 fn read(meter: &mut Perf) -> Vec<Result<u64, String>> {
     let mut out = Vec::new();
     meter.read(Stamp::default(), &mut out);
-    assert!(out.iter().enumerate().all(|(index, reading)| reading.domain == index));
+    assert!(out.iter().zip(meter.domains()).all(|(reading, domain)| reading.domain == domain.id));
     out.into_iter()
         .map(|reading| match reading.reading? {
             Reading::Counter { total, wraps_at: None } => Ok(total.0),

@@ -138,13 +138,13 @@ impl Meter for Powercap {
         }
         self.failing = 0;
         self.first_error = None;
-        for (domain, counter) in self.counters.iter_mut().enumerate() {
+        for (domain, counter) in self.domains.iter().zip(&mut self.counters) {
             let reading = counter.read();
             if let Err(error) = &reading {
                 self.failing += 1;
                 self.first_error.get_or_insert_with(|| error.clone());
             }
-            out.push(DomainReading { domain, at: now.monotonic, reading });
+            out.push(DomainReading { domain: domain.id.clone(), at: now.monotonic, reading });
         }
     }
 

@@ -18,7 +18,7 @@ fn open(host: &FakeHost) -> Powercap {
 fn read(meter: &mut Powercap) -> Vec<Result<u64, String>> {
     let mut out = Vec::new();
     meter.read(Stamp::default(), &mut out);
-    assert!(out.iter().enumerate().all(|(index, reading)| reading.domain == index));
+    assert!(out.iter().zip(meter.domains()).all(|(reading, domain)| reading.domain == domain.id));
     out.into_iter()
         .map(|reading| match reading.reading? {
             Reading::Counter { total, .. } => Ok(total.0),
