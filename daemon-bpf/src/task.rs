@@ -78,7 +78,7 @@ pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u6
     // Read every time, as exec changes it. The main thread's name is the one in /proc/PID.
     entry.comm[0] = M::read(leader, field!(task_comm));
     entry.comm[1] = M::read(leader, field!(task_comm) + 8);
-    if M::read::<u32>(task, field!(task_state)) & TASK_DEAD != 0 && is_last_thread::<M>(task, leader) {
+    if M::read::<u32>(task, field!(task_state)) & TASK_DEAD != 0 && is_last::<M>(task, leader) {
         entry.flags |= ENDED;
     }
 }
@@ -96,7 +96,7 @@ fn run_time_since_switch_in<M: Memory>(task: *const c_void) -> u64 {
 
 /// Whether no thread of the process will run again, now that `task` is dead.
 #[inline(always)]
-fn is_last_thread<M: Memory>(task: *const c_void, leader: *const c_void) -> bool {
+fn is_last<M: Memory>(task: *const c_void, leader: *const c_void) -> bool {
     let mut signal: *const c_void = M::read(task, field!(task_signal));
     if signal.is_null() {
         // The task was reaped, as threads other than the main one always are; the main thread counts the others.
