@@ -32,7 +32,7 @@ fn totals(snapshot: &Snapshot) -> [u64; 2] {
 }
 
 fn unit(snapshot: &Snapshot, name: &str, zone: Zone) -> u64 {
-    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels[0] == name);
+    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels.id() == name);
     row.map_or(0, |row| row.energy.dynamic[zone.index()].0)
 }
 

@@ -60,7 +60,7 @@ fn work(world: &World) {
 }
 
 fn nginx(snapshot: &Snapshot) -> u64 {
-    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels[0] == "nginx.service");
+    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels.id() == "nginx.service");
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 
@@ -149,7 +149,7 @@ fn a_reload_ends_nobody_who_is_idle() {
     }
     ticks.find("all is booked", |snapshot| total(snapshot) == 6_000_000);
     let process = |snapshot: &Snapshot| {
-        let row = snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == "101").cloned();
+        let row = snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels.id() == "101").cloned();
         row.map(|row| (row.state, row.energy, row.since))
     };
     let before = process(&daemon.snapshot()).unwrap();

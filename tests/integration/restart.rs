@@ -47,7 +47,7 @@ fn unattributed(snapshot: &Snapshot) -> u64 {
 }
 
 fn unit(snapshot: &Snapshot, name: &str) -> u64 {
-    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels[0] == name);
+    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels.id() == name);
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 

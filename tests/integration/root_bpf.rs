@@ -173,7 +173,7 @@ fn what_does_not_fit_is_lost_visibly(path: BpfPath) {
     let (few, all) = (sample_after_death(&mut tiny), large.sample().unwrap());
     assert!(few.uses.len() <= 8 && few.overflows > 0);
     assert!(matches!(tiny.health(), Health::Degraded(_)));
-    let lost = |sample: &UsageSample| sample.lost.iter().map(|lost| lost.on_cpu.0).sum::<u64>();
+    let lost = |sample: &UsageSample| sample.lost.iter().map(|lost| lost.used.on_cpu.0).sum::<u64>();
     assert!(lost(&few) > lost(&all));
     assert_eq!(all.overflows, 0);
     assert_near("charged and lost", on_cpu(&few, |_| true) + lost(&few), on_cpu(&all, |_| true) + lost(&all), 10);
@@ -221,10 +221,11 @@ fn software_counters_count(path: BpfPath) {
     let used = reap(pid);
     let sample = sample_after_death(&mut usage);
     assert!(sample.counted.cycles && sample.counted.instructions && sample.counted.cache_misses);
-    let cycles = sample.uses.iter().filter(|r#use| r#use.process.pid == pid as u32).map(|r#use| r#use.cycles).sum();
+    let cycles =
+        sample.uses.iter().filter(|r#use| r#use.process.pid == pid as u32).map(|r#use| r#use.used.cycles).sum();
     // Both are clocks here.
     assert_near("software cycles", cycles, used, 20);
-    assert!(sample.uses.iter().any(|r#use| r#use.cache_misses > 0));
+    assert!(sample.uses.iter().any(|r#use| r#use.used.cache_misses > 0));
 }
 
 #[test]
@@ -249,5 +250,5 @@ fn root_a_machine_without_counters_is_healthy() {
     reap(pid);
     let counted = sample_after_death(&mut usage);
     let own = counted.uses.iter().find(|r#use| r#use.process.pid == pid as u32).unwrap();
-    assert_eq!(own.cycles > 0, sample.counted.cycles);
+    assert_eq!(own.used.cycles > 0, sample.counted.cycles);
 }

@@ -28,7 +28,7 @@ fn a_reused_pid_is_another(path: BpfPath) {
         .iter()
         .flat_map(|sample| &sample.uses)
         .filter(|r#use| of_pid(&r#use.process))
-        .map(|r#use| r#use.on_cpu.0)
+        .map(|r#use| r#use.used.on_cpu.0)
         .collect();
     let names: Vec<&str> = samples
         .iter()

@@ -104,7 +104,7 @@ impl Live {
 }
 
 fn unit(snapshot: &Snapshot, name: &str) -> u64 {
-    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels[..] == [name.to_string(), slice()]);
+    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels.values() == [name.to_string(), slice()]);
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 
@@ -142,7 +142,7 @@ fn root_a_burners_unit_gets_its_share_and_a_sleepers_nothing() {
         assert_due(&format!("burner, window {round}"), energy, used.get(), all, 95.0);
         assert_eq!(unit(&after, "jtest-sleep.service"), 0);
         let rows = &after.kind(Kind::Unit).rows;
-        assert!(rows.iter().any(|row| row.labels[..] == ["jtest-burn.service".to_string(), slice()]), "{rows:#?}");
+        assert!(rows.iter().any(|row| row.labels.values() == ["jtest-burn.service".to_string(), slice()]), "{rows:#?}");
     }
     live.stop();
 }
@@ -234,7 +234,8 @@ fn root_who_sleeps_goes_on_after_a_restart() {
     ticks.next();
     let mut sleeper = sleeper();
     let pid = sleeper.id().to_string();
-    let row = |snapshot: &Snapshot| snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pid).cloned();
+    let row =
+        |snapshot: &Snapshot| snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels.id() == pid).cloned();
     let before = ticks.find("the process worked and sleeps", |snapshot| {
         world.draw("intel-rapl:0", 1_000_000);
         row(snapshot).is_some_and(|row| row.energy.sum().0 > 0 && row.power.iter().all(|power| power.0 == 0))
@@ -318,7 +319,7 @@ fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
         burner.wait();
         let snapshot = ticks.next();
         let process =
-            snapshot.kind(Kind::Process).rows.iter().any(|row| row.labels[0] == pid && row.energy.sum().0 > 0);
+            snapshot.kind(Kind::Process).rows.iter().any(|row| row.labels.id() == pid && row.energy.sum().0 > 0);
         if process && unit(&snapshot, "jtest-user.service") > 1_000_000 {
             break snapshot;
         }

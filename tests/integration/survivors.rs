@@ -30,7 +30,7 @@ const LONGER_THAN_RETENTION: Duration = Duration::from_millis(1500);
 
 /// The row of a kind whose labels hold `name`.
 fn row<'a>(snapshot: &'a Snapshot, kind: Kind, name: &str) -> Option<&'a Row> {
-    snapshot.kind(kind).rows.iter().find(|row| row.labels.iter().any(|label| label == name))
+    snapshot.kind(kind).rows.iter().find(|row| row.labels.values().iter().any(|label| label == name))
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn qemu(world: &World, pid: u32, arguments: &[&[u8]], cgroup: &str) {
 
 fn vm_rows(snapshot: &Snapshot) -> Vec<(&str, &str, u64)> {
     let rows = snapshot.kind(Kind::Vm).rows.iter();
-    rows.map(|row| (row.labels[0].as_str(), row.labels[1].as_str(), row.energy.dynamic[0].0 + row.energy.idle[0].0))
+    rows.map(|row| (row.labels.id(), row.labels.get("vm_name"), row.energy.dynamic[0].0 + row.energy.idle[0].0))
         .collect()
 }
 
@@ -64,7 +64,7 @@ fn kepler_fault_8_every_vm_has_an_id_of_its_own_and_its_name() {
     // A VM ends with its process.
     world.end(41);
     let snapshot = ticks.find("its end", |snapshot| snapshot.vms.len() == 2);
-    let row = snapshot.kind(Kind::Vm).rows.iter().find(|row| row.labels[0] == "qemu-41-141").unwrap();
+    let row = snapshot.kind(Kind::Vm).rows.iter().find(|row| row.labels.id() == "qemu-41-141").unwrap();
     assert_eq!(row.state, State::Terminated);
     daemon.stop();
 }
@@ -95,7 +95,10 @@ fn kepler_fault_9_all_of_a_machine_scope_is_its_vm() {
     world.draw("intel-rapl:0", 60_000_000);
     let snapshot = ticks.find("its use", |snapshot| snapshot.kind(Kind::Process).rows.len() == 3);
     let processes = &snapshot.kind(Kind::Process).rows;
-    assert!(processes.iter().all(|row| row.labels[3] == "vm" && row.labels[5] == UUID), "{processes:#?}");
+    assert!(
+        processes.iter().all(|row| row.labels.get("type") == "vm" && row.labels.get("vm_id") == UUID),
+        "{processes:#?}"
+    );
     let charged: u64 = processes.iter().map(|row| row.energy.dynamic[0].0).sum();
     assert_eq!(vm_rows(&snapshot), [(UUID, "web", charged)]);
     daemon.page().adds_up();
@@ -124,11 +127,17 @@ fn hostile_command_lines_leave_the_page_well_formed() {
     let ids: Vec<&str> = vm_rows(&snapshot).iter().map(|row| row.0).collect();
     assert_eq!(ids, [UUID, "qemu-41-141", "qemu-43-143"]);
     for row in &snapshot.kind(Kind::Vm).rows {
-        assert!(row.labels[1].len() <= 256 && !row.labels[1].chars().any(char::is_control), "{:?}", row.labels);
+        let name = row.labels.get("vm_name");
+        assert!(name.len() <= 256 && !name.chars().any(char::is_control), "{:?}", row.labels);
     }
     // Who is no VM, and who only calls himself a VM's kernel thread, is nobody's.
     let of = |pid: &str| {
-        snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pid).map(|row| row.labels[5].clone())
+        snapshot
+            .kind(Kind::Process)
+            .rows
+            .iter()
+            .find(|row| row.labels.id() == pid)
+            .map(|row| row.labels.get("vm_id").to_owned())
     };
     assert_eq!((of("44"), of("45"), of("46")), (Some(String::new()), Some(String::new()), Some(String::new())));
     daemon.page().adds_up();
@@ -218,7 +227,7 @@ fn live(source: &str) -> (World, Daemon, Ticks) {
 }
 
 fn row<'a>(snapshot: &'a Snapshot, uuid: &str) -> Option<&'a Row> {
-    snapshot.kind(Kind::Vm).rows.iter().find(|row| row.labels[0] == uuid)
+    snapshot.kind(Kind::Vm).rows.iter().find(|row| row.labels.id() == uuid)
 }
 
 /// Draws energy and waits until the VM has got some of it.
@@ -242,7 +251,7 @@ fn root_a_real_qemu_is_a_vm_before_and_after_jouleds_start() {
         let Some(late) = Spinner::start("tcg", "jtest-late", None) else { return };
         for (qemu, name) in [(&early, "jtest,early"), (&late, "jtest-late")] {
             let snapshot = charged(&world, &mut ticks, &qemu.uuid);
-            assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels[1..], [name.to_owned(), "qemu".to_owned()]);
+            assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels.values()[1..], [name.to_owned(), "qemu".to_owned()]);
             let pid = qemu.child.id();
             let vm = snapshot.vms.iter().find(|vm| vm.id == qemu.uuid).unwrap();
             assert_eq!(
@@ -282,7 +291,7 @@ fn root_a_real_kvm_guest_has_its_kernel_threads() {
         return println!("skipped: QEMU cannot use KVM here: {status}");
     }
     let snapshot = charged(&world, &mut ticks, &qemu.uuid);
-    assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels[1..], ["jtest-kvm".to_owned(), "kvm".to_owned()]);
+    assert_eq!(row(&snapshot, &qemu.uuid).unwrap().labels.values()[1..], ["jtest-kvm".to_owned(), "kvm".to_owned()]);
     let name = format!("kvm-pit/{}", qemu.child.id());
     let is_pit =
         |process: &fs::DirEntry| fs::read_to_string(process.path().join("comm")).is_ok_and(|comm| comm.trim() == name);
@@ -291,7 +300,12 @@ fn root_a_real_kvm_guest_has_its_kernel_threads() {
     };
     let pit = pit.file_name().into_string().unwrap();
     let of = |snapshot: &Snapshot| {
-        snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pit).map(|row| row.labels[5].clone())
+        snapshot
+            .kind(Kind::Process)
+            .rows
+            .iter()
+            .find(|row| row.labels.id() == pit)
+            .map(|row| row.labels.get("vm_id").to_owned())
     };
     let snapshot = ticks.find("the kernel thread runs", |snapshot| of(snapshot).is_some());
     assert_eq!(of(&snapshot).as_ref(), Some(&qemu.uuid));
@@ -348,7 +362,11 @@ fn root_all_of_a_real_machine_scope_is_its_vm() {
     if let Some(qemu) = &qemu {
         let of_vm = |snapshot: &Snapshot, pid: u32| {
             let pid = pid.to_string();
-            snapshot.kind(Kind::Process).rows.iter().any(|row| row.labels[0] == pid && row.labels[5] == qemu.uuid)
+            snapshot
+                .kind(Kind::Process)
+                .rows
+                .iter()
+                .any(|row| row.labels.id() == pid && row.labels.get("vm_id") == qemu.uuid)
         };
         let snapshot = charged(&world, &mut ticks, &qemu.uuid);
         let vm = snapshot.vms.iter().find(|vm| vm.id == qemu.uuid).unwrap();

@@ -4,13 +4,13 @@ pub mod accounts;
 mod curve;
 pub mod idle;
 pub mod interval;
-mod kept;
 pub mod ledger;
 pub mod platform;
 mod remainder;
 mod settle;
 mod sources;
 pub mod split;
+mod state;
 mod tick_use;
 mod window;
 
@@ -26,13 +26,13 @@ use crate::model::vm::Vm;
 use accounts::Accounts;
 use idle::IdleModel;
 use interval::{Interval, LastReading};
-pub use kept::{DomainRecord, State};
 use ledger::{Ledger, Limits};
 use platform::Platform;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use settle::{Books, Due};
 use sources::Sources;
+pub use state::{DomainRecord, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tick_use::{GpuCharges, TickUse};
@@ -214,7 +214,7 @@ impl Core {
         };
         self.counted = usage.counted;
         self.overflows = self.overflows.max(self.overflows_before + usage.overflows);
-        self.lost_cpu += usage.lost.iter().map(|lost| lost.on_cpu).sum();
+        self.lost_cpu += usage.lost.iter().map(|lost| lost.used.on_cpu).sum();
         self.accounts.set_process_names(&mut self.ledger, &usage.processes);
         for member in members {
             self.accounts.add_vm_member(&mut self.ledger, member, self.ticks);

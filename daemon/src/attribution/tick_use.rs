@@ -1,31 +1,37 @@
-//! A tick's use, resolved to accounts: what counts as use in a domain's scope, and how much. Knows no energy.
+//! The use of one tick by account, and what it weighs in each domain's scope and zone. Knows no energy.
 
 use super::accounts::Charge;
 use crate::model::domain::{Scope, Zone};
 use crate::model::source::PciAddress;
 use crate::model::units::Nanos;
-use crate::model::usage::{Counted, LostUse};
+use crate::model::usage::{Counted, LostUse, Used};
 
-/// Who ran, and who used GPUs.
+/// Use of CPUs and GPUs in one tick.
 #[derive(Default)]
 pub(super) struct TickUse {
+    /// Use of CPUs by process, cgroup and package.
     pub charges: Vec<Charge>,
+    /// Use of CPUs that cannot be attributed.
     pub lost: Vec<LostUse>,
+    /// The counters that are counted.
     pub counted: Counted,
-    /// Whether it is known who ran.
+    /// Whether the usage source gave a sample: without, use of CPUs is not known.
     pub known: bool,
-    /// By GPU; a charge's `on_cpu` is its time on the GPU.
+    /// Use by GPU.
     pub gpus: Vec<GpuCharges>,
 }
 
-/// Who used one GPU.
+/// Use of one GPU in one tick.
 pub(super) struct GpuCharges {
     pub gpu: PciAddress,
+    /// Use by process; `used.on_cpu` is the time for which it kept the GPU busy.
     pub charges: Vec<Charge>,
-    /// Time for which it worked for nobody who is known.
+    /// Time for which the GPU was busy for processes that are not known.
     pub lost: Nanos,
+    /// Whether shares are computed by a rule (MIG slices), not from use that was seen.
     pub estimated: bool,
-    /// Whose it is, where it is a VM's alone: how busy it is, only that VM knows.
+    /// The VM that the GPU is passed through to, which is charged for all of it. Only that VM knows how busy the GPU
+    /// is.
     pub owner: Option<Charge>,
 }
 
@@ -35,7 +41,7 @@ impl TickUse {
         self.gpus.iter().find(|one| one.gpu == gpu)
     }
 
-    /// Whether it is known who used what a scope covers.
+    /// Whether use in a scope is known.
     pub fn knows(&self, scope: Scope) -> bool {
         match scope {
             Scope::Gpu(_) => self.gpu(scope).is_some(),
@@ -43,17 +49,17 @@ impl TickUse {
         }
     }
 
-    /// Whether it is known how busy what a scope covers was.
+    /// Whether the load of a scope is known: not that of a GPU passed through to a VM.
     pub fn measures_load(&self, scope: Scope) -> bool {
         self.gpu(scope).is_none_or(|gpu| gpu.owner.is_none())
     }
 
-    /// Whether shares in a scope are by a rule.
+    /// Whether shares in a scope are computed by a rule, not from use that was seen.
     pub fn estimated(&self, scope: Scope) -> bool {
         self.gpu(scope).is_some_and(|gpu| gpu.estimated)
     }
 
-    /// Charges in a scope, with what they count for in a zone.
+    /// Charges in a scope, each with its weight in a zone.
     pub fn of(&self, scope: Scope, zone: Zone) -> impl Iterator<Item = (&Charge, u64)> {
         let charges = match scope {
             Scope::Gpu(_) => {
@@ -62,40 +68,39 @@ impl TickUse {
             Scope::Package(_) | Scope::Machine => &self.charges,
         };
         let counted = self.counted;
-        charges.iter().filter(move |charge| in_scope(scope, charge)).map(move |charge| {
-            (charge, weight(zone, counted, charge.used.on_cpu, charge.used.cycles, charge.used.cache_misses))
-        })
+        charges
+            .iter()
+            .filter(move |charge| in_scope(scope, charge))
+            .map(move |charge| (charge, weight(zone, counted, &charge.used)))
     }
 
-    /// Weight of use in a scope that is nobody's.
+    /// Weight in a zone of the use in a scope that cannot be attributed.
     pub fn lost(&self, scope: Scope, zone: Zone) -> u64 {
-        if let Some(gpu) = self.gpu(scope) {
-            return gpu.lost.0;
+        match self.gpu(scope) {
+            Some(gpu) => gpu.lost.0,
+            None => self.lost_in(scope).map(|lost| weight(zone, self.counted, &lost.used)).sum(),
         }
-        let lost = self.lost.iter().filter(|lost| match scope {
-            Scope::Package(package) => package == lost.package,
-            Scope::Machine => true,
-            Scope::Gpu(_) => false,
-        });
-        lost.map(|lost| weight(zone, self.counted, lost.on_cpu, lost.cycles, lost.cache_misses)).sum()
     }
 
-    /// Time for which what a scope covers was in use.
+    /// Sum of the times for which the CPUs of a scope, or its GPU, were in use.
     pub fn busy(&self, scope: Scope) -> Nanos {
         if let Some(gpu) = self.gpu(scope) {
             return gpu.charges.iter().map(|charge| charge.used.on_cpu).chain([gpu.lost]).sum();
         }
         let charged = self.charges.iter().filter(|charge| in_scope(scope, charge)).map(|charge| charge.used.on_cpu);
-        let lost = self.lost.iter().filter(|lost| match scope {
+        charged.chain(self.lost_in(scope).map(|lost| lost.used.on_cpu)).sum()
+    }
+
+    fn lost_in(&self, scope: Scope) -> impl Iterator<Item = &LostUse> {
+        self.lost.iter().filter(move |lost| match scope {
             Scope::Package(package) => package == lost.package,
             Scope::Machine => true,
             Scope::Gpu(_) => false,
-        });
-        charged.chain(lost.map(|lost| lost.on_cpu)).sum()
+        })
     }
 }
 
-/// Whether a charge is a scope's. Those of a GPU are kept apart by GPU.
+/// Whether a charge is in a scope. Charges of a GPU are kept by GPU already.
 fn in_scope(scope: Scope, charge: &Charge) -> bool {
     match scope {
         Scope::Package(own) => own == charge.package,
@@ -103,13 +108,13 @@ fn in_scope(scope: Scope, charge: &Charge) -> bool {
     }
 }
 
-/// What use counts for in a zone: memory by cache misses, GPUs by time on them, all else by cycles, which see frequency and SMT; by
-/// time where those are not counted.
-fn weight(zone: Zone, counted: Counted, on_cpu: Nanos, cycles: u64, cache_misses: u64) -> u64 {
+/// Weight of use in a zone. GPUs: time for which the GPU was busy. Memory: cache misses. All other zones: cycles, which
+/// reflect frequency and SMT. Where these are not counted: time on a CPU, in nanoseconds.
+fn weight(zone: Zone, counted: Counted, used: &Used) -> u64 {
     match zone {
-        Zone::Gpu => on_cpu.0,
-        Zone::Dram if counted.cache_misses => cache_misses,
-        _ if counted.cycles => cycles,
-        _ => on_cpu.0,
+        Zone::Gpu => used.on_cpu.0,
+        Zone::Dram if counted.cache_misses => used.cache_misses,
+        _ if counted.cycles => used.cycles,
+        _ => used.on_cpu.0,
     }
 }

@@ -53,11 +53,8 @@ pub fn plural(kind: Kind) -> String {
 }
 
 /// What people call an entity, safe on a terminal.
-pub fn name(kind: Kind, row: &Row) -> String {
-    let label = |name: &str| {
-        let mut labels = kind.label_names().iter().zip(row.labels.iter());
-        labels.find(|(label, _)| **label == name).map_or("", |(_, value)| value.as_str())
-    };
+pub fn name(row: &Row) -> String {
+    let label = |name: &str| row.labels.get(name);
     let or_id = |name: &str, id: &str| {
         let (name, id) = (label(name), label(id));
         // An id of 64 hex digits is as clear in its first twelve, as container tools show it.
@@ -67,7 +64,7 @@ pub fn name(kind: Kind, row: &Row) -> String {
             name.to_owned()
         }
     };
-    let said = match kind {
+    let said = match row.labels.kind() {
         Kind::Process => format!("{} {}", label("pid"), label("comm")),
         Kind::Unit => label("unit").to_owned(),
         Kind::UserUnit => format!("{} (user {})", label("unit"), label("user")),
@@ -115,13 +112,11 @@ mod tests {
 
     #[test]
     fn names_fall_back_to_ids() {
-        let row =
-            |labels: &[&str]| Row { labels: labels.iter().map(|l| (*l).to_owned()).collect(), ..fixture::row(0, 0) };
+        let row = |kind: Kind, labels: &[&str]| fixture::labelled(0, 0, kind, labels);
         let id = "0123456789ab".repeat(6);
-        assert_eq!(name(Kind::Container, &row(&[&id[..64], "", "docker", ""])), "0123456789ab");
-        assert_eq!(name(Kind::Container, &row(&["id", "web", "docker", ""])), "web");
-        assert_eq!(name(Kind::Pod, &row(&["id", "api-0", "prod"])), "prod/api-0");
-        assert_eq!(name(Kind::Process, &row(&["7", "sh\x1b[31m", "", "", "", ""])), "7 sh\\u{1b}[31m");
-        assert_eq!(name(Kind::Vm, &row(&[])), "", "fewer labels than names");
+        assert_eq!(name(&row(Kind::Container, &[&id[..64], "", "docker", ""])), "0123456789ab");
+        assert_eq!(name(&row(Kind::Container, &["id", "web", "docker", ""])), "web");
+        assert_eq!(name(&row(Kind::Pod, &["id", "api-0", "prod"])), "prod/api-0");
+        assert_eq!(name(&row(Kind::Process, &["7", "sh\x1b[31m", "", "", "", ""])), "7 sh\\u{1b}[31m");
     }
 }

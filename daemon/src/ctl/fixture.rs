@@ -1,13 +1,13 @@
 //! A hand-built snapshot for the tests of this module.
 
 use crate::model::domain::{Domain, NodeEnergy, Scope, Zone};
-use crate::model::entity::Kind;
+use crate::model::entity::{Kind, Labels, UnitLabels};
 use crate::model::snapshot::{
-    DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot, SourceView, State, Used,
+    DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row, Snapshot, SourceView, State,
 };
 use crate::model::source::{Health, PackageId, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use crate::model::usage::Counted;
+use crate::model::usage::{Counted, Used};
 use std::sync::Arc;
 
 pub const NOW: Nanos = Nanos(100 * Nanos::SECOND.0);
@@ -26,10 +26,10 @@ pub fn energy(joules: u64) -> Energy {
     Energy { dynamic: all, idle: Default::default() }
 }
 
-/// A row without labels that drew `watts` in the package zone.
+/// A row of a unit that drew `watts` in the package zone.
 pub fn row(watts: u64, joules: u64) -> Row {
     Row {
-        labels: Arc::new([]),
+        labels: UnitLabels { unit: "a.service", slice: "system.slice" }.into(),
         state: State::Running,
         energy: energy(joules),
         power: zones(Microwatts(watts * 1_000_000), Microwatts(watts * 100_000)),
@@ -39,8 +39,10 @@ pub fn row(watts: u64, joules: u64) -> Row {
     }
 }
 
-fn labelled(watts: u64, joules: u64, labels: &[&str]) -> Row {
-    Row { labels: labels.iter().map(|label| (*label).to_owned()).collect(), ..row(watts, joules) }
+/// The same of a kind, with these labels.
+pub fn labelled(watts: u64, joules: u64, kind: Kind, labels: &[&str]) -> Row {
+    let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+    Row { labels: Labels::new(kind, labels).unwrap(), ..row(watts, joules) }
 }
 
 /// The host, to be changed.
@@ -99,19 +101,20 @@ pub fn snapshot() -> Snapshot {
     let mut kinds: Vec<KindView> = Kind::ALL.map(empty).into();
     let units = &mut kinds[Kind::Unit.index()];
     units.rows = vec![
-        labelled(10, 100, &["cron.service", "system.slice"]),
-        labelled(15, 50, &["nginx.service", "system.slice"]),
-        labelled(0, 300, &["backup.service", "system.slice"]),
+        labelled(10, 100, Kind::Unit, &["cron.service", "system.slice"]),
+        labelled(15, 50, Kind::Unit, &["nginx.service", "system.slice"]),
+        labelled(0, 300, Kind::Unit, &["backup.service", "system.slice"]),
     ];
     units.rows[2].state = State::Terminated;
     units.rest = energy(60);
     units.ended = energy(40);
     units.rest_power = zones(Microwatts(2_000_000), Microwatts(200_000));
-    kinds[Kind::Container.index()].rows = vec![labelled(15, 50, &["c0ffee", "web", "docker", ""])];
-    kinds[Kind::Slice.index()].rows = vec![labelled(25, 450, &["system.slice"]), labelled(25, 450, &["-.slice"])];
+    kinds[Kind::Container.index()].rows = vec![labelled(15, 50, Kind::Container, &["c0ffee", "web", "docker", ""])];
+    kinds[Kind::Slice.index()].rows =
+        vec![labelled(25, 450, Kind::Slice, &["system.slice"]), labelled(25, 450, Kind::Slice, &["-.slice"])];
     kinds[Kind::Process.index()].rows = vec![
-        labelled(15, 50, &["42", "nginx", "/usr/sbin/nginx", "container", "c0ffee", ""]),
-        labelled(10, 100, &["7", "cron", "/usr/sbin/cron", "regular", "", ""]),
+        labelled(15, 50, Kind::Process, &["42", "nginx", "/usr/sbin/nginx", "container", "c0ffee", ""]),
+        labelled(10, 100, Kind::Process, &["7", "cron", "/usr/sbin/cron", "regular", "", ""]),
     ];
     let source = |source: &str, role: SourceRole, health| SourceView {
         source: source.into(),

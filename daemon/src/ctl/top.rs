@@ -163,10 +163,8 @@ mod tests {
         let mut snapshot = fixture::snapshot();
         let units = &mut snapshot.kinds[Kind::Unit.index()].rows;
         for number in 0..100 {
-            units.push(crate::model::snapshot::Row {
-                labels: vec![format!("日本-{number}-{}", "x".repeat(300)), String::new()].into(),
-                ..fixture::row(number, number)
-            });
+            let name = format!("日本-{number}-{}", "x".repeat(300));
+            units.push(fixture::labelled(number, number, Kind::Unit, &[&name, ""]));
         }
         for rows in 0..60 {
             for columns in [0, 1, 7, 20, 80, 200] {

@@ -1,7 +1,8 @@
-//! From a cgroup id to its path, on the running kernel. Asks the cgroup mounts and /proc; what a path means is `path`'s.
+//! From a cgroup id to its path, on the running kernel. Asks the cgroup mounts and /proc; what a path means is
+//! `path`'s.
 
+use super::CgroupPath;
 use super::mounts::{self, Mounts};
-use crate::model::tick::CgroupPath;
 use crate::model::usage::{CgroupBorn, CgroupId, ProcessKey, Use};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -10,7 +11,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// How many known cgroups are looked after per tick, so that a host with thousands of them costs no more than one with few.
+/// How many known cgroups are looked after per tick, so that a host with thousands of them costs no more than one with
+/// few.
 const CHECKED_PER_TICK: usize = 64;
 /// Where a process is in v1 hierarchies is looked up again after so many ticks: processes seldom move.
 const PLACED_FOR: u32 = 30;
@@ -26,8 +28,8 @@ struct Known {
     told: bool,
 }
 
-/// Knows the paths of cgroups.
-pub struct Resolver {
+/// Finds the paths of cgroups, and reports each cgroup once when it first runs something.
+pub(super) struct Resolver {
     procfs: PathBuf,
     mounts: Mounts,
     v2_dir: Option<File>,
@@ -178,7 +180,8 @@ impl Resolver {
                                 known.told = true;
                             }
                         }
-                        // Gone before anybody could tell. It is told once a tick at most, and forgotten with the next check.
+                        // Gone before anybody could tell. It is told once a tick at most, and forgotten with the next
+                        // check.
                         None => self.unnamed.push(one.cgroup),
                     }
                 }
@@ -212,8 +215,8 @@ impl Resolver {
         self.known.get(&cgroup).map(|known| known.dir.as_path())
     }
 
-    /// The path of a living v2 cgroup. With CAP_DAC_READ_SEARCH the kernel turns the id into a file handle; without, the tree
-    /// is walked, once a tick at most.
+    /// The path of a living v2 cgroup. With CAP_DAC_READ_SEARCH the kernel turns the id into a file handle; without,
+    /// the tree is walked, once a tick at most.
     fn open_by_id(&mut self, cgroup: CgroupId, walked: &mut bool) -> Option<(String, PathBuf)> {
         let mount = self.mounts.v2.clone()?;
         if cgroup.0 >= CgroupId::SYNTHETIC {
@@ -272,7 +275,8 @@ fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
         id: [u8; 8],
     }
     let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, id: cgroup.0.to_ne_bytes() };
-    // SAFETY: `handle` is a struct file_handle with 8 bytes of handle behind it, as its first field says, and outlives the call.
+    // SAFETY: `handle` is a struct file_handle with 8 bytes of handle behind it, as its first field says, and outlives
+    // the call.
     let fd = unsafe {
         libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, libc::O_PATH | libc::O_CLOEXEC)
     };
@@ -327,10 +331,7 @@ mod tests {
             process: ProcessKey { pid, start: 1 },
             cgroup,
             package: crate::model::source::PackageId(0),
-            on_cpu: crate::model::units::Nanos(1),
-            cycles: 0,
-            instructions: 0,
-            cache_misses: 0,
+            used: crate::model::usage::Used::on_cpu(crate::model::units::Nanos(1)),
         }
     }
 

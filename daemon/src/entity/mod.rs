@@ -1,9 +1,103 @@
-//! Entities: who is who. The kinds of thing that energy is attributed to, and their labels. Knows nothing of energy or use.
+//! Entities: what processes and cgroups belong to (units, slices, users, sessions, containers, pods, VMs), and their
+//! labels. [`Entities::observe`] is the one entry point at a tick. Knows no energy, and nothing of how use is measured.
 
 pub mod cgroups;
-pub mod hypervisor;
+mod hypervisor;
 pub mod inventory;
 pub mod managers;
 mod mounts;
 pub mod path;
-pub mod survivors;
+mod survivors;
+
+use crate::model::entity::{Awaited, Labels};
+use crate::model::source::Stamp;
+use crate::model::tick::{CgroupEntities, VmMember};
+use crate::model::usage::{CgroupId, ProcessInfo, UsageSample};
+use crate::model::vm::Vm;
+use cgroups::Resolver;
+use hypervisor::{Hypervisors, VmChanges};
+use inventory::Inventory;
+use std::path::Path;
+
+/// A cgroup with its path, on its way to [`CgroupEntities`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CgroupPath {
+    cgroup: CgroupId,
+    /// Path from the cgroup root; `None` where the cgroup was gone before its path could be read.
+    path: Option<String>,
+    /// Labels of the VM that everything in the cgroup is part of.
+    vm: Option<Labels>,
+}
+
+impl From<CgroupPath> for CgroupEntities {
+    fn from(CgroupPath { cgroup, path, vm }: CgroupPath) -> Self {
+        Self { cgroup, entities: path.as_deref().map(path::entities).unwrap_or_default(), vm }
+    }
+}
+
+/// What is new of entities at a tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Entities of the cgroups that ran something for the first time, and of those whose VM became known.
+    pub cgroups: Vec<CgroupEntities>,
+    /// Cgroups listed at an earlier tick that no longer exist.
+    pub gone: Vec<CgroupId>,
+    /// Processes found to be part of a VM by themselves.
+    pub members: Vec<VmMember>,
+    /// Every VM that runs; `None` where nothing changed since the last tick.
+    pub vms: Option<Vec<Vm>>,
+    /// Processes of an earlier run's series that were added to the sample: the usage source has to report their ends
+    /// (`Usage::adopt`).
+    pub survivors: Vec<ProcessInfo>,
+}
+
+/// The cgroups and VMs of the running kernel. Reports each cgroup and VM member only once, so it has to be kept over a
+/// reload together with the accounts that were made from its reports.
+pub struct Entities {
+    resolver: Resolver,
+    hypervisors: Hypervisors,
+    awaited: Awaited,
+}
+
+impl Entities {
+    /// Learns the cgroups and VMs that exist now, from the /proc at `procfs` and the /sys at `sysfs`. `inventory` is
+    /// what managers of VMs say of them; `None` where none is asked.
+    pub fn open(procfs: &Path, sysfs: &Path, inventory: Option<Inventory>) -> Self {
+        Self {
+            resolver: Resolver::open(procfs),
+            hypervisors: Hypervisors::open(procfs, sysfs, inventory),
+            awaited: Awaited::default(),
+        }
+    }
+
+    /// The mount point of the v2 cgroup tree, if there is one.
+    pub fn cgroup2(&self) -> Option<&Path> {
+        self.resolver.v2()
+    }
+
+    /// Sets the series of an earlier run whose entities the next [`Entities::observe`] looks for, also among processes
+    /// that sleep.
+    pub fn await_series(&mut self, awaited: Awaited) {
+        self.awaited = awaited;
+    }
+
+    /// Takes in the sample of the tick at `at` and returns what is new of entities. Changes the sample: survivors of an
+    /// earlier run are added to it, and on hosts with v1 hierarchies use is moved from the v2 root to the v1 cgroup of
+    /// its process; `sample.born` is taken out.
+    pub fn observe(&mut self, sample: &mut UsageSample, at: Stamp) -> Named {
+        let Self { resolver, hypervisors, awaited } = self;
+        // The order is a protocol. Births come first: they name cgroups that may be gone by now.
+        resolver.born(std::mem::take(&mut sample.born));
+        // Survivors are part of the sample for all that follows.
+        let survivors = survivors::add_survivors(&std::mem::take(awaited), at, resolver, sample);
+        resolver.place(&mut sample.uses);
+        let mut cgroups = resolver.name(&sample.uses);
+        // After naming: a cgroup that could not be named is reported and forgotten at the same tick.
+        let gone = resolver.gone();
+        // After both: a machine scope among them is given its VM.
+        let VmChanges { members, vms } = hypervisors.tick(sample, &mut cgroups, &gone, |cgroup| resolver.dir(cgroup));
+        // Last: the use of a process that ended still had to be placed.
+        resolver.ended(&sample.ended);
+        Named { cgroups: cgroups.into_iter().map(CgroupEntities::from).collect(), gone, members, vms, survivors }
+    }
+}

@@ -1,8 +1,12 @@
-//! What a cgroup path says about who is in it: unit, slice, session, user, container, pod, machine. Pure text; asks nobody.
+//! The entities that a cgroup path names: unit, slices, session, user, container, pod; and the machine scope of a VM.
+//! Pure text: no kernel is asked.
 
-use crate::model::entity::{Kind, Labels};
+use crate::model::entity::{
+    ContainerLabels, Kind, Labels, PodLabels, SessionLabels, SliceLabels, UnitLabels, UserLabels, UserUnitLabels,
+};
 
-/// Container runtimes that name a cgroup `PREFIX-<id>` or `PREFIX-<id>.scope`, with the word for them (Kepler's, where it has one).
+/// Container runtimes that name a cgroup `PREFIX-<id>` or `PREFIX-<id>.scope`, with the word for them (Kepler's, where
+/// it has one).
 const ID_PREFIXES: [(&str, &str); 7] = [
     ("docker-", "docker"),
     ("cri-containerd-", "containerd"),
@@ -16,13 +20,15 @@ const ID_PREFIXES: [(&str, &str); 7] = [
 /// Suffixes of units that own a cgroup (slices apart).
 const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 
-/// The entities that a cgroup belongs to, at most one of each kind but slices, which contain each other. Empty for the root.
+/// Labels of the entities that a cgroup with this path belongs to: any number of slices, which contain each other, and
+/// at most one of each other kind. Empty for the root. `path` is from the cgroup root, as in /proc/PID/cgroup.
 ///
-/// A container or VM is the outermost one in the path, and nothing inside it is taken for a unit of the host: a systemd in a
-/// container has a `system.slice` too.
+/// A container or VM is the outermost one in the path, and nothing inside it is taken for a unit of the host: a systemd
+/// in a container has a `system.slice` too.
 ///
-/// A VM is not among them: it has a UUID that its path does not say. [`machine`] tells where one is.
-pub fn entities(path: &str) -> Vec<(Kind, Labels)> {
+/// A VM is not among them: its labels have a UUID, which the path does not say. [`machine`] finds the machine scope of
+/// one.
+pub fn entities(path: &str) -> Vec<Labels> {
     let path = machine(path).map_or(path, |machine| machine.scope);
     let mut walk = Walk::default();
     for segment in path.split('/').filter(|segment| !segment.is_empty()) {
@@ -35,20 +41,20 @@ pub fn entities(path: &str) -> Vec<(Kind, Labels)> {
 
 #[derive(Default)]
 struct Walk<'a> {
-    found: Vec<(Kind, Labels)>,
-    /// Innermost slice so far, as the manager in charge names it.
+    found: Vec<Labels>,
+    /// Innermost slice so far, as its manager names it.
     slice: Option<&'a str>,
-    /// The user whose service manager is in charge; `None`: the system's.
+    /// The user whose service manager made what follows; `None` where the system's manager did.
     manager: Option<&'a str>,
     has_unit: bool,
-    /// The user in whose `user-UID.slice` we are.
+    /// The user whose `user-UID.slice` is in the path so far.
     user: Option<&'a str>,
     pod: Option<String>,
     parent: &'a str,
 }
 
 impl<'a> Walk<'a> {
-    /// Takes one path segment; false: what follows is inside a container or VM.
+    /// Takes in one path segment. False where what follows is inside a container.
     fn step(&mut self, name: &'a str) -> bool {
         let parent = std::mem::replace(&mut self.parent, name);
         // containerd with a systemd-style name on a cgroupfs driver: `SLICE:cri-containerd:ID`.
@@ -57,7 +63,7 @@ impl<'a> Walk<'a> {
             None => (name, name),
         };
         if let Some(uid) = pod_uid(slice_part) {
-            self.add(Kind::Pod, [uid.as_str(), "", ""]);
+            self.add(PodLabels { pod_id: &uid, pod_name: "", pod_namespace: "" });
             self.pod.get_or_insert(uid);
         }
         if let Some(slice) = name.strip_suffix(".slice") {
@@ -69,7 +75,7 @@ impl<'a> Walk<'a> {
         self.enter_unit(name);
         if let Some((id, runtime)) = container(name, parent, slice_part != name, self.pod.is_some()) {
             let pod = self.pod.clone().unwrap_or_default();
-            self.add(Kind::Container, [id.as_str(), "", runtime, pod.as_str()]);
+            self.add(ContainerLabels { container_id: &id, container_name: "", runtime, pod_id: &pod });
             return false;
         }
         true
@@ -80,10 +86,10 @@ impl<'a> Walk<'a> {
         if self.manager.is_some() {
             return;
         }
-        self.add(Kind::Slice, [name]);
+        self.add(SliceLabels { slice: name });
         if let Some(uid) = stem.strip_prefix("user-").filter(|uid| is_number(uid)) {
             self.user.get_or_insert(uid);
-            self.add(Kind::User, [uid]);
+            self.add(UserLabels { user: uid });
         }
     }
 
@@ -94,9 +100,9 @@ impl<'a> Walk<'a> {
         let slice = self.slice.unwrap_or("-.slice");
         if let Some(user) = self.manager {
             self.has_unit = true;
-            return self.add(Kind::UserUnit, [name, slice, user]);
+            return self.add(UserUnitLabels { unit: name, slice, user });
         }
-        self.add(Kind::Unit, [name, slice]);
+        self.add(UnitLabels { unit: name, slice });
         let user_manager = name.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service"));
         if let Some(uid) = user_manager {
             self.manager = Some(uid);
@@ -106,22 +112,23 @@ impl<'a> Walk<'a> {
         self.has_unit = true;
         let session = name.strip_prefix("session-").and_then(|rest| rest.strip_suffix(".scope"));
         if let (Some(id), Some(user)) = (session, self.user) {
-            self.add(Kind::Session, [id, user]);
+            self.add(SessionLabels { session: id, user });
         }
     }
 
-    fn add<const N: usize>(&mut self, kind: Kind, labels: [&str; N]) {
-        debug_assert_eq!(N, kind.label_names().len());
-        // Whoever may make cgroups chooses their names: one that is in a path twice must not be charged twice.
-        let again = |(other, found): &(Kind, Labels)| *other == kind && (kind != Kind::Slice || found[0] == labels[0]);
-        if self.found.iter().any(again) {
-            return;
+    fn add(&mut self, labels: impl Into<Labels>) {
+        let labels = labels.into();
+        let kind = labels.kind();
+        // Names of cgroups can be chosen by users: a name that is in a path twice must not be charged twice.
+        let again = |found: &Labels| found.kind() == kind && (kind != Kind::Slice || *found == labels);
+        if !self.found.iter().any(again) {
+            self.found.push(labels);
         }
-        self.found.push((kind, labels.iter().map(|label| label.to_string()).collect()));
     }
 }
 
-/// systemd puts `_` before names that the kernel's own files would clash with (systemd.io/CGROUP_DELEGATION, cg_escape).
+/// systemd puts `_` before names that the kernel's own files would clash with (systemd.io/CGROUP_DELEGATION,
+/// cg_escape).
 fn unescape_cgroup(segment: &str) -> &str {
     segment.strip_prefix('_').unwrap_or(segment)
 }
@@ -178,19 +185,20 @@ fn nspawn_machine(stem: &str) -> Option<(String, &'static str)> {
     }
 }
 
-/// Where a VM is that the system's manager keeps in a place of its own.
+/// The machine scope of a VM: the cgroup that the system's service manager made for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine<'a> {
-    /// Path of that place; all cgroups below are the VM's too.
+    /// Path of the scope from the cgroup root. All cgroups below it are the VM's too.
     pub scope: &'a str,
-    /// The machine's name: `qemu-1-web`.
+    /// Name of the machine: `qemu-1-web`.
     pub id: String,
-    /// The VM's name, perhaps cut off.
+    /// Name of the VM, which libvirt cuts off where it is long.
     pub name: String,
 }
 
-/// The machine that a cgroup belongs to: `machine.slice/machine-qemu\x2d1\x2dweb.scope`, or `machine/qemu-1-web.libvirt-qemu` where
-/// there is no systemd. It counts only where all above it are slices of the system's manager, where no user can make a cgroup.
+/// The machine that a cgroup belongs to: `machine.slice/machine-qemu\x2d1\x2dweb.scope`, or
+/// `machine/qemu-1-web.libvirt-qemu` where there is no systemd. It counts only where all above it are slices of the
+/// system's manager, where no user can make a cgroup.
 pub fn machine(path: &str) -> Option<Machine<'_>> {
     let mut end = 0;
     for segment in path.strip_prefix('/')?.split('/') {
@@ -215,7 +223,8 @@ pub fn machine(path: &str) -> Option<Machine<'_>> {
     None
 }
 
-/// Undoes systemd's unit name escaping: `\x2d` is `-`, and `-` is `/` only in paths, which machine names are not.
+/// Undoes the escapes of systemd's unit names: `\x2d` is `-`. A plain `-` stands for `/` in escaped paths only; machine
+/// names are no paths.
 pub fn unescape_unit(name: &str) -> String {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
@@ -251,7 +260,10 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn names(path: &str) -> Vec<String> {
-        entities(path).iter().map(|(kind, labels)| format!("{}:{}", kind.as_str(), labels.join(","))).collect()
+        entities(path)
+            .iter()
+            .map(|labels| format!("{}:{}", labels.kind().as_str(), labels.values().join(",")))
+            .collect()
     }
 
     #[test]
@@ -380,8 +392,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_taken(path in "(/[a-z@.:_\\\\x0-9-]{0,80}){0,6}") {
-            for (kind, labels) in entities(&path) {
-                prop_assert_eq!(labels.len(), kind.label_names().len());
+            for labels in entities(&path) {
+                prop_assert_eq!(labels.values().len(), labels.names().len());
             }
             if let Some(machine) = machine(&path) {
                 prop_assert!(path.starts_with(machine.scope));
@@ -392,7 +404,7 @@ mod tests {
         fn at_most_one_of_a_kind(path in "(/(user-1.slice|a.slice|user@1.service|b.service|session-1.scope|docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope)){0,6}") {
             let found = entities(&path);
             for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Slice) {
-                prop_assert!(found.iter().filter(|(other, _)| *other == kind).count() <= 1);
+                prop_assert!(found.iter().filter(|labels| labels.kind() == kind).count() <= 1);
             }
         }
     }

@@ -4,6 +4,7 @@ use super::units::Nanos;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use thiserror::Error;
 
 /// A kind of entity. All kinds go through the same ledger, series and export code; only their labels differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -11,7 +12,8 @@ use std::sync::Arc;
 pub enum Kind {
     /// A process.
     Process,
-    /// A unit of the system's service manager: service, scope, socket, mount, swap… A user's service manager (`user@UID.service`) is one.
+    /// A unit of the system's service manager: service, scope, socket, mount, swap… A user's service manager
+    /// (`user@UID.service`) is one.
     Unit,
     /// A unit of a user's service manager.
     UserUnit,
@@ -63,34 +65,274 @@ impl Kind {
         }
     }
 
-    /// Whether an entity with these labels is one that comes back under the same name, as a unit of a timer does: its series then
-    /// stays when it ended, so that its counter goes on. Scopes and transient units have names of their own each time.
-    pub fn returns(self, labels: &Labels) -> bool {
-        match self {
-            Self::Unit | Self::UserUnit => !labels[0].ends_with(".scope") && !labels[0].starts_with("run-"),
-            Self::Slice | Self::User => true,
-            Self::Process | Self::Session | Self::Container | Self::Pod | Self::Vm => false,
-        }
-    }
-
-    /// Names of the labels that tell entities of this kind apart, in the order of [`Labels`].
+    /// Label names of this kind, in the order in which metrics, recordings and the control socket list the values.
     pub const fn label_names(self) -> &'static [&'static str] {
         match self {
-            Self::Process => &["pid", "comm", "exe", "type", "container_id", "vm_id"],
-            Self::Unit => &["unit", "slice"],
-            Self::UserUnit => &["unit", "slice", "user"],
-            Self::Slice => &["slice"],
-            Self::Session => &["session", "user"],
-            Self::User => &["user"],
-            Self::Container => &["container_id", "container_name", "runtime", "pod_id"],
-            Self::Pod => &["pod_id", "pod_name", "pod_namespace"],
-            Self::Vm => &["vm_id", "vm_name", "hypervisor"],
+            Self::Process => ProcessLabels::NAMES,
+            Self::Unit => UnitLabels::NAMES,
+            Self::UserUnit => UserUnitLabels::NAMES,
+            Self::Slice => SliceLabels::NAMES,
+            Self::Session => SessionLabels::NAMES,
+            Self::User => UserLabels::NAMES,
+            Self::Container => ContainerLabels::NAMES,
+            Self::Pod => PodLabels::NAMES,
+            Self::Vm => VmLabels::NAMES,
         }
     }
 }
 
-/// Label values of an entity, in the order of [`Kind::label_names`]. Two series of one kind never have the same.
-pub type Labels = Arc<[String]>;
+/// The label values of one entity, with the kind that names them: the key of an entity in the ledger, in recordings and
+/// in exports. There is exactly one value for each of [`Kind::label_names`]; two entities of a kind never have the same
+/// values at one time. Clones share the values.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedLabels")]
+pub struct Labels {
+    kind: Kind,
+    values: Arc<[String]>,
+}
 
-/// Series of before that wait for their entities, and when each began (CLOCK_REALTIME).
-pub type Awaited = FxHashMap<(Kind, Labels), Nanos>;
+/// As read, before the number of values is checked.
+#[derive(Deserialize)]
+struct UncheckedLabels {
+    kind: Kind,
+    values: Arc<[String]>,
+}
+
+impl TryFrom<UncheckedLabels> for Labels {
+    type Error = WrongLabels;
+    fn try_from(UncheckedLabels { kind, values }: UncheckedLabels) -> Result<Self, WrongLabels> {
+        Self::new(kind, values)
+    }
+}
+
+/// A number of label values that is not the kind's.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{} label values for a {}, which has {}", found, kind.as_str(), kind.label_names().len())]
+pub struct WrongLabels {
+    kind: Kind,
+    found: usize,
+}
+
+impl Labels {
+    /// The labels of an entity of `kind`, with `values` in the order of [`Kind::label_names`].
+    ///
+    /// # Errors
+    /// Where there are more or fewer values than names.
+    pub fn new(kind: Kind, values: impl Into<Arc<[String]>>) -> Result<Self, WrongLabels> {
+        let values = values.into();
+        if values.len() == kind.label_names().len() {
+            Ok(Self { kind, values })
+        } else {
+            Err(WrongLabels { kind, found: values.len() })
+        }
+    }
+
+    /// The kind of the entity.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The label names, in the order of [`Labels::values`].
+    pub const fn names(&self) -> &'static [&'static str] {
+        self.kind.label_names()
+    }
+
+    /// The label values, in the order of [`Kind::label_names`].
+    pub fn values(&self) -> &[String] {
+        &self.values
+    }
+
+    /// Names and values, in the order of [`Kind::label_names`].
+    pub fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.names().iter().copied().zip(self.values.iter().map(String::as_str))
+    }
+
+    /// The value of the label `name`; empty where the kind has no such label.
+    pub fn get(&self, name: &str) -> &str {
+        self.pairs().find(|(label, _)| *label == name).map_or("", |(_, value)| value)
+    }
+
+    /// The first label: the pid of a process, the name of a unit or slice, the id of a session, user, container, pod or
+    /// VM.
+    pub fn id(&self) -> &str {
+        self.values.first().map_or("", String::as_str)
+    }
+
+    /// Whether an entity with these labels comes back under the same name after it ended, as the unit of a timer does:
+    /// its series then stays, so that its counter goes on. Scopes and transient units have a new name each time.
+    pub fn returns(&self) -> bool {
+        match self.kind {
+            Kind::Unit | Kind::UserUnit => !self.id().ends_with(".scope") && !self.id().starts_with("run-"),
+            Kind::Slice | Kind::User => true,
+            Kind::Process | Kind::Session | Kind::Container | Kind::Pod | Kind::Vm => false,
+        }
+    }
+}
+
+/// The labels of one kind by field, with each label's name beside it. Converts into [`Labels`], and from them where the
+/// kind is the same.
+macro_rules! labels {
+    ($(#[$about:meta])* $kind:ident: $name:ident { $($(#[$doc:meta])* $field:ident: $label:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name<'a> {
+            $($(#[$doc])* pub $field: &'a str,)+
+        }
+
+        impl<'a> $name<'a> {
+            /// The label names, in the order of the fields.
+            pub const NAMES: &'static [&'static str] = &[$($label),+];
+
+            /// The labels by field; `None` where they are of another kind.
+            pub fn of(labels: &'a Labels) -> Option<Self> {
+                match (labels.kind, &*labels.values) {
+                    (Kind::$kind, [$($field),+]) => Some(Self { $($field),+ }),
+                    _ => None,
+                }
+            }
+        }
+
+        impl From<$name<'_>> for Labels {
+            fn from($name { $($field),+ }: $name<'_>) -> Self {
+                Self { kind: Kind::$kind, values: [$($field.to_owned()),+].into() }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Labels of a process.
+    Process: ProcessLabels {
+        /// Process id (thread group id), decimal.
+        pid: "pid",
+        /// The kernel's short name, at most 15 bytes; invalid UTF-8 is replaced.
+        comm: "comm",
+        /// Path of the executable; empty where it is not known (kernel threads, a process that ended too soon, no
+        /// permission).
+        exe: "exe",
+        /// `container` or `vm` where the process is part of one, else `regular`.
+        process_type: "type",
+        /// The container that it runs in; empty where it is in none.
+        container_id: "container_id",
+        /// The VM that it is part of; empty where it is of none.
+        vm_id: "vm_id",
+    }
+}
+
+labels! {
+    /// Labels of a unit of the system's service manager.
+    Unit: UnitLabels {
+        /// Name of the unit: `ssh.service`.
+        unit: "unit",
+        /// Name of the slice that the unit is in.
+        slice: "slice",
+    }
+}
+
+labels! {
+    /// Labels of a unit of a user's service manager.
+    UserUnit: UserUnitLabels {
+        /// Name of the unit.
+        unit: "unit",
+        /// Name of the user's slice that the unit is in.
+        slice: "slice",
+        /// Numeric id of the user, decimal.
+        user: "user",
+    }
+}
+
+labels! {
+    /// Labels of a slice.
+    Slice: SliceLabels {
+        /// Name of the slice.
+        slice: "slice",
+    }
+}
+
+labels! {
+    /// Labels of a login session.
+    Session: SessionLabels {
+        /// Id of the session, as logind counts.
+        session: "session",
+        /// Numeric id of the user, decimal.
+        user: "user",
+    }
+}
+
+labels! {
+    /// Labels of a user.
+    User: UserLabels {
+        /// Numeric id of the user, decimal.
+        user: "user",
+    }
+}
+
+labels! {
+    /// Labels of a container.
+    Container: ContainerLabels {
+        /// Id of the container, or its name where the runtime has only names.
+        container_id: "container_id",
+        /// Name of the container; empty where it is not known.
+        container_name: "container_name",
+        /// `docker`, `containerd`, `crio`, `podman`, `lxc`, `systemd-nspawn` or `kubepods`.
+        runtime: "runtime",
+        /// Uid of the pod that the container is in; empty where it is in none.
+        pod_id: "pod_id",
+    }
+}
+
+labels! {
+    /// Labels of a Kubernetes pod.
+    Pod: PodLabels {
+        /// Uid of the pod.
+        pod_id: "pod_id",
+        /// Name of the pod; empty where it is not known.
+        pod_name: "pod_name",
+        /// Namespace of the pod; empty where it is not known.
+        pod_namespace: "pod_namespace",
+    }
+}
+
+labels! {
+    /// Labels of a VM.
+    Vm: VmLabels {
+        /// Id of the VM: its UUID, or a word made of its process where it has none of its own.
+        vm_id: "vm_id",
+        /// Name of the VM, at most 256 bytes. Whoever started the VM chose it.
+        vm_name: "vm_name",
+        /// `kvm`, or `qemu` where QEMU emulates the processor.
+        hypervisor: "hypervisor",
+    }
+}
+
+/// Series of an earlier run on this boot that wait for their entities, with the time at which each series began
+/// (CLOCK_REALTIME).
+pub type Awaited = FxHashMap<Labels, Nanos>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_have_as_many_values_as_names() {
+        for kind in Kind::ALL {
+            let count = kind.label_names().len();
+            for values in 0..8 {
+                let labels = Labels::new(kind, vec![String::new(); values]);
+                assert_eq!(labels.is_ok(), values == count, "{kind:?}, {values}");
+                let json = serde_json::json!({ "kind": kind, "values": vec![""; values] });
+                assert_eq!(serde_json::from_value::<Labels>(json).is_ok(), values == count, "{kind:?}, {values}");
+            }
+        }
+        let error = Labels::new(Kind::Vm, []).unwrap_err();
+        assert_eq!(error.to_string(), "0 label values for a vm, which has 3");
+    }
+
+    #[test]
+    fn labels_by_field_and_by_name() {
+        let vm = VmLabels { vm_id: "7", vm_name: "web", hypervisor: "kvm" };
+        let labels = Labels::from(vm);
+        assert_eq!((labels.id(), labels.get("vm_name"), labels.get("unit")), ("7", "web", ""));
+        assert_eq!((VmLabels::of(&labels), PodLabels::of(&labels)), (Some(vm), None));
+    }
+}

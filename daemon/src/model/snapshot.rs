@@ -1,14 +1,15 @@
-//! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes nothing.
+//! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes
+//! nothing.
 
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Domain, NodeEnergy, Zone};
-use crate::model::entity::{Kind, Labels};
+use crate::model::entity::{Kind, Labels, WrongLabels};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use crate::model::usage::Counted;
+use crate::model::usage::{Counted, Used};
 use crate::model::vm::Vm;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
 /// Energy by zone.
@@ -46,29 +47,6 @@ impl Energy {
     }
 }
 
-/// Cumulative use of an entity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Used {
-    /// Time on a CPU.
-    pub on_cpu: Nanos,
-    /// Unhalted core cycles; 0 where not counted.
-    pub cycles: u64,
-    /// Retired instructions; 0 where not counted.
-    pub instructions: u64,
-    /// Last-level cache misses; 0 where not counted.
-    pub cache_misses: u64,
-}
-
-impl Used {
-    /// Adds another use to this one.
-    pub fn add(&mut self, other: &Self) {
-        self.on_cpu += other.on_cpu;
-        self.cycles = self.cycles.saturating_add(other.cycles);
-        self.instructions = self.instructions.saturating_add(other.instructions);
-        self.cache_misses = self.cache_misses.saturating_add(other.cache_misses);
-    }
-}
-
 /// Whether an entity still exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,9 +68,11 @@ impl State {
 }
 
 /// One entity.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// Its labels, in the order of [`Kind::label_names`].
+    /// Its labels. Serialised as the values alone, in the order of [`Kind::label_names`]: the kind is
+    /// [`KindView::kind`].
+    #[serde(serialize_with = "label_values")]
     pub labels: Labels,
     /// Whether it still exists.
     pub state: State,
@@ -115,8 +95,13 @@ impl Row {
     }
 }
 
+fn label_values<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
+    labels.values().serialize(serializer)
+}
+
 /// All entities of one kind. `rows` + `rest` + `ended` + `parked` is everything that was ever charged to the kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedKindView")]
 pub struct KindView {
     /// Which kind.
     pub kind: Kind,
@@ -126,10 +111,46 @@ pub struct KindView {
     pub rest: Energy,
     /// What series that are no longer shown had reached.
     pub ended: Energy,
-    /// What series of living entities that made room for busier ones had reached. Falls when one is shown again: a gauge.
+    /// What series of living entities that made room for busier ones had reached. Falls when one is shown again: a
+    /// gauge.
     pub parked: Energy,
     /// Mean power, by zone, of those without a series, dynamic and idle together.
     pub rest_power: [Microwatts; Zone::COUNT],
+}
+
+/// As read, before the rows' numbers of labels are checked against the kind.
+#[derive(Deserialize)]
+struct UncheckedKindView {
+    kind: Kind,
+    rows: Vec<UncheckedRow>,
+    rest: Energy,
+    ended: Energy,
+    parked: Energy,
+    rest_power: [Microwatts; Zone::COUNT],
+}
+
+#[derive(Deserialize)]
+struct UncheckedRow {
+    labels: Arc<[String]>,
+    state: State,
+    energy: Energy,
+    power: [Microwatts; Zone::COUNT],
+    idle_power: [Microwatts; Zone::COUNT],
+    used: Used,
+    since: Nanos,
+}
+
+impl TryFrom<UncheckedKindView> for KindView {
+    type Error = WrongLabels;
+    fn try_from(view: UncheckedKindView) -> Result<Self, WrongLabels> {
+        let UncheckedKindView { kind, rows, rest, ended, parked, rest_power } = view;
+        let row = |row: UncheckedRow| {
+            let UncheckedRow { labels, state, energy, power, idle_power, used, since } = row;
+            Ok(Row { labels: Labels::new(kind, labels)?, state, energy, power, idle_power, used, since })
+        };
+        let rows = rows.into_iter().map(row).collect::<Result<_, WrongLabels>>()?;
+        Ok(Self { kind, rows, rest, ended, parked, rest_power })
+    }
 }
 
 /// What is known of the energy drawn at rest.
@@ -248,8 +269,8 @@ pub struct DomainView {
     pub role: Role,
     /// Whether shares of its last window are by a rule (slices of a MIG GPU), not by use that was seen.
     pub shares_estimated: bool,
-    /// It gives no energy now: it is an earlier run's and has not been seen in this one, or another meter stands in for it; `error`
-    /// says which. Its energy stays in the totals, as it does in those of the entities that were charged.
+    /// It gives no energy now: it is an earlier run's and has not been seen in this one, or another meter stands in for
+    /// it; `error` says which. Its energy stays in the totals, as it does in those of the entities that were charged.
     pub past: bool,
     /// Energy since the domain's totals began. In JSON its four fields are fields of the domain.
     #[serde(flatten)]

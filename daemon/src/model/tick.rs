@@ -1,4 +1,5 @@
-//! What goes into one step: everything the pure core is told at a tick. Serialisable, so that a run can be recorded and replayed.
+//! A tick: everything that one step of the attribution takes in. Serialisable, so that a run can be recorded and
+//! replayed.
 
 use crate::model::domain::{Domain, DomainReading};
 use crate::model::entity::Labels;
@@ -8,49 +9,51 @@ use crate::model::usage::{CgroupId, GpuSample, ProcessKey, UsageSample};
 use crate::model::vm::Vm;
 use serde::{Deserialize, Serialize};
 
-/// A cgroup's path, learned since the last tick.
+/// The entities that a cgroup belongs to. A cgroup is listed once, when it first ran something; and again when its VM
+/// becomes known or changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CgroupPath {
-    /// Which cgroup.
+pub struct CgroupEntities {
+    /// The cgroup.
     pub cgroup: CgroupId,
-    /// Its path from the cgroup root; `None`: it was gone before anybody could tell.
-    pub path: Option<String>,
-    /// Labels of the VM that everything in it is part of, where that is more than the path says.
+    /// The entities that its path names: unit, slices, user, session, container, pod. Empty for the root, and for a
+    /// cgroup that was gone before its path could be read. Only the first listing of a cgroup counts.
+    pub entities: Vec<Labels>,
+    /// The VM that everything in the cgroup is part of, where that is known: its path does not say it.
     pub vm: Option<Labels>,
 }
 
-/// A process that is part of a VM though its cgroup is not: the VMM itself outside of a machine scope, a vhost worker.
+/// A process that is part of a VM though its cgroup is not: a VMM outside of a machine scope, or a vhost worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmMember {
-    /// Which process.
+    /// The process.
     pub process: ProcessKey,
     /// Labels of the VM.
     pub vm: Labels,
 }
 
-/// Everything that the core is told at one tick.
+/// Everything that one step of the attribution takes in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tick {
-    /// When.
+    /// The time of the tick.
     pub at: Stamp,
     /// Energy domains found since the last tick, in the order of their numbers.
     pub new_domains: Vec<Domain>,
-    /// What the meters said.
+    /// Readings of the meters since the last tick.
     pub readings: Vec<DomainReading>,
-    /// Who ran; `None` where the source could not say.
+    /// CPU use since the last tick; `None` where the usage source failed.
     pub usage: Option<UsageSample>,
-    /// Who used GPUs.
+    /// GPU use since the last tick.
     pub gpus: GpuSample,
-    /// Paths of cgroups that appear in `usage` for the first time.
-    pub cgroups: Vec<CgroupPath>,
-    /// Cgroups known earlier that no longer exist.
+    /// Entities of the cgroups that appear in `usage` for the first time.
+    pub cgroups: Vec<CgroupEntities>,
+    /// Cgroups listed at an earlier tick that no longer exist.
     pub gone: Vec<CgroupId>,
     /// Processes found since the last tick to be part of a VM.
     pub vm_members: Vec<VmMember>,
-    /// Every VM that runs; `None`: as at the last tick.
+    /// Every VM that runs; `None` where nothing changed since the last tick.
     pub vms: Option<Vec<Vm>>,
-    /// Every source and how it is; empty where nothing changed since the last tick.
+    /// Every source with its state; empty where nothing changed since the last tick.
     pub sources: Vec<SourceState>,
-    /// CPU time that jouled itself used so far, user and system.
+    /// CPU time that jouled itself used since its start, user and system, in nanoseconds.
     pub own_cpu: Nanos,
 }

@@ -1,10 +1,7 @@
 //! The sampler: the only loop. Asks meters, usage and the resolver, steps the core, publishes, keeps. Decides nothing itself.
 
 use crate::attribution::Core;
-use crate::entity::cgroups::Resolver;
-use crate::entity::hypervisor::Hypervisors;
-use crate::entity::survivors;
-use crate::model::entity::Awaited;
+use crate::entity::{Entities, Named};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::Snapshot;
 use crate::model::source::{Health, PciAddress, SourceRole, SourceState, Stamp};
@@ -30,17 +27,16 @@ const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
 /// A source whose state stays and whose reason changes is logged at most so often: some reasons have a value in them.
 const REASON_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
-/// Who ran and who is who, with all that is known of them so far: whoever is told of each entity once has to go on with the same.
+/// The sources of use and entities, with their state. A reload must keep that state: these sources report each process,
+/// cgroup and VM member only once.
 pub struct Observers {
-    /// Who ran.
+    /// The source of CPU use.
     pub usage: Box<dyn Usage>,
-    /// Who used GPUs.
+    /// The sources of GPU use.
     pub gpus: Vec<Box<dyn GpuUsage>>,
-    /// Who is who.
-    pub resolver: Resolver,
-    /// Which of them are VMs.
-    pub hypervisors: Hypervisors,
-    /// Sources of use that are not in use, and why.
+    /// The cgroups and VMs that processes belong to.
+    pub entities: Entities,
+    /// Usage sources that are not in use, each with the reason.
     pub unused: Vec<SourceState>,
 }
 
@@ -62,8 +58,6 @@ pub struct Sampler {
     pub unused: Vec<SourceState>,
     /// Who ran, and who is who.
     pub observers: Observers,
-    /// Whom the first sample is to be searched for, among those who sleep as well: observers that are new tell of who runs only.
-    pub awaited: Awaited,
     /// Root of sysfs.
     pub sysfs: PathBuf,
     /// How the managers of VMs are.
@@ -125,18 +119,13 @@ impl Sampler {
     }
 
     fn read_usage(&mut self, at: Stamp, tick: &mut Tick) {
-        let Observers { usage, resolver, hypervisors, .. } = &mut self.observers;
+        let Observers { usage, entities, .. } = &mut self.observers;
         match usage.sample() {
             Ok(mut sample) => {
-                resolver.born(std::mem::take(&mut sample.born));
-                let awaited = std::mem::take(&mut self.awaited);
-                usage.adopt(&survivors::tell(&awaited, at, resolver, &mut sample));
-                resolver.place(&mut sample.uses);
-                tick.cgroups = resolver.name(&sample.uses);
-                tick.gone = resolver.gone();
-                let news = hypervisors.tick(&sample, &mut tick.cgroups, &tick.gone, |cgroup| resolver.dir(cgroup));
-                (tick.vm_members, tick.vms) = (news.members, news.vms);
-                resolver.ended(&sample.ended);
+                let Named { cgroups, gone, members, vms, survivors } = entities.observe(&mut sample, at);
+                usage.adopt(&survivors);
+                (tick.cgroups, tick.gone) = (cgroups, gone);
+                (tick.vm_members, tick.vms) = (members, vms);
                 self.progress.usage_error = None;
                 tick.usage = Some(sample);
             }

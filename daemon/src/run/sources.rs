@@ -2,14 +2,12 @@
 
 use crate::attribution::{CoreConfig, State};
 use crate::config::{Config, UsageSource};
-use crate::entity::cgroups::{self, Resolver};
-use crate::entity::hypervisor::Hypervisors;
 use crate::entity::managers::Managers;
+use crate::entity::{Entities, cgroups};
 use crate::export::dbus;
 use crate::export::guest::{self, Guests, HostFacts};
 use crate::meter::{Meter, Roots, Topology, estimate, host_channel, open_all};
 use crate::model::domain::Zone;
-use crate::model::entity::Awaited;
 use crate::model::snapshot::{CpuInfo, Host};
 use crate::model::source::{Health, PackageId, SourceRole, SourceState, Stamp};
 use crate::run::meters::Meters;
@@ -87,14 +85,17 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
     if let Some(Ended { core: earlier, .. }) = earlier.as_deref() {
         core.follow(earlier);
     }
-    let (observers, awaited) = match (observers, earlier) {
-        (Some(observers), _) => (observers, core.awaited()),
+    let observers = match (observers, earlier) {
+        (Some(mut observers), _) => {
+            observers.entities.await_series(core.awaited());
+            observers
+        }
         (None, earlier) => {
             let (earlier, kept) = earlier
                 .and_then(|ended| Some((&mut ended.core, ended.observers.take()?)))
                 .context("nobody says who ran")?;
             core.keep_entities(earlier);
-            (kept, Awaited::default())
+            kept
         }
     };
     // A host's word may still come.
@@ -106,7 +107,6 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
         meters: Meters::new(meters),
         unused,
         observers,
-        awaited,
         sysfs: config.sysfs.clone(),
         managers: others.managers.sources(),
         exports: others.exports.subscribe(),
@@ -118,16 +118,15 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
     })
 }
 
-/// Opens what says who ran and who is who.
+/// Opens the sources of use and entities.
 fn open_observers(config: &Config, topology: &Topology, others: &Others) -> Result<Observers> {
     let mut unused = Vec::new();
-    let resolver = Resolver::open(&config.procfs);
-    let usage = open_usage(config, topology, resolver.v2(), &mut unused)?;
+    let entities = Entities::open(&config.procfs, &config.sysfs, Some(others.managers.inventory()));
+    let usage = open_usage(config, topology, entities.cgroup2(), &mut unused)?;
     let (gpus, unused_gpus) =
         usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
     unused.extend(unused_gpus);
-    let hypervisors = Hypervisors::open(&config.procfs, &config.sysfs, Some(others.managers.inventory()));
-    Ok(Observers { usage, gpus, resolver, hypervisors, unused })
+    Ok(Observers { usage, gpus, entities, unused })
 }
 
 /// Whether those of `old` serve for `new` as well.

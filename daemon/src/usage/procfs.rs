@@ -1,10 +1,11 @@
-//! Usage from /proc: for hosts and users without BPF. Coarser: what lived and died between two looks is known to its cgroup
-//! only (where cgroup v2 accounts CPU), the package is the one that a process ran on last, and no counters are counted.
+//! Usage from /proc: for hosts and users without BPF. Coarser: what lived and died between two looks is known to its
+//! cgroup only (where cgroup v2 accounts CPU), the package is the one that a process ran on last, and no counters are
+//! counted.
 
 use super::Usage;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::Nanos;
-use crate::model::usage::{CgroupId, Counted, ProcessInfo, ProcessKey, UsageSample, Use};
+use crate::model::usage::{CgroupId, Counted, ProcessInfo, ProcessKey, UsageSample, Use, Used};
 use crate::sys::proc_pid::{self, Stat, parse_stat};
 use rustc_hash::FxHashMap;
 use std::fs::{self, File};
@@ -114,7 +115,8 @@ impl ProcfsUsage {
             None => Seen {
                 process,
                 comm: String::new(),
-                // What a process used before jouled looked first was not used in this interval; a new process began at zero.
+                // What a process used before jouled looked first was not used in this interval; a new process began at
+                // zero.
                 on_cpu: if first_round { on_cpu } else { Nanos::ZERO },
                 cgroup: self.cgroup_of(dir),
                 cgroup_round: round,
@@ -122,7 +124,8 @@ impl ProcfsUsage {
             },
         };
         let used = on_cpu - seen.on_cpu;
-        // Of a process that moved, cpu.stat of its new cgroup tells as well: charged to the old one, it would be charged twice.
+        // Of a process that moved, cpu.stat of its new cgroup tells as well: charged to the old one, it would be
+        // charged twice.
         if used > Nanos::ZERO && seen.cgroup_round != round {
             (seen.cgroup, seen.cgroup_round) = (self.cgroup_of(dir), round);
         }
@@ -132,15 +135,7 @@ impl ProcfsUsage {
                 seen.comm = comm.into_owned();
                 sample.processes.push(ProcessInfo { process, comm: seen.comm.clone(), exe });
             }
-            sample.uses.push(Use {
-                process,
-                cgroup: seen.cgroup,
-                package,
-                on_cpu: used,
-                cycles: 0,
-                instructions: 0,
-                cache_misses: 0,
-            });
+            sample.uses.push(Use { process, cgroup: seen.cgroup, package, used: Used::on_cpu(used) });
             if let Some(group) = self.cgroups.get_mut(&seen.cgroup) {
                 group.seen += used;
             }
@@ -172,8 +167,8 @@ impl ProcfsUsage {
         cgroup
     }
 
-    /// What cgroups used beyond the processes that were seen: by those that ended, or lived, between two looks. Groups with
-    /// subgroups are left out: their account includes the subgroups'.
+    /// What cgroups used beyond the processes that were seen: by those that ended, or lived, between two looks. Groups
+    /// with subgroups are left out: their account includes the subgroups'.
     fn unseen(&mut self, sample: &mut UsageSample) {
         let round = self.round;
         let mut groups = std::mem::take(&mut self.cgroups);
@@ -188,15 +183,7 @@ impl ProcfsUsage {
             if unseen.0 > 2 * self.tick.0 {
                 let process = ProcessKey { pid: 0, start: 0 };
                 let package = self.packages.first().copied().unwrap_or(PackageId(0));
-                sample.uses.push(Use {
-                    process,
-                    cgroup: *cgroup,
-                    package,
-                    on_cpu: unseen,
-                    cycles: 0,
-                    instructions: 0,
-                    cache_misses: 0,
-                });
+                sample.uses.push(Use { process, cgroup: *cgroup, package, used: Used::on_cpu(unseen) });
             }
         }
         self.cgroups = groups;
@@ -274,7 +261,7 @@ mod tests {
         let mut usage = ProcfsUsage::open(root.path(), None, &[PackageId(0)], "test").unwrap();
         write(root.path(), 7, b"odd) (\n\"\xff", 130, 5);
         let sample = usage.sample().unwrap();
-        assert_eq!((sample.uses.len(), sample.uses[0].on_cpu), (1, Nanos(300_000_000)));
+        assert_eq!((sample.uses.len(), sample.uses[0].used.on_cpu), (1, Nanos(300_000_000)));
         assert_eq!(sample.processes[0].comm, "odd) (\n\"\u{fffd}");
         // The id is taken by another process, which starts from zero.
         write(root.path(), 7, b"new", 2, 900);
@@ -282,7 +269,7 @@ mod tests {
         let sample = usage.sample().unwrap();
         assert_eq!(
             sample.uses[0],
-            Use { process: ProcessKey { pid: 7, start: 900 }, on_cpu: Nanos(20_000_000), ..sample.uses[0] }
+            Use { process: ProcessKey { pid: 7, start: 900 }, used: Used::on_cpu(Nanos(20_000_000)), ..sample.uses[0] }
         );
         assert_eq!(sample.ended, [ProcessKey { pid: 7, start: 5 }, ProcessKey { pid: 8, start: 6 }]);
     }
@@ -298,7 +285,7 @@ mod tests {
         assert_eq!((sample.uses.len(), sample.ended.len()), (0, 0));
         fs::remove_dir(root.path().join("7/stat")).unwrap();
         write(root.path(), 7, b"a", 110, 5);
-        assert_eq!(usage.sample().unwrap().uses[0].on_cpu, Nanos(100_000_000));
+        assert_eq!(usage.sample().unwrap().uses[0].used.on_cpu, Nanos(100_000_000));
     }
 
     #[test]

@@ -126,11 +126,9 @@ fn staged(sampler: &mut Sampler) -> Result<([Duration; STAGES.len()], usize), Fa
     let mut sample = sampler.observers.usage.sample()?;
     let usage = thread_time();
     let uses = sample.uses.len();
-    sampler.observers.resolver.born(std::mem::take(&mut sample.born));
-    sampler.observers.resolver.place(&mut sample.uses);
-    tick.cgroups = sampler.observers.resolver.name(&sample.uses);
-    tick.gone = sampler.observers.resolver.gone();
-    sampler.observers.resolver.ended(&sample.ended);
+    let named = sampler.observers.entities.observe(&mut sample, at);
+    (tick.cgroups, tick.gone) = (named.cgroups, named.gone);
+    (tick.vm_members, tick.vms) = (named.members, named.vms);
     tick.usage = Some(sample);
     let resolve = thread_time();
     let snapshot = sampler.core.step(&tick);

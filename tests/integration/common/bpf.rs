@@ -129,5 +129,5 @@ pub fn sample_after_death(usage: &mut BpfUsage) -> UsageSample {
 
 /// Time on a CPU of whom `chosen` chooses, in nanoseconds.
 pub fn on_cpu(sample: &UsageSample, chosen: impl Fn(&jouled::model::usage::Use) -> bool) -> u64 {
-    sample.uses.iter().filter(|r#use| chosen(r#use)).map(|r#use| r#use.on_cpu.0).sum()
+    sample.uses.iter().filter(|r#use| chosen(r#use)).map(|r#use| r#use.used.on_cpu.0).sum()
 }

@@ -4,10 +4,11 @@ use jouled::attribution::ledger::Limits;
 use jouled::attribution::{Core, CoreConfig, State};
 use jouled::model::billing::IdlePolicy;
 use jouled::model::domain::{Domain, NodeEnergy, Scope, Zone};
-use jouled::model::entity::Kind;
-use jouled::model::snapshot::{DomainView, Energy, Host, Role, Row, Snapshot, Used};
+use jouled::model::entity::{Kind, UnitLabels};
+use jouled::model::snapshot::{DomainView, Energy, Host, Role, Row, Snapshot};
 use jouled::model::source::{PackageId, Stamp};
 use jouled::model::units::{Microjoules, Microwatts, Nanos};
+use jouled::model::usage::Used;
 use std::sync::Arc;
 
 /// Units `unit-0.service`… in a snapshot of now.
@@ -39,7 +40,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         gap_time: Nanos::ZERO,
     }];
     let row = |unit: usize| Row {
-        labels: [format!("unit-{unit}.service"), "system.slice".to_owned()].into(),
+        labels: UnitLabels { unit: &format!("unit-{unit}.service"), slice: "system.slice" }.into(),
         state: jouled::model::snapshot::State::Running,
         energy: Energy::default(),
         power: Default::default(),

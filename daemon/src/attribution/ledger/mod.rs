@@ -1,137 +1,160 @@
-//! The ledger: what every entity was charged, as series that only rise. Pure; knows of windows, meters and files nothing.
+//! The ledger: the energy and use of every entity, as series that only rise. Pure: it knows no windows, meters or
+//! files.
 //!
-//! Increments go to the series that shows the entity at that tick, or to the kind's `rest`. No history moves between series, so
-//! that rows + rest + ended + parked of a kind is all that was ever charged to it.
+//! What an account is charged at a tick goes to its series where it has one that is shown, else to its kind's `rest`.
+//! Energy never moves between series, so rows + rest + ended + parked of a kind is all that was ever charged to that
+//! kind.
 
 use crate::model::domain::Zone;
 use crate::model::entity::{Kind, Labels};
-use crate::model::snapshot::{Energy, KindView, Row, State, Used};
+use crate::model::snapshot::Energy;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::Used;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-mod kept;
+mod entries;
 mod shown;
+mod view;
 
-pub use kept::Entry;
+pub use entries::Entry;
 
-/// An account of a living entity: its place in the ledger, and its number among all that ever were, as places are used again.
+/// Half-life of an account's score, in ticks.
+const SCORE_HALF_LIFE: f64 = 30.0;
+
+/// An account: the entry of one living entity in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountId {
-    /// Place in the ledger. A place is used again when its account is closed.
+    /// Place in the ledger. It is used again after the account is closed.
     place: u32,
-    /// Number among all accounts that were ever opened; tells the accounts of one place apart.
+    /// Number among all accounts that were ever opened: tells accounts apart that had the same place.
     number: u64,
 }
 
-/// Mean power by zone: dynamic, idle.
+/// Mean power by zone, in µW: `[dynamic, idle]`.
 type Power = [[Microwatts; Zone::COUNT]; 2];
 
-/// A series: what is shown under one set of labels.
+/// A series: the counters that are shown under one set of labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
-    /// Energy charged since it began.
+    /// Energy charged since the series began.
     pub energy: Energy,
-    /// Use charged since it began.
+    /// Use charged since the series began.
     pub used: Used,
-    /// When it began, CLOCK_REALTIME.
+    /// When the series began, CLOCK_REALTIME.
     pub since: Nanos,
 }
 
-/// Limits of one kind.
+/// How many series are kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Most series of living entities shown at a time, by kind in the order of [`Kind::ALL`].
+    /// Most series of living entities that are shown at one time, by kind in the order of [`Kind::ALL`]. As many series
+    /// of ended entities are kept beside them.
     pub shown: [u32; Kind::ALL.len()],
-    /// Time for which the series of an ended entity stays.
+    /// Time for which the series of an ended entity is shown.
     pub retention: Nanos,
 }
 
 #[derive(Debug)]
 struct Account {
     number: u64,
-    kind: Kind,
     labels: Labels,
-    /// Apart, because most accounts of a large machine never have one.
+    /// Boxed, because most accounts of a large machine never get one.
     series: Option<Box<Series>>,
-    /// Whether the series is shown; a series that made room for a busier one is parked.
+    /// Whether the series is shown. One that made room for a busier one is parked: kept, and not shown.
     shown: bool,
-    /// The entity is no more, and a window that saw it is still open.
-    over: bool,
-    /// The tick at which it was last charged, and where in that tick's charges.
+    /// The entity has ended, and a window that may charge it is still open.
+    ended: bool,
+    /// The tick of the last charge.
     tick: u64,
+    /// Position of that charge in [`Ledger::charged`].
     charged: u32,
-    /// Energy, older parts fading: what decides who is shown.
+    /// Energy in µJ, halved every [`SCORE_HALF_LIFE`] ticks: the accounts with the highest scores are shown.
     score: f64,
 }
 
-/// What an account was charged at this tick.
+/// What one account is charged at this tick.
 #[derive(Debug)]
-struct Charged {
+struct TickCharge {
+    /// Place of the account.
     account: u32,
     energy: Energy,
     used: Used,
     power: Power,
 }
 
-impl Charged {
-    /// Whether there is anything but power in it.
-    fn changed(&self) -> bool {
+impl TickCharge {
+    /// Whether there is energy or use in it, and not only power.
+    fn changes_series(&self) -> bool {
         self.energy != Energy::default() || self.used != Used::default()
     }
 }
 
+/// The series of an entity that ended.
 #[derive(Clone, Debug)]
 struct Retired {
     series: Series,
     power: Power,
+    /// The tick that `power` is of.
     power_tick: u64,
+    /// When the series is dropped, CLOCK_MONOTONIC.
     until: Nanos,
 }
 
+/// The series of one kind, and the sums of what is in none of them.
 #[derive(Debug, Default)]
 struct KindTotals {
+    /// What accounts without a shown series were charged.
     rest: Energy,
     rest_power: [Microwatts; Zone::COUNT],
+    /// What dropped series had reached.
     ended: Energy,
+    /// What parked series have reached.
     parked: Energy,
+    /// Places of the accounts whose series are shown.
     shown: Vec<u32>,
     retired: FxHashMap<Labels, Retired>,
 }
 
 impl KindTotals {
-    /// Labels of retired series that have to go.
-    fn over(&self, now: Nanos, limit: usize) -> Vec<Labels> {
-        let (over, mut kept): (Vec<_>, Vec<_>) = self.retired.iter().partition(|(_, retired)| retired.until <= now);
-        let mut over: Vec<Labels> = over.into_iter().map(|(labels, _)| labels.clone()).collect();
+    /// Labels of the retired series to drop: those whose time has come, and of more than `limit` others those with the
+    /// least energy.
+    fn expired(&self, now: Nanos, limit: usize) -> Vec<Labels> {
+        let (expired, mut kept): (Vec<_>, Vec<_>) = self.retired.iter().partition(|(_, retired)| retired.until <= now);
+        let mut expired: Vec<Labels> = expired.into_iter().map(|(labels, _)| labels.clone()).collect();
         if kept.len() > limit {
             let excess = kept.len() - limit;
             kept.sort_by(|a, b| a.1.series.energy.sum().cmp(&b.1.series.energy.sum()).then(a.0.cmp(b.0)));
-            over.extend(kept.into_iter().take(excess).map(|(labels, _)| labels.clone()));
+            expired.extend(kept.into_iter().take(excess).map(|(labels, _)| labels.clone()));
         }
-        over
+        expired
     }
 }
 
-/// The ledger.
+/// The ledger. A tick is [`Ledger::begin_tick`], then charges, then [`Ledger::commit`], then closing and
+/// [`Ledger::expire`].
 #[derive(Debug)]
 pub struct Ledger {
     limits: Limits,
+    /// By place; `None` where a place is free.
     accounts: Vec<Option<Account>>,
     free: Vec<u32>,
-    charged: Vec<Charged>,
+    /// What was charged at this tick, at most one entry per account.
+    charged: Vec<TickCharge>,
     kinds: [KindTotals; Kind::ALL.len()],
+    /// Ticks so far.
     tick: u64,
+    /// Accounts opened so far.
     opened: u64,
+    /// Time of the tick, CLOCK_MONOTONIC.
     now: Nanos,
+    /// Time of the tick, CLOCK_REALTIME.
     realtime: Nanos,
-    dropped: Vec<(Kind, Labels)>,
+    /// Series that were dropped at this tick.
+    dropped: Vec<Labels>,
     /// Kinds whose `rest` or `ended` changed at this tick.
     dirty: [bool; Kind::ALL.len()],
 }
-
-/// Energy of so many ticks ago counts half.
-const SCORE_HALF_LIFE: f64 = 30.0;
 
 impl Ledger {
     /// An empty ledger.
@@ -151,12 +174,12 @@ impl Ledger {
         }
     }
 
-    /// Other limits, from the next tick on.
+    /// Sets other limits, which hold from the next tick on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
-    /// Begins a tick at `now` (CLOCK_MONOTONIC).
+    /// Begins a tick at `now` (CLOCK_MONOTONIC) and `realtime` (CLOCK_REALTIME).
     pub fn begin_tick(&mut self, now: Nanos, realtime: Nanos) {
         self.tick += 1;
         (self.now, self.realtime) = (now, realtime);
@@ -168,41 +191,44 @@ impl Ledger {
         }
     }
 
-    /// Opens an account. The caller sees to it that no two accounts of a kind have the same labels at a time.
+    /// Opens an account. The caller ensures that no two open accounts have the same labels.
     ///
     /// A series of an earlier entity with these labels goes on at once: its counter must not begin again.
-    pub fn open(&mut self, kind: Kind, labels: Labels) -> AccountId {
+    pub fn open(&mut self, labels: Labels) -> AccountId {
         self.opened += 1;
         let account = Account {
             number: self.opened,
-            kind,
             labels,
             series: None,
             shown: false,
-            over: false,
+            ended: false,
             tick: 0,
             charged: 0,
             score: 0.0,
         };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.accounts[index as usize] = Some(account);
-                index
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.accounts[place as usize] = Some(account);
+                place
             }
             None => {
                 self.accounts.push(Some(account));
                 (self.accounts.len() - 1) as u32
             }
         };
-        self.resume(index);
-        AccountId { place: index, number: self.opened }
+        self.resume(place);
+        AccountId { place, number: self.opened }
     }
 
     fn account(&self, id: AccountId) -> Option<&Account> {
         self.accounts.get(id.place as usize)?.as_ref().filter(|account| account.number == id.number)
     }
 
-    /// Charges an account with energy of a window of `time`; false: it was closed, and nobody is charged.
+    fn account_mut(&mut self, id: AccountId) -> Option<&mut Account> {
+        self.accounts.get_mut(id.place as usize)?.as_mut().filter(|account| account.number == id.number)
+    }
+
+    /// Adds energy of a window of length `time` to an account. False where the account is closed: nothing is added.
     pub fn add_energy(
         &mut self,
         id: AccountId,
@@ -211,47 +237,59 @@ impl Ledger {
         idle: Microjoules,
         time: Nanos,
     ) -> bool {
-        let charged = self.touch(id);
-        let open = charged.is_some();
-        if let Some(charged) = charged {
-            charged.energy.dynamic[zone.index()] += dynamic;
-            charged.energy.idle[zone.index()] += idle;
-            charged.power[0][zone.index()] += dynamic.over(time);
-            charged.power[1][zone.index()] += idle.over(time);
+        let charge = self.tick_charge(id);
+        let open = charge.is_some();
+        if let Some(charge) = charge {
+            charge.energy.dynamic[zone.index()] += dynamic;
+            charge.energy.idle[zone.index()] += idle;
+            charge.power[0][zone.index()] += dynamic.over(time);
+            charge.power[1][zone.index()] += idle.over(time);
         }
         open
     }
 
-    /// Shows power of a window that closed at an earlier tick, and charges nothing; false: the account was closed.
+    /// Shows the power of a window that closed at an earlier tick, and adds no energy. False where the account is
+    /// closed.
     pub fn show_power(&mut self, id: AccountId, zone: Zone, dynamic: Microwatts, idle: Microwatts) -> bool {
-        let charged = self.touch(id);
-        let open = charged.is_some();
-        if let Some(charged) = charged {
-            charged.power[0][zone.index()] += dynamic;
-            charged.power[1][zone.index()] += idle;
+        let charge = self.tick_charge(id);
+        let open = charge.is_some();
+        if let Some(charge) = charge {
+            charge.power[0][zone.index()] += dynamic;
+            charge.power[1][zone.index()] += idle;
         }
         open
     }
 
-    /// Shows such power of a kind's `rest`.
+    /// Shows the power of a window that closed at an earlier tick in a kind's `rest`.
     pub fn show_rest_power(&mut self, kind: Kind, zone: Zone, power: Microwatts) {
         self.kinds[kind.index()].rest_power[zone.index()] += power;
     }
 
-    /// Adds use to an account.
+    /// Adds use to an account; a closed one is left out.
     pub fn add_use(&mut self, id: AccountId, used: &Used) {
-        if let Some(charged) = self.touch(id) {
-            charged.used.add(used);
+        if let Some(charge) = self.tick_charge(id) {
+            charge.used.add(used);
         }
     }
 
-    fn touch(&mut self, id: AccountId) -> Option<&mut Charged> {
+    /// Adds energy to a kind's `rest`: energy of the kind that belongs to no account. `time` is the length of the
+    /// window.
+    pub fn add_rest_energy(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
+        let totals = &mut self.kinds[kind.index()];
+        totals.rest.dynamic[zone.index()] += dynamic;
+        totals.rest.idle[zone.index()] += idle;
+        totals.rest_power[zone.index()] += (dynamic + idle).over(time);
+        self.dirty[kind.index()] = true;
+    }
+
+    /// This tick's charge of an account; the first call of a tick makes it. `None` where the account is closed.
+    fn tick_charge(&mut self, id: AccountId) -> Option<&mut TickCharge> {
         let account =
             self.accounts.get_mut(id.place as usize)?.as_mut().filter(|account| account.number == id.number)?;
         if account.tick != self.tick {
             account.score *= 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE);
             (account.tick, account.charged) = (self.tick, self.charged.len() as u32);
-            self.charged.push(Charged {
+            self.charged.push(TickCharge {
                 account: id.place,
                 energy: Energy::default(),
                 used: Used::default(),
@@ -261,41 +299,32 @@ impl Ledger {
         self.charged.get_mut(account.charged as usize)
     }
 
-    /// Labels of an account.
+    /// Labels of an account; `None` where it is closed.
     pub fn labels(&self, id: AccountId) -> Option<&Labels> {
         self.account(id).map(|account| &account.labels)
     }
 
-    /// The entity changed its labels (a process executed another program): its series ends, a new one begins with the next
-    /// charge. Charges made earlier in this tick go to the new one.
+    /// Gives an account other labels, as when a process executes another program: its series ends, and a new one begins
+    /// with the next charge. Charges made earlier in this tick go to the new series.
     pub fn set_labels(&mut self, id: AccountId, labels: Labels) {
         if self.account(id).is_some_and(|account| account.labels != labels) {
             self.retire(id.place);
-            if let Some(account) = self.accounts[id.place as usize].as_mut() {
+            if let Some(account) = self.account_mut(id) {
                 account.labels = labels;
             }
             self.resume(id.place);
         }
     }
 
-    /// Charges a kind's `rest`: energy of something that belongs to the kind and is nobody in particular.
-    pub fn add_rest_energy(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
-        let totals = &mut self.kinds[kind.index()];
-        totals.rest.dynamic[zone.index()] += dynamic;
-        totals.rest.idle[zone.index()] += idle;
-        totals.rest_power[zone.index()] += (dynamic + idle).over(time);
-        self.dirty[kind.index()] = true;
-    }
-
-    /// Ends the tick: decides who is shown, then books this tick's charges.
+    /// Ends the charges of the tick: chooses which series are shown, then adds the tick's charges to them.
     pub fn commit(&mut self) {
         let mut hidden: [Vec<u32>; Kind::ALL.len()] = Default::default();
-        for charged in &self.charged {
-            if let Some(account) = self.accounts[charged.account as usize].as_mut() {
-                account.score += charged.energy.sum().0 as f64;
-                // Who only shows power of an earlier window on was weighed when that closed.
-                if !account.shown && charged.changed() {
-                    hidden[account.kind.index()].push(charged.account);
+        for charge in &self.charged {
+            if let Some(account) = self.accounts[charge.account as usize].as_mut() {
+                account.score += charge.energy.sum().0 as f64;
+                // Power of an earlier window was part of the score when that window closed.
+                if !account.shown && charge.changes_series() {
+                    hidden[account.labels.kind().index()].push(charge.account);
                 }
             }
         }
@@ -303,38 +332,35 @@ impl Ledger {
             self.trim(kind);
             self.choose(kind, candidates);
         }
-        for charged in &self.charged {
-            let Some(account) = self.accounts[charged.account as usize].as_mut() else { continue };
-            let totals = &mut self.kinds[account.kind.index()];
+        for charge in &self.charged {
+            let Some(account) = self.accounts[charge.account as usize].as_mut() else { continue };
+            let kind = account.labels.kind().index();
+            let totals = &mut self.kinds[kind];
             match (&mut account.series, account.shown) {
                 (Some(series), true) => {
-                    series.energy.add(&charged.energy);
-                    series.used.add(&charged.used);
+                    series.energy.add(&charge.energy);
+                    series.used.add(&charge.used);
                 }
                 _ => {
-                    totals.rest.add(&charged.energy);
-                    self.dirty[account.kind.index()] = true;
+                    totals.rest.add(&charge.energy);
+                    self.dirty[kind] = true;
                     for zone in 0..Zone::COUNT {
-                        totals.rest_power[zone] += charged.power[0][zone] + charged.power[1][zone];
+                        totals.rest_power[zone] += charge.power[0][zone] + charge.power[1][zone];
                     }
                 }
             }
         }
     }
 
-    /// The entity ended, or is there again, while its account is open for windows that saw it.
-    pub fn set_ended(&mut self, id: AccountId, over: bool) {
-        if let Some(account) = self
-            .accounts
-            .get_mut(id.place as usize)
-            .and_then(Option::as_mut)
-            .filter(|account| account.number == id.number)
-        {
-            account.over = over;
+    /// Sets whether the entity has ended, while its account stays open for windows that may charge it.
+    pub fn set_ended(&mut self, id: AccountId, ended: bool) {
+        if let Some(account) = self.account_mut(id) {
+            account.ended = ended;
         }
     }
 
-    /// Closes the account of an entity that ended. After [`Ledger::commit`], so that its last charges are in its series.
+    /// Closes the account of an entity that ended. To be called after [`Ledger::commit`], so that its last charges are
+    /// in its series.
     pub fn close(&mut self, id: AccountId) {
         if self.account(id).is_some() {
             self.retire(id.place);
@@ -343,61 +369,18 @@ impl Ledger {
         }
     }
 
-    /// Drops series of ended entities whose time is over, and those with the least energy where there are more of them than
-    /// may be shown of the living. After [`Ledger::commit`].
+    /// Drops series of ended entities: after [`Limits::retention`], and those with the least energy where there are
+    /// more of them than [`Limits::shown`]. To be called after [`Ledger::commit`].
     pub fn expire(&mut self) {
         for (kind, totals) in Kind::ALL.into_iter().zip(&mut self.kinds) {
-            for labels in totals.over(self.now, self.limits.shown[kind.index()] as usize) {
+            for labels in totals.expired(self.now, self.limits.shown[kind.index()] as usize) {
                 if let Some(retired) = totals.retired.remove(&labels) {
                     totals.ended.add(&retired.series.energy);
                     self.dirty[kind.index()] = true;
-                    self.dropped.push((kind, labels));
+                    self.dropped.push(labels);
                 }
             }
         }
-    }
-
-    /// What is shown, by kind.
-    pub fn view(&self) -> Vec<KindView> {
-        Kind::ALL.into_iter().zip(&self.kinds).map(|(kind, totals)| self.view_kind(kind, totals)).collect()
-    }
-
-    fn view_kind(&self, kind: Kind, totals: &KindTotals) -> KindView {
-        let mut rows = Vec::with_capacity(totals.shown.len() + totals.retired.len());
-        for &index in &totals.shown {
-            if let Some(Account { labels, series: Some(series), tick, charged, over, .. }) =
-                self.accounts[index as usize].as_ref()
-            {
-                let charged = self.charged.get(*charged as usize).filter(|_| *tick == self.tick);
-                let power = charged.map_or_else(Power::default, |charged| charged.power);
-                rows.push(row(labels, series, if *over { State::Terminated } else { State::Running }, power));
-            }
-        }
-        for (labels, retired) in &totals.retired {
-            let power = if retired.power_tick == self.tick { retired.power } else { Default::default() };
-            rows.push(row(labels, &retired.series, State::Terminated, power));
-        }
-        rows.sort_by(|a, b| a.labels.cmp(&b.labels).then((a.state as u8).cmp(&(b.state as u8))));
-        KindView {
-            kind,
-            rows,
-            rest: totals.rest,
-            ended: totals.ended,
-            parked: totals.parked,
-            rest_power: totals.rest_power,
-        }
-    }
-}
-
-fn row(labels: &Labels, series: &Series, state: State, [power, idle_power]: Power) -> Row {
-    Row {
-        labels: labels.clone(),
-        state,
-        energy: series.energy,
-        power,
-        idle_power,
-        used: series.used,
-        since: series.since,
     }
 }
 

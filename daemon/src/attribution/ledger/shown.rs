@@ -1,4 +1,5 @@
-//! Who is shown: the busiest of a kind, those that make room for them, those that ended. Books nothing.
+//! Which accounts have a series that is shown: the busiest of each kind. Also how a series is parked, retired and
+//! resumed. Adds no energy.
 
 use super::{Ledger, Power, Retired, SCORE_HALF_LIFE, Series};
 use crate::model::entity::Kind;
@@ -6,29 +7,30 @@ use crate::model::snapshot::Energy;
 use crate::model::units::Nanos;
 
 impl Ledger {
-    /// Those that came back were shown at once: the least busy make room for them.
+    /// Parks the least busy series where more are shown than the limit allows: resumed series are shown at once.
     pub(super) fn trim(&mut self, kind: Kind) {
         let excess = self.kinds[kind.index()].shown.len().saturating_sub(self.limits.shown[kind.index()] as usize);
         if excess > 0 {
-            for index in self.weakest(kind).into_iter().take(excess) {
-                self.park(index);
+            for place in self.weakest(kind).into_iter().take(excess) {
+                self.park(place);
             }
         }
     }
 
-    /// Those that are shown, the least busy first.
+    /// Places of the accounts whose series are shown, the least busy first.
     fn weakest(&self, kind: Kind) -> Vec<u32> {
         let mut shown = self.kinds[kind.index()].shown.clone();
-        // Before anything was shared out, as after a restart, who has least in its series.
+        // While all scores are 0, as after a restart, the energy of the series decides.
         let energy =
-            |index: u32| self.accounts[index as usize].as_ref()?.series.as_ref().map(|series| series.energy.sum());
+            |place: u32| self.accounts[place as usize].as_ref()?.series.as_ref().map(|series| series.energy.sum());
         shown.sort_by(|a, b| {
             self.score(*a).total_cmp(&self.score(*b)).then_with(|| energy(*a).cmp(&energy(*b))).then_with(|| a.cmp(b))
         });
         shown
     }
 
-    /// Shows the busiest: while there is room, everybody; then whoever is at least twice as busy as the least busy one shown.
+    /// Shows the busiest of the accounts at `candidates`: all while there is room, then each one that is at least twice
+    /// as busy as the least busy account shown.
     pub(super) fn choose(&mut self, kind: Kind, mut candidates: Vec<u32>) {
         if candidates.is_empty() {
             return;
@@ -37,8 +39,8 @@ impl Ledger {
         let limit = self.limits.shown[kind.index()] as usize;
         let mut candidates = candidates.into_iter();
         while self.kinds[kind.index()].shown.len() < limit {
-            let Some(index) = candidates.next() else { return };
-            self.show(index);
+            let Some(place) = candidates.next() else { return };
+            self.show(place);
         }
         for (candidate, weak) in candidates.zip(self.weakest(kind)) {
             if self.score(candidate) <= 2.0 * self.score(weak) {
@@ -49,66 +51,71 @@ impl Ledger {
         }
     }
 
-    fn score(&self, index: u32) -> f64 {
-        self.accounts[index as usize]
+    /// The account's score as of this tick.
+    fn score(&self, place: u32) -> f64 {
+        self.accounts[place as usize]
             .as_ref()
             .map_or(0.0, |account| account.score * 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE))
     }
 
-    fn park(&mut self, index: u32) {
-        if let Some(account) = self.accounts[index as usize].as_mut() {
-            let totals = &mut self.kinds[account.kind.index()];
+    /// Hides the series of an account and keeps it.
+    fn park(&mut self, place: u32) {
+        if let Some(account) = self.accounts[place as usize].as_mut() {
+            let totals = &mut self.kinds[account.labels.kind().index()];
             account.shown = false;
-            totals.shown.retain(|shown| *shown != index);
+            totals.shown.retain(|shown| *shown != place);
             totals.parked.add(&account.series.as_ref().map_or_else(Energy::default, |series| series.energy));
         }
     }
 
-    fn show(&mut self, index: u32) {
+    /// Shows the series of an account: its parked one, or a new one.
+    fn show(&mut self, place: u32) {
         let since = self.realtime;
-        if let Some(account) = self.accounts[index as usize].as_mut() {
-            let totals = &mut self.kinds[account.kind.index()];
+        if let Some(account) = self.accounts[place as usize].as_mut() {
+            let totals = &mut self.kinds[account.labels.kind().index()];
             account.shown = true;
             match &account.series {
                 Some(series) => totals.parked.subtract(&series.energy),
                 None => account.series = Some(Box::new(Series { since, ..Series::default() })),
             }
-            totals.shown.push(index);
+            totals.shown.push(place);
         }
     }
 
-    /// Goes on with the series of an earlier entity with the same labels, if there is one.
-    pub(super) fn resume(&mut self, index: u32) {
-        let Some(account) = self.accounts[index as usize].as_mut() else { return };
-        if let Some(retired) = self.kinds[account.kind.index()].retired.remove(&account.labels) {
+    /// Continues the retired series that has the account's labels, if there is one.
+    pub(super) fn resume(&mut self, place: u32) {
+        let Some(account) = self.accounts[place as usize].as_mut() else { return };
+        let totals = &mut self.kinds[account.labels.kind().index()];
+        if let Some(retired) = totals.retired.remove(&account.labels) {
             account.series = Some(Box::new(retired.series));
             account.shown = true;
-            self.kinds[account.kind.index()].shown.push(index);
+            totals.shown.push(place);
         }
     }
 
-    /// The series of an account is over: shown for a while, then counted in `ended`.
-    pub(super) fn retire(&mut self, index: u32) {
-        let Some(account) = self.accounts[index as usize].as_mut() else { return };
-        let until =
-            if account.kind.returns(&account.labels) { Nanos(u64::MAX) } else { self.now + self.limits.retention };
+    /// Retires the series of an account: it is shown as terminated for a while, then counted in the kind's `ended`.
+    pub(super) fn retire(&mut self, place: u32) {
+        let Some(account) = self.accounts[place as usize].as_mut() else { return };
+        let until = if account.labels.returns() { Nanos(u64::MAX) } else { self.now + self.limits.retention };
         let Some(series) = account.series.take() else { return };
-        let totals = &mut self.kinds[account.kind.index()];
+        let kind = account.labels.kind().index();
+        let totals = &mut self.kinds[kind];
         if account.shown {
-            totals.shown.retain(|shown| *shown != index);
+            totals.shown.retain(|shown| *shown != place);
         } else {
             totals.parked.subtract(&series.energy);
         }
         account.shown = false;
         let power = match self.charged.get(account.charged as usize) {
-            Some(charged) if account.tick == self.tick => charged.power,
+            Some(charge) if account.tick == self.tick => charge.power,
             _ => Power::default(),
         };
         let retired = Retired { series: *series, power, power_tick: account.tick, until };
         if let Some(twin) = totals.retired.insert(account.labels.clone(), retired) {
-            // Labels of two entities at a time are excluded, so a twin ended earlier and was not resumed: count it as ended.
+            // No two open accounts have the same labels, so the twin's entity ended earlier and was not resumed: it
+            // counts as ended.
             totals.ended.add(&twin.series.energy);
-            self.dirty[account.kind.index()] = true;
+            self.dirty[kind] = true;
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The ledger against made-up entities: sums, rising series, ends and returns.
 
 use super::*;
+use crate::model::entity::{SessionLabels, UnitLabels};
+use crate::model::snapshot::{KindView, State};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-fn labels(name: &str) -> Labels {
-    [name, "system.slice"].map(String::from).into()
+fn session(name: &str) -> Labels {
+    SessionLabels { session: name, user: "1000" }.into()
 }
 
 fn ledger(shown: u32) -> Ledger {
@@ -28,27 +30,21 @@ fn sums(view: &KindView) -> u64 {
 #[test]
 fn the_rest_is_one_series() {
     let mut ledger = ledger(1);
-    let (a, b) = (ledger.open(Kind::Session, labels("a")), ledger.open(Kind::Session, labels("b")));
+    let (a, b) = (ledger.open(session("a")), ledger.open(session("b")));
     tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
     let view = &ledger.view()[Kind::Session.index()];
     assert_eq!(view.rows.len(), 1);
-    assert_eq!(
-        (view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0),
-        ("a", 10, 5)
-    );
+    assert_eq!((view.rows[0].labels.id(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("a", 10, 5));
     // b becomes the busiest: its series begins now, what it had before stays in the rest.
     tick(&mut ledger, 2, &[(b, 100)]);
     let view = &ledger.view()[Kind::Session.index()];
-    assert_eq!(
-        (view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0),
-        ("b", 100, 5)
-    );
+    assert_eq!((view.rows[0].labels.id(), view.rows[0].energy.dynamic[0].0, view.rest.dynamic[0].0), ("b", 100, 5));
     assert_eq!(view.parked.dynamic[0].0, 10);
     // a comes back where it was.
     tick(&mut ledger, 3, &[(a, 1000)]);
     let view = &ledger.view()[Kind::Session.index()];
     assert_eq!(
-        (view.rows[0].labels[0].as_str(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0),
+        (view.rows[0].labels.id(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0),
         ("a", 1010, 100)
     );
 }
@@ -56,7 +52,7 @@ fn the_rest_is_one_series() {
 #[test]
 fn power_of_an_earlier_window_makes_nobody_a_candidate() {
     let mut ledger = ledger(1);
-    let (a, b) = (ledger.open(Kind::Session, labels("a")), ledger.open(Kind::Session, labels("b")));
+    let (a, b) = (ledger.open(session("a")), ledger.open(session("b")));
     tick(&mut ledger, 1, &[(a, 10), (b, 5)]);
     ledger.close(a);
     ledger.begin_tick(Nanos(2), Nanos(2));
@@ -71,7 +67,7 @@ fn power_of_an_earlier_window_makes_nobody_a_candidate() {
 #[test]
 fn an_ended_series_stays_a_while_and_is_then_counted_as_ended() {
     let mut ledger = ledger(5);
-    let a = ledger.open(Kind::Session, labels("a"));
+    let a = ledger.open(session("a"));
     tick(&mut ledger, 1, &[(a, 10)]);
     ledger.close(a);
     let row = &ledger.view()[Kind::Session.index()].rows[0];
@@ -85,10 +81,10 @@ fn an_ended_series_stays_a_while_and_is_then_counted_as_ended() {
 #[test]
 fn what_comes_back_goes_on_with_its_series() {
     let mut ledger = ledger(5);
-    let a = ledger.open(Kind::Session, labels("a"));
+    let a = ledger.open(session("a"));
     tick(&mut ledger, 1, &[(a, 10)]);
     ledger.close(a);
-    let again = ledger.open(Kind::Session, labels("a"));
+    let again = ledger.open(session("a"));
     tick(&mut ledger, 2, &[(again, 7)]);
     let view = &ledger.view()[Kind::Session.index()];
     assert_eq!((view.rows.len(), view.rows[0].energy.dynamic[0].0, view.rows[0].state), (1, 17, State::Running));
@@ -97,21 +93,21 @@ fn what_comes_back_goes_on_with_its_series() {
 #[test]
 fn a_relabelled_process_begins_a_new_series() {
     let mut ledger = ledger(5);
-    let a = ledger.open(Kind::Session, labels("sh"));
+    let a = ledger.open(session("sh"));
     tick(&mut ledger, 1, &[(a, 10)]);
     ledger.begin_tick(Nanos(2), Nanos(2));
-    ledger.set_labels(a, labels("stress"));
+    ledger.set_labels(a, session("stress"));
     ledger.add_energy(a, Zone::Package, Microjoules(5), Microjoules(0), Nanos::SECOND);
     ledger.commit();
     let rows = &ledger.view()[Kind::Session.index()].rows;
-    let seen: Vec<_> = rows.iter().map(|row| (row.labels[0].as_str(), row.energy.dynamic[0].0)).collect();
+    let seen: Vec<_> = rows.iter().map(|row| (row.labels.id(), row.energy.dynamic[0].0)).collect();
     assert_eq!(seen, [("sh", 10), ("stress", 5)]);
 }
 
 #[test]
 fn the_series_of_a_unit_that_ended_stays() {
     let mut ledger = ledger(5);
-    let timer = ledger.open(Kind::Unit, labels("apt-daily.service"));
+    let timer = ledger.open(UnitLabels { unit: "apt-daily.service", slice: "system.slice" }.into());
     tick(&mut ledger, 1, &[(timer, 10)]);
     ledger.close(timer);
     tick(&mut ledger, 1_000_000, &[]);
@@ -122,11 +118,11 @@ fn the_series_of_a_unit_that_ended_stays() {
 #[test]
 fn a_lower_limit_holds_after_a_restart() {
     let mut before = ledger(3);
-    let ids: Vec<_> = ["a", "b", "c"].map(|name| before.open(Kind::Session, labels(name))).into();
+    let ids: Vec<_> = ["a", "b", "c"].map(|name| before.open(session(name))).into();
     tick(&mut before, 1, &[(ids[0], 10), (ids[1], 20), (ids[2], 30)]);
     let mut after = ledger(1);
     after.restore(before.entries(), Nanos(100));
-    let ids: Vec<_> = ["a", "b", "c"].map(|name| after.open(Kind::Session, labels(name))).into();
+    let ids: Vec<_> = ["a", "b", "c"].map(|name| after.open(session(name))).into();
     tick(&mut after, 2, &[(ids[1], 5)]);
     let view = &after.view()[Kind::Session.index()];
     assert_eq!((view.rows.len(), view.rows[0].energy.dynamic[0].0, view.parked.dynamic[0].0), (1, 25, 40));
@@ -136,7 +132,7 @@ fn a_lower_limit_holds_after_a_restart() {
 fn terminated_series_are_bounded() {
     let mut ledger = ledger(3);
     for round in 0..20u64 {
-        let ids: Vec<_> = (0..3).map(|n| ledger.open(Kind::Session, labels(&format!("{round}-{n}")))).collect();
+        let ids: Vec<_> = (0..3).map(|n| ledger.open(session(&format!("{round}-{n}")))).collect();
         tick(&mut ledger, round / 10, &ids.iter().map(|id| (*id, 1 + round)).collect::<Vec<_>>());
         ids.into_iter().for_each(|id| ledger.close(id));
         ledger.expire();
@@ -164,7 +160,8 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// Nothing is lost, nothing is counted twice, and no series ever falls: through top-N changes, ends, returns, restarts.
+    /// Nothing is lost, nothing is counted twice, and no series ever falls: through top-N changes, ends, returns,
+    /// restarts.
     #[test]
     fn sums_match_and_series_only_rise(ops in proptest::collection::vec(op(), 1..200)) {
         let limits = Limits { shown: [3; Kind::ALL.len()], retention: Nanos(1000) };
@@ -175,7 +172,7 @@ proptest! {
         for op in ops {
             match op {
                 Op::Charge(who, energy) => {
-                    let id = *open.entry(who).or_insert_with(|| ledger.open(Kind::Session, labels(&who.to_string())));
+                    let id = *open.entry(who).or_insert_with(|| ledger.open(session(&who.to_string())));
                     pending.push((id, u64::from(energy)));
                 }
                 Op::Close(who) => if let Some(id) = open.remove(&who) {

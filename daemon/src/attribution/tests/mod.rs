@@ -1,13 +1,14 @@
 //! The core against made-up hosts: conservation, counters that only rise, restarts. No meter and no kernel.
 
 use super::*;
+use crate::entity::path::entities;
 use crate::model::domain::Quality;
 use crate::model::entity::Kind;
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{CpuInfo, KindView, State as RowState};
 use crate::model::source::{Health, SourceRole, SourceState, Stamp};
-use crate::model::tick::CgroupPath;
-use crate::model::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use};
+use crate::model::tick::CgroupEntities;
+use crate::model::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use, Used};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -79,9 +80,9 @@ impl Fake {
             comm: format!("c{}", one.process.pid),
             exe: String::new(),
         });
-        let cgroups = uses.iter().map(|one| CgroupPath {
+        let cgroups = uses.iter().map(|one| CgroupEntities {
             cgroup: one.cgroup,
-            path: Some(format!("/system.slice/u{}.service", one.cgroup.0)),
+            entities: entities(&format!("/system.slice/u{}.service", one.cgroup.0)),
             vm: None,
         });
         Tick {
@@ -97,15 +98,7 @@ impl Fake {
 
 fn ran(pid: u32, cgroup: u64, package: u16, on_cpu: u64) -> Use {
     let process = ProcessKey { pid, start: 1 };
-    Use {
-        process,
-        cgroup: CgroupId(cgroup),
-        package: PackageId(package),
-        on_cpu: Nanos(on_cpu),
-        cycles: 0,
-        instructions: 0,
-        cache_misses: 0,
-    }
+    Use { process, cgroup: CgroupId(cgroup), package: PackageId(package), used: Used::on_cpu(Nanos(on_cpu)) }
 }
 
 fn charged(view: &KindView, zone: Zone) -> u64 {
@@ -174,8 +167,7 @@ fn a_late_reading_is_shared_over_its_whole_window() {
         assert_eq!((snapshot.domains[0].power, snapshot.domains[0].error.as_str()), (None, "/x: gone"));
     }
     let snapshot = core.step(&host.tick(&[20_000_000, 0, 0, 0], vec![ran(2, 20, 0, 100)]));
-    let rows: HashMap<_, _> =
-        snapshot.kind(Kind::Process).rows.iter().map(|row| (row.labels[0].clone(), row)).collect();
+    let rows: HashMap<_, _> = snapshot.kind(Kind::Process).rows.iter().map(|row| (row.labels.id(), row)).collect();
     assert_eq!((rows["1"].energy.dynamic[0].0, rows["2"].energy.dynamic[0].0), (40_000_000, 20_000_000));
     assert_eq!(rows["1"].state, RowState::Terminated);
     assert_conserved(&snapshot);
@@ -197,7 +189,7 @@ fn lost_use_is_unattributed() {
     core.step(&host.tick(&[0, 0, 0, 0], vec![]));
     let mut tick = host.tick(&[40_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]);
     if let Some(usage) = &mut tick.usage {
-        usage.lost = vec![LostUse { package: PackageId(0), on_cpu: Nanos(300), cycles: 0, cache_misses: 0 }];
+        usage.lost = vec![LostUse { package: PackageId(0), used: Used::on_cpu(Nanos(300)) }];
     }
     let snapshot = core.step(&tick);
     assert_eq!(snapshot.domains[0].energy.unattributed.0, 30_000_000);
@@ -237,15 +229,15 @@ fn a_moved_process_gets_the_containers_label_and_a_new_series() {
     core.step(&host.tick(&[0, 0, 0, 0], vec![]));
     core.step(&host.tick(&[1_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100)]));
     let mut tick = host.tick(&[2_000_000, 0, 0, 0], vec![ran(1, 11, 0, 100)]);
-    tick.cgroups[0].path = Some(format!("/system.slice/docker-{id}.scope"));
+    tick.cgroups[0].entities = entities(&format!("/system.slice/docker-{id}.scope"));
     let snapshot = core.step(&tick);
     let rows = &snapshot.kind(Kind::Process).rows;
     assert_eq!(
-        (rows[0].labels[3].as_str(), rows[0].energy.dynamic[0].0, rows[0].state),
+        (rows[0].labels.get("type"), rows[0].energy.dynamic[0].0, rows[0].state),
         ("container", 2_000_000, RowState::Running)
     );
     assert_eq!(
-        (rows[1].labels[3].as_str(), rows[1].energy.dynamic[0].0, rows[1].state),
+        (rows[1].labels.get("type"), rows[1].energy.dynamic[0].0, rows[1].state),
         ("regular", 1_000_000, RowState::Terminated)
     );
     assert_eq!(snapshot.kind(Kind::Container).rows[0].energy.dynamic[0].0, 2_000_000);
@@ -305,7 +297,7 @@ proptest! {
                 2 => tick.gone = vec![CgroupId(11), CgroupId(12)],
                 3 => tick.usage = None,
                 4 => if let Some(usage) = &mut tick.usage {
-                    usage.lost = vec![LostUse { package: PackageId(1), on_cpu: Nanos(1_000_000), cycles: 0, cache_misses: 0 }];
+                    usage.lost = vec![LostUse { package: PackageId(1), used: Used::on_cpu(Nanos(1_000_000)) }];
                 },
                 5 => {
                     let state = core.state("b");
@@ -325,7 +317,7 @@ proptest! {
             let mut shown = HashMap::new();
             for kind in &snapshot.kinds {
                 for row in &kind.rows {
-                    let (name, energy) = ((kind.kind, row.labels.clone()), row.energy.dynamic[0].0);
+                    let (name, energy) = (row.labels.clone(), row.energy.dynamic[0].0);
                     prop_assert!(energy >= *series.get(&name).unwrap_or(&0), "{:?} fell", row.labels);
                     prop_assert_eq!(shown.insert(name, energy), None);
                 }

@@ -130,7 +130,7 @@ fn two_meters() -> Vec<Domain> {
 }
 
 fn process(snapshot: &Snapshot, pid: u32) -> &crate::model::snapshot::Row {
-    snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels[0] == pid.to_string()).unwrap()
+    snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels.id() == pid.to_string()).unwrap()
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn without_a_platform_meter_those_who_ended_are_let_go() {
         last = host.tick(&[More(50 * WATT), Fails], vec![ran(pid, 10, 0, 500_000_000)]);
     }
     assert_eq!(last.platform.authority, None);
-    let stale: Vec<&str> = last.kind(Kind::Process).rows.iter().map(|row| row.labels[0].as_str()).collect();
+    let stale: Vec<&str> = last.kind(Kind::Process).rows.iter().map(|row| row.labels.id()).collect();
     assert!(stale.iter().all(|pid| *pid == "1" || pid.parse::<u32>().unwrap() > 290), "{stale:?}");
     assert!(host.core.other.as_ref().unwrap().window.charges.len() < 20);
 }

@@ -31,7 +31,7 @@ fn member(pid: u32, vm: &Vm) -> VmMember {
 fn by_id(snapshot: &Snapshot, kind: Kind) -> HashMap<String, (u64, u64, RowState)> {
     let row = |row: &crate::model::snapshot::Row| {
         (
-            row.labels[0].clone(),
+            row.labels.id().to_owned(),
             (row.energy.dynamic[Zone::Package.index()].0, row.energy.idle[Zone::Package.index()].0, row.state),
         )
     };
@@ -51,7 +51,7 @@ fn a_process_that_joined_a_vm_charges_its_unit_and_the_vm() {
     assert_eq!(by_id(&snapshot, Kind::Vm)["uuid-1"], (30_000_000, 0, RowState::Running));
     assert_eq!(by_id(&snapshot, Kind::Unit)["u10.service"].0, 30_000_000);
     assert_eq!(snapshot.vms.len(), 1);
-    let vm_ids: Vec<&str> = snapshot.kind(Kind::Process).rows.iter().map(|row| row.labels[5].as_str()).collect();
+    let vm_ids: Vec<&str> = snapshot.kind(Kind::Process).rows.iter().map(|row| row.labels.get("vm_id")).collect();
     assert_eq!(vm_ids, ["uuid-1", "uuid-1", ""]);
     assert_conserved(&snapshot);
 
@@ -76,11 +76,11 @@ fn kepler_fault_9_all_of_a_scope_is_the_vm() {
     let scope = r"/machine.slice/machine-qemu\x2d1\x2dweb.scope/libvirt";
     // swtpm ran before it was known whose scope it is.
     let mut tick = host.tick(&[10_000_000, 0, 0, 0], vec![ran(5, 10, 0, 100)]);
-    tick.cgroups[0].path = Some(format!("{scope}/emulator"));
+    tick.cgroups[0].entities = entities(&format!("{scope}/emulator"));
     core.step(&tick);
     let mut tick = host.tick(&[40_000_000, 0, 0, 0], vec![ran(1, 11, 0, 200), ran(5, 10, 0, 100), ran(6, 12, 0, 100)]);
     for (told, group) in tick.cgroups.iter_mut().zip(["vcpu0", "emulator", "emulator"]) {
-        (told.path, told.vm) = (Some(format!("{scope}/{group}")), Some(web.labels()));
+        (told.entities, told.vm) = (entities(&format!("{scope}/{group}")), Some(web.labels()));
     }
     tick.vms = Some(vec![web.clone()]);
     let snapshot = core.step(&tick);

@@ -5,8 +5,9 @@ use super::text;
 use crate::export::guest::GuestView;
 use crate::model::domain::Zone;
 use crate::model::entity::Kind;
-use crate::model::snapshot::{Energy, Row, Snapshot, Used};
+use crate::model::snapshot::{Energy, Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::Used;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ pub struct Choice {
 
 /// The entities of a kind in order, with their names.
 pub fn sorted<'a>(snapshot: &'a Snapshot, base: &Base, kind: Kind, sort: Sort) -> Vec<(String, &'a Row)> {
-    let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (base::name(kind, row), row)).collect();
+    let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (base::name(row), row)).collect();
     rows.sort_by_cached_key(|(name, row)| {
         let (power, energy) = (base.power(&row.whole_power()), base.energy(&row.energy));
         let (power, energy) = match sort {
@@ -96,7 +97,7 @@ fn channel(guest: Option<&GuestView>) -> String {
 
 /// The channel of a row that is a VM's.
 fn guest_of<'a>(row: &Row, guests: &'a [GuestView]) -> Option<&'a GuestView> {
-    guests.iter().find(|guest| row.labels.first() == Some(&guest.vm_id))
+    guests.iter().find(|guest| row.labels.id() == guest.vm_id)
 }
 
 /// The table. `guests` is what is known of the VMs' channels; empty for other kinds.
@@ -215,7 +216,7 @@ pub fn json<'a>(snapshot: &'a Snapshot, guests: &'a [GuestView], choice: Choice)
     let mut items: Vec<Item<'_>> = shown
         .iter()
         .map(|(_, row)| Item {
-            labels: kind.label_names().iter().copied().zip(row.labels.iter().map(String::as_str)).collect(),
+            labels: row.labels.pairs().collect(),
             state: Some(row.state.as_str()),
             since: Some(text::rfc3339(row.since)),
             channel: guest_of(row, guests),

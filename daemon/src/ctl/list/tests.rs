@@ -58,7 +58,7 @@ fn a_limit_hides_nothing_from_the_sums() {
 #[test]
 fn a_vm_shows_its_channel() {
     let mut snapshot = fixture::snapshot();
-    let vm = |id: &str| Row { labels: [id, "web\u{1b}[2J", "kvm"].map(str::to_owned).into(), ..fixture::row(11, 110) };
+    let vm = |id: &str| fixture::labelled(11, 110, Kind::Vm, &[id, "web\u{1b}[2J", "kvm"]);
     snapshot.kinds[Kind::Vm.index()].rows = vec![vm("1"), vm("2"), vm("3")];
     let guest = |id: &str, channel: &str, profile: &str, served| GuestView {
         vm_id: id.into(),

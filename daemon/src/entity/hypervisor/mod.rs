@@ -18,8 +18,8 @@ mod tests;
 mod untrusted;
 
 use super::inventory::Inventory;
-use super::path;
-use crate::model::tick::{CgroupPath, VmMember};
+use super::{CgroupPath, path};
+use crate::model::tick::VmMember;
 use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample};
 use crate::model::vm::Vm;
 use crate::sys::proc_pid;
@@ -128,7 +128,7 @@ impl Hypervisors {
     /// One tick: applies new and ended processes of the sample, adds VM labels to those of `cgroups` that are in
     /// machine scopes (and appends earlier ones whose VM is known only now), and returns the changes. `dir` maps a
     /// cgroup to its directory.
-    pub fn tick<'a>(
+    pub(super) fn tick<'a>(
         &mut self,
         sample: &UsageSample,
         cgroups: &mut Vec<CgroupPath>,

@@ -2,9 +2,8 @@
 //! gets once it is. Reads `cgroup.procs`; finds no VMs itself.
 
 use super::untrusted;
-use crate::entity::path;
-use crate::model::entity::Labels;
-use crate::model::tick::CgroupPath;
+use crate::entity::{CgroupPath, path};
+use crate::model::entity::{Labels, VmLabels};
 use crate::model::usage::CgroupId;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fs::File;
@@ -88,8 +87,9 @@ impl Scopes {
             let known = labels(machine.scope);
             let keep = known.is_none();
             let by_name = || {
-                (waiting.ticks == LABEL_WAIT_TICKS)
-                    .then(|| [untrusted::name(&machine.id), untrusted::name(&machine.name), "kvm".to_owned()].into())
+                let (id, name) = (untrusted::name(&machine.id), untrusted::name(&machine.name));
+                let labels = || VmLabels { vm_id: &id, vm_name: &name, hypervisor: "kvm" }.into();
+                (waiting.ticks == LABEL_WAIT_TICKS).then(labels)
             };
             if let Some(vm) = known.or_else(by_name) {
                 let at = *positions.entry(waiting.cgroup).or_insert_with(|| {

@@ -101,7 +101,7 @@ impl Fake {
     /// The VM ids of a cgroup, one for each tick that reported it; `-` without labels.
     fn ids_of(&self, cgroup: u64) -> Vec<&str> {
         let reports = self.vms_of[&CgroupId(cgroup)].iter();
-        reports.map(|vm| vm.as_ref().map_or("-", |labels| labels[0].as_str())).collect()
+        reports.map(|vm| vm.as_ref().map_or("-", |labels| labels.id())).collect()
     }
 }
 
@@ -110,8 +110,7 @@ fn ids(changes: &VmChanges) -> Vec<&str> {
 }
 
 fn members(changes: &VmChanges) -> Vec<(u32, &str)> {
-    let mut members: Vec<_> =
-        changes.members.iter().map(|member| (member.process.pid, member.vm[0].as_str())).collect();
+    let mut members: Vec<_> = changes.members.iter().map(|member| (member.process.pid, member.vm.id())).collect();
     members.sort_unstable();
     members
 }

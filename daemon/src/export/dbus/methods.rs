@@ -5,7 +5,7 @@ use super::properties::Subject;
 use super::tree;
 use super::view::{Iface, Object, UNKNOWN, View};
 use crate::entity::path as cgroup;
-use crate::model::entity::Kind;
+use crate::model::entity::{Kind, UserUnitLabels};
 use crate::model::usage::ProcessKey;
 use crate::sys::safe_text::safe;
 use zbus::{Message, ObjectPath};
@@ -37,7 +37,7 @@ pub(super) const METHODS: &[Method] = &[
               EnergyMicrojoules and PowerMicrowatts of the object). Slices include what is in them.",
         call: |call| {
             call.takes_nothing()?;
-            list(call, |object| matches!(object.kind, Kind::Unit | Kind::Slice).then(|| object.label_of_first()))
+            list(call, |object| matches!(object.kind, Kind::Unit | Kind::Slice).then(|| object.labels.id()))
         },
     },
     Method {
@@ -51,7 +51,7 @@ pub(super) const METHODS: &[Method] = &[
             let uid: u32 = call.arguments(&body, "u", "uid")?;
             let uid = uid.to_string();
             list(call, |object| {
-                (object.kind == Kind::UserUnit && object.label("user") == uid).then(|| object.label_of_first())
+                (object.kind == Kind::UserUnit && object.label("user") == uid).then(|| object.labels.id())
             })
         },
     },
@@ -114,11 +114,11 @@ pub(super) const METHODS: &[Method] = &[
             let place = (call.facts.cgroup_of)(pid).ok_or_else(|| no_process(pid, "there is no such process"))?;
             let entities = cgroup::entities(&place);
             let path = |wanted: Kind| {
-                let labels = entities.iter().rev().find(|(kind, _)| *kind == wanted).map(|(_, labels)| labels)?;
-                match wanted {
-                    Kind::UserUnit => Some(tree::user_unit(labels.get(2)?, labels.first()?)),
-                    _ => Some(tree::unit(labels.first()?)),
-                }
+                let labels = entities.iter().rev().find(|labels| labels.kind() == wanted)?;
+                Some(match UserUnitLabels::of(labels) {
+                    Some(UserUnitLabels { unit, user, .. }) => tree::user_unit(user, unit),
+                    None => tree::unit(labels.id()),
+                })
             };
             let paths = [Kind::UserUnit, Kind::Unit, Kind::Slice].into_iter().filter_map(path);
             let object = paths.map(|path| call.view.object(&path)).next().flatten();
@@ -163,12 +163,8 @@ pub(super) const METHODS: &[Method] = &[
 ];
 
 impl Object {
-    fn label_of_first(&self) -> &str {
-        self.labels.first().map_or("", String::as_str)
-    }
-
     fn name_or_id(&self, name: &str) -> &str {
-        Some(self.label(name)).filter(|name| !name.is_empty()).unwrap_or_else(|| self.label_of_first())
+        Some(self.label(name)).filter(|name| !name.is_empty()).unwrap_or_else(|| self.labels.id())
     }
 }
 

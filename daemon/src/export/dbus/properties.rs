@@ -94,7 +94,7 @@ pub(super) const PROPERTIES: &[Property] = &[
         of: &[Unit, Machine, Container],
         doc: "What the object is called: the unit's or slice's name; the machine's UUID, or a word made of its process where it has none of \
               its own; the container's id. Control characters are escaped as \\u{1b}.",
-        get: |of| text(of.object.and_then(|object| object.labels.first()).map_or("", String::as_str)),
+        get: |of| text(of.object.map_or("", |object| object.labels.id())),
     },
     Property {
         name: "Slice",

@@ -5,7 +5,7 @@ use crate::export::zones::Zones;
 use crate::model::billing::Base;
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Quality, Zone};
-use crate::model::entity::{Kind, Labels};
+use crate::model::entity::{Kind, Labels, VmLabels};
 use crate::model::snapshot::{Energy, Host, Role, Row, Snapshot, SourceView, State};
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -75,8 +75,7 @@ pub(super) struct Object {
 impl Object {
     /// A label by its name; empty where there is none.
     pub fn label(&self, name: &str) -> &str {
-        let at = self.kind.label_names().iter().position(|label| *label == name);
-        at.and_then(|at| self.labels.get(at)).map_or("", String::as_str)
+        self.labels.get(name)
     }
 }
 
@@ -200,7 +199,7 @@ impl Maker<'_> {
             iface,
             kind,
             path,
-            labels: Arc::clone(&row.labels),
+            labels: row.labels.clone(),
             state: row.state,
             since: row.since,
             numbers: Numbers { energy: row.energy, power: Some([row.power, row.idle_power]), total, total_power },
@@ -221,20 +220,19 @@ fn read_at(snapshot: &Snapshot) -> Vec<(Zone, Nanos)> {
 
 fn objects(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<Object> {
     let mut objects = Vec::new();
-    let mut add = |iface, kind: Kind, path: &dyn Fn(&[String]) -> Option<String>| {
+    let mut add = |iface, kind: Kind, path: &dyn Fn(&Labels) -> String| {
         let rows = snapshot.kind(kind).rows.iter();
-        objects.extend(rows.filter_map(|row| Some(maker.object(iface, kind, path(&row.labels)?, row))));
+        objects.extend(rows.map(|row| maker.object(iface, kind, path(&row.labels), row)));
     };
     for kind in [Kind::Unit, Kind::Slice] {
-        add(Iface::Unit, kind, &|labels| Some(tree::unit(labels.first()?)));
+        add(Iface::Unit, kind, &|labels| tree::unit(labels.id()));
     }
-    add(Iface::Unit, Kind::UserUnit, &|labels| Some(tree::user_unit(labels.get(2)?, labels.first()?)));
-    add(Iface::Container, Kind::Container, &|labels| Some(tree::container(labels.first()?)));
+    add(Iface::Unit, Kind::UserUnit, &|labels| tree::user_unit(labels.get("user"), labels.get("unit")));
+    add(Iface::Container, Kind::Container, &|labels| tree::container(labels.id()));
     let named = named(snapshot);
     add(Iface::Machine, Kind::Vm, &|labels| {
-        let id = labels.first()?;
-        let name = labels.get(1).filter(|name| named.get(name.as_str()) == Some(&id.as_str()));
-        Some(tree::machine(name.unwrap_or(id)))
+        let (id, name) = (labels.id(), labels.get("vm_name"));
+        tree::machine(if named.get(name) == Some(&id) { name } else { id })
     });
     // Several may have been under one name: the one that runs, else the latest, is what the name means.
     objects.sort_by(|a, b| a.path.cmp(&b.path).then_with(|| rank(a).cmp(&rank(b))));
@@ -251,19 +249,18 @@ fn rank(object: &Object) -> (bool, Reverse<Nanos>) {
 fn named(snapshot: &Snapshot) -> FxHashMap<&str, &str> {
     let vms: FxHashMap<&str, &Vm> = snapshot.vms.iter().map(|vm| (vm.id.as_str(), vm)).collect();
     let rows = &snapshot.kind(Kind::Vm).rows;
-    let ids: FxHashSet<String> =
-        rows.iter().filter_map(|row| row.labels.first()).map(|id| id.to_ascii_lowercase()).collect();
+    let ids: FxHashSet<String> = rows.iter().map(|row| row.labels.id().to_ascii_lowercase()).collect();
     let uuids: FxHashSet<String> =
         snapshot.vms.iter().filter_map(|vm| vm.uuid.as_deref()).map(str::to_ascii_lowercase).collect();
     // By name: the best claim so far, and whose it is; `None`: of several.
     let mut best: FxHashMap<&str, (u8, Option<&str>)> = FxHashMap::default();
     for row in rows {
-        let [id, name, ..] = &*row.labels else { continue };
+        let Some(VmLabels { vm_id: id, vm_name: name, .. }) = VmLabels::of(&row.labels) else { continue };
         let lower = name.to_ascii_lowercase();
         if name.is_empty() || ids.contains(&lower) || uuids.contains(&lower) {
             continue;
         }
-        let vouched = vms.get(id.as_str()).is_some_and(|vm| vm.vouched);
+        let vouched = vms.get(id).is_some_and(|vm| vm.vouched);
         let claim = u8::from(row.state == State::Running) * (1 + u8::from(vouched));
         let known = best.entry(name).or_insert((claim, Some(id)));
         if claim > known.0 {
@@ -278,7 +275,7 @@ fn named(snapshot: &Snapshot) -> FxHashMap<&str, &str> {
 fn processes(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<(u32, Object)> {
     let rows = snapshot.kind(Kind::Process).rows.iter().filter(|row| row.state == State::Running);
     let object = |row: &Row| {
-        let pid = row.labels.first()?.parse().ok()?;
+        let pid = row.labels.id().parse().ok()?;
         Some((pid, maker.object(Iface::Process, Kind::Process, String::new(), row)))
     };
     let mut processes: Vec<_> = rows.filter_map(object).collect();

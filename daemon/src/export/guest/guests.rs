@@ -286,8 +286,7 @@ impl Everybody {
 fn rows(snapshot: &Snapshot) -> FxHashMap<&str, &Row> {
     let mut rows: FxHashMap<&str, &Row> = FxHashMap::default();
     for row in &snapshot.kind(Kind::Vm).rows {
-        let Some(id) = row.labels.first() else { continue };
-        let known = rows.entry(id).or_insert(row);
+        let known = rows.entry(row.labels.id()).or_insert(row);
         if row.state == State::Running {
             *known = row;
         }

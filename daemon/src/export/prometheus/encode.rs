@@ -1,5 +1,6 @@
 //! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric by name.
 
+use crate::model::entity::Labels;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
@@ -19,8 +20,13 @@ pub(super) struct LabelSet<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> LabelSet<'a, N> {
-    /// Labels of an entity (`names` and `values` belong together), and `others`.
-    pub fn of(names: &'static [&'static str], values: &'a [String], others: [Label<'a>; N]) -> Self {
+    /// Labels of an entity, then `others`.
+    pub fn of(labels: &'a Labels, others: [Label<'a>; N]) -> Self {
+        Self { names: labels.names(), values: labels.values(), others }
+    }
+
+    /// Labels under other names than the entity's own (`names` and `values` have the same length), then `others`.
+    pub fn renamed(names: &'static [&'static str], values: &'a [String], others: [Label<'a>; N]) -> Self {
         Self { names, values, others }
     }
 

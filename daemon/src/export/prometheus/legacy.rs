@@ -5,7 +5,7 @@ use super::encode::{About, Label, LabelSet, counters, gauges};
 use crate::export::zones::{ZoneView, Zones, legacy_source};
 use crate::model::billing::Base;
 use crate::model::domain::{Scope, Zone};
-use crate::model::entity::Kind;
+use crate::model::entity::{ContainerLabels, Kind, PodLabels, ProcessLabels, VmLabels};
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::units::Microjoules;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -161,7 +161,7 @@ fn workload(
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
                 let energy = of(&old.row.energy)[zone.zone.index()];
-                let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", zone.legacy_source)]);
+                let labels = LabelSet::renamed(names, &old.labels, [("mode", *mode), ("source", zone.legacy_source)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
         });
@@ -183,7 +183,7 @@ fn workload(
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
                 let energy: Microjoules = billed.clone().map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
-                let labels = LabelSet::of(names, &old.labels, [("mode", *mode), ("source", source)]);
+                let labels = LabelSet::renamed(names, &old.labels, [("mode", *mode), ("source", source)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
         });
@@ -193,7 +193,7 @@ fn workload(
     let help = format!("Time in milliseconds that a {word} was on a CPU, measured");
     let about = About { name: &format!("kepler_{word}_bpf_cpu_time_ms"), unit: "", help: &help };
     let samples =
-        rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), old.row.used.on_cpu.0 / 1_000_000));
+        rows.iter().map(|old| (LabelSet::renamed(names, &old.labels, [USE_SOURCE]), old.row.used.on_cpu.0 / 1_000_000));
     counters(encoder, &about, samples)?;
     let counted = snapshot.counted;
     let events: [(&str, &str, bool, OfRow); 3] = [
@@ -207,7 +207,7 @@ fn workload(
         counters(
             encoder,
             &about,
-            rows.iter().map(|old| (LabelSet::of(names, &old.labels, [USE_SOURCE]), of(old.row))),
+            rows.iter().map(|old| (LabelSet::renamed(names, &old.labels, [USE_SOURCE]), of(old.row))),
         )?;
     }
     Ok(())
@@ -215,28 +215,22 @@ fn workload(
 
 /// Rows with their old labels, each set of labels once: where two rows share one, a running one is shown before one that ended.
 fn old_rows(snapshot: &Snapshot, kind: Kind) -> Vec<OldRow<'_>> {
-    let pods: BTreeMap<&str, &[String]> = snapshot
-        .kind(Kind::Pod)
-        .rows
-        .iter()
-        .map(|row| (row.labels.first().map_or("", String::as_str), row.labels.get(1..).unwrap_or_default()))
-        .collect();
-    let none = String::new();
+    let pods = snapshot.kind(Kind::Pod).rows.iter().filter_map(|row| PodLabels::of(&row.labels));
+    let pods: BTreeMap<&str, PodLabels<'_>> = pods.map(|pod| (pod.pod_id, pod)).collect();
     let mut rows: BTreeMap<Vec<String>, &Row> = BTreeMap::new();
     for row in &snapshot.kind(kind).rows {
-        let labels = match (kind, &*row.labels) {
-            (Kind::Process, [pid, comm, _, _, container_id, vm_id]) => vec![pid, container_id, vm_id, comm],
-            (Kind::Container, [container_id, container_name, _, pod_id]) => {
-                let (pod_name, namespace) = match pods.get(pod_id.as_str()) {
-                    Some([pod_name, namespace]) => (pod_name, namespace),
-                    _ => (&none, &none),
-                };
-                vec![container_id, pod_name, container_name, namespace]
-            }
-            (Kind::Vm, [vm_id, ..]) => vec![vm_id],
-            _ => continue,
+        let labels = if let Some(process) = ProcessLabels::of(&row.labels) {
+            vec![process.pid, process.container_id, process.vm_id, process.comm]
+        } else if let Some(container) = ContainerLabels::of(&row.labels) {
+            let (pod_name, namespace) =
+                pods.get(container.pod_id).map_or(("", ""), |pod| (pod.pod_name, pod.pod_namespace));
+            vec![container.container_id, pod_name, container.container_name, namespace]
+        } else if let Some(vm) = VmLabels::of(&row.labels) {
+            vec![vm.vm_id]
+        } else {
+            continue;
         };
-        let labels = labels.into_iter().cloned().collect();
+        let labels = labels.into_iter().map(str::to_owned).collect();
         let shown = rows.entry(labels).or_insert(row);
         if row.state == State::Running && shown.state == State::Terminated {
             *shown = row;

@@ -7,9 +7,9 @@ use crate::attribution::ledger::Limits;
 use crate::attribution::{Core, CoreConfig, State};
 use crate::meter::standby::Standby;
 use crate::model::billing::IdlePolicy;
-use crate::model::entity::Kind;
+use crate::model::entity::{Kind, UnitLabels};
 use crate::model::snapshot::{DomainView, Host, Snapshot};
-use crate::model::tick::{CgroupPath, Tick};
+use crate::model::tick::{CgroupEntities, Tick};
 use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use};
 use std::collections::BTreeMap;
 
@@ -124,13 +124,10 @@ impl Guest {
             process,
             cgroup: CgroupId(9),
             package: crate::model::source::PackageId(0),
-            on_cpu: Nanos(SECOND / 2),
-            cycles: 0,
-            instructions: 0,
-            cache_misses: 0,
+            used: crate::model::usage::Used::on_cpu(Nanos(SECOND / 2)),
         };
-        tick.cgroups =
-            vec![CgroupPath { cgroup: CgroupId(9), path: Some("/system.slice/web.service".to_owned()), vm: None }];
+        let entities = vec![UnitLabels { unit: "web.service", slice: "system.slice" }.into()];
+        tick.cgroups = vec![CgroupEntities { cgroup: CgroupId(9), entities, vm: None }];
         let processes = vec![ProcessInfo { process, comm: "web".to_owned(), exe: String::new() }];
         tick.usage = Some(UsageSample { uses: vec![ran], processes, ..UsageSample::default() });
         self.core.step(&tick).as_ref().clone()
@@ -144,7 +141,7 @@ fn view<'a>(snapshot: &'a Snapshot, id: &str) -> Option<&'a DomainView> {
 /// Joules: of the host's word, of the estimate, of the one that ran, of nobody.
 fn joules(snapshot: &Snapshot) -> [u64; 4] {
     let total = |id| view(snapshot, id).map_or(0, |view| view.energy.total.0);
-    let unit = snapshot.kind(Kind::Unit).rows.iter().find(|row| &*row.labels[0] == "web.service");
+    let unit = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels.id() == "web.service");
     let unit = unit.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0);
     let unattributed: u64 = snapshot.domains.iter().map(|view| view.energy.unattributed.0).sum();
     let all = [total("guest/package"), total("estimate/package-0"), unit, unattributed];

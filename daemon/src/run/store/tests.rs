@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::attribution::ledger::Series;
-use crate::model::entity::{Kind, Labels};
+use crate::model::entity::UnitLabels;
 use crate::model::units::Nanos;
 
 fn entry(name: &str, since: u64) -> Entry {
-    let labels: Labels = [name.to_string(), String::new()].into();
-    Entry::Series(Kind::Unit, labels, Series { since: Nanos(since), ..Series::default() })
+    let labels = UnitLabels { unit: name, slice: "" }.into();
+    Entry::Series { labels, series: Series { since: Nanos(since), ..Series::default() } }
 }
 
 fn open(dir: &Path) -> (Store, State, Vec<String>) {

@@ -12,7 +12,7 @@ mod sys;
 
 use crate::model::source::{Health, PackageId};
 use crate::model::units::Nanos;
-use crate::model::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, UsageSample, Use};
+use crate::model::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, UsageSample, Use, Used};
 use crate::sys::proc_pid;
 use crate::usage::Usage;
 use aya::programs::ProgramError;
@@ -193,10 +193,7 @@ impl BpfUsage {
                     process,
                     cgroup: CgroupId(key.cgroup),
                     package: PackageId(key.package as u16),
-                    on_cpu: Nanos(total.ns),
-                    cycles,
-                    instructions,
-                    cache_misses,
+                    used: Used { on_cpu: Nanos(total.ns), cycles, instructions, cache_misses },
                 });
             }
         }
@@ -211,18 +208,18 @@ impl BpfUsage {
         let mut lost: BTreeMap<u32, LostUse> = BTreeMap::new();
         for (now, previous) in self.cpus.iter().zip(&self.previous) {
             sample.overflows += now.overflows;
-            let entry = lost.entry(now.package).or_insert(LostUse {
-                package: PackageId(now.package as u16),
-                on_cpu: Nanos::ZERO,
-                cycles: 0,
-                cache_misses: 0,
+            let entry = lost
+                .entry(now.package)
+                .or_insert(LostUse { package: PackageId(now.package as u16), used: Used::default() });
+            let count = |at: usize| now.lost_counts[at].saturating_sub(previous.lost_counts[at]);
+            entry.used.add(&Used {
+                on_cpu: Nanos(now.lost_ns.saturating_sub(previous.lost_ns)),
+                cycles: count(0),
+                instructions: count(1),
+                cache_misses: count(2),
             });
-            entry.on_cpu += Nanos(now.lost_ns.saturating_sub(previous.lost_ns));
-            entry.cycles += now.lost_counts[0].saturating_sub(previous.lost_counts[0]);
-            entry.cache_misses += now.lost_counts[2].saturating_sub(previous.lost_counts[2]);
         }
-        let nothing = |lost: &LostUse| lost.on_cpu == Nanos::ZERO && lost.cycles == 0 && lost.cache_misses == 0;
-        sample.lost = lost.into_values().filter(|lost| !nothing(lost)).collect();
+        sample.lost = lost.into_values().filter(|lost| lost.used != Used::default()).collect();
     }
 
     fn add_born(&mut self, sample: &mut UsageSample) {
@@ -379,7 +376,7 @@ mod tests {
                 .uses
                 .iter()
                 .filter(|r#use| r#use.process.pid == std::process::id())
-                .map(|r#use| r#use.on_cpu.0)
+                .map(|r#use| r#use.used.on_cpu.0)
                 .sum::<u64>();
         }
         println!("{own} ns");

@@ -118,7 +118,12 @@ fn signals_tell_of_what_changed_and_of_nothing_else() {
     rows(&mut fourth, Kind::Unit)[0].energy.dynamic[Zone::Package.index()] += Microjoules(3_000_000);
     assert_eq!(epoch(&fourth), ["PropertiesChanged /unit/nginx_2eservice"]);
     let mut fifth = later(&fourth, 10, 0);
-    rows(&mut fifth, Kind::Unit).push(sample::row(&["new.service", "system.slice"], 7_000_000, State::Running));
+    rows(&mut fifth, Kind::Unit).push(sample::row(
+        Kind::Unit,
+        &["new.service", "system.slice"],
+        7_000_000,
+        State::Running,
+    ));
     rows(&mut fifth, Kind::Container).clear();
     let told = epoch(&fifth);
     assert_eq!(told.iter().filter(|told| *told == "InterfacesRemoved ").count(), 2, "{told:?}");
@@ -130,7 +135,7 @@ fn many_signals_are_spread_and_none_is_forgotten() {
     let mut first = sample::snapshot();
     for number in 0..2000 {
         let name = format!("unit-{number}.service");
-        rows(&mut first, Kind::Unit).push(sample::row(&[&name, "system.slice"], 5_000_000, State::Running));
+        rows(&mut first, Kind::Unit).push(sample::row(Kind::Unit, &[&name, "system.slice"], 5_000_000, State::Running));
     }
     let before = coarse(View::of(&first), None, QUANTUM);
     let now = coarse(View::of(&later(&first, 10, 8_000_000)), Some(&before), QUANTUM);
@@ -150,6 +155,7 @@ fn what_was_not_told_in_its_epoch_is_told_with_the_next() {
     let mut second = later(&first, 10, 8_000_000);
     for number in 0..100 {
         rows(&mut second, Kind::Unit).push(sample::row(
+            Kind::Unit,
             &[&format!("new-{number}.service"), "system.slice"],
             1,
             State::Running,

@@ -108,7 +108,7 @@ fn of_two_with_one_name_the_one_that_runs_then_the_later_is_meant() {
     let rows = rows(&mut snapshot, Kind::Unit);
     let row = |slice: &str, package, state, since| Row {
         since: Nanos(since),
-        ..sample::row(&["twice.service", slice], package, state)
+        ..sample::row(Kind::Unit, &["twice.service", slice], package, state)
     };
     rows.push(row("a.slice", 1_000_000, State::Terminated, 9));
     rows.push(row("b.slice", 2_000_000, State::Running, 5));
@@ -116,7 +116,7 @@ fn of_two_with_one_name_the_one_that_runs_then_the_later_is_meant() {
     let view = View::of(&snapshot);
     let object = view.object("/org/jouled1/unit/twice_2eservice").unwrap();
     assert_eq!(object.label("slice"), "b.slice");
-    self::rows(&mut snapshot, Kind::Unit).retain(|row| row.labels[1] != "b.slice");
+    self::rows(&mut snapshot, Kind::Unit).retain(|row| row.labels.get("slice") != "b.slice");
     assert_eq!(View::of(&snapshot).object("/org/jouled1/unit/twice_2eservice").unwrap().label("slice"), "a.slice");
 }
 
@@ -136,7 +136,7 @@ fn machines(vms: &[(&str, &str, bool, bool)]) -> Vec<String> {
     *rows(&mut snapshot, Kind::Vm) = vms
         .iter()
         .map(|(id, name, runs, _)| {
-            sample::row(&[id, name, "kvm"], 1, if *runs { State::Running } else { State::Terminated })
+            sample::row(Kind::Vm, &[id, name, "kvm"], 1, if *runs { State::Running } else { State::Terminated })
         })
         .collect();
     let view = View::of(&snapshot);

@@ -60,7 +60,7 @@ impl Host {
     }
 
     pub fn row(vm: &Vm, energy: u64) -> Row {
-        let mut row = row(&[&vm.id, &vm.name, &vm.hypervisor], 0, State::Running);
+        let mut row = row(Kind::Vm, &[&vm.id, &vm.name, &vm.hypervisor], 0, State::Running);
         row.energy.dynamic[Zone::Package.index()] = Microjoules(energy);
         row
     }

@@ -38,7 +38,7 @@ fn rows(
     in_kepler: bool,
     seconds_in_kepler: bool,
 ) -> fmt::Result {
-    let (names, word) = (view.kind.label_names(), noun(view.kind));
+    let word = noun(view.kind);
     let name = format!("jouled_{}", view.kind.as_str().replace('-', "_"));
 
     let by_kepler = |zone| in_kepler && kepler::says(view.kind, zone);
@@ -50,7 +50,7 @@ fn rows(
         zones.charged().filter(move |zone| *mode == "idle" || !by_kepler(zone.zone)).flat_map(move |zone| {
             view.rows.iter().filter_map(move |row| {
                 let energy = of(&row.energy)[zone.zone.index()];
-                let labels = LabelSet::of(names, &row.labels, [("zone", zone.name()), ("mode", mode)]);
+                let labels = LabelSet::of(&row.labels, [("zone", zone.name()), ("mode", mode)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
         })
@@ -64,7 +64,7 @@ fn rows(
         let shown = zones.charged().filter(|zone| zone.power.is_some() && !by_kepler(zone.zone));
         let samples = shown.flat_map(|zone| {
             view.rows.iter().map(move |row| {
-                (LabelSet::of(names, &row.labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()])
+                (LabelSet::of(&row.labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()])
             })
         });
         gauges(encoder, &About { name: &name, unit: "watts", help: &help }, samples)?;
@@ -72,7 +72,7 @@ fn rows(
     if !seconds_in_kepler {
         let help = format!("Time in seconds that a {word} was on a CPU, measured");
         let about = About { name: &format!("{name}_cpu"), unit: "seconds", help: &help };
-        let samples = view.rows.iter().map(|row| (LabelSet::of(names, &row.labels, []), row.used.on_cpu));
+        let samples = view.rows.iter().map(|row| (LabelSet::of(&row.labels, []), row.used.on_cpu));
         counters(encoder, &about, samples)?;
     }
     Ok(())

@@ -1,13 +1,11 @@
 //! `jouled_vm_*` that say what a VM is, as `node` does of domains. What VMs draw is where all entities' energy is.
 
 use super::super::encode::{About, LabelSet, gauges};
-use crate::model::entity::Kind;
 use crate::model::snapshot::Snapshot;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let names = Kind::Vm.label_names();
     let labels: Vec<_> = snapshot.vms.iter().map(|vm| (vm, vm.labels())).collect();
     let about = About {
         name: "jouled_vm_info",
@@ -22,7 +20,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
             ("title", &*vm.title),
             ("state", &*vm.state),
         ];
-        (LabelSet::of(names, labels, others), 1)
+        (LabelSet::of(labels, others), 1)
     });
     gauges(encoder, &about, samples)?;
     let about = About {
@@ -30,7 +28,6 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
         unit: "",
         help: "Number of virtual CPUs of a VM that runs, as its manager, command line or threads say",
     };
-    let samples =
-        labels.iter().filter_map(|(vm, labels)| Some((LabelSet::of(names, labels, []), u64::from(vm.vcpus?))));
+    let samples = labels.iter().filter_map(|(vm, labels)| Some((LabelSet::of(labels, []), u64::from(vm.vcpus?))));
     gauges(encoder, &about, samples)
 }

@@ -86,15 +86,15 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, gpus: &[Gp
         "Energy in joules above idle charged to a {word} for its use of GPUs, by shares that jouled_domain_info describes"
     );
     let about = About { name: &name, unit: "joules", help: &help };
-    counters(encoder, &about, users().map(|row| (labels(kind, row, node), row.energy.dynamic[Zone::Gpu.index()])))?;
+    counters(encoder, &about, users().map(|row| (labels(row, node), row.energy.dynamic[Zone::Gpu.index()])))?;
     if gpus.iter().any(|gpu| gpu.view.power.is_some()) {
         let help = format!("Power in watts charged to a {word} for its use of GPUs, mean of the last window");
         let about = About { name: &name, unit: "watts", help: &help };
-        gauges(encoder, &about, users().map(|row| (labels(kind, row, node), row.power[Zone::Gpu.index()])))?;
+        gauges(encoder, &about, users().map(|row| (labels(row, node), row.power[Zone::Gpu.index()])))?;
     }
     Ok(())
 }
 
-fn labels<'a>(kind: Kind, row: &'a Row, node: Label<'a>) -> LabelSet<'a, 2> {
-    LabelSet::of(kind.label_names(), &row.labels, [("state", row.state.as_str()), node])
+fn labels<'a>(row: &'a Row, node: Label<'a>) -> LabelSet<'a, 2> {
+    LabelSet::of(&row.labels, [("state", row.state.as_str()), node])
 }

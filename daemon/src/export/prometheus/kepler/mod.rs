@@ -167,7 +167,7 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     );
     let samples = zones.of_processor().flat_map(|zone| {
         rows.iter().map(move |row| {
-            let labels = LabelSet::of(kind.label_names(), &row.labels, [state(row), ("zone", zone.name()), node]);
+            let labels = LabelSet::of(&row.labels, [state(row), ("zone", zone.name()), node]);
             (labels, row.energy.dynamic[zone.zone.index()])
         })
     });
@@ -178,7 +178,7 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     );
     let samples = zones.of_processor().filter(|zone| zone.power.is_some()).flat_map(|zone| {
         rows.iter().map(move |row| {
-            let labels = LabelSet::of(kind.label_names(), &row.labels, [state(row), ("zone", zone.name()), node]);
+            let labels = LabelSet::of(&row.labels, [state(row), ("zone", zone.name()), node]);
             (labels, row.power[zone.zone.index()])
         })
     });
@@ -189,14 +189,11 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     match kind {
         // Kepler's process seconds have no state.
         Kind::Process => {
-            let samples =
-                rows.iter().map(|row| (LabelSet::of(kind.label_names(), &row.labels, [node]), row.used.on_cpu));
+            let samples = rows.iter().map(|row| (LabelSet::of(&row.labels, [node]), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         Kind::Container => {
-            let samples = rows
-                .iter()
-                .map(|row| (LabelSet::of(kind.label_names(), &row.labels, [state(row), node]), row.used.on_cpu));
+            let samples = rows.iter().map(|row| (LabelSet::of(&row.labels, [state(row), node]), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         _ => Ok(()),

@@ -40,8 +40,12 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
                 .into_iter()
                 .map(|(labels, (energy, ended, idle))| {
                     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-                    let mut row =
-                        row(&labels, energy % overflow, if ended { State::Terminated } else { State::Running });
+                    let mut row = row(
+                        view.kind,
+                        &labels,
+                        energy % overflow,
+                        if ended { State::Terminated } else { State::Running },
+                    );
                     row.energy.idle[Zone::Package.index()] = Microjoules(idle % 3);
                     row
                 })
@@ -63,8 +67,7 @@ proptest! {
         prop_assert_eq!(&classic.samples, &openmetrics.samples);
         // Every row is there, under its own labels.
         for row in &snapshot.kind(Kind::Process).rows {
-            let labels: Vec<(&str, &str)> =
-                Kind::Process.label_names().iter().copied().zip(row.labels.iter().map(String::as_str)).collect();
+            let labels: Vec<(&str, &str)> = row.labels.pairs().collect();
             prop_assert!(classic.value("kepler_process_cpu_seconds_total", &labels).is_some());
         }
     }
@@ -72,7 +75,7 @@ proptest! {
     #[test]
     fn label_values_survive(value in any::<String>()) {
         let mut snapshot = snapshot();
-        snapshot.kinds[Kind::Unit.index()].rows = vec![row(&[&value, "s"], 1, State::Running)];
+        snapshot.kinds[Kind::Unit.index()].rows = vec![row(Kind::Unit, &[&value, "s"], 1, State::Running)];
         let page = parse(&render(&Arc::new(snapshot), None, Stamp::default(), &both(), Format::Classic), false);
         prop_assert!(page.value("jouled_unit_cpu_seconds_total", &[("unit", &value)]).is_some());
     }
@@ -80,7 +83,7 @@ proptest! {
     #[test]
     fn joules_are_right_to_the_microjoule(energy in 0..1_u64 << 53) {
         let mut snapshot = snapshot();
-        snapshot.kinds[Kind::User.index()].rows = vec![row(&["0"], energy, State::Running)];
+        snapshot.kinds[Kind::User.index()].rows = vec![row(Kind::User, &["0"], energy, State::Running)];
         let page = parse(&render(&Arc::new(snapshot), None, Stamp::default(), &both(), Format::OpenMetrics), true);
         let labels = [("user", "0"), ("zone", "package"), ("mode", "dynamic")];
         let printed = page.value("jouled_user_joules_total", &labels).unwrap();
@@ -96,14 +99,16 @@ fn big() -> Arc<Snapshot> {
     snapshot.kinds[Kind::Process.index()].rows = (0..500_u64)
         .map(|n| {
             row(
+                Kind::Process,
                 &[&n.to_string(), "worker", "/usr/lib/worker/worker", "container", &format!("{n:064x}"), ""],
                 n << 24,
                 State::Running,
             )
         })
         .collect();
-    snapshot.kinds[Kind::Unit.index()].rows =
-        (0..300_u64).map(|n| row(&[&format!("worker@{n}.service"), "system.slice"], n << 28, State::Running)).collect();
+    snapshot.kinds[Kind::Unit.index()].rows = (0..300_u64)
+        .map(|n| row(Kind::Unit, &[&format!("worker@{n}.service"), "system.slice"], n << 28, State::Running))
+        .collect();
     Arc::new(snapshot)
 }
 

@@ -2,15 +2,15 @@
 
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Domain, GpuInfo, NodeEnergy, Quality, Scope, Zone};
-use crate::model::entity::Kind;
+use crate::model::entity::{Kind, Labels};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{
     ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row,
-    Snapshot, SourceView, State, Used,
+    Snapshot, SourceView, State,
 };
 use crate::model::source::{Health, PackageId, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use crate::model::usage::{Counted, ProcessKey};
+use crate::model::usage::{Counted, ProcessKey, Used};
 use crate::model::vm::{Vm, Vmm};
 use std::sync::Arc;
 
@@ -56,13 +56,13 @@ fn by_zone(package: u64, core: u64, dram: u64) -> ByZone {
     energy
 }
 
-pub(crate) fn row(labels: &[&str], package: u64, state: State) -> Row {
+pub(crate) fn row(kind: Kind, labels: &[&str], package: u64, state: State) -> Row {
     let mut power = [Microwatts::ZERO; Zone::COUNT];
     if state == State::Running {
         power[Zone::Package.index()] = Microwatts(package / 10);
     }
     Row {
-        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        labels: Labels::new(kind, labels.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>()).unwrap(),
         state,
         energy: Energy { dynamic: by_zone(package, package / 2, package / 8), idle: ByZone::default() },
         power,
@@ -82,30 +82,37 @@ fn rows(kind: Kind) -> Vec<Row> {
     let running = State::Running;
     match kind {
         Kind::Process => vec![
-            row(&["1", "systemd", "/usr/lib/systemd/systemd", "regular", "", ""], 12_345_678, running),
-            row(&["4711", "a \"b\"\\\nc", "/opt/a \"b\"\\\nc", "regular", "", ""], 7, running),
-            row(&["4712", "nginx", "/usr/sbin/nginx", "container", ID, ""], 8_000_000_000_000_001, running),
-            row(&["4713", "sh", "/bin/sh", "regular", "", ""], 1_000_000, State::Terminated),
-            row(&["4713", "sh", "/bin/dash", "regular", "", ""], 2_000_000, running),
-            row(&["900", "qemu-system-x86", "/usr/bin/qemu-system-x86_64", "vm", "", "7d3c0b5e"], 99_999_999, running),
+            row(kind, &["1", "systemd", "/usr/lib/systemd/systemd", "regular", "", ""], 12_345_678, running),
+            row(kind, &["4711", "a \"b\"\\\nc", "/opt/a \"b\"\\\nc", "regular", "", ""], 7, running),
+            row(kind, &["4712", "nginx", "/usr/sbin/nginx", "container", ID, ""], 8_000_000_000_000_001, running),
+            row(kind, &["4713", "sh", "/bin/sh", "regular", "", ""], 1_000_000, State::Terminated),
+            row(kind, &["4713", "sh", "/bin/dash", "regular", "", ""], 2_000_000, running),
+            row(
+                kind,
+                &["900", "qemu-system-x86", "/usr/bin/qemu-system-x86_64", "vm", "", "7d3c0b5e"],
+                99_999_999,
+                running,
+            ),
         ],
         Kind::Unit => vec![
-            row(&["nginx.service", "system.slice"], 500_000_000, running),
-            row(&["backup.service", "system.slice"], 3_000_000, State::Terminated),
+            row(kind, &["nginx.service", "system.slice"], 500_000_000, running),
+            row(kind, &["backup.service", "system.slice"], 3_000_000, State::Terminated),
         ],
-        Kind::UserUnit => vec![row(&["pipewire.service", "session.slice", "1000"], 42, running)],
-        Kind::Slice => vec![row(&["system.slice"], 503_000_000, running), row(&["-.slice"], 600_000_000, running)],
-        Kind::Session => vec![row(&["3", "1000"], 1_234, running)],
-        Kind::User => vec![row(&["1000"], 5_678, running)],
+        Kind::UserUnit => vec![row(kind, &["pipewire.service", "session.slice", "1000"], 42, running)],
+        Kind::Slice => {
+            vec![row(kind, &["system.slice"], 503_000_000, running), row(kind, &["-.slice"], 600_000_000, running)]
+        }
+        Kind::Session => vec![row(kind, &["3", "1000"], 1_234, running)],
+        Kind::User => vec![row(kind, &["1000"], 5_678, running)],
         Kind::Container => {
             vec![
-                row(&[ID, "web", "containerd", "0f0e"], 1_000_000, running),
-                row(&["77", "old", "podman", ""], 5, State::Terminated),
+                row(kind, &[ID, "web", "containerd", "0f0e"], 1_000_000, running),
+                row(kind, &["77", "old", "podman", ""], 5, State::Terminated),
             ]
         }
-        Kind::Pod => vec![row(&["0f0e", "web-0", "shop"], 1_000_000, running)],
+        Kind::Pod => vec![row(kind, &["0f0e", "web-0", "shop"], 1_000_000, running)],
         Kind::Vm => {
-            let mut vm = row(&["7d3c0b5e", "build", "kvm"], 99_999_999, running);
+            let mut vm = row(kind, &["7d3c0b5e", "build", "kvm"], 99_999_999, running);
             vm.energy.idle = by_zone(3_000_000, 0, 0);
             vec![vm]
         }

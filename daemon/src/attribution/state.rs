@@ -1,4 +1,4 @@
-//! What of the core outlives a run, and what goes over from one core to the next in the same run.
+//! The state of the core: what `run/store` keeps over restarts, and what one core hands to the next at a reload.
 
 use super::Core;
 use super::idle::IdleModel;
@@ -9,27 +9,27 @@ use crate::model::entity::Awaited;
 use crate::model::units::Nanos;
 use serde::{Deserialize, Serialize};
 
-/// One domain's totals and what its next interval needs. Kept over restarts.
+/// One domain's totals, and what its next interval needs. Kept over restarts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DomainRecord {
-    /// The domain, to know it again by.
+    /// The domain. A domain of the next run with the same id continues the totals.
     pub domain: Domain,
     /// Its last good reading.
     pub last: Option<LastReading>,
     /// Energy of this domain since its totals began, over all runs.
     pub totals: NodeEnergy,
-    /// Intervals that were not measured.
+    /// Number of intervals whose energy is not known.
     pub gaps: u64,
-    /// Their time.
+    /// Sum of the lengths of these intervals.
     pub gap_time: Nanos,
     /// What was learned of its idle floor.
     pub model: IdleModel,
 }
 
-/// What survives a restart.
+/// Everything that is kept over a restart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// The kernel's boot id.
+    /// The kernel's boot id (/proc/sys/kernel/random/boot_id) of the run that wrote this.
     pub boot_id: String,
     /// Domains.
     pub domains: Vec<DomainRecord>,
@@ -38,18 +38,19 @@ pub struct State {
 }
 
 impl Core {
-    /// Series of before, on this boot, that wait for entities which may be there still.
+    /// Series of an earlier run on this boot whose entities may still exist; none after a reboot.
     pub fn awaited(&self) -> Awaited {
         if self.same_boot { self.ledger.awaited().collect() } else { Awaited::default() }
     }
 
-    /// Goes on counting where another core of the same run ended, whose [`Core::state`] this one was made with.
+    /// Continues the counters of `earlier`, a core of the same run whose [`Core::state`] this one was made with.
     pub fn follow(&mut self, earlier: &Self) {
         (self.ticks, self.lost_cpu) = (earlier.ticks, earlier.lost_cpu);
         (self.overflows, self.overflows_before) = (earlier.overflows, earlier.overflows);
     }
 
-    /// Goes on with that core's entities as well, where whoever tells of them is the same as before: nobody ends or begins anew.
+    /// Takes over the accounts and VMs of `earlier`. For a reload that keeps the usage and entity sources: these report
+    /// each process and cgroup only once, so no entity ends or begins.
     pub fn keep_entities(&mut self, earlier: &mut Self) {
         self.ledger = std::mem::replace(&mut earlier.ledger, Ledger::new(self.config.limits));
         self.ledger.set_limits(self.config.limits);
@@ -57,7 +58,7 @@ impl Core {
         (self.vms, self.overflows_before) = (earlier.vms.clone(), earlier.overflows_before);
     }
 
-    /// What has to be kept, whole.
+    /// Everything that is to be kept.
     pub fn state(&self, boot_id: &str) -> State {
         let unseen = self.earlier.iter().cloned();
         State {
@@ -67,7 +68,7 @@ impl Core {
         }
     }
 
-    /// What has to be kept of the last tick.
+    /// What the last tick changed of it.
     pub fn changes(&self) -> (Vec<DomainRecord>, Vec<Entry>) {
         (self.records().collect(), self.ledger.changes().collect())
     }

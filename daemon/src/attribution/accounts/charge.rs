@@ -1,0 +1,140 @@
+//! Charges: use of CPUs and GPUs with the accounts that it belongs to, and how energy and power of a window reach these
+//! accounts.
+
+use super::{Accounts, Membership, Placement, process_labels};
+use crate::attribution::ledger::{AccountId, Ledger};
+use crate::model::domain::Zone;
+use crate::model::entity::{Kind, ProcessLabels};
+use crate::model::source::{PackageId, PciAddress};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::{CgroupId, GpuUse, Use, Used};
+use std::sync::Arc;
+
+/// Use of one process in one cgroup on one package, with the accounts that are charged for it.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// The process' account; `None` where the use is of no process in particular: the kind's `rest` is charged then.
+    process: Option<AccountId>,
+    cgroup: CgroupId,
+    /// Accounts of the entities that the process runs in.
+    entities: Arc<[AccountId]>,
+    /// The package on whose CPUs it ran; package 0 for use of a GPU.
+    pub package: PackageId,
+    /// CPU time and counters of this tick. For use of a GPU, `on_cpu` is the time for which the process kept the GPU
+    /// busy.
+    pub used: Used,
+}
+
+/// The key of a charge within a window: charges with the same key charge the same accounts for the same package.
+pub type ChargeKey = (Option<AccountId>, CgroupId, PackageId);
+
+impl Charge {
+    /// See [`ChargeKey`].
+    pub fn key(&self) -> ChargeKey {
+        (self.process, self.cgroup, self.package)
+    }
+}
+
+impl Accounts {
+    /// Adds one use to the accounts that it belongs to. Gives the charge by which these accounts get energy later.
+    pub fn attribute_use(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
+        let (entities, placement) = match self.cgroups.get(&one.cgroup) {
+            Some(cgroup) => (cgroup.accounts.clone(), cgroup.placement.clone()),
+            None => self.unlisted.get_or_insert_with(Default::default).clone(),
+        };
+        let membership = self.processes.get_mut(&one.process).and_then(|process| process.membership.as_mut());
+        let (entities, placement) = match membership {
+            Some(membership) if placement.vm_id.is_empty() => membership.accounts_in(one.cgroup, &entities, &placement),
+            _ => (entities, placement),
+        };
+        let process = self.processes.get_mut(&one.process).map(|process| {
+            if !Arc::ptr_eq(&process.placement, &placement) {
+                if process.placement != placement
+                    && let Some(ProcessLabels { comm, exe, .. }) =
+                        ledger.labels(process.account).and_then(ProcessLabels::of)
+                {
+                    let labels = process_labels(one.process, comm, exe, &placement);
+                    ledger.set_labels(process.account, labels);
+                }
+                process.placement = placement;
+            }
+            let same = |(cgroup, accounts): &(CgroupId, Arc<[AccountId]>)| {
+                *cgroup == one.cgroup && Arc::ptr_eq(accounts, &entities)
+            };
+            if !process.last_ran.as_ref().is_some_and(same) {
+                process.last_ran = Some((one.cgroup, entities.clone()));
+            }
+            process.account
+        });
+        for account in process.iter().chain(entities.iter()) {
+            ledger.add_use(*account, &one.used);
+        }
+        Charge { process, cgroup: one.cgroup, entities, package: one.package, used: one.used }
+    }
+
+    /// The charge for use of a GPU by a process: the accounts of its last use of a CPU. `None` for a process that has
+    /// not been seen on a CPU.
+    pub fn attribute_gpu_use(&self, one: &GpuUse) -> Option<Charge> {
+        let process = self.processes.get(&one.process)?;
+        let (cgroup, entities) = process.last_ran.clone()?;
+        let used = Used::on_cpu(one.busy);
+        Some(Charge { process: Some(process.account), cgroup, entities, package: PackageId(0), used })
+    }
+
+    /// The charge for a GPU that is passed through to a VM: all of its energy goes to the VM's process and what that
+    /// runs in. `None` where no VM has the GPU.
+    pub fn attribute_passthrough(&self, gpu: PciAddress) -> Option<Charge> {
+        let vm = self.vms.iter().find(|vm| vm.pci.contains(&gpu))?;
+        self.attribute_gpu_use(&GpuUse { gpu, process: vm.process, busy: Nanos::SECOND })
+    }
+
+    /// Adds energy of a window of length `time` to every account of a charge.
+    pub fn add_energy(
+        &self,
+        ledger: &mut Ledger,
+        charge: &Charge,
+        zone: Zone,
+        dynamic: Microjoules,
+        idle: Microjoules,
+        time: Nanos,
+    ) {
+        // A process whose id another process got before the window closed has no account any more.
+        if !charge.process.is_some_and(|account| ledger.add_energy(account, zone, dynamic, idle, time)) {
+            ledger.add_rest_energy(Kind::Process, zone, dynamic, idle, time);
+        }
+        for account in charge.entities.iter() {
+            ledger.add_energy(*account, zone, dynamic, idle, time);
+        }
+    }
+
+    /// Shows the power of a window that closed at an earlier tick in every account of a charge. Adds no energy.
+    pub fn show_power(&self, ledger: &mut Ledger, charge: &Charge, zone: Zone, dynamic: Microwatts, idle: Microwatts) {
+        if !charge.process.is_some_and(|account| ledger.show_power(account, zone, dynamic, idle)) {
+            ledger.show_rest_power(Kind::Process, zone, dynamic + idle);
+        }
+        for account in charge.entities.iter() {
+            ledger.show_power(*account, zone, dynamic, idle);
+        }
+    }
+}
+
+impl Membership {
+    /// The accounts and placement of the member in a cgroup that is not itself part of a VM.
+    fn accounts_in(
+        &mut self,
+        cgroup: CgroupId,
+        entities: &[AccountId],
+        placement: &Placement,
+    ) -> (Arc<[AccountId]>, Arc<Placement>) {
+        match &self.accounts {
+            Some((known, accounts, placement)) if *known == cgroup => (accounts.clone(), placement.clone()),
+            _ => {
+                let accounts: Arc<[AccountId]> = entities.iter().copied().chain([self.account]).collect();
+                let container_id = placement.container_id.clone();
+                let placement = Arc::new(Placement { container_id, vm_id: self.vm.id().to_owned() });
+                self.accounts = Some((cgroup, accounts.clone(), placement.clone()));
+                (accounts, placement)
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Which ledger accounts the use of a process belongs to: its own, and those of the unit, slices, user, session,
+//! container, pod and VM that it runs in; and when each of these entities begins and ends. Pure. Energy is the
+//! ledger's; what a cgroup path means is decided in `entity`.
+
+mod charge;
+
+use super::ledger::{AccountId, Ledger};
+use crate::model::entity::{Kind, Labels, ProcessLabels};
+use crate::model::source::PciAddress;
+use crate::model::tick::{CgroupEntities, VmMember};
+use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey};
+use crate::model::vm::Vm;
+pub use charge::{Charge, ChargeKey};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// The labels of a process that come from the cgroup it runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Placement {
+    /// Empty outside of containers.
+    container_id: String,
+    /// Empty outside of VMs.
+    vm_id: String,
+}
+
+/// A cgroup that has been listed in a tick, until it is gone and no window needs it.
+#[derive(Debug)]
+struct Cgroup {
+    entities: Vec<Labels>,
+    /// Accounts of `entities`, in the same order.
+    accounts: Arc<[AccountId]>,
+    placement: Arc<Placement>,
+}
+
+/// A process that has been named, until it ended and no window needs it.
+#[derive(Debug)]
+struct Process {
+    account: AccountId,
+    placement: Arc<Placement>,
+    membership: Option<Membership>,
+    /// The cgroup in which it last used a CPU, and the accounts that this use was charged to. Its use of a GPU is
+    /// charged to the same accounts: that may come without any CPU time.
+    last_ran: Option<(CgroupId, Arc<[AccountId]>)>,
+}
+
+/// The VM that a process is part of by itself, and not by its cgroup: a VMM outside of a machine scope, a vhost worker.
+#[derive(Debug)]
+struct Membership {
+    vm: Labels,
+    account: AccountId,
+    /// The accounts for the cgroup where it last ran: that cgroup's entities and the VM.
+    accounts: Option<(CgroupId, Arc<[AccountId]>, Arc<Placement>)>,
+}
+
+/// An entity with an open account that has members. Members are cgroups (several in a slice, or in a unit with
+/// subgroups); those of a VM are also processes, and its place in the list of VMs.
+#[derive(Debug)]
+struct Entity {
+    account: AccountId,
+    members: usize,
+    /// Members that have not ended. An ended one stays a member until no window can charge it.
+    living: usize,
+}
+
+/// A VM that runs.
+#[derive(Debug)]
+struct RunningVm {
+    labels: Labels,
+    account: AccountId,
+    vcpus: Option<u32>,
+    process: ProcessKey,
+    pci: Vec<PciAddress>,
+}
+
+/// Something that ended at `tick` and is closed once no open window began before that tick's end.
+#[derive(Debug)]
+struct Ended {
+    tick: u64,
+    what: EndedItem,
+}
+
+#[derive(Debug)]
+enum EndedItem {
+    Process(ProcessKey),
+    Cgroup(CgroupId),
+    /// One membership in the entity with these labels.
+    Member(Labels),
+}
+
+/// The accounts of all processes, cgroups and VMs that are known now.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    cgroups: FxHashMap<CgroupId, Cgroup>,
+    entities: FxHashMap<Labels, Entity>,
+    processes: FxHashMap<ProcessKey, Process>,
+    by_pid: FxHashMap<u32, ProcessKey>,
+    /// What ended and is not closed yet.
+    ended: Vec<Ended>,
+    /// Accounts (none) and placement of a cgroup that has not been listed: shared, as many processes may have it.
+    unlisted: Option<(Arc<[AccountId]>, Arc<Placement>)>,
+    /// Every VM that runs: each keeps its account open, also while nothing of it uses a CPU.
+    vms: Vec<RunningVm>,
+}
+
+impl Accounts {
+    /// Sets the entities of a cgroup that is new, or the VM of one that is known. Use in a cgroup without entities is
+    /// charged to the process alone.
+    pub fn set_cgroup(&mut self, ledger: &mut Ledger, cgroup: &CgroupEntities, tick: u64) {
+        let mut entities = match self.cgroups.get(&cgroup.cgroup) {
+            Some(known) => {
+                let earlier = known.entities.iter().find(|labels| labels.kind() == Kind::Vm);
+                if cgroup.vm.is_none() || earlier == cgroup.vm.as_ref() {
+                    return;
+                }
+                known.entities.iter().filter(|labels| labels.kind() != Kind::Vm).cloned().collect()
+            }
+            None => cgroup.entities.clone(),
+        };
+        entities.extend(cgroup.vm.clone());
+        let id = |kind: Kind| {
+            entities
+                .iter()
+                .find(|labels| labels.kind() == kind)
+                .map_or_else(String::new, |labels| labels.id().to_owned())
+        };
+        let placement = Arc::new(Placement { container_id: id(Kind::Container), vm_id: id(Kind::Vm) });
+        let accounts = entities.iter().map(|labels| self.add_member(ledger, labels)).collect();
+        if let Some(earlier) = self.cgroups.insert(cgroup.cgroup, Cgroup { entities, accounts, placement }) {
+            self.ended
+                .extend(earlier.entities.into_iter().map(|labels| Ended { tick, what: EndedItem::Member(labels) }));
+        }
+    }
+
+    /// Sets the list of VMs that run.
+    pub fn set_vms(&mut self, ledger: &mut Ledger, vms: &[Vm], tick: u64) {
+        let running = |vm: &Vm| {
+            let labels = vm.labels();
+            let account = self.add_member(ledger, &labels);
+            RunningVm { labels, account, vcpus: vm.vcpus, process: vm.process, pci: vm.pci.clone() }
+        };
+        let running = vms.iter().map(running).collect();
+        let earlier = std::mem::replace(&mut self.vms, running);
+        self.ended.extend(earlier.into_iter().map(|vm| Ended { tick, what: EndedItem::Member(vm.labels) }));
+    }
+
+    /// Account and number of virtual CPUs of each VM that runs, where that number is known.
+    pub fn allocations(&self) -> impl Iterator<Item = (AccountId, u32)> + '_ {
+        self.vms.iter().filter_map(|vm| Some((vm.account, vm.vcpus?)))
+    }
+
+    /// Adds a member to an entity. The first one opens its account.
+    fn add_member(&mut self, ledger: &mut Ledger, labels: &Labels) -> AccountId {
+        let entity = self.entities.entry(labels.clone()).or_insert_with(|| Entity {
+            account: ledger.open(labels.clone()),
+            members: 0,
+            living: 0,
+        });
+        entity.members += 1;
+        entity.living += 1;
+        ledger.set_ended(entity.account, false);
+        entity.account
+    }
+
+    /// Removes a member from an entity. The last one closes its account.
+    fn remove_member(&mut self, ledger: &mut Ledger, labels: &Labels) {
+        if let Some(entity) = self.entities.get_mut(labels) {
+            entity.members -= 1;
+            if entity.members == 0 {
+                ledger.close(entity.account);
+                self.entities.remove(labels);
+            }
+        }
+    }
+
+    /// Makes a process a member of a VM, wherever it runs. While it runs in a cgroup that is itself part of a VM, that
+    /// VM is charged.
+    pub fn add_vm_member(&mut self, ledger: &mut Ledger, member: &VmMember, tick: u64) {
+        let same = |process: &Process| process.membership.as_ref().is_some_and(|membership| membership.vm == member.vm);
+        if self.processes.get(&member.process).is_none_or(same) {
+            return;
+        }
+        let account = self.add_member(ledger, &member.vm);
+        let Some(process) = self.processes.get_mut(&member.process) else { return };
+        let membership = Membership { vm: member.vm.clone(), account, accounts: None };
+        if let Some(earlier) = process.membership.replace(membership) {
+            self.ended.push(Ended { tick, what: EndedItem::Member(earlier.vm) });
+        }
+    }
+
+    /// Sets the names of processes. A process that is new gets an account; a known one with a new name begins a new
+    /// series.
+    pub fn set_process_names(&mut self, ledger: &mut Ledger, infos: &[ProcessInfo]) {
+        for info in infos {
+            match self.processes.get_mut(&info.process) {
+                Some(process) => {
+                    let labels = process_labels(info.process, &info.comm, &info.exe, &process.placement);
+                    ledger.set_labels(process.account, labels);
+                }
+                None => self.open_process(ledger, info),
+            }
+        }
+    }
+
+    fn open_process(&mut self, ledger: &mut Ledger, info: &ProcessInfo) {
+        let (_, placement) = self.unlisted.get_or_insert_with(Default::default).clone();
+        // A process id belongs to one process at a time: the process that had it before has ended, though no source
+        // reported that.
+        if let Some(earlier) = self.by_pid.insert(info.process.pid, info.process) {
+            self.close_process(ledger, earlier);
+        }
+        let account = ledger.open(process_labels(info.process, &info.comm, &info.exe, &placement));
+        let process = Process { account, placement, membership: None, last_ran: None };
+        self.processes.insert(info.process, process);
+    }
+
+    /// Marks the processes and cgroups that ended at `tick`, and closes the accounts of everything that ended at or
+    /// before tick `windows_from`, at which the oldest open window began: no window can charge those any more.
+    pub fn close_ended<'a>(
+        &mut self,
+        ledger: &mut Ledger,
+        processes: impl Iterator<Item = &'a ProcessKey>,
+        cgroups: &[CgroupId],
+        tick: u64,
+        windows_from: u64,
+    ) {
+        self.ended.extend(processes.map(|key| Ended { tick, what: EndedItem::Process(*key) }));
+        self.ended.extend(cgroups.iter().map(|id| Ended { tick, what: EndedItem::Cgroup(*id) }));
+        self.mark_ended(ledger, tick);
+        let (closed, open): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ended).into_iter().partition(|ended| ended.tick <= windows_from);
+        self.ended = open;
+        for ended in closed {
+            match ended.what {
+                EndedItem::Process(key) => self.close_process(ledger, key),
+                EndedItem::Cgroup(id) => self.close_cgroup(ledger, id),
+                EndedItem::Member(labels) => self.remove_member(ledger, &labels),
+            }
+        }
+    }
+
+    /// Shows the entities that ended at this tick as terminated, though their accounts may stay open.
+    fn mark_ended(&mut self, ledger: &mut Ledger, tick: u64) {
+        let Self { ended, processes, cgroups, entities, .. } = self;
+        let mut end_member = |ledger: &mut Ledger, labels: &Labels| {
+            if let Some(entity) = entities.get_mut(labels) {
+                entity.living = entity.living.saturating_sub(1);
+                ledger.set_ended(entity.account, entity.living == 0);
+            }
+        };
+        for ended in ended.iter().filter(|ended| ended.tick == tick) {
+            match &ended.what {
+                EndedItem::Process(key) => {
+                    if let Some(process) = processes.get(key) {
+                        ledger.set_ended(process.account, true);
+                        process.membership.iter().for_each(|membership| end_member(ledger, &membership.vm));
+                    }
+                }
+                EndedItem::Cgroup(id) => {
+                    let entities = cgroups.get(id).into_iter().flat_map(|cgroup| &cgroup.entities);
+                    entities.for_each(|labels| end_member(ledger, labels));
+                }
+                EndedItem::Member(labels) => end_member(ledger, labels),
+            }
+        }
+    }
+
+    fn close_process(&mut self, ledger: &mut Ledger, key: ProcessKey) {
+        if let Some(process) = self.processes.remove(&key) {
+            ledger.close(process.account);
+            if let Some(membership) = process.membership {
+                self.remove_member(ledger, &membership.vm);
+            }
+            if self.by_pid.get(&key.pid) == Some(&key) {
+                self.by_pid.remove(&key.pid);
+            }
+        }
+    }
+
+    fn close_cgroup(&mut self, ledger: &mut Ledger, id: CgroupId) {
+        let Some(cgroup) = self.cgroups.remove(&id) else { return };
+        for labels in cgroup.entities {
+            self.remove_member(ledger, &labels);
+        }
+    }
+}
+
+fn process_labels(process: ProcessKey, comm: &str, exe: &str, placement: &Placement) -> Labels {
+    let process_type = match (placement.container_id.is_empty(), placement.vm_id.is_empty()) {
+        (false, _) => "container",
+        (true, false) => "vm",
+        (true, true) => "regular",
+    };
+    let Placement { container_id, vm_id } = placement;
+    ProcessLabels { pid: &process.pid.to_string(), comm, exe, process_type, container_id, vm_id }.into()
+}
