@@ -368,8 +368,7 @@ fn folder(variable: &str) -> Option<PathBuf> {
 }
 
 fn is_root() -> bool {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    rustix::process::geteuid().is_root()
 }
 
 fn toml(path: &Path) -> Result<impl figment::Provider + use<>, ConfigError> {

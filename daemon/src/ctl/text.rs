@@ -19,14 +19,12 @@ pub struct Size {
 
 /// The size of the terminal that is standard output; `None` where that is not a terminal.
 pub fn terminal_size() -> Option<Size> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ fills in the winsize, which outlives the call; on anything but a terminal it fails.
-    let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) } == 0;
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     // A serial console does not know its size.
     let or = |value: u16, usual| {
         if value == 0 { usual } else { usize::from(value) }
     };
-    done.then(|| Size { columns: or(size.ws_col, 80), rows: or(size.ws_row, 24) })
+    Some(Size { columns: or(size.ws_col, 80), rows: or(size.ws_row, 24) })
 }
 
 /// A power with three significant digits: `45.6 mW`.

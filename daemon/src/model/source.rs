@@ -2,6 +2,7 @@
 
 use crate::model::platform::PlatformKind;
 use crate::model::units::Nanos;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -178,17 +179,15 @@ impl Stamp {
     /// Now.
     pub fn now() -> Self {
         Self {
-            monotonic: clock(libc::CLOCK_MONOTONIC),
-            boottime: clock(libc::CLOCK_BOOTTIME),
-            realtime: clock(libc::CLOCK_REALTIME),
+            monotonic: clock(ClockId::Monotonic),
+            boottime: clock(ClockId::Boottime),
+            realtime: clock(ClockId::Realtime),
         }
     }
 }
 
-fn clock(id: libc::clockid_t) -> Nanos {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec that outlives the call; the three clocks exist on every kernel that jouled runs on.
-    unsafe { libc::clock_gettime(id, &mut time) };
+fn clock(id: ClockId) -> Nanos {
+    let time = clock_gettime(id);
     Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 

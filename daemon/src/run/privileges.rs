@@ -28,16 +28,12 @@ pub struct LetGo(Vec<Capability>);
 /// Where the kernel refuses.
 pub fn settle(config: &Config) -> Result<LetGo, PrivilegeError> {
     // Nothing that this process might execute is to have any of it.
-    // SAFETY: this option takes numbers only.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(PrivilegeError::NoNewPrivileges(std::io::Error::last_os_error()));
-    }
+    rustix::thread::set_no_new_privs(true).map_err(|error| PrivilegeError::NoNewPrivileges(error.into()))?;
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
     let mut gone = Vec::new();
     // Root without them is refused what an ordinary user may do with files of his own.
-    // SAFETY: it takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         let held = caps::read(None, CapSet::Permitted)?;
         for capability in needless(config).into_iter().filter(|capability| held.contains(capability)) {
             caps::drop(None, CapSet::Effective, capability)?;
@@ -134,11 +130,9 @@ mod tests {
         let set: HashSet<Capability> = capabilities.iter().copied().collect();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
-                // SAFETY: these take numbers only.
-                unsafe {
-                    assert_eq!(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), 0);
-                    assert_eq!(libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534), 0);
-                }
+                rustix::thread::set_keep_capabilities(true).unwrap();
+                let nobody = rustix::process::Uid::from_raw(65534);
+                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
                 for which in [CapSet::Permitted, CapSet::Effective, CapSet::Inheritable, CapSet::Ambient] {
                     caps::set(None, which, &set).unwrap();
                 }

@@ -11,6 +11,8 @@ use crate::run::meters::Meters;
 use crate::run::record::Recorder;
 use crate::run::store::Store;
 use crate::usage::{GpuUsage, Usage, gpu};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -295,14 +297,9 @@ fn log_health(source: &SourceState) {
 
 /// CPU time of this process so far, user and system: getrusage(2).
 fn own_cpu() -> Nanos {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` is a valid place for an rusage; the call fills it or leaves it zero.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
-    Nanos(nanos(usage.ru_utime) + nanos(usage.ru_stime))
+    let nanos = |time: TimeVal| time.tv_sec() as u64 * 1_000_000_000 + time.tv_usec() as u64 * 1000;
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map_or_else(|_| Nanos::default(), |usage| Nanos(nanos(usage.user_time()) + nanos(usage.system_time())))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! Knows neither energy nor entities.
 
 pub mod nvml;
+pub mod perf_event;
 pub mod proc_pid;
 pub mod safe_text;
 pub mod unix_socket;

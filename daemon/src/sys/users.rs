@@ -1,47 +1,15 @@
-//! Users and groups by name, as the system's libraries know them. May be slow: names may come from a server.
+//! Users and groups by name, as the system's name service (NSS) knows them. May be slow: names may come from a server.
 
-use std::ffi::CString;
-use std::mem::MaybeUninit;
+use nix::unistd::{Group, User};
 
-/// Room for the texts of an entry: a group's members, say.
-const BUFFER: usize = 256 << 10;
-
-/// The id of a user, given as a name or a number.
+/// The id of a user, given as a name or a number. `None`: there is no such user, or the name service does not answer.
 pub fn uid_of(user: &str) -> Option<u32> {
-    if let Ok(uid) = user.parse() {
-        return Some(uid);
-    }
-    let name = CString::new(user).ok()?;
-    let mut entry = MaybeUninit::<libc::passwd>::zeroed();
-    let mut found = std::ptr::null_mut();
-    let mut buffer = vec![0; BUFFER];
-    // SAFETY: all pointers are to places that outlive the call, and the buffer's length is its own.
-    let code =
-        unsafe { libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
-    if code != 0 || found.is_null() {
-        return None;
-    }
-    // SAFETY: getpwnam_r filled `entry`, as `found` is not null.
-    Some(unsafe { entry.assume_init() }.pw_uid)
+    user.parse().ok().or_else(|| Some(User::from_name(user).ok()??.uid.as_raw()))
 }
 
-/// The id of a group, given as a name or a number.
+/// The id of a group, given as a name or a number. `None`: there is no such group, or the name service does not answer.
 pub fn gid_of(group: &str) -> Option<u32> {
-    if let Ok(gid) = group.parse() {
-        return Some(gid);
-    }
-    let name = CString::new(group).ok()?;
-    let mut entry = MaybeUninit::<libc::group>::zeroed();
-    let mut found = std::ptr::null_mut();
-    let mut buffer = vec![0; BUFFER];
-    // SAFETY: all pointers are to places that outlive the call, and the buffer's length is its own.
-    let code =
-        unsafe { libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
-    if code != 0 || found.is_null() {
-        return None;
-    }
-    // SAFETY: getgrnam_r filled `entry`, as `found` is not null.
-    Some(unsafe { entry.assume_init() }.gr_gid)
+    group.parse().ok().or_else(|| Some(Group::from_name(group).ok()??.gid.as_raw()))
 }
 
 #[cfg(test)]

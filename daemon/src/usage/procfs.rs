@@ -55,8 +55,7 @@ impl ProcfsUsage {
     /// # Errors
     /// Where /proc cannot be read.
     pub fn open(procfs: &Path, cgroup2: Option<&Path>, packages: &[PackageId], why: &str) -> Result<Self, String> {
-        // SAFETY: sysconf has no preconditions.
-        let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+        let hertz = rustix::param::clock_ticks_per_second().max(1);
         let mut usage = Self {
             procfs: procfs.to_path_buf(),
             cgroup2: cgroup2.map(Path::to_path_buf),

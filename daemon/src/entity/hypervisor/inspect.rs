@@ -7,7 +7,7 @@ use crate::model::source::PciAddress;
 use crate::model::usage::ProcessKey;
 use crate::model::vm::Vmm;
 use crate::sys::proc_pid;
-use std::ffi::CString;
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -125,15 +125,8 @@ pub fn vfio(sysfs: &Path, address: PciAddress) -> Vec<(u32, u32)> {
 
 /// Major and minor number of a character device; `None`: it is another kind of file.
 fn device(path: &Path) -> Option<(u32, u32)> {
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: `path` is a C string and `found` a place for a statx, both outliving the call.
-    let result = unsafe {
-        libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, libc::STATX_TYPE, found.as_mut_ptr())
-    };
-    // SAFETY: all zero is a valid statx, and the call left it so or filled it.
-    let found = unsafe { found.assume_init() };
-    let is_device = result == 0 && u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFCHR;
+    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok()?;
+    let is_device = FileType::from_raw_mode(found.stx_mode.into()) == FileType::CharacterDevice;
     is_device.then_some((found.stx_rdev_major, found.stx_rdev_minor))
 }
 

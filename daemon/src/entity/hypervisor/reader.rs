@@ -167,9 +167,7 @@ mod tests {
         };
         std::fs::write(fake(8).join("cmdline"), "kvm\0-name\0good\0").unwrap();
         let pipe = fake(7).join("cmdline");
-        let path = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
-        // SAFETY: `path` is a C string.
-        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
 
         let mut reader = Reader::new(root.path());
         reader.request(Request::Inspect(7));

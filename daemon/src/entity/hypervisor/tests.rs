@@ -424,9 +424,7 @@ fn a_users_blocking_command_line_does_not_hide_a_vm_in_a_machine_scope() {
     fake.qemu(7, &[], "/user.slice/user-1000.slice/session-1.scope");
     let pipe = fake.pid(7).join("cmdline");
     fs::remove_file(&pipe).unwrap();
-    let path = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
-    // SAFETY: `path` is a C string.
-    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
     fake.qemu(8, &["-name", "web", "-uuid", UUID], SCOPE);
     let changes =
         fake.tick(&mut hypervisors, TickInput { infos: vec![(7, "q", QEMU), (8, "q", QEMU)], ..TickInput::default() });

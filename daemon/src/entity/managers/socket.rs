@@ -97,8 +97,7 @@ async fn connection(stream: UnixStream, managers: &Managers, pid: i32) {
 
 /// Whether this user may send an inventory.
 async fn is_trusted(uid: u32, users: &Arc<[String]>) -> bool {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    if uid == 0 || uid == unsafe { libc::geteuid() } {
+    if uid == 0 || uid == rustix::process::geteuid().as_raw() {
         return true;
     }
     // Looked up each time, as a package that is installed later may add the user. On a thread, as the name service may

@@ -230,8 +230,7 @@ fn words(error: &zbus::Error) -> String {
 
 /// Who is told all. The group is looked up at each connection: it may come with a package that is installed later.
 async fn trusted(group: &str) -> Trusted {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let uid = unsafe { libc::geteuid() };
+    let uid = rustix::process::geteuid().as_raw();
     let group = group.to_owned();
     // Names may come from a server that is slow.
     let gid = tokio::task::spawn_blocking(move || crate::sys::users::gid_of(&group)).await.ok().flatten();

@@ -125,8 +125,7 @@ impl Folder {
         let address =
             address.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the name of the socket is too long"))?;
         socket.bind(&address)?;
-        // SAFETY: no arguments.
-        let me = unsafe { libc::geteuid() };
+        let me = rustix::process::geteuid().as_raw();
         // Who owns the folder could have put something else there since.
         let made = self.socket(name)?.filter(|made| made.uid == me && made.links == 1);
         let made = made.ok_or_else(|| io::Error::other("somebody replaced the socket while it was made"))?;

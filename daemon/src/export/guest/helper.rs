@@ -134,9 +134,7 @@ mod tests {
         };
         let (pipe, good) = (cmdline(7), cmdline(8));
         std::fs::write(good, "a\0b\0").unwrap();
-        let path = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
-        // SAFETY: `path` is a C string.
-        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
         let mut commands = Commands::default();
         assert_eq!(commands.read(root.path(), 7), None);
         let from = std::time::Instant::now();

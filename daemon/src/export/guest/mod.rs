@@ -21,6 +21,7 @@ pub use guests::{Alive, Guests, HostFacts};
 pub use status::{GuestView, Totals};
 
 use super::Snapshots;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -37,18 +38,17 @@ pub struct BindError {
 
 /// Open files that the rest of jouled may need.
 const OTHER_FILES: u64 = 512;
+/// The most open files that jouled asks the system for.
+const FILES: u64 = 1 << 16;
 
 /// Most connections of all guests together: one open file each. Takes as many as the system gives (`LimitNOFILE=`).
 pub fn connections() -> usize {
-    let mut files = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `files` is a valid rlimit for both calls.
-    unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut files);
-        files.rlim_cur = files.rlim_max.min(1 << 16);
-        libc::setrlimit(libc::RLIMIT_NOFILE, &files);
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut files);
-    }
-    usize::try_from(files.rlim_cur.saturating_sub(OTHER_FILES).max(16)).unwrap_or(usize::MAX)
+    let files = getrlimit(Resource::Nofile);
+    let most = files.maximum.map_or(FILES, |maximum| maximum.min(FILES));
+    // Where the system refuses, the limit stays as it is, and is read again below.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..files });
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(FILES);
+    usize::try_from(files.saturating_sub(OTHER_FILES).max(16)).unwrap_or(usize::MAX)
 }
 
 /// The channel, ready to serve.

@@ -2,8 +2,8 @@
 
 use super::config::VsockMode;
 use axum::serve::Listener;
+use socket2::SockRef;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
@@ -31,8 +31,10 @@ pub(super) fn bind(mode: VsockMode, port: u32) -> io::Result<Result<Vsock, Strin
         Err(error) if mode == VsockMode::Auto => return Ok(Err(format!("cannot listen on port {port}: {error}"))),
         Err(error) => return Err(error),
     };
-    // SAFETY: an open socket; listen(2) again changes only the length of its queue.
-    unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
+    // listen(2) again changes only the length of the queue.
+    if let Err(error) = SockRef::from(&listener).listen(BACKLOG) {
+        tracing::debug!("guest channel: vsock: backlog of {BACKLOG}: {error}");
+    }
     Ok(Ok(Vsock(listener)))
 }
 

@@ -10,7 +10,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use tokio_util::sync::CancellationToken;
@@ -187,8 +186,7 @@ fn zones(root: &Path) -> PathBuf {
 
 /// Removes the folder that an earlier run left; an error where it is anything else.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = |of: &fs::Metadata| of.uid() == unsafe { libc::geteuid() };
+    let own = |of: &fs::Metadata| of.uid() == rustix::process::geteuid().as_raw();
     let parent = path.parent().unwrap_or(Path::new("/")).metadata()?;
     if parent.mode() & 0o022 != 0 && parent.mode() & libc::S_ISVTX == 0 {
         return Err(io::Error::other("others may write to the folder that it is in: they could replace it"));
@@ -210,10 +208,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether nobody else has locked it. The lock goes with the file.
+/// Locks the file; false where another process has locked it. Closing the file unlocks it.
 fn lock(file: &File) -> bool {
-    // SAFETY: the descriptor is open for as long as `file` is.
-    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+    file.try_lock().is_ok()
 }
 
 /// A new folder that everybody may read, and its owner alone write to, whatever the umask.

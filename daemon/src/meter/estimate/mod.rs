@@ -306,9 +306,7 @@ fn describe(
 
 /// The clock tick of /proc/stat (USER_HZ).
 fn clock_tick() -> Nanos {
-    // SAFETY: sysconf only reads its argument.
-    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    Nanos(Nanos::SECOND.0 / u64::try_from(hertz).unwrap_or(100).max(1))
+    Nanos(Nanos::SECOND.0 / rustix::param::clock_ticks_per_second().max(1))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -24,7 +23,7 @@ pub(super) enum Line {
     /// HTTP is spoken here.
     Http(Box<dyn Duplex>),
     /// Lines come from here, and nothing is said.
-    Serial(AsyncFd<File>),
+    Serial(File),
 }
 
 /// Opens it, within seconds.
@@ -35,10 +34,7 @@ pub(super) async fn open(address: &Address) -> io::Result<Line> {
                 Line::Http(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?))
             }
             Address::Unix(path) => Line::Http(Box::new(UnixStream::connect(path).await?)),
-            Address::Serial(path) => {
-                // SAFETY: the file owns its descriptor, which stays open and the same for as long as the file is there.
-                Line::Serial(unsafe { AsyncFd::register(serial(path)?) }?)
-            }
+            Address::Serial(path) => Line::Serial(serial(path)?),
         })
     };
     timeout(LIMIT, open).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))

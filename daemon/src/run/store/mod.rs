@@ -7,9 +7,8 @@
 use crate::attribution::ledger::Entry;
 use crate::attribution::{DomainRecord, State};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -130,10 +129,10 @@ impl Store {
 
 fn lock(path: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(io_error(path))?;
-    // SAFETY: the descriptor is open for as long as `file` is.
-    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
-        0 => Ok(file),
-        _ => Err(StoreError::Busy(path.to_path_buf())),
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.to_path_buf())),
+        Err(TryLockError::Error(error)) => Err(io_error(path)(error)),
     }
 }
 

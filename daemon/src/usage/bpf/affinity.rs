@@ -1,32 +1,23 @@
-//! CPU affinity of the calling thread: sched_getaffinity(2) and sched_setaffinity(2) with a mask of any size, which
-//! `libc::cpu_set_t` does not have.
+//! CPU affinity of the calling thread: sched_getaffinity(2) and sched_setaffinity(2). Used only before Linux 5.10, which
+//! cannot run a program on a chosen CPU, and for at most 1024 CPUs, the size of [`CpuSet`].
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
 
-/// The mask of the CPUs that this thread may run on: bit n of the words is CPU n.
-pub fn get() -> io::Result<Vec<u64>> {
-    // Room for 65536 CPUs.
-    let mut mask = vec![0_u64; 1024];
-    // SAFETY: the buffer has the size that is given; 0 is this thread. The raw system call takes any size, libc's
-    // wrapper only `cpu_set_t`.
-    let bytes = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, mask.len() * 8, mask.as_mut_ptr()) };
-    if bytes < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    mask.truncate(bytes as usize / 8);
-    Ok(mask)
+/// The CPUs that this thread may run on.
+pub fn get() -> io::Result<CpuSet> {
+    Ok(sched_getaffinity(None)?)
 }
 
-/// Restricts this thread to the CPUs of the mask, and moves it to one of them.
-pub fn set(mask: &[u64]) -> io::Result<()> {
-    // SAFETY: the buffer has the size that is given; 0 is this thread.
-    let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len() * 8, mask.as_ptr()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Restricts this thread to these CPUs, and moves it to one of them.
+pub fn set(cpus: &CpuSet) -> io::Result<()> {
+    Ok(sched_setaffinity(None, cpus)?)
 }
 
-/// The mask of a single CPU.
-pub fn single(cpu: u32) -> Vec<u64> {
-    let mut mask = vec![0; cpu as usize / 64 + 1];
-    mask[cpu as usize / 64] = 1 << (cpu % 64);
-    mask
+/// Moves this thread to one CPU.
+pub fn set_one(cpu: u32) -> io::Result<()> {
+    let cpu = usize::try_from(cpu).ok().filter(|cpu| *cpu < CpuSet::MAX_CPU).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    set(&cpus)
 }

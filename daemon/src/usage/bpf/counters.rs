@@ -3,10 +3,11 @@
 
 use super::{Counters, sys};
 use crate::model::usage::Counted;
+use crate::sys::perf_event;
 use perf_event_open_sys::bindings as perf;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Names of the eBPF maps that hold the events, in the order of [`jouled_bpf::COUNTERS`].
 pub const MAPS: [&str; jouled_bpf::COUNTERS] = ["CYCLES", "INSTRUCTIONS", "CACHE_MISSES"];
@@ -35,27 +36,12 @@ pub fn open(counters: Counters, online: &[u32]) -> [Option<Events>; jouled_bpf::
 fn open_on(cpu: u32, event: u32, hardware: bool) -> Option<File> {
     let mut attr = perf::perf_event_attr {
         type_: if hardware { perf::PERF_TYPE_HARDWARE } else { perf::PERF_TYPE_SOFTWARE },
-        size: size_of::<perf::perf_event_attr>() as u32,
         config: u64::from(event),
         ..Default::default()
     };
     // Pinned: the event is on the PMU at all times or in error. Multiplexed counts, scaled up, would be an estimate.
     attr.set_pinned(u64::from(hardware));
-    // SAFETY: `attr` is a valid perf_event_attr with its size set; every task (-1) on one CPU, no group.
-    let fd = unsafe {
-        perf_event_open_sys::perf_event_open(
-            &mut attr,
-            -1,
-            i32::try_from(cpu).ok()?,
-            -1,
-            libc::c_ulong::from(perf::PERF_FLAG_FD_CLOEXEC),
-        )
-    };
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: a new descriptor that nothing else owns.
-    let mut event = unsafe { File::from_raw_fd(fd) };
+    let mut event = perf_event::open(&mut attr, cpu, None).ok()?;
     // A pinned event that did not fit on the PMU reads as end of file (perf_event_open(2)).
     let mut value = [0; 8];
     event.read_exact(&mut value).ok().map(|()| event)

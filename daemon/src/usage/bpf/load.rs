@@ -6,6 +6,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, SocketFilter};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
 use jouled_bpf::{Cpu, Settings};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::os::fd::{AsFd, BorrowedFd};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../daemon-bpf/jouled.bpf.o");
@@ -206,9 +207,8 @@ fn missing_map(name: &str) -> BpfError {
 
 /// Raises RLIMIT_MEMLOCK, which is small for services: before Linux 5.11 eBPF maps count against it.
 fn raise_memlock() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: `limit` is a valid rlimit. Where raising it is not permitted, loading fails and says so.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
+    // Where raising it is not permitted, loading fails and says so.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }
 
 fn explain(error: &EbpfError) -> BpfError {

@@ -136,7 +136,7 @@ impl BpfUsage {
         let mut result = Ok(());
         for &(cpu, runs) in cpus {
             // The CPU is offline, or outside of this thread's cpuset.
-            if affinity::set(&affinity::single(cpu)).is_err() {
+            if affinity::set_one(cpu).is_err() {
                 continue;
             }
             let frame = [0_u8; 64];
@@ -356,9 +356,7 @@ mod tests {
         let home = affinity::get().unwrap();
         usage.sample().unwrap();
         let cpu_time = || {
-            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: `time` is a valid timespec that outlives the call.
-            unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
             time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
         };
         let start = cpu_time();

@@ -3,6 +3,8 @@
 use crate::model::usage::{ProcessInfo, ProcessKey};
 use crate::sys::proc_pid;
 use rustc_hash::FxHashMap;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use std::collections::VecDeque;
 
 /// `task_struct.comm`: at most 15 bytes, ended by a zero byte.
@@ -103,9 +105,10 @@ impl Processes {
 
 fn exists(pid: u32) -> bool {
     let Ok(pid) = i32::try_from(pid) else { return false };
-    // SAFETY: signal 0 is not delivered; kill only checks whether the process exists.
-    let result = unsafe { libc::kill(pid, 0) };
-    result == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+    // 0 is the idle task, which never ends.
+    let Some(pid) = Pid::from_raw(pid) else { return true };
+    // Signal 0 is not delivered: kill(2) only checks whether the process exists. EPERM means that it does.
+    test_kill_process(pid) != Err(Errno::SRCH)
 }
 
 /// A name in the kernel's form: cut to 15 bytes, padded with zeros.

@@ -307,7 +307,7 @@ async fn a_helper_of_a_socket_that_two_vms_claim_speaks_for_neither() {
 fn a_process_id_that_is_used_again_inherits_no_socket() {
     let guests = guests(trusted()).0;
     // SAFETY: no arguments.
-    let (pid, uid) = (std::process::id(), unsafe { libc::geteuid() });
+    let (pid, uid) = (std::process::id(), rustix::process::geteuid().as_raw());
     assert!(guests.runs_as(pid, uid) && guests.runs_as(pid, 0));
     assert!(!guests.runs_as(pid, uid + 1) && !guests.runs_as(u32::MAX, uid + 1));
 }

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -128,7 +128,7 @@ async fn keep(address: &Address, link: &Link) {
 async fn session(address: &Address, lines: &mut Lines<'_>) -> Ended {
     let ended = match connect::open(address).await {
         Ok(Line::Http(io)) => http(io, lines).await,
-        Ok(Line::Serial(port)) => serial(&port, lines).await.map_err(Ended::from),
+        Ok(Line::Serial(port)) => serial(port, lines).await.map_err(Ended::from),
         Err(error) => Err(error.to_string().into()),
     };
     match ended {
@@ -180,11 +180,14 @@ async fn first_line(body: &mut Incoming) -> String {
     if line.is_empty() { line } else { format!(": {line}") }
 }
 
-async fn serial(port: &AsyncFd<File>, lines: &mut Lines<'_>) -> Result<(), String> {
+async fn serial(mut port: File, lines: &mut Lines<'_>) -> Result<(), String> {
     lines.skip_first();
     let mut buffer = vec![0; 4096];
-    // Whether anybody is there shows in a read; until then there may be nothing to wait for.
-    let mut read = port.get_ref().read(&mut buffer);
+    // Only a read shows whether the host's side is connected; until then there may be nothing to wait for.
+    let mut read = port.read(&mut buffer);
+    // A character device, registered for reading as a pipe is. Each read returns one buffer of the device, so a short one does not mean
+    // that it is empty: `try_read` goes on until it would block, where AsyncRead would wait.
+    let port = Receiver::from_file_unchecked(port).map_err(|error| error.to_string())?;
     loop {
         match read {
             Ok(0) => return Err("nobody is connected on the host's side".to_owned()),
@@ -193,10 +196,8 @@ async fn serial(port: &AsyncFd<File>, lines: &mut Lines<'_>) -> Result<(), Strin
             Err(error) => return Err(error.to_string()),
         }
         let ready = timeout(lines.patience(), port.readable()).await.map_err(|_| "the host says nothing")?;
-        let mut ready = ready.map_err(|error| error.to_string())?;
-        read = ready
-            .try_io(|port| port.get_ref().read(&mut buffer))
-            .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()));
+        ready.map_err(|error| error.to_string())?;
+        read = port.try_read(&mut buffer);
     }
 }
 

@@ -131,9 +131,7 @@ fn nobody_there() {
 
 fn pipe(dir: &tempfile::TempDir) -> PathBuf {
     let path = dir.path().join("port");
-    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-    // SAFETY: `name` is a string that outlives the call.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
     path
 }
 

@@ -11,11 +11,11 @@ use crate::model::domain::{Domain, DomainReading, Reading, Zone};
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::{Microjoules, Microwatts};
-use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, PERF_FORMAT_GROUP, perf_event_attr};
+use crate::sys::perf_event;
+use perf_event_open_sys::bindings::{PERF_FORMAT_GROUP, perf_event_attr};
 use pmu::Pmu;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::path::PathBuf;
 
 /// The name of this source.
@@ -30,7 +30,7 @@ const PERMISSION: &str = "needs CAP_PERFMON, or kernel.perf_event_paranoid at 0 
                           capability is not enough: set it to 2";
 
 /// Opens one event: PMU type, config, CPU, leader of the group. A test may give other events than the kernel's.
-pub type Opener = Box<dyn FnMut(u32, u64, u32, Option<RawFd>) -> std::io::Result<File> + Send>;
+pub type Opener = Box<dyn FnMut(u32, u64, u32, Option<&File>) -> std::io::Result<File> + Send>;
 
 /// The meter.
 pub struct Perf {
@@ -197,7 +197,7 @@ impl Group {
     fn open(&mut self, pmu: &Pmu, open: &mut Opener) {
         self.errors = Default::default();
         for (index, event) in pmu.events.iter().enumerate() {
-            let leader = self.files.first().map(|(_, file)| file.as_raw_fd());
+            let leader = self.files.first().map(|(_, file)| file);
             match open(pmu.kind, event.config, self.cpu, leader) {
                 Ok(file) => self.files.push((index, file)),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -281,24 +281,11 @@ impl Meter for Perf {
     }
 }
 
-/// perf_event_open(2) on one CPU, for all processes.
-fn open_event(kind: u32, config: u64, cpu: u32, leader: Option<RawFd>) -> std::io::Result<File> {
-    let mut attr = perf_event_attr {
-        type_: kind,
-        size: size_of::<perf_event_attr>() as u32,
-        config,
-        read_format: u64::from(PERF_FORMAT_GROUP),
-        ..perf_event_attr::default()
-    };
-    let flags = libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC);
-    // SAFETY: `attr` is a valid perf_event_attr of the size that it states and outlives the call, which keeps no pointer to it.
-    let fd =
-        unsafe { perf_event_open_sys::perf_event_open(&mut attr, -1, cpu as libc::pid_t, leader.unwrap_or(-1), flags) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just made this descriptor, and nothing else owns it.
-    Ok(unsafe { File::from_raw_fd(fd) })
+/// Opens an event of this PMU; the leader's read gives all events of its group.
+fn open_event(kind: u32, config: u64, cpu: u32, leader: Option<&File>) -> std::io::Result<File> {
+    let read_format = u64::from(PERF_FORMAT_GROUP);
+    let mut attr = perf_event_attr { type_: kind, config, read_format, ..perf_event_attr::default() };
+    perf_event::open(&mut attr, cpu, leader)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ type Pipes = Arc<Mutex<Vec<(u32, u64, UnixStream)>>>;
 fn pipes() -> (Pipes, Opener) {
     let pipes = Pipes::default();
     let ours = pipes.clone();
-    let open = move |_, config, cpu, _| {
+    let open = move |_, config, cpu, _: Option<&File>| {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         ours.lock().unwrap().push((cpu, config, writer));
