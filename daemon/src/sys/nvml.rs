@@ -2,6 +2,7 @@
 //! nor use; the meter and the usage source each open it for themselves.
 
 use crate::model::source::PciAddress;
+use crate::sys::safe_text::quoted;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use serde::Deserialize;
@@ -163,7 +164,7 @@ pub fn words(error: &NvmlError) -> String {
 
 /// A text of the driver's, fit for a log and a label.
 pub fn shown(text: &str) -> String {
-    text.chars().take(TEXT_MAX).flat_map(char::escape_debug).collect()
+    quoted(text, TEXT_MAX)
 }
 
 #[cfg(test)]

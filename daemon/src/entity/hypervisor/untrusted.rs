@@ -2,6 +2,7 @@
 //! makes it fit for labels. Knows no hypervisor.
 
 use crate::model::source::PciAddress;
+use crate::sys::safe_text::{is_terminal_control, replaced};
 
 /// Longest name in bytes.
 const NAME_MAX: usize = 256;
@@ -13,20 +14,7 @@ const SOCKET_PATH_MAX: usize = 107;
 /// A name as a label value: at most 256 bytes; characters that move a cursor or change the direction of writing are
 /// replaced by U+FFFD.
 pub fn name(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(NAME_MAX));
-    for character in text.chars() {
-        let character = if is_terminal_control(character) { char::REPLACEMENT_CHARACTER } else { character };
-        if out.len() + character.len_utf8() > NAME_MAX {
-            break;
-        }
-        out.push(character);
-    }
-    out
-}
-
-fn is_terminal_control(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    replaced(text, char::REPLACEMENT_CHARACTER, NAME_MAX)
 }
 
 /// A UUID in lower case with dashes; `None`: it is not a UUID, or the nil UUID, which identifies nothing.

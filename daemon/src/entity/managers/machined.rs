@@ -4,6 +4,7 @@
 use super::{MACHINES_MAX, Managers, printable};
 use crate::entity::inventory::{Class, Known};
 use crate::model::source::Health;
+use crate::sys::backoff::Backoff;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -36,7 +37,9 @@ const TEXT_MAX: usize = 256;
 /// Follows systemd-machined until `stop`, on the bus that `bus` builds ([`Builder::system`]); connects again when the
 /// bus is gone.
 pub async fn follow(managers: Arc<Managers>, bus: impl Fn() -> Builder<'static>, stop: CancellationToken) {
-    let mut pause = RETRY_PAUSES.0;
+    // The first attempt counts as a failure: without a bus, the first pause is 2 s.
+    let mut backoff = Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1);
+    backoff.pause();
     let followed = async {
         loop {
             let mut reached = false;
@@ -46,8 +49,10 @@ pub async fn follow(managers: Arc<Managers>, bus: impl Fn() -> Builder<'static>,
                 Err(error) => Health::Unsupported(format!("no system bus: {}", error_text(&error))),
             };
             managers.set_machined(Vec::new(), health);
-            pause = if reached { RETRY_PAUSES.0 } else { (pause * 2).min(RETRY_PAUSES.1) };
-            sleep(pause).await;
+            if reached {
+                backoff.reset();
+            }
+            sleep(backoff.pause()).await;
         }
     };
     stop.run_until_cancelled(followed).await;

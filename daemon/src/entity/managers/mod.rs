@@ -7,6 +7,7 @@ pub mod socket;
 
 use super::inventory::{Inventory, Known};
 use crate::model::source::{Health, SourceRole, SourceState};
+use crate::sys::safe_text;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -182,11 +183,7 @@ impl ManagerState {
 
 /// Foreign text for a log line or a label: control characters become blanks, at most `limit` bytes.
 fn printable(text: &str, limit: usize) -> String {
-    let mut end = text.len().min(limit);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    safe_text::replaced(text, ' ', limit)
 }
 
 #[cfg(test)]

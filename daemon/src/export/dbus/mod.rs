@@ -67,6 +67,7 @@ pub use config::{DbusConfig, DbusMode};
 
 use super::Snapshots;
 use crate::model::source::{Health, SourceRole, SourceState};
+use crate::sys::backoff::Backoff;
 use caller::{Caller, Trusted};
 use session::{Link, Session};
 use std::sync::Arc;
@@ -169,7 +170,7 @@ impl Dbus {
             if config.mode == DbusMode::Off {
                 return std::future::pending().await;
             }
-            let mut pause = PAUSES.0;
+            let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
             loop {
                 let opened = match link.take() {
                     Some(link) => Ok(link),
@@ -177,7 +178,7 @@ impl Dbus {
                 };
                 let health = match opened {
                     Ok(link) => {
-                        pause = PAUSES.0;
+                        backoff.reset();
                         owns(link.owns);
                         let trusted = trusted(&config.group).await;
                         let snapshot = Arc::clone(&snapshots.borrow_and_update());
@@ -192,8 +193,7 @@ impl Dbus {
                     ),
                 };
                 tell(health);
-                sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
+                sleep(backoff.pause()).await;
             }
         };
         stop.run_until_cancelled(served).await;

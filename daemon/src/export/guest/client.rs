@@ -2,12 +2,12 @@
 
 use super::config::Profile;
 use super::guests::lock;
-use super::limit::Bucket;
 use super::object::Published;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use crate::model::usage::ProcessKey;
 use crate::model::vm::Vm;
+use crate::sys::token_bucket::TokenBucket;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -63,7 +63,7 @@ pub(super) struct Guest {
     /// It is no more: its connections end.
     pub ended: CancellationToken,
     slots: Arc<Semaphore>,
-    limits: Mutex<(Bucket, Bucket)>,
+    limits: Mutex<(TokenBucket, TokenBucket)>,
     pub requests: AtomicU64,
     pub refused: AtomicU64,
     /// When it was last given something, CLOCK_MONOTONIC; 0: never.
@@ -80,7 +80,7 @@ impl Guest {
             profile: Mutex::new(profile),
             ended: CancellationToken::new(),
             slots: Arc::new(Semaphore::new(CONNECTIONS)),
-            limits: Mutex::new((Bucket::new(ACCEPTED.0, ACCEPTED.1), Bucket::new(REQUESTS.0, REQUESTS.1))),
+            limits: Mutex::new((TokenBucket::new(ACCEPTED.0, ACCEPTED.1), TokenBucket::new(REQUESTS.0, REQUESTS.1))),
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             served_at: AtomicU64::new(0),

@@ -9,7 +9,6 @@ mod guests;
 mod helper;
 mod http;
 mod hybrid;
-mod limit;
 mod look;
 mod object;
 mod serial;

@@ -2,6 +2,7 @@
 
 use crate::model::domain::{Quality, Zone};
 use crate::model::units::{Microjoules, Nanos};
+use crate::sys::safe_text::{quoted, removed};
 use serde::Deserialize;
 
 /// The protocol that is understood.
@@ -127,7 +128,7 @@ impl Object {
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         // serde's messages may cite the host's text.
         let bad = |error: serde_json::Error| {
-            format!("not an object of the guest protocol: {}", error.to_string().escape_debug())
+            format!("not an object of the guest protocol: {}", quoted(&error.to_string(), usize::MAX))
         };
         let Head { protocol } = serde_json::from_slice(line).map_err(bad)?;
         if protocol != PROTOCOL {
@@ -150,7 +151,7 @@ impl Object {
         let name = if raw.vm.name.is_empty() { &raw.vm.id } else { &raw.vm.name };
         Ok(Self {
             generation,
-            vm: name.chars().filter(|character| !character.is_control()).take(NAME).collect(),
+            vm: removed(name, NAME),
             epoch: raw.epoch,
             period: Nanos(raw.period_ns),
             quantum: Microjoules(raw.quantum_uj),

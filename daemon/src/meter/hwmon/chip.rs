@@ -5,6 +5,7 @@ use super::super::file::{PAGE, read_number, read_text};
 use super::sensors::{Chip, Quantity, Sensor};
 use crate::model::source::PciAddress;
 use crate::model::units::Nanos;
+use crate::sys::safe_text;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ fn dirs(class: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Firmware text made printable and short.
 pub fn printable(text: &str) -> String {
-    text.chars().take(TEXT_MAX).flat_map(char::escape_debug).collect()
+    safe_text::quoted(text, TEXT_MAX)
 }
 
 impl LocatedChip {

@@ -7,6 +7,7 @@ use crate::model::domain::{Domain, DomainId, DomainReading, Reading};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
+use crate::sys::backoff::Backoff;
 use rustc_hash::FxHashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,7 +100,7 @@ impl Polled {
             shared: Arc::clone(&shared),
             meter: None,
             fresh: FxHashMap::default(),
-            failures: 0,
+            backoff: retries(poll.period),
         };
         let (first, answered) = channel::<()>();
         let (gone, ended) = channel::<()>();
@@ -199,8 +200,8 @@ struct Poller {
     meter: Option<Box<dyn Meter>>,
     /// Which values of each domain are new: a meter may be read more often than it measures.
     fresh: FxHashMap<DomainId, Fresh>,
-    /// Attempts to open it that failed, in a row; at most 6.
-    failures: u32,
+    /// Pauses between attempts to open it.
+    backoff: Backoff,
 }
 
 impl Poller {
@@ -228,7 +229,7 @@ impl Poller {
             Err(why) => return Err(Health::Failed(why)),
         };
         self.meter = Some(meter);
-        self.failures = 0;
+        self.backoff.reset();
         Ok(())
     }
 
@@ -275,9 +276,13 @@ impl Poller {
         shared.readings = shared.domains.iter().map(|domain| DomainReading::failed(domain, at, health.why())).collect();
         shared.health = health;
         shared.detail.clear();
-        self.failures = (self.failures + 1).min(6);
-        self.poll.period.saturating_mul(1 << (self.failures - 1)).min(LONGEST_PAUSE.max(self.poll.period))
+        self.backoff.pause()
     }
+}
+
+/// The pauses between attempts to open a meter that is read once a `period`: at most 32 periods.
+fn retries(period: Duration) -> Backoff {
+    Backoff::new(period, LONGEST_PAUSE.min(period.saturating_mul(32)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

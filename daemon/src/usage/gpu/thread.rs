@@ -5,6 +5,7 @@ use super::super::GpuUsage;
 use crate::model::source::{Health, PciAddress, Stamp};
 use crate::model::units::Nanos;
 use crate::model::usage::{GpuSample, GpuUse, ProcessKey, WatchedGpu};
+use crate::sys::backoff::Backoff;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,11 +75,17 @@ impl ThreadedProbe {
         let (first, first_result) = channel::<()>();
         let for_thread = Arc::clone(&shared);
         let run = move || {
-            let (mut first, mut pause) = (Some(first), PERIOD);
+            let mut first = Some(first);
+            let mut backoff = Backoff::new(2 * PERIOD, LONGEST_PAUSE);
             loop {
                 lock(&for_thread).probing_since = Some(Stamp::now().monotonic);
                 let result = probe.probe();
-                pause = if result.sample.watched.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { PERIOD };
+                let pause = if result.sample.watched.is_empty() {
+                    backoff.pause()
+                } else {
+                    backoff.reset();
+                    PERIOD
+                };
                 let mut shared = lock(&for_thread);
                 shared.probing_since = None;
                 shared.results.push(result);

@@ -10,6 +10,7 @@ use super::link::{Ask, Link, Trouble, data_of};
 use super::lockout::Lockout;
 use super::refusal;
 use crate::meter::bmc::secret::Secret;
+use crate::sys::safe_text::quoted;
 use ipmi_rs::connection::{IpmiConnection, Response};
 use ipmi_rs::rmcp::{Rmcp, RmcpIpmiError, RmcpIpmiReceiveError};
 use std::fmt;
@@ -231,7 +232,7 @@ pub fn io_words(error: &io::Error) -> String {
 fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        text.unwrap_or("a fault in ipmi-rs").escape_debug().take(120).collect()
+        quoted(text.unwrap_or("a fault in ipmi-rs"), 120)
     })
 }
 

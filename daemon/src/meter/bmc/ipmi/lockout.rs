@@ -1,6 +1,7 @@
 //! After a log-in that the BMC refused: when the next one may be tried, as BMCs lock users. Not the log-in itself.
 
 use super::lan::Password;
+use crate::sys::backoff::Backoff;
 use std::time::{Duration, Instant};
 
 /// Before the second try; twice as long before each further one.
@@ -16,7 +17,7 @@ pub struct Lockout(Option<Refused>);
 struct Refused {
     password: Password,
     why: String,
-    times: u32,
+    backoff: Backoff,
     until: Instant,
 }
 
@@ -29,10 +30,10 @@ impl Lockout {
 
     /// The BMC refused `password`; what to say of it.
     pub fn refused(&mut self, password: Password, why: &str, now: Instant) -> String {
-        let before = self.0.as_ref().filter(|refused| refused.password == password).map_or(0, |refused| refused.times);
+        let before = self.0.as_ref().filter(|refused| refused.password == password).map(|refused| refused.backoff);
+        let mut backoff = before.unwrap_or_else(|| Backoff::new(FIRST, LONGEST));
         let why = format!("{why}; tried again ever more rarely, as BMCs lock users, and at once with another password");
-        let pause = FIRST.saturating_mul(1 << before.min(10)).min(LONGEST);
-        self.0 = Some(Refused { password, why: why.clone(), times: before + 1, until: now + pause });
+        self.0 = Some(Refused { password, why: why.clone(), until: now + backoff.pause(), backoff });
         why
     }
 

@@ -38,44 +38,6 @@ impl Clock {
     }
 }
 
-/// Reads a Redfish date and time (`2024-05-01T12:00:00.5+02:00`) as nanoseconds since 1970.
-pub(super) fn date_time(text: &str) -> Option<i128> {
-    let number = |from: usize, to: usize| {
-        let digits = text.get(from..to)?;
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i64>().ok())?
-    };
-    let mark = |at: usize, mark: &[u8]| text.as_bytes().get(at).is_some_and(|byte| mark.contains(byte));
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let marks = mark(4, b"-") && mark(7, b"-") && mark(10, b"Tt ") && mark(13, b":") && mark(16, b":");
-    let ranges = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
-    if !marks || !ranges {
-        return None;
-    }
-    let rest = &text[19..];
-    let digits = rest.strip_prefix('.').map_or(0, |rest| 1 + rest.bytes().take_while(u8::is_ascii_digit).count());
-    let fraction: String = rest.get(1..digits).unwrap_or_default().chars().chain("000000000".chars()).take(9).collect();
-    let zone = rest.get(digits..)?;
-    let offset = match zone {
-        "" | "Z" | "z" => 0,
-        _ => {
-            let at = 19 + digits;
-            let sign = if mark(at, b"+") { 1 } else { -1 };
-            let known = mark(at, b"+-") && mark(at + 3, b":") && text.len() == at + 6;
-            known.then_some(())?;
-            sign * (number(at + 1, at + 3)? * 3600 + number(at + 4, at + 6)? * 60)
-        }
-    };
-    // Days from the civil calendar, with years that begin in March: a leap day is a year's last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days =
-        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day
-            - 1
-            - 719_468;
-    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
-    Some(i128::from(seconds) * SECOND + fraction.parse::<i128>().ok()?)
-}
-
 /// Reads a Redfish duration (`PT10S`, `PT1M0.5S`); `None` for what is longer than days.
 pub(super) fn duration(text: &str) -> Option<Nanos> {
     let (days, time) = text.strip_prefix('P')?.split_once('T')?;
@@ -106,20 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn dates_and_durations() {
-        assert_eq!(date_time("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(date_time("2024-02-29T12:34:56.5+02:00"), Some(1_709_202_896_500_000_000));
-        assert_eq!(date_time("2000-03-01T00:00:00-01:30"), Some(951_874_200_000_000_000));
-        for bad in [
-            "",
-            "now",
-            "2024-13-01T00:00:00Z",
-            "2024-01-01T00:00:00+0200",
-            "2024-01-01T00:00:00.Zé",
-            "2024-01-01T00:00:0éZ",
-        ] {
-            assert_eq!(date_time(bad), None, "{bad}");
-        }
+    fn durations() {
         assert_eq!(duration("PT10S"), Some(Nanos(10 * Nanos::SECOND.0)));
         assert_eq!(duration("PT1M0.5S"), Some(Nanos(60_500_000_000)));
         assert_eq!(duration("P1DT1H"), Some(Nanos(90_000 * Nanos::SECOND.0)));
@@ -150,7 +99,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_survived(text: String) {
-            let _ = (date_time(&text), duration(&text));
+            let _ = duration(&text);
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::meter::{Meter, Roots};
 use crate::model::domain::{Domain, DomainReading};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
+use crate::sys::safe_text::excerpt;
 use client::Client;
 use session::Bmc;
 use state::State;
@@ -96,12 +97,7 @@ impl Problem {
 
 /// A BMC's text as it may be shown: escaped, and not all of it.
 fn cut(text: &str) -> String {
-    let mut shown: String = text.chars().take(CUT).collect::<String>().escape_debug().to_string();
-    if text.chars().nth(CUT).is_some() || shown.len() > 2 * CUT {
-        shown = shown.chars().take(2 * CUT).collect();
-        shown.push('…');
-    }
-    shown
+    excerpt(text, CUT)
 }
 
 /// The meter of one BMC, on a thread of its own.
@@ -186,7 +182,7 @@ impl Meter for Redfish {
         });
         out.append(&mut readings);
         match result {
-            Ok(Ok(())) => self.state.failures = 0,
+            Ok(Ok(())) => self.state.succeeded(),
             Ok(Err(problem)) => {
                 if problem.trouble == Trouble::Slow {
                     self.state.bmc.broken_off();

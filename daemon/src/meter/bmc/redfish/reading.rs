@@ -6,6 +6,7 @@ use super::{Problem, clock, cut};
 use crate::model::domain::Reading;
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::sys::date_time;
 
 /// No machine that a BMC meters draws more, in µW.
 const MOST_POWER: u64 = 1_000_000_000_000;
@@ -155,7 +156,7 @@ fn sensor(root: &Node<'_>) -> Result<Taken, Problem> {
 }
 
 fn time(node: &Node<'_>) -> Result<Option<i128>, Problem> {
-    Ok(node.text("ReadingTime")?.and_then(clock::date_time))
+    Ok(node.text("ReadingTime")?.and_then(date_time::parse))
 }
 
 /// What is there and not in use has no reading, whatever number it shows.

@@ -13,6 +13,7 @@ use crate::model::domain::{Domain, DomainId, DomainReading, Reading, Scope, Zone
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
+use crate::sys::backoff::Backoff;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,7 +41,11 @@ pub(super) struct State {
     /// How it is known that they are this machine's.
     pub(super) matched: String,
     pub(super) clock: Clock,
-    pub(super) failures: u32,
+    /// Pauses after failures of any kind, and the longer ones after a refused login. Both count every failure.
+    pub(super) retry: Backoff<Nanos>,
+    pub(super) login_retry: Backoff<Nanos>,
+    /// The last round failed.
+    pub(super) failing: bool,
     pub(super) not_before: Nanos,
     /// The user or password is wrong: another one is tried at once.
     pub(super) locked_out: bool,
@@ -81,7 +86,9 @@ impl State {
             chassis: Vec::new(),
             matched: String::new(),
             clock: Clock::default(),
-            failures: 0,
+            retry: Backoff::new(config.period.0, LONGEST_PAUSE),
+            login_retry: Backoff::new(LOCKED.0, LOCKED.1),
+            failing: false,
             not_before: Nanos::ZERO,
             locked_out: false,
             health: Health::starting(),
@@ -89,7 +96,7 @@ impl State {
     }
 
     pub(super) fn is_due(&mut self, now: Nanos) -> bool {
-        if self.failures > 0
+        if self.failing
             && let Ok(secret) = Secret::read(self.config.password_file.as_deref(), self.config.credential.as_deref())
             && self.bmc.take(secret)
             && self.locked_out
@@ -209,19 +216,22 @@ impl State {
         out.push(DomainReading { domain: chassis.domain.clone(), at, reading: Ok(taken.reading) });
     }
 
+    /// Takes note of a round that went well.
+    pub(super) fn succeeded(&mut self) {
+        self.failing = false;
+        self.retry.reset();
+        self.login_retry.reset();
+    }
+
     /// Takes note of trouble with the BMC as a whole: no domain has a reading, and the next try waits.
     pub(super) fn failed(&mut self, problem: &Problem, out: &mut Vec<DomainReading>) {
         let now = Stamp::now().monotonic;
-        self.failures = self.failures.saturating_add(1);
+        self.failing = true;
         self.locked_out = problem.trouble == Trouble::Login;
-        let doubled = |first: Nanos, most: Nanos| {
-            Nanos(first.0.saturating_mul(1 << (self.failures - 1).min(16))).min(most.max(first))
-        };
-        let period = self.config.period.0;
-        let mut pause = doubled(period, LONGEST_PAUSE);
+        let (mut pause, after_login) = (self.retry.pause(), self.login_retry.pause());
         let why = match problem.trouble {
             Trouble::Login => {
-                pause = doubled(LOCKED.0, LOCKED.1);
+                pause = after_login;
                 format!(
                     "{}; tried again ever more rarely, as BMCs lock users, and at once with another password",
                     problem.why

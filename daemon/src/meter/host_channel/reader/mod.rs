@@ -6,6 +6,9 @@ use super::follow::Channel;
 use super::object::Object;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
+use crate::sys::backoff::Backoff;
+use crate::sys::safe_text::removed;
+use crate::sys::token_bucket::TokenBucket;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -14,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +25,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Longest line.
 const LINE: usize = 64 << 10;
-/// Lines that may come at any moment, and how many more each second: epochs are 100 ms at least.
-const BURST: u64 = 100;
-const A_SECOND: u64 = 20;
+/// Lines that may come at once, and the time after which one more may: twice as often as the shortest epoch, 100 ms.
+const LINES: (u64, Nanos) = (100, Nanos(50_000_000));
 /// Until the first line, nobody knows the period.
 const FIRST_LINE: Duration = Duration::from_secs(15);
 const ANSWER: Duration = Duration::from_secs(10);
@@ -111,17 +113,16 @@ impl From<String> for Ended {
 
 /// Connects again and again, less often the longer it fails.
 async fn keep(address: &Address, link: &Link) {
-    let mut wait = FIRST_WAIT;
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         let mut lines = Lines::new(link);
         let Ended { why, after } = session(address, &mut lines).await;
         if lines.taken > 0 {
-            wait = FIRST_WAIT;
+            backoff.reset();
         }
         link.channel().error = format!("{address}: {why}");
         tracing::debug!("{address}: {why}");
-        tokio::time::sleep(wait.max(after.min(LONGEST_WAIT))).await;
-        wait = LONGEST_WAIT.min(wait * 2);
+        tokio::time::sleep(backoff.pause().max(after.min(LONGEST_WAIT))).await;
     }
 }
 
@@ -175,8 +176,7 @@ async fn first_line(body: &mut Incoming) -> String {
         }
     }
     let text = String::from_utf8_lossy(&bytes);
-    let line: String =
-        text.lines().next().unwrap_or_default().chars().filter(|character| !character.is_control()).take(120).collect();
+    let line = removed(text.lines().next().unwrap_or_default(), 120);
     if line.is_empty() { line } else { format!(": {line}") }
 }
 
@@ -207,13 +207,14 @@ struct Lines<'a> {
     buffer: Vec<u8>,
     skip: bool,
     taken: u64,
-    since: Instant,
+    limit: TokenBucket,
     period: Option<Nanos>,
 }
 
 impl<'a> Lines<'a> {
     fn new(link: &'a Link) -> Self {
-        Self { link, buffer: Vec::new(), skip: false, taken: 0, since: Instant::now(), period: None }
+        let limit = TokenBucket::new(LINES.0, LINES.1);
+        Self { link, buffer: Vec::new(), skip: false, taken: 0, limit, period: None }
     }
 
     /// What comes before the next line feed may be the end of a line.
@@ -234,7 +235,7 @@ impl<'a> Lines<'a> {
             if std::mem::take(&mut self.skip) {
                 continue;
             }
-            if self.taken > BURST + A_SECOND * self.since.elapsed().as_secs() {
+            if !self.limit.take(Stamp::now().monotonic) {
                 return Err("the host sends more lines than there are epochs".to_owned());
             }
             let object = Object::parse(&line)?;

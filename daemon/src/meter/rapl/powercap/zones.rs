@@ -7,6 +7,7 @@ use crate::meter::rapl::{PACKAGE_MAX, Part, dram_is_billed};
 use crate::model::domain::{Domain, Zone};
 use crate::model::source::PackageId;
 use crate::model::units::Microwatts;
+use crate::sys::safe_text::quoted;
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ pub(super) fn not_used(class: &Path) -> String {
     let mut names: Vec<String> = zones
         .map(|entry| {
             let name = read_text(&entry.path().join("name"), PAGE).unwrap_or_default();
-            format!("\"{}\"", name.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect::<String>())
+            format!("\"{}\"", quoted(&name, LONGEST_NAME))
         })
         .collect();
     names.sort();

@@ -1,6 +1,7 @@
 //! Sensors in watts: their records, what is chosen among them, and a raw byte as watts (IPMI 2.0, sections 36.3, 43.1). Pure.
 
 use crate::model::units::Microwatts;
+use crate::sys::safe_text::quoted;
 
 /// Record type of a Full Sensor Record.
 const FULL: u8 = 0x01;
@@ -114,7 +115,7 @@ impl Sensor {
 
     /// Its name, as it can be shown anywhere.
     pub fn shown(&self) -> String {
-        self.name.escape_debug().take(32).collect()
+        quoted(&self.name, 32).chars().take(32).collect()
     }
 }
 

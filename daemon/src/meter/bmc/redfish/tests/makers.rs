@@ -148,7 +148,8 @@ fn redfish_whatever_one_member_says_there_is_the_right_reading_or_none() {
                 for evil in [Value::Null, json!("\u{1b}[2J"), json!([{"@odata.id": "//evil/"}]), json!(-7)] {
                     // The sessions are found once only.
                     rig.sim.set(uri, &place, evil.clone());
-                    (meter.state.failures, meter.state.locked_out) = (0, false);
+                    meter.state.succeeded();
+                    meter.state.locked_out = false;
                     meter.state.chassis.clear();
                     meter.state.cache.clear();
                     let readings = round(&mut meter);
