@@ -1,13 +1,13 @@
-# What can be done here; `make` lists it. Every target works on a fresh clone with Rust.
+# `make` lists the targets. Every target works on a fresh clone with Rust.
 SHELL := /bin/bash
-# Rust's own folder, and where packaging/dev/deps.sh puts tools.
+# cargo's default folder, and the folder of tools from packaging/dev/deps.sh.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export PATH := $(PATH):$(HOME)/.cargo/bin:$(TARGET)/tools
-# A workspace of its own: the base builds without libvirt.
+# A separate workspace, so that jouled builds without libvirt.
 LIBVIRT = --manifest-path daemon/libvirt/Cargo.toml --target-dir $(TARGET)/libvirt
 SCRIPTS = .ci/run $(shell find packaging tests -name '*.sh')
 
-# Where `make install` puts what is built: DESTDIR before everything.
+# Folders for `make install`, all below DESTDIR.
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 BINDIR ?= $(PREFIX)/bin
@@ -15,15 +15,15 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc
 LICENSEDIR ?= $(PREFIX)/share/licenses
-# Debian keeps a folder of its own for packages.
+# Debian has another folder for packages.
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
-# The binaries to install; a cross build names its own folders.
+# Folders of the binaries to install; a cross build sets others.
 BUILT ?= $(TARGET)/release
 BUILT_LIBVIRT ?= $(TARGET)/libvirt/release
-# What `make licences` wrote. Without it nothing of it is installed; packages are checked to have it.
+# The output of `make licences`. If it is missing, it is not installed; `make test-packages` checks that packages have it.
 LICENCES ?= $(TARGET)/licences
 INSTALL = install -p
-# Both lists of manual pages by section: those of jouled-libvirt and the others.
+# The manual pages of jouled-libvirt, and the others.
 PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
 PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 
@@ -38,10 +38,10 @@ build: ## The release binaries: jouled and joulectl
 	@packaging/dev/deps.sh
 	cargo build --release --locked --bins
 
-run: ## Builds, starts a private jouled and shows joulectl top until Ctrl-C (COUNT=3: three ticks); sudo make run measures more
+run: ## Build, start a private jouled and show joulectl top until Ctrl-C (COUNT=3: three ticks). sudo make run measures more
 	@packaging/dev/run.sh $(COUNT)
 
-install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, PREFIX=/usr. The one list of installed files
+install: ## Install jouled from `make build`: DESTDIR=DIR, PREFIX=/usr. This is the only list of installed files
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT)/jouled $(BUILT)/joulectl
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket))
 	$(INSTALL) -D -m 644 systemd/jouled.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled.conf
@@ -64,7 +64,7 @@ install: ## Installs what `make build` (and `make libvirt`) built: DESTDIR=DIR, 
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/jouled/docs/grafana docs/grafana/*.json
 	$(call install-licences,jouled)
 
-install-libvirt: ## Installs jouled-libvirt, which `make libvirt` built
+install-libvirt: ## Install jouled-libvirt from `make libvirt`
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT_LIBVIRT)/jouled-libvirt
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/jouled-libvirt.service
 	$(INSTALL) -D -m 644 systemd/jouled-libvirt.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled-libvirt.conf
@@ -76,40 +76,40 @@ define install-licences
 	$(if $(wildcard $(LICENCES)/$(1)/$(1).cdx.json),$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR)/$(1) $(LICENCES)/$(1)/$(1).cdx.json)
 endef
 
-licences: ## Whether every crate's licence is one that deny.toml allows; their texts and an SBOM, in target/licences
+licences: ## Check the licences of all crates against deny.toml; write their texts and an SBOM to target/licences
 	@packaging/licences.py --self-test
 	@packaging/licences.py --write $(TARGET)/licences
 
-# Binaries that are there already, if BUILT= (and BUILT_LIBVIRT=) names their folder; else they are built for packages.
+# BUILT= (and BUILT_LIBVIRT=) name the folder of existing binaries; without them, binaries are built for the packages.
 PACKAGE = ARCH='$(ARCH)' VERSION='$(VERSION)' $(foreach name,BUILT BUILT_LIBVIRT,$(if $(findstring command,$(origin $(name))),$(name)='$($(name))'))
 
-deb: ## Debian packages in target/deb (ARCH=arm64 is cross-built; VERSION=0.2.0~test gives another; BUILT=target/release takes that)
+deb: ## Debian packages in target/deb (ARCH=arm64: cross build; VERSION=0.2.0~test; BUILT=target/release: use these binaries)
 	$(PACKAGE) packaging/deb/build.sh
 
-rpm: ## RPM packages in target/rpm, with the same words
+rpm: ## RPM packages in target/rpm, with the same variables
 	$(PACKAGE) packaging/rpm/build.sh
 
-release: ## The files of a release in target/dist (ARCHES="amd64 arm64"). Refuses a tree that is not ready: CONTRIBUTING.md
+release: ## The files of a release in target/dist (ARCHES="amd64 arm64"), from a clean and tagged commit: CONTRIBUTING.md
 	ARCHES='$(ARCHES)' packaging/release.sh
 
-test-packages: build ## The packages of target/release: what is in them, lintian, rpmlint, the same twice; installed, upgraded, removed
+test-packages: build ## Test the packages: contents, lintian, rpmlint, reproducible, installed, upgraded, removed
 	@packaging/dev/deps.sh package
 	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	packaging/test.sh
 
-test: lint ## Formatting, lints, shell scripts, then every test; those that need root only as root
-	@# More threads than processors: many tests wait for something that is slow on purpose.
+test: lint ## Formatting, lints, shell scripts, then all tests; as root also make test-root
+	@# More threads than processors, because many tests wait.
 	cargo test --locked -- --skip root_ --test-threads 6
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; else echo "skip test-root: needs root"; fi
 
-test-root: ## The tests that need root: real eBPF, cgroups and burners on this kernel
+test-root: ## The tests that need root: eBPF programs, cgroups and CPU load on this kernel
 	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }
 	cargo test --locked root_ -- --include-ignored --test-threads 1
 
-test-system: build ## The installed service in a booted Debian in a container: sandbox, reload, crashes, upgrade, purge (a minute)
+test-system: build ## Test the installed service in a booted Debian in a container: sandbox, reload, crashes, upgrade, purge
 	tests/integration/system/run.sh
 
-test-vm: build ## The tests in a booted Debian under emulation (minutes)
+test-vm: build ## Test a booted Debian under emulation, with meters and guests (minutes)
 	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	tests/integration/vm/run.sh
 
@@ -117,7 +117,7 @@ libvirt: ## The release binary of jouled-libvirt, which links libvirt's C librar
 	@packaging/dev/deps.sh libvirt
 	cargo build --release --locked $(LIBVIRT)
 
-test-libvirt: ## jouled-libvirt's lints and tests, with libvirt's test driver, and from libvirt to /metrics
+test-libvirt: ## Lints and tests of jouled-libvirt, with libvirt's test driver, and from libvirt to /metrics
 	@packaging/dev/deps.sh libvirt
 	cargo fmt --manifest-path daemon/libvirt/Cargo.toml --check
 	cargo clippy --locked --all-targets $(LIBVIRT) -- -D warnings
@@ -125,25 +125,25 @@ test-libvirt: ## jouled-libvirt's lints and tests, with libvirt's test driver, a
 	cargo build --locked $(LIBVIRT)
 	JOULED_LIBVIRT=$(TARGET)/libvirt/debug/jouled-libvirt cargo test --locked --test integration inventory::libvirt_
 
-bench: ## Benchmarks
+bench: ## All benchmarks; need root
 	cargo bench --locked
 
-bpf: ## Rebuilds the committed eBPF object
+bpf: ## Build the committed eBPF object again
 	packaging/dev/bpf.sh
 
-bpf-check: ## Whether the committed eBPF object is what its source builds
+bpf-check: ## Compare the committed eBPF object with a build of its source
 	packaging/dev/bpf.sh --check
 
-fmt: ## Formats the code
+fmt: ## Format the code
 	cargo fmt --all
 
-lint: lint-shell lint-man ## Formatting and lints, of man pages, too; changes nothing
+lint: lint-shell lint-man ## Check formatting, lints, shell scripts and man pages; changes nothing
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 
 lint-shell:
 	@for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
-	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "lint: no shellcheck: scripts are only parsed"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "lint: shellcheck is missing: scripts are only parsed"; fi
 
 lint-man:
 	@tests/integration/man/lint.sh

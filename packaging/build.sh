@@ -1,10 +1,10 @@
 #!/bin/bash
-# Builds the binaries that packages hold: with line tables, and with no path of this checkout or this user in them, so that every checkout
-# gives the same bytes. Prints where each is.
+# Builds the binaries of the packages: with line tables, and without paths of this checkout or this user, so that every checkout gives the
+# same bytes.
 #
 #   build.sh [ARCH]    ARCH: amd64 (x86_64) or arm64 (aarch64); default: this machine's
 #
-# Prints BUILT=DIR, and BUILT_LIBVIRT=DIR where there is a libvirt to build with.
+# Prints BUILT=DIR, and BUILT_LIBVIRT=DIR if libvirt is available to build with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . packaging/common.sh
@@ -14,8 +14,8 @@ triple=$(rust_triple "$arch")
 
 packaging/dev/deps.sh >&2
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-# From where to where; the last that fits counts. The sources of crates lie in a folder that is named after where they came from. C has its
-# own word for it: a crate with C code in it names its folder in its debug information, and the linker sums that up in the build id.
+# Path prefixes and their replacements; the last match applies. The folder with the sources of crates is named after the registry. C needs
+# its own option: a crate with C code has its folder in its debug information, and the build id depends on that.
 maps=("$(rustc --print sysroot)=/rust" "$cargo_home=/cargo")
 for registry in "$cargo_home"/registry/src/*/; do
     maps+=("${registry%/}=/cargo/crates")
@@ -26,7 +26,7 @@ CFLAGS="${CFLAGS:-} ${maps[*]/#/-ffile-prefix-map=}"
 export CARGO_ENCODED_RUSTFLAGS CFLAGS
 
 options=(--profile packaged --locked) out=packaged
-# Not where it is this machine's: build scripts and what they build would be built twice.
+# Only for another architecture: with --target, cargo builds build scripts and their dependencies a second time.
 if [ "$arch" != "$(debian_arch)" ]; then
     packaging/dev/deps.sh cross >&2
     options+=(--target "$triple") out=$triple/packaged
@@ -37,10 +37,10 @@ fi
 cargo build "${options[@]}" --bins >&2
 echo "BUILT=$target/$out"
 if [ "$arch" != "$(debian_arch)" ]; then
-    echo "build: jouled-libvirt is not cross-built: it links a libvirt of that machine" >&2
+    echo "build: jouled-libvirt is not cross-built, because it links the libvirt of the target machine" >&2
 elif packaging/dev/deps.sh libvirt >&2; then
     cargo build "${options[@]}" --manifest-path daemon/libvirt/Cargo.toml --target-dir "$target/libvirt" >&2
     echo "BUILT_LIBVIRT=$target/libvirt/$out"
 else
-    echo "build: jouled-libvirt is not built: there is no libvirt to build with" >&2
+    echo "build: jouled-libvirt is not built, because libvirt is not available" >&2
 fi

@@ -1,7 +1,7 @@
-# What the package builders share: names of architectures, the version, the time. Sourced at the top of the tree.
+# Functions of the package builders: names of architectures, the version, the time. Source it in the root of the tree.
 # shellcheck shell=bash
 
-# Debian's name of an architecture; of this machine without one.
+# Debian's name for an architecture; default: that of this machine.
 debian_arch() {
     case "${1:-$(uname -m)}" in
     amd64 | x86_64) echo amd64 ;;
@@ -10,7 +10,7 @@ debian_arch() {
     esac
 }
 
-# The same in the words of Rust, of GNU and of rpm.
+# The names of Rust, GNU and rpm for the same architecture.
 rust_triple() {
     case "$1" in amd64) echo x86_64-unknown-linux-gnu ;; arm64) echo aarch64-unknown-linux-gnu ;; esac
 }
@@ -23,12 +23,12 @@ rpm_arch() {
     case "$1" in amd64) echo x86_64 ;; arm64) echo aarch64 ;; esac
 }
 
-# The version of the workspace: the only place where it is kept. What else names it is checked against it.
+# The version of the workspace. Other files that name it are compared with this one.
 cargo_version() {
     sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml
 }
 
-# When what is built was changed last: everything in a package is of that time.
+# The time of the last commit: every file in a package gets it.
 source_date() {
     if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then
         echo "$SOURCE_DATE_EPOCH"
@@ -39,7 +39,7 @@ source_date() {
     fi
 }
 
-# The files of this tree, NUL between them: those that git knows or would take; without git, all but what is built.
+# The source files of this tree, separated by NUL: those that git tracks or would add; without git, all files outside of target/.
 source_files() {
     if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
         git ls-files -z --cached --others --exclude-standard --deduplicate | while IFS= read -r -d '' file; do
@@ -50,20 +50,21 @@ source_files() {
     fi | LC_ALL=C sort -z
 }
 
-# The sources alone, into a folder, all of the time of the last change.
+# Copies the source files to a folder, with the time of the last commit.
 copy_sources() {
     source_files | tar --null -T - -c --mtime="@$(source_date)" | tar -x -C "$1"
 }
 
-# What both builders begin with: gets tools and binaries, and collects the licences of what is in them. KIND is deb or rpm. Reads of the environment
+# The common first steps of both builders: gets tools and binaries, and collects the licences of the crates in them. Its argument is deb or
+# rpm. It reads these environment variables:
 #
-#   ARCH                   amd64 (x86_64) or arm64 (aarch64); this machine's
-#   VERSION                Cargo.toml's. Another one changes the package's only: jouled --version stays
-#   BUILT, BUILT_LIBVIRT   folders of binaries that are there; without BUILT they are built (packaging/build.sh). Without jouled-libvirt
-#                          its package is not made
-#   OUT                    target/KIND
+#   ARCH                   amd64 (x86_64) or arm64 (aarch64); default: this machine's
+#   VERSION                version of the packages; default: that of Cargo.toml. It does not change `jouled --version`
+#   BUILT, BUILT_LIBVIRT   folders of existing binaries. Without BUILT they are built (packaging/build.sh). Without a jouled-libvirt its
+#                          package is not made
+#   OUT                    the output folder; default: target/deb or target/rpm
 #
-# and sets them, with target, arch, version, out, licences (a folder), and libvirt where that package is made.
+# It sets them, and the variables target, arch, version, out, licences (a folder), and libvirt (if that package is made).
 # shellcheck disable=SC2034
 begin_package() {
     target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -81,7 +82,7 @@ begin_package() {
         libvirt=yes
         packaging/licences.py --target "$(rust_triple "$arch")" --write "$licences"
     else
-        echo "$1: without jouled-libvirt, which is not built"
+        echo "$1: jouled-libvirt is not built, so its package is not made"
         packaging/licences.py --target "$(rust_triple "$arch")" --write "$licences" --program jouled
     fi
 }

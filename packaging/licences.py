@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Which crates a program is made of, and under which licences: the policy of deny.toml, THIRD-PARTY for people, an SBOM for programs.
+"""Crates of a program and their licences: checks them against deny.toml, and writes THIRD-PARTY (for people) and an SBOM.
 
-Reads `cargo metadata`, Cargo.lock and the sources that cargo has fetched; no network beyond cargo's, no tool to be built first.
+It reads `cargo metadata`, Cargo.lock and the sources that cargo has fetched. Only cargo uses the network, and no tool has to be built.
 
     licences.py                        checks jouled and jouled-libvirt against deny.toml
-    licences.py --write DIR            and writes DIR/PROGRAM/THIRD-PARTY and DIR/PROGRAM/PROGRAM.cdx.json (CycloneDX 1.5)
-    licences.py --spdx --program NAME  prints the expression for all that it is made of
-    licences.py --self-test            tests of its own
+    licences.py --write DIR            also writes DIR/PROGRAM/THIRD-PARTY and DIR/PROGRAM/PROGRAM.cdx.json (CycloneDX 1.5)
+    licences.py --spdx --program NAME  prints the SPDX expression of all crates of a program
+    licences.py --self-test            runs its own tests
 
-What counts is what is linked into the program or writes code of it (procedural macros); not what only builds or tests it.
+It counts crates that are linked into the program, and procedural macros, which generate code of it. It does not count crates that only
+build or test the program.
 """
 
 import argparse
@@ -31,11 +32,11 @@ HINTS = {"Apache-2.0": "apache", "MIT": "mit", "ISC": "isc", "Zlib": "zlib", "BS
 
 
 class Refused(Exception):
-    """What is wrong, in words."""
+    """A licence or a crate is refused; the text says why."""
 
 
 def choose(expression, allow):
-    """The licences under which something is used: of each OR the first that deny.toml names, of each AND all. None where none is allowed."""
+    """The licences under which a crate is used: for each OR the first in the order of deny.toml, for each AND all. None if none is allowed."""
     # The old way to write OR.
     tokens = re.findall(r"[()]|[^\s()]+", re.sub(r"\s*/\s*", " OR ", expression))
 

@@ -1,13 +1,13 @@
 #!/bin/bash
-# The packages: one version everywhere, licences, what is in them and what they ask for, lintian and rpmlint, the same bytes twice, debug
-# information, RPMs installed, upgraded and erased, completions in their shells. Debian packages are installed in a booted system by
-# `make test-system`.
+# Tests of the packages: one version in all files, licences, contents and dependencies, lintian and rpmlint, reproducible builds, debug
+# information, installation, upgrade and removal of RPMs, completions in their shells. `make test-system` installs the Debian packages in a
+# booted system.
 #
-#   test.sh [CHECK]...    these, by name; default: all but the last
+#   test.sh [CHECK]...    the named checks; default: all but the last
 #
-# They are made of what target/release holds, or BUILT and BUILT_LIBVIRT say. That those binaries are the same from every checkout is the last check
-# in this file, binaries_are_the_same_from_another_checkout: it takes two builds, and so nobody asks for it but a release.
-# UPDATE_GOLDEN=1 accepts what is in the packages now (packaging/contents), and checks nothing else.
+# The packages contain the binaries in target/release, or in BUILT and BUILT_LIBVIRT. The last check in this file,
+# binaries_are_the_same_from_another_checkout, makes two builds of the binaries, so only a release runs it.
+# UPDATE_GOLDEN=1 rewrites packaging/contents from the packages, and checks nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . packaging/common.sh
@@ -35,16 +35,16 @@ checks=(
 )
 
 main() {
-    # This one builds what it looks at.
+    # This check builds its own binaries.
     if [ "$*" = binaries_are_the_same_from_another_checkout ]; then
         "$@"
         return
     fi
     export BUILT=${BUILT:-$target/release} BUILT_LIBVIRT=${BUILT_LIBVIRT:-$target/libvirt/release}
-    [ -x "$BUILT/jouled" ] && [ -x "$BUILT/joulectl" ] || fail "there is nothing to package in $BUILT: make build"
-    [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] || echo "skip: jouled-libvirt is not built (make libvirt): the packages are without it"
+    [ -x "$BUILT/jouled" ] && [ -x "$BUILT/joulectl" ] || fail "$BUILT has no binaries: run make build"
+    [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] || echo "skip: jouled-libvirt is not built (make libvirt): its packages are not made"
     local check
-    # Sources are packaged, too: what was built before is not what they give after that.
+    # The source package contains packaging/contents, so packages built before are out of date afterwards.
     [ -z "${UPDATE_GOLDEN:-}" ] || set -- packages_are_built contents_are_as_in_the_golden_files
     [ "$#" != 0 ] || set -- "${checks[@]}"
     for check; do "$check"; done
@@ -62,7 +62,7 @@ ok() {
 }
 
 same() {
-    [ "$2" = "$3" ] || fail "$1: it is \"$2\", not \"$3\""
+    [ "$2" = "$3" ] || fail "$1: it is \"$2\", and should be \"$3\""
 }
 
 versions_agree() {
@@ -104,14 +104,14 @@ rpms() {
     find "$target/rpm" -name "jouled*-$version-1.$(rpm_arch "$arch").rpm" ! -name '*-debug*' | LC_ALL=C sort
 }
 
-# Modes, owners and paths of all files, what is required, and the scripts; of what was built, a jouled-libvirt or none.
+# Modes, owners and paths of all files, and dependencies, of the packages that were built.
 contents_are_as_in_the_golden_files() {
     local file name
     for file in $(debs); do
         name=deb-$(dpkg-deb -f "$file" Package)
         {
             dpkg-deb -f "$file" Depends Recommends Suggests Enhances | sed 's/ (>= [^)]*)//g'
-            # Whether a page is long enough to be compressed is not what is at stake.
+            # A page is compressed if it is long; the list does not show that.
             dpkg-deb -c "$file" | awk '{print $1, $2, $6 " " $7 " " $8}' | sed 's/ *$//; /share.doc/s/\.gz$//'
         } >"$dir/$name"
         golden "$name"
@@ -154,7 +154,7 @@ packages_are_small_and_run_on_old_systems() {
 linters_have_nothing_to_say() {
     local as_root=()
     [ "$(id -u)" != 0 ] || as_root=(--allow-root)
-    # In 13 MB of a program there are bytes that look like a misspelled word, now one and now another.
+    # A program of 13 MB always contains bytes that look like a misspelled word.
     lintian "${as_root[@]}" --suppress-tags spelling-error-in-binary --display-info --pedantic --display-experimental "$target/deb/jouled_${version}_$arch.changes" >"$dir/lintian" 2>&1 || true
     [ ! -s "$dir/lintian" ] || fail "lintian: $(cat "$dir/lintian")"
     rpmlint -c packaging/rpm/rpmlint.toml "$target"/rpm/*.rpm packaging/rpm/jouled.spec >"$dir/rpmlint" 2>&1 || true
@@ -162,7 +162,7 @@ linters_have_nothing_to_say() {
     ok "lintian (pedantic) and rpmlint have nothing to say"
 }
 
-# In another folder, without git, under another name of the time and the language.
+# In another folder, without git, with another time zone and locale.
 a_second_build_elsewhere_is_the_same() {
     local elsewhere=$dir/another/place file
     mkdir -p "$elsewhere"
@@ -179,7 +179,7 @@ a_second_build_elsewhere_is_the_same() {
     ok "built in another folder, the packages are equal byte by byte"
 }
 
-# With programs that say little: what is at stake is what happens to their debug information.
+# Small programs in place of the real ones: only their debug information matters here.
 stand_ins() {
     mkdir -p "$dir/built"
     echo 'fn main() { println!("stand-in"); }' >"$dir/stand-in.rs"
@@ -202,7 +202,8 @@ debug_information_has_its_own_packages() {
     ok "debug information is in a dbgsym and a debuginfo package, and not in the program's"
 }
 
-# An RPM's life, with rpm's own database and scripts, in a root where a shell and tools that write down how they are called are all there is.
+# Installation, upgrade and removal of an RPM with rpm's own database and scripts. The root has only a shell, and tools that log how they
+# are called.
 rpms_can_be_installed_upgraded_and_erased() {
     local root=$dir/root shell tool newer=$dir/newer
     stand_ins
@@ -214,7 +215,7 @@ rpms_can_be_installed_upgraded_and_erased() {
     : >"$root/dev/null"
     for tool in sh rm; do ln -s busybox "$root/bin/$tool"; done
     for tool in usr/bin/getent usr/sbin/groupadd usr/sbin/useradd usr/lib/systemd/systemd-update-helper; do
-        # getent finds nobody.
+        # getent finds no user.
         printf '#!/bin/sh\necho "%s $*" >>/log\n[ %s != getent ]\n' "$(basename "$tool")" "$(basename "$tool")" >"$root/$tool"
         chmod 755 "$root/$tool"
     done
@@ -231,7 +232,7 @@ LOG
     in_root -V --nodeps jouled | grep -v ' /var/lib/jouled$' && fail "what was installed is not what is in the package"
     [ -x "$root/usr/bin/jouled" ] && [ -f "$root/etc/jouled/jouled.toml" ] || fail "files are not there"
 
-    # A newer one, with another default configuration; the operator changed the old.
+    # A newer version with another default configuration. The operator has changed the old configuration.
     mkdir -p "$newer/tree"
     copy_sources "$newer/tree"
     echo '# A newer default.' >>"$newer/tree/etc/jouled.toml"
@@ -272,7 +273,7 @@ shells_complete() {
     ok "bash, fish and zsh take the completions"
 }
 
-# Two builds of everything, which take as long as they take: what packages are made of, here and in a copy elsewhere.
+# Builds the binaries twice, here and in a copy in another folder. This takes long.
 binaries_are_the_same_from_another_checkout() {
     local elsewhere=$dir/another/place binary
     eval "$(packaging/build.sh)"

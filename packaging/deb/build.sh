@@ -1,7 +1,7 @@
 #!/bin/bash
-# Debian packages: this folder as debian/, beside the sources, in a folder of its own; dpkg-buildpackage does the rest.
+# Builds the Debian packages: copies the sources to a build folder, with this folder as debian/, and runs dpkg-buildpackage.
 #
-# The environment says what is not the default, as packaging/common.sh has it.
+# packaging/common.sh describes the environment variables.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . packaging/common.sh
@@ -27,12 +27,12 @@ if [ "$version" != "$(dpkg-parsechangelog -S Version)" ]; then
     mv debian/changelog.new debian/changelog
 fi
 
-# Rust is not a package here: what building needs is not asked of dpkg.
+# Rust is not installed as a package, so dpkg does not check build dependencies.
 JOULED_BUILT=$BUILT JOULED_BUILT_LIBVIRT=$BUILT_LIBVIRT JOULED_LICENCES=$licences \
     DEB_BUILD_PROFILES=$profiles DEB_BUILD_OPTIONS=nocheck \
     dpkg-buildpackage --build=binary --no-check-builddeps --unsigned-changes --unsigned-buildinfo \
     ${ARCH:+--host-arch "$arch"} >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
-# dwz has something to do only where there is debug information.
+# dwz warns if there is no debug information.
 grep -E '^(dpkg|dh_).*(warning|error)' "$work/log" | grep -v '^dh_dwz' || true
 cd "$work"
 rm -f "$out"/jouled*_"$arch".*

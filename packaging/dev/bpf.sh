@@ -1,7 +1,8 @@
 #!/bin/sh
-# Builds daemon-bpf/jouled.bpf.o, which is committed so that building jouled needs no BPF toolchain. `--check` compares instead.
+# Builds daemon-bpf/jouled.bpf.o. The object is committed, so that building jouled needs no BPF toolchain. `--check` builds it and compares it
+# with the committed one.
 #
-# Needs bpf-linker and a rustc that has its library source (RUSTC, default: the first of /usr/bin/rustc and `rustup which --toolchain nightly rustc`).
+# It needs bpf-linker, and a rustc with its library source (RUSTC; default: /usr/bin/rustc, else `rustup which --toolchain nightly rustc`).
 set -eu
 cd "$(dirname "$0")/../.."
 check=false
@@ -13,20 +14,20 @@ linker=$(command -v bpf-linker || echo "${CARGO_HOME:-$HOME/.cargo}/bin/bpf-link
 
 unable() {
     if $check; then
-        echo "bpf: skipped: $1; the committed object was not checked"
+        echo "bpf: skipped: $1; the committed object is not checked"
         exit 0
     fi
     echo "bpf: $1" >&2
     exit 1
 }
-[ -n "$rustc" ] && [ -x "$rustc" ] || unable "no rustc with library source"
-[ -x "$linker" ] || unable "no bpf-linker (cargo install bpf-linker)"
+[ -n "$rustc" ] && [ -x "$rustc" ] || unable "there is no rustc with library source"
+[ -x "$linker" ] || unable "bpf-linker is missing (cargo install bpf-linker)"
 sysroot=$("$rustc" --print sysroot)
 [ -d "$sysroot/lib/rustlib/src/rust/library" ] || unable "$rustc has no library source (component rust-src)"
 
 versions=$("$rustc" --version; "$linker" --version)
 if $check && [ "$versions" != "$(cat daemon-bpf/TOOLCHAIN)" ]; then
-    unable "the object was built with $(tr '\n' ',' <daemon-bpf/TOOLCHAIN) here is $(echo "$versions" | tr '\n' ',')"
+    unable "the object was built with $(tr '\n' ',' <daemon-bpf/TOOLCHAIN) this machine has $(echo "$versions" | tr '\n' ',')"
 fi
 
 target=${CARGO_TARGET_DIR:-target}/bpf
@@ -40,8 +41,8 @@ RUSTC=$rustc RUSTC_BOOTSTRAP=1 \
 built=$target/bpfel-unknown-none/release/jouled-bpf
 
 if $check; then
-    cmp "$built" daemon-bpf/jouled.bpf.o || { echo "bpf: daemon-bpf/jouled.bpf.o is not what its source builds: run make bpf" >&2; exit 1; }
-    echo "bpf: the committed object is what its source builds"
+    cmp "$built" daemon-bpf/jouled.bpf.o || { echo "bpf: daemon-bpf/jouled.bpf.o differs from the build of its source: run make bpf" >&2; exit 1; }
+    echo "bpf: the committed object equals the build of its source"
 else
     cp "$built" daemon-bpf/jouled.bpf.o
     chmod 644 daemon-bpf/jouled.bpf.o

@@ -1,19 +1,19 @@
 #!/bin/bash
-# Gets what building and testing jouled needs and this machine lacks, on Debian and its relatives. Rust itself it leaves to rustup.
+# Gets missing tools for building and testing jouled, on Debian and its derivatives. It does not install Rust: use rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     and promtool, prometheus-node-exporter, mandoc and ipmi_sim, unpacked into the target folder: installing Debian's packages
-#                    would start services; and dbus-daemon, whose package starts none
-#   deps.sh libvirt  and libvirt's headers; libvirtd for tests, unpacked for the same reason
-#   deps.sh package  and what makes and checks Debian packages and RPMs, manual pages and completions
-#   deps.sh cross    and Rust's library and a C compiler for arm64
+#   deps.sh test     also promtool, prometheus-node-exporter, mandoc and ipmi_sim. They are unpacked into the target folder, because
+#                    installing Debian's packages would start services. Also dbus-daemon, whose package starts none
+#   deps.sh libvirt  also libvirt's headers, and libvirtd for tests, which is unpacked for the same reason
+#   deps.sh package  also the tools that make and check Debian packages, RPMs, manual pages and completions
+#   deps.sh cross    also Rust's library and a C compiler for arm64
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
 
 main() {
     command -v cargo >/dev/null || [ -x "$HOME/.cargo/bin/cargo" ] || {
-        echo "deps: no cargo: install Rust, see https://rustup.rs" >&2
+        echo "deps: cargo is missing: install Rust from https://rustup.rs" >&2
         exit 1
     }
     command -v cc >/dev/null || install_cc
@@ -41,10 +41,10 @@ main() {
 }
 
 install_cc() {
-    echo "deps: installing a C compiler, which Rust links with: apt-get install gcc libc6-dev"
+    echo "deps: installing a C compiler, which Rust needs as its linker: apt-get install gcc libc6-dev"
     as_root apt-get -q update || true
     as_root apt-get -qy install --no-install-recommends gcc libc6-dev && command -v cc >/dev/null || {
-        echo "deps: no C linker (cc): as root, apt-get install gcc libc6-dev; elsewhere the package that has cc" >&2
+        echo "deps: the C linker (cc) is missing: as root, apt-get install gcc libc6-dev; on other distributions, install the package with cc" >&2
         exit 1
     }
 }
@@ -54,12 +54,12 @@ install_libvirt() {
     echo "deps: installing libvirt's headers: apt-get install libvirt-dev pkg-config"
     as_root apt-get -q update || true
     as_root apt-get -qy install --no-install-recommends libvirt-dev pkg-config && pkg-config --exists libvirt || {
-        echo "deps: no libvirt: as root, apt-get install libvirt-dev pkg-config; elsewhere the packages that have libvirt.pc and pkg-config" >&2
+        echo "deps: libvirt is missing: as root, apt-get install libvirt-dev pkg-config; on other distributions, install the packages with libvirt.pc and pkg-config" >&2
         exit 1
     }
 }
 
-# COMMAND or COMMAND:PACKAGE, each: those that are missing.
+# Installs the packages of missing commands. Each argument is COMMAND or COMMAND:PACKAGE.
 install_commands() {
     local word missing=()
     for word; do command -v "${word%%:*}" >/dev/null || missing+=("${word##*:}"); done
@@ -67,19 +67,19 @@ install_commands() {
     echo "deps: installing ${missing[*]}"
     as_root apt-get -q update || true
     as_root apt-get -qy install --no-install-recommends "${missing[@]}" || {
-        echo "deps: as root, apt-get install ${missing[*]}; elsewhere the packages that have these" >&2
+        echo "deps: as root, apt-get install ${missing[*]}; on other distributions, install the packages with these commands" >&2
         exit 1
     }
 }
 
-# busctl, which the tests use where it is, comes with systemd alone.
+# The tests also use busctl if it exists; it is part of systemd.
 install_dbus_daemon() {
     command -v dbus-daemon >/dev/null && return
     as_root apt-get -qy install --no-install-recommends dbus-daemon >/dev/null 2>&1 && command -v dbus-daemon >/dev/null ||
-        echo "deps: no dbus-daemon: tests of the bus are skipped"
+        echo "deps: dbus-daemon is missing: tests that need a bus will be skipped"
 }
 
-# One program of a package that is not installed. Tests that want it say that they are skipped where it is missing.
+# Gets one program of a package without installing the package. If the program is missing, tests that need it print that they are skipped.
 unpack() {
     local package=$1 file=$2 name dir
     name=$(basename "$file")
@@ -93,12 +93,12 @@ unpack() {
         mkdir -p "$tools" && cp "$dir/$file" "$tools/"
         echo "deps: $name is in $tools"
     else
-        echo "deps: no $name: $(tail -n 1 "$dir.log")"
+        echo "deps: $name is missing: $(tail -n 1 "$dir.log")"
     fi
     rm -rf "$dir" "$dir.log"
 }
 
-# OpenIPMI's simulator of a BMC with its libraries and headers, and a script of its name that finds them.
+# Gets OpenIPMI's BMC simulator with its libraries and headers, and writes a script ipmi_sim that sets the library path.
 unpack_ipmi_sim() {
     local dir root=$tools/openipmi
     if command -v ipmi_sim >/dev/null || [ -x "$tools/ipmi_sim" ]; then return; fi
@@ -115,7 +115,7 @@ unpack_ipmi_sim() {
         chmod 755 "$tools/ipmi_sim"
         echo "deps: ipmi_sim is in $tools"
     else
-        echo "deps: no ipmi_sim: $(tail -n 1 "$dir.log")"
+        echo "deps: ipmi_sim is missing: $(tail -n 1 "$dir.log")"
     fi
     rm -rf "$dir" "$dir.log"
 }

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Builds jouled, starts it in a folder of its own and shows `joulectl top` until Ctrl-C (or COUNT ticks). Leaves nothing behind, and
-# leaves a jouled that is installed alone. As root it measures all; as a plain user what that may, and says what it may not.
+# Builds jouled, starts it with its own temporary folder, and shows `joulectl top` until Ctrl-C (or for COUNT ticks). It removes the folder at
+# the end, and does not affect an installed jouled. As root jouled measures everything. As a plain user it reports what it cannot read.
 #
 #   run.sh [COUNT]
-#   JOULED_PORT=PORT   where /metrics is (default: 28282, or the next free one)
+#   JOULED_PORT=PORT   the port of /metrics (default: 28282, or the next free one)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 count=${1:-}
@@ -11,7 +11,7 @@ bin=${CARGO_TARGET_DIR:-target}/release
 dir='' jouled='' top='' printed=0
 
 main() {
-    [[ $count =~ ^([1-9][0-9]*)?$ ]] || fail 2 "COUNT is a number of ticks, not \"$count\""
+    [[ $count =~ ^([1-9][0-9]*)?$ ]] || fail 2 "COUNT must be a number of ticks, and is \"$count\""
     build
     local port
     port=$(free_port)
@@ -19,7 +19,7 @@ main() {
     trap stop_top INT TERM HUP
     start "127.0.0.1:$port"
     echo "run: metrics: http://127.0.0.1:$port/metrics"
-    echo "run: ask it:  $bin/joulectl --socket $dir/jouled.sock status"
+    echo "run: status:  $bin/joulectl --socket $dir/jouled.sock status"
     show
 }
 
@@ -28,7 +28,7 @@ fail() {
     exit "$1"
 }
 
-# As the owner of this checkout: with sudo, root has no Rust, and would leave files that the owner cannot replace.
+# Builds as the owner of this checkout: with sudo, root usually has no Rust, and would create files that the owner cannot replace.
 build() {
     local owner
     owner=$(stat -c %U .)
@@ -55,7 +55,7 @@ free_port() {
             echo "$port"
             return
         fi
-        echo "run: port $port is in use (by a jouled that is installed?): taking the next" >&2
+        echo "run: port $port is in use (by an installed jouled?): trying the next one" >&2
     done
     fail 1 "ports $first to $((port - 1)) are in use: choose one with JOULED_PORT=PORT"
 }
@@ -64,9 +64,10 @@ start() {
     local parent=${XDG_RUNTIME_DIR:-}
     [ -n "$parent" ] && [ -w "$parent" ] || parent=/tmp
     dir=$(mktemp -d "$parent/jouled-run.XXXXXX")
-    # A process group of its own, so that Ctrl-C reaches joulectl first and jouled last.
+    # jouled gets its own process group, so that Ctrl-C ends joulectl first and jouled last.
     set -m
-    # JOULED_PORT is ours; jouled would take it for a key of its configuration. Guests and hosts are an installed jouled's to talk to.
+    # jouled would take JOULED_PORT for a key of its configuration. The guest channel, the host channel and D-Bus are left to an installed
+    # jouled.
     env -u JOULED_PORT JOULED_METER__VSOCK__CONNECT=off JOULED_EXPORT__GUEST__VSOCK=off JOULED_EXPORT__DBUS__USE=off JOULED_CONTROL__SOCKET="$dir/jouled.sock" \
         "$bin/jouled" --listen "$1" --state-dir "$dir/state" \
         >"$dir/log" 2>&1 </dev/null &
@@ -88,26 +89,26 @@ alive() {
     kill -0 "$1" 2>/dev/null
 }
 
-# What jouled logged since the last call.
+# Prints the log of jouled since the last call.
 print_log() {
     tail -c "+$((printed + 1))" "$dir/log"
     printed=$(stat -c %s "$dir/log")
 }
 
-# jouled ended by itself: its reason is in its log, its exit code is ours.
+# jouled ended by itself: print its log, and exit with its exit code.
 ended() {
     local status=0
     wait "$jouled" || status=$?
     jouled=''
     print_log
-    fail "$((status == 0 ? 1 : status))" "jouled ended by itself with code $status, see above"
+    fail "$((status == 0 ? 1 : status))" "jouled ended with code $status, see its log above"
 }
 
 show() {
     "$bin/joulectl" --socket "$dir/jouled.sock" top ${count:+-n "$count"} &
     top=$!
     local status=0
-    # Looks, rather than waits: a child that ends while a trap runs is not seen by `wait -n`, which then waits for the other one.
+    # Polling: `wait -n` misses a child that ends while a trap runs, and then waits for the other child.
     while alive "$top"; do
         if ! alive "$jouled"; then
             stop_top
@@ -137,7 +138,7 @@ cleanup() {
         kill -KILL "$jouled" 2>/dev/null || true
         wait "$jouled" 2>/dev/null || true
     fi
-    # The view has covered what jouled said meanwhile.
+    # The live view covered the log of this time.
     [ ! -f "$dir/log" ] || print_log
     [ -z "$dir" ] || rm -rf "$dir"
     exit "$status"

@@ -1,7 +1,7 @@
 #!/bin/bash
-# RPMs for Fedora and EL 9 and 10, from the spec beside this, wherever there is an rpmbuild.
+# Builds the RPMs for Fedora and EL 9 and 10 from the spec in this folder, on any distribution with rpmbuild.
 #
-# The environment says what is not the default, as packaging/common.sh has it.
+# packaging/common.sh describes the environment variables.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . packaging/common.sh
@@ -19,25 +19,26 @@ tar -C "$work/sources" --sort=name --mode=u=rwX,go=rX --owner=0 --group=0 --nume
 cp systemd/jouled{,-libvirt}.sysusers.conf "$work/SOURCES/"
 chmod 644 "$work"/{SOURCES,SPECS}/*
 
-# All is of the time of the last change, binaries too, when ever they were built.
+# All files get the time of the last commit, also the binaries.
 mkdir "$work/built"
 cp "$BUILT"/{jouled,joulectl} "$work/built/"
 [ -z "$libvirt" ] || cp "$BUILT_LIBVIRT/jouled-libvirt" "$work/built/"
 touch -d "@$SOURCE_DATE_EPOCH" "$work"/{built,SOURCES,SPECS}/*
 
-# Where an rpm has no macros of a distribution with RPMs it takes ours, from what it takes for the user's.
+# If rpm lacks the macros of Fedora and EL, it reads ours, as the user's macros.
 home=$HOME
 if [ -z "$(rpm --eval '%{?systemd_post:1}')" ]; then
     home=$work
     cp packaging/rpm/foreign.macros "$work/.rpmmacros"
     cp packaging/rpm/sysusers.sh "$work/"
 fi
-# Binaries without it, as those of `make build`, give no package of debug information.
+# Binaries without debug information, such as those of `make build`, give no debuginfo package.
 debug=()
-# (grep -q would leave at the first match, and readelf then fail to write: with pipefail, sometimes, as if there were none.)
+# (Not grep -q: it exits at the first match, readelf then fails to write, and with pipefail the pipe sometimes fails.)
 if readelf -SW "$BUILT/jouled" | grep ' \.debug_line ' >/dev/null; then debug=(--define '_enable_debug_packages 1'); else debug=(--define 'debug_package %{nil}'); fi
 options=(--nodeps --target "$(rpm_arch "$arch")-linux" "${parts[@]}" "${debug[@]}")
-# A source package holds its spec with all macros expanded: folders of this machine would be in it, and its digest in that of the others.
+# A source package contains its spec with all macros expanded. With absolute paths it would contain folders of this machine, and the other
+# packages contain its digest.
 (
     cd "$work"
     HOME=$home rpmbuild -bs "${options[@]}" --define "_topdir ." SPECS/jouled.spec

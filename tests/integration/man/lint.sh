@@ -1,8 +1,8 @@
 #!/bin/bash
-# The form of the man pages: mandoc's own checks, and that every page which is referred to is ours or one of OTHERS.
+# Checks the man pages: mandoc's lint, and that each page referred to exists in man/ or is in OTHERS.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-# Pages of others that ours refer to. They need not be installed here, which is why mandoc is not asked.
+# Pages of other projects. They may not be installed here, so mandoc does not check these references.
 OTHERS=" busctl.1 journalctl.1 jq.1 systemctl.1 sd_bus_path_encode.3 systemd.exec.5 systemd.socket.5 capabilities.7 "
 wrong=0
 
@@ -21,6 +21,6 @@ if command -v mandoc >/dev/null; then
         wrong=1
     }
 else
-    echo "lint: no mandoc: man pages are not checked by it"
+    echo "lint: mandoc is missing: man pages are only checked for their references"
 fi
 exit $wrong
