@@ -59,7 +59,7 @@ fn entry_at(slot: u32) -> Option<&'static mut Entry> {
 
 /// Frees the entry for another process: its sums are added to the totals.
 #[inline(always)]
-pub fn evict(cpu: &mut Cpu, entry: &mut Entry, slot: u32) {
+pub fn take_over(cpu: &mut Cpu, entry: &mut Entry, slot: u32) {
     if entry.flags != 0 {
         add_to_totals(cpu, entry, active());
     } else if let Some(place) = SLOTS.get_ptr_mut(cpu.used) {
@@ -102,7 +102,7 @@ pub fn charge_current(cpu: &mut Cpu, task: u64, ns: u64, counts: [u64; COUNTERS]
     let (Some(entry), Some(generation), Some(epoch)) = (entry_at(slot), generation(task), EPOCH.get(0)) else { return };
     let generation = u64::from(*generation) << 32 | u64::from(*epoch);
     if entry.tag != task || entry.generation != generation || entry.flags == 0 {
-        evict(cpu, entry, slot);
+        take_over(cpu, entry, slot);
         entry.tag = task;
         entry.generation = generation;
         entry.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;

@@ -66,7 +66,7 @@ pub fn charge<M: Memory>(cpu: &mut Cpu, task: *const c_void, known: bool, ns: u6
 
     let Some(entry) = cache::entry(tgid, cgroup) else { return };
     if entry.tgid != tgid || entry.tag != start || entry.cgroup != cgroup || entry.flags == 0 {
-        cache::evict(cpu, entry, cache::slot(tgid, cgroup));
+        cache::take_over(cpu, entry, cache::slot(tgid, cgroup));
         entry.tgid = tgid;
         entry.tag = start;
         entry.cgroup = cgroup;
