@@ -1,20 +1,20 @@
 //! The daemon as a guest, with a host that speaks the guest protocol on a Unix socket: what it makes of the host's word. No VM here.
 
 use crate::common::client::Ticks;
-use crate::common::{Daemon, SayingHost, World, joulectl, monotonic, said, until};
+use crate::common::{Daemon, ProtocolHost, World, joulectl, monotonic, said, until};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use std::time::Duration;
 
 /// A guest and its host.
-fn guest() -> (World, SayingHost) {
+fn guest() -> (World, ProtocolHost) {
     let world = World::new();
     let path = world.state.with_extension("host");
     world.config(&format!("[meter.vsock]\nconnect = \"unix:{}\"\n", path.display()));
     world.spawn(101, 11, "nginx", "/system.slice/nginx.service", 0);
     world.spawn(102, 12, "postgres", "/system.slice/postgresql.service", 2);
-    let host = SayingHost::new(&path);
+    let host = ProtocolHost::new(&path);
     (world, host)
 }
 
@@ -42,17 +42,17 @@ fn health<'a>(snapshot: &'a Snapshot, source: &str) -> (&'static str, &'a str) {
 }
 
 /// Both processes work, three to one; then the host says what was drawn meanwhile.
-fn work(world: &World, host: &mut SayingHost, ticks: &mut Ticks, package: u64, dram: u64) {
+fn work(world: &World, host: &mut ProtocolHost, ticks: &mut Ticks, package: u64, dram: u64) {
     world.run(101, 3);
     world.run(102, 1);
     let done = monotonic();
     ticks.find("a tick after the work", |snapshot| snapshot.at.monotonic.0 > done);
-    (host.words.package, host.words.dram) = (host.words.package + package, host.words.dram + dram);
-    host.say();
+    (host.next.package, host.next.dram) = (host.next.package + package, host.next.dram + dram);
+    host.send_epoch();
 }
 
 /// The first epochs: what was drawn before the guest looked is nobody's.
-fn settled(world: &World, host: &mut SayingHost, ticks: &mut Ticks) -> Snapshot {
+fn settled(world: &World, host: &mut ProtocolHost, ticks: &mut Ticks) -> Snapshot {
     ticks.find("the host's zones", |snapshot| snapshot.domains.len() == 2);
     work(world, host, ticks, 1_000_000, 100_000);
     ticks.find("the first epoch", |snapshot| totals(snapshot) == [1_000_000, 100_000])
@@ -116,17 +116,17 @@ fn migration_new_generations_and_pauses_are_no_energy() {
     let mut ticks = daemon.ticks();
     settled(&world, &mut host, &mut ticks);
     let mut page = daemon.page();
-    type Change = (&'static str, fn(&mut SayingHost));
+    type Change = (&'static str, fn(&mut ProtocolHost));
     let changes: [Change; 4] = [
-        ("a new generation", |host| (host.words.generation, host.words.package) = ("abcd".repeat(4), 900_000_000)),
-        ("a migration", |host| (host.words.source, host.words.package) = ("77".repeat(16), 3_000_000)),
-        ("a pause", |host| (host.words.paused_ms, host.words.package) = (3_600_000, host.words.package + 777_000_000)),
-        ("epochs from the beginning", |host| host.words.epoch = 5),
+        ("a new generation", |host| (host.next.generation, host.next.package) = ("abcd".repeat(4), 900_000_000)),
+        ("a migration", |host| (host.next.source, host.next.package) = ("77".repeat(16), 3_000_000)),
+        ("a pause", |host| (host.next.paused_ms, host.next.package) = (3_600_000, host.next.package + 777_000_000)),
+        ("epochs from the beginning", |host| host.next.epoch = 5),
     ];
     for (number, (what, change)) in changes.into_iter().enumerate() {
         let number = number as u64;
         change(&mut host);
-        host.say();
+        host.send_epoch();
         let gaps = |snapshot: &Snapshot| view(snapshot, "guest/package").gaps;
         let after = ticks.find(what, |snapshot| gaps(snapshot) == number + 1);
         assert_eq!(totals(&after), [1_000_000 * (number + 1), 100_000 * (number + 1)], "{what}");
@@ -152,7 +152,7 @@ fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
     let mut ticks = daemon.ticks();
     settled(&world, &mut host, &mut ticks);
     let page = daemon.page();
-    host.go();
+    host.close();
     ticks.find("the estimate", Snapshot::estimated);
     let estimated = ticks.find("estimated energy", |snapshot| {
         snapshot.domains.iter().any(|view| view.domain.source == "estimate" && view.energy.total.0 > 0)
@@ -174,11 +174,11 @@ fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
     assert!(text.contains("\nESTIMATE: ") && text.contains("stands back for another meter"), "{text}");
 
     // It comes back, after much was drawn that the estimate has stood in for.
-    host.words.package += 500_000_000;
-    host.come();
+    host.next.package += 500_000_000;
+    host.listen();
     until("the guest to connect again", || (host.readers() > 0).then_some(()));
     assert!(ticks.next().estimated(), "an epoch that ended before is no beginning");
-    host.say();
+    host.send_epoch();
     let back = ticks.find("the host again", |snapshot| !snapshot.estimated());
     assert_eq!(totals(&back), [1_000_000, 100_000]);
     let estimate = |snapshot: &Snapshot| view(snapshot, "estimate/package-0").energy.total.0;
@@ -204,8 +204,8 @@ fn over_a_restart_the_host_knows_what_was_drawn_meanwhile() {
     let page = daemon.page();
     daemon.kill();
 
-    host.words.package += 7_000_000;
-    host.say();
+    host.next.package += 7_000_000;
+    host.send_epoch();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     let after = ticks.find("the energy of the time between", |snapshot| totals(snapshot) == [8_000_000, 100_000]);
@@ -215,8 +215,8 @@ fn over_a_restart_the_host_knows_what_was_drawn_meanwhile() {
     daemon.stop();
 
     // The machine was started anew on its host while jouled was down.
-    (host.words.generation, host.words.package) = ("abcd".repeat(4), 90_000_000);
-    host.say();
+    (host.next.generation, host.next.package) = ("abcd".repeat(4), 90_000_000);
+    host.send_epoch();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     let after = ticks.find("a gap", |snapshot| view(snapshot, "guest/package").gaps == 1);
@@ -229,18 +229,18 @@ fn over_a_restart_the_host_knows_what_was_drawn_meanwhile() {
 #[test]
 fn a_guest_without_a_host_starts_and_estimates() {
     let (world, mut host) = guest();
-    host.go();
+    host.close();
     let daemon = Daemon::start(&mut world.jouled(), &world.state);
     let mut ticks = daemon.ticks();
     let first = ticks.next();
     assert!(first.domains.is_empty() && health(&first, "vsock").0 == "degraded", "{first:#?}");
     let estimated = ticks.find("the estimate", Snapshot::estimated);
     assert!(health(&estimated, "vsock").1.contains("No such file"), "{:?}", health(&estimated, "vsock"));
-    host.come();
+    host.listen();
     until("the guest to connect", || (host.readers() > 0).then_some(()));
     // It waits for the end of an epoch.
     std::thread::sleep(Duration::from_millis(300));
-    host.say();
+    host.send_epoch();
     ticks.find("the host", |snapshot| {
         !snapshot.estimated() && snapshot.domains.iter().any(|view| view.domain.source == "vsock")
     });
@@ -254,7 +254,7 @@ fn without_an_estimate_there_is_no_number() {
     let daemon = Daemon::start(command.env("JOULED_METER__ESTIMATE__USE", "never"), &world.state);
     let mut ticks = daemon.ticks();
     settled(&world, &mut host, &mut ticks);
-    host.go();
+    host.close();
     let silent = ticks.find("silence", |snapshot| health(snapshot, "vsock").0 == "failed");
     let package = view(&silent, "guest/package");
     assert!(package.power.is_none() && package.error.contains("no word from the host"), "{package:#?}");

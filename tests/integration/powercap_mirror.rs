@@ -1,6 +1,6 @@
 //! The powercap mirror of the daemon, read by a program that knows nothing of jouled: Debian's prometheus-node-exporter.
 
-use crate::common::{SayingHost, World, get, refused, until};
+use crate::common::{ProtocolHost, World, get, refused, until};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
@@ -58,28 +58,28 @@ fn node_exporter_reads_what_the_host_says() {
     let world = World::new();
     let socket = world.state.with_extension("host");
     config(&world, &format!("[meter.vsock]\nconnect = \"unix:{}\"\n", socket.display()));
-    let mut host = SayingHost::new(&socket);
+    let mut host = ProtocolHost::new(&socket);
     let daemon = world.start();
     let path = mirror(&world);
     until("the zones", || energy(&path, "intel-rapl:0"));
     let Some((exporter, address)) = node_exporter(&path) else { return };
     let mut total = 0;
     for step in [1_000_000, 2_500_001, 7] {
-        (host.words.package, host.words.dram) = (host.words.package + step, host.words.dram + step / 2);
-        host.say();
+        (host.next.package, host.next.dram) = (host.next.package + step, host.next.dram + step / 2);
+        host.send_epoch();
         total += step;
         until("the energy", || (shown(address, "package") == Some(total)).then_some(()));
     }
     assert_eq!(shown(address, "dram"), Some(500_000 + 1_250_000 + 3));
 
     // The host is gone: there is no number, rather than one that stands still.
-    host.go();
+    host.close();
     until("nothing", || shown(address, "package").is_none().then_some(()));
     assert!(daemon.ticks().find("the estimate", |snapshot| snapshot.estimated()).domains.len() > 2);
-    host.words.package += 9_000_000;
-    host.come();
+    host.next.package += 9_000_000;
+    host.listen();
     until("the guest to connect again", || (host.readers() > 0).then_some(()));
-    host.say();
+    host.send_epoch();
     until("the energy of before", || (shown(address, "package") == Some(total)).then_some(()));
     drop(exporter);
 
@@ -88,8 +88,8 @@ fn node_exporter_reads_what_the_host_says() {
     assert!(log.contains("powercap mirror at"), "{log}");
     assert!(!path.exists());
     let daemon = world.start();
-    host.words.package += 1_000_000;
-    host.say();
+    host.next.package += 1_000_000;
+    host.send_epoch();
     until("the total of before and the new energy", || {
         (energy(&path, "intel-rapl:0")? == total + 1_000_000).then_some(())
     });

@@ -1,4 +1,5 @@
-//! Energy of units against the truth: steady load, a storm of short lives, sleepers. The built jouled, by eBPF and by /proc at once.
+//! Energy of units compared with a known machine (`truth`): steady load, many short-lived processes, sleepers. The
+//! built jouled runs twice, by eBPF and by /proc.
 
 use crate::Failure;
 use crate::daemon::Daemon;
@@ -8,18 +9,18 @@ use crate::truth::{IDLE_WATTS, JOULES_PER_CPU_SECOND, Truth};
 use crate::unit::Unit;
 use std::time::Duration;
 
-/// Shares of a CPU.
+/// CPU shares of the steady units: 1.0 is a whole CPU.
 const STEADY: [f64; 5] = [0.05, 0.1, 0.2, 0.4, 1.0];
 const STEADY_TIME: Duration = Duration::from_secs(60);
-/// Before, from rest to full load and back, so that the power at rest can be learned.
+/// CPU shares before the measurement, from rest to full load and back, so that the idle floor can be learned.
 const WARM_UP: [f64; 10] = [0.0, 0.1, 0.3, 0.6, 0.9, 0.7, 0.4, 0.2, 0.05, 0.0];
 const WARM_UP_STEP: Duration = Duration::from_secs(2);
 const STORM_LIFE: Duration = Duration::from_millis(30);
 const STORM_TIME: Duration = Duration::from_secs(30);
 const SLEEPERS: usize = 50;
-/// Two ticks pass.
+/// Long enough for two ticks.
 const REST: Duration = Duration::from_millis(2500);
-/// What the kernel's account of a running task may lag behind: a scheduler tick at 100 Hz.
+/// Largest lag of the kernel's account of a running task: a scheduler tick at 100 Hz.
 const ACCOUNT_LAG: Duration = Duration::from_millis(10);
 
 /// The benchmark.
@@ -82,7 +83,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is known of the power at rest.
+/// The idle floor of a daemon, in words.
 fn floor(daemon: &Daemon) -> Result<String, Failure> {
     let series = daemon.series()?;
     let find = |name: &str| series.iter().find(|(series, _)| series.starts_with(name));
@@ -92,13 +93,13 @@ fn floor(daemon: &Daemon) -> Result<String, Failure> {
     Ok(format!("{floor:.3} W at rest ({from}, ± {error:.3} W), truth {IDLE_WATTS} W"))
 }
 
-/// One unit at work.
+/// A unit with its workers.
 struct Part {
     unit: Unit,
     workers: Vec<Worker>,
 }
 
-/// A time that begins and ends at rest, so that it does not matter when exactly the ticks are.
+/// A measurement that begins and ends at rest, so that the moments of the ticks do not matter.
 struct Phase<'a> {
     daemons: &'a [Daemon; 2],
     truth: &'a Truth,
@@ -114,7 +115,7 @@ struct Row {
 }
 
 impl Row {
-    /// In percent of the truth.
+    /// The error in percent of the truth.
     fn error(&self, daemon: usize) -> f64 {
         (self.by[daemon] / self.truth - 1.0) * 100.0
     }
@@ -151,7 +152,7 @@ impl<'a> Phase<'a> {
         }
         std::thread::sleep(REST);
         let after = [self.daemons[0].series()?, self.daemons[1].series()?];
-        let grown = |daemon: usize, series: &str| {
+        let increase = |daemon: usize, series: &str| {
             let number = |numbers: &Numbers| numbers.get(series).copied().unwrap_or_default();
             number(&after[daemon]) - number(&self.before[daemon])
         };
@@ -162,8 +163,8 @@ impl<'a> Phase<'a> {
         for (unit, used) in &units {
             let name = series("joules", &unit.name);
             let truth = used.as_secs_f64() * JOULES_PER_CPU_SECOND;
-            let row = Row { truth, by: [grown(0, &name), grown(1, &name)] };
-            let cpu = (grown(0, &series("cpu_seconds", &unit.name)) / used.as_secs_f64() - 1.0) * 100.0;
+            let row = Row { truth, by: [increase(0, &name), increase(1, &name)] };
+            let cpu = (increase(0, &series("cpu_seconds", &unit.name)) / used.as_secs_f64() - 1.0) * 100.0;
             report.line(&format!(
                 "{:<36}{truth:>10.2}{:>10.2}{:>8.2} %{cpu:>8.2} %{:>10.2}{:>8.2} %",
                 unit.name,
@@ -175,9 +176,10 @@ impl<'a> Phase<'a> {
             rows.push(row);
         }
         let unattributed = r#"jouled_domain_joules_total{domain="rapl/package-0",zone="package",mode="unattributed"}"#;
-        let asleep = grown(0, &series("joules", &sleeping.name));
-        report.line(&format!("{}: {asleep:.3} J; unattributed: {:.3} J", sleeping.name, grown(0, unattributed)))?;
-        // At each end, and at each tick, energy may be counted one update and one account too late.
+        let asleep = increase(0, &series("joules", &sleeping.name));
+        report.line(&format!("{}: {asleep:.3} J; unattributed: {:.3} J", sleeping.name, increase(0, unattributed)))?;
+        // At both ends, and at each tick, energy may be counted late by one update of the meter and one lag of the
+        // account.
         let late = (self.truth.longest() + ACCOUNT_LAG).as_secs_f64();
         report.line(&format!(
             "the truth's own error: {:.3} % at most (the meter is {:.0} ms late at most); cpu.stat and getrusage differ by {:.3} % at most",
@@ -190,7 +192,7 @@ impl<'a> Phase<'a> {
     }
 }
 
-/// The series of a unit's own energy (`joules`) or use (`cpu_seconds`).
+/// The series of a unit's own energy (`joules`) or CPU time (`cpu_seconds`).
 fn series(what: &str, unit: &str) -> String {
     let zone = if what == "joules" { r#",zone="package",mode="dynamic""# } else { "" };
     format!(r#"jouled_unit_{what}_total{{unit="{unit}",slice="jouledbench{}.slice"{zone}}}"#, std::process::id())

@@ -1,4 +1,4 @@
-//! Clocks and medians.
+//! Clocks, CPU times and medians.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub fn process_time() -> Duration {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-/// CPU time of all threads of another process; zero where there is none.
+/// CPU time of all threads of another process; zero where it does not exist.
 pub fn time_of(pid: u32) -> Duration {
     let mut clock = 0;
     // SAFETY: `clock` is valid.
@@ -22,7 +22,7 @@ pub fn time_of(pid: u32) -> Duration {
     }
 }
 
-/// Time since some moment.
+/// CLOCK_MONOTONIC.
 pub fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
@@ -40,13 +40,13 @@ pub fn spin(time: Duration) {
     while thread_time() < end {}
 }
 
-/// The middle one; zero of none.
+/// The median; zero where there are no values.
 pub fn median(mut values: Vec<Duration>) -> Duration {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// In milliseconds.
+/// A time in milliseconds.
 pub fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

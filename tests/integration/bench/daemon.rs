@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// jouled. It is told to end when this is dropped.
+/// A running jouled. SIGTERM ends it when this is dropped.
 pub struct Daemon {
     process: Child,
     address: SocketAddr,
@@ -19,7 +19,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it and waits for its first page. `config` is what stands in its configuration file.
+    /// Starts it and waits for its first metrics page. `config` is the text of its configuration file.
     pub fn start(host: &FakeHost, config: &str) -> Result<Self, Failure> {
         let mut daemon = Self::spawn(host, config, &[])?;
         let begin = Instant::now();
@@ -35,7 +35,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it as a service manager does; gives the time to its READY=1 with it.
+    /// Starts it as a service manager does, and measures the time to its READY=1.
     pub fn ready(host: &FakeHost, config: &str) -> Result<(Duration, Self), Failure> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("notify");
@@ -43,10 +43,10 @@ impl Daemon {
         manager.set_read_timeout(Some(Duration::from_secs(10)))?;
         let begin = Instant::now();
         let daemon = Self::spawn(host, config, &[("NOTIFY_SOCKET", &path)])?;
-        let mut said = [0; 4096];
+        let mut message = [0; 4096];
         loop {
-            let length = manager.recv(&mut said)?;
-            if said[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+            let length = manager.recv(&mut message)?;
+            if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
                 return Ok((begin.elapsed(), daemon));
             }
         }
@@ -56,7 +56,7 @@ impl Daemon {
         let state = tempfile::tempdir()?;
         let file = state.path().join("jouled.toml");
         std::fs::write(&file, config)?;
-        // Free a moment ago, so free now as far as anybody can tell.
+        // The port was free a moment ago, so it most probably still is.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
         command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off").env("JOULED_EXPORT__DBUS__USE", "off").args([
@@ -87,7 +87,7 @@ impl Daemon {
         if page.starts_with("HTTP/1.1 200") { Ok(page) } else { Err(page.lines().next().unwrap_or("no answer").into()) }
     }
 
-    /// The metrics page as numbers by series, labels included.
+    /// Values of the metrics page by series, labels included.
     pub fn series(&self) -> Result<HashMap<String, f64>, Failure> {
         let page = self.get("")?;
         let samples = page.lines().filter(|line| line.starts_with("jouled_"));
@@ -99,14 +99,14 @@ impl Daemon {
             .collect())
     }
 
-    /// When so many ticks were, CLOCK_MONOTONIC in milliseconds.
+    /// Times of the next `count` ticks, CLOCK_MONOTONIC in milliseconds.
     pub fn ticks(&self, count: usize) -> Result<Vec<f64>, Failure> {
         let mut stream = UnixStream::connect(self.state.path().join("jouled.sock"))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.write_all(b"GET /v1/stream HTTP/1.0\r\n\r\n")?;
         let lines =
             BufReader::new(stream).lines().skip_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).skip(1);
-        // The first may be the start's, before there is a beat.
+        // The first snapshot may be that of the start, before ticks are regular.
         lines
             .skip(2)
             .take(count)
@@ -117,7 +117,7 @@ impl Daemon {
             .collect()
     }
 
-    /// A number of /proc/PID/status in MB of 10^6 bytes: `VmRSS`, `VmHWM`.
+    /// A field of /proc/PID/status (`VmRSS`, `VmHWM`) in MB of 10^6 bytes.
     pub fn memory_mb(&self, field: &str) -> Result<f64, Failure> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;

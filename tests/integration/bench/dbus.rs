@@ -1,4 +1,5 @@
-//! org.jouled1 on a bus of its own: the time of a read, and what reads, signals and introspection cost. Who asks is another process.
+//! org.jouled1 on a private bus: the time of a read, and the costs of reads, signals and introspection. The client is
+//! another process, so that its CPU time does not count.
 
 use crate::Failure;
 use crate::bus::{Bus, Policy};
@@ -26,13 +27,13 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let Some(bus) = Bus::start(folder.path(), Policy::Open) else { return Err("no dbus-daemon".into()) };
     let (ours, theirs) = UnixDatagram::pair()?;
-    // SAFETY: there is one thread only, so that the child may do anything.
+    // SAFETY: there is only one thread, so the child may do anything.
     let child = match unsafe { libc::fork() } {
         0 => {
             // SAFETY: valid arguments.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            let _ = asker(&bus.address, &theirs);
-            // SAFETY: no arguments to be wrong.
+            let _ = client(&bus.address, &theirs);
+            // SAFETY: no arguments that could be wrong.
             unsafe { libc::_exit(0) }
         }
         child if child < 0 => return Err(std::io::Error::last_os_error().into()),
@@ -48,16 +49,16 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     result
 }
 
-fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), Failure> {
+fn measure(report: &mut Report, bus: &Bus, client: &UnixDatagram) -> Result<(), Failure> {
     let mut host = snapshot(UNITS);
     let (publish, snapshots) = watch::channel(Arc::new(host.clone()));
     let stop = CancellationToken::new();
     let server = server(bus.address.clone(), snapshots, stop.clone());
     let ask = |what: &[u8]| -> Result<(f64, Duration), Failure> {
         let before = process_time().saturating_sub(thread_time());
-        asker.send(what)?;
+        client.send(what)?;
         let mut answer = [0; 8];
-        asker.recv(&mut answer)?;
+        client.recv(&mut answer)?;
         Ok((f64::from_le_bytes(answer), process_time().saturating_sub(thread_time()).saturating_sub(before)))
     };
     ask(b"hello")?;
@@ -67,7 +68,7 @@ fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), F
         used.as_secs_f64() * 1e6 / f64::from(READS)
     ))?;
     report.target("org.jouled1, a read", read, Limit::Most(1.0), "ms");
-    // As it is in a host that ticks: each snapshot's first read has to find its way in it.
+    // With a tick a second, as on a real host: the first read of each snapshot has to index it.
     let ticking = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let (mut next, still) = (host.clone(), Arc::clone(&ticking));
     let spent = std::thread::spawn(move || {
@@ -78,16 +79,16 @@ fn measure(report: &mut Report, bus: &Bus, asker: &UnixDatagram) -> Result<(), F
         }
         (thread_time(), publish, next)
     });
-    let of_bus = time_of(bus.pid());
+    let bus_time = time_of(bus.pid());
     let (seconds, used) = ask(b"at a rate")?;
-    let of_bus = time_of(bus.pid()).saturating_sub(of_bus);
+    let bus_time = time_of(bus.pid()).saturating_sub(bus_time);
     ticking.store(false, std::sync::atomic::Ordering::Relaxed);
-    let (of_publisher, publish, next) = spent.join().map_err(|_| "the publisher failed")?;
+    let (publisher_time, publish, next) = spent.join().map_err(|_| "the publisher failed")?;
     host = next;
-    let share = used.saturating_sub(of_publisher).as_secs_f64() / seconds * 100.0;
+    let share = used.saturating_sub(publisher_time).as_secs_f64() / seconds * 100.0;
     report.line(&format!(
         "{RATE} reads a second, {UNITS} units, a tick a second, signals of all: {share:.2} % of a CPU; dbus-daemon for the same: {:.2} %",
-        of_bus.as_secs_f64() / seconds * 100.0
+        bus_time.as_secs_f64() / seconds * 100.0
     ))?;
     report.target("org.jouled1, 1,000 reads a second, CPU", share, Limit::Most(5.0), "% of a CPU");
     for (what, words) in
@@ -121,8 +122,8 @@ fn server(
     })
 }
 
-/// The other process: does what it is told, and answers with a figure.
-fn asker(address: &str, told: &UnixDatagram) -> Result<(), Failure> {
+/// The client process: receives orders, and answers each with a figure.
+fn client(address: &str, orders: &UnixDatagram) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let bus = Builder::address(address).build().await?;
@@ -135,7 +136,7 @@ fn asker(address: &str, told: &UnixDatagram) -> Result<(), Failure> {
         };
         loop {
             let mut order = [0; 64];
-            let length = told.recv(&mut order)?;
+            let length = orders.recv(&mut order)?;
             let begun = Instant::now();
             let figure = match &order[..length] {
                 b"hello" => {
@@ -150,7 +151,7 @@ fn asker(address: &str, told: &UnixDatagram) -> Result<(), Failure> {
                         let asked = Instant::now();
                         get(unit).await?;
                         times.push(asked.elapsed());
-                        // Less than one may ask for long.
+                        // Stays below the rate that one client may sustain.
                         if unit % 4 == 0 {
                             tokio::time::sleep(Duration::from_micros(500)).await;
                         }
@@ -174,7 +175,7 @@ fn asker(address: &str, told: &UnixDatagram) -> Result<(), Failure> {
                     ms(begun.elapsed())
                 }
             };
-            told.send(&figure.to_le_bytes())?;
+            orders.send(&figure.to_le_bytes())?;
         }
     })
 }

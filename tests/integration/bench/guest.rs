@@ -1,8 +1,9 @@
-//! The channel from the guest's side: time from the end of an epoch to the guest's reader holding it. The host's side is not in it.
+//! The guest channel in the guest: the time from the end of an epoch until the guest's reader has it. The costs on the
+//! host are measured by `guests`.
 
 use crate::Failure;
+use crate::protocol_host::ProtocolHost;
 use crate::report::{Limit, Report};
-use crate::saying_host::SayingHost;
 use jouled::meter::host_channel::{Address, Reader};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ const EPOCHS: usize = 150;
 pub fn run(report: &mut Report) -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("host.sock");
-    let mut host = SayingHost::new(&path);
+    let mut host = ProtocolHost::new(&path);
     let reader = Reader::start(Address::Unix(path))?;
     let holds = |epoch: u64| {
         let held = reader
@@ -19,16 +20,16 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
             .wait(Duration::from_secs(10), |channel| channel.latest().is_some_and(|it| it.object.epoch == epoch));
         held.map(drop).ok_or("an epoch did not reach the guest")
     };
-    holds(host.words.epoch)?;
+    holds(host.next.epoch)?;
     let mut times = Vec::new();
     for step in 0..EPOCHS {
-        // At no regular distance, so that the reader sleeps as it does between epochs.
+        // At irregular intervals, so that the reader sleeps as it does between epochs.
         std::thread::sleep(Duration::from_micros(50_000 + 137 * (step as u64 % 31)));
-        host.words.package += 1_000;
-        let said = Instant::now();
-        host.say();
-        holds(host.words.epoch)?;
-        times.push(said.elapsed().as_secs_f64() * 1e3);
+        host.next.package += 1_000;
+        let sent = Instant::now();
+        host.send_epoch();
+        holds(host.next.epoch)?;
+        times.push(sent.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
     let (median, p99, most) = (times[EPOCHS / 2], times[EPOCHS * 99 / 100], times[EPOCHS - 1]);

@@ -1,4 +1,5 @@
-//! Many guests that read their stream over hybrid sockets: what the channel costs the host, and when each is told. Each guest is a process.
+//! The guest channel with many guests on hybrid sockets: its costs on the host, and the delay of each guest's line.
+//! Each guest is a process.
 
 use crate::Failure;
 use crate::clock::{median, monotonic, ms, process_time, thread_time};
@@ -26,27 +27,27 @@ use tokio_util::sync::CancellationToken;
 
 const GUESTS: usize = 1_000;
 const EPOCHS: usize = 20;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the guests tell, in memory that all share.
-struct Board {
+/// Results of the guests, in shared memory.
+struct Results {
     listening: AtomicUsize,
-    /// When the snapshot of an epoch was published, by the number of the epoch.
+    /// When the snapshot of an epoch was published, CLOCK_MONOTONIC in nanoseconds, by number of the epoch.
     published: [AtomicU64; EPOCHS],
-    /// How long after that each guest had its line; 0: never.
-    late: [[AtomicU64; GUESTS]; EPOCHS],
+    /// Nanoseconds until each guest had the line of an epoch; 0: never.
+    delays: [[AtomicU64; GUESTS]; EPOCHS],
     connected: AtomicUsize,
 }
 
 /// The benchmark.
 pub fn run(report: &mut Report) -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
-    let board = board()?;
-    let crowd = Crowd::gather(board, dir.path())?;
-    wait("guests listen", || board.listening.load(Relaxed) == GUESTS)?;
+    let results = results()?;
+    let crowd = Crowd::gather(results, dir.path())?;
+    wait("guests listen", || results.listening.load(Relaxed) == GUESTS)?;
     let mut host = host(&crowd.0);
     let (publish, snapshots) = watch::channel(Arc::new(host.clone()));
-    // What the publisher needs is there before anything is measured.
+    // Makes the publisher allocate its memory before the measurement.
     (0..3).for_each(|_| drop(publish.send_replace(Arc::new(host.clone()))));
     std::thread::sleep(Duration::from_millis(100));
     let memory = resident()?;
@@ -55,7 +56,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     let server = server(dir.path(), snapshots, stop.clone());
     wait("guests have read", || {
         std::thread::sleep(Duration::from_millis(50));
-        board.connected.load(Relaxed) == GUESTS
+        results.connected.load(Relaxed) == GUESTS
     })?;
     let connected = resident()?;
     let (before, begin) = (process_time() - thread_time(), monotonic());
@@ -69,7 +70,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
             row.energy.dynamic[Zone::Package.index()] = Microjoules((epoch as u64 + 1) * 1_000_000);
         }
         let next = Arc::new(host.clone());
-        board.published[epoch].store(Stamp::now().monotonic.0, Relaxed);
+        results.published[epoch].store(Stamp::now().monotonic.0, Relaxed);
         publish.send_replace(next);
     }
     std::thread::sleep(Duration::from_millis(900));
@@ -79,7 +80,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     server.join().map_err(|_| "the channel failed")?;
 
     let mut late: Vec<Duration> =
-        board.late.iter().flatten().map(|late| Duration::from_nanos(late.load(Relaxed))).collect();
+        results.delays.iter().flatten().map(|late| Duration::from_nanos(late.load(Relaxed))).collect();
     let missed = late.iter().filter(|late| late.is_zero()).count();
     late.retain(|late| !late.is_zero());
     late.sort_unstable();
@@ -202,20 +203,20 @@ fn row(vm: &Vm) -> Row {
     }
 }
 
-/// Processes that are VMM and guest in one. They end when it is dropped, or with this thread.
+/// Processes that are VMM and guest in one. They are killed when this is dropped, or when this thread ends.
 struct Crowd(Vec<libc::pid_t>);
 
 impl Crowd {
-    fn gather(board: &'static Board, dir: &Path) -> Result<Self, Failure> {
+    fn gather(results: &'static Results, dir: &Path) -> Result<Self, Failure> {
         let mut crowd = Self(Vec::with_capacity(GUESTS));
         for number in 0..GUESTS {
-            // SAFETY: there is one thread only, so that the child may do anything.
+            // SAFETY: there is only one thread, so the child may do anything.
             match unsafe { libc::fork() } {
                 0 => {
                     // SAFETY: valid arguments.
                     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-                    let _ = live(board, number, &dir.join(format!("{number}.vsock")));
-                    // SAFETY: no arguments to be wrong.
+                    let _ = run_guest(results, number, &dir.join(format!("{number}.vsock")));
+                    // SAFETY: no arguments that could be wrong.
                     unsafe { libc::_exit(0) }
                 }
                 pid if pid < 0 => return Err(std::io::Error::last_os_error().into()),
@@ -239,13 +240,13 @@ impl Drop for Crowd {
     }
 }
 
-/// The life of a guest: its VMM's socket, then the stream.
-fn live(board: &Board, number: usize, uds: &PathBuf) -> Result<(), Failure> {
+/// A guest: opens its VMM's socket, then reads the stream.
+fn run_guest(results: &Results, number: usize, uds: &PathBuf) -> Result<(), Failure> {
     let _vmm = UnixListener::bind(uds)?;
-    board.listening.fetch_add(1, Relaxed);
-    let door = format!("{}_28282", uds.display());
+    results.listening.fetch_add(1, Relaxed);
+    let socket = format!("{}_28282", uds.display());
     let mut stream = loop {
-        match UnixStream::connect(&door) {
+        match UnixStream::connect(&socket) {
             Ok(stream) => break stream,
             Err(_) => std::thread::sleep(Duration::from_millis(200)),
         }
@@ -254,27 +255,27 @@ fn live(board: &Board, number: usize, uds: &PathBuf) -> Result<(), Failure> {
     let mut first = true;
     for line in BufReader::new(stream).lines() {
         let line = line?;
-        // An epoch's number is its energy in joules.
+        // The benchmark sets the energy in joules to the number of the epoch.
         let Some((_, rest)) = line.split_once("\"energy_uj\":") else { continue };
         let now = Stamp::now().monotonic.0;
         let joules = rest[..rest.find(',').unwrap_or(0)].parse::<usize>()? / 1_000_000;
         if std::mem::take(&mut first) {
-            board.connected.fetch_add(1, Relaxed);
+            results.connected.fetch_add(1, Relaxed);
         } else if let Some(epoch) = joules.checked_sub(1).filter(|epoch| *epoch < EPOCHS) {
-            board.late[epoch][number].store(now - board.published[epoch].load(Relaxed), Relaxed);
+            results.delays[epoch][number].store(now - results.published[epoch].load(Relaxed), Relaxed);
         }
     }
     Ok(())
 }
 
-fn board() -> Result<&'static Board, Failure> {
-    // SAFETY: fresh shared pages, zeroed, which is a valid Board, and never unmapped.
+fn results() -> Result<&'static Results, Failure> {
+    // SAFETY: fresh shared pages, zeroed, which is a valid Results, and never unmapped.
     unsafe {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        match libc::mmap(std::ptr::null_mut(), size_of::<Board>(), access, flags, -1, 0) {
+        match libc::mmap(std::ptr::null_mut(), size_of::<Results>(), access, flags, -1, 0) {
             libc::MAP_FAILED => Err(std::io::Error::last_os_error().into()),
-            page => Ok(&*page.cast::<Board>()),
+            page => Ok(&*page.cast::<Results>()),
         }
     }
 }
@@ -282,7 +283,7 @@ fn board() -> Result<&'static Board, Failure> {
 fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), Failure> {
     let begin = monotonic();
     while !done() {
-        if monotonic() - begin > PATIENCE {
+        if monotonic() - begin > TIME_LIMIT {
             return Err(format!("waited in vain: {what}").into());
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -290,7 +291,7 @@ fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Anonymous memory of this process that is in RAM, in bytes.
+/// Resident anonymous memory of this process (`RssAnon`) in bytes.
 fn resident() -> Result<f64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;

@@ -1,4 +1,5 @@
-//! What eBPF costs at a switch, against an empty program at the same place. What a sample costs is `tick`'s.
+//! The cost of the eBPF programs at a context switch, compared with an empty program at the same tracepoint. The cost
+//! of a sample is measured by `tick`.
 
 use crate::Failure;
 use crate::report::{Limit, Report};
@@ -13,7 +14,7 @@ const ROUNDS: usize = 3;
 
 /// The benchmark.
 pub fn run(report: &mut Report) -> Result<(), Failure> {
-    // The kernel measures every program while this is open.
+    // While this is open, the kernel measures the run time of every program.
     let _stats = enable_stats(Stats::RunTime)?;
     let _empty = load_empty()?;
     report
@@ -68,7 +69,7 @@ fn load_empty() -> Result<Ebpf, Failure> {
     Ok(ebpf)
 }
 
-/// The newest program of this name and the empty one, under two pairs of threads playing ping-pong.
+/// Runs two pairs of threads that play ping-pong, and measures the newest program of this name and the empty one.
 fn measure(program: &str) -> Result<Round, Failure> {
     let before = (totals(program)?, totals("empty")?);
     std::thread::scope(|scope| {
@@ -89,7 +90,7 @@ fn totals(name: &str) -> Result<(Duration, u64), Failure> {
     Ok((info.run_time(), info.run_count()))
 }
 
-/// Two threads wake each other this often.
+/// Two threads wake each other so many times.
 fn ping_pong(rounds: usize) {
     let (mut here, mut there) = match (std::io::pipe(), std::io::pipe()) {
         (Ok(here), Ok(there)) => (here, there),

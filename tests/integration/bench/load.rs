@@ -1,4 +1,4 @@
-//! Processes that use CPU time in a unit: steadily, in steps, in a storm of short lives, or not at all.
+//! Processes that use CPU time in a unit: steadily, in steps, as many short lives, or not at all.
 
 use crate::Failure;
 use crate::clock::{monotonic, spin};
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 const PERIOD: Duration = Duration::from_millis(40);
 
-/// What a process does.
+/// The work of a process.
 #[derive(Clone, Copy)]
 pub enum Work<'a> {
-    /// Uses these shares of a CPU, each for a while.
+    /// Uses these shares of a CPU, each for this time.
     Steps(&'a [f64], Duration),
-    /// One child after the other that uses so much CPU time and ends, for a while.
+    /// Forks one child after the other, each of which uses so much CPU time, for this time.
     Storm(Duration, Duration),
     /// Sleeps until it is killed.
     Sleep,
 }
 
-/// A process at work, killed and reaped when it is dropped.
+/// A working process, killed and reaped when this is dropped.
 pub struct Worker {
     pid: libc::pid_t,
 }
@@ -27,15 +27,15 @@ pub struct Worker {
 impl Worker {
     /// Forks it into a unit.
     pub fn start(unit: &Unit, work: Work<'_>) -> Result<Self, Failure> {
-        let door = unit.door()?;
+        let procs = unit.procs_file()?;
         // SAFETY: the child makes system calls only.
         match unsafe { libc::fork() } {
             0 => {
                 // SAFETY: valid arguments.
                 unsafe {
                     libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    if libc::write(door.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1 {
-                        live(work);
+                    if libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1 {
+                        work_on(work);
                     }
                     libc::_exit(0)
                 }
@@ -45,7 +45,7 @@ impl Worker {
         }
     }
 
-    /// Waits for its end. CPU time of it and of the children that it waited for, by getrusage(2).
+    /// Waits for its end. Returns the CPU time of it and of the children that it waited for, by getrusage(2).
     pub fn join(self) -> Result<Duration, Failure> {
         // SAFETY: an all-zero rusage is valid, and both pointers are.
         let usage = unsafe {
@@ -71,7 +71,7 @@ impl Drop for Worker {
     }
 }
 
-fn live(work: Work<'_>) {
+fn work_on(work: Work<'_>) {
     match work {
         Work::Steps(shares, each) => shares.iter().for_each(|share| burn(*share, each)),
         Work::Storm(life, time) => {
@@ -96,7 +96,7 @@ fn live(work: Work<'_>) {
     }
 }
 
-/// Uses a share of a CPU in each period.
+/// Uses a share of a CPU in each PERIOD.
 fn burn(share: f64, time: Duration) {
     let mut now = monotonic();
     let end = now + time;

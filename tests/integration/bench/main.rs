@@ -1,4 +1,5 @@
-//! Benchmarks: what jouled costs, and how right it is, against its targets. Needs root. Not tests: a missed target is printed, not failed.
+//! Benchmarks: the costs of jouled and the accuracy of its numbers, compared with targets. They need root. Not tests: a
+//! missed target is printed and does not fail.
 //!
 //! `cargo bench` runs all; `cargo bench -- tick accuracy` runs some.
 
@@ -17,9 +18,9 @@ mod load;
 #[path = "../common/many_units.rs"]
 mod many_units;
 mod meters;
+#[path = "../common/protocol_host.rs"]
+mod protocol_host;
 mod report;
-#[path = "../common/saying_host.rs"]
-mod saying_host;
 mod scale;
 mod start;
 #[path = "../common/sysfs.rs"]
@@ -35,7 +36,7 @@ use std::process::ExitCode;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Name, what it says, and the benchmark.
+/// Name of a benchmark, its title, and its function.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
 const BENCHMARKS: [Benchmark; 9] = [
@@ -65,11 +66,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the benchmarks in a child, so that files and cgroups are removed however it ends, Ctrl-C included.
+/// Runs the benchmarks in a child process, so that files and cgroups are removed however it ends, by Ctrl-C too.
 fn guarded() -> Result<ExitCode, Failure> {
     let memory = Path::new("/dev/shm");
     let files = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
-    // SAFETY: the sets are valid; there is one thread only, so that the child may do anything.
+    // SAFETY: the sets are valid; there is only one thread, so the child may do anything.
     let code = unsafe {
         let mut signals: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut signals);
@@ -85,7 +86,7 @@ fn guarded() -> Result<ExitCode, Failure> {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             libc::sigprocmask(libc::SIG_UNBLOCK, &signals, std::ptr::null_mut());
             let result = benchmarks(files.path());
-            // They are the parent's to remove.
+            // The parent removes the files.
             std::mem::forget(files);
             return result;
         }

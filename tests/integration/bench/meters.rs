@@ -1,4 +1,5 @@
-//! Ticks while every slow source hangs at once: two BMCs by Redfish, two by IPMI over LAN, an ACPI meter, the library of NVIDIA GPUs.
+//! Regularity of ticks while every slow source hangs: two BMCs by Redfish, two by IPMI over LAN, an ACPI power meter,
+//! and NVIDIA's library.
 
 use crate::Failure;
 use crate::daemon::Daemon;
@@ -21,7 +22,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     report
         .line(&format!("no slow source: 50 % {:.2} ms, 99 % {:.2} ms, most {:.2} ms off", quiet.0, quiet.1, quiet.2))?;
 
-    // It takes connections and answers nobody.
+    // They accept connections and never answer.
     let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     let sockets = [UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?];
     let dir = tempfile::tempdir()?;
@@ -56,7 +57,8 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How far ticks are off the beat of 1 s that the first one begins: milliseconds, at 50 %, 99 % and most.
+/// Deviation of the ticks from multiples of 1 s after the first one, in milliseconds: median, 99th percentile and
+/// maximum.
 fn jitter(host: &FakeHost, config: &str) -> Result<(f64, f64, f64), Failure> {
     let daemon = Daemon::start(host, config)?;
     let at = daemon.ticks(TICKS)?;
@@ -64,11 +66,11 @@ fn jitter(host: &FakeHost, config: &str) -> Result<(f64, f64, f64), Failure> {
     let off = |(number, at): (usize, &f64)| ((at - first) - number as f64 * 1e3).abs();
     let mut off: Vec<f64> = at.iter().enumerate().map(off).collect();
     off.sort_by(f64::total_cmp);
-    let of = |share: usize| off.get((off.len() - 1) * share / 100).copied().unwrap_or_default();
-    Ok((of(50), of(99), of(100)))
+    let percentile = |share: usize| off.get((off.len() - 1) * share / 100).copied().unwrap_or_default();
+    Ok((percentile(50), percentile(99), percentile(100)))
 }
 
-/// The stand-in of NVML, all of whose calls take an hour; nothing where there is no C compiler.
+/// Configuration with a fake NVML library whose calls take an hour; empty where there is no C compiler.
 fn nvml(dir: &Path) -> Result<String, Failure> {
     let (library, answers) = (dir.join("libnvidia-ml.so.1"), dir.join("nvml.txt"));
     std::fs::write(&answers, "gpu 0 GPU-0 00000000:41:00.0 H100\nhang 3600\n")?;
@@ -81,7 +83,7 @@ fn nvml(dir: &Path) -> Result<String, Failure> {
     }
 }
 
-/// An ACPI power meter whose value never comes: a pipe that nobody writes to.
+/// An ACPI power meter whose value never comes: a pipe without a writer.
 fn hwmon(host: &FakeHost) -> Result<(), Failure> {
     let device = host.sysfs().join("devices/LNXSYSTM:00/ACPI000D:00");
     host.write_sys("devices/LNXSYSTM:00/ACPI000D:00/power1_is_battery", "0\n");

@@ -1,9 +1,9 @@
-//! What the benchmarks print: tables as they come, and every target beside its result at the end.
+//! Output of the benchmarks: tables as they come, and every target with its result at the end.
 
 use crate::Failure;
 use std::io::{Stdout, Write};
 
-/// Which side of its limit a figure should be on.
+/// The side of its limit on which a result should be.
 #[derive(Clone, Copy)]
 pub enum Limit {
     /// At most this.
@@ -19,7 +19,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Begins with the machine.
+    /// Prints the machine first.
     pub fn new() -> Result<Self, Failure> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
@@ -33,18 +33,18 @@ impl Report {
         Ok(report)
     }
 
-    /// Begins a benchmark.
+    /// Prints the title of a benchmark.
     pub fn title(&mut self, name: &str, about: &str) -> Result<(), Failure> {
         self.line(&format!("\n{name}: {about}"))
     }
 
-    /// One line, now.
+    /// Prints one line.
     pub fn line(&mut self, line: &str) -> Result<(), Failure> {
         writeln!(self.out, "{line}")?;
         Ok(self.out.flush()?)
     }
 
-    /// A figure that has a target.
+    /// Records a result with its target.
     pub fn target(&mut self, what: &str, figure: f64, limit: Limit, unit: &str) {
         let (met, sign, value) = match limit {
             Limit::Most(most) => (figure <= most, "≤", most),
@@ -54,7 +54,7 @@ impl Report {
         self.targets.push(format!("{what:<72}{figure:>9.2}  {sign} {value:<6} {unit:<11}{verdict}"));
     }
 
-    /// Every target.
+    /// Prints every target.
     pub fn end(&mut self) -> Result<(), Failure> {
         self.line("\ntargets")?;
         for target in std::mem::take(&mut self.targets) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const PROCESSES: usize = 10_000;
 const ACTIVE: usize = 100;
-/// Longer than the minute between two checkpoints.
+/// Longer than the minute between two checkpoints, so that one is included.
 const TIME: Duration = Duration::from_secs(63);
 const CONFIG: &str = "interval = \"100ms\"\n[usage]\nsource = \"bpf\"\n[series]\nprocesses = 500\n";
 

@@ -1,4 +1,4 @@
-//! From the start of the built daemon to its READY=1, as a service manager sees it: RAPL by powercap, eBPF.
+//! The time from the start of the built daemon to its READY=1, as a service manager sees it: RAPL by powercap, eBPF.
 
 use crate::Failure;
 use crate::clock::{median, ms};

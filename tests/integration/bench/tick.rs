@@ -1,4 +1,5 @@
-//! What a tick costs: the daemon's own sampler, with real eBPF, over real processes most of which sleep. In-process, to see its stages.
+//! The cost of a tick: the daemon's own sampler, with real eBPF, over real processes most of which sleep. In this
+//! process, so that its stages can be measured.
 
 use crate::Failure;
 use crate::clock::{self, median, ms, thread_time};
@@ -18,7 +19,7 @@ const TICKS: usize = 20;
 const BETWEEN: Duration = Duration::from_millis(100);
 const STAGES: [&str; 5] = ["meters", "usage", "resolve", "core", "store"];
 
-/// A fake host with as many CPUs as this machine has, and one package.
+/// A fake host with one package and as many CPUs as this machine.
 pub fn fake_host() -> Result<FakeHost, Failure> {
     let host = FakeHost::new();
     host.cpus(1, u32::try_from(std::thread::available_parallelism()?.get())?, &ICE_LAKE_SERVER);
@@ -92,7 +93,7 @@ fn measure(sampler: &mut Sampler, host: &FakeHost, crowd: &Crowd, active: usize)
         host.set_energy("intel-rapl:0", clock::monotonic().as_micros() as u64 * 30 % INTEL_RANGE);
         Ok(())
     };
-    // Who wakes for this cell first is new to the series shown.
+    // Processes that this measurement wakes for the first time must first get their series.
     for _ in 0..3 {
         work()?;
         sampler.tick();
@@ -116,7 +117,8 @@ fn measure(sampler: &mut Sampler, host: &FakeHost, crowd: &Crowd, active: usize)
     Ok(Cell { uses, tick: median(ticks), highest, stages: stages.map(median) })
 }
 
-/// [`Sampler::tick`] taken apart, less its book-keeping of sources; there is one meter, whose domains are known already.
+/// The stages of [`Sampler::tick`], without its bookkeeping of sources; there is one meter, whose domains are known
+/// already.
 fn staged(sampler: &mut Sampler) -> Result<([Duration; STAGES.len()], usize), Failure> {
     let at = Stamp::now();
     let mut tick = Tick { at, ..Tick::default() };
@@ -141,7 +143,7 @@ fn staged(sampler: &mut Sampler) -> Result<([Duration; STAGES.len()], usize), Fa
     Ok(([meters - begin, usage - meters, resolve - usage, core - resolve, store - core], uses))
 }
 
-/// CPU time to render the page, median of 50, and its length.
+/// Median CPU time of 50 renderings of the page, and its length in bytes.
 fn page(snapshot: &Arc<Snapshot>, format: Format) -> (Duration, usize) {
     let options = Config::default().export.prometheus;
     let mut length = 0;

@@ -1,4 +1,5 @@
-//! A machine whose energy is known: power at rest, and so much for each second of CPU time, written to a fake powercap zone.
+//! A machine whose energy is known: power at rest, and a fixed energy per second of CPU time, written to a fake
+//! powercap zone.
 
 use crate::Failure;
 use crate::clock::monotonic;
@@ -11,18 +12,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Power at rest.
+/// Power at rest in watts.
 pub const IDLE_WATTS: f64 = 20.0;
-/// Energy of a second of CPU time.
+/// Energy of one second of CPU time in joules.
 pub const JOULES_PER_CPU_SECOND: f64 = 30.0;
 const STEP: Duration = Duration::from_millis(5);
 const ZONE: &str = "intel-rapl:0";
 
-/// The machine, which lives until this is dropped.
+/// The machine; it runs until this is dropped.
 pub struct Truth {
-    /// What jouled reads.
+    /// The fake host that jouled reads.
     pub host: FakeHost,
-    /// How the machine's CPU time is known.
+    /// Source of the machine's CPU time.
     pub source: &'static str,
     end: Arc<AtomicBool>,
     /// The longest time between two updates, in nanoseconds.
@@ -31,7 +32,7 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Begins.
+    /// Starts the thread that updates the counter.
     pub fn start() -> Result<Self, Failure> {
         let host = fake_host()?;
         let meter = OpenOptions::new().write(true).open(host.zone_dir(ZONE).join("energy_uj"))?;
@@ -41,9 +42,9 @@ impl Truth {
         let (end, longest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (until, late) = (end.clone(), longest.clone());
         let thread = std::thread::spawn(move || {
-            // Ahead of what it watches.
+            // Runs before the processes whose time it reads.
             let priority = libc::sched_param { sched_priority: 10 };
-            // SAFETY: valid arguments; where it is not allowed, the lateness shows it.
+            // SAFETY: valid arguments; where it is not permitted, the lateness shows it.
             unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority) };
             let mut before = begin.0;
             while !until.load(Ordering::Relaxed) {
@@ -55,7 +56,7 @@ impl Truth {
                 let cpu = cpu.saturating_sub(begin.1);
                 let joules =
                     1.0 + IDLE_WATTS * (now - begin.0).as_secs_f64() + JOULES_PER_CPU_SECOND * cpu.as_secs_f64();
-                // One write of one length, so that nobody reads half of it.
+                // One write of a fixed length, so that a reader never sees a part of it.
                 let _ = meter.write_all_at(format!("{:<20}\n", (joules * 1e6) as u64).as_bytes(), 0);
             }
         });
@@ -83,7 +84,8 @@ struct CpuClock {
 }
 
 impl CpuClock {
-    /// The account of the v1 root cgroup, to the nanosecond; without it, what is left of the CPUs' time beside their idle time.
+    /// Opens `cpuacct.usage` of the v1 root cgroup, which counts nanoseconds; without it, /proc/uptime, as time minus
+    /// idle time.
     fn open() -> Result<Self, Failure> {
         let cpus = u32::try_from(std::thread::available_parallelism()?.get())?;
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;

@@ -1,27 +1,27 @@
-//! Cgroups that look like units of systemd, with the kernel's own account of their CPU time.
+//! Cgroups with names of systemd units, and the kernel's account of their CPU time.
 
 use crate::Failure;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A cgroup on the v2 tree, removed with all its processes when it is dropped.
+/// A cgroup of the v2 hierarchy, removed with all its processes when dropped.
 pub struct Unit {
-    /// What its unit is called.
+    /// Name of its unit.
     pub name: String,
     dir: PathBuf,
 }
 
 impl Unit {
-    /// Makes it, in the slice of this process.
+    /// Makes it in the slice of this process.
     pub fn new(name: &str) -> Result<Self, Failure> {
         let dir = slice(std::process::id()).ok_or("no cgroup v2")?.join(name);
         fs::create_dir_all(&dir)?;
         Ok(Self { name: name.to_owned(), dir })
     }
 
-    /// The file to which a process writes `0` to move here.
-    pub fn door(&self) -> Result<File, Failure> {
+    /// `cgroup.procs`: a process that writes `0` to it moves here.
+    pub fn procs_file(&self) -> Result<File, Failure> {
         Ok(OpenOptions::new().write(true).open(self.dir.join("cgroup.procs"))?)
     }
 
@@ -36,12 +36,12 @@ impl Unit {
 impl Drop for Unit {
     fn drop(&mut self) {
         remove(&self.dir);
-        // It goes with the last unit.
+        // The slice goes with its last unit.
         let _ = self.dir.parent().map(fs::remove_dir);
     }
 }
 
-/// Removes what a process left.
+/// Removes every unit of a process.
 pub fn remove_all(pid: i32) {
     let Some(slice) = slice(pid as u32) else { return };
     for entry in fs::read_dir(&slice).into_iter().flatten().flatten() {
@@ -52,7 +52,7 @@ pub fn remove_all(pid: i32) {
     let _ = fs::remove_dir(slice);
 }
 
-/// Kills what runs in a cgroup and removes it.
+/// Kills the processes of a cgroup and removes it.
 fn remove(dir: &Path) {
     for _ in 0..200 {
         for pid in

@@ -1,4 +1,4 @@
-//! eBPF on this kernel, and children that use CPU time for it to see. For tests as root.
+//! The eBPF source on this kernel, and child processes that use CPU time for it. For tests as root.
 
 use jouled::model::usage::UsageSample;
 use jouled::usage::Usage;
@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-/// eBPF as told, with nobody else who uses it; `None` where this machine lets us not, which is said.
+/// Opens the eBPF source, with the lock of the whole machine; prints the reason where it cannot be used here (`None`).
 pub fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)> {
     // SAFETY: no arguments.
     if unsafe { libc::geteuid() } != 0 {
@@ -17,7 +17,7 @@ pub fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)>
     }
     let alone = super::whole_machine();
     match BpfUsage::open(options) {
-        // In this order: its programs have gone before the next test has its own.
+        // In this order: the programs are detached before the next test has the lock.
         Ok(usage) => Some((alone, usage)),
         Err(
             error @ (BpfError::Missing(_)
@@ -33,25 +33,25 @@ pub fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)>
     }
 }
 
-/// By this path, without counters.
+/// Options for this path, without counters.
 pub fn with(path: BpfPath) -> BpfOptions {
     BpfOptions { path, counters: Counters::Off, ..BpfOptions::default() }
 }
 
-/// How a child comes to be.
+/// How a child is started.
 #[derive(Clone, Copy, Default)]
 pub struct Birth<'a> {
-    /// Its name; empty: ours.
+    /// Its name; empty: this process' name.
     pub name: &'a [u8],
-    /// The folder of a v2 cgroup to be born in.
+    /// Directory of the v2 cgroup that it starts in.
     pub cgroup: Option<&'a File>,
-    /// Its id.
+    /// Its process id.
     pub pid: Option<i32>,
     /// Runs with a real-time priority on this CPU.
     pub alone_on: Option<usize>,
 }
 
-/// Forks a child that uses CPU time until it used so much, then ends.
+/// Forks a child that ends after it used this much CPU time.
 pub fn burn(birth: Birth<'_>, time: Duration) -> i32 {
     let name = std::ffi::CString::new(birth.name).unwrap();
     // SAFETY: an all-zero clone_args asks for nothing.
@@ -91,7 +91,7 @@ pub fn burn(birth: Birth<'_>, time: Duration) -> i32 {
     }
 }
 
-/// Waits for a child; its user and system time as the kernel accounts it, in nanoseconds.
+/// Waits for a child; returns its user and system time by the kernel's account, in nanoseconds.
 pub fn reap(pid: i32) -> u64 {
     // SAFETY: both pointers are valid.
     let usage = unsafe {
@@ -105,7 +105,7 @@ pub fn reap(pid: i32) -> u64 {
         .sum()
 }
 
-/// CPU time of a process that runs, in nanoseconds, by the kernel's own account.
+/// CPU time of a running process by the kernel's account, in nanoseconds.
 pub fn cpu_time(pid: i32) -> u64 {
     // SAFETY: both pointers are valid.
     unsafe {
@@ -116,18 +116,19 @@ pub fn cpu_time(pid: i32) -> u64 {
     }
 }
 
-/// Where to be alone: on some machines switches from certain tasks are hidden from tracing, and the time of who comes next is then lost.
+/// The CPU for tests that need one alone. On some machines switches from certain tasks are hidden from tracing, and the
+/// run time of the next task is lost.
 pub fn last_cpu() -> Option<usize> {
     Some(std::thread::available_parallelism().unwrap().get() - 1)
 }
 
-/// A sample with all that the dead used: `wait4` tells of one a moment before it leaves its CPU for good.
+/// A sample with the use of processes that ended: `wait4` returns shortly before a process leaves its CPU for good.
 pub fn sample_after_death(usage: &mut BpfUsage) -> UsageSample {
     std::thread::sleep(Duration::from_millis(20));
     usage.sample().unwrap()
 }
 
-/// Time on a CPU of whom `chosen` chooses, in nanoseconds.
+/// Run time of the uses that `chosen` selects, in nanoseconds.
 pub fn on_cpu(sample: &UsageSample, chosen: impl Fn(&jouled::model::usage::Use) -> bool) -> u64 {
     sample.uses.iter().filter(|r#use| chosen(r#use)).map(|r#use| r#use.used.on_cpu.0).sum()
 }

@@ -1,4 +1,4 @@
-//! Processes that use CPU time, in cgroups of their own, and what the kernel says of it. For tests as root.
+//! Processes that use CPU time in cgroups of their own, and the kernel's account of it. For tests as root.
 
 use jouled::model::usage::CgroupId;
 use std::fs::{self, File};
@@ -7,21 +7,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// CLONE_INTO_CGROUP of linux/sched.h.
+/// CLONE_INTO_CGROUP of the kernel's include/uapi/linux/sched.h.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// The slice of this run: two runs on one machine keep out of each other's way.
+/// The slice of this process, so that two runs on one machine do not collide.
 pub fn slice() -> String {
     format!("jtest{}.slice", std::process::id())
 }
 
-/// A cgroup on the v2 tree. Removed when dropped.
+/// A cgroup of the v2 hierarchy. Removed when dropped.
 pub struct Cgroup {
     dir: PathBuf,
 }
 
 impl Cgroup {
-    /// `NAME` in [`slice`], where the kernel says that v2 is mounted; `None` where it is not.
+    /// Makes `NAME` in [`slice`], at the mount point of cgroup v2; `None` where it is not mounted.
     pub fn new(name: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
@@ -30,29 +30,30 @@ impl Cgroup {
         Some(Self { dir })
     }
 
-    /// Its folder.
+    /// Its directory.
     pub fn open(&self) -> File {
         File::open(&self.dir).unwrap()
     }
 
-    /// Its path from the root of the tree.
+    /// Its path from the root of the hierarchy.
     pub fn path(&self) -> String {
         format!("/{}/{}", slice(), self.dir.file_name().unwrap().display())
     }
 
-    /// Its id, which is its folder's inode number.
+    /// Its id, which is the inode number of its directory.
     pub fn id(&self) -> CgroupId {
         CgroupId(fs::metadata(&self.dir).unwrap().ino())
     }
 
-    /// CPU time used in it, in nanoseconds, by the kernel's own account.
+    /// CPU time used in it, in nanoseconds, by the kernel's account (`cpu.stat`).
     pub fn used(&self) -> u64 {
         let stat = fs::read_to_string(self.dir.join("cpu.stat")).unwrap();
         stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap().parse::<u64>().unwrap() * 1000
     }
 
-    /// A process in it from its first instruction on: busy for `time` of the clock on `cpu`, or asleep where there is no CPU. It runs
-    /// before all others, so that what it used does not depend on them; for less than a second, where the kernel would step in.
+    /// Starts a process that is in the cgroup from its first instruction on: busy on `cpu` for `time` of the monotonic
+    /// clock, or asleep where there is no CPU. It has a real-time priority, so that its CPU time does not depend on
+    /// others; use less than a second, beyond which the kernel throttles it.
     pub fn child(&self, cpu: Option<usize>, time: Duration) -> Burner {
         let dir = self.open();
         // SAFETY: an all-zero clone_args asks for nothing.
@@ -73,20 +74,20 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The last exits may still be under way.
+        // The last processes may still be exiting.
         for _ in 0..50 {
             if fs::remove_dir(&self.dir).is_ok() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        // Goes with the last one in it.
+        // The slice goes with its last cgroup.
         let _ = fs::remove_dir(self.dir.parent().unwrap());
     }
 }
 
 /// # Safety
-/// Only in a child of its own; makes system calls only.
+/// Only in a child process; makes system calls only.
 unsafe fn busy(cpu: Option<usize>, time: Duration) {
     // SAFETY: all pointers are to locals that outlive the calls.
     unsafe {
@@ -108,13 +109,13 @@ unsafe fn busy(cpu: Option<usize>, time: Duration) {
     }
 }
 
-/// A child. Killed when dropped.
+/// A child process. Killed when dropped.
 pub struct Burner(pub i32);
 
 impl Burner {
     /// Waits for its end.
     pub fn wait(self) {
-        // SAFETY: the id is of a child that nobody else waits for.
+        // SAFETY: the id is that of a child that nothing else waits for.
         unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
         std::mem::forget(self);
     }
@@ -130,8 +131,8 @@ impl Drop for Burner {
     }
 }
 
-/// Time that all CPUs were not idle, in nanoseconds from an arbitrary start: by the kernel's idle time, which it measures, not by its
-/// busy time, which it may only sample. In steps of 10 ms.
+/// Busy time of all CPUs in nanoseconds from an arbitrary start, in steps of 10 ms. Computed from the idle time, which
+/// the kernel measures; busy time may only be sampled.
 pub fn all_used() -> i64 {
     let text = fs::read_to_string("/proc/stat").unwrap();
     let idle: i64 = text
@@ -147,19 +148,21 @@ pub fn all_used() -> i64 {
     cpus * super::monotonic() as i64 - idle * 10_000_000
 }
 
-/// Time that the host took of this machine (steal), in ticks of 10 ms: it counts as not idle, and is nobody's.
+/// Time that the host took from this machine (steal), in ticks of 10 ms. It counts as not idle, and no process is
+/// charged with it.
 pub fn stolen() -> u64 {
     let text = fs::read_to_string("/proc/stat").unwrap();
     text.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).unwrap_or(0)
 }
 
-/// The kernel's accounts leave out the time in which the host runs another machine; the clocks that they are held against here, and the
-/// one of the path without BTF, run on. A scenario that failed while the host took time says nothing, and is repeated.
+/// Repeats a scenario that failed while the host took time from this machine (steal). Steal is not in the kernel's
+/// accounts, but the clocks that they are compared with go on, and so does the clock of the path without BTF: such a
+/// failure says nothing.
 pub fn while_nothing_is_stolen(scenario: impl Fn() + std::panic::RefUnwindSafe) {
     for _ in 0..12 {
         let before = stolen();
         let Err(failure) = std::panic::catch_unwind(&scenario) else { return };
-        // A tick is 10 ms: of a short scenario it shows a moment later.
+        // Steal is counted in ticks of 10 ms, and shows with a delay.
         std::thread::sleep(Duration::from_secs(1));
         let taken = stolen() - before;
         if taken == 0 {

@@ -1,17 +1,17 @@
-//! A message bus of a test's own: dbus-daemon, with one of three policies. Not the machine's.
+//! A private message bus: dbus-daemon with one of three policies. Not the machine's bus.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// What the bus lets whom do.
+/// What the bus permits.
 #[derive(Clone, Copy, Debug)]
 pub enum Policy {
-    /// Anybody anything.
+    /// Everything to everybody.
     Open,
-    /// As a system's bus does, with the policy that jouled is installed with.
+    /// A system bus with the policy file that jouled installs.
     Installed,
-    /// As a system's bus does where jouled is not installed.
+    /// A system bus without that file, as where jouled is not installed.
     Bare,
 }
 
@@ -23,7 +23,7 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// A bus with its socket in `folder`; `None`, with the reason printed: there is no dbus-daemon here.
+    /// Starts a bus with its socket in `folder`; prints the reason where there is no dbus-daemon (`None`).
     pub fn start(folder: &Path, policy: Policy) -> Option<Self> {
         let address = format!("unix:path={}", folder.join("bus").display());
         let file = folder.join("bus.conf");
@@ -49,13 +49,13 @@ impl Bus {
         Some(Self { daemon, address })
     }
 
-    /// Its process.
+    /// Its process id.
     #[allow(dead_code, reason = "for the benchmark")]
     pub fn pid(&self) -> u32 {
         self.daemon.id()
     }
 
-    /// busctl, asking this bus; `None`, with the reason printed: there is none here.
+    /// busctl for this bus; prints the reason where there is none (`None`).
     pub fn busctl(&self, arguments: &[&str]) -> Option<Command> {
         if Command::new("busctl").arg("--version").stdout(Stdio::null()).status().is_err() {
             println!("skipped: no busctl");
@@ -89,7 +89,7 @@ fn config(address: &str, policy: Policy) -> String {
         Policy::Installed => format!("{system}<include>{installed}</include>"),
         Policy::Bare => system.to_owned(),
     };
-    // A system's bus lets one caller wait for 128 answers; a flood is to reach who is asked.
+    // A system bus limits a caller to 128 pending replies; the tests want floods to reach jouled.
     format!(
         "<busconfig><type>system</type><listen>{address}</listen><auth>EXTERNAL</auth>{rules}\
          <limit name='max_replies_per_connection'>1000000</limit></busconfig>"

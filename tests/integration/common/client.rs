@@ -1,4 +1,4 @@
-//! A small HTTP client for tests: one request a connection, and the stream of snapshots on the control socket. Checks no metrics.
+//! A small HTTP client for tests: one request per connection, and the stream of snapshots of the control socket.
 
 use jouled::model::snapshot::Snapshot;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,10 +24,10 @@ pub fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Answer {
     ask(io, path, headers)
 }
 
-/// GET over any connection. HTTP/1.0: the answer ends with the connection and comes in one piece.
+/// GET over any connection. HTTP/1.0: the answer ends with the connection and is not chunked.
 pub fn ask(mut io: impl Read + Write, path: &str, headers: &[&str]) -> Answer {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    // In one piece: an answer to its first byte must not meet the rest on its way.
+    // A single write: an answer to the first byte must not cross the rest of the request.
     io.write_all(format!("GET {path} HTTP/1.0\r\n{headers}\r\n").as_bytes()).unwrap();
     let mut bytes = Vec::new();
     io.read_to_end(&mut bytes).unwrap();
@@ -43,7 +43,7 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// Begins to listen on a control socket.
+    /// Opens the stream of a control socket.
     pub fn open(socket: &Path) -> Self {
         let mut io = UnixStream::connect(socket).unwrap();
         io.set_read_timeout(Some(super::PATIENCE)).unwrap();
@@ -57,7 +57,7 @@ impl Ticks {
         Self { stream }
     }
 
-    /// The next line, as it came.
+    /// The next line, unparsed.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();
@@ -71,7 +71,7 @@ impl Ticks {
         serde_json::from_str(&self.line()).unwrap()
     }
 
-    /// The first snapshot that `is` what is wanted.
+    /// The first snapshot for which `is` holds.
     pub fn find(&mut self, what: &str, is: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let end = std::time::Instant::now() + super::PATIENCE;
         loop {
@@ -84,7 +84,7 @@ impl Ticks {
     }
 }
 
-/// Changes the host between two ticks and gives the snapshot after it; `None` where a tick came too early and saw half of it.
+/// Changes the host between two ticks and returns the next snapshot; `None` where a tick came during the change.
 pub fn between(ticks: &mut Ticks, change: impl FnOnce()) -> Option<Snapshot> {
     let before = ticks.next();
     change();
@@ -93,7 +93,7 @@ pub fn between(ticks: &mut Ticks, change: impl FnOnce()) -> Option<Snapshot> {
     (after.ticks == before.ticks + 1 && after.at.monotonic.0 > done).then_some(after)
 }
 
-/// Repeats a scenario until no tick came at a wrong moment.
+/// Repeats a scenario until no tick came during a change.
 pub fn undisturbed<T>(scenario: impl Fn() -> Option<T>) -> T {
     for _ in 0..20 {
         if let Some(result) = scenario() {

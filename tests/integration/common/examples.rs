@@ -1,10 +1,10 @@
-//! The examples of the pages, as tests/integration/man/examples.sh finds them. Runs none.
+//! The examples in the documentation, as tests/integration/man/examples.sh extracts them. Does not run them.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Each example of a kind: its place, and its text.
+/// Each example of a kind: where it is, and its text.
 pub fn examples(kind: &str) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/integration/man/examples.sh");

@@ -1,21 +1,22 @@
-//! A run that is known to the microjoule: everybody works once, then the host is at rest. What is shown of it is the tests'.
+//! A run with known energies: every process works once, then the host is at rest. The tests check how it is shown, to
+//! the microjoule.
 
 use super::client::{between, undisturbed};
 use super::world::ZONES;
 use super::{Daemon, World};
 use jouled::model::snapshot::Snapshot;
 
-/// Its id.
+/// Id of the container.
 pub const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-/// Its id.
+/// UUID of the VM.
 pub const VM: &str = "5b0c2d4e-6f70-4182-93a4-b5c6d7e8f901";
-/// Its id.
+/// UID of the pod.
 pub const POD: &str = "8a5f4b3c_0d1e_4f5a_9b8c_7d6e5f4a3b2c";
 
-/// No idle energy, so that all that is drawn while somebody runs is theirs.
+/// No idle energy: what is drawn while processes run is theirs.
 pub const NO_FLOOR: &str = "[attribution.idle_watts]\n\"rapl/package-0\" = 0\n\"rapl/package-0/dram\" = 0\n\"rapl/package-1\" = 0\n\"rapl/package-1/dram\" = 0\n";
 
-/// One process of every kind of place: pid, name, cgroup, CPU. The last one never runs.
+/// Adds one process to each kind of entity: pid, name, cgroup, CPU. The last process never runs.
 pub fn inhabit(world: &World) {
     let places = [
         (101, "nginx", "/system.slice/nginx.service".to_owned(), 0),
@@ -40,7 +41,8 @@ pub fn inhabit(world: &World) {
     world.host.write_proc("104/cmdline", cmdline);
 }
 
-/// A run that ends at rest: 40 J and 20 J of the packages, 4 J and 2 J of memory while all work, then 1 J while nobody does.
+/// A run that ends at rest: packages draw 40 J and 20 J and memory 4 J and 2 J while all processes work, then 1 J while
+/// none does.
 pub fn known_run() -> (World, Daemon, Snapshot) {
     undisturbed(|| {
         let world = World::new();

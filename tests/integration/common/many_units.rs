@@ -1,4 +1,4 @@
-//! A snapshot with as many units as a test wants, and the next one. Nothing measures here.
+//! A made-up snapshot with any number of units, and the next one. No meter is involved.
 
 use jouled::attribution::ledger::Limits;
 use jouled::attribution::{Core, CoreConfig, State};
@@ -11,7 +11,7 @@ use jouled::model::units::{Microjoules, Microwatts, Nanos};
 use jouled::model::usage::Used;
 use std::sync::Arc;
 
-/// Units `unit-0.service`… in a snapshot of now.
+/// A snapshot of now with the units `unit-0.service`, `unit-1.service`, …
 pub fn snapshot(units: usize) -> Snapshot {
     let config = CoreConfig {
         host: Host { interval: Nanos::SECOND, node_name: "node-1".into(), version: "0".into(), ..Host::default() },
@@ -52,7 +52,7 @@ pub fn snapshot(units: usize) -> Snapshot {
     snapshot
 }
 
-/// The same some seconds later, each unit having drawn so much more.
+/// Turns it into the snapshot some seconds later, each unit having drawn `each` more.
 pub fn later(snapshot: &mut Snapshot, seconds: u64, each: Microjoules) {
     let time = Nanos(seconds * Nanos::SECOND.0);
     let at = &mut snapshot.at;

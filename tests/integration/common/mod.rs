@@ -1,4 +1,5 @@
-//! What the integration tests share: the built binaries, started and asked from outside. Not the hosts that they run on.
+//! Shared by the integration tests: the built binaries, started and queried from outside. The fake hosts that they run
+//! on are in `sysfs` and `world`.
 
 pub mod bpf;
 pub mod burn;
@@ -9,16 +10,16 @@ pub mod known;
 pub mod many_units;
 pub mod on_bus;
 pub mod page;
+pub mod protocol_host;
 pub mod redfish_sim;
 pub mod redfish_trees;
-pub mod saying_host;
 pub mod sysfs;
 pub mod world;
 
 pub use bus::{Bus, Policy};
 pub use client::{Answer, Ticks, get};
 pub use page::Page;
-pub use saying_host::SayingHost;
+pub use protocol_host::ProtocolHost;
 pub use world::World;
 
 use jouled::model::snapshot::Snapshot;
@@ -29,12 +30,13 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What has not happened by then will not: the machine may be busy.
+/// Time limit for anything that a test waits for; generous, as the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// From SIGTERM to the end.
+/// Time limit from SIGTERM to the end of the daemon.
 const STOP: Duration = Duration::from_secs(2);
 
-/// The daemon on a fake host, with a state folder and a port of its own, ticking fast. It sees nothing of this machine's configuration.
+/// The daemon on a fake host, with its own state folder and port, and ticks of 100 ms. It reads none of this machine's
+/// configuration.
 pub fn jouled(sysfs: &Path, procfs: &Path, state: &Path) -> Command {
     let config = state.with_extension("toml");
     if !config.exists() {
@@ -44,25 +46,26 @@ pub fn jouled(sysfs: &Path, procfs: &Path, state: &Path) -> Command {
     command.arg("--config").arg(config).args(["--listen", "127.0.0.1:0"]).arg("--state-dir").arg(state);
     command.arg("--sysfs").arg(sysfs).arg("--procfs").arg(procfs);
     command.env("JOULED_INTERVAL", "100ms").env("JOULED_NODE_NAME", "node-1").env("JOULED_USAGE__SOURCE", "procfs");
-    // Not this machine's.
+    // systemd-machined would be this machine's.
     command.env("JOULED_INVENTORY__MACHINED", "false");
     command
 }
 
-/// The daemon without arguments and with an empty environment. Never on AF_VSOCK: a build machine is a guest of somebody; nor on its bus.
+/// The daemon without arguments and with an empty environment. Without AF_VSOCK, as a build machine may itself be a
+/// guest, and without this machine's bus.
 pub fn bare_jouled() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jouled"));
     command.env_clear().env("JOULED_EXPORT__GUEST__VSOCK", "off").env("JOULED_EXPORT__DBUS__USE", "off");
     command
 }
 
-/// joulectl, asking the jouled with this state folder.
+/// joulectl for the daemon with this state folder.
 pub fn joulectl(state: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_joulectl"));
     output(command.env_clear().arg("--socket").arg(state.join("jouled.sock")).args(arguments))
 }
 
-/// Runs a command that has to end by itself.
+/// Runs a command that must end by itself.
 pub fn output(command: &mut Command) -> Output {
     fn all(mut from: impl Read + Send + 'static) -> impl FnOnce() -> Vec<u8> {
         let reader = std::thread::spawn(move || {
@@ -81,7 +84,7 @@ pub fn output(command: &mut Command) -> Output {
     Output { status, stdout, stderr }
 }
 
-/// A command that must end with exit code 1: what it said on standard error.
+/// Runs a command that must end with exit code 1; returns its standard error.
 pub fn refused(command: &mut Command) -> String {
     let output = output(command);
     let text = String::from_utf8(output.stderr).unwrap();
@@ -90,13 +93,13 @@ pub fn refused(command: &mut Command) -> String {
     text
 }
 
-/// What a command that must succeed said on standard output.
+/// Standard output of a command that must have succeeded.
 pub fn said(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Waits for the end of a child; one that does not end in time is killed.
+/// Waits for the end of a child; kills it after `time` (`None`).
 fn wait(child: &mut Child, time: Duration) -> Option<ExitStatus> {
     let end = Instant::now() + time;
     loop {
@@ -112,7 +115,7 @@ fn wait(child: &mut Child, time: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Waits until `seen` gives something.
+/// Calls `seen` until it returns something.
 pub fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -129,7 +132,7 @@ pub fn monotonic() -> u64 {
     jouled::model::source::Stamp::now().monotonic.0
 }
 
-/// Whether this test runs as root; says that the test is skipped where not.
+/// Whether this test runs as root; prints that the test is skipped where it does not.
 pub fn root() -> bool {
     // SAFETY: no arguments.
     let root = unsafe { libc::geteuid() == 0 };
@@ -139,10 +142,10 @@ pub fn root() -> bool {
     root
 }
 
-/// Held by each test that measures the whole machine, or loads it: one such test at a time.
+/// Lock of the tests that measure or load the whole machine: one of them at a time.
 pub fn whole_machine() -> MutexGuard<'static, ()> {
     static WHOLE_MACHINE: Mutex<()> = Mutex::new(());
-    // A test that failed leaves nothing behind that the next one has to know of.
+    // A test that failed has no state that could affect the next one.
     WHOLE_MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -152,7 +155,7 @@ struct Lines {
     more: Condvar,
 }
 
-/// What a daemon logs.
+/// The log lines of a daemon.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Lines>);
 
@@ -182,12 +185,12 @@ impl Log {
         }
     }
 
-    /// All of it so far.
+    /// All lines so far.
     pub fn text(&self) -> String {
         self.0.lines.lock().unwrap().0.join("\n")
     }
 
-    /// All of it, to the end.
+    /// All lines, once the log has ended.
     fn whole(&self) -> String {
         let mut guard = self.0.lines.lock().unwrap();
         while !guard.1 {
@@ -197,12 +200,12 @@ impl Log {
     }
 }
 
-/// A daemon that runs. Killed when dropped.
+/// A running daemon. Killed when dropped.
 pub struct Daemon {
     child: Child,
     /// Its log.
     pub log: Log,
-    /// Of its metrics page.
+    /// Address of its metrics page.
     pub address: SocketAddr,
     /// Its state folder.
     pub state: PathBuf,
@@ -226,7 +229,7 @@ impl Daemon {
         self.child.id() as i32
     }
 
-    /// Its snapshots, from the last one on.
+    /// Its snapshots, beginning with the last one.
     pub fn ticks(&self) -> Ticks {
         Ticks::open(&self.state.join("jouled.sock"))
     }
@@ -236,14 +239,14 @@ impl Daemon {
         self.ticks().next()
     }
 
-    /// Its metrics page, checked to be well formed.
+    /// Its metrics page, checked for its format.
     pub fn page(&self) -> Page {
         let answer = get(self.address, "/metrics", &[]);
         assert_eq!(answer.status, 200, "{}", answer.body);
         Page::parse(&answer.body)
     }
 
-    /// SIGTERM: it has to end well and soon. Gives its log.
+    /// Sends SIGTERM: it must end in time and with exit code 0. Returns its log.
     pub fn stop(mut self) -> String {
         self.signal(libc::SIGTERM);
         let asked = Instant::now();
@@ -256,7 +259,7 @@ impl Daemon {
         log
     }
 
-    /// SIGKILL, as in a crash.
+    /// Sends SIGKILL, as in a crash.
     pub fn kill(mut self) {
         self.signal(libc::SIGKILL);
         self.child.wait().unwrap();

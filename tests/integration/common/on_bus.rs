@@ -1,4 +1,4 @@
-//! org.jouled1 with made snapshots on a bus of a test's own, and somebody who asks it. No daemon, no meter.
+//! org.jouled1 on a private bus, with made-up snapshots, and a client for it. No daemon, no meter.
 
 use super::Bus;
 use jouled::export::dbus::{self, DbusConfig, DbusMode, Facts, NAME};
@@ -13,16 +13,16 @@ use zbus::{Address, Connection, Message, MessageStream, OwnedVariant};
 
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
-/// The export with made snapshots, in a thread and runtime of its own, as jouled has it.
+/// The D-Bus export with made-up snapshots, on a thread and runtime of its own, as in jouled.
 pub struct Served {
-    /// Where the next one goes.
+    /// The channel for the next snapshot.
     pub publish: watch::Sender<Arc<Snapshot>>,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Served {
-    /// Serves `first` until this is dropped.
+    /// Serves `first`, then what is published, until this is dropped.
     pub fn start(bus: &Bus, first: Snapshot) -> Self {
         let (publish, snapshots) = watch::channel(Arc::new(first));
         let (stop, address) = (CancellationToken::new(), bus.address.clone());
@@ -52,22 +52,22 @@ impl Drop for Served {
     }
 }
 
-/// As jouled has it.
+/// A runtime as jouled's.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Somebody who asks.
+/// A client of the bus.
 pub struct Client(pub Connection);
 
 impl Client {
-    /// On this bus.
+    /// Connects to this bus.
     pub async fn new(bus: &Bus) -> Self {
         let connection = Builder::address(bus.address.as_str()).method_timeout(super::PATIENCE).build();
         Self(connection.await.unwrap())
     }
 
-    /// A call to jouled.
+    /// Calls a method of jouled.
     pub async fn call<B: serde::Serialize + zbus::DynamicType>(
         &self,
         path: &str,
@@ -78,13 +78,13 @@ impl Client {
         self.0.call_method(Some(NAME), path, Some(interface), member, body).await
     }
 
-    /// A property.
+    /// Gets a property.
     pub async fn get(&self, path: &str, interface: &str, property: &str) -> OwnedVariant {
         let reply = self.call(path, PROPERTIES, "Get", &(interface, property)).await.unwrap();
         reply.body().deserialize().unwrap()
     }
 
-    /// A unit's energy in µJ.
+    /// Energy of a unit in µJ.
     pub async fn energy(&self, path: &str) -> u64 {
         u64::try_from(self.get(path, "org.jouled1.Unit", "EnergyMicrojoules").await).unwrap()
     }
@@ -96,7 +96,7 @@ pub async fn next(stream: &mut MessageStream) -> Message {
     tokio::time::timeout(super::PATIENCE, next).await.unwrap().unwrap().unwrap()
 }
 
-/// A call that is to be changed before it is sent.
+/// A method call to jouled, to be changed before it is sent.
 pub fn request(path: &str, interface: &str, member: &str) -> zbus::message::Builder<'static> {
     Message::method_call(path.to_owned(), member.to_owned()).destination(NAME).interface(interface.to_owned())
 }

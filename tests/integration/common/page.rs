@@ -1,4 +1,4 @@
-//! A metrics page as tests look at it. Energies are whole microjoules; nothing is rounded away.
+//! A metrics page, parsed for tests. Energies are whole microjoules, without rounding.
 
 #[path = "../../../daemon/src/export/prometheus/tests/parse.rs"]
 #[allow(dead_code, reason = "shared with the unit tests of the export")]
@@ -9,29 +9,29 @@ use std::collections::BTreeMap;
 /// A series: its name and labels.
 pub type Series = (String, BTreeMap<String, String>);
 
-/// A page that was read back.
+/// A parsed page.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Name of a family → `counter` or `gauge`.
     pub types: BTreeMap<String, String>,
-    /// Every sample, as printed.
+    /// Every sample: series → value as printed.
     pub samples: BTreeMap<Series, String>,
 }
 
 impl Page {
-    /// Reads the text format 0.0.4; panics on anything that is not well formed.
+    /// Parses the text format 0.0.4; panics on a format error.
     pub fn parse(text: &str) -> Self {
         let page = parse::parse(text, false);
         Self { types: page.families, samples: page.samples }
     }
 
-    /// Reads an OpenMetrics page.
+    /// Parses an OpenMetrics page; panics on a format error.
     pub fn parse_open_metrics(text: &str) -> Self {
         let page = parse::parse(text, true);
         Self { types: page.families, samples: page.samples }
     }
 
-    /// All values of `name` that have `labels` among theirs.
+    /// Values of the series `name` that have all of `labels`.
     pub fn values<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = f64> + 'a {
         let of = move |((own, has), _): &(&Series, &String)| {
             own == name && labels.iter().all(|(name, value)| has.get(*name).is_some_and(|has| has == value))
@@ -39,12 +39,12 @@ impl Page {
         self.samples.iter().filter(of).map(|(_, value)| value.parse().unwrap())
     }
 
-    /// The sum of a joules family in microjoules, exact: below 2^53 a printed double is one integer only.
+    /// The sum of a joules family in microjoules. Exact: below 2^53 a printed double stands for a single integer.
     pub fn microjoules(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         self.values(name, labels).map(|joules| (joules * 1e6).round() as u64).sum()
     }
 
-    /// Counters of energy and of use, which outlive the daemon, summed up over an entity's states.
+    /// Counters of energy and use, which outlive the daemon, summed over the states of an entity.
     pub fn lasting(&self) -> BTreeMap<Series, f64> {
         let mut sums = BTreeMap::new();
         for ((name, labels), value) in &self.samples {
@@ -58,7 +58,7 @@ impl Page {
         sums
     }
 
-    /// Fails where a lasting counter of `earlier` is lower here. One that is gone has ended; how many of those is what this returns.
+    /// Fails where a lasting counter of `earlier` is lower here. Returns the number of series that ended.
     pub fn only_rose(&self, earlier: &Self) -> usize {
         let now = self.lasting();
         let mut gone = 0;
@@ -71,7 +71,7 @@ impl Page {
         gone
     }
 
-    /// Fails unless, to the microjoule, every zone's energy went to somebody, to nobody, or was idle.
+    /// Fails unless, to the microjoule, the energy of every zone is what was charged, unattributed and idle.
     pub fn adds_up(&self) {
         for zone in ["package", "core", "uncore", "dram", "psys"] {
             let here = [("zone", zone)];

@@ -1,28 +1,28 @@
-//! Certificates of a BMC, good and bad, and the TLS server that shows one.
+//! Certificates of a BMC, good and bad, and a TLS server that shows one.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
-/// How the BMC shows who it is.
+/// The certificate that the BMC shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shows {
     /// A certificate for 127.0.0.1, signed by the CA in `Sim::ca`.
     Good,
-    /// One signed by itself.
+    /// A self-signed certificate.
     SelfSigned,
-    /// The same, made as openssl does: it is a CA's too.
+    /// A self-signed certificate that is a CA's too, as openssl makes them.
     SelfSignedCa,
-    /// One of that CA that ended in 2020.
+    /// A certificate of that CA that expired in 2020.
     Expired,
-    /// One of that CA for another name.
+    /// A certificate of that CA for another host name.
     WrongHost,
     /// No TLS.
     Nothing,
 }
 
-/// What is shown, and who signed it.
+/// A certificate with its key, and the CA.
 pub(super) struct Shown {
     pub(super) ca: String,
     pub(super) pem: String,

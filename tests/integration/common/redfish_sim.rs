@@ -1,4 +1,4 @@
-//! A BMC: a real HTTPS server with sessions, whose resources, certificate and faults a test sets. What its resources are is the test's.
+//! A simulated BMC: a real HTTPS server with sessions. Tests choose its resources, certificate and faults.
 #![allow(dead_code, reason = "every test crate that includes this uses its own part of it")]
 
 #[path = "redfish_cert.rs"]
@@ -24,34 +24,34 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// The user that may log in, and its password.
+/// The user that may log in.
 pub const USER: &str = "jouled";
-/// See [`USER`]. Its characters are such that it is found wherever it leaks.
+/// Password of [`USER`]. Its characters are such that a leak is found in any encoding.
 pub const PASSWORD: &str = "Sw0rdf!sh-7c41e";
 
-/// A BMC's resources by URI.
+/// Resources of a BMC by URI.
 pub type Tree = BTreeMap<String, Value>;
 
-/// What goes wrong with a request.
+/// A fault of an answer.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// This status, and no resource.
+    /// This status code without the resource.
     Status(u16),
-    /// The same, with `Retry-After`.
+    /// The same with a `Retry-After` header.
     RetryAfter(u16, &'static str),
     /// No answer, ever.
     Hang,
-    /// An answer that comes so many milliseconds late.
+    /// An answer that is late by this many milliseconds.
     Late(u64),
     /// Half of the resource, then the connection ends.
     HalfBody,
     /// Half of the resource, then nothing.
     StuckBody,
-    /// 10 MB.
+    /// An answer of 10 MB.
     Huge,
-    /// This text in place of the resource.
+    /// This text instead of the resource.
     Text(&'static str),
-    /// 308, to there.
+    /// Status 308 with this location.
     Redirect(String),
     /// The connection is closed without an answer.
     Close,
@@ -73,42 +73,42 @@ struct Inner {
     seen: Seen,
 }
 
-/// What the BMC has seen.
+/// What the BMC has counted.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Every request: method and path.
     pub requests: Vec<String>,
-    /// Connections that were ever open.
+    /// Connections opened so far.
     pub connections: usize,
-    /// That are open now.
+    /// Connections that are open now.
     pub open: usize,
     /// Most requests at one time.
     pub at_once: usize,
-    /// Sessions ever made.
+    /// Sessions opened so far.
     pub logins: usize,
-    /// Wrong passwords.
+    /// Logins with a wrong password.
     pub refused: usize,
-    /// Sessions given back.
+    /// Sessions that were closed by the client.
     pub logouts: usize,
     now: usize,
 }
 
 impl Seen {
-    /// How often a path was asked for.
+    /// Number of requests for a path.
     pub fn count(&self, request: &str) -> usize {
-        self.requests.iter().filter(|one| *one == request).count()
+        self.requests.iter().filter(|sent| *sent == request).count()
     }
 }
 
-/// The BMC. It ends with this.
+/// The simulated BMC. It ends when this is dropped.
 pub struct Sim {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
     /// The CA's certificate, PEM.
     pub ca: String,
-    /// What it shows, PEM.
+    /// The certificate that it shows, PEM.
     pub certificate: String,
-    /// SHA-256 of that, in hexadecimal digits.
+    /// SHA-256 of that certificate, in hexadecimal digits.
     pub sha256: String,
     inner: Arc<Mutex<Inner>>,
     https: bool,
@@ -117,7 +117,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A BMC with these resources (a session service is added), with a good certificate.
+    /// Starts a BMC with these resources (a session service is added) and a good certificate.
     pub fn start(tree: Tree) -> Self {
         Self::showing(tree, Shows::Good)
     }
@@ -173,12 +173,12 @@ impl Sim {
         self.inner.lock().unwrap()
     }
 
-    /// What it has seen so far.
+    /// What it has counted so far.
     pub fn seen(&self) -> Seen {
         self.inner().seen.clone()
     }
 
-    /// Sessions that are open.
+    /// Number of open sessions.
     pub fn sessions(&self) -> usize {
         self.inner().sessions.len()
     }
@@ -190,62 +190,63 @@ impl Sim {
             value.into();
     }
 
-    /// Takes a resource away.
+    /// Removes a resource.
     pub fn remove(&self, uri: &str) {
         self.inner().tree.remove(uri).unwrap();
     }
 
-    /// The next `times` requests for `path` (`GET /x`, or a beginning of it) go wrong.
+    /// Gives the next `times` requests for `path` (`GET /x`, or a beginning of it) a fault.
     pub fn fail(&self, path: &str, times: usize, fault: Fault) {
         self.inner().faults.push((path.into(), times, fault));
     }
 
-    /// Nothing goes wrong any more.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.inner().faults.clear();
     }
 
-    /// All sessions end, as at a restart of the BMC.
+    /// Ends all sessions, as a restart of the BMC does.
     pub fn expire_sessions(&self) {
         self.inner().sessions.clear();
     }
 
-    /// It has no more sessions than this.
+    /// Limits the number of sessions.
     pub fn most_sessions(&self, most: usize) {
         self.inner().most_sessions = most;
     }
 
-    /// Another password counts.
+    /// Changes the password.
     pub fn password(&self, password: &str) {
         self.inner().password = password.into();
     }
 
-    /// Whether connections are taken, and TLS never answers.
+    /// Whether the TLS handshake hangs after the connection is accepted.
     pub fn hang_tls(&self, hang: bool) {
         self.inner().hang_tls = hang;
     }
 
-    /// Whether a connection outlives its first answer.
+    /// Whether a connection stays open after its first answer.
     pub fn keep_alive(&self, keep: bool) {
         self.inner().keep_alive = keep;
     }
 
-    /// It is a small server: HTTP/1.0, no lengths, no sessions, and TLS that ends with TCP. Of the resource `half`, half comes.
+    /// Makes it a minimal server: HTTP/1.0, no lengths, no sessions, TLS that ends with TCP. The resource `half` is cut
+    /// in half.
     pub fn bare(&self, half: &'static str) {
         self.inner().bare = Some(half);
     }
 
-    /// New connections are cut after so long, whatever is on them.
+    /// Closes new connections after this time, whatever they carry.
     pub fn cut_after(&self, time: Duration) {
         self.inner().idle = Some(time);
     }
 
-    /// Its clock is so many seconds ahead.
+    /// Sets its clock ahead by so many seconds.
     pub fn clock(&self, seconds: i64) {
         self.inner().clock = seconds;
     }
 
-    /// A Redfish time by its clock, so many seconds ago.
+    /// A time in Redfish's format, so many seconds ago by its clock.
     pub fn time(&self, ago: i64) -> String {
         iso(moment(self.inner().clock - ago))
     }
@@ -277,8 +278,8 @@ async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: Arc<M
     if hang {
         std::future::pending::<()>().await;
     }
-    let of_service = Arc::clone(&shared);
-    let service = service_fn(move |request| answer(request, Arc::clone(&of_service)));
+    let for_service = Arc::clone(&shared);
+    let service = service_fn(move |request| answer(request, Arc::clone(&for_service)));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.auto_date_header(false);
     builder.keep_alive(keep_alive);
@@ -367,7 +368,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Mutex<Inner>>) -> Result
             let part = whole.slice(..whole.len() / 2);
             tokio::spawn(async move {
                 let _ = sender.send_data(part).await;
-                // What was sent should be on its way first.
+                // The first half should arrive before the connection ends.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 match fault {
                     Fault::HalfBody => sender.abort(io::Error::other("as wanted")),

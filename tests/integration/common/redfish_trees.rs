@@ -1,10 +1,10 @@
-//! Resources of BMCs, in the shapes of DMTF's schemas as seven makers use them. No values of real machines.
+//! Resources of BMCs in the shapes of DMTF's schemas, as seven vendors use them. The values are not of real machines.
 #![allow(dead_code, reason = "every test crate that includes this uses its own part of it")]
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// UUID of the machine in all of them.
+/// UUID of the machine, the same in all of them.
 pub const UUID: &str = "4c4c4544-0042-3510-8052-b4c04f4e3132";
 
 type Tree = BTreeMap<String, Value>;
@@ -31,7 +31,7 @@ fn tree(resources: impl IntoIterator<Item = (&'static str, Value)>) -> Tree {
     tree
 }
 
-/// DMTF's own shape since 2020.4: EnvironmentMetrics with the power's sensor behind it. 374 W.
+/// DMTF's own shape since 2020.4: EnvironmentMetrics, with a sensor behind its power. 374 W.
 pub fn modern() -> Tree {
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/1"])),
@@ -58,7 +58,7 @@ pub fn modern() -> Tree {
     ])
 }
 
-/// The same with a counter of joules. 1 MJ.
+/// The same with an energy counter in joules. 1 MJ.
 pub fn joules() -> Tree {
     let mut tree = modern();
     let metrics = tree.get_mut("/redfish/v1/Chassis/1U/EnvironmentMetrics").unwrap();
@@ -66,7 +66,7 @@ pub fn joules() -> Tree {
     tree
 }
 
-/// Dell iDRAC 9: the older Power; chassis of disks inside of the machine's. 322 W.
+/// Dell iDRAC 9: the older resource Power; chassis of disks inside the machine's chassis. 322 W.
 pub fn dell() -> Tree {
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/System.Embedded.1"])),
@@ -104,7 +104,7 @@ pub fn dell() -> Tree {
     ])
 }
 
-/// HPE iLO 5: one PowerControl without a name, much that is HPE's own. 139 W.
+/// HPE iLO 5: one PowerControl without a name, and HPE's own members. 139 W.
 pub fn hpe() -> Tree {
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/1/"])),
@@ -128,7 +128,7 @@ pub fn hpe() -> Tree {
     ])
 }
 
-/// Supermicro up to X13: the older Power. 250 W.
+/// Supermicro up to X13: the older resource Power. 250 W.
 pub fn supermicro_x12() -> Tree {
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/1"])),
@@ -153,7 +153,7 @@ pub fn supermicro_x12() -> Tree {
     ])
 }
 
-/// Supermicro X14: PowerSubsystem, an empty bay, a supply that idles. 301 W.
+/// Supermicro X14: PowerSubsystem with an empty bay and an idle power supply. 301 W.
 pub fn supermicro_x14() -> Tree {
     let supply = |number: u32, state: &str| {
         json!({"Id": number.to_string(), "PowerCapacityWatts": 0, "Status": {"State": state},
@@ -195,7 +195,7 @@ pub fn supermicro_x14() -> Tree {
     ])
 }
 
-/// Lenovo XCC: parts of the machine in PowerControl too. 210 W.
+/// Lenovo XCC: PowerControl lists parts of the machine too. 210 W.
 pub fn lenovo() -> Tree {
     let part = |name: &str, watts: u32| json!({"Name": name, "PowerConsumedWatts": watts, "Status": {"State": "Enabled", "Health": null}});
     tree([
@@ -216,7 +216,7 @@ pub fn lenovo() -> Tree {
     ])
 }
 
-/// OpenBMC: both the older and the newer resources; the newer sum has nothing to say. 187.5 W.
+/// OpenBMC: the older and the newer resources; the newer sum is null. 187.5 W.
 pub fn openbmc() -> Tree {
     tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/system"])),
@@ -253,7 +253,7 @@ pub fn openbmc() -> Tree {
     ])
 }
 
-/// NVIDIA HGX: the host's system and the baseboard's, many chassis; only the outer one is the machine. 5210 W.
+/// NVIDIA HGX: systems of the host and of the baseboard, many chassis; only the outer chassis is the machine. 5210 W.
 pub fn hgx() -> Tree {
     let mut tree = tree([
         ("/redfish/v1/Systems", list(&["/redfish/v1/Systems/HGX_Baseboard_0", "/redfish/v1/Systems/System_0"])),

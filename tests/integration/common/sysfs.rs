@@ -1,4 +1,5 @@
-//! A fake host for tests: a temporary tree that looks like /sys and /proc. Not a simulation: numbers change only when a test writes them.
+//! A fake host for tests: a temporary tree with the files of /sys and /proc. Not a simulation: numbers change only when
+//! a test writes them.
 #![allow(dead_code, reason = "every test crate that includes this uses its own part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot write its fixture has failed")]
 
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// `max_energy_range_uj` of most Intel packages: (2^32 - 1) * 2^-14 J.
 pub const INTEL_RANGE: u64 = 262_143_328_850;
 
-/// A fake host. Its files vanish when it is dropped.
+/// A fake host. Its files are removed when it is dropped.
 pub struct FakeHost {
     dir: tempfile::TempDir,
 }
@@ -24,12 +25,12 @@ impl FakeHost {
         host
     }
 
-    /// What stands for /sys.
+    /// Its /sys.
     pub fn sysfs(&self) -> PathBuf {
         self.dir.path().join("sys")
     }
 
-    /// What stands for /proc.
+    /// Its /proc.
     pub fn procfs(&self) -> PathBuf {
         self.dir.path().join("proc")
     }
@@ -44,7 +45,7 @@ impl FakeHost {
         write(&self.procfs().join(path), text.as_ref());
     }
 
-    /// `packages` sockets with `threads` CPUs each, numbered one socket after the other, and their cpuinfo.
+    /// Adds `packages` sockets with `threads` CPUs each, numbered one socket after the other, with their cpuinfo.
     pub fn cpus(&self, packages: u32, threads: u32, model: &FakeCpu) {
         let mut cpuinfo = String::new();
         for cpu in 0..packages * threads {
@@ -66,14 +67,15 @@ impl FakeHost {
         self.write_proc("cpuinfo", cpuinfo);
     }
 
-    /// A powercap zone with the range of an Intel package.
+    /// Adds a powercap zone with the range of an Intel package.
     pub fn zone(&self, id: &str, name: &str, energy_uj: u64) {
         self.write_sys(&format!("class/powercap/{id}/name"), format!("{name}\n"));
         self.write_sys(&format!("class/powercap/{id}/max_energy_range_uj"), format!("{INTEL_RANGE}\n"));
         self.set_energy(id, energy_uj);
     }
 
-    /// Sets a zone's counter in one write that keeps the file, as a reader with the file open never sees it half done.
+    /// Sets a zone's counter in one write of the same length, so that a reader with the file open never sees a part of
+    /// it.
     pub fn set_energy(&self, id: &str, energy_uj: u64) {
         let path = self.zone_dir(id).join("energy_uj");
         let mut file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
@@ -85,7 +87,7 @@ impl FakeHost {
         fs::remove_dir_all(self.zone_dir(id)).unwrap();
     }
 
-    /// Makes a file of `sys` unreadable for root too: a folder in its place.
+    /// Makes a file of `sys` unreadable, for root too: replaces it by a folder.
     pub fn break_sys(&self, path: &str) {
         let path = self.sysfs().join(path);
         let _ = fs::remove_file(&path);
@@ -97,7 +99,7 @@ impl FakeHost {
         self.sysfs().join("class/powercap").join(id)
     }
 
-    /// The `power` PMU with these `(event, config)` pairs, in units of 2^-32 J.
+    /// Adds the `power` PMU with these `(event, config)` pairs, in units of 2^-32 J.
     pub fn power_pmu(&self, kind: u32, cpumask: &str, events: &[(&str, u64)]) {
         let pmu = "bus/event_source/devices/power";
         self.write_sys(&format!("{pmu}/type"), format!("{kind}\n"));
@@ -110,7 +112,7 @@ impl FakeHost {
         }
     }
 
-    /// /proc/stat in which CPU n has been busy for `user[n]` and idle for `idle[n]` ticks of 1/100 s.
+    /// Writes /proc/stat, where CPU n has been busy for `user[n]` and idle for `idle[n]` ticks of 1/100 s.
     pub fn stat(&self, user: &[u64], idle: &[u64]) {
         let mut text = format!("cpu  {} 0 0 {} 0 0 0 0 0 0\n", user.iter().sum::<u64>(), idle.iter().sum::<u64>());
         for (cpu, (user, idle)) in user.iter().zip(idle).enumerate() {
@@ -121,7 +123,7 @@ impl FakeHost {
     }
 }
 
-/// What /proc/cpuinfo says of every CPU of a fake host.
+/// /proc/cpuinfo of every CPU of a fake host.
 pub struct FakeCpu {
     /// `vendor_id`.
     pub vendor: &'static str,
@@ -157,7 +159,7 @@ pub const TIGER_LAKE_CLIENT: FakeCpu = FakeCpu {
     flags: "fpu vme de",
 };
 
-/// A server with EPYC of the third generation.
+/// A server with a third-generation EPYC.
 pub const MILAN: FakeCpu = FakeCpu {
     vendor: "AuthenticAMD",
     family: 25,

@@ -1,4 +1,5 @@
-//! A fake host that runs: two sockets with memory, processes in units, a cgroup tree. Numbers change only when a test says so.
+//! A fake host that a test runs: two sockets with memory, processes in units, a cgroup tree. Numbers change only when a
+//! test changes them.
 
 use super::sysfs::{FakeHost, ICE_LAKE_SERVER};
 use std::cell::RefCell;
@@ -7,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The zones: folder, name.
+/// The powercap zones: folder and name.
 pub const ZONES: [(&str, &str); 4] = [
     ("intel-rapl:0", "package-0"),
     ("intel-rapl:0:0", "dram"),
@@ -19,7 +20,7 @@ pub const ZONES: [(&str, &str); 4] = [
 pub struct World {
     /// Its files.
     pub host: FakeHost,
-    /// The daemon's state folder; its parent is the test's own.
+    /// The daemon's state folder; its parent belongs to this test.
     pub state: PathBuf,
     energy: RefCell<BTreeMap<String, u64>>,
     cpu: RefCell<BTreeMap<u32, u64>>,
@@ -50,22 +51,22 @@ impl World {
         world
     }
 
-    /// The daemon on this host.
+    /// The command of the daemon on this host.
     pub fn jouled(&self) -> Command {
         super::jouled(&self.host.sysfs(), &self.host.procfs(), &self.state)
     }
 
-    /// The daemon on this host, started.
+    /// Starts the daemon on this host.
     pub fn start(&self) -> super::Daemon {
         super::Daemon::start(&mut self.jouled(), &self.state)
     }
 
-    /// The configuration file of [`World::jouled`].
+    /// Writes the configuration file of [`World::jouled`].
     pub fn config(&self, text: &str) {
         fs::write(self.state.with_extension("toml"), text).unwrap();
     }
 
-    /// The kernel's boot id.
+    /// Sets the kernel's boot id.
     pub fn boot(&self, id: &str) {
         self.host.write_proc("sys/kernel/random/boot_id", format!("{id}\n"));
     }
@@ -75,7 +76,7 @@ impl World {
         self.host.procfs().with_file_name("cgroup")
     }
 
-    /// A zone's counter goes on by so much.
+    /// Adds energy to a zone's counter.
     pub fn draw(&self, zone: &str, microjoules: u64) {
         let mut energy = self.energy.borrow_mut();
         let counter = energy.get_mut(zone).unwrap();
@@ -85,13 +86,13 @@ impl World {
         }
     }
 
-    /// A zone that was removed is there again, with its counter where it would be.
+    /// Adds a removed zone again, with its counter as it would be now.
     pub fn bring_back(&self, zone: &str) {
         let name = ZONES.iter().find(|(id, _)| *id == zone).unwrap().1;
         self.host.zone(zone, name, self.energy.borrow()[zone]);
     }
 
-    /// All counters begin again, as after a boot.
+    /// Sets all counters to this value, as a boot does.
     pub fn reset_counters(&self, microjoules: u64) {
         for (zone, _) in ZONES {
             self.energy.borrow_mut().insert(zone.into(), microjoules);
@@ -99,7 +100,7 @@ impl World {
         }
     }
 
-    /// A new process, in a cgroup that is made.
+    /// Adds a process in a cgroup, which is made. `start` is in clock ticks.
     pub fn spawn(&self, pid: u32, start: u64, comm: impl AsRef<[u8]>, cgroup: &str, cpu: u32) {
         fs::create_dir_all(self.cgroups().join(cgroup.trim_start_matches('/'))).unwrap();
         self.cpu.borrow_mut().insert(pid, 0);
@@ -119,7 +120,7 @@ impl World {
         self.run(pid, 0);
     }
 
-    /// A process runs for so many ticks of 10 ms. Its stat is replaced as a whole: nobody sees half of it.
+    /// Adds `ticks` of 10 ms to the CPU time of a process. Its stat file is replaced atomically.
     pub fn run(&self, pid: u32, ticks: u64) {
         let mut cpu = self.cpu.borrow_mut();
         let used = cpu.get_mut(&pid).unwrap();
@@ -131,7 +132,7 @@ impl World {
         replace(&dir.join("stat"), &text);
     }
 
-    /// A process ends.
+    /// Ends a process.
     pub fn end(&self, pid: u32) {
         self.cpu.borrow_mut().remove(&pid);
         fs::remove_dir_all(self.dir(pid)).unwrap();

@@ -1,4 +1,5 @@
-//! A host that speaks docs/guest-protocol.md on a Unix socket and says what a test tells it to. It measures nothing.
+//! A fake host that speaks docs/guest-protocol.md on a Unix socket, with the numbers that a test sets. It measures
+//! nothing.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -11,22 +12,22 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// What the host would say next.
+/// The fields of the next line.
 #[derive(Clone, Debug)]
-pub struct Words {
-    /// The host: 32 hex digits.
+pub struct NextLine {
+    /// Id of the host: 32 hex digits.
     pub source: String,
-    /// 16 hex digits.
+    /// Id of the channel's run: 16 hex digits.
     pub generation: String,
-    /// Counts up.
+    /// Number of the epoch.
     pub epoch: u64,
-    /// Length of an epoch.
+    /// Length of an epoch in milliseconds.
     pub period_ms: u64,
-    /// Time since the VM was started, beyond what its own clock shows.
+    /// Time since the VM was started that its own clock does not show (pauses), in milliseconds.
     pub paused_ms: u64,
     /// Total of the packages in microjoules.
     pub package: u64,
-    /// Total of the memory.
+    /// Total of the memory in microjoules.
     pub dram: u64,
 }
 
@@ -37,18 +38,18 @@ struct Shared {
     open: bool,
 }
 
-/// The host. Its socket goes with it.
-pub struct SayingHost {
-    /// What it says next.
-    pub words: Words,
+/// The fake host. Its socket is closed with it.
+pub struct ProtocolHost {
+    /// The fields of the next line.
+    pub next: NextLine,
     path: PathBuf,
     shared: Arc<Mutex<Shared>>,
 }
 
-impl SayingHost {
-    /// A host at `path` that has measured 50 J and 5 J, with epochs of 200 ms.
+impl ProtocolHost {
+    /// A host that listens at `path` and has measured 50 J and 5 J, with epochs of 200 ms.
     pub fn new(path: &Path) -> Self {
-        let words = Words {
+        let next = NextLine {
             source: "9f0c".repeat(8),
             generation: "51d2".repeat(4),
             epoch: 1_763_846_400,
@@ -57,14 +58,14 @@ impl SayingHost {
             package: 50_000_000,
             dram: 5_000_000,
         };
-        let mut host = Self { words, path: path.to_owned(), shared: Arc::default() };
+        let mut host = Self { next, path: path.to_owned(), shared: Arc::default() };
         host.shared.lock().unwrap().line = host.line();
-        host.come();
+        host.listen();
         host
     }
 
     fn line(&self) -> String {
-        let Words { source, generation, epoch, period_ms, paused_ms, package, dram } = &self.words;
+        let NextLine { source, generation, epoch, period_ms, paused_ms, package, dram } = &self.next;
         let now = jouled::model::source::Stamp::now();
         let zone = |zone: &str, energy_uj: u64| json!({"zone": zone, "energy_uj": energy_uj, "billed": true, "quality": "derived", "window_ns": 1000, "age_ns": 1000});
         let object: Value = json!({
@@ -76,8 +77,8 @@ impl SayingHost {
         format!("{object}\n")
     }
 
-    /// It begins to listen.
-    pub fn come(&mut self) {
+    /// Starts to listen.
+    pub fn listen(&mut self) {
         let listener = UnixListener::bind(&self.path).unwrap();
         let shared = Arc::clone(&self.shared);
         shared.lock().unwrap().open = true;
@@ -98,14 +99,14 @@ impl SayingHost {
                 let head =
                     "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
                 io.write_all(head.as_bytes()).unwrap();
-                say(&mut io, &shared.line);
+                send_line(&mut io, &shared.line);
                 shared.readers.push(io);
             }
         });
     }
 
-    /// It is gone: nobody listens, connections end.
-    pub fn go(&mut self) {
+    /// Stops: closes the listener and all connections.
+    pub fn close(&mut self) {
         let mut shared = self.shared.lock().unwrap();
         shared.open = false;
         shared.readers.clear();
@@ -115,22 +116,22 @@ impl SayingHost {
         std::fs::remove_file(&self.path).unwrap();
     }
 
-    /// The end of an epoch: everybody is told. Gives the line.
-    pub fn say(&mut self) -> String {
-        self.words.epoch += 1;
+    /// Ends an epoch: sends its line to every guest, and returns it.
+    pub fn send_epoch(&mut self) -> String {
+        self.next.epoch += 1;
         let line = self.line();
         let mut shared = self.shared.lock().unwrap();
         shared.line.clone_from(&line);
-        shared.readers.retain_mut(|io| say(io, &line));
+        shared.readers.retain_mut(|io| send_line(io, &line));
         line
     }
 
-    /// How many guests listen.
+    /// Number of connected guests.
     pub fn readers(&self) -> usize {
         self.shared.lock().unwrap().readers.len()
     }
 }
 
-fn say(io: &mut UnixStream, line: &str) -> bool {
+fn send_line(io: &mut UnixStream, line: &str) -> bool {
     io.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).is_ok()
 }
