@@ -7,6 +7,7 @@
     reason = "tests, also outside of test functions"
 )]
 
+mod architecture;
 mod bad_config;
 mod bad_input;
 mod common;

@@ -1,14 +1,16 @@
-//! The idle floor: what a domain draws at zero load, learned from its power against its utilisation. Pure.
+//! The idle floor of a domain: its power at zero load, learned from its power against its utilisation. Pure.
 
 use crate::model::snapshot::{IdleFloor, IdleFrom};
 use crate::model::units::Microwatts;
 use serde::{Deserialize, Serialize};
 
-/// Utilisation is learned in this many ranges, so that a long time at one load does not wash out what was seen at another.
+/// Number of equal ranges of utilisation that are learned apart, so that a long time at one load does not outweigh what
+/// was seen at others.
 const BINS: usize = 32;
-/// A range remembers about this many observations; older ones fade.
+/// Number of observations that a range remembers: older ones fade exponentially.
 const MEMORY: f64 = 300.0;
-/// Weight of an observation falls with load as 1 / (this + utilisation): power is not quite linear, and the intercept is at zero.
+/// The weight of an observation is 1 / (this + utilisation): power is not quite linear in load, and the intercept is at
+/// zero load.
 const NEAR_ZERO: f64 = 0.05;
 
 /// Sums for a weighted straight line through (utilisation, watts).
@@ -51,25 +53,29 @@ impl Sums {
     }
 }
 
-/// Learns the idle floor of one domain: the intercept of power against utilisation, which is lower than the lowest power seen
-/// on a machine that is never quite at rest. Until enough different loads were seen it leans on a prior, the ratio of idle to
-/// full power of processors of this kind.
+/// Learns the idle floor of one domain: the intercept of power against utilisation. On a machine that is never at rest,
+/// that is lower than the lowest power seen. Until enough different loads were seen, the floor is mostly the prior's:
+/// full power times the ratio of idle to full power of processors of this kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IdleModel {
     /// Idle over full power of this kind of processor.
     prior_ratio: f64,
+    /// A floor that is given and not learned.
     known: Option<(Microwatts, IdleFrom)>,
+    /// Sums by range of utilisation, [`BINS`] of them.
     bins: Vec<Sums>,
+    /// Lowest power seen, in watts.
     lowest: Option<f64>,
 }
 
 impl IdleModel {
-    /// A model that has seen nothing. `known` is the operator's word, or that of the model behind an estimate: nothing is learned.
+    /// A model without observations. `known` is a floor from the configuration, or from the model behind an estimate:
+    /// it is used as it is, and nothing is learned.
     pub fn new(prior_ratio: f64, known: Option<(Microwatts, IdleFrom)>) -> Self {
         Self { prior_ratio: prior_ratio.clamp(0.01, 0.99), known, bins: vec![Sums::default(); BINS], lowest: None }
     }
 
-    /// Takes over what an earlier model learned, keeping what this one knows.
+    /// Takes over the observations of an earlier model. The prior and a given floor stay this one's.
     pub fn learn_from(&mut self, earlier: Self) {
         if earlier.bins.len() == BINS {
             self.bins = earlier.bins;
@@ -77,16 +83,16 @@ impl IdleModel {
         }
     }
 
-    /// Takes in the mean power of a window and the utilisation (0 to 1) in it.
+    /// Adds an observation: the mean power of a window and the utilisation (0 to 1) in it.
     pub fn observe(&mut self, utilisation: f64, power: Microwatts) {
         let (u, p) = (utilisation.clamp(0.0, 1.0), power.watts());
         let bin = ((u * BINS as f64) as usize).min(BINS - 1);
         self.bins[bin].observe(u, p);
-        // The bound rises slowly, so that one low reading does not hold for ever.
+        // The bound rises slowly towards the power seen, so that one low reading does not bound the floor for ever.
         self.lowest = Some(self.lowest.map_or(p, |low| if p < low { p } else { low + (p - low) * 1e-4 }));
     }
 
-    /// The floor as known now; `None` before the first observation without configuration.
+    /// The idle floor as of the last observation. `None` before the first observation, unless a floor is given.
     pub fn floor(&self) -> Option<IdleFloor> {
         if let Some((power, from)) = self.known {
             return Some(IdleFloor { power, uncertainty: Microwatts::ZERO, from });
@@ -109,8 +115,9 @@ impl IdleModel {
         Some(IdleFloor { power: microwatts(power.min(lowest)), uncertainty: microwatts(error), from })
     }
 
-    /// From the ratio alone: with P = full·(r + u·(1−r)), idle is P·r / (r + u·(1−r)). Its error is taken to be as large as the
-    /// dynamic part that it implies: small where the machine was nearly at rest, large where it was busy.
+    /// The prior in watts and its error, from the ratio r alone: with P = full·(r + u·(1−r)), idle is P·r / (r +
+    /// u·(1−r)). The error is taken to be as large as the dynamic power that this implies: small where the machine was
+    /// nearly at rest, large where it was busy.
     fn prior(&self) -> Option<(f64, f64)> {
         let all = self.sums(|_| 1.0)?;
         let (u, p, r) = (all.u / all.n, all.p / all.n, self.prior_ratio);
@@ -118,7 +125,8 @@ impl IdleModel {
         Some((idle, (p - idle).max(0.02 * p)))
     }
 
-    /// Intercept and standard error of the weighted line through what was seen; `None` where all loads were alike.
+    /// Intercept in watts and standard error of the weighted line through the observations. `None` where all loads were
+    /// alike.
     fn line(&self) -> Option<(f64, f64)> {
         let s = self.sums(|u| 1.0 / (NEAR_ZERO + u))?;
         let (mean_u, mean_p) = (s.u / s.n, s.p / s.n);
@@ -134,12 +142,13 @@ impl IdleModel {
         let scale = count / s.n;
         let residual = ((spp - slope * sup).max(0.0) * scale / (count - 2.0)).max(0.0);
         let error = (residual * (1.0 / count + mean_u * mean_u / (suu * scale))).sqrt();
-        // A falling line is no power curve: there is nothing to learn from it yet.
+        // Power does not fall with load: a falling line has nothing to say yet.
         (slope >= 0.0).then_some((mean_p - slope * mean_u, error.max(1e-4 * mean_p)))
     }
 
-    /// How far off the line may be for having been drawn from loads well above zero: a power curve is not a line, and its bend
-    /// counts with the square of the distance to the lowest load seen. The slope is the steeper of the two opinions.
+    /// Error of the intercept in watts because the line is extrapolated to zero load: a power curve bends, and the
+    /// effect of the bend grows with the square of the lowest load seen. The slope is the steeper one of the line's and
+    /// the prior's.
     fn extrapolation(&self, intercept: f64, prior: f64) -> f64 {
         let lowest = self.bins.iter().find(|bin| bin.n >= 3.0).map_or(1.0, |bin| bin.u / bin.n);
         let Some(all) = self.sums(|_| 1.0) else { return 0.0 };

@@ -1,26 +1,27 @@
-//! One energy domain over time: turns readings into the energy of an interval, or into a gap. Pure; shares nothing out.
+//! Two readings of a domain → the energy of the interval between them, or a gap. Pure. Attributes nothing.
 
 use crate::model::domain::{Domain, Reading};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
 
-/// A step of CLOCK_BOOTTIME against CLOCK_MONOTONIC beyond this is a suspend; below it is the time between reading the two.
+/// A step of CLOCK_BOOTTIME against CLOCK_MONOTONIC larger than this is a suspend. Smaller ones are the time between
+/// the reads of the two clocks.
 const SUSPEND: Nanos = Nanos(10_000_000);
-/// A gauge is not integrated over a longer time than this: nobody knows what happened in between.
+/// Longest time over which a gauge is integrated. What the power was in a longer one is not known.
 const GAUGE_AGE: Nanos = Nanos(120 * Nanos::SECOND.0);
 
 /// The last good reading of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastReading {
-    /// When, CLOCK_MONOTONIC.
+    /// Time of the reading, CLOCK_MONOTONIC.
     pub at: Nanos,
-    /// CLOCK_BOOTTIME − CLOCK_MONOTONIC at that time: moves when the machine was suspended.
+    /// CLOCK_BOOTTIME − CLOCK_MONOTONIC at that time. Grows by the length of each suspend.
     pub suspended: Nanos,
-    /// What was read.
+    /// The counter, total or power that was read.
     pub reading: Reading,
 }
 
-/// What a new reading says of the time since the last good one.
+/// The time between the last good reading of a domain and a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interval {
     /// The first reading: there is no interval yet.
@@ -41,7 +42,8 @@ pub enum Interval {
     },
 }
 
-/// The energy between two readings of `domain`.
+/// The energy of `domain` between the readings `last` and `new`. `carry` is the fraction of a microjoule, in units of
+/// 1/(2·10⁹) µJ, that the integration of a gauge carries to the next interval.
 ///
 /// A counter that fell has wrapped once where its range is known and the result is plausible; else it was reset.
 pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, carry: &mut u64) -> Interval {
@@ -87,13 +89,18 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
     Interval::Energy { energy, time }
 }
 
-/// Whether a reading is of a time that is accounted for: told once more, or late. One with another beginning is not.
+/// Whether the time of a reading is accounted for already: the reading is a repeated or a late one. A total with
+/// another beginning is not.
 pub fn accounted(last: &LastReading, new: &LastReading) -> bool {
-    let began_anew = matches!((last.reading, new.reading), (Reading::Total { since: a, .. }, Reading::Total { since: b, .. }) if a != b);
-    new.at <= last.at && !began_anew
+    let other_beginning = match (last.reading, new.reading) {
+        (Reading::Total { since: before, .. }, Reading::Total { since, .. }) => before != since,
+        _ => false,
+    };
+    new.at <= last.at && !other_beginning
 }
 
-/// Whether a counter cannot have wrapped more than once, unseen, in `time`.
+/// Whether the energy of a time without readings, of length `time`, can be computed from the reading before it: the
+/// counter cannot have wrapped more than once.
 pub fn provable(domain: &Domain, reading: &Reading, time: Nanos) -> bool {
     match reading {
         Reading::Counter { wraps_at: Some(range), .. } => most(domain, time) < *range,
@@ -102,12 +109,14 @@ pub fn provable(domain: &Domain, reading: &Reading, time: Nanos) -> bool {
     }
 }
 
-/// Most energy that the domain can have drawn in `time`, and one unit of the coarsest counter (SPR psys counts whole joules).
+/// Most energy that the domain can draw in `time`, with a margin of 2 J for the coarsest counters (psys of Sapphire
+/// Rapids counts whole joules).
 fn most(domain: &Domain, time: Nanos) -> Microjoules {
     domain.max_power.for_time(time) + Microjoules(2_000_000)
 }
 
-/// Mean of two powers over the time between them; what is less than a microjoule is carried to the next interval.
+/// The mean of two powers over the time between them, by the trapezoidal rule. The fraction of a microjoule goes to
+/// `carry`.
 fn trapezoid(old: Microwatts, now: Microwatts, time: Nanos, carry: &mut u64) -> Microjoules {
     const DIVISOR: u128 = 2 * 1_000_000_000;
     let product = (u128::from(old.0) + u128::from(now.0)) * u128::from(time.0) + u128::from(*carry);
@@ -218,6 +227,10 @@ mod tests {
         ));
     }
 
+    fn steps() -> impl Strategy<Value = Vec<u64>> {
+        proptest::collection::vec(0u64..900_000_000, 1..50)
+    }
+
     proptest! {
         #[test]
         fn never_panics_and_never_implausible(a: u64, b: u64, range: Option<u64>, dt in 0u64..10_000) {
@@ -227,7 +240,7 @@ mod tests {
         }
 
         #[test]
-        fn a_wrapping_counter_loses_nothing(steps in proptest::collection::vec(0u64..900_000_000, 1..50), range in 1_000_000_000u64..5_000_000_000) {
+        fn a_wrapping_counter_loses_nothing(steps in steps(), range in 1_000_000_000u64..5_000_000_000) {
             let (mut truth, mut raw, mut seen) = (0u64, 0u64, 0u64);
             let mut last = counter(0, 0, Some(range));
             for (index, step) in steps.iter().enumerate() {
@@ -235,7 +248,9 @@ mod tests {
                 raw += step;
                 if raw > range { raw -= range; }
                 let new = counter(index as u64 + 1, raw, Some(range));
-                if let Interval::Energy { energy, .. } = interval(&domain(), Some(&last), &new, &mut 0) { seen += energy.0; }
+                if let Interval::Energy { energy, .. } = interval(&domain(), Some(&last), &new, &mut 0) {
+                    seen += energy.0;
+                }
                 last = new;
             }
             prop_assert_eq!(seen, truth);

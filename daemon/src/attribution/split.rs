@@ -1,20 +1,22 @@
-//! Attribution: splits measured energy into idle and dynamic, and shares it out. Pure integer arithmetic: no clock, no I/O.
+//! Splits the energy of a window into idle and dynamic energy, and divides it in proportion to weights. Pure integer
+//! arithmetic: conservation is exact to the microjoule.
 
 use crate::model::units::{Microjoules, Nanos};
 
-/// What became of one domain's energy over one window. idle + Σ shares + unattributed = measured, exactly.
+/// The parts of one domain's energy in one window, in µJ. idle + Σ shares + unattributed = measured, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
-    /// Drawn at rest.
+    /// Energy of the idle floor: what the domain would have drawn at rest.
     pub idle: Microjoules,
-    /// One share per weight, in the same order.
+    /// Dynamic energy by weight, in the order of the weights.
     pub shares: Vec<Microjoules>,
-    /// The share of use that nobody could be charged for.
+    /// Dynamic energy of use that cannot be attributed.
     pub unattributed: Microjoules,
 }
 
-/// Splits `measured` energy of a window of `time`: idle is the floor's energy, at most all of it; the rest is shared out by
-/// `weights`, with `lost` being the weight of use that is nobody's. Where nothing ran, all of it is idle.
+/// Splits the energy `measured` in a window. Idle is `floor`, the energy of the idle floor in that window, and at most
+/// all that was measured. The rest is divided by `weights` and `lost`, the weight of use that cannot be attributed.
+/// Where all weights are 0, all energy is idle.
 pub fn split(measured: Microjoules, floor: Microjoules, weights: &[u64], lost: u64) -> Split {
     let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() + u128::from(lost);
     if total == 0 {
@@ -31,8 +33,8 @@ pub fn split(measured: Microjoules, floor: Microjoules, weights: &[u64], lost: u
     Split { idle, shares, unattributed }
 }
 
-/// Parts of `idle` energy for VMs with these numbers of virtual CPUs on a host with `cpus`: idle × vcpus / max(cpus, Σ vcpus). What is
-/// left, where the host has more CPUs than its VMs, is nobody's.
+/// Divides `idle` energy among VMs by allocation: each gets idle × its `vcpus` / max(`cpus` of the host, Σ vcpus).
+/// Where the host has more CPUs than its VMs, the remainder stays the node's.
 pub fn allot(idle: Microjoules, vcpus: &[u32], cpus: usize) -> Vec<Microjoules> {
     let sum: u64 = vcpus.iter().map(|vcpus| u64::from(*vcpus)).sum();
     let free = (cpus as u64).saturating_sub(sum);
@@ -44,8 +46,8 @@ pub fn allot(idle: Microjoules, vcpus: &[u32], cpus: usize) -> Vec<Microjoules> 
     shares
 }
 
-/// Shares `energy` out by `weights` (whose sum is `total`, not zero): by largest remainder, ties to the first, so that the
-/// shares add up to `energy` exactly.
+/// Divides `energy` in proportion to `weights`, whose sum `total` is not 0. The largest remainder method, where ties go
+/// to the first weight: the shares add up to `energy` exactly, and each is within 1 µJ of its proportion.
 pub fn share(energy: Microjoules, weights: impl Iterator<Item = u64>, total: u128) -> Vec<Microjoules> {
     let mut remainders = Vec::new();
     let mut shares = Vec::new();
@@ -67,7 +69,7 @@ pub fn share(energy: Microjoules, weights: impl Iterator<Item = u64>, total: u12
     shares
 }
 
-/// Share of the CPUs' time that was used: `used` over `cpus` × `time`, between 0 and 1.
+/// Utilisation of CPUs: CPU time `used` over `cpus` × `time`, clamped to 0 to 1.
 pub fn utilisation(used: Nanos, cpus: usize, time: Nanos) -> f64 {
     let available = time.0 as f64 * cpus as f64;
     if available <= 0.0 { 0.0 } else { (used.0 as f64 / available).clamp(0.0, 1.0) }
@@ -97,16 +99,28 @@ mod tests {
         assert_eq!((split.idle, split.unattributed), (Microjoules(20), Microjoules(40)));
     }
 
+    fn weights() -> impl Strategy<Value = Vec<u64>> {
+        proptest::collection::vec(any::<u64>(), 0..50)
+    }
+
+    fn small_weights() -> impl Strategy<Value = Vec<u64>> {
+        proptest::collection::vec(0u64..1_000_000, 1..40)
+    }
+
+    fn vcpus() -> impl Strategy<Value = Vec<u32>> {
+        proptest::collection::vec(0u32..9000, 0..30)
+    }
+
     proptest! {
         #[test]
-        fn energy_is_conserved(measured: u64, floor: u64, weights in proptest::collection::vec(any::<u64>(), 0..50), lost: u64) {
+        fn energy_is_conserved(measured: u64, floor: u64, weights in weights(), lost: u64) {
             let split = split(Microjoules(measured), Microjoules(floor), &weights, lost);
             let sum: u128 = split.shares.iter().map(|share| u128::from(share.0)).sum();
             prop_assert_eq!(sum + u128::from(split.idle.0) + u128::from(split.unattributed.0), u128::from(measured));
         }
 
         #[test]
-        fn shares_are_within_one_of_proportional(energy in 0u64..1_000_000_000, weights in proptest::collection::vec(0u64..1_000_000, 1..40)) {
+        fn shares_are_within_one_of_proportional(energy in 0u64..1_000_000_000, weights in small_weights()) {
             let total: u128 = weights.iter().map(|w| u128::from(*w)).sum();
             prop_assume!(total > 0);
             for (share, weight) in share(Microjoules(energy), weights.iter().copied(), total).iter().zip(&weights) {
@@ -116,9 +130,10 @@ mod tests {
         }
 
         #[test]
-        fn no_more_is_allotted_than_there_is(idle: u64, vcpus in proptest::collection::vec(0u32..9000, 0..30), cpus in 0usize..512) {
+        fn no_more_is_allotted_than_there_is(idle: u64, vcpus in vcpus(), cpus in 0usize..512) {
             let shares = allot(Microjoules(idle), &vcpus, cpus);
-            let (given, sum) = (shares.iter().map(|share| u128::from(share.0)).sum::<u128>(), vcpus.iter().map(|vcpus| *vcpus as usize).sum::<usize>());
+            let given: u128 = shares.iter().map(|share| u128::from(share.0)).sum();
+            let sum: usize = vcpus.iter().map(|vcpus| *vcpus as usize).sum();
             prop_assert_eq!(shares.len(), vcpus.len());
             prop_assert!(given <= u128::from(idle));
             if sum >= cpus && sum > 0 {

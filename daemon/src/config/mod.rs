@@ -2,14 +2,13 @@
 
 mod explain;
 
-use crate::attribution::ledger::Limits;
 use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
 use crate::meter::MeterConfig;
 use crate::model::billing::IdlePolicy;
-use crate::model::entity::Kind;
+use crate::model::entity::{Kind, Limits};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::units::{Microwatts, Nanos};
 pub use crate::model::values::{LogLevel, Mode, Span};

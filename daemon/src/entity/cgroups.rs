@@ -1,5 +1,5 @@
-//! From a cgroup id to its path, on the running kernel. Asks the cgroup mounts and /proc; what a path means is
-//! `path`'s.
+//! The path of each cgroup, by its id, on the running kernel. Reads the cgroup mounts, /proc/self/mountinfo and
+//! /proc/PID/cgroup. What a path means is decided in `path`.
 
 use super::CgroupPath;
 use super::mounts::{self, Mounts};
@@ -11,21 +11,22 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// How many known cgroups are looked after per tick, so that a host with thousands of them costs no more than one with
-/// few.
+/// Number of known cgroups whose existence is checked per tick, so that a host with thousands of them costs no more
+/// than one with few.
 const CHECKED_PER_TICK: usize = 64;
-/// Where a process is in v1 hierarchies is looked up again after so many ticks: processes seldom move.
+/// Number of ticks after which the v1 cgroup of a process is looked up again: processes seldom move.
 const PLACED_FOR: u32 = 30;
-/// Births are kept for so many cgroups that never ran anything.
+/// Most cgroups that are known at one time, also those that never ran anything.
 const MOST_KNOWN: usize = 100_000;
-/// Type of a kernfs file handle (linux/exportfs.h, FILEID_KERNFS).
+/// Type of the file handles of kernfs (FILEID_KERNFS in linux/exportfs.h).
 const FILEID_KERNFS: i32 = 0xfe;
 
 #[derive(Debug)]
-struct Known {
+struct KnownCgroup {
     path: String,
     dir: PathBuf,
-    told: bool,
+    /// Whether it was reported by [`Resolver::report_new`]: then its end has to be reported, too.
+    reported: bool,
 }
 
 /// Finds the paths of cgroups, and reports each cgroup once when it first runs something.
@@ -33,19 +34,22 @@ pub(super) struct Resolver {
     procfs: PathBuf,
     mounts: Mounts,
     v2_dir: Option<File>,
-    known: FxHashMap<CgroupId, Known>,
+    known: FxHashMap<CgroupId, KnownCgroup>,
     queue: VecDeque<CgroupId>,
-    /// On hosts with v1 hierarchies: where processes are that the v2 tree has in its root, and when that was looked up.
+    /// On hosts with v1 hierarchies: the cgroup of each process that the v2 tree has in its root, and the round of that
+    /// look-up.
     placed: FxHashMap<ProcessKey, (CgroupId, u32)>,
     round: u32,
+    /// Ids given to v1 paths.
     synthetic: FxHashMap<String, CgroupId>,
-    /// How many v1 paths got an id so far: an id is never given twice.
+    /// Number of v1 paths that got an id so far: no id is given twice.
     synthesized: u64,
+    /// Cgroups reported without a path at this tick.
     unnamed: Vec<CgroupId>,
 }
 
 impl Resolver {
-    /// Finds the cgroup mounts and learns every cgroup that exists.
+    /// Finds the cgroup mounts and learns the path of every v2 cgroup that exists.
     pub fn open(procfs: &Path) -> Self {
         let mountinfo = fs::read(procfs.join("self/mountinfo")).unwrap_or_default();
         let mounts = mounts::parse(&String::from_utf8_lossy(&mountinfo));
@@ -68,13 +72,13 @@ impl Resolver {
         resolver
     }
 
-    /// The v2 mount point, if there is one.
+    /// The mount point of the v2 tree, if there is one.
     pub fn v2(&self) -> Option<&Path> {
         self.mounts.v2.as_ref().map(|mount| mount.point.as_path())
     }
 
     fn walk(&mut self, dir: &Path, path: &str, depth: usize) {
-        // The kernel's own default bound on depth is higher, but no manager nests deeper.
+        // The kernel allows more depth, but no manager nests deeper.
         if depth > 32 {
             return;
         }
@@ -91,18 +95,18 @@ impl Resolver {
     fn learn(&mut self, cgroup: CgroupId, path: String, dir: PathBuf) {
         let room = self.known.len() < MOST_KNOWN;
         match self.known.get_mut(&cgroup) {
-            // It stays told: what was told and is gone has to be said to be gone.
+            // `reported` stays: the end of a reported cgroup has to be reported.
             Some(known) => (known.path, known.dir) = (path, dir),
             None if room => {
-                self.known.insert(cgroup, Known { path, dir, told: false });
+                self.known.insert(cgroup, KnownCgroup { path, dir, reported: false });
                 self.queue.push_back(cgroup);
             }
             None => {}
         }
     }
 
-    /// Learns cgroups at their birth.
-    pub fn born(&mut self, born: Vec<CgroupBorn>) {
+    /// Learns the paths of cgroups that were made since the last tick.
+    pub fn add_born(&mut self, born: Vec<CgroupBorn>) {
         for CgroupBorn { cgroup, path } in born {
             let Some(mount) = &self.mounts.v2 else { continue };
             let dir = mount.point.join(path.trim_start_matches('/'));
@@ -110,8 +114,8 @@ impl Resolver {
         }
     }
 
-    /// On hosts with v1 hierarchies, puts uses of the v2 root to where /proc says that their processes are.
-    pub fn place(&mut self, uses: &mut [Use]) {
+    /// On hosts with v1 hierarchies, moves use in the v2 root to the v1 cgroup of its process, by /proc/PID/cgroup.
+    pub fn place_uses(&mut self, uses: &mut [Use]) {
         if self.mounts.v1.is_empty() {
             return;
         }
@@ -150,47 +154,51 @@ impl Resolver {
         cgroup
     }
 
-    /// Forgets where processes were.
-    pub fn ended(&mut self, processes: &[ProcessKey]) {
+    /// Forgets the v1 cgroups of processes that ended.
+    pub fn forget_processes(&mut self, processes: &[ProcessKey]) {
         for process in processes {
             self.placed.remove(process);
         }
     }
 
-    /// Paths of the cgroups in `uses` that were not told before.
-    pub fn name(&mut self, uses: &[Use]) -> Vec<CgroupPath> {
-        let mut told = Vec::new();
+    /// The cgroups in `uses` that were not reported before, with their paths.
+    pub fn report_new(&mut self, uses: &[Use]) -> Vec<CgroupPath> {
+        let mut reported = Vec::new();
         let mut walked = false;
         for one in uses {
             match self.known.get_mut(&one.cgroup) {
-                Some(known) if known.told => {}
+                Some(known) if known.reported => {}
                 Some(known) => {
-                    known.told = true;
-                    told.push(CgroupPath { cgroup: one.cgroup, path: Some(known.path.clone()), vm: None });
+                    known.reported = true;
+                    reported.push(CgroupPath { cgroup: one.cgroup, path: Some(known.path.clone()), vm: None });
                 }
                 None if one.cgroup == CgroupId::ROOT => {}
                 None if self.unnamed.contains(&one.cgroup) => {}
                 None => {
                     let path = self.open_by_id(one.cgroup, &mut walked);
-                    told.push(CgroupPath { cgroup: one.cgroup, path: path.clone().map(|(path, _)| path), vm: None });
+                    reported.push(CgroupPath {
+                        cgroup: one.cgroup,
+                        path: path.clone().map(|(path, _)| path),
+                        vm: None,
+                    });
                     match path {
                         Some((path, dir)) => {
                             self.learn(one.cgroup, path, dir);
                             if let Some(known) = self.known.get_mut(&one.cgroup) {
-                                known.told = true;
+                                known.reported = true;
                             }
                         }
-                        // Gone before anybody could tell. It is told once a tick at most, and forgotten with the next
-                        // check.
+                        // Gone before its path could be read. Reported once a tick at most, and forgotten by
+                        // `take_gone`.
                         None => self.unnamed.push(one.cgroup),
                     }
                 }
             }
         }
-        told
+        reported
     }
 
-    /// Root of procfs.
+    /// The mount point of procfs.
     pub fn procfs(&self) -> &Path {
         &self.procfs
     }
@@ -200,7 +208,7 @@ impl Resolver {
         self.known.iter().map(|(cgroup, known)| (*cgroup, known.path.as_str()))
     }
 
-    /// The v2 cgroup that a process is in now; the root where that has it, or does not exist.
+    /// The v2 cgroup that a process is in now; the root where there is no v2 tree, or no such process.
     pub fn cgroup_of(&self, pid: u32) -> CgroupId {
         let inode = || {
             let path = path_of(&self.procfs, pid)?;
@@ -210,13 +218,13 @@ impl Resolver {
         inode().unwrap_or(CgroupId::ROOT)
     }
 
-    /// The folder of a known cgroup.
+    /// The directory of a known cgroup.
     pub fn dir(&self, cgroup: CgroupId) -> Option<&Path> {
         self.known.get(&cgroup).map(|known| known.dir.as_path())
     }
 
-    /// The path of a living v2 cgroup. With CAP_DAC_READ_SEARCH the kernel turns the id into a file handle; without,
-    /// the tree is walked, once a tick at most.
+    /// Path and directory of a v2 cgroup that exists. With CAP_DAC_READ_SEARCH the kernel opens it by its id; without
+    /// that capability the tree is walked, once a tick at most.
     fn open_by_id(&mut self, cgroup: CgroupId, walked: &mut bool) -> Option<(String, PathBuf)> {
         let mount = self.mounts.v2.clone()?;
         if cgroup.0 >= CgroupId::SYNTHETIC {
@@ -238,8 +246,8 @@ impl Resolver {
         }
     }
 
-    /// Cgroups told earlier that no longer exist, as far as this tick's turn of looking found.
-    pub fn gone(&mut self) -> Vec<CgroupId> {
+    /// Reported cgroups that no longer exist, as far as this tick's checks (at most [`CHECKED_PER_TICK`]) found.
+    pub fn take_gone(&mut self) -> Vec<CgroupId> {
         let mut gone = std::mem::take(&mut self.unnamed);
         for _ in 0..self.queue.len().min(CHECKED_PER_TICK) {
             let Some(cgroup) = self.queue.pop_front() else { break };
@@ -257,7 +265,7 @@ impl Resolver {
                 if self.synthetic.get(&known.path) == Some(&cgroup) {
                     self.synthetic.remove(&known.path);
                 }
-                if known.told {
+                if known.reported {
                     gone.push(cgroup);
                 }
             }
@@ -266,7 +274,7 @@ impl Resolver {
     }
 }
 
-/// The cgroup v2 directory with this id: open_by_handle_at(2) on the mount.
+/// Opens the v2 cgroup with this id: open_by_handle_at(2) on the mount.
 fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
     #[repr(C)]
     struct Handle {
@@ -283,11 +291,12 @@ fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // SAFETY: the call returned a new descriptor that nobody else owns.
+    // SAFETY: the call returned a new descriptor, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// The path of the cgroup that a process is in now; `/` where it is in every root. `None`: there is no such process.
+/// The path of the cgroup that a process is in now, from the cgroup root; `/` where it is in every root. `None` where
+/// there is no such process.
 pub fn path_of(procfs: &Path, pid: u32) -> Option<String> {
     let text = fs::read(procfs.join(format!("{pid}/cgroup"))).ok()?;
     let path = mounts::place(&text).unwrap_or_else(|| "/".into());
@@ -319,7 +328,7 @@ mod tests {
         run(2, "b.service");
         let (a, b) = (resolver.place_process(1), resolver.place_process(2));
         fs::remove_dir(point.join("a.service")).unwrap();
-        resolver.gone();
+        resolver.take_gone();
         run(3, "c.service");
         let c = resolver.place_process(3);
         assert!(c != b && c != a && resolver.known[&b].path == "/b.service", "{a:?} {b:?} {c:?}");
@@ -336,27 +345,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_and_is_learned_again_is_still_said_to_be_gone() {
+    fn the_end_of_a_reported_cgroup_that_is_learned_again_is_reported() {
         let root = tempfile::tempdir().unwrap();
         let mut resolver = Resolver::open(root.path());
         let dir = root.path().join("a.service");
         fs::create_dir(&dir).unwrap();
         let id = CgroupId(fs::metadata(&dir).unwrap().ino());
         resolver.walk(root.path(), "", 0);
-        assert_eq!(resolver.name(&[used(1, id)]).len(), 1);
+        assert_eq!(resolver.report_new(&[used(1, id)]).len(), 1);
         resolver.walk(root.path(), "", 0);
-        assert_eq!(resolver.name(&[used(1, id)]), []);
+        assert_eq!(resolver.report_new(&[used(1, id)]), []);
         fs::remove_dir(&dir).unwrap();
-        assert_eq!(resolver.gone(), [id]);
+        assert_eq!(resolver.take_gone(), [id]);
     }
 
     #[test]
-    fn a_cgroup_that_nobody_can_name_is_told_once_a_tick() {
+    fn a_cgroup_without_a_path_is_reported_once_a_tick() {
         let root = tempfile::tempdir().unwrap();
         let mut resolver = Resolver::open(root.path());
         let lost = CgroupId(77_000_001);
-        let told = resolver.name(&[used(1, lost), used(2, lost), used(3, lost)]);
-        assert_eq!(told, [CgroupPath { cgroup: lost, path: None, vm: None }]);
-        assert_eq!(resolver.gone(), [lost]);
+        let reported = resolver.report_new(&[used(1, lost), used(2, lost), used(3, lost)]);
+        assert_eq!(reported, [CgroupPath { cgroup: lost, path: None, vm: None }]);
+        assert_eq!(resolver.take_gone(), [lost]);
     }
 }

@@ -1,50 +1,52 @@
-//! What managers of VMs say of them: plain data. How it gets here is its sender's, what becomes of it `hypervisor`'s.
+//! The inventory: VMs as their managers (libvirt, systemd-machined) report them. Plain data. Managers are asked in
+//! `managers`; entries are merged into running VMs in `hypervisor`.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Whether a machine that a manager knows is a VM.
+/// The class of a machine that a manager reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// A virtual machine.
     #[default]
     Vm,
-    /// A container: of no concern here, and never merged into a VM.
+    /// A container: ignored, and never merged into a VM.
     Container,
-    /// The host itself, or something this version does not know.
+    /// The host itself, or a class that this version does not know.
     #[serde(other)]
     Other,
 }
 
-/// One machine, as one manager describes it. Anybody who may define a VM chose these words: they are made fit for labels where they are
-/// merged, so a sender need not do it.
+/// One machine, as one manager reports it. Users who may define VMs choose these texts; they are made safe for labels
+/// where they are merged, so a sender need not do that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Known {
-    /// Who says so: `libvirt`, `machined`. Where several know a VM, what the earlier one in the list leaves open the later one fills in.
+    /// The manager: `libvirt`, `machined`. Where several know a VM, the later one in the list fills in what the earlier
+    /// one leaves open.
     pub manager: String,
-    /// Its name there.
+    /// Name of the machine in that manager.
     pub name: String,
-    /// Its UUID, in any spelling; a VM that runs is found by it.
+    /// Its UUID, in any spelling, by which a running VM is matched.
     pub uuid: Option<String>,
-    /// `running`, `paused`, …; empty where the manager does not say.
+    /// Its state: `running`, `paused`, …; empty where the manager does not report one.
     pub state: String,
     /// Its title for people; empty where it has none.
     pub title: String,
-    /// Virtual CPUs now.
+    /// Number of virtual CPUs now.
     pub vcpus: Option<u32>,
     /// Vsock context id now.
     pub cid: Option<u32>,
     /// The guest channel's profile in its metadata, as written there.
     pub profile: Option<String>,
-    /// Process id of its VMM, where the manager says; a VM that runs is found by it where there is no UUID.
+    /// Process id of its VMM, where the manager reports it; a running VM is matched by it where there is no UUID.
     pub leader: Option<u32>,
-    /// What it is.
+    /// The class of the machine.
     pub class: Class,
 }
 
-/// Everything that the system's managers know now. The receiver side is the sampler's; a sender replaces the whole list. What a user's own
-/// manager says (`qemu:///session`) does not belong into it: that user could name anybody's UUID.
+/// Everything that the system's managers report now. The entity sources hold the receiver; a sender replaces the whole
+/// list. Reports of a user's own manager (`qemu:///session`) are not allowed in it: that user could claim any UUID.
 pub type Inventory = watch::Receiver<Arc<[Known]>>;

@@ -87,17 +87,17 @@ impl Entities {
     pub fn observe(&mut self, sample: &mut UsageSample, at: Stamp) -> Named {
         let Self { resolver, hypervisors, awaited } = self;
         // The order is a protocol. Births come first: they name cgroups that may be gone by now.
-        resolver.born(std::mem::take(&mut sample.born));
+        resolver.add_born(std::mem::take(&mut sample.born));
         // Survivors are part of the sample for all that follows.
         let survivors = survivors::add_survivors(&std::mem::take(awaited), at, resolver, sample);
-        resolver.place(&mut sample.uses);
-        let mut cgroups = resolver.name(&sample.uses);
+        resolver.place_uses(&mut sample.uses);
+        let mut cgroups = resolver.report_new(&sample.uses);
         // After naming: a cgroup that could not be named is reported and forgotten at the same tick.
-        let gone = resolver.gone();
+        let gone = resolver.take_gone();
         // After both: a machine scope among them is given its VM.
         let VmChanges { members, vms } = hypervisors.tick(sample, &mut cgroups, &gone, |cgroup| resolver.dir(cgroup));
         // Last: the use of a process that ended still had to be placed.
-        resolver.ended(&sample.ended);
+        resolver.forget_processes(&sample.ended);
         Named { cgroups: cgroups.into_iter().map(CgroupEntities::from).collect(), gone, members, vms, survivors }
     }
 }

@@ -1,27 +1,29 @@
-//! Where cgroup hierarchies are mounted, and where a process is in them: the texts of /proc. Pure.
+//! Parsers for /proc/PID/mountinfo (where cgroup hierarchies are mounted) and /proc/PID/cgroup (the cgroup of a
+//! process). Pure.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// A cgroup hierarchy that is mounted.
+/// A mounted cgroup hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Where.
+    /// Mount point.
     pub point: PathBuf,
-    /// For v1: its controllers, or `name=systemd`. Empty for v2.
+    /// Mount options of a v1 hierarchy, which name its controllers or `name=systemd`. Empty for v2.
     pub controllers: String,
 }
 
-/// Cgroup mounts found in a mountinfo text.
+/// Cgroup mounts in a mountinfo text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounts {
-    /// The v2 tree.
+    /// The v2 tree, if there is one.
     pub v2: Option<Mount>,
-    /// v1 hierarchies.
+    /// The v1 hierarchies; empty on hosts with v2 alone.
     pub v1: Vec<Mount>,
 }
 
-/// Cgroup mounts in the text of /proc/PID/mountinfo (proc(5)): of several mounts of one hierarchy, the first.
+/// Cgroup mounts in the text of /proc/PID/mountinfo (proc(5)). Where the v2 tree is mounted several times, the first
+/// mount counts.
 pub fn parse(mountinfo: &str) -> Mounts {
     let mut mounts = Mounts::default();
     for line in mountinfo.lines() {
@@ -39,7 +41,7 @@ pub fn parse(mountinfo: &str) -> Mounts {
     mounts
 }
 
-/// mountinfo writes blanks and the like as `\040`.
+/// Undoes the octal escapes of mountinfo: `\040` is a blank.
 fn unescape_octal(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -63,8 +65,9 @@ fn unescape_octal(text: &str) -> Vec<u8> {
     out
 }
 
-/// Where a process is, by /proc/PID/cgroup of a host with v1 hierarchies: controllers and path. systemd's own hierarchy first,
-/// then the ones that container engines make groups in; `None` where it is in every root.
+/// The cgroup of a process on a host with v1 hierarchies, from the text of /proc/PID/cgroup: controllers and path.
+/// systemd's own hierarchy is preferred, then those in which container engines make cgroups. `None` where the process
+/// is in the root of every hierarchy.
 pub fn v1_place(text: &str) -> Option<(String, String)> {
     let places: Vec<(&str, &str)> = text
         .lines()
@@ -80,8 +83,8 @@ pub fn v1_place(text: &str) -> Option<(String, String)> {
     Some((controllers.to_string(), path.to_string()))
 }
 
-/// The path of the cgroup that a process is in, by the text of /proc/PID/cgroup: in the v2 tree, or where that has it in its root, in the
-/// v1 hierarchy that says most.
+/// The path of the cgroup that a process is in, from the text of /proc/PID/cgroup: in the v2 tree, or where that has
+/// the process in its root, in the preferred v1 hierarchy. `None` where the process is in every root.
 pub fn place(text: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(text);
     let v2 =

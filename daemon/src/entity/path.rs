@@ -5,8 +5,8 @@ use crate::model::entity::{
     ContainerLabels, Kind, Labels, PodLabels, SessionLabels, SliceLabels, UnitLabels, UserLabels, UserUnitLabels,
 };
 
-/// Container runtimes that name a cgroup `PREFIX-<id>` or `PREFIX-<id>.scope`, with the word for them (Kepler's, where
-/// it has one).
+/// Prefixes of cgroups that container runtimes name `PREFIX-<id>` or `PREFIX-<id>.scope`, each with its value of the
+/// label `runtime` (Kepler's where Kepler has one).
 const ID_PREFIXES: [(&str, &str); 7] = [
     ("docker-", "docker"),
     ("cri-containerd-", "containerd"),
@@ -17,7 +17,7 @@ const ID_PREFIXES: [(&str, &str); 7] = [
     ("podman-", "podman"),
 ];
 
-/// Suffixes of units that own a cgroup (slices apart).
+/// Suffixes of units that have a cgroup, except slices.
 const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 
 /// Labels of the entities that a cgroup with this path belongs to: any number of slices, which contain each other, and
@@ -127,13 +127,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// systemd puts `_` before names that the kernel's own files would clash with (systemd.io/CGROUP_DELEGATION,
-/// cg_escape).
+/// Undoes systemd's cgroup name escaping: `_` before names that would clash with the kernel's own files
+/// (systemd.io/CGROUP_DELEGATION, cg_escape).
 fn unescape_cgroup(segment: &str) -> &str {
     segment.strip_prefix('_').unwrap_or(segment)
 }
 
-/// The pod's uid with dashes, from `kubepods-burstable-pod<uid with _>.slice`, `kubepods-pod<uid>.slice` or `pod<uid>`.
+/// The uid of a pod, with dashes, from `kubepods-burstable-pod<uid with _>.slice`, `kubepods-pod<uid>.slice` or
+/// `pod<uid>`.
 fn pod_uid(name: &str) -> Option<String> {
     let uid = match name.strip_suffix(".slice") {
         Some(stem) => {
@@ -147,7 +148,8 @@ fn pod_uid(name: &str) -> Option<String> {
     (hex == 32 && hex + dashes == uid.len() && (dashes == 4 || dashes == 0)).then_some(uid)
 }
 
-/// Container id and runtime.
+/// Id and runtime of the container whose cgroup this is. `cri`: the name had a `:cri-containerd:`; `in_pod`: a pod is
+/// above it.
 fn container(name: &str, parent: &str, cri: bool, in_pod: bool) -> Option<(String, &'static str)> {
     let stem = name.strip_suffix(".scope").unwrap_or(name);
     for (prefix, runtime) in ID_PREFIXES {
@@ -166,7 +168,8 @@ fn container(name: &str, parent: &str, cri: bool, in_pod: bool) -> Option<(Strin
         "docker" if is_id(name) => Some((name.to_string(), "docker")),
         "libpod_parent" | "podman" if is_id(name) => Some((name.to_string(), "podman")),
         _ if is_id(name) && cri => Some((name.to_string(), "containerd")),
-        // The cgroupfs driver of any Kubernetes runtime: kubepods/burstable/pod<uid>/<id>. Kepler's word for it.
+        // The cgroupfs driver of any Kubernetes runtime: kubepods/burstable/pod<uid>/<id>. `kubepods` is Kepler's
+        // value.
         _ if is_id(name) && in_pod => Some((name.to_string(), "kubepods")),
         _ if stem.starts_with("machine-") && stem != name => nspawn_machine(stem),
         _ => None,
@@ -196,9 +199,9 @@ pub struct Machine<'a> {
     pub name: String,
 }
 
-/// The machine that a cgroup belongs to: `machine.slice/machine-qemu\x2d1\x2dweb.scope`, or
-/// `machine/qemu-1-web.libvirt-qemu` where there is no systemd. It counts only where all above it are slices of the
-/// system's manager, where no user can make a cgroup.
+/// The machine scope that a cgroup belongs to: `machine.slice/machine-qemu\x2d1\x2dweb.scope`, or
+/// `machine/qemu-1-web.libvirt-qemu` on hosts without systemd. It counts only where everything above it is a slice of
+/// the system's manager: no ordinary user can make a cgroup there.
 pub fn machine(path: &str) -> Option<Machine<'_>> {
     let mut end = 0;
     for segment in path.strip_prefix('/')?.split('/') {
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_charged_twice() {
+    fn no_entity_is_charged_twice() {
         let pod = "pod0d206349-0faf-445c-8c3f-2d2153784f15";
         let other = "pod1d206349-0faf-445c-8c3f-2d2153784f15";
         let found = names(&format!("/kubepods/{pod}/{pod}/{other}/{ID}"));
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_makes_himself_a_machine() {
+    fn users_cannot_make_a_machine_scope() {
         for path in [
             r"/user.slice/user-1000.slice/user@1000.service/machine.slice/machine-qemu\x2d1\x2dweb.scope",
             r"/user.slice/machine-qemu\x2d1\x2dweb.scope",

@@ -305,6 +305,16 @@ labels! {
     }
 }
 
+/// How many series are kept, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Most series of living entities that are shown at one time, by kind in the order of [`Kind::ALL`]. As many series
+    /// of ended entities are kept beside them.
+    pub shown: [u32; Kind::ALL.len()],
+    /// Time for which the series of an ended entity is shown.
+    pub retention: Nanos,
+}
+
 /// Series of an earlier run on this boot that wait for their entities, with the time at which each series began
 /// (CLOCK_REALTIME).
 pub type Awaited = FxHashMap<Labels, Nanos>;

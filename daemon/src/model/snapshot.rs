@@ -1,5 +1,5 @@
-//! The snapshot: everything that jouled tells anybody, as of the last tick. Plain data; whoever reads it changes
-//! nothing.
+//! The snapshot: everything that exports and joulectl show, as of the last tick. Plain data, shared read-only. joulectl
+//! gets it as JSON over the control socket, so names of fields are a protocol.
 
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Domain, NodeEnergy, Zone};
@@ -12,15 +12,16 @@ use crate::model::vm::Vm;
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
-/// Energy by zone.
+/// Energy by zone, in µJ, in the order of [`Zone::ALL`].
 pub type ByZone = [Microjoules; Zone::COUNT];
 
-/// Cumulative energy of an entity, by zone and mode. Zones overlap (package contains core): never add them up.
+/// Cumulative energy of an entity by zone and mode, in µJ. Zones overlap (package contains core), so they are not to be
+/// added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Energy {
-    /// From its own work.
+    /// Energy of the entity's own work.
     pub dynamic: ByZone,
-    /// Its part of the idle energy, where a policy hands that out; else zero.
+    /// The entity's part of the idle energy; 0 where the idle policy leaves that to the node.
     pub idle: ByZone,
 }
 
@@ -33,7 +34,7 @@ impl Energy {
         }
     }
 
-    /// Takes another energy, which is part of this one, away.
+    /// Subtracts another energy, which is a part of this one.
     pub fn subtract(&mut self, other: &Self) {
         for zone in 0..Zone::COUNT {
             self.dynamic[zone] = self.dynamic[zone] - other.dynamic[zone];
@@ -41,7 +42,7 @@ impl Energy {
         }
     }
 
-    /// All zones and modes together: to compare entities by, not to show.
+    /// Sum over all zones and modes. For comparing entities, not for showing: zones overlap.
     pub fn sum(&self) -> Microjoules {
         self.dynamic.iter().chain(&self.idle).copied().sum()
     }
@@ -51,14 +52,14 @@ impl Energy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It exists.
+    /// The entity exists.
     Running,
-    /// It ended; its last numbers stay for a while.
+    /// The entity ended. Its last numbers are shown for the configured retention.
     Terminated,
 }
 
 impl State {
-    /// Kepler's `state` label.
+    /// The value of Kepler's `state` label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -67,29 +68,29 @@ impl State {
     }
 }
 
-/// One entity.
+/// The series of one entity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// Its labels. Serialised as the values alone, in the order of [`Kind::label_names`]: the kind is
     /// [`KindView::kind`].
     #[serde(serialize_with = "label_values")]
     pub labels: Labels,
-    /// Whether it still exists.
+    /// Whether the entity still exists.
     pub state: State,
-    /// What its series show: energy charged since the series began.
+    /// Energy charged since the series began.
     pub energy: Energy,
-    /// Mean power from its own work, over the last window of each zone.
+    /// Mean power of the entity's own work over the last window of each zone, in µW.
     pub power: [Microwatts; Zone::COUNT],
-    /// Mean power of its part of the idle energy.
+    /// Mean power of the entity's part of the idle energy over the last window of each zone, in µW.
     pub idle_power: [Microwatts; Zone::COUNT],
-    /// Use charged since the series began.
+    /// CPU time and counters charged since the series began.
     pub used: Used,
     /// When the series began, CLOCK_REALTIME.
     pub since: Nanos,
 }
 
 impl Row {
-    /// Mean power by zone, dynamic and idle together.
+    /// Mean power by zone, dynamic and idle together, in µW.
     pub fn whole_power(&self) -> [Microwatts; Zone::COUNT] {
         std::array::from_fn(|zone| self.power[zone] + self.idle_power[zone])
     }
@@ -103,18 +104,18 @@ fn label_values<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedKindView")]
 pub struct KindView {
-    /// Which kind.
+    /// The kind of all rows.
     pub kind: Kind,
-    /// Those with a series of their own.
+    /// Entities with a series of their own.
     pub rows: Vec<Row>,
-    /// What those without a series of their own were charged.
+    /// Energy charged to entities while they had no series of their own.
     pub rest: Energy,
-    /// What series that are no longer shown had reached.
+    /// Energy of series that were dropped some time after their entities ended.
     pub ended: Energy,
-    /// What series of living entities that made room for busier ones had reached. Falls when one is shown again: a
+    /// Energy of series of living entities that made room for busier ones. Falls when one of them is shown again: a
     /// gauge.
     pub parked: Energy,
-    /// Mean power, by zone, of those without a series, dynamic and idle together.
+    /// Mean power by zone of entities without a series, dynamic and idle together, in µW.
     pub rest_power: [Microwatts; Zone::COUNT],
 }
 
@@ -153,14 +154,14 @@ impl TryFrom<UncheckedKindView> for KindView {
     }
 }
 
-/// What is known of the energy drawn at rest.
+/// The idle floor of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdleFloor {
-    /// Power at zero load.
+    /// Power at zero load, in µW.
     pub power: Microwatts,
-    /// The true value is believed to be within this much of it (one standard error).
+    /// Standard error of `power`, in µW; 0 where the floor is given.
     pub uncertainty: Microwatts,
-    /// How it is known.
+    /// Where the floor comes from.
     pub from: IdleFrom,
 }
 
@@ -168,18 +169,18 @@ pub struct IdleFloor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdleFrom {
-    /// The configuration.
+    /// Given in the configuration: `attribution.idle_watts`.
     Configured,
-    /// The model that the domain's energy is estimated by.
+    /// Given by the model that the domain's energy is estimated by.
     Model,
     /// Learned from power against utilisation on this machine.
     Learned,
-    /// Not enough seen yet: the ratio of idle to full power of processors of this kind.
+    /// The ratio of idle to full power of processors of this kind, until enough was learned.
     Prior,
 }
 
 impl IdleFrom {
-    /// The word for it.
+    /// The word that joulectl and metrics show.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Configured => "configured",
@@ -190,24 +191,24 @@ impl IdleFrom {
     }
 }
 
-/// What a domain is used for.
+/// The part that a domain has in the node's sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It is part of the sum that counts everything once: a package, memory outside of it, a GPU, the remainder.
+    /// A part of the sum that counts all energy once: a package, memory outside of it, a GPU, the remainder.
     Billed,
-    /// It is a part of something that is billed: shown, never added to it.
+    /// A part of a billed domain: shown, and not added to the sum.
     Breakdown,
-    /// The platform meter that is believed: what it sees beyond the components is the remainder, zone `other`.
+    /// The platform meter in use: its energy beyond the components is the remainder, zone `other`.
     Authority,
-    /// Another meter of the platform: compared with the one that is believed.
+    /// Another platform meter: compared with the authority.
     Comparison,
-    /// Nothing now: its energy is of an earlier time.
+    /// None now: its energy is of an earlier time.
     Past,
 }
 
 impl Role {
-    /// The word for it.
+    /// The word that joulectl and metrics show.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Billed => "billed",
@@ -219,41 +220,43 @@ impl Role {
     }
 }
 
-/// Two meters that should see the same, or one that should see no more than the other.
+/// A comparison over the last minute or more: of two platform meters, which should agree, or of the components with the
+/// authority, which they should not exceed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Which: a kind of platform meter, or `components`, all of them together.
+    /// What is compared: a kind of platform meter, or `components`, all of them together.
     pub source: String,
-    /// Compared with which: the authority.
+    /// The kind of platform meter that it is compared with: the authority.
     pub against: String,
-    /// By how much it says more, in millionths; less than zero: it says less.
+    /// Difference in millionths of the authority's energy; negative where `source` is lower.
     pub off_ppm: i64,
-    /// What both may be off by, as their makers say.
+    /// Allowed difference in millionths: the sum of both stated accuracies.
     pub allowed_ppm: u32,
 }
 
 impl Comparison {
-    /// A comparison.
+    /// A comparison of `source` with `against`; both differences in millionths.
     pub fn new(source: &str, against: &str, off_ppm: i64, allowed_ppm: u32) -> Self {
         Self { source: source.into(), against: against.into(), off_ppm, allowed_ppm }
     }
 
-    /// Whether they say the same, as well as they can.
+    /// Whether the difference is within what both accuracies allow.
     pub fn agrees(&self) -> bool {
         self.off_ppm.unsigned_abs() <= u64::from(self.allowed_ppm)
     }
 }
 
-/// Which platform meter is believed, and whether the others agree.
+/// The platform meter in use, and how the others compare with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlatformView {
-    /// What the configuration says: `auto`, `none` or a kind of meter.
+    /// The configured choice: `auto`, `none` or a kind of meter.
     pub choice: PlatformChoice,
-    /// The kind of meter that is believed now; `None`: there is none, or none is wanted.
+    /// The kind of platform meter in use now; `None` where there is none, or none is wanted.
     pub authority: Option<PlatformKind>,
-    /// The other meters against it, over the last minute or more.
+    /// Comparisons of the other platform meters, and of the components, with the authority.
     pub comparisons: Vec<Comparison>,
-    /// GPUs of VMs that have no meter: their energy is in zone `other`, and so that is charged to nobody.
+    /// GPUs without a meter that are passed through to VMs. Their energy is part of zone `other`, which is not
+    /// attributed while there are any.
     pub unmetered: Vec<PciAddress>,
     /// No meter is believed because this is a VM whose host reports what it drew, and the choice is `auto`.
     #[serde(default)]
@@ -263,123 +266,126 @@ pub struct PlatformView {
 /// One domain: its energy and power, and how it is measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainView {
-    /// Which domain.
+    /// Its identity and properties.
     pub domain: Arc<Domain>,
-    /// What it is used for.
+    /// The part that it has in the node's sum.
     pub role: Role,
-    /// Whether shares of its last window are by a rule (slices of a MIG GPU), not by use that was seen.
+    /// Whether shares of its last window were computed by a rule (slices of a MIG GPU), not from use that was seen.
     pub shares_estimated: bool,
-    /// It gives no energy now: it is an earlier run's and has not been seen in this one, or another meter stands in for
-    /// it; `error` says which. Its energy stays in the totals, as it does in those of the entities that were charged.
+    /// It gives no energy now: it is of an earlier run and has not been seen in this one, or another meter stands in
+    /// for it; `error` says which. Its energy stays in the totals, as it does in those of the entities that were
+    /// charged.
     pub past: bool,
     /// Energy since the domain's totals began. In JSON its four fields are fields of the domain.
     #[serde(flatten)]
     pub energy: NodeEnergy,
-    /// Mean power over the last window; `None` while there is none (first tick, gap, failed).
+    /// Mean power over the last window, in µW; `None` while there is none (first tick, gap, failed read).
     pub power: Option<Microwatts>,
-    /// The idle part of `power`.
+    /// The idle part of `power`, in µW.
     pub idle_power: Option<Microwatts>,
-    /// Idle floor in use.
+    /// The idle floor in use; `None` before the first observation.
     pub floor: Option<IdleFloor>,
-    /// When it was last read, CLOCK_MONOTONIC; `None`: never.
+    /// Time of the last reading, CLOCK_MONOTONIC; `None` where there was none.
     pub read_at: Option<Nanos>,
-    /// Why the last read gave nothing; empty where it did.
+    /// The reason why the last read gave no energy; empty where it did.
     pub error: String,
-    /// Intervals that could not be measured (suspend, reset, implausible jump), and their time.
+    /// Number of intervals that could not be measured (suspend, reset, implausible jump).
     pub gaps: u64,
-    /// Time that was not measured.
+    /// Sum of the lengths of these intervals, in nanoseconds.
     pub gap_time: Nanos,
 }
 
 impl DomainView {
-    /// Whether its energy is not shared out itself: that of a platform meter.
+    /// Whether its energy is not attributed itself: that of a platform meter, whose remainder is attributed as zone
+    /// `other`.
     pub fn undivided(&self) -> bool {
         self.domain.zone == Zone::Platform
     }
 }
 
-/// A source and how it is.
+/// The state of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceView {
-    /// Name: `rapl-perf`, `rapl-powercap`, `vsock`, `estimate`, `bpf`, `procfs`.
+    /// Name of the source: `rapl-perf`, `rapl-powercap`, `vsock`, `estimate`, `bpf`, `procfs`.
     pub source: String,
-    /// What it does.
+    /// The kind of source.
     pub role: SourceRole,
-    /// How it is. Never [`Health::Starting`]: that is shown as `degraded`.
+    /// The health of the source. Never [`Health::Starting`]: that is shown as `degraded`.
     pub health: Health,
-    /// One line for people, on what it is connected to and how; empty where there is nothing to say.
+    /// One line for people: what it is connected to, and how. Empty where there is nothing to say.
     pub detail: String,
-    /// When it last gave something, CLOCK_MONOTONIC; `None`: never.
+    /// Time of its last reading or sample, CLOCK_MONOTONIC; `None` where there was none.
     pub read_at: Option<Nanos>,
 }
 
 /// One logical CPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuInfo {
-    /// Number.
+    /// Number of the CPU, as in /sys/devices/system/cpu/cpuN.
     pub processor: u32,
-    /// `GenuineIntel`, `AuthenticAMD`…
+    /// Vendor in /proc/cpuinfo: `GenuineIntel`, `AuthenticAMD`…
     pub vendor_id: String,
-    /// Marketing name.
+    /// Model name in /proc/cpuinfo.
     pub model_name: String,
-    /// Package.
+    /// Number of its package: `physical_package_id`.
     pub physical_id: u32,
-    /// Core in the package.
+    /// Number of its core within the package.
     pub core_id: u32,
 }
 
-/// What does not change while jouled runs.
+/// Properties of the host and of jouled that do not change while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// jouled's version.
+    /// Version of jouled.
     pub version: String,
-    /// Host name: Kepler's `node_name`.
+    /// Host name: Kepler's label `node_name`.
     pub node_name: String,
     /// Processor architecture: `x86_64`.
     pub arch: String,
-    /// Online CPUs at start.
+    /// CPUs that were online at the start.
     pub cpus: Vec<CpuInfo>,
-    /// Nominal time between ticks.
+    /// Configured time between ticks, in nanoseconds.
     pub interval: Nanos,
-    /// Whether energy of the `dram` zone is outside of `package` here. The billing base goes by [`Domain::billed`]; this is for other readers.
+    /// Whether energy of the `dram` zone is outside of `package` here. The billing base goes by [`Domain::billed`];
+    /// this is for other readers.
     pub dram_billed: bool,
-    /// What becomes of idle energy.
+    /// The configured idle policy.
     pub idle: IdlePolicy,
 }
 
-/// Everything, as of the last tick.
+/// Everything that is shown, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// What does not change.
+    /// Properties of the host and of jouled.
     pub host: Arc<Host>,
-    /// Ticks since jouled started.
+    /// Number of ticks since jouled started.
     pub ticks: u64,
-    /// When.
+    /// Time of the last tick.
     pub at: Stamp,
-    /// Share of all CPUs' time that was used in the last tick, 0 to 1.
+    /// Utilisation of all CPUs since the tick before, 0 to 1; `None` at the first tick and where use is not known.
     pub cpu_usage: Option<f64>,
-    /// Sources and how they are.
+    /// Sources with their states.
     pub sources: Vec<SourceView>,
-    /// The node's energy, by domain.
+    /// Energy domains of the node.
     pub domains: Vec<DomainView>,
-    /// Which platform meter is believed.
+    /// The platform meter in use.
     pub platform: PlatformView,
     /// Entities, in the order of [`Kind::ALL`].
     pub kinds: Vec<KindView>,
-    /// VMs that run now, in the order of their ids. Their energy is in [`Kind::Vm`]'s rows.
+    /// VMs that run now, in the order of their ids. Their energy is in the rows of [`Kind::Vm`].
     pub vms: Arc<[Vm]>,
-    /// Which hardware counters are counted.
+    /// The hardware counters that are counted.
     pub counted: Counted,
-    /// Times that something did not fit in a bounded table of the usage source.
+    /// How often an entry did not fit into a bounded map of the usage source, since jouled started.
     pub overflows: u64,
-    /// CPU time that nobody could be charged for.
+    /// CPU time that could not be attributed since jouled started, in nanoseconds.
     pub lost_cpu: Nanos,
-    /// CPU time that jouled itself used, user and system.
+    /// CPU time that jouled itself used since it started, user and system, in nanoseconds.
     pub own_cpu: Nanos,
 }
 
 impl Snapshot {
-    /// The entities of one kind.
+    /// The view of one kind.
     pub fn kind(&self, kind: Kind) -> &KindView {
         &self.kinds[kind.index()]
     }

@@ -1,4 +1,5 @@
-//! Physical quantities as integer newtypes: energy, power, time. Not their formatting for people (that is joulectl's).
+//! Physical quantities as integer newtypes: energy, power, time. Their arithmetic saturates. How they are written for
+//! people is joulectl's.
 
 use serde::{Deserialize, Serialize};
 use std::ops::{Add, AddAssign, Sub};
@@ -11,7 +12,7 @@ macro_rules! quantity {
         pub struct $name(pub u64);
 
         impl $name {
-            /// Nothing of it.
+            /// Zero.
             pub const ZERO: Self = Self(0);
 
             /// The difference, or zero where `other` is larger.
@@ -53,17 +54,17 @@ quantity! {
     Microwatts
 }
 quantity! {
-    /// A span of time, or an instant of a named clock, in nanoseconds.
+    /// A length of time, or an instant of a clock that its documentation names, in nanoseconds.
     Nanos
 }
 
 impl Microjoules {
-    /// Joules, for display and for metrics in base units.
+    /// The energy in joules, for display and for metrics in base units.
     pub fn joules(self) -> f64 {
         self.0 as f64 / 1e6
     }
 
-    /// Mean power over `time`; zero where no time passed.
+    /// The mean power of this energy over `time`, rounded down to the microwatt; zero where no time passed.
     pub fn over(self, time: Nanos) -> Microwatts {
         if time.0 == 0 {
             return Microwatts::ZERO;
@@ -74,12 +75,12 @@ impl Microjoules {
 }
 
 impl Microwatts {
-    /// Watts, for display and for metrics in base units.
+    /// The power in watts, for display and for metrics in base units.
     pub fn watts(self) -> f64 {
         self.0 as f64 / 1e6
     }
 
-    /// Energy of this power held for `time`, rounded down to the microjoule.
+    /// The energy of this power over `time`, rounded down to the microjoule.
     pub fn for_time(self, time: Nanos) -> Microjoules {
         Microjoules(clamp(u128::from(self.0) * u128::from(time.0) / 1_000_000_000))
     }
@@ -89,7 +90,7 @@ impl Nanos {
     /// One second.
     pub const SECOND: Self = Self(1_000_000_000);
 
-    /// Seconds, for display and for metrics in base units.
+    /// The time in seconds, for display and for metrics in base units.
     pub fn seconds(self) -> f64 {
         self.0 as f64 / 1e9
     }

@@ -1,5 +1,4 @@
-//! What a virtual machine is: plain data. How it is found on a running kernel is `hypervisor`'s, what it draws the
-//! ledger's.
+//! A virtual machine: plain data. VMs are found by `entity/hypervisor`; their energy is in the ledger.
 
 use crate::model::entity::{Labels, VmLabels};
 use crate::model::source::PciAddress;
@@ -19,7 +18,7 @@ pub enum Vmm {
 }
 
 impl Vmm {
-    /// The word for it.
+    /// The value of the `vmm` label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Qemu => "qemu",
@@ -32,37 +31,38 @@ impl Vmm {
 /// A virtual machine that runs now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vm {
-    /// The `vm_id` label: the UUID where it has one that no other living VM has, else a word made of the process. No
-    /// two living VMs have the same.
+    /// The label `vm_id`: its UUID where no other living VM has the same, else a word made of its process. Unique among
+    /// living VMs.
     pub id: String,
-    /// The `vm_name` label. Anybody may have chosen it: for people to read, never a path, at most 256 bytes.
+    /// The label `vm_name`, at most 256 bytes. Any user of the host may have chosen it: it is for people to read, and
+    /// never part of a path.
     pub name: String,
-    /// The `hypervisor` label: `kvm`, or `qemu` where QEMU emulates.
+    /// The label `hypervisor`: `kvm`, or `qemu` where QEMU emulates the processor.
     pub hypervisor: String,
-    /// UUID, where it has one.
+    /// Its UUID, where it has one.
     pub uuid: Option<String>,
-    /// What runs it.
+    /// The program that runs it.
     pub vmm: Vmm,
-    /// The process of it. Its id and start tell a VM from the next one with its UUID or its CID.
+    /// The process that runs it. Its id and start tell a VM from a later one with the same UUID or CID.
     pub process: ProcessKey,
-    /// Virtual CPUs, where known.
+    /// Number of virtual CPUs, where it is known.
     pub vcpus: Option<u32>,
-    /// The vsock context id that is this VM's alone; `None`: it has none, or another living VM claims the same with the
-    /// same right.
+    /// The vsock context id of this VM. `None` where it has none, and where another living VM claims the same id with
+    /// the same right.
     pub cid: Option<u32>,
-    /// Paths of vhost-user sockets on its command line: how the process of a vhost-user device is known to be its.
+    /// Paths of vhost-user sockets on its command line, by which the processes of its vhost-user devices are found.
     pub vhost_user: Vec<String>,
-    /// PCI devices of the host that are handed to it and are this VM's alone: those that its command line names, and
-    /// whose VFIO group or device it holds, as far as that can be seen.
+    /// PCI devices of the host that are passed through to this VM: those that its command line names, and whose VFIO
+    /// group or device it has open, as far as that can be seen.
     pub pci: Vec<PciAddress>,
-    /// Whether the system's service manager keeps it in a scope of its own (libvirt, systemd-machined): then a user of
-    /// the host cannot have made up its name and UUID.
+    /// Whether it runs in a machine scope of the system's service manager (libvirt, systemd-machined): then no ordinary
+    /// user of the host chose its name and UUID.
     pub vouched: bool,
-    /// Who manages it: `libvirt`, `machined`; empty: nobody who told.
+    /// The manager that knows it: `libvirt`, `machined`; empty where none reported it.
     pub manager: String,
-    /// `running`, `paused`, …, as the manager says; empty where there is none.
+    /// Its state as the manager reports it: `running`, `paused`, …; empty where no manager does.
     pub state: String,
-    /// The manager's title for it; empty where there is none.
+    /// Its title as the manager reports it; empty where no manager does.
     pub title: String,
     /// The guest channel's profile that the manager's metadata asks for.
     pub profile: Option<String>,

@@ -3,7 +3,7 @@
 use crate::attribution::{CoreConfig, State};
 use crate::config::{Config, UsageSource};
 use crate::entity::managers::Managers;
-use crate::entity::{Entities, cgroups};
+use crate::entity::{Entities, cgroups, path};
 use crate::export::dbus;
 use crate::export::guest::{self, Guests, HostFacts};
 use crate::meter::{Meter, Roots, Topology, estimate, host_channel, open_all};
@@ -209,8 +209,12 @@ pub(super) fn process_facts(config: &Config) -> dbus::Facts {
         // A process id may be given anew between two looks.
         (process() == Some(before)).then(|| dbus::Owner { uids, began: before.began() })
     };
+    let place = move |pid| {
+        let cgroup = cgroups::path_of(&of, pid)?;
+        Some(dbus::Place { entities: path::entities(&cgroup), cgroup })
+    };
     dbus::Facts {
-        cgroup_of: Arc::new(move |pid| cgroups::path_of(&of, pid)),
+        place_of: Arc::new(place),
         owner_of: Arc::new(owner),
         machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
     }

@@ -1,6 +1,6 @@
-//! Usage from /proc: for hosts and users without BPF. Coarser: what lived and died between two looks is known to its
-//! cgroup only (where cgroup v2 accounts CPU), the package is the one that a process ran on last, and no counters are
-//! counted.
+//! CPU use from /proc/PID/stat and cgroup v2's cpu.stat, where eBPF cannot be used. Coarser than eBPF: times are in
+//! clock ticks (10 ms), a process that began and ended between two samples is known to its cgroup only (where cgroup v2
+//! accounts CPU time), the package is the one on which a process last ran, and no hardware counters are counted.
 
 use super::Usage;
 use crate::model::source::{Health, PackageId};
@@ -13,44 +13,56 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A cgroup in which no process was seen for so many samples is forgotten.
+/// Number of samples without a process in a cgroup after which the cgroup is forgotten.
 const FORGET_AFTER: u32 = 30;
 
-/// Usage from /proc.
+/// CPU use from /proc.
 pub struct ProcfsUsage {
     procfs: PathBuf,
     /// Mount point of cgroup v2, where there is one.
     cgroup2: Option<PathBuf>,
+    /// Package by CPU number.
     packages: Vec<PackageId>,
+    /// Length of a clock tick of /proc/PID/stat.
     tick: Nanos,
     processes: FxHashMap<u32, Seen>,
     cgroups: FxHashMap<CgroupId, Group>,
+    /// Number of samples so far.
     round: u32,
     health: Health,
     buffer: Vec<u8>,
 }
 
+/// A process as of the last sample.
 #[derive(Debug)]
 struct Seen {
     process: ProcessKey,
     comm: String,
+    /// CPU time since the process began.
     on_cpu: Nanos,
     cgroup: CgroupId,
+    /// The round in which `cgroup` was read.
     cgroup_round: u32,
+    /// The round in which it was last seen.
     round: u32,
 }
 
-/// A v2 cgroup with processes of its own: cpu.stat also knows what those used that nobody saw.
+/// A v2 cgroup with processes of its own. Its cpu.stat also counts processes that no sample saw.
 #[derive(Debug)]
 struct Group {
+    /// Path of cpu.stat.
     stat: PathBuf,
+    /// CPU time of the cgroup since it was made, as of the last sample.
     usage: Option<Nanos>,
+    /// CPU time of its processes in this sample.
     seen: Nanos,
+    /// The round in which a process was last seen in it.
     round: u32,
 }
 
 impl ProcfsUsage {
-    /// Opens /proc at `procfs`. `packages` is the package of each CPU. `why` says why BPF is not used, for the health.
+    /// Opens the /proc at `procfs`; `cgroup2` is the mount point of cgroup v2. `packages` has the package of each CPU.
+    /// `why` is the reason for not using eBPF, for the health.
     ///
     /// # Errors
     /// Where /proc cannot be read.
@@ -78,7 +90,7 @@ impl ProcfsUsage {
         File::open(path)?.take(64 << 10).read_to_end(&mut self.buffer).map(drop)
     }
 
-    /// Takes one process in; `None`: it ended while we looked, which is nobody's fault.
+    /// Adds one process to the sample. `None` where it ended meanwhile, or could not be read.
     fn look(&mut self, pid: u32, sample: &mut UsageSample) -> Option<()> {
         let dir = self.procfs.join(pid.to_string());
         let read = self.read(&dir.join("stat"));
@@ -93,7 +105,7 @@ impl ProcfsUsage {
             && !gone
             && let Some(seen) = self.processes.get_mut(&pid)
         {
-            // It is there and could not be read this once: not an end, and nothing is lost.
+            // It exists and could not be read this once: that is not its end, and the next sample has its use.
             seen.round = self.round;
         }
         taken
@@ -114,8 +126,7 @@ impl ProcfsUsage {
             None => Seen {
                 process,
                 comm: String::new(),
-                // What a process used before jouled looked first was not used in this interval; a new process began at
-                // zero.
+                // What a process used before the first sample is not of this interval; a new process began at zero.
                 on_cpu: if first_round { on_cpu } else { Nanos::ZERO },
                 cgroup: self.cgroup_of(dir),
                 cgroup_round: round,
@@ -123,8 +134,8 @@ impl ProcfsUsage {
             },
         };
         let used = on_cpu - seen.on_cpu;
-        // Of a process that moved, cpu.stat of its new cgroup tells as well: charged to the old one, it would be
-        // charged twice.
+        // cpu.stat of its new cgroup counts a process that moved: charged to the old cgroup, its use would be charged
+        // twice.
         if used > Nanos::ZERO && seen.cgroup_round != round {
             (seen.cgroup, seen.cgroup_round) = (self.cgroup_of(dir), round);
         }
@@ -166,8 +177,8 @@ impl ProcfsUsage {
         cgroup
     }
 
-    /// What cgroups used beyond the processes that were seen: by those that ended, or lived, between two looks. Groups
-    /// with subgroups are left out: their account includes the subgroups'.
+    /// Adds what cgroups used beyond the processes that were seen: the use of processes that ended between two samples.
+    /// Cgroups with subgroups are left out: their cpu.stat includes the subgroups'.
     fn unseen(&mut self, sample: &mut UsageSample) {
         let round = self.round;
         let mut groups = std::mem::take(&mut self.cgroups);
@@ -178,7 +189,7 @@ impl ProcfsUsage {
             let earlier = std::mem::replace(&mut group.usage, usage);
             let (Some(usage), Some(earlier), false) = (usage, earlier, has_subgroups(&group.stat)) else { continue };
             let unseen = (usage - earlier).saturating_sub(seen);
-            // Below two clock ticks it is the coarseness of /proc.
+            // Less than two clock ticks is the rounding of /proc.
             if unseen.0 > 2 * self.tick.0 {
                 let process = ProcessKey { pid: 0, start: 0 };
                 let package = self.packages.first().copied().unwrap_or(PackageId(0));
@@ -221,14 +232,14 @@ impl Usage for ProcfsUsage {
     }
 }
 
-/// `usage_usec` of cpu.stat.
+/// The CPU time `usage_usec` in the text of cpu.stat.
 fn parse_usage(text: &[u8]) -> Option<Nanos> {
     let text = std::str::from_utf8(text).ok()?;
     let microseconds: u64 = text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?;
     Some(Nanos(microseconds.checked_mul(1000)?))
 }
 
-/// A directory has two links and one more for each subdirectory.
+/// Whether the cgroup of a cpu.stat has subgroups: a directory has two links, and one more for each subdirectory.
 fn has_subgroups(stat: &Path) -> bool {
     stat.parent().and_then(|dir| fs::metadata(dir).ok()).is_some_and(|metadata| metadata.nlink() > 2)
 }

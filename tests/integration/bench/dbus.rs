@@ -111,7 +111,7 @@ fn server(
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let facts = Facts { cgroup_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: String::new() };
+        let facts = Facts { place_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: String::new() };
         let config = DbusConfig { mode: DbusMode::Auto, ..DbusConfig::default() };
         runtime.block_on(async {
             let bus = move || Address::try_from(address.as_str());

@@ -6,6 +6,7 @@
 //! kind.
 
 use crate::model::domain::Zone;
+pub use crate::model::entity::Limits;
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Energy;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -43,16 +44,6 @@ pub struct Series {
     pub used: Used,
     /// When the series began, CLOCK_REALTIME.
     pub since: Nanos,
-}
-
-/// How many series are kept, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Most series of living entities that are shown at one time, by kind in the order of [`Kind::ALL`]. As many series
-    /// of ended entities are kept beside them.
-    pub shown: [u32; Kind::ALL.len()],
-    /// Time for which the series of an ended entity is shown.
-    pub retention: Nanos,
 }
 
 #[derive(Debug)]

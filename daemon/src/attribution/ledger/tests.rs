@@ -50,7 +50,7 @@ fn the_rest_is_one_series() {
 }
 
 #[test]
-fn power_of_an_earlier_window_makes_nobody_a_candidate() {
+fn power_of_an_earlier_window_shows_no_series() {
     let mut ledger = ledger(1);
     let (a, b) = (ledger.open(session("a")), ledger.open(session("b")));
     tick(&mut ledger, 1, &[(a, 10), (b, 5)]);

@@ -4,7 +4,6 @@ use super::call::{Call, Refused, all, path, said};
 use super::properties::Subject;
 use super::tree;
 use super::view::{Iface, Object, UNKNOWN, View};
-use crate::entity::path as cgroup;
 use crate::model::entity::{Kind, UserUnitLabels};
 use crate::model::usage::ProcessKey;
 use crate::sys::safe_text::safe;
@@ -111,10 +110,9 @@ pub(super) const METHODS: &[Method] = &[
         call: |call| {
             let body = call.message.body();
             let pid = own(call, call.arguments(&body, "u", "pid")?)?;
-            let place = (call.facts.cgroup_of)(pid).ok_or_else(|| no_process(pid, "there is no such process"))?;
-            let entities = cgroup::entities(&place);
+            let place = (call.facts.place_of)(pid).ok_or_else(|| no_process(pid, "there is no such process"))?;
             let path = |wanted: Kind| {
-                let labels = entities.iter().rev().find(|labels| labels.kind() == wanted)?;
+                let labels = place.entities.iter().rev().find(|labels| labels.kind() == wanted)?;
                 Some(match UserUnitLabels::of(labels) {
                     Some(UserUnitLabels { unit, user, .. }) => tree::user_unit(user, unit),
                     None => tree::unit(labels.id()),
@@ -122,7 +120,7 @@ pub(super) const METHODS: &[Method] = &[
             };
             let paths = [Kind::UserUnit, Kind::Unit, Kind::Slice].into_iter().filter_map(path);
             let object = paths.map(|path| call.view.object(&path)).next().flatten();
-            let why = format!("process {pid} is in {}, of which no unit is known", said(&place));
+            let why = format!("process {pid} is in {}, of which no unit is known", said(&place.cgroup));
             call.reply_path(object.ok_or_else(|| Refused::new("org.jouled1.NoSuchUnit", why))?)
         },
     },

@@ -97,11 +97,19 @@ pub struct Owner {
     pub began: crate::model::units::Nanos,
 }
 
+/// The place of a process in the cgroup tree.
+pub struct Place {
+    /// Path of its cgroup, from the cgroup root.
+    pub cgroup: String,
+    /// Labels of the entities that the path names.
+    pub entities: Vec<crate::model::entity::Labels>,
+}
+
 /// What is not in a snapshot: questions about a process that a caller names. Each reads a file of /proc that cannot hang.
 #[derive(Clone)]
 pub struct Facts {
-    /// In which cgroup a process is; `None`: there is no such process.
-    pub cgroup_of: Arc<dyn Fn(u32) -> Option<String> + Send + Sync>,
+    /// The place of a process now; `None` where there is no such process.
+    pub place_of: Arc<dyn Fn(u32) -> Option<Place> + Send + Sync>,
     /// Whose it is.
     pub owner_of: Arc<dyn Fn(u32) -> Option<Owner> + Send + Sync>,
     /// machine-id(5): what Peer.GetMachineId answers.

@@ -28,14 +28,14 @@ pub struct PowercapOptions {
     /// The tree's root: what a tool is given in place of /sys. `None`: there is no mirror.
     pub path: Option<PathBuf>,
     /// Permissions of `energy_uj`.
-    pub mode: crate::config::Mode,
+    pub mode: crate::model::values::Mode,
     /// Whether estimated energy is in it.
     pub estimates: bool,
 }
 
 impl Default for PowercapOptions {
     fn default() -> Self {
-        Self { path: None, mode: crate::config::Mode(DEFAULT_MODE), estimates: false }
+        Self { path: None, mode: crate::model::values::Mode(DEFAULT_MODE), estimates: false }
     }
 }
 

@@ -48,8 +48,13 @@ fn facts() -> Facts {
         };
         Some(Owner { uids, began: Nanos(1) })
     };
+    let place = move |pid| {
+        let cgroup: String = cgroup(pid)?;
+        let entities = crate::entity::path::entities(&cgroup);
+        Some(Place { cgroup, entities })
+    };
     Facts {
-        cgroup_of: Arc::new(cgroup),
+        place_of: Arc::new(place),
         owner_of: Arc::new(owner),
         machine_id: "0123456789abcdef0123456789abcdef".into(),
     }

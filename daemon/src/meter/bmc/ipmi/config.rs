@@ -1,7 +1,7 @@
 //! `[meter.ipmi]`: which BMCs are asked, and as whom. Holds no password: only where one is. Opens nothing.
 
-use crate::config::Span;
 use crate::model::units::Nanos;
+use crate::model::values::Span;
 use serde::Deserialize;
 use std::fmt;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! `[[meter.redfish.bmc]]`: which BMCs are asked, as whom, and whom they are taken for. Opens no file, asks nobody.
 
-use crate::config::Span;
 use crate::model::units::Nanos;
+use crate::model::values::Span;
 use hyper::Uri;
 use hyper::http::uri::Scheme;
 use serde::Deserialize;
