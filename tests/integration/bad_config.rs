@@ -32,7 +32,7 @@ fn every_bad_value_names_file_key_and_reason() {
     let dir = tempfile::tempdir().unwrap();
     for (text, key, reason) in [
         ("wibble = 1", "wibble", &["no such key", "interval"][..]),
-        ("[meter]\nradar = 1", "meter.radar", &["no such key", "rapl, hwmon, nvml, ipmi, redfish, vsock, estimate"]),
+        ("[meter]\nradar = 1", "meter.radar", &["no such key", "rapl, vsock, nvml, hwmon, ipmi, redfish, estimate"]),
         ("[meter.nvml]\nlibrary = \"libnvidia-ml.so.1\"", "meter.nvml.library", &["wanted", "an absolute path"]),
         ("[meter.nvml]\nuse = \"always\"", "meter.nvml.use", &["\"always\"", "auto, never"]),
         (

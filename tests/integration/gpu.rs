@@ -378,7 +378,7 @@ fn a_real_gpu_counts_energy_and_says_who_uses_it() {
         Ok(None) => return println!("skipped: {}", way.absent()),
         Err(why) => return println!("skipped: {why}"),
     }
-    let mut meter = jouled::meter::nvml::start(way).unwrap();
+    let mut meter = jouled::meter::nvml::start(way);
     let mut joules = BTreeMap::new();
     until("ten seconds of energy", || {
         let mut readings = Vec::new();

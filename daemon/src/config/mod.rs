@@ -9,8 +9,9 @@ use crate::export::prometheus::PrometheusOptions;
 use crate::meter::MeterConfig;
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::{Kind, Limits};
-use crate::model::platform::{PlatformChoice, PlatformKind};
+use crate::model::platform::PlatformChoice;
 use crate::model::units::{Microwatts, Nanos};
+use crate::model::values::broken;
 pub use crate::model::values::{LogLevel, Mode, Span};
 use crate::usage::bpf::{BpfPath, Counters};
 use figment::Figment;
@@ -251,18 +252,15 @@ impl Config {
 
     fn check(&self, place: impl Fn(&str) -> String) -> Result<(), ConfigError> {
         let mut wrong = Vec::new();
-        // Where a list is from; its entries have no places of their own.
-        let place =
-            |key: &str| match ["meter.redfish.bmc", "meter.ipmi.lan"].into_iter().find(|list| key.starts_with(list)) {
-                Some(list) => place(list) + key.strip_prefix(list).unwrap_or_default(),
-                None => place(key),
-            };
+        // Only a list as a whole has a place, its entries (`meter.ipmi.lan.0.name`) have none.
+        let place = |key: &str| {
+            let entry = key.match_indices('.').find(|(at, _)| key[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
+            let (list, rest) = key.split_at(entry.map_or(key.len(), |(at, _)| at));
+            place(list) + rest
+        };
         let mut range = |key: &str, ok: bool, rule: &str| {
             if !ok {
-                // Most rules are ranges; the others are a sentence.
-                let range = rule.starts_with("above") || rule.starts_with(|c: char| c.is_ascii_digit());
-                let what = if range { "out of range" } else { "wanted" };
-                wrong.push(format!("{}: {what}: {rule}", place(key)));
+                wrong.push(format!("{}: {}", place(key), broken(rule)));
             }
         };
         range(
@@ -278,37 +276,16 @@ impl Config {
         for (domain, watts) in &self.attribution.idle_watts {
             range(&format!("attribution.idle_watts.{domain}"), watts_ok(watts), "0 to 100000 watts");
         }
-        let estimate = &self.meter.estimate;
-        range(
-            "meter.estimate.package_share",
-            estimate.package_share.is_none_or(|share| share > 0.0 && share <= 1.0),
-            "above 0, at most 1",
-        );
-        range(
-            "meter.estimate.idle_watts_per_thread",
-            estimate.idle_watts_per_thread.as_ref().is_none_or(watts_ok),
-            "0 to 100000 watts",
-        );
-        range(
-            "meter.estimate.full_watts_per_thread",
-            estimate.full_watts_per_thread.as_ref().is_none_or(watts_ok),
-            "0 to 100000 watts",
-        );
-        let library = self.meter.nvml.library.as_deref();
-        range("meter.nvml.library", library.is_none_or(Path::is_absolute), "an absolute path");
-        for (key, rule) in self.meter.ipmi.wrong() {
-            range(&format!("meter.ipmi.{key}"), false, rule);
-        }
         for (key, rule) in self.export.guest.wrong() {
             range(&format!("export.guest.{key}"), false, rule);
         }
         if let Some(rule) = self.export.powercap.wrong_path() {
             range("export.powercap.path", false, rule);
         }
-        for (key, rule) in self.meter.redfish.wrong() {
-            wrong.push(format!("{}: {rule}", place(&format!("meter.redfish.{key}"))));
+        for (key, why) in self.meter.check() {
+            wrong.push(format!("{}: {why}", place(&format!("meter.{key}"))));
         }
-        if let Err(why) = self.attribution.platform.check(&PlatformKind::KNOWN) {
+        if let Err(why) = self.attribution.platform.check(&MeterConfig::platform_kinds()) {
             wrong.push(format!("{}: {why}", place("attribution.platform")));
         }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }

@@ -110,6 +110,11 @@ fn what_is_wrong_is_named() {
         &["jouled.toml: meter.redfish.bmc.0.url: not a URL", "bmc.0.username: ", "bmc.0.password_file: "],
     );
     says("[meter.vsock]\nconnect = \"tcp:1\"", &["meter.vsock.connect", "\"auto\""]);
+    says(
+        "[meter.hwmon]\nuse = \"always\"",
+        &["jouled.toml: meter.hwmon.use: ", "\"always\" is not one of auto, never"],
+    );
+    says("[meter.nvml]\nlibrary = \"lib.so\"", &["meter.nvml.library: wanted: an absolute path"]);
     says("[meter.ipmi]\nperiod = \"1s\"", &["meter.ipmi.period", "5s to 60s"]);
     says("[meter.ipmi]\ndevice = \"ipmi0\"", &["meter.ipmi.device", "absolute"]);
     says("[export.powercap]\npath = \"sysfs\"", &["export.powercap.path", "absolute"]);

@@ -17,7 +17,7 @@ pub mod fresh;
 pub mod host_channel;
 pub mod hwmon;
 pub mod nvml;
-mod open;
+pub mod open;
 pub mod polled;
 pub mod rapl;
 pub mod standby;

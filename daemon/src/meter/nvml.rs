@@ -1,13 +1,16 @@
 //! NVIDIA GPUs by NVML: one energy domain each. Not who used them, and not how the library is found (see `crate::sys::nvml`).
 
 use super::Meter;
+use super::open::{Opening, Section};
 use super::polled::{Opener, Poll, Polled};
 use crate::model::domain::{Domain, DomainReading, GpuInfo, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts};
-use crate::sys::nvml::{self, Card, SOURCE, Way, words};
+use crate::model::values::broken;
+use crate::sys::nvml::{self, Card, NvmlConfig, SOURCE, Way, words};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Its counter moves many times a second; the sampler rarely asks more often than this.
@@ -17,11 +20,22 @@ const MAX_POWER: Microwatts = Microwatts(4_000_000_000);
 /// GPUs that are not to be had are asked for again this often. One that was lost may need the library opened anew, which is done once.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
+impl Section for NvmlConfig {
+    fn check(&self) -> Vec<(String, String)> {
+        let absolute = self.library.as_deref().is_none_or(Path::is_absolute);
+        if absolute { Vec::new() } else { vec![("library".to_owned(), broken("an absolute path"))] }
+    }
+
+    fn open(&self, opening: &mut Opening<'_>) {
+        match self.way(&opening.roots.sysfs) {
+            Ok(way) => opening.add(start(way)),
+            Err(why) => opening.unused(SOURCE, why),
+        }
+    }
+}
+
 /// The meter, on a thread of its own: the library hangs when its driver does.
-///
-/// # Errors
-/// The system gives no thread.
-pub fn start(way: Way) -> Result<Polled, String> {
+pub fn start(way: Way) -> Polled {
     let poll = Poll { source: SOURCE.into(), absent: way.absent(), period: PERIOD, by_name: false, expected: None };
     let opener: Opener = Box::new(move || Ok(Gpus::open(&way)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
     Polled::start(poll, opener)

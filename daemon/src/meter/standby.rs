@@ -7,8 +7,33 @@ use crate::model::source::{Health, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// Whether a standby meter has to measure. Set by the meter that it replaces, which must be read before it at each tick.
-pub type StandbyNeeded = Arc<AtomicBool>;
+/// How a standby meter takes over from one meter: shared by the two. The meter that it replaces must be read first at each tick.
+#[derive(Clone, Debug, Default)]
+pub struct Takeover(Arc<TakeoverState>);
+
+#[derive(Debug, Default)]
+struct TakeoverState {
+    attached: AtomicBool,
+    needed: AtomicBool,
+}
+
+impl Takeover {
+    /// Called once by the standby meter: from now on it takes over when it is needed.
+    pub fn attach(&self) {
+        self.0.attached.store(true, Ordering::Release);
+    }
+
+    /// Called by the other meter: whether the standby meter has to measure. Returns whether there is one.
+    pub fn set_needed(&self, needed: bool) -> bool {
+        self.0.needed.store(needed, Ordering::Release);
+        self.0.attached.load(Ordering::Acquire)
+    }
+
+    /// Whether the standby meter measures.
+    pub fn is_needed(&self) -> bool {
+        self.0.attached.load(Ordering::Acquire) && self.0.needed.load(Ordering::Acquire)
+    }
+}
 
 /// Which meters measure the packages now, shared by all that can. Only the one of the highest rank should; the others stand by.
 #[derive(Clone, Debug, Default)]

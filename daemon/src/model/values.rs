@@ -1,7 +1,7 @@
 //! Values as they are written: levels, permissions, times.
 
 use crate::model::units::Nanos;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// Verbosity of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -26,6 +26,44 @@ impl LogLevel {
             Self::Trace => "trace",
         }
     }
+}
+
+/// When a meter is used: `use` in its section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Use {
+    /// Where this machine has it and it is needed.
+    #[default]
+    Auto,
+    /// Always. Only for a meter that otherwise stands by (`[meter.estimate]`); the others refuse it, see [`Use::auto_or_never`].
+    Always,
+    /// Not at all.
+    Never,
+}
+
+impl Use {
+    /// For serde: reads `auto` and `never`, the words of a meter that does not stand by.
+    ///
+    /// # Errors
+    /// Another word.
+    pub fn auto_or_never<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Word {
+            Auto,
+            Never,
+        }
+        Ok(match Word::deserialize(deserializer)? {
+            Word::Auto => Self::Auto,
+            Word::Never => Self::Never,
+        })
+    }
+}
+
+/// What is wrong with a value that breaks a rule. Most rules are ranges (`0 to 24h`, `above 0, at most 1`); the others are a phrase.
+pub fn broken(rule: &str) -> String {
+    let is_range = rule.starts_with("above") || rule.starts_with(|c: char| c.is_ascii_digit());
+    format!("{}: {rule}", if is_range { "out of range" } else { "wanted" })
 }
 
 /// File permissions, written as an octal string: `"0660"`.

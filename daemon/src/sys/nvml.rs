@@ -2,6 +2,7 @@
 //! nor use; the meter and the usage source each open it for themselves.
 
 use crate::model::source::PciAddress;
+use crate::model::values::Use;
 use crate::sys::safe_text::quoted;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
@@ -19,21 +20,11 @@ const TEXT_MAX: usize = 120;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NvmlConfig {
-    /// Whether NVIDIA GPUs are read.
-    pub r#use: NvmlMode,
+    /// Whether NVIDIA GPUs are read where their driver is loaded.
+    #[serde(deserialize_with = "Use::auto_or_never")]
+    pub r#use: Use,
     /// Where the library is, where the system's loader does not know.
     pub library: Option<PathBuf>,
-}
-
-/// Whether NVIDIA GPUs are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NvmlMode {
-    /// Where their driver is.
-    #[default]
-    Auto,
-    /// No.
-    Never,
 }
 
 /// How to get at the library.
@@ -48,13 +39,13 @@ impl NvmlConfig {
     /// How to get at the library; or why it is left alone.
     pub fn way(&self, sysfs: &Path) -> Result<Way, &'static str> {
         match (self.r#use, &self.library) {
-            (NvmlMode::Never, _) => Err("not wanted: use = \"never\" in [meter.nvml]"),
-            (NvmlMode::Auto, Some(library)) => Ok(Way { library: library.clone(), module: None }),
+            (Use::Never, _) => Err("not wanted: use = \"never\" in [meter.nvml]"),
+            (_, Some(library)) => Ok(Way { library: library.clone(), module: None }),
             // The library speaks of this kernel's GPUs, whatever root of sysfs it is given.
-            (NvmlMode::Auto, None) if sysfs != Path::new("/sys") => {
+            (_, None) if sysfs != Path::new("/sys") => {
                 Err("not tried, as --sysfs is not /sys (library = \"PATH\" in [meter.nvml] would)")
             }
-            (NvmlMode::Auto, None) => Ok(Way::by_name(LIBRARY, sysfs)),
+            (_, None) => Ok(Way::by_name(LIBRARY, sysfs)),
         }
     }
 }
@@ -198,7 +189,7 @@ mod tests {
         let config = NvmlConfig::default();
         assert!(config.way(Path::new("/other")).unwrap_err().contains("--sysfs is not /sys"));
         assert_eq!(config.way(Path::new("/sys")).unwrap(), Way::by_name(LIBRARY, Path::new("/sys")));
-        let never = NvmlConfig { r#use: NvmlMode::Never, ..config };
+        let never = NvmlConfig { r#use: Use::Never, ..config };
         assert!(never.way(Path::new("/sys")).unwrap_err().contains("never"));
     }
 

@@ -8,12 +8,14 @@
 mod stat;
 mod watts;
 
+use super::open::{Opening, Section};
 use super::topology::{Topology, package_of};
 use super::{CpuModel, Meter, Roots};
 use crate::model::domain::{Domain, DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::values::{Use, broken};
 use serde::Deserialize;
 use stat::Stat;
 use std::path::PathBuf;
@@ -25,7 +27,6 @@ pub const SOURCE: &str = "estimate";
 /// The packages' share of wall power: what remains at full load after the losses of the power supply (6 to 8 %), memory
 /// (10 to 18 %), fans, disks, board and network (about 10 %). An assumption. At idle the true share is closer to a
 /// half, so idle comes out high.
-/// board and network (about 10 %). A judgement. At idle the true share is nearer to a half, so idle comes out high.
 pub const PACKAGE_SHARE: f64 = 0.65;
 
 /// `[meter.estimate]`: the estimate that stands in where nothing is measured.
@@ -33,29 +34,39 @@ pub const PACKAGE_SHARE: f64 = 0.65;
 #[serde(deny_unknown_fields, default)]
 pub struct EstimateConfig {
     /// When it is used.
-    #[serde(rename = "use")]
-    pub mode: EstimateMode,
+    pub r#use: Use,
     /// Wall power per hardware thread of this server at rest, in watts, in place of the table's.
     pub idle_watts_per_thread: Option<f64>,
     /// The same at full load.
     pub full_watts_per_thread: Option<f64>,
     /// Share of those watts that the packages draw, above 0 and up to 1, in place of [`PACKAGE_SHARE`]. 1 where the
     /// configured watts are the packages' alone.
-    /// the packages alone, 1.
     pub package_share: Option<f64>,
 }
 
-/// When the estimate is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EstimateMode {
-    /// Where no meter has a package domain.
-    #[default]
-    Auto,
-    /// Always, beside the meters.
-    Always,
-    /// Not at all.
-    Never,
+impl Section for EstimateConfig {
+    fn check(&self) -> Vec<(String, String)> {
+        let share_ok = self.package_share.is_none_or(|share| share > 0.0 && share <= 1.0);
+        let watts_ok = |watts: Option<f64>| watts.is_none_or(|watts| (0.0..=100_000.0).contains(&watts));
+        [
+            ("package_share", share_ok, "above 0, at most 1"),
+            ("idle_watts_per_thread", watts_ok(self.idle_watts_per_thread), "0 to 100000 watts"),
+            ("full_watts_per_thread", watts_ok(self.full_watts_per_thread), "0 to 100000 watts"),
+        ]
+        .into_iter()
+        .filter(|(_, ok, _)| !ok)
+        .map(|(key, _, rule)| (key.to_owned(), broken(rule)))
+        .collect()
+    }
+
+    fn open(&self, opening: &mut Opening<'_>) {
+        let open = |opening: &Opening<'_>| Estimate::open(self, opening.roots, opening.topology);
+        match self.r#use {
+            Use::Never => opening.unused(SOURCE, "not wanted: use = \"never\" in [meter.estimate]"),
+            Use::Always => opening.add_or_fail(SOURCE, open(opening)),
+            Use::Auto => opening.add_standby(SOURCE, open(opening)),
+        }
+    }
 }
 
 /// Power at rest over power at full load of processors like this one, between 0 and 1: the prior of the idle floor.

@@ -87,7 +87,7 @@ impl TryFrom<String> for Connect {
 }
 
 /// The way to the host that this machine has: a virtio-vsock device, else the virtio-serial port of the channel's name.
-pub(in super::super) fn find(sysfs: &Path) -> Option<Address> {
+pub(super) fn find(sysfs: &Path) -> Option<Address> {
     let entries = |folder: &str| fs::read_dir(sysfs.join(folder)).into_iter().flatten().flatten();
     let is_vsock = |device: &fs::DirEntry| {
         let text = read_text(&device.path().join("device"), 64).unwrap_or_default();

@@ -11,17 +11,17 @@ pub use follow::{Channel, Condition, Latest};
 pub use object::Object;
 pub use reader::{Link, Reader};
 
-pub(super) use address::find;
+use address::find;
 
 use super::Meter;
-use super::standby::StandbyNeeded;
+use super::open::{Opening, Section};
+use super::standby::Takeover;
 use crate::model::domain::{Domain, DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use object::{Idle, ZoneTotal};
 use serde::Deserialize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The name of this source.
@@ -44,11 +44,38 @@ pub struct VsockConfig {
     pub connect: Connect,
 }
 
+impl Section for VsockConfig {
+    fn open(&self, opening: &mut Opening<'_>) {
+        let address = match &self.connect {
+            Connect::To(address) => Ok(address.clone()),
+            Connect::Off => Err("not wanted: connect = \"off\" in [meter.vsock]"),
+            Connect::Auto if opening.packages().any() => Err("not needed: this machine has a meter of its own"),
+            Connect::Auto if !opening.is_own_sysfs() => {
+                Err("not tried, as --sysfs is not /sys (connect = \"vsock\" in [meter.vsock] would)")
+            }
+            Connect::Auto => find(&opening.roots.sysfs).ok_or(
+                "this machine has no virtio-vsock device and no virtio-serial port org.jouled.0: it is no guest, or its \
+                 host gives it none",
+            ),
+        };
+        match address {
+            Err(why) => opening.unused(SOURCE, why),
+            Ok(address) => {
+                let takeover = opening.replace_rapl();
+                let opened = Vsock::open(address, takeover.clone());
+                takeover.set_needed(opened.is_err());
+                opening.add_or_fail(SOURCE, opened);
+            }
+        }
+    }
+}
+
 /// The meter.
 pub struct Vsock {
     address: Address,
     reader: Reader,
-    stand_in: Option<StandbyNeeded>,
+    /// How the estimate takes over while the host is silent.
+    takeover: Takeover,
     domains: Vec<Domain>,
     known: Vec<Known>,
     condition: Condition,
@@ -74,21 +101,21 @@ struct Last {
 }
 
 impl Vsock {
-    /// Begins to connect, and waits a moment for the answer. With a stand-in, `stand_in` tells it when it is needed.
+    /// Begins to connect, and waits a moment for the answer. `takeover` tells the estimate when it is needed.
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn open(address: Address, stand_in: Option<StandbyNeeded>) -> Result<Self, String> {
+    pub fn open(address: Address, takeover: Takeover) -> Result<Self, String> {
         let reader = Reader::start(address.clone()).map_err(|error| format!("cannot start its thread: {error}"))?;
         drop(reader.link().wait(AT_START, |channel| channel.latest().is_some()));
-        Ok(Self::with(address, reader, stand_in))
+        Ok(Self::with(address, reader, takeover))
     }
 
-    fn with(address: Address, reader: Reader, stand_in: Option<StandbyNeeded>) -> Self {
+    fn with(address: Address, reader: Reader, takeover: Takeover) -> Self {
         Self {
             address,
             reader,
-            stand_in,
+            takeover,
             domains: Vec::new(),
             known: Vec::new(),
             condition: Condition::Waiting,
@@ -100,7 +127,7 @@ impl Vsock {
 
     /// Whether the stand-in measures.
     fn stands_by(&self) -> bool {
-        self.stand_in.as_ref().is_some_and(|needed| needed.load(Ordering::Acquire))
+        self.takeover.is_needed()
     }
 
     /// Takes up an epoch; `anew`: nothing continues what was before.
@@ -193,22 +220,14 @@ impl Meter for Vsock {
         match (&self.condition, latest) {
             (Condition::Waiting, _) | (Condition::Good, None) => {}
             (Condition::Good, Some(latest)) => {
-                if let Some(needed) = &self.stand_in {
-                    needed.store(false, Ordering::Release);
-                }
+                self.takeover.set_needed(false);
                 self.number = Some(latest.number);
                 self.detail = detail(&latest.object);
                 self.guessed = latest.object.zones.iter().any(|zone| zone.billed && zone.quality == Quality::Estimated);
                 self.epoch(&latest, stood_by, now, out);
             }
             (Condition::Silent(why), _) => {
-                let reading = match &self.stand_in {
-                    Some(needed) => {
-                        needed.store(true, Ordering::Release);
-                        Ok(Reading::Standby)
-                    }
-                    None => Err(why.clone()),
-                };
+                let reading = if self.takeover.set_needed(true) { Ok(Reading::Standby) } else { Err(why.clone()) };
                 let silent =
                     |domain: &Domain| DomainReading { domain: domain.id.clone(), at: now, reading: reading.clone() };
                 out.extend(self.domains.iter().map(silent));

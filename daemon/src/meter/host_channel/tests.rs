@@ -75,13 +75,15 @@ fn core(state: State, now: u64) -> Core {
 impl Guest {
     fn new(stand_in: bool) -> Self {
         let address = Address::Unix("/nonexistent/host.sock".into());
-        let needed = stand_in.then(StandbyNeeded::default);
-        let guess = needed
-            .clone()
-            .map(|needed| Standby::new(Guess::new(), move || needed.load(Ordering::Acquire), "not needed"));
+        let takeover = Takeover::default();
+        let host = takeover.clone();
+        let guess = stand_in.then(|| {
+            host.attach();
+            Standby::new(Guess::new(), move || host.is_needed(), "not needed")
+        });
         let reader = Reader::start(address.clone()).unwrap();
         let from = Stamp::now().monotonic.0;
-        let vsock = Vsock::with(address, reader, needed);
+        let vsock = Vsock::with(address, reader, takeover);
         Self { from, vsock, guess, core: core(State::default(), from) }
     }
 

@@ -6,6 +6,7 @@ mod chip;
 mod sensors;
 
 use super::file::{PAGE, parse_number, read_text};
+use super::open::{Opening, Section};
 use super::polled::{Opener, Poll, Polled};
 use super::standby::{PackageMeter, PackageMeters};
 use super::{Meter, Roots};
@@ -13,6 +14,7 @@ use crate::model::domain::{Domain, DomainId, DomainReading, GpuInfo, Reading, Sc
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::values::Use;
 use chip::{LocatedChip, printable};
 use sensors::{MeasuredPart, Quantity};
 use serde::Deserialize;
@@ -39,19 +41,25 @@ const UNUSED_SHOWN: usize = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HwmonConfig {
-    /// Whether hwmon is read.
-    pub r#use: HwmonMode,
+    /// Whether sensors whose meaning is known are read.
+    #[serde(deserialize_with = "Use::auto_or_never")]
+    pub r#use: Use,
 }
 
-/// Whether hwmon is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HwmonMode {
-    /// Where there is a sensor whose meaning is known.
-    #[default]
-    Auto,
-    /// Not at all.
-    Never,
+impl Section for HwmonConfig {
+    fn platform_kinds() -> Vec<PlatformKind> {
+        vec![PlatformKind::Hwmon]
+    }
+
+    fn open(&self, opening: &mut Opening<'_>) {
+        if self.r#use == Use::Never {
+            return opening.unused(SOURCE, "not wanted: use = \"never\" in [meter.hwmon]");
+        }
+        let packages = opening.packages().clone();
+        // Set here, as its thread may not have read anything by the first tick.
+        packages.set(PackageMeter::Hwmon, !packages.any() && measures_packages(opening.roots));
+        opening.add(start(opening.roots, packages));
+    }
 }
 
 /// Whether a sensor on this machine measures the packages.
@@ -67,10 +75,7 @@ fn class(roots: &Roots) -> PathBuf {
 /// Starts the meter on a thread of its own, as some of these sensors are read through a BMC. Its package sensors are on
 /// standby while `packages` says that another meter measures the packages; while they measure, it sets its own mark
 /// there.
-///
-/// # Errors
-/// The system gives no thread.
-pub fn start(roots: &Roots, packages: PackageMeters) -> Result<Polled, String> {
+pub fn start(roots: &Roots, packages: PackageMeters) -> Polled {
     let class = class(roots);
     let poll = Poll { source: SOURCE.into(), absent: absent(&class), period: PERIOD, by_name: false, expected: None };
     // After a scan that found nothing, the chips are scanned again only when they or the state of `packages` changed.

@@ -2,6 +2,10 @@
 
 use super::super::fake_sysfs::{FakeHost, ICE_LAKE_SERVER};
 use super::*;
+use crate::meter::rapl::RaplVia;
+use crate::meter::{host_channel, hwmon};
+use crate::model::source::SourceRole;
+use crate::model::values::Use;
 
 fn config(text: &str) -> MeterConfig {
     use figment::providers::{Format, Toml};
@@ -110,9 +114,10 @@ fn every_key_is_known() {
          full_watts_per_thread = 2.5\npackage_share = 0.5",
     );
     assert_eq!(all.rapl, RaplConfig { via: RaplVia::Powercap, dram_billed: Some(false) });
-    assert_eq!((all.estimate.mode, all.estimate.full_watts_per_thread), (EstimateMode::Never, Some(2.5)));
+    assert_eq!((all.estimate.r#use, all.estimate.full_watts_per_thread), (Use::Never, Some(2.5)));
     use figment::providers::{Format, Toml};
-    for bad in ["[rapl]\nwia = \"auto\"", "[estimate]\nuse = \"maybe\"", "[radar]\nx = 1"] {
+    for bad in ["[rapl]\nwia = \"auto\"", "[estimate]\nuse = \"maybe\"", "[hwmon]\nuse = \"always\"", "[radar]\nx = 1"]
+    {
         assert!(figment::Figment::from(Toml::string(bad)).extract::<MeterConfig>().is_err(), "{bad}");
     }
 }

@@ -73,19 +73,13 @@ pub struct Polled {
 }
 
 impl Polled {
-    /// Starts the thread. There is no reading before the source has answered.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub fn start(poll: Poll, opener: Opener) -> Result<Self, String> {
+    /// Starts the thread. There is no reading before the source has answered. Without a thread, the source is failed.
+    pub fn start(poll: Poll, opener: Opener) -> Self {
         Self::start_until(poll, opener, CancellationToken::new())
     }
 
     /// The same; `halt` is cancelled at the end, for a meter that can cancel a read that is under way.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub fn start_until(poll: Poll, opener: Opener, halt: CancellationToken) -> Result<Self, String> {
+    pub fn start_until(poll: Poll, opener: Opener, halt: CancellationToken) -> Self {
         let shared = Arc::new(Mutex::new(Shared {
             domains: Vec::new(),
             readings: Vec::new(),
@@ -113,17 +107,16 @@ impl Polled {
             drop(poller);
             drop(gone);
         };
-        thread::Builder::new()
-            .name(poll.source.chars().take(15).collect())
-            .spawn(run)
-            .map_err(|error| format!("no thread for {}: {error}", poll.source))?;
+        if let Err(error) = thread::Builder::new().name(poll.source.chars().take(15).collect()).spawn(run) {
+            lock(&shared).health = Health::Failed(format!("no thread for {}: {error}", poll.source));
+        }
         // Most sources are quick: then the first tick has their state and domains.
         let _ = answered.recv_timeout(FIRST_READ);
         let (health, domains) = {
             let shared = lock(&shared);
             (shared.health.clone(), shared.domains.clone())
         };
-        Ok(Self {
+        Self {
             poll,
             shared,
             domains,
@@ -134,7 +127,7 @@ impl Polled {
             halt,
             ended,
             until: None,
-        })
+        }
     }
 }
 

@@ -38,7 +38,7 @@ impl Fake {
             by_name: false,
             expected: None,
         };
-        Polled::start(poll, self.opener()).unwrap()
+        Polled::start(poll, self.opener())
     }
 
     fn set(&self, state: u32) {
@@ -178,7 +178,7 @@ fn a_meter_with_something_to_keep_is_not_opened_anew_and_has_time_for_a_farewell
             expected: None,
         };
         let halt = CancellationToken::new();
-        let polled = Polled::start_until(poll, opener, halt.clone()).unwrap();
+        let polled = Polled::start_until(poll, opener, halt.clone());
         while fake.state.load(SeqCst) < 5 {
             thread::sleep(Duration::from_millis(5));
         }
@@ -234,7 +234,7 @@ fn slow(reading: Duration) -> (Polled, Arc<AtomicU32>) {
         by_name: false,
         expected: None,
     };
-    (Polled::start(poll, opener).unwrap(), gone)
+    (Polled::start(poll, opener), gone)
 }
 
 #[test]

@@ -5,10 +5,14 @@ pub mod perf;
 pub mod powercap;
 
 use super::cpu::{Class, CpuModel};
+use super::open::{Opening, Section};
 use crate::model::domain::{Domain, Quality, Scope, Zone};
 use crate::model::platform::PlatformKind;
-use crate::model::source::PackageId;
+use crate::model::source::{Health, PackageId};
 use crate::model::units::Microwatts;
+use hotplug::{ChosenInterface, Hotplugged};
+use perf::Perf;
+use powercap::Powercap;
 use serde::Deserialize;
 
 /// `[meter.rapl]`: the energy counters of Intel and AMD processors.
@@ -34,6 +38,63 @@ pub enum RaplVia {
     Powercap,
     /// Not at all.
     Off,
+}
+
+/// The names of the sources that read RAPL.
+pub const SOURCES: [&str; 2] = [perf::SOURCE, powercap::SOURCE];
+
+impl Section for RaplConfig {
+    fn platform_kinds() -> Vec<PlatformKind> {
+        vec![PlatformKind::Psys]
+    }
+
+    fn open(&self, opening: &mut Opening<'_>) {
+        if let Some(why) = opening.rapl_replacement() {
+            return SOURCES.into_iter().for_each(|source| opening.unused(source, why.as_str()));
+        }
+        let chosen = ChosenInterface::default();
+        self.open_perf(opening, &chosen);
+        self.open_powercap(opening, &chosen);
+    }
+}
+
+impl RaplConfig {
+    fn open_perf(&self, opening: &mut Opening<'_>, chosen: &ChosenInterface) {
+        match self.via {
+            RaplVia::Powercap => opening.unused(perf::SOURCE, "not wanted: via = \"powercap\" in [meter.rapl]"),
+            RaplVia::Off => opening.unused(perf::SOURCE, "not wanted: via = \"off\" in [meter.rapl]"),
+            // Events of this kernel belong to its own sysfs.
+            RaplVia::Auto if !opening.is_own_sysfs() => {
+                opening.unused(perf::SOURCE, "not tried, as --sysfs is not /sys (via = \"perf\" in [meter.rapl] would)")
+            }
+            RaplVia::Auto | RaplVia::Perf => {
+                let events = opening.roots.sysfs.join("bus/event_source/devices/power/events");
+                let absent = format!("no energy event in {}", events.display());
+                let absent =
+                    if self.via == RaplVia::Perf { Health::Failed(absent) } else { Health::Unsupported(absent) };
+                let (config, roots, topology) = (self.clone(), opening.roots.clone(), opening.topology.clone());
+                let opener = Box::new(move || Perf::open(&config, &roots, &topology));
+                let packages = opening.packages().clone();
+                opening.add(Hotplugged::new(perf::SOURCE, absent, chosen.clone(), packages, opener));
+            }
+        }
+    }
+
+    fn open_powercap(&self, opening: &mut Opening<'_>, chosen: &ChosenInterface) {
+        match self.via {
+            RaplVia::Perf => opening.unused(powercap::SOURCE, "not wanted: via = \"perf\" in [meter.rapl]"),
+            RaplVia::Off => opening.unused(powercap::SOURCE, "not wanted: via = \"off\" in [meter.rapl]"),
+            RaplVia::Auto | RaplVia::Powercap => {
+                let absent = powercap::absent(opening.roots);
+                let by_name = self.via == RaplVia::Powercap;
+                let absent = if by_name { Health::Failed(absent) } else { Health::Unsupported(absent) };
+                let (config, roots, topology) = (self.clone(), opening.roots.clone(), opening.topology.clone());
+                let opener = Box::new(move || Powercap::open(&config, &roots, &topology));
+                let packages = opening.packages().clone();
+                opening.add(Hotplugged::new(powercap::SOURCE, absent, chosen.clone(), packages, opener));
+            }
+        }
+    }
 }
 
 /// Where no limit is known, 1 kW: about twice what the largest packages of today may draw.

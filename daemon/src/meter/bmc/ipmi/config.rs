@@ -1,7 +1,7 @@
 //! `[meter.ipmi]`: which BMCs are asked, and as whom. Holds no password: only where one is. Opens nothing.
 
 use crate::model::units::Nanos;
-use crate::model::values::Span;
+use crate::model::values::{Span, Use};
 use serde::Deserialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ const MOST: usize = 16;
 #[serde(deny_unknown_fields, default)]
 pub struct IpmiConfig {
     /// Whether the device is used.
-    pub r#use: IpmiMode,
+    #[serde(deserialize_with = "Use::auto_or_never")]
+    pub r#use: Use,
     /// The device, where it is named: then its absence is a failure.
     pub device: Option<PathBuf>,
     /// Time between two questions to a BMC, 5 s to 10 min.
@@ -31,19 +32,8 @@ pub struct IpmiConfig {
 
 impl Default for IpmiConfig {
     fn default() -> Self {
-        Self { r#use: IpmiMode::Auto, device: None, period: Span(Nanos(10 * Nanos::SECOND.0)), lan: Vec::new() }
+        Self { r#use: Use::Auto, device: None, period: Span(Nanos(10 * Nanos::SECOND.0)), lan: Vec::new() }
     }
-}
-
-/// Whether the BMC is asked through its device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IpmiMode {
-    /// Where there is one.
-    #[default]
-    Auto,
-    /// No.
-    Never,
 }
 
 /// `[[meter.ipmi.lan]]`: a BMC over the network.

@@ -12,15 +12,17 @@ mod refusal;
 mod repository;
 mod sdr;
 
-pub use config::{Address, DEVICE, IpmiConfig, IpmiMode, LanConfig, Privilege};
+pub use config::{Address, DEVICE, IpmiConfig, LanConfig, Privilege};
 
 use super::secret::warn_of_open_secret;
 use crate::meter::Meter;
+use crate::meter::open::{Opening, Section};
 use crate::meter::polled::{Opener, Poll, Polled};
 use crate::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
+use crate::model::values::{Use, broken};
 use bmc::{Bmc, Connect, Power};
 use link::{Device, Link};
 use lockout::Lockout;
@@ -34,11 +36,31 @@ pub const SOURCE: &str = "ipmi";
 /// No machine with one such meter draws more than this.
 const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
 
+impl Section for IpmiConfig {
+    fn platform_kinds() -> Vec<PlatformKind> {
+        vec![PlatformKind::Ipmi, PlatformKind::IpmiLan]
+    }
+
+    fn check(&self) -> Vec<(String, String)> {
+        self.wrong().into_iter().map(|(key, rule)| (key, broken(rule))).collect()
+    }
+
+    fn open(&self, opening: &mut Opening<'_>) {
+        if self.r#use == Use::Never {
+            opening.unused(SOURCE, "not wanted: use = \"never\" in [meter.ipmi]");
+        } else if self.device.is_none() && !opening.is_own_sysfs() {
+            // The BMC of this machine is not that of the machine whose sysfs is read.
+            let why = "not tried, as --sysfs is not /sys (device = \"/dev/ipmi0\" in [meter.ipmi] would)";
+            opening.unused(SOURCE, why);
+        } else {
+            opening.add(device(self, self.device.is_some()));
+        }
+        self.lan.iter().for_each(|lan| opening.add(over_lan(self, lan)));
+    }
+}
+
 /// The BMC behind a device, on a thread of its own. `by_name`: its absence is a failure.
-///
-/// # Errors
-/// The system gives no thread.
-pub fn device(config: &IpmiConfig, by_name: bool) -> Result<Polled, String> {
+pub fn device(config: &IpmiConfig, by_name: bool) -> Polled {
     let path = config.device.clone().unwrap_or_else(|| PathBuf::from(DEVICE));
     let absent = format!(
         "no {}: this machine has no BMC, or the modules ipmi_si and ipmi_devintf are not loaded",
@@ -55,10 +77,7 @@ pub fn device(config: &IpmiConfig, by_name: bool) -> Result<Polled, String> {
 }
 
 /// A BMC over the network, on a thread of its own.
-///
-/// # Errors
-/// The system gives no thread.
-pub fn over_lan(config: &IpmiConfig, lan: &LanConfig) -> Result<Polled, String> {
+pub fn over_lan(config: &IpmiConfig, lan: &LanConfig) -> Polled {
     let target = Target {
         source: format!("{SOURCE}:{}", lan.name),
         id: format!("ipmi/{}/platform", lan.name),
@@ -98,7 +117,7 @@ struct Target {
     by_name: bool,
 }
 
-fn start(target: Target, absent: String, period: Nanos, connect: Connect) -> Result<Polled, String> {
+fn start(target: Target, absent: String, period: Nanos, connect: Connect) -> Polled {
     let poll = Poll {
         source: target.source.clone(),
         absent,

@@ -14,6 +14,7 @@ mod tls;
 pub use config::{Auth, BmcConfig, Pin, RedfishConfig, Tls};
 
 use super::secret::{Secret, warn_of_open_secret};
+use crate::meter::open::{Opening, Section};
 use crate::meter::polled::{Opener, Poll, Polled};
 use crate::meter::{Meter, Roots};
 use crate::model::domain::{Domain, DomainReading};
@@ -100,11 +101,25 @@ fn cut(text: &str) -> String {
     excerpt(text, CUT)
 }
 
+impl Section for RedfishConfig {
+    fn platform_kinds() -> Vec<PlatformKind> {
+        vec![PlatformKind::Redfish]
+    }
+
+    fn check(&self) -> Vec<(String, String)> {
+        self.wrong().into_iter().map(|(key, rule)| (key, rule.to_owned())).collect()
+    }
+
+    fn open(&self, opening: &mut Opening<'_>) {
+        if self.bmc.is_empty() {
+            opening.unused(SOURCE, "not wanted: no [[meter.redfish.bmc]] is configured");
+        }
+        self.bmc.iter().for_each(|bmc| opening.add(start(bmc, opening.roots)));
+    }
+}
+
 /// The meter of one BMC, on a thread of its own.
-///
-/// # Errors
-/// The system gives no thread.
-pub fn start(config: &BmcConfig, roots: &Roots) -> Result<Polled, String> {
+pub fn start(config: &BmcConfig, roots: &Roots) -> Polled {
     let expected = Some(PlatformKind::Redfish);
     let poll = Poll { source: config.source(), absent: String::new(), period: config.every(), by_name: true, expected };
     if let Some(file) = &config.password_file {

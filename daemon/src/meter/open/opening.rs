@@ -1,0 +1,116 @@
+//! The meters that are open so far, and the rules between them:
+//!
+//! 1. *The host of this VM and RAPL are never both in use*: they measure the same energy. A configured host replaces RAPL. With
+//!    `connect = "auto"` the host is used where RAPL measures no package ([`Opening::rapl_replacement`], [`Opening::replace_rapl`]).
+//! 2. *Only one meter measures the packages.* RAPL or the host has priority over hwmon ([`Opening::packages`]).
+//! 3. *The estimate measures only while no meter does.* In a VM with a host: while the host is silent. Else: while nothing measures the
+//!    packages ([`Opening::add_standby`]).
+//!
+//! No meter: each decides itself whether it is wanted and there.
+
+use super::{MeterConfig, Roots};
+use crate::meter::host_channel::Connect;
+use crate::meter::rapl;
+use crate::meter::standby::{PackageMeter, PackageMeters, Standby, Takeover};
+use crate::meter::{Meter, Topology};
+use crate::model::source::{Health, SourceRole, SourceState};
+use std::path::Path;
+
+/// The state of opening all meters.
+pub struct Opening<'a> {
+    /// Where sysfs and procfs are.
+    pub roots: &'a Roots,
+    /// The processors.
+    pub topology: &'a Topology,
+    config: &'a MeterConfig,
+    meters: Vec<Box<dyn Meter>>,
+    /// Sources that are not in use, and why.
+    states: Vec<SourceState>,
+    packages: PackageMeters,
+    /// In a VM with a host: how the estimate takes over while the host is silent.
+    host: Option<Takeover>,
+}
+
+impl<'a> Opening<'a> {
+    pub(super) fn new(config: &'a MeterConfig, roots: &'a Roots, topology: &'a Topology) -> Self {
+        let (meters, states) = (Vec::new(), Vec::new());
+        Self { roots, topology, config, meters, states, packages: PackageMeters::default(), host: None }
+    }
+
+    pub(super) fn finish(self) -> (Vec<Box<dyn Meter>>, Vec<SourceState>) {
+        (self.meters, self.states)
+    }
+
+    /// Whether sysfs is this kernel's. If not, devices and events of this kernel belong to another machine than sysfs does, and are used
+    /// only where the configuration names them.
+    pub fn is_own_sysfs(&self) -> bool {
+        self.roots.sysfs == Path::new("/sys")
+    }
+
+    /// Takes a meter into use.
+    pub fn add(&mut self, meter: impl Meter + 'static) {
+        self.meters.push(Box::new(meter));
+    }
+
+    /// The same for a meter that may have failed to open.
+    pub fn add_or_fail<M: Meter + 'static>(&mut self, source: &str, opened: Result<M, String>) {
+        match opened {
+            Ok(meter) => self.add(meter),
+            Err(why) => self.state(source, Health::Failed(why)),
+        }
+    }
+
+    /// Notes that a source is not in use, and why.
+    pub fn unused(&mut self, source: &str, why: impl Into<String>) {
+        self.state(source, Health::Unsupported(why.into()));
+    }
+
+    fn state(&mut self, source: &str, health: Health) {
+        self.states.push(SourceState::new(source, SourceRole::Meter, health));
+    }
+
+    /// Which meters measure the packages, for meters that can (rule 2).
+    pub fn packages(&self) -> &PackageMeters {
+        &self.packages
+    }
+
+    /// Why RAPL is not opened: the configuration names a host (rule 1).
+    pub fn rapl_replacement(&self) -> Option<String> {
+        match &self.config.vsock.connect {
+            Connect::To(address) => {
+                Some(format!("not wanted: connect = \"{address}\" in [meter.vsock], which tells the same energy"))
+            }
+            Connect::Auto | Connect::Off => None,
+        }
+    }
+
+    /// Uses the host in place of RAPL (rule 1). RAPL meters are closed, even where their driver is not loaded: loaded later, they would
+    /// count the same energy twice. Returns how the estimate takes over from the host (rule 3).
+    pub fn replace_rapl(&mut self) -> Takeover {
+        let (closed, kept) =
+            std::mem::take(&mut self.meters).into_iter().partition(|meter| rapl::SOURCES.contains(&meter.source()));
+        self.meters = kept;
+        let closed: Vec<Box<dyn Meter>> = closed;
+        closed.iter().for_each(|meter| self.state(meter.source(), meter.health()));
+        self.packages.set(PackageMeter::RaplOrHost, true);
+        self.host.insert(Takeover::default()).clone()
+    }
+
+    /// Takes a meter of the packages into use that measures only while no other does (rule 3).
+    pub fn add_standby<M: Meter + 'static>(&mut self, source: &str, opened: Result<M, String>) {
+        const FOR_HOST: &str = "standing by: it takes over while the host says nothing";
+        const FOR_ALL: &str = "not needed: the packages are measured";
+        let packages = self.packages.clone();
+        match (opened, self.host.clone()) {
+            (Ok(meter), Some(host)) => {
+                host.attach();
+                self.add(Standby::new(meter, move || host.is_needed(), FOR_HOST));
+            }
+            (Ok(meter), None) => self.add(Standby::new(meter, move || !packages.any(), FOR_ALL)),
+            (Err(why), None) if packages.any() => {
+                self.unused(source, format!("{FOR_ALL}; it could not take over: {why}"));
+            }
+            (Err(why), _) => self.state(source, Health::Failed(why)),
+        }
+    }
+}
