@@ -117,7 +117,7 @@ fn a_reload_keeps_every_counter() {
     // One that opens the sources anew.
     world.config("[series]\nprocesses = 7\n");
     reload(&daemon, &manager);
-    daemon.log.wait_for("configuration read again: measuring began anew");
+    daemon.log.wait_for("configuration read again; restarted: measuring");
     let after = ticks.next();
     assert!(after.ticks > before.ticks);
     assert_eq!((total(&after), nginx(&after)), (10_000_000, nginx(&before)));
@@ -217,7 +217,7 @@ fn a_broken_configuration_changes_nothing_and_the_reason_is_told() {
     reload(&daemon, &manager);
     let status = manager.wait_for("STATUS=");
     assert!(!status.contains("not reloaded"), "{status}");
-    daemon.log.wait_for("configuration read again: nothing begins anew");
+    daemon.log.wait_for("configuration read again; nothing restarted");
     daemon.stop();
 }
 
@@ -256,7 +256,7 @@ fn doors_move_and_scrapers_are_not_refused() {
     let address = daemon.address;
     let scraping = std::thread::spawn(move || (0..200).all(|_| get(address, "/metrics", &[]).status == 200));
     reload(&daemon, &manager);
-    daemon.log.wait_for("metrics page, joulectl's socket began anew");
+    daemon.log.wait_for("restarted: metrics page, joulectl's socket");
     assert!(scraping.join().unwrap());
     assert!(socket.exists() && !daemon.state.join("jouled.sock").exists());
     let page = get(daemon.address, "/metrics", &[]).body;
@@ -279,7 +279,7 @@ fn many_reloads_at_once_are_none_too_many() {
         // A reload with what is in force already begins nothing anew.
         daemon.signal(libc::SIGHUP);
         std::thread::sleep(Duration::from_millis(100));
-        daemon.log.text().contains("nothing begins anew").then_some(())
+        daemon.log.text().contains("nothing restarted").then_some(())
     });
     daemon.stop();
 }
@@ -317,7 +317,7 @@ fn a_socket_of_the_service_manager_takes_the_place_of_those_configured() {
     // A reload of the page keeps it.
     world.config("[export.prometheus]\nlevels = [\"vm\"]\n");
     daemon.signal(libc::SIGHUP);
-    daemon.log.wait_for("metrics page began anew");
+    daemon.log.wait_for("restarted: metrics page");
     assert_eq!(get(address, "/metrics", &[]).status, 200);
     daemon.stop();
 }

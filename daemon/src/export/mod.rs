@@ -4,10 +4,13 @@ pub mod control;
 pub mod dbus;
 mod epochs;
 pub mod guest;
+mod health;
 pub mod http;
 pub mod powercap;
 pub mod prometheus;
 mod zones;
+
+pub use health::{HealthBoard, HealthSlot};
 
 use crate::model::snapshot::Snapshot;
 use std::sync::Arc;

@@ -1,72 +1,77 @@
-//! From a configuration to a running daemon: open sources, bind every door, first snapshot, ready, reload, stop. Decides no numbers.
+//! The life of the daemon: open sources, bind services, first tick, ready, reload, stop. Decides no numbers.
+//!
+//! A reload (SIGHUP) restarts what the new configuration changes: the sampler where [`SourceSettings`] differ, and each service
+//! (`services`) whose settings differ. Where the new configuration cannot be used, what was stopped starts again with the old one.
 
 pub mod args;
 pub mod log;
 pub mod meters;
-mod parts;
 pub mod privileges;
 pub mod record;
 pub mod sampler;
 mod service_manager;
+mod services;
 mod sources;
 pub mod store;
+mod supervisor;
 
-pub use sources::{Others, open};
+pub use sources::{Reports, SourceSettings, Start, open};
 
 use crate::config::{Config, ConfigError, LogLevel};
 use crate::export::Snapshots;
 use crate::model::snapshot::Snapshot;
-use crate::run::sampler::{Ended, Sampler};
+use crate::run::sampler::Ended;
+use crate::run::sampler::Sampler;
 use anyhow::{Context, Result};
-use parts::{Part, Parts};
+use services::{SERVICES, Service, Shared};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use supervisor::Supervisor;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-/// Everything has to end within this time after SIGTERM.
+/// Services and the sampler have this time to end after SIGTERM.
 const GRACE: Duration = Duration::from_millis(1500);
-/// A tick that is under way may take so long when a sampler is to make way for another. A meter that hangs takes longer: then the service manager
-/// starts jouled anew.
+/// How long a reload waits for a tick that is under way. A meter that hangs for longer ends jouled, and the service manager starts it
+/// again.
 const TICK: Duration = Duration::from_secs(20);
+/// A second SIGHUP with the same configuration within this time is part of the first: systemd sends SIGHUP and runs `ExecReload=` as well.
+const SAME_RELOAD: Duration = Duration::from_secs(2);
 
-/// The same configuration within this time is one reload.
-const TWICE: Duration = Duration::from_secs(2);
-
-/// What the daemon is given by the program that it is in.
+/// What the program provides to the daemon.
 pub struct Program {
-    /// Reads the configuration, as the program was told to.
+    /// Reads the configuration; the command line takes precedence in it.
     pub load: Box<dyn Fn() -> Result<Config, ConfigError>>,
-    /// Changes what is logged.
+    /// Changes the level of the log.
     pub set_level: Box<dyn Fn(LogLevel)>,
-    /// A recording to make.
+    /// A recording to make: the path of a new file.
     pub record: Option<PathBuf>,
 }
 
-/// Runs until SIGTERM, SIGINT, or until something ends that should not. SIGHUP reads the configuration again.
+/// Runs until SIGTERM, SIGINT, or until a service or the sampler fails. SIGHUP reads the configuration again.
 ///
 /// # Errors
-/// Where a door that the configuration names cannot be opened, or a task fails.
+/// Where a source or service that the configuration demands cannot be opened, or a task fails.
 pub async fn run(config: Config, program: Program) -> Result<()> {
-    // First of all: from now on a signal waits until it is its turn.
+    // Before anything else: from now on signals are queued instead of ending the process.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let opened = tokio::select! {
         opened = Daemon::open(config, program) => opened?,
-        // Whatever hangs must not keep the process: the store has what earlier runs kept.
+        // Opening may hang. Nothing has to be saved: the store still holds the totals of earlier runs.
         () = either(&mut terminate, &mut interrupt) => return Ok(()),
     };
     let (mut daemon, snapshots) = opened;
     tokio::select! {
-        started = daemon.start(&Part::ALL) => started?,
+        started = daemon.start(&SERVICES) => started?,
         () = either(&mut terminate, &mut interrupt) => return Ok(()),
     }
-    tokio::spawn(service_manager::tell(snapshots, daemon.note.subscribe()));
+    tokio::spawn(service_manager::report_status(snapshots, daemon.note.subscribe()));
     service_manager::ready();
 
     let failed = loop {
@@ -102,53 +107,83 @@ struct Sampling {
     done: JoinHandle<Ended>,
 }
 
-/// All that runs, and by which configuration.
+/// What a new configuration restarts.
+struct Change {
+    sampler: bool,
+    services: Vec<&'static Service>,
+}
+
+impl Change {
+    fn between(old: &Config, new: &Config) -> Self {
+        Self {
+            sampler: SourceSettings::of(old) != SourceSettings::of(new),
+            services: SERVICES.into_iter().filter(|service| service.differs(old, new)).collect(),
+        }
+    }
+
+    /// For the log.
+    fn words(&self) -> String {
+        let sampler = self.sampler.then_some("measuring");
+        let names: Vec<&str> = sampler.into_iter().chain(self.services.iter().map(|service| service.name)).collect();
+        if names.is_empty() { "nothing restarted".to_owned() } else { format!("restarted: {}", names.join(", ")) }
+    }
+}
+
+/// What became of a configuration that was read again.
+enum Reload {
+    /// It is in force.
+    Done(Change),
+    /// It cannot be used, and the one before is in force.
+    Rejected(anyhow::Error),
+}
+
+/// Everything that runs, and the configuration that it runs with.
 struct Daemon {
     config: Config,
     program: Program,
-    others: Others,
+    reports: Reports,
     publish: Arc<watch::Sender<Arc<Snapshot>>>,
     /// Opened, and not started yet.
     sampler: Option<Sampler>,
     sampling: Option<Sampling>,
-    parts: Parts,
-    /// What `systemctl status` shows beside what is measured.
+    services: Supervisor,
+    /// What `systemctl status` shows before what is measured: why the last reload was rejected.
     note: watch::Sender<String>,
-    /// What the last reload read, and when it was done.
-    tried: Option<(Result<Config, String>, Instant)>,
+    /// The configuration that the last reload read (or why it could not), and when.
+    last_reload: Option<(Result<Config, String>, Instant)>,
 }
 
 impl Daemon {
     async fn open(config: Config, program: Program) -> Result<(Self, Snapshots)> {
-        let others = Others::default();
+        let reports = Reports::default();
         let activated = service_manager::sockets()?;
-        let (of, record, told) = (config.clone(), program.record.clone(), others.clone());
-        let opening = spawn_blocking(move || open(&of, record.as_deref(), &told, None));
+        let (settings, record, reported) = (SourceSettings::of(&config), program.record.clone(), reports.clone());
+        let opening = spawn_blocking(move || open(&settings, record.as_deref(), &reported, &mut Start::Fresh));
         let sampler = opening.await.context("opening sources failed")??;
         let (publish, snapshots) = watch::channel(Arc::new(sampler.core.blank()));
         let daemon = Self {
-            parts: Parts::new(snapshots.clone(), others.clone(), activated),
+            services: Supervisor::new(Shared::new(snapshots.clone(), reports.clone(), activated)),
             config,
             program,
-            others,
+            reports,
             publish: Arc::new(publish),
             sampler: Some(sampler),
             sampling: None,
             note: watch::Sender::new(String::new()),
-            tried: None,
+            last_reload: None,
         };
         Ok((daemon, snapshots))
     }
 
-    /// Binds `parts`, then ticks if there is a sampler to start, then serves.
-    async fn start(&mut self, parts: &[Part]) -> Result<()> {
-        let bound = self.parts.bind(parts, &self.config).await?;
+    /// Binds `services`, starts an opened sampler and waits for its first tick, then lets the services serve.
+    async fn start(&mut self, services: &[&Service]) -> Result<()> {
+        let bound = self.services.bind(services, &self.config).await?;
         if let Some(sampler) = self.sampler.take() {
             service_manager::watchdog(self.config.interval.0);
             let mut snapshots = self.publish.subscribe();
             let (stop, stopped) = mpsc::channel();
             let publish = Arc::clone(&self.publish);
-            let done = spawn_blocking(move || sampler.run(&publish, &stopped, |_| service_manager::fed()));
+            let done = spawn_blocking(move || sampler.run(&publish, &stopped, |_| service_manager::feed_watchdog()));
             let sampling = self.sampling.insert(Sampling { stop, done });
             tokio::select! {
                 _ = snapshots.changed() => {}
@@ -159,33 +194,32 @@ impl Daemon {
                 }
             }
         }
-        self.parts.start(bound);
+        self.services.start(bound);
         Ok(())
     }
 
-    /// Reads the configuration again and begins anew what it changes. One that cannot be used changes nothing: what was
-    /// stopped for it begins again as it was.
+    /// Reads the configuration again and restarts what it changes. A configuration that cannot be used is rejected: what was stopped for it
+    /// starts again with the one before.
     ///
     /// # Errors
     /// Where jouled cannot go on, not even with the configuration that it had.
     async fn reload(&mut self) -> Result<()> {
         let config = (self.program.load)().map_err(|error| error.to_string());
-        // systemd sends SIGHUP itself and runs ExecReload=, too.
-        if self.tried.as_ref().is_some_and(|(tried, at)| at.elapsed() < TWICE && *tried == config) {
+        if self.last_reload.as_ref().is_some_and(|(last, at)| at.elapsed() < SAME_RELOAD && *last == config) {
             return Ok(());
         }
-        let refused = match config.clone() {
+        let rejected = match config.clone() {
             Ok(config) => match self.apply(config).await? {
-                Ok(changed) => {
-                    tracing::info!("configuration read again: {changed}");
+                Reload::Done(change) => {
+                    tracing::info!("configuration read again; {}", change.words());
                     None
                 }
-                Err(why) => Some(format!("{why:#}")),
+                Reload::Rejected(why) => Some(format!("{why:#}")),
             },
             Err(why) => Some(why),
         };
-        self.tried = Some((config, Instant::now()));
-        self.note.send_replace(match refused {
+        self.last_reload = Some((config, Instant::now()));
+        self.note.send_replace(match rejected {
             None => String::new(),
             Some(why) => {
                 for line in why.lines() {
@@ -197,89 +231,96 @@ impl Daemon {
         Ok(())
     }
 
-    /// Goes over to `new`; says what began anew, or why all is as before.
-    async fn apply(&mut self, new: Config) -> Result<Result<String>> {
-        let anew: Vec<Part> = Part::ALL.into_iter().filter(|part| part.differs(&self.config, &new)).collect();
-        let measuring = measures_otherwise(&self.config, &new);
-        let mut names: Vec<&str> = anew.iter().map(|part| part.as_str()).collect();
-        if measuring {
-            names.insert(0, "measuring");
+    /// Goes over to `new`, or stays with the configuration before.
+    ///
+    /// # Errors
+    /// Where neither can be used.
+    async fn apply(&mut self, new: Config) -> Result<Reload> {
+        let change = Change::between(&self.config, &new);
+        if let Err(why) = self.services.prepare(&new) {
+            return Ok(Reload::Rejected(why));
         }
-        let changed =
-            if names.is_empty() { "nothing begins anew".into() } else { format!("{} began anew", names.join(", ")) };
-
-        if let Err(why) = self.parts.prepare(&new) {
-            return Ok(Err(why));
-        }
-        self.parts.stop(&anew, GRACE).await;
-        let mut ended = if measuring { Some(self.end_sampling().await?) } else { None };
-        if let Some(ended) = &mut ended
-            && !sources::same_observers(&self.config, &new)
-        {
-            ended.observers = None;
-        }
+        self.services.stop(&change.services, GRACE).await;
+        let mut start = if change.sampler { Some(self.end_sampling(&new).await?) } else { None };
         let old = std::mem::replace(&mut self.config, new);
-        let opened = self.open_anew(&mut ended).await;
-        let outcome = match opened {
-            Ok(()) => self.start(&anew).await,
-            Err(error) => Err(error),
-        };
-        if let Err(why) = outcome {
-            self.config = old;
-            // One that was opened and could not start, for a door that could not be had, gives back what it took.
-            if let Some(sampler) = self.sampler.take() {
-                ended = Some(sampler.end());
-            } else if measuring && ended.is_none() {
-                return Err(why);
+        match self.restart(&change, &mut start).await {
+            Ok(()) => {
+                (self.program.set_level)(self.config.log_level);
+                Ok(Reload::Done(change))
             }
-            let back = async {
-                self.open_anew(&mut ended).await?;
-                self.start(&anew).await
-            };
-            back.await.with_context(|| {
-                format!("neither the new configuration can be used ({why:#}) nor the old one any more")
-            })?;
-            return Ok(Err(why));
+            Err(why) => {
+                self.config = old;
+                self.restart_as_before(&change, start, why).await.map(Reload::Rejected)
+            }
         }
-        (self.program.set_level)(self.config.log_level);
-        Ok(Ok(changed))
     }
 
-    /// Opens a sampler where one made way, of which `ended` is left; it stays only where that fails. Scrapes are answered meanwhile.
-    async fn open_anew(&mut self, ended: &mut Option<Ended>) -> Result<()> {
-        let Some(mut left) = ended.take() else { return Ok(()) };
-        let (config, others) = (self.config.clone(), self.others.clone());
-        let opening = spawn_blocking(move || (open(&config, None, &others, Some(&mut left)), left));
+    /// Opens what a sampler needs that goes on from `start`, where there is one, and starts it and the services of `change`.
+    async fn restart(&mut self, change: &Change, start: &mut Option<Start>) -> Result<()> {
+        self.open_sampler(start).await?;
+        self.start(&change.services).await
+    }
+
+    /// Starts what was stopped for a configuration that failed because of `why`.
+    async fn restart_as_before(
+        &mut self,
+        change: &Change,
+        mut start: Option<Start>,
+        why: anyhow::Error,
+    ) -> Result<anyhow::Error> {
+        if let Some(sampler) = self.sampler.take() {
+            // It was opened and could not start, as a service could not be bound: it returns what it took.
+            start = Some(Start::from(sampler.end()));
+        } else if change.sampler && start.is_none() {
+            return Err(why);
+        }
+        self.restart(change, &mut start)
+            .await
+            .with_context(|| format!("neither the new configuration can be used ({why:#}) nor the old one any more"))?;
+        Ok(why)
+    }
+
+    /// Opens a sampler that goes on from `start`, which is left only where that fails. Scrapes are answered meanwhile.
+    async fn open_sampler(&mut self, start: &mut Option<Start>) -> Result<()> {
+        let Some(mut taken) = start.take() else { return Ok(()) };
+        let (settings, reports) = (SourceSettings::of(&self.config), self.reports.clone());
+        let opening = spawn_blocking(move || (open(&settings, None, &reports, &mut taken), taken));
         match opening.await.context("opening sources failed")? {
             (Ok(sampler), _) => self.sampler = Some(sampler),
             (Err(why), left) => {
-                *ended = Some(left);
+                *start = Some(left);
                 return Err(why);
             }
         }
         Ok(())
     }
 
-    async fn end_sampling(&mut self) -> Result<Ended> {
-        service_manager::patience();
+    /// Stops the sampler; what it leaves, as far as a sampler with the configuration `new` can use it.
+    async fn end_sampling(&mut self, new: &Config) -> Result<Start> {
+        service_manager::extend_watchdog();
         if self.program.record.take().is_some() {
-            tracing::warn!("the recording ends here: it is of one configuration");
+            tracing::warn!("the recording ends here: a recording has one configuration");
         }
         let Some(sampling) = &mut self.sampling else { anyhow::bail!("no sampler runs") };
         let _ = sampling.stop.send(());
         let ended = timeout(TICK, &mut sampling.done).await;
         self.sampling = None;
-        ended
+        let ended = ended
             .with_context(|| format!("a tick takes longer than {TICK:?}: a meter or a disk hangs"))?
-            .context("the sampler failed")
+            .context("the sampler failed")?;
+        let same = SourceSettings::of(&self.config).same_observers(&SourceSettings::of(new));
+        Ok(if same { Start::from(ended) } else { Start::from(ended).without_observers() })
     }
 
-    /// Waits for something to end that should not.
+    /// Waits until the sampler or a service ends by itself, which none should; says which, and why.
     async fn failed(&mut self) -> String {
         let Some(sampling) = &mut self.sampling else { return "no sampler runs".into() };
         tokio::select! {
-            why = self.parts.failed() => why,
-            ended = &mut sampling.done => ended.err().map_or_else(|| "the sampler ended by itself".into(), |error| error.to_string()),
+            why = self.services.failed() => why,
+            ended = &mut sampling.done => match ended {
+                Ok(_) => "the sampler ended by itself".into(),
+                Err(error) => error.to_string(),
+            },
         }
     }
 
@@ -292,21 +333,11 @@ impl Daemon {
                 && !sampling.done.is_finished()
                 && timeout(GRACE, &mut sampling.done).await.is_err()
             {
-                tracing::warn!("the last tick did not end in {GRACE:?} and was left");
+                tracing::warn!("the last tick did not end in {GRACE:?} and is abandoned");
             }
         };
-        tokio::join!(sampling, self.parts.stop(&Part::ALL, GRACE));
+        tokio::join!(sampling, self.services.stop(&SERVICES, GRACE));
     }
-}
-
-/// Whether sources have to be opened anew when `old` becomes `new`.
-fn measures_otherwise(old: &Config, new: &Config) -> bool {
-    let roots =
-        |config: &Config| (config.runtime_dir(), config.state_dir(), config.sysfs.clone(), config.procfs.clone());
-    let host = |config: &Config| (config.interval, config.node_name.clone(), config.limits());
-    roots(old) != roots(new)
-        || host(old) != host(new)
-        || (&old.meter, &old.usage, &old.attribution) != (&new.meter, &new.usage, &new.attribution)
 }
 
 #[cfg(test)]

@@ -38,12 +38,12 @@ pub(super) fn stopping() {
 }
 
 /// A tick is done.
-pub(super) fn fed() {
+pub(super) fn feed_watchdog() {
     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
 }
 
 /// Makes the watchdog wait while one sampler makes way for another; [`watchdog`] ends that.
-pub(super) fn patience() {
+pub(super) fn extend_watchdog() {
     if let Some(limit) = sd_notify::watchdog_enabled() {
         wait_for(limit + HANDOVER);
     }
@@ -87,7 +87,7 @@ fn socket(fd: i32, name: &str) -> Result<TcpListener> {
 }
 
 /// Keeps `systemctl status` current: what is measured, what is not as it should be, after `note`. Ends when there are no snapshots any more.
-pub(super) async fn tell(mut snapshots: watch::Receiver<Arc<Snapshot>>, mut note: watch::Receiver<String>) {
+pub(super) async fn report_status(mut snapshots: watch::Receiver<Arc<Snapshot>>, mut note: watch::Receiver<String>) {
     let mut told = String::new();
     loop {
         let status = [note.borrow_and_update().clone(), status_line(&snapshots.borrow_and_update())];

@@ -1,115 +1,179 @@
-//! From a configuration to a sampler that has not ticked yet: meters, usage, totals. Binds no door, runs nothing.
+//! From a configuration to a sampler that has not ticked yet: opens meters, usage, entities, store and recording. Binds no service and runs
+//! nothing.
 
-use crate::attribution::{CoreConfig, State};
-use crate::config::{Config, UsageSource};
+use crate::attribution::ledger::Limits;
+use crate::attribution::{Core, CoreConfig, State};
+use crate::config::{AttributionConfig, Config, UsageConfig, UsageSource};
+use crate::entity::Entities;
 use crate::entity::managers::Managers;
-use crate::entity::{Entities, cgroups, path};
-use crate::export::dbus;
-use crate::export::guest::{self, Guests, HostFacts};
-use crate::meter::{Meter, Roots, Topology, estimate, host_channel, open_all};
+use crate::export::HealthBoard;
+use crate::meter::{Meter, MeterConfig, Roots, Topology, estimate, host_channel, open_all};
 use crate::model::domain::Zone;
 use crate::model::snapshot::{CpuInfo, Host};
 use crate::model::source::{Health, PackageId, SourceRole, SourceState, Stamp};
+use crate::model::units::{Microwatts, Nanos};
 use crate::run::meters::Meters;
 use crate::run::record::{Head, Recorder};
 use crate::run::sampler::{Ended, Observers, Progress, Sampler};
 use crate::run::store::Store;
-use crate::sys::proc_pid;
+use crate::sys::nvml::NvmlConfig;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
 use crate::usage::{self, Usage};
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::watch;
 
-/// What the sampler is told by parts that do not belong to it.
-#[derive(Clone)]
-pub struct Others {
-    /// Managers of VMs.
+/// What services report to the sampler.
+#[derive(Clone, Default)]
+pub struct Reports {
+    /// The inventory of VMs, from their managers.
     pub managers: Arc<Managers>,
-    /// How the exports are that may not work.
-    pub exports: Arc<watch::Sender<Arc<[SourceState]>>>,
+    /// The health of exports.
+    pub exports: HealthBoard,
 }
 
-impl Default for Others {
-    fn default() -> Self {
-        Self { managers: Arc::default(), exports: Arc::new(watch::Sender::new([].into())) }
-    }
+/// All of the configuration that measuring uses. A reload opens the sources again where it changed, and [`open`] sees nothing else of the
+/// configuration: so a key that is used here is compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSettings {
+    interval: Nanos,
+    node_name: Option<String>,
+    runtime_dir: PathBuf,
+    state_dir: PathBuf,
+    limits: Limits,
+    meter: MeterConfig,
+    attribution: AttributionConfig,
+    /// Idle power by domain.
+    floors: BTreeMap<String, Microwatts>,
+    observers: ObserverSettings,
 }
 
-/// Opens every source; the sampler has not ticked yet. It goes on from the sampler before, where there was one in this run, else from what is
-/// kept. Whatever is taken from the one before is taken when nothing can fail any more.
-///
-/// # Errors
-/// Where the totals cannot be kept, or eBPF is asked for by name and cannot be had.
-pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Option<&mut Ended>) -> Result<Sampler> {
-    let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
-    let topology = Topology::read(&roots);
-    let (meters, unused) = open_all(&config.meter, &roots, &topology);
-    let observers = match earlier.as_deref() {
-        Some(Ended { observers: Some(_), .. }) => None,
-        _ => Some(open_observers(config, &topology, others)?),
-    };
-    let boot_id = boot_id(&config.procfs);
-    let (store, mut state) = open_store(config)?;
-    if let Some(Ended { core, .. }) = earlier.as_deref() {
-        state = core.state(&boot_id);
-    }
-    let head = Head {
-        config: CoreConfig {
-            host: host(config, &topology, &meters),
+/// The piece of it that the sources of use and entities use: they go on over a reload that leaves it as it is.
+#[derive(Clone, Debug, PartialEq)]
+struct ObserverSettings {
+    sysfs: PathBuf,
+    procfs: PathBuf,
+    usage: UsageConfig,
+    nvml: NvmlConfig,
+}
+
+impl SourceSettings {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            interval: config.interval.0,
+            node_name: config.node_name.clone(),
+            runtime_dir: config.runtime_dir(),
+            state_dir: config.state_dir(),
             limits: config.limits(),
-            idle: config.attribution.idle,
+            meter: config.meter.clone(),
+            attribution: config.attribution.clone(),
             floors: config.floors(),
-            prior_ratio: estimate::idle_to_full_ratio(&topology.model),
-            platform: config.attribution.platform.clone(),
-        },
-        same_boot: !boot_id.is_empty() && state.boot_id == boot_id,
-        state,
-        now: Stamp::now().monotonic,
-    };
-    let recorder = record.map(|path| Recorder::create(path, &head)).transpose().context("cannot record")?;
-    for domain in config.attribution.idle_watts.keys() {
-        // Those that a host, a driver or a BMC tells of may not be known yet; the remainder never is, by a meter.
-        let later = domain == "other" || ["guest/", "gpu/", "hwmon/"].iter().any(|source| domain.starts_with(source));
-        let known = later || meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == domain.as_str());
-        if !known {
-            tracing::warn!(
-                "attribution.idle_watts.{domain}: there is no such energy domain now; joulectl status lists those there are"
-            );
+            observers: ObserverSettings {
+                sysfs: config.sysfs.clone(),
+                procfs: config.procfs.clone(),
+                usage: config.usage.clone(),
+                nvml: config.meter.nvml.clone(),
+            },
         }
     }
+
+    /// Whether the sources of use and entities that were opened with `self` serve `new` as well.
+    pub(super) fn same_observers(&self, new: &Self) -> bool {
+        self.observers == new.observers
+    }
+}
+
+/// What a sampler goes on from.
+#[derive(Default)]
+pub enum Start {
+    /// The first sampler of this run: totals come from the store.
+    #[default]
+    Fresh,
+    /// A reload after which processes and cgroups are observed by newly opened sources: totals are those of the core before.
+    KeepTotals(Box<Core>),
+    /// A reload that leaves the sources of use and entities as they are: they go on, as do the accounts of the core before.
+    KeepAll(Box<Core>, Box<Observers>),
+}
+
+impl Start {
+    /// The core of the sampler before.
+    fn earlier(&self) -> Option<&Core> {
+        match self {
+            Self::Fresh => None,
+            Self::KeepTotals(core) | Self::KeepAll(core, _) => Some(core),
+        }
+    }
+
+    /// Drops the sources of use and entities, so that new ones are opened.
+    pub(super) fn without_observers(self) -> Self {
+        match self {
+            Self::KeepAll(core, _) => Self::KeepTotals(core),
+            other => other,
+        }
+    }
+}
+
+impl From<Ended> for Start {
+    fn from(ended: Ended) -> Self {
+        let core = Box::new(ended.core);
+        match ended.observers {
+            Some(observers) => Self::KeepAll(core, Box::new(observers)),
+            None => Self::KeepTotals(core),
+        }
+    }
+}
+
+/// Opens every source; the sampler has not ticked yet. Takes `start` only where that succeeds; after an error it is as before.
+///
+/// # Errors
+/// Where the totals cannot be kept, the recording cannot be made, or eBPF is configured by name and cannot be had.
+pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports, start: &mut Start) -> Result<Sampler> {
+    let ObserverSettings { sysfs, procfs, .. } = &settings.observers;
+    let roots = Roots { sysfs: sysfs.clone(), procfs: procfs.clone() };
+    let topology = Topology::read(&roots);
+    let (meters, unused) = open_all(&settings.meter, &roots, &topology);
+    let new_observers = match start {
+        Start::KeepAll(..) => None,
+        Start::Fresh | Start::KeepTotals(_) => Some(open_observers(&settings.observers, &topology, reports)?),
+    };
+    let (store, kept) = open_store(settings)?;
+    let boot_id = boot_id(procfs);
+    let head =
+        head(settings, &topology, &meters, &boot_id, start.earlier().map(|core| core.state(&boot_id)).unwrap_or(kept));
+    let recorder = record.map(|path| Recorder::create(path, &head)).transpose().context("cannot record")?;
+    warn_about_floors(settings, &meters);
     let mut core = head.core();
-    if let Some(Ended { core: earlier, .. }) = earlier.as_deref() {
+    if let Some(earlier) = start.earlier() {
         core.follow(earlier);
     }
-    let observers = match (observers, earlier) {
+    // Nothing below fails, so nothing is taken in vain.
+    let observers = match (new_observers, std::mem::take(start)) {
         (Some(mut observers), _) => {
             observers.entities.await_series(core.awaited());
             observers
         }
-        (None, earlier) => {
-            let (earlier, kept) = earlier
-                .and_then(|ended| Some((&mut ended.core, ended.observers.take()?)))
-                .context("nobody says who ran")?;
-            core.keep_entities(earlier);
-            kept
+        (None, Start::KeepAll(mut earlier, observers)) => {
+            core.keep_entities(&mut earlier);
+            *observers
         }
+        (None, Start::Fresh | Start::KeepTotals(_)) => anyhow::bail!("no source of use was opened"),
     };
-    // A host's word may still come.
+    // The host of this VM may report a domain later.
     if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != host_channel::SOURCE) {
         tracing::warn!("no meter: there is use without energy");
     }
     Ok(Sampler {
-        interval: config.interval.0,
+        interval: settings.interval,
         meters: Meters::new(meters),
         unused,
         observers,
-        sysfs: config.sysfs.clone(),
-        managers: others.managers.sources(),
-        exports: others.exports.subscribe(),
+        sysfs: sysfs.clone(),
+        managers: reports.managers.sources(),
+        exports: reports.exports.subscribe(),
         core,
         store,
         boot_id,
@@ -118,25 +182,58 @@ pub fn open(config: &Config, record: Option<&Path>, others: &Others, earlier: Op
     })
 }
 
+/// What the core begins with, which is also the head of a recording.
+fn head(
+    settings: &SourceSettings,
+    topology: &Topology,
+    meters: &[Box<dyn Meter>],
+    boot_id: &str,
+    state: State,
+) -> Head {
+    Head {
+        config: CoreConfig {
+            host: host(settings, topology, meters),
+            limits: settings.limits.clone(),
+            idle: settings.attribution.idle,
+            floors: settings.floors.clone(),
+            prior_ratio: estimate::idle_to_full_ratio(&topology.model),
+            platform: settings.attribution.platform.clone(),
+        },
+        same_boot: !boot_id.is_empty() && state.boot_id == boot_id,
+        state,
+        now: Stamp::now().monotonic,
+    }
+}
+
+/// Logs each configured idle floor whose domain does not exist.
+fn warn_about_floors(settings: &SourceSettings, meters: &[Box<dyn Meter>]) {
+    let exists = |domain: &String| {
+        meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == domain.as_str())
+            // Domains of a host, a driver or a BMC may come later; the remainder is of no meter.
+            || domain == "other"
+            || ["guest/", "gpu/", "hwmon/"].iter().any(|source| domain.starts_with(source))
+    };
+    for domain in settings.floors.keys().filter(|domain| !exists(domain)) {
+        tracing::warn!(
+            "attribution.idle_watts.{domain}: there is no such energy domain now; joulectl status lists those there are"
+        );
+    }
+}
+
 /// Opens the sources of use and entities.
-fn open_observers(config: &Config, topology: &Topology, others: &Others) -> Result<Observers> {
+fn open_observers(settings: &ObserverSettings, topology: &Topology, reports: &Reports) -> Result<Observers> {
+    let ObserverSettings { sysfs, procfs, usage, nvml } = settings;
     let mut unused = Vec::new();
-    let entities = Entities::open(&config.procfs, &config.sysfs, Some(others.managers.inventory()));
-    let usage = open_usage(config, topology, entities.cgroup2(), &mut unused)?;
-    let (gpus, unused_gpus) =
-        usage::gpu::open_all(config.usage.gpus, &config.meter.nvml, &config.sysfs, &config.procfs);
+    let entities = Entities::open(procfs, sysfs, Some(reports.managers.inventory()));
+    let (gpus, unused_gpus) = usage::gpu::open_all(usage.gpus, nvml, sysfs, procfs);
+    let usage = open_usage(usage, procfs, topology, entities.cgroup2(), &mut unused)?;
     unused.extend(unused_gpus);
     Ok(Observers { usage, gpus, entities, unused })
 }
 
-/// Whether those of `old` serve for `new` as well.
-pub(super) fn same_observers(old: &Config, new: &Config) -> bool {
-    let of = |config: &Config| (config.sysfs.clone(), config.procfs.clone(), config.meter.nvml.clone());
-    old.usage == new.usage && of(old) == of(new)
-}
-
 fn open_usage(
-    config: &Config,
+    config: &UsageConfig,
+    procfs: &Path,
     topology: &Topology,
     cgroup2: Option<&Path>,
     unused: &mut Vec<SourceState>,
@@ -145,15 +242,15 @@ fn open_usage(
     let mut state = |source: &str, health| {
         unused.push(SourceState::new(source, SourceRole::Usage, health));
     };
-    let wanted = "not wanted: source = \"procfs\" in [usage]".to_string();
-    let why = if config.usage.source == UsageSource::Procfs {
-        state("bpf", Health::Unsupported(wanted.clone()));
-        wanted
+    let unwanted = "not wanted: source = \"procfs\" in [usage]".to_string();
+    let why = if config.source == UsageSource::Procfs {
+        state("bpf", Health::Unsupported(unwanted.clone()));
+        unwanted
     } else {
         let options = BpfOptions {
-            path: config.usage.path,
-            counters: config.usage.counters,
-            max_entries: config.usage.max_entries,
+            path: config.path,
+            counters: config.counters,
+            max_entries: config.max_entries,
             packages: packages.clone(),
         };
         match BpfUsage::open(&options) {
@@ -161,7 +258,7 @@ fn open_usage(
                 state("procfs", Health::Unsupported("not needed: bpf says more".into()));
                 return Ok(Box::new(usage));
             }
-            Err(error) if config.usage.source == UsageSource::Bpf => {
+            Err(error) if config.source == UsageSource::Bpf => {
                 return Err(error).context("source = \"bpf\" in [usage]");
             }
             Err(error) => {
@@ -170,54 +267,18 @@ fn open_usage(
             }
         }
     };
-    let usage = ProcfsUsage::open(&config.procfs, cgroup2, &packages, &why).map_err(anyhow::Error::msg)?;
+    let usage = ProcfsUsage::open(procfs, cgroup2, &packages, &why).map_err(anyhow::Error::msg)?;
     Ok(Box::new(usage))
 }
 
-fn open_store(config: &Config) -> Result<(Option<Store>, State)> {
+fn open_store(settings: &SourceSettings) -> Result<(Option<Store>, State)> {
     let mut notes = Vec::new();
-    let (store, state) = Store::open(&config.runtime_dir(), &config.state_dir(), &mut notes)
+    let (store, state) = Store::open(&settings.runtime_dir, &settings.state_dir, &mut notes)
         .context("totals cannot be kept (run as root, or name a folder with --state-dir)")?;
     for note in notes {
         tracing::warn!("{note}");
     }
     Ok((Some(store), state))
-}
-
-/// What the guest channel needs to know of this host.
-pub(super) fn guests(config: &Config) -> Guests {
-    let boot_id = boot_id(&config.procfs);
-    let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
-    let (alive, procfs) = (config.procfs.clone(), config.procfs.clone());
-    let host = HostFacts {
-        machine_id: if machine_id.is_empty() { boot_id.clone() } else { machine_id },
-        boot_id,
-        idle: config.attribution.idle,
-        alive: Arc::new(move |process| proc_pid::process(&alive, process.pid) == Some(process)),
-        procfs,
-        connections: if config.export.guest.any() { guest::connections() } else { 0 },
-    };
-    Guests::new(config.export.guest.clone(), host)
-}
-
-/// What callers on the bus may ask of a process.
-pub(super) fn process_facts(config: &Config) -> dbus::Facts {
-    let (of, whose) = (config.procfs.clone(), config.procfs.clone());
-    let owner = move |pid| {
-        let process = || proc_pid::process(&whose, pid);
-        let (before, uids) = (process()?, proc_pid::uids(&whose, pid));
-        // A process id may be given anew between two looks.
-        (process() == Some(before)).then(|| dbus::Owner { uids, began: before.began() })
-    };
-    let place = move |pid| {
-        let cgroup = cgroups::path_of(&of, pid)?;
-        Some(dbus::Place { entities: path::entities(&cgroup), cgroup })
-    };
-    dbus::Facts {
-        place_of: Arc::new(place),
-        owner_of: Arc::new(owner),
-        machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
-    }
 }
 
 /// Package by CPU number.
@@ -226,7 +287,7 @@ fn packages(topology: &Topology) -> Vec<PackageId> {
     (0..=last).map(|processor| topology.package_of(processor)).collect()
 }
 
-fn host(config: &Config, topology: &Topology, meters: &[Box<dyn Meter>]) -> Host {
+fn host(settings: &SourceSettings, topology: &Topology, meters: &[Box<dyn Meter>]) -> Host {
     let cpu = |cpu: &crate::meter::topology::Cpu| CpuInfo {
         processor: cpu.processor,
         vendor_id: cpu.vendor_id.clone(),
@@ -237,12 +298,12 @@ fn host(config: &Config, topology: &Topology, meters: &[Box<dyn Meter>]) -> Host
     let mut domains = meters.iter().flat_map(|meter| meter.domains());
     Host {
         version: env!("CARGO_PKG_VERSION").into(),
-        node_name: config.node_name.clone().unwrap_or_else(host_name),
+        node_name: settings.node_name.clone().unwrap_or_else(host_name),
         arch: std::env::consts::ARCH.into(),
         cpus: topology.cpus.iter().map(cpu).collect(),
-        interval: config.interval.0,
+        interval: settings.interval,
         dram_billed: domains.any(|domain| domain.zone == Zone::Dram && domain.billed),
-        idle: config.attribution.idle,
+        idle: settings.attribution.idle,
     }
 }
 
@@ -251,7 +312,12 @@ fn host_name() -> String {
     name.trim().to_string()
 }
 
-/// The kernel's id of this boot; empty where unknown: then nothing is taken to be of this boot.
-fn boot_id(procfs: &Path) -> String {
+/// The kernel's id of this boot. Empty where it is unknown: then no series counts as one of this boot.
+pub(super) fn boot_id(procfs: &Path) -> String {
     fs::read_to_string(procfs.join("sys/kernel/random/boot_id")).unwrap_or_default().trim().to_string()
+}
+
+/// machine-id(5), a secret; empty where there is none.
+pub(super) fn machine_id() -> String {
+    fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
 }

@@ -1,40 +1,194 @@
+//! What a reload restarts, key by key. The keys are those of etc/jouled.toml, which tests/integration/man.rs holds to what jouled takes.
+
 use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const MEASURING: &str = "measuring";
+const GUESTS: &str = "guest channel";
+const PAGE: &str = "metrics page";
+const CONTROL: &str = "joulectl's socket";
+const INVENTORY: &str = "inventory socket";
+const MACHINED: &str = "systemd-machined";
+const MIRROR: &str = "powercap mirror";
+const BUS: &str = "org.jouled1 on the bus";
+/// The metrics page and joulectl's socket show the VMs of the guest channel.
+const CHANNEL: &[&str] = &[GUESTS, PAGE, CONTROL];
+/// With a way to guests every VM has a series.
+const CHANNEL_OPENS: &[&str] = &[MEASURING, GUESTS, PAGE, CONTROL];
+
+/// Section, key, a value that is not the default, and what a reload with it restarts. A section in `[[…]]` is a list.
+const KEYS: &[(&str, &str, &str, &[&str])] = &[
+    ("", "interval", r#""2s""#, &[MEASURING]),
+    ("", "node_name", r#""other""#, &[MEASURING]),
+    ("", "listen", r#"["127.0.0.1:1"]"#, &[PAGE]),
+    ("", "state_dir", r#""/run/other""#, &[MEASURING]),
+    ("", "runtime_dir", r#""/run/other""#, &[MEASURING, CONTROL, INVENTORY]),
+    ("", "sysfs", r#""/run/other""#, &[MEASURING]),
+    ("", "procfs", r#""/run/other""#, &[MEASURING, GUESTS, PAGE, CONTROL, BUS]),
+    // Every reload sets the level.
+    ("", "log_level", r#""debug""#, &[]),
+    ("meter.rapl", "via", r#""perf""#, &[MEASURING]),
+    ("meter.rapl", "dram_billed", "true", &[MEASURING]),
+    ("meter.hwmon", "use", r#""never""#, &[MEASURING]),
+    ("meter.nvml", "use", r#""never""#, &[MEASURING]),
+    ("meter.nvml", "library", r#""/usr/lib/libnvidia-ml.so.2""#, &[MEASURING]),
+    ("meter.ipmi", "use", r#""never""#, &[MEASURING]),
+    ("meter.ipmi", "device", r#""/dev/ipmi1""#, &[MEASURING]),
+    ("meter.ipmi", "period", r#""20s""#, &[MEASURING]),
+    ("[meter.ipmi.lan]", "name", r#""other""#, &[MEASURING]),
+    ("[meter.ipmi.lan]", "address", r#""192.0.2.11""#, &[MEASURING]),
+    ("[meter.ipmi.lan]", "username", r#""other""#, &[MEASURING]),
+    ("[meter.ipmi.lan]", "password_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.ipmi.lan]", "credential", r#""other""#, &[MEASURING]),
+    ("[meter.ipmi.lan]", "privilege", r#""operator""#, &[MEASURING]),
+    ("[meter.ipmi.lan]", "timeout", r#""1s""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "name", r#""other""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "url", r#""https://192.0.2.11""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "username", r#""other""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "password_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "credential", r#""other""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "auth", r#""basic""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "tls", r#""insecure""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "ca_file", r#""/etc/other""#, &[MEASURING]),
+    (
+        "[meter.redfish.bmc]",
+        "sha256",
+        r#""1111111111111111111111111111111111111111111111111111111111111111""#,
+        &[MEASURING],
+    ),
+    ("[meter.redfish.bmc]", "chassis", r#"["other"]"#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "period", r#""20s""#, &[MEASURING]),
+    ("[meter.redfish.bmc]", "timeout", r#""1s""#, &[MEASURING]),
+    ("meter.vsock", "connect", r#""auto""#, &[MEASURING]),
+    ("meter.estimate", "use", r#""always""#, &[MEASURING]),
+    ("meter.estimate", "idle_watts_per_thread", "0.5", &[MEASURING]),
+    ("meter.estimate", "full_watts_per_thread", "4.5", &[MEASURING]),
+    ("meter.estimate", "package_share", "0.5", &[MEASURING]),
+    ("usage", "source", r#""procfs""#, &[MEASURING]),
+    ("usage", "path", r#""helpers""#, &[MEASURING]),
+    ("usage", "counters", r#""off""#, &[MEASURING]),
+    ("usage", "max_entries", "64", &[MEASURING]),
+    ("usage", "gpus", "false", &[MEASURING]),
+    // Guests are told what becomes of idle energy.
+    ("attribution", "idle", r#""by-use""#, &[MEASURING, GUESTS, PAGE, CONTROL]),
+    ("attribution", "platform", r#""none""#, &[MEASURING]),
+    ("attribution.idle_watts", "\"rapl/package-0\"", "21.5", &[MEASURING]),
+    ("series", "processes", "5", &[MEASURING]),
+    ("series", "others", "5", &[MEASURING]),
+    ("series", "retention", r#""5s""#, &[MEASURING]),
+    ("export", "web_config_file", r#""/etc/other""#, &[PAGE]),
+    ("export.guest", "vsock", r#""on""#, CHANNEL_OPENS),
+    ("export.guest", "port", "5", CHANNEL),
+    ("export.guest", "profile", r#""trusted""#, CHANNEL),
+    ("export.guest", "privileged_ports", "true", CHANNEL),
+    ("export.guest", "hybrid", r#"["/run/other"]"#, CHANNEL_OPENS),
+    ("export.guest", "serial", r#"["/run/other"]"#, CHANNEL_OPENS),
+    ("export.guest.vm.\"6f1f3ca8-3a64-4a4c-8f0a-0d6b1f9a5c11\"", "profile", r#""trusted""#, CHANNEL),
+    ("export.dbus", "use", r#""off""#, &[BUS]),
+    ("export.dbus", "group", r#""other""#, &[BUS]),
+    ("export.powercap", "path", r#""/run/other""#, &[MIRROR]),
+    ("export.powercap", "mode", r#""0444""#, &[MIRROR]),
+    ("export.powercap", "estimates", "true", &[MIRROR]),
+    ("export.prometheus", "levels", r#"["vm"]"#, &[PAGE]),
+    ("export.prometheus.dialects", "kepler", "false", &[PAGE]),
+    ("export.prometheus.dialects", "legacy", "true", &[PAGE]),
+    ("control", "socket", r#""/run/other.sock""#, &[CONTROL]),
+    ("control", "mode", r#""0600""#, &[CONTROL]),
+    ("inventory", "socket", r#""/run/other.sock""#, &[INVENTORY]),
+    ("inventory", "mode", r#""0600""#, &[INVENTORY]),
+    ("inventory", "users", r#"["other"]"#, &[INVENTORY]),
+    ("inventory", "machined", "false", &[MACHINED]),
+];
+
+/// An entry of a list, complete: every other key of it has a default.
+const ENTRIES: [(&str, &[(&str, &str)]); 2] = [
+    (
+        "[meter.ipmi.lan]",
+        &[
+            ("name", r#""bmc""#),
+            ("address", r#""192.0.2.10""#),
+            ("username", r#""jouled""#),
+            ("password_file", r#""/etc/bmc""#),
+        ],
+    ),
+    (
+        "[meter.redfish.bmc]",
+        &[
+            ("name", r#""bmc""#),
+            ("url", r#""https://192.0.2.10""#),
+            ("username", r#""jouled""#),
+            ("password_file", r#""/etc/bmc""#),
+        ],
+    ),
+];
 
 fn config(toml: &str) -> Config {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("jouled.toml");
     std::fs::write(&file, toml).unwrap();
-    Config::load(Some(&file), |_| ()).unwrap()
+    Config::load(Some(&file), |_| ()).unwrap_or_else(|error| panic!("{toml}: {error}"))
 }
 
-fn anew(old: &str, new: &str) -> (bool, Vec<Part>) {
-    let (old, new) = (config(old), config(new));
-    (measures_otherwise(&old, &new), Part::ALL.into_iter().filter(|part| part.differs(&old, &new)).collect())
+/// A section with these keys, as a file.
+fn file(section: &str, keys: &BTreeMap<&str, &str>) -> String {
+    let keys: String = keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    if section.is_empty() { keys } else { format!("[{section}]\n{keys}") }
 }
 
-#[test]
-fn what_stays_the_same_goes_on() {
-    assert_eq!(anew("interval = \"2s\"", "interval = \"2s\"\nlog_level = \"debug\""), (false, vec![]));
-    assert_eq!(anew("", "interval = \"2s\""), (true, vec![]));
-    assert_eq!(anew("", "[meter.rapl]\nvia = \"perf\""), (true, vec![]));
-    assert_eq!(anew("", "listen = [\"127.0.0.1:1\"]"), (false, vec![Part::Page]));
-    assert_eq!(anew("", "[inventory]\nmachined = false"), (false, vec![Part::Machined]));
-    assert_eq!(anew("", "[control]\nmode = \"0600\""), (false, vec![Part::Control]));
-    assert_eq!(anew("", "[export.powercap]\npath = \"/run/x\""), (false, vec![Part::Mirror]));
-    assert_eq!(anew("", "[export.dbus]\nuse = \"off\""), (false, vec![Part::Bus]));
-}
-
-#[test]
-fn what_shows_the_guest_channel_begins_anew_with_it() {
-    let (measuring, parts) = anew("", "[export.guest]\nprofile = \"trusted\"\nhybrid = [\"/run/firecracker\"]");
-    // With a way to guests every VM has a series.
-    assert!(measuring);
-    assert_eq!(parts, [Part::Guests, Part::Page, Part::Control]);
-    // Who gets idle energy is said to guests, too.
-    assert_eq!(anew("", "[attribution]\nidle = \"by-use\"").1, [Part::Guests, Part::Page, Part::Control]);
+/// Section and key of each key that etc/jouled.toml has, most of them commented out.
+fn keys_of_the_file() -> BTreeSet<(String, String)> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in include_str!("../../../etc/jouled.toml").lines() {
+        let line = line.trim_start_matches('#').trim_start();
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name.to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && !key.contains(char::is_whitespace)
+        {
+            keys.insert((section.clone(), key.to_owned()));
+        }
+    }
+    keys
 }
 
 #[test]
-fn sockets_move_with_the_runtime_folder() {
-    assert_eq!(anew("", "runtime_dir = \"/run/other\""), (true, vec![Part::Control, Part::Inventory]));
+fn each_key_restarts_what_uses_it() {
+    let known: BTreeSet<_> = KEYS.iter().map(|(section, key, ..)| (section.to_string(), key.to_string())).collect();
+    assert_eq!(known, keys_of_the_file(), "KEYS here, and etc/jouled.toml");
+    for (section, key, value, restarted) in KEYS {
+        let entry = ENTRIES.iter().find(|(list, _)| list == section);
+        let mut keys: BTreeMap<&str, &str> = entry.map(|(_, keys)| keys.iter().copied().collect()).unwrap_or_default();
+        let before = if entry.is_some() { file(section, &keys) } else { String::new() };
+        if *key == "credential" {
+            keys.remove("password_file");
+        }
+        keys.insert(key, value);
+        let (old, new) = (config(&before), config(&file(section, &keys)));
+        assert_ne!(old, new, "[{section}] {key} = {value} is the default");
+        let wanted = if restarted.is_empty() {
+            "nothing restarted".to_owned()
+        } else {
+            format!("restarted: {}", restarted.join(", "))
+        };
+        assert_eq!(Change::between(&old, &new).words(), wanted, "[{section}] {key}");
+        assert_eq!(Change::between(&new, &new).words(), "nothing restarted", "[{section}] {key}");
+    }
+}
+
+/// Processes and cgroups are observed by the same sources over most reloads: then a sleeping process keeps its series.
+#[test]
+fn sources_of_use_go_on_unless_their_own_keys_change() {
+    let renewed = |toml| !SourceSettings::of(&config("")).same_observers(&SourceSettings::of(&config(toml)));
+    for toml in [
+        "interval = \"2s\"",
+        "[meter.rapl]\nvia = \"perf\"",
+        "[attribution]\nidle = \"by-use\"",
+        "[series]\nothers = 5",
+    ] {
+        assert!(!renewed(toml), "{toml}");
+    }
+    for toml in ["sysfs = \"/x\"", "procfs = \"/x\"", "[usage]\ngpus = false", "[meter.nvml]\nuse = \"never\""] {
+        assert!(renewed(toml), "{toml}");
+    }
 }

@@ -6,6 +6,7 @@ use crate::bus::{Bus, Policy};
 use crate::clock::{median, ms, process_time, thread_time, time_of};
 use crate::many_units::{later, snapshot};
 use crate::report::{Limit, Report};
+use jouled::export::HealthBoard;
 use jouled::export::dbus::{self, DbusConfig, DbusMode, Facts, NAME};
 use jouled::model::snapshot::Snapshot;
 use jouled::model::units::Microjoules;
@@ -115,7 +116,8 @@ fn server(
         let config = DbusConfig { mode: DbusMode::Auto, ..DbusConfig::default() };
         runtime.block_on(async {
             let bus = move || Address::try_from(address.as_str());
-            if let Ok(served) = dbus::bind(config, facts, jouled::run::Others::default().exports, bus.clone()).await {
+            if let Ok(served) = dbus::bind(config, facts, HealthBoard::default().slot(dbus::SOURCE), bus.clone()).await
+            {
                 served.serve(bus, snapshots, stop).await;
             }
         });

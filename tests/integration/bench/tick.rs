@@ -39,7 +39,10 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         let mut config = Config { sysfs: host.sysfs(), state_dir: Some(state.path().into()), ..Config::default() };
         config.runtime_dir.clone_from(&config.state_dir);
         config.usage.source = UsageSource::Bpf;
-        let mut sampler = jouled::run::open(&config, None, &jouled::run::Others::default(), None)?;
+        let mut sampler = {
+            use jouled::run::{Reports, SourceSettings, Start, open};
+            open(&SourceSettings::of(&config), None, &Reports::default(), &mut Start::Fresh)?
+        };
         let crowd = Crowd::gather(size)?;
         sampler.tick();
         for active in [100, 1_000] {

@@ -1,6 +1,7 @@
 //! org.jouled1 on a private bus, with made-up snapshots, and a client for it. No daemon, no meter.
 
 use super::Bus;
+use jouled::export::HealthBoard;
 use jouled::export::dbus::{self, DbusConfig, DbusMode, Facts, NAME};
 use jouled::model::snapshot::Snapshot;
 use std::pin::Pin;
@@ -33,8 +34,9 @@ impl Served {
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
                 let address = move || Address::try_from(address.as_str());
-                let served =
-                    dbus::bind(config, facts, jouled::run::Others::default().exports, address.clone()).await.unwrap();
+                let served = dbus::bind(config, facts, HealthBoard::default().slot(dbus::SOURCE), address.clone())
+                    .await
+                    .unwrap();
                 ready.send(()).unwrap();
                 served.serve(address, snapshots, stopped).await;
             });

@@ -66,21 +66,21 @@ mod view;
 pub use config::{DbusConfig, DbusMode};
 
 use super::Snapshots;
-use crate::model::source::{Health, SourceRole, SourceState};
+use crate::export::HealthSlot;
+use crate::model::source::Health;
 use crate::sys::backoff::Backoff;
 use caller::{Caller, Trusted};
 use session::{Link, Session};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use zbus::Address;
 
 /// The name on the bus.
 pub const NAME: &str = "org.jouled1";
-/// The source's name in status and metrics; its role is `export`.
-const SOURCE: &str = "dbus";
+/// The name of this export among the sources.
+pub const SOURCE: &str = "dbus";
 /// What takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between attempts to reach the bus: the first pause, and the longest.
@@ -126,17 +126,17 @@ pub struct Dbus {
     config: DbusConfig,
     facts: Facts,
     link: Option<Link>,
-    sources: Arc<watch::Sender<Arc<[SourceState]>>>,
+    health: HealthSlot,
 }
 
-/// Connects where the configuration says that it has to be; how it is goes to `sources`, from now on.
+/// Connects where the configuration says that it has to be; its health is set from now on.
 ///
 /// # Errors
 /// Where it has to be and cannot.
 pub async fn bind(
     config: DbusConfig,
     facts: Facts,
-    sources: Arc<watch::Sender<Arc<[SourceState]>>>,
+    health: HealthSlot,
     bus: impl Fn() -> zbus::Result<Address>,
 ) -> Result<Dbus, BindError> {
     let link = match config.mode {
@@ -147,13 +147,12 @@ pub async fn bind(
         },
         DbusMode::Auto | DbusMode::Off => None,
     };
-    let health = match config.mode {
+    health.set(match config.mode {
         DbusMode::Off => Health::Unsupported("not wanted: use = \"off\" in [export.dbus]".into()),
         DbusMode::On => Health::Healthy,
         DbusMode::Auto => Health::Unsupported("not asked yet".into()),
-    };
-    sources.send_replace(states(health));
-    Ok(Dbus { config, facts, link, sources })
+    });
+    Ok(Dbus { config, facts, link, health })
 }
 
 impl Dbus {
@@ -164,16 +163,8 @@ impl Dbus {
         mut snapshots: Snapshots,
         stop: CancellationToken,
     ) {
-        let Self { config, facts, mut link, sources } = self;
-        let tell = |health: Health| {
-            sources.send_if_modified(|known| {
-                let states = states(health);
-                let changed = *known != states;
-                *known = states;
-                changed
-            });
-        };
-        let owns = |owns: bool| tell(if owns { Health::Healthy } else { Health::Failed(taken()) });
+        let Self { config, facts, mut link, health } = self;
+        let owns = |owns: bool| health.set(if owns { Health::Healthy } else { Health::Failed(taken()) });
         let served = async {
             if config.mode == DbusMode::Off {
                 return std::future::pending().await;
@@ -184,7 +175,7 @@ impl Dbus {
                     Some(link) => Ok(link),
                     None => Link::open(bus()).await,
                 };
-                let health = match opened {
+                health.set(match opened {
                     Ok(link) => {
                         backoff.reset();
                         owns(link.owns);
@@ -199,17 +190,12 @@ impl Dbus {
                     Err(error) => Health::Unsupported(
                         refused(&error).unwrap_or_else(|| format!("no system bus: {}", words(&error))),
                     ),
-                };
-                tell(health);
+                });
                 sleep(backoff.pause()).await;
             }
         };
         stop.run_until_cancelled(served).await;
     }
-}
-
-fn states(health: Health) -> Arc<[SourceState]> {
-    [SourceState::new(SOURCE, SourceRole::Export, health)].into()
 }
 
 fn taken() -> String {

@@ -1,0 +1,218 @@
+//! The exports as services: guest channel, metrics page, joulectl's socket, powercap mirror, system bus.
+
+use super::listeners::Listeners;
+use super::{Registration, Serve, Shared, make_parent, serve};
+use crate::config::Config;
+use crate::entity::{cgroups, path};
+use crate::export::dbus::{self, DbusConfig};
+use crate::export::guest::{self, GuestConfig, Guests, HostFacts};
+use crate::export::http::web_config::WebConfig;
+use crate::export::powercap::{Mirror, PowercapOptions};
+use crate::export::prometheus::PrometheusOptions;
+use crate::export::{control, http};
+use crate::model::billing::IdlePolicy;
+use crate::model::source::Stamp;
+use crate::run::sources::{boot_id, machine_id};
+use crate::sys::proc_pid;
+use anyhow::{Context, Result};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zbus::Address;
+
+/// `[export.guest]`: each VM is served its own energy.
+pub(super) struct GuestChannel;
+
+/// Also part of the settings of those who show the VMs of the channel: they are restarted with it.
+#[derive(Clone, PartialEq)]
+pub(super) struct GuestSettings {
+    channel: GuestConfig,
+    /// Guests are told what becomes of idle energy.
+    idle: IdlePolicy,
+    procfs: PathBuf,
+}
+
+impl Registration for GuestChannel {
+    const NAME: &'static str = "guest channel";
+    type Settings = GuestSettings;
+
+    fn settings(config: &Config) -> GuestSettings {
+        GuestSettings {
+            channel: config.export.guest.clone(),
+            idle: config.attribution.idle,
+            procfs: config.procfs.clone(),
+        }
+    }
+
+    async fn bind(settings: GuestSettings, shared: &mut Shared) -> Result<Option<Serve>> {
+        let guests = settings.guests();
+        let channel = guest::bind(guests.clone())?;
+        shared.guests = Some(guests);
+        if !settings.channel.any() {
+            return Ok(None);
+        }
+        let snapshots = shared.snapshots.clone();
+        Ok(Some(serve(move |stop| channel.serve(snapshots, stop))))
+    }
+}
+
+impl GuestSettings {
+    fn guests(&self) -> Guests {
+        let (boot_id, machine_id, procfs) = (boot_id(&self.procfs), machine_id(), self.procfs.clone());
+        let host = HostFacts {
+            machine_id: if machine_id.is_empty() { boot_id.clone() } else { machine_id },
+            boot_id,
+            idle: self.idle,
+            alive: Arc::new(move |process| proc_pid::process(&procfs, process.pid) == Some(process)),
+            procfs: self.procfs.clone(),
+            connections: if self.channel.any() { guest::connections() } else { 0 },
+        };
+        Guests::new(self.channel.clone(), host)
+    }
+
+    /// The VMs of the running channel.
+    fn running(&self, shared: &mut Shared) -> Guests {
+        shared.guests.get_or_insert_with(|| self.guests()).clone()
+    }
+}
+
+/// `listen` and `[export.prometheus]`: the metrics page.
+pub(super) struct MetricsPage;
+
+#[derive(PartialEq)]
+pub(super) struct PageSettings {
+    listen: Vec<SocketAddr>,
+    web_config_file: Option<PathBuf>,
+    options: PrometheusOptions,
+    guests: GuestSettings,
+}
+
+impl Registration for MetricsPage {
+    const NAME: &'static str = "metrics page";
+    type Settings = PageSettings;
+
+    fn settings(config: &Config) -> PageSettings {
+        PageSettings {
+            listen: config.listen.clone(),
+            web_config_file: config.export.web_config_file.clone(),
+            options: config.export.prometheus.clone(),
+            guests: GuestChannel::settings(config),
+        }
+    }
+
+    async fn bind(settings: PageSettings, shared: &mut Shared) -> Result<Option<Serve>> {
+        let web = web_config(settings.web_config_file.as_deref())?.map(Arc::new);
+        let listeners = shared.listeners.take(&settings.listen)?;
+        let scheme = if web.as_ref().is_some_and(|web| web.tls().is_some()) { "https" } else { "http" };
+        let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
+        let guests = settings.guests.running(shared);
+        let router = http::router(shared.snapshots.clone(), settings.options, guests, Stamp::now);
+        Ok(Some(serve(move |stop| {
+            addresses.iter().for_each(|address| tracing::info!("metrics at {scheme}://{address}/metrics"));
+            http::serve(listeners, router, web, stop)
+        })))
+    }
+}
+
+fn web_config(file: Option<&Path>) -> Result<Option<WebConfig>> {
+    Ok(file.map(WebConfig::load).transpose()?)
+}
+
+/// What the metrics page may fail at, tried before anything is stopped.
+pub(super) fn prepare(config: &Config, listeners: &mut Listeners) -> Result<()> {
+    let settings = MetricsPage::settings(config);
+    web_config(settings.web_config_file.as_deref())?;
+    listeners.prepare(&settings.listen)
+}
+
+/// `[control]`: joulectl's socket.
+pub(super) struct ControlSocket;
+
+#[derive(PartialEq)]
+pub(super) struct ControlSettings {
+    socket: PathBuf,
+    mode: u32,
+    guests: GuestSettings,
+}
+
+impl Registration for ControlSocket {
+    const NAME: &'static str = "joulectl's socket";
+    type Settings = ControlSettings;
+
+    fn settings(config: &Config) -> ControlSettings {
+        ControlSettings { socket: config.socket(), mode: config.control.mode.0, guests: GuestChannel::settings(config) }
+    }
+
+    async fn bind(settings: ControlSettings, shared: &mut Shared) -> Result<Option<Serve>> {
+        let control = control::bind(make_parent(&settings.socket)?, settings.mode)?;
+        let (snapshots, guests) = (shared.snapshots.clone(), settings.guests.running(shared));
+        Ok(Some(serve(move |stop| {
+            tracing::info!("joulectl's socket is {}", settings.socket.display());
+            control.serve(snapshots, guests, stop)
+        })))
+    }
+}
+
+/// `[export.powercap]`: the powercap mirror.
+pub(super) struct PowercapMirror;
+
+impl Registration for PowercapMirror {
+    const NAME: &'static str = "powercap mirror";
+    type Settings = PowercapOptions;
+
+    fn settings(config: &Config) -> PowercapOptions {
+        config.export.powercap.clone()
+    }
+
+    async fn bind(settings: PowercapOptions, shared: &mut Shared) -> Result<Option<Serve>> {
+        let Some(path) = &settings.path else { return Ok(None) };
+        let mirror = Mirror::open(path, &settings).context("no powercap mirror ([export.powercap] path)")?;
+        let snapshots = shared.snapshots.clone();
+        Ok(Some(serve(move |stop| {
+            tracing::info!("powercap mirror at {}", mirror.root().display());
+            mirror.serve(snapshots, stop)
+        })))
+    }
+}
+
+/// `[export.dbus]`: org.jouled1 on the system bus.
+pub(super) struct SystemBus;
+
+#[derive(PartialEq)]
+pub(super) struct BusSettings {
+    dbus: DbusConfig,
+    /// Callers ask about processes.
+    procfs: PathBuf,
+}
+
+impl Registration for SystemBus {
+    const NAME: &'static str = "org.jouled1 on the bus";
+    type Settings = BusSettings;
+
+    fn settings(config: &Config) -> BusSettings {
+        BusSettings { dbus: config.export.dbus.clone(), procfs: config.procfs.clone() }
+    }
+
+    async fn bind(settings: BusSettings, shared: &mut Shared) -> Result<Option<Serve>> {
+        let health = shared.reports.exports.slot(dbus::SOURCE);
+        let bus = dbus::bind(settings.dbus, process_facts(&settings.procfs), health, Address::system).await?;
+        let snapshots = shared.snapshots.clone();
+        Ok(Some(serve(move |stop| bus.serve(Address::system, snapshots, stop))))
+    }
+}
+
+/// What callers on the bus may ask about a process.
+fn process_facts(procfs: &Path) -> dbus::Facts {
+    let (for_cgroup, for_owner) = (procfs.to_owned(), procfs.to_owned());
+    let owner_of = move |pid| {
+        let process = || proc_pid::process(&for_owner, pid);
+        let (before, uids) = (process()?, proc_pid::uids(&for_owner, pid));
+        // The pid may be reused between the two reads.
+        (process() == Some(before)).then(|| dbus::Owner { uids, began: before.began() })
+    };
+    let place_of = move |pid| {
+        let cgroup = cgroups::path_of(&for_cgroup, pid)?;
+        Some(dbus::Place { entities: path::entities(&cgroup), cgroup })
+    };
+    dbus::Facts { place_of: Arc::new(place_of), owner_of: Arc::new(owner_of), machine_id: machine_id() }
+}

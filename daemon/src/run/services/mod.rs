@@ -1,0 +1,123 @@
+//! The services that run beside the sampler: exports, and the endpoints on which managers of VMs report. One registration for each.
+//!
+//! A service is registered by implementing [`Registration`] and adding a line to [`SERVICES`]. It is bound with its
+//! [`Settings`](Registration::Settings) and sees nothing else of the configuration, and a reload restarts it where its settings changed.
+//! So a key that a service uses is compared at a reload, and a key that is not compared cannot be used.
+//!
+//! [`super::supervisor`] starts and stops services; it knows none of them.
+
+mod exports;
+mod listeners;
+mod managers;
+
+use self::listeners::Listeners;
+use super::sources::Reports;
+use crate::config::Config;
+use crate::export::Snapshots;
+use crate::export::guest::Guests;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::pin::Pin;
+use tokio_util::sync::CancellationToken;
+
+/// All services, in the order in which they are bound.
+pub(super) static SERVICES: [&Service; 7] = [
+    &Service::of::<exports::GuestChannel>(),
+    &Service::of::<exports::MetricsPage>(),
+    &Service::of::<exports::ControlSocket>(),
+    &Service::of::<managers::InventorySocket>(),
+    &Service::of::<managers::Machined>(),
+    &Service::of::<exports::PowercapMirror>(),
+    &Service::of::<exports::SystemBus>(),
+];
+
+/// One service: its name, its piece of the configuration, and how it is bound. Its health, where it has one, is set in `bind` or later
+/// through its slot on the board of [`Reports::exports`].
+trait Registration {
+    /// What the log calls it.
+    const NAME: &'static str;
+    /// All of the configuration that it uses.
+    type Settings: PartialEq;
+
+    /// Its piece of the configuration.
+    fn settings(config: &Config) -> Self::Settings;
+
+    /// Opens what it serves on, and whatever else can fail. `None`: the settings do not want it to run.
+    async fn bind(settings: Self::Settings, shared: &mut Shared) -> Result<Option<Serve>>;
+}
+
+/// What a service does once it is bound: it runs until the token is cancelled.
+pub(super) type Serve = Box<dyn FnOnce(CancellationToken) -> Task + Send>;
+/// A running service.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn serve<F: Future<Output = ()> + Send + 'static>(run: impl FnOnce(CancellationToken) -> F + Send + 'static) -> Serve {
+    Box::new(move |stop| Box::pin(run(stop)))
+}
+
+type Binding<'a> = Pin<Box<dyn Future<Output = Result<Option<Serve>>> + 'a>>;
+
+/// A registered service.
+pub(super) struct Service {
+    /// What the log calls it.
+    pub name: &'static str,
+    differs: fn(&Config, &Config) -> bool,
+    bind: for<'a> fn(&Config, &'a mut Shared) -> Binding<'a>,
+}
+
+impl Service {
+    const fn of<R: Registration + 'static>() -> Self {
+        Self {
+            name: R::NAME,
+            differs: |old, new| R::settings(old) != R::settings(new),
+            bind: |config, shared| Box::pin(R::bind(R::settings(config), shared)),
+        }
+    }
+
+    /// Whether it has to be restarted when `old` is replaced by `new`.
+    pub fn differs(&self, old: &Config, new: &Config) -> bool {
+        (self.differs)(old, new)
+    }
+
+    /// Opens what it serves on. `None`: the configuration does not want it to run.
+    ///
+    /// # Errors
+    /// Where the configuration names something that cannot be had.
+    pub async fn bind(&self, config: &Config, shared: &mut Shared) -> Result<Option<Serve>> {
+        (self.bind)(config, shared).await
+    }
+}
+
+/// What services share, and what outlives a restart of one of them.
+pub(super) struct Shared {
+    snapshots: Snapshots,
+    reports: Reports,
+    listeners: Listeners,
+    /// The VMs of the guest channel, which the metrics page and joulectl's socket show as well.
+    guests: Option<Guests>,
+}
+
+impl Shared {
+    /// `activated`: listeners of the metrics page that the service manager passed. They replace those of the configuration.
+    pub fn new(snapshots: Snapshots, reports: Reports, activated: Vec<TcpListener>) -> Self {
+        Self { snapshots, reports, listeners: Listeners::new(activated), guests: None }
+    }
+
+    /// Checks what a reload fails at most often, before anything is stopped for it.
+    ///
+    /// # Errors
+    /// Where TLS and passwords of the metrics page cannot be used, or its new addresses cannot be listened on.
+    pub fn prepare(&mut self, config: &Config) -> Result<()> {
+        exports::prepare(config, &mut self.listeners)
+    }
+}
+
+/// Makes the folder of a socket.
+fn make_parent(socket: &Path) -> Result<&Path> {
+    if let Some(dir) = socket.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    Ok(socket)
+}
