@@ -34,5 +34,6 @@ mod root_bpf;
 mod root_bpf_who;
 mod root_live;
 mod survivors;
+mod unsafe_code;
 mod vms;
 mod web;

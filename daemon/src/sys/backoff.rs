@@ -1,10 +1,12 @@
-//! Exponential backoff: the pause before the next attempt doubles with each failure, between two limits that the caller gives.
-//! Keeps no clock and does not wait. There is no jitter: each caller asks a peer of its own, not one that a fleet shares.
+//! Exponential backoff: the pause before the next attempt doubles with each failure, between two limits that the
+//! caller gives. Keeps no clock and does not wait. There is no jitter: each caller asks a peer of its own, not one
+//! that a fleet shares.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// The pauses of one peer: `first`, 2 × `first`, 4 × `first` and so on, up to `most`. `T` is a time, or a number of rounds.
+/// The pauses of one peer: `first`, 2 × `first`, 4 × `first` and so on, up to `most`. `T` is a time, or a number of
+/// rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff<T = Duration> {
     first: T,

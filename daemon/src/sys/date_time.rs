@@ -1,4 +1,5 @@
-//! Dates and times of day as text (RFC 3339), by the `time` crate. Reads no clock and knows no time zone of this machine.
+//! Dates and times of day as text (RFC 3339), by the `time` crate. Reads no clock and knows no time zone of this
+//! machine.
 
 use crate::model::units::Nanos;
 use time::OffsetDateTime;
@@ -14,8 +15,8 @@ pub fn rfc3339(realtime: Nanos) -> String {
     format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", u8::from(month))
 }
 
-/// Reads a date and time (`2024-05-01T12:00:00.5+02:00`) as nanoseconds since 1970. One without an offset is in UTC: some BMCs leave it
-/// out. `None`: not a date and time.
+/// Reads a date and time (`2024-05-01T12:00:00.5+02:00`) as nanoseconds since 1970. One without an offset is in UTC:
+/// some BMCs leave it out. `None`: not a date and time.
 pub fn parse(text: &str) -> Option<i128> {
     let parsed =
         OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339));

@@ -1,5 +1,5 @@
-//! NVIDIA's management library (NVML), loaded at run time: where it is, how it is opened, what it calls a device. Reads neither energy
-//! nor use; the meter and the usage source each open it for themselves.
+//! NVIDIA's management library (NVML), loaded at run time: where it is, how it is opened, what it calls a device.
+//! Reads neither energy nor use; the meter and the usage source each open it for themselves.
 
 use crate::model::source::PciAddress;
 use crate::model::values::Use;

@@ -1,4 +1,5 @@
-//! perf_event_open(2) on one CPU: RAPL's meter and the hardware counters of eBPF open their events here. Chooses no event, reads none.
+//! perf_event_open(2) on one CPU: RAPL's meter and the hardware counters of eBPF open their events here. Chooses no
+//! event, reads none.
 
 use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, perf_event_attr};
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! Unix sockets that jouled listens on: made with their permissions, replaced when stale, removed at the end. Serves nobody.
+//! Unix sockets that jouled listens on: made with their permissions, replaced when stale, removed at the end. Serves
+//! nobody.
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
@@ -57,7 +58,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Makes the socket at `path` with the permission bits `mode`. One that nobody answers on any more is replaced. Needs a runtime.
+/// Makes the socket at `path` with the permission bits `mode`. One that nobody answers on any more is replaced. Needs
+/// a runtime.
 ///
 /// # Errors
 /// Where somebody answers at `path`, where it is something else than a socket, too long, or refused by the system.

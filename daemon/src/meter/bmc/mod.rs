@@ -1,5 +1,7 @@
-//! Meters of baseboard management controllers (BMCs), by Redfish and by IPMI, and the secrets that both read.
+//! Meters of baseboard management controllers (BMCs): Redfish, and IPMI by the local device or over the LAN.
 
 pub mod ipmi;
 pub mod redfish;
-mod secret;
+
+/// What messages call a BMC.
+const PEER: &str = "the BMC";

@@ -9,8 +9,9 @@ use super::config::{LanConfig, Privilege};
 use super::link::{Ask, Link, Trouble, data_of};
 use super::lockout::Lockout;
 use super::refusal;
-use crate::meter::bmc::secret::Secret;
+use crate::meter::bmc::PEER;
 use crate::sys::safe_text::quoted;
+use crate::sys::secret::Secret;
 use ipmi_rs::connection::{IpmiConnection, Response};
 use ipmi_rs::rmcp::{Rmcp, RmcpIpmiError, RmcpIpmiReceiveError};
 use std::fmt;
@@ -47,7 +48,7 @@ impl Password {
     /// # Errors
     /// Names the file and what is wrong with it, never what is in it.
     pub fn read(config: &LanConfig) -> Result<Self, String> {
-        let secret = Secret::read(config.password_file.as_deref(), config.credential.as_deref())?;
+        let secret = Secret::read(PEER, config.password_file.as_deref(), config.credential.as_deref())?;
         let text = secret.reveal().as_bytes();
         let mut password = [0; PASSWORD];
         let place = password

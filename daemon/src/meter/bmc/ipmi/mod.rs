@@ -14,7 +14,6 @@ mod sdr;
 
 pub use config::{Address, DEVICE, IpmiConfig, LanConfig, Privilege};
 
-use super::secret::warn_of_open_secret;
 use crate::meter::Meter;
 use crate::meter::open::{Opening, Section};
 use crate::meter::polled::{Opener, Poll, Polled};
@@ -23,6 +22,7 @@ use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
 use crate::model::values::{Use, broken};
+use crate::sys::secret::warn_of_open_secret;
 use bmc::{Bmc, Connect, Power};
 use link::{Device, Link};
 use lockout::Lockout;

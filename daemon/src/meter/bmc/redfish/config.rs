@@ -1,15 +1,17 @@
 //! `[[meter.redfish.bmc]]`: which BMCs are asked, as whom, and whom they are taken for. Opens no file, asks nobody.
 
+use crate::meter::bmc::PEER;
 use crate::model::units::Nanos;
 use crate::model::values::Span;
-use hyper::Uri;
-use hyper::http::uri::Scheme;
+use crate::sys::https_client::{Client, Endpoint, Fingerprint, Options, Verify};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// More BMCs are no list of one machine's.
+/// Most BMCs of one machine.
 const MOST: usize = 16;
+/// Largest response body, in bytes.
+const MAX_BODY: usize = 1 << 20;
 
 /// `[meter.redfish]`. Empty: off.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -40,7 +42,7 @@ pub struct BmcConfig {
     /// File with the certificates (PEM) that the BMC's has to be signed by, instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// SHA-256 of the BMC's own certificate, instead of a signature by anybody.
-    pub sha256: Option<Pin>,
+    pub sha256: Option<Fingerprint>,
     /// Ids or URIs of the chassis to read, instead of that of this system.
     pub chassis: Vec<String>,
     /// Time between two readings.
@@ -92,69 +94,6 @@ pub enum Tls {
     None,
 }
 
-/// SHA-256 of a certificate, written as 64 hexadecimal digits, with or without colons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Pin(pub [u8; 32]);
-
-impl TryFrom<String> for Pin {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let digits: Vec<u8> =
-            text.chars().filter(|c| *c != ':').filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
-        let clean = text.chars().all(|c| c == ':' || c.is_ascii_hexdigit());
-        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-        match bytes.try_into() {
-            Ok(bytes) if clean && digits.len() == 64 => Ok(Self(bytes)),
-            _ => Err("not the SHA-256 of a certificate: 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` writes them".into()),
-        }
-    }
-}
-
-impl std::fmt::Display for Pin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// Where a BMC is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Whether it speaks TLS.
-    pub https: bool,
-    /// Name or address, without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Value of the `Host` header.
-    pub authority: String,
-}
-
-impl Place {
-    /// Reads a URL. Its text is in no error: it may hold a password.
-    pub fn parse(url: &str) -> Result<Self, &'static str> {
-        let uri: Uri = url.parse().map_err(|_| "not a URL such as \"https://bmc.example\"")?;
-        let https = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            _ => return Err("not a URL such as \"https://bmc.example\""),
-        };
-        let authority = uri.authority().ok_or("names no host")?;
-        if authority.as_str().contains('@') {
-            return Err("a user or password in it would be shown: use username and password_file");
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err("only scheme, host and port: what is behind them is found by itself");
-        }
-        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || port == 0 {
-            return Err("names no host or no port");
-        }
-        Ok(Self { https, host, port, authority: authority.as_str().to_owned() })
-    }
-}
-
 impl RedfishConfig {
     /// Keys below `meter.redfish` whose value cannot be used, and why.
     pub fn wrong(&self) -> Vec<(String, &'static str)> {
@@ -187,11 +126,11 @@ impl BmcConfig {
         if self.name.as_deref().is_some_and(|name| !word(name)) {
             say("name", "1 to 64 letters, digits, '-', '_' and '.'");
         }
-        match Place::parse(&self.url) {
+        match endpoint(&self.url) {
             Err(_) if self.url.is_empty() => say("url", "is missing: https://HOST of the BMC"),
             Err(why) => say("url", why),
-            Ok(place) if place.https && self.tls == Tls::None => say("tls", "\"none\" is for http:// URLs"),
-            Ok(place) if !place.https && self.tls != Tls::None => {
+            Ok(endpoint) if endpoint.https && self.tls == Tls::None => say("tls", "\"none\" is for http:// URLs"),
+            Ok(endpoint) if !endpoint.https && self.tls != Tls::None => {
                 say("url", "http:// sends the password in the clear: use https://, or say tls = \"none\"");
             }
             Ok(_) => {}
@@ -246,10 +185,35 @@ impl BmcConfig {
         Duration::from_nanos(self.period.0.0)
     }
 
-    /// [`BmcConfig::timeout`].
-    pub(super) fn patience(&self) -> Duration {
-        Duration::from_nanos(self.timeout.0.0)
+    /// An HTTP client for this BMC, which has not connected yet.
+    ///
+    /// # Errors
+    /// A configured file cannot be used; the message names it.
+    pub(super) fn client(&self) -> Result<Client, String> {
+        let verify = match (self.tls, &self.ca_file, self.sha256) {
+            (Tls::Insecure | Tls::None, ..) => Verify::Insecure,
+            (Tls::Verify, _, Some(fingerprint)) => Verify::Fingerprint(fingerprint),
+            (Tls::Verify, Some(path), None) => Verify::CaFile(path.clone()),
+            (Tls::Verify, None, None) => Verify::System,
+        };
+        Client::new(Options {
+            peer: PEER,
+            endpoint: endpoint(&self.url).map_err(|why| format!("url: {why}"))?,
+            verify,
+            timeout: Duration::from_nanos(self.timeout.0.0),
+            max_body: MAX_BODY,
+            headers: &[("OData-Version", "4.0")],
+        })
     }
+}
+
+/// Where a BMC is: every Redfish service has the same paths, so its URL has none.
+fn endpoint(url: &str) -> Result<Endpoint, &'static str> {
+    let endpoint = Endpoint::parse(url)?;
+    if !matches!(endpoint.path.as_str(), "" | "/") {
+        return Err("only scheme, host and port: what is behind them is found by itself");
+    }
+    Ok(endpoint)
 }
 
 #[cfg(test)]
@@ -288,8 +252,8 @@ mod tests {
             ("credential", |bmc| (bmc.password_file, bmc.credential) = (None, Some("../bmc".into()))),
             ("ca_file", |bmc| bmc.ca_file = Some("ca.pem".into())),
             ("ca_file", |bmc| (bmc.tls, bmc.ca_file) = (Tls::Insecure, Some("/ca.pem".into()))),
-            ("sha256", |bmc| (bmc.tls, bmc.sha256) = (Tls::Insecure, Some(Pin([0; 32])))),
-            ("sha256", |bmc| (bmc.ca_file, bmc.sha256) = (Some("/ca.pem".into()), Some(Pin([0; 32])))),
+            ("sha256", |bmc| (bmc.tls, bmc.sha256) = (Tls::Insecure, Some(Fingerprint([0; 32])))),
+            ("sha256", |bmc| (bmc.ca_file, bmc.sha256) = (Some("/ca.pem".into()), Some(Fingerprint([0; 32])))),
             ("chassis", |bmc| bmc.chassis = vec![String::new()]),
             ("name", |bmc| bmc.name = Some("a/b".into())),
             ("period", |bmc| bmc.period = Span(Nanos::SECOND)),
@@ -309,17 +273,5 @@ mod tests {
             RedfishConfig { bmc: names.map(one).to_vec() }.wrong().len()
         };
         assert_eq!((two([Some("a"), Some("b")]), two([Some("a"), None]), two([Some("a"), Some("a")])), (0, 1, 1));
-    }
-
-    #[test]
-    fn places_and_pins() {
-        let place = Place::parse("https://[fe80::1]:8443/").unwrap();
-        assert_eq!((place.https, place.host.as_str(), place.port), (true, "fe80::1", 8443));
-        assert_eq!(Place::parse("http://10.0.0.1").unwrap().port, 80);
-        let text = ["ab"; 32].join(":").to_uppercase();
-        assert_eq!(Pin::try_from(text).unwrap().to_string(), "ab".repeat(32));
-        for bad in ["", "ab", &"ab".repeat(33), &"g0".repeat(32), &format!("{} ", "ab".repeat(32))] {
-            assert!(Pin::try_from(bad.to_string()).is_err(), "{bad}");
-        }
     }
 }

@@ -1,7 +1,6 @@
 //! BMCs by Redfish: the power or energy of the whole machine, over the network, on a thread of its own. Not IPMI; decides no authority.
 
 mod chassis;
-mod client;
 mod clock;
 mod config;
 mod discover;
@@ -9,19 +8,19 @@ mod doc;
 mod reading;
 mod session;
 mod state;
-mod tls;
 
-pub use config::{Auth, BmcConfig, Pin, RedfishConfig, Tls};
+pub use config::{Auth, BmcConfig, RedfishConfig, Tls};
 
-use super::secret::{Secret, warn_of_open_secret};
+use super::PEER;
 use crate::meter::open::{Opening, Section};
 use crate::meter::polled::{Opener, Poll, Polled};
 use crate::meter::{Meter, Roots};
 use crate::model::domain::{Domain, DomainReading};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
+use crate::sys::https_client;
 use crate::sys::safe_text::excerpt;
-use client::Client;
+use crate::sys::secret::{Secret, warn_of_open_secret};
 use session::Bmc;
 use state::State;
 use std::path::Path;
@@ -96,6 +95,16 @@ impl Problem {
     }
 }
 
+impl From<https_client::Error> for Problem {
+    fn from(error: https_client::Error) -> Self {
+        match error.kind {
+            https_client::ErrorKind::Broken => Self::broken(error.why),
+            https_client::ErrorKind::Slow => Self::slow(error.why),
+            https_client::ErrorKind::Unusable => Self::odd(error.why),
+        }
+    }
+}
+
 /// A BMC's text as it may be shown: escaped, and not all of it.
 fn cut(text: &str) -> String {
     excerpt(text, CUT)
@@ -149,9 +158,9 @@ struct Redfish {
 impl Redfish {
     /// Asks nobody yet.
     fn open(config: &BmcConfig, uuid_file: &Path, stop: CancellationToken) -> Result<Self, String> {
-        let client = Client::open(config)?;
-        let bmc =
-            Bmc::new(client, config, Secret::read(config.password_file.as_deref(), config.credential.as_deref())?);
+        let client = config.client()?;
+        let secret = Secret::read(PEER, config.password_file.as_deref(), config.credential.as_deref())?;
+        let bmc = Bmc::new(client, config, secret);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -1,10 +1,10 @@
 //! One login at a BMC, kept while it is good, made anew where it ended, given back. Resources come from here; their meaning does not.
 
-use super::super::secret::Secret;
-use super::client::{Answer, Client};
 use super::config::{Auth, BmcConfig};
 use super::doc::Doc;
 use super::{Problem, cut};
+use crate::sys::https_client::{Client, Response};
+use crate::sys::secret::Secret;
 use base64::Engine;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
@@ -104,16 +104,16 @@ impl Bmc {
         Err(Problem::odd(format!("GET {}: more than {HOPS} redirects", cut(uri))))
     }
 
-    async fn authorised(&mut self, uri: &str) -> Result<Answer, Problem> {
+    async fn authorised(&mut self, uri: &str) -> Result<Response, Problem> {
         if uri == ROOT {
             // Open to everybody (DSP0266): a wrong password need not be tried twice.
-            let answer = self.client.ask(&Method::GET, uri, None, None).await?;
+            let answer = self.client.request(&Method::GET, uri, None, None).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
         }
         if self.auth == Auth::Basic {
-            let answer = self.client.ask(&Method::GET, uri, Some(self.basic()?), None).await?;
+            let answer = self.client.request(&Method::GET, uri, Some(self.basic()?), None).await?;
             return if answer.status == StatusCode::UNAUTHORIZED {
                 Err(self.wrong_password(&answer))
             } else {
@@ -143,12 +143,13 @@ impl Bmc {
         )))
     }
 
-    async fn with_token(&mut self, method: &Method, uri: &str) -> Result<Answer, Problem> {
+    async fn with_token(&mut self, method: &Method, uri: &str) -> Result<Response, Problem> {
         let Some(session) = &self.session else { return Err(Problem::login("not logged in".into())) };
         let mut token = HeaderValue::from_str(session.token.reveal())
             .map_err(|_| Problem::odd("the session's token is no text".into()))?;
         token.set_sensitive(true);
-        let answer = self.client.ask(method, uri, Some((HeaderName::from_static("x-auth-token"), token)), None).await?;
+        let answer =
+            self.client.request(method, uri, Some((HeaderName::from_static("x-auth-token"), token)), None).await?;
         if answer.status != StatusCode::UNAUTHORIZED
             && let Some(session) = &mut self.session
         {
@@ -165,7 +166,7 @@ impl Bmc {
         Ok((header::AUTHORIZATION, value))
     }
 
-    fn wrong_password(&self, answer: &Answer) -> Problem {
+    fn wrong_password(&self, answer: &Response) -> Problem {
         let said = said(answer);
         Problem::login(format!(
             "wrong user or password for user {:?} ({}{said})",
@@ -181,15 +182,17 @@ impl Bmc {
         };
         let body = serde_json::json!({ "UserName": self.username, "Password": self.secret.reveal() }).to_string();
         self.logging_in.store(true, Ordering::Release);
-        let answer = self.client.ask(&Method::POST, &sessions, None, Some(&body)).await;
-        let taken = answer.map_err(Problem::lost_login).and_then(|answer| self.opened(&sessions, &answer));
+        let answer = self.client.request(&Method::POST, &sessions, None, Some(&body)).await;
+        let taken = answer
+            .map_err(|error| Problem::from(error).lost_login())
+            .and_then(|answer| self.opened(&sessions, &answer));
         self.logging_in.store(false, Ordering::Release);
         self.sessions = Some(sessions);
         self.session = Some(taken?);
         Ok(())
     }
 
-    fn opened(&self, sessions: &str, answer: &Answer) -> Result<Session, Problem> {
+    fn opened(&self, sessions: &str, answer: &Response) -> Result<Session, Problem> {
         let status = answer.status;
         if !status.is_success() {
             let full = said(answer).contains("SessionLimit");
@@ -229,7 +232,7 @@ impl Bmc {
     async fn find_sessions(&mut self) -> Result<String, Problem> {
         let mut at = ROOT.to_owned();
         for _ in 0..=HOPS {
-            let answer = self.client.ask(&Method::GET, &at, None, None).await?;
+            let answer = self.client.request(&Method::GET, &at, None, None).await?;
             match answer.status.as_u16() {
                 200 => {
                     let sessions = Doc::parse(ROOT, &answer.body)?.root().at("Links")?.link("Sessions")?;
@@ -251,18 +254,18 @@ impl Bmc {
     }
 
     /// Where a redirect leads, on this BMC.
-    fn redirect(&self, uri: &str, answer: &Answer) -> Result<String, Problem> {
+    fn redirect(&self, uri: &str, answer: &Response) -> Result<String, Problem> {
         let to = answer.header(header::LOCATION).unwrap_or_default();
         let target: Option<Uri> = to.parse().ok();
-        let place = self.client.place();
+        let endpoint = self.client.endpoint();
         let here = target.as_ref().is_some_and(|target| match target.host() {
             None => target.path().starts_with('/') && !to.starts_with("//"),
             Some(host) => {
                 let https = target.scheme_str() == Some("https");
                 let port = target.port_u16().unwrap_or(if https { 443 } else { 80 });
-                https == place.https
-                    && host.trim_matches(['[', ']']).eq_ignore_ascii_case(&place.host)
-                    && port == place.port
+                https == endpoint.https
+                    && host.trim_matches(['[', ']']).eq_ignore_ascii_case(&endpoint.host)
+                    && port == endpoint.port
             }
         });
         match target.as_ref().and_then(Uri::path_and_query) {
@@ -290,7 +293,7 @@ fn no_service() -> Problem {
 }
 
 /// An answer that is no resource, in words.
-fn refusal(what: &str, answer: &Answer) -> Problem {
+fn refusal(what: &str, answer: &Response) -> Problem {
     let said = said(answer);
     match answer.status.as_u16() {
         403 => Problem::odd(format!("{what}: not allowed (403{said}): the user needs the role ReadOnly")),
@@ -305,7 +308,7 @@ fn refusal(what: &str, answer: &Answer) -> Problem {
 }
 
 /// The message id of an error: `, Base.1.8.SessionLimitExceeded`. DSP0266, "Error responses".
-fn said(answer: &Answer) -> String {
+fn said(answer: &Response) -> String {
     let id = || {
         let value: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
         let id = value.get("error")?.get("@Message.ExtendedInfo")?.get(0)?.get("MessageId")?.as_str()?;

@@ -1,6 +1,5 @@
 //! What is known of one BMC and what comes next: find this machine's chassis, read it, wait after trouble. Not the thread, not the wire.
 
-use super::super::secret::Secret;
 use super::chassis;
 use super::clock::Clock;
 use super::config::{Auth, BmcConfig};
@@ -8,12 +7,14 @@ use super::discover::{Cache, Found, Search};
 use super::reading::{Taken, Way};
 use super::session::Bmc;
 use super::{Problem, SOURCE, Trouble, cut};
+use crate::meter::bmc::PEER;
 use crate::meter::file::read_text;
 use crate::model::domain::{Domain, DomainId, DomainReading, Reading, Scope, Zone};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
 use crate::sys::backoff::Backoff;
+use crate::sys::secret::Secret;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,7 +98,8 @@ impl State {
 
     pub(super) fn is_due(&mut self, now: Nanos) -> bool {
         if self.failing
-            && let Ok(secret) = Secret::read(self.config.password_file.as_deref(), self.config.credential.as_deref())
+            && let Ok(secret) =
+                Secret::read(PEER, self.config.password_file.as_deref(), self.config.credential.as_deref())
             && self.bmc.take(secret)
             && self.locked_out
         {
@@ -166,7 +168,7 @@ impl State {
     fn domain(&mut self, chassis: &str, way: &Way, first: &Taken) -> DomainId {
         let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':') { c } else { '_' };
         let chassis: String = chassis.chars().take(64).map(safe).collect();
-        let bmc = self.config.name.as_ref().unwrap_or(&self.bmc.client().place().host);
+        let bmc = self.config.name.as_ref().unwrap_or(&self.bmc.client().endpoint().host);
         let id = DomainId::from(format!("{SOURCE}/{bmc}/{chassis}/platform"));
         if self.domains.iter().any(|domain| domain.id == id) {
             return id;
@@ -248,7 +250,7 @@ impl State {
                 out.push(DomainReading { domain: id.clone(), at: now, reading: Err(why.clone()) });
             }
         }
-        let why = format!("{}: {why}", self.bmc.client().place().authority);
+        let why = format!("{}: {why}", self.bmc.client().endpoint().authority);
         self.health = match problem.trouble {
             Trouble::Busy(_) => Health::Degraded(why),
             Trouble::Slow if self.chassis.is_empty() && !self.cache.is_empty() => {
@@ -265,8 +267,8 @@ impl State {
             Auth::Session => "session",
             Auth::Basic => "Basic",
         };
-        let scheme = if client.place().https { "https" } else { "http" };
-        let mut text = format!("{scheme}://{}, {}, {auth}", client.place().authority, client.trust());
+        let scheme = if client.endpoint().https { "https" } else { "http" };
+        let mut text = format!("{scheme}://{}, {}, {auth}", client.endpoint().authority, client.trust());
         for chassis in &self.chassis {
             let kind = match chassis.last.map(|last| last.reading) {
                 Some(Reading::Counter { .. }) => "energy",

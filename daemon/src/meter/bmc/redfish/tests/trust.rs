@@ -1,6 +1,7 @@
 //! Whom a BMC has to convince, where requests go, and what of secrets and of its text is shown.
 
 use super::*;
+use crate::sys::https_client::Fingerprint;
 
 #[test]
 fn redfish_redirects_are_followed_on_the_bmc_only() {
@@ -40,7 +41,7 @@ fn self_signed(shows: Shows) {
         fails(&rig, &["self-signed", "ca_file", &rig.sim.sha256]);
     }
     assert_eq!(rig.sim.seen().requests, [""; 0], "nothing was sent to it");
-    rig.config.sha256 = Some(Pin::try_from(rig.sim.sha256.clone()).unwrap());
+    rig.config.sha256 = Some(Fingerprint::try_from(rig.sim.sha256.clone()).unwrap());
     let mut meter = rig.open();
     assert_eq!(watts(&round(&mut meter)), Some(374.0), "{:?}", meter.health());
     assert!(meter.detail().contains("trusts one SHA-256"));
@@ -50,7 +51,7 @@ fn self_signed(shows: Shows) {
     std::fs::write(rig.dir.path().join("own.pem"), &rig.sim.certificate).unwrap();
     assert_eq!(watts(&round(&mut rig.open())), Some(374.0));
     rig.config.ca_file = None;
-    rig.config.sha256 = Some(Pin([7; 32]));
+    rig.config.sha256 = Some(Fingerprint([7; 32]));
     fails(&rig, &["another one than sha256 says", &rig.sim.sha256, "another machine"]);
 }
 

@@ -1,4 +1,5 @@
-//! Passwords and tokens: read from where the configuration says, shown to nobody. Asks no BMC.
+//! Passwords and tokens: read from a file (`password_file`) or a systemd credential (`credential`), and never shown.
+//! Sends them nowhere.
 
 use std::fmt;
 use std::fs::File;
@@ -6,35 +7,37 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Longest password.
+/// Longest password, in bytes.
 const LONGEST: usize = 1024;
 
 /// A password or a token. Its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(String);
+pub struct Secret(String);
 
 impl Secret {
-    pub(super) const fn new(text: String) -> Self {
+    /// From a text, such as a session's token.
+    pub const fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text: for what goes to the BMC only.
-    pub(super) fn reveal(&self) -> &str {
+    /// The text, for what is sent to the server alone.
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The password of a BMC's user: from a file, or a systemd credential.
+    /// The password for `peer` (`the BMC`): from a file, or a systemd credential.
     ///
     /// # Errors
     /// Names the file and what to do; never what is in it.
-    pub(super) fn read(file: Option<&Path>, credential: Option<&str>) -> Result<Self, String> {
-        Self::from(path(file, credential)?)
+    pub fn read(peer: &str, file: Option<&Path>, credential: Option<&str>) -> Result<Self, String> {
+        let fail = |why: String| format!("no password for {peer}: {why}");
+        Self::from(&path(file, credential).map_err(fail)?).map_err(fail)
     }
 
-    fn from(path: PathBuf) -> Result<Self, String> {
-        let fail = |why: String| format!("no password for the BMC: {}: {why}", path.display());
+    fn from(path: &Path) -> Result<Self, String> {
+        let fail = |why: String| format!("{}: {why}", path.display());
         let mut bytes = Vec::new();
-        File::open(&path)
+        File::open(path)
             .and_then(|file| file.take(LONGEST as u64 + 1).read_to_end(&mut bytes))
             .map_err(|error| fail(error.to_string()))?;
         if bytes.len() > LONGEST {
@@ -58,20 +61,21 @@ fn path(file: Option<&Path>, credential: Option<&str>) -> Result<PathBuf, String
         (Some(path), _) => Ok(path.to_owned()),
         (None, Some(name)) => {
             let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                format!("no password for the BMC: no systemd credential {name:?}: jouled's unit needs LoadCredential={name}:FILE")
+                format!("no systemd credential {name:?}: jouled's unit needs LoadCredential={name}:FILE")
             })?;
             Ok(PathBuf::from(folder).join(name))
         }
-        (None, None) => Err("no password for the BMC: password_file is missing".into()),
+        (None, None) => Err("password_file is missing".into()),
     }
 }
 
-/// Says it in the log where everybody on this machine may read a file with a password.
-pub(super) fn warn_of_open_secret(path: &Path) {
+/// Warns in the log if every user of this machine may read a file with a password.
+pub fn warn_of_open_secret(path: &Path) {
     let mode = path.metadata().map_or(0, |file| file.permissions().mode());
     if mode & 0o004 != 0 {
         tracing::warn!(
-            "{}: everybody on this machine may read this password (mode {:04o}): chmod 0600, and let jouled's user own it",
+            "{}: everybody on this machine may read this password (mode {:04o}): chmod 0600, and let jouled's user \
+             own it",
             path.display(),
             mode & 0o7777
         );
@@ -94,7 +98,7 @@ mod tests {
         let path = dir.path().join("password");
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            Secret::from(path.clone())
+            Secret::read("the BMC", Some(&path), None)
         };
         let secret = read(b" hunter2 \r\n").unwrap();
         assert_eq!((secret.reveal(), format!("{secret:?}").as_str()), (" hunter2 ", "(secret)"));
@@ -108,6 +112,7 @@ mod tests {
             assert!(error.contains("password: ") && error.contains(why) && !error.contains("hunter"), "{error}");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(Secret::from(path).unwrap_err().contains("No such file"));
+        let missing = Secret::read("the BMC", Some(&path), None).unwrap_err();
+        assert!(missing.starts_with("no password for the BMC: /") && missing.contains("No such file"), "{missing}");
     }
 }
