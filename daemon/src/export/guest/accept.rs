@@ -1,4 +1,4 @@
-//! The accept loop for guests: who is it, is there a place, serve. Knows no transport and no route.
+//! The accept loop for guests: identify the peer, reserve a connection, serve it. Knows no transport and no route.
 
 use super::client::{Guest, Refusal};
 use super::guests::Guests;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Accepts until `stop`. A peer that is not let in is closed at once: it keeps nobody waiting.
+/// Accepts connections until `stop`. A refused peer is disconnected at once, so that it delays no other guest.
 pub(super) async fn accept<L, I>(
     mut listener: L,
     guests: Guests,

@@ -1,4 +1,5 @@
-//! What a VM is told, and when: epochs, quanta, what tells one series of totals from another. Pure: no clock, no I/O.
+//! The totals that one VM is given: at which epochs, rounded to which quantum, and under which source and generation
+//! (docs/guest-protocol.md). Pure: no clock, no I/O.
 
 use super::config::Grain;
 use super::object::{Named, Object, Published, ZoneObject};
@@ -12,10 +13,11 @@ use ring::hmac;
 use std::fmt::Write;
 
 const PROTOCOL: u32 = 1;
-/// Times are told no finer than this: what two guests of a host see must not show them that it is the same host.
+/// Times are rounded down to multiples of this, in nanoseconds (10 ms). Finer times would let two guests find out that
+/// they run on one host.
 const GRAIN: u64 = 10_000_000;
 
-/// What names this host to its guests, and to each of them differently.
+/// Makes the ids that a guest sees of this host: a different `source` and `generation` for each VM.
 #[derive(Clone)]
 pub(super) struct Names {
     key: hmac::Key,
@@ -23,7 +25,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The machine id is a secret to guests (machine-id(5)): they see what is made of it only.
+    /// `machine_id` is the key of an HMAC. It must stay secret (machine-id(5)): guests see only hashes made with it.
     pub fn new(machine_id: &str, boot_id: &str) -> Self {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, machine_id.as_bytes()), boot_id: boot_id.to_owned() }
     }
@@ -50,24 +52,24 @@ impl Names {
     }
 }
 
-/// When a zone was read, as far as is known.
+/// The last two readings of a zone: the time of the last one (CLOCK_MONOTONIC) and the time between both.
 #[derive(Clone, Copy, Debug, Default)]
 struct Clock {
     read_at: Nanos,
     window: Nanos,
 }
 
-/// What all VMs are told of the zones.
+/// Facts about the zones that are the same for all VMs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ZoneFacts {
     clocks: [Clock; Zone::COUNT],
-    /// Quality of the zone's sum; `None`: nothing measures it now.
+    /// Quality of the zone's sum, by zone index; `None` where no domain of the zone is read now.
     quality: [Option<Quality>; Zone::COUNT],
     base: Base,
 }
 
 impl ZoneFacts {
-    /// Learns from the next snapshot.
+    /// Updates the facts from the next snapshot.
     pub fn learn(&mut self, snapshot: &Snapshot) {
         self.base = Base::of(snapshot);
         for zone in Zone::ALL {
@@ -75,7 +77,7 @@ impl ZoneFacts {
                 snapshot.domains.iter().filter(|view| view.domain.zone == zone && !view.past && view.read_at.is_some())
             };
             self.quality[zone.index()] = current().map(|view| view.domain.quality).max();
-            // The zone is as old as the oldest of what it is the sum of.
+            // A zone is the sum of its domains, so it is as old as the oldest of their readings.
             let clock = &mut self.clocks[zone.index()];
             if let Some(read_at) = current().filter_map(|view| view.read_at).min()
                 && read_at != clock.read_at
@@ -89,7 +91,7 @@ impl ZoneFacts {
     }
 }
 
-/// What all VMs are told from.
+/// What [`Book::object`] needs to know of the host at the end of an epoch.
 #[derive(Clone, Copy)]
 pub(super) struct HostNow<'a> {
     pub snapshot: &'a Snapshot,
@@ -98,12 +100,12 @@ pub(super) struct HostNow<'a> {
     pub idle: IdlePolicy,
 }
 
-/// One VM's: what it was told last, and when it is told next.
+/// The totals that one VM was given last, and the time of the next ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     source: String,
     generation: String,
-    /// What the generation was made of.
+    /// What `generation` was made from: the start of the VM's series (CLOCK_REALTIME) and the profile's grain.
     of: Option<(Nanos, Grain)>,
     told: [u64; Zone::COUNT],
     known: [bool; Zone::COUNT],
@@ -112,7 +114,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Whether an epoch ends now. A tick that is a little early or late leaves the later ones where they are.
+    /// Whether an epoch ends at `at` (CLOCK_MONOTONIC). An early or late tick does not shift the epochs after it.
     pub fn ends(&mut self, at: Nanos, grain: Grain) -> bool {
         if self.of.is_some_and(|(_, of)| of == grain) && !self.epochs.are_due(at) {
             return false;
@@ -121,7 +123,7 @@ impl Book {
         true
     }
 
-    /// What the VM is told at the end of this epoch.
+    /// The object that the VM is given at the end of this epoch.
     pub fn object(&mut self, host: &HostNow<'_>, vm: &Vm, row: &Row, grain: Grain) -> Published {
         let HostNow { snapshot, facts, names, idle } = *host;
         if self.of != Some((row.since, grain)) {
@@ -131,11 +133,11 @@ impl Book {
         }
         let at = snapshot.at;
         let seconds = at.realtime.0 / Nanos::SECOND.0;
-        // The host's clock may be set back.
+        // Epoch numbers rise also when the host's clock is set back.
         self.epoch = seconds.max(self.epoch + 1);
         let started = vm.process.began();
         let running = if vm.process.start == 0 { 0 } else { coarse(at.boottime - started) };
-        // A platform meter's energy is not shared out itself.
+        // The energy of platform meters is not attributed to VMs; the remainder (zone other) is.
         let zones = Zone::ALL.into_iter().filter(|zone| *zone != Zone::Platform).filter_map(|zone| {
             let index = zone.index();
             let total = (row.energy.dynamic[index] + row.energy.idle[index]).0;
@@ -169,7 +171,7 @@ impl Book {
     }
 }
 
-/// Quality of a zone that nothing measures now.
+/// Quality of a zone without a current reading: the worst of its domains.
 fn past_quality(snapshot: &Snapshot, zone: Zone) -> Quality {
     let domains = snapshot.domains.iter().filter(|view| view.domain.zone == zone);
     domains.map(|view| view.domain.quality).max().unwrap_or(Quality::Estimated)

@@ -1,4 +1,4 @@
-//! One guest: what it was told, how many connections and requests it may have. Does not know who else there is.
+//! One guest: its last object, its limits on connections and requests, its counters. Knows no other guest.
 
 use super::config::Profile;
 use super::guests::lock;
@@ -13,27 +13,27 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Connections of one guest at a time.
+/// Most connections of one guest at a time.
 const CONNECTIONS: usize = 4;
-/// Requests of one guest: so many at once, and so many a second.
+/// Requests of one guest: the size of the burst, and the time after which one more is allowed (10 a second).
 const REQUESTS: (u64, Nanos) = (20, Nanos(100_000_000));
-/// New connections of one guest, likewise.
+/// New connections of one guest, in the same form.
 const ACCEPTED: (u64, Nanos) = (20, Nanos(100_000_000));
 
-/// Why a peer is not let in, as in the metric's label.
+/// Why a peer is refused: the value of label `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// CIDs 0 to 2: the host itself, or whoever runs it.
+    /// CIDs 0 to 2: the host itself, or its own hypervisor.
     Host,
-    /// No VM that is known, or one that has just ended.
+    /// No known VM has this CID or socket, or the VM has just ended.
     Unknown,
-    /// A source port that any user of the guest may have.
+    /// An unprivileged source port (`privileged_ports`): any user of the guest can have it.
     Port,
-    /// A process that is not the VM's.
+    /// The peer is not the process that serves the VM's socket.
     Process,
-    /// More connections than one guest may have, or than all may.
+    /// The guest, or all guests together, have as many connections as allowed.
     Connections,
-    /// New connections too often.
+    /// The guest opens connections too often.
     Rate,
 }
 
@@ -52,21 +52,21 @@ impl Refusal {
     }
 }
 
-/// One VM, for as long as its process and CID stay the same.
+/// One VM for as long as its process and its CID stay the same.
 pub(super) struct Guest {
     pub id: String,
     pub process: ProcessKey,
     pub cid: Option<u32>,
-    /// What it was told last; `None`: nothing yet, or the channel is off.
+    /// The last published object; `None` before the first epoch ends, and while the profile is `off`.
     pub latest: watch::Sender<Option<Arc<Published>>>,
     pub profile: Mutex<Profile>,
-    /// It is no more: its connections end.
+    /// Cancelled when the VM ends or gets another CID: its connections then end.
     pub ended: CancellationToken,
     slots: Arc<Semaphore>,
     limits: Mutex<(TokenBucket, TokenBucket)>,
     pub requests: AtomicU64,
     pub refused: AtomicU64,
-    /// When it was last given something, CLOCK_MONOTONIC; 0: never.
+    /// Time of the last answer or line, CLOCK_MONOTONIC in nanoseconds; 0: never.
     pub served_at: AtomicU64,
 }
 
@@ -95,7 +95,7 @@ impl Guest {
         CONNECTIONS - self.slots.available_permits()
     }
 
-    /// A place for one more connection.
+    /// Reserves one more connection of this guest.
     pub fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         if !lock(&self.limits).0.take(Stamp::now().monotonic) {
             return Err(Refusal::Rate);
@@ -103,25 +103,25 @@ impl Guest {
         Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Refusal::Connections)
     }
 
-    /// Whether one more request is allowed now.
+    /// Counts a request; false where the guest sends requests too often.
     pub fn request(&self) -> bool {
         self.requests.fetch_add(1, Relaxed);
         lock(&self.limits).1.take(Stamp::now().monotonic)
     }
 
-    /// It was given something.
+    /// Notes the time of an answer.
     pub fn served(&self) {
         self.served_at.store(Stamp::now().monotonic.0, Relaxed);
     }
 
-    /// Ends its connections; gives the number of its requests.
+    /// Ends the guest's connections; returns the number of its requests so far.
     pub fn end(&self) -> u64 {
         self.ended.cancel();
         self.requests.load(Relaxed)
     }
 }
 
-/// A connection's place. It is free again when this is dropped.
+/// The reserved connection of a guest. Dropping it releases it.
 pub(super) struct Place {
     pub guest: Arc<Guest>,
     pub _permits: [OwnedSemaphorePermit; 2],

@@ -1,4 +1,4 @@
-//! `[export.guest]`: how finely guests are told their energy, and through which doors. Opens nothing.
+//! `[export.guest]`: the resolution that guests get, and the transports they can use. Opens nothing.
 
 use crate::model::units::{Microjoules, Nanos};
 use crate::model::vm::Vm;
@@ -10,19 +10,19 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuestConfig {
-    /// Whether guests are listened for on AF_VSOCK.
+    /// Whether the channel listens on AF_VSOCK.
     pub vsock: VsockMode,
-    /// The port there, and the number after the paths of hybrid sockets.
+    /// The vsock port, which is also the number appended to the paths of hybrid sockets.
     pub port: u32,
-    /// How finely a guest is told where nothing else says.
+    /// The profile of VMs that have none of their own.
     pub profile: Profile,
-    /// Take connections from source ports below 1024 only, which belong to a guest's root. AF_VSOCK alone can know.
+    /// Accept only source ports below 1024, which a guest gives to its root user alone. Only AF_VSOCK shows the port.
     pub privileged_ports: bool,
-    /// Folders with hybrid vsock sockets. The channel's own are made beside them.
+    /// Folders with hybrid vsock sockets. jouled creates its own sockets beside them.
     pub hybrid: Vec<PathBuf>,
-    /// Folders with sockets of virtio-serial ports.
+    /// Folders with the sockets of virtio-serial ports.
     pub serial: Vec<PathBuf>,
-    /// What is different for one VM, by its UUID or name.
+    /// Settings of single VMs, by UUID or name.
     pub vm: BTreeMap<String, VmConfig>,
 }
 
@@ -40,16 +40,16 @@ impl Default for GuestConfig {
     }
 }
 
-/// Whether guests are listened for on AF_VSOCK.
+/// Whether the channel listens on AF_VSOCK.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VsockMode {
     /// No.
     #[default]
     Off,
-    /// Where the host has it.
+    /// Where /dev/vhost-vsock exists.
     Auto,
-    /// Yes, or do not start.
+    /// Yes; jouled does not start without it.
     On,
 }
 
@@ -57,22 +57,23 @@ pub enum VsockMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmConfig {
-    /// How finely this one is told.
+    /// The profile of this VM.
     pub profile: Profile,
 }
 
-/// How finely a guest is told: what is less can be kept from whoever would read secrets out of power. In the order from fine to coarse.
+/// The resolution that a guest gets, from fine to coarse. Fine power data is a side channel: it can reveal secrets of
+/// other guests' work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// For guests of one owner.
+    /// All guests belong to one owner: every second, in steps of 1 mJ.
     Trusted,
-    /// For guests in general.
+    /// The usual resolution: every 10 s, in steps of 1 J.
     #[default]
     Default,
-    /// For guests of strangers.
+    /// The guests' owners do not trust each other: every 60 s, in steps of 10 J.
     MultiTenant,
-    /// No channel.
+    /// The channel is closed for this VM.
     Off,
 }
 
@@ -89,7 +90,7 @@ impl Profile {
         }
     }
 
-    /// Time between two numbers, and what they are multiples of; `None`: the channel is off.
+    /// Period and quantum of this profile; `None` where the channel is off.
     pub const fn grain(self) -> Option<Grain> {
         let (seconds, quantum) = match self {
             Self::Trusted => (1, 1_000),
@@ -105,22 +106,22 @@ impl Profile {
     }
 }
 
-/// How fine the numbers are.
+/// The resolution of what a guest gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grain {
-    /// Time between two numbers.
+    /// Time between two objects, in nanoseconds.
     pub period: Nanos,
-    /// What every number is a multiple of.
+    /// Every energy is a multiple of this.
     pub quantum: Microjoules,
 }
 
 impl GuestConfig {
-    /// Whether there is any door for guests.
+    /// Whether any transport for guests is configured.
     pub fn any(&self) -> bool {
         self.vsock != VsockMode::Off || !self.hybrid.is_empty() || !self.serial.is_empty()
     }
 
-    /// Keys whose values cannot be used, with the rule.
+    /// Keys with unusable values, each with the rule for its value.
     pub fn wrong(&self) -> Vec<(&'static str, &'static str)> {
         let absolute = |paths: &[PathBuf]| paths.iter().all(|path| path.is_absolute());
         let mut wrong = Vec::new();
@@ -136,8 +137,8 @@ impl GuestConfig {
         wrong
     }
 
-    /// The profile of a VM: the configuration's for it, else its manager's, else the general one. Also one line for the operator where
-    /// that is not what was asked for.
+    /// The profile of a VM: the configuration's for this VM, else its manager's, else the general one. The second value
+    /// is a line for the log where the VM does not get the profile that was asked for.
     pub(super) fn profile_of(&self, vm: &Vm) -> (Profile, Option<String>) {
         let uuid = |key: &str| vm.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(key)) || key == vm.id;
         let by_uuid = self.vm.iter().find(|(key, _)| uuid(key));
@@ -155,7 +156,7 @@ impl GuestConfig {
             },
         };
         if asked < self.profile && !vm.vouched {
-            // Whoever may start a VM on this host chooses its name and UUID.
+            // The user who starts a VM chooses its name and UUID, so without a machine scope they prove nothing.
             let note = format!(
                 "{by} gives it the profile {}, but nothing vouches for its name and UUID (it has no machine scope): it stays with {}",
                 asked.as_str(),

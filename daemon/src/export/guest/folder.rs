@@ -1,6 +1,8 @@
-//! Sockets in a folder that others can write to: no link is ever followed below it, and nothing but sockets is touched. Knows no VM.
+//! Sockets in a folder that other users can write to. No symbolic link below it is followed, and only sockets are
+//! touched. Knows no VM.
 //!
-//! Everything goes by `/proc/self/fd/N/NAME` with one open folder N: whatever its path means later, N stays the same folder.
+//! All paths are `/proc/self/fd/N/NAME`, where N is the open folder: N stays the same folder even if its path is
+//! replaced.
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::{OsStr, OsString};
@@ -11,34 +13,34 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Entries of one folder that are looked at.
+/// Most entries of one folder that are read.
 const ENTRIES: usize = 4096;
-/// Folders in one that are looked into: each is an open file meanwhile.
+/// Most folders below one folder that are read. Each is an open file while it is read.
 pub(super) const BELOW: usize = 1024;
 const BACKLOG: i32 = 16;
 
-/// A folder, held open.
+/// An open folder.
 #[derive(Debug)]
 pub(super) struct Folder {
     file: File,
     path: PathBuf,
 }
 
-/// A socket's file, whatever its name means by now.
+/// An open socket file (O_PATH). It stays the same file even if its name is replaced.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     file: File,
     pub id: FileId,
     pub uid: u32,
-    /// Time of its last change.
+    /// Time of the last status change (st_ctime): seconds, nanoseconds.
     pub changed: (i64, i64),
     links: u64,
 }
 
-/// Device and inode.
+/// Device and inode number.
 pub(super) type FileId = (u64, u64);
 
-/// Who listens on a socket: the process that called listen(2).
+/// The process that called listen(2) on a socket, by SO_PEERCRED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub pid: u32,
@@ -47,7 +49,7 @@ pub(super) struct Owner {
 }
 
 impl Folder {
-    /// Opens a folder; not a link to one.
+    /// Opens a folder; fails where the path is a symbolic link.
     pub fn open(path: &Path) -> io::Result<Self> {
         Self::at(path, path.to_owned())
     }
@@ -58,7 +60,7 @@ impl Folder {
         Ok(Self { file, path })
     }
 
-    /// The path of an entry, for people.
+    /// The path of an entry as configured, for messages.
     pub fn path(&self, name: &OsStr) -> PathBuf {
         self.path.join(name)
     }
@@ -67,7 +69,7 @@ impl Folder {
         Path::new("/proc/self/fd").join(self.file.as_raw_fd().to_string()).join(name)
     }
 
-    /// Names of the sockets in it, and its folders, of both no more than are looked at.
+    /// Names of the sockets in this folder, and the folders in it: at most [`ENTRIES`] entries and [`BELOW`] folders.
     pub fn list(&self) -> io::Result<(Vec<OsString>, Vec<Self>)> {
         let (mut sockets, mut folders) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(self.place(OsStr::new(".")))?.take(ENTRIES) {
@@ -85,10 +87,10 @@ impl Folder {
         Ok((sockets, folders))
     }
 
-    /// The socket of this name; `None`: there is nothing.
+    /// The socket of this name; `None` where there is no file of this name.
     ///
     /// # Errors
-    /// Where it is something else.
+    /// Where the file is no socket.
     pub fn socket(&self, name: &OsStr) -> io::Result<Option<SocketFile>> {
         let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.place(name)) {
@@ -111,7 +113,8 @@ impl Folder {
         }))
     }
 
-    /// Makes a socket for `owner` alone and listens. One that nobody listens on any more is replaced; nothing else is. Needs a runtime.
+    /// Creates a socket that only `owner` can connect to, and listens. A left-over socket without a listener is
+    /// replaced; any other file is not. Needs a tokio runtime.
     pub fn listen(&self, name: &OsStr, owner: Owner) -> io::Result<(UnixListener, FileId)> {
         if let Some(old) = self.socket(name)? {
             match old.connect() {
@@ -126,10 +129,10 @@ impl Folder {
             address.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the name of the socket is too long"))?;
         socket.bind(&address)?;
         let me = rustix::process::geteuid().as_raw();
-        // Who owns the folder could have put something else there since.
+        // The folder's owner could have replaced the socket since bind().
         let made = self.socket(name)?.filter(|made| made.uid == me && made.links == 1);
         let made = made.ok_or_else(|| io::Error::other("somebody replaced the socket while it was made"))?;
-        // Nobody can connect before listen().
+        // No process can connect before listen(), so the mode is set in time.
         fs::set_permissions(made.place(), Permissions::from_mode(0o600))
             .and_then(|()| {
                 if owner.uid == me {
@@ -144,7 +147,7 @@ impl Folder {
             .inspect_err(|_| drop(self.remove(name, made.id)))
     }
 
-    /// Removes a socket's file, if it is still this one.
+    /// Removes the socket file `name` if it is still the file `id`.
     pub fn remove(&self, name: &OsStr, id: FileId) -> io::Result<()> {
         match self.socket(name)? {
             Some(found) if found.id == id => fs::remove_file(self.place(name)),
@@ -158,7 +161,7 @@ impl SocketFile {
         Path::new("/proc/self/fd").join(self.file.as_raw_fd().to_string())
     }
 
-    /// Connects to it, without waiting. Needs a runtime.
+    /// Connects to the socket without waiting. Needs a tokio runtime.
     pub fn connect(&self) -> io::Result<UnixStream> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -166,7 +169,7 @@ impl SocketFile {
         UnixStream::from_std(socket.into())
     }
 
-    /// Who listens on it: connects, says nothing, and leaves.
+    /// The process that listens on the socket: connects, reads the peer's credentials and disconnects.
     pub fn owner(&self) -> io::Result<Owner> {
         let peer = self.connect()?.peer_cred()?;
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);

@@ -1,4 +1,5 @@
-//! All guests: which VM a peer is, what each was told last, who is connected. The one place that knows them; opens nothing.
+//! All guests of the channel: which VM a peer is, and each VM's last object, connections and counters. This is the only
+//! shared state of the channel. Opens no listener.
 
 use super::book::{Book, HostNow, Names, ZoneFacts};
 use super::client::{Guest, Place, Refusal};
@@ -19,27 +20,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
-/// Whether a process lives: CIDs and process ids are given anew faster than snapshots are made.
+/// Whether a process still exists. CIDs and process ids can be reused between two snapshots.
 pub type Alive = Arc<dyn Fn(ProcessKey) -> bool + Send + Sync>;
 
-/// What is kept of a VM between epochs.
+/// What the channel keeps of a VM between epochs.
 struct Entry {
     guest: Arc<Guest>,
     book: Book,
     vm: Vm,
-    /// A door of its own: which kind, and where.
+    /// The VM's own socket: `hybrid` or `serial`, and its path.
     door: Option<(&'static str, String)>,
     noted: Option<String>,
 }
 
+/// The guests, by VM.
 #[derive(Default)]
-struct Everybody {
+struct Registry {
     /// By VM id.
     entries: BTreeMap<String, Entry>,
-    /// `None`: two VMs claim it, so that it says nothing.
+    /// By vsock CID; `None` where two VMs claim the CID, so that neither is served.
     by_cid: FxHashMap<u32, Option<Arc<Guest>>>,
     facts: ZoneFacts,
-    /// Of guests that are no more.
+    /// Requests of guests that ended.
     past_requests: u64,
 }
 
@@ -53,33 +55,33 @@ struct Shared {
     names: Names,
     alive: Alive,
     procfs: PathBuf,
-    everybody: Mutex<Everybody>,
-    /// Those whom everybody is made of.
+    registry: Mutex<Registry>,
+    /// The VMs that `registry` was made from.
     vms: watch::Sender<Arc<[Vm]>>,
-    /// Connections of all guests.
+    /// One permit for each connection of all guests.
     slots: Arc<Semaphore>,
     refused: [AtomicU64; Refusal::ALL.len()],
     vsock: AtomicBool,
 }
 
-/// What the channel needs to know of the host.
+/// What the channel needs to know about the host.
 pub struct HostFacts {
-    /// The host's id, a secret: machine-id(5).
+    /// The host's machine id, which must stay secret: machine-id(5).
     pub machine_id: String,
-    /// The kernel's id of this boot.
+    /// The kernel's boot id (/proc/sys/kernel/random/boot_id).
     pub boot_id: String,
-    /// What becomes of idle energy.
+    /// The policy for idle energy, which guests are given.
     pub idle: IdlePolicy,
-    /// Whether a process lives.
+    /// Whether a process still exists.
     pub alive: Alive,
-    /// Root of procfs: command lines of vhost-user helpers.
+    /// Root of procfs, to read command lines of vhost-user helpers.
     pub procfs: PathBuf,
     /// Most connections of all guests together.
     pub connections: usize,
 }
 
 impl Guests {
-    /// Nobody yet.
+    /// A channel without guests; [`Guests::step`] adds them.
     pub fn new(config: GuestConfig, host: HostFacts) -> Self {
         Self(Arc::new(Shared {
             config,
@@ -87,7 +89,7 @@ impl Guests {
             names: Names::new(&host.machine_id, &host.boot_id),
             alive: host.alive,
             procfs: host.procfs,
-            everybody: Mutex::default(),
+            registry: Mutex::default(),
             vms: watch::Sender::default(),
             slots: Arc::new(Semaphore::new(host.connections)),
             refused: Default::default(),
@@ -103,31 +105,31 @@ impl Guests {
         &self.0.procfs
     }
 
-    /// The VMs there are; every one of them is known here by then.
+    /// The VMs that run. When a receiver sees a VM, [`Guests::by_id`] knows it already.
     pub(super) fn vms(&self) -> watch::Receiver<Arc<[Vm]>> {
         self.0.vms.subscribe()
     }
 
-    /// A door of its own is open for a VM: which kind, and where.
+    /// Notes that the VM's own socket is served: `channel` is `hybrid` or `serial`, `place` its path.
     pub(super) fn door(&self, vm: &str, channel: &'static str, place: &str) {
         if let Some(entry) = self.lock().entries.get_mut(vm) {
             entry.door = Some((channel, place.to_owned()));
         }
     }
 
-    /// That door is closed.
+    /// Notes that the socket at `place` is no longer served.
     pub(super) fn no_door(&self, vm: &str, place: &str) {
         if let Some(entry) = self.lock().entries.get_mut(vm) {
             entry.door.take_if(|(_, open)| open == place);
         }
     }
 
-    /// The door for all guests is open.
+    /// Notes that the AF_VSOCK listener, which serves all guests, is open.
     pub(super) fn vsock_is_open(&self) {
         self.0.vsock.store(true, Relaxed);
     }
 
-    /// Every VM and its channel.
+    /// The state of every VM's channel.
     pub fn list(&self) -> Vec<GuestView> {
         let now = Stamp::now().monotonic;
         let vsock = self.0.vsock.load(Relaxed);
@@ -152,20 +154,20 @@ impl Guests {
         self.lock().entries.values().map(view).collect()
     }
 
-    /// The channel as a whole; `None` where no door is configured.
+    /// Counters of the whole channel; `None` where no transport is configured.
     pub fn totals(&self) -> Option<Totals> {
-        let everybody = self.lock();
-        let guests = || everybody.entries.values().map(|entry| &entry.guest);
+        let registry = self.lock();
+        let guests = || registry.entries.values().map(|entry| &entry.guest);
         self.0.config.any().then(|| Totals {
             connections: guests().map(|guest| guest.connections() as u64).sum(),
-            requests: everybody.past_requests + guests().map(|guest| guest.requests.load(Relaxed)).sum::<u64>(),
+            requests: registry.past_requests + guests().map(|guest| guest.requests.load(Relaxed)).sum::<u64>(),
             refused: Refusal::ALL
                 .map(|refusal| (refusal.as_str(), self.0.refused[refusal as usize].load(Relaxed)))
                 .to_vec(),
         })
     }
 
-    /// The guest behind a CID that the kernel vouches for.
+    /// The guest with a CID. The kernel reports the CID and port of the peer, so a guest cannot forge them.
     pub(super) fn by_cid(&self, cid: u32, port: u32) -> Result<Arc<Guest>, Refusal> {
         if cid <= 2 {
             return Err(Refusal::Host);
@@ -174,31 +176,31 @@ impl Guests {
             return Err(Refusal::Port);
         }
         let guest = self.lock().by_cid.get(&cid).cloned().flatten().ok_or(Refusal::Unknown)?;
-        // Within a tick, the CID of a VM that ended may be another's already.
+        // The VM may have ended since the last tick, and its CID may belong to another VM by now.
         if (self.0.alive)(guest.process) { Ok(guest) } else { Err(Refusal::Unknown) }
     }
 
-    /// The guest with an id, if it is still that process.
+    /// The guest with this VM id, if it still is this process.
     pub(super) fn by_id(&self, id: &str, process: ProcessKey) -> Result<Arc<Guest>, Refusal> {
-        let everybody = self.lock();
-        let guest = everybody.entries.get(id).map(|entry| &entry.guest).filter(|guest| guest.process == process);
+        let registry = self.lock();
+        let guest = registry.entries.get(id).map(|entry| &entry.guest).filter(|guest| guest.process == process);
         guest.cloned().filter(|guest| (self.0.alive)(guest.process)).ok_or(Refusal::Unknown)
     }
 
-    /// Whether a process may be the one of `uid` that made a socket listen: its id may have been another's then, who went on to hold the
-    /// socket. Root's own processes change their user after that.
+    /// Whether process `pid` can be the one of user `uid` that called listen(2) on a socket. The process id may have
+    /// been reused since, while another process kept the socket. A process of root may have changed its user since.
     pub(super) fn runs_as(&self, pid: u32, uid: u32) -> bool {
         uid == 0 || proc_pid::uids(&self.0.procfs, pid).contains(&uid)
     }
 
-    /// A place for one more connection of a guest.
+    /// Reserves one more connection of a guest, within its own limit and the limit of all guests.
     pub(super) fn admit(&self, guest: Arc<Guest>) -> Result<Place, Refusal> {
         let own = guest.admit()?;
         let of_all = Arc::clone(&self.0.slots).try_acquire_owned().map_err(|_| Refusal::Connections)?;
         Ok(Place { guest, _permits: [own, of_all] })
     }
 
-    /// Counts a peer that was not let in.
+    /// Counts a refused peer.
     pub(super) fn refuse(&self, refusal: Refusal, guest: Option<&Guest>) {
         self.0.refused[refusal as usize].fetch_add(1, Relaxed);
         if let Some(guest) = guest {
@@ -206,17 +208,17 @@ impl Guests {
         }
     }
 
-    /// Takes the next snapshot: who there is, and who is told something new.
+    /// Takes in the next snapshot: updates the guests, and publishes an object for each guest whose epoch ends.
     pub(super) fn step(&self, snapshot: &Snapshot) {
-        let everybody = &mut *self.lock();
+        let registry = &mut *self.lock();
         if !Arc::ptr_eq(&self.0.vms.borrow(), &snapshot.vms) {
-            everybody.meet(&snapshot.vms, &self.0.config);
+            registry.set_vms(&snapshot.vms, &self.0.config);
             self.0.vms.send_replace(Arc::clone(&snapshot.vms));
         }
-        everybody.facts.learn(snapshot);
+        registry.facts.learn(snapshot);
         let rows = rows(snapshot);
-        let host = HostNow { snapshot, facts: &everybody.facts, names: &self.0.names, idle: self.0.idle };
-        for entry in everybody.entries.values_mut() {
+        let host = HostNow { snapshot, facts: &registry.facts, names: &self.0.names, idle: self.0.idle };
+        for entry in registry.entries.values_mut() {
             let Some(grain) = entry.guest.profile().grain() else { continue };
             let grain = Grain { period: grain.period.max(snapshot.host.interval), ..grain };
             let Some(row) = rows.get(entry.vm.id.as_str()) else { continue };
@@ -227,14 +229,15 @@ impl Guests {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Everybody> {
-        lock(&self.0.everybody)
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.0.registry)
     }
 }
 
-impl Everybody {
-    /// Who there is now. A VM whose process or CID is another than before is another guest: the connections of the earlier one end.
-    fn meet(&mut self, vms: &[Vm], config: &GuestConfig) {
+impl Registry {
+    /// Sets the VMs that run. A VM with another process or CID than before is another guest: the earlier guest's
+    /// connections end.
+    fn set_vms(&mut self, vms: &[Vm], config: &GuestConfig) {
         let mut earlier = std::mem::take(&mut self.entries);
         self.by_cid.clear();
         for vm in vms {
@@ -264,7 +267,7 @@ impl Everybody {
             }
             if entry.noted != note {
                 if let Some(note) = &note {
-                    // Debug quotes and escapes the name, which anybody may have chosen.
+                    // Debug formatting quotes and escapes the name, which an untrusted user may have chosen.
                     tracing::warn!("guest channel: VM {:?} {:?}: {note}", vm.id, vm.name);
                 }
                 entry.noted = note;
@@ -282,7 +285,7 @@ impl Everybody {
     }
 }
 
-/// The row of each VM, by id. One that runs goes before one that ended.
+/// The row of each VM, by id; the row of a running VM where an ended one has the same id.
 fn rows(snapshot: &Snapshot) -> FxHashMap<&str, &Row> {
     let mut rows: FxHashMap<&str, &Row> = FxHashMap::default();
     for row in &snapshot.kind(Kind::Vm).rows {
@@ -294,7 +297,7 @@ fn rows(snapshot: &Snapshot) -> FxHashMap<&str, &Row> {
     rows
 }
 
-/// A panic elsewhere leaves nothing half done here.
+/// Locks, also where a thread panicked while it held the lock: no value here is left half changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,5 @@
-//! `vhost-device-vsock`: which hybrid socket it serves for which vhost-user socket, by its command line. Trusts nothing it reads.
+//! The helper `vhost-device-vsock`: which hybrid socket it serves for which vhost-user socket, read from its command
+//! line (/proc/PID/cmdline). The command line is untrusted.
 
 use rustc_hash::FxHashMap;
 use std::fs::File;
@@ -8,21 +9,23 @@ use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// No command line of a helper is longer.
+/// Longest command line that is read, in bytes.
 const CMDLINE_MAX: u64 = 512 << 10;
-/// A command line that takes longer to read is its owner's doing: its pages may be of a file system of his.
+/// Longest time to wait for a command line. A process can make reading block for ever: its pages may belong to a file
+/// system that it serves itself (FUSE).
 const PATIENCE: Duration = Duration::from_secs(1);
-/// So many processes may keep a thread each.
+/// Most reader threads that may be blocked at a time, one for each process.
 const STUCK_MAX: usize = 16;
 
-/// Reads command lines, each on a thread of its own: one that blocks is left alone, and keeps nobody waiting a second time.
+/// Reads command lines, each on its own thread. A thread that blocks is abandoned, and its process is not read again
+/// while it blocks.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     stuck: FxHashMap<u32, JoinHandle<()>>,
 }
 
 impl Commands {
-    /// The command line of a process; `None`: it cannot be read, or not in time.
+    /// The command line of a process; `None` where it cannot be read within [`PATIENCE`].
     pub fn read(&mut self, procfs: &Path, pid: u32) -> Option<Vec<u8>> {
         self.stuck.retain(|_, thread| !thread.is_finished());
         if self.stuck.contains_key(&pid) || self.stuck.len() >= STUCK_MAX {
@@ -49,22 +52,22 @@ impl Commands {
     }
 }
 
-/// The program's name.
+/// Name of the helper's executable.
 const PROGRAM: &str = "vhost-device-vsock";
 
-/// One VM that it serves.
+/// One VM that the helper serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Served {
     /// Path of the hybrid socket.
     pub uds: String,
-    /// Path of the vhost-user socket, which the VMM connects to.
+    /// Path of the vhost-user socket that the VMM connects to.
     pub socket: String,
 }
 
-/// What its command line says; `None`: this is another program.
+/// The VMs that a helper's command line names; `None` where the process is another program.
 ///
 /// # Errors
-/// Where who a connection is from cannot be told.
+/// Where the VM behind a connection cannot be identified, with the reason.
 pub(super) fn served(cmdline: &[u8]) -> Option<Result<Vec<Served>, &'static str>> {
     let words: Vec<String> =
         cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
@@ -141,7 +144,7 @@ mod tests {
         assert_eq!(commands.read(root.path(), 7), None);
         assert_eq!(commands.read(root.path(), 8).as_deref(), Some(&b"a\0b\0"[..]));
         assert!(from.elapsed() < PATIENCE / 2, "{:?}", from.elapsed());
-        // Lets the thread go.
+        // Unblocks the reader thread.
         std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
         while !commands.stuck[&7].is_finished() {
             std::thread::sleep(Duration::from_millis(5));

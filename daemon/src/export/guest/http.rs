@@ -1,4 +1,5 @@
-//! What a guest may ask, over any connection. Does not know how it is known who asks.
+//! The guest channel's HTTP routes: /v1/energy, /v1/stream, /metrics (docs/guest-protocol.md). Knows no transport: the
+//! caller has identified the guest.
 
 use super::client::{Guest, Place};
 use super::config::Profile;
@@ -19,10 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-/// Request line and headers together, in bytes: the least that hyper takes.
+/// Limit for request line and headers together, in bytes: the smallest that hyper accepts.
 const HEAD_BYTES: usize = 8 * 1024;
 
-/// Answers one connection until it ends, the VM ends, or `stop`.
+/// Serves one connection until it ends, the VM ends, or `stop`.
 pub(super) async fn serve<I>(io: I, place: Place, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -98,7 +99,7 @@ fn text(status: StatusCode, retry_after: Option<u16>, body: &'static str) -> Res
     answer
 }
 
-/// An answer after which the connection is closed.
+/// An answer that closes the connection.
 fn last(status: StatusCode, retry_after: Option<u16>, body: &'static str) -> Response<Body> {
     let mut answer = text(status, retry_after, body);
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -107,7 +108,7 @@ fn last(status: StatusCode, retry_after: Option<u16>, body: &'static str) -> Res
 
 type Latest = watch::Receiver<Option<Arc<Published>>>;
 
-/// The present object, then each new one. What a reader misses is not kept for it.
+/// The body of /v1/stream: the current object, then each new one. A slow reader misses objects; none is queued.
 struct Lines {
     guest: Arc<Guest>,
     next: Option<ReusableBoxFuture<'static, Option<(Bytes, Latest)>>>,
@@ -121,7 +122,7 @@ impl Lines {
     }
 }
 
-/// The next line; `None`: there is none any more.
+/// The next line; `None` when the guest ended or its profile became `off`.
 async fn next(mut latest: Latest) -> Option<(Bytes, Latest)> {
     latest.changed().await.ok()?;
     let line = latest.borrow_and_update().as_ref().map(|told| told.line.clone())?;

@@ -1,6 +1,8 @@
-//! Hybrid vsock: a Unix socket beside each VM's own, in folders that the operator named. Knows no route.
+//! Hybrid vsock (Firecracker, Cloud Hypervisor, vhost-device-vsock): a Unix socket beside each VM's own socket, in the
+//! folders of `hybrid` in `[export.guest]`. Knows no route.
 //!
-//! A guest that connects to CID 2 arrives at `UDS_PORT`, from the process that listens on UDS: the VMM or its vhost-user helper.
+//! A guest's connection to CID 2 arrives at the socket `UDS_PORT`. It comes from the process that listens on `UDS`: the
+//! VMM or its vhost-user helper.
 
 use super::accept::accept;
 use super::client::Refusal;
@@ -18,7 +20,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Makes the channel's sockets, and serves them.
+/// Creates the channel's sockets and serves them.
 pub(super) struct Hybrid {
     guests: Guests,
     suffix: String,
@@ -48,7 +50,7 @@ impl Task for Hybrid {
 
     fn whose(&self, found: &Found, vms: &[Vm]) -> Option<Key> {
         let pid = found.owner.pid;
-        // QEMU has no hybrid sockets of its own: what it listens on is something else.
+        // QEMU has no hybrid sockets: a socket on which it listens has another purpose.
         if let Some(vm) = vms.iter().find(|vm| vm.process.pid == pid && vm.vmm != Vmm::Qemu) {
             let is_its = self.guests.by_id(&vm.id, vm.process).is_ok() && self.guests.runs_as(pid, found.owner.uid);
             return is_its.then(|| Key::of(vm, found));
@@ -63,8 +65,8 @@ impl Task for Hybrid {
         };
         let pair =
             pairs.iter().find(|pair| fs::metadata(&pair.uds).is_ok_and(|of| (of.dev(), of.ino()) == found.id))?;
-        // Anybody may write a VM's socket on a command line; who made that socket has the VM's memory anyway. Its path is looked up once:
-        // it could mean something else the next time.
+        // A command line can name any VM's vhost-user socket. The owner of that socket has access to the VM's memory
+        // anyway, so it is trusted. The path is resolved once: it could lead to another file the next time.
         let socket = match fs::metadata(&pair.socket) {
             Ok(of) => Some(of).filter(|of| of.uid() == found.owner.uid).map(Some)?,
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -78,7 +80,8 @@ impl Task for Hybrid {
             }
             return None;
         };
-        // vhost-device-vsock removes the socket once the VMM has connected: then root may serve it, and who runs the VM.
+        // vhost-device-vsock removes the socket once the VMM has connected. Then root and the user who runs the VM are
+        // trusted.
         let may = socket.is_some() || self.guests.runs_as(vm.process.pid, found.owner.uid);
         (may && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
     }
@@ -115,7 +118,8 @@ impl Task for Hybrid {
     }
 }
 
-/// The one VM that has the right to what several claim: anybody may start one that claims it, but for those in a machine scope.
+/// The one VM that a socket claimed by several belongs to: the only one in a machine scope, else the only one. Any user
+/// can start a VM that claims the socket, but not in a machine scope.
 fn only<'a>(vms: impl Iterator<Item = &'a Vm>) -> Option<&'a Vm> {
     let vms: Vec<&Vm> = vms.collect();
     let vouched = vms.iter().any(|vm| vm.vouched);
@@ -123,7 +127,7 @@ fn only<'a>(vms: impl Iterator<Item = &'a Vm>) -> Option<&'a Vm> {
     best.next().filter(|_| best.next().is_none())
 }
 
-/// Whether the path on a VM's command line is this socket.
+/// Whether a path on a VM's command line leads to this socket.
 fn same(path: &str, socket: &str, file: Option<&fs::Metadata>) -> bool {
     let is_file =
         |file: &fs::Metadata| fs::metadata(path).is_ok_and(|of| (of.dev(), of.ino()) == (file.dev(), file.ino()));

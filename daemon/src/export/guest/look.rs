@@ -1,5 +1,5 @@
-//! Looks through the folders that the operator named, again and again, and keeps one task for each socket that is a VM's. What the
-//! sockets are for is `hybrid`'s and `serial`'s.
+//! Scans the configured folders again and again, and keeps one task running for each socket that belongs to a VM. What
+//! a task does is up to `hybrid` and `serial`.
 
 use super::folder::{FileId, Folder, Owner};
 use super::guests::{Guests, lock};
@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Folders are looked through so often, and whenever VMs came or went.
+/// Time between two scans. Folders are also scanned when a VM starts or ends.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// A socket that somebody listens on.
+/// A socket with a listener.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub folder: Arc<Folder>,
@@ -25,7 +25,7 @@ pub(super) struct Found {
     pub owner: Owner,
 }
 
-/// What tells a task from another: whose, at which socket, and which process speaks there.
+/// Identifies a task: the VM, the socket, and the process that listens on it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub vm: String,
@@ -40,15 +40,15 @@ impl Key {
     }
 }
 
-/// What the operator was told already.
+/// Warnings that were logged already: path and reason.
 #[derive(Default)]
 pub(super) struct Noted(Mutex<FxHashSet<(PathBuf, String)>>);
 
 impl Noted {
-    /// Says once what is wrong with a socket. The path is quoted and escaped: others may have chosen it.
+    /// Logs once what is wrong with a socket. The path is quoted and escaped: another user may have chosen it.
     pub fn warn(&self, path: PathBuf, why: String) {
         let mut noted = lock(&self.0);
-        // What others make up must not fill memory.
+        // Other users can create any number of names: memory stays bounded.
         if noted.len() > 10_000 {
             noted.clear();
         }
@@ -59,33 +59,33 @@ impl Noted {
     }
 }
 
-/// What is done with sockets of one sort.
+/// What is done with the sockets of one transport.
 pub(super) trait Task: Send + Sync {
-    /// What the operator was told of them.
+    /// Warnings logged for these sockets.
     fn noted(&self) -> &Noted;
-    /// Whether a socket of this name may be one.
+    /// Whether a socket of this name can be of this transport.
     fn may_be(&self, name: &OsStr) -> bool;
-    /// Whose it is; `None`: no VM's, or nobody can tell.
+    /// The VM that the socket belongs to; `None` where it belongs to none, or to none for certain.
     fn whose(&self, found: &Found, vms: &[Vm]) -> Option<Key>;
-    /// Begins to work on it, until `stop`. `None`: it cannot be done.
+    /// Starts to serve the socket, until `stop`; `None` where that fails.
     fn begin(&self, key: &Key, found: &Found, stop: CancellationToken) -> Option<JoinHandle<()>>;
 }
 
-/// Works until `stop`; then every task has ended.
+/// Runs until `stop`. When it returns, every task has ended.
 pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathBuf>, task: T, stop: CancellationToken) {
     let (task, folders) = (Arc::new(task), Arc::new(folders));
     let mut running = FxHashMap::<Key, (CancellationToken, JoinHandle<()>)>::default();
-    let (mut everybody, mut asked) = (guests.vms(), FxHashMap::default());
+    let (mut changes, mut asked) = (guests.vms(), FxHashMap::default());
     loop {
-        let vms = Arc::clone(&everybody.borrow_and_update());
+        let vms = Arc::clone(&changes.borrow_and_update());
         let (of, folders) = (Arc::clone(&task), Arc::clone(&folders));
-        // Off the worker: these are files of others.
+        // On a blocking thread: these files belong to other users, and reading them may block.
         let look = tokio::task::spawn_blocking(move || {
             let found = scan(&folders, &*of, &mut asked);
             let whose = |found: Found| Some((of.whose(&found, &vms)?, found));
             (found.into_iter().filter_map(whose).collect::<FxHashMap<Key, Found>>(), asked)
         });
-        // Others may keep it waiting, but not the end.
+        // A blocked scan must not delay the stop.
         let looked = tokio::select! {
             () = stop.cancelled() => break,
             looked = look => looked,
@@ -108,14 +108,14 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
         }
         tokio::select! {
             () = stop.cancelled() => break,
-            changed = everybody.changed() => if changed.is_err() { break },
+            changed = changes.changed() => if changed.is_err() { break },
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
     end(running.into_values().collect()).await;
 }
 
-/// Ends work, and waits for it: its socket's name may be wanted for the next VM.
+/// Stops tasks and waits for their end: the next VM may need the same socket name.
 async fn end(works: Vec<(CancellationToken, JoinHandle<()>)>) {
     works.iter().for_each(|(token, _)| token.cancel());
     for (_, work) in works {
@@ -123,10 +123,11 @@ async fn end(works: Vec<(CancellationToken, JoinHandle<()>)>) {
     }
 }
 
-/// Who listened on a socket when it was asked. Inodes are given anew: the time of the last change tells one from the next.
+/// The owner of each socket when it was last asked. Inode numbers are reused, so the key includes the time of the last
+/// change.
 type Asked = FxHashMap<(FileId, (i64, i64)), Owner>;
 
-/// Looks through the folders. Who listens is asked once per socket.
+/// Scans the folders. Each socket's owner is asked once.
 fn scan(folders: &[PathBuf], task: &impl Task, asked: &mut Asked) -> Vec<Found> {
     let (mut all, mut known) = (Vec::new(), Asked::default());
     let mut look = |folder: Folder| -> Vec<Folder> {

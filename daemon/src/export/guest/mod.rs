@@ -1,4 +1,5 @@
-//! The guest channel, the host's side: each VM is told what it drew, and nothing else. docs/guest-protocol.md is what it speaks.
+//! The guest channel, host side: each VM can read its own energy, and nothing else (docs/guest-protocol.md). Configured
+//! by `[export.guest]`.
 
 mod accept;
 mod book;
@@ -25,7 +26,7 @@ use std::io;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// A door that cannot be had.
+/// The AF_VSOCK listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "export.guest.vsock: cannot listen on vsock port {port}: {why}; another program may listen there, or set vsock = \"off\""
@@ -35,12 +36,13 @@ pub struct BindError {
     why: io::Error,
 }
 
-/// Open files that the rest of jouled may need.
+/// Open files that are left to the rest of jouled.
 const OTHER_FILES: u64 = 512;
-/// The most open files that jouled asks the system for.
+/// Most open files that jouled asks the system for.
 const FILES: u64 = 1 << 16;
 
-/// Most connections of all guests together: one open file each. Takes as many as the system gives (`LimitNOFILE=`).
+/// Most connections of all guests together, one open file each. Raises the soft limit of open files as far as the hard
+/// limit allows (`LimitNOFILE=`).
 pub fn connections() -> usize {
     let files = getrlimit(Resource::Nofile);
     let most = files.maximum.map_or(FILES, |maximum| maximum.min(FILES));
@@ -56,10 +58,10 @@ pub struct Channel {
     vsock: Option<vsock::Vsock>,
 }
 
-/// Opens the doors that the configuration names. Needs a runtime.
+/// Opens the AF_VSOCK listener if it is configured. Needs a tokio runtime.
 ///
 /// # Errors
-/// Where AF_VSOCK is wanted by name and cannot be had.
+/// Where `vsock = "on"` and the listener cannot be opened.
 pub fn bind(guests: Guests) -> Result<Channel, BindError> {
     let config = guests.config();
     let vsock = match config.vsock {

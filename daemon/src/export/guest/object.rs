@@ -1,4 +1,5 @@
-//! The object that a guest is given, as JSON and for Prometheus: docs/guest-protocol.md. Decides no number.
+//! The object that a guest reads, as a line of JSON and as a page for Prometheus (docs/guest-protocol.md). Computes no
+//! number.
 
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::Quality;
@@ -6,7 +7,7 @@ use axum::body::Bytes;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// What a VM is told at the end of an epoch. The fields are the protocol's.
+/// The state of a VM's energy at the end of an epoch. Fields, names and units are those of docs/guest-protocol.md.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Object {
     pub protocol: u32,
@@ -22,14 +23,14 @@ pub(super) struct Object {
     pub zones: Vec<ZoneObject>,
 }
 
-/// What the host calls the VM.
+/// The VM's id and name on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Named {
     pub id: String,
     pub name: String,
 }
 
-/// One zone.
+/// Energy of one zone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct ZoneObject {
     pub zone: &'static str,
@@ -40,7 +41,7 @@ pub(super) struct ZoneObject {
     pub age_ns: u64,
 }
 
-/// An object with its line, written once for everybody who reads it.
+/// An object with its line of JSON, which is serialised once for all readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Published {
     pub object: Object,
@@ -49,7 +50,7 @@ pub(super) struct Published {
 
 impl Published {
     pub fn new(object: Object) -> Self {
-        // Strings, integers and words: nothing that JSON cannot say.
+        // Strings and integers only: serialising them to JSON cannot fail.
         let mut line = serde_json::to_vec(&object).unwrap_or_default();
         line.push(b'\n');
         Self { object, line: line.into() }
@@ -57,7 +58,7 @@ impl Published {
 }
 
 impl Object {
-    /// The same for Prometheus, as classic text.
+    /// The object in Prometheus' classic text format.
     pub fn metrics(&self) -> String {
         let mut out = String::with_capacity(2048);
         let mut family = |name: &str, kind: &str, help: &str, samples: &mut dyn FnMut(&mut String)| {
@@ -151,7 +152,7 @@ impl Object {
     }
 }
 
-/// A label's value.
+/// A label value, escaped for the text format.
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -1,4 +1,5 @@
-//! virtio-serial: the stream's lines, written to the sockets that VMMs listen on for it. Reads nothing, waits for nobody.
+//! virtio-serial: writes the lines of /v1/stream to the Unix sockets on which VMMs listen for port `org.jouled.0`, in
+//! the folders of `serial` in `[export.guest]`. Reads nothing and never waits for a guest.
 
 use super::client::Guest;
 use super::guests::Guests;
@@ -13,10 +14,10 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The port's name in the guest. VMMs have other sockets beside it, to which these lines would mean something else.
+/// The port's name in the guest. Only sockets with this name are used: other sockets of the VMM have another purpose.
 const PORT: &str = "org.jouled.0";
 
-/// Connects to the sockets, and feeds them.
+/// Connects to the sockets and writes to them.
 pub(super) struct Serial {
     guests: Guests,
     noted: Noted,
@@ -76,19 +77,19 @@ impl Task for Serial {
     }
 }
 
-/// Writes each line, as long as the one before was read.
+/// Writes each new line. A line is skipped while the guest has not read the one before.
 async fn feed(io: &UnixStream, guest: &Arc<Guest>) -> io::Result<()> {
     let mut latest = guest.latest.subscribe();
     latest.mark_changed();
     let mut rest = Bytes::new();
-    // Until it was found writable once, nothing is tried.
+    // tokio's try_write reports WouldBlock until the socket was found writable once.
     io.writable().await?;
     while latest.changed().await.is_ok() {
         let line = latest.borrow_and_update().as_ref().map(|told| told.line.clone());
         if unread(io)? > 0 {
             continue;
         }
-        // A line that was cut in two is completed before the next one begins.
+        // A line that was written in part is completed before the next one starts.
         for piece in [std::mem::take(&mut rest), line.unwrap_or_default()] {
             if !rest.is_empty() || piece.is_empty() {
                 continue;
@@ -106,7 +107,7 @@ async fn feed(io: &UnixStream, guest: &Arc<Guest>) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that the other side has not read yet.
+/// Bytes in the socket that the other side has not read yet.
 fn unread(io: &UnixStream) -> io::Result<libc::c_int> {
     let mut bytes = 0;
     // SAFETY: SIOCOUTQ, which has TIOCOUTQ's number, writes one int.

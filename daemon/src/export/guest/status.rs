@@ -1,39 +1,39 @@
-//! How the channel is, for people and for the host's metrics. Plain data.
+//! The state of the guest channel for joulectl and for the host's metrics. Plain data.
 
 use serde::{Deserialize, Serialize};
 
-/// One VM and its channel, as `GET /v1/guests` on the control socket tells.
+/// One VM and its channel: an element of `GET /v1/guests` on the control socket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuestView {
-    /// The VM's id.
+    /// The VM's id: label `vm_id`.
     pub vm_id: String,
-    /// Its name.
+    /// The VM's name.
     pub name: String,
-    /// `vsock`, `hybrid` or `serial`; empty: there is no door for it.
+    /// `vsock`, `hybrid` or `serial`; empty where no transport serves the VM.
     pub channel: String,
-    /// Who it is on that channel: its CID, or the path of the socket.
+    /// The VM's address on that transport: its CID, or the path of the socket.
     pub peer: String,
     /// Open connections.
     pub connections: usize,
-    /// How finely it is told: `trusted`, `default`, `multi-tenant`, `off`.
+    /// The profile: `trusted`, `default`, `multi-tenant` or `off`.
     pub profile: String,
-    /// The last epoch that it was told of; `None`: none yet.
+    /// Number of the last published epoch; `None` before the first one.
     pub epoch: Option<u64>,
-    /// Seconds since it was last given something; `None`: never.
+    /// Seconds since the last answer or line; `None`: never.
     pub served_seconds_ago: Option<f64>,
-    /// Requests so far.
+    /// Requests since jouled started.
     pub requests: u64,
-    /// Connections refused so far.
+    /// Connections refused since jouled started.
     pub refused: u64,
 }
 
-/// The channel as a whole.
+/// Counters of the whole channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Open connections.
+    /// Open connections of all guests.
     pub connections: u64,
-    /// Requests so far, of all guests.
+    /// Requests of all guests since jouled started.
     pub requests: u64,
-    /// Connections that were not let in, by reason.
+    /// Refused connections since jouled started, by reason.
     pub refused: Vec<(&'static str, u64)>,
 }

@@ -1,4 +1,4 @@
-//! AF_VSOCK: the listener and the peer's CID, which the kernel vouches for. Knows no VM.
+//! AF_VSOCK: the listener, and the peer's CID, which the kernel reports and a guest cannot forge. Knows no VM.
 
 use super::config::VsockMode;
 use axum::serve::Listener;
@@ -8,20 +8,20 @@ use std::path::Path;
 use std::time::Duration;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
-/// The kernel's own for guests. It is there where the module is loaded or can be.
+/// The kernel's device for guests' vsock. It exists where module vhost_vsock is loaded or can be loaded.
 const DEVICE: &str = "/dev/vhost-vsock";
-/// Connections that wait to be accepted, of all guests: they are accepted at once, so one guest cannot fill this for long.
+/// Length of the accept queue, for all guests. Connections are accepted at once, so one guest cannot fill it for long.
 const BACKLOG: i32 = 1024;
-/// When accepting fails (too many open files), it is tried again after this time.
+/// Time until the next try where accepting fails (too many open files).
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A socket that all guests reach, as CID 2.
+/// The listener that all guests reach at CID 2.
 pub(super) struct Vsock(VsockListener);
 
-/// Listens, as the configuration wants it; `Err` within, with the reason, where it is not to be had here and need not be.
+/// Opens the listener. The inner `Err` is the reason where it is not available and `mode` does not require it.
 ///
 /// # Errors
-/// Where it is wanted by name and cannot be had.
+/// Where `mode` is `on` and the listener cannot be opened.
 pub(super) fn bind(mode: VsockMode, port: u32) -> io::Result<Result<Vsock, String>> {
     if mode == VsockMode::Auto && !Path::new(DEVICE).exists() {
         return Ok(Err(format!("unsupported: no {DEVICE} (modprobe vhost_vsock brings it)")));
@@ -31,7 +31,7 @@ pub(super) fn bind(mode: VsockMode, port: u32) -> io::Result<Result<Vsock, Strin
         Err(error) if mode == VsockMode::Auto => return Ok(Err(format!("cannot listen on port {port}: {error}"))),
         Err(error) => return Err(error),
     };
-    // listen(2) again changes only the length of the queue.
+    // A second listen(2) changes only the length of the queue.
     if let Err(error) = SockRef::from(&listener).listen(BACKLOG) {
         tracing::debug!("guest channel: vsock: backlog of {BACKLOG}: {error}");
     }
@@ -46,7 +46,7 @@ impl Listener for Vsock {
         loop {
             match self.0.accept().await {
                 Ok(connection) => return connection,
-                // The peer's own doing must not keep the others waiting.
+                // The peer disconnected: the other guests must not wait for that.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
                 Err(error) => {
