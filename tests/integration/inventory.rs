@@ -2,7 +2,7 @@
 //! Not libvirt: its helper has tests of its own.
 
 use crate::common::{Bus, Daemon, Policy, World, until};
-use jouled::entity::inventory::{Class, Known};
+use jouled::entity::inventory::{Class, KnownMachine};
 use jouled::entity::managers::{Managers, machined};
 use jouled::model::snapshot::Snapshot;
 use jouled::model::source::Health;
@@ -296,7 +296,7 @@ impl Machined {
 }
 
 /// Waits until what the managers say is as wanted.
-async fn seen(what: &str, managers: &Managers, wanted: impl Fn(&[Known], &Health) -> bool) {
+async fn seen(what: &str, managers: &Managers, wanted: impl Fn(&[KnownMachine], &Health) -> bool) {
     let (inventory, sources) = (managers.inventory(), managers.sources());
     let now = || {
         let health = sources.borrow().iter().find(|source| source.source == "machined").unwrap().health.clone();
@@ -326,7 +326,7 @@ async fn machined_is_followed_over_restarts_of_it_and_of_the_bus() {
     )
     .await;
     let Some(first) = bus(folder.path()) else { return };
-    let none = |known: &[Known], health: &Health| {
+    let none = |known: &[KnownMachine], health: &Health| {
         known.is_empty() && matches!(health, Health::Unsupported(why) if why.contains("does not run"))
     };
     seen("nobody has the name", &managers, none).await;
@@ -335,10 +335,10 @@ async fn machined_is_followed_over_restarts_of_it_and_of_the_bus() {
     fake.add(1, "qemu-1-web", "vm", (1..17).collect()).await;
     fake.add(2, "box", "container", vec![7; 16]).await;
     fake.add(3, "old", "vm", vec![]).await;
-    let vms = |known: &[Known], _: &Health| known.len() == 2;
+    let vms = |known: &[KnownMachine], _: &Health| known.len() == 2;
     seen("two VMs, no container", &managers, vms).await;
     let known = managers.inventory().borrow().to_vec();
-    let web = Known {
+    let web = KnownMachine {
         manager: "machined".into(),
         name: "qemu-1-web".into(),
         uuid: Some("0102030405060708090a0b0c0d0e0f10".into()),
@@ -346,7 +346,7 @@ async fn machined_is_followed_over_restarts_of_it_and_of_the_bus() {
         cid: Some(42),
         leader: Some(4711),
         class: Class::Vm,
-        ..Known::default()
+        ..KnownMachine::default()
     };
     assert_eq!(known[0], web);
     assert_eq!((known[1].name.as_str(), &known[1].uuid, known[1].cid), ("old", &None, None));

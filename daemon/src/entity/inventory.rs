@@ -23,7 +23,7 @@ pub enum Class {
 /// where they are merged, so a sender need not do that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Known {
+pub struct KnownMachine {
     /// The manager: `libvirt`, `machined`. Where several know a VM, the later one in the list fills in what the earlier
     /// one leaves open.
     pub manager: String,
@@ -49,4 +49,4 @@ pub struct Known {
 
 /// Everything that the system's managers report now. The entity sources hold the receiver; a sender replaces the whole
 /// list. Reports of a user's own manager (`qemu:///session`) are not allowed in it: that user could claim any UUID.
-pub type Inventory = watch::Receiver<Arc<[Known]>>;
+pub type Inventory = watch::Receiver<Arc<[KnownMachine]>>;

@@ -101,3 +101,6 @@ impl Entities {
         Named { cgroups: cgroups.into_iter().map(CgroupEntities::from).collect(), gone, members, vms, survivors }
     }
 }
+
+#[cfg(test)]
+mod tests;

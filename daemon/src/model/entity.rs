@@ -322,6 +322,7 @@ pub type Awaited = FxHashMap<Labels, Nanos>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::snapshot::KindView;
 
     #[test]
     fn labels_have_as_many_values_as_names() {
@@ -336,6 +337,27 @@ mod tests {
         }
         let error = Labels::new(Kind::Vm, []).unwrap_err();
         assert_eq!(error.to_string(), "0 label values for a vm, which has 3");
+    }
+
+    #[test]
+    fn a_row_of_a_snapshot_has_the_labels_of_its_kind() {
+        let row = |labels: &[&str]| {
+            let zones = [0; 8];
+            let energy = serde_json::json!({ "dynamic": zones, "idle": zones });
+            let used = serde_json::json!({ "on_cpu": 1, "cycles": 0, "instructions": 0, "cache_misses": 0 });
+            serde_json::from_value::<KindView>(serde_json::json!({
+                "kind": "slice",
+                "rows": [{
+                    "labels": labels, "state": "running", "energy": energy, "power": zones, "idle_power": zones,
+                    "used": used, "since": 1
+                }],
+                "rest": energy, "ended": energy, "parked": energy, "rest_power": zones
+            }))
+        };
+        let view = row(&["a.slice"]).unwrap();
+        assert_eq!(view.rows[0].labels, SliceLabels { slice: "a.slice" }.into());
+        assert_eq!(serde_json::to_value(&view).unwrap()["rows"][0]["labels"], serde_json::json!(["a.slice"]));
+        assert!(row(&[]).is_err() && row(&["a.slice", "b"]).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::identity::{RunningVm, generated_id};
 use super::untrusted;
-use crate::entity::inventory::{Class, Known};
+use crate::entity::inventory::{Class, KnownMachine};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ const MACHINED: &str = "machined";
 /// The inventory, indexed by UUID, and by the VMM's process id where there is no UUID.
 #[derive(Debug, Default)]
 pub struct Index {
-    known: Arc<[Known]>,
+    known: Arc<[KnownMachine]>,
     by_uuid: FxHashMap<String, Vec<usize>>,
     by_leader: FxHashMap<u32, Vec<usize>>,
 }
 
 impl Index {
     /// Indexes a list.
-    pub fn new(known: &Arc<[Known]>) -> Self {
+    pub fn new(known: &Arc<[KnownMachine]>) -> Self {
         let mut index = Self { known: known.clone(), ..Self::default() };
         for (at, entry) in known.iter().enumerate().filter(|(_, entry)| entry.class == Class::Vm) {
             if let Some(uuid) = entry.uuid.as_deref().and_then(untrusted::uuid) {
@@ -36,13 +36,13 @@ impl Index {
     /// The entries for a VM, in the list's order. An entry with a process id is for that process alone: machined lets
     /// users register machines under any UUID. The first entry of each manager counts; a second one with the same UUID
     /// is another machine.
-    fn entries_for(&self, running: &RunningVm) -> Vec<&Known> {
+    fn entries_for(&self, running: &RunningVm) -> Vec<&KnownMachine> {
         let by_uuid = running.vm.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
         let by_leader = self.by_leader.get(&running.vm.process.pid);
         let mut positions: Vec<usize> = by_uuid.into_iter().chain(by_leader).flatten().copied().collect();
         positions.sort_unstable();
         let mut managers_seen = BTreeSet::new();
-        let is_for_process = |known: &&Known| known.leader.is_none_or(|leader| leader == running.vm.process.pid);
+        let is_for_process = |known: &&KnownMachine| known.leader.is_none_or(|leader| leader == running.vm.process.pid);
         positions
             .into_iter()
             .filter_map(|at| self.known.get(at))
@@ -55,7 +55,7 @@ impl Index {
     /// labels do not change.
     pub fn merge(&self, running: &mut RunningVm) {
         let entries = self.entries_for(running);
-        let first = |text: fn(&Known) -> &str| {
+        let first = |text: fn(&KnownMachine) -> &str| {
             let text = entries.iter().map(|known| text(known)).find(|text| !text.is_empty());
             untrusted::name(text.unwrap_or_default())
         };

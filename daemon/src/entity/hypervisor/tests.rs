@@ -2,7 +2,7 @@
 //! tests of their own.
 
 use super::*;
-use crate::entity::inventory::{Class, Known};
+use crate::entity::inventory::{Class, KnownMachine};
 use crate::model::entity::Labels;
 use std::collections::HashMap;
 use std::fs;
@@ -343,7 +343,7 @@ fn hostile_command_lines_make_safe_labels() {
 
 #[test]
 fn the_inventory_applies_to_vouched_vms_only() {
-    let known = |manager: &str, leader: Option<u32>, state: &str, class| Known {
+    let known = |manager: &str, leader: Option<u32>, state: &str, class| KnownMachine {
         manager: manager.into(),
         name: "web".into(),
         uuid: leader.is_none().then(|| UUID.to_uppercase()),
@@ -437,13 +437,13 @@ fn a_users_blocking_command_line_does_not_hide_a_vm_in_a_machine_scope() {
 fn an_entry_for_another_process_with_the_same_uuid_is_not_used() {
     let mut fake = Fake::new();
     fake.qemu(8, &["-uuid", UUID, "-device", "vhost-vsock-pci,guest-cid=5"], SCOPE);
-    let machine = |leader, cid| Known {
+    let machine = |leader, cid| KnownMachine {
         manager: "machined".into(),
         uuid: Some(UUID.into()),
         leader: Some(leader),
         cid: Some(cid),
         state: leader.to_string(),
-        ..Known::default()
+        ..KnownMachine::default()
     };
     let (_say, inventory) = watch::channel(Arc::from([machine(7, 6), machine(8, 5)]));
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(inventory));
@@ -455,14 +455,19 @@ fn an_entry_for_another_process_with_the_same_uuid_is_not_used() {
 fn a_profile_stays_while_libvirt_is_silent() {
     let mut fake = Fake::new();
     fake.qemu(8, &["-uuid", UUID], SCOPE);
-    let libvirt = |profile: Option<&str>| Known {
+    let libvirt = |profile: Option<&str>| KnownMachine {
         manager: "libvirt".into(),
         uuid: Some(UUID.into()),
         state: "running".into(),
         profile: profile.map(str::to_owned),
-        ..Known::default()
+        ..KnownMachine::default()
     };
-    let machined = Known { manager: "machined".into(), uuid: Some(UUID.into()), leader: Some(8), ..Known::default() };
+    let machined = KnownMachine {
+        manager: "machined".into(),
+        uuid: Some(UUID.into()),
+        leader: Some(8),
+        ..KnownMachine::default()
+    };
     let (say, inventory) = watch::channel(Arc::from([libvirt(Some("multi-tenant")), machined.clone()]));
     let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), Some(inventory));
     let mut profile =

@@ -1,7 +1,7 @@
 //! Parses and checks one line of jouled-libvirt: JSON, described in docs/vms.md. Keeps no state.
 
 use super::{MACHINES_MAX, printable};
-use crate::entity::inventory::{Class, Known};
+use crate::entity::inventory::{Class, KnownMachine};
 use serde::Deserialize;
 
 /// Longest URI and reason, in bytes.
@@ -15,7 +15,7 @@ pub(super) struct Line {
     /// `ok`, or the reason why libvirt cannot be asked.
     pub health: String,
     /// Every machine that runs; `None`: no change (a heartbeat).
-    pub machines: Option<Vec<Known>>,
+    pub machines: Option<Vec<KnownMachine>>,
 }
 
 #[derive(Deserialize)]
@@ -78,8 +78,8 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     Ok(Line { uri: wire.uri, health: printable(&wire.health, TEXT_LIMIT), machines })
 }
 
-fn from_wire(machine: WireMachine) -> Known {
-    Known {
+fn from_wire(machine: WireMachine) -> KnownMachine {
+    KnownMachine {
         manager: "libvirt".into(),
         name: machine.name,
         uuid: Some(machine.uuid).filter(|uuid| !uuid.is_empty()),

@@ -2,7 +2,7 @@
 //! it, changes nothing.
 
 use super::{MACHINES_MAX, Managers, printable};
-use crate::entity::inventory::{Class, Known};
+use crate::entity::inventory::{Class, KnownMachine};
 use crate::model::source::Health;
 use crate::sys::backoff::Backoff;
 use std::collections::{BTreeMap, HashMap};
@@ -102,7 +102,7 @@ async fn session(
     }
 }
 
-async fn list(bus: &Connection, owner: &OwnedUniqueName) -> zbus::Result<BTreeMap<String, Known>> {
+async fn list(bus: &Connection, owner: &OwnedUniqueName) -> zbus::Result<BTreeMap<String, KnownMachine>> {
     // A call to the unique name does not activate the service.
     let reply = bus.call_method(Some(owner), OBJECT, Some(MANAGER), "ListMachines", &()).await?;
     let listed: Vec<(String, String, String, OwnedObjectPath)> = reply.body().deserialize()?;
@@ -122,7 +122,7 @@ async fn apply(
     bus: &Connection,
     owner: &OwnedUniqueName,
     change: &Message,
-    machines: &mut BTreeMap<String, Known>,
+    machines: &mut BTreeMap<String, KnownMachine>,
 ) -> zbus::Result<()> {
     let header = change.header();
     let Some(member) = header.member() else { return Ok(()) };
@@ -141,7 +141,7 @@ async fn apply(
 }
 
 /// Reads a machine; `None`: it is gone, or not a VM.
-async fn read(bus: &Connection, owner: &OwnedUniqueName, path: &OwnedObjectPath) -> zbus::Result<Option<Known>> {
+async fn read(bus: &Connection, owner: &OwnedUniqueName, path: &OwnedObjectPath) -> zbus::Result<Option<KnownMachine>> {
     let reply = bus.call_method(Some(owner), path, Some("org.freedesktop.DBus.Properties"), "GetAll", &MACHINE).await;
     match reply {
         Ok(reply) => Ok(from_properties(&reply.body().deserialize()?)),
@@ -151,7 +151,7 @@ async fn read(bus: &Connection, owner: &OwnedUniqueName, path: &OwnedObjectPath)
 }
 
 /// The properties of a machine: see org.freedesktop.machine1(5).
-fn from_properties(properties: &HashMap<String, OwnedVariant>) -> Option<Known> {
+fn from_properties(properties: &HashMap<String, OwnedVariant>) -> Option<KnownMachine> {
     let text = |name: &str| {
         let value = properties.get(name).and_then(|value| <&str>::try_from(value).ok());
         value.map_or_else(String::new, |value| printable(value, TEXT_MAX))
@@ -159,7 +159,7 @@ fn from_properties(properties: &HashMap<String, OwnedVariant>) -> Option<Known> 
     let number = |name: &str| properties.get(name).and_then(|value| u32::try_from(value).ok());
     let id: Vec<u8> = properties.get("Id").and_then(|id| Vec::try_from(id.clone()).ok()).unwrap_or_default();
     let set = id.len() == 16 && id.iter().any(|byte| *byte != 0);
-    (text("Class") == "vm").then(|| Known {
+    (text("Class") == "vm").then(|| KnownMachine {
         manager: "machined".into(),
         name: text("Name"),
         uuid: set.then(|| id.iter().map(|byte| format!("{byte:02x}")).collect()),
@@ -168,7 +168,7 @@ fn from_properties(properties: &HashMap<String, OwnedVariant>) -> Option<Known> 
         cid: number("VSockCID").filter(|cid| (3..u32::MAX).contains(cid)),
         leader: number("Leader").filter(|pid| *pid != 0),
         class: Class::Vm,
-        ..Known::default()
+        ..KnownMachine::default()
     })
 }
 

@@ -5,7 +5,7 @@ mod line;
 pub mod machined;
 pub mod socket;
 
-use super::inventory::{Inventory, Known};
+use super::inventory::{Inventory, KnownMachine};
 use crate::model::source::{Health, SourceRole, SourceState};
 use crate::sys::safe_text;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ const LIBVIRTS_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Managers {
     state: Mutex<ManagerState>,
-    inventory: watch::Sender<Arc<[Known]>>,
+    inventory: watch::Sender<Arc<[KnownMachine]>>,
     sources: watch::Sender<Arc<[SourceState]>>,
 }
 
@@ -34,13 +34,13 @@ struct ManagerState {
     libvirts: BTreeMap<String, Libvirt>,
     /// Whether a jouled-libvirt ever sent a line.
     connected_once: bool,
-    machined: Vec<Known>,
+    machined: Vec<KnownMachine>,
     machined_health: Health,
 }
 
 #[derive(Debug)]
 struct Libvirt {
-    machines: Vec<Known>,
+    machines: Vec<KnownMachine>,
     health: Health,
     last_line: Instant,
 }
@@ -108,7 +108,7 @@ impl Managers {
     }
 
     /// Replaces the machines of systemd-machined, and its health.
-    pub fn set_machined(&self, machines: Vec<Known>, health: Health) {
+    pub fn set_machined(&self, machines: Vec<KnownMachine>, health: Health) {
         let mut state = self.lock();
         (state.machined, state.machined_health) = (machines, health);
         self.publish(&state);
@@ -119,7 +119,7 @@ impl Managers {
         // A user's own libvirt is left out: it could name the UUID of another user's VM.
         let of_system = state.libvirts.iter().filter(|(uri, _)| !is_session(uri));
         let libvirts = of_system.flat_map(|(_, libvirt)| &libvirt.machines);
-        let inventory: Arc<[Known]> = libvirts.chain(&state.machined).cloned().collect();
+        let inventory: Arc<[KnownMachine]> = libvirts.chain(&state.machined).cloned().collect();
         self.inventory.send_if_modified(|known| replace(known, inventory));
         self.sources.send_if_modified(|sources| replace(sources, state.sources()));
     }

@@ -63,7 +63,7 @@ fn one_of_two_libvirts_fails() {
 #[test]
 fn machined_comes_after_libvirt() {
     let managers = Managers::default();
-    managers.set_machined(vec![Known { name: "qemu-1-web".into(), ..Known::default() }], Health::Healthy);
+    managers.set_machined(vec![KnownMachine { name: "qemu-1-web".into(), ..KnownMachine::default() }], Health::Healthy);
     managers.accept_line(FULL_LINE.as_bytes(), Instant::now()).unwrap();
     assert_eq!(names(&managers), ["web", "qemu-1-web"]);
 }

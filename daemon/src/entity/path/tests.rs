@@ -1,0 +1,150 @@
+//! Cgroup paths as service managers and container runtimes make them, and any other text.
+
+use super::*;
+use proptest::prelude::*;
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn names(path: &str) -> Vec<String> {
+    entities(path).iter().map(|labels| format!("{}:{}", labels.kind().as_str(), labels.values().join(","))).collect()
+}
+
+#[test]
+fn units_and_slices() {
+    assert_eq!(names("/"), Vec::<String>::new());
+    assert_eq!(names("/init.scope"), ["unit:init.scope,-.slice"]);
+    assert_eq!(names("/system.slice/ssh.service"), ["slice:system.slice", "unit:ssh.service,system.slice"]);
+    assert_eq!(
+        names("/system.slice/system-getty.slice/getty@tty1.service"),
+        ["slice:system.slice", "slice:system-getty.slice", "unit:getty@tty1.service,system-getty.slice"]
+    );
+    assert_eq!(names("/system.slice/docker.socket"), ["slice:system.slice", "unit:docker.socket,system.slice"]);
+    assert_eq!(names("/system.slice/_tasks.service/sub")[1], "unit:tasks.service,system.slice");
+    assert_eq!(names(r"/system.slice/dev-disk-by\x2duuid-1.swap")[1], r"unit:dev-disk-by\x2duuid-1.swap,system.slice");
+}
+
+#[test]
+fn users_and_sessions() {
+    assert_eq!(
+        names("/user.slice/user-1000.slice/session-3.scope"),
+        [
+            "slice:user.slice",
+            "slice:user-1000.slice",
+            "user:1000",
+            "unit:session-3.scope,user-1000.slice",
+            "session:3,1000"
+        ]
+    );
+    assert_eq!(
+        names("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service"),
+        [
+            "slice:user.slice",
+            "slice:user-1000.slice",
+            "user:1000",
+            "unit:user@1000.service,user-1000.slice",
+            "user-unit:web.service,app.slice,1000"
+        ]
+    );
+    assert_eq!(names("/user.slice/user-0.slice/user@0.service/init.scope")[4], "user-unit:init.scope,-.slice,0");
+}
+
+#[test]
+fn containers() {
+    let last = |path: String| names(&path).pop().unwrap();
+    assert_eq!(last(format!("/system.slice/docker-{ID}.scope")), format!("container:{ID},,docker,"));
+    assert_eq!(last(format!("/docker/{ID}")), format!("container:{ID},,docker,"));
+    assert_eq!(last(format!("/machine.slice/libpod-{ID}.scope/container")), format!("container:{ID},,podman,"));
+    assert!(!last(format!("/machine.slice/libpod-conmon-{ID}.scope")).starts_with("container"));
+    assert_eq!(last("/lxc.payload.web/system.slice/cron.service".into()), "container:web,,lxc,");
+    assert_eq!(last("/lxc/web".into()), "container:web,,lxc,");
+    assert_eq!(
+        last(r"/machine.slice/systemd-nspawn@deb\x2d13.service/payload/init.scope".into()),
+        "container:deb-13,,systemd-nspawn,"
+    );
+    assert_eq!(last("/machine.slice/machine-deb.scope/payload".into()), "container:deb,,systemd-nspawn,");
+}
+
+#[test]
+fn pods() {
+    let uid = "0d206349_0faf_445c_8c3f_2d2153784f15";
+    let dashed = uid.replace('_', "-");
+    let found = names(&format!(
+        "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice/cri-containerd-{ID}.scope"
+    ));
+    assert!(found.contains(&format!("pod:{dashed},,")));
+    assert_eq!(found.last().unwrap(), &format!("container:{ID},,containerd,{dashed}"));
+    let found = names(&format!("/kubepods/burstable/pod{dashed}/{ID}"));
+    assert_eq!(found, [format!("pod:{dashed},,"), format!("container:{ID},,kubepods,{dashed}")]);
+    let found = names(&format!("/system.slice/containerd.service/kubepods-pod{uid}.slice:cri-containerd:{ID}"));
+    assert_eq!(found.last().unwrap(), &format!("container:{ID},,containerd,{dashed}"));
+    let found = names(&format!("/kubepods.slice/kubepods-pod{uid}.slice/crio-{ID}.scope"));
+    assert_eq!(found.last().unwrap(), &format!("container:{ID},,crio,{dashed}"));
+}
+
+#[test]
+fn no_entity_is_charged_twice() {
+    let pod = "pod0d206349-0faf-445c-8c3f-2d2153784f15";
+    let other = "pod1d206349-0faf-445c-8c3f-2d2153784f15";
+    let found = names(&format!("/kubepods/{pod}/{pod}/{other}/{ID}"));
+    assert_eq!(found, [format!("pod:{},,", &pod[3..]), format!("container:{ID},,kubepods,{}", &pod[3..])]);
+    assert_eq!(names("/a.slice/a.slice/b.service"), ["slice:a.slice", "unit:b.service,a.slice"]);
+    let found = names("/user-1.slice/user-2.slice/session-3.scope");
+    assert_eq!(found.iter().filter(|name| name.starts_with("user:")).collect::<Vec<_>>(), ["user:1"]);
+}
+
+#[test]
+fn machines() {
+    let path = r"/machine.slice/machine-qemu\x2d12\x2dweb\x2d01.scope/libvirt/vcpu0";
+    let scope = r"/machine.slice/machine-qemu\x2d12\x2dweb\x2d01.scope";
+    assert_eq!(machine(path), Some(Machine { scope, id: "qemu-12-web-01".into(), name: "web-01".into() }));
+    assert_eq!(machine(scope), machine(path));
+    assert_eq!(names(path), ["slice:machine.slice", r"unit:machine-qemu\x2d12\x2dweb\x2d01.scope,machine.slice"]);
+    let found = machine("/machine/qemu-1-vm1.libvirt-qemu/emulator").unwrap();
+    assert_eq!(
+        (found.scope, found.id.as_str(), found.name.as_str()),
+        ("/machine/qemu-1-vm1.libvirt-qemu", "qemu-1-vm1", "vm1")
+    );
+    for path in [
+        r"/machine.slice/machine-production.slice/machine-qemu\x2d1\x2dx.scope",
+        "/machine/production.partition/qemu-1-x.libvirt-qemu/vcpu0",
+    ] {
+        assert_eq!(machine(path).unwrap().name, "x", "{path}");
+    }
+}
+
+#[test]
+fn users_cannot_make_a_machine_scope() {
+    for path in [
+        r"/user.slice/user-1000.slice/user@1000.service/machine.slice/machine-qemu\x2d1\x2dweb.scope",
+        r"/user.slice/machine-qemu\x2d1\x2dweb.scope",
+        r"/machine.slice/libpod-x.scope/machine-qemu\x2d1\x2dweb.scope",
+        r"/system.slice/x.service/machine.slice/machine-qemu\x2d1\x2dweb.scope",
+        "/a/machine/qemu-1-web.libvirt-qemu",
+        r"/machine.slice/machine-qemu\x2dx\x2dweb.scope",
+        r"/machine.slice/machine-web.scope",
+        "/machine.slice",
+        "",
+    ] {
+        assert_eq!(machine(path), None, "{path}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_path_is_taken(path in "(/[a-z@.:_\\\\x0-9-]{0,80}){0,6}") {
+        for labels in entities(&path) {
+            prop_assert_eq!(labels.values().len(), labels.names().len());
+        }
+        if let Some(machine) = machine(&path) {
+            prop_assert!(path.starts_with(machine.scope));
+        }
+    }
+
+    #[test]
+    fn at_most_one_of_a_kind(path in "(/(user-1.slice|a.slice|user@1.service|b.service|session-1.scope|docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope)){0,6}") {
+        let found = entities(&path);
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Slice) {
+            prop_assert!(found.iter().filter(|labels| labels.kind() == kind).count() <= 1);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One tick of all entity sources on a made-up /proc and cgroup tree.
+
+use super::*;
+use crate::model::entity::{SliceLabels, UnitLabels};
+use crate::model::source::PackageId;
+use crate::model::units::Nanos;
+use crate::model::usage::{CgroupBorn, ProcessKey, Use, Used};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// A host with cgroup v2 and no processes.
+struct Host {
+    root: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let host = Self { root: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(host.proc().join("self")).unwrap();
+        let mount = format!("26 25 0:23 / {} rw - cgroup2 cgroup2 rw\n", host.dir("").display());
+        fs::write(host.proc().join("self/mountinfo"), mount).unwrap();
+        host.make("/system.slice");
+        host
+    }
+
+    fn proc(&self) -> PathBuf {
+        self.root.path().join("proc")
+    }
+
+    fn dir(&self, path: &str) -> PathBuf {
+        self.root.path().join("cgroup").join(path.trim_start_matches('/'))
+    }
+
+    fn make(&self, path: &str) -> CgroupId {
+        fs::create_dir_all(self.dir(path)).unwrap();
+        CgroupId(fs::metadata(self.dir(path)).unwrap().ino())
+    }
+
+    fn open(&self) -> Entities {
+        Entities::open(&self.proc(), &self.root.path().join("sys"), None)
+    }
+}
+
+fn used(pid: u32, cgroup: CgroupId) -> Use {
+    let process = ProcessKey { pid, start: 1 };
+    Use { process, cgroup, package: PackageId(0), used: Used::on_cpu(Nanos(1)) }
+}
+
+fn unit(name: &str) -> Labels {
+    UnitLabels { unit: name, slice: "system.slice" }.into()
+}
+
+fn in_slice(name: &str) -> Vec<Labels> {
+    vec![SliceLabels { slice: "system.slice" }.into(), unit(name)]
+}
+
+#[test]
+fn a_cgroup_is_listed_once_and_its_end_is_reported() {
+    let host = Host::new();
+    let a = host.make("/system.slice/a.service");
+    let mut entities = host.open();
+    // Made and removed since the last tick: only its birth has the path.
+    let short = host.make("/system.slice/short.service");
+    fs::remove_dir(host.dir("/system.slice/short.service")).unwrap();
+    let born = vec![CgroupBorn { cgroup: short, path: "/system.slice/short.service".into() }];
+    let mut sample = UsageSample { uses: vec![used(1, a), used(2, short)], born, ..UsageSample::default() };
+    let named = entities.observe(&mut sample, Stamp::default());
+    let listed: Vec<_> = named.cgroups.into_iter().map(|listed| (listed.cgroup, listed.entities)).collect();
+    assert_eq!(listed, [(a, in_slice("a.service")), (short, in_slice("short.service"))]);
+    assert_eq!((named.gone, sample.born.len(), sample.uses.len()), (vec![short], 0, 2));
+    fs::remove_dir(host.dir("/system.slice/a.service")).unwrap();
+    let mut sample = UsageSample { uses: vec![used(1, a)], ..UsageSample::default() };
+    let named = entities.observe(&mut sample, Stamp::default());
+    assert_eq!((named.cgroups, named.gone), (vec![], vec![a]));
+}
+
+#[test]
+fn an_idle_cgroup_of_an_awaited_series_is_added_to_the_first_sample_only() {
+    let host = Host::new();
+    let idle = host.make("/system.slice/idle.service");
+    host.make("/system.slice/idle.service/below");
+    let mut entities = host.open();
+    entities.await_series([(unit("idle.service"), Nanos(1)), (unit("gone.service"), Nanos(1))].into_iter().collect());
+    let mut sample = UsageSample::default();
+    let named = entities.observe(&mut sample, Stamp::default());
+    let added: Vec<_> = sample.uses.iter().map(|one| (one.process.pid, one.cgroup, one.used)).collect();
+    assert_eq!(added, [(0, idle, Used::default())]);
+    assert_eq!((named.cgroups.len(), named.survivors.len()), (1, 0));
+    let mut sample = UsageSample::default();
+    entities.observe(&mut sample, Stamp::default());
+    assert!(sample.uses.is_empty());
+}
