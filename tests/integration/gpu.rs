@@ -20,9 +20,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const ONE: &str = "gpu 0 GPU-8c0d1a2b-0000 00000000:41:00.0 NVIDIA H100 80GB HBM3\n";
+pub const ONE: &str = "gpu 0 GPU-8c0d1a2b-0000 00000000:41:00.0 NVIDIA H100 80GB HBM3\n";
 const TWO: &str = "gpu 1 GPU-8c0d1a2b-0001 00000000:C1:00.0 NVIDIA H100 80GB HBM3\n";
 const ADDRESS: PciAddress = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
+
+/// Compiles the stand-in of NVML, which answers what is in the file `answers`. False, and says so, where there is no C compiler.
+pub fn build_stand_in(library: &Path, answers: &Path) -> bool {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/integration/nvml/standin.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(library);
+    cc.arg(format!("-DSTANDIN_FILE=\"{}\"", answers.display())).arg(source);
+    match cc.status() {
+        Ok(status) => assert!(status.success(), "{cc:?}: {status}"),
+        Err(error) => println!("skipped: no C compiler for the stand-in of NVML: cc: {error}"),
+    }
+    library.exists()
+}
 
 /// A fake host with the stand-in beside it.
 struct Rig {
@@ -38,16 +51,8 @@ impl Rig {
         let dir = world.state.parent().unwrap();
         let rig = Self { library: dir.join("libnvidia-ml.so.1"), answers: dir.join("nvml.txt"), world };
         rig.say(answers);
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/integration/nvml/standin.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&rig.library);
-        cc.arg(format!("-DSTANDIN_FILE=\"{}\"", rig.answers.display())).arg(source);
-        match cc.status() {
-            Ok(status) => assert!(status.success(), "{cc:?}: {status}"),
-            Err(error) => {
-                println!("skipped: no C compiler for the stand-in of NVML: cc: {error}");
-                return None;
-            }
+        if !build_stand_in(&rig.library, &rig.answers) {
+            return None;
         }
         rig.world.config(&format!("[meter.nvml]\nlibrary = \"{}\"\n", rig.library.display()));
         Some(rig)
