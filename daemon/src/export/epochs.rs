@@ -1,24 +1,25 @@
-//! When epochs end: between them nothing finer is told. Pure; what is told is others'.
+//! The ends of epochs: the times at which guests and unprivileged D-Bus callers get new numbers. Pure; knows no
+//! numbers.
 
 use crate::model::units::Nanos;
 
-/// How early or late a tick may be and still be the end of its epoch.
+/// How early or late a tick may be and still end its epoch, in nanoseconds (100 ms).
 pub(super) const JITTER: Nanos = Nanos(100_000_000);
 
-/// Epochs of one length, on a grid that begins with the first.
+/// Epochs of one length, on a grid that starts with the first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Epochs {
-    /// The end of this one, CLOCK_MONOTONIC.
+    /// End of the current epoch, CLOCK_MONOTONIC.
     due: Nanos,
 }
 
 impl Epochs {
-    /// Whether this one ends at a tick at `at`.
+    /// Whether the current epoch ends with a tick at `at`.
     pub fn are_due(&self, at: Nanos) -> bool {
         at + JITTER >= self.due
     }
 
-    /// Begins the next one at `at`. A tick that is a little early or late leaves the later ones where they are.
+    /// Starts the next epoch at `at`. An early or late tick does not shift the epochs after it.
     pub fn advance(&mut self, at: Nanos, period: Nanos) {
         let next = self.due + period;
         let on_grid = next.0.abs_diff((at + period).0) <= JITTER.0;

@@ -1,5 +1,5 @@
-//! The health of exports as a board with one slot for each: what `joulectl status`, `jouled_source_info` and D-Bus `Sources` show of them.
-//! The sampler reads the board at each tick.
+//! The health of exports as a board with one slot for each: what `joulectl status`, `jouled_source_info` and D-Bus
+//! `Sources` show of them. The sampler reads the board at each tick.
 
 use crate::model::source::{Health, SourceRole, SourceState};
 use std::sync::Arc;
@@ -16,7 +16,8 @@ impl Default for HealthBoard {
 }
 
 impl HealthBoard {
-    /// The slot of one export, by the name of its source. It stays empty, and the source unlisted, until a health is set.
+    /// The slot of one export, by the name of its source. It stays empty, and the source unlisted, until a health is
+    /// set.
     pub fn slot(&self, source: &'static str) -> HealthSlot {
         HealthSlot { board: self.clone(), source }
     }

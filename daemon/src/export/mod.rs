@@ -1,4 +1,4 @@
-//! Export: who is told. Everything here reads the last snapshot and changes nothing; nothing here samples.
+//! Exports: everything that publishes the last snapshot. Nothing here samples or changes it.
 
 pub mod control;
 pub mod dbus;
@@ -16,5 +16,5 @@ use crate::model::snapshot::Snapshot;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Where the last snapshot is found; before the first tick it is one with `ticks` 0.
+/// Receives the last snapshot; before the first tick, a snapshot with `ticks` 0.
 pub type Snapshots = watch::Receiver<Arc<Snapshot>>;

@@ -1,4 +1,4 @@
-//! The node's energy by zone: Kepler's view, where all domains of one zone are one. Not per domain.
+//! The node's energy by zone, as Kepler shows it: all domains of one zone are added up.
 
 use crate::model::billing::Base;
 use crate::model::domain::{NodeEnergy, Quality, Zone};
@@ -6,17 +6,17 @@ use crate::model::snapshot::DomainView;
 use crate::model::units::Microwatts;
 use std::borrow::Cow;
 
-/// A zone that at least one domain provides.
+/// A zone with at least one domain.
 #[derive(Debug)]
 pub(in crate::export) struct ZoneView<'a> {
     pub zone: Zone,
     /// Kepler's `path` label: the domain's, or `aggregated-ZONE` where there are several.
     pub path: Cow<'a, str>,
     pub energy: NodeEnergy,
-    /// `None` while any of its domains has no power: a sum that lacks one would be wrong.
+    /// `None` while any of its domains has no power: a sum without it would be wrong.
     pub power: Option<Microwatts>,
     pub idle_power: Option<Microwatts>,
-    /// The `source` label of Kepler up to 0.9.
+    /// Value of label `source` in Kepler up to 0.9.
     pub legacy_source: &'a str,
 }
 
@@ -45,17 +45,17 @@ impl<'a> Zones<'a> {
         self.0.iter()
     }
 
-    /// Those that Kepler calls the CPU's.
+    /// The zones that Kepler shows as the CPU's.
     pub fn of_processor(&self) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
         self.0.iter().filter(|view| !matches!(view.zone, Zone::Platform | Zone::Gpu | Zone::Other))
     }
 
-    /// Those whose energy entities are charged: a platform meter's is not shared out, what it sees beyond the others is.
+    /// The zones whose energy is attributed to entities: all but the platform meters', whose remainder is zone `other`.
     pub fn charged(&self) -> impl Iterator<Item = &ZoneView<'a>> + Clone {
         self.0.iter().filter(|view| view.zone != Zone::Platform)
     }
 
-    /// The zones of the billing base, which count everything once.
+    /// The zones of the billing base, which count every joule once.
     pub fn billed<'s>(&'s self, base: &'s Base) -> impl Iterator<Item = &'s ZoneView<'a>> + Clone {
         self.0.iter().filter(|view| base.contains(view.zone))
     }
@@ -65,7 +65,7 @@ impl<'a> Zones<'a> {
     }
 }
 
-/// The `source` label of Kepler up to 0.9 for a domain.
+/// Value of label `source` in Kepler up to 0.9 for a domain.
 pub(in crate::export) fn legacy_source(view: &DomainView) -> &str {
     match view.domain.source.as_str() {
         _ if view.domain.quality == Quality::Estimated => "trained_power_model",
@@ -77,7 +77,7 @@ pub(in crate::export) fn legacy_source(view: &DomainView) -> &str {
 
 fn view(zone: Zone, domains: &[DomainView]) -> Option<ZoneView<'_>> {
     let of_zone = || domains.iter().filter(|view| view.domain.zone == zone);
-    // Of an earlier run there is energy only; where there is nothing else, it stands for the zone.
+    // A past domain has energy only. It stands for the zone only where the zone has no current domain.
     let past = of_zone().all(|view| view.past);
     let now = || of_zone().filter(move |view| view.past == past);
     let first = now().next()?;

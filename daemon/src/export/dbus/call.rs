@@ -1,4 +1,5 @@
-//! One call, one answer: from a message and a view to the reply. Sends nothing and waits for nothing; who may know what is decided before.
+//! One call, one answer: from a message and a view to the reply. Sends nothing and never waits. `caller` has decided
+//! which view the caller gets.
 
 use super::introspect;
 use super::methods::METHODS;
@@ -18,10 +19,10 @@ const INTROSPECTABLE: &str = "org.freedesktop.DBus.Introspectable";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
 
-/// Texts of others in an answer are cut to so many characters.
+/// Longest text of a caller that an error message quotes, in characters.
 const SAID: usize = 100;
 
-/// Why a call is not answered: the error's name, and words for people.
+/// A refused call: the name of the D-Bus error, and its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub name: &'static str,
@@ -41,13 +42,13 @@ impl Refused {
         Self::new("org.freedesktop.DBus.Error.LimitsExceeded", why)
     }
 
-    /// The reply that says so.
+    /// The error reply to the call `to`.
     pub fn reply(&self, to: &Header<'_>) -> zbus::Result<Message> {
         Message::error(to, self.name).build(&self.why)
     }
 }
 
-/// What an answer is made of.
+/// A call and everything that its answer is made of.
 pub(super) struct Call<'a> {
     pub message: &'a Message,
     pub header: &'a Header<'a>,
@@ -57,7 +58,7 @@ pub(super) struct Call<'a> {
     pub xml: &'a Xml,
 }
 
-/// The interfaces' XML, made once.
+/// The introspection XML of the interfaces, made once.
 pub(super) struct Xml(BTreeMap<Iface, String>);
 
 impl Default for Xml {
@@ -67,12 +68,12 @@ impl Default for Xml {
     }
 }
 
-/// What is at a path.
+/// What an object path leads to.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Manager,
     Object(&'a Object),
-    /// A folder of others.
+    /// A node that only has children.
     Folder,
 }
 
@@ -87,7 +88,7 @@ impl Place<'_> {
 }
 
 impl Call<'_> {
-    /// The answer. Where that cannot be put into a message, the reply says so.
+    /// The reply; an error reply where the answer cannot be put into a message.
     pub fn answer(&self) -> zbus::Result<Message> {
         match self.result() {
             Ok(message) => Ok(message),
@@ -100,11 +101,11 @@ impl Call<'_> {
         let member = self.header.member().map_or("", |member| member.as_str());
         let interface = self.header.interface().map(|interface| interface.as_str());
         if interface == Some(PEER) {
-            // It is the connection's, whatever the path.
+            // Peer belongs to the connection: it is answered at every path.
             return self.peer(member);
         }
         let place = self.place(path)?;
-        // Without an interface any that has the method is meant.
+        // A call without an interface means any interface that has the method.
         match interface {
             Some(interface) => self.method(path, place, interface, member),
             None => {
@@ -193,7 +194,8 @@ impl Call<'_> {
         }
     }
 
-    /// What the properties of `interface` are read of, any where that is empty; `None` for one of the standard interfaces, which have none.
+    /// The subject of the properties of `interface` (any interface where it is empty); `None` for a standard interface,
+    /// which has no properties.
     fn subject<'s>(
         &'s self,
         place: Place<'s>,
@@ -222,7 +224,7 @@ impl Call<'_> {
                 }
             }
         }
-        // The manager is there though nothing is below it.
+        // The manager's path exists also while it has no children.
         for above in ["/", "/org"].into_iter().filter(|above| *above == path) {
             children = tree::child(ROOT, above).map(Cow::Borrowed).into_iter().collect();
         }
@@ -230,7 +232,7 @@ impl Call<'_> {
         introspect::node(ours.map(String::as_str), matches!(place, Place::Manager), children.iter())
     }
 
-    /// The arguments of a call.
+    /// The arguments of the call, which must have this `signature`; `names` is for the error message.
     pub fn arguments<'b, T>(&self, body: &'b zbus::message::Body, signature: &str, names: &str) -> Result<T, Refused>
     where
         T: zbus::wire::DynamicDeserialize<'b>,
@@ -245,7 +247,7 @@ impl Call<'_> {
         body.deserialize().map_err(|error| Refused::invalid(format!("arguments: {}", said(&error.to_string()))))
     }
 
-    /// Checks that a call has no arguments.
+    /// Checks that the call has no arguments.
     pub fn takes_nothing(&self) -> Result<(), Refused> {
         match self.message.body().is_empty() {
             true => Ok(()),
@@ -259,7 +261,7 @@ impl Call<'_> {
         built.map_err(|error| Refused::limits(format!("the answer does not fit into a message: {error}")))
     }
 
-    /// The reply with an object's path.
+    /// A reply with an object's path.
     pub fn reply_path(&self, object: &Object) -> Result<Message, Refused> {
         self.reply(&path(object))
     }
@@ -267,18 +269,18 @@ impl Call<'_> {
 
 /// An object's path.
 pub(super) fn path(object: &Object) -> ObjectPath<'_> {
-    // Made of what `tree` escaped.
+    // `tree` escaped the parts of the path, so it is valid.
     ObjectPath::from_str_unchecked(&object.path)
 }
 
-/// All properties of an interface.
+/// All properties of an interface, with their values.
 pub(super) fn all(iface: Iface, subject: Subject<'_>) -> BTreeMap<&'static str, Variant<'static>> {
     properties::of(iface).map(|property| (property.name, (property.get)(subject))).collect()
 }
 
 type Interfaces = BTreeMap<&'static str, BTreeMap<&'static str, Variant<'static>>>;
 
-/// What ObjectManager says of one object: of its own interface. The standard ones have no properties.
+/// One object as ObjectManager lists it: its own interface only, as the standard ones have no properties.
 pub(super) fn interfaces(view: &View, object: &Object) -> Interfaces {
     [(object.iface.name(), all(object.iface, Subject { view, object: Some(object) }))].into()
 }
@@ -287,7 +289,7 @@ fn managed(view: &View) -> BTreeMap<ObjectPath<'_>, Interfaces> {
     view.objects.iter().map(|object| (path(object), interfaces(view, object))).collect()
 }
 
-/// Text of others as it may be shown to people: quoted, escaped, cut.
+/// Text from a caller, made safe for an error message: quoted, escaped and cut to [`SAID`] characters.
 pub(super) fn said(text: &str) -> String {
     let cut: String = text.chars().take(SAID).collect();
     let more = if cut.len() < text.len() { "…" } else { "" };

@@ -1,4 +1,5 @@
-//! Who asks, as the bus vouches for it, and how much each user may ask. Keeps what waits for the bus's word; sends nothing.
+//! The callers: their users as the bus reports them, and how much each user may ask. Keeps calls that wait for the
+//! bus's answer about their caller. Sends nothing.
 
 use rustc_hash::FxHashMap;
 use std::num::NonZeroU32;
@@ -7,46 +8,47 @@ use zbus::Message;
 use zbus::fdo::ConnectionCredentials;
 use zbus::names::{OwnedUniqueName, UniqueName};
 
-/// Callers that are remembered. The bus never gives a name again, so what is known of one stays true; who is forgotten is asked for again.
+/// Most callers that are remembered. The bus never reuses a unique name, so what is known about a caller stays true.
+/// The bus is asked again about a forgotten one.
 const CALLERS: usize = 4096;
-/// Calls that wait until it is known who makes them.
+/// Most calls that wait for the bus's answer about their caller.
 const PARKED: usize = 256;
-/// Of them, those of one connection.
+/// Most waiting calls of one connection.
 const PARKED_EACH: usize = 16;
-/// Users whose calls are counted.
+/// Most users whose calls are counted.
 const USERS: usize = 1024;
-/// Calls a second of one user, for as long as they like. One counts more by each [`PAGE`] of its answer, and by each [`DEAR`] beyond
-/// [`LARGE`].
+/// Calls a second that one user may make without end. A call costs one more for each [`PAGE`] of its answer, and one
+/// more for each [`DEAR`] beyond [`LARGE`].
 pub(super) const RATE: u64 = 5_000;
-/// Calls that may come at once.
+/// Calls that one user may make at once.
 pub(super) const BURST: u64 = 20_000;
-/// So many bytes of an answer cost as much as a call.
+/// Bytes of an answer that cost as much as a call.
 const PAGE: usize = 4096;
-/// A longer answer is of many objects, each of which takes time: all of 2,000 units take 27 ms.
+/// Bytes beyond which an answer is about many objects, each of which takes time: all of 2,000 units take 27 ms.
 const LARGE: usize = 64 << 10;
-/// So many bytes of it cost as much as a call.
+/// Bytes of a large answer that cost as much as a call.
 const DEAR: usize = 512;
 
-/// Who makes a call.
+/// The caller of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// Its user; `None`: the bus does not say.
+    /// Its user id; `None` where the bus does not know it.
     pub uid: Option<u32>,
-    /// Its process.
+    /// Its process id; `None` where the bus does not know it.
     pub pid: Option<u32>,
-    /// Whether it is told every tick, to the microjoule.
+    /// Whether it gets the fine view: every tick, to the microjoule.
     pub fine: bool,
 }
 
-/// Of whom the bus says nothing.
+/// A caller that the bus knows nothing about.
 pub(super) const STRANGER: Caller = Caller { uid: None, pid: None, fine: false };
 
-/// Who is told all.
+/// The user and group that get the fine view, beside root.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trusted {
-    /// jouled's own user.
+    /// Effective user id of jouled.
     pub uid: u32,
-    /// The group.
+    /// Id of the group `group` in `[export.dbus]`; `None` where there is no such group.
     pub gid: Option<u32>,
 }
 
@@ -64,20 +66,20 @@ impl Trusted {
 pub(super) struct Callers {
     trusted: Trusted,
     known: FxHashMap<OwnedUniqueName, Caller>,
-    /// Questions to the bus, by serial.
+    /// Names that the bus was asked about, by the serial of the question.
     asked: FxHashMap<NonZeroU32, OwnedUniqueName>,
     parked: FxHashMap<OwnedUniqueName, Vec<Message>>,
     waiting: usize,
     budgets: FxHashMap<Option<u32>, Budget>,
 }
 
-/// What becomes of a call whose maker is not known.
+/// What happens to a call whose caller is not known yet.
 pub(super) enum Parked {
-    /// It waits; this question goes to the bus.
+    /// It waits; this question has to be sent to the bus.
     Ask(Message),
-    /// It waits for an answer to a question that is under way.
+    /// It waits for the answer to a question that was sent already.
     Waits,
-    /// There is no room for it.
+    /// Too many calls wait already.
     Full,
 }
 
@@ -93,12 +95,12 @@ impl Callers {
         }
     }
 
-    /// Who has this name on the bus, where that is known.
+    /// The caller with this unique name, if it is known.
     pub fn known(&self, name: &UniqueName<'_>) -> Option<Caller> {
         self.known.get(name.as_str()).copied()
     }
 
-    /// Keeps a call until [`Callers::told`] knows who makes it.
+    /// Keeps a call until [`Callers::told`] gets the bus's answer about its caller.
     ///
     /// # Errors
     /// Where the question cannot be put into a message.
@@ -122,8 +124,8 @@ impl Callers {
         Ok(Parked::Ask(question))
     }
 
-    /// Takes the bus's answer to one of the questions: the calls that waited for it, and who made them. Whom the bus does not know, or
-    /// does not say enough of, is told what everybody is.
+    /// Takes the bus's answer to the question `serial`. Returns the calls that waited for it, and their caller. A
+    /// caller that the bus does not know, or knows too little about, gets the coarse view.
     pub fn told(
         &mut self,
         serial: NonZeroU32,
@@ -140,7 +142,7 @@ impl Callers {
         Some((caller, calls))
     }
 
-    /// Whether a user may ask now.
+    /// Whether the caller's user has budget left.
     pub fn may_ask(&mut self, caller: Caller, now: Instant) -> bool {
         if self.budgets.len() >= USERS && !self.budgets.contains_key(&caller.uid) {
             self.budgets.clear();
@@ -148,7 +150,7 @@ impl Callers {
         self.budgets.entry(caller.uid).or_insert_with(|| Budget { left: BURST, at: now }).refill(now) > 0
     }
 
-    /// Notes what an answer cost.
+    /// Subtracts the cost of an answer from the budget of the caller's user.
     pub fn answered(&mut self, caller: Caller, bytes: usize) {
         if let Some(budget) = self.budgets.get_mut(&caller.uid) {
             let cost = 1 + bytes.min(LARGE) / PAGE + bytes.saturating_sub(LARGE) / DEAR;

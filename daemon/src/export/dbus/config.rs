@@ -1,4 +1,4 @@
-//! `[export.dbus]`: whether this machine's programs may ask over the system bus. Opens nothing.
+//! `[export.dbus]`: whether jouled is on the system bus, and which group gets the fine view. Opens nothing.
 
 use serde::Deserialize;
 
@@ -9,7 +9,7 @@ pub struct DbusConfig {
     /// Whether jouled is on the system bus.
     #[serde(rename = "use")]
     pub mode: DbusMode,
-    /// Whose members are told what root is told; empty: nobody's.
+    /// Group whose members get the same view as root; empty: none.
     pub group: String,
 }
 
@@ -23,10 +23,10 @@ impl Default for DbusConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DbusMode {
-    /// Where there is one that lets it.
+    /// Where there is a system bus whose policy allows the name.
     #[default]
     Auto,
-    /// Yes, or do not start.
+    /// Yes; jouled does not start without it.
     On,
     /// No.
     Off,

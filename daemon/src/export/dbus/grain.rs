@@ -1,4 +1,4 @@
-//! How finely who is told: the coarse view, made at the end of each epoch. Pure; who gets which is `caller`'s.
+//! The coarse view for unprivileged callers, made at the end of each epoch (10 s). Pure; `caller` decides who gets it.
 
 use super::view::{Numbers, Object, View};
 use crate::export::epochs::JITTER;
@@ -7,14 +7,14 @@ use crate::model::domain::Zone;
 use crate::model::snapshot::State;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 
-/// What everybody may know: as a guest by default.
-pub(super) fn everybody() -> Grain {
+/// Period and quantum of the coarse view: those of the guest profile `default`.
+pub(super) fn coarse_grain() -> Grain {
     Profile::Default.grain().unwrap_or(Grain { period: Nanos(10 * Nanos::SECOND.0), quantum: Microjoules(1_000_000) })
 }
 
-/// `fine` as everybody is told it: energy in whole quanta, and power from what was told at the end of this epoch and of the last one
-/// alone. Of what was not there at the end of the last epoch no power is known. A zone that is read less often than epochs end has the power between its last
-/// two readings, until the next one.
+/// Makes the coarse view from the fine one: energy in whole quanta, and power only from the coarse energies at the end
+/// of this epoch and of the last one. An object that did not exist at the end of the last epoch has no power yet. A
+/// zone that is read less often than epochs end keeps the power between its last two readings until the next one.
 pub(super) fn coarse(mut fine: View, before: Option<&View>, quantum: Microjoules) -> View {
     let step = Step::new(&fine, before, quantum);
     step.coarsen(&mut fine.node, before.map(|before| &before.node));
@@ -39,9 +39,10 @@ pub(super) fn coarse(mut fine: View, before: Option<&View>, quantum: Microjoules
 
 struct Step {
     quantum: Microjoules,
-    /// Of the epoch.
+    /// Length of the epoch, in nanoseconds.
     time: Nanos,
-    /// Between the last two readings of each zone, where there was one in this epoch.
+    /// Time between the last two readings of each zone, by zone index; `None` where the zone was not read in this
+    /// epoch.
     zones: [Option<Nanos>; Zone::COUNT],
     base: Vec<Zone>,
 }
@@ -57,7 +58,7 @@ impl Step {
         Self { quantum, time, zones, base: now.base.clone() }
     }
 
-    /// Whether all of the billing base was read once an epoch: then the sum's power is as exact as the sum.
+    /// Whether every zone of the billing base was read in this epoch: then the power of the sum is as exact as the sum.
     fn even(&self) -> bool {
         let even =
             |zone: &Zone| self.zones[zone.index()].is_some_and(|time| time.0.abs_diff(self.time.0) <= 2 * JITTER.0);
@@ -68,18 +69,18 @@ impl Step {
         Microjoules(energy.0 - energy.0 % self.quantum.0)
     }
 
-    /// Power of a zone by what was told now and before; `last` is what was told of it before.
+    /// Power of a zone from its coarse energy now and an epoch ago; `last` is its power an epoch ago.
     fn power(&self, zone: Zone, (told, earlier): (Microjoules, Microjoules), last: Microwatts) -> Microwatts {
         self.zones[zone.index()].map_or(last, |time| (told - earlier).over(time))
     }
 
     fn object(&self, object: &mut Object, earlier: Option<&Object>) {
-        // The same name with another beginning is another counter.
+        // The same name with another start is another counter.
         let earlier = earlier.filter(|earlier| earlier.since == object.since && earlier.labels == object.labels);
         let ended = object.state == State::Terminated && earlier.is_none();
         self.coarsen(&mut object.numbers, earlier.map(|earlier| &earlier.numbers));
         if ended {
-            // What has ended draws nothing: that is known.
+            // An ended entity draws nothing: its power is known to be 0.
             object.numbers.power = Some(Default::default());
             object.numbers.total_power = object.numbers.total.map(|_| Microwatts::ZERO);
         }
@@ -103,7 +104,7 @@ impl Step {
             };
             [of(&told.dynamic, &earlier.energy.dynamic, &dynamic), of(&told.idle, &earlier.energy.idle, &idle)]
         });
-        // Where there is no power now, there is none of the epoch either.
+        // Without power in the fine view there is none in the coarse view.
         let totals = numbers.total.zip(earlier.and_then(|earlier| earlier.total));
         let sum = |power: &[[Microwatts; Zone::COUNT]; 2]| {
             power.iter().flat_map(|by| self.base.iter().map(|zone| by[zone.index()])).sum()

@@ -1,4 +1,5 @@
-//! Introspection: the XML of every interface, made of the tables. The same text is installed in /usr/share/dbus-1/interfaces.
+//! Introspection: the XML of every interface, made from the tables in `methods` and `properties`. The same text is
+//! installed in /usr/share/dbus-1/interfaces.
 
 use super::methods::METHODS;
 use super::properties;
@@ -8,11 +9,11 @@ use std::fmt::Write;
 const DOCTYPE: &str = "<!DOCTYPE node PUBLIC \"-//freedesktop//DTD D-BUS Object Introspection 1.0//EN\"\n \
                        \"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n";
 
-/// The interfaces that every object has, and those of a manager of objects.
+/// XML of the interfaces that every object has, and of ObjectManager.
 const STANDARD: &str = include_str!("standard.xml");
 const OBJECT_MANAGER: &str = include_str!("object-manager.xml");
 
-/// An interface of jouled, documented.
+/// The XML of an interface of jouled, with documentation.
 pub(super) fn interface(iface: Iface) -> String {
     let mut xml = format!("  <interface name=\"{}\">\n", iface.name());
     doc(&mut xml, 4, about(iface));
@@ -49,7 +50,7 @@ pub(super) fn node(ours: Option<&str>, manages: bool, children: impl Iterator<It
     }
     xml.push_str(ours.unwrap_or_default());
     for child in children {
-        // A path's element has letters, digits and underscores only.
+        // Path elements have only letters, digits and underscores, so nothing needs escaping.
         let _ = writeln!(xml, "  <node name=\"{}\"/>", child.as_ref());
     }
     xml.push_str("</node>\n");
@@ -75,7 +76,7 @@ fn about(iface: Iface) -> &'static str {
     }
 }
 
-/// Documentation as GDBus and its tools know it. Attributes take any text that is escaped.
+/// Adds documentation in GDBus' form. The text is escaped for an XML attribute.
 fn doc(xml: &mut String, indent: usize, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
     let _ = writeln!(xml, "{:indent$}<annotation name=\"org.gtk.GDBus.DocString\" value=\"{text}\"/>", "");

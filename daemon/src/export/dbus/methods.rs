@@ -1,4 +1,4 @@
-//! The manager's methods: one table, from which come the calls and the introspection.
+//! The manager's methods: one table, from which calls are dispatched and the introspection XML is made.
 
 use super::call::{Call, Refused, all, path, said};
 use super::properties::Subject;
@@ -9,7 +9,7 @@ use crate::model::usage::ProcessKey;
 use crate::sys::safe_text::safe;
 use zbus::{Message, ObjectPath};
 
-/// Names and signatures.
+/// Argument names and D-Bus signatures.
 type Arguments = &'static [(&'static str, &'static str)];
 
 /// A method.
@@ -216,7 +216,7 @@ fn container<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
     })
 }
 
-/// The process that a number means: 0 is the caller's own, as systemd has it.
+/// The process id of an argument: 0 means the caller's own process, as in systemd's API.
 fn own(call: &Call<'_>, pid: u32) -> Result<u32, Refused> {
     match pid {
         0 => call.caller.pid.ok_or_else(|| no_process(pid, "the bus does not say which process asks")),
@@ -237,7 +237,8 @@ fn process(call: &Call<'_>) -> Result<Message, Refused> {
         if owner.uids.is_empty() || owner.uids.iter().any(|other| *other != uid) {
             return Err(denied());
         }
-        // The id may have been another's when these numbers were taken, of those who ran then. By the clock that nobody sets.
+        // The pid may have been reused since the snapshot. Start times are compared on CLOCK_BOOTTIME, which is never
+        // set.
         if owner.began + ProcessKey::CLOCK_TICK > call.view.at.boottime {
             return Err(no_process(pid, NO_SERIES));
         }

@@ -1,21 +1,23 @@
-//! org.jouled1 on the system bus: what every unit, machine and container drew, for every program on this host. Reads the last snapshot;
-//! starts no measurement and changes nothing.
+//! org.jouled1 on the system bus: the energy of every unit, machine and container, for every program on this host.
+//! Reads the last snapshot; starts no measurement and changes nothing.
 //!
 //! # The interface
 //!
-//! Only ever added to. `18446744073709551615` (UINT64_MAX) is a number that is not known; times are microseconds of CLOCK_REALTIME. Every
-//! object also has org.freedesktop.DBus.Peer, Introspectable and Properties. `systemd/interfaces/` has it as introspection XML with the
-//! documentation of each part, made of the tables in [`methods`] and [`properties`].
+//! Members are only ever added. `18446744073709551615` (UINT64_MAX) stands for an unknown number; times are
+//! microseconds of CLOCK_REALTIME. Every object also has org.freedesktop.DBus.Peer, Introspectable and Properties.
+//! `systemd/interfaces/` has the introspection XML with the documentation of each member, made from the tables in
+//! [`methods`] and [`properties`].
 //!
-//! | object | interface | what |
+//! | object | interface | entity |
 //! |---|---|---|
 //! | `/org/jouled1` | `org.jouled1.Manager`, `org.freedesktop.DBus.ObjectManager` | this machine |
 //! | `/org/jouled1/unit/NAME` | `org.jouled1.Unit` | a unit or slice of the system's service manager |
 //! | `/org/jouled1/user/UID/unit/NAME` | `org.jouled1.Unit` | a unit of a user's service manager |
-//! | `/org/jouled1/machine/NAME` | `org.jouled1.Machine` | a virtual machine, by name; by id where another has the same right to the name |
+//! | `/org/jouled1/machine/NAME` | `org.jouled1.Machine` | a virtual machine, by name; by id where another machine has the same claim to the name |
 //! | `/org/jouled1/container/ID` | `org.jouled1.Container` | a container |
 //!
-//! Names are escaped as systemd escapes them: `ssh.service` is `ssh_2eservice`, user 1000 is `_31000`, the empty name is `_`.
+//! Names are escaped as systemd escapes them: `ssh.service` is `ssh_2eservice`, user 1000 is `_31000`, the empty name
+//! is `_`.
 //!
 //! ```text
 //! org.jouled1.Manager
@@ -36,19 +38,22 @@
 //!                        Since t, Estimated b, UpdatedAt t
 //! ```
 //!
-//! Errors of org.freedesktop.DBus.Error: UnknownObject, UnknownInterface, UnknownMethod, UnknownProperty, InvalidArgs, PropertyReadOnly,
-//! AccessDenied (GetProcess of another user's process), LimitsExceeded (a user who asks too much, a call that is too long).
+//! Errors of org.freedesktop.DBus.Error: UnknownObject, UnknownInterface, UnknownMethod, UnknownProperty, InvalidArgs,
+//! PropertyReadOnly, AccessDenied (GetProcess of another user's process), LimitsExceeded (a user who asks too much, a
+//! call that is too long).
 //!
-//! # Who is told what
+//! # Resolution by caller
 //!
-//! Root, jouled's own user and members of the group `jouled` are told every tick, to the microjoule. Everybody else, and everybody by
-//! signals, is told what a guest is told by default: every 10 s, in whole joules, with power as the mean of those 10 s. PropertiesChanged,
-//! InterfacesAdded and InterfacesRemoved come once in 10 s, of what changed, spread over them.
+//! Root, jouled's own user and members of group `jouled` get every tick, to the microjoule (the fine view). All other
+//! callers, and all signals, get the resolution of the guest profile `default` (the coarse view): every 10 s, in whole
+//! joules, with power as the mean of those 10 s. PropertiesChanged, InterfacesAdded and InterfacesRemoved report
+//! changes once in 10 s, spread over these 10 s.
 //!
-//! # Why it is its own dispatcher
+//! # Why a dispatcher of its own
 //!
-//! The tree is a function of the snapshot, so nothing is registered: `busctl tree` on a host with thousands of units costs what it asks,
-//! and a tick nothing. All messages go through one task ([`session`]), which waits for nobody.
+//! The object tree is a function of the snapshot, so no object is registered. `busctl tree` on a host with thousands of
+//! units costs only its own answer, and a tick costs nothing. One task ([`session`]) handles all messages and never
+//! waits for a caller.
 
 mod call;
 mod caller;
@@ -81,19 +86,19 @@ use zbus::Address;
 pub const NAME: &str = "org.jouled1";
 /// The name of this export among the sources.
 pub const SOURCE: &str = "dbus";
-/// What takes longer has failed.
+/// Time after which a call to the bus has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between attempts to reach the bus: the first pause, and the longest.
+/// Pauses between attempts to reach the bus: the first and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Longest reason of the bus in a state, in characters.
+/// Longest error text of the bus that is shown in the health, in characters.
 const TEXT: usize = 256;
 
-/// Whose a process is, and when it began.
+/// The users of a process, and its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its real, effective, saved and file system user.
+    /// Real, effective, saved and file system user id.
     pub uids: Vec<u32>,
-    /// When it began, CLOCK_BOOTTIME.
+    /// Start of the process, CLOCK_BOOTTIME.
     pub began: crate::model::units::Nanos,
 }
 
@@ -105,23 +110,24 @@ pub struct Place {
     pub entities: Vec<crate::model::entity::Labels>,
 }
 
-/// What is not in a snapshot: questions about a process that a caller names. Each reads a file of /proc that cannot hang.
+/// Facts that are not in a snapshot, about a process that a caller names. Each function reads a file of /proc that
+/// cannot block.
 #[derive(Clone)]
 pub struct Facts {
     /// The place of a process now; `None` where there is no such process.
     pub place_of: Arc<dyn Fn(u32) -> Option<Place> + Send + Sync>,
-    /// Whose it is.
+    /// The users and the start of a process; `None` where there is no such process.
     pub owner_of: Arc<dyn Fn(u32) -> Option<Owner> + Send + Sync>,
-    /// machine-id(5): what Peer.GetMachineId answers.
+    /// machine-id(5), for Peer.GetMachineId.
     pub machine_id: String,
 }
 
-/// The name cannot be had, and is wanted.
+/// `use = "on"`, and the name could not be acquired.
 #[derive(Debug, thiserror::Error)]
 #[error("export.dbus.use: no {NAME} on the system bus: {0}; or set use = \"auto\"")]
 pub struct BindError(String);
 
-/// jouled on the bus.
+/// The D-Bus export.
 pub struct Dbus {
     config: DbusConfig,
     facts: Facts,
@@ -129,10 +135,10 @@ pub struct Dbus {
     health: HealthSlot,
 }
 
-/// Connects where the configuration says that it has to be; its health is set from now on.
+/// Connects now where `use = "on"`; else [`Dbus::serve`] connects. Sets `health` from now on.
 ///
 /// # Errors
-/// Where it has to be and cannot.
+/// Where `use = "on"` and the name cannot be acquired.
 pub async fn bind(
     config: DbusConfig,
     facts: Facts,
@@ -156,7 +162,8 @@ pub async fn bind(
 }
 
 impl Dbus {
-    /// Answers until `stop` on the bus that `bus` names, [`Address::system`]; begins again when the bus is gone.
+    /// Answers calls until `stop`, on the bus at the address that `bus` returns ([`Address::system`]). Reconnects when
+    /// the connection ends.
     pub async fn serve(
         self,
         bus: impl Fn() -> zbus::Result<Address>,
@@ -202,7 +209,7 @@ fn taken() -> String {
     format!("{NAME} is another process's: `busctl status {NAME}` shows which; jouled has it when that one ends")
 }
 
-/// In words, where the bus does not let us have the name.
+/// The message where the bus' policy denies the name; `None` for other errors.
 fn refused(error: &zbus::Error) -> Option<String> {
     use zbus::fdo::Error::AccessDenied;
     let denied = match error {
@@ -222,11 +229,12 @@ fn words(error: &zbus::Error) -> String {
     crate::sys::safe_text::safe(&error.to_string()).chars().take(TEXT).collect()
 }
 
-/// Who is told all. The group is looked up at each connection: it may come with a package that is installed later.
+/// The user and group that get the fine view. The group is looked up at each connection, as a package that is installed
+/// later may create it.
 async fn trusted(group: &str) -> Trusted {
     let uid = rustix::process::geteuid().as_raw();
     let group = group.to_owned();
-    // Names may come from a server that is slow.
+    // On a blocking thread: group names may come from a slow server (LDAP).
     let gid = tokio::task::spawn_blocking(move || crate::sys::users::gid_of(&group)).await.ok().flatten();
     Trusted { uid, gid }
 }

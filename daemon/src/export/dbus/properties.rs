@@ -1,4 +1,5 @@
-//! The properties: one table, from which come Get, GetAll, GetManagedObjects, PropertiesChanged and the introspection. Sends nothing.
+//! The properties: one table, from which Get, GetAll, GetManagedObjects, PropertiesChanged and the introspection XML
+//! are made. Sends nothing.
 
 use super::view::{Iface, Numbers, Object, Shown, UNKNOWN, View};
 use crate::model::domain::Zone;
@@ -6,19 +7,19 @@ use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::sys::safe_text::safe;
 use zbus::Variant;
 
-/// What org.freedesktop.DBus.Property.EmitsChangedSignal says.
+/// The value of annotation org.freedesktop.DBus.Property.EmitsChangedSignal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Emits {
-    /// It never changes while the object is there.
+    /// The property never changes while the object exists.
     Const,
-    /// PropertiesChanged carries it.
+    /// PropertiesChanged carries the new value.
     True,
-    /// It changes without a signal.
+    /// The property changes without a signal.
     False,
 }
 
 impl Emits {
-    /// The word for it.
+    /// The value of the annotation.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Const => "const",
@@ -28,7 +29,7 @@ impl Emits {
     }
 }
 
-/// What a property is read of: the manager's own, or an object's.
+/// Where a property is read from: the view, and an object of it, or `None` for the manager.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject<'a> {
     pub view: &'a View,
@@ -50,7 +51,7 @@ pub(super) struct Property {
     pub name: &'static str,
     pub signature: &'static str,
     pub emits: Emits,
-    /// Which interfaces have it.
+    /// The interfaces that have it.
     pub of: &'static [Iface],
     pub doc: &'static str,
     pub get: fn(Subject<'_>) -> Variant<'static>,
@@ -132,7 +133,7 @@ pub(super) const PROPERTIES: &[Property] = &[
         doc: "The UUID that the machine's own command line or manager states, empty where it has none or does not run. Two machines may \
               claim the same; Id is one machine's alone.",
         get: |of| {
-            // They are in the order of their ids.
+            // `vms` is sorted by id.
             let vm = of.view.vms.binary_search_by(|vm| vm.id.as_str().cmp(of.label("vm_id")));
             let vm = vm.ok().and_then(|at| of.view.vms.get(at));
             text(vm.and_then(|vm| vm.uuid.as_deref()).unwrap_or_default())
@@ -305,10 +306,11 @@ fn microseconds(time: Nanos) -> u64 {
 }
 
 const MODES: [&str; 2] = ["dynamic", "idle"];
-/// The mode of what is not divided.
+/// The mode of energy that is not divided into dynamic and idle.
 const TOTAL: &str = "total";
 
-/// Whether a zone and mode is shown of this subject: idle energy of an entity only where it is handed out, or was.
+/// Whether a zone and mode is listed for this subject. Idle energy of an entity is listed only where a policy shares
+/// idle energy, or has shared it.
 fn is_shown(of: Subject<'_>, zone: Zone, idle: bool) -> bool {
     let has_idle = || of.numbers().energy.idle.get(zone.index()).is_some_and(|energy| *energy > Microjoules::ZERO);
     !idle || of.object.is_none() || of.view.hands_out_idle() || has_idle()

@@ -1,5 +1,6 @@
-//! One connection to the bus, from the name to the end: one task, one stream of messages, no waiting within it. The bus's own answers come
-//! on the same stream as calls: whoever waited for one would stop the stream that it comes on.
+//! One connection to the bus, from acquiring the name to its end: one task that reads one stream of messages and never
+//! waits for a single one. The bus' own answers arrive on the same stream as calls, so a task that waited for an answer
+//! would stop the stream that brings it.
 
 use super::call::{Call, Refused, Xml};
 use super::caller::{BURST, Caller, Callers, Parked, RATE, STRANGER, Trusted};
@@ -25,43 +26,44 @@ use zbus::message::{Flags, Type};
 use zbus::{Address, Connection, Message, MessageStream};
 
 const BUS: &str = "org.freedesktop.DBus";
-/// Messages that wait for this task. With more nothing is read: then they wait in the bus, which bounds them and tells their senders.
+/// Most messages that wait for this task. While it is full nothing is read: further messages wait in the bus, which has
+/// its own limits and reports them to the senders.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(16).unwrap();
-/// A longer message than this is no call of any method here.
+/// Longest message that can be a call of a method here, in bytes.
 const LONGEST: usize = 64 << 10;
-/// After so many answers, or so long, others have their turn.
+/// Answers, and time, after which other tasks of the thread get their turn.
 const BATCH: (usize, Duration) = (64, Duration::from_millis(2));
-/// Calls that came before the name was ours.
+/// Most calls that are kept while the name is being acquired.
 const EARLY: usize = 64;
 
-/// A connection that asked for the name.
+/// A connection that has asked for the name.
 pub(super) struct Link {
     connection: Connection,
     stream: MessageStream,
     early: Vec<Message>,
-    /// Whether the name is ours; else another has it, and we are next.
+    /// Whether this connection owns the name. Otherwise another process owns it, and this connection is queued for it.
     pub owns: bool,
 }
 
 impl Link {
-    /// Connects and asks for the name.
+    /// Connects and requests the name.
     ///
     /// # Errors
-    /// Where there is no bus, or it refuses.
+    /// Where there is no bus, or the bus refuses.
     pub async fn open(bus: zbus::Result<Address>) -> zbus::Result<Self> {
         let bus = bus?;
         let build = async { socket::connect(bus).await?.method_timeout(PATIENCE).max_queued(QUEUE).build().await };
         let connection = within(build).await?;
         let mut link = Self { stream: MessageStream::from(&connection), connection, early: Vec::new(), owns: false };
         let request = Message::method_call("/org/freedesktop/DBus", "RequestName").destination(BUS).interface(BUS);
-        // No flags: nobody may take it from us, and where another has it, we wait for it.
+        // No flags: no other process can take the name over, and a name that is taken is queued for.
         let request = request.build(&(NAME, 0_u32))?;
         within(link.connection.send(&request)).await?;
         let reply = within(link.reply_to(request.primary_header().serial_num())).await?;
         if reply.message_type() == Type::Error {
             return Err(zbus::Error::from(reply));
         }
-        // 1: ours. 2: we are in the queue. 4: it was ours already.
+        // RequestName's reply: 1: owner. 2: in the queue. 4: was the owner already.
         link.owns = matches!(reply.body().deserialize::<u32>()?, 1 | 4);
         Ok(link)
     }
@@ -80,7 +82,7 @@ impl Link {
     }
 }
 
-/// The serial of the question that the bus itself answers by this.
+/// The serial of the call that this message of the bus itself answers; `None` for any other message.
 fn answers(message: &Message) -> Option<NonZeroU32> {
     let header = message.header();
     let is_reply = matches!(message.message_type(), Type::MethodReturn | Type::Error);
@@ -101,7 +103,7 @@ async fn next(stream: &mut MessageStream) -> zbus::Result<Message> {
     message.unwrap_or_else(|| Err(zbus::Error::InputOutput(Arc::new(io::ErrorKind::UnexpectedEof.into()))))
 }
 
-/// The next message, where one is there.
+/// The next message, if one has arrived already.
 async fn at_hand(stream: &mut MessageStream) -> Option<zbus::Result<Message>> {
     std::future::poll_fn(|context| match Pin::new(&mut *stream).poll_next(context) {
         Poll::Ready(message) => Poll::Ready(message),
@@ -110,13 +112,13 @@ async fn at_hand(stream: &mut MessageStream) -> Option<zbus::Result<Message>> {
     .await
 }
 
-/// What is told, and to whom.
+/// The state of one connection.
 pub(super) struct Session<'a> {
     facts: &'a Facts,
     callers: Callers,
     xml: Xml,
     snapshot: Arc<Snapshot>,
-    /// Made when somebody asks for it, once for each snapshot.
+    /// The fine view: made at the first call that needs it, once for each snapshot.
     fine: Option<View>,
     coarse: View,
     epochs: Epochs,
@@ -126,7 +128,7 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Begins with the last snapshot.
+    /// A session that starts with the last snapshot.
     pub fn new(facts: &'a Facts, trusted: Trusted, snapshot: Arc<Snapshot>, owns: bool) -> Self {
         let mut epochs = Epochs::default();
         epochs.advance(snapshot.at.monotonic, period(&snapshot));
@@ -134,7 +136,7 @@ impl<'a> Session<'a> {
             facts,
             callers: Callers::new(trusted),
             xml: Xml::default(),
-            coarse: grain::coarse(View::of(&snapshot), None, grain::everybody().quantum),
+            coarse: grain::coarse(View::of(&snapshot), None, grain::coarse_grain().quantum),
             snapshot,
             fine: None,
             epochs,
@@ -144,7 +146,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Answers until the connection ends. `owns` is told when the name comes or goes.
+    /// Answers calls until the connection ends. `owns` is called when the name is acquired or lost.
     pub async fn run(mut self, link: Link, snapshots: &mut Snapshots, owns: impl Fn(bool)) -> zbus::Result<Infallible> {
         let Link { connection, mut stream, early, .. } = link;
         for call in early {
@@ -172,7 +174,7 @@ impl<'a> Session<'a> {
                     }
                     self.flush(&connection).await?;
                     if more {
-                        // The bus may always have more: whoever serves scrapes has a turn.
+                        // The bus may always have more messages: scrapes, on the same thread, get their turn.
                         tokio::task::yield_now().await;
                     }
                 }
@@ -181,7 +183,7 @@ impl<'a> Session<'a> {
                         let snapshot = Arc::clone(&snapshots.borrow_and_update());
                         self.step(snapshot);
                     }
-                    // The sampler ended: so does jouled, soon.
+                    // The sampler ended, so jouled ends soon.
                     Err(_) => std::future::pending().await,
                 },
                 _ = pace.tick(), if !self.signals.is_empty() => self.out = self.signals.portion(&self.coarse)?,
@@ -200,7 +202,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The next snapshot.
+    /// Takes in the next snapshot.
     fn step(&mut self, snapshot: Arc<Snapshot>) {
         let period = period(&snapshot);
         self.snapshot = snapshot;
@@ -208,7 +210,7 @@ impl<'a> Session<'a> {
         let at = self.snapshot.at.monotonic;
         if self.epochs.are_due(at) {
             self.epochs.advance(at, period);
-            let coarse = grain::coarse(View::of(&self.snapshot), Some(&self.coarse), grain::everybody().quantum);
+            let coarse = grain::coarse(View::of(&self.snapshot), Some(&self.coarse), grain::coarse_grain().quantum);
             let before = std::mem::replace(&mut self.coarse, coarse);
             if self.owns {
                 self.signals.epoch(before, &self.coarse, Duration::from_nanos(period.0));
@@ -216,7 +218,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes one message; what is to be sent for it is in `out`.
+    /// Handles one message; replies are added to `out`.
     fn take(&mut self, message: Message) -> zbus::Result<()> {
         match message.message_type() {
             Type::MethodCall => self.call(message)?,
@@ -247,7 +249,7 @@ impl<'a> Session<'a> {
 
     fn call(&mut self, message: Message) -> zbus::Result<()> {
         let header = message.header();
-        // The bus adds it to every message.
+        // The bus adds the sender to every message.
         let Some(sender) = header.sender() else { return Ok(()) };
         if message.data().len() > LONGEST {
             let why = format!("no method here takes more than {LONGEST} bytes");
@@ -297,7 +299,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Time between two numbers that everybody is told.
+/// Period of the coarse view.
 fn period(snapshot: &Snapshot) -> Nanos {
-    grain::everybody().period.max(snapshot.host.interval)
+    grain::coarse_grain().period.max(snapshot.host.interval)
 }

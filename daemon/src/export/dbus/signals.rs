@@ -1,4 +1,5 @@
-//! What everybody is told without asking: once an epoch, of what changed, spread over the epoch. Sends nothing itself.
+//! Signals: once an epoch, PropertiesChanged, InterfacesAdded and InterfacesRemoved of what changed in the coarse view,
+//! spread over the epoch. Sends nothing itself.
 
 use super::call::{interfaces, path};
 use super::properties::{self, Emits, Subject};
@@ -10,12 +11,12 @@ use zbus::{Message, ObjectPath, Variant};
 
 /// Time between two portions.
 pub(super) const PACE: Duration = Duration::from_millis(100);
-/// Everything is told within so much of an epoch.
+/// Part of an epoch over which its signals are spread.
 const WITHIN: (u32, u32) = (4, 5);
-/// A portion has at least so many.
+/// Least number of signals in a portion.
 const LEAST: usize = 16;
 
-/// What is still to be told of.
+/// A signal that is still to be sent.
 enum News {
     Manager,
     Added(String),
@@ -23,7 +24,7 @@ enum News {
     Removed(String, Iface),
 }
 
-/// What is still to be told of the last epoch.
+/// The signals of the last epoch that are still to be sent.
 #[derive(Default)]
 pub(super) struct Signals {
     news: VecDeque<News>,
@@ -32,9 +33,10 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// An epoch ended that began with `before`. What was still to be told of the last one is told with this.
+    /// Takes in an epoch that started with `before` and ended with `now`. Signals of the last epoch that were not sent
+    /// are sent with this one.
     pub fn epoch(&mut self, before: View, now: &View, period: Duration) {
-        // Where some of the last epoch is untold, what that began from is still here: this tells of both.
+        // Where signals of the last epoch were not sent, its start is still here: the new ones cover both epochs.
         let before = self.before.take().unwrap_or(before);
         self.news = news(&before, now).collect();
         let portions = period.as_millis() * u128::from(WITHIN.0) / u128::from(WITHIN.1) / PACE.as_millis().max(1);
@@ -42,15 +44,15 @@ impl Signals {
         self.before = Some(before);
     }
 
-    /// Whether all is told.
+    /// Whether every signal was sent.
     pub fn is_empty(&self) -> bool {
         self.news.is_empty()
     }
 
-    /// The next portion.
+    /// The next portion of signals.
     ///
     /// # Errors
-    /// Where it cannot be put into messages.
+    /// Where a signal cannot be put into a message.
     pub fn portion(&mut self, now: &View) -> zbus::Result<Vec<Message>> {
         let Some(before) = &self.before else { return Ok(Vec::new()) };
         let mut messages = Vec::new();
@@ -64,18 +66,18 @@ impl Signals {
     }
 }
 
-/// Both are in the order of paths.
+/// The changes from `before` to `now`. Both views are sorted by path.
 fn news<'a>(before: &'a View, now: &'a View) -> impl Iterator<Item = News> + 'a {
     let same = |one: &Object, other: &Object| {
         one.since == other.since && one.labels == other.labels && one.iface == other.iface
     };
-    // What is said of all at once.
+    // Signals of the manager object.
     let other_words = before.estimated != now.estimated || before.zones != now.zones;
     let of_now = now.objects.iter().flat_map(move |object| {
         let path = || object.path.clone();
         match before.object(&object.path) {
             None => vec![News::Added(path())],
-            // Another one of the same name: what never changes has changed.
+            // Another entity under the same name: its constant properties have changed.
             Some(earlier) if !same(earlier, object) => vec![News::Removed(path(), earlier.iface), News::Added(path())],
             Some(earlier) => {
                 let changed = other_words || earlier.numbers != object.numbers || earlier.state != object.state;
@@ -109,7 +111,7 @@ fn message(news: &News, before: &View, now: &View) -> Option<zbus::Result<Messag
     }
 }
 
-/// PropertiesChanged with what changed; `None`: nothing that is told without asking.
+/// PropertiesChanged with the changed properties; `None` where no property with a signal changed.
 fn changed(path: &str, iface: Iface, before: Subject<'_>, now: Subject<'_>) -> Option<zbus::Result<Message>> {
     let told = properties::of(iface).filter(|property| property.emits == Emits::True);
     let values = told.filter_map(|property| {

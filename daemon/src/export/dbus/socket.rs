@@ -1,9 +1,9 @@
-//! The socket to the D-Bus daemon, woken by incoming data alone. Knows nothing of the messages.
+//! The socket to the D-Bus daemon, woken by incoming data only. Knows no messages.
 //!
-//! tokio's UnixStream, which zbus uses, is registered for both directions, so it wakes a second time for each answer: when the bus has
-//! read it and the socket has room again. That costs 10 to 15 µs a call. Here only the reading half is registered, and room is waited
-//! for only after a write found none. tokio registers one direction of a descriptor by [`pipe`](tokio::net::unix::pipe) (or by AsyncFd,
-//! which is `unsafe`).
+//! tokio's UnixStream, which zbus uses, is registered for both directions. It therefore wakes a second time for each
+//! answer, when the bus has read the answer and the socket has room again, which costs 10 to 15 µs a call. Here only
+//! the reading half is registered, and the writer waits for room only after a write found none. tokio registers one
+//! direction of a descriptor by [`pipe`](tokio::net::unix::pipe) (or by AsyncFd, which is `unsafe`).
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -20,14 +20,14 @@ use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 use zbus::export::async_trait::async_trait;
 use zbus::{Address, Message};
 
-/// Calls are shorter than this: with one read comes one, or many.
+/// Size of a read, in bytes. A call is shorter, so one read returns one call or several.
 const AT_ONCE: usize = 8 << 10;
 
-/// A connection to the bus at this address, to be built. It takes no file descriptors, as no method here does, and the bus
-/// refuses calls with some.
+/// A connection to the bus at this address, to be built. It takes no file descriptors, as no method here does, and the
+/// bus refuses calls with some.
 ///
 /// # Errors
-/// Where nobody listens at the address.
+/// Where there is no listener at the address.
 pub async fn connect(address: Address) -> zbus::Result<Builder<'static>> {
     let path = match address.transport() {
         Transport::Unix(unix) => match unix.path() {
@@ -50,7 +50,7 @@ struct BusSocket {
 }
 
 impl BusSocket {
-    /// Of a stream that does not block.
+    /// Takes a non-blocking stream.
     fn new(stream: UnixStream) -> io::Result<Self> {
         let write = Writer(stream.try_clone()?);
         let stream = Receiver::from_owned_fd_unchecked(stream.into())?;
@@ -69,10 +69,10 @@ impl Socket for BusSocket {
 
 #[derive(Debug)]
 struct Reader {
-    /// The socket, registered for reading alone. That it is no pipe makes no difference: both are read with read(2).
+    /// The socket, registered for reading only. It is no pipe, but both are read with read(2).
     stream: Receiver,
     buffer: Box<[u8]>,
-    /// Where in `buffer` there is what was read and not asked for yet.
+    /// The range of `buffer` that was read from the socket and not returned yet.
     ahead: Range<usize>,
 }
 
@@ -113,7 +113,7 @@ impl WriteHalf for Writer {
         loop {
             match self.0.write(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // A second descriptor of the same socket, for as long as room is waited for.
+                    // A second descriptor of the same socket, while it waits for room.
                     Sender::from_owned_fd_unchecked(self.0.try_clone()?.into())?.writable().await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -165,7 +165,7 @@ mod tests {
         let (mut got, mut portion) = (Vec::<u8>::new(), 1);
         loop {
             let mut buffer = vec![0; portion];
-            // Given up in the middle, which must lose nothing.
+            // Cancelled in the middle, which must lose nothing.
             let Ok(part) = tokio::time::timeout(std::time::Duration::from_micros(1), read.recvmsg(&mut buffer)).await
             else {
                 continue;

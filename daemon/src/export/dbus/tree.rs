@@ -1,14 +1,15 @@
-//! Object paths: which name is where, escaped as systemd escapes them. Pure text; knows no object.
+//! Object paths of names, escaped as systemd escapes them. Pure text; knows no object.
 
 use std::fmt::Write;
 
 /// The manager's object.
 pub(super) const ROOT: &str = "/org/jouled1";
-/// Folders of the manager that are always there.
+/// Nodes below the manager that always exist.
 pub(super) const FOLDERS: [&str; 4] = ["container", "machine", "unit", "user"];
 
-/// A name as one element of an object path, as systemd does it (bus_label_escape): `_` and two hex digits for every byte that is no ASCII
-/// letter or digit, and for a digit at the beginning; `_` alone for the empty name. No two names give the same.
+/// A name as one element of an object path, as systemd's bus_label_escape does it: `_` and two hex digits for every
+/// byte that is no ASCII letter or digit, and for a leading digit; `_` alone for the empty name. Different names give
+/// different elements.
 pub(super) fn escape(name: &str) -> String {
     if name.is_empty() {
         return "_".into();
@@ -35,7 +36,7 @@ pub(super) fn user_unit(user: &str, name: &str) -> String {
     format!("{ROOT}/user/{}/unit/{}", escape(user), escape(name))
 }
 
-/// A virtual machine, by its name where that is its alone, else by its id.
+/// A virtual machine, by its name where no other machine has a claim to it, else by its id.
 pub(super) fn machine(name_or_id: &str) -> String {
     format!("{ROOT}/machine/{}", escape(name_or_id))
 }
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_as_systemd_escapes_them() {
-        // As `busctl call org.freedesktop.systemd1 … GetUnit` and systemd's own test of bus_label_escape have them.
+        // From `busctl call org.freedesktop.systemd1 … GetUnit` and systemd's own test of bus_label_escape.
         for (name, label) in [
             ("ssh.service", "ssh_2eservice"),
             ("", "_"),

@@ -1,4 +1,4 @@
-//! What the bus is told: the node and every object with its numbers, as plain data made of one snapshot. Knows no message and no caller.
+//! The node and every object with its numbers, as plain data made from one snapshot. Knows no message and no caller.
 
 use super::tree;
 use crate::export::zones::Zones;
@@ -14,10 +14,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-/// What stands for a number that is not known, as systemd has it.
+/// Stands for an unknown number, as in systemd's API.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
-/// What an object is on the bus. A process has properties but no object: there are too many of them.
+/// The interface of an object. A process has properties but no object, as there are too many processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Iface {
     Manager,
@@ -28,7 +28,7 @@ pub(super) enum Iface {
 }
 
 impl Iface {
-    /// Those that objects below the manager have.
+    /// The interfaces of objects below the manager.
     pub const OBJECTS: [Self; 3] = [Self::Unit, Self::Machine, Self::Container];
 
     /// The interface's name.
@@ -50,11 +50,11 @@ type PowerByZone = [Microwatts; Zone::COUNT];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Numbers {
     pub energy: Energy,
-    /// Dynamic and idle, of the zones that have power (see [`Shown::power`]); `None`: not known yet.
+    /// Dynamic and idle power, of the zones that have power (see [`Shown::power`]); `None`: not known yet.
     pub power: Option<[PowerByZone; 2]>,
-    /// Energy in the billing base.
+    /// Energy over the zones of the billing base.
     pub total: Option<Microjoules>,
-    /// Power in the billing base.
+    /// Power over the zones of the billing base.
     pub total_power: Option<Microwatts>,
 }
 
@@ -67,13 +67,13 @@ pub(super) struct Object {
     pub path: String,
     pub labels: Labels,
     pub state: State,
-    /// When its counter began, CLOCK_REALTIME.
+    /// Start of its counter, CLOCK_REALTIME.
     pub since: Nanos,
     pub numbers: Numbers,
 }
 
 impl Object {
-    /// A label by its name; empty where there is none.
+    /// A label by its name; empty where the kind has no such label.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name)
     }
@@ -83,40 +83,40 @@ impl Object {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shown {
     pub zone: Zone,
-    /// Whether all that measures it has power now.
+    /// Whether every domain of the zone has power now.
     pub power: bool,
 }
 
-/// Everything that is told, from one snapshot.
+/// The whole tree with all numbers, made from one snapshot.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub host: Arc<Host>,
     pub at: Stamp,
     pub estimated: bool,
-    /// Zones that are shared out.
+    /// The zones whose energy is attributed to entities.
     pub zones: Vec<Shown>,
-    /// Those of them in the billing base.
+    /// The zones of the billing base.
     pub base: Vec<Zone>,
-    /// When each zone was read last, CLOCK_REALTIME.
+    /// Time of the last reading of each zone, CLOCK_REALTIME.
     pub read_at: Vec<(Zone, Nanos)>,
     pub node: Numbers,
-    /// What the platform meter that is believed saw as a whole.
+    /// Energy and power of the whole machine as the authority measures them.
     pub platform: Option<(Microjoules, Option<Microwatts>)>,
     pub sources: Vec<SourceView>,
     pub vms: Arc<[Vm]>,
-    /// In the order of their paths.
+    /// Sorted by path.
     pub objects: Vec<Object>,
-    /// Those that run, in the order of their ids.
+    /// The VMs that run, sorted by id.
     pub processes: Vec<(u32, Object)>,
 }
 
 impl View {
-    /// What a snapshot says, to the microjoule.
+    /// The fine view of a snapshot, to the microjoule.
     pub fn of(snapshot: &Snapshot) -> Self {
         let zones = Zones::new(&snapshot.domains);
         let base = Base::of(snapshot);
         let of_base = || zones.billed(&base);
-        // A zone that nothing measures any more has energy and no power, and keeps nobody else from having it.
+        // A zone without a current domain has energy and no power. It does not hide the power of the other zones.
         let past = |zone: Zone| snapshot.domains.iter().all(|view| view.domain.zone != zone || view.past);
         let base_has_power =
             of_base().any(|view| view.power.is_some()) && of_base().all(|view| view.power.is_some() || past(view.zone));
@@ -153,7 +153,7 @@ impl View {
         }
     }
 
-    /// When a zone was read last, CLOCK_MONOTONIC; `None`: nothing measures it now.
+    /// Time of the last reading of a zone, CLOCK_MONOTONIC; `None` where no domain of the zone is read now.
     pub fn read(&self, zone: Zone) -> Option<Nanos> {
         let (_, at) = self.read_at.iter().find(|(read, _)| *read == zone)?;
         Some(self.at.monotonic - (self.at.realtime - *at))
@@ -164,7 +164,7 @@ impl View {
         self.objects.binary_search_by(|object| object.path.as_str().cmp(path)).ok().and_then(|at| self.objects.get(at))
     }
 
-    /// The objects below a path, in the order of theirs.
+    /// The objects below a path, sorted by path.
     pub fn below(&self, path: &str) -> &[Object] {
         let prefix = format!("{}/", path.trim_end_matches('/'));
         let from = self.objects.partition_point(|object| object.path < prefix);
@@ -173,19 +173,19 @@ impl View {
         rest.get(..count).unwrap_or_default()
     }
 
-    /// A process that runs.
+    /// A running process, by process id.
     pub fn process(&self, pid: u32) -> Option<&Object> {
         let at = self.processes.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
         self.processes.get(at).map(|(_, object)| object)
     }
 
-    /// Whether idle energy is handed out, so that entities have a part of it.
+    /// Whether idle energy is shared, so that entities have a part of it.
     pub fn hands_out_idle(&self) -> bool {
         self.host.idle != IdlePolicy::Apart
     }
 }
 
-/// What turns rows into objects.
+/// Turns rows of the snapshot into objects.
 struct Maker<'a> {
     base: &'a Base,
     base_has_power: bool,
@@ -211,7 +211,7 @@ fn read_at(snapshot: &Snapshot) -> Vec<(Zone, Nanos)> {
     let at = snapshot.at;
     let last = |zone: Zone| {
         let now = snapshot.domains.iter().filter(|view| view.domain.zone == zone && !view.past);
-        // A zone is as old as the oldest of what it is the sum of.
+        // A zone is the sum of its domains, so it is as old as the oldest of their readings.
         let read = now.filter_map(|view| view.read_at).min()?;
         Some((zone, at.realtime - (at.monotonic - read)))
     };
@@ -234,7 +234,7 @@ fn objects(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<Object> {
         let (id, name) = (labels.id(), labels.get("vm_name"));
         tree::machine(if named.get(name) == Some(&id) { name } else { id })
     });
-    // Several may have been under one name: the one that runs, else the latest, is what the name means.
+    // Several entities may have had one name. The name means the running one, else the latest.
     objects.sort_by(|a, b| a.path.cmp(&b.path).then_with(|| rank(a).cmp(&rank(b))));
     objects.dedup_by(|later, kept| later.path == kept.path);
     objects
@@ -244,15 +244,15 @@ fn rank(object: &Object) -> (bool, Reverse<Nanos>) {
     (object.state != State::Running, Reverse(object.since))
 }
 
-/// Which VM (by id) has a name to itself. Names are anybody's word: one that a VM in a machine scope has is no other's, and one that is
-/// another VM's id or UUID is nobody's.
+/// The VM (by id) that each name belongs to. Any user can give a VM any name, so: a name of a VM in a machine scope
+/// belongs to no VM outside of one, and a name that is the id or UUID of another VM belongs to none.
 fn named(snapshot: &Snapshot) -> FxHashMap<&str, &str> {
     let vms: FxHashMap<&str, &Vm> = snapshot.vms.iter().map(|vm| (vm.id.as_str(), vm)).collect();
     let rows = &snapshot.kind(Kind::Vm).rows;
     let ids: FxHashSet<String> = rows.iter().map(|row| row.labels.id().to_ascii_lowercase()).collect();
     let uuids: FxHashSet<String> =
         snapshot.vms.iter().filter_map(|vm| vm.uuid.as_deref()).map(str::to_ascii_lowercase).collect();
-    // By name: the best claim so far, and whose it is; `None`: of several.
+    // By name: the best claim so far, and the VM that has it; `None` where several VMs have it.
     let mut best: FxHashMap<&str, (u8, Option<&str>)> = FxHashMap::default();
     for row in rows {
         let Some(VmLabels { vm_id: id, vm_name: name, .. }) = VmLabels::of(&row.labels) else { continue };
@@ -279,7 +279,7 @@ fn processes(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<(u32, Object)> {
         Some((pid, maker.object(Iface::Process, Kind::Process, String::new(), row)))
     };
     let mut processes: Vec<_> = rows.filter_map(object).collect();
-    // Of two with one id, the later began when the other had ended.
+    // Of two processes with one id, the later started after the other had ended.
     processes.sort_by_key(|(pid, object)| (*pid, Reverse(object.since)));
     processes.dedup_by_key(|(pid, _)| *pid);
     processes

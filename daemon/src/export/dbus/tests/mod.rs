@@ -1,7 +1,7 @@
 //! What the bus is told, without a bus: here what the tests share.
 
 mod calls;
-mod told;
+mod resolution;
 mod views;
 
 use super::call::{Call, Xml};

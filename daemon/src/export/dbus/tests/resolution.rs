@@ -1,4 +1,4 @@
-//! Who is told what, when: epochs, whole joules, signals, callers and what each may ask.
+//! Resolution by caller: epochs, whole joules, signals, callers and their budgets.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn later(snapshot: &Snapshot, seconds: u64, microjoules: u64) -> Snapshot {
 }
 
 #[test]
-fn everybody_is_told_whole_joules_and_the_power_of_what_was_told() {
+fn the_coarse_view_has_whole_joules_and_power_from_them() {
     let mut first = sample::snapshot();
     first.domains.last_mut().unwrap().power = Some(Microwatts(1));
     let second = later(&first, 10, 25_700_000);
@@ -79,7 +79,7 @@ fn a_zone_that_is_read_every_thirty_seconds_has_the_power_between_its_readings()
 }
 
 #[test]
-fn signals_tell_of_what_changed_and_of_nothing_else() {
+fn signals_report_changes_only() {
     let mut first = sample::snapshot();
     first.domains.last_mut().unwrap().power = Some(Microwatts(1));
     first.host = Arc::new(crate::model::snapshot::Host { idle: IdlePolicy::Apart, ..(*first.host).clone() });
@@ -102,7 +102,7 @@ fn signals_tell_of_what_changed_and_of_nothing_else() {
                     assert!(!changed.is_empty() && invalidated.is_empty());
                     assert!(!changed.contains_key("UpdatedAt") && !changed.contains_key("Id"), "{changed:?}");
                     if let Some(Variant::U64(energy)) = changed.get("EnergyMicrojoules") {
-                        assert_eq!(energy % QUANTUM.0, 0, "signals are for everybody");
+                        assert_eq!(energy % QUANTUM.0, 0, "signals are in whole quanta");
                     }
                 }
             }
@@ -131,7 +131,7 @@ fn signals_tell_of_what_changed_and_of_nothing_else() {
 }
 
 #[test]
-fn many_signals_are_spread_and_none_is_forgotten() {
+fn many_signals_are_spread_and_none_is_lost() {
     let mut first = sample::snapshot();
     for number in 0..2000 {
         let name = format!("unit-{number}.service");
@@ -150,7 +150,7 @@ fn many_signals_are_spread_and_none_is_forgotten() {
 }
 
 #[test]
-fn what_was_not_told_in_its_epoch_is_told_with_the_next() {
+fn signals_that_were_not_sent_in_their_epoch_are_sent_with_the_next() {
     let first = sample::snapshot();
     let mut second = later(&first, 10, 8_000_000);
     for number in 0..100 {
@@ -182,7 +182,7 @@ fn what_was_not_told_in_its_epoch_is_told_with_the_next() {
 }
 
 #[test]
-fn callers_are_whom_the_bus_says() {
+fn callers_are_identified_by_the_bus() {
     let mut callers = Callers::new(Trusted { uid: 990, gid: Some(77) });
     let mut who = |name: &'static str, credentials: Option<ConnectionCredentials>| {
         let name = UniqueName::from_static_str(name).unwrap();
@@ -212,7 +212,7 @@ fn callers_are_whom_the_bus_says() {
 }
 
 #[test]
-fn what_waits_and_what_is_remembered_is_bounded() {
+fn waiting_calls_and_known_callers_are_bounded() {
     let mut callers = Callers::new(Trusted { uid: 990, gid: None });
     let mut full = 0;
     for number in 0..10_000 {
@@ -224,7 +224,7 @@ fn what_waits_and_what_is_remembered_is_bounded() {
 }
 
 #[test]
-fn one_connection_takes_not_all_the_room_for_those_that_wait() {
+fn one_connection_cannot_use_up_the_room_for_waiting_calls() {
     let mut callers = Callers::new(Trusted { uid: 990, gid: None });
     let mut park = |name: &'static str| {
         let name = UniqueName::try_from(name).unwrap();
@@ -235,7 +235,7 @@ fn one_connection_takes_not_all_the_room_for_those_that_wait() {
 }
 
 #[test]
-fn a_user_who_asks_too_much_is_told_so_and_others_are_not() {
+fn a_user_over_the_limit_is_refused_and_other_users_are_not() {
     let mut callers = Callers::new(Trusted { uid: 990, gid: None });
     let mut now = Instant::now();
     let mut ask = |caller, now, bytes| {
