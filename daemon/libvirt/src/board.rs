@@ -173,7 +173,7 @@ impl Libvirt {
         let mut health = self.health();
         let fitting = full.then(|| fitting(self.machines.values()));
         if fitting.as_ref().is_some_and(|fitting| fitting.len() < self.machines.len()) {
-            health = "has more machines than can be told: the last ones, by UUID, are left out";
+            health = "has more machines than fit into a line: the last ones, by UUID, are left out";
         }
         let line = Line { v: 1, source: "libvirt", uri: &self.uri, health, machines: fitting };
         let mut text = serde_json::to_string(&line).unwrap_or_default();

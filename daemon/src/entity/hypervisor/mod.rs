@@ -68,7 +68,9 @@ pub struct Hypervisors {
     /// The last inventory, indexed.
     manager_index: managers::Index,
     running: BTreeMap<ProcessKey, RunningVm>,
+    /// Keys of `running` by process id.
     by_pid: FxHashMap<u32, ProcessKey>,
+    /// Keys of `running` by machine scope.
     by_scope: FxHashMap<String, ProcessKey>,
     /// VMs of which the kernel does not show everything yet.
     incomplete: BTreeSet<ProcessKey>,
@@ -82,6 +84,7 @@ pub struct Hypervisors {
     reserved: FxHashSet<String>,
     /// VMM processes in the order in which [`Hypervisors::check_some_alive`] checks them.
     check_queue: VecDeque<ProcessKey>,
+    /// The VMs of the last change, sorted by id.
     published: Vec<Vm>,
     /// A VM changed since identities were last assigned.
     changed: bool,

@@ -105,7 +105,7 @@ impl Reader {
         };
         match std::thread::Builder::new().name("jouled-vms".into()).spawn(work) {
             Ok(thread) => self.worker = Some(Worker { requests, replies, thread }),
-            Err(error) => tracing::warn!("VMs cannot be looked for now: {error}"),
+            Err(error) => tracing::warn!("no thread that inspects processes for VMs: {error}"),
         }
         self.worker.is_some()
     }

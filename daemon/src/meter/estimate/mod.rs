@@ -80,16 +80,20 @@ pub struct Estimate {
     sysfs: PathBuf,
     path: String,
     stat: Stat,
+    /// The clock tick of /proc/stat.
     tick: Nanos,
     /// Idle power of one hardware thread, times the package share.
     idle: Microwatts,
     /// Full less idle power of one hardware thread, times the package share.
     dynamic: Microwatts,
+    /// Time of the last read without an error, CLOCK_MONOTONIC.
     last: Option<Nanos>,
     cpus: Vec<CpuState>,
     packages: Vec<Package>,
     domains: Vec<Domain>,
+    /// What the estimate is based on, for its health.
     described: String,
+    /// Error of the last read.
     error: Option<String>,
 }
 

@@ -110,10 +110,12 @@ struct Hwmon {
     unused: Vec<String>,
     /// Number of further meters that may measure the whole machine and do not say so.
     ambiguous: usize,
+    /// Errors of the last read.
     errors: Vec<String>,
     reads: u32,
     /// The fingerprint of the chips at the last scan.
     fingerprint: Vec<(PathBuf, Option<PathBuf>)>,
+    /// Whether another meter measured the packages at the last scan.
     packages_elsewhere: bool,
 }
 

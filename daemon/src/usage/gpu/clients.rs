@@ -38,8 +38,11 @@ pub struct Clients {
 #[derive(Debug)]
 struct TrackedClient {
     process: ProcessKey,
+    /// Highest counters so far; after a reset the current ones.
     engines: BTreeMap<String, Engine>,
+    /// Samples in a row in which a counter was below its highest value.
     low_samples: u32,
+    /// Samples in a row in which no process had the client open.
     missed_samples: u32,
 }
 

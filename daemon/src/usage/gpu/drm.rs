@@ -38,13 +38,16 @@ pub fn start(sysfs: &Path, procfs: &Path) -> Result<Box<dyn GpuUsage>, Health> {
 }
 
 struct DrmProbe {
+    /// /sys/class/drm.
     class: PathBuf,
     /// /sys/class/kfd/kfd/proc: one folder per process that computes on AMD GPUs without DRM (ROCm).
     kfd: PathBuf,
     procfs: PathBuf,
     clients: Clients,
     processes: FxHashMap<u32, ScannedProcess>,
+    /// Number of probes so far.
     round: u32,
+    /// Time of the last probe, CLOCK_MONOTONIC.
     last: Nanos,
 }
 
@@ -58,6 +61,7 @@ struct ScannedProcess {
     interval: u32,
     /// When it was scanned, CLOCK_MONOTONIC.
     scanned_at: Nanos,
+    /// /proc/PID/fd may not be read.
     denied: bool,
 }
 

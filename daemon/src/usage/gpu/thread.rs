@@ -47,6 +47,7 @@ pub trait Probe: Send {
 
 #[derive(Default)]
 struct Shared {
+    /// Results that no sample has taken yet.
     results: Vec<ProbeResult>,
     /// Since when a probe has been running, CLOCK_MONOTONIC; `None`: none is.
     probing_since: Option<Nanos>,
@@ -59,6 +60,7 @@ pub struct ThreadedProbe {
     health: Health,
     detail: String,
     pending: Pending,
+    /// Time of the last sample, CLOCK_MONOTONIC.
     last: Nanos,
     /// Dropped with the source: that ends the thread.
     _stop: Sender<()>,
@@ -146,8 +148,11 @@ impl GpuUsage for ThreadedProbe {
 /// Use that is not handed out yet. Each result is handed out evenly until the next one is due.
 #[derive(Debug, Default)]
 struct Pending {
+    /// Busy time that is left, by GPU and process.
     uses: BTreeMap<(PciAddress, ProcessKey), Nanos>,
+    /// By GPU: whether its shares are estimated, and its busy time that is left.
     watched: BTreeMap<PciAddress, (bool, Nanos)>,
+    /// When the next result is due, CLOCK_MONOTONIC.
     due: Nanos,
 }
 
