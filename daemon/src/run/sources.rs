@@ -193,7 +193,7 @@ fn head(
     Head {
         config: CoreConfig {
             host: host(settings, topology, meters),
-            limits: settings.limits.clone(),
+            limits: settings.limits,
             idle: settings.attribution.idle,
             floors: settings.floors.clone(),
             prior_ratio: estimate::idle_to_full_ratio(&topology.model),
