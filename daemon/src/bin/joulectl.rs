@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(ctl::run(&args, &mut std::io::stdout())),
-        Err(error) => Err(ctl::Failure::Output(error)),
+        Err(error) => Err(ctl::Error::Output(error)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,23 +1,24 @@
 //! `joulectl top`: a frame per tick, until Ctrl-C. Leaves nothing to restore on the terminal: it only moves the cursor home, clears
 //! and prints, in neither raw mode nor the alternate screen.
 
-use super::client::{Client, Error, Stream};
-use super::{Failure, text, top};
+use super::client::{Client, ClientError, Stream};
+use super::{Error, text, top};
 use crate::model::snapshot::Snapshot;
 use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Between two tries to reach a jouled that went away.
+/// Pause between two attempts to connect again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Tries before giving up where nobody watches: a script must not wait for ever.
+/// Attempts before giving up where the output is not a terminal, so that a script does not wait for ever.
 const TRIES: u32 = 30;
 
-/// Shows `count` ticks, or all of them until SIGINT or SIGTERM. A jouled that goes away is waited for, once it was there.
+/// Shows `count` ticks, or all of them until SIGINT or SIGTERM. Connects again where the connection is lost, but not where the first
+/// attempt fails.
 ///
 /// # Errors
-/// Where jouled cannot be reached at first, stays away and no terminal watches, or `out` cannot be written.
-pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+/// Where the first attempt to connect fails, the connection is lost for good and `out` is not a terminal, or `out` cannot be written.
+pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn Write) -> Result<(), Error> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut resized = signal(SignalKind::window_change())?;
     let mut stream = Some(client.stream().await?);
@@ -55,14 +56,14 @@ pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn 
             }
             Ok(Event::Back(new)) => stream = Some(new),
             // Asking again would give the same answer.
-            Err(error @ Error::OtherVersion(..)) => return Err(error.into()),
+            Err(error @ ClientError::OtherVersion(..)) => return Err(error.into()),
             Ok(Event::End) | Err(_) => {
                 stream = None;
                 tries += 1;
                 let why =
                     event.err().map_or_else(|| "jouled ended the connection".to_owned(), |error| error.to_string());
                 if tries > TRIES && !screen.is_live() {
-                    return Err(Failure::Lost(why));
+                    return Err(Error::Lost(why));
                 }
                 screen.say(&format!("NO CONNECTION, trying again: {why}"))?;
             }
@@ -97,14 +98,14 @@ impl Screen<'_> {
         !self.json && text::terminal_size().is_some()
     }
 
-    fn show(&mut self, snapshot: Snapshot) -> Result<(), Failure> {
+    fn show(&mut self, snapshot: Snapshot) -> Result<(), Error> {
         self.note.clear();
         self.last = Some(snapshot);
         self.redraw()
     }
 
     /// Says that the connection is gone: above the old numbers on a terminal, else once on standard error.
-    fn say(&mut self, note: &str) -> Result<(), Failure> {
+    fn say(&mut self, note: &str) -> Result<(), Error> {
         if self.is_live() {
             self.note = note.to_owned();
             return self.redraw();
@@ -116,7 +117,7 @@ impl Screen<'_> {
         Ok(())
     }
 
-    fn redraw(&mut self) -> Result<(), Failure> {
+    fn redraw(&mut self) -> Result<(), Error> {
         let Some(snapshot) = &self.last else {
             return Ok(());
         };

@@ -1,16 +1,17 @@
-//! `joulectl meters`: what was found on this machine, what each meter sees, which is used for what, and why each of the others is not. Pure:
-//! snapshot in, text out.
+//! `joulectl meters`: every energy domain of this machine, what it covers, what it is used for or why not, and the platform meters compared.
+//! Pure: snapshot in, text out.
 
-use super::status::{Source, ago};
+use super::platform::{self, is_chosen};
+use super::sources::{Source, ago, remarks, source_name};
 use super::text::{self, safe};
 use crate::model::domain::{Domain, Scope, Zone};
-use crate::model::platform::{PlatformChoice, PlatformKind};
-use crate::model::snapshot::{Comparison, DomainView, Role, Snapshot, SourceView};
+use crate::model::platform::PlatformKind;
+use crate::model::snapshot::{DomainView, Role, Snapshot};
 use crate::model::source::{Health, SourceRole};
 use crate::model::units::{Microwatts, Nanos};
 use serde::Serialize;
 
-/// As text. `now`: CLOCK_MONOTONIC, for ages.
+/// As text. `now`: CLOCK_MONOTONIC, for ages of readings.
 pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     let heads = ["DOMAIN", "SEES", "CONTAINS", "USED FOR", "POWER", "LAST READ", "ACCURACY", "SOURCE"];
     let mut rows = vec![heads.map(String::from).to_vec()];
@@ -32,17 +33,17 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     }
     lines.extend(meanings(snapshot));
     lines.push(String::new());
-    lines.push(platform(snapshot));
-    lines.extend(snapshot.platform.comparisons.iter().map(comparison));
+    lines.push(platform::line(snapshot));
+    lines.extend(snapshot.platform.comparisons.iter().map(platform::comparison));
     lines.extend(snapshot.platform.unmetered.iter().map(|gpu| {
-        format!("GPU {gpu} is handed to a VM and has no meter: its energy is in `other`, which is therefore charged to nobody.")
+        format!("GPU {gpu} is passed through to a VM and has no meter: its energy is in `other`, which is therefore unattributed.")
     }));
     lines.push(String::new());
     lines.extend(sources(snapshot, now));
     lines
 }
 
-/// What a domain is about, for people.
+/// What a domain covers.
 fn sees(domain: &Domain) -> String {
     let of = match domain.scope {
         Scope::Package(package) => format!(" {}", package.0),
@@ -64,7 +65,7 @@ fn sees(domain: &Domain) -> String {
     }
 }
 
-/// Other domains here whose energy is in this one's, too.
+/// The zones of other domains here whose energy is part of this domain's.
 fn contains(view: &DomainView, snapshot: &Snapshot) -> String {
     let within = |other: &Domain| match view.domain.zone {
         Zone::Package => match other.zone {
@@ -90,18 +91,19 @@ fn contains(view: &DomainView, snapshot: &Snapshot) -> String {
     if words.is_empty() { "-".to_owned() } else { words.join(", ") }
 }
 
+/// What a domain is used for, or why for nothing.
 fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
     let platform = &snapshot.platform;
     let choice = safe(platform.choice.as_str());
-    // What gives nothing is not used, whatever it is meant for.
+    // A domain that cannot be read is not used, whatever its role.
     let silent = view.power.is_none() && !view.error.is_empty();
     let what = match (view.role, &platform.authority) {
         (Role::Past, _) => return format!("nothing: {}", safe(&view.error)),
-        (Role::Comparison, None) if chosen(&platform.choice) => return format!("nothing: platform = \"{choice}\""),
+        (Role::Comparison, None) if is_chosen(&platform.choice) => return format!("nothing: platform = \"{choice}\""),
         (Role::Comparison, None) if platform.host_reports => {
-            return "nothing: this VM's host tells what it drew".to_owned();
+            return "nothing: this VM's host reports its energy".to_owned();
         }
-        (Role::Comparison, None) => "nothing yet: all of its kind have to measure first".to_owned(),
+        (Role::Comparison, None) => "nothing yet: all meters of its kind have to measure first".to_owned(),
         (Role::Comparison, Some(authority)) => format!("comparison with {}", safe(authority.as_str())),
         (Role::Billed, _) if view.shares_estimated => "billed; shares are an estimate".to_owned(),
         (Role::Billed, _) => "billed".to_owned(),
@@ -111,13 +113,13 @@ fn used_for(view: &DomainView, snapshot: &Snapshot) -> String {
     if silent { format!("nothing now: no reading ({what})") } else { what }
 }
 
-/// What the words under USED FOR mean, of those that are there.
+/// The meaning of each word that is under USED FOR here.
 fn meanings(snapshot: &Snapshot) -> impl Iterator<Item = String> + '_ {
     const MEANINGS: [(Role, &str); 4] = [
         (Role::Billed, "billed: shared out, and part of the sum that counts everything once"),
         (Role::Breakdown, "breakdown: shown beside what contains it, never added to it"),
         (Role::Authority, "authority: what it sees beyond packages, memory and GPUs is `other`"),
-        (Role::Comparison, "comparison: only watched for whether it agrees"),
+        (Role::Comparison, "comparison: only compared with the authority"),
     ];
     let there = |role: Role| snapshot.domains.iter().any(|view| view.role == role);
     MEANINGS.into_iter().filter(move |(role, _)| there(*role)).map(|(_, words)| words.to_owned())
@@ -125,71 +127,6 @@ fn meanings(snapshot: &Snapshot) -> impl Iterator<Item = String> + '_ {
 
 fn accuracy(domain: &Domain) -> String {
     domain.accuracy_ppm.map_or_else(|| "not stated".to_owned(), |ppm| format!("± {:.1} %", f64::from(ppm) / 1e4))
-}
-
-fn platform(snapshot: &Snapshot) -> String {
-    let platform = &snapshot.platform;
-    let choice = safe(platform.choice.as_str());
-    match &platform.authority {
-        Some(authority) => {
-            let authority = safe(authority.as_str());
-            format!("Platform: {authority} is believed (platform = \"{choice}\" in [attribution]).")
-        }
-        None if platform.host_reports => {
-            "Platform: no meter is believed unasked, as this VM's host tells what it drew (platform = \"auto\" in [attribution])."
-                .to_owned()
-        }
-        None => format!("Platform: {}.", nobody_believed(&platform.choice)),
-    }
-}
-
-/// Whether the configuration says which platform meter is believed.
-pub fn chosen(choice: &PlatformChoice) -> bool {
-    *choice != PlatformChoice::Auto
-}
-
-/// Why no platform meter is believed.
-pub fn nobody_believed(choice: &PlatformChoice) -> String {
-    match choice {
-        PlatformChoice::None => "no meter is believed, as platform = \"none\" in [attribution]".to_owned(),
-        PlatformChoice::Auto => "no meter of the whole machine measures now".to_owned(),
-        PlatformChoice::Kind(kind) => format!(
-            "no meter is believed: platform = \"{0}\" in [attribution] takes {0} alone, and none of that kind measures now",
-            safe(kind.as_str())
-        ),
-    }
-}
-
-/// One comparison, for people.
-pub fn comparison(one: &Comparison) -> String {
-    let percent = |ppm: u64| ppm as f64 / 1e4;
-    let (source, against) = (safe(&one.source), safe(&one.against));
-    let what = match one.off_ppm {
-        0 if source == "components" => format!("The components together draw no more than {against} says"),
-        // It sees a part of what the others do, so less is no difference.
-        0 if source == "psys" => format!("psys says no more than {against}"),
-        _ if source == "components" => {
-            format!(
-                "The components together draw {:.1} % more than {against} says",
-                percent(one.off_ppm.unsigned_abs())
-            )
-        }
-        0 => format!("{source} says what {against} says"),
-        off if off > 0 => format!("{source} says {:.1} % more than {against}", percent(off.unsigned_abs())),
-        off => format!("{source} says {:.1} % less than {against}", percent(off.unsigned_abs())),
-    };
-    let verdict = if one.agrees() {
-        "they agree"
-    } else {
-        "THEY DISAGREE: one of them is wrong, or does not see this machine alone"
-    };
-    format!("{what}; together they may be off by {:.1} %: {verdict}.", percent(u64::from(one.allowed_ppm)))
-}
-
-/// A source's name, told apart from a meter's where it watches who used GPUs.
-pub fn source_name(view: &SourceView) -> String {
-    let name = safe(&view.source);
-    if view.role == SourceRole::GpuUsage { format!("{name} (who used it)") } else { name }
 }
 
 /// Whether a source reads energy or reports which processes used GPUs.
@@ -205,10 +142,7 @@ fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         } else {
             ago(now, view.read_at)
         };
-        let words = [view.detail.as_str(), view.health.why()].map(str::trim);
-        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        let name = source_name(view);
-        rows.push(vec![name, view.health.as_str().to_owned(), read_at, safe(&words.join("; "))]);
+        rows.push(vec![source_name(view), view.health.as_str().to_owned(), read_at, remarks(view)]);
     }
     text::table(&rows, false, None)
 }
@@ -249,7 +183,7 @@ struct Compared<'a> {
     agrees: bool,
 }
 
-/// As JSON. `now`: CLOCK_MONOTONIC, for ages.
+/// As JSON. `now`: CLOCK_MONOTONIC, for ages of readings.
 pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
     let meter = |view: &'a DomainView| Meter {
         domain: &view.domain.id,
@@ -318,7 +252,7 @@ mod tests {
             view.role = Role::Comparison;
         }
         let text = lines(&guest, NOW).join("\n");
-        assert!(text.contains("nothing: this VM's host tells") && text.contains("believed unasked"), "{text}");
+        assert!(text.contains("nothing: this VM's host reports") && text.contains("believed by default"), "{text}");
     }
 
     #[test]
@@ -335,26 +269,13 @@ mod tests {
         for view in snapshot.domains.iter_mut().filter(|view| view.domain.zone == Zone::Platform) {
             view.role = Role::Comparison;
         }
-        assert_eq!(used(&snapshot, "hwmon"), "nothing yet: all of its kind have to measure first");
+        assert_eq!(used(&snapshot, "hwmon"), "nothing yet: all meters of its kind have to measure first");
         snapshot.platform.choice = "ipmi".into();
         assert_eq!(used(&snapshot, "hwmon"), "nothing: platform = \"ipmi\"");
         let text = lines(&snapshot, NOW).join("\n");
         assert!(
-            text.contains("Platform: no meter is believed: platform = \"ipmi\" in [attribution] takes ipmi alone"),
+            text.contains("Platform: no meter is believed: platform = \"ipmi\" in [attribution] allows ipmi alone"),
             "{text}"
-        );
-    }
-
-    #[test]
-    fn a_part_that_draws_less_than_the_whole_is_not_said_to_say_the_same() {
-        let words = |source: &'static str, ppm| comparison(&Comparison::new(source, "redfish", ppm, 100_000));
-        assert!(words("psys", 0).starts_with("psys says no more than redfish; "), "{}", words("psys", 0));
-        assert!(words("ipmi", 0).starts_with("ipmi says what redfish says; "));
-        let much = words("components", 250_000);
-        assert!(
-            much.starts_with("The components together draw 25.0 % more than redfish says; ")
-                && much.contains("DISAGREE"),
-            "{much}"
         );
     }
 

@@ -1,11 +1,14 @@
-//! joulectl: shows what jouled knows. Asks over jouled's Unix socket; measures nothing itself.
+//! joulectl: shows the snapshot of a running jouled, which it reads from jouled's Unix socket (`[control] socket`). Measures nothing itself.
 
 pub mod args;
-pub mod base;
+pub mod billing;
 pub mod client;
+pub mod entity;
 pub mod list;
 pub mod live;
 pub mod meters;
+pub mod platform;
+pub mod sources;
 pub mod status;
 pub mod text;
 pub mod top;
@@ -19,32 +22,32 @@ use args::{Args, Command};
 use client::Client;
 use std::io::{self, Write};
 
-/// Why joulectl ends with code 1.
+/// Why joulectl ends with exit code 1.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// jouled cannot be asked.
+pub enum Error {
+    /// jouled cannot be reached.
     #[error(transparent)]
-    Reach(#[from] client::Error),
-    /// jouled went away and stayed away.
-    #[error("jouled went away and does not come back: {0}")]
+    Reach(#[from] client::ClientError),
+    /// The connection to jouled was lost and could not be made again.
+    #[error("the connection to jouled was lost and does not come back: {0}")]
     Lost(String),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
 }
 
-impl Failure {
-    /// Whether only the reader of the output went away (`joulectl list | head`), which is no failure.
+impl Error {
+    /// Whether the reader of the output closed it (`joulectl list | head`), which is no error.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Does what the arguments say, writing to `out`.
+/// Carries out the command of the arguments, writing to `out`.
 ///
 /// # Errors
-/// Where jouled cannot be asked or `out` cannot be written.
-pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+/// Where jouled cannot be reached or `out` cannot be written.
+pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
     let client = Client::new(args.socket());
     match &args.command {
         Command::Status { json } => {

@@ -1,14 +1,16 @@
-//! `joulectl status`: what is measured, how well, and what is missing. Pure: snapshot in, text out.
+//! `joulectl status`: the node's power and energy, sources and their health, domains, use, jouled's own cost. Pure: snapshot in, text out.
 
-use super::base::Base;
+use super::billing::Base;
+use super::platform;
+use super::sources::{Source, ago, remarks};
 use super::text::{self, span, watts};
 use crate::model::domain::Quality;
-use crate::model::snapshot::{DomainView, Snapshot, SourceView};
+use crate::model::snapshot::{DomainView, Snapshot};
 use crate::model::source::SourceRole;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
 
-/// As text. `now`: CLOCK_MONOTONIC, for ages.
+/// As text. `now`: CLOCK_MONOTONIC, for ages of readings.
 pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     let host = &snapshot.host;
     let mut lines = vec![format!(
@@ -27,8 +29,7 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     lines.extend(warning(snapshot));
     lines.push(String::new());
     lines.extend(node(snapshot));
-    let disagree = snapshot.platform.comparisons.iter().filter(|one| !one.agrees());
-    lines.extend(disagree.map(super::meters::comparison));
+    lines.extend(platform::disagreements(snapshot));
     lines.push(String::new());
     lines.extend(sources(snapshot, now));
     lines.push(String::new());
@@ -38,22 +39,18 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
     lines
 }
 
-/// Whether ticks should have come since the last one.
+/// Whether the last tick is too old: three intervals and 2 s.
 fn stalled(snapshot: &Snapshot, now: Nanos) -> bool {
     now - snapshot.at.monotonic > Nanos(snapshot.host.interval.0.saturating_mul(3) + 2 * Nanos::SECOND.0)
 }
 
-/// The line that says that nothing is measured, where that is so.
+/// The warning that nothing is measured, or nothing but by a model.
 pub fn warning(snapshot: &Snapshot) -> Option<String> {
     if snapshot.domains.is_empty() {
         return Some("NO ENERGY IS MEASURED: no meter works on this machine (see the sources).".to_owned());
     }
     let estimated = snapshot.estimated();
     estimated.then(|| "ESTIMATE: no meter can be read here; all watts and joules come from a model.".to_owned())
-}
-
-pub(super) fn ago(now: Nanos, then: Option<Nanos>) -> String {
-    then.map_or_else(|| "never".to_owned(), |then| format!("{} ago", span(now - then)))
 }
 
 fn or_none(power: Option<Microwatts>) -> String {
@@ -87,7 +84,7 @@ fn node(snapshot: &Snapshot) -> Vec<String> {
     ]
 }
 
-/// A sentence on the part of the energy that was estimated at a time without a meter, where there is one now.
+/// A sentence on energy that was estimated earlier, on a machine that has a meter now.
 fn estimated_before(snapshot: &Snapshot, base: &Base) -> String {
     let estimated =
         |view: &&DomainView| view.past && view.domain.quality == Quality::Estimated && base.contains(view.domain.zone);
@@ -106,14 +103,7 @@ fn sources(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
             view.role.as_str().to_owned(),
             view.health.as_str().to_owned(),
             ago(now, view.read_at),
-            text::safe(
-                &[view.detail.as_str(), view.health.why()]
-                    .map(str::trim)
-                    .into_iter()
-                    .filter(|part| !part.is_empty())
-                    .collect::<Vec<_>>()
-                    .join("; "),
-            ),
+            remarks(view),
         ]);
     }
     text::table(&rows, false, None)
@@ -135,7 +125,7 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         ]
     }));
     let mut lines = Vec::new();
-    // Troubles go under the line of their domain; the heading has none.
+    // Errors and gaps go below the line of their domain. The heading is the first line.
     let views = std::iter::once(None).chain(snapshot.domains.iter().map(Some));
     for (line, view) in text::table(&rows, false, None).into_iter().zip(views) {
         lines.push(line);
@@ -160,7 +150,7 @@ fn floor(view: &DomainView) -> String {
     )
 }
 
-/// Per cent of one core that jouled used on average since it started; ticks are its clock.
+/// Mean use of CPUs by jouled since it started, in per cent of one core. The time since then is that of its ticks.
 fn own_percent(snapshot: &Snapshot) -> f64 {
     let up = snapshot.host.interval.seconds() * snapshot.ticks as f64;
     if up > 0.0 { snapshot.own_cpu.seconds() / up * 100.0 } else { 0.0 }
@@ -174,7 +164,7 @@ fn usage(snapshot: &Snapshot) -> Vec<String> {
         .map(|view| format!("{} ({})", text::safe(&view.source), view.health.as_str()))
         .collect();
     let from =
-        if from.is_empty() { "nobody can tell: all active energy is unattributed".to_owned() } else { from.join(", ") };
+        if from.is_empty() { "no source works: all active energy is unattributed".to_owned() } else { from.join(", ") };
     let counted = &snapshot.counted;
     let counters =
         [(counted.cycles, "cycles"), (counted.instructions, "instructions"), (counted.cache_misses, "cache misses")];
@@ -182,8 +172,8 @@ fn usage(snapshot: &Snapshot) -> Vec<String> {
     let counters =
         if counters.is_empty() { "CPU time only".to_owned() } else { format!("CPU time, {}", counters.join(", ")) };
     vec![
-        format!("Who ran: {from}; counted: {counters}"),
-        format!("Lost: {} overflow(s), {} of CPU time charged to nobody", snapshot.overflows, span(snapshot.lost_cpu)),
+        format!("Use: {from}; counted: {counters}"),
+        format!("Lost: {} overflow(s), {} of CPU time not attributed", snapshot.overflows, span(snapshot.lost_cpu)),
         format!(
             "jouled itself: {:.2} s of CPU time, {:.2} % of a core",
             snapshot.own_cpu.seconds(),
@@ -219,30 +209,6 @@ pub struct Status<'a> {
     domains: Vec<Domain<'a>>,
 }
 
-/// A source, in JSON.
-#[derive(Debug, Serialize)]
-pub(super) struct Source<'a> {
-    source: &'a str,
-    role: &'static str,
-    state: &'static str,
-    why: &'a str,
-    detail: &'a str,
-    age_seconds: Option<f64>,
-}
-
-impl<'a> Source<'a> {
-    pub(super) fn of(view: &'a SourceView, now: Nanos) -> Self {
-        Self {
-            source: &view.source,
-            role: view.role.as_str(),
-            state: view.health.as_str(),
-            why: view.health.why(),
-            detail: &view.detail,
-            age_seconds: view.read_at.map(|then| (now - then).seconds()),
-        }
-    }
-}
-
 #[derive(Debug, Serialize)]
 struct Domain<'a> {
     domain: &'a str,
@@ -266,7 +232,7 @@ struct Domain<'a> {
     gap_seconds: f64,
 }
 
-/// As JSON. `now`: CLOCK_MONOTONIC, for ages.
+/// As JSON. `now`: CLOCK_MONOTONIC, for ages of readings.
 pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
     let base = Base::of(snapshot);
     let node = base.node(snapshot);
@@ -349,7 +315,7 @@ mod tests {
             "20.0 W ± 1.00 W (learned)",
             "  cannot be read: psys: Permission denied\\u{1b}[0m",
             "  2 interval(s) not measured",
-            "Who ran: bpf (degraded); counted: CPU time, cycles",
+            "Use: bpf (degraded); counted: CPU time, cycles",
             "Lost: 3 overflow(s), 2.0 s of CPU time",
             "jouled itself: 0.10 s of CPU time, 0.20 % of a core",
         ] {

@@ -1,4 +1,4 @@
-//! Text for terminals: quantities, times, safe names, columns. Knows nothing of snapshots.
+//! Text for terminals: quantities, times, safe names, tables. Not for anything of a snapshot.
 
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 pub use crate::sys::date_time::rfc3339;

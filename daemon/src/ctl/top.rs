@@ -1,23 +1,24 @@
-//! One frame of `joulectl top`: meters above, then who draws most. Pure: snapshot in, lines out.
+//! One frame of `joulectl top`: domains and the health of sources, then the entities with the most power. Pure: snapshot in, lines out.
 
-use super::base::{self, Base};
+use super::billing::Base;
 use super::list::{self, Choice, Sort};
-use super::meters::source_name;
+use super::sources::source_name;
+use super::status::{self, Status};
 use super::text::{self, Size, watts};
-use super::{status, status::Status};
+use super::{entity, platform};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{DomainView, Snapshot};
 use crate::model::source::Health;
 use serde::Serialize;
 
-/// What is shown, in this order.
+/// The kinds that are shown, in this order.
 const SECTIONS: [Kind; 4] = [Kind::Unit, Kind::Container, Kind::Vm, Kind::Process];
-/// Entities per section where no terminal bounds them.
+/// Entities per section where the output is not a terminal.
 const PLAIN: usize = 10;
-/// More domains than this would leave no room for entities on a usual terminal.
+/// Domains at most, so that a terminal of the usual size has room for entities.
 const DOMAINS: usize = 6;
 
-/// A frame: at most `size.rows` lines of at most `size.columns` each. `note`: what to say above it, if anything.
+/// A frame: at most `size.rows` lines of at most `size.columns` each. `note`: a line above it; empty: none.
 pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String> {
     let base = Base::of(snapshot);
     let columns = size.map(|size| size.columns);
@@ -40,7 +41,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
     let node = base.node(snapshot);
     let mut table = Vec::new();
     for (at, (kind, rows)) in sections.iter().enumerate() {
-        let title = format!("{} ({})", base::plural(*kind).to_uppercase(), rows.len());
+        let title = format!("{} ({})", entity::plural(*kind).to_uppercase(), rows.len());
         let mut title = list::headings(snapshot, &base, &title);
         if at > 0 {
             title.truncate(1);
@@ -53,7 +54,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
         }
     }
     if sections.is_empty() {
-        table.push(vec!["nobody has been charged anything yet".to_owned()]);
+        table.push(vec!["no entity has been charged yet".to_owned()]);
     }
     lines.extend(text::table(&table, true, columns));
     if let Some(size) = size {
@@ -74,7 +75,7 @@ fn head(snapshot: &Snapshot, base: &Base, size: Option<Size>) -> Vec<String> {
     let mut lines =
         vec![format!("{} {clock} UTC: {power} ({words}){idle}{busy}", text::safe(&snapshot.host.node_name))];
     lines.extend(status::warning(snapshot));
-    // What a machine does not have is no trouble of the moment: `status` has it, with the reason.
+    // Sources that this machine does not have are left to `status`.
     let here = || snapshot.sources.iter().filter(|view| !matches!(view.health, Health::Unsupported(_)));
     let states: Vec<_> = here().map(|view| format!("{} {}", source_name(view), view.health.as_str())).collect();
     lines.push(states.join(", "));
@@ -83,8 +84,7 @@ fn head(snapshot: &Snapshot, base: &Base, size: Option<Size>) -> Vec<String> {
             lines.push(format!("{} {}: {}", source_name(view), view.health.as_str(), text::safe(why)));
         }
     }
-    let disagree = snapshot.platform.comparisons.iter().filter(|one| !one.agrees());
-    lines.extend(disagree.map(super::meters::comparison));
+    lines.extend(platform::disagreements(snapshot));
     let some = size.map_or(DOMAINS, |size| DOMAINS.min(size.rows / 4));
     let domains: Vec<_> = snapshot.domains.iter().take(some).map(domain).collect();
     lines.extend(text::table(&domains, true, size.map(|size| size.columns)));
@@ -103,7 +103,7 @@ fn domain(view: &DomainView) -> Vec<String> {
     ]
 }
 
-/// Gives `room` out evenly to those that want it; what one does not need goes to the others.
+/// Divides `room` lines evenly among sections that want so many lines; what a section does not need goes to the others.
 fn divide(mut room: usize, wanted: &[usize]) -> Vec<usize> {
     let mut given = vec![0; wanted.len()];
     while room > 0 {

@@ -1,4 +1,4 @@
-//! Asks jouled over its Unix socket (HTTP/1.1). Not the server's side, and nothing is rendered here.
+//! The client of jouled's control socket: HTTP/1.1 over a Unix socket. Renders nothing. The server is [`crate::export::control`].
 
 use crate::export::guest::GuestView;
 use crate::model::entity::Kind;
@@ -16,21 +16,21 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// A snapshot larger than this is not one: 100 000 entities take less.
+/// Longest answer in bytes. A snapshot with 100 000 entities is shorter.
 const LIMIT: usize = 128 << 20;
-/// jouled answers from memory, so an answer that takes longer will not come.
+/// Longest wait for an answer. jouled answers from memory.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why jouled cannot be asked, in words for whoever runs it.
+/// Why jouled cannot be reached, with what the user can do.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ClientError {
     /// There is no socket.
     #[error("jouled is not running (no {}): systemctl start jouled, or make run", .0.display())]
     NotRunning(PathBuf),
     /// The socket may not be opened.
     #[error("{}: permission denied; {}", .0.display(), advice(.1.as_deref()))]
     Denied(PathBuf, Option<String>),
-    /// Nobody listens.
+    /// The socket exists and no process listens.
     #[error("{} is there but nobody listens: jouled died or is just starting; see systemctl status jouled", .0.display())]
     Refused(PathBuf),
     /// Another failure to connect.
@@ -45,10 +45,10 @@ pub enum Error {
     /// An answer, but not with code 200.
     #[error("{}: jouled answers {}: {}", .0.display(), .1, .2)]
     Status(PathBuf, StatusCode, String),
-    /// More than any snapshot.
+    /// Longer than any snapshot.
     #[error("{}: the answer is larger than {} bytes: not jouled's", .0.display(), .1)]
     TooLarge(PathBuf, usize),
-    /// Not a snapshot as this joulectl knows it.
+    /// Not a snapshot that this version of joulectl can read.
     #[error(
         "{}: jouled{} and joulectl {} do not understand each other: install both from one version ({})",
         .0.display(), .1.as_deref().map(|version| format!(" {version}")).unwrap_or_default(), env!("CARGO_PKG_VERSION"), .2
@@ -67,7 +67,7 @@ fn advice(group: Option<&str>) -> String {
     }
 }
 
-/// Where jouled is asked.
+/// A client for one socket. Each call opens a connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
@@ -85,19 +85,19 @@ impl Client {
     ///
     /// # Errors
     /// Where jouled cannot be reached, or does not answer with a snapshot.
-    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+    pub async fn snapshot(&self) -> Result<Snapshot, ClientError> {
         let body = self.in_time(self.patience, async { self.read(self.get("/v1/snapshot").await?).await }).await?;
         self.parse(&body)
     }
 
-    /// Every VM's channel.
+    /// The guest channels of all VMs.
     ///
     /// # Errors
     /// Where jouled cannot be reached, or answers with something else.
-    pub async fn guests(&self) -> Result<Vec<GuestView>, Error> {
+    pub async fn guests(&self) -> Result<Vec<GuestView>, ClientError> {
         let body = self.in_time(self.patience, async { self.read(self.get("/v1/guests").await?).await }).await?;
         let other = |error: serde_json::Error| {
-            Error::OtherVersion(self.socket.clone(), None, super::text::safe(&error.to_string()))
+            ClientError::OtherVersion(self.socket.clone(), None, super::text::safe(&error.to_string()))
         };
         serde_json::from_slice(&body).map_err(other)
     }
@@ -106,16 +106,20 @@ impl Client {
     ///
     /// # Errors
     /// Where jouled cannot be reached.
-    pub async fn stream(&self) -> Result<Stream, Error> {
+    pub async fn stream(&self) -> Result<Stream, ClientError> {
         let body = self.in_time(self.patience, self.get("/v1/stream")).await?;
         Ok(Stream { client: self.clone(), body, buffer: Vec::new(), scanned: 0, wait: self.patience })
     }
 
-    async fn in_time<T>(&self, patience: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        timeout(patience, work).await.unwrap_or_else(|_| Err(Error::TimedOut(self.socket.clone(), patience)))
+    async fn in_time<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        timeout(patience, work).await.unwrap_or_else(|_| Err(ClientError::TimedOut(self.socket.clone(), patience)))
     }
 
-    async fn get(&self, path: &'static str) -> Result<Incoming, Error> {
+    async fn get(&self, path: &'static str) -> Result<Incoming, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unconnected(error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
@@ -131,10 +135,10 @@ impl Client {
         }
         let said = self.read(answer.into_body()).await.unwrap_or_default();
         let said = String::from_utf8_lossy(&said[..said.len().min(200)]);
-        Err(Error::Status(self.socket.clone(), code, super::text::safe(said.trim())))
+        Err(ClientError::Status(self.socket.clone(), code, super::text::safe(said.trim())))
     }
 
-    async fn read(&self, mut body: Incoming) -> Result<Vec<u8>, Error> {
+    async fn read(&self, mut body: Incoming) -> Result<Vec<u8>, ClientError> {
         let mut all = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| self.broken(&error))?;
@@ -143,45 +147,45 @@ impl Client {
         Ok(all)
     }
 
-    fn take(&self, all: &mut Vec<u8>, data: Option<&Bytes>) -> Result<(), Error> {
+    fn take(&self, all: &mut Vec<u8>, data: Option<&Bytes>) -> Result<(), ClientError> {
         let data = data.map_or(&[][..], |data| data);
         if all.len() + data.len() > self.limit {
-            return Err(Error::TooLarge(self.socket.clone(), self.limit));
+            return Err(ClientError::TooLarge(self.socket.clone(), self.limit));
         }
         all.extend_from_slice(data);
         Ok(())
     }
 
-    fn parse(&self, json: &[u8]) -> Result<Snapshot, Error> {
-        let other = |version, why| Error::OtherVersion(self.socket.clone(), version, why);
+    fn parse(&self, json: &[u8]) -> Result<Snapshot, ClientError> {
+        let other = |version, why| ClientError::OtherVersion(self.socket.clone(), version, why);
         let snapshot: Snapshot = serde_json::from_slice(json).map_err(|error| {
             let value: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
             other(value["host"]["version"].as_str().map(super::text::safe), super::text::safe(&error.to_string()))
         })?;
-        // Everything else takes an entity's kind by its position.
+        // The rest of joulectl indexes the kinds by position.
         if !snapshot.kinds.iter().map(|view| view.kind).eq(Kind::ALL) {
             return Err(other(Some(super::text::safe(&snapshot.host.version)), "other kinds of entity".to_owned()));
         }
         Ok(snapshot)
     }
 
-    fn unconnected(&self, error: io::Error) -> Error {
+    fn unconnected(&self, error: io::Error) -> ClientError {
         let socket = self.socket.clone();
         match error.kind() {
-            io::ErrorKind::NotFound => Error::NotRunning(socket),
-            io::ErrorKind::PermissionDenied => Error::Denied(socket, group_of(&self.socket)),
-            io::ErrorKind::ConnectionRefused => Error::Refused(socket),
-            _ => Error::Connect(socket, error),
+            io::ErrorKind::NotFound => ClientError::NotRunning(socket),
+            io::ErrorKind::PermissionDenied => ClientError::Denied(socket, group_of(&self.socket)),
+            io::ErrorKind::ConnectionRefused => ClientError::Refused(socket),
+            _ => ClientError::Connect(socket, error),
         }
     }
 
-    fn broken(&self, error: &hyper::Error) -> Error {
+    fn broken(&self, error: &hyper::Error) -> ClientError {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Error::Broken(self.socket.clone(), format!("{error}{cause}"))
+        ClientError::Broken(self.socket.clone(), format!("{error}{cause}"))
     }
 }
 
-/// Snapshots as they are made.
+/// The snapshots of a running jouled, one per tick.
 #[derive(Debug)]
 pub struct Stream {
     client: Client,
@@ -192,11 +196,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The next one; `None` where jouled ended the stream. May be cancelled: nothing that has come is lost.
+    /// The next snapshot; `None` where jouled ended the stream. Safe to cancel: what was received is kept.
     ///
     /// # Errors
     /// Where the connection breaks, no tick comes for three intervals and 10 s more, or a line is not a snapshot.
-    pub async fn next(&mut self) -> Result<Option<Snapshot>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Snapshot>, ClientError> {
         loop {
             if let Some(at) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=self.scanned + at).collect();
@@ -211,7 +215,7 @@ impl Stream {
             }
             self.scanned = self.buffer.len();
             let Ok(frame) = timeout(self.wait, self.body.frame()).await else {
-                return Err(Error::TimedOut(self.client.socket.clone(), self.wait));
+                return Err(ClientError::TimedOut(self.client.socket.clone(), self.wait));
             };
             match frame {
                 None => return Ok(None),
@@ -222,7 +226,7 @@ impl Stream {
     }
 }
 
-/// The group that may open `socket`, or the folder it is in where that is closed too.
+/// The group that may open `socket`, or, where its folder is closed as well, that of the folder.
 fn group_of(socket: &Path) -> Option<String> {
     let gid = socket.metadata().or_else(|_| socket.parent().unwrap_or(socket).metadata()).ok()?.gid();
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();

@@ -41,7 +41,7 @@ pub fn chunk(data: &str) -> String {
 
 pub const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
-async fn error(answer: Vec<u8>, hang: bool) -> Error {
+async fn error(answer: Vec<u8>, hang: bool) -> ClientError {
     fake(vec![answer], hang).client.snapshot().await.unwrap_err()
 }
 
@@ -65,7 +65,7 @@ async fn nobody_there_is_said() {
         "{said}"
     );
     drop(UnixListener::bind(dir.path().join("jouled.sock")).unwrap());
-    assert!(matches!(client.snapshot().await.unwrap_err(), Error::Refused(_)));
+    assert!(matches!(client.snapshot().await.unwrap_err(), ClientError::Refused(_)));
 }
 
 #[tokio::test]
@@ -76,18 +76,18 @@ async fn a_closed_door_names_the_group() {
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o000)).unwrap();
     // Root may open everything, so what the kernel would say is said here.
     let said = Client::new(socket).unconnected(io::ErrorKind::PermissionDenied.into());
-    assert!(matches!(&said, Error::Denied(_, Some(_))), "{said}");
+    assert!(matches!(&said, ClientError::Denied(_, Some(_))), "{said}");
     assert_eq!(group_name("root:x:0:\njouled:x:998:alice,bob\nbad\n", 998).as_deref(), Some("jouled"));
     assert_eq!(group_name("root:x:0:\n", 998), None);
-    assert!(Error::Denied(PathBuf::new(), Some("jouled".into())).to_string().contains("usermod -aG jouled"));
-    assert!(Error::Denied(PathBuf::new(), Some("root".into())).to_string().contains("run joulectl as root"));
+    assert!(ClientError::Denied(PathBuf::new(), Some("jouled".into())).to_string().contains("usermod -aG jouled"));
+    assert!(ClientError::Denied(PathBuf::new(), Some("root".into())).to_string().contains("run joulectl as root"));
 }
 
 #[tokio::test]
 async fn garbage_is_refused() {
-    assert!(matches!(error(b"\x00\xff nonsense\r\n\r\n".to_vec(), false).await, Error::Broken(..)));
-    assert!(matches!(error(Vec::new(), false).await, Error::Broken(..)));
-    assert!(matches!(error(http("not json \x1b[2J"), false).await, Error::OtherVersion(_, None, _)));
+    assert!(matches!(error(b"\x00\xff nonsense\r\n\r\n".to_vec(), false).await, ClientError::Broken(..)));
+    assert!(matches!(error(Vec::new(), false).await, ClientError::Broken(..)));
+    assert!(matches!(error(http("not json \x1b[2J"), false).await, ClientError::OtherVersion(_, None, _)));
     let said = error(b"HTTP/1.1 404 Not Found\r\ncontent-length: 6\r\n\r\nno\x1b[2J".to_vec(), false).await.to_string();
     assert!(said.ends_with("404 Not Found: no\\u{1b}[2J"), "{said}");
 }
@@ -99,25 +99,25 @@ async fn another_version_is_named() {
     let mut snapshot = fixture::snapshot();
     snapshot.kinds.pop();
     let other = error(http(&serde_json::to_string(&snapshot).unwrap()), false).await;
-    assert!(matches!(other, Error::OtherVersion(_, Some(_), _)), "{other}");
+    assert!(matches!(other, ClientError::OtherVersion(_, Some(_), _)), "{other}");
 }
 
 #[tokio::test]
 async fn half_an_answer_is_none() {
     let mut half = http(&serde_json::to_string(&fixture::snapshot()).unwrap());
     half.truncate(half.len() / 2);
-    assert!(matches!(error(half.clone(), false).await, Error::Broken(..)));
-    assert!(matches!(error(half, true).await, Error::TimedOut(..)), "and one that never ends is not waited for");
-    assert!(matches!(error(Vec::new(), true).await, Error::TimedOut(..)));
+    assert!(matches!(error(half.clone(), false).await, ClientError::Broken(..)));
+    assert!(matches!(error(half, true).await, ClientError::TimedOut(..)), "and one that never ends is not waited for");
+    assert!(matches!(error(Vec::new(), true).await, ClientError::TimedOut(..)));
 }
 
 #[tokio::test]
 async fn a_flood_is_cut_off() {
     let flood = format!("{CHUNKED}{}", chunk(&" ".repeat(64 << 10)).repeat(20));
-    assert!(matches!(error(flood.clone().into_bytes(), true).await, Error::TooLarge(..)));
+    assert!(matches!(error(flood.clone().into_bytes(), true).await, ClientError::TooLarge(..)));
     let server = fake(vec![flood.into_bytes()], true);
     let mut stream = server.client.stream().await.unwrap();
-    assert!(matches!(stream.next().await.unwrap_err(), Error::TooLarge(..)), "a line without end");
+    assert!(matches!(stream.next().await.unwrap_err(), ClientError::TooLarge(..)), "a line without end");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn a_stream_is_lines_however_they_are_cut() {
     let mut stream = server.client.stream().await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap().ticks, 50);
     assert_eq!(stream.next().await.unwrap().unwrap().ticks, 51);
-    assert!(matches!(stream.next().await.unwrap_err(), Error::TimedOut(..)), "no tick any more");
+    assert!(matches!(stream.next().await.unwrap_err(), ClientError::TimedOut(..)), "no tick any more");
 
     let server = fake(vec![format!("{CHUNKED}{pieces}0\r\n\r\n").into_bytes()], false);
     let mut stream = server.client.stream().await.unwrap();

@@ -1,13 +1,16 @@
-//! `joulectl list`: all entities of one kind, as a table and as JSON. Pure: snapshot in, text out.
+//! `joulectl list`: the entities of one kind with sums, as a table and as JSON. Pure: snapshot in, text out.
+//!
+//! Both forms are made of one list of [`Entry`]s, so that what one shows the other has. The table adds lines that compare the sum of the
+//! entries with the node.
 
-use super::base::{self, Base};
-use super::text;
+use super::billing::Base;
+use super::{entity, text};
 use crate::export::guest::GuestView;
+use crate::model::billing::Node;
 use crate::model::domain::Zone;
 use crate::model::entity::Kind;
 use crate::model::snapshot::{Energy, Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use crate::model::usage::Used;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -23,20 +26,20 @@ pub enum Sort {
     Name,
 }
 
-/// What of the snapshot is listed, and how.
+/// Which entities are listed, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
-    /// Which kind.
+    /// Their kind.
     pub kind: Kind,
-    /// How many entities at most.
+    /// How many are listed at most; the others are one entry together.
     pub limit: usize,
-    /// In which order.
+    /// Their order.
     pub sort: Sort,
 }
 
 /// The entities of a kind in order, with their names.
 pub fn sorted<'a>(snapshot: &'a Snapshot, base: &Base, kind: Kind, sort: Sort) -> Vec<(String, &'a Row)> {
-    let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (base::name(row), row)).collect();
+    let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (entity::name(row), row)).collect();
     rows.sort_by_cached_key(|(name, row)| {
         let (power, energy) = (base.power(&row.whole_power()), base.energy(&row.energy));
         let (power, energy) = match sort {
@@ -49,7 +52,7 @@ pub fn sorted<'a>(snapshot: &'a Snapshot, base: &Base, kind: Kind, sort: Sort) -
     rows
 }
 
-/// The cells of one line: name, power, energy, share of the node's power, CPU time. What is not known stays empty.
+/// The cells of a line: name, power, energy, share of the node's power, CPU time. A cell is empty where its value is not known.
 pub fn cells(
     name: String,
     power: Option<Microwatts>,
@@ -67,24 +70,189 @@ pub fn cells(
     ]
 }
 
-/// The heading of such lines.
+/// The headings above such lines.
 pub fn headings(snapshot: &Snapshot, base: &Base, first: &str) -> Vec<String> {
     let marked = |heading| base.heading(snapshot, heading);
     vec![first.to_owned(), marked("POWER"), marked("ENERGY"), "SHARE".to_owned(), "CPU s".to_owned()]
 }
 
-/// Several rows as one: power, energy, CPU time.
-fn sum(base: &Base, rows: &[(String, &Row)]) -> (Microwatts, Energy, Nanos) {
-    let mut energy = Energy::default();
-    rows.iter().for_each(|(_, row)| energy.add(&row.energy));
-    (
-        rows.iter().map(|(_, row)| base.power(&row.whole_power())).sum(),
-        energy,
-        rows.iter().map(|(_, row)| row.used.on_cpu).sum(),
-    )
+/// What an entry of the list is about. All entries of a kind together are all that was ever charged to it.
+enum Subject<'a> {
+    /// One entity, with its name.
+    Entity(String, &'a Row),
+    /// So many entities beyond the limit.
+    More(usize),
+    /// Entities without a series of their own.
+    Rest,
+    /// Series that are no longer shown.
+    Ended,
+    /// Series of entities that are not among the busiest any more.
+    Parked,
 }
 
-/// What the guest channel of a VM is doing, in a few words.
+struct Entry<'a> {
+    subject: Subject<'a>,
+    /// Mean power by zone over the last window of each, dynamic and idle together; `None`: it has none.
+    power: Option<[Microwatts; Zone::COUNT]>,
+    energy: Energy,
+    cpu: Option<Nanos>,
+}
+
+/// The list, and what its numbers are compared with.
+struct List<'a> {
+    snapshot: &'a Snapshot,
+    kind: Kind,
+    base: Base,
+    node: Node,
+    entries: Vec<Entry<'a>>,
+}
+
+impl<'a> List<'a> {
+    fn of(snapshot: &'a Snapshot, Choice { kind, limit, sort }: Choice) -> Self {
+        let base = Base::of(snapshot);
+        let view = snapshot.kind(kind);
+        let entity = |(name, row): (String, &'a Row)| Entry {
+            power: Some(row.whole_power()),
+            energy: row.energy,
+            cpu: Some(row.used.on_cpu),
+            subject: Subject::Entity(name, row),
+        };
+        let mut entries: Vec<_> = sorted(snapshot, &base, kind, sort).into_iter().map(entity).collect();
+        let hidden = entries.split_off(limit.min(entries.len()));
+        // Slices contain each other: they are never added up.
+        if !hidden.is_empty() && kind != Kind::Slice {
+            entries.push(Entry::sum(&hidden));
+        }
+        let entry = |subject, power, energy| Entry { subject, power, energy, cpu: None };
+        entries.push(entry(Subject::Rest, Some(view.rest_power), view.rest));
+        entries.push(entry(Subject::Ended, None, view.ended));
+        entries.push(entry(Subject::Parked, None, view.parked));
+        Self { node: base.node(snapshot), snapshot, kind, base, entries }
+    }
+
+    /// Whether an entry is a line of the table, too.
+    fn is_in_table(&self, entry: &Entry<'_>) -> bool {
+        match entry.subject {
+            Subject::Entity(..) | Subject::More(_) => true,
+            Subject::Rest | Subject::Ended => self.kind != Kind::Slice,
+            Subject::Parked => self.kind != Kind::Slice && entry.energy != Energy::default(),
+        }
+    }
+
+    /// A line of the table.
+    fn line(&self, entry: &Entry<'_>, guests: &[GuestView]) -> Vec<String> {
+        let power = entry.power.map(|power| self.base.power(&power));
+        let energy = self.base.energy(&entry.energy);
+        let mut cells = cells(entry.subject.title(), power, energy, self.node.power, entry.cpu);
+        if let (Kind::Vm, Subject::Entity(_, row)) = (self.kind, &entry.subject) {
+            cells.push(channel(guest_of(row, guests)));
+        }
+        cells
+    }
+
+    /// The lines that add the entries up to the node.
+    fn sums(&self) -> Vec<Vec<String>> {
+        let word = self.kind.as_str();
+        let mut charged = Energy::default();
+        self.entries.iter().for_each(|entry| charged.add(&entry.energy));
+        let power = self.entries.iter().filter_map(|entry| entry.power).map(|power| self.base.power(&power)).sum();
+        let Node { energy: node, power: node_power, idle_power, .. } = self.node;
+        let line = |name: String, power, energy| cells(name, power, energy, node_power, None);
+        let mut lines =
+            vec![line(format!("total of all {}", entity::plural(self.kind)), Some(power), self.base.energy(&charged))];
+        let in_none = node.active - node.unattributed - self.base.dynamic(&charged);
+        if in_none > Microjoules::ZERO {
+            lines.push(line(format!("in no {word}"), None, in_none));
+        }
+        lines.push(line("unattributed".to_owned(), None, node.unattributed));
+        lines.push(line("idle".to_owned(), idle_power, node.idle - self.base.idle(&charged)));
+        lines.push(line("node".to_owned(), node_power, node.total));
+        lines
+    }
+
+    /// The sentences below the table.
+    fn notes(&self) -> Vec<String> {
+        let base = format!("POWER and ENERGY: {}. {}", self.base.words(), self.base.lacks(self.snapshot));
+        if self.kind == Kind::Slice {
+            return vec!["Slices contain each other, so there is no total.".to_owned(), base];
+        }
+        let is_parked = |entry: &&Entry<'_>| matches!(entry.subject, Subject::Parked) && self.is_in_table(entry);
+        let parked = self.entries.iter().find(is_parked);
+        let parked = parked.map(|_| "parked: had a line of their own and made room for busier ones.".to_owned());
+        let rest = "rest: without a line of their own. ended: no longer shown.".to_owned();
+        parked.into_iter().chain([base, rest]).collect()
+    }
+
+    /// An object of the JSON array.
+    fn item(&self, entry: &Entry<'a>, zones: &[Zone], guests: &'a [GuestView]) -> Item<'a> {
+        let (snapshot, energy) = (self.snapshot, &entry.energy);
+        let modes = |zone: &Zone| Modes { dynamic: energy.dynamic[zone.index()].0, idle: energy.idle[zone.index()].0 };
+        let row = match &entry.subject {
+            Subject::Entity(_, row) => Some(*row),
+            Subject::More(_) | Subject::Rest | Subject::Ended | Subject::Parked => None,
+        };
+        let used = row.map(|row| row.used);
+        Item {
+            row: entry.subject.as_str(),
+            kind: self.kind.as_str(),
+            labels: row.map(|row| row.labels.pairs().collect()).unwrap_or_default(),
+            state: row.map(|row| row.state.as_str()),
+            since: row.map(|row| text::rfc3339(row.since)),
+            quality: self.base.quality(snapshot).map(|quality| quality.as_str()),
+            watts: entry.power.map(|power| self.base.power(&power).watts()),
+            microjoules: self.base.energy(energy).0,
+            microjoules_total: zones.iter().map(|zone| (zone.as_str(), modes(zone))).collect(),
+            cpu_seconds: entry.cpu.map(Nanos::seconds),
+            cycles: used.filter(|_| snapshot.counted.cycles).map(|used| used.cycles),
+            instructions: used.filter(|_| snapshot.counted.instructions).map(|used| used.instructions),
+            cache_misses: used.filter(|_| snapshot.counted.cache_misses).map(|used| used.cache_misses),
+            channel: row.and_then(|row| guest_of(row, guests)),
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// Entities beyond the limit as one entry.
+    fn sum(entries: &[Self]) -> Self {
+        let mut sum = Self {
+            subject: Subject::More(entries.len()),
+            power: Some(Default::default()),
+            energy: Energy::default(),
+            cpu: Some(Nanos::ZERO),
+        };
+        for entry in entries {
+            sum.energy.add(&entry.energy);
+            sum.cpu = sum.cpu.zip(entry.cpu).map(|(sum, cpu)| sum + cpu);
+            sum.power =
+                sum.power.zip(entry.power).map(|(sum, power)| std::array::from_fn(|zone| sum[zone] + power[zone]));
+        }
+        sum
+    }
+}
+
+impl Subject<'_> {
+    /// The name in the table.
+    fn title(&self) -> String {
+        match self {
+            Self::Entity(name, _) => name.clone(),
+            Self::More(count) => format!("({count} more)"),
+            Self::Rest | Self::Ended | Self::Parked => self.as_str().to_owned(),
+        }
+    }
+
+    /// The value of `row` in JSON.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Entity(..) => "entity",
+            Self::More(_) => "more",
+            Self::Rest => "rest",
+            Self::Ended => "ended",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+/// The guest channel of a VM and when it was read last, in a few words.
 fn channel(guest: Option<&GuestView>) -> String {
     let Some(guest) = guest.filter(|guest| !guest.channel.is_empty()) else { return "-".to_owned() };
     let state = match guest.served_seconds_ago {
@@ -95,66 +263,25 @@ fn channel(guest: Option<&GuestView>) -> String {
     format!("{} {state}", text::safe(&guest.channel))
 }
 
-/// The channel of a row that is a VM's.
+/// The guest channel of a VM's row.
 fn guest_of<'a>(row: &Row, guests: &'a [GuestView]) -> Option<&'a GuestView> {
     guests.iter().find(|guest| row.labels.id() == guest.vm_id)
 }
 
-/// The table. `guests` is what is known of the VMs' channels; empty for other kinds.
+/// The table. `guests`: the channels of all VMs; empty for other kinds.
 pub fn lines(snapshot: &Snapshot, guests: &[GuestView], choice: Choice, columns: Option<usize>) -> Vec<String> {
-    let base = Base::of(snapshot);
-    let node = base.node(snapshot);
-    let Choice { kind, limit, sort } = choice;
-    let view = snapshot.kind(kind);
-    let rows = sorted(snapshot, &base, kind, sort);
-    let (shown, hidden) = rows.split_at(limit.min(rows.len()));
-    let word = kind.as_str();
-
-    let mut out = vec![headings(snapshot, &base, &word.to_uppercase())];
-    let with_channel = kind == Kind::Vm;
-    out[0].extend(with_channel.then(|| "CHANNEL".to_owned()));
-    for (name, row) in shown {
-        let (power, energy) = (Some(base.power(&row.whole_power())), base.energy(&row.energy));
-        let mut cells = cells(name.clone(), power, energy, node.power, Some(row.used.on_cpu));
-        cells.extend(with_channel.then(|| channel(guest_of(row, guests))));
-        out.push(cells);
+    let list = List::of(snapshot, choice);
+    let mut headings = headings(snapshot, &list.base, &list.kind.as_str().to_uppercase());
+    headings.extend((list.kind == Kind::Vm).then(|| "CHANNEL".to_owned()));
+    let mut table = vec![headings];
+    let in_table = list.entries.iter().filter(|entry| list.is_in_table(entry));
+    table.extend(in_table.map(|entry| list.line(entry, guests)));
+    if list.kind != Kind::Slice {
+        table.extend(list.sums());
     }
-    let mut line = |name: String, power, energy, cpu| out.push(cells(name, power, energy, node.power, cpu));
-    if !hidden.is_empty() && kind != Kind::Slice {
-        let (power, energy, cpu) = sum(&base, hidden);
-        line(format!("({} more)", hidden.len()), Some(power), base.energy(&energy), Some(cpu));
-    }
-    let mut notes = Vec::new();
-    if kind == Kind::Slice {
-        notes.push("Slices contain each other, so there is no total.".to_owned());
-    } else {
-        let (power, mut total, _) = sum(&base, &rows);
-        total.add(&view.rest);
-        total.add(&view.ended);
-        total.add(&view.parked);
-        let rest_power = base.power(&view.rest_power);
-        line("rest".to_owned(), Some(rest_power), base.energy(&view.rest), None);
-        line("ended".to_owned(), None, base.energy(&view.ended), None);
-        if view.parked != Energy::default() {
-            line("parked".to_owned(), None, base.energy(&view.parked), None);
-            notes.push("parked: had a line of their own and made room for busier ones.".to_owned());
-        }
-        line(format!("total of all {}", base::plural(kind)), Some(power + rest_power), base.energy(&total), None);
-        let outside = node.energy.active - node.energy.unattributed - base.dynamic(&total);
-        if outside > Microjoules::ZERO {
-            line(format!("in no {word}"), None, outside, None);
-        }
-        line("unattributed".to_owned(), None, node.energy.unattributed, None);
-        line("idle".to_owned(), node.idle_power, node.energy.idle - base.idle(&total), None);
-        line("node".to_owned(), node.power, node.energy.total, None);
-    }
-    notes.push(format!("POWER and ENERGY: {}. {}", base.words(), base.lacks(snapshot)));
-    if kind != Kind::Slice {
-        notes.push("rest: without a line of their own. ended: no longer shown.".to_owned());
-    }
-    let mut lines = text::table(&out, true, columns);
+    let mut lines = text::table(&table, true, columns);
     lines.push(String::new());
-    lines.extend(notes.iter().flat_map(|note| text::wrap(note, columns)));
+    lines.extend(list.notes().iter().flat_map(|note| text::wrap(note, columns)));
     lines
 }
 
@@ -186,51 +313,10 @@ struct Modes {
 
 /// The JSON array. `guests` as for [`lines`].
 pub fn json<'a>(snapshot: &'a Snapshot, guests: &'a [GuestView], choice: Choice) -> Vec<Item<'a>> {
-    let base = Base::of(snapshot);
-    let Choice { kind, limit, sort } = choice;
-    let view = snapshot.kind(kind);
-    let rows = sorted(snapshot, &base, kind, sort);
-    let (shown, hidden) = rows.split_at(limit.min(rows.len()));
-    let here = |zone: &Zone| snapshot.domains.iter().any(|view| view.domain.zone == *zone);
-    let zones: Vec<Zone> = Zone::ALL.into_iter().filter(here).collect();
-
-    let item = |row, power: Option<Microwatts>, energy: &Energy, used: Option<Used>| {
-        let modes = |zone: &Zone| Modes { dynamic: energy.dynamic[zone.index()].0, idle: energy.idle[zone.index()].0 };
-        Item {
-            row,
-            kind: kind.as_str(),
-            labels: BTreeMap::new(),
-            state: None,
-            since: None,
-            quality: base.quality(snapshot).map(|quality| quality.as_str()),
-            watts: power.map(Microwatts::watts),
-            microjoules: base.energy(energy).0,
-            microjoules_total: zones.iter().map(|zone| (zone.as_str(), modes(zone))).collect(),
-            cpu_seconds: used.map(|used| used.on_cpu.seconds()),
-            cycles: used.filter(|_| snapshot.counted.cycles).map(|used| used.cycles),
-            instructions: used.filter(|_| snapshot.counted.instructions).map(|used| used.instructions),
-            cache_misses: used.filter(|_| snapshot.counted.cache_misses).map(|used| used.cache_misses),
-            channel: None,
-        }
-    };
-    let mut items: Vec<Item<'_>> = shown
-        .iter()
-        .map(|(_, row)| Item {
-            labels: row.labels.pairs().collect(),
-            state: Some(row.state.as_str()),
-            since: Some(text::rfc3339(row.since)),
-            channel: guest_of(row, guests),
-            ..item("entity", Some(base.power(&row.whole_power())), &row.energy, Some(row.used))
-        })
-        .collect();
-    if !hidden.is_empty() && kind != Kind::Slice {
-        let (power, energy, cpu) = sum(&base, hidden);
-        items.push(Item { cpu_seconds: Some(cpu.seconds()), ..item("more", Some(power), &energy, None) });
-    }
-    items.push(item("rest", Some(base.power(&view.rest_power)), &view.rest, None));
-    items.push(item("ended", None, &view.ended, None));
-    items.push(item("parked", None, &view.parked, None));
-    items
+    let list = List::of(snapshot, choice);
+    let has = |zone: &Zone| snapshot.domains.iter().any(|view| view.domain.zone == *zone);
+    let zones: Vec<Zone> = Zone::ALL.into_iter().filter(has).collect();
+    list.entries.iter().map(|entry| list.item(entry, &zones, guests)).collect()
 }
 
 #[cfg(test)]
