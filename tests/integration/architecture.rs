@@ -22,15 +22,13 @@ const ROOMS: [(&str, &[&str]); 11] = [
 ];
 
 /// Imports beyond [`ROOMS`]: file or folder below daemon/src, the path that it may import, and the reason.
-const EXCEPTIONS: [(&str, &str, &str); 8] = [
+const EXCEPTIONS: [(&str, &str, &str); 6] = [
     ("config/mod.rs", "meter::MeterConfig", "the section [meter]"),
     ("config/mod.rs", "usage::bpf", "options of the section [usage]"),
     ("config/mod.rs", "export::dbus::DbusConfig", "the section [export.dbus]"),
     ("config/mod.rs", "export::guest::GuestConfig", "the section [export.guest]"),
     ("config/mod.rs", "export::powercap::PowercapOptions", "the section [export.powercap]"),
     ("config/mod.rs", "export::prometheus::PrometheusOptions", "the section [export.prometheus]"),
-    ("ctl/client", "export::guest::GuestView", "what the control socket says of guests"),
-    ("ctl/list", "export::guest::GuestView", "what the control socket says of guests"),
 ];
 
 /// Longest line of Rust, in characters; lines with a string may be longer.

@@ -1,9 +1,10 @@
-//! The plain data that every room speaks: quantities, what goes into a tick, what comes out as a snapshot. Holds no logic but sums and
-//! names; imports nothing of jouled.
+//! The plain data that all rooms share: quantities, what goes into a tick, what comes out as a snapshot. Its only logic is
+//! sums and names. Imports no other room.
 
 pub mod billing;
 pub mod domain;
 pub mod entity;
+pub mod guest;
 pub mod platform;
 pub mod snapshot;
 pub mod source;

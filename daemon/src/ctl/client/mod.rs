@@ -1,7 +1,7 @@
 //! The client of jouled's control socket: HTTP/1.1 over a Unix socket. Renders nothing. The server is [`crate::export::control`].
 
-use crate::export::guest::GuestView;
 use crate::model::entity::Kind;
+use crate::model::guest::GuestView;
 use crate::model::snapshot::Snapshot;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};

@@ -5,10 +5,10 @@
 
 use super::billing::Base;
 use super::{entity, text};
-use crate::export::guest::GuestView;
 use crate::model::billing::Node;
 use crate::model::domain::Zone;
 use crate::model::entity::Kind;
+use crate::model::guest::GuestView;
 use crate::model::snapshot::{Energy, Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;

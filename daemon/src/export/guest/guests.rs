@@ -4,9 +4,10 @@
 use super::book::{Book, HostNow, Names, ZoneFacts};
 use super::client::{Guest, Place, Refusal};
 use super::config::{Grain, GuestConfig, Profile};
-use super::status::{GuestView, Totals};
+use super::status::Totals;
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::Kind;
+use crate::model::guest::GuestView;
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;

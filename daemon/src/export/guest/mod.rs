@@ -18,7 +18,7 @@ mod vsock;
 
 pub use config::{Grain, GuestConfig, Profile, VmConfig, VsockMode};
 pub use guests::{Alive, Guests, HostFacts};
-pub use status::{GuestView, Totals};
+pub use status::Totals;
 
 use super::Snapshots;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

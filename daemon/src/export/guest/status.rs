@@ -1,31 +1,4 @@
-//! The state of the guest channel for joulectl and for the host's metrics. Plain data.
-
-use serde::{Deserialize, Serialize};
-
-/// One VM and its channel: an element of `GET /v1/guests` on the control socket.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GuestView {
-    /// The VM's id: label `vm_id`.
-    pub vm_id: String,
-    /// The VM's name.
-    pub name: String,
-    /// `vsock`, `hybrid` or `serial`; empty where no transport serves the VM.
-    pub channel: String,
-    /// The VM's address on that transport: its CID, or the path of the socket.
-    pub peer: String,
-    /// Open connections.
-    pub connections: usize,
-    /// The profile: `trusted`, `default`, `multi-tenant` or `off`.
-    pub profile: String,
-    /// Number of the last published epoch; `None` before the first one.
-    pub epoch: Option<u64>,
-    /// Seconds since the last answer or line; `None`: never.
-    pub served_seconds_ago: Option<f64>,
-    /// Requests since jouled started.
-    pub requests: u64,
-    /// Connections refused since jouled started.
-    pub refused: u64,
-}
+//! Counters of the guest channel for the metrics page of the host. Plain data.
 
 /// Counters of the whole channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
