@@ -336,6 +336,7 @@ fn root_strangers_are_told_less_than_members_of_the_group() {
     if !crate::common::root() {
         return;
     }
+    let _shared = crate::common::shared_machine();
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let Some(bus) = Bus::start(folder.path(), Policy::Installed) else { return };

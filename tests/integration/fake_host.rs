@@ -166,7 +166,7 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
             world.draw(zone, energy);
             drawn[index] += energy;
         }
-        ticks.next();
+        ticks.caught_up();
         let next = daemon.page();
         next.adds_up();
         gone += next.only_rose(&page);

@@ -108,6 +108,7 @@ fn root_strangers_are_refused() {
     if !crate::common::root() {
         return;
     }
+    let _shared = crate::common::shared_machine();
     let world = World::new();
     let folders = [&world.state, world.state.parent().unwrap()];
     std::fs::create_dir_all(&world.state).unwrap();

@@ -132,7 +132,7 @@ fn where_a_bmc_has_no_dcmi_its_sensor_in_watts_is_found_and_read() {
 }
 
 #[test]
-fn answers_that_are_lost_cut_or_doubled_cost_no_session() {
+fn answers_that_are_lost_or_cut_cost_no_session() {
     let Some(sim) = Sim::start() else { return };
     let (world, line) = (World::new(), Line::to(sim.port));
     config(&world, &[("bmc", line.port, "")]);
@@ -144,6 +144,17 @@ fn answers_that_are_lost_cut_or_doubled_cost_no_session() {
         let snapshot = wait(&daemon, "the power", |snapshot| watts(snapshot) == Some(watt));
         assert_eq!((health(&snapshot, "ipmi:bmc"), fault.load(SeqCst)), (&Health::Healthy, 0));
     }
+    assert_eq!(line.faults.sessions.load(SeqCst), 1);
+    daemon.stop();
+}
+
+#[test]
+fn answers_that_come_twice_cost_no_session() {
+    let Some(sim) = Sim::start() else { return };
+    let (world, line) = (World::new(), Line::to(sim.port));
+    config(&world, &[("bmc", line.port, "")]);
+    let daemon = world.start();
+    wait(&daemon, "137 W", |snapshot| watts(snapshot) == Some(137));
     line.faults.twice.store(true, SeqCst);
     for watt in [160, 161, 162] {
         sim.says(&format!("watts {watt}"));

@@ -108,7 +108,7 @@ fn a_reload_keeps_every_counter() {
     ticks.next();
     for _ in 0..5 {
         work(&world);
-        ticks.next();
+        ticks.caught_up();
     }
     let before = ticks.find("all is booked", |snapshot| total(snapshot) == 10_000_000);
     assert!(nginx(&before) > 0);
@@ -124,7 +124,7 @@ fn a_reload_keeps_every_counter() {
     assert_eq!(daemon.page().only_rose(&page), 0, "a series got lost");
     for _ in 0..3 {
         work(&world);
-        ticks.next();
+        ticks.caught_up();
     }
     let last = ticks.find("work after the reload is booked", |snapshot| total(snapshot) == 16_000_000);
     assert!(nginx(&last) > nginx(&before));
@@ -145,7 +145,7 @@ fn a_reload_ends_nobody_who_is_idle() {
     ticks.next();
     for _ in 0..3 {
         work(&world);
-        ticks.next();
+        ticks.caught_up();
     }
     ticks.find("all is booked", |snapshot| total(snapshot) == 6_000_000);
     let process = |snapshot: &Snapshot| {

@@ -2,7 +2,7 @@
 
 use crate::common::client::Ticks;
 use crate::common::world::ZONES;
-use crate::common::{Daemon, World, bare_jouled, output, refused, root, said};
+use crate::common::{Daemon, World, bare_jouled, output, refused, root, said, shared_machine};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
@@ -28,7 +28,7 @@ fn work(world: &World, ticks: &mut Ticks, count: u32) {
         for (zone, _) in ZONES {
             world.draw(zone, 1_000_000 + u64::from(tick) * 1000);
         }
-        ticks.next();
+        ticks.caught_up();
     }
     world.end(2000 + count - 1);
 }
@@ -149,7 +149,7 @@ fn after_a_reboot_units_go_on_and_nothing_jumps() {
     for _ in 0..3 {
         world.run(77, 5);
         ZONES.iter().for_each(|(zone, _)| world.draw(zone, 2_000_000));
-        ticks.next();
+        ticks.caught_up();
     }
     let last = settle(drawn(8) + 24_000_000, &mut ticks);
     assert!(unit(&last, "nginx.service") > unit(&before, "nginx.service"));
@@ -163,6 +163,7 @@ fn root_another_source_invents_no_energy() {
     if !root() {
         return;
     }
+    let _shared = shared_machine();
     let world = World::new();
     inhabit(&world);
     world.host.power_pmu(1, "0,2", &[("energy-pkg", 0)]);

@@ -3,7 +3,7 @@
 use crate::common::burn::{Burner, Cgroup, all_used, slice, stolen};
 use crate::common::client::Ticks;
 use crate::common::sysfs::ICE_LAKE_SERVER;
-use crate::common::{Daemon, World, joulectl, jouled, monotonic, root, said, until, whole_machine};
+use crate::common::{Daemon, World, joulectl, jouled, monotonic, root, said, shared_machine, until, whole_machine};
 use jouled::model::domain::Zone;
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{Snapshot, State};
@@ -14,7 +14,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::MutexGuard;
+use std::sync::RwLockWriteGuard;
 use std::time::Duration;
 
 /// What one window draws, in microjoules.
@@ -22,20 +22,19 @@ const ENERGY: u64 = 100_000_000;
 const INTERVAL: &str = "2s";
 const BUSY: Duration = Duration::from_millis(800);
 
-fn allowed() -> Option<MutexGuard<'static, ()>> {
+/// Whether this process may use eBPF here; prints the reason where it may not.
+fn has_bpf() -> bool {
     if !root() {
-        return None;
+        return false;
     }
-    let alone = whole_machine();
     match BpfUsage::open(&BpfOptions::default()) {
-        Ok(_) => {}
+        Ok(_) => true,
         Err(error @ (BpfError::Missing(_) | BpfError::Lockdown | BpfError::TooOld(_) | BpfError::Denied(_))) => {
             println!("skipped: {error}");
-            return None;
+            false
         }
         Err(error) => panic!("{error}"),
     }
-    Some(alone)
 }
 
 /// A fake meter with this machine's CPUs as one package, without an idle floor.
@@ -52,12 +51,15 @@ struct Live {
     world: World,
     daemon: Daemon,
     ticks: Ticks,
-    _alone: MutexGuard<'static, ()>,
+    _alone: RwLockWriteGuard<'static, ()>,
 }
 
 impl Live {
     fn start() -> Option<Self> {
-        let alone = allowed()?;
+        let alone = whole_machine();
+        if !has_bpf() {
+            return None;
+        }
         let world = world();
         let mut command = jouled(&world.host.sysfs(), Path::new("/proc"), &world.state);
         // The kernel's account, which these tests go by, is of time and knows no cycles.
@@ -224,7 +226,10 @@ fn sleeper() -> Child {
 
 #[test]
 fn root_who_sleeps_goes_on_after_a_restart() {
-    let Some(_alone) = allowed() else { return };
+    let _shared = shared_machine();
+    if !has_bpf() {
+        return;
+    }
     let world = world();
     world.config("[attribution.idle_watts]\n\"rapl/package-0\" = 0\n[series]\nretention = \"1s\"\n");
     let mut command = jouled(&world.host.sysfs(), Path::new("/proc"), &world.state);
@@ -282,7 +287,7 @@ fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
     if !root() {
         return;
     }
-    let _alone = whole_machine();
+    let _shared = shared_machine();
     let world = world();
     let energy = world.host.zone_dir("intel-rapl:0").join("energy_uj");
     fs::set_permissions(&energy, fs::Permissions::from_mode(0o400)).unwrap();

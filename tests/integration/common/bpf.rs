@@ -5,11 +5,11 @@ use jouled::usage::Usage;
 use jouled::usage::bpf::{BpfError, BpfOptions, BpfPath, BpfUsage, Counters};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::sync::MutexGuard;
+use std::sync::RwLockWriteGuard;
 use std::time::Duration;
 
 /// Opens the eBPF source, with the lock of the whole machine; prints the reason where it cannot be used here (`None`).
-pub fn open(options: &BpfOptions) -> Option<(MutexGuard<'static, ()>, BpfUsage)> {
+pub fn open(options: &BpfOptions) -> Option<(RwLockWriteGuard<'static, ()>, BpfUsage)> {
     // SAFETY: no arguments.
     if unsafe { libc::geteuid() } != 0 {
         println!("skipped: not root");

@@ -27,7 +27,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// Time limit for anything that a test waits for; generous, as the machine may be busy.
@@ -142,11 +142,18 @@ pub fn root() -> bool {
     root
 }
 
-/// Lock of the tests that measure or load the whole machine: one of them at a time.
-pub fn whole_machine() -> MutexGuard<'static, ()> {
-    static WHOLE_MACHINE: Mutex<()> = Mutex::new(());
+/// Of the tests that need root: those that measure or load the whole machine run one at a time, the others side by side.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Lock of a test as root that measures or loads the whole machine.
+pub fn whole_machine() -> RwLockWriteGuard<'static, ()> {
     // A test that failed has no state that could affect the next one.
-    WHOLE_MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lock of a test as root that other tests of this kind do not affect.
+pub fn shared_machine() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Default)]
