@@ -27,7 +27,7 @@ INSTALL = install -p
 PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
 PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt licences deb rpm release test-packages test test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
+.PHONY: help build run install install-libvirt licences deb rpm release test-packages test test-build test-user test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
 .PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
@@ -97,14 +97,21 @@ test-packages: build ## Test the packages: contents, lintian, rpmlint, reproduci
 	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	packaging/test.sh
 
-test: lint ## Formatting, lints, shell scripts, then all tests; as root also make test-root
-	@# More threads than processors, because many tests wait.
-	cargo test --locked -- --skip root_ --test-threads 6
+test: lint test-user ## Formatting, lints, shell scripts, then all tests; as root also make test-root
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; else echo "skip test-root: needs root"; fi
+
+test-build: ## Build the tests and what they run; run none
+	cargo test --locked --no-run
+
+test-user: ## The tests that need no root
+	@# More threads than processors, because most tests wait.
+	cargo test --locked -- --skip root_ --test-threads 12
 
 test-root: ## The tests that need root: eBPF programs, cgroups and CPU load on this kernel
 	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }
-	cargo test --locked root_ -- --include-ignored --test-threads 1
+	@# A thread for each test: those that measure or load the whole machine wait for each other (whole_machine in
+	@# tests/integration/common), and the others run meanwhile.
+	cargo test --locked root_ -- --include-ignored --test-threads 32
 
 test-system: build ## Test the installed service in a booted Debian in a container: sandbox, reload, crashes, upgrade, purge
 	tests/integration/system/run.sh

@@ -6,6 +6,7 @@
 #                    installing Debian's packages would start services. Also dbus-daemon, whose package starts none
 #   deps.sh libvirt  also libvirt's headers, and libvirtd for tests, which is unpacked for the same reason
 #   deps.sh package  also the tools that make and check Debian packages, RPMs, manual pages and completions
+#   deps.sh machines also the tools that build the root file systems of the machines that tests boot
 #   deps.sh cross    also Rust's library and a C compiler for arm64
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -32,6 +33,9 @@ main() {
     package)
         install_commands dh:debhelper dpkg-buildpackage:dpkg-dev lintian rpmbuild:rpm rpmlint debugedit eu-strip:elfutils mandoc python3 zsh fish
         unpack busybox-static bin/busybox
+        ;;
+    machines)
+        install_commands mmdebstrap cpio xz:xz-utils mke2fs:e2fsprogs
         ;;
     cross)
         rustup target list --installed | grep -x aarch64-unknown-linux-gnu >/dev/null || rustup target add aarch64-unknown-linux-gnu

@@ -3,6 +3,7 @@
 # line a case, then the counts. It builds no jouled: give its binaries or packages, or run `make` first. README.md says more.
 #
 #   run.sh [WORD…]                  only the cases whose name contains one of the words (and the installation)
+#   run.sh --prepare                only build the root file systems; needs no jouled
 #   SYSTEM_SUITES="trixie bookworm" Debian releases (default: trixie)
 #   SYSTEM_DEBS=DIR                 packages to install (default: target/deb, where there are any; else `make install`)
 #   BUILT=DIR                       binaries for `make install` (default: target/release)
@@ -23,7 +24,7 @@ cannot=77
 
 main() {
     [ "$(id -u)" = 0 ] || skip_all "needs root, to build and boot a Debian root file system"
-    [ -x "$built/jouled" ] || skip_all "no jouled in $built: run make first"
+    [ "${1:-}" = --prepare ] || [ -x "$built/jouled" ] || skip_all "no jouled in $built: run make first"
     local status
     trap cleanup EXIT
     trap 'exit 130' INT TERM
@@ -33,8 +34,9 @@ main() {
         "$here/build.sh" "$suite" || status=$?
         [ "$status" != "$cannot" ] || skip_all "$suite could not be built here, see above"
         [ "$status" = 0 ] || exit "$status"
-        run_suite "$@"
+        [ "${1:-}" = --prepare ] || run_suite "$@"
     done
+    [ "${1:-}" != --prepare ] || return 0
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
 }

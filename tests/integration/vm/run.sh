@@ -3,6 +3,7 @@
 # It builds no jouled: give its binaries, or run `make` first. README.md says more.
 #
 #   run.sh [WORD…]   only the cases whose name contains one of the words
+#   run.sh --prepare            only build what the machine needs; needs no jouled, and boots nothing
 #   VM_LAYERS="host vms"        "host": cases/, a host without VMs. "vms": cases_vms/, a host that runs VMs. One boot each (default: both)
 #   JOULED=FILE JOULECTL=FILE   binaries under test (default: target/release)
 #   JOULED_LIBVIRT=FILE         jouled-libvirt, which is optional (default: target/libvirt/release)
@@ -32,6 +33,8 @@ main() {
     "$here/build.sh" || status=$?
     [ "$status" != "$cannot" ] || skip_all "the machine could not be built here, see above"
     [ "$status" = 0 ] || exit "$status"
+    [[ " $layers " != *" vms "* ]] || get_vhost_device_vsock
+    [ "${1:-}" != --prepare ] || return 0
 
     trap cleanup EXIT
     trap 'exit 130' INT TERM
@@ -47,7 +50,6 @@ run_layer() {
     : >"$run_dir/cases.log"
     limit=${VM_TIMEOUT:-600}
     [ "$layer" = host ] || limit=${VM_TIMEOUT:-900}
-    [ "$layer" != vms ] || get_vhost_device_vsock
     attempt "$@"
     # The emulator's SVM once overwrote a stack of the machine's kernel. A kernel that panics for another reason does so again.
     if [ "$layer" = vms ] && ! ended && grep -q 'Kernel panic' "$run_dir/console.log"; then
@@ -82,10 +84,10 @@ skip_all() {
 # A vsock device in user space, by which hybrid vsock is tried. Nothing else here stands on it: without it one case is skipped.
 get_vhost_device_vsock() {
     [ ! -x "$tools/bin/vhost-device-vsock" ] || return 0
-    if cargo install --quiet --locked --version 0.3.0 --root "$tools" vhost-device-vsock >"$run_dir/vhost-device-vsock.log" 2>&1; then
+    if cargo install --quiet --locked --version 0.3.0 --root "$tools" vhost-device-vsock >"$VM_DIR/vhost-device-vsock.log" 2>&1; then
         echo "# installed vhost-device-vsock in $tools"
     else
-        echo "# no vhost-device-vsock: $(tail -n 1 "$run_dir/vhost-device-vsock.log")"
+        echo "# no vhost-device-vsock: $(tail -n 1 "$VM_DIR/vhost-device-vsock.log")"
     fi
 }
 
