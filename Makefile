@@ -109,9 +109,8 @@ test-user: ## The tests that need no root
 
 test-root: ## The tests that need root: eBPF programs, cgroups and CPU load on this kernel
 	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }
-	@# A thread for each test: those that measure or load the whole machine wait for each other (whole_machine in
-	@# tests/integration/common), and the others run meanwhile.
-	cargo test --locked root_ -- --include-ignored --test-threads 32
+	@# Tests that measure or load the whole machine wait for each other: whole_machine in tests/integration/common.
+	cargo test --locked root_ -- --include-ignored --test-threads 4
 
 test-system: build ## Test the installed service in a booted Debian in a container: sandbox, reload, crashes, upgrade, purge
 	tests/integration/system/run.sh
