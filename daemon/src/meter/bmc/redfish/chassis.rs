@@ -1,11 +1,12 @@
-//! Which chassis of a BMC is this machine's, by links and UUIDs. Pure; asks nobody, reads no power.
+//! Decides which system and chassis of a BMC are this machine's, by SMBIOS UUID and links. Pure: sends no request,
+//! reads no power.
 
-use super::Problem;
+use super::BmcError;
 use super::cut;
 use super::doc::Doc;
 use std::collections::BTreeSet;
 
-/// A system, as a BMC describes it.
+/// A ComputerSystem resource: UUID, and URIs of the chassis that it links to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct System {
     pub(super) uri: String,
@@ -13,18 +14,19 @@ pub(super) struct System {
     pub(super) chassis: Vec<String>,
 }
 
-/// A chassis, as a BMC describes it.
+/// A Chassis resource: id, and URIs of what it links to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chassis {
     pub(super) uri: String,
     pub(super) id: String,
     pub(super) systems: Vec<String>,
-    pub(super) inside: Option<String>,
+    /// `ContainedBy`.
+    pub(super) contained_by: Option<String>,
     pub(super) contains: Vec<String>,
 }
 
 impl System {
-    pub(super) fn read(doc: &Doc) -> Result<Self, Problem> {
+    pub(super) fn read(doc: &Doc) -> Result<Self, BmcError> {
         let root = doc.root();
         let uuid = root.text("UUID")?.and_then(uuid);
         Ok(Self { uri: doc.uri.clone(), uuid, chassis: root.at("Links")?.links("Chassis")? })
@@ -32,7 +34,7 @@ impl System {
 }
 
 impl Chassis {
-    pub(super) fn read(doc: &Doc) -> Result<Self, Problem> {
+    pub(super) fn read(doc: &Doc) -> Result<Self, BmcError> {
         let root = doc.root();
         let links = root.at("Links")?;
         let last = doc.uri.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
@@ -40,22 +42,22 @@ impl Chassis {
             uri: doc.uri.clone(),
             id: root.text("Id")?.unwrap_or(last).to_owned(),
             systems: links.links("ComputerSystems")?,
-            inside: links.link("ContainedBy")?,
+            contained_by: links.link("ContainedBy")?,
             contains: links.links("Contains")?,
         })
     }
 }
 
-/// Whether two URIs are of one resource: some BMCs write them with and without a slash at the end.
-pub(super) fn alike(one: &str, other: &str) -> bool {
+/// Whether two URIs name the same resource: some BMCs write them with and without a trailing slash.
+pub(super) fn same_uri(one: &str, other: &str) -> bool {
     one.trim_end_matches('/') == other.trim_end_matches('/')
 }
 
 fn lists(uris: &[String], uri: &str) -> bool {
-    uris.iter().any(|one| alike(one, uri))
+    uris.iter().any(|one| same_uri(one, uri))
 }
 
-/// Reads a UUID. Those that stand for "none" are none: all zeros, all ones.
+/// Reads a UUID. `None` also for all zeros and all ones, which mean that there is none.
 pub(super) fn uuid(text: &str) -> Option<[u8; 16]> {
     let digits: Vec<u8> = text.trim().bytes().filter(|byte| *byte != b'-').collect();
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
@@ -65,29 +67,31 @@ pub(super) fn uuid(text: &str) -> Option<[u8; 16]> {
     (bytes != [0; 16] && bytes != [0xff; 16]).then_some(bytes)
 }
 
-/// Whether two UUIDs are of one machine. SMBIOS 2.6 has the first three fields little-endian, and not everybody knows (DSP0134, 7.2.1).
-fn same(one: &[u8; 16], other: &[u8; 16]) -> bool {
+/// Whether two UUIDs are the same machine's. Since SMBIOS 2.6 the first three fields are little-endian, which some
+/// firmware ignores (DSP0134, 7.2.1).
+fn same_uuid(one: &[u8; 16], other: &[u8; 16]) -> bool {
     let o = other;
     let swapped =
         [o[3], o[2], o[1], o[0], o[5], o[4], o[7], o[6], o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]];
     one == other || *one == swapped
 }
 
-/// The system that this machine (with UUID `ours`) is, and how that is known. `Ok(None)`: the BMC has no systems.
+/// The system that is this machine, whose UUID is `ours`, and for the operator, how that is known. `Ok(None)`: the
+/// BMC has no systems.
 ///
 /// # Errors
-/// It cannot be told, or it is another machine's BMC. Says what to configure.
+/// The systems are ambiguous, or the BMC is another machine's. Says what to configure.
 pub(super) fn system<'a>(
     systems: &'a [System],
     ours: Option<&[u8; 16]>,
 ) -> Result<Option<(&'a System, &'static str)>, String> {
     let matching: Vec<&System> =
-        systems.iter().filter(|one| matches!((&one.uuid, ours), (Some(a), Some(b)) if same(a, b))).collect();
+        systems.iter().filter(|one| matches!((&one.uuid, ours), (Some(a), Some(b)) if same_uuid(a, b))).collect();
     match (matching.as_slice(), systems) {
         ([one], _) => Ok(Some((one, "its UUID is this machine's"))),
         ([_, _, ..], _) => Err(format!("several systems of the BMC have this machine's UUID: set chassis ({})", uris(systems))),
         ([], []) => Ok(None),
-        ([], [one]) if one.uuid.is_none() => Ok(Some((one, "the only system of the BMC, which tells no UUID of it"))),
+        ([], [one]) if one.uuid.is_none() => Ok(Some((one, "the only system of the BMC, which has no UUID"))),
         ([], [one]) if ours.is_none() => Ok(Some((one, "the only system of the BMC; this machine's own UUID is not known"))),
         ([], [_]) => Err(
             "the BMC's system has another UUID than this machine: is it another machine's BMC? If it is this one's, set chassis"
@@ -107,10 +111,11 @@ fn uris(systems: &[System]) -> String {
     systems.iter().take(8).map(|system| cut(&system.uri)).collect::<Vec<_>>().join(", ")
 }
 
-/// The outermost chassis that is the system's alone: what is inside of it is metered with it, and what it is in holds others too.
+/// The outermost chassis that belongs to the system alone. The chassis inside it are metered with it; the chassis
+/// around it contain other machines too.
 ///
 /// # Errors
-/// It cannot be told. Says what to configure.
+/// There is none, or several. Says what to configure.
 pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Result<&'a Chassis, String> {
     let names = |some: &[&Chassis]| {
         some.iter().take(16).map(|one| format!("\"{}\"", cut(&one.id))).collect::<Vec<_>>().join(", ")
@@ -120,11 +125,11 @@ pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Resu
         None => every.clone(),
         Some(system) => {
             let linked = |one: &Chassis| lists(&one.systems, &system.uri) || lists(&system.chassis, &one.uri);
-            let alone = |one: &Chassis| one.systems.iter().all(|other| alike(other, &system.uri));
+            let alone = |one: &Chassis| one.systems.iter().all(|other| same_uri(other, &system.uri));
             every.iter().copied().filter(|one| linked(one) && alone(one)).collect()
         }
     };
-    let roots: Vec<&Chassis> = candidates.iter().copied().filter(|one| !has_outer(one, &candidates, all)).collect();
+    let roots: Vec<&Chassis> = candidates.iter().copied().filter(|one| !is_nested(one, &candidates, all)).collect();
     match (roots.as_slice(), all) {
         ([one], _) => Ok(one),
         ([], [only]) if only.systems.is_empty() => Ok(only),
@@ -140,17 +145,18 @@ pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Resu
     }
 }
 
-/// Whether a candidate is inside of another one, at any depth.
-fn has_outer(one: &Chassis, candidates: &[&Chassis], all: &[Chassis]) -> bool {
+/// Whether a candidate is inside another candidate, at any depth.
+fn is_nested(one: &Chassis, candidates: &[&Chassis], all: &[Chassis]) -> bool {
     let mut seen = BTreeSet::from([one.uri.as_str()]);
     let mut at = one;
     loop {
         let holds = |outer: &&Chassis| {
-            at.inside.as_ref().is_some_and(|inside| alike(inside, &outer.uri)) || lists(&outer.contains, &at.uri)
+            at.contained_by.as_ref().is_some_and(|container| same_uri(container, &outer.uri))
+                || lists(&outer.contains, &at.uri)
         };
         let outer = all.iter().find(holds);
         match outer {
-            // One that is inside of itself is a BMC's mistake.
+            // A chassis that contains itself is an error of the BMC.
             Some(outer) if !seen.insert(&outer.uri) => return false,
             Some(outer) if candidates.iter().any(|candidate| candidate.uri == outer.uri) => return true,
             Some(outer) => at = outer,
@@ -180,7 +186,7 @@ mod tests {
             uri: uri.into(),
             id: uri.trim_start_matches('/').into(),
             systems: systems.iter().map(|uri| (*uri).into()).collect(),
-            inside: inside.map(str::to_owned),
+            contained_by: inside.map(str::to_owned),
             contains: Vec::new(),
         }
     }
@@ -190,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_is_known_by_its_uuid_in_either_byte_order() {
+    fn a_system_is_recognised_by_its_uuid_in_either_byte_order() {
         let ours = uuid(UUID);
         let systems = [
             sys("/hgx", None),
@@ -212,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn never_a_chassis_and_the_one_that_it_is_in() {
+    fn the_outermost_chassis_is_taken_and_never_one_with_other_systems() {
         let host = sys("/s", None);
         let all =
             [one("/tray", &["/s"], Some("/board")), one("/board", &["/s"], None), one("/disks", &[], Some("/board"))];
         assert_eq!(outermost(&all, Some(&host)).unwrap().uri, "/board");
-        // What holds other systems too is not this machine.
+        // A chassis with other systems in it is not this machine's.
         let blades = [
             one("/rack", &["/s", "/t"], None),
             one("/blade", &["/s"], Some("/rack")),
@@ -227,11 +233,11 @@ mod tests {
         assert!(outermost(&blades[..1], Some(&host)).unwrap_err().contains("set chassis to one or more of \"rack\""));
         let two = [one("/a", &["/s"], None), one("/b", &["/s"], None)];
         assert!(outermost(&two, Some(&host)).unwrap_err().contains("\"a\", \"b\""));
-        // Only the outer one says what is inside of what.
+        // Only the outer chassis has the link.
         let mut outer = one("/a", &["/s"], None);
         outer.contains = vec!["/b".into()];
         assert_eq!(outermost(&[two[1].clone(), outer], Some(&host)).unwrap().uri, "/a");
-        // The system says it, the chassis does not.
+        // Only the system has the link.
         let linked = System { chassis: vec!["/c".into()], ..host.clone() };
         assert_eq!(outermost(&[one("/c", &[], None), one("/d", &[], None)], Some(&linked)).unwrap().uri, "/c");
         assert_eq!(outermost(&[one("/c", &[], None)], Some(&host)).unwrap().uri, "/c");
@@ -240,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn chassis_that_are_inside_of_each_other_end_no_loop() {
+    fn chassis_that_contain_each_other_do_not_loop() {
         let host = sys("/s", None);
         let all = [one("/a", &["/s"], Some("/b")), one("/b", &[], Some("/a"))];
         assert_eq!(outermost(&all, Some(&host)).unwrap().uri, "/a");

@@ -1,44 +1,48 @@
-//! When a BMC's sensor was read, on this machine's clock. Takes a BMC's clock for differences only: it may be years off.
+//! Converts a sensor's time by the BMC's clock to CLOCK_MONOTONIC. Uses only differences of the BMC's clock, which
+//! may be years off.
 
 use crate::model::units::Nanos;
 
-/// A reading that is older than this has its time from a clock that is wrong.
+/// Greatest plausible age of a reading, ns. An older time comes from another clock than `Date`.
 const OLDEST: i128 = 300 * SECOND;
-/// `Date` has whole seconds, and answers take a moment: an offset that moves further is a clock that was set.
-const SET: i128 = 2 * SECOND;
+/// `Date` has whole seconds, and responses take time to arrive. A change of the offset beyond this (ns) means that
+/// the BMC's clock was set.
+const CLOCK_SET: i128 = 2 * SECOND;
 const SECOND: i128 = 1_000_000_000;
 
-/// A BMC's clock against CLOCK_MONOTONIC.
+/// The offset of a BMC's clock from CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Clock {
-    /// CLOCK_MONOTONIC − the BMC's clock, ns: the least seen, as what is late makes it larger.
+    /// CLOCK_MONOTONIC − the BMC's clock, ns: the smallest that was seen, as latency makes it larger.
     offset: Option<i128>,
 }
 
 impl Clock {
-    /// An answer came at `answered`, with this `Date`.
-    pub(super) fn saw(&mut self, date: Option<u64>, answered: Nanos) {
+    /// Takes the `Date` (seconds since 1970) of a response that was received at `received` (CLOCK_MONOTONIC).
+    pub(super) fn observe(&mut self, date: Option<u64>, received: Nanos) {
         self.offset = date.map(|date| {
-            let offset = i128::from(answered.0) - i128::from(date) * SECOND;
+            let offset = i128::from(received.0) - i128::from(date) * SECOND;
             match self.offset {
-                Some(known) if (known - offset).abs() <= SET => known.min(offset),
+                Some(known) if (known - offset).abs() <= CLOCK_SET => known.min(offset),
                 _ => offset,
             }
         });
     }
 
-    /// When a sensor was read that the BMC says was read at `time` (ns since 1970 by its clock); `None` where that cannot be true.
-    pub(super) fn at(&self, time: i128, answered: Nanos) -> Option<Nanos> {
-        let age = i128::from(answered.0) - (time + self.offset?);
-        // `Date` is cut to the second, so that a fresh reading may seem to be of the next one.
+    /// A sensor's time (ns since 1970 by the BMC's clock) on CLOCK_MONOTONIC. `None` where the age at `received` is
+    /// not plausible.
+    pub(super) fn monotonic(&self, sensor_time: i128, received: Nanos) -> Option<Nanos> {
+        let age = i128::from(received.0) - (sensor_time + self.offset?);
+        // `Date` is rounded down to the second, so a fresh reading may seem to be in the future.
         if !(-SECOND - SECOND / 2..=OLDEST).contains(&age) {
             return None;
         }
-        u64::try_from(age.max(0)).ok().map(|age| answered - Nanos(age))
+        u64::try_from(age.max(0)).ok().map(|age| received - Nanos(age))
     }
 }
 
-/// Reads a Redfish duration (`PT10S`, `PT1M0.5S`); `None` for what is longer than days.
+/// Reads an ISO 8601 duration as Redfish has it (`PT10S`, `PT1M0.5S`, `P1DT1H`). `None` where it is not one, or
+/// longer than 11 days.
 pub(super) fn duration(text: &str) -> Option<Nanos> {
     let (days, time) = text.strip_prefix('P')?.split_once('T')?;
     let mut seconds = match days {
@@ -78,27 +82,27 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_years_off_gives_ages_all_the_same() {
+    fn a_clock_that_is_years_off_still_gives_ages() {
         let mut clock = Clock::default();
         let answered = Nanos(1000 * Nanos::SECOND.0);
         let year_2000 = 946_684_800;
-        clock.saw(Some(year_2000), answered);
+        clock.observe(Some(year_2000), answered);
         let read = (i128::from(year_2000) - 7) * SECOND;
-        assert_eq!(clock.at(read, answered), Some(Nanos(993 * Nanos::SECOND.0)));
-        // Of another clock than the one that `Date` is of.
-        assert_eq!(clock.at(1_700_000_000 * SECOND, answered), None);
-        assert_eq!(clock.at(0, answered), None);
-        // Set while jouled runs.
+        assert_eq!(clock.monotonic(read, answered), Some(Nanos(993 * Nanos::SECOND.0)));
+        // From another clock than the one of `Date`.
+        assert_eq!(clock.monotonic(1_700_000_000 * SECOND, answered), None);
+        assert_eq!(clock.monotonic(0, answered), None);
+        // The BMC's clock was set.
         let later = Nanos(1010 * Nanos::SECOND.0);
-        clock.saw(Some(1_700_000_010), later);
-        assert_eq!(clock.at(1_700_000_007 * SECOND, later), Some(Nanos(1007 * Nanos::SECOND.0)));
-        clock.saw(None, later);
-        assert_eq!(clock.at(1_700_000_007 * SECOND, later), None);
+        clock.observe(Some(1_700_000_010), later);
+        assert_eq!(clock.monotonic(1_700_000_007 * SECOND, later), Some(Nanos(1007 * Nanos::SECOND.0)));
+        clock.observe(None, later);
+        assert_eq!(clock.monotonic(1_700_000_007 * SECOND, later), None);
     }
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text: String) {
+        fn any_text_is_read_or_refused(text: String) {
             let _ = duration(&text);
         }
     }

@@ -1,4 +1,5 @@
-//! `[[meter.redfish.bmc]]`: which BMCs are asked, as whom, and whom they are taken for. Opens no file, asks nobody.
+//! `[[meter.redfish.bmc]]`: address, login and verification of each BMC, and the chassis to read. Checks values;
+//! opens no file, sends no request.
 
 use crate::meter::bmc::PEER;
 use crate::model::units::Nanos;
@@ -21,11 +22,11 @@ pub struct RedfishConfig {
     pub bmc: Vec<BmcConfig>,
 }
 
-/// One BMC. There is no key for a password: it is in a file or a credential.
+/// One BMC. There is no key for a password, which is in a file or a credential.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BmcConfig {
-    /// What it is called in names of sources and domains; may be left out where there is one.
+    /// Its name in names of sources and domains. Required where there are several.
     pub name: Option<String>,
     /// `https://HOST[:PORT]`.
     pub url: String,
@@ -35,19 +36,19 @@ pub struct BmcConfig {
     pub password_file: Option<PathBuf>,
     /// Name of the systemd credential that is the password.
     pub credential: Option<String>,
-    /// How jouled says who it is.
+    /// How jouled logs in.
     pub auth: Auth,
-    /// Whether and how the BMC has to show who it is.
+    /// Whether the BMC's certificate is verified.
     pub tls: Tls,
-    /// File with the certificates (PEM) that the BMC's has to be signed by, instead of the system's.
+    /// File of certificates (PEM) that the BMC's has to be signed by, instead of the system's CAs.
     pub ca_file: Option<PathBuf>,
-    /// SHA-256 of the BMC's own certificate, instead of a signature by anybody.
+    /// SHA-256 of the BMC's own certificate, instead of a signature.
     pub sha256: Option<Fingerprint>,
-    /// Ids or URIs of the chassis to read, instead of that of this system.
+    /// Ids or URIs of the chassis to read, instead of the one of this machine's system.
     pub chassis: Vec<String>,
     /// Time between two readings.
     pub period: Span,
-    /// For each step of a request: connection, TLS, answer, body.
+    /// Longest time for each step of a request: connection, TLS handshake, response head, body.
     pub timeout: Span,
 }
 
@@ -70,32 +71,32 @@ impl Default for BmcConfig {
     }
 }
 
-/// How jouled says who it is.
+/// How jouled logs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// By a session: one login, one logout.
+    /// With a Redfish session: one login, one logout.
     #[default]
     Session,
-    /// With each request. Many BMCs make a log entry of each.
+    /// With HTTP Basic in each request. Many BMCs log each of them.
     Basic,
 }
 
-/// Whether the BMC has to show who it is.
+/// Whether the BMC's certificate is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tls {
-    /// It has to.
+    /// It is.
     #[default]
     Verify,
-    /// It has not: anybody on the way can be it, and gets the password.
+    /// It is not: whoever controls the network can be the BMC, and gets the password.
     Insecure,
-    /// No TLS at all: `http://`.
+    /// No TLS: `http://`.
     None,
 }
 
 impl RedfishConfig {
-    /// Keys below `meter.redfish` whose value cannot be used, and why.
+    /// Keys below `meter.redfish` with an invalid value, and the rule that it breaks.
     pub fn wrong(&self) -> Vec<(String, &'static str)> {
         let mut wrong = Vec::new();
         if self.bmc.len() > MOST {
@@ -207,7 +208,7 @@ impl BmcConfig {
     }
 }
 
-/// Where a BMC is: every Redfish service has the same paths, so its URL has none.
+/// The address of a BMC. Its URL has no path, as every Redfish service has the same paths.
 fn endpoint(url: &str) -> Result<Endpoint, &'static str> {
     let endpoint = Endpoint::parse(url)?;
     if !matches!(endpoint.path.as_str(), "" | "/") {

@@ -1,26 +1,27 @@
-//! A resource as a BMC sent it: what is null or absent is `None`, what has the wrong type is named with its path. Knows no schema.
+//! A Redfish resource as JSON. Null and absent members are `None`; a member of the wrong type is an error with its
+//! path. Knows no schema.
 
-use super::{Problem, cut};
+use super::{BmcError, cut};
 use serde_json::Value;
 use std::fmt::Display;
 
-/// Most entries of one list that are looked at.
+/// Most entries of one list that are read; the others are ignored.
 const MOST: usize = 256;
 
 /// A resource.
 #[derive(Clone, Debug)]
 pub(super) struct Doc {
-    /// Where it is.
+    /// Its URI.
     pub(super) uri: String,
     value: Value,
 }
 
 impl Doc {
     /// # Errors
-    /// It is no JSON object.
-    pub(super) fn parse(uri: &str, body: &[u8]) -> Result<Self, Problem> {
-        let value: Value =
-            serde_json::from_slice(body).map_err(|_| Problem::odd(format!("{}: the answer is no JSON", cut(uri))))?;
+    /// The body is not a JSON object.
+    pub(super) fn parse(uri: &str, body: &[u8]) -> Result<Self, BmcError> {
+        let value: Value = serde_json::from_slice(body)
+            .map_err(|_| BmcError::unusable(format!("{}: the answer is no JSON", cut(uri))))?;
         let doc = Self { uri: uri.to_owned(), value };
         if doc.value.is_object() { Ok(doc) } else { Err(doc.root().wrong("an object")) }
     }
@@ -30,7 +31,7 @@ impl Doc {
     }
 }
 
-/// A place in a resource.
+/// A value in a resource, with its place.
 #[derive(Clone, Debug)]
 pub(super) struct Node<'a> {
     uri: &'a str,
@@ -44,8 +45,8 @@ impl<'a> Node<'a> {
         if self.path.is_empty() { cut(self.uri) } else { format!("{}#{}", cut(self.uri), cut(&self.path)) }
     }
 
-    fn wrong(&self, wanted: &str) -> Problem {
-        // Not the value: with one that changes, the same fault would be news at each reading.
+    fn wrong(&self, wanted: &str) -> BmcError {
+        // Without the value: one that changes would make a new message of the same fault at each reading.
         let found = match self.value {
             Value::Null => "null",
             Value::Bool(_) => "true or false",
@@ -54,20 +55,20 @@ impl<'a> Node<'a> {
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
         };
-        Problem::odd(format!("{} is {found}, not {wanted}", self.place()))
+        BmcError::unusable(format!("{} is {found}, not {wanted}", self.place()))
     }
 
     fn child(&self, key: impl Display, value: &'a Value) -> Self {
         Node { uri: self.uri, path: format!("{}/{key}", self.path), value }
     }
 
-    /// Whether it is null or absent.
+    /// Whether the value is null or absent.
     pub(super) const fn is_none(&self) -> bool {
         matches!(self.value, Value::Null)
     }
 
-    /// A member of an object; of nothing, nothing.
-    pub(super) fn at(&self, key: &str) -> Result<Self, Problem> {
+    /// A member of an object; null where the object is null or absent.
+    pub(super) fn at(&self, key: &str) -> Result<Self, BmcError> {
         match self.value {
             Value::Null => Ok(self.child(key, &Value::Null)),
             Value::Object(members) => Ok(self.child(key, members.get(key).unwrap_or(&Value::Null))),
@@ -76,7 +77,7 @@ impl<'a> Node<'a> {
     }
 
     /// The text at `key`.
-    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>, Problem> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>, BmcError> {
         let node = self.at(key)?;
         match node.value {
             Value::Null => Ok(None),
@@ -85,8 +86,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The number that this is.
-    pub(super) fn number(&self) -> Result<Option<Decimal>, Problem> {
+    /// This value as a number.
+    pub(super) fn number(&self) -> Result<Option<Decimal>, BmcError> {
         match self.value {
             Value::Null => Ok(None),
             Value::Number(number) => Decimal::parse(&number.to_string())
@@ -96,8 +97,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The list at `key`; nothing is an empty one.
-    pub(super) fn list(&self, key: &str) -> Result<Vec<Self>, Problem> {
+    /// The list at `key`; empty where it is null or absent.
+    pub(super) fn list(&self, key: &str) -> Result<Vec<Self>, BmcError> {
         let node = self.at(key)?;
         match node.value {
             Value::Null => Ok(Vec::new()),
@@ -108,30 +109,30 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Where the link `{"@odata.id": …}` that this is leads, without what is behind `#`.
-    pub(super) fn target(&self) -> Result<Option<String>, Problem> {
+    /// The target of this link, `{"@odata.id": …}`, without its fragment.
+    pub(super) fn target(&self) -> Result<Option<String>, BmcError> {
         self.text("@odata.id")?.map(|uri| self.path_of(uri)).transpose()
     }
 
-    /// Where the link at `key` leads.
-    pub(super) fn link(&self, key: &str) -> Result<Option<String>, Problem> {
+    /// The target of the link at `key`.
+    pub(super) fn link(&self, key: &str) -> Result<Option<String>, BmcError> {
         self.at(key)?.target()
     }
 
-    /// Where the links of the list at `key` lead.
-    pub(super) fn links(&self, key: &str) -> Result<Vec<String>, Problem> {
+    /// The targets of the links in the list at `key`.
+    pub(super) fn links(&self, key: &str) -> Result<Vec<String>, BmcError> {
         let entries = self.list(key)?;
         entries.iter().filter_map(|entry| entry.target().transpose()).collect()
     }
 
-    /// A URI as a BMC may name one: a path on itself.
-    pub(super) fn path_of(&self, uri: &str) -> Result<String, Problem> {
+    /// Checks a URI that the BMC sent: it must be a path on the BMC itself.
+    pub(super) fn path_of(&self, uri: &str) -> Result<String, BmcError> {
         let path = uri.split('#').next().unwrap_or_default();
         let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
         if path.starts_with('/') && !path.starts_with("//") && plain && path.len() <= 1024 {
             return Ok(path.to_owned());
         }
-        Err(Problem::odd(format!(
+        Err(BmcError::unusable(format!(
             "{} has the link \"{}\", which is no path on the BMC: not followed",
             self.place(),
             cut(uri)
@@ -139,7 +140,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// A number, exact: `mantissa / 10^decimals`.
+/// An exact decimal number: `mantissa / 10^decimals`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decimal {
     pub(super) negative: bool,
@@ -148,7 +149,7 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    /// Reads JSON's form of a number. `None`: larger or finer than any that a meter gives.
+    /// Reads a JSON number. `None`: larger or finer than any that a meter gives.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (number, exponent) = match text.split_once(['e', 'E']) {
             Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
@@ -169,7 +170,7 @@ impl Decimal {
         Some(Self { negative: negative && mantissa > 0, mantissa, decimals })
     }
 
-    /// This many times `factor`, rounded down. `None`: negative, or too large.
+    /// The product with `factor`, rounded down. `None`: negative, or too large.
     pub(super) fn times(self, factor: u64) -> Option<u64> {
         if self.negative {
             return None;
@@ -178,13 +179,14 @@ impl Decimal {
         u64::try_from(product / 10u128.checked_pow(self.decimals)?).ok()
     }
 
-    /// The step between this number and the next that its writer can express, `factor` times: its last digit, or where it is a
-    /// single-precision float written in full, that float's.
+    /// The smallest step that numbers of this precision can show, times `factor`: one of its last digit, or where it
+    /// is a single-precision float written in full, the distance to the next float.
     pub(super) fn step(self, factor: u64) -> u64 {
         let digit = (u128::from(factor) / 10u128.pow(self.decimals)).max(1) as u64;
         let value = self.mantissa as f64 / 10f64.powi(self.decimals as i32);
         let single = value as f32;
-        // A float has 7 digits that mean something. What has more and is one was made from one.
+        // A single-precision float has 7 significant digits. A number with more of them that equals one was converted
+        // from one.
         if self.mantissa > 99_999_999 && self.decimals > 0 && (f64::from(single) - value).abs() <= value * 1e-15 {
             let ulp = f64::from(single.next_up()) - f64::from(single);
             return digit.max((ulp * factor as f64) as u64);
@@ -229,7 +231,7 @@ mod tests {
         assert_eq!(decimal("1234.567").step(KWH), 3_600_000_000);
         assert_eq!(decimal("123456").step(1_000_000), 1_000_000);
         assert_eq!(decimal("123456.5").step(1_000_000), 100_000);
-        // What a BMC that keeps a float has to say of 1234.56: its next number is 0.00012 kWh higher.
+        // 1234.56 from a BMC that keeps a float: its next number is 0.00012 kWh higher.
         let float = decimal(&f64::from(1234.56f32).to_string()).step(KWH);
         assert!((430_000_000..450_000_000).contains(&float), "{float}");
     }
@@ -263,7 +265,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_number_that_json_knows_is_read_or_refused(value: f64) {
+        fn any_json_number_is_read_or_refused(value: f64) {
             if let Some(number) = serde_json::Number::from_f64(value) {
                 let _ = Decimal::parse(&number.to_string()).map(|decimal| (decimal.times(KWH), decimal.step(KWH)));
             }

@@ -1,4 +1,5 @@
-//! BMCs by Redfish: the power or energy of the whole machine, over the network, on a thread of its own. Not IPMI; decides no authority.
+//! BMCs by Redfish: the power or energy of the whole machine, read over the network on a thread of its own
+//! (`[[meter.redfish.bmc]]`). Not IPMI, which is `ipmi`.
 
 mod chassis;
 mod clock;
@@ -31,83 +32,89 @@ use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// The name of this source; with a BMC's name, `redfish:NAME`.
+/// The name of this source; `redfish:NAME` where the BMC has a name.
 pub const SOURCE: &str = "redfish";
 
-/// One round of requests takes no longer: a slow BMC is gone on with in the next one.
+/// Longest time of one round of requests. A search that takes longer goes on in the next round.
 const ROUND: Duration = Duration::from_secs(9);
-/// From being told to stop, all may take so long: a login that is under way (broken off, its session would stay with the BMC), and
-/// the logout.
-const FAREWELL: Duration = Duration::from_millis(900);
-/// Most of a BMC's text in one place.
-const CUT: usize = 120;
+/// Longest time of a stop: for a login in progress, whose session would otherwise stay with the BMC, and for the
+/// logout.
+const STOP_TIME: Duration = Duration::from_millis(900);
+/// Longest excerpt of a BMC's text, in characters.
+const EXCERPT: usize = 120;
 
-/// What kind of trouble a BMC makes.
+/// What kind of failure a request or a reading met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
+enum ErrorKind {
     /// No connection, or one that broke.
     Broken,
-    /// No answer in time.
+    /// No response in time.
     Slow,
-    /// It asks for patience.
+    /// The BMC is busy, and may say for how long (`Retry-After`).
     Busy(Option<Duration>),
-    /// It does not let jouled in.
+    /// The BMC refused the login.
     Login,
-    /// It has no reading there (now).
+    /// The resource has no reading, or none now.
     Absent,
-    /// It says what cannot be used.
-    Odd,
+    /// The BMC sent something that cannot be used.
+    Unusable,
 }
 
-/// Trouble, in words for an operator. A BMC's text is in them escaped and cut only.
+/// A failure, with a line for the operator in which a BMC's text is escaped and cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Problem {
-    trouble: Trouble,
+struct BmcError {
+    kind: ErrorKind,
     why: String,
 }
 
-impl Problem {
+impl BmcError {
     const fn broken(why: String) -> Self {
-        Self { trouble: Trouble::Broken, why }
+        Self { kind: ErrorKind::Broken, why }
     }
     const fn slow(why: String) -> Self {
-        Self { trouble: Trouble::Slow, why }
+        Self { kind: ErrorKind::Slow, why }
     }
     const fn busy(why: String, after: Option<Duration>) -> Self {
-        Self { trouble: Trouble::Busy(after), why }
+        Self { kind: ErrorKind::Busy(after), why }
     }
     const fn login(why: String) -> Self {
-        Self { trouble: Trouble::Login, why }
+        Self { kind: ErrorKind::Login, why }
     }
     const fn absent(why: String) -> Self {
-        Self { trouble: Trouble::Absent, why }
+        Self { kind: ErrorKind::Absent, why }
     }
-    const fn odd(why: String) -> Self {
-        Self { trouble: Trouble::Odd, why }
+    const fn unusable(why: String) -> Self {
+        Self { kind: ErrorKind::Unusable, why }
     }
 
-    /// Of a login: without an answer, there may be a session that nobody knows. They are few, so the next try waits.
-    fn lost_login(self) -> Self {
-        match self.trouble {
-            Trouble::Slow => Self::busy(self.why, Some(Duration::from_secs(60))),
+    /// Whether only one resource is affected; else the BMC as a whole is.
+    const fn is_of_one_resource(&self) -> bool {
+        matches!(self.kind, ErrorKind::Absent | ErrorKind::Unusable)
+    }
+
+    /// The same of a login: without a response, the BMC may have made a session that cannot be used. Sessions are
+    /// few, so the next login waits.
+    fn of_login(self) -> Self {
+        match self.kind {
+            ErrorKind::Slow => Self::busy(self.why, Some(Duration::from_secs(60))),
             _ => self,
         }
     }
 }
 
-impl From<https_client::Error> for Problem {
+impl From<https_client::Error> for BmcError {
     fn from(error: https_client::Error) -> Self {
         match error.kind {
             https_client::ErrorKind::Broken => Self::broken(error.why),
             https_client::ErrorKind::Slow => Self::slow(error.why),
-            https_client::ErrorKind::Unusable => Self::odd(error.why),
+            https_client::ErrorKind::Unusable => Self::unusable(error.why),
         }
     }
 }
 
-/// A BMC's text as it may be shown: escaped, and not all of it.
+/// A BMC's text for a message: escaped and cut.
 fn cut(text: &str) -> String {
-    excerpt(text, CUT)
+    excerpt(text, EXCERPT)
 }
 
 impl Section for RedfishConfig {
@@ -143,20 +150,20 @@ pub fn start(config: &BmcConfig, roots: &Roots) -> Polled {
     Polled::start_until(poll, opener, stop)
 }
 
-/// One BMC.
+/// The meter of one BMC.
 struct Redfish {
     runtime: Option<Runtime>,
     state: State,
     stop: CancellationToken,
     logging_in: Arc<AtomicBool>,
-    /// One round takes no longer.
+    /// Longest time of one round.
     longest: Duration,
-    /// When everything has to be over, once it was told to stop in a read.
+    /// Deadline for the logout, where a stop came during a read.
     until: Option<Instant>,
 }
 
 impl Redfish {
-    /// Asks nobody yet.
+    /// Sends no request yet.
     fn open(config: &BmcConfig, uuid_file: &Path, stop: CancellationToken) -> Result<Self, String> {
         let client = config.client()?;
         let secret = Secret::read(PEER, config.password_file.as_deref(), config.credential.as_deref())?;
@@ -188,34 +195,34 @@ impl Meter for Redfish {
         let (stop, logging_in, longest) = (self.stop.clone(), self.logging_in.clone(), self.longest);
         let late = async {
             sleep(longest).await;
-            finish(&logging_in, longest).await;
+            login_finished(&logging_in, longest).await;
         };
         let stopped = async {
             stop.cancelled().await;
-            let told = Instant::now();
-            finish(&logging_in, FAREWELL / 2).await;
-            told + FAREWELL
+            let stopped_at = Instant::now();
+            login_finished(&logging_in, STOP_TIME / 2).await;
+            stopped_at + STOP_TIME
         };
         let mut readings = Vec::new();
         let result = runtime.block_on(async {
             tokio::select! {
                 result = self.state.round(&mut readings) => Ok(result),
-                () = late => Ok(Err(Problem::slow(format!("its answers took more than {} s in all", longest.as_secs())))),
+                () = late => Ok(Err(BmcError::slow(format!("its answers took more than {} s in all", longest.as_secs())))),
                 until = stopped => Err(until),
             }
         });
         out.append(&mut readings);
         match result {
-            Ok(Ok(())) => self.state.succeeded(),
-            Ok(Err(problem)) => {
-                if problem.trouble == Trouble::Slow {
-                    self.state.bmc.broken_off();
+            Ok(Ok(())) => self.state.round_succeeded(),
+            Ok(Err(error)) => {
+                if error.kind == ErrorKind::Slow {
+                    self.state.bmc.request_aborted();
                 }
-                self.state.failed(&problem, out);
+                self.state.round_failed(&error, out);
             }
             Err(until) => {
                 self.until = Some(until);
-                self.state.bmc.broken_off();
+                self.state.bmc.request_aborted();
             }
         }
     }
@@ -234,8 +241,8 @@ impl Meter for Redfish {
     }
 }
 
-/// Waits until no login is under way, `most` at most.
-async fn finish(logging_in: &AtomicBool, most: Duration) {
+/// Waits until no login is in progress, for `most` at most.
+async fn login_finished(logging_in: &AtomicBool, most: Duration) {
     let wait = async {
         while logging_in.load(Ordering::Acquire) {
             sleep(Duration::from_millis(10)).await;
@@ -247,9 +254,9 @@ async fn finish(logging_in: &AtomicBool, most: Duration) {
 impl Drop for Redfish {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            let left = self.until.map_or(FAREWELL, |until| until.saturating_duration_since(Instant::now()));
+            let left = self.until.map_or(STOP_TIME, |until| until.saturating_duration_since(Instant::now()));
             let _ = runtime.block_on(async { timeout(left, self.state.bmc.logout()).await });
-            // A name that is being resolved must not keep anybody.
+            // Does not wait for a DNS lookup in progress.
             runtime.shutdown_background();
         }
     }

@@ -1,8 +1,9 @@
-//! One login at a BMC, kept while it is good, made anew where it ended, given back. Resources come from here; their meaning does not.
+//! A login at a BMC (Redfish session, or HTTP Basic) and requests with it: logs in, keeps the session while it is
+//! valid, logs in again when it ended, logs out. The meaning of the resources is in `doc` and `reading`.
 
 use super::config::{Auth, BmcConfig};
 use super::doc::Doc;
-use super::{Problem, cut};
+use super::{BmcError, cut};
 use crate::sys::https_client::{Client, Response};
 use crate::sys::secret::Secret;
 use base64::Engine;
@@ -12,38 +13,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Where every Redfish service begins: DSP0266, "Service root".
+/// The service root of every Redfish service (DSP0266).
 pub(super) const ROOT: &str = "/redfish/v1/";
-/// Redirects that are followed for one resource.
+/// Most redirects that are followed for one resource.
 const HOPS: usize = 3;
-/// A login without an answer may have made a session: no other one is made for so long.
+/// Pause after a refused login for lack of sessions: they are few, and each login may make one.
 const AFTER_LOST_LOGIN: Duration = Duration::from_secs(60);
 
-/// A BMC as jouled's user sees it.
+/// A BMC, and the login of jouled's user.
 pub(super) struct Bmc {
     client: Client,
     auth: Auth,
     username: String,
     secret: Secret,
     session: Option<Session>,
-    /// Where sessions are made, once it is known.
+    /// URI of the collection of sessions, once it is known.
     sessions: Option<String>,
-    /// Set while a login is under way: it is not to be broken off.
+    /// Set while a login is in progress, which must not be aborted: its session would stay with the BMC.
     logging_in: Arc<AtomicBool>,
 }
 
 struct Session {
     token: Secret,
-    /// What to delete at the end.
+    /// The session's URI, to delete it when logging out.
     uri: Option<String>,
-    /// It has worked once.
+    /// A request with it has succeeded.
     proven: bool,
 }
 
-/// A resource and what its answer says of the BMC's clock.
+/// A resource, and the BMC's clock.
 pub(super) struct Got {
     pub(super) doc: Doc,
-    /// The answer's `Date`, seconds since 1970.
+    /// The response's `Date`, seconds since 1970 by the BMC's clock.
     pub(super) date: Option<u64>,
 }
 
@@ -64,26 +65,26 @@ impl Bmc {
         &self.client
     }
 
-    /// Tells whether a login is under way.
+    /// A flag that is set while a login is in progress.
     pub(super) fn logging_in(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.logging_in)
     }
 
-    /// After a request was broken off: its answer may still come on that connection.
-    pub(super) fn broken_off(&mut self) {
+    /// After a request was aborted: closes the connection, as the response may still arrive on it.
+    pub(super) fn request_aborted(&mut self) {
         self.client.close();
         self.logging_in.store(false, Ordering::Release);
     }
 
-    /// Takes another password; whether it is another one.
-    pub(super) fn take(&mut self, secret: Secret) -> bool {
+    /// Replaces the password. Returns whether it differs.
+    pub(super) fn replace_secret(&mut self, secret: Secret) -> bool {
         let other = secret != self.secret;
         self.secret = secret;
         other
     }
 
-    /// A resource.
-    pub(super) async fn get(&mut self, uri: &str) -> Result<Got, Problem> {
+    /// Fetches a resource, following redirects on the same BMC.
+    pub(super) async fn get(&mut self, uri: &str) -> Result<Got, BmcError> {
         let mut at = uri.to_owned();
         for _ in 0..=HOPS {
             let answer = self.authorised(&at).await?;
@@ -101,12 +102,12 @@ impl Bmc {
             let date = date.and_then(|date| Some(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()));
             return Ok(Got { doc: Doc::parse(uri, &answer.body)?, date });
         }
-        Err(Problem::odd(format!("GET {}: more than {HOPS} redirects", cut(uri))))
+        Err(BmcError::unusable(format!("GET {}: more than {HOPS} redirects", cut(uri))))
     }
 
-    async fn authorised(&mut self, uri: &str) -> Result<Response, Problem> {
+    async fn authorised(&mut self, uri: &str) -> Result<Response, BmcError> {
         if uri == ROOT {
-            // Open to everybody (DSP0266): a wrong password need not be tried twice.
+            // The service root needs no login (DSP0266), so a wrong password is not tried on it.
             let answer = self.client.request(&Method::GET, uri, None, None).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
@@ -128,7 +129,8 @@ impl Bmc {
             return Ok(answer);
         }
         if self.session.as_ref().is_some_and(|session| session.proven) {
-            // It has ended: of age, or with a restart of the BMC. If the BMC has it still, it must not stay.
+            // The session ended, by its timeout or because the BMC restarted. If the BMC still has it, it must not
+            // stay.
             self.logout().await;
             self.login().await?;
             let answer = self.with_token(&Method::GET, uri).await?;
@@ -137,16 +139,16 @@ impl Bmc {
             }
         }
         self.logout().await;
-        Err(Problem::login(format!(
+        Err(BmcError::login(format!(
             "GET {}: not allowed (401) right after a login: does the user have the role ReadOnly?",
             cut(uri)
         )))
     }
 
-    async fn with_token(&mut self, method: &Method, uri: &str) -> Result<Response, Problem> {
-        let Some(session) = &self.session else { return Err(Problem::login("not logged in".into())) };
+    async fn with_token(&mut self, method: &Method, uri: &str) -> Result<Response, BmcError> {
+        let Some(session) = &self.session else { return Err(BmcError::login("not logged in".into())) };
         let mut token = HeaderValue::from_str(session.token.reveal())
-            .map_err(|_| Problem::odd("the session's token is no text".into()))?;
+            .map_err(|_| BmcError::unusable("the session's token is no text".into()))?;
         token.set_sensitive(true);
         let answer =
             self.client.request(method, uri, Some((HeaderName::from_static("x-auth-token"), token)), None).await?;
@@ -158,24 +160,25 @@ impl Bmc {
         Ok(answer)
     }
 
-    fn basic(&self) -> Result<(HeaderName, HeaderValue), Problem> {
+    fn basic(&self) -> Result<(HeaderName, HeaderValue), BmcError> {
         let text = format!("{}:{}", self.username, self.secret.reveal());
         let text = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text));
-        let mut value = HeaderValue::from_str(&text).map_err(|_| Problem::odd("the password cannot be sent".into()))?;
+        let mut value =
+            HeaderValue::from_str(&text).map_err(|_| BmcError::unusable("the password cannot be sent".into()))?;
         value.set_sensitive(true);
         Ok((header::AUTHORIZATION, value))
     }
 
-    fn wrong_password(&self, answer: &Response) -> Problem {
+    fn wrong_password(&self, answer: &Response) -> BmcError {
         let said = said(answer);
-        Problem::login(format!(
+        BmcError::login(format!(
             "wrong user or password for user {:?} ({}{said})",
             cut(&self.username),
             answer.status.as_u16()
         ))
     }
 
-    async fn login(&mut self) -> Result<(), Problem> {
+    async fn login(&mut self) -> Result<(), BmcError> {
         let sessions = match &self.sessions {
             Some(uri) => uri.clone(),
             None => self.find_sessions().await?,
@@ -183,32 +186,31 @@ impl Bmc {
         let body = serde_json::json!({ "UserName": self.username, "Password": self.secret.reveal() }).to_string();
         self.logging_in.store(true, Ordering::Release);
         let answer = self.client.request(&Method::POST, &sessions, None, Some(&body)).await;
-        let taken = answer
-            .map_err(|error| Problem::from(error).lost_login())
-            .and_then(|answer| self.opened(&sessions, &answer));
+        let measurement =
+            answer.map_err(|error| BmcError::from(error).of_login()).and_then(|answer| self.opened(&sessions, &answer));
         self.logging_in.store(false, Ordering::Release);
         self.sessions = Some(sessions);
-        self.session = Some(taken?);
+        self.session = Some(measurement?);
         Ok(())
     }
 
-    fn opened(&self, sessions: &str, answer: &Response) -> Result<Session, Problem> {
+    fn opened(&self, sessions: &str, answer: &Response) -> Result<Session, BmcError> {
         let status = answer.status;
         if !status.is_success() {
             let full = said(answer).contains("SessionLimit");
             return Err(match status.as_u16() {
-                _ if full => Problem::busy(
+                _ if full => BmcError::busy(
                     format!("the BMC has no session free: log others out there{}", said(answer)),
                     Some(AFTER_LOST_LOGIN),
                 ),
-                // iLO answers 400 to a wrong password.
+                // iLO answers a wrong password with 400.
                 400 | 401 | 403 => self.wrong_password(answer),
-                404 | 405 | 501 => Problem::odd(format!(
+                404 | 405 | 501 => BmcError::unusable(format!(
                     "POST {}: this BMC has no sessions ({status}): set auth = \"basic\"",
                     cut(sessions),
                     status = status.as_u16()
                 )),
-                300..=399 => Problem::odd(format!(
+                300..=399 => BmcError::unusable(format!(
                     "POST {}: redirected: not followed, as the password would go there",
                     cut(sessions)
                 )),
@@ -216,32 +218,33 @@ impl Bmc {
             });
         }
         let token = answer.header("x-auth-token").filter(|token| !token.is_empty() && token.len() <= 4096);
-        // It may have made a session that nobody can use or end: not often, then.
+        // The BMC may have made a session that cannot be used or deleted, so logins must be rare: a login error.
         let token = token.ok_or_else(|| {
-            Problem::login(format!("POST {}: the BMC gave no X-Auth-Token: set auth = \"basic\"", cut(sessions)))
+            BmcError::login(format!("POST {}: the BMC gave no X-Auth-Token: set auth = \"basic\"", cut(sessions)))
         })?;
         let named = Doc::parse(sessions, &answer.body).ok().and_then(|doc| doc.root().target().ok().flatten());
-        // The whole URL, or its path: both are in use.
+        // BMCs send either the whole URL or its path.
         let located =
             answer.header(header::LOCATION).and_then(|text| text.parse::<Uri>().ok()).map(|uri| uri.path().to_owned());
         let uri = located.filter(|path| path.starts_with('/') && path != "/").or(named);
         Ok(Session { token: Secret::new(token.to_owned()), uri, proven: false })
     }
 
-    /// The service root says where sessions are made, and says it to everybody.
-    async fn find_sessions(&mut self) -> Result<String, Problem> {
+    /// Finds the collection of sessions in the service root, which needs no login.
+    async fn find_sessions(&mut self) -> Result<String, BmcError> {
         let mut at = ROOT.to_owned();
         for _ in 0..=HOPS {
             let answer = self.client.request(&Method::GET, &at, None, None).await?;
             match answer.status.as_u16() {
                 200 => {
                     let sessions = Doc::parse(ROOT, &answer.body)?.root().at("Links")?.link("Sessions")?;
-                    return sessions
-                        .ok_or_else(|| Problem::odd(format!("{ROOT}#/Links has no Sessions: set auth = \"basic\"")));
+                    return sessions.ok_or_else(|| {
+                        BmcError::unusable(format!("{ROOT}#/Links has no Sessions: set auth = \"basic\""))
+                    });
                 }
                 300..=399 => at = self.redirect(&at, &answer)?,
                 401 | 403 => {
-                    return Err(Problem::odd(format!(
+                    return Err(BmcError::unusable(format!(
                         "GET {ROOT}: refused before any login ({}): set auth = \"basic\"",
                         answer.status.as_u16()
                     )));
@@ -250,11 +253,11 @@ impl Bmc {
                 _ => return Err(refusal(&format!("GET {ROOT}"), &answer)),
             }
         }
-        Err(Problem::odd(format!("GET {ROOT}: more than {HOPS} redirects")))
+        Err(BmcError::unusable(format!("GET {ROOT}: more than {HOPS} redirects")))
     }
 
-    /// Where a redirect leads, on this BMC.
-    fn redirect(&self, uri: &str, answer: &Response) -> Result<String, Problem> {
+    /// The target of a redirect, which must be on this BMC.
+    fn redirect(&self, uri: &str, answer: &Response) -> Result<String, BmcError> {
         let to = answer.header(header::LOCATION).unwrap_or_default();
         let target: Option<Uri> = to.parse().ok();
         let endpoint = self.client.endpoint();
@@ -270,7 +273,7 @@ impl Bmc {
         });
         match target.as_ref().and_then(Uri::path_and_query) {
             Some(path) if here => Ok(path.to_string()),
-            _ => Err(Problem::odd(format!(
+            _ => Err(BmcError::unusable(format!(
                 "GET {}: redirected to \"{}\": not followed, as the login would go to another host; set url to it if that is the BMC",
                 cut(uri),
                 cut(to)
@@ -278,7 +281,7 @@ impl Bmc {
         }
     }
 
-    /// Gives the session back. One that the BMC does not know any more is gone too.
+    /// Deletes the session at the BMC. Whatever the BMC answers, the session is no longer used.
     pub(super) async fn logout(&mut self) {
         if let Some(Session { uri: Some(uri), .. }) = &self.session {
             let uri = uri.clone();
@@ -288,26 +291,26 @@ impl Bmc {
     }
 }
 
-fn no_service() -> Problem {
-    Problem::odd(format!("GET {ROOT}: what answers is no Redfish service (404): is url a BMC's?"))
+fn no_service() -> BmcError {
+    BmcError::unusable(format!("GET {ROOT}: what answers is no Redfish service (404): is url a BMC's?"))
 }
 
-/// An answer that is no resource, in words.
-fn refusal(what: &str, answer: &Response) -> Problem {
+/// The error for a response that is not a resource.
+fn refusal(what: &str, answer: &Response) -> BmcError {
     let said = said(answer);
     match answer.status.as_u16() {
-        403 => Problem::odd(format!("{what}: not allowed (403{said}): the user needs the role ReadOnly")),
-        404 => Problem::odd(format!("{what}: not there (404{said})")),
+        403 => BmcError::unusable(format!("{what}: not allowed (403{said}): the user needs the role ReadOnly")),
+        404 => BmcError::unusable(format!("{what}: not there (404{said})")),
         code @ (429 | 503) => {
             let after =
                 answer.header(header::RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-            Problem::busy(format!("{what}: the BMC is busy ({code}{said})"), after)
+            BmcError::busy(format!("{what}: the BMC is busy ({code}{said})"), after)
         }
-        code => Problem::odd(format!("{what}: the BMC answers {code}{said}")),
+        code => BmcError::unusable(format!("{what}: the BMC answers {code}{said}")),
     }
 }
 
-/// The message id of an error: `, Base.1.8.SessionLimitExceeded`. DSP0266, "Error responses".
+/// The message id of an error response, for a message: `, Base.1.8.SessionLimitExceeded` (DSP0266, "Error responses").
 fn said(answer: &Response) -> String {
     let id = || {
         let value: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;

@@ -1,4 +1,4 @@
-//! BMCs that are busy, silent, or say what is no reading.
+//! BMCs that are busy or silent, and answers that are not readings.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn redfish_half_a_body_is_no_reading() {
 }
 
 #[test]
-fn redfish_a_closed_connection_is_opened_anew() {
+fn redfish_a_closed_connection_is_opened_again() {
     let rig = Rig::new(trees::modern());
     let mut meter = rig.open();
     round(&mut meter);
@@ -106,7 +106,7 @@ fn redfish_null_and_absent_readings_are_none_and_come_back() {
         );
         says(&meter, &[POWER, "no reading"]);
     }
-    // It was looked for anew: the excerpt still has a number.
+    // The chassis was searched for again: EnvironmentMetrics still has a number.
     assert_eq!(watts(&round(&mut meter)), Some(374.0));
     assert!(meter.detail().contains("EnvironmentMetrics#/PowerWatts"), "{}", meter.detail());
     assert_eq!(meter.domains().len(), 1, "it is the same domain");
@@ -178,7 +178,7 @@ fn redfish_nonsense_is_refused_and_jumps_are_left_to_the_core() {
 }
 
 #[test]
-fn redfish_nobody_there() {
+fn redfish_connection_refused() {
     let rig = Rig::new(trees::modern());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -106,5 +106,5 @@ fn redfish_a_login_without_a_token_is_not_repeated_often() {
     let rig = Rig::new(trees::modern());
     rig.sim.fail("POST", usize::MAX, Fault::Text("{}"));
     let meter = fails(&rig, &["no X-Auth-Token", "auth = \"basic\""]);
-    assert!(pause(&meter) > 55.0, "each may have made a session that nobody can end");
+    assert!(pause(&meter) > 55.0, "each may have made a session that cannot be deleted");
 }

@@ -66,7 +66,7 @@ fn redfish_fine_energy_counter_is_preferred() {
     assert_eq!(total(&round(&mut meter)), Some(Microjoules(1_000_000_000_000)));
     assert!(meter.domains()[0].continuous);
     assert!(meter.detail().contains("energy from"), "{}", meter.detail());
-    assert_eq!(round(&mut meter), [], "it has not moved: that is no 0 J");
+    assert_eq!(round(&mut meter), [], "an unchanged counter is not a reading of 0 J");
     rig.sim.set(METRICS, "/EnergyJoules/Reading", 1_003_740.5);
     assert_eq!(total(&round(&mut meter)), Some(Microjoules(1_003_740_500_000)));
 }
@@ -148,7 +148,7 @@ fn redfish_whatever_one_member_says_there_is_the_right_reading_or_none() {
                 for evil in [Value::Null, json!("\u{1b}[2J"), json!([{"@odata.id": "//evil/"}]), json!(-7)] {
                     // The sessions are found once only.
                     rig.sim.set(uri, &place, evil.clone());
-                    meter.state.succeeded();
+                    meter.state.round_succeeded();
                     meter.state.locked_out = false;
                     meter.state.chassis.clear();
                     meter.state.cache.clear();

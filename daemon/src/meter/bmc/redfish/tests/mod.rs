@@ -67,7 +67,7 @@ fn watts(readings: &[DomainReading]) -> Option<f64> {
     }
 }
 
-/// The first round gives no reading, and the meter has failed, in these words.
+/// Opens a meter whose first round gives no reading, and whose health has these words.
 fn fails(rig: &Rig, words: &[&str]) -> Redfish {
     let mut meter = rig.open();
     let readings = round(&mut meter);

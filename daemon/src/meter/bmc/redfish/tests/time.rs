@@ -14,7 +14,7 @@ fn redfish_bmc_clock_wrong_gives_ages_all_the_same() {
     let readings = round(&mut meter);
     let age = (Stamp::now().monotonic - readings[0].at).seconds();
     assert!((28.0..40.0).contains(&age), "{age}");
-    assert_eq!(round(&mut meter), [], "the same reading is no new one");
+    assert_eq!(round(&mut meter), [], "a repeated reading is not passed on");
     rig.sim.set(POWER, "/ReadingTime", rig.sim.time(0));
     let next = round(&mut meter);
     assert!((28.0..34.0).contains(&(next[0].at - readings[0].at).seconds()), "{next:?}");
@@ -26,7 +26,7 @@ fn redfish_bmc_clock_wrong_gives_ages_all_the_same() {
 }
 
 #[test]
-fn redfish_a_sensor_that_is_not_read_anew_is_told() {
+fn redfish_a_sensor_that_is_not_updated_is_reported() {
     let mut tree = trees::modern();
     tree.get_mut(POWER).unwrap()["ReadingTime"] = "2024-01-01T00:00:00Z".into();
     let rig = Rig::new(tree);
@@ -36,10 +36,10 @@ fn redfish_a_sensor_that_is_not_read_anew_is_told() {
     assert_eq!(round(&mut meter), []);
     assert_eq!(meter.health(), Health::Healthy);
     if let Some(last) = &mut meter.state.chassis[0].last {
-        last.new = last.new - Nanos(61 * Nanos::SECOND.0);
+        last.changed_at = last.changed_at - Nanos(61 * Nanos::SECOND.0);
     }
     assert_eq!(round(&mut meter), []);
-    says(&meter, &["not read it anew for more than 60 s"]);
+    says(&meter, &["not updated it for more than 60 s"]);
     // The time stands still, and the value does not: then the time means nothing.
     rig.sim.set(POWER, "/Reading", 375);
     assert_eq!(watts(&round(&mut meter)), Some(375.0));

@@ -1,4 +1,4 @@
-//! Whom a BMC has to convince, where requests go, and what of secrets and of its text is shown.
+//! Verification of the BMC, targets of requests, and what is shown of secrets and of the BMC's text.
 
 use super::*;
 use crate::sys::https_client::Fingerprint;
