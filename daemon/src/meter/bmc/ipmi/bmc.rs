@@ -1,47 +1,48 @@
-//! What is asked of a BMC: found out once a connection, then one reading at a time. Not how it is reached, nor when.
+//! Reads a BMC's power: finds out once for each connection which way it offers (DCMI, a sensor, supplies' inputs),
+//! then reads. Neither the transport (`link`, `lan`) nor the schedule (`polled`).
 
 use super::code::{cc, passes, unknown};
-use super::dcmi::{self, PowerReading, Stamps};
-use super::link::{Ask, Link, Trouble};
+use super::dcmi::{self, PowerReading, TimestampCheck};
+use super::link::{Command, Link, LinkError};
 use super::repository;
 use super::sdr::{Choice, Sensor, choose};
 use crate::model::source::Stamp;
 use crate::model::units::Microwatts;
 use std::time::{Duration, Instant};
 
-/// Opens a way to the BMC. `Ok(None)`: there is none here (now).
+/// Connects to the BMC. `Ok(None)`: there is none, or none now.
 pub type Connect = Box<dyn FnMut() -> Result<Option<Box<dyn Link>>, String> + Send>;
 
 /// Network function Sensor/Event.
 const SENSOR: u8 = 0x04;
 /// Get Sensor Reading.
 const READING: u8 = 0x2D;
-/// A BMC that tells no power is looked at again after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(600);
-/// A session that was silent for longer may have ended by the BMC's time limit (60 s in IPMI 2.0, less on some).
+/// Time until a BMC without a power reading is examined again.
+const EXAMINE_AGAIN: Duration = Duration::from_secs(600);
+/// After this time without a request the BMC may have ended the session: 60 s in IPMI 2.0, less on some BMCs.
 const MAY_HAVE_ENDED: Duration = Duration::from_secs(20);
-/// A BMC that is busy is asked again once after this.
-const BUSY: Duration = Duration::from_millis(250);
+/// Pause before the one repetition of a command that a busy BMC refused.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 /// A reading.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Power {
     /// The power.
     pub power: Microwatts,
-    /// What is not in it.
+    /// Which supplies the sum lacks, for the operator.
     pub missing: Option<String>,
 }
 
 /// Why there is no reading.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// In words.
+pub struct PowerError {
+    /// One line for the operator.
     pub why: String,
-    /// Whether it may go by itself.
+    /// Whether it is likely to pass without intervention.
     pub passes: bool,
 }
 
-/// How this BMC tells the power.
+/// Where this BMC's power is.
 enum Plan {
     /// DCMI Get Power Reading.
     Dcmi,
@@ -49,7 +50,7 @@ enum Plan {
     Whole(Sensor),
     /// Sensors of the power supplies' inputs, and whether each has had a reading.
     Inputs(Vec<(Sensor, bool)>),
-    /// It does not, as was found then.
+    /// Nowhere: why, and when that was found.
     Nothing(String, Instant),
 }
 
@@ -59,27 +60,27 @@ pub struct Bmc {
     lan: bool,
     link: Option<Box<dyn Link>>,
     plan: Option<Plan>,
-    stamps: Stamps,
+    timestamps: TimestampCheck,
     answered: Option<Instant>,
 }
 
 impl Bmc {
-    /// One that was not asked yet. `lan`: by a session that can end.
+    /// Not connected yet. `lan`: over a session, which can end.
     pub const fn new(connect: Connect, lan: bool) -> Self {
-        let stamps = Stamps::new();
-        Self { connect, lan, link: None, plan: None, stamps, answered: None }
+        let timestamps = TimestampCheck::new();
+        Self { connect, lan, link: None, plan: None, timestamps, answered: None }
     }
 
-    /// Connects and finds out how it tells the power, where that is not known. `false`: it is not here.
+    /// Connects and finds out where the power is, unless that is known. `false`: there is no BMC.
     ///
     /// # Errors
-    /// It is here and cannot be asked.
+    /// There is a BMC, and it does not answer.
     pub fn ready(&mut self) -> Result<bool, String> {
         if self.link.is_none() {
             let Some(link) = (self.connect)()? else { return Ok(false) };
-            (self.link, self.plan, self.stamps) = (Some(link), None, Stamps::new());
+            (self.link, self.plan, self.timestamps) = (Some(link), None, TimestampCheck::new());
         }
-        if matches!(&self.plan, Some(Plan::Nothing(_, at)) if at.elapsed() > LOOK_AGAIN) {
+        if matches!(&self.plan, Some(Plan::Nothing(_, at)) if at.elapsed() > EXAMINE_AGAIN) {
             self.plan = None;
         }
         if self.plan.is_none()
@@ -87,16 +88,16 @@ impl Bmc {
         {
             match plan(link.as_mut()) {
                 Ok(plan) => self.plan = Some(plan),
-                Err(trouble) => {
-                    self.after(&trouble);
-                    return Err(self.words(&trouble));
+                Err(error) => {
+                    self.command_failed(&error);
+                    return Err(self.words(&error));
                 }
             }
         }
         Ok(true)
     }
 
-    /// Why it tells no power, where it is known not to.
+    /// Why it has no power reading, where it is known to have none.
     pub fn nothing(&self) -> Option<String> {
         match &self.plan {
             Some(Plan::Nothing(why, _)) => Some(why.clone()),
@@ -104,45 +105,48 @@ impl Bmc {
         }
     }
 
-    /// The power now.
+    /// Reads the power.
     ///
     /// # Errors
-    /// There is no reading, and why.
-    pub fn power(&mut self) -> Result<Power, Problem> {
+    /// Why there is no reading.
+    pub fn power(&mut self) -> Result<Power, PowerError> {
         let idle = self.answered.is_some_and(|at| at.elapsed() > MAY_HAVE_ENDED);
-        match self.ask() {
-            // One that has ended is no fault of anybody's.
-            Err(Failure::Link(_)) if self.lan && idle && self.link.is_none() && self.ready() == Ok(true) => self.ask(),
+        match self.execute() {
+            // The session ended while idle: connect again.
+            Err(ReadError::Link(_)) if self.lan && idle && self.link.is_none() && self.ready() == Ok(true) => {
+                self.execute()
+            }
             other => other,
         }
-        .map_err(|failure| match failure {
-            Failure::Link(trouble) => {
-                Problem { passes: matches!(trouble, Trouble::Refused(code) if passes(code)), why: self.words(&trouble) }
-            }
-            Failure::Value(why) => Problem { why, passes: true },
+        .map_err(|error| match error {
+            ReadError::Link(error) => PowerError {
+                passes: matches!(error, LinkError::Refused(code) if passes(code)),
+                why: self.words(&error),
+            },
+            ReadError::Value(why) => PowerError { why, passes: true },
         })
     }
 
-    fn ask(&mut self) -> Result<Power, Failure> {
+    fn execute(&mut self) -> Result<Power, ReadError> {
         let (Some(link), Some(plan)) = (&mut self.link, &mut self.plan) else {
-            return Err(Failure::Link(Trouble::Broken("not connected".into())));
+            return Err(ReadError::Link(LinkError::Broken("not connected".into())));
         };
         let result = match plan {
-            Plan::Dcmi => power_reading(link.as_mut(), &mut self.stamps),
+            Plan::Dcmi => power_reading(link.as_mut(), &mut self.timestamps),
             Plan::Whole(sensor) => {
-                sensor_reading(link.as_mut(), sensor).and_then(|reading| whole(reading.map_err(Failure::Value)?))
+                sensor_reading(link.as_mut(), sensor).and_then(|reading| whole(reading.map_err(ReadError::Value)?))
             }
             Plan::Inputs(sensors) => inputs(link.as_mut(), sensors),
-            Plan::Nothing(why, _) => Err(Failure::Value(why.clone())),
+            Plan::Nothing(why, _) => Err(ReadError::Value(why.clone())),
         };
         match &result {
-            Err(Failure::Link(trouble)) => self.after(&trouble.clone()),
-            Ok(_) | Err(Failure::Value(_)) => self.answered = Some(Instant::now()),
+            Err(ReadError::Link(error)) => self.command_failed(&error.clone()),
+            Ok(_) | Err(ReadError::Value(_)) => self.answered = Some(Instant::now()),
         }
         result
     }
 
-    /// How the power is told, for people.
+    /// Where the power is read, for the operator.
     pub fn detail(&self) -> String {
         match &self.plan {
             Some(Plan::Dcmi) => "DCMI power reading".into(),
@@ -156,19 +160,19 @@ impl Bmc {
         }
     }
 
-    /// A connection that failed is not used again: its late answers go with it.
-    fn after(&mut self, trouble: &Trouble) {
-        match trouble {
-            Trouble::Silent(_) if self.lan => {}
-            Trouble::Silent(_) | Trouble::Broken(_) => self.link = None,
-            Trouble::Refused(_) | Trouble::Wrong(_) => self.answered = Some(Instant::now()),
+    /// After a failed command: drops a connection that failed, and with it its late responses.
+    fn command_failed(&mut self, error: &LinkError) {
+        match error {
+            LinkError::Silent(_) if self.lan => {}
+            LinkError::Silent(_) | LinkError::Broken(_) => self.link = None,
+            LinkError::Refused(_) | LinkError::Wrong(_) => self.answered = Some(Instant::now()),
         }
     }
 
-    fn words(&self, trouble: &Trouble) -> String {
-        match trouble {
-            Trouble::Refused(cc::PRIVILEGE) if self.lan => {
-                format!("{trouble}: give [[meter.ipmi.lan]] a higher privilege (\"operator\", \"administrator\")")
+    fn words(&self, error: &LinkError) -> String {
+        match error {
+            LinkError::Refused(cc::PRIVILEGE) if self.lan => {
+                format!("{error}: give [[meter.ipmi.lan]] a higher privilege (\"operator\", \"administrator\")")
             }
             other => other.to_string(),
         }
@@ -176,36 +180,38 @@ impl Bmc {
 }
 
 /// Why a reading failed.
-enum Failure {
-    /// No answer, or a refusal.
-    Link(Trouble),
-    /// An answer without a power in it.
+enum ReadError {
+    /// No response, or an error code.
+    Link(LinkError),
+    /// A response without a power.
     Value(String),
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        Self::Link(trouble)
+impl From<LinkError> for ReadError {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
     }
 }
 
-fn plan(link: &mut dyn Link) -> Result<Plan, Trouble> {
-    let without = match ask(link, &dcmi::ask_capabilities()) {
-        Ok(data) if !dcmi::manages_power(&data).map_err(Trouble::Wrong)? => Some("DCMI without power management"),
-        // Some have the reading and not the capabilities.
-        Ok(_) | Err(Trouble::Refused(_)) => match ask(link, &dcmi::ask_power()) {
-            Err(Trouble::Refused(code)) if unknown(code) => Some("no DCMI power reading"),
-            Ok(_) | Err(Trouble::Refused(_)) => None,
-            Err(trouble) => return Err(trouble),
+fn plan(link: &mut dyn Link) -> Result<Plan, LinkError> {
+    let without = match execute(link, &dcmi::get_capabilities()) {
+        Ok(data) if !dcmi::manages_power(&data).map_err(LinkError::Wrong)? => Some("DCMI without power management"),
+        // Some BMCs have the reading and not the capabilities.
+        Ok(_) | Err(LinkError::Refused(_)) => match execute(link, &dcmi::get_power_reading()) {
+            Err(LinkError::Refused(code)) if unknown(code) => Some("no DCMI power reading"),
+            Ok(_) | Err(LinkError::Refused(_)) => None,
+            Err(error) => return Err(error),
         },
-        Err(trouble) => return Err(trouble),
+        Err(error) => return Err(error),
     };
     let Some(without) = without else { return Ok(Plan::Dcmi) };
     let nothing = |why: String| Plan::Nothing(format!("the BMC has {without}, and {why}"), Instant::now());
     let sensors = match repository::sensors_in_watts(link) {
         Ok(sensors) => sensors,
-        Err(trouble @ Trouble::Refused(code)) if !passes(code) => return Ok(nothing(repository::words_for(&trouble))),
-        Err(trouble) => return Err(trouble),
+        Err(error @ LinkError::Refused(code)) if !passes(code) => {
+            return Ok(nothing(repository::cannot_read_text(&error)));
+        }
+        Err(error) => return Err(error),
     };
     Ok(match choose(&sensors) {
         Some(Choice::Whole(sensor)) => Plan::Whole(sensor),
@@ -221,44 +227,44 @@ fn plan(link: &mut dyn Link) -> Result<Plan, Trouble> {
     })
 }
 
-/// Asks; a BMC that is busy, once more.
-fn ask(link: &mut dyn Link, question: &Ask) -> Result<Vec<u8>, Trouble> {
-    match link.ask(question) {
-        Err(Trouble::Refused(cc::BUSY)) => {
-            std::thread::sleep(BUSY);
-            link.ask(question)
+/// Executes a command; once more after a pause where the BMC is busy.
+fn execute(link: &mut dyn Link, command: &Command) -> Result<Vec<u8>, LinkError> {
+    match link.execute(command) {
+        Err(LinkError::Refused(cc::BUSY)) => {
+            std::thread::sleep(BUSY_PAUSE);
+            link.execute(command)
         }
         other => other,
     }
 }
 
-fn power_reading(link: &mut dyn Link, stamps: &mut Stamps) -> Result<Power, Failure> {
-    let data = ask(link, &dcmi::ask_power())?;
-    let reading = PowerReading::parse(&data).map_err(Trouble::Wrong)?;
-    let power = reading.power().map_err(Failure::Value)?;
-    stamps.take(reading.clock, Stamp::now().monotonic).map_err(Failure::Value)?;
+fn power_reading(link: &mut dyn Link, timestamps: &mut TimestampCheck) -> Result<Power, ReadError> {
+    let data = execute(link, &dcmi::get_power_reading())?;
+    let reading = PowerReading::parse(&data).map_err(LinkError::Wrong)?;
+    let power = reading.power().map_err(ReadError::Value)?;
+    timestamps.check(reading.clock, Stamp::now().monotonic).map_err(ReadError::Value)?;
     Ok(Power { power, missing: None })
 }
 
-fn sensor_reading(link: &mut dyn Link, sensor: &Sensor) -> Result<Result<Microwatts, String>, Failure> {
-    match ask(link, &Ask { lun: sensor.lun, ..Ask::new(SENSOR, READING, &[sensor.number]) }) {
+fn sensor_reading(link: &mut dyn Link, sensor: &Sensor) -> Result<Result<Microwatts, String>, ReadError> {
+    match execute(link, &Command { lun: sensor.lun, ..Command::new(SENSOR, READING, &[sensor.number]) }) {
         Ok(data) => Ok(sensor.power(&data)),
-        // That sensor's own refusal.
-        Err(Trouble::Refused(cc::NOT_PRESENT)) => Ok(Err(format!("{}: no such sensor any more", sensor.shown()))),
-        Err(trouble) => Err(trouble.into()),
+        // Affects this sensor alone.
+        Err(LinkError::Refused(cc::NOT_PRESENT)) => Ok(Err(format!("{}: no such sensor any more", sensor.shown()))),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn whole(power: Microwatts) -> Result<Power, Failure> {
+fn whole(power: Microwatts) -> Result<Power, ReadError> {
     match power {
-        Microwatts(0) => Err(Failure::Value("0 W, which is no reading of a machine that runs".into())),
+        Microwatts(0) => Err(ReadError::Value("0 W, which is no reading of a machine that runs".into())),
         power => Ok(Power { power, missing: None }),
     }
 }
 
-/// The sum of what the supplies take in. A slot without a supply has no reading from the first time on, and is left out; where a supply
-/// that had one has none, there is no sum until the next time, when it may have been taken out.
-fn inputs(link: &mut dyn Link, sensors: &mut [(Sensor, bool)]) -> Result<Power, Failure> {
+/// The sum of the supplies' inputs. A slot without a supply never has a reading and is left out. Where a supply loses
+/// its reading, there is no sum in this round; from the next round on it is left out, as it may have been removed.
+fn inputs(link: &mut dyn Link, sensors: &mut [(Sensor, bool)]) -> Result<Power, ReadError> {
     let (mut sum, mut missing, mut lost) = (Microwatts::ZERO, Vec::new(), None);
     for (sensor, had) in sensors {
         match sensor_reading(link, sensor)? {
@@ -268,7 +274,7 @@ fn inputs(link: &mut dyn Link, sensors: &mut [(Sensor, bool)]) -> Result<Power, 
         }
     }
     if let Some(why) = lost.or_else(|| (sum == Microwatts::ZERO).then(|| missing.first().cloned()).flatten()) {
-        return Err(Failure::Value(why));
+        return Err(ReadError::Value(why));
     }
     let missing = (!missing.is_empty()).then(|| format!("{}: not in the sum", missing.join("; ")));
     whole(sum).map(|power| Power { missing, ..power })

@@ -1,34 +1,34 @@
-//! Words for completion codes: what a BMC answers instead of a value. Pure.
+//! IPMI completion codes and texts for them: what a BMC answers instead of a value. Pure.
 
 /// Completion codes (IPMI 2.0, table 5-2).
 pub mod cc {
-    /// The BMC has no time now.
+    /// The BMC is busy.
     pub const BUSY: u8 = 0xC0;
-    /// There is no such command.
+    /// Unknown command.
     pub const INVALID_COMMAND: u8 = 0xC1;
-    /// Not for this logical unit.
+    /// Command not valid for this logical unit.
     pub const INVALID_FOR_LUN: u8 = 0xC2;
-    /// The BMC itself waited in vain.
+    /// Timeout inside the BMC.
     pub const TIMEOUT: u8 = 0xC3;
-    /// A reservation is not good any more.
+    /// The reservation was cancelled, or is invalid.
     pub const RESERVATION_LOST: u8 = 0xC5;
-    /// The request has a wrong length.
+    /// Invalid length of the request.
     pub const LENGTH: u8 = 0xC7;
-    /// The request is too long.
+    /// The request exceeds the length limit.
     pub const LENGTH_LIMIT: u8 = 0xC8;
     /// A parameter is out of range.
     pub const OUT_OF_RANGE: u8 = 0xC9;
-    /// So many bytes cannot be given at once.
+    /// Too many bytes requested at once.
     pub const TOO_MANY_BYTES: u8 = 0xCA;
-    /// There is no such sensor or record.
+    /// No such sensor or record.
     pub const NOT_PRESENT: u8 = 0xCB;
-    /// The session may not do this.
+    /// Insufficient privilege of the session.
     pub const PRIVILEGE: u8 = 0xD4;
     /// A parameter is not supported in the present state.
     pub const WRONG_STATE: u8 = 0xD5;
 }
 
-/// What a code means for somebody who wants a power, `the BMC …`.
+/// What a code means for a power reading, to follow `the BMC`.
 pub fn words(code: u8) -> String {
     let words = match code {
         0x80 => "has no power reading now (80h)",
@@ -59,12 +59,12 @@ pub fn words(code: u8) -> String {
     words.to_owned()
 }
 
-/// Whether it may go by itself: the source gives less than it could, and has not failed.
+/// Whether the condition is likely to pass without intervention: then the source is degraded, and has not failed.
 pub const fn passes(code: u8) -> bool {
     matches!(code, 0x80 | cc::BUSY | cc::TIMEOUT | 0xC4 | cc::RESERVATION_LOST | 0xCE..=0xD2 | cc::WRONG_STATE)
 }
 
-/// Whether the BMC does not have the command at all.
+/// Whether the BMC does not implement the command.
 pub const fn unknown(code: u8) -> bool {
     matches!(code, cc::INVALID_COMMAND | cc::INVALID_FOR_LUN)
 }

@@ -1,4 +1,5 @@
-//! `[meter.ipmi]`: which BMCs are asked, and as whom. Holds no password: only where one is. Opens nothing.
+//! `[meter.ipmi]`: the BMC's device, and BMCs over the network with their logins. Holds no password, only the place
+//! of one. Opens nothing.
 
 use crate::model::units::Nanos;
 use crate::model::values::{Span, Use};
@@ -10,9 +11,9 @@ use std::path::PathBuf;
 pub const DEVICE: &str = "/dev/ipmi0";
 /// IPMI over LAN's port (RMCP).
 const PORT: u16 = 623;
-/// RMCP+ has room for so many bytes of a user's name (IPMI 2.0, section 13.20).
+/// Longest user name of RMCP+, in bytes (IPMI 2.0, section 13.20).
 const LONGEST_USER: usize = 16;
-/// One thread each.
+/// Most BMCs over the network: each has a thread.
 const MOST: usize = 16;
 
 /// `[meter.ipmi]`.
@@ -22,11 +23,11 @@ pub struct IpmiConfig {
     /// Whether the device is used.
     #[serde(deserialize_with = "Use::auto_or_never")]
     pub r#use: Use,
-    /// The device, where it is named: then its absence is a failure.
+    /// The device. Where it is set, its absence is a failure.
     pub device: Option<PathBuf>,
-    /// Time between two questions to a BMC, 5 s to 10 min.
+    /// Time between two readings of a BMC, 5 s to 60 s.
     pub period: Span,
-    /// BMCs over the network, each of them this machine's.
+    /// BMCs of this machine over the network.
     pub lan: Vec<LanConfig>,
 }
 
@@ -40,20 +41,20 @@ impl Default for IpmiConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LanConfig {
-    /// Tells it apart: the source is `ipmi:NAME`.
+    /// Its name: the source is `ipmi:NAME`.
     pub name: String,
     /// `host` or `host:port`.
     pub address: Address,
-    /// Who asks.
+    /// The BMC's user.
     pub username: String,
     /// The file that holds the password.
     pub password_file: Option<PathBuf>,
     /// The systemd credential that holds it.
     pub credential: Option<String>,
-    /// What the session asks to be allowed.
+    /// Privilege level that the session requests.
     #[serde(default)]
     pub privilege: Privilege,
-    /// How long an answer may take, 100 ms to 3 s.
+    /// Longest time of a response, 100 ms to 3 s.
     #[serde(default = "timeout")]
     pub timeout: Span,
 }
@@ -66,17 +67,17 @@ const fn timeout() -> Span {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Privilege {
-    /// Reads. DCMI asks no more than this.
+    /// Reads. Enough for DCMI.
     #[default]
     User,
     /// Reads and controls.
     Operator,
-    /// Everything: some BMCs give their power to nobody else.
+    /// Everything. Some BMCs require it for power readings.
     Administrator,
 }
 
 impl Privilege {
-    /// As it is written in the configuration.
+    /// As in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -85,7 +86,7 @@ impl Privilege {
         }
     }
 
-    /// As Set Session Privilege Level has it.
+    /// The number in Set Session Privilege Level.
     pub const fn level(self) -> u8 {
         match self {
             Self::User => 2,
@@ -143,7 +144,7 @@ impl TryFrom<String> for Address {
 }
 
 impl IpmiConfig {
-    /// What cannot be used: the key below `meter.ipmi`, and the rule.
+    /// Keys below `meter.ipmi` with an invalid value, and the rule that it breaks.
     pub fn wrong(&self) -> Vec<(String, &'static str)> {
         let mut wrong = Vec::new();
         let mut rule = |key: String, ok: bool, rule| {

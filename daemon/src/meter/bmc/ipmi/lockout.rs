@@ -1,15 +1,16 @@
-//! After a log-in that the BMC refused: when the next one may be tried, as BMCs lock users. Not the log-in itself.
+//! After a refused login: when the next one may be tried, as BMCs lock users after several refusals. The login is in
+//! `lan`.
 
 use super::lan::Password;
 use crate::sys::backoff::Backoff;
 use std::time::{Duration, Instant};
 
-/// Before the second try; twice as long before each further one.
+/// Pause after the first refused login; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(60);
-/// At most.
+/// Longest pause.
 const LONGEST: Duration = Duration::from_secs(1800);
 
-/// What was refused, if anything.
+/// The refused login, if any.
 #[derive(Debug, Default)]
 pub struct Lockout(Option<Refused>);
 
@@ -22,14 +23,14 @@ struct Refused {
 }
 
 impl Lockout {
-    /// Why `password` is not tried now. Another one than was refused may be.
-    pub fn stands(&self, password: &Password, now: Instant) -> Option<&str> {
+    /// Why `password` must not be tried now. A password other than the refused one may be.
+    pub fn forbids(&self, password: &Password, now: Instant) -> Option<&str> {
         let refused = self.0.as_ref()?;
         (refused.password == *password && now < refused.until).then_some(&refused.why)
     }
 
-    /// The BMC refused `password`; what to say of it.
-    pub fn refused(&mut self, password: Password, why: &str, now: Instant) -> String {
+    /// Notes that the BMC refused `password`. Returns the message for the operator.
+    pub fn login_refused(&mut self, password: Password, why: &str, now: Instant) -> String {
         let before = self.0.as_ref().filter(|refused| refused.password == password).map(|refused| refused.backoff);
         let mut backoff = before.unwrap_or_else(|| Backoff::new(FIRST, LONGEST));
         let why = format!("{why}; tried again ever more rarely, as BMCs lock users, and at once with another password");
@@ -37,8 +38,8 @@ impl Lockout {
         why
     }
 
-    /// It let jouled in.
-    pub fn let_in(&mut self) {
+    /// Notes that a login succeeded.
+    pub fn login_succeeded(&mut self) {
         self.0 = None;
     }
 }
@@ -51,21 +52,25 @@ mod tests {
     fn a_refused_password_is_tried_ever_more_rarely_and_another_one_at_once() {
         let (mut lockout, mut now) = (Lockout::default(), Instant::now());
         let (wrong, right) = (|| Password::of("wrong"), Password::of("right"));
-        assert_eq!(lockout.stands(&wrong(), now), None);
+        assert_eq!(lockout.forbids(&wrong(), now), None);
         for minutes in [1, 2, 4, 8, 16, 30, 30] {
-            let why = lockout.refused(wrong(), "bmc: wrong password", now);
+            let why = lockout.login_refused(wrong(), "bmc: wrong password", now);
             assert!(why.starts_with("bmc: wrong password; tried again ever more rarely"), "{why}");
-            assert_eq!(lockout.stands(&right, now), None);
+            assert_eq!(lockout.forbids(&right, now), None);
             now += Duration::from_secs(minutes * 60 - 1);
-            assert_eq!(lockout.stands(&wrong(), now), Some(why.as_str()), "{minutes}");
+            assert_eq!(lockout.forbids(&wrong(), now), Some(why.as_str()), "{minutes}");
             now += Duration::from_secs(1);
-            assert_eq!(lockout.stands(&wrong(), now), None, "{minutes}");
+            assert_eq!(lockout.forbids(&wrong(), now), None, "{minutes}");
         }
-        lockout.refused(right, "bmc: wrong password", now);
-        assert_eq!(lockout.stands(&Password::of("right"), now + FIRST), None, "a new password is counted anew");
-        lockout.let_in();
-        assert_eq!(lockout.stands(&wrong(), now), None);
-        lockout.refused(wrong(), "no", now);
+        lockout.login_refused(right, "bmc: wrong password", now);
+        assert_eq!(
+            lockout.forbids(&Password::of("right"), now + FIRST),
+            None,
+            "a new password begins with the shortest pause"
+        );
+        lockout.login_succeeded();
+        assert_eq!(lockout.forbids(&wrong(), now), None);
+        lockout.login_refused(wrong(), "no", now);
         assert!(!format!("{lockout:?}").contains("wrong"), "{lockout:?}");
     }
 }

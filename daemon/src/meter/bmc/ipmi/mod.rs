@@ -1,5 +1,5 @@
-//! The whole machine's power as its BMC tells it over IPMI: by DCMI, else by sensors in watts. Not the way to the BMC (`link`, `lan`), nor
-//! the bytes (`dcmi`, `sdr`).
+//! The whole machine's power from its BMC over IPMI (`[meter.ipmi]`): DCMI power readings, else sensors in watts. By
+//! /dev/ipmi0, or over the LAN. The transport is in `link` and `lan`, the bytes in `dcmi` and `sdr`.
 
 mod bmc;
 mod code;
@@ -31,9 +31,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The name of this source; a BMC over the network is `ipmi:NAME`.
+/// The name of this source; `ipmi:NAME` for a BMC over the network.
 pub const SOURCE: &str = "ipmi";
-/// No machine with one such meter draws more than this.
+/// Largest power of a machine with one BMC: 100 kW.
 const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
 
 impl Section for IpmiConfig {
@@ -49,7 +49,7 @@ impl Section for IpmiConfig {
         if self.r#use == Use::Never {
             opening.unused(SOURCE, "not wanted: use = \"never\" in [meter.ipmi]");
         } else if self.device.is_none() && !opening.is_own_sysfs() {
-            // The BMC of this machine is not that of the machine whose sysfs is read.
+            // With another machine's sysfs, /dev/ipmi0 would be the wrong machine's BMC.
             let why = "not tried, as --sysfs is not /sys (device = \"/dev/ipmi0\" in [meter.ipmi] would)";
             opening.unused(SOURCE, why);
         } else {
@@ -59,7 +59,7 @@ impl Section for IpmiConfig {
     }
 }
 
-/// The BMC behind a device, on a thread of its own. `by_name`: its absence is a failure.
+/// The meter of the BMC behind a device, on a thread of its own. `by_name`: its absence is a failure.
 pub fn device(config: &IpmiConfig, by_name: bool) -> Polled {
     let path = config.device.clone().unwrap_or_else(|| PathBuf::from(DEVICE));
     let absent = format!(
@@ -76,7 +76,7 @@ pub fn device(config: &IpmiConfig, by_name: bool) -> Polled {
     )
 }
 
-/// A BMC over the network, on a thread of its own.
+/// The meter of a BMC over the network, on a thread of its own.
 pub fn over_lan(config: &IpmiConfig, lan: &LanConfig) -> Polled {
     let target = Target {
         source: format!("{SOURCE}:{}", lan.name),
@@ -107,7 +107,7 @@ fn open_device(path: &Path) -> Result<Option<Box<dyn Link>>, String> {
     }
 }
 
-/// What a BMC is called.
+/// Names and kind of a BMC's source and domain.
 #[derive(Clone, Debug)]
 struct Target {
     source: String,
@@ -123,13 +123,14 @@ fn start(target: Target, absent: String, period: Nanos, connect: Connect) -> Pol
         absent,
         period: Duration::from_nanos(period.0),
         by_name: target.by_name,
-        // The BMC behind a device may give no power; one over the network was configured as this machine's meter.
+        // The BMC behind a device may have no power reading; one over the network is configured as a meter of this
+        // machine.
         expected: Some(target.kind.clone()).filter(|kind| *kind == PlatformKind::IpmiLan),
     };
     Polled::start(poll, opener(target, connect))
 }
 
-/// The connection outlives the meters that the thread opens on it: a reading that fails is no reason to log in anew.
+/// Opens a meter on a shared connection, which outlives it: a failed reading does not cause another login.
 fn opener(target: Target, connect: Connect) -> Opener {
     let bmc = Arc::new(Mutex::new(Bmc::new(connect, target.kind == PlatformKind::IpmiLan)));
     Box::new(move || {
@@ -154,7 +155,7 @@ impl Ipmi {
             platform: Some(target.kind.clone()),
             ..Domain::measured(target.id.as_str(), &target.source, Zone::Platform, Scope::Machine, target.path.clone())
         };
-        // A BMC that tells no power has no domain.
+        // A BMC without a power reading has no domain.
         let nothing = lock(&bmc).nothing();
         let health = match nothing {
             Some(why) if target.by_name => Health::Failed(why),
@@ -181,7 +182,7 @@ impl Meter for Ipmi {
         let before = Stamp::now().monotonic;
         let power = bmc.power();
         let after = Stamp::now().monotonic;
-        // Where the BMC took long, nobody knows when of it it looked.
+        // The BMC measured at some time between: the middle is closest.
         let at = before + Nanos((after - before).0 / 2);
         self.detail = format!("{} of {}", bmc.detail(), self.target.path);
         let reading = match power {
@@ -189,9 +190,9 @@ impl Meter for Ipmi {
                 self.health = missing.map_or(Health::Healthy, Health::Degraded);
                 Ok(Reading::Gauge { power })
             }
-            Err(problem) => {
-                let why = format!("{}: {}", self.target.path, problem.why);
-                self.health = if problem.passes { Health::Degraded(why.clone()) } else { Health::Failed(why.clone()) };
+            Err(error) => {
+                let why = format!("{}: {}", self.target.path, error.why);
+                self.health = if error.passes { Health::Degraded(why.clone()) } else { Health::Failed(why.clone()) };
                 Err(why)
             }
         };

@@ -1,4 +1,4 @@
-//! Words for a log-in that fails: what ipmi-rs says, for an operator. Pure.
+//! Texts for a failed login: the errors of ipmi-rs in an operator's terms. Pure.
 
 use super::lan::io_words;
 use ipmi_rs::IpmiError;
@@ -9,7 +9,7 @@ use ipmi_rs::rmcp::{
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// What it means, after `ADDRESS: `.
+/// The text for an error, to follow `ADDRESS: `.
 pub fn words(error: &ActivationError, timeout: Duration) -> String {
     match error {
         ActivationError::BindSocket(error) => format!("no socket: {error}"),
@@ -34,7 +34,7 @@ pub fn words(error: &ActivationError, timeout: Duration) -> String {
     }
 }
 
-/// Whether the BMC refused this user with this password: it may count such tries, and lock the user.
+/// Whether the BMC refused this user and password: it may count such logins and lock the user.
 pub fn is_of_the_user(error: &ActivationError) -> bool {
     use V2_0ActivationError as E;
     matches!(
@@ -65,7 +65,7 @@ fn v2(error: &V2_0ActivationError, timeout: Duration) -> String {
             }
             text => format!("it opens no session ({text})"),
         },
-        // ipmi-rs looks for the reason in the wrong byte, so all of these are one.
+        // ipmi-rs looks for the reason in the wrong byte, so these reasons cannot be told apart.
         E::RakpMessage2Parse(RakpMessage2ParseError::NotEnoughData | RakpMessage2ParseError::InvalidRemoteConsoleSessionId) => {
             "it refuses the user name, or the user may not log in as administrator, which is asked for at log-in".into()
         }
@@ -101,7 +101,7 @@ fn io(error: &io::Error, timeout: Duration, hint: &str) -> String {
     }
 }
 
-/// Codes and names of ipmi-rs's own, never text of the BMC's.
+/// Codes and names of ipmi-rs itself, never text of the BMC.
 fn cut(error: &impl std::fmt::Debug) -> String {
     format!("{error:?}").chars().take(120).collect()
 }

@@ -1,9 +1,9 @@
-//! DCMI's power commands as bytes (DCMI 1.5, sections 6.1 and 6.6). Pure: talks to nobody.
+//! DCMI's power commands as bytes (DCMI 1.5, sections 6.1 and 6.6). Pure: sends nothing.
 
-use super::link::Ask;
+use super::link::Command;
 use crate::model::units::{Microwatts, Nanos};
 
-/// The group that every DCMI request and answer names.
+/// Group extension of every DCMI request and response.
 const GROUP: u8 = 0xDC;
 /// Network function of group extensions.
 const NET_FN: u8 = 0x2C;
@@ -11,18 +11,19 @@ const NET_FN: u8 = 0x2C;
 const CAPABILITIES: u8 = 0x01;
 /// Get Power Reading.
 const POWER_READING: u8 = 0x02;
-/// Of its state byte: power measurement is active.
+/// In its state byte: power measurement is active.
 const ACTIVE: u8 = 1 << 6;
-/// So far a BMC's clock may go from ours between two questions and still count as one that goes.
+/// Largest difference between the steps of the BMC's clock and of ours, in seconds, for the BMC's clock to count as
+/// running.
 const CLOCK_SLACK: i64 = 2;
-/// A clock is trusted once it has kept up with ours so often.
+/// Number of consecutive readings with a running clock after which it is trusted.
 const TRUSTED: u32 = 3;
-/// A trusted clock that stands still for longer tells that nobody renews the value.
+/// A trusted clock that stands still for longer means that the BMC does not update the value.
 const FROZEN: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// Get DCMI Capabilities Info, parameter 1: what is supported.
-pub fn ask_capabilities() -> Ask {
-    Ask::new(NET_FN, CAPABILITIES, &[GROUP, 0x01])
+pub fn get_capabilities() -> Command {
+    Command::new(NET_FN, CAPABILITIES, &[GROUP, 0x01])
 }
 
 /// Whether power management is supported, from the answer's data.
@@ -38,20 +39,20 @@ pub fn manages_power(data: &[u8]) -> Result<bool, String> {
 }
 
 /// Get Power Reading, mode 1: system power statistics.
-pub fn ask_power() -> Ask {
-    Ask::new(NET_FN, POWER_READING, &[GROUP, 0x01, 0x00, 0x00])
+pub fn get_power_reading() -> Command {
+    Command::new(NET_FN, POWER_READING, &[GROUP, 0x01, 0x00, 0x00])
 }
 
-/// What Get Power Reading says.
+/// The response to Get Power Reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PowerReading {
     /// Watts now.
     pub current: u16,
     /// Lowest, highest and mean watts over `statistics`.
     pub range: (u16, u16, u16),
-    /// The BMC's clock, seconds since 1970; whatever it is worth.
+    /// The BMC's clock, seconds since 1970. Often wrong.
     pub clock: u32,
-    /// Time that minimum, maximum and mean are of: it says nothing of `current`, which has a refresh of its own.
+    /// Time over which minimum, maximum and mean are taken. Unrelated to the refresh of `current`.
     pub statistics: Nanos,
     /// Whether power measurement is active.
     pub active: bool,
@@ -61,7 +62,7 @@ impl PowerReading {
     /// From the answer's data.
     ///
     /// # Errors
-    /// The answer is not one to this: too short, too long, or of another group.
+    /// It is not a response to this command: too short, too long, or of another group.
     pub fn parse(data: &[u8]) -> Result<Self, String> {
         let [GROUP, rest @ ..] = data else {
             return Err(format!("its power reading is {} bytes{}: no DCMI answer", data.len(), begin(data)));
@@ -83,46 +84,46 @@ impl PowerReading {
     /// The power.
     ///
     /// # Errors
-    /// There is none in it, and why.
+    /// Why there is none.
     pub fn power(&self) -> Result<Microwatts, String> {
         match (self.active, self.current) {
             (false, _) => Err("power measurement is not active: switch it on in the BMC's power settings".into()),
-            // What runs this draws something.
+            // A machine that runs draws something.
             (true, 0) => Err("0 W, which is no reading of a machine that runs".into()),
-            // All ones is what a field without a value holds.
+            // All ones stands for no value.
             (true, u16::MAX) => Err("65535 W, which is no reading".into()),
             (true, watts) => Ok(Microwatts(u64::from(watts) * 1_000_000)),
         }
     }
 }
 
-/// The first bytes, for an error.
+/// The first bytes, for a message.
 fn begin(data: &[u8]) -> String {
     let bytes: Vec<String> = data.iter().take(4).map(|byte| format!("{byte:02X}")).collect();
     if bytes.is_empty() { String::new() } else { format!(" ({}…)", bytes.join(" ")) }
 }
 
-/// Whether the time stamps of readings tell that the BMC does not renew them. A stamp is believed only while it goes as our clock does:
-/// on many BMCs it is 0, stands still, or is the end of the last hour.
+/// Detects by the timestamps of readings that the BMC no longer updates them. A timestamp is trusted only while it
+/// advances as our clock does: on many BMCs it is 0, stands still, or is the end of the last hour.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stamps {
+pub struct TimestampCheck {
     last: Option<(u32, Nanos)>,
     kept_up: u32,
-    /// When a trusted stamp was last seen to move.
+    /// When the timestamp last changed, CLOCK_MONOTONIC.
     moved: Nanos,
 }
 
-impl Stamps {
-    /// None seen yet.
+impl TimestampCheck {
+    /// No timestamp seen yet.
     pub const fn new() -> Self {
         Self { last: None, kept_up: 0, moved: Nanos::ZERO }
     }
 
-    /// Takes in the stamp of a reading that came at `now`, CLOCK_MONOTONIC.
+    /// Takes the timestamp of a reading that arrived at `now`, CLOCK_MONOTONIC.
     ///
     /// # Errors
-    /// A stamp that went with time stands still: the value is an old one.
-    pub fn take(&mut self, stamp: u32, now: Nanos) -> Result<(), String> {
+    /// A trusted timestamp stands still: the value is old.
+    pub fn check(&mut self, stamp: u32, now: Nanos) -> Result<(), String> {
         let Some((last, at)) = self.last.replace((stamp, now)) else { return Ok(()) };
         let passed = ((now - at).0 / Nanos::SECOND.0) as i64;
         let went = i64::from(stamp) - i64::from(last);
@@ -142,7 +143,7 @@ impl Stamps {
         if still <= FROZEN {
             return Ok(());
         }
-        // Always in the same words: a change of words is logged.
+        // Always the same text: a change of it would be logged.
         Err(format!("the reading is an old one: its time stamp has stood still for more than {} s", FROZEN.seconds()))
     }
 }

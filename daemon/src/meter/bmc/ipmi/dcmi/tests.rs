@@ -22,7 +22,10 @@ fn a_power_reading_is_its_current_watts() {
     );
     // Watts above 255 use both bytes.
     assert_eq!(PowerReading::parse(&answer(0x0203, 0xFF)).unwrap().power(), Ok(Microwatts(515_000_000)));
-    assert_eq!((ask_power().net_fn, ask_power().command, ask_power().data), (0x2C, 2, vec![0xDC, 1, 0, 0]));
+    assert_eq!(
+        (get_power_reading().net_fn, get_power_reading().command, get_power_reading().data),
+        (0x2C, 2, vec![0xDC, 1, 0, 0])
+    );
 }
 
 #[test]
@@ -62,8 +65,8 @@ fn capabilities_tell_of_power_management_by_one_bit() {
 }
 
 fn run(steps: &[(u32, u64)]) -> Result<(), String> {
-    let mut stamps = Stamps::new();
-    steps.iter().try_for_each(|(stamp, seconds)| stamps.take(*stamp, Nanos(seconds * Nanos::SECOND.0)))
+    let mut timestamps = TimestampCheck::new();
+    steps.iter().try_for_each(|(stamp, seconds)| timestamps.check(*stamp, Nanos(seconds * Nanos::SECOND.0)))
 }
 
 #[test]
@@ -74,9 +77,9 @@ fn a_time_stamp_that_went_and_stands_still_tells_an_old_reading() {
     let why = run(&[&live[..], &still, &[(1031, 100)]].concat()).unwrap_err();
     assert!(why.contains("more than 60 s"), "{why}");
     // It goes on: so does the reading.
-    let mut stamps = Stamps::new();
+    let mut timestamps = TimestampCheck::new();
     for (stamp, seconds) in [&live[..], &still, &[(1131, 130), (1141, 140)]].concat() {
-        assert_eq!(stamps.take(stamp, Nanos(seconds * Nanos::SECOND.0)), Ok(()));
+        assert_eq!(timestamps.check(stamp, Nanos(seconds * Nanos::SECOND.0)), Ok(()));
     }
 }
 

@@ -1,34 +1,35 @@
-//! Sensors in watts: their records, what is chosen among them, and a raw byte as watts (IPMI 2.0, sections 36.3, 43.1). Pure.
+//! Sensors in watts: parsing their records, choosing among them, converting a raw byte to watts (IPMI 2.0, sections
+//! 36.3, 43.1). Pure.
 
 use crate::model::units::Microwatts;
 use crate::sys::safe_text::quoted;
 
 /// Record type of a Full Sensor Record.
 const FULL: u8 = 0x01;
-/// A record's bytes before those of its kind: id, version, type, length.
+/// Bytes of a record's header: id, version, type, length.
 pub const HEADER: usize = 5;
-/// So many bytes of a record tell whether its sensor is in watts.
+/// Bytes of a record up to the sensor's unit.
 pub const UP_TO_UNIT: usize = 22;
 /// Base unit watts (table 43-15).
 const WATTS: u8 = 6;
-/// Where the BMC itself is; sensors of others would be reached over a bus.
+/// Slave address of the BMC itself; sensors of other controllers are not read.
 const BMC: u8 = 0x20;
 
-/// A sensor in watts, of a linear scale.
+/// A sensor in watts with a linear scale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sensor {
-    /// Its number at the BMC.
+    /// Number of the sensor.
     pub number: u8,
-    /// The logical unit that it is asked at.
+    /// Logical unit of the BMC that has the sensor.
     pub lun: u8,
-    /// What the BMC calls it. Not to be shown as it is.
+    /// Name as the BMC has it, not escaped: see [`Sensor::shown`].
     pub name: String,
-    /// Which part it measures (table 43-13): 7 the board, 10 a power supply.
+    /// Entity id (table 43-13): 7 system board, 10 power supply.
     pub entity: u8,
     scale: Scale,
 }
 
-/// From a raw byte to watts: (M raw + B 10^k1) 10^k2.
+/// Conversion of a raw byte to watts: (M raw + B 10^k1) 10^k2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Scale {
     format: Format,
@@ -38,7 +39,7 @@ struct Scale {
     exponent: i8,
 }
 
-/// How a raw byte is a number.
+/// Number format of a raw byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Unsigned,
@@ -46,19 +47,20 @@ enum Format {
     TwosComplement,
 }
 
-/// Whether a record, of which at least [`UP_TO_UNIT`] bytes are here, is of a sensor in watts.
+/// Whether a record, of which at least [`UP_TO_UNIT`] bytes are read, is a sensor in watts.
 pub fn is_in_watts(record: &[u8]) -> bool {
     // Unit byte: neither a rate, nor a product or quotient of units, nor a percentage.
     record.len() >= UP_TO_UNIT && record[3] == FULL && record[21] == WATTS && record[20] & 0x3F == 0
 }
 
-/// How many bytes the whole record has, from its header.
+/// Length of the whole record in bytes, from its header.
 pub fn length(record: &[u8]) -> usize {
     record.get(4).map_or(0, |rest| HEADER + usize::from(*rest))
 }
 
 impl Sensor {
-    /// From a whole Full Sensor Record. `None`: not in watts, not linear, not of the BMC's own, or no record.
+    /// Parses a whole Full Sensor Record. `None`: not in watts, not linear, of another controller, or not such a
+    /// record.
     pub fn parse(record: &[u8]) -> Option<Self> {
         if !is_in_watts(record) || record.len() < 48 {
             return None;
@@ -67,10 +69,10 @@ impl Sensor {
             0 => Format::Unsigned,
             1 => Format::OnesComplement,
             2 => Format::TwosComplement,
-            // It gives no numbers.
+            // No analog readings.
             _ => return None,
         };
-        // Linear; others need conversions that no power sensor was seen to use.
+        // Linear only: no known power sensor has another conversion.
         if record[23] & 0x7F != 0 || record[5] != BMC {
             return None;
         }
@@ -86,10 +88,10 @@ impl Sensor {
         (scale.m != 0).then_some(Self { number: record[7], lun: record[6] & 3, name, entity: record[8], scale })
     }
 
-    /// The power, from the data that Get Sensor Reading gives.
+    /// The power, from the data of Get Sensor Reading.
     ///
     /// # Errors
-    /// There is no reading, and why.
+    /// Why there is no reading.
     pub fn power(&self, data: &[u8]) -> Result<Microwatts, String> {
         let [raw, flags, ..] = data else {
             return Err(format!("{}: its reading is {} bytes, not 3", self.shown(), data.len()));
@@ -113,7 +115,7 @@ impl Sensor {
         Microwatts((step * 1e6).round() as u64)
     }
 
-    /// Its name, as it can be shown anywhere.
+    /// Its name, escaped and cut to 32 characters.
     pub fn shown(&self) -> String {
         quoted(&self.name, 32).chars().take(32).collect()
     }
@@ -132,18 +134,18 @@ impl Scale {
     }
 }
 
-/// A two's complement number of so many bits.
+/// A two's complement number of `bits` bits.
 const fn signed(value: u16, bits: u32) -> i16 {
     let unused = 16 - bits;
     ((value << unused) as i16) >> unused
 }
 
-/// A name (section 43.15): its type and length, and its bytes.
+/// Decodes a name (section 43.15) from its type/length byte and its bytes.
 fn name(kind: u8, bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(usize::from(kind & 0x1F))];
     match kind >> 6 {
         3 => bytes.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect(),
-        // Six bits a character, from a space on, the first in the lowest bits.
+        // Packed 6-bit ASCII, which begins at the space; the first character is in the lowest bits.
         2 => {
             let bit = |at: usize| bytes[at / 8] >> (at % 8) & 1;
             let character = |at: usize| (0..6).fold(0, |sum, one| sum | bit(at * 6 + one) << one) + b' ';
@@ -161,16 +163,16 @@ fn name(kind: u8, bytes: &[u8]) -> String {
     }
 }
 
-/// What is read for the whole machine.
+/// The sensors that are read for the whole machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// One sensor that measures it.
+    /// One sensor of the whole machine.
     Whole(Sensor),
-    /// What its power supplies take in, to be added up.
+    /// The inputs of its power supplies, whose sum is the machine's power.
     Inputs(Vec<Sensor>),
 }
 
-/// Names of sensors of the whole machine, best first, in small letters and digits.
+/// Names of sensors of the whole machine, best first, reduced to lower-case letters and digits.
 const WHOLE: [&str; 17] = [
     "pwrconsumption",
     "systempower",
@@ -191,8 +193,9 @@ const WHOLE: [&str; 17] = [
     "nodepower",
 ];
 
-/// Chooses among the sensors in watts: one of the whole machine by its name, else the power supplies' inputs. What supplies give out is
-/// never used, nor is a sensor that does not say which of the two it measures: the difference is the supplies' loss.
+/// Chooses among the sensors in watts: one of the whole machine by its name, else the power supplies' inputs. Outputs
+/// of supplies are never used, nor are sensors whose name does not say which of the two they measure: the difference
+/// is the supplies' loss.
 pub fn choose(sensors: &[Sensor]) -> Option<Choice> {
     let rank = |sensor: &&Sensor| {
         let name = plain(&sensor.name);

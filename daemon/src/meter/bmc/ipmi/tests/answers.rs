@@ -85,7 +85,7 @@ fn each_completion_code_gives_no_number_and_a_word() {
     for code in 1..=0xFF_u8 {
         let (fake, mut opener) = with(power(100));
         assert_eq!(read(&mut opener).0, watts(100));
-        lock(&fake).power = Some(Err(Trouble::Refused(code)));
+        lock(&fake).power = Some(Err(LinkError::Refused(code)));
         let (readings, health, _) = read(&mut opener);
         assert!(readings.len() == 1 && readings[0].is_err(), "{code:02X}");
         assert!(health.why().contains(&format!("{code:02X}h")), "{health:?}");
@@ -101,7 +101,7 @@ fn a_busy_bmc_is_asked_once_more_and_then_left_until_later() {
     let (fake, mut opener) = with(power(100));
     read(&mut opener);
     lock(&fake).asked.clear();
-    lock(&fake).power = Some(Err(Trouble::Refused(0xC0)));
+    lock(&fake).power = Some(Err(LinkError::Refused(0xC0)));
     let health = read(&mut opener).1;
     assert!(matches!(&health, Health::Degraded(why) if why.contains("busy")), "{health:?}");
     assert_eq!(lock(&fake).asked.len(), 2);
@@ -109,7 +109,7 @@ fn a_busy_bmc_is_asked_once_more_and_then_left_until_later() {
 
 #[test]
 fn a_session_without_the_privilege_says_what_to_configure() {
-    let (fake, _) = with(Err(Trouble::Refused(0xD4)));
+    let (fake, _) = with(Err(LinkError::Refused(0xD4)));
     let (readings, health, _) = read(&mut on(&fake, true));
     assert!(readings[0].is_err());
     assert!(
@@ -123,7 +123,7 @@ fn a_session_without_the_privilege_says_what_to_configure() {
 fn a_bmc_that_is_silent_is_connected_to_anew() {
     let (fake, mut opener) = with(power(100));
     read(&mut opener);
-    lock(&fake).power = Some(Err(Trouble::Silent(Duration::from_secs(5))));
+    lock(&fake).power = Some(Err(LinkError::Silent(Duration::from_secs(5))));
     let (readings, health, _) = read(&mut opener);
     assert!(readings[0].is_err());
     assert!(
@@ -138,7 +138,7 @@ fn a_bmc_that_is_silent_is_connected_to_anew() {
 #[test]
 fn a_bmc_that_is_silent_from_the_beginning_is_a_failure() {
     let (fake, mut opener) = with(power(100));
-    lock(&fake).capabilities = Some(Err(Trouble::Silent(Duration::from_secs(5))));
+    lock(&fake).capabilities = Some(Err(LinkError::Silent(Duration::from_secs(5))));
     assert_eq!(opener().err().as_deref(), Some("/dev/ipmi9: the BMC gives no answer within 5s"));
     lock(&fake).capabilities = Some(Ok(vec![0xDC]));
     assert!(opener().err().unwrap().contains("its DCMI capabilities are 1 bytes"));
@@ -172,7 +172,7 @@ fn a_device_that_is_not_there_is_looked_for_again_and_one_that_may_not_be_opened
 fn capabilities_that_are_refused_do_not_hide_a_reading() {
     for refusal in [0xC1, 0xC9, 0xFF] {
         let (fake, mut opener) = with(power(100));
-        lock(&fake).capabilities = Some(Err(Trouble::Refused(refusal)));
+        lock(&fake).capabilities = Some(Err(LinkError::Refused(refusal)));
         assert_eq!(read(&mut opener).0, watts(100));
     }
 }

@@ -1,6 +1,6 @@
 //! A BMC that a test drives, behind the same trait as the device and the network.
 
-use super::link::{Ask, Trouble};
+use super::link::{Command, LinkError};
 use super::*;
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ pub fn record(name: &str, of: Record) -> Vec<u8> {
     bytes
 }
 
-type Answer = Result<Vec<u8>, Trouble>;
+type Answer = Result<Vec<u8>, LinkError>;
 
 /// What the BMC behind a test's connection does.
 #[derive(Default)]
@@ -82,19 +82,19 @@ pub fn fake() -> Fake {
 struct FakeLink(Fake);
 
 impl Link for FakeLink {
-    fn ask(&mut self, ask: &Ask) -> Answer {
+    fn execute(&mut self, command: &Command) -> Answer {
         let mut state = lock(&self.0);
-        state.asked.push((ask.net_fn, ask.command));
-        let unknown = || Err(Trouble::Refused(0xC1));
-        match (ask.net_fn, ask.command) {
+        state.asked.push((command.net_fn, command.command));
+        let unknown = || Err(LinkError::Refused(0xC1));
+        match (command.net_fn, command.command) {
             (0x2C, 1) => state.capabilities.clone().unwrap_or_else(unknown),
             (0x2C, 2) => state.power.clone().unwrap_or_else(unknown),
             (0x0A, 0x22) => {
                 state.reservation += 1;
                 Ok(state.reservation.to_le_bytes().to_vec())
             }
-            (0x0A, 0x23) => state.part(&ask.data),
-            (0x04, 0x2D) => state.readings.get(&ask.data[0]).cloned().unwrap_or(Err(Trouble::Refused(0xCB))),
+            (0x0A, 0x23) => state.part(&command.data),
+            (0x04, 0x2D) => state.readings.get(&command.data[0]).cloned().unwrap_or(Err(LinkError::Refused(0xCB))),
             _ => unknown(),
         }
     }
@@ -113,12 +113,12 @@ impl State {
             }
         }
         if from != 0 && reservation != self.reservation {
-            return Err(Trouble::Refused(0xC5));
+            return Err(LinkError::Refused(0xC5));
         }
         let at = usize::from(id);
-        let Some(record) = self.records.get(at) else { return Err(Trouble::Refused(0xCB)) };
+        let Some(record) = self.records.get(at) else { return Err(LinkError::Refused(0xCB)) };
         if count > self.most || from + count > record.len() {
-            return Err(Trouble::Refused(0xCA));
+            return Err(LinkError::Refused(0xCA));
         }
         let next = if at + 1 < self.records.len() { (at + 1) as u16 } else { 0xFFFF };
         Ok([&next.to_le_bytes(), &record[from..from + count]].concat())

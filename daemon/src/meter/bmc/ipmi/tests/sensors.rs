@@ -81,8 +81,8 @@ fn a_reading_that_is_unavailable_gives_no_number() {
         (Ok(vec![34, 0x00, 0]), "scanning is off"),
         (Ok(vec![34]), "1 bytes"),
         (Ok(vec![0, 0xC0, 0]), "0 W"),
-        (Err(Trouble::Refused(0xCB)), "no such sensor"),
-        (Err(Trouble::Refused(0xCE)), "CEh"),
+        (Err(LinkError::Refused(0xCB)), "no such sensor"),
+        (Err(LinkError::Refused(0xCE)), "CEh"),
     ] {
         let (fake, mut opener) = with(&[("Pwr Consumption", numbered(7))]);
         lock(&fake).readings.insert(7, answer);
@@ -126,15 +126,15 @@ fn a_bmc_without_any_power_is_unsupported_and_not_searched_each_time() {
 fn records_that_go_round_in_a_circle_end() {
     struct Circle;
     impl Link for Circle {
-        fn ask(&mut self, ask: &Ask) -> Answer {
-            match (ask.net_fn, ask.command) {
+        fn execute(&mut self, command: &Command) -> Answer {
+            match (command.net_fn, command.command) {
                 (0x0A, 0x22) => Ok(vec![1, 0]),
                 (0x0A, 0x23) => {
-                    let next = [2, 1][usize::from(ask.data[2] > 1)];
-                    let (from, count) = (usize::from(ask.data[4]), usize::from(ask.data[5]));
+                    let next = [2, 1][usize::from(command.data[2] > 1)];
+                    let (from, count) = (usize::from(command.data[4]), usize::from(command.data[5]));
                     Ok([&[next, 0], &record("CPU Power", Record::default())[from..from + count]].concat())
                 }
-                _ => Err(Trouble::Refused(0xC1)),
+                _ => Err(LinkError::Refused(0xC1)),
             }
         }
     }
