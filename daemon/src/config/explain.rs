@@ -1,4 +1,4 @@
-//! Words for what is wrong with a configuration: where the value is from, its key, the reason. Decides nothing.
+//! Messages for a wrong configuration: where the value is from, its key, the reason. Checks nothing itself.
 
 use figment::error::Kind;
 use figment::{Error, Metadata, Source};
@@ -21,7 +21,8 @@ pub(super) fn explain(error: &Error) -> String {
     }
 }
 
-/// Where a key's value is from: `FILE: KEY`, `environment variable NAME`, or the key alone where only the command line knows.
+/// Where a key's value is from: `FILE: KEY`, `environment variable NAME`, or the key alone where only the command line
+/// knows.
 pub(super) fn place(metadata: Option<&Metadata>, key: &str) -> String {
     match metadata.and_then(|metadata| metadata.source.as_ref()) {
         Some(Source::File(path)) if key.is_empty() => path.display().to_string(),

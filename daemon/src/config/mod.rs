@@ -1,4 +1,5 @@
-//! Configuration: as written (defaults, file, drop-ins, environment, command line) → merged → checked. Opens nothing else.
+//! Configuration: as written (defaults, file, drop-ins, environment, command line) → merged → checked. Opens nothing
+//! else.
 
 mod explain;
 
@@ -23,20 +24,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Where the configuration is when nobody says otherwise. It need not exist.
+/// The default path of the configuration. The file need not exist.
 pub const DEFAULT_PATH: &str = "/etc/jouled/jouled.toml";
-/// A larger file is not a configuration.
+/// Largest configuration file, in bytes (1 MiB).
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// Why a configuration is refused. Each line names where the value is from, its key, and the reason.
+/// Why a configuration is rejected. Each line names where the value is from, its key, and the reason.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// A file cannot be used.
+    /// A file that cannot be used.
     #[error("{path}: {why}")]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         why: String,
     },
     /// Keys or values that cannot be used.
@@ -48,19 +49,20 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Time between ticks, 100 ms to 60 s.
+    /// `interval`: time between ticks, 100 ms to 60 s.
     pub interval: Span,
-    /// The name of this machine in metrics; the host name if not given.
+    /// `node_name`: the name of this machine in metrics. Default: the host name.
     pub node_name: Option<String>,
-    /// Addresses of the metrics page. Local until the operator opens it: a host's power tells of the secrets it computes with.
+    /// `listen`: addresses of the metrics page. Local by default: power data can reveal secrets that the host computes
+    /// with.
     pub listen: Vec<SocketAddr>,
-    /// Where totals are kept over a reboot.
+    /// `state_dir`: folder of the totals that outlive a reboot.
     pub state_dir: Option<PathBuf>,
-    /// Where totals are kept over a restart or crash: a file system in memory.
+    /// `runtime_dir`: folder of the totals that outlive a restart or a crash; a file system in memory.
     pub runtime_dir: Option<PathBuf>,
-    /// Root of sysfs, for meters and topology. Cgroups are always where the kernel says.
+    /// `sysfs`: root of sysfs, for meters and topology. Cgroup mounts always come from the kernel (mountinfo).
     pub sysfs: PathBuf,
-    /// Root of procfs.
+    /// `procfs`: root of procfs.
     pub procfs: PathBuf,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: LogLevel,
@@ -102,32 +104,32 @@ impl Default for Config {
     }
 }
 
-/// How who ran is known.
+/// The source of CPU use: `source` in `[usage]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UsageSource {
-    /// eBPF where it is allowed, else /proc.
+    /// eBPF where the kernel allows it, else /proc.
     #[default]
     Auto,
-    /// eBPF, or do not start.
+    /// eBPF; jouled does not start without it.
     Bpf,
     /// /proc.
     Procfs,
 }
 
-/// `[usage]`: who ran.
+/// `[usage]`: how CPU and GPU use is measured.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UsageConfig {
-    /// How it is known.
+    /// The source of CPU use.
     pub source: UsageSource,
     /// How the eBPF program reads the kernel.
     pub path: BpfPath,
-    /// Hardware counters.
+    /// Which hardware counters are counted.
     pub counters: Counters,
     /// Most (process, cgroup, package) entries that can have run between two ticks, 64 to 1048576.
     pub max_entries: u32,
-    /// Whether it is looked for who uses GPUs.
+    /// Whether GPU use by process is measured.
     pub gpus: bool,
 }
 
@@ -143,15 +145,15 @@ impl Default for UsageConfig {
     }
 }
 
-/// `[attribution]`: how energy is shared out.
+/// `[attribution]`: how energy is shared.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttributionConfig {
-    /// What becomes of idle energy.
+    /// Policy for idle energy.
     pub idle: IdlePolicy,
-    /// Which meter of the whole machine is believed.
+    /// Which platform meter is the authority.
     pub platform: PlatformChoice,
-    /// Idle power in watts by domain (`"rapl/package-0" = 21.5`), instead of learning it.
+    /// Idle power in watts by domain id (`"rapl/package-0" = 21.5`), instead of learning it.
     pub idle_watts: BTreeMap<String, f64>,
 }
 
@@ -159,11 +161,11 @@ pub struct AttributionConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SeriesConfig {
-    /// Most processes with a series of their own: the busiest. The others are one series together.
+    /// Most processes with a series of their own, the busiest ones. The others share one series.
     pub processes: u32,
-    /// The same for every other kind of entity. Not for VMs where guests are told their energy.
+    /// The same for every other kind of entity. There is no limit for VMs where the guest channel is configured.
     pub others: u32,
-    /// How long the series of something that ended stays.
+    /// How long the series of an ended entity stays.
     pub retention: Span,
 }
 
@@ -173,7 +175,7 @@ impl Default for SeriesConfig {
     }
 }
 
-/// `[export]`: who is told.
+/// `[export]`: the exports.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExportConfig {
@@ -193,9 +195,9 @@ pub struct ExportConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {
-    /// Path; `jouled.sock` in the runtime folder if not given.
+    /// Path of the socket. Default: `jouled.sock` in the runtime folder.
     pub socket: Option<PathBuf>,
-    /// Permissions, octal.
+    /// Permissions of the socket, octal.
     pub mode: Mode,
 }
 
@@ -209,11 +211,11 @@ impl Default for ControlConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InventoryConfig {
-    /// Where jouled-libvirt connects; `inventory.sock` in the runtime folder if not given.
+    /// Path of the socket for jouled-libvirt. Default: `inventory.sock` in the runtime folder.
     pub socket: Option<PathBuf>,
-    /// Its permissions, octal.
+    /// Permissions of that socket, octal.
     pub mode: Mode,
-    /// Who may connect there besides root and jouled's own user: names or numbers of users.
+    /// Users who may connect there besides root and jouled's own user, by name or number.
     pub users: Vec<String>,
     /// Whether systemd-machined is asked.
     pub machined: bool,
@@ -226,11 +228,12 @@ impl Default for InventoryConfig {
 }
 
 impl Config {
-    /// Reads the configuration: the built-in one, `path` (or the default path, if it exists), its drop-ins `PATH.d/*.toml` in the
-    /// order of their names, then the environment (`JOULED_METER__RAPL__VIA=perf`), then `overrides`.
+    /// Reads the configuration: built-in defaults, `path` (or the default path, if it exists), its drop-ins
+    /// `PATH.d/*.toml` in the order of their names, the environment (`JOULED_METER__RAPL__VIA=perf`), then `overrides`.
+    /// Later ones win.
     ///
     /// # Errors
-    /// Names where the value is from, the key and the reason, for each that cannot be used.
+    /// Lists each value that cannot be used, with its origin, key and reason.
     pub fn load(path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
         let main = path.unwrap_or(Path::new(DEFAULT_PATH));
@@ -240,7 +243,7 @@ impl Config {
         for file in drop_ins(main)? {
             figment = figment.merge(toml(&file)?);
         }
-        // joulectl's own variable has the same prefix.
+        // joulectl's own variable JOULED_SOCKET has the same prefix.
         figment = figment.merge(Env::prefixed("JOULED_").ignore(&["socket"]).split("__"));
         let mut config: Self = figment
             .extract()
@@ -252,7 +255,7 @@ impl Config {
 
     fn check(&self, place: impl Fn(&str) -> String) -> Result<(), ConfigError> {
         let mut wrong = Vec::new();
-        // Only a list as a whole has a place, its entries (`meter.ipmi.lan.0.name`) have none.
+        // figment knows the origin of a list only as a whole, not of its entries (`meter.ipmi.lan.0.name`).
         let place = |key: &str| {
             let entry = key.match_indices('.').find(|(at, _)| key[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
             let (list, rest) = key.split_at(entry.map_or(key.len(), |(at, _)| at));
@@ -291,14 +294,14 @@ impl Config {
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
     }
 
-    /// The folder for what lasts until the next boot.
+    /// The folder for files that last until the next boot.
     pub fn runtime_dir(&self) -> PathBuf {
         let by_manager = || folder("RUNTIME_DIRECTORY");
         let of_user = || folder("XDG_RUNTIME_DIR").filter(|_| !is_root()).map(|dir| dir.join("jouled"));
         self.runtime_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/run/jouled".into())
     }
 
-    /// The folder for what lasts.
+    /// The folder for files that outlive a reboot.
     pub fn state_dir(&self) -> PathBuf {
         let by_manager = || folder("STATE_DIRECTORY");
         let xdg = || folder("XDG_STATE_HOME");
@@ -307,12 +310,12 @@ impl Config {
         self.state_dir.clone().or_else(by_manager).or_else(of_user).unwrap_or_else(|| "/var/lib/jouled".into())
     }
 
-    /// joulectl's socket.
+    /// Path of joulectl's socket.
     pub fn socket(&self) -> PathBuf {
         self.control.socket.clone().unwrap_or_else(|| self.runtime_dir().join("jouled.sock"))
     }
 
-    /// jouled-libvirt's socket.
+    /// Path of jouled-libvirt's socket.
     pub fn inventory_socket(&self) -> PathBuf {
         self.inventory.socket.clone().unwrap_or_else(|| self.runtime_dir().join("inventory.sock"))
     }
@@ -322,7 +325,7 @@ impl Config {
         let mut shown = [self.series.others; Kind::ALL.len()];
         shown[Kind::Process.index()] = self.series.processes;
         if self.export.guest.any() {
-            // A guest is told from its VM's series: without one it would be told nothing.
+            // A guest gets its numbers from its VM's series, so every VM needs one.
             shown[Kind::Vm.index()] = u32::MAX;
         }
         Limits { shown, retention: self.series.retention.0 }
@@ -338,7 +341,7 @@ impl Config {
     }
 }
 
-/// A folder that the environment names; an empty or relative one is none.
+/// A folder from an environment variable; `None` where it is empty or a relative path.
 fn folder(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|folder| folder.is_absolute())
 }

@@ -38,12 +38,13 @@ fn the_shipped_file_changes_only_where_the_host_is_looked_for_and_its_keys_are_a
     }
     assert_eq!(all.floors()["rapl/package-0"], Microwatts(21_500_000));
     assert_eq!(all.export.prometheus, PrometheusOptions::default());
-    // The one difference: whoever installs the file wants the host's own devices used where they are.
+    // The one difference: the installed file uses the host's own devices where they exist.
     assert_eq!((all.export.guest.vsock, GuestConfig::default().vsock), (VsockMode::Auto, VsockMode::Off));
     assert_eq!(all.export.guest.vm.values().next().unwrap().profile, Profile::Trusted);
 }
 
-/// Every key that the program knows is in the shipped file: serde names the expected ones when it refuses an unknown one.
+/// Every key that the program knows is in the shipped file: serde names the expected ones when it refuses an unknown
+/// one.
 #[test]
 fn every_key_is_in_the_shipped_file() {
     let shipped = shipped();

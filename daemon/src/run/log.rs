@@ -1,7 +1,7 @@
-//! The log: to the journal with fields, where systemd reads standard error anyway, else to standard error. Decides nothing of what is said.
+//! The log: to the journal with fields where standard error is the journal's stream, else to standard error.
 //!
-//! Fields are for programs that read the journal, as JOULED_NAME (`_source` is JOULED_SOURCE): whatever people are to know is in the message, as
-//! journalctl shows nothing else.
+//! Fields are for programs that read the journal; `_source` becomes JOULED_SOURCE. The message contains everything that
+//! people need, because journalctl shows only the message.
 
 use crate::config::LogLevel;
 use std::os::fd::AsFd;
@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-/// Begins to log; what it gives changes how much is said.
+/// Starts logging at `level`. The returned function changes the level.
 pub fn start(level: LogLevel) -> impl Fn(LogLevel) {
     let (filter, handle) = reload::Layer::new(filter(level));
     let layer = to_journal().unwrap_or_else(to_stderr);
@@ -54,7 +54,8 @@ fn to_stderr() -> Boxed {
     }
 }
 
-/// Whether standard error is the stream that JOURNAL_STREAM names (systemd.exec(5)): a shell in a service may have sent it elsewhere.
+/// Whether standard error is the stream that JOURNAL_STREAM names (systemd.exec(5)). A shell in a service may have
+/// redirected it.
 fn by_manager() -> bool {
     use std::os::unix::fs::MetadataExt;
     let Some(of) =

@@ -1,38 +1,38 @@
-//! What jouled may do beyond an ordinary user: it lets go of what it does not need, and says what it lacks. It gains nothing, and judges no
-//! source: those say themselves why they fail.
+//! Capabilities: drops those that the configuration does not need, and logs missing ones with the consequence. Gains
+//! none. Sources report their own failures.
 
 use crate::config::{Config, UsageSource};
 use crate::meter::rapl::RaplVia;
 use caps::{CapSet, Capability};
 use thiserror::Error;
 
-/// Letting go failed.
+/// Dropping privileges failed.
 #[derive(Debug, Error)]
 pub enum PrivilegeError {
-    /// The kernel does not let this thread give up a capability.
+    /// The kernel refused to drop a capability.
     #[error("capabilities: {0}")]
     Capabilities(#[from] caps::errors::CapsError),
-    /// Or gain none by executing something.
+    /// The kernel refused no_new_privs.
     #[error("PR_SET_NO_NEW_PRIVS: {0}")]
     NoNewPrivileges(std::io::Error),
 }
 
-/// What was let go of.
+/// The dropped capabilities.
 #[derive(Debug)]
 pub struct LetGo(Vec<Capability>);
 
-/// Lets go of what this configuration does not need, and says in the log what is missing. Of this thread and of those that it starts from
-/// now on: it is called before there are others.
+/// Drops the capabilities that this configuration does not need, and logs what is missing. Applies to this thread and
+/// the threads that it starts, so it is called before there is another thread.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn settle(config: &Config) -> Result<LetGo, PrivilegeError> {
-    // Nothing that this process might execute is to have any of it.
+    // A program that this process might execute must get no capability.
     rustix::thread::set_no_new_privs(true).map_err(|error| PrivilegeError::NoNewPrivileges(error.into()))?;
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
     let mut gone = Vec::new();
-    // Root without them is refused what an ordinary user may do with files of his own.
+    // Root without these capabilities cannot do what an ordinary user can do with his own files.
     if !rustix::process::geteuid().is_root() {
         let held = caps::read(None, CapSet::Permitted)?;
         for capability in needless(config).into_iter().filter(|capability| held.contains(capability)) {
@@ -49,7 +49,7 @@ pub fn settle(config: &Config) -> Result<LetGo, PrivilegeError> {
 }
 
 impl LetGo {
-    /// Says in the log what a configuration that was read again needs and is gone: only another start brings it back.
+    /// Logs capabilities that a reloaded configuration needs and that were dropped: only a restart brings them back.
     pub fn warn_of(&self, config: &Config) {
         for capability in self.missed(config) {
             tracing::warn!(
@@ -64,7 +64,8 @@ impl LetGo {
     }
 }
 
-/// Those of jouled's unit and its drop-ins that this configuration has no use for. What an operator gives beyond them is left alone.
+/// Capabilities of jouled's unit and its drop-ins that this configuration has no use for. Other capabilities that an
+/// operator grants are kept.
 fn needless(config: &Config) -> Vec<Capability> {
     let bpf = config.usage.source != UsageSource::Procfs;
     let perf = bpf || matches!(config.meter.rapl.via, RaplVia::Auto | RaplVia::Perf);
@@ -73,7 +74,7 @@ fn needless(config: &Config) -> Vec<Capability> {
     uses.into_iter().filter(|(_, used)| !used).map(|(capability, _)| capability).collect()
 }
 
-/// Those whose lack no source tells of, and what it costs.
+/// Capabilities whose absence no source reports, with the consequence to log.
 fn wanted(config: &Config) -> Vec<(Capability, &'static str)> {
     let programs = "the programs of other users' processes are not known (exe=\"\"), VMs are known by their word alone, and who uses GPUs of \
                     AMD and Intel is not seen";
@@ -124,8 +125,8 @@ mod tests {
         assert_eq!(names(&hybrid), [Capability::CAP_SYS_PTRACE, Capability::CAP_CHOWN]);
     }
 
-    /// Runs `test` on a thread that has the user nobody and these capabilities, ambient as systemd gives them. The bare calls change this
-    /// thread alone, libc's would change all.
+    /// Runs `test` on a thread of user nobody with these capabilities, ambient as systemd sets them. The bare system
+    /// calls change this thread alone; libc's wrappers would change all threads.
     fn as_nobody_with(capabilities: &[Capability], test: impl FnOnce() + Send) {
         let set: HashSet<Capability> = capabilities.iter().copied().collect();
         std::thread::scope(|scope| {
@@ -153,7 +154,7 @@ mod tests {
             assert_eq!(held(CapSet::Effective), given.into_iter().collect());
             assert_eq!(held(CapSet::Permitted), given.into_iter().collect());
             assert_eq!((held(CapSet::Ambient), held(CapSet::Inheritable)), (HashSet::new(), HashSet::new()));
-            // A shell started now has nothing.
+            // A shell started now has no capability.
             let shell = std::process::Command::new("/bin/sh")
                 .args(["-c", "grep -E '^(CapPrm|CapEff|NoNewPrivs)' /proc/self/status"])
                 .output();
@@ -173,7 +174,7 @@ mod tests {
             for which in [CapSet::Effective, CapSet::Permitted] {
                 assert_eq!(caps::read(None, which).unwrap(), [CAP_PERFMON, CAP_DAC_READ_SEARCH].into_iter().collect());
             }
-            // For good.
+            // The drop cannot be undone.
             assert!(caps::raise(None, CapSet::Effective, CAP_BPF).is_err());
         });
     }

@@ -1,4 +1,5 @@
-//! The sampler: the only loop. Asks meters, usage and the resolver, steps the core, publishes, keeps. Decides nothing itself.
+//! The sampler, the only loop: reads meters, usage and entities, steps the core, publishes the snapshot and stores
+//! totals. Decides no number itself.
 
 use crate::attribution::Core;
 use crate::entity::{Entities, Named};
@@ -20,13 +21,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Totals go to where they survive a reboot so often.
+/// Time between two checkpoints of the totals in the state folder, where they survive a reboot.
 const CHECKPOINT_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
-/// Which GPUs are handed to VMs is looked up so often.
+/// Time between two looks at which GPUs are passed through to VMs.
 const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
 
-/// A source whose state stays and whose reason changes is logged at most so often: some reasons have a value in them.
+/// Least time between two log lines of a source whose state stays and whose reason changes: some reasons contain a
+/// value that changes at every tick.
 const REASON_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// The sources of use and entities, with their state. A reload must keep that state: these sources report each process,
@@ -42,50 +44,50 @@ pub struct Observers {
     pub unused: Vec<SourceState>,
 }
 
-/// What a sampler leaves to the next one in the same run.
+/// What a sampler leaves to the next one in the same run of jouled.
 pub struct Ended {
-    /// Its core.
+    /// The core, with all totals.
     pub core: Core,
-    /// Its observers, until the next one takes them.
+    /// The observers, until the next sampler takes them.
     pub observers: Option<Observers>,
 }
 
 /// Everything that the loop needs.
 pub struct Sampler {
-    /// Time between ticks.
+    /// Time between ticks, in nanoseconds.
     pub interval: Nanos,
-    /// Meters.
+    /// The meters in use.
     pub meters: Meters,
-    /// Meters that are not in use, and why.
+    /// Meters that are not in use, each with the reason.
     pub unused: Vec<SourceState>,
-    /// Who ran, and who is who.
+    /// The sources of use and entities.
     pub observers: Observers,
     /// Root of sysfs.
     pub sysfs: PathBuf,
-    /// How the managers of VMs are.
+    /// Health of the managers of VMs.
     pub managers: watch::Receiver<Arc<[SourceState]>>,
-    /// How the exports are that may not work.
+    /// Health of the exports that have one.
     pub exports: watch::Receiver<Arc<[SourceState]>>,
     /// The core.
     pub core: Core,
-    /// Where totals are kept; `None`: nowhere.
+    /// The files of the totals; `None`: totals are not stored.
     pub store: Option<Store>,
     /// The kernel's boot id.
     pub boot_id: String,
-    /// A recording, if wanted.
+    /// The recording to write, if there is one.
     pub recorder: Option<Recorder>,
-    /// What is published so far.
+    /// State of the loop itself.
     pub progress: Progress,
 }
 
-/// What the loop remembers from tick to tick.
+/// State of the loop from tick to tick.
 #[derive(Default)]
 pub struct Progress {
     sources: Vec<SourceState>,
     logged: Logged,
     usage_error: Option<String>,
     store_error: Option<String>,
-    /// Which platform meter was believed at the last tick, and who disagreed with it.
+    /// The authority at the last tick, and the meters that disagreed with it.
     authority: Option<PlatformKind>,
     disagreeing: Vec<String>,
     passed_through: Vec<PciAddress>,
@@ -94,7 +96,7 @@ pub struct Progress {
 }
 
 impl Sampler {
-    /// One tick.
+    /// Makes one tick: reads every source, steps the core, logs changes and stores totals.
     pub fn tick(&mut self) -> Arc<Snapshot> {
         let at = Stamp::now();
         let mut tick = Tick { at, ..Tick::default() };
@@ -135,7 +137,7 @@ impl Sampler {
         }
     }
 
-    /// Every source, if anything about them changed; each change is logged once.
+    /// The state of every source if any of them changed, else empty. Each change is logged once.
     fn changed_sources(&mut self, now: Nanos) -> Vec<SourceState> {
         let mut sources: Vec<SourceState> = self.meters.states().collect();
         let usage = match &self.progress.usage_error {
@@ -163,7 +165,7 @@ impl Sampler {
         sources
     }
 
-    /// Which platform meter is believed and which others disagree, each once per change.
+    /// Logs a change of the authority, and of the meters that disagree with it.
     fn tell_of_platform(&mut self, snapshot: &Snapshot) {
         let platform = &snapshot.platform;
         if platform.authority != self.progress.authority {
@@ -216,8 +218,8 @@ impl Sampler {
         self.progress.store_error = result.err().map(|error| error.to_string());
     }
 
-    /// Ticks until `stop` says something or its sender is gone; then keeps everything, and gives what is left of it to a sampler that
-    /// goes on. `fed` is called after every tick.
+    /// Ticks until `stop` receives or its sender is dropped. Then stores everything and returns what the next sampler
+    /// can use. `fed` is called after every tick (the watchdog).
     pub fn run(
         mut self,
         publish: &watch::Sender<Arc<Snapshot>>,
@@ -232,7 +234,7 @@ impl Sampler {
             due += self.interval;
             let now = Stamp::now().monotonic;
             if due < now {
-                // A tick that took too long, or a machine that slept: go on from here, do not hurry after.
+                // A tick took too long, or the machine was suspended: missed ticks are not made up for.
                 due = now;
             }
             match stop.recv_timeout(Duration::from_nanos((due - now).0)) {
@@ -240,7 +242,7 @@ impl Sampler {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // All at once, so that they say farewell side by side.
+        // All at once, so that sessions of BMCs are closed side by side.
         self.meters.stop();
         let snapshot = self.tick();
         publish.send_replace(snapshot);
@@ -252,18 +254,18 @@ impl Sampler {
         self.end()
     }
 
-    /// What is left of it.
+    /// Ends the sampler and returns what the next one can use.
     pub fn end(self) -> Ended {
         Ended { core: self.core, observers: Some(self.observers) }
     }
 }
 
-/// What was logged of each source: its state, and when a reason changed that had no other state with it.
+/// The last logged health of each source, and when its reason last changed without a change of state.
 #[derive(Default)]
 struct Logged(BTreeMap<(String, SourceRole), (Health, Option<Nanos>)>);
 
 impl Logged {
-    /// Whether the source is to be logged now; that it is, is taken note of.
+    /// Whether the source has to be logged now; if so, notes it as logged.
     fn is_due(&mut self, source: &SourceState, now: Nanos) -> bool {
         let key = (source.source.clone(), source.role);
         let again = match self.0.get(&key) {

@@ -1,4 +1,4 @@
-//! What jouled and the service manager tell each other: ready, reloading, status, watchdog, sockets. Knows sd_notify(3) and sd_listen_fds(3) alone.
+//! The service manager: readiness, reload, status, watchdog and passed sockets, by sd_notify(3) and sd_listen_fds(3).
 
 use crate::model::snapshot::Snapshot;
 use crate::model::source::{Health, SourceRole};
@@ -14,17 +14,17 @@ use tokio::sync::watch;
 
 /// `FileDescriptorName=` of sockets for the metrics page.
 const PAGE: &str = "metrics";
-/// The last tick of one sampler, what the next one opens, and its first tick may take so long together.
+/// Longest time for a sampler's last tick, the opening of the next one and its first tick together.
 const HANDOVER: Duration = Duration::from_secs(60);
-/// Longest status, in characters: the service manager takes datagrams of less than 4096 bytes.
+/// Longest status, in characters: the service manager accepts datagrams of less than 4096 bytes.
 const STATUS: usize = 1000;
 
-/// jouled serves, with all that it was told.
+/// Reports that jouled is ready (`READY=1`).
 pub(super) fn ready() {
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 }
 
-/// The configuration is being read again; [`ready`] ends that.
+/// Reports a reload (`RELOADING=1`); [`ready`] ends it.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => drop(sd_notify::notify(&[NotifyState::Reloading, now])),
@@ -32,24 +32,24 @@ pub(super) fn reloading() {
     }
 }
 
-/// jouled ends.
+/// Reports the stop (`STOPPING=1`).
 pub(super) fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
-/// A tick is done.
+/// Feeds the watchdog after a tick (`WATCHDOG=1`).
 pub(super) fn feed_watchdog() {
     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
 }
 
-/// Makes the watchdog wait while one sampler makes way for another; [`watchdog`] ends that.
+/// Extends the watchdog while one sampler replaces another; [`watchdog`] ends that.
 pub(super) fn extend_watchdog() {
     if let Some(limit) = sd_notify::watchdog_enabled() {
         wait_for(limit + HANDOVER);
     }
 }
 
-/// Makes the watchdog wait for three ticks at least, where the unit's `WatchdogSec=` is shorter than that.
+/// Extends the watchdog to three ticks where the unit's `WatchdogSec=` is shorter.
 pub(super) fn watchdog(interval: Nanos) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     wait_for(limit.max(Duration::from_nanos(interval.0).saturating_mul(3)));
@@ -61,17 +61,17 @@ fn wait_for(time: Duration) {
     }
 }
 
-/// Sockets that the service manager listens on for the metrics page.
+/// The sockets for the metrics page that the service manager passed (jouled.socket).
 ///
 /// # Errors
-/// Where it gave something else.
+/// Where it passed something else.
 pub(super) fn sockets() -> Result<Vec<TcpListener>> {
     let given = sd_notify::listen_fds_with_names().context("LISTEN_FDS, which the service manager sets")?;
     given.map(|(fd, name)| socket(fd, &name)).collect()
 }
 
 fn socket(fd: i32, name: &str) -> Result<TcpListener> {
-    // SAFETY: the service manager gave this descriptor to this process (LISTEN_PID), and nothing else takes it.
+    // SAFETY: the service manager passed this descriptor to this process (LISTEN_PID), and nothing else owns it.
     let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
     if name != PAGE {
         bail!("the service manager gave a socket named {name:?}: set FileDescriptorName={PAGE} in the socket unit");
@@ -86,7 +86,8 @@ fn socket(fd: i32, name: &str) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Keeps `systemctl status` current: what is measured, what is not as it should be, after `note`. Ends when there are no snapshots any more.
+/// Keeps `STATUS=` current: `note`, the sources in use, and the sources that are degraded or failed. Ends when the
+/// snapshots end.
 pub(super) async fn report_status(mut snapshots: watch::Receiver<Arc<Snapshot>>, mut note: watch::Receiver<String>) {
     let mut told = String::new();
     loop {
@@ -107,7 +108,7 @@ pub(super) async fn report_status(mut snapshots: watch::Receiver<Arc<Snapshot>>,
     }
 }
 
-/// What is too long ends with a word on where the rest is.
+/// Cuts a status that is too long; its end then says where the rest is.
 fn cut(status: &str) -> String {
     match status.char_indices().nth(STATUS) {
         None => status.to_owned(),

@@ -1,4 +1,4 @@
-//! The control socket that joulectl talks to: HTTP on a Unix socket. It tells what the snapshot says, and takes no orders.
+//! The control socket, which joulectl uses: HTTP on a Unix socket. Serves the snapshot; accepts no commands.
 
 use super::Snapshots;
 use super::guest::Guests;
@@ -19,15 +19,15 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Mode of the socket where nothing else is configured: root and its group.
+/// Default mode of the socket: its owner and its group.
 pub const DEFAULT_MODE: u32 = 0o660;
 
-/// Connections at a time; the next ones wait.
+/// Most connections at a time; further ones wait in the accept queue.
 const CONNECTIONS: usize = 32;
-/// A stream's reader that takes no line for this long is dropped.
+/// Time after which a stream is closed whose reader takes no line.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// The socket, ready to serve. Its file goes when this does.
+/// The socket, ready to serve. Dropping it removes its file.
 #[derive(Debug)]
 pub struct Control(Door);
 
@@ -40,7 +40,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<Control, DoorError> {
 }
 
 impl Control {
-    /// Answers until `stop`, then returns within a second and removes the socket.
+    /// Serves until `stop`, then returns within a second and removes the socket.
     pub async fn serve(self, snapshots: Snapshots, guests: Guests, stop: CancellationToken) {
         let Self(Door { listener, file }) = self;
         let router = router(snapshots, guests, stop.clone());
@@ -66,8 +66,8 @@ async fn snapshot(State((snapshots, _)): State<(Snapshots, CancellationToken)>) 
     }
 }
 
-/// The last snapshot, and from then on each new one. A reader that falls behind misses lines rather than having them kept for it,
-/// and one that stops reading is dropped.
+/// The last snapshot, then each new one, one line each. A slow reader misses lines, as none is queued; a reader that
+/// stops reading is disconnected.
 async fn stream(State((mut snapshots, stop)): State<(Snapshots, CancellationToken)>) -> Response {
     let (mut sender, body) = Channel::<Bytes>::new(1);
     let lines = async move {
@@ -84,7 +84,7 @@ async fn stream(State((mut snapshots, stop)): State<(Snapshots, CancellationToke
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response()
 }
 
-/// The snapshot as one line of JSON, made off the workers: it may be long.
+/// The snapshot as one line of JSON, made on a blocking thread because it may be long.
 async fn line(snapshot: Arc<Snapshot>) -> Option<Bytes> {
     let made = tokio::task::spawn_blocking(move || {
         let mut line = serde_json::to_vec(&*snapshot)?;

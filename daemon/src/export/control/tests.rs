@@ -89,7 +89,7 @@ async fn the_mode_is_as_asked_and_a_stale_socket_is_replaced() {
     let control = bind(&path, 0o600).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     assert!(matches!(bind(&path, 0o600).unwrap_err(), DoorError::InUse(of) if of == path));
-    // A socket that somebody else put there is not ours to remove.
+    // A socket that another process put there must not be removed.
     std::fs::remove_file(&path).unwrap();
     let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
     drop(control);

@@ -1,4 +1,5 @@
-//! The HTTP server's doors and pages: /metrics, probes, a landing page. Not the accept loop, nor the metrics themselves.
+//! The HTTP server: listeners, routes (/metrics, probes, landing page). The accept loop is `serve`; the metrics are
+//! `prometheus`.
 
 pub(in crate::export) mod serve;
 pub(in crate::export) mod stall;
@@ -26,21 +27,21 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use web_config::WebConfig;
 
-/// Connections at a time, all addresses together; the next ones wait.
+/// Most connections at a time, over all addresses; further ones wait in the accept queue.
 const CONNECTIONS: usize = 256;
-/// Pages rendered at a time; the next ones wait.
+/// Most pages that are rendered at a time; further requests wait.
 const RENDERS: usize = 2;
 const BACKLOG: i32 = 128;
-/// The last tick may be this many intervals old before jouled counts as stuck.
+/// Age of the last tick, in intervals, from which on jouled counts as stuck.
 const LIVE_INTERVALS: u64 = 5;
-/// But it is never stuck before this.
+/// Age of the last tick below which jouled never counts as stuck.
 const LIVE_MIN: Nanos = Nanos(10 * Nanos::SECOND.0);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {why}{}", advice(.why))]
 pub struct BindError {
-    /// Which.
+    /// The address.
     pub address: SocketAddr,
     why: io::Error,
 }
@@ -54,10 +55,11 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Opens listeners on all `addresses`. Needs a runtime. An IPv6 wildcard takes IPv4 too, unless an IPv4 address is named with its port.
+/// Opens listeners on all `addresses`. Needs a tokio runtime. An IPv6 wildcard also accepts IPv4, unless an IPv4
+/// address with the same port is listed.
 ///
 /// # Errors
-/// For the first address that cannot be had; then none is kept.
+/// For the first address that cannot be listened on; then no listener is kept.
 pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
     let open = |address: &SocketAddr| {
         let only_v6 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
@@ -66,7 +68,7 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
     addresses.iter().map(open).collect()
 }
 
-/// Listens on sockets that somebody else opened. Needs a runtime.
+/// Makes listeners of sockets that the service manager opened. Needs a tokio runtime.
 ///
 /// # Errors
 /// Where one of them cannot be used.
@@ -91,8 +93,8 @@ fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves `router` on all `listeners` until `stop`; then returns within a second. `web` adds TLS, passwords and headers, and is
-/// re-read when its files change.
+/// Serves `router` on all `listeners` until `stop`, then returns within a second. `web` adds TLS, passwords and
+/// headers, and is read again when its files change.
 pub async fn serve(listeners: Vec<TcpListener>, router: Router, web: Option<Arc<WebConfig>>, stop: CancellationToken) {
     let router = match &web {
         Some(web) => web.guard(router),
@@ -106,7 +108,7 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, web: Option<Arc<
     if let Some(web) = web {
         tasks.spawn(web.watch(stop.clone()));
     }
-    // Without any address there is nothing to accept, which is no reason to end.
+    // Without any address there is nothing to accept; the service still runs until `stop`.
     if tasks.is_empty() {
         stop.cancelled().await;
     }
@@ -160,7 +162,7 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let format = Format::negotiate(headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()));
     let Ok(_permit) = pages.renders.acquire().await else { return not_yet() };
     let (options, channel, now) = (Arc::clone(&pages.options), pages.guests.totals(), (pages.clock)());
-    // Off the workers: a big page takes milliseconds, and the sampler may share its thread with us.
+    // On a blocking thread: a large page takes milliseconds, and all other exports share the runtime's only thread.
     match tokio::task::spawn_blocking(move || render(&snapshot, channel, now, &options, format)).await {
         Ok(page) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], page).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -215,7 +217,7 @@ fn landing_page(snapshot: &Snapshot) -> String {
     page
 }
 
-/// `text` for HTML, in and out of attributes.
+/// `text` escaped for HTML, in text and in attributes.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {

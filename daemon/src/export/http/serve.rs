@@ -1,4 +1,4 @@
-//! The accept loop: HTTP/1 and HTTP/2, with and without TLS, with a bound on everything. Knows no route.
+//! The accept loop: HTTP/1 and HTTP/2, with and without TLS, with limits on time and size. Knows no route.
 
 use super::stall::Stall;
 use super::web_config::WebConfig;
@@ -18,26 +18,27 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// A request's head must arrive within this time, counted from the connection or the answer before; so a connection is kept idle no longer.
+/// Time for a request's head to arrive, counted from the connection or the last answer. An idle connection is closed
+/// after this time as well.
 pub(in crate::export) const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 pub(in crate::export) const WRITE_LIMIT: Duration = Duration::from_secs(10);
-/// HTTP/2 has no time-out for idle connections of its own: after this time the client is asked to make a new one.
+/// Lifetime of an HTTP/2 connection, after which the client has to open a new one: HTTP/2 has no idle time-out.
 const HTTP2_LIFE: Duration = Duration::from_secs(300);
-/// How long connections have to end when all is to stop.
+/// Time for connections to end at a stop.
 const GRACE: Duration = Duration::from_millis(900);
-/// Request line and headers together, in bytes.
+/// Limit for request line and headers together, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 pub(in crate::export) const HEADERS: usize = 64;
 
 /// The first byte that a TLS client sends.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// What a plain HTTP client on a TLS port is told.
+/// The answer to a plain HTTP request on a TLS port.
 const NOT_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nThis is an HTTPS port: use https://\n";
 
-/// Accepts until `stop`, then gives the connections a moment to end. Where `limit` has no permit left, the newest wait in the
-/// listener's own queue.
+/// Accepts connections until `stop`, then gives them a moment to end. While `limit` has no permit left, new connections
+/// wait in the listener's queue.
 pub(in crate::export) async fn accept<L: Listener>(
     mut listener: L,
     router: Router,

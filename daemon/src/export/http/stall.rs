@@ -1,4 +1,4 @@
-//! A connection whose first byte can be looked at, and that fails when the other side does not read. Knows nothing of HTTP.
+//! A connection whose first byte can be peeked, and whose writes fail when the peer does not read. Knows no HTTP.
 
 use std::future::Future;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Passes everything on; a write that makes no progress for `limit` fails with `TimedOut`.
+/// Passes all data through; a write without progress for `limit` fails with `TimedOut`.
 pub(in crate::export) struct Stall<I> {
     io: I,
     limit: Duration,
@@ -33,10 +33,10 @@ impl<I> Stall<I> {
 }
 
 impl<I: AsyncRead + Unpin> Stall<I> {
-    /// Waits for the first byte and leaves it to be read.
+    /// Waits for the first byte and returns it; it is still read afterwards.
     ///
     /// # Errors
-    /// Where the connection fails or ends before.
+    /// Where the connection fails or ends before its first byte.
     pub async fn first_byte(&mut self) -> io::Result<u8> {
         let byte = self.read_u8().await?;
         self.put_back = Some(byte);
@@ -97,7 +97,7 @@ mod tests {
         let mut near = Stall::new(near, Duration::from_millis(50));
         near.write_all(&[0; 16]).await.unwrap();
         assert_eq!(near.write_all(&[0; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        // Once it reads, all is well again.
+        // When the peer reads again, writes succeed again.
         far.read_exact(&mut [0; 16]).await.unwrap();
         near.write_all(&[0; 16]).await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! The powercap mirror: the node's measured energy as files in the layout of /sys/class/powercap, for tools that read nothing else.
-//! It says what the snapshot says; docs/powercap-mirror.md has who reads it and how.
+//! The powercap mirror: the node's measured energy as files in the layout of /sys/class/powercap, for tools that read
+//! nothing else (`[export.powercap]`, docs/powercap-mirror.md).
 
 use super::Snapshots;
 use crate::model::domain::{Quality, Zone};
@@ -14,22 +14,22 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Component, Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
-/// Mode of `energy_uj` where none is configured, as the kernel has it.
+/// Default mode of `energy_uj`, the same as the kernel's.
 pub const DEFAULT_MODE: u32 = 0o400;
-/// Where totals begin again: never. It leaves room for a reader that adds up some of them.
+/// Value of `max_energy_range_uj`. Totals never wrap; the value leaves room for a reader that adds up several zones.
 pub const RANGE: u64 = 1 << 60;
-/// Marks a folder as one that jouled made.
+/// Name of the file that marks a folder as made by jouled.
 const MARKER: &str = ".jouled-powercap-mirror";
 
 /// `[export.powercap]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PowercapOptions {
-    /// The tree's root: what a tool is given in place of /sys. `None`: there is no mirror.
+    /// Root of the tree, which a tool uses in place of /sys. `None`: there is no mirror.
     pub path: Option<PathBuf>,
     /// Permissions of `energy_uj`.
     pub mode: crate::model::values::Mode,
-    /// Whether estimated energy is in it.
+    /// Whether the mirror also shows estimated energy.
     pub estimates: bool,
 }
 
@@ -40,7 +40,7 @@ impl Default for PowercapOptions {
 }
 
 impl PowercapOptions {
-    /// What is wrong with the path, if anything.
+    /// The reason why the path cannot be used, if any.
     pub fn wrong_path(&self) -> Option<&'static str> {
         let path = self.path.as_deref()?;
         let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
@@ -52,18 +52,18 @@ impl PowercapOptions {
     }
 }
 
-/// The mirror. Its files go when this does.
+/// The mirror. Dropping it removes its files.
 #[derive(Debug)]
 pub struct Mirror {
     root: PathBuf,
     mode: u32,
     estimates: bool,
     shown: BTreeMap<&'static str, Microjoules>,
-    /// Locked, so that no other jouled takes the folder for a dead one's.
+    /// Locked, so that no other jouled takes the folder for a left-over one.
     _marker: File,
 }
 
-/// Folder and `name` of each zone, as the kernel has them of a processor with one package.
+/// Folder and `name` of each zone, as the kernel names them on a processor with one package.
 const LAYOUT: [(Zone, &str, &str); 5] = [
     (Zone::Package, "intel-rapl:0", "package-0"),
     (Zone::Core, "intel-rapl:0:0", "core"),
@@ -73,10 +73,10 @@ const LAYOUT: [(Zone, &str, &str); 5] = [
 ];
 
 impl Mirror {
-    /// Makes the folder, in place of one that an earlier run left.
+    /// Creates the folder; replaces one that an earlier run left.
     ///
     /// # Errors
-    /// Where the folder cannot be made, or there is one that is not jouled's own.
+    /// Where the folder cannot be made, or exists and was not made by jouled.
     pub fn open(path: &Path, options: &PowercapOptions) -> io::Result<Self> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         remove_stale(path).map_err(named)?;
@@ -94,12 +94,12 @@ impl Mirror {
         Ok(Self { root: path.to_owned(), mode, estimates, shown: BTreeMap::new(), _marker: made().map_err(named)? })
     }
 
-    /// What a tool is given in place of /sys.
+    /// Root of the tree, which a tool uses in place of /sys.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Writes what changed since the last snapshot.
+    /// Writes the values that changed since the last snapshot.
     ///
     /// # Errors
     /// Where a file cannot be written.
@@ -120,7 +120,7 @@ impl Mirror {
     fn zone(&self, id: &'static str, name: &str, energy: Microjoules) -> io::Result<()> {
         let (all, dir) = (zones(&self.root), zones(&self.root).join(id));
         if !self.shown.contains_key(id) {
-            // A reader sees all of a zone's files or none.
+            // Renamed into place when complete: a reader sees all of a zone's files or none.
             let new = all.join(format!(".{id}"));
             let _ = fs::remove_dir_all(&new);
             folder_for_all(&new)?;
@@ -128,7 +128,7 @@ impl Mirror {
                 write(&new.join(file), &format!("{text}\n"), 0o444)?;
             }
             write(&new.join("energy_uj"), &format!("{}\n", energy.0), self.mode)?;
-            // Left by a run that failed half way.
+            // Left over from a write that failed.
             let _ = fs::remove_dir_all(&dir);
             return fs::rename(new, dir);
         }
@@ -138,7 +138,7 @@ impl Mirror {
         fs::rename(new, dir.join("energy_uj"))
     }
 
-    /// Shows nothing: what could not be written is missing, not old.
+    /// Removes all zones: a value that could not be written must be missing, not old.
     fn clear(&mut self) {
         for (_, id, _) in LAYOUT {
             let _ = fs::remove_dir_all(zones(&self.root).join(id));
@@ -146,12 +146,12 @@ impl Mirror {
         self.shown.clear();
     }
 
-    /// Follows the snapshots until `stop`, then removes the tree: numbers that nobody keeps up would look alive.
+    /// Writes each snapshot until `stop`, then removes the tree: values that are no longer updated would look current.
     pub async fn serve(mut self, mut snapshots: Snapshots, stop: CancellationToken) {
         let mut told = String::new();
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
-            // Some small files, as a rule in memory.
+            // A few small files, usually on a file system in memory.
             let result = tokio::task::spawn_blocking(move || {
                 let result = self.show(&snapshot);
                 (self, result)
@@ -184,7 +184,7 @@ fn zones(root: &Path) -> PathBuf {
     root.join("class/powercap")
 }
 
-/// Removes the folder that an earlier run left; an error where it is anything else.
+/// Removes the folder that an earlier run left; fails where jouled did not make it.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let own = |of: &fs::Metadata| of.uid() == rustix::process::geteuid().as_raw();
     let parent = path.parent().unwrap_or(Path::new("/")).metadata()?;
@@ -213,13 +213,13 @@ fn lock(file: &File) -> bool {
     file.try_lock().is_ok()
 }
 
-/// A new folder that everybody may read, and its owner alone write to, whatever the umask.
+/// Creates a folder with mode 0755, whatever the umask.
 fn folder_for_all(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
-/// A new file: one that is there already, a link included, is an error.
+/// Creates a file; fails where a file or a symbolic link of that name exists.
 fn write(path: &Path, text: &str, mode: u32) -> io::Result<File> {
     let mut file = File::options().create_new(true).write(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
@@ -227,7 +227,8 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// All energy of a zone so far; `None` while none of its meters gives any: a number that stands still would say that nothing is drawn.
+/// Total energy of a zone; `None` while no domain of the zone is read: a counter that stands still would mean that
+/// nothing is drawn.
 fn energy(snapshot: &Snapshot, zone: Zone, estimates: bool) -> Option<Microjoules> {
     let allowed = |quality| estimates || quality != Quality::Estimated;
     let views = || snapshot.domains.iter().filter(|view| view.domain.zone == zone && allowed(view.domain.quality));

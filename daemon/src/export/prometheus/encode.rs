@@ -1,4 +1,5 @@
-//! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric by name.
+//! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric
+//! by name.
 
 use crate::model::entity::Labels;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -9,10 +10,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use std::fmt::{self, Write};
 
-/// A label that is not part of an entity's own.
+/// A label in addition to an entity's own labels.
 pub(super) type Label<'a> = (&'static str, &'a str);
 
-/// The labels of one sample: an entity's own, then others.
+/// The labels of one sample: those of an entity, then others.
 pub(super) struct LabelSet<'a, const N: usize> {
     names: &'static [&'static str],
     values: &'a [String],
@@ -30,7 +31,7 @@ impl<'a, const N: usize> LabelSet<'a, N> {
         Self { names, values, others }
     }
 
-    /// Labels of something that is no entity.
+    /// Labels of a sample that belongs to no entity.
     pub fn plain(others: [Label<'a>; N]) -> Self {
         Self { names: &[], values: &[], others }
     }
@@ -59,7 +60,7 @@ pub(super) enum Value {
     Whole(u64),
 }
 
-/// One division of an integer: the same double that a reader makes of the exact decimal, as long as there are fewer than 2^53 µJ.
+/// One division of an integer. The result is the double nearest to the exact decimal, below 2^53 µJ.
 impl From<Microjoules> for Value {
     fn from(energy: Microjoules) -> Self {
         Self::Real(energy.joules())
@@ -91,7 +92,7 @@ impl From<f64> for Value {
     }
 }
 
-/// What is said of a family before its samples. `name` is without unit and without `_total`.
+/// Name, unit and help of a metric family. `name` has neither the unit nor `_total`.
 pub(super) struct About<'a> {
     pub name: &'a str,
     pub unit: &'static str,
@@ -148,8 +149,8 @@ fn sample(encoder: &mut MetricEncoder<'_>, metric_type: MetricType, value: Value
     }
 }
 
-/// The text format 0.0.4 of an OpenMetrics page that has counters and gauges only: there a counter's family bears its samples'
-/// name, with `_total`, and units and the end are not marked.
+/// The text format 0.0.4 of an OpenMetrics page that has counters and gauges only: there a counter's family bears its
+/// samples' name, with `_total`, and units and the end are not marked.
 pub(super) fn to_classic(openmetrics: &str) -> String {
     let mut out = String::with_capacity(openmetrics.len() + openmetrics.len() / 64);
     let mut help = "";

@@ -1,4 +1,4 @@
-//! The two text formats and the choice between them. Not their writing.
+//! The two text formats of the metrics page, and the choice between them by `Accept`. Writes no page.
 
 /// A format of the metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The `Content-Type` that goes with it.
+    /// The `Content-Type` of the format.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -18,8 +18,8 @@ impl Format {
         }
     }
 
-    /// What a client that sent these `Accept` headers likes best. Classic where it does not say, cannot be understood, or accepts
-    /// neither: a page in a format that was not asked for still helps more than an error.
+    /// The format that a client with these `Accept` headers prefers. Classic where the header is missing, malformed, or
+    /// accepts neither format: a page in another format is more useful than an error.
     pub fn negotiate<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
         let mut openmetrics = Preference::default();
         let mut classic = Preference::default();
@@ -43,7 +43,7 @@ impl Format {
     }
 }
 
-/// How much a format is liked, and by how precise a range: a precise one overrides a wildcard.
+/// The quality of a format, and how specific the media range is: a specific range overrides a wildcard.
 #[derive(Default)]
 struct Preference {
     precision: u8,

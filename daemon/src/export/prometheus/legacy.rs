@@ -1,4 +1,4 @@
-//! Kepler's names up to 0.9, for dashboards that still want them. Off by default: nothing here is in these alone.
+//! Kepler's metrics up to 0.9, for old dashboards. Off by default: every value is also under a newer name.
 
 use super::MODES;
 use super::encode::{About, Label, LabelSet, counters, gauges};
@@ -12,14 +12,15 @@ use prometheus_client::encoding::DescriptorEncoder;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The components that are exported from their domains; `platform` is the sum of those that count everything once.
+/// Components that are exported from their own domains; `platform` is the sum of the billing base.
 const COMPONENTS: [Zone; 6] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram, Zone::Gpu, Zone::Other];
-/// How to get a count of an entity.
+/// Reads a count of an entity.
 type OfRow = fn(&Row) -> u64;
 
 const USE_SOURCE: Label<'static> = ("source", "bpf");
 
-/// `today`: today's names are on the page, too; of two that are the same (those of GPUs), they stand.
+/// `today`: whether the newer names are on the page as well. Where both have the same name (GPUs), the newer one is
+/// written.
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot,
@@ -74,7 +75,7 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
 
 fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[Zone]) -> fmt::Result {
     for component in components.iter().copied() {
-        // Several domains may be of one zone, socket and source; here they are one.
+        // Domains of one zone, socket and source are added up.
         let mut sums: BTreeMap<(String, &str), (Microjoules, Microjoules)> = BTreeMap::new();
         for view in snapshot.domains.iter().filter(|view| view.domain.zone == component) {
             let package = match view.domain.scope {
@@ -106,13 +107,13 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[
     Ok(())
 }
 
-/// The source of `platform`, where a platform meter accounts for it.
+/// Label `source` of `platform`, where a platform meter is the authority.
 fn platform_source<'a>(zones: &Zones<'a>) -> Option<&'a str> {
     zones.get(Zone::Other)?;
     Some(zones.get(Zone::Platform).or(zones.get(Zone::Psys))?.legacy_source)
 }
 
-/// The node's platform: all that is accounted for, idle and dynamic as in its components.
+/// Energy of `platform`: the sum over the billing base, idle and dynamic as in its domains.
 fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
     let Some(source) = platform_source(zones) else { return Ok(()) };
     let about = About {
@@ -137,7 +138,7 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     counters(encoder, &about, samples)
 }
 
-/// The old labels of a row. They are fewer than today's, so two rows may have the same.
+/// The old labels of a row. There are fewer than in the newer names, so two rows may have the same labels.
 struct OldRow<'a> {
     labels: Vec<String>,
     row: &'a Row,
@@ -167,7 +168,7 @@ fn workload(
         });
         counters(encoder, &about, samples)?;
     }
-    // Only containers and processes have a sum in this dialect; with a platform meter, everybody has one more.
+    // Only containers and processes have a sum in these names; with a platform meter there is one component more.
     let sums = [
         (kind != Kind::Vm).then_some(()).and(zones.get(Zone::Package)).map(|package| {
             let help = "what counts everything once: package, memory where it is metered apart, GPUs and the rest of the platform";
@@ -213,7 +214,8 @@ fn workload(
     Ok(())
 }
 
-/// Rows with their old labels, each set of labels once: where two rows share one, a running one is shown before one that ended.
+/// Rows with their old labels, each set of labels once. Where two rows share a set, a running entity wins over an ended
+/// one.
 fn old_rows(snapshot: &Snapshot, kind: Kind) -> Vec<OldRow<'_>> {
     let pods = snapshot.kind(Kind::Pod).rows.iter().filter_map(|row| PodLabels::of(&row.labels));
     let pods: BTreeMap<&str, PodLabels<'_>> = pods.map(|pod| (pod.pod_id, pod)).collect();

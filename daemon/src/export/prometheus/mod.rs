@@ -1,4 +1,5 @@
-//! The metrics page: a snapshot as Prometheus text. Pure: no clock, no I/O; the HTTP server hands in the time.
+//! The metrics page: a snapshot as Prometheus text (`[export.prometheus]`). Pure: no clock, no I/O; the HTTP server
+//! passes the time.
 
 mod encode;
 mod format;
@@ -21,13 +22,13 @@ use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use std::sync::Arc;
 
-/// What the metrics page shows. `jouled_*` is always on it.
+/// `[export.prometheus]`: which metrics are on the page. `jouled_*` always is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrometheusOptions {
-    /// Which of Kepler's names are written.
+    /// Which of Kepler's metric names are written.
     pub dialects: Dialects,
-    /// The kinds of entity that are exported; a kind left out has no series at all. Default: all.
+    /// The kinds of entity that are exported; a kind that is not listed has no series. Default: all.
     pub levels: Vec<Kind>,
 }
 
@@ -37,11 +38,12 @@ impl Default for PrometheusOptions {
     }
 }
 
-/// Kepler's names. Both sets can be on at once: of the names that are in both, those of GPUs, today's are written.
+/// Kepler's metric names. Both sets can be on at once; names that are in both (GPUs) are written once, with the newer
+/// labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dialects {
-    /// The names of Kepler 0.10 and later. Default: on. Where off, `jouled_*` carries what they would have.
+    /// The names of Kepler 0.10 and later. Default: on. Where off, `jouled_*` has their values.
     pub kepler: bool,
     /// The names of Kepler up to 0.9, with `source` and `mode` labels. Default: off.
     pub legacy: bool,
@@ -53,7 +55,7 @@ impl Default for Dialects {
     }
 }
 
-/// The metrics page for `snapshot`, and for the guest channel where there is one. `now` is only used for ages.
+/// The metrics page of `snapshot`, and of the guest channel where it is configured. `now` is used only for ages.
 pub fn render(
     snapshot: &Arc<Snapshot>,
     guests: Option<Totals>,
@@ -77,13 +79,13 @@ pub fn render(
     }
 }
 
-/// A guess at the page's size, so that it is rarely moved while it grows.
+/// An estimate of the page's size in bytes, so that its buffer rarely has to grow.
 fn size_hint(snapshot: &Snapshot) -> usize {
     let rows: usize = snapshot.kinds.iter().map(|view| view.rows.len()).sum();
     16 * 1024 + rows * 2048
 }
 
-/// How to get one mode's energy.
+/// Reads the energy of one mode.
 type OfMode = fn(&Energy) -> &ByZone;
 
 /// The values of the `mode` label of entities.

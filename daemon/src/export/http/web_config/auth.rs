@@ -1,4 +1,5 @@
-//! Passwords: HTTP Basic against bcrypt hashes. Slow on purpose, so never on an async worker, and remembered once right.
+//! Passwords: HTTP Basic authentication against bcrypt hashes. bcrypt is slow on purpose, so it runs on blocking
+//! threads, and a correct password is remembered.
 
 use axum::http::HeaderValue;
 use base64::Engine;
@@ -8,9 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-/// Hashes computed at a time; the next ones wait.
+/// Most hashes that are computed at a time; further requests wait.
 const CONCURRENT: usize = 2;
-/// Right passwords remembered.
+/// Most correct passwords that are remembered.
 const REMEMBERED: usize = 64;
 
 /// User → bcrypt hash.
@@ -18,7 +19,7 @@ const REMEMBERED: usize = 64;
 pub(super) struct Users(BTreeMap<String, String>);
 
 impl Users {
-    /// Refuses what is no bcrypt hash.
+    /// Rejects values that are no bcrypt hash.
     pub fn new(users: BTreeMap<String, String>) -> Result<Self, String> {
         for (user, hash) in &users {
             hash.parse::<bcrypt::HashParts>().map_err(|error| {
@@ -28,15 +29,16 @@ impl Users {
         Ok(Self(users))
     }
 
-    /// Nobody needs a password.
+    /// Whether no password is required.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Compares passwords.
+/// Checks passwords.
 pub(super) struct Checker {
-    /// Makes what is remembered useless to whoever reads it: no password is kept, and no plain digest of one.
+    /// Random key of the HMACs that are remembered instead of passwords: a reader of the memory learns no password and
+    /// no plain digest of one.
     key: hmac::Key,
     right: Mutex<VecDeque<[u8; 32]>>,
     running: Arc<Semaphore>,
@@ -49,11 +51,11 @@ impl Checker {
         Ok(Self { key, right: Mutex::default(), running: Arc::new(Semaphore::new(CONCURRENT)) })
     }
 
-    /// Whether a request with this `Authorization` may pass.
+    /// Whether a request with this `Authorization` header is allowed.
     pub async fn admits(&self, users: &Users, authorization: Option<&HeaderValue>) -> bool {
         let Some(any_hash) = users.0.values().next() else { return true };
         let Some((user, password)) = authorization.and_then(credentials) else { return false };
-        // An unknown user takes as long as a wrong password: the comparison is made all the same, and not looked at.
+        // An unknown user must take as long as a wrong password: the comparison is made, and its result ignored.
         let known = users.0.get(&user);
         let hash = known.unwrap_or(any_hash).clone();
 
@@ -62,11 +64,11 @@ impl Checker {
             return true;
         }
         let Ok(permit) = Arc::clone(&self.running).acquire_owned().await else { return false };
-        // Others with the same password may have come first.
+        // Another request with the same password may have been checked meanwhile.
         if known.is_some() && self.remembered(&tag) {
             return true;
         }
-        // The permit goes along: a client that hangs up does not make room for another hash while its own is still computed.
+        // The permit moves to the thread: a client that hangs up frees no permit while its hash is still computed.
         let comparison = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             bcrypt::verify(password, &hash).unwrap_or(false)
@@ -78,7 +80,7 @@ impl Checker {
         right
     }
 
-    /// Names a user with a hash and a password. The hash is part of it, so that a changed one makes it void.
+    /// The HMAC of user, hash and password. It includes the hash, so that a changed hash invalidates it.
     fn tag(&self, user: &str, hash: &str, password: &[u8]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [user.as_bytes(), hash.as_bytes(), password] {
@@ -103,7 +105,7 @@ impl Checker {
     }
 }
 
-/// User and password of a `Basic` authorization.
+/// User and password of a `Basic` authorization header.
 fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
     let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -140,7 +142,7 @@ mod tests {
             assert!(checker.admits(&users, Some(&basic("alice:se:cret"))).await);
         }
         assert_eq!(checker.right.lock().unwrap().len(), 1);
-        // A new hash makes what was remembered void.
+        // A new hash invalidates remembered passwords.
         let changed = Users::new(BTreeMap::from([("alice".to_owned(), bcrypt::hash("other", 4).unwrap())])).unwrap();
         assert!(!checker.admits(&changed, Some(&basic("alice:se:cret"))).await);
     }
@@ -149,7 +151,7 @@ mod tests {
     async fn an_unknown_user_costs_a_hash_and_a_known_password_none() {
         let (checker, users) = (Checker::new().unwrap(), users(4));
         assert!(checker.admits(&users, Some(&basic("alice:se:cret"))).await);
-        // While no hash may be computed, whoever needs one waits.
+        // While no permit is free, a request that needs a hash waits.
         let _all = checker.running.acquire_many(CONCURRENT as u32).await.unwrap();
         assert!(checker.admits(&users, Some(&basic("alice:se:cret"))).await);
         for other in ["bob:se:cret", "alice:wrong"] {

@@ -22,7 +22,7 @@ impl File {
     }
 }
 
-/// `tls_server_config`. Certificate and key are given as files or in line.
+/// `tls_server_config`. Certificate and key are files, or PEM text in the file itself.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct TlsServerConfig {
@@ -36,14 +36,14 @@ pub(super) struct TlsServerConfig {
     pub client_allowed_sans: Vec<String>,
     pub min_version: Option<Version>,
     pub max_version: Option<Version>,
-    /// TLS 1.2 only; those of TLS 1.3 are fixed.
+    /// Cipher suites of TLS 1.2; those of TLS 1.3 are fixed.
     pub cipher_suites: Vec<String>,
     pub curve_preferences: Vec<String>,
     pub prefer_server_cipher_suites: Option<bool>,
 }
 
 impl TlsServerConfig {
-    /// The files that it names; relative ones are relative to `base`.
+    /// The files that this section names; relative paths are relative to `base`.
     pub fn files(&self, base: &Path) -> impl Iterator<Item = PathBuf> {
         [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().flatten().map(move |file| base.join(file))
     }
@@ -74,7 +74,7 @@ pub(super) enum Version {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct HttpServerConfig {
-    /// Offered to TLS clients.
+    /// Whether HTTP/2 is offered to TLS clients.
     pub http2: bool,
     headers: BTreeMap<String, String>,
 }
@@ -85,7 +85,7 @@ impl Default for HttpServerConfig {
     }
 }
 
-/// Headers that may be set, and the values that they may have, where that is a short list.
+/// Headers that can be set, with their allowed values where there are few.
 const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),

@@ -1,4 +1,5 @@
-//! TLS, passwords and headers of the HTTP server, from a `web.config.file` as node_exporter's users know it. Not the server.
+//! TLS, passwords and headers of the HTTP server, from `web_config_file`: a file in the format of the
+//! exporter-toolkit's `web.config.file`, as node_exporter uses it. Not the server.
 
 mod auth;
 mod file;
@@ -15,10 +16,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often the files are looked at for changes.
+/// Time between two checks of the files for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What is wrong with a web configuration.
+/// An unusable web configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct WebConfigError {
@@ -33,7 +34,7 @@ impl WebConfigError {
     }
 }
 
-/// A web configuration in use. Shared by all connections; changes when its files do.
+/// The web configuration in use. Shared by all connections; it changes when its files change.
 pub struct WebConfig {
     path: PathBuf,
     current: RwLock<Arc<Loaded>>,
@@ -48,7 +49,7 @@ struct Loaded {
     seen: Vec<(PathBuf, Option<Seen>)>,
 }
 
-/// What tells one state of a file from the next: inode, size, and modification time in s and ns.
+/// Identifies a version of a file: inode, size, and modification time in s and ns.
 type Seen = (u64, u64, i64, i64);
 
 fn seen(path: &Path) -> Option<Seen> {
@@ -57,7 +58,7 @@ fn seen(path: &Path) -> Option<Seen> {
 
 impl Loaded {
     fn load(path: &Path) -> Result<Self, WebConfigError> {
-        // Looked at before it is read: a change in between is then seen the next time.
+        // Taken before the file is read: a change in between is then seen at the next check.
         let mut files = vec![(path.to_owned(), seen(path))];
         let text = std::fs::read_to_string(path).map_err(|error| WebConfigError::new(path, error))?;
         let config = file::File::parse(&text).map_err(|problem| WebConfigError::new(path, problem))?;
@@ -83,14 +84,14 @@ impl WebConfig {
     /// Reads the file at `path` and all files that it names.
     ///
     /// # Errors
-    /// Where a file cannot be read or says something that is not understood; names the file.
+    /// Where a file cannot be read or understood; names the file.
     pub fn load(path: &Path) -> Result<Self, WebConfigError> {
         let loaded = Loaded::load(path)?;
         let checker = auth::Checker::new().map_err(|problem| WebConfigError::new(path, problem))?;
         Ok(Self { path: path.to_owned(), current: RwLock::new(Arc::new(loaded)), checker })
     }
 
-    /// TLS as configured now; `None`: plain HTTP.
+    /// The TLS configuration in use; `None`: plain HTTP.
     pub fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
         self.current().tls.clone()
     }
@@ -99,14 +100,14 @@ impl WebConfig {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads everything again if a file changed. What is wrong then is logged, and the old state stays in use.
+    /// Reads all files again if one of them changed. An unusable one is logged, and the old state stays in use.
     pub fn reload(&self) {
         let current = self.current();
         if !current.changed() {
             return;
         }
         let outcome = Loaded::load(&self.path).and_then(|new| {
-            // A half-written file must not turn encryption or passwords off under everybody's feet.
+            // A half-written file must not turn off encryption or passwords.
             if new.tls.is_some() != current.tls.is_some() || new.users.is_empty() != current.users.is_empty() {
                 let problem = "TLS and passwords are switched on and off by a restart only";
                 return Err(WebConfigError::new(&self.path, problem));
@@ -120,7 +121,7 @@ impl WebConfig {
             }
             Err(error) => {
                 tracing::warn!("changed web configuration is not used, the old one stays: {error}");
-                // Remembered as seen, so that it is logged once.
+                // Noted as seen, so that it is logged once.
                 let seen = current.seen.iter().map(|(path, _)| (path.clone(), seen(path))).collect();
                 Loaded {
                     users: current.users.clone(),
@@ -133,11 +134,11 @@ impl WebConfig {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 
-    /// Calls [`WebConfig::reload`] every now and then until `stop`.
+    /// Calls [`WebConfig::reload`] again and again until `stop`.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             let web = Arc::clone(&self);
-            // File systems can be slow.
+            // On a blocking thread: file systems can be slow.
             let _ = tokio::task::spawn_blocking(move || web.reload()).await;
         }
     }

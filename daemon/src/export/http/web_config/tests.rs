@@ -101,7 +101,8 @@ impl Server {
         TlsConnector::from(Arc::new(client)).connect(ServerName::try_from(name).unwrap(), io).await
     }
 
-    /// The answer, or nothing where the server refuses the connection (in TLS 1.3 the client learns it after its handshake).
+    /// The answer, or nothing where the server refuses the connection (in TLS 1.3 the client learns it after its
+    /// handshake).
     async fn secret(&self, client: ClientConfig, head: &str) -> String {
         match self.connect(client, "node.example").await {
             Ok(io) => ask(io, head).await,
@@ -126,7 +127,7 @@ async fn tls_works_and_plain_http_is_told_so() {
     );
     let answer = server.plain("GET /metrics HTTP/1.1").await;
     assert!(answer.starts_with("HTTP/1.0 400") && answer.contains("HTTPS") && !answer.contains("kepler_"), "{answer}");
-    // Neither has done harm to the next.
+    // Neither connection has affected the next one.
     assert!(server.secret(files.client(false), "GET / HTTP/1.1").await.starts_with("HTTP/1.1 200"));
 }
 
@@ -189,7 +190,7 @@ async fn a_client_certificate_is_asked_for_as_configured() {
     let files = Files::new();
     let stranger = Files::new();
     let ca = "  client_ca_file: ca.crt\n";
-    // Type, authority, and who passes: nobody's certificate, ours, a stranger's.
+    // Type, authority, and whether a client passes: without certificate, with ours, with one of another authority.
     for (kind, ca, passes) in [
         ("NoClientCert", "", [true, true, true]),
         ("RequestClientCert", "", [true, true, true]),

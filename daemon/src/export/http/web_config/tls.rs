@@ -1,4 +1,4 @@
-//! A TLS server from its configuration, by rustls with ring. Reads certificates and keys; serves nobody.
+//! Makes a TLS server configuration with rustls and ring. Reads certificates and keys; serves no connection.
 
 use super::WebConfigError;
 use super::file::{ClientAuth, TlsServerConfig, Version};
@@ -47,7 +47,7 @@ pub(super) fn server_config(
     Ok(config)
 }
 
-/// PEM text and where it is from.
+/// PEM text and its origin, for messages.
 struct Pem {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -99,7 +99,7 @@ fn versions(tls: &TlsServerConfig) -> Result<Vec<&'static SupportedProtocolVersi
     Ok(all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, version)| version).collect())
 }
 
-/// ring, less what is not wanted.
+/// ring as the provider, with only the configured cipher suites and curves.
 fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, String> {
     let mut provider = ring::default_provider();
     if !tls.cipher_suites.is_empty() {
@@ -108,7 +108,7 @@ fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, String> {
         let name = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite());
         let mut chosen = fixed;
         for wanted in &tls.cipher_suites {
-            // Those of TLS 1.3 may be listed, and are always on.
+            // Suites of TLS 1.3 may be listed; they are always on.
             if chosen.iter().any(|suite| name(suite).replacen("TLS13", "TLS", 1) == *wanted) {
                 continue;
             }
@@ -167,7 +167,8 @@ fn client_verifier(
     builder.build().map_err(|error| ca.wrong(error.to_string()))
 }
 
-/// Takes any certificate whose key the client has, as `RequestClientCert` and `RequireAnyClientCert` ask for. Authenticates nobody.
+/// Accepts any certificate whose key the client has, for `RequestClientCert` and `RequireAnyClientCert`. Authenticates
+/// no client.
 #[derive(Debug)]
 struct AnyCertificate {
     required: bool,

@@ -1,4 +1,5 @@
-//! `jouled_*`: everything that Kepler has no name for. Entities here; domains, sources and jouled itself in [`node`], what VMs are in [`vms`].
+//! `jouled_*`: the metrics that Kepler has no name for. Entities are here; domains, sources and jouled itself in
+//! [`node`]; properties of VMs in [`vms`].
 
 mod node;
 mod vms;
@@ -30,7 +31,7 @@ pub(super) fn encode(
     if options.levels.contains(&Kind::Vm) { vms::encode(encoder, snapshot) } else { Ok(()) }
 }
 
-/// The series of a kind's entities, less what Kepler's names already say.
+/// The series of a kind's entities, without those that Kepler's names cover.
 fn rows(
     encoder: &mut DescriptorEncoder<'_>,
     view: &KindView,
@@ -78,7 +79,7 @@ fn rows(
     Ok(())
 }
 
-/// What a kind was charged beyond its rows, so that everything adds up.
+/// Energy of a kind outside of its rows (rest, ended, parked), so that the sum is complete.
 fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_>) -> fmt::Result {
     let words = match view.kind {
         Kind::Process => "processes".to_owned(),

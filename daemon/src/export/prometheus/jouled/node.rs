@@ -12,7 +12,7 @@ use std::fmt;
 /// The longest reason that is put into a label, in bytes.
 const REASON_MAX: usize = 256;
 
-/// How to get a quantity of a domain.
+/// Reads a quantity of a domain.
 type Of<T> = fn(&DomainView) -> T;
 
 pub(super) fn encode(
@@ -253,7 +253,7 @@ fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::R
     gauges(encoder, &about, floors().map(|(id, floor)| (LabelSet::plain([("domain", id)]), floor.uncertainty)))
 }
 
-/// How shares in a domain came about.
+/// How the shares of a domain were made: the value of label `shares`.
 fn shares(view: &DomainView) -> &'static str {
     match () {
         () if view.undivided() => "none",
@@ -307,7 +307,7 @@ fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
     gauges(encoder, &about, pairs().map(|(labels, one)| (labels, ratio(u64::from(one.allowed_ppm)))))
 }
 
-/// The beginning of `reason`, cut between characters.
+/// The start of `reason`, cut between characters.
 fn shortened(reason: &str) -> &str {
     let end = (0..=REASON_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
     &reason[..end.unwrap_or_default()]

@@ -1,4 +1,4 @@
-//! `jouled_vm_*` that say what a VM is, as `node` does of domains. What VMs draw is where all entities' energy is.
+//! `jouled_vm_*`: properties of VMs. Their energy is in the series of entities.
 
 use super::super::encode::{About, LabelSet, gauges};
 use crate::model::snapshot::Snapshot;

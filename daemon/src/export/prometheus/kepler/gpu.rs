@@ -1,4 +1,4 @@
-//! Kepler's names for GPUs, exactly. Their energy is in [`Zone::Gpu`] of entities, and in domains of their own.
+//! Kepler's metric names for GPUs. The energy is [`Zone::Gpu`] of entities, and domains of this zone.
 
 use super::super::encode::{About, Label, LabelSet, counters, gauges};
 use super::ON_GPUS;
@@ -9,7 +9,7 @@ use crate::model::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
-/// How to get a quantity of a domain.
+/// Reads a quantity of a domain.
 type Of<T> = fn(&DomainView) -> T;
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, levels: &[Kind]) -> fmt::Result {
@@ -80,7 +80,7 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, gpus: &[Gp
     let rows = &snapshot.kind(kind).rows;
     let word = kind.as_str();
     let name = format!("kepler_{word}_gpu");
-    // Those that never used one have no series: most never do.
+    // An entity that never used a GPU has no series, as most never do.
     let users = || rows.iter().filter(|row| row.energy.dynamic[Zone::Gpu.index()].0 > 0);
     let help = format!(
         "Energy in joules above idle charged to a {word} for its use of GPUs, by shares that jouled_domain_info describes"

@@ -1,4 +1,5 @@
-//! Kepler's names as of 0.10 and later, with Kepler's meaning, types and labels. What Kepler lacks is in `own`.
+//! Kepler's metrics of 0.10 and later, with Kepler's meaning, types and labels. Metrics that Kepler lacks are in
+//! `jouled`.
 
 mod gpu;
 
@@ -14,10 +15,10 @@ use std::fmt;
 /// The kinds that Kepler knows.
 pub(super) const KINDS: [Kind; 4] = [Kind::Process, Kind::Container, Kind::Vm, Kind::Pod];
 
-/// Those of them that it knows on GPUs.
+/// The kinds that Kepler has GPU metrics for.
 const ON_GPUS: [Kind; 3] = [Kind::Process, Kind::Container, Kind::Pod];
 
-/// Whether Kepler has names for the energy that a kind was charged in a zone.
+/// Whether Kepler has a metric for the energy of a kind in a zone.
 pub(super) fn says(kind: Kind, zone: Zone) -> bool {
     match zone {
         Zone::Package | Zone::Core | Zone::Uncore | Zone::Dram | Zone::Psys => KINDS.contains(&kind),
@@ -26,7 +27,7 @@ pub(super) fn says(kind: Kind, zone: Zone) -> bool {
     }
 }
 
-/// How to get a quantity of a zone.
+/// Reads a quantity of a zone.
 type Of<T> = fn(&ZoneView<'_>) -> T;
 
 pub(super) fn encode(
@@ -145,7 +146,7 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Re
     gauges(encoder, &about, samples)
 }
 
-/// Of a domain with the id `redfish/BMC/CHASSIS/platform`: these two.
+/// BMC and chassis of a domain with the id `redfish/BMC/CHASSIS/platform`.
 fn bmc_and_chassis(domain: &Domain) -> (&str, &str) {
     let parts: Vec<&str> = domain.id.split('/').collect();
     match parts[..] {
@@ -187,7 +188,7 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     let help = format!("Time in seconds that a {word} was on a CPU, measured");
     let about = About { name: &name, unit: "seconds", help: &help };
     match kind {
-        // Kepler's process seconds have no state.
+        // Kepler's CPU seconds of processes have no label `state`.
         Kind::Process => {
             let samples = rows.iter().map(|row| (LabelSet::of(&row.labels, [node]), row.used.on_cpu));
             counters(encoder, &about, samples)
