@@ -1,6 +1,6 @@
-//! The direction of flow between the rooms of daemon/src, and the style of its modules, as ARCHITECTURE.md names them: every path that starts
-//! with `crate::` or climbs to the root by `super::` is checked against the rooms that its room may import. Unit tests are left out: they
-//! may use everything. A broken rule is printed with file, line and the rule.
+//! The direction of flow between the rooms of daemon/src, and the style of its modules, as ARCHITECTURE.md names them:
+//! every path that starts with `crate::` or climbs to the root by `super::` is checked against the rooms that its room
+//! may import. Unit tests are left out: they may use everything. A broken rule is printed with file, line and the rule.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,7 +31,7 @@ const EXCEPTIONS: [(&str, &str, &str); 6] = [
     ("config/mod.rs", "export::prometheus::PrometheusOptions", "the section [export.prometheus]"),
 ];
 
-/// Longest line of Rust, in characters; lines with a string may be longer.
+/// Longest line of a comment, in characters. rustfmt holds code to the same and leaves comments and strings alone.
 const COLUMNS: usize = 120;
 
 /// One Rust file below daemon/src, without its unit tests.
@@ -149,7 +149,8 @@ fn sources() -> Vec<Source> {
     files.iter().filter(|file| !is_test(file, &test_files)).map(source).collect()
 }
 
-/// Paths below the crate's root that a line of code names: `model::units::Nanos`. `depth` is the number of modules that the file is in.
+/// Paths below the crate's root that a line of code names: `model::units::Nanos`. `depth` is the number of modules that
+/// the file is in.
 fn named_paths(line: &str, depth: usize) -> Vec<String> {
     let mut paths = Vec::new();
     let mut rest = line;
@@ -278,20 +279,26 @@ fn modules_have_one_style() {
 /// Modules of test data that unit tests of several modules share.
 const SHARED_FIXTURES: [&str; 4] = ["fixture", "fake_redfish", "fake_redfish_trees", "fake_sysfs"];
 
+/// Whether a file is in a room whose comments are not wrapped yet.
+fn is_unwrapped(file: &Path) -> bool {
+    ["meter", "run", "export", "attribution", "ctl"].iter().any(|room| file.starts_with(root().join(room)))
+}
+
 #[test]
-fn lines_of_rust_fit_the_columns() {
+fn comments_fit_the_columns() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut broken = Vec::new();
-    for dir in ["daemon/src/entity", "daemon/src/attribution/accounts", "daemon/src/attribution/ledger"] {
+    for dir in ["daemon/src", "daemon/libvirt/src", "daemon-bpf/src", "tests/integration"] {
         for file in rust_files(&repository.join(dir)) {
             for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
-                if line.chars().count() > COLUMNS && !line.contains('"') {
-                    broken.push(format!("{}:{}: {} columns", file.display(), number + 1, line.chars().count()));
+                let columns = line.chars().count();
+                if line.trim_start().starts_with("//") && columns > COLUMNS && !is_unwrapped(&file) {
+                    broken.push(format!("{}:{}: {columns} columns", file.display(), number + 1));
                 }
             }
         }
     }
-    assert!(broken.is_empty(), "lines of Rust have at most {COLUMNS} columns:\n{}", broken.join("\n"));
+    assert!(broken.is_empty(), "comments have at most {COLUMNS} columns:\n{}", broken.join("\n"));
 }
 
 #[test]

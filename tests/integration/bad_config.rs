@@ -1,4 +1,5 @@
-//! A daemon that is told nonsense, or finds its place taken: it refuses, and says where, which and why. Not a bad host; that is bad_input.
+//! A daemon that is told nonsense, or finds its place taken: it refuses, and says where, which and why. Not a bad host;
+//! that is bad_input.
 
 use crate::common::{World, bare_jouled, jouled, output, refused, said};
 use std::fs;

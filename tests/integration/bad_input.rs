@@ -1,4 +1,5 @@
-//! The daemon on hosts whose files are damaged, vanish, or hold anything at all: it goes on, says what is wrong, and makes nothing up.
+//! The daemon on hosts whose files are damaged, vanish, or hold anything at all: it goes on, says what is wrong, and
+//! makes nothing up.
 
 use crate::common::sysfs::INTEL_RANGE;
 use crate::common::{Daemon, World, joulectl, said};

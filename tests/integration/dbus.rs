@@ -1,5 +1,5 @@
-//! org.jouled1 from outside: the built jouled, or its export with made snapshots, on a bus of its own. What each call answers is tested
-//! beside the code.
+//! org.jouled1 from outside: the built jouled, or its export with made snapshots, on a bus of its own. What each call
+//! answers is tested beside the code.
 
 use crate::common::many_units::{later, snapshot};
 use crate::common::on_bus::{Client, Served, next, request, runtime};
@@ -373,7 +373,8 @@ fn root_strangers_are_told_less_than_members_of_the_group() {
     assert!(seen.iter().any(|energy| *energy > 0), "{seen:?}");
     assert!(seen.iter().all(|energy| energy % 1_000_000 == 0) && seen.len() <= 3, "whole joules, every 10 s: {seen:?}");
     let denied = as_user("65534", &["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"]);
-    // The fake host does not say whose its processes are: then they are nobody's. busctl has words of its own for this error.
+    // The fake host does not say whose its processes are: then they are nobody's. busctl has words of its own for this
+    // error.
     assert!(String::from_utf8_lossy(&denied.stderr).contains("ccess denied"), "{denied:?}");
     assert!(as_user("65533", &["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"]).status.success());
     // The installed policy lets strangers ask, and nothing else.

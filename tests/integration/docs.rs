@@ -1,5 +1,5 @@
-//! docs/ against the code: metrics, queries, rules and the dashboard, the words of troubleshooting.md, and links. Not the man pages: that
-//! is man.rs. Not their prose.
+//! docs/ against the code: metrics, queries, rules and the dashboard, the words of troubleshooting.md, and links. Not
+//! the man pages: that is man.rs. Not their prose.
 
 use crate::common::examples::examples;
 use serde_json::Value;
@@ -258,8 +258,8 @@ fn no_row_of_troubleshooting_has_words_that_jouled_does_not_say() {
     assert!(stale.is_empty(), "nobody says {stale:#?}");
 }
 
-/// Literals of three words and more that are in no reason for a source to be degraded or failed: what is shown beside a source that is well,
-/// why one is unsupported or not used, parts of others.
+/// Literals of three words and more that are in no reason for a source to be degraded or failed: what is shown beside a
+/// source that is well, why one is unsupported or not used, parts of others.
 fn is_no_reason(literal: &str) -> bool {
     let list = include_str!("no_reasons.txt");
     let beginnings = list.lines().filter(|line| !line.starts_with('#') && !line.is_empty());

@@ -1,5 +1,5 @@
-//! Every example of the man pages, the README and docs/ that can run here: configurations are checked, joulectl and busctl ask a jouled on a
-//! fake host. Those for a booted system are run by tests/integration/system.
+//! Every example of the man pages, the README and docs/ that can run here: configurations are checked, joulectl and
+//! busctl ask a jouled on a fake host. Those for a booted system are run by tests/integration/system.
 
 use crate::common::bus::{Bus, Policy};
 use crate::common::examples::examples;

@@ -1,4 +1,5 @@
-//! The daemon on a fake host with two sockets: what it shows of a run that is known to the microjoule. Needs no root; no bad input here.
+//! The daemon on a fake host with two sockets: what it shows of a run that is known to the microjoule. Needs no root;
+//! no bad input here.
 
 use crate::common::known::{CONTAINER, POD, VM, inhabit, known_run};
 use crate::common::world::ZONES;

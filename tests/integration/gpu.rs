@@ -1,5 +1,5 @@
-//! NVIDIA GPUs by a stand-in for NVML that is really loaded (nvml/standin.c): energy through the built daemon, use through the library.
-//! Needs no root, no GPU and no driver; a C compiler.
+//! NVIDIA GPUs by a stand-in for NVML that is really loaded (nvml/standin.c): energy through the built daemon, use
+//! through the library. Needs no root, no GPU and no driver; a C compiler.
 
 use crate::common::{Daemon, Ticks, World, until};
 use jouled::meter::Meter;
@@ -24,7 +24,8 @@ pub const ONE: &str = "gpu 0 GPU-8c0d1a2b-0000 00000000:41:00.0 NVIDIA H100 80GB
 const TWO: &str = "gpu 1 GPU-8c0d1a2b-0001 00000000:C1:00.0 NVIDIA H100 80GB HBM3\n";
 const ADDRESS: PciAddress = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
 
-/// Compiles the stand-in of NVML, which answers what is in the file `answers`. False, and says so, where there is no C compiler.
+/// Compiles the stand-in of NVML, which answers what is in the file `answers`. False, and says so, where there is no C
+/// compiler.
 pub fn build_stand_in(library: &Path, answers: &Path) -> bool {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/integration/nvml/standin.c");
     let mut cc = Command::new("cc");
@@ -360,7 +361,8 @@ fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
             }
         }
     }
-    // What the counter rose by, not what it was; and 40 % of the time. The last part of each may not be handed over yet.
+    // What the counter rose by, not what it was; and 40 % of the time. The last part of each may not be handed over
+    // yet.
     assert!((690_000..=700_000).contains(&used_amd), "{used_amd}");
     let time = (told.last().unwrap().at.monotonic - told[0].at.monotonic).seconds();
     assert!(nvidia > 0.1 * time && nvidia <= 0.41 * time, "{nvidia} s of {time} s");
@@ -370,8 +372,8 @@ fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
     assert!(told[first..].iter().all(|tick| watched(tick) == BTreeSet::from([amd, ADDRESS])));
 }
 
-/// On a machine with an NVIDIA GPU; nvml/real.sh calls it. JOULED_NVML_LIBRARY is as `library` of [meter.nvml]. With a command in
-/// JOULED_GPU_BURNER that keeps a GPU busy for a minute, also that it is charged.
+/// On a machine with an NVIDIA GPU; nvml/real.sh calls it. JOULED_NVML_LIBRARY is as `library` of [meter.nvml]. With a
+/// command in JOULED_GPU_BURNER that keeps a GPU busy for a minute, also that it is charged.
 #[test]
 fn a_real_gpu_counts_energy_and_says_who_uses_it() {
     let (sysfs, procfs) = (Path::new("/sys"), Path::new("/proc"));

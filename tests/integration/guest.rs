@@ -1,5 +1,5 @@
-//! The built daemon with a guest channel: what it says, shows and leaves alone where there is nobody to tell. Guests themselves are in the
-//! unit tests and, real ones, in the VM rig.
+//! The built daemon with a guest channel: what it says, shows and leaves alone where there is nobody to tell. Guests
+//! themselves are in the unit tests and, real ones, in the VM rig.
 
 use crate::common::known::{inhabit, known_run};
 use crate::common::{World, joulectl, said};

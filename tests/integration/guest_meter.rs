@@ -1,4 +1,5 @@
-//! The daemon as a guest, with a host that speaks the guest protocol on a Unix socket: what it makes of the host's word. No VM here.
+//! The daemon as a guest, with a host that speaks the guest protocol on a Unix socket: what it makes of the host's
+//! word. No VM here.
 
 use crate::common::client::Ticks;
 use crate::common::{Daemon, ProtocolHost, World, joulectl, monotonic, said, until};

@@ -1,5 +1,5 @@
-//! What managers of VMs say, from outside: the inventory socket of a daemon that runs; systemd-machined played by a fake on a private bus.
-//! Not libvirt: its helper has tests of its own.
+//! What managers of VMs say, from outside: the inventory socket of a daemon that runs; systemd-machined played by a
+//! fake on a private bus. Not libvirt: its helper has tests of its own.
 
 use crate::common::{Bus, Daemon, Policy, World, until};
 use jouled::entity::inventory::{Class, KnownMachine};

@@ -1,4 +1,5 @@
-//! The BMC over the network: the built daemon and OpenIPMI's simulator, and what a BMC or the line to it can do wrong. Needs no root.
+//! The BMC over the network: the built daemon and OpenIPMI's simulator, and what a BMC or the line to it can do wrong.
+//! Needs no root.
 
 use crate::common::{Daemon, Ticks, World, bare_jouled, get, joulectl, output, said};
 use crate::ipmi_sim::{Line, PASSWORD, Sim, USER};

@@ -1,4 +1,5 @@
-//! joulectl against the live daemon: what people and scripts see of a known run, and what they are told when jouled is not there.
+//! joulectl against the live daemon: what people and scripts see of a known run, and what they are told when jouled is
+//! not there.
 
 use crate::common::known::{CONTAINER, known_run};
 use crate::common::{Daemon, World, joulectl, output, refused, said};

@@ -1,5 +1,5 @@
-//! The integration tests: one program, one module for each subject. They start the built jouled and joulectl and look at them from outside.
-//! Not unit tests: those are beside the code. README.md says how to run one.
+//! The integration tests: one program, one module for each subject. They start the built jouled and joulectl and look
+//! at them from outside. Not unit tests: those are beside the code. README.md says how to run one.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

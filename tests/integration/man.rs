@@ -1,5 +1,5 @@
-//! The man pages against the binaries: every option, key, field, property and method is there and nothing else. Not their prose, nor their
-//! examples: those are examples.rs.
+//! The man pages against the binaries: every option, key, field, property and method is there and nothing else. Not
+//! their prose, nor their examples: those are examples.rs.
 
 use crate::common::known::known_run;
 use crate::common::{bare_jouled, joulectl, output, refused, said};
@@ -16,7 +16,8 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join("man").join(name)).unwrap()
 }
 
-/// Section → key → default, where the page states one as a value. Sections are as in TOML, without brackets; `*` is a name of the operator's.
+/// Section → key → default, where the page states one as a value. Sections are as in TOML, without brackets; `*` is a
+/// name of the operator's.
 type Keys = BTreeMap<String, BTreeMap<String, Option<String>>>;
 
 /// `value` without what TOML and mdoc write differently.
@@ -50,7 +51,8 @@ fn keys_of_the_page() -> Keys {
     keys
 }
 
-/// What etc/jouled.toml has. The value is that of a key that is commented out, which is its default or, where it has none, an example.
+/// What etc/jouled.toml has. The value is that of a key that is commented out, which is its default or, where it has
+/// none, an example.
 fn keys_of_the_file() -> Keys {
     let (mut keys, mut section) = (Keys::new(), String::new());
     keys.insert(String::new(), BTreeMap::new());

@@ -1,5 +1,5 @@
-//! The daemon and a service manager: what each tells the other, reloads, sockets that are handed over. The manager is a socket here; a real one is
-//! in tests/integration/system.
+//! The daemon and a service manager: what each tells the other, reloads, sockets that are handed over. The manager is a
+//! socket here; a real one is in tests/integration/system.
 
 use crate::common::{Daemon, World, get, refused, until};
 use jouled::model::domain::Zone;
@@ -13,7 +13,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-/// What a service manager hears on NOTIFY_SOCKET. It listens at all times: one that does not would stop whoever tells it something.
+/// What a service manager hears on NOTIFY_SOCKET. It listens at all times: one that does not would stop whoever tells
+/// it something.
 struct Manager(Receiver<String>);
 
 impl Manager {

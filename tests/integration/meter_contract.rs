@@ -1,6 +1,7 @@
-//! The contract of `meter::Meter` for every section `[meter.NAME]` that `open_all` knows, each with a stand-in for its hardware: ids, scopes,
-//! zones, kinds of platform meters, units, times, and that no read delays a tick while the source hangs. A section without a case here fails
-//! the test. Not whether the numbers are right: that is in each meter's own tests.
+//! The contract of `meter::Meter` for every section `[meter.NAME]` that `open_all` knows, each with a stand-in for its
+//! hardware: ids, scopes, zones, kinds of platform meters, units, times, and that no read delays a tick while the
+//! source hangs. A section without a case here fails the test. Not whether the numbers are right: that is in each
+//! meter's own tests.
 
 use crate::common::redfish_sim::{self, Fault};
 use crate::common::redfish_trees::{self, UUID};

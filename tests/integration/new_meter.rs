@@ -1,6 +1,7 @@
-//! A whole-machine meter that this build has never heard of, made up here by implementing `meter::Meter` alone: it becomes the authority, is
-//! reconciled with the components, is compared with other meters, and is shown as such by joulectl. No daemon and no clock: the ticks are
-//! made by the daemon's own reader of meters, at times that the test sets.
+//! A whole-machine meter that this build has never heard of, made up here by implementing `meter::Meter` alone: it
+//! becomes the authority, is reconciled with the components, is compared with other meters, and is shown as such by
+//! joulectl. No daemon and no clock: the ticks are made by the daemon's own reader of meters, at times that the test
+//! sets.
 
 use crate::common::sysfs::{FakeHost, ICE_LAKE_SERVER};
 use figment::Figment;

@@ -1,4 +1,5 @@
-//! The powercap mirror of the daemon, read by a program that knows nothing of jouled: Debian's prometheus-node-exporter.
+//! The powercap mirror of the daemon, read by a program that knows nothing of jouled: Debian's
+//! prometheus-node-exporter.
 
 use crate::common::{ProtocolHost, World, get, refused, until};
 use std::fs;

@@ -1,4 +1,5 @@
-//! The daemon at a BMC: a real HTTPS server on this machine. Needs no root. The faults of BMCs one by one are in meter/redfish/tests.rs.
+//! The daemon at a BMC: a real HTTPS server on this machine. Needs no root. The faults of BMCs one by one are in
+//! meter/redfish/tests.rs.
 
 use crate::common::redfish_sim::{Fault, PASSWORD, Sim, USER};
 use crate::common::redfish_trees::{self as trees, UUID};

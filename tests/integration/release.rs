@@ -17,7 +17,8 @@ const FILES: [&str; 6] = [
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A repository with these files and a changelog, committed and tagged: a release that can be built. `None`: there is no git here.
+/// A repository with these files and a changelog, committed and tagged: a release that can be built. `None`: there is
+/// no git here.
 struct Tree(TempDir);
 
 impl Tree {

@@ -1,4 +1,5 @@
-//! The daemon dies, restarts, reboots, changes its source and is replayed: counters go on and no energy appears or gets lost.
+//! The daemon dies, restarts, reboots, changes its source and is replayed: counters go on and no energy appears or gets
+//! lost.
 
 use crate::common::client::Ticks;
 use crate::common::world::ZONES;

@@ -1,4 +1,5 @@
-//! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that is the benchmark.
+//! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that
+//! is the benchmark.
 
 use crate::common::bpf::{Birth, burn, cpu_time, last_cpu, on_cpu, open, reap, sample_after_death, with};
 use crate::common::burn::{Cgroup, while_nothing_is_stolen};

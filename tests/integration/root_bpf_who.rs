@@ -1,4 +1,5 @@
-//! Real eBPF on this kernel, as root: which process is which, and what it is called. Not what it is charged; that is `root_bpf`.
+//! Real eBPF on this kernel, as root: which process is which, and what it is called. Not what it is charged; that is
+//! `root_bpf`.
 
 use crate::common::bpf::{Birth, burn, last_cpu, open, reap, sample_after_death, with};
 use crate::common::burn::while_nothing_is_stolen;

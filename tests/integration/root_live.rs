@@ -1,4 +1,5 @@
-//! The daemon with real eBPF, cgroups and processes of this kernel, and energy that the test draws. Not the programs themselves; that is root_bpf.
+//! The daemon with real eBPF, cgroups and processes of this kernel, and energy that the test draws. Not the programs
+//! themselves; that is root_bpf.
 
 use crate::common::burn::{Burner, Cgroup, all_used, slice, stolen};
 use crate::common::client::Ticks;
@@ -72,8 +73,8 @@ impl Live {
         Some(Self { world, daemon, ticks, _alone: alone })
     }
 
-    /// A window that draws [`ENERGY`] while `work` is done: the snapshot after it, and the CPU time that all tasks used in it. Again
-    /// where a busy machine was too slow.
+    /// A window that draws [`ENERGY`] while `work` is done: the snapshot after it, and the CPU time that all tasks used
+    /// in it. Again where a busy machine was too slow.
     fn window(&mut self, work: impl Fn()) -> (Snapshot, Snapshot, u64) {
         for attempt in 0..15 {
             let before = self.ticks.next();
@@ -110,8 +111,8 @@ fn unit(snapshot: &Snapshot, name: &str) -> u64 {
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 
-/// Fails unless `energy` is at least `percent` % of the share that is due to `used` of `all`. It may be a little more: of `all` some
-/// is spent in interrupts, which are nobody's.
+/// Fails unless `energy` is at least `percent` % of the share that is due to `used` of `all`. It may be a little more:
+/// of `all` some is spent in interrupts, which are nobody's.
 fn assert_due(what: &str, energy: u64, used: u64, all: u64, percent: f64) {
     let due = ENERGY as f64 * used as f64 / all as f64;
     let got = energy as f64 * 100.0 / due;
@@ -307,7 +308,8 @@ fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
     let log = daemon.stop();
     assert!(log.contains("CAP_BPF") && log.contains("CAP_DAC_READ_SEARCH"), "{log}");
 
-    // The counter is everybody's: it is measured, and shared out by /proc. From the start, so that no estimate is in the books.
+    // The counter is everybody's: it is measured, and shared out by /proc. From the start, so that no estimate is in
+    // the books.
     fs::remove_dir_all(&world.state).unwrap();
     fs::create_dir(&world.state).unwrap();
     chown(&world.state, Some(65534), Some(65534)).unwrap();

@@ -1,4 +1,5 @@
-//! jouled is started again, and who is shown sleeps, ended or is another meanwhile. Not the energy of the node; that is `restart`.
+//! jouled is started again, and who is shown sleeps, ended or is another meanwhile. Not the energy of the node; that is
+//! `restart`.
 
 use crate::common::World;
 use crate::common::client::Ticks;

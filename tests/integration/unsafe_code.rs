@@ -1,5 +1,5 @@
-//! The table "Unsafe code" of ARCHITECTURE.md against the sources: every file with `unsafe` code is in it, and no other. Not whether the
-//! code is sound: each block has a `// SAFETY:` comment, which clippy demands.
+//! The table "Unsafe code" of ARCHITECTURE.md against the sources: every file with `unsafe` code is in it, and no
+//! other. Not whether the code is sound: each block has a `// SAFETY:` comment, which clippy demands.
 
 use std::collections::BTreeSet;
 use std::fs;

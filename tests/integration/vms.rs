@@ -1,4 +1,5 @@
-//! VMs in the running daemon: made-up hosts with hostile command lines, and real QEMUs of this kernel. Not the guests' channel.
+//! VMs in the running daemon: made-up hosts with hostile command lines, and real QEMUs of this kernel. Not the guests'
+//! channel.
 
 use crate::common::client::Ticks;
 use crate::common::sysfs::ICE_LAKE_SERVER;
@@ -27,8 +28,8 @@ fn vm_rows(snapshot: &Snapshot) -> Vec<(&str, &str, u64)> {
         .collect()
 }
 
-/// Kepler's fault no. 8: two QEMUs without -uuid and -name shared one vm_id, and `-name foo,debug-threads=on` gave the name
-/// "foo,debug-threads=on".
+/// Kepler's fault no. 8: two QEMUs without -uuid and -name shared one vm_id, and `-name foo,debug-threads=on` gave the
+/// name "foo,debug-threads=on".
 #[test]
 fn kepler_fault_8_every_vm_has_an_id_of_its_own_and_its_name() {
     let world = World::new();
@@ -176,7 +177,8 @@ struct Spinner {
 }
 
 impl Spinner {
-    /// `None`, saying so, where QEMU is not installed. With `cgroup`, it is in there before it is QEMU, as with libvirt.
+    /// `None`, saying so, where QEMU is not installed. With `cgroup`, it is in there before it is QEMU, as with
+    /// libvirt.
     fn start(accel: &str, name: &str, cgroup: Option<&Path>) -> Option<Self> {
         let disk = tempfile::tempdir().unwrap();
         let mut sector = [0; 512];

@@ -1,7 +1,8 @@
-//! The billing base: the zones that are added up for the headline number of a machine and of each entity, and their sums.
+//! The billing base: the zones that are added up for the headline number of a machine and of each entity, and their
+//! sums.
 //!
-//! This is the only rule for what is billed. `joulectl`, D-Bus (`EnergyMicrojoules`), the metrics page (Kepler's names up to 0.9) and the
-//! guest protocol (`zones[].billed`) all ask [`Base`]; `jouled_domain_info{billed}` shows
+//! This is the only rule for what is billed. `joulectl`, D-Bus (`EnergyMicrojoules`), the metrics page (Kepler's names
+//! up to 0.9) and the guest protocol (`zones[].billed`) all ask [`Base`]; `jouled_domain_info{billed}` shows
 //! [`Domain::billed`](crate::model::domain::Domain::billed), which the rule is made of.
 
 use crate::model::domain::{NodeEnergy, Quality, Zone};
@@ -18,8 +19,8 @@ pub enum IdlePolicy {
     Apart,
     /// It is shared out in proportion to use, like dynamic energy, and shown under `mode="idle"`.
     ByUse,
-    /// Each VM is charged the fraction that its virtual CPUs are of the host's CPUs, shown under `mode="idle"`. The rest stays with the
-    /// node.
+    /// Each VM is charged the fraction that its virtual CPUs are of the host's CPUs, shown under `mode="idle"`. The
+    /// rest stays with the node.
     ByAllocation,
 }
 
@@ -52,12 +53,13 @@ pub struct Node {
 }
 
 impl Base {
-    /// The zones with a domain that its meter marked as billed: packages, memory where it is metered outside of the packages, GPUs, and
-    /// `other`. Where domains of a zone are measured now, they decide; those of an earlier run decide only in a zone without any.
+    /// The zones with a domain that its meter marked as billed: packages, memory where it is metered outside of the
+    /// packages, GPUs, and `other`. Where domains of a zone are measured now, they decide; those of an earlier run
+    /// decide only in a zone without any.
     ///
-    /// `psys` and `core` are never billed. They measure more or less than the machine's components, and a base that fell back to them would
-    /// be exchanged when a package is found later: an entity's energy would fall. A machine with these alone has an empty base. Where psys
-    /// is the authority, its energy is billed as `other`.
+    /// `psys` and `core` are never billed. They measure more or less than the machine's components, and a base that
+    /// fell back to them would be exchanged when a package is found later: an entity's energy would fall. A machine
+    /// with these alone has an empty base. Where psys is the authority, its energy is billed as `other`.
     pub fn of(snapshot: &Snapshot) -> Self {
         let billed = |zone: &Zone| {
             let of_zone = || snapshot.domains.iter().filter(|view| view.domain.zone == *zone);
@@ -124,7 +126,8 @@ impl Base {
         node
     }
 
-    /// The worst quality among the domains of the base that are measured now: the quality of their sum. `None` without such domains.
+    /// The worst quality among the domains of the base that are measured now: the quality of their sum. `None` without
+    /// such domains.
     pub fn quality(&self, snapshot: &Snapshot) -> Option<Quality> {
         self.domains(snapshot).filter(|view| !view.past).map(|view| view.domain.quality).max()
     }

@@ -10,7 +10,8 @@ use std::ops::Deref;
 use std::ops::{Add, AddAssign};
 use std::sync::Arc;
 
-/// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its older names.
+/// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its
+/// older names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Zone {
@@ -28,7 +29,8 @@ pub enum Zone {
     Platform,
     /// A graphics processor with its memory.
     Gpu,
-    /// What the platform draws beyond its packages, memory and GPUs: fans, disks, network, losses. Computed, not metered.
+    /// What the platform draws beyond its packages, memory and GPUs: fans, disks, network, losses. Computed, not
+    /// metered.
     Other,
 }
 
@@ -94,9 +96,9 @@ impl Quality {
     }
 }
 
-/// Identity of an energy domain: `rapl/package-0/dram`. Unique on a machine, and stable over restarts of jouled. It does not name
-/// the mechanism (perf or powercap), so that history goes on when that changes; [`Domain::source`] does. Cheap to clone: every
-/// reading carries one.
+/// Identity of an energy domain: `rapl/package-0/dram`. Unique on a machine, and stable over restarts of jouled. It
+/// does not name the mechanism (perf or powercap), so that history goes on when that changes; [`Domain::source`] does.
+/// Cheap to clone: every reading carries one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DomainId(Arc<str>);
@@ -158,7 +160,8 @@ pub struct Domain {
     pub scope: Scope,
     /// Where it is read: Kepler's `path` label. A sysfs path or a PMU event, as the host sees it.
     pub path: String,
-    /// Whether its energy is part of the billing base (packages and separate DRAM), or a subset or superset of something that is.
+    /// Whether its energy is part of the billing base (packages and separate DRAM), or a subset or superset of
+    /// something that is.
     pub billed: bool,
     /// Measured, derived or estimated.
     pub quality: Quality,
@@ -174,8 +177,9 @@ pub struct Domain {
     pub refresh: Option<Nanos>,
     /// Of a GPU: which one.
     pub gpu: Option<GpuInfo>,
-    /// Of a meter that measures this machine as a whole: which kind it is. Set by the meter itself, for zones `psys` and `platform`
-    /// alone. `None` for all other zones, and for what the host reports of a VM or an estimate says: these are no platform meters.
+    /// Of a meter that measures this machine as a whole: which kind it is. Set by the meter itself, for zones `psys`
+    /// and `platform` alone. `None` for all other zones, and for what the host reports of a VM or an estimate says:
+    /// these are no platform meters.
     #[serde(default)]
     pub platform: Option<PlatformKind>,
     /// The host of this VM measured it, and reports this VM's part.
@@ -197,7 +201,8 @@ pub struct GpuInfo {
 }
 
 impl Domain {
-    /// A measured domain, not billed, whose counter does not outlive jouled; every other property is to be set where it differs.
+    /// A measured domain, not billed, whose counter does not outlive jouled; every other property is to be set where it
+    /// differs.
     pub fn measured(id: impl Into<DomainId>, source: &str, zone: Zone, scope: Scope, path: String) -> Self {
         Self {
             id: id.into(),
@@ -235,15 +240,16 @@ pub enum Reading {
         /// Power.
         power: Microwatts,
     },
-    /// A cumulative counter that never wraps and has a beginning with a name: totals of different beginnings do not continue each
-    /// other, whichever is higher.
+    /// A cumulative counter that never wraps and has a beginning with a name: totals of different beginnings do not
+    /// continue each other, whichever is higher.
     Total {
         /// Energy since the beginning.
         total: Microjoules,
         /// Names the beginning. Compared for equality only.
         since: u64,
     },
-    /// It gives no energy from here on: another meter stands in for it, or it has nothing to say. The next reading begins anew.
+    /// It gives no energy from here on: another meter stands in for it, or it has nothing to say. The next reading
+    /// begins anew.
     Standby,
 }
 
@@ -258,8 +264,8 @@ pub struct DomainReading {
     pub reading: Result<Reading, String>,
 }
 
-/// Cumulative energy of the node in one domain, or in several together. `total` = `idle` + `active`. A platform meter has `total` only: its
-/// energy is not shared out, what it measures beyond the components is (zone `other`).
+/// Cumulative energy of the node in one domain, or in several together. `total` = `idle` + `active`. A platform meter
+/// has `total` only: its energy is not shared out, what it measures beyond the components is (zone `other`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeEnergy {
     /// All energy that was measured.

@@ -1,5 +1,5 @@
-//! The plain data that all rooms share: quantities, what goes into a tick, what comes out as a snapshot. Its only logic is
-//! sums and names. Imports no other room.
+//! The plain data that all rooms share: quantities, what goes into a tick, what comes out as a snapshot. Its only logic
+//! is sums and names. Imports no other room.
 
 pub mod billing;
 pub mod domain;

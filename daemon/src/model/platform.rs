@@ -1,5 +1,5 @@
-//! Platform meters: meters of the whole machine. Their kinds, the order in which kinds are believed, and the operator's choice,
-//! `platform` in `[attribution]`. Plain data: which kind measures now is decided by `attribution::platform`.
+//! Platform meters: meters of the whole machine. Their kinds, the order in which kinds are believed, and the operator's
+//! choice, `platform` in `[attribution]`. Plain data: which kind measures now is decided by `attribution::platform`.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 /// A kind of platform meter. All meters of one kind are one: several BMCs of a machine are added up.
 ///
-/// The order is the order of belief: of the kinds that measure now, the first is the authority. First come the kinds that an operator
-/// has configured, then what this machine's firmware reports (the finer one first), then what its processors report, then kinds that
-/// this file does not know, by name. In JSON and in the configuration it is a word, see [`PlatformKind::as_str`].
+/// The order is the order of belief: of the kinds that measure now, the first is the authority. First come the kinds
+/// that an operator has configured, then what this machine's firmware reports (the finer one first), then what its
+/// processors report, then kinds that this file does not know, by name. In JSON and in the configuration it is a word,
+/// see [`PlatformKind::as_str`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum PlatformKind {
@@ -102,7 +103,8 @@ impl PlatformChoice {
         }
     }
 
-    /// Refuses a kind that no meter of this build can be: a misspelt word. `kinds`: those that the registered meters can be.
+    /// Refuses a kind that no meter of this build can be: a misspelt word. `kinds`: those that the registered meters
+    /// can be.
     ///
     /// # Errors
     /// One line that says what may be written.

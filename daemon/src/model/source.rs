@@ -49,7 +49,8 @@ impl FromStr for PciAddress {
     }
 }
 
-/// What a source does for jouled. The words are values of the `role` label, of `Sources` on D-Bus and of `joulectl status --json`.
+/// What a source does for jouled. The words are values of the `role` label, of `Sources` on D-Bus and of `joulectl
+/// status --json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceRole {
@@ -90,8 +91,8 @@ pub enum Health {
     Healthy,
     /// This machine does not have it. Says what was looked for.
     Unsupported(String),
-    /// It was opened and has not answered yet: nothing is known of it. Only inside the daemon and in recordings. Outside it is
-    /// `degraded` with the same reason, see [`Health::shown`].
+    /// It was opened and has not answered yet: nothing is known of it. Only inside the daemon and in recordings.
+    /// Outside it is `degraded` with the same reason, see [`Health::shown`].
     Starting(String),
     /// It gives less than it could. Says what is missing and how to get it.
     Degraded(String),
@@ -131,7 +132,8 @@ impl Health {
         matches!(self, Self::Healthy | Self::Degraded(_))
     }
 
-    /// The same as the snapshot shows it, with the four states that joulectl and other readers know: a source that starts is degraded.
+    /// The same as the snapshot shows it, with the four states that joulectl and other readers know: a source that
+    /// starts is degraded.
     pub fn shown(&self) -> Self {
         match self {
             Self::Starting(why) => Self::Degraded(why.clone()),
@@ -151,8 +153,8 @@ pub struct SourceState {
     pub health: Health,
     /// One line for people, on what it is connected to and how; empty where there is nothing to say.
     pub detail: String,
-    /// Of a meter that was configured as a platform meter: which kind. While it has no domain, no meter of this kind is believed, as a
-    /// sum that lacks one would be wrong.
+    /// Of a meter that was configured as a platform meter: which kind. While it has no domain, no meter of this kind is
+    /// believed, as a sum that lacks one would be wrong.
     #[serde(default)]
     pub expected: Option<PlatformKind>,
 }

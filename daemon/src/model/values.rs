@@ -35,7 +35,8 @@ pub enum Use {
     /// Where this machine has it and it is needed.
     #[default]
     Auto,
-    /// Always. Only for a meter that otherwise stands by (`[meter.estimate]`); the others refuse it, see [`Use::auto_or_never`].
+    /// Always. Only for a meter that otherwise stands by (`[meter.estimate]`); the others refuse it, see
+    /// [`Use::auto_or_never`].
     Always,
     /// Not at all.
     Never,
@@ -60,7 +61,8 @@ impl Use {
     }
 }
 
-/// What is wrong with a value that breaks a rule. Most rules are ranges (`0 to 24h`, `above 0, at most 1`); the others are a phrase.
+/// What is wrong with a value that breaks a rule. Most rules are ranges (`0 to 24h`, `above 0, at most 1`); the others
+/// are a phrase.
 pub fn broken(rule: &str) -> String {
     let is_range = rule.starts_with("above") || rule.starts_with(|c: char| c.is_ascii_digit());
     format!("{}: {rule}", if is_range { "out of range" } else { "wanted" })

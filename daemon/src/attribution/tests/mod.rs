@@ -106,7 +106,8 @@ fn charged(view: &KindView, zone: Zone) -> u64 {
     view.rows.iter().map(|row| of(&row.energy)).sum::<u64>() + of(&view.rest) + of(&view.ended) + of(&view.parked)
 }
 
-/// The invariant: for every domain total = idle + active, and what processes were charged is active − unattributed, by zone.
+/// The invariant: for every domain total = idle + active, and what processes were charged is active − unattributed, by
+/// zone.
 fn assert_conserved(snapshot: &Snapshot) {
     for zone in Zone::ALL {
         let mut expected = 0;
@@ -313,7 +314,8 @@ proptest! {
                 prop_assert!(view.energy.total.0 >= *total);
                 *total = view.energy.total.0;
             }
-            // A series that was dropped and counted as ended may begin again; one that is shown from tick to tick never falls.
+            // A series that was dropped and counted as ended may begin again; one that is shown from tick to tick never
+            // falls.
             let mut shown = HashMap::new();
             for kind in &snapshot.kinds {
                 for row in &kind.rows {

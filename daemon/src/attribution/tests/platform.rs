@@ -644,7 +644,8 @@ proptest! {
         prop_assert!(total <= (last - first) * 100 * WATT, "{total}");
     }
 
-    /// A steady machine, meters of which come and go: what was charged and kept apart is never more than what the machine drew.
+    /// A steady machine, meters of which come and go: what was charged and kept apart is never more than what the
+    /// machine drew.
     #[test]
     fn meters_that_come_and_go_count_no_energy_twice(
         steps in proptest::collection::vec((0usize..5, 0u8..4, prop_oneof![1u64..30, 30u64..420]), 1..12),

@@ -144,7 +144,8 @@ fn idle_by_allocation_goes_to_vms_by_their_virtual_cpus() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// Whatever VMs come, go and claim: what processes were charged stays exact, and VMs get no more idle energy than there is.
+    /// Whatever VMs come, go and claim: what processes were charged stays exact, and VMs get no more idle energy than
+    /// there is.
     #[test]
     fn vms_keep_the_sums(policy in 0usize..3, steps in proptest::collection::vec(
         (proptest::array::uniform4(0u64..90_000_000), proptest::collection::vec((1u32..6, 1u64..3, 1u64..400_000_000), 0..6), proptest::collection::vec((1u32..6, 0u32..9), 0..4), any::<u8>()),

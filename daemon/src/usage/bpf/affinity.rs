@@ -1,5 +1,5 @@
-//! CPU affinity of the calling thread: sched_getaffinity(2) and sched_setaffinity(2). Used only before Linux 5.10, which
-//! cannot run a program on a chosen CPU, and for at most 1024 CPUs, the size of [`CpuSet`].
+//! CPU affinity of the calling thread: sched_getaffinity(2) and sched_setaffinity(2). Used only before Linux 5.10,
+//! which cannot run a program on a chosen CPU, and for at most 1024 CPUs, the size of [`CpuSet`].
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
