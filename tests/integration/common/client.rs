@@ -71,8 +71,8 @@ impl Ticks {
         serde_json::from_str(&self.line()).unwrap()
     }
 
-    /// The first snapshot of a tick after this call: it has all that a test changed before. [`Ticks::next`] may return an older one, where
-    /// a busy machine let snapshots queue up.
+    /// The first snapshot of a tick after this call: it has all that a test changed before. [`Ticks::next`] may return
+    /// an older one, where a busy machine let snapshots queue up.
     pub fn caught_up(&mut self) -> Snapshot {
         let now = super::monotonic();
         self.find("a tick after now", |snapshot| snapshot.at.monotonic.0 > now)

@@ -142,7 +142,8 @@ pub fn root() -> bool {
     root
 }
 
-/// Of the tests that need root: those that measure or load the whole machine run one at a time, the others side by side.
+/// Of the tests that need root: those that measure or load the whole machine run one at a time, the others side by
+/// side.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Lock of a test as root that measures or loads the whole machine.
