@@ -21,12 +21,14 @@ Exit codes: 0 done, 1 jouled cannot be reached, 2 wrong usage.";
 
 /// Shows the power and energy that jouled measures, and who it is charged to.
 ///
-/// W and J of an entity are those of its billing base: processor packages, memory where that is metered apart, GPUs, and its share of what
-/// a platform meter sees beyond them. Numbers that come from a model and not from a meter are marked (est.).
+/// W and J of an entity are those of its billing base: processor packages, memory where that is metered apart, GPUs,
+/// and its share of what a platform meter sees beyond them. Numbers that come from a model and not from a meter are
+/// marked (est.).
 #[derive(Debug, Parser)]
 #[command(name = "joulectl", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Args {
-    /// jouled's socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]
+    /// jouled's socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else
+    /// $XDG_RUNTIME_DIR/jouled/jouled.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// What to show.
@@ -43,7 +45,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Meters: what was found here, what each sees and contains, which is used for what, and why each of the others is not.
+    /// Meters: what was found here, what each sees and contains, which is used for what, and why each of the others is
+    /// not.
     Meters {
         /// One JSON object.
         #[arg(long)]
@@ -104,8 +107,8 @@ impl Args {
     }
 }
 
-/// The system's socket, or the user's where only that one is there. One that may not be looked at counts as there: the error of
-/// opening it says more than its absence.
+/// The system's socket, or the user's where only that one is there. One that may not be looked at counts as there: the
+/// error of opening it says more than its absence.
 fn first_there(system: &Path, user: Option<&Path>) -> PathBuf {
     let there = |path: &PathBuf| match path.symlink_metadata() {
         Ok(_) => true,

@@ -1,4 +1,5 @@
-//! The billing base in words, for the footers and headings of joulectl's tables. Its zones and sums are [`crate::model::billing`]'s.
+//! The billing base in words, for the footers and headings of joulectl's tables. Its zones and sums are
+//! [`crate::model::billing`]'s.
 
 use super::platform::{is_chosen, why_no_authority};
 pub use crate::model::billing::Base;

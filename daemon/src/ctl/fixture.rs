@@ -88,7 +88,8 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
     }
 }
 
-/// One package of 1000 J at 50 W with memory of 100 J at 5 W; three units that were charged all of it, one container, no VM.
+/// One package of 1000 J at 50 W with memory of 100 J at 5 W; three units that were charged all of it, one container,
+/// no VM.
 pub fn snapshot() -> Snapshot {
     let empty = |kind| KindView {
         kind,

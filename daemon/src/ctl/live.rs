@@ -1,5 +1,5 @@
-//! `joulectl top`: a frame per tick, until Ctrl-C. Leaves nothing to restore on the terminal: it only moves the cursor home, clears
-//! and prints, in neither raw mode nor the alternate screen.
+//! `joulectl top`: a frame per tick, until Ctrl-C. Leaves nothing to restore on the terminal: it only moves the cursor
+//! home, clears and prints, in neither raw mode nor the alternate screen.
 
 use super::client::{Client, ClientError, Stream};
 use super::{Error, text, top};
@@ -13,11 +13,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Attempts before giving up where the output is not a terminal, so that a script does not wait for ever.
 const TRIES: u32 = 30;
 
-/// Shows `count` ticks, or all of them until SIGINT or SIGTERM. Connects again where the connection is lost, but not where the first
-/// attempt fails.
+/// Shows `count` ticks, or all of them until SIGINT or SIGTERM. Connects again where the connection is lost, but not
+/// where the first attempt fails.
 ///
-/// # Errors
-/// Where the first attempt to connect fails, the connection is lost for good and `out` is not a terminal, or `out` cannot be written.
+/// # Errors Where the first attempt to connect fails, the connection is lost for good and `out` is not a terminal, or
+/// `out` cannot be written.
 pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn Write) -> Result<(), Error> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut resized = signal(SignalKind::window_change())?;

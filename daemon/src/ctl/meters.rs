@@ -1,5 +1,5 @@
-//! `joulectl meters`: every energy domain of this machine, what it covers, what it is used for or why not, and the platform meters compared.
-//! Pure: snapshot in, text out.
+//! `joulectl meters`: every energy domain of this machine, what it covers, what it is used for or why not, and the
+//! platform meters compared. Pure: snapshot in, text out.
 
 use super::platform::{self, is_chosen};
 use super::sources::{Source, ago, remarks, source_name};

@@ -1,4 +1,5 @@
-//! joulectl: shows the snapshot of a running jouled, which it reads from jouled's Unix socket (`[control] socket`). Measures nothing itself.
+//! joulectl: shows the snapshot of a running jouled, which it reads from jouled's Unix socket (`[control] socket`).
+//! Measures nothing itself.
 
 pub mod args;
 pub mod billing;

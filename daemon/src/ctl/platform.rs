@@ -1,5 +1,5 @@
-//! The platform meters in words: which one is the authority, why none is, and whether they agree. Shared by `status`, `meters`, `top`, and
-//! the footers of all tables.
+//! The platform meters in words: which one is the authority, why none is, and whether they agree. Shared by `status`,
+//! `meters`, `top`, and the footers of all tables.
 
 use super::text::safe;
 use crate::model::platform::PlatformChoice;

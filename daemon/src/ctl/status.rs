@@ -1,4 +1,5 @@
-//! `joulectl status`: the node's power and energy, sources and their health, domains, use, jouled's own cost. Pure: snapshot in, text out.
+//! `joulectl status`: the node's power and energy, sources and their health, domains, use, jouled's own cost. Pure:
+//! snapshot in, text out.
 
 use super::billing::Base;
 use super::platform;

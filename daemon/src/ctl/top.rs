@@ -1,4 +1,5 @@
-//! One frame of `joulectl top`: domains and the health of sources, then the entities with the most power. Pure: snapshot in, lines out.
+//! One frame of `joulectl top`: domains and the health of sources, then the entities with the most power. Pure:
+//! snapshot in, lines out.
 
 use super::billing::Base;
 use super::list::{self, Choice, Sort};

@@ -1,4 +1,5 @@
-//! The client of jouled's control socket: HTTP/1.1 over a Unix socket. Renders nothing. The server is [`crate::export::control`].
+//! The client of jouled's control socket: HTTP/1.1 over a Unix socket. Renders nothing. The server is
+//! [`crate::export::control`].
 
 use crate::model::entity::Kind;
 use crate::model::guest::GuestView;

@@ -1,7 +1,7 @@
 //! `joulectl list`: the entities of one kind with sums, as a table and as JSON. Pure: snapshot in, text out.
 //!
-//! Both forms are made of one list of [`Entry`]s, so that what one shows the other has. The table adds lines that compare the sum of the
-//! entries with the node.
+//! Both forms are made of one list of [`Entry`]s, so that what one shows the other has. The table adds lines that
+//! compare the sum of the entries with the node.
 
 use super::billing::Base;
 use super::{entity, text};
@@ -52,7 +52,8 @@ pub fn sorted<'a>(snapshot: &'a Snapshot, base: &Base, kind: Kind, sort: Sort) -
     rows
 }
 
-/// The cells of a line: name, power, energy, share of the node's power, CPU time. A cell is empty where its value is not known.
+/// The cells of a line: name, power, energy, share of the node's power, CPU time. A cell is empty where its value is
+/// not known.
 pub fn cells(
     name: String,
     power: Option<Microwatts>,

@@ -235,7 +235,8 @@ async fn the_page_for_prometheus_says_the_same() {
 }
 
 proptest! {
-    /// What guests were told and what is still carried is what the host says of them, to the microjoule, whatever happens when.
+    /// What guests were told and what is still carried is what the host says of them, to the microjoule, whatever
+    /// happens when.
     #[test]
     fn channel_totals_and_carries_are_the_hosts_totals(
         steps in proptest::collection::vec((0usize..4, 0u64..30_000_000, 0u64..15_000, 0usize..3), 1..200)

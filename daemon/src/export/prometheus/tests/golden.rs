@@ -1,4 +1,5 @@
-//! The whole page of one snapshot against golden files, promtool's opinion of it, and its arithmetic. UPDATE_GOLDEN=1 rewrites the files.
+//! The whole page of one snapshot against golden files, promtool's opinion of it, and its arithmetic. UPDATE_GOLDEN=1
+//! rewrites the files.
 
 use super::parse::parse;
 use super::{snapshot, with_platform};
