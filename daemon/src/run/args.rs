@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 /// Attributes the energy that this machine draws to its processes, systemd units, containers and VMs.
 ///
-/// Without options it reads /etc/jouled/jouled.toml (if it exists) and the files of /etc/jouled/jouled.toml.d/. Every key can also
-/// be given in the environment: JOULED_METER__RAPL__VIA=perf is `via` of `[meter.rapl]`. Metrics are at
+/// Without options it reads /etc/jouled/jouled.toml (if it exists) and the files of /etc/jouled/jouled.toml.d/. Every
+/// key can also be given in the environment: JOULED_METER__RAPL__VIA=perf is `via` of `[meter.rapl]`. Metrics are at
 /// http://127.0.0.1:28282/metrics; joulectl shows them to people.
 #[derive(Debug, Parser)]
 #[command(name = "jouled", version, max_term_width = 100)]

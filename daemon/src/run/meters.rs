@@ -1,4 +1,5 @@
-//! The meters of one sampler: reads them all at a tick, announces their domains, and reports their health. Opens none of them.
+//! The meters of one sampler: reads them all at a tick, announces their domains, and reports their health. Opens none
+//! of them.
 
 use crate::meter::Meter;
 use crate::model::domain::{Domain, DomainId, DomainReading};
@@ -22,7 +23,8 @@ impl Meters {
         Self { announced: vec![0; meters.len()], meters, owners: FxHashMap::default() }
     }
 
-    /// Reads every meter. The tick gets the domains that are new, and the readings of domains that are their meter's own.
+    /// Reads every meter. The tick gets the domains that are new, and the readings of domains that are their meter's
+    /// own.
     pub fn read(&mut self, at: Stamp, tick: &mut Tick) {
         for (number, (meter, announced)) in self.meters.iter_mut().zip(&mut self.announced).enumerate() {
             let from = tick.readings.len();

@@ -1,7 +1,8 @@
 //! The life of the daemon: open sources, bind services, first tick, ready, reload, stop. Decides no numbers.
 //!
-//! A reload (SIGHUP) restarts what the new configuration changes: the sampler where [`SourceSettings`] differ, and each service
-//! (`services`) whose settings differ. Where the new configuration cannot be used, what was stopped starts again with the old one.
+//! A reload (SIGHUP) restarts what the new configuration changes: the sampler where [`SourceSettings`] differ, and
+//! each service (`services`) whose settings differ. Where the new configuration cannot be used, what was stopped
+//! starts again with the old one.
 
 pub mod args;
 pub mod log;
@@ -36,10 +37,11 @@ use tokio::time::timeout;
 
 /// Services and the sampler have this time to end after SIGTERM.
 const GRACE: Duration = Duration::from_millis(1500);
-/// How long a reload waits for a tick that is under way. A meter that hangs for longer ends jouled, and the service manager starts it
-/// again.
+/// How long a reload waits for a tick that is under way. A meter that hangs for longer ends jouled, and the service
+/// manager starts it again.
 const TICK: Duration = Duration::from_secs(20);
-/// A second SIGHUP with the same configuration within this time is part of the first: systemd sends SIGHUP and runs `ExecReload=` as well.
+/// A second SIGHUP with the same configuration within this time is part of the first: systemd sends SIGHUP and runs
+/// `ExecReload=` as well.
 const SAME_RELOAD: Duration = Duration::from_secs(2);
 
 /// What the program provides to the daemon.
@@ -198,8 +200,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Reads the configuration again and restarts what it changes. A configuration that cannot be used is rejected: what was stopped for it
-    /// starts again with the one before.
+    /// Reads the configuration again and restarts what it changes. A configuration that cannot be used is rejected:
+    /// what was stopped for it starts again with the one before.
     ///
     /// # Errors
     /// Where jouled cannot go on, not even with the configuration that it had.
@@ -255,7 +257,8 @@ impl Daemon {
         }
     }
 
-    /// Opens what a sampler needs that goes on from `start`, where there is one, and starts it and the services of `change`.
+    /// Opens what a sampler needs that goes on from `start`, where there is one, and starts it and the services of
+    /// `change`.
     async fn restart(&mut self, change: &Change, start: &mut Option<Start>) -> Result<()> {
         self.open_sampler(start).await?;
         self.start(&change.services).await

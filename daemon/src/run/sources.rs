@@ -1,5 +1,5 @@
-//! From a configuration to a sampler that has not ticked yet: opens meters, usage, entities, store and recording. Binds no service and runs
-//! nothing.
+//! From a configuration to a sampler that has not ticked yet: opens meters, usage, entities, store and recording.
+//! Binds no service and runs nothing.
 
 use crate::attribution::ledger::Limits;
 use crate::attribution::{Core, CoreConfig, State};
@@ -35,8 +35,8 @@ pub struct Reports {
     pub exports: HealthBoard,
 }
 
-/// All of the configuration that measuring uses. A reload opens the sources again where it changed, and [`open`] sees nothing else of the
-/// configuration: so a key that is used here is compared.
+/// All of the configuration that measuring uses. A reload opens the sources again where it changed, and [`open`] sees
+/// nothing else of the configuration: so a key that is used here is compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceSettings {
     interval: Nanos,
@@ -93,9 +93,11 @@ pub enum Start {
     /// The first sampler of this run: totals come from the store.
     #[default]
     Fresh,
-    /// A reload after which processes and cgroups are observed by newly opened sources: totals are those of the core before.
+    /// A reload after which processes and cgroups are observed by newly opened sources: totals are those of the core
+    /// before.
     KeepTotals(Box<Core>),
-    /// A reload that leaves the sources of use and entities as they are: they go on, as do the accounts of the core before.
+    /// A reload that leaves the sources of use and entities as they are: they go on, as do the accounts of the core
+    /// before.
     KeepAll(Box<Core>, Box<Observers>),
 }
 
@@ -127,7 +129,8 @@ impl From<Ended> for Start {
     }
 }
 
-/// Opens every source; the sampler has not ticked yet. Takes `start` only where that succeeds; after an error it is as before.
+/// Opens every source; the sampler has not ticked yet. Takes `start` only where that succeeds; after an error it is
+/// as before.
 ///
 /// # Errors
 /// Where the totals cannot be kept, the recording cannot be made, or eBPF is configured by name and cannot be had.

@@ -1,4 +1,5 @@
-//! Binds, starts and stops services, and notices when one ends by itself. Knows none of them: that is [`super::services`].
+//! Binds, starts and stops services, and notices when one ends by itself. Knows none of them: that is
+//! [`super::services`].
 
 use super::services::{Serve, Service, Shared};
 use crate::config::Config;
@@ -66,7 +67,8 @@ impl Supervisor {
         }
     }
 
-    /// Stops services and closes what they hold. One that has not ended after `grace` is aborted, with a line in the log.
+    /// Stops services and closes what they hold. One that has not ended after `grace` is aborted, with a line in the
+    /// log.
     pub async fn stop(&mut self, services: &[&Service], grace: Duration) {
         let mut stopping: HashMap<Id, (&str, AbortHandle)> = HashMap::new();
         for service in services {

@@ -1,4 +1,5 @@
-//! What a reload restarts, key by key. The keys are those of etc/jouled.toml, which tests/integration/man.rs holds to what jouled takes.
+//! What a reload restarts, key by key. The keys are those of etc/jouled.toml, which tests/integration/man.rs holds to
+//! what jouled takes.
 
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};

@@ -70,14 +70,14 @@ pub(in crate::export) async fn accept<L: Listener>(
     connections.wait().await;
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection<I>(
     io: I,
     router: Router,
     web: Option<Arc<WebConfig>>,
     stop: CancellationToken,
-) -> Result<(), Failure>
+) -> Result<(), ConnectionError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -105,7 +105,7 @@ where
     TlsAcceptor::from(config).accept(io).await
 }
 
-async fn http1<I>(io: I, router: Router, stop: CancellationToken) -> Result<(), Failure>
+async fn http1<I>(io: I, router: Router, stop: CancellationToken) -> Result<(), ConnectionError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -123,7 +123,7 @@ where
     Ok(timeout(GRACE, connection).await??)
 }
 
-async fn http2<I>(io: I, router: Router, stop: CancellationToken) -> Result<(), Failure>
+async fn http2<I>(io: I, router: Router, stop: CancellationToken) -> Result<(), ConnectionError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -21,7 +21,7 @@ impl<I> Stall<I> {
         Self { io, limit, deadline: None, put_back: None }
     }
 
-    fn judge<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn limited<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.deadline = None;
             return outcome;
@@ -59,7 +59,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Stall<I> {
 impl<I: AsyncWrite + Unpin> AsyncWrite for Stall<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.judge(cx, outcome)
+        self.limited(cx, outcome)
     }
 
     fn poll_write_vectored(
@@ -68,7 +68,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Stall<I> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
-        self.judge(cx, outcome)
+        self.limited(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -77,12 +77,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Stall<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_flush(cx);
-        self.judge(cx, outcome)
+        self.limited(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.judge(cx, outcome)
+        self.limited(cx, outcome)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The TCP listeners of the metrics page. They stay open while their addresses stay configured, so that a restart of the page refuses no
-//! scraper.
+//! The TCP listeners of the metrics page. They stay open while their addresses stay configured, so that a restart of
+//! the page refuses no scraper.
 
 use crate::export::http;
 use anyhow::{Context, Result};

@@ -1,8 +1,10 @@
-//! The services that run beside the sampler: exports, and the endpoints on which managers of VMs report. One registration for each.
+//! The services that run beside the sampler: exports, and the endpoints on which managers of VMs report. One
+//! registration for each.
 //!
 //! A service is registered by implementing [`Registration`] and adding a line to [`SERVICES`]. It is bound with its
-//! [`Settings`](Registration::Settings) and sees nothing else of the configuration, and a reload restarts it where its settings changed.
-//! So a key that a service uses is compared at a reload, and a key that is not compared cannot be used.
+//! [`Settings`](Registration::Settings) and sees nothing else of the configuration, and a reload restarts it where
+//! its settings changed. So a key that a service uses is compared at a reload, and a key that is not compared cannot
+//! be used.
 //!
 //! [`super::supervisor`] starts and stops services; it knows none of them.
 
@@ -33,8 +35,8 @@ pub(super) static SERVICES: [&Service; 7] = [
     &Service::of::<exports::SystemBus>(),
 ];
 
-/// One service: its name, its piece of the configuration, and how it is bound. Its health, where it has one, is set in `bind` or later
-/// through its slot on the board of [`Reports::exports`].
+/// One service: its name, its piece of the configuration, and how it is bound. Its health, where it has one, is set
+/// in `bind` or later through its slot on the board of [`Reports::exports`].
 trait Registration {
     /// What the log calls it.
     const NAME: &'static str;

@@ -1,8 +1,8 @@
-//! Keeps the totals over restarts: a journal that grows by what each tick changed, and a checkpoint that survives a reboot.
-//! Knows nothing of what the totals mean.
+//! Keeps the totals over restarts: a journal that grows by what each tick changed, and a checkpoint that survives a
+//! reboot. Knows nothing of what the totals mean.
 //!
-//! Both files are frames of `length, CRC-32, postcard`, little-endian, after a magic line: one whole [`State`], then changes. A
-//! frame that is cut short or damaged ends the file: what came before it holds.
+//! Both files are frames of `length, CRC-32, postcard`, little-endian, after a magic line: one whole [`State`], then
+//! changes. A frame that is cut short or damaged ends the file: what came before it holds.
 
 use crate::attribution::ledger::Entry;
 use crate::attribution::{DomainRecord, State};

@@ -21,16 +21,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// An unusable web configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
+#[error("{}: {reason}", path.display())]
 pub struct WebConfigError {
     /// The file at fault.
     pub path: PathBuf,
-    problem: String,
+    reason: String,
 }
 
 impl WebConfigError {
-    fn new(path: &Path, problem: impl ToString) -> Self {
-        Self { path: path.to_owned(), problem: problem.to_string() }
+    fn new(path: &Path, reason: impl ToString) -> Self {
+        Self { path: path.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -61,7 +61,7 @@ impl Loaded {
         // Taken before the file is read: a change in between is then seen at the next check.
         let mut files = vec![(path.to_owned(), seen(path))];
         let text = std::fs::read_to_string(path).map_err(|error| WebConfigError::new(path, error))?;
-        let config = file::File::parse(&text).map_err(|problem| WebConfigError::new(path, problem))?;
+        let config = file::File::parse(&text).map_err(|reason| WebConfigError::new(path, reason))?;
         let base = path.parent().unwrap_or(Path::new("/"));
         let tls = match &config.tls_server_config {
             Some(tls) => {
@@ -70,8 +70,8 @@ impl Loaded {
             }
             None => None,
         };
-        let headers = config.http_server_config.headers().map_err(|problem| WebConfigError::new(path, problem))?;
-        let users = auth::Users::new(config.basic_auth_users).map_err(|problem| WebConfigError::new(path, problem))?;
+        let headers = config.http_server_config.headers().map_err(|reason| WebConfigError::new(path, reason))?;
+        let users = auth::Users::new(config.basic_auth_users).map_err(|reason| WebConfigError::new(path, reason))?;
         Ok(Self { users, headers, tls, seen: files })
     }
 
@@ -87,7 +87,7 @@ impl WebConfig {
     /// Where a file cannot be read or understood; names the file.
     pub fn load(path: &Path) -> Result<Self, WebConfigError> {
         let loaded = Loaded::load(path)?;
-        let checker = auth::Checker::new().map_err(|problem| WebConfigError::new(path, problem))?;
+        let checker = auth::Checker::new().map_err(|reason| WebConfigError::new(path, reason))?;
         Ok(Self { path: path.to_owned(), current: RwLock::new(Arc::new(loaded)), checker })
     }
 
@@ -109,8 +109,8 @@ impl WebConfig {
         let outcome = Loaded::load(&self.path).and_then(|new| {
             // A half-written file must not turn off encryption or passwords.
             if new.tls.is_some() != current.tls.is_some() || new.users.is_empty() != current.users.is_empty() {
-                let problem = "TLS and passwords are switched on and off by a restart only";
-                return Err(WebConfigError::new(&self.path, problem));
+                let reason = "TLS and passwords are switched on and off by a restart only";
+                return Err(WebConfigError::new(&self.path, reason));
             }
             Ok(new)
         });

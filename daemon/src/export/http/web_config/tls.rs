@@ -22,7 +22,7 @@ pub(super) fn server_config(
     tls: &TlsServerConfig,
     http2: bool,
 ) -> Result<ServerConfig, WebConfigError> {
-    let wrong = |problem: String| WebConfigError::new(path, format!("tls_server_config: {problem}"));
+    let wrong = |reason: String| WebConfigError::new(path, format!("tls_server_config: {reason}"));
     if !tls.client_allowed_sans.is_empty() {
         return Err(wrong("client_allowed_sans is not supported".to_owned()));
     }
@@ -75,8 +75,8 @@ impl Pem {
         }
     }
 
-    fn wrong(&self, problem: String) -> WebConfigError {
-        WebConfigError::new(&self.path, problem)
+    fn wrong(&self, reason: String) -> WebConfigError {
+        WebConfigError::new(&self.path, reason)
     }
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, WebConfigError> {
@@ -146,7 +146,7 @@ fn client_verifier(
     provider: &Arc<CryptoProvider>,
     path: &Path,
 ) -> Result<Arc<dyn ClientCertVerifier>, WebConfigError> {
-    let wrong = |problem: &str| WebConfigError::new(path, format!("tls_server_config: {problem}"));
+    let wrong = |reason: &str| WebConfigError::new(path, format!("tls_server_config: {reason}"));
     let any = |required| Arc::new(AnyCertificate { required, algorithms: provider.signature_verification_algorithms });
     let ca = match (kind, ca) {
         (ClientAuth::VerifyClientCertIfGiven | ClientAuth::RequireAndVerifyClientCert, Some(ca)) => ca,

@@ -49,7 +49,7 @@ fn the_legacy_dialect_is_as_in_the_golden_file() {
     check("metrics-legacy.txt", &kepler.concat());
 }
 
-/// What is more than on the page of a machine without: families and samples of GPUs, platform meters and the remainder.
+/// The families and samples of GPUs, platform meters and the remainder: what the page of a machine without them lacks.
 #[test]
 fn gpus_and_platform_meters_are_as_in_the_golden_file() {
     let options =
@@ -123,7 +123,7 @@ fn rows_rest_and_ended_add_up_whatever_is_switched_on() {
 fn nothing_is_shown_that_is_not_known() {
     let text = page(Format::Classic, true, false);
     let page = parse(&text, false);
-    // A zone that no domain provides; a zone of which one domain has no power; meters that do not exist.
+    // A zone without a domain, a zone with a domain without power, meters that do not exist: no samples.
     assert_eq!(page.all("kepler_node_cpu_joules_total", &[("zone", "psys")]).count(), 0);
     assert_eq!(page.all("kepler_node_cpu_watts", &[("zone", "dram")]).count(), 0);
     assert_eq!(page.all("kepler_process_cpu_watts", &[("zone", "dram")]).count(), 0);
@@ -139,18 +139,18 @@ fn nothing_is_shown_that_is_not_known() {
     ] {
         assert!(!text.contains(absent), "{absent}");
     }
-    // Ages come from the time that the scrape hands in.
+    // Ages are relative to the time of the scrape.
     assert_eq!(page.value("jouled_source_age_seconds", &[("source", "bpf")]), Some("1.25"));
     assert_eq!(page.value("jouled_source_age_seconds", &[("source", "estimate")]), None);
     assert_eq!(page.value("jouled_source_state", &[("source", "rapl-powercap"), ("state", "failed")]), Some("1"));
     assert_eq!(page.value("jouled_source_state", &[("source", "rapl-powercap"), ("state", "healthy")]), Some("0"));
-    // The sum over mode is the domain's total.
+    // The sum over `mode` is the domain's total.
     let of_domain: f64 = page
         .all("jouled_domain_joules_total", &[("domain", "rapl/package-0/package")])
         .map(|v| v.parse::<f64>().unwrap())
         .sum();
     assert!((of_domain - 4_000_000.000_001).abs() < 1e-6);
-    // Energy beyond 2^52 µJ is still right to the microjoule.
+    // Energy beyond 2^52 µJ is exact to the microjoule.
     assert_eq!(
         page.value("kepler_process_cpu_joules_total", &[("pid", "4712"), ("zone", "package")]),
         Some("8000000000.000001")
@@ -164,7 +164,7 @@ fn a_level_that_is_left_out_has_no_series() {
     assert!(!text.contains("_process_") && !text.contains("_slice_") && text.contains("jouled_unit_joules_total"));
 }
 
-/// docs/metrics.md names every family that any page has.
+/// docs/metrics.md has every family of every page.
 #[test]
 fn every_family_is_documented() {
     let docs = include_str!("../../../../../docs/metrics.md");

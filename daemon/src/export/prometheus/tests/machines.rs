@@ -1,4 +1,4 @@
-//! Machines with few meters, and the billing base that each has to have on every export.
+//! Machines with few meters, and the billing base of each, which has to be the same on every export.
 
 use super::parse::parse;
 use super::snapshot;
@@ -43,11 +43,11 @@ fn domain(zone: Zone, role: Role) -> DomainView {
     }
 }
 
-/// What the machine has, its snapshot, and the zones that have to be billed there.
+/// Each machine: what it has, a snapshot of it, and the zones that have to be billed.
 pub(crate) fn machines() -> Vec<(&'static str, Snapshot, Vec<Zone>)> {
     use Role::{Authority, Billed, Breakdown, Comparison};
     use Zone::{Core, Dram, Gpu, Other, Package, Platform, Psys, Uncore};
-    // Of another source than today's, and so with another id.
+    // From another source than the domain of today, and so with another id.
     let past = |zone: Zone| {
         let view = domain(zone, Billed);
         let earlier = Domain { id: format!("earlier/{}", zone.as_str()).into(), ..(*view.domain).clone() };
@@ -124,7 +124,7 @@ fn the_page_bills_the_same() {
             family == "jouled_domain_info" && labels["billed"] == "true" && labels["role"] != "past"
         });
         let billed: BTreeSet<&str> = billed.map(|(_, labels)| labels["zone"].as_str()).collect();
-        // Where a zone is measured again and not billed any more, its info of an earlier run says what it was.
+        // A domain of an earlier run keeps its label, also where the zone is not billed any more.
         assert_eq!(billed, measured, "{name}");
         let platform: f64 =
             page.all("kepler_node_platform_joules_total", &[]).map(|sum| sum.parse::<f64>().unwrap()).sum();

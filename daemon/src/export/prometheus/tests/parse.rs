@@ -1,18 +1,18 @@
-//! A strict reader of the two text formats, for tests. Panics on anything that is not well formed.
+//! A strict parser of the two text formats, for tests. Panics on a malformed page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One page, read back.
+/// A parsed page.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     /// Family name → type.
     pub families: BTreeMap<String, String>,
-    /// Name and labels → value as printed.
+    /// Name and labels → value as text.
     pub samples: BTreeMap<(String, BTreeMap<String, String>), String>,
 }
 
 impl Page {
-    /// The printed value of the one sample of that name that has these labels among its own.
+    /// The value of the only sample of that name that has these labels, as text.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<&str> {
         let mut found = self.all(name, labels);
         let first = found.next();
@@ -20,7 +20,7 @@ impl Page {
         first
     }
 
-    /// The printed values of all samples of that name that have these labels among their own.
+    /// The values of all samples of that name that have these labels, as text.
     pub fn all(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &str> {
         self.samples
             .iter()
@@ -31,7 +31,8 @@ impl Page {
     }
 }
 
-/// Reads a page: every sample follows its family's HELP and TYPE, no family and no series comes twice.
+/// Parses a page. Holds that every sample follows the HELP and TYPE of its family, and that no family and no series
+/// is there twice.
 pub(super) fn parse(text: &str, openmetrics: bool) -> Page {
     assert!(text.ends_with('\n'));
     let mut page = Page::default();
@@ -80,7 +81,7 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, String) {
     (name.into(), labels, rest.strip_prefix("} ").unwrap().into())
 }
 
-/// A label value up to its closing quote, and what follows that.
+/// A label value up to its closing quote, and the rest after it.
 fn unescape(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut chars = text.char_indices();

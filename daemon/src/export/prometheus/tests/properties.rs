@@ -1,4 +1,4 @@
-//! Properties of the page for any snapshot, and how long a big one takes.
+//! Properties of the page of any snapshot, and the time that a large one takes.
 
 use super::parse::parse;
 use super::sample::row;
@@ -17,12 +17,12 @@ fn both() -> PrometheusOptions {
     PrometheusOptions { dialects: Dialects { kepler: true, legacy: true }, ..PrometheusOptions::default() }
 }
 
-/// A few short values, so that labels often coincide in part.
+/// A few short values, so that labels often agree in part.
 fn label() -> impl Strategy<Value = String> {
     prop_oneof![Just(String::new()), "[ab]", "[\"\\\\\n a-c{}=,#é]{1,4}", any::<String>()]
 }
 
-/// Rows of every kind with any labels, no two of one kind the same.
+/// Rows of every kind with arbitrary labels, different within a kind.
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let rows = prop::collection::btree_map(
         prop::collection::vec(label(), 6),
@@ -65,7 +65,7 @@ proptest! {
         let classic = parse(&render(&snapshot, None, Stamp::default(), &both(), Format::Classic), false);
         let openmetrics = parse(&render(&snapshot, None, Stamp::default(), &both(), Format::OpenMetrics), true);
         prop_assert_eq!(&classic.samples, &openmetrics.samples);
-        // Every row is there, under its own labels.
+        // Every row has a series with its labels.
         for row in &snapshot.kind(Kind::Process).rows {
             let labels: Vec<(&str, &str)> = row.labels.pairs().collect();
             prop_assert!(classic.value("kepler_process_cpu_seconds_total", &labels).is_some());
@@ -87,7 +87,7 @@ proptest! {
         let page = parse(&render(&Arc::new(snapshot), None, Stamp::default(), &both(), Format::OpenMetrics), true);
         let labels = [("user", "0"), ("zone", "package"), ("mode", "dynamic")];
         let printed = page.value("jouled_user_joules_total", &labels).unwrap();
-        // The same double as that of the exact decimal.
+        // The double that a reader makes of the exact decimal.
         let exact = format!("{}.{:06}", energy / 1_000_000, energy % 1_000_000);
         prop_assert_eq!(printed.parse::<f64>().unwrap(), exact.parse::<f64>().unwrap());
     }
@@ -125,7 +125,7 @@ fn a_big_page_is_quick() {
             .collect();
         times.sort();
         println!("{format:?}: {} bytes, median {:?}, longest {:?}", times[0].1, times[10].0, times[19].0);
-        // Unoptimised builds are ten times slower; the figure that matters is printed.
+        // Unoptimised builds are ten times slower: the limit is loose, and the figure is printed.
         let limit = if cfg!(debug_assertions) { 250 } else { 20 };
         assert!(times[10].0.as_millis() < limit, "{format:?} took {:?}", times[10].0);
     }

@@ -1,4 +1,4 @@
-//! A snapshot made by hand: two sockets, memory, every kind of entity, odd names, a failed source.
+//! A snapshot of a made-up host: two sockets, memory, every kind of entity, odd names, a failed source.
 
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::{Domain, GpuInfo, NodeEnergy, Quality, Scope, Zone};
@@ -220,7 +220,7 @@ pub(crate) fn snapshot() -> Snapshot {
     }
 }
 
-/// The same host with a GPU, a BMC and an ACPI meter that disagree, and what those see beyond the components.
+/// The same host with a GPU, a BMC and an ACPI meter that disagree, and zone `other`.
 pub(crate) fn with_platform() -> Snapshot {
     let mut view = snapshot();
     let add = |view: &mut Snapshot, domain: Domain, role: Role, total: u64| {
