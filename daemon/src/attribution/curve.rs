@@ -1,18 +1,19 @@
-//! A domain's energy by time: cumulative totals, with straight lines between readings. Pure; knows no domain.
+//! A domain's energy over time: its totals at each reading, interpolated linearly between readings. For the remainder and for comparisons
+//! of meters, which are read at different times. Knows no domain.
 
 use crate::model::units::{Microjoules, Nanos};
 use std::collections::VecDeque;
 
-/// So many of the last times between two values that differ tell how often a meter has something new.
+/// Number of the last times between changes of the value that the refresh is taken from.
 const CHANGES: usize = 8;
-/// A meter that says nothing new for longer than this measures something steady.
+/// Longest refresh: a value that stays for longer is a steady load.
 pub(super) const LONGEST_REFRESH: Nanos = Nanos(60 * Nanos::SECOND.0);
 
-/// Cumulative energy by time.
+/// Cumulative energy over time.
 #[derive(Default)]
 pub(super) struct Curve {
     points: VecDeque<Point>,
-    /// Times between changes, the last few.
+    /// The last times between changes of the value, [`CHANGES`] at most.
     changes: VecDeque<Nanos>,
     changed_at: Option<Nanos>,
 }
@@ -20,12 +21,13 @@ pub(super) struct Curve {
 struct Point {
     at: Nanos,
     total: Microjoules,
-    /// Nothing is known of the time between the point before and this one.
+    /// The energy between the point before and this one is not known: a gap.
     broken: bool,
 }
 
 impl Curve {
-    /// Adds a total. `broken`: what was drawn since the last one is not in it. `changed`: the meter said another value than before.
+    /// Adds the total at `at`, CLOCK_MONOTONIC. `broken`: it lacks the energy since the last total (a gap). `changed`: the meter's value
+    /// differs from the one before.
     pub fn push(&mut self, at: Nanos, total: Microjoules, broken: bool, changed: bool) {
         if self.points.back().is_some_and(|last| last.at >= at) {
             return;
@@ -50,23 +52,23 @@ impl Curve {
         self.points.front().map(|point| point.at)
     }
 
-    /// The end of the last time of which nothing is known.
+    /// The end of the last gap.
     pub fn broken_at(&self) -> Option<Nanos> {
         self.points.iter().rev().find(|point| point.broken).map(|point| point.at)
     }
 
-    /// What was drawn between two times; `None` where the later one is after the last total.
+    /// The energy between two times; `None` where the later one is after the last total.
     pub fn between(&self, from: Nanos, to: Nanos) -> Option<Microjoules> {
         Some(self.total(to)? - self.total(from)?)
     }
 
-    /// The same, as far as it is known: after the last total, nothing was drawn.
+    /// The same, with zero for the time after the last total.
     pub fn known(&self, from: Nanos, to: Nanos) -> Microjoules {
         let last = self.last_at().unwrap_or_default();
         self.between(from.min(last), to.min(last)).unwrap_or_default()
     }
 
-    /// The total at a time; before the first one that is known, that one, as nothing was measured before. `None` after the last one.
+    /// The total at a time. Before the first point: the first total. `None` after the last point.
     fn total(&self, at: Nanos) -> Option<Microjoules> {
         let after = self.points.partition_point(|point| point.at < at);
         let next = self.points.get(after)?;
@@ -78,8 +80,8 @@ impl Curve {
         Some(before.total + Microjoules(u64::try_from(gained).unwrap_or(u64::MAX)))
     }
 
-    /// How often the meter has something new: the shortest of the last times between changes (a steady load makes them longer), and never
-    /// shorter than it is read.
+    /// How often the meter has a new value: the shortest of the last times between changes (a steady load makes them longer), and at least
+    /// the time between reads.
     pub fn refresh(&self) -> Nanos {
         let read = self
             .points
@@ -92,7 +94,7 @@ impl Curve {
         self.changes.iter().min().copied().unwrap_or_default().max(read.unwrap_or_default())
     }
 
-    /// Forgets what is only needed for times before `from`.
+    /// Drops the points that are only needed for times before `from`.
     pub fn forget(&mut self, from: Nanos) {
         let keep = self.points.partition_point(|point| point.at <= from).saturating_sub(1);
         self.points.drain(..keep);

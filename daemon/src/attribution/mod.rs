@@ -1,4 +1,8 @@
-//! The pure core: one tick in, one snapshot out. No clock, no I/O, no globals: the same ticks give the same snapshots.
+//! The core: one [`Tick`] in, one [`Snapshot`] out, by [`Core::step`]. Pure: no clock, no I/O, no globals, so the same ticks give the same
+//! snapshots. It knows no meter, usage source or export by name.
+//!
+//! A step in order: new domains, names of cgroups and VMs, usage by account (`tick_use`), readings to energy (`readings`), the platform and
+//! its remainder (`platform`, `remainder`), then the ledger is committed and accounts of what ended are closed.
 
 pub mod accounts;
 mod curve;
@@ -6,6 +10,7 @@ pub mod idle;
 pub mod interval;
 pub mod ledger;
 pub mod platform;
+mod readings;
 mod remainder;
 mod settle;
 mod sources;
@@ -15,22 +20,21 @@ mod tick_use;
 mod window;
 
 use crate::model::billing::IdlePolicy;
-use crate::model::domain::{Domain, DomainId, DomainReading, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainId, Scope, Zone};
 use crate::model::platform::PlatformChoice;
 use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot};
 use crate::model::source::PackageId;
 use crate::model::tick::{Tick, VmMember};
-use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::units::{Microwatts, Nanos};
 use crate::model::usage::{Counted, GpuSample, UsageSample};
 use crate::model::vm::Vm;
 use accounts::Accounts;
 use idle::IdleModel;
-use interval::{Interval, LastReading};
+use interval::LastReading;
 use ledger::{Ledger, Limits};
 use platform::Platform;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use settle::{Books, Due};
 use sources::Sources;
 pub use state::{DomainRecord, State};
 use std::collections::BTreeMap;
@@ -38,23 +42,23 @@ use std::sync::Arc;
 use tick_use::{GpuCharges, TickUse};
 use window::{DomainState, Window};
 
-/// Idle over full power of GPUs, until it is learned: data-centre cards draw 50 to 70 of their 400 to 700 W at rest.
+/// Ratio of idle to full power of a GPU, until its idle floor is learned: data-centre cards draw 50 to 70 of their 400 to 700 W at rest.
 const GPU_PRIOR_RATIO: f64 = 0.12;
 
-/// What the core is made with. Serialisable: the head of a recording.
+/// Settings of the core. The head of a recording has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CoreConfig {
-    /// The host, as shown.
+    /// The machine, as the snapshot shows it.
     pub host: Host,
-    /// Series limits.
+    /// Limits for series.
     pub limits: Limits,
-    /// What becomes of idle energy.
+    /// The rule for idle energy.
     pub idle: IdlePolicy,
     /// Idle floors that the operator configured, by domain id.
     pub floors: BTreeMap<String, Microwatts>,
-    /// Idle over full power of this kind of processor: what the idle floor leans on until it is learned.
+    /// Ratio of idle to full power of this kind of processor, 0 to 1: the prior of idle floors until they are learned.
     pub prior_ratio: f64,
-    /// Which platform meter is believed.
+    /// Which platform meter may be the authority.
     pub platform: PlatformChoice,
 }
 
@@ -66,28 +70,33 @@ pub struct Core {
     /// Index of each domain in `domains`.
     by_id: FxHashMap<DomainId, usize>,
     platform: Platform,
-    /// What the platform meter sees beyond the components; from the time on that there was one.
+    /// The remainder; `None` until there was an authority.
     other: Option<DomainState>,
+    /// Domains of earlier runs that this run has not seen.
     earlier: Vec<DomainRecord>,
+    /// Whether the earlier run was on this boot.
     same_boot: bool,
+    /// Number of CPUs of each package.
     cpus: BTreeMap<PackageId, usize>,
     ledger: Ledger,
     accounts: Accounts,
     sources: Sources,
     vms: Arc<[Vm]>,
     ticks: u64,
-    /// The first tick and the last one. Who ran before the first is not known.
+    /// Time of the first tick, CLOCK_MONOTONIC: usage before it is not known.
     first: Option<Nanos>,
+    /// Time of the last tick, CLOCK_MONOTONIC.
     last: Option<Nanos>,
     counted: Counted,
     overflows: u64,
-    /// Those of usage sources that an earlier core was told of.
+    /// Overflows of usage sources that an earlier core in this run had.
     overflows_before: u64,
+    /// CPU time that cannot be attributed, since jouled started.
     lost_cpu: Nanos,
 }
 
 impl Core {
-    /// A core that goes on from `state`; `same_boot` says whether the machine has run since.
+    /// A core that continues from `state`. `same_boot`: whether that is of this boot. `now`: CLOCK_MONOTONIC.
     pub fn new(config: CoreConfig, state: State, same_boot: bool, now: Nanos) -> Self {
         let mut cpus = BTreeMap::new();
         for cpu in &config.host.cpus {
@@ -119,7 +128,7 @@ impl Core {
         }
     }
 
-    /// Takes in one tick.
+    /// Processes one tick, and returns the snapshot after it.
     pub fn step(&mut self, tick: &Tick) -> Arc<Snapshot> {
         self.ticks += 1;
         let now = tick.at.monotonic;
@@ -144,13 +153,14 @@ impl Core {
         let mut read = vec![false; self.domains.len()];
         for reading in &tick.readings {
             let Some(index) = self.by_id.get(&reading.domain).copied() else { continue };
-            read[index] |= self.take_reading(index, reading, tick.at.boottime - tick.at.monotonic, &used);
+            read[index] |= self.add_reading(index, reading, tick.at.boottime - tick.at.monotonic, &used);
         }
         self.keep_windows(&read, &used, now);
         self.sources.update(&tick.sources);
         self.sources.mark_read(&self.domains, now);
-        self.take_remainder(&used, &tick.gpus.passed_through, now);
+        self.update_platform(&used, &tick.gpus.passed_through, now);
         self.ledger.commit();
+        // Accounts of what ended stay open as long as a window may still charge them.
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
         let closed_before = windows.map(|state| state.window.from).min().unwrap_or(self.ticks);
         let ended = tick.usage.iter().flat_map(|usage| &usage.ended);
@@ -165,6 +175,7 @@ impl Core {
         self.snapshot(&Tick::default(), None)
     }
 
+    /// The state of a new domain. It continues the record of an earlier run, where there is one under its id.
     fn open_domain(&mut self, domain: Domain, now: Nanos) -> DomainState {
         let configured = self.config.floors.get(domain.id.as_str()).map(|power| (*power, IdleFrom::Configured));
         let known = configured.or(domain.at_rest.map(|power| (power, IdleFrom::Model)));
@@ -203,11 +214,12 @@ impl Core {
             shares_estimated: false,
             error: String::new(),
             curve: curve::Curve::default(),
-            drawn: Vec::new(),
+            shown: Vec::new(),
             slow: 0,
         }
     }
 
+    /// Attributes the usage of a tick to accounts.
     fn resolve(&mut self, usage: Option<&UsageSample>, gpus: &GpuSample, members: &[VmMember]) -> TickUse {
         let Some(usage) = usage else {
             return TickUse { counted: self.counted, gpus: self.resolve_gpus(gpus), ..TickUse::default() };
@@ -224,11 +236,12 @@ impl Core {
         TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true, gpus }
     }
 
+    /// The same for GPUs. A GPU that is passed through to a VM is charged to that VM as a whole.
     fn resolve_gpus(&self, sample: &GpuSample) -> Vec<GpuCharges> {
         let resolve = |watched: &crate::model::usage::WatchedGpu| {
             let uses = sample.uses.iter().filter(|one| one.gpu == watched.gpu);
             let charges: Vec<_> = uses.filter_map(|one| self.accounts.attribute_gpu_use(one)).collect();
-            // What it did for processes that nobody knows is nobody's.
+            // Busy time for processes that are not known is unattributed.
             let lost = watched.busy - charges.iter().map(|charge| charge.used.on_cpu).sum();
             GpuCharges { gpu: watched.gpu, charges, lost, estimated: watched.estimated, owner: None }
         };
@@ -251,108 +264,11 @@ impl Core {
         gpus
     }
 
+    /// Share of all CPUs' time that was used since the last tick, 0 to 1.
     fn cpu_usage(&self, used: &TickUse, now: Nanos) -> Option<f64> {
         let time = now - self.last?;
         let on_cpu = used.busy(Scope::Machine);
         used.known.then(|| split::utilisation(on_cpu, self.cpus.values().sum(), time))
-    }
-
-    /// Attributes the interval that a reading closes; false where it gave nothing.
-    fn take_reading(&mut self, index: usize, reading: &DomainReading, suspended: Nanos, used: &TickUse) -> bool {
-        let Some(state) = self.domains.get_mut(index) else { return false };
-        let new = match &reading.reading {
-            Ok(Reading::Standby) => {
-                state.stand_by(reading.at, self.ticks);
-                return true;
-            }
-            Ok(value) => LastReading { at: reading.at, suspended, reading: *value },
-            Err(why) => {
-                state.error.clone_from(why);
-                state.without_power();
-                return false;
-            }
-        };
-        // What an earlier run ended with, told once more; or a meter's clock was set back.
-        if state.record.last.is_some_and(|last| interval::accounted(&last, &new)) {
-            return false;
-        }
-        state.error.clear();
-        state.standby = false;
-        let changed = state.record.last.is_none_or(|last| last.reading != new.reading);
-        let interval = interval::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
-        state.record.last = Some(new);
-        let broken = matches!(interval, Interval::Gap { .. });
-        match interval {
-            Interval::First => state.without_power(),
-            Interval::Gap { time, why } => {
-                state.record.gaps += 1;
-                state.record.gap_time += time;
-                state.error = format!("{:.1} s not measured: {why}", time.seconds());
-                state.without_power();
-            }
-            Interval::Energy { energy, time } => self.attribute(index, energy, time, used),
-        }
-        if let Some(state) = self.domains.get_mut(index) {
-            let incomplete = self.first.is_some_and(|first| new.at < first);
-            state.window = Window::open(self.ticks, new.at, incomplete);
-            state.resumed = false;
-            if platform::is_component(state) || platform::kind_of(&state.shared).is_some() {
-                state.curve.push(new.at, state.record.totals.total, broken, changed);
-            }
-        }
-        true
-    }
-
-    /// Attributes the energy of a domain's window.
-    fn attribute(&mut self, index: usize, energy: Microjoules, time: Nanos, used: &TickUse) {
-        let cpus = self.cpus.values().sum();
-        let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;
-        let Some(state) = domains.get_mut(index) else { return };
-        if state.undivided() {
-            state.record.totals.total += energy;
-            state.power = Some(energy.over(time));
-            return;
-        }
-        let (scope, zone) = (state.shared.scope, state.shared.zone);
-        let window = std::mem::take(&mut state.window);
-        let mut due = Due { energy, time, charges: Vec::new(), lost: 1, load: None };
-        if used.knows(scope) && !window.incomplete && !state.resumed {
-            due.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
-            due.charges.extend(used.of(scope, zone));
-            due.lost = window.lost.saturating_add(used.lost(scope, zone));
-            let units = match scope {
-                Scope::Package(package) => by_package.get(&package).copied().unwrap_or_default(),
-                Scope::Machine => cpus,
-                Scope::Gpu(_) => 1,
-            };
-            let load = split::utilisation(window.busy + used.busy(scope), units, time);
-            due.load = used.measures_load(scope).then_some(load);
-        }
-        // Otherwise others may have used it too: nobody who is known pays for them.
-        state.shares_estimated = used.estimated(scope);
-        let split = state.settle(&mut Books { ledger, accounts, idle: config.idle, cpus }, &due);
-        if let Some(other) = other
-            && !other.standby
-            && platform::is_component(state)
-        {
-            other.window.lost = other.window.lost.saturating_add(split.unattributed.0);
-            for ((charge, _), dynamic) in due.charges.iter().zip(&split.shares).filter(|(_, dynamic)| dynamic.0 > 0) {
-                other.window.add(charge, dynamic.0);
-            }
-        }
-    }
-
-    /// Use waits for the next reading of domains that gave none; their power is shown on.
-    fn keep_windows(&mut self, read: &[bool], used: &TickUse, now: Nanos) {
-        let cpus = self.cpus.values().sum();
-        let Self { domains, ledger, accounts, config, ticks, .. } = self;
-        let mut books = Books { ledger, accounts, idle: config.idle, cpus };
-        for (state, read) in domains.iter_mut().zip(read) {
-            if !read {
-                state.keep_window(used, *ticks, now);
-                state.show_drawn(&mut books);
-            }
-        }
     }
 
     fn snapshot(&self, tick: &Tick, cpu_usage: Option<f64>) -> Snapshot {

@@ -1,38 +1,49 @@
-//! Shares the energy of one window of one domain out and books it. Decides no energy and no window.
+//! Closes one window of one domain: splits its energy into idle and dynamic, gives both to accounts, and adds it to the domain's totals.
+//! Decides neither the energy nor the window.
 
 use super::accounts::{Accounts, Charge};
 use super::ledger::Ledger;
 use super::split::{self, Split};
-use super::window::{DomainState, Drawer, Drawn};
+use super::window::{DomainState, Payer, ShownPower};
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::NodeEnergy;
 use crate::model::units::{Microjoules, Nanos};
 
-/// Where it is booked.
+/// Where energy is added, and the rules for it.
 pub(super) struct Books<'a> {
     pub ledger: &'a mut Ledger,
     pub accounts: &'a Accounts,
+    /// The rule for idle energy.
     pub idle: IdlePolicy,
-    /// CPUs of the machine.
+    /// Number of CPUs of the machine.
     pub cpus: usize,
 }
 
 /// A window that closes.
-pub(super) struct Due<'a> {
+pub(super) struct ClosedWindow<'a> {
+    /// Energy drawn in it.
     pub energy: Microjoules,
+    /// Its length.
     pub time: Nanos,
-    /// Who used it, and by what weight.
+    /// Usage with its weight.
     pub charges: Vec<(&'a Charge, u64)>,
-    /// Weight of use that is nobody's.
+    /// Weight of usage that cannot be attributed.
     pub lost: u64,
-    /// Share of what it covers that was in use, where that is known.
+    /// Mean load of the domain's scope, 0 to 1; `None`: not known.
     pub load: Option<f64>,
 }
 
+impl<'a> ClosedWindow<'a> {
+    /// A window whose usage is not known: its dynamic energy is unattributed.
+    pub fn without_usage(energy: Microjoules, time: Nanos) -> Self {
+        Self { energy, time, charges: Vec::new(), lost: 1, load: None }
+    }
+}
+
 impl DomainState {
-    /// Splits the energy of a window into idle and dynamic, and charges it.
-    pub fn settle(&mut self, books: &mut Books<'_>, due: &Due<'_>) -> Split {
-        let Due { energy, time, ref charges, lost, load } = *due;
+    /// Splits the energy of a window into idle and dynamic, and charges both. Returns the shares, in the order of the charges.
+    pub fn settle(&mut self, books: &mut Books<'_>, closed: &ClosedWindow<'_>) -> Split {
+        let ClosedWindow { energy, time, ref charges, lost, load } = *closed;
         let zone = self.shared.zone;
         if let Some(load) = load {
             self.record.model.observe(load, energy.over(time));
@@ -49,11 +60,11 @@ impl DomainState {
             }
             _ => Vec::new(),
         };
-        self.drawn.clear();
+        self.shown.clear();
         self.slow = self.slow.saturating_sub(1);
-        let mut drawn = |who: &dyn Fn() -> Drawer, dynamic: Microjoules, idle: Microjoules| {
+        let mut keep_power = |of: &dyn Fn() -> Payer, dynamic: Microjoules, idle: Microjoules| {
             if self.slow > 0 {
-                self.drawn.push(Drawn { who: who(), dynamic: dynamic.over(time), idle: idle.over(time) });
+                self.shown.push(ShownPower { of: of(), dynamic: dynamic.over(time), idle: idle.over(time) });
             }
         };
         if books.idle == IdlePolicy::ByAllocation {
@@ -61,13 +72,13 @@ impl DomainState {
             let parts = split::allot(split.idle, &vcpus, books.cpus);
             for (account, part) in accounts.into_iter().zip(parts).filter(|(_, part)| part.0 > 0) {
                 books.ledger.add_energy(account, zone, Microjoules::ZERO, part, time);
-                drawn(&|| Drawer::Account(account), Microjoules::ZERO, part);
+                keep_power(&|| Payer::Account(account), Microjoules::ZERO, part);
             }
         }
         for (position, ((charge, _), dynamic)) in charges.iter().zip(&split.shares).enumerate() {
             let idle = idle_shares.get(position).copied().unwrap_or_default();
             books.accounts.add_energy(books.ledger, charge, zone, *dynamic, idle, time);
-            drawn(&|| Drawer::Charge((*charge).clone()), *dynamic, idle);
+            keep_power(&|| Payer::Charge((*charge).clone()), *dynamic, idle);
         }
         self.record.totals += NodeEnergy {
             total: energy,
@@ -79,13 +90,13 @@ impl DomainState {
         split
     }
 
-    /// Shows the power of the last window on, at a tick that closes none.
-    pub fn show_drawn(&self, books: &mut Books<'_>) {
+    /// Shows the power of the last window again, at a tick that closes no window.
+    pub fn show_power(&self, books: &mut Books<'_>) {
         let zone = self.shared.zone;
-        for Drawn { who, dynamic, idle } in &self.drawn {
-            match who {
-                Drawer::Charge(charge) => books.accounts.show_power(books.ledger, charge, zone, *dynamic, *idle),
-                Drawer::Account(account) => drop(books.ledger.show_power(*account, zone, *dynamic, *idle)),
+        for ShownPower { of, dynamic, idle } in &self.shown {
+            match of {
+                Payer::Charge(charge) => books.accounts.show_power(books.ledger, charge, zone, *dynamic, *idle),
+                Payer::Account(account) => drop(books.ledger.show_power(*account, zone, *dynamic, *idle)),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A domain between two readings: its totals, and the use that waits for the next one. Shares nothing out.
+//! One domain from tick to tick: its record, and the window that is open since its last reading. A window collects usage until the next
+//! reading says how much energy was drawn in it. Splits and attributes nothing: see `settle`.
 
 use super::DomainRecord;
 use super::accounts::{Charge, ChargeKey};
@@ -11,68 +12,77 @@ use crate::model::units::{Microwatts, Nanos};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// A domain that gave no reading for so long closes its window: who used that energy is no longer kept.
+/// After this time without a reading a window is given up: its usage is dropped, and its energy is unattributed when it comes.
 pub(super) const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
-/// So many ticks in a row with a reading make a domain one that is read at every tick.
-pub(super) const KEEP_DRAWN: u8 = 10;
+/// Windows in a row that must be one tick long before a domain counts as read at every tick.
+pub(super) const SLOW_WINDOWS: u8 = 10;
 
-/// One domain in the core: its totals, and the window that is open.
+/// One domain in the core.
 pub(super) struct DomainState {
     pub shared: Arc<Domain>,
+    /// Totals, last reading and idle floor: what outlives a run.
     pub record: DomainRecord,
+    /// Energy of a gauge below one microjoule, see `interval`.
     pub carry: u64,
     pub window: Window,
-    /// The last reading is an earlier run's: what was drawn since then was drawn while jouled was down, and is nobody's.
+    /// The last reading is an earlier run's. Energy up to the next reading was drawn while jouled was down, and is unattributed.
     pub resumed: bool,
-    /// It gives nothing now, as something else does: its last reading was [`crate::model::domain::Reading::Standby`], or (of the remainder)
-    /// there is no platform meter.
+    /// It gives no energy now: its last reading was [`crate::model::domain::Reading::Standby`], or, for the remainder, no platform meter
+    /// measures.
     pub standby: bool,
+    /// Mean power over the last window; `None`: it is not known now.
     pub power: Option<Microwatts>,
+    /// The idle part of `power`.
     pub idle_power: Option<Microwatts>,
-    /// What it is used for.
     pub role: Role,
-    /// Whether shares of its last window are by a rule, not by use that was seen.
+    /// Whether shares of its last window are computed by a rule, not from use that was seen.
     pub shares_estimated: bool,
+    /// Why its power is not known; empty where it is.
     pub error: String,
-    /// Energy by time, of domains that the remainder is computed from.
+    /// Energy over time, for the remainder and for comparisons.
     pub curve: Curve,
-    /// Who drew its power, while its next window is open: only of a domain that is not read at every tick.
-    pub drawn: Vec<Drawn>,
-    /// Ticks for which to go on keeping that.
+    /// The power of the last window by account, shown again at each tick that closes no window. Empty for a domain that is read at
+    /// every tick.
+    pub shown: Vec<ShownPower>,
+    /// Counts down the windows until the domain counts as read at every tick.
     pub slow: u8,
 }
 
-/// Power of a window that closed at an earlier tick: whose it is until the next one closes.
+/// Power of one account in the last window.
 #[derive(Clone)]
-pub(super) struct Drawn {
-    pub who: Drawer,
+pub(super) struct ShownPower {
+    pub of: Payer,
     pub dynamic: Microwatts,
     pub idle: Microwatts,
 }
 
-/// Who draws.
+/// What energy is charged to.
 #[derive(Clone)]
-pub(super) enum Drawer {
+pub(super) enum Payer {
+    /// A process, with all the entities that it is part of.
     Charge(Charge),
+    /// One account alone.
     Account(AccountId),
 }
 
-/// Use since a domain's last reading, where that was before the last tick. Empty otherwise: the tick's own use is the window's.
+/// Usage since a domain's last reading, from earlier ticks. The usage of the tick that closes the window is not in it.
 #[derive(Default)]
 pub(super) struct Window {
+    /// Usage with its weight, one entry for each process, cgroup and package.
     pub charges: Vec<(Charge, u64)>,
     positions: FxHashMap<ChargeKey, usize>,
-    /// Weight of use that is nobody's.
+    /// Weight of usage that cannot be attributed.
     pub lost: u64,
-    /// Time for which what it covers was in use.
+    /// Sum of the times for which the CPUs of the domain's scope, or its GPU, were in use.
     pub busy: Nanos,
-    /// The tick that it began with, and its time.
+    /// Number of the tick at which it was opened.
     pub from: u64,
+    /// When it was opened, CLOCK_MONOTONIC.
     pub since: Nanos,
-    /// Who ran is not known for a part of it.
+    /// Usage is not known for a part of it: all of its energy is unattributed.
     pub incomplete: bool,
-    /// There is energy in it that is not of those who ran: of a VM's own GPU.
-    pub foreign: bool,
+    /// Its energy includes that of GPUs of VMs without a meter: all of it is unattributed.
+    pub has_unmetered_gpus: bool,
 }
 
 impl Window {
@@ -81,7 +91,7 @@ impl Window {
         Self { from, since, incomplete, ..Self::default() }
     }
 
-    /// Adds the weight of a use.
+    /// Adds a weight to a charge.
     pub fn add(&mut self, charge: &Charge, weight: u64) {
         match self.positions.get(&charge.key()) {
             Some(position) => self.charges[*position].1 = self.charges[*position].1.saturating_add(weight),
@@ -90,6 +100,15 @@ impl Window {
                 self.charges.push((charge.clone(), weight));
             }
         }
+    }
+
+    /// Adds the usage of a tick in a domain's scope.
+    fn add_tick(&mut self, used: &TickUse, domain: &Domain) {
+        let (scope, zone) = (domain.scope, domain.zone);
+        self.incomplete |= !used.knows(scope);
+        self.busy += used.busy(scope);
+        self.lost = self.lost.saturating_add(used.lost(scope, zone));
+        used.of(scope, zone).for_each(|(charge, weight)| self.add(charge, weight));
     }
 }
 
@@ -119,16 +138,16 @@ impl DomainRecord {
 }
 
 impl DomainState {
-    /// It gives nothing from here on. What is not measured between its last reading and its next one is no interval of it.
+    /// Stops at `at`: the next reading opens an interval and closes none.
     pub fn stand_by(&mut self, at: Nanos, tick: u64) {
         self.restart_interval(at);
         self.standby = true;
-        self.without_power();
+        self.clear_power();
         self.error.clear();
         self.window = Window::open(tick, at, false);
     }
 
-    /// Its next reading continues none.
+    /// Drops the last reading, so that the next one opens an interval and closes none. The time until `at` is a gap.
     pub fn restart_interval(&mut self, at: Nanos) {
         if let Some(last) = self.record.last.take() {
             self.record.gaps += 1;
@@ -137,48 +156,44 @@ impl DomainState {
         self.resumed = false;
     }
 
-    /// No reading at this tick: its use waits for the next.
+    /// A tick without a reading: its usage is kept in the window.
     pub fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
-        self.outdate(tick, now);
-        if self.undivided() {
-            return;
-        }
-        self.slow = KEEP_DRAWN;
-        let (scope, zone) = (self.shared.scope, self.shared.zone);
-        let window = &mut self.window;
-        window.incomplete |= !used.knows(scope);
-        window.busy += used.busy(scope);
-        window.lost = window.lost.saturating_add(used.lost(scope, zone));
-        for (charge, weight) in used.of(scope, zone) {
-            window.add(charge, weight);
+        self.limit_window(tick, now);
+        if !self.undivided() {
+            self.slow = SLOW_WINDOWS;
+            self.window.add_tick(used, &self.shared);
         }
     }
 
-    /// Gives up a window that is open for too long, and the power of the one before it.
-    pub fn outdate(&mut self, tick: u64, now: Nanos) {
+    /// Gives up a window that is open for longer than [`LONGEST_WINDOW`], with the power of the one before it.
+    pub fn limit_window(&mut self, tick: u64, now: Nanos) {
         if now - self.window.since > LONGEST_WINDOW {
             self.window = Window::open(tick, now, true);
-            self.without_power();
+            self.clear_power();
         }
     }
 
-    /// Whether its energy is not shared out: what a platform meter sees beyond the components is, as zone `other`.
+    /// Whether its energy is not attributed itself: that of a platform meter, whose remainder (zone `other`) is.
     pub fn undivided(&self) -> bool {
         self.shared.zone == Zone::Platform
     }
 
-    /// It gives no power now.
-    pub fn without_power(&mut self) {
+    /// Its power is not known now.
+    pub fn clear_power(&mut self) {
         (self.power, self.idle_power) = (None, None);
-        self.drawn.clear();
+        self.shown.clear();
     }
 
+    /// Adds a gap: this time is not measured.
+    pub fn add_gap(&mut self, time: Nanos) {
+        self.record.gaps += 1;
+        self.record.gap_time += time;
+        self.clear_power();
+    }
+
+    /// As the snapshot shows it.
     pub fn view(&self) -> DomainView {
-        let error = match (self.standby, self.shared.zone) {
-            (true, Zone::Other) => "no platform meter measures now".to_owned(),
-            (true, _) => "stands back for another meter".to_owned(),
-            (false, _) => self.error.clone(),
-        };
+        let kept = self.record.view(self.shared.clone(), self.shown_error());
         DomainView {
             role: if self.standby { Role::Past } else { self.role },
             shares_estimated: self.shares_estimated,
@@ -187,7 +202,15 @@ impl DomainState {
             idle_power: self.idle_power,
             floor: self.record.model.floor(),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
-            ..self.record.view(self.shared.clone(), error)
+            ..kept
+        }
+    }
+
+    fn shown_error(&self) -> String {
+        match self.shared.zone {
+            _ if !self.standby => self.error.clone(),
+            Zone::Other => "no platform meter measures now".to_owned(),
+            _ => "stands back for another meter".to_owned(),
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::entity::path::entities;
-use crate::model::domain::Quality;
+use crate::model::domain::{DomainReading, Quality, Reading};
 use crate::model::entity::Kind;
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{CpuInfo, KindView, State as RowState};
 use crate::model::source::{Health, SourceRole, SourceState, Stamp};
 use crate::model::tick::CgroupEntities;
+use crate::model::units::Microjoules;
 use crate::model::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use, Used};
 use proptest::prelude::*;
 use std::collections::HashMap;

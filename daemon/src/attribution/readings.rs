@@ -1,0 +1,121 @@
+//! From a reading to attributed energy: the interval that a reading closes, and the window of usage that goes with it. How two readings
+//! become energy is in `interval`, how energy is split and charged in `settle`.
+
+use super::Core;
+use super::interval::{self, Interval, LastReading};
+use super::platform;
+use super::settle::{Books, ClosedWindow};
+use super::split;
+use super::tick_use::TickUse;
+use super::window::Window;
+use crate::model::domain::{DomainReading, Reading, Scope};
+use crate::model::units::{Microjoules, Nanos};
+
+impl Core {
+    /// Attributes the interval that a reading closes. `index`: the domain's, in `domains`. `suspended`: CLOCK_BOOTTIME −
+    /// CLOCK_MONOTONIC at this tick. Returns false where the reading gave nothing new.
+    pub(super) fn add_reading(
+        &mut self,
+        index: usize,
+        reading: &DomainReading,
+        suspended: Nanos,
+        used: &TickUse,
+    ) -> bool {
+        let Some(state) = self.domains.get_mut(index) else { return false };
+        let new = match &reading.reading {
+            Ok(Reading::Standby) => {
+                state.stand_by(reading.at, self.ticks);
+                return true;
+            }
+            Ok(value) => LastReading { at: reading.at, suspended, reading: *value },
+            Err(why) => {
+                state.error.clone_from(why);
+                state.clear_power();
+                return false;
+            }
+        };
+        // The last reading of an earlier run, read again; or the meter's clock was set back.
+        if state.record.last.is_some_and(|last| interval::accounted(&last, &new)) {
+            return false;
+        }
+        state.error.clear();
+        state.standby = false;
+        let changed = state.record.last.is_none_or(|last| last.reading != new.reading);
+        let interval = interval::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
+        state.record.last = Some(new);
+        let broken = matches!(interval, Interval::Gap { .. });
+        match interval {
+            Interval::First => state.clear_power(),
+            Interval::Gap { time, why } => {
+                state.add_gap(time);
+                state.error = format!("{:.1} s not measured: {why}", time.seconds());
+            }
+            Interval::Energy { energy, time } => self.attribute(index, energy, time, used),
+        }
+        if let Some(state) = self.domains.get_mut(index) {
+            // Usage before the first tick is not known.
+            let incomplete = self.first.is_some_and(|first| new.at < first);
+            state.window = Window::open(self.ticks, new.at, incomplete);
+            state.resumed = false;
+            if platform::is_component(state) || platform::kind_of(&state.shared).is_some() {
+                state.curve.push(new.at, state.record.totals.total, broken, changed);
+            }
+        }
+        true
+    }
+
+    /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. The shares are also weights for the
+    /// remainder, where the domain is a component.
+    fn attribute(&mut self, index: usize, energy: Microjoules, time: Nanos, used: &TickUse) {
+        let cpus = self.cpus.values().sum();
+        let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;
+        let Some(state) = domains.get_mut(index) else { return };
+        if state.undivided() {
+            state.record.totals.total += energy;
+            state.power = Some(energy.over(time));
+            return;
+        }
+        let (scope, zone) = (state.shared.scope, state.shared.zone);
+        let window = std::mem::take(&mut state.window);
+        let mut closed = ClosedWindow::without_usage(energy, time);
+        // Where usage is known for a part of the time only, processes that are not known may have drawn the energy.
+        if used.knows(scope) && !window.incomplete && !state.resumed {
+            closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
+            closed.charges.extend(used.of(scope, zone));
+            closed.lost = window.lost.saturating_add(used.lost(scope, zone));
+            let units = match scope {
+                Scope::Package(package) => by_package.get(&package).copied().unwrap_or_default(),
+                Scope::Machine => cpus,
+                Scope::Gpu(_) => 1,
+            };
+            let load = split::utilisation(window.busy + used.busy(scope), units, time);
+            closed.load = used.measures_load(scope).then_some(load);
+        }
+        state.shares_estimated = used.estimated(scope);
+        let split = state.settle(&mut Books { ledger, accounts, idle: config.idle, cpus }, &closed);
+        if let Some(other) = other
+            && !other.standby
+            && platform::is_component(state)
+        {
+            other.window.lost = other.window.lost.saturating_add(split.unattributed.0);
+            let shares = closed.charges.iter().zip(&split.shares);
+            for ((charge, _), dynamic) in shares.filter(|(_, dynamic)| dynamic.0 > 0) {
+                other.window.add(charge, dynamic.0);
+            }
+        }
+    }
+
+    /// For domains without a reading at this tick (`read`: by index): keeps the tick's usage in their windows, and shows the power of
+    /// their last window again.
+    pub(super) fn keep_windows(&mut self, read: &[bool], used: &TickUse, now: Nanos) {
+        let cpus = self.cpus.values().sum();
+        let Self { domains, ledger, accounts, config, ticks, .. } = self;
+        let mut books = Books { ledger, accounts, idle: config.idle, cpus };
+        for (state, read) in domains.iter_mut().zip(read) {
+            if !read {
+                state.keep_window(used, *ticks, now);
+                state.show_power(&mut books);
+            }
+        }
+    }
+}
