@@ -14,6 +14,7 @@ mod common;
 mod completions;
 mod dbus;
 mod docs;
+mod earlier_releases;
 mod examples;
 mod fake_host;
 mod gpu;

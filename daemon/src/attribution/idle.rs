@@ -2,7 +2,6 @@
 
 use crate::model::snapshot::{IdleFloor, IdleFrom};
 use crate::model::units::Microwatts;
-use serde::{Deserialize, Serialize};
 
 /// Number of equal ranges of utilisation that are learned apart, so that a long time at one load does not outweigh what
 /// was seen at others.
@@ -14,14 +13,20 @@ const MEMORY: f64 = 300.0;
 const NEAR_ZERO: f64 = 0.05;
 
 /// Sums for a weighted straight line through (utilisation, watts).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Sums {
-    n: f64,
-    u: f64,
-    p: f64,
-    uu: f64,
-    up: f64,
-    pp: f64,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Number of observations; older ones count less.
+    pub n: f64,
+    /// Sum of utilisations, each 0 to 1.
+    pub u: f64,
+    /// Sum of powers, in watts.
+    pub p: f64,
+    /// Sum of squares of utilisation.
+    pub uu: f64,
+    /// Sum of products of utilisation and watts.
+    pub up: f64,
+    /// Sum of squares of watts.
+    pub pp: f64,
 }
 
 impl Sums {
@@ -56,16 +61,16 @@ impl Sums {
 /// Learns the idle floor of one domain: the intercept of power against utilisation. On a machine that is never at rest,
 /// that is lower than the lowest power seen. Until enough different loads were seen, the floor is mostly the prior's:
 /// full power times the ratio of idle to full power of processors of this kind.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IdleModel {
     /// Idle over full power of this kind of processor.
-    prior_ratio: f64,
+    pub prior_ratio: f64,
     /// A floor that is given and not learned.
-    known: Option<(Microwatts, IdleFrom)>,
-    /// Sums by range of utilisation, [`BINS`] of them.
-    bins: Vec<Sums>,
+    pub known: Option<(Microwatts, IdleFrom)>,
+    /// Sums by equal ranges of utilisation.
+    pub bins: Vec<Sums>,
     /// Lowest power seen, in watts.
-    lowest: Option<f64>,
+    pub lowest: Option<f64>,
 }
 
 impl IdleModel {

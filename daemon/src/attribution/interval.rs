@@ -2,7 +2,6 @@
 
 use crate::model::domain::{Domain, Reading};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use serde::{Deserialize, Serialize};
 
 /// A step of CLOCK_BOOTTIME against CLOCK_MONOTONIC larger than this is a suspend. Smaller ones are the time between
 /// the reads of the two clocks.
@@ -11,7 +10,7 @@ const SUSPEND: Nanos = Nanos(10_000_000);
 const GAUGE_AGE: Nanos = Nanos(120 * Nanos::SECOND.0);
 
 /// The last good reading of a domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastReading {
     /// Time of the reading, CLOCK_MONOTONIC.
     pub at: Nanos,

@@ -7,10 +7,9 @@ use super::ledger::{Entry, Ledger};
 use crate::model::domain::{Domain, NodeEnergy};
 use crate::model::entity::Awaited;
 use crate::model::units::Nanos;
-use serde::{Deserialize, Serialize};
 
 /// One domain's totals, and what its next interval needs. Kept over restarts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DomainRecord {
     /// The domain. A domain of the next run with the same id continues the totals.
     pub domain: Domain,
@@ -27,7 +26,7 @@ pub struct DomainRecord {
 }
 
 /// Everything that is kept over a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// The kernel's boot id (/proc/sys/kernel/random/boot_id) of the run that wrote this.
     pub boot_id: String,

@@ -1,5 +1,6 @@
 //! The kinds of thing that energy is attributed to, and their labels. Pure data.
 
+use super::by_name;
 use super::units::Nanos;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -83,26 +84,12 @@ impl Kind {
 
 /// The label values of one entity, with the kind that names them: the key of an entity in the ledger, in recordings and
 /// in exports. There is exactly one value for each of [`Kind::label_names`]; two entities of a kind never have the same
-/// values at one time. Clones share the values.
+/// values at one time. Clones share the values. In JSON each value has its label's name, empty ones are left out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "UncheckedLabels")]
+#[serde(try_from = "by_name::NamedLabels", into = "by_name::NamedLabels")]
 pub struct Labels {
     kind: Kind,
     values: Arc<[String]>,
-}
-
-/// As read, before the number of values is checked.
-#[derive(Deserialize)]
-struct UncheckedLabels {
-    kind: Kind,
-    values: Arc<[String]>,
-}
-
-impl TryFrom<UncheckedLabels> for Labels {
-    type Error = WrongLabels;
-    fn try_from(UncheckedLabels { kind, values }: UncheckedLabels) -> Result<Self, WrongLabels> {
-        Self::new(kind, values)
-    }
 }
 
 /// A number of label values that is not the kind's.
@@ -310,6 +297,7 @@ labels! {
 pub struct Limits {
     /// Most series of living entities that are shown at one time, by kind in the order of [`Kind::ALL`]. As many series
     /// of ended entities are kept beside them.
+    #[serde(with = "super::by_name::kinds")]
     pub shown: [u32; Kind::ALL.len()],
     /// Time for which the series of an ended entity is shown.
     pub retention: Nanos,

@@ -2,6 +2,7 @@
 //! is sums and names. Imports no other room.
 
 pub mod billing;
+pub mod by_name;
 pub mod domain;
 pub mod entity;
 pub mod guest;

@@ -2,14 +2,16 @@
 //! gets it as JSON over the control socket, so names of fields are a protocol.
 
 use crate::model::billing::IdlePolicy;
+use crate::model::by_name;
 use crate::model::domain::{Domain, NodeEnergy, Zone};
-use crate::model::entity::{Kind, Labels, WrongLabels};
+use crate::model::entity::{Kind, Labels};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, Used};
 use crate::model::vm::Vm;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 
 /// Energy by zone, in µJ, in the order of [`Zone::ALL`].
@@ -20,8 +22,10 @@ pub type ByZone = [Microjoules; Zone::COUNT];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Energy {
     /// Energy of the entity's own work.
+    #[serde(with = "by_name::zones")]
     pub dynamic: ByZone,
     /// The entity's part of the idle energy; 0 where the idle policy leaves that to the node.
+    #[serde(with = "by_name::zones")]
     pub idle: ByZone,
 }
 
@@ -71,17 +75,18 @@ impl State {
 /// The series of one entity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// Its labels. Serialised as the values alone, in the order of [`Kind::label_names`]: the kind is
-    /// [`KindView::kind`].
-    #[serde(serialize_with = "label_values")]
+    /// Its labels. Serialised by name, without the kind, which is [`KindView::kind`].
+    #[serde(serialize_with = "by_name::label_values")]
     pub labels: Labels,
     /// Whether the entity still exists.
     pub state: State,
     /// Energy charged since the series began.
     pub energy: Energy,
     /// Mean power of the entity's own work over the last window of each zone, in µW.
+    #[serde(with = "by_name::zones")]
     pub power: [Microwatts; Zone::COUNT],
     /// Mean power of the entity's part of the idle energy over the last window of each zone, in µW.
+    #[serde(with = "by_name::zones")]
     pub idle_power: [Microwatts; Zone::COUNT],
     /// CPU time and counters charged since the series began.
     pub used: Used,
@@ -94,10 +99,6 @@ impl Row {
     pub fn whole_power(&self) -> [Microwatts; Zone::COUNT] {
         std::array::from_fn(|zone| self.power[zone] + self.idle_power[zone])
     }
-}
-
-fn label_values<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
-    labels.values().serialize(serializer)
 }
 
 /// All entities of one kind. `rows` + `rest` + `ended` + `parked` is everything that was ever charged to the kind.
@@ -116,42 +117,67 @@ pub struct KindView {
     /// gauge.
     pub parked: Energy,
     /// Mean power by zone of entities without a series, dynamic and idle together, in µW.
+    #[serde(with = "by_name::zones")]
     pub rest_power: [Microwatts; Zone::COUNT],
 }
 
-/// As read, before the rows' numbers of labels are checked against the kind.
+/// As read: the kind may be of another version, and the rows' labels are named by it.
 #[derive(Deserialize)]
 struct UncheckedKindView {
-    kind: Kind,
+    kind: String,
     rows: Vec<UncheckedRow>,
     rest: Energy,
     ended: Energy,
     parked: Energy,
+    #[serde(with = "by_name::zones")]
     rest_power: [Microwatts; Zone::COUNT],
 }
 
 #[derive(Deserialize)]
 struct UncheckedRow {
-    labels: Arc<[String]>,
+    labels: by_name::Values,
     state: State,
     energy: Energy,
+    #[serde(with = "by_name::zones")]
     power: [Microwatts; Zone::COUNT],
+    #[serde(with = "by_name::zones")]
     idle_power: [Microwatts; Zone::COUNT],
     used: Used,
     since: Nanos,
 }
 
 impl TryFrom<UncheckedKindView> for KindView {
-    type Error = WrongLabels;
-    fn try_from(view: UncheckedKindView) -> Result<Self, WrongLabels> {
+    type Error = String;
+    fn try_from(view: UncheckedKindView) -> Result<Self, String> {
         let UncheckedKindView { kind, rows, rest, ended, parked, rest_power } = view;
+        let kind = by_name::kind(&kind).ok_or_else(|| format!("kind {kind:?} is not known"))?;
         let row = |row: UncheckedRow| {
             let UncheckedRow { labels, state, energy, power, idle_power, used, since } = row;
-            Ok(Row { labels: Labels::new(kind, labels)?, state, energy, power, idle_power, used, since })
+            Ok(Row { labels: labels.of(kind)?, state, energy, power, idle_power, used, since })
         };
-        let rows = rows.into_iter().map(row).collect::<Result<_, WrongLabels>>()?;
+        let rows = rows.into_iter().map(row).collect::<Result<_, String>>()?;
         Ok(Self { kind, rows, rest, ended, parked, rest_power })
     }
+}
+
+impl KindView {
+    /// A kind without entities.
+    pub fn empty(kind: Kind) -> Self {
+        let [rest, ended, parked] = [Energy::default(); 3];
+        Self { kind, rows: Vec::new(), rest, ended, parked, rest_power: Default::default() }
+    }
+}
+
+/// One view for each kind in the order of [`Kind::ALL`], whatever the writer knows: kinds that it lacks are empty, kinds
+/// that are not known here are left out.
+fn every_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KindView>, D::Error> {
+    let mut views: Vec<KindView> = Kind::ALL.into_iter().map(KindView::empty).collect();
+    for unchecked in Vec::<UncheckedKindView>::deserialize(deserializer)? {
+        if let Some(kind) = by_name::kind(&unchecked.kind) {
+            views[kind.index()] = unchecked.try_into().map_err(D::Error::custom)?;
+        }
+    }
+    Ok(views)
 }
 
 /// The idle floor of a domain.
@@ -371,6 +397,7 @@ pub struct Snapshot {
     /// The platform meter in use.
     pub platform: PlatformView,
     /// Entities, in the order of [`Kind::ALL`].
+    #[serde(deserialize_with = "every_kind")]
     pub kinds: Vec<KindView>,
     /// VMs that run now, in the order of their ids. Their energy is in the rows of [`Kind::Vm`].
     pub vms: Arc<[Vm]>,

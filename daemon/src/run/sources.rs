@@ -21,6 +21,7 @@ use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
 use crate::usage::{self, Usage};
 use anyhow::{Context, Result};
+use ring::hmac;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -276,12 +277,22 @@ fn open_usage(
 
 fn open_store(settings: &SourceSettings) -> Result<(Option<Store>, State)> {
     let mut notes = Vec::new();
-    let (store, state) = Store::open(&settings.runtime_dir, &settings.state_dir, &mut notes)
-        .context("totals cannot be kept (run as root, or name a folder with --state-dir)")?;
+    let (store, state) =
+        Store::open(&settings.runtime_dir, &settings.state_dir, &ledger_machine(&machine_id()), &mut notes)
+            .context("totals cannot be kept (run as root, or name a folder with --state-dir)")?;
     for note in notes {
         tracing::warn!("{note}");
     }
     Ok((Some(store), state))
+}
+
+/// What the ledger calls this machine: made of the machine id, as that is a secret. Empty where there is none.
+fn ledger_machine(machine_id: &str) -> String {
+    if machine_id.is_empty() {
+        return String::new();
+    }
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, machine_id.as_bytes()), b"jouled ledger");
+    tag.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Package by CPU number.

@@ -5,10 +5,9 @@ use super::{KindTotals, Ledger, Retired, Series};
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Energy;
 use crate::model::units::Nanos;
-use serde::{Deserialize, Serialize};
 
 /// One change of the ledger. A later entry for the same labels or kind replaces an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// The new totals of a series.
     Series {

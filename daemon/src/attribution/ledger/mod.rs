@@ -12,7 +12,6 @@ use crate::model::snapshot::Energy;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Used;
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
 
 mod entries;
 mod shown;
@@ -36,7 +35,7 @@ pub struct AccountId {
 type Power = [[Microwatts; Zone::COUNT]; 2];
 
 /// A series: the counters that are shown under one set of labels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Series {
     /// Energy charged since the series began.
     pub energy: Energy,

@@ -1,7 +1,6 @@
 //! The client of jouled's control socket: HTTP/1.1 over a Unix socket. Renders nothing. The server is
 //! [`crate::export::control`].
 
-use crate::model::entity::Kind;
 use crate::model::guest::GuestView;
 use crate::model::snapshot::Snapshot;
 use http_body_util::{BodyExt as _, Empty};
@@ -159,15 +158,10 @@ impl Client {
 
     fn parse(&self, json: &[u8]) -> Result<Snapshot, ClientError> {
         let other = |version, why| ClientError::OtherVersion(self.socket.clone(), version, why);
-        let snapshot: Snapshot = serde_json::from_slice(json).map_err(|error| {
+        serde_json::from_slice(json).map_err(|error| {
             let value: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
             other(value["host"]["version"].as_str().map(super::text::safe), super::text::safe(&error.to_string()))
-        })?;
-        // The rest of joulectl indexes the kinds by position.
-        if !snapshot.kinds.iter().map(|view| view.kind).eq(Kind::ALL) {
-            return Err(other(Some(super::text::safe(&snapshot.host.version)), "other kinds of entity".to_owned()));
-        }
-        Ok(snapshot)
+        })
     }
 
     fn unconnected(&self, error: io::Error) -> ClientError {

@@ -2,6 +2,8 @@
 
 use super::super::fixture;
 use super::*;
+use crate::model::entity::Kind;
+use crate::model::snapshot::KindView;
 use std::os::unix::fs::PermissionsExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
@@ -96,10 +98,24 @@ async fn garbage_is_refused() {
 async fn another_version_is_named() {
     let said = error(http(r#"{"host": {"version": "9.1.0"}, "planets": []}"#), false).await.to_string();
     assert!(said.contains("jouled 9.1.0 and joulectl 0.1.0 do not understand each other"), "{said}");
+    let snapshot = serde_json::to_string(&fixture::snapshot()).unwrap();
+    let other = error(http(&snapshot.replace("\"zone\":\"package\"", "\"zone\":\"hologram\"")), false).await;
+    assert!(matches!(&other, ClientError::OtherVersion(_, Some(_), why) if why.contains("hologram")), "{other}");
+}
+
+/// A jouled that has more kinds of entity, or fewer, or in another order.
+#[tokio::test]
+async fn other_kinds_of_entity_are_no_misunderstanding() {
     let mut snapshot = fixture::snapshot();
-    snapshot.kinds.pop();
-    let other = error(http(&serde_json::to_string(&snapshot).unwrap()), false).await;
-    assert!(matches!(other, ClientError::OtherVersion(_, Some(_), _)), "{other}");
+    let whole = snapshot.clone();
+    assert_eq!(snapshot.kinds.pop().map(|view| view.kind), Some(Kind::Vm));
+    snapshot.kinds.reverse();
+    let json = serde_json::to_string(&snapshot).unwrap();
+    let empty = serde_json::to_string(&KindView::empty(Kind::Pod)).unwrap();
+    let json = json.replace("\"kinds\":[", &format!("\"kinds\":[{},", empty.replace("pod", "robot")));
+    assert!(json.contains("robot"));
+    let read = fake(vec![http(&json)], false).client.snapshot().await.unwrap();
+    assert_eq!(read.kinds, whole.kinds);
 }
 
 #[tokio::test]

@@ -1,23 +1,32 @@
 //! Keeps the totals over restarts: a journal that grows by what each tick changed, and a checkpoint that survives a
 //! reboot. Knows nothing of what the totals mean.
 //!
-//! Both files are frames of `length, CRC-32, postcard`, little-endian, after a magic line: one whole [`State`], then
-//! changes. A frame that is cut short or damaged ends the file: what came before it holds.
+//! Both files (`ledger.journal` in the runtime folder, `ledger` in the state folder) are text: a line that names the format, then one frame
+//! a line (`frames`): a whole state, then what each tick changed. A frame that is cut short or damaged ends the file: what came before it
+//! holds. The JSON in the frames is `format`'s. Files of the format before this one are read, too (`legacy`). A file that cannot be used is
+//! set aside under a name of its own, never overwritten.
+
+mod format;
+pub mod frames;
+mod legacy;
+mod load;
 
 use crate::attribution::ledger::Entry;
 use crate::attribution::{DomainRecord, State};
-use serde::{Deserialize, Serialize};
+use format::Carried;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-const MAGIC: &[u8] = b"jouled ledger 2\n";
+pub(super) use format::{Bare, Reader};
+pub(super) use legacy::{
+    KINDS as LEGACY_KINDS, State as LegacyState, platform as legacy_platform, take as legacy_frame,
+};
+
 /// The journal is written anew when it has grown by this much.
 const JOURNAL_LIMIT: u64 = 4 << 20;
-/// No frame is larger: a larger length is damage.
-const FRAME_LIMIT: u32 = 256 << 20;
 
 /// Why totals cannot be kept.
 #[derive(Debug, Error)]
@@ -35,18 +44,11 @@ pub enum StoreError {
     Busy(PathBuf),
     /// Totals that cannot be serialised: a fault of jouled.
     #[error("cannot serialise the ledger: {0}")]
-    Format(#[from] postcard::Error),
+    Format(#[from] serde_json::Error),
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
     move |why| StoreError::Io { path: path.to_path_buf(), why }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    /// Ticks since the very first start: the higher one of two files is the newer.
-    generation: u64,
-    state: State,
 }
 
 /// The store.
@@ -55,36 +57,45 @@ pub struct Store {
     checkpoint_path: PathBuf,
     journal: Option<BufWriter<File>>,
     written: u64,
+    /// Ticks since the very first start: the higher one of two files is the newer.
     generation: u64,
+    /// Of which machine the files are.
+    machine: String,
+    /// What of the files this version does not know: written again with each whole.
+    carried: Carried,
     _locks: [File; 2],
 }
 
 impl Store {
-    /// Opens the store and reads what was kept. `notes` gets one line about everything that an operator should know.
+    /// Opens the store and reads what was kept. `machine` tells this machine from others; empty: it is not known. `notes` gets one line
+    /// about everything that an operator should know.
     ///
     /// # Errors
     /// Where the folders cannot be used, or another jouled uses them.
-    pub fn open(runtime_dir: &Path, state_dir: &Path, notes: &mut Vec<String>) -> Result<(Self, State), StoreError> {
+    pub fn open(
+        runtime_dir: &Path,
+        state_dir: &Path,
+        machine: &str,
+        notes: &mut Vec<String>,
+    ) -> Result<(Self, State), StoreError> {
         for dir in [runtime_dir, state_dir] {
             fs::create_dir_all(dir).map_err(io_error(dir))?;
         }
         // The two folders are configured apart: two daemons may share only one of them.
         let locks = [lock(&state_dir.join("ledger.lock"))?, lock(&runtime_dir.join("ledger.journal.lock"))?];
         let (journal_path, checkpoint_path) = (runtime_dir.join("ledger.journal"), state_dir.join("ledger"));
-        let newest = [load(&journal_path, notes)?, load(&checkpoint_path, notes)?]
-            .into_iter()
-            .flatten()
-            .max_by_key(|saved| saved.generation);
-        let saved = newest.unwrap_or(Saved { generation: 0, state: State::default() });
+        let kept = load::newest([&journal_path, &checkpoint_path], machine, notes)?;
         let store = Self {
             journal_path,
             checkpoint_path,
             journal: None,
             written: 0,
-            generation: saved.generation,
+            generation: kept.generation,
+            machine: if machine.is_empty() { kept.machine } else { machine.to_owned() },
+            carried: kept.carried,
             _locks: locks,
         };
-        Ok((store, saved.state))
+        Ok((store, kept.state))
     }
 
     /// Keeps what the last tick changed; `whole` is called where everything has to be written.
@@ -98,11 +109,14 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.generation += 1;
         let result = match &mut self.journal {
-            Some(journal) if self.written < JOURNAL_LIMIT => frame(&changes).and_then(|frame| {
-                journal.write_all(&frame).and_then(|()| journal.flush()).map_err(io_error(&self.journal_path))?;
-                self.written += frame.len() as u64;
-                Ok(())
-            }),
+            Some(journal) if self.written < JOURNAL_LIMIT => {
+                let (domains, entries) = (format::Domains(&changes.0), format::Entries(&changes.1));
+                frames::line(&format::Changes { domains, entries }).map_err(StoreError::from).and_then(|line| {
+                    journal.write_all(&line).and_then(|()| journal.flush()).map_err(io_error(&self.journal_path))?;
+                    self.written += line.len() as u64;
+                    Ok(())
+                })
+            }
             _ => self.rewrite(whole()),
         };
         if result.is_err() {
@@ -112,7 +126,7 @@ impl Store {
     }
 
     fn rewrite(&mut self, state: State) -> Result<(), StoreError> {
-        let file = write_whole(&self.journal_path, &Saved { generation: self.generation, state }, false)?;
+        let file = self.write_whole(&self.journal_path, &state, false)?;
         self.journal = Some(BufWriter::new(file));
         self.written = 0;
         Ok(())
@@ -123,8 +137,41 @@ impl Store {
     /// # Errors
     /// Where the file cannot be written; the one before it then stays as it is.
     pub fn checkpoint(&mut self, state: State) -> Result<(), StoreError> {
-        write_whole(&self.checkpoint_path, &Saved { generation: self.generation, state }, true).map(drop)
+        self.write_whole(&self.checkpoint_path, &state, true).map(drop)
     }
+
+    /// The new file takes the old one's place only when it is complete.
+    fn write_whole(&self, path: &Path, state: &State, sync: bool) -> Result<File, StoreError> {
+        let line = frames::line(&format::Whole {
+            generation: self.generation,
+            boot_id: &state.boot_id,
+            machine: &self.machine,
+            domains: format::Domains(&state.domains),
+            entries: format::Entries(&state.entries),
+            carried: &self.carried.items,
+            fields: &self.carried.fields,
+        })?;
+        let new = beside(path, "new");
+        let write = || -> io::Result<File> {
+            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+            file.write_all(load::MAGIC)?;
+            file.write_all(&line)?;
+            if sync {
+                file.sync_all()?;
+            }
+            fs::rename(&new, path)?;
+            Ok(file)
+        };
+        write().map_err(io_error(path))
+    }
+}
+
+/// `ledger.journal` is also `ledger` with an extension, so another one does not take the place of the last.
+fn beside(path: &Path, extension: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    name.into()
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
@@ -133,129 +180,6 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.to_path_buf())),
         Err(TryLockError::Error(error)) => Err(io_error(path)(error)),
-    }
-}
-
-fn frame<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![0; 8];
-    bytes = postcard::to_extend(value, bytes)?;
-    let length = (bytes.len() - 8) as u32;
-    let crc = crc32fast::hash(&bytes[8..]);
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-    Ok(bytes)
-}
-
-/// The new file takes the old one's place only when it is complete.
-fn write_whole(path: &Path, saved: &Saved, sync: bool) -> Result<File, StoreError> {
-    let new = path.with_extension("new");
-    let bytes = frame(saved)?;
-    let write = || -> io::Result<File> {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&bytes)?;
-        if sync {
-            file.sync_all()?;
-        }
-        fs::rename(&new, path)?;
-        Ok(file)
-    };
-    write().map_err(io_error(path))
-}
-
-/// Reads a file; `None` where there is none. One that is damaged from the start is set aside, not overwritten.
-fn load(path: &Path, notes: &mut Vec<String>) -> Result<Option<Saved>, StoreError> {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error(path)(error)),
-    }
-    let mut rest = bytes.strip_prefix(MAGIC).unwrap_or_default();
-    let Some(mut saved) = next::<Saved>(&mut rest) else {
-        let aside = path.with_extension("damaged");
-        fs::rename(path, &aside).map_err(io_error(path))?;
-        notes.push(format!(
-            "{}: damaged; set aside as {}; its totals are not taken over",
-            path.display(),
-            aside.display()
-        ));
-        return Ok(None);
-    };
-    while !rest.is_empty() {
-        let Some((domains, entries)) = next::<(Vec<DomainRecord>, Vec<Entry>)>(&mut rest) else {
-            notes.push(format!(
-                "{}: the last {} bytes are cut short or damaged and were left out",
-                path.display(),
-                rest.len()
-            ));
-            break;
-        };
-        saved.generation += 1;
-        for domain in domains {
-            match saved.state.domains.iter_mut().find(|kept| kept.domain.id == domain.domain.id) {
-                Some(kept) => *kept = domain,
-                None => saved.state.domains.push(domain),
-            }
-        }
-        saved.state.entries.extend(entries);
-    }
-    Ok(Some(saved))
-}
-
-fn next<T: for<'a> Deserialize<'a>>(rest: &mut &[u8]) -> Option<T> {
-    let (length, tail) = rest.split_at_checked(4)?;
-    let (crc, tail) = tail.split_at_checked(4)?;
-    let length = u32::from_le_bytes(length.try_into().ok()?);
-    if length > FRAME_LIMIT {
-        return None;
-    }
-    let (payload, tail) = tail.split_at_checked(length as usize)?;
-    if crc32fast::hash(payload) != u32::from_le_bytes(crc.try_into().ok()?) {
-        return None;
-    }
-    let value = postcard::from_bytes(payload).ok()?;
-    *rest = tail;
-    Some(value)
-}
-
-/// Frames of a recording: the same form, to any file.
-pub mod frames {
-    use super::{FRAME_LIMIT, StoreError, frame};
-    use serde::{Deserialize, Serialize};
-    use std::io::{self, Read, Write};
-
-    /// Writes one frame.
-    ///
-    /// # Errors
-    /// Where the writer fails.
-    pub fn write<T: Serialize>(to: &mut impl Write, value: &T) -> Result<(), StoreError> {
-        to.write_all(&frame(value)?).map_err(super::io_error("recording".as_ref()))
-    }
-
-    /// Reads one frame; `None` at the end.
-    ///
-    /// # Errors
-    /// Where the frame is cut short or damaged.
-    pub fn read<T: for<'a> Deserialize<'a>>(from: &mut impl Read) -> io::Result<Option<T>> {
-        let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_string());
-        let mut head = [0; 8];
-        match from.read(&mut head[..1])? {
-            0 => return Ok(None),
-            _ => from.read_exact(&mut head[1..])?,
-        }
-        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
-        if length > FRAME_LIMIT {
-            return Err(damaged("not a frame of a recording"));
-        }
-        let mut payload = Vec::new();
-        if from.take(u64::from(length)).read_to_end(&mut payload)? != length as usize {
-            return Err(damaged("cut short"));
-        }
-        if crc32fast::hash(&payload) != u32::from_le_bytes([head[4], head[5], head[6], head[7]]) {
-            return Err(damaged("damaged (checksum)"));
-        }
-        postcard::from_bytes(&payload).map(Some).map_err(|error| damaged(&error.to_string()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The store: crashes, torn and damaged files, two daemons.
+//! The store: crashes, torn and damaged files, files of other versions and machines, two daemons.
 
 use super::*;
 use crate::attribution::ledger::Series;
@@ -10,14 +10,30 @@ fn entry(name: &str, since: u64) -> Entry {
     Entry::Series { labels, series: Series { since: Nanos(since), ..Series::default() } }
 }
 
-fn open(dir: &Path) -> (Store, State, Vec<String>) {
+fn open_on(machine: &str, dir: &Path) -> (Store, State, Vec<String>) {
     let mut notes = Vec::new();
-    let (store, state) = Store::open(&dir.join("run"), &dir.join("state"), &mut notes).unwrap();
+    let (store, state) = Store::open(&dir.join("run"), &dir.join("state"), machine, &mut notes).unwrap();
     (store, state, notes)
+}
+
+fn open(dir: &Path) -> (Store, State, Vec<String>) {
+    open_on("this", dir)
 }
 
 fn append(store: &mut Store, entries: Vec<Entry>) {
     store.append((vec![], entries), || State { boot_id: "b".into(), ..State::default() }).unwrap();
+}
+
+fn state(boot_id: &str) -> State {
+    State { boot_id: boot_id.into(), ..State::default() }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.ends_with(".lock"));
+    names.sort();
+    names
 }
 
 #[test]
@@ -47,6 +63,53 @@ fn a_torn_frame_is_left_out() {
     assert!(notes[0].contains("cut short"), "{notes:?}");
 }
 
+/// A whole, and three changes.
+fn journal() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path());
+    (0..4).for_each(|since| append(&mut store, vec![entry("a \n\u{1f980}\"", since)]));
+    drop(store);
+    fs::read(dir.path().join("run/ledger.journal")).unwrap()
+}
+
+#[test]
+fn cut_anywhere_all_whole_frames_before_the_cut_count() {
+    let bytes = journal();
+    let ends: Vec<usize> =
+        bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).skip(1).collect();
+    assert_eq!(ends.len(), 4);
+    for cut in 0..bytes.len() {
+        let mut notes = Vec::new();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let kept = load::newest([&path, &dir.path().join("none")], "", &mut notes).unwrap();
+        // Without its line feed a frame is whole as well.
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        assert_eq!(kept.state.entries.len(), whole.saturating_sub(1), "cut at {cut}");
+        assert_eq!(kept.state.boot_id == "b", whole > 0, "cut at {cut}");
+        let aside = whole == 0;
+        assert_eq!(!path.exists(), aside, "cut at {cut}");
+        assert_eq!(notes.len(), usize::from(aside || !ends.contains(&cut) && !ends.contains(&(cut - 1))), "{notes:?}");
+    }
+}
+
+#[test]
+fn a_byte_that_changed_is_found() {
+    let bytes = journal();
+    for at in (0..bytes.len()).step_by(7) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x04;
+        fs::write(&path, &bytes).unwrap();
+        let mut notes = Vec::new();
+        let kept = load::newest([&path, &dir.path().join("none")], "", &mut notes).unwrap();
+        assert_eq!(notes.len(), 1, "byte {at}");
+        assert!(kept.state.entries.len() < 3, "byte {at}");
+    }
+}
+
 #[test]
 fn garbage_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
@@ -55,6 +118,88 @@ fn garbage_is_set_aside() {
     let (_, state, notes) = open(dir.path());
     assert_eq!(state, State::default());
     assert!(notes[0].contains("damaged") && dir.path().join("state/ledger.damaged").exists());
+}
+
+/// With `--state-dir` both files are in one folder.
+#[test]
+fn what_is_set_aside_takes_the_place_of_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = dir.path();
+    for round in ["one", "two"] {
+        fs::write(both.join("ledger"), format!("garbage {round}")).unwrap();
+        fs::write(both.join("ledger.journal"), format!("more garbage {round}")).unwrap();
+        let mut notes = Vec::new();
+        drop(Store::open(both, both, "", &mut notes).unwrap());
+        assert_eq!(notes.len(), 2);
+    }
+    let all = ["ledger.damaged", "ledger.damaged-2", "ledger.journal.damaged", "ledger.journal.damaged-2"];
+    assert_eq!(names(both), all);
+    assert_eq!(fs::read(both.join("ledger.journal.damaged-2")).unwrap(), b"more garbage two");
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_set_aside_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path());
+    append(&mut store, vec![entry("a", 1)]);
+    store.checkpoint(state("c")).unwrap();
+    drop(store);
+    let path = dir.path().join("state/ledger");
+    let newer = fs::read_to_string(&path).unwrap().replace("ledger 3", "ledger 4");
+    fs::write(&path, &newer).unwrap();
+    let (mut store, kept, notes) = open(dir.path());
+    let aside = dir.path().join("state/ledger.format-4");
+    assert_eq!(kept.boot_id, "b", "the journal is as it was");
+    let note = &notes[0];
+    assert!(note.contains("a newer version") && note.contains(aside.to_str().unwrap()), "{note}");
+    store.checkpoint(state("d")).unwrap();
+    assert_eq!(fs::read_to_string(&aside).unwrap(), newer);
+    drop(store);
+    for (number, word) in [("1", "an older version"), ("4294967295", "a newer version"), ("4294967296", "damaged")] {
+        fs::write(&path, format!("jouled ledger {number}\nwhatever")).unwrap();
+        let (_, _, notes) = open(dir.path());
+        assert!(notes[0].contains(word), "{notes:?}");
+    }
+}
+
+#[test]
+fn totals_of_another_machine_count_where_there_are_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, there) = (dir.path().join("state/ledger"), dir.path().join("there"));
+    let (mut store, ..) = open_on("there", &there);
+    for _ in 0..9 {
+        append(&mut store, vec![entry("a", 1)]);
+    }
+    store.checkpoint(state("there")).unwrap();
+    drop(store);
+
+    let (mut store, _, _) = open_on("here", dir.path());
+    append(&mut store, vec![entry("a", 1)]);
+    store.checkpoint(state("here")).unwrap();
+    drop(store);
+    fs::copy(there.join("state/ledger"), &ledger).unwrap();
+    let (store, kept, notes) = open_on("here", dir.path());
+    assert_eq!(kept.boot_id, "b", "this machine's journal");
+    assert!(notes[0].contains("another machine") && notes[0].contains("ledger.other-machine"), "{notes:?}");
+    assert_eq!(names(&dir.path().join("state")), ["ledger.other-machine"]);
+    drop(store);
+
+    fs::remove_file(dir.path().join("run/ledger.journal")).unwrap();
+    fs::copy(there.join("state/ledger"), &ledger).unwrap();
+    let (mut store, kept, notes) = open_on("here", dir.path());
+    assert_eq!(kept.boot_id, "there");
+    assert!(notes.len() == 1 && notes[0].contains("are taken over"), "{notes:?}");
+    // From now on they are this machine's.
+    store.checkpoint(state("there")).unwrap();
+    drop(store);
+    for machine in ["here", ""] {
+        let (_, kept, notes) = open_on(machine, dir.path());
+        assert_eq!((kept.boot_id.as_str(), notes.len()), ("there", 0), "{notes:?}");
+    }
+    // Where no machine id can be read, the one that is known stays.
+    let (mut store, ..) = open_on("", dir.path());
+    store.checkpoint(state("there")).unwrap();
+    assert!(fs::read_to_string(&ledger).unwrap().contains("\"machine\":\"here\""));
 }
 
 #[test]
@@ -75,9 +220,9 @@ fn the_newer_file_counts() {
 fn one_jouled_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let kept = open(dir.path());
-    let error = Store::open(&dir.path().join("run"), &dir.path().join("state"), &mut vec![]).err().unwrap();
+    let error = Store::open(&dir.path().join("run"), &dir.path().join("state"), "", &mut vec![]).err().unwrap();
     assert!(error.to_string().contains("another jouled"));
-    let error = Store::open(&dir.path().join("run"), &dir.path().join("other"), &mut vec![]).err().unwrap();
+    let error = Store::open(&dir.path().join("run"), &dir.path().join("other"), "", &mut vec![]).err().unwrap();
     assert!(error.to_string().contains("another jouled"), "the journal is shared: {error}");
     drop(kept);
 }

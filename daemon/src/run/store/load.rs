@@ -1,0 +1,149 @@
+//! Reads the files of the store: which of them counts, and what becomes of one that cannot be used.
+
+use super::format::{Carried, Reader};
+use super::{StoreError, beside, frames, io_error, legacy};
+use crate::attribution::State;
+use crate::sys::safe_text;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The first line of a file: the format that is written.
+pub(super) const MAGIC: &[u8] = b"jouled ledger 3\n";
+const BEFORE_NUMBER: &[u8] = b"jouled ledger ";
+/// The present format, and the one before it.
+const TEXT: u32 = 3;
+const POSTCARD: u32 = 2;
+/// Most names of unknown records in a line of the log, and most characters of each: there may be thousands.
+const NAMES: usize = 8;
+const LONGEST_NAME: usize = 160;
+
+/// What was kept.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub generation: u64,
+    pub machine: String,
+    pub state: State,
+    pub carried: Carried,
+}
+
+struct Candidate {
+    path: PathBuf,
+    generation: u64,
+    reader: Reader,
+    /// Written on another machine than this one.
+    foreign: bool,
+}
+
+/// The newest of the files at `paths`. One of another machine counts only where this machine has none of its own.
+pub(super) fn newest(paths: [&PathBuf; 2], machine: &str, notes: &mut Vec<String>) -> Result<Kept, StoreError> {
+    let mut found = Vec::new();
+    for path in paths {
+        if let Some((generation, reader)) = load(path, notes)? {
+            let foreign = !machine.is_empty() && !reader.machine.is_empty() && reader.machine != machine;
+            found.push(Candidate { path: path.clone(), generation, reader, foreign });
+        }
+    }
+    if found.iter().any(|one| !one.foreign) {
+        let (own, foreign) = found.into_iter().partition(|one| !one.foreign);
+        found = own;
+        for Candidate { path, .. } in foreign {
+            let aside = set_aside(&path, "other-machine")?;
+            notes.push(format!(
+                "{}: written on another machine, and this one has totals of its own: set aside as {}; its totals are not taken over",
+                path.display(),
+                aside.display()
+            ));
+        }
+    }
+    let Some(Candidate { path, generation, reader, foreign }) = found.into_iter().max_by_key(|one| one.generation)
+    else {
+        return Ok(Kept::default());
+    };
+    if foreign {
+        notes.push(format!(
+            "{}: written on another machine: its totals are taken over; to begin at zero, stop jouled and remove the file",
+            path.display()
+        ));
+    }
+    let machine = reader.machine.clone();
+    let (state, carried) = reader.end();
+    if !carried.is_empty() {
+        let name = |name: &String| safe_text::safe(&name.chars().take(LONGEST_NAME).collect::<String>());
+        let names: Vec<_> = carried.names.iter().take(NAMES).map(name).collect();
+        let more = if carried.names.len() > NAMES { ", …" } else { "" };
+        notes.push(format!(
+            "{}: {} record(s) are not known to this version of jouled ({}{more}): they are kept in the file, and not shown",
+            path.display(),
+            carried.len(),
+            names.join(", ")
+        ));
+    }
+    Ok(Kept { generation, machine, state, carried })
+}
+
+/// Reads a file; `None` where there is none. One that is damaged from the start, or in a format that is not known, is set aside.
+fn load(path: &Path, notes: &mut Vec<String>) -> Result<Option<(u64, Reader)>, StoreError> {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(path)(error)),
+    }
+    let (number, mut rest) = format_of(&bytes).unwrap_or_default();
+    if number != 0 && number != TEXT && number != POSTCARD {
+        let aside = set_aside(path, &format!("format-{number}"))?;
+        notes.push(format!(
+            "{}: in format {number} of {} version of jouled, which this one cannot read: set aside as {}; its totals are not taken over",
+            path.display(),
+            if number > TEXT { "a newer" } else { "an older" },
+            aside.display()
+        ));
+        return Ok(None);
+    }
+    let next = |rest: &mut &'_ [u8], whole: bool| match (number, whole) {
+        (TEXT, _) => frames::take(rest).map(str::to_owned),
+        (_, true) => legacy::whole(rest),
+        (_, false) => legacy::change(rest),
+    };
+    let reader = next(&mut rest, true).and_then(|whole| Reader::begin(&whole));
+    let Some((mut generation, mut reader)) = reader.and_then(|reader| Some((reader.generation?, reader))) else {
+        let aside = set_aside(path, "damaged")?;
+        notes.push(format!(
+            "{}: damaged; set aside as {}; its totals are not taken over",
+            path.display(),
+            aside.display()
+        ));
+        return Ok(None);
+    };
+    while !rest.is_empty() {
+        let before = rest;
+        if next(&mut rest, false).and_then(|json| reader.change(&json)).is_none() {
+            notes.push(format!(
+                "{}: the last {} bytes are cut short or damaged and were left out",
+                path.display(),
+                before.len()
+            ));
+            break;
+        }
+        generation += 1;
+    }
+    Ok(Some((generation, reader)))
+}
+
+/// The number of the format that a file is in, and what comes behind its first line.
+fn format_of(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let end = bytes.iter().take(64).position(|byte| *byte == b'\n')?;
+    let number = std::str::from_utf8(bytes[..end].strip_prefix(BEFORE_NUMBER)?).ok()?;
+    Some((number.parse().ok().filter(|number| *number > 0)?, &bytes[end + 1..]))
+}
+
+/// Gives a file a name that no other has.
+fn set_aside(path: &Path, why: &str) -> Result<PathBuf, StoreError> {
+    let names =
+        std::iter::once(beside(path, why)).chain((2..).map(|number: u32| beside(path, &format!("{why}-{number}"))));
+    let free = |name: &PathBuf| fs::symlink_metadata(name).is_err();
+    let aside = names.into_iter().find(free).unwrap_or_else(|| beside(path, why));
+    fs::rename(path, &aside).map_err(io_error(path))?;
+    Ok(aside)
+}
