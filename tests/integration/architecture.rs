@@ -281,7 +281,7 @@ const SHARED_FIXTURES: [&str; 4] = ["fixture", "fake_redfish", "fake_redfish_tre
 
 /// Whether a file is in a room whose comments are not wrapped yet.
 fn is_unwrapped(file: &Path) -> bool {
-    ["meter", "run", "attribution"].iter().any(|room| file.starts_with(root().join(room)))
+    ["meter", "run"].iter().any(|room| file.starts_with(root().join(room)))
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A domain's energy over time: its totals at each reading, interpolated linearly between readings. For the remainder and for comparisons
-//! of meters, which are read at different times. Knows no domain.
+//! A domain's energy over time: its totals at each reading, interpolated linearly between readings. For the remainder
+//! and for comparisons of meters, which are read at different times. Knows no domain.
 
 use crate::model::units::{Microjoules, Nanos};
 use std::collections::VecDeque;
@@ -26,8 +26,8 @@ struct Point {
 }
 
 impl Curve {
-    /// Adds the total at `at`, CLOCK_MONOTONIC. `broken`: it lacks the energy since the last total (a gap). `changed`: the meter's value
-    /// differs from the one before.
+    /// Adds the total at `at`, CLOCK_MONOTONIC. `broken`: it lacks the energy since the last total (a gap). `changed`:
+    /// the meter's value differs from the one before.
     pub fn push(&mut self, at: Nanos, total: Microjoules, broken: bool, changed: bool) {
         if self.points.back().is_some_and(|last| last.at >= at) {
             return;
@@ -80,8 +80,8 @@ impl Curve {
         Some(before.total + Microjoules(u64::try_from(gained).unwrap_or(u64::MAX)))
     }
 
-    /// How often the meter has a new value: the shortest of the last times between changes (a steady load makes them longer), and at least
-    /// the time between reads.
+    /// How often the meter has a new value: the shortest of the last times between changes (a steady load makes them
+    /// longer), and at least the time between reads.
     pub fn refresh(&self) -> Nanos {
         let read = self
             .points

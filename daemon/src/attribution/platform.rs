@@ -1,7 +1,7 @@
-//! The whole machine: which platform meter is the authority, how much it measured beyond the components (the remainder), and whether
-//! meters agree. Configured by `platform` in `[attribution]`; shown as zone `other`, in `joulectl meters` and in
-//! `jouled_platform_*` metrics. Attributes nothing, and knows no meter by name: a meter says of its own domain which kind of platform
-//! meter it is ([`Domain::platform`]).
+//! The whole machine: which platform meter is the authority, how much it measured beyond the components (the
+//! remainder), and whether meters agree. Configured by `platform` in `[attribution]`; shown as zone `other`, in
+//! `joulectl meters` and in `jouled_platform_*` metrics. Attributes nothing, and knows no meter by name: a meter says
+//! of its own domain which kind of platform meter it is ([`Domain::platform`]).
 
 use super::curve::{self, Curve};
 use super::sources::Sources;
@@ -12,7 +12,8 @@ use crate::model::snapshot::{Comparison, PlatformView, Role};
 use crate::model::source::PciAddress;
 use crate::model::units::{Microjoules, Nanos};
 
-/// A remainder is computed over at least this many refreshes of the authority: it lags behind by up to one, the components do not.
+/// A remainder is computed over at least this many refreshes of the authority: it lags behind by up to one, the
+/// components do not.
 const REFRESHES: u64 = 3;
 /// A platform meter without a reading for this many of its refreshes, and for at least this time, does not measure now.
 const SILENT: (u64, Nanos) = (4, Nanos(45 * Nanos::SECOND.0));
@@ -23,7 +24,8 @@ const COMPARE_OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// Accuracy of a meter whose maker states none: Intel's figure for RAPL, and the best that IPMI and Redfish specify.
 const UNSTATED_PPM: u32 = 50_000;
 
-/// Largest difference shown, in millionths: a meter that reads zero is off by infinitely much, and shown as off by a factor of 1000.
+/// Largest difference shown, in millionths: a meter that reads zero is off by infinitely much, and shown as off by a
+/// factor of 1000.
 const MOST_OFF_PPM: i128 = 1_000_000_000;
 
 /// The kind of platform meter that a domain belongs to. An estimate is none.
@@ -135,7 +137,8 @@ impl Platform {
                 return Some(Remainder::Gap(since - from));
             }
             None => {
-                // Energy of components before their first reading is not known. This includes components that stand by now.
+                // Energy of components before their first reading is not known. This includes components that stand by
+                // now.
                 let parts = domains.iter().filter(|state| is_part(&state.shared));
                 self.from = parts.filter_map(|state| state.curve.first_at()).chain([since]).max();
                 return None;
@@ -156,7 +159,8 @@ impl Platform {
             domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
         let left = whole.saturating_sub(parts);
         let over = parts.saturating_sub(whole) + self.deficit;
-        // Limited to one window's energy: components far beyond the platform are a disagreement, and must not use up all later remainders.
+        // Limited to one window's energy: components far beyond the platform are a disagreement, and must not use up
+        // all later remainders.
         self.deficit = over.saturating_sub(left).min(whole);
         self.from = Some(to);
         Some(Remainder::Energy(left.saturating_sub(over), to - from))
@@ -167,16 +171,16 @@ impl Platform {
         self.from.unwrap_or_default()
     }
 
-    /// Restarts the intervals of components that were not read up to the end of the remainder's window: their energy since their last
-    /// reading is part of the remainder already.
+    /// Restarts the intervals of components that were not read up to the end of the remainder's window: their energy
+    /// since their last reading is part of the remainder already.
     pub fn absorb(&self, domains: &mut [DomainState]) {
         let Some(to) = self.from else { return };
         let absorbed = |state: &&mut DomainState| is_component(state) && state.curve.last_at().is_none_or(|at| at < to);
         domains.iter_mut().filter(absorbed).for_each(|state| state.restart_interval(to));
     }
 
-    /// Compares the other platform meters, and all components together, with the authority, where enough time has passed since they
-    /// were last compared.
+    /// Compares the other platform meters, and all components together, with the authority, where enough time has
+    /// passed since they were last compared.
     pub fn compare(&mut self, domains: &[DomainState], now: Nanos) {
         let Some(authority) = self.authority.clone() else {
             (self.compared_from, self.comparisons) = (None, Vec::new());
@@ -276,8 +280,8 @@ fn of_kind<'a>(
     domains.iter().filter(move |state| kind.is_some() && kind_of(&state.shared) == kind && !state.standby)
 }
 
-/// How often a meter has something new, as it states and as was seen. At most 60 s, so that a window of three refreshes never outlives
-/// the usage kept for it ([`LONGEST_WINDOW`]).
+/// How often a meter has something new, as it states and as was seen. At most 60 s, so that a window of three refreshes
+/// never outlives the usage kept for it ([`LONGEST_WINDOW`]).
 fn refresh(state: &DomainState) -> Nanos {
     state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
 }

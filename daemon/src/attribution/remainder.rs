@@ -1,5 +1,6 @@
-//! The remainder, zone `other`: what the authority (the platform meter that is believed) measured beyond the components. It is a domain
-//! like any other, with an idle floor, shares and totals. Its energy is computed in `platform`.
+//! The remainder, zone `other`: what the authority (the platform meter that is believed) measured beyond the
+//! components. It is a domain like any other, with an idle floor, shares and totals. Its energy is computed in
+//! `platform`.
 
 use super::Core;
 use super::platform;
@@ -14,7 +15,8 @@ use platform::Remainder;
 use std::sync::Arc;
 
 impl Core {
-    /// Chooses the authority, compares the other platform meters with it, and attributes the remainder where a window of it closes.
+    /// Chooses the authority, compares the other platform meters with it, and attributes the remainder where a window
+    /// of it closes.
     pub(super) fn update_platform(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
         self.platform.choose(&mut self.domains, &self.sources, now);
         self.platform.find_unmetered(&self.domains, passed_through, now);
@@ -33,8 +35,8 @@ impl Core {
         self.domains.iter_mut().for_each(|state| state.curve.forget(needed));
     }
 
-    /// The remainder is shared by what entities drew of the components above idle (`Core::attribute` adds these weights to its window);
-    /// without components, by use.
+    /// The remainder is shared by what entities drew of the components above idle (`Core::attribute` adds these weights
+    /// to its window); without components, by use.
     fn update_remainder(&mut self, has_components: bool, quality: Quality, used: &TickUse, now: Nanos) {
         if self.other.is_none() {
             let domain = self.platform.domain(quality);

@@ -1,5 +1,5 @@
-//! Closes one window of one domain: splits its energy into idle and dynamic, gives both to accounts, and adds it to the domain's totals.
-//! Decides neither the energy nor the window.
+//! Closes one window of one domain: splits its energy into idle and dynamic, gives both to accounts, and adds it to the
+//! domain's totals. Decides neither the energy nor the window.
 
 use super::accounts::{Accounts, Charge};
 use super::ledger::Ledger;
@@ -41,7 +41,8 @@ impl<'a> ClosedWindow<'a> {
 }
 
 impl DomainState {
-    /// Splits the energy of a window into idle and dynamic, and charges both. Returns the shares, in the order of the charges.
+    /// Splits the energy of a window into idle and dynamic, and charges both. Returns the shares, in the order of the
+    /// charges.
     pub fn settle(&mut self, books: &mut Books<'_>, closed: &ClosedWindow<'_>) -> Split {
         let ClosedWindow { energy, time, ref charges, lost, load } = *closed;
         let zone = self.shared.zone;

@@ -17,8 +17,8 @@ struct Source {
 }
 
 impl Sources {
-    /// Replaces the states, where the tick lists any: an empty list means that nothing changed. A source is known again by name and
-    /// role: a meter and a usage source may share a name (`nvml`).
+    /// Replaces the states, where the tick lists any: an empty list means that nothing changed. A source is known again
+    /// by name and role: a meter and a usage source may share a name (`nvml`).
     pub fn update(&mut self, states: &[SourceState]) {
         if states.is_empty() {
             return;
@@ -31,7 +31,8 @@ impl Sources {
         self.0 = states.iter().map(|state| Source { read_at: read_at(state), state: state.clone() }).collect();
     }
 
-    /// Notes which sources gave something up to this tick: a usage source when it answers, a meter when one of its domains was read.
+    /// Notes which sources gave something up to this tick: a usage source when it answers, a meter when one of its
+    /// domains was read.
     pub fn mark_read(&mut self, domains: &[DomainState], now: Nanos) {
         for Source { state, read_at } in &mut self.0 {
             match state.role {
