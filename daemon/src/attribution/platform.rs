@@ -37,9 +37,17 @@ pub fn kind_of(domain: &Domain) -> Option<&PlatformKind> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remainder {
     /// This energy in this time.
-    Energy(Microjoules, Nanos),
+    Energy {
+        /// In µJ.
+        energy: Microjoules,
+        /// Length of the interval.
+        time: Nanos,
+    },
     /// It is not known for this time.
-    Gap(Nanos),
+    Gap {
+        /// Length of the interval.
+        time: Nanos,
+    },
 }
 
 /// State of the platform, from tick to tick.
@@ -134,7 +142,7 @@ impl Platform {
             Some(from) if from >= since => from,
             Some(from) => {
                 (self.from, self.deficit) = (Some(since), Microjoules::ZERO);
-                return Some(Remainder::Gap(since - from));
+                return Some(Remainder::Gap { time: since - from });
             }
             None => {
                 // Energy of components before their first reading is not known. This includes components that stand by
@@ -147,7 +155,7 @@ impl Platform {
         if now - from > LONGEST_KEPT {
             // The curves do not reach back to `from` any more.
             (self.from, self.deficit) = (Some(to.max(from)), Microjoules::ZERO);
-            return Some(Remainder::Gap(to - from));
+            return Some(Remainder::Gap { time: to - from });
         }
         let refresh = authority().map(refresh).max()?;
         if to <= from || (to - from).0 < refresh.0.saturating_mul(REFRESHES) {
@@ -163,7 +171,7 @@ impl Platform {
         // all later remainders.
         self.deficit = over.saturating_sub(left).min(whole);
         self.from = Some(to);
-        Some(Remainder::Energy(left.saturating_sub(over), to - from))
+        Some(Remainder::Energy { energy: left.saturating_sub(over), time: to - from })
     }
 
     /// The remainder is computed up to this time, CLOCK_MONOTONIC.

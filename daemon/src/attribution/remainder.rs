@@ -59,8 +59,8 @@ impl Core {
         let mut books = Books { ledger, accounts, idle: config.idle, cpus };
         match platform.remainder(domains, now) {
             None => return other.show_power(&mut books),
-            Some(Remainder::Gap(time)) => other.add_gap(time),
-            Some(Remainder::Energy(energy, time)) => {
+            Some(Remainder::Gap { time }) => other.add_gap(time),
+            Some(Remainder::Energy { energy, time }) => {
                 let window = std::mem::take(&mut other.window);
                 let mut closed = ClosedWindow::without_usage(energy, time);
                 if !window.incomplete {
