@@ -1,5 +1,5 @@
-//! A daemon that is told nonsense, or finds its place taken: it refuses, and says where, which and why. Not a bad host;
-//! that is bad_input.
+//! Invalid configurations and arguments, and addresses, folders and files that are in use or missing: jouled ends with
+//! a message that names the place, the key and the reason. Not invalid files of the host: those are in bad_input.rs.
 
 use crate::common::{World, bare_jouled, jouled, output, refused, said};
 use std::fs;
@@ -19,7 +19,7 @@ fn file(dir: &tempfile::TempDir, text: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// The message is one line for each fault, begins with where the value is from and its key, and has these words.
+/// Checks a message: a line begins with the place of the value and its key, and contains these words.
 fn assert_says(message: &str, place: &str, reason: &[&str]) {
     let message = message.strip_prefix("jouled: ").unwrap_or_else(|| panic!("{message}"));
     assert!(message.starts_with(place), "{message:?} does not begin with {place:?}");
@@ -83,7 +83,7 @@ fn every_bad_value_names_file_key_and_reason() {
 }
 
 #[test]
-fn files_that_are_no_configuration() {
+fn files_that_are_no_configuration_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, b"# \xff\xfe\n");
     assert_says(&refused(&mut check(&path)), &format!("{}: ", path.display()), &["UTF-8"]);
@@ -99,7 +99,7 @@ fn files_that_are_no_configuration() {
 }
 
 #[test]
-fn drop_ins_are_named() {
+fn faults_in_drop_ins_name_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, "interval = \"2s\"\n");
     let drop_ins = dir.path().join("jouled.toml.d");
@@ -111,7 +111,7 @@ fn drop_ins_are_named() {
         fs::write(&drop_in, text).unwrap();
         assert_says(&refused(&mut check(&path)), &format!("{}: {key}: ", drop_in.display()), &[reason]);
     }
-    // A later one counts, and what is no .toml is none.
+    // The later drop-in wins, and only files that end in .toml are drop-ins.
     fs::write(&drop_in, "interval = \"1ms\"").unwrap();
     fs::write(drop_ins.join("30-c.toml"), "interval = \"1s\"").unwrap();
     fs::write(drop_ins.join("README"), "not for jouled").unwrap();
@@ -122,7 +122,7 @@ fn drop_ins_are_named() {
 }
 
 #[test]
-fn variables_are_named() {
+fn faults_in_environment_variables_name_the_variable() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, "");
     for (variable, value, reason) in [
@@ -158,7 +158,7 @@ fn wrong_arguments_are_code_2() {
 }
 
 #[test]
-fn a_place_that_is_taken() {
+fn an_address_or_state_folder_in_use_is_refused() {
     let world = World::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -180,7 +180,7 @@ fn a_place_that_is_taken() {
 }
 
 #[test]
-fn a_state_folder_that_cannot_be() {
+fn a_state_folder_that_cannot_be_made_or_used_is_refused() {
     let world = World::new();
     let file = world.state.with_extension("file");
     fs::write(&file, "").unwrap();
@@ -197,7 +197,7 @@ fn a_state_folder_that_cannot_be() {
 }
 
 #[test]
-fn what_is_wanted_by_name_and_missing_ends_the_start() {
+fn a_configured_file_that_is_missing_ends_the_start() {
     let world = World::new();
     world.config("[export]\nweb_config_file = \"/no/such/web.yml\"\n");
     assert_says(&refused(&mut world.jouled()), "/no/such/web.yml: ", &[]);

@@ -1,5 +1,5 @@
-//! The daemon on hosts whose files are damaged, vanish, or hold anything at all: it goes on, says what is wrong, and
-//! makes nothing up.
+//! The daemon on hosts whose files are damaged, vanish or have any content: it keeps running, reports what is wrong and
+//! invents no number.
 
 use crate::common::sysfs::INTEL_RANGE;
 use crate::common::{Daemon, World, joulectl, said};
@@ -19,7 +19,7 @@ fn health<'a>(snapshot: &'a Snapshot, source: &str) -> &'a Health {
 }
 
 #[test]
-fn a_damaged_counter_is_no_number_and_goes_on_when_it_is_well_again() {
+fn a_damaged_counter_gives_no_reading_until_it_is_valid_again() {
     let world = World::new();
     world.spawn(101, 1, "nginx", "/system.slice/nginx.service", 0);
     let daemon = world.start();
@@ -83,7 +83,7 @@ fn a_counter_that_falls_is_a_gap() {
     assert_eq!(domain(&low, "rapl/package-0").energy.total.0, 0);
     world.draw("intel-rapl:0", 1_000_000);
     ticks.find("it goes on", |snapshot| domain(snapshot, "rapl/package-0").energy.total.0 == 1_000_000);
-    // A wrap is none.
+    // A counter that wraps is no gap.
     world.reset_counters(INTEL_RANGE - 400_000);
     ticks.find("a jump", |snapshot| domain(snapshot, "rapl/package-0").gaps == 3);
     world.host.set_energy("intel-rapl:0", 600_000);
@@ -202,7 +202,7 @@ fn fifty_thousand_processes() {
     const COUNT: u32 = 50_000;
     const KINDS: u32 = 10;
     let world = World::new();
-    // Of each kind there is one; the others look the same through links.
+    // One folder of each kind; the other processes are links to it.
     for kind in 0..KINDS {
         world.spawn(1 + kind, 1, format!("crowd{kind}"), "/system.slice/crowd.service", kind % 4);
     }
@@ -270,7 +270,7 @@ fn a_damaged_ledger_is_set_aside_and_a_torn_one_holds_as_far_as_it_goes() {
     ticks.find("all energy", |snapshot| domain(snapshot, "rapl/package-0").energy.total.0 == 5_000_000);
     daemon.kill();
 
-    // The last frames are damaged: what came before holds.
+    // The last frames are damaged: those before them are read.
     let journal = world.state.join("ledger.journal");
     let mut bytes = fs::read(&journal).unwrap();
     let last = bytes.len() - 5;
@@ -282,7 +282,7 @@ fn a_damaged_ledger_is_set_aside_and_a_torn_one_holds_as_far_as_it_goes() {
     assert_eq!(domain(&snapshot, "rapl/package-0").energy.total.0, 5_000_000, "the counter itself still knows");
     daemon.kill();
 
-    // Nothing of them can be read.
+    // Neither file can be read at all.
     for name in ["ledger.journal", "ledger"] {
         fs::write(world.state.join(name), vec![0xa5; 4096]).unwrap();
     }

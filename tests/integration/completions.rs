@@ -1,4 +1,5 @@
-//! The shells' completions that are installed are those of the programs' arguments. UPDATE_GOLDEN=1 rewrites them.
+//! The installed shell completions are those that clap generates from the programs' arguments. UPDATE_GOLDEN=1 rewrites
+//! them.
 
 use clap::CommandFactory;
 use clap_complete::Shell;

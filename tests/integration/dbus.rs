@@ -1,5 +1,5 @@
-//! org.jouled1 from outside: the built jouled, or its export with made snapshots, on a bus of its own. What each call
-//! answers is tested beside the code.
+//! org.jouled1 seen by its clients: the built jouled, or its D-Bus export with made-up snapshots, on a private bus. Not
+//! what each call answers: that is tested beside the code.
 
 use crate::common::many_units::{later, snapshot};
 use crate::common::on_bus::{Client, Served, next, request, runtime};
@@ -33,7 +33,7 @@ fn health(snapshot: &Snapshot) -> &Health {
     &source.unwrap().health
 }
 
-/// A world in which a web server and a user's player run.
+/// A host with a web server and a player in a user's session.
 fn world() -> World {
     let world = World::new();
     world.spawn(101, 1, "nginx", "/system.slice/nginx.service", 0);
@@ -41,7 +41,7 @@ fn world() -> World {
     world
 }
 
-/// Lets it run and draw.
+/// CPU time of both processes, and energy.
 fn work(world: &World) {
     for pid in [101, 102] {
         world.run(pid, 5);
@@ -98,7 +98,7 @@ fn busctl_shows_the_tree_the_interfaces_and_the_numbers() {
         !failed.status.success() && String::from_utf8_lossy(&failed.stderr).contains("can only be read"),
         "{failed:?}"
     );
-    // It is a source like others.
+    // D-Bus has a health like other sources.
     let body = crate::common::get(daemon.address, "/metrics", &[]).body;
     assert!(body.contains("jouled_source_state{source=\"dbus\",role=\"export\",state=\"healthy\"} 1"), "{body}");
     assert!(said(crate::common::joulectl(&daemon.state, &["status"])).contains("dbus"));
@@ -106,7 +106,7 @@ fn busctl_shows_the_tree_the_interfaces_and_the_numbers() {
 }
 
 #[test]
-fn the_name_comes_back_with_the_bus_and_is_waited_for_where_another_has_it() {
+fn the_name_is_requested_again_after_a_bus_restart_and_after_another_owner() {
     let folder = tempfile::tempdir().unwrap();
     let Some(bus) = Bus::start(folder.path(), Policy::Open) else { return };
     let runtime = runtime();
@@ -140,7 +140,7 @@ fn the_name_comes_back_with_the_bus_and_is_waited_for_where_another_has_it() {
 }
 
 #[test]
-fn a_bus_that_lets_nobody_have_the_name_is_no_failure_unless_it_is_wanted() {
+fn a_bus_that_refuses_the_name_is_a_failure_only_with_use_on() {
     let folder = tempfile::tempdir().unwrap();
     let Some(bus) = Bus::start(folder.path(), Policy::Bare) else { return };
     let world = world();
@@ -192,7 +192,7 @@ fn two_thousand_units_are_introspected_listed_and_managed() {
 }
 
 #[test]
-fn calls_that_are_no_calls_harm_nobody() {
+fn malformed_calls_do_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let Some(bus) = Bus::start(folder.path(), Policy::Open) else { return };
     let served = Served::start(&bus, snapshot(3));
@@ -218,17 +218,17 @@ fn calls_that_are_no_calls_harm_nobody() {
         );
         let file = std::fs::File::open("/dev/null").unwrap();
         let with_file = get().build(&zbus::Fd::from(&file)).unwrap();
-        // It does not get beyond the bus, which knows that jouled's connection takes none.
+        // The bus drops the message: jouled's connection accepts no file descriptors.
         assert_eq!(ask(&mut stream, with_file).await, "NotSupported");
         assert_eq!(ask(&mut stream, get().build(&(1_u8, vec!["a"])).unwrap()).await, "InvalidArgs");
         assert_eq!(ask(&mut stream, request("/", "a.b", "C").build(&()).unwrap()).await, "UnknownInterface");
         assert_eq!(ask(&mut stream, request("/no", "a.b", "C").build(&()).unwrap()).await, "UnknownObject");
         let nested = (0..30).fold(Variant::from(1_u8), |inner, _| Variant::Variant(Box::new(inner)));
         assert_eq!(ask(&mut stream, get().build(&nested).unwrap()).await, "InvalidArgs");
-        // An answer or a signal that nobody asked for.
+        // An answer without a call, and a signal without a subscription.
         let stray = Message::signal(unit, "org.freedesktop.DBus", "NameLost").destination(NAME).build(&NAME).unwrap();
         client.0.send(&stray).await.unwrap();
-        // Who wants no answer gets none, not even an error.
+        // A call with NO_REPLY_EXPECTED gets no answer, not even an error.
         for member in ["Get", "Nothing"] {
             let silent = request(unit, PROPERTIES, member).with_flags(Flags::NO_REPLY_EXPECTED);
             client.0.send(&silent.build(&("org.jouled1.Unit", "Id")).unwrap()).await.unwrap();
@@ -247,7 +247,7 @@ fn calls_that_are_no_calls_harm_nobody() {
 }
 
 #[test]
-fn a_subscriber_who_never_reads_keeps_nobody_waiting() {
+fn a_subscriber_that_never_reads_delays_no_other_client() {
     let folder = tempfile::tempdir().unwrap();
     let Some(bus) = Bus::start(folder.path(), Policy::Open) else { return };
     let mut host = snapshot(2_000);
@@ -256,7 +256,7 @@ fn a_subscriber_who_never_reads_keeps_nobody_waiting() {
     runtime().block_on(async {
         let rule = || MatchRule::builder().msg_type(Type::Signal).sender(NAME).build().unwrap();
         let deaf = Client::new(&bus).await;
-        // Never polled: when its queue is full, nothing is read from its socket.
+        // This client is never polled: when its queue is full, nothing is read from its socket.
         let _unread = MessageStream::for_match_rule(rule(), &deaf.0, Some(1.try_into().unwrap())).await.unwrap();
         let (client, listener) = (Client::new(&bus).await, Client::new(&bus).await);
         assert_eq!(client.energy(path).await, 0);
@@ -278,7 +278,7 @@ fn a_subscriber_who_never_reads_keeps_nobody_waiting() {
 }
 
 #[test]
-fn ten_thousand_calls_harm_neither_ticks_nor_scrapes_nor_others() {
+fn ten_thousand_calls_delay_no_tick_no_scrape_and_no_other_client() {
     let folder = tempfile::tempdir().unwrap();
     let Some(bus) = Bus::start(folder.path(), Policy::Open) else { return };
     let world = world();
@@ -330,9 +330,9 @@ fn ten_thousand_calls_harm_neither_ticks_nor_scrapes_nor_others() {
     daemon.stop();
 }
 
-/// Strangers are told every 10 s and whole joules, a member of the group what root is told.
+/// Users outside of the group get whole joules that change every 10 s; a member of the group gets the numbers of root.
 #[test]
-fn root_strangers_are_told_less_than_members_of_the_group() {
+fn root_other_users_get_coarser_numbers_than_the_group() {
     if !crate::common::root() {
         return;
     }
@@ -344,7 +344,7 @@ fn root_strangers_are_told_less_than_members_of_the_group() {
     let world = world();
     world.config("[export.dbus]\ngroup = \"65533\"");
     let daemon = Daemon::start(&mut on_bus(&world, &bus.address, "on"), &world.state);
-    // The bus lets in only users that the system knows.
+    // The bus accepts only users of the user database.
     let as_user = |groups: &str, arguments: &[&str]| {
         let busctl = bus.busctl(arguments).unwrap();
         let mut command = Command::new("setpriv");
@@ -373,11 +373,11 @@ fn root_strangers_are_told_less_than_members_of_the_group() {
     assert!(seen.iter().any(|energy| *energy > 0), "{seen:?}");
     assert!(seen.iter().all(|energy| energy % 1_000_000 == 0) && seen.len() <= 3, "whole joules, every 10 s: {seen:?}");
     let denied = as_user("65534", &["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"]);
-    // The fake host does not say whose its processes are: then they are nobody's. busctl has words of its own for this
+    // The fake host has no owner for its processes, so they belong to no user. busctl prints its own text for this
     // error.
     assert!(String::from_utf8_lossy(&denied.stderr).contains("ccess denied"), "{denied:?}");
     assert!(as_user("65533", &["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"]).status.success());
-    // The installed policy lets strangers ask, and nothing else.
+    // The installed policy allows other users to call org.jouled1, and nothing else.
     assert!(as_user("65534", &["introspect", NAME, ROOT]).status.success());
     assert!(as_user("65534", &["tree", NAME]).status.success());
     let other = as_user("65534", &["call", NAME, ROOT, "org.example.Other", "Method"]);

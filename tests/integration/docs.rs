@@ -1,5 +1,5 @@
-//! docs/ against the code: metrics, queries, rules and the dashboard, the words of troubleshooting.md, and links. Not
-//! the man pages: that is man.rs. Not their prose.
+//! docs/ compared with the code: metrics, queries, rules and the dashboard, the messages in troubleshooting.md, and
+//! links. Not the man pages: those are in man.rs. Not the prose.
 
 use crate::common::examples::examples;
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Every page for people.
+/// All pages that people read.
 fn pages() -> Vec<PathBuf> {
     let mut pages = files("docs", "md");
     pages.extend(
@@ -45,7 +45,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// Names of metrics in a text: not those that a recording rule makes, which have colons.
+/// Names of metrics in a text, without those of recording rules, which have colons.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = text.split(|c| !of_name(c)).filter(|word| word.starts_with("jouled_") || word.starts_with("kepler_"));
@@ -68,7 +68,7 @@ fn every_metric_in_the_dashboard_the_rules_and_the_page_on_prometheus_exists() {
     let known = known_metrics();
     assert!(known.len() > 100, "{known:?}");
     for file in ["docs/grafana/jouled.json", "docs/prometheus/jouled.rules.yml", "docs/prometheus.md", "README.md"] {
-        // A name for each kind of entity stands for all of them.
+        // A name with KIND stands for those of all kinds of entities.
         let used = metrics_in(&read(file).replace("KIND", "unit"));
         assert!(used.len() > 5 || file == "README.md", "{file}: {used:?}");
         let missing: Vec<_> = used.difference(&known).collect();
@@ -107,7 +107,7 @@ fn the_dashboard_is_whole() {
             assert!(x + w <= *x2 || x2 + w2 <= *x || y + h <= *y2 || y2 + h2 <= *y, "{title} lies over {other}");
         }
     }
-    // A variable that is used is one that there is, and the reverse; those of Grafana's own begin with two underscores.
+    // Each variable that is used exists, and each that exists is used. Those of Grafana begin with two underscores.
     let text = dashboard.to_string();
     let variables =
         dashboard["templating"]["list"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned());
@@ -143,7 +143,7 @@ fn queries() -> Vec<(String, String)> {
     queries
 }
 
-/// A program of others, where it is there.
+/// A program that is not part of jouled; `None` where it is not installed.
 fn program(name: &str) -> Option<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).find(|folder| folder.join(name).exists());
@@ -189,7 +189,7 @@ fn the_rules_count_nothing_twice_and_alert_on_what_is_wrong() {
     succeeds(test.current_dir(folder.path()).args(["test", "rules", "rules.test.yml"]));
 }
 
-/// String literals of a source without its tests, as they are at run time. Not of comments.
+/// String literals of a source file, unescaped; without its tests and comments.
 fn literals(source: &str) -> Vec<String> {
     let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let (mut found, mut rest) = (Vec::new(), source);
@@ -207,7 +207,7 @@ fn literals(source: &str) -> Vec<String> {
                 ends
             });
             let (literal, after) = text.split_at(end.unwrap());
-            // A backslash at the end of a line takes the blanks of the next one with it.
+            // A backslash at the end of a line skips the blanks at the start of the next one.
             let mut lines = literal.split("\\\n");
             let first = lines.next().unwrap().to_owned();
             found.push(lines.fold(first, |all, line| all + line.trim_start()).replace("\\\"", "\""));
@@ -219,7 +219,7 @@ fn literals(source: &str) -> Vec<String> {
     found
 }
 
-/// What troubleshooting.md has in code spans of first cells and of running text: the parts between its dots.
+/// Code spans in first cells and in running text of troubleshooting.md, split at `…`.
 fn words_of_the_page() -> BTreeSet<String> {
     let text = read("docs/troubleshooting.md");
     let cells = text.lines().map(|line| if line.starts_with("| ") { line.split(" | ").next().unwrap() } else { line });
@@ -228,7 +228,7 @@ fn words_of_the_page() -> BTreeSet<String> {
     parts.map(str::to_owned).collect()
 }
 
-/// What is said by others than jouled, or is a command, a file or a key.
+/// Code spans that are no message of jouled: messages of other programs, commands, files and keys.
 const OF_OTHERS: [&str; 14] = [
     "No data available",
     "Permission denied",
@@ -258,8 +258,8 @@ fn no_row_of_troubleshooting_has_words_that_jouled_does_not_say() {
     assert!(stale.is_empty(), "nobody says {stale:#?}");
 }
 
-/// Literals of three words and more that are in no reason for a source to be degraded or failed: what is shown beside a
-/// source that is well, why one is unsupported or not used, parts of others.
+/// Literals of three words and more that are in no reason for a degraded or failed source: details of a healthy source,
+/// reasons for an unsupported or unused one, and parts of other messages.
 fn is_no_reason(literal: &str) -> bool {
     let list = include_str!("no_reasons.txt");
     let beginnings = list.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -308,7 +308,7 @@ fn every_drop_in_of_the_pages_has_keys_that_systemd_knows() {
         let path = format!("{}:", folder.path().display());
         let output =
             verify.env("SYSTEMD_UNIT_PATH", path).arg("verify").arg(folder.path().join(unit)).output().unwrap();
-        // Where this machine has no systemd that runs, it ends with an error all the same.
+        // Without a running systemd the command ends with an error in any case.
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("example.conf"), "{place}: {said}\n{text}");
     }
@@ -324,7 +324,7 @@ fn no_link_of_the_pages_leads_nowhere() {
             let file = folder.join(link.split('#').next().unwrap());
             assert!(root().join(&file).exists(), "{}: {link} is not there", page.display());
         }
-        // Files that are named in running text.
+        // Paths of files in running text.
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c)));
         for word in words.filter(|word| FOLDERS.iter().any(|start| word.starts_with(start))) {
             // `NAME` in a path is for the reader to fill in: what is before it has to be there.

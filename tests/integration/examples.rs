@@ -9,13 +9,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs an example as a shell does, with the binaries under test first in its way. It has to succeed.
+/// Runs an example in a shell, with the binaries under test first in PATH. It must succeed.
 fn run(place: &str, script: &str, socket: &Path) -> String {
     let bin = Path::new(env!("CARGO_BIN_EXE_jouled")).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", script]).env("PATH", path).env("JOULED_SOCKET", socket);
-    // Never on AF_VSOCK: a build machine is a guest of somebody.
+    // Never on AF_VSOCK: a build machine may itself be a VM.
     command.env("JOULED_METER__VSOCK__CONNECT", "off").env("JOULED_EXPORT__GUEST__VSOCK", "off");
     let output = output(&mut command);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -54,14 +54,14 @@ fn every_joulectl_example_runs() {
         if script.contains("jq") && !jq {
             continue;
         }
-        // The live view ends by Ctrl-C.
+        // The live view ends on Ctrl-C.
         let ends = |line: &str| line.split('#').next().unwrap().trim() != "joulectl top";
         let lines = script
             .lines()
             .map(|line| if ends(line) { line } else { "timeout --preserve-status -s INT 2 joulectl top" });
         let script = lines.collect::<Vec<_>>().join("\n");
         let shown = run(&place, &script, &daemon.state.join("jouled.sock"));
-        // Nothing has to be said of sources that are as they should be.
+        // Healthy sources need no output.
         assert!(
             script.contains(".sources[]") || script.contains("user-unit") || !shown.trim().is_empty(),
             "{place}: shows nothing"
@@ -79,7 +79,7 @@ fn every_example_that_starts_a_jouled_of_its_own_runs() {
         if script.contains("jq") && !jq {
             continue;
         }
-        // Elsewhere, shorter, and on any port.
+        // In another folder, for a shorter time, and on any port.
         let script =
             script.replace("/tmp/", &format!("{}/", dir.path().display())).replace("127.0.0.1:29282", "127.0.0.1:0");
         let script = script.replace("--preserve-status 10 ", "--preserve-status 4 ");
@@ -103,7 +103,7 @@ fn every_busctl_example_runs() {
         let mut shell = Command::new("bash");
         output(shell.args(["-euo", "pipefail", "-c", script]).env("DBUS_SYSTEM_BUS_ADDRESS", &bus.address))
     };
-    // Both have to run between two ticks for jouled to know them.
+    // jouled knows a process once it has run between two ticks.
     let (known, used) = ("busctl call org.jouled1 /org/jouled1 org.jouled1.Manager", std::cell::Cell::new(0));
     until("units with energy", || {
         used.set(used.get() + 1);
@@ -117,7 +117,7 @@ fn every_busctl_example_runs() {
         let script = script.replace("timeout 30 ", "timeout 2 ");
         let answer = ask(&script);
         assert!(answer.status.success(), "{place}: {script}\n{}", String::from_utf8_lossy(&answer.stderr));
-        // Nothing may be said in that time.
+        // A monitor may have no output in this time.
         assert!(script.contains("monitor") || !answer.stdout.is_empty(), "{place}: {script} shows nothing");
     }
     daemon.stop();

@@ -1,5 +1,5 @@
-//! The daemon on a fake host with two sockets: what it shows of a run that is known to the microjoule. Needs no root;
-//! no bad input here.
+//! The daemon on a fake host with two sockets, in a run whose energy is known to the microjoule. Needs no root. Not
+//! invalid input: that is in bad_input.rs.
 
 use crate::common::known::{CONTAINER, POD, VM, inhabit, known_run};
 use crate::common::world::ZONES;
@@ -53,7 +53,7 @@ fn energy_goes_to_who_worked_on_its_socket() {
     daemon.stop();
 }
 
-/// What differs from run to run is replaced.
+/// The page, with placeholders for values that differ between runs.
 fn scrubbed(page: &str, world: &World) -> String {
     let root = world.host.sysfs();
     let page = page.replace(root.parent().unwrap().to_str().unwrap(), "ROOT");
@@ -148,12 +148,12 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
             &format!("/system.slice/run-{tick}.scope"),
             visitor % 4,
         );
-        // Now and then one works hard enough to be shown.
+        // Every tenth visitor uses enough energy to have a series.
         world.run(visitor, if tick % 10 == 5 { 60 } else { 1 + number(tick, 1) % 3 });
         if tick >= 3 {
             world.end(visitor - 3);
         }
-        // One process id, another process each time.
+        // The same pid is another process each time.
         world.end(500);
         world.spawn(500, 100 + tick, "reborn", "/system.slice/reborn.service", 3);
         world.run(500, 2);
@@ -178,7 +178,7 @@ fn counters_only_rise_and_add_up_whatever_comes_and_goes() {
     assert!(page.microjoules("jouled_process_ended_joules_total", &[]) > 0);
     assert!(page.microjoules("jouled_process_rest_joules_total", &[]) > 0);
     assert!(page.microjoules("kepler_node_cpu_idle_joules_total", &[("zone", "package")]) > 0);
-    // The zone that was away comes back at one of the next looks, with what was drawn meanwhile.
+    // A later tick finds the zone again, with the energy that was drawn meanwhile.
     let ids = ["rapl/package-0", "rapl/package-0/dram", "rapl/package-1", "rapl/package-1/dram"];
     let last = ticks.find("all energy", |snapshot| {
         ids.iter().zip(drawn).all(|(id, drawn)| {

@@ -1,5 +1,5 @@
-//! NVIDIA GPUs by a stand-in for NVML that is really loaded (nvml/standin.c): energy through the built daemon, use
-//! through the library. Needs no root, no GPU and no driver; a C compiler.
+//! NVIDIA GPUs with a stand-in for libnvidia-ml.so that is compiled and loaded (nvml/standin.c): energy by the built
+//! daemon, use by jouled's library. Needs a C compiler, and no root, GPU or driver.
 
 use crate::common::{Daemon, Ticks, World, until};
 use jouled::meter::Meter;
@@ -24,8 +24,8 @@ pub const ONE: &str = "gpu 0 GPU-8c0d1a2b-0000 00000000:41:00.0 NVIDIA H100 80GB
 const TWO: &str = "gpu 1 GPU-8c0d1a2b-0001 00000000:C1:00.0 NVIDIA H100 80GB HBM3\n";
 const ADDRESS: PciAddress = PciAddress { domain: 0, bus: 0x41, devfn: 0 };
 
-/// Compiles the stand-in of NVML, which answers what is in the file `answers`. False, and says so, where there is no C
-/// compiler.
+/// Compiles the stand-in for NVML, which answers what the file `answers` says. Without a C compiler it prints that the
+/// test is skipped, and returns false.
 pub fn build_stand_in(library: &Path, answers: &Path) -> bool {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/integration/nvml/standin.c");
     let mut cc = Command::new("cc");
@@ -46,7 +46,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// `None`, and says so, where there is no C compiler.
+    /// `None`, with a message, where there is no C compiler.
     fn new(answers: &str) -> Option<Self> {
         let world = World::new();
         let dir = world.state.parent().unwrap();
@@ -72,7 +72,7 @@ impl Rig {
         (daemon, ticks)
     }
 
-    /// The one way of knowing use that this rig has.
+    /// The source of GPU use; there is one.
     fn usage(&self) -> Box<dyn GpuUsage> {
         let config = NvmlConfig { library: Some(self.library.clone()), ..NvmlConfig::default() };
         let (ways, _) = gpu::open_all(true, &config, &self.world.host.sysfs(), &self.world.host.procfs());
@@ -118,7 +118,7 @@ fn a_gpus_counter_is_a_domain_of_its_own() {
     rig.say(&format!("{ONE}{TWO}energy 0 5123456\npower 1 90000\n"));
     let later = ticks.find("its energy", |snapshot| gpus(snapshot)[0].energy.total.0 > 0);
     assert_eq!(gpus(&later)[0].energy.total.0, 123_456_000);
-    // The other one's power, integrated.
+    // The other GPU has no counter: its power is integrated.
     let later = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].energy.total.joules() > 100.0);
     let (from, to) = (gpus(&first)[1], gpus(&later)[1]);
     let power = (to.energy.total - from.energy.total).over(to.read_at.unwrap() - from.read_at.unwrap());
@@ -146,7 +146,7 @@ fn a_driver_that_is_reloaded_is_picked_up_and_its_new_counter_is_no_energy() {
             && health(snapshot, SourceRole::GpuUsage).0 == "unsupported"
     });
     assert!(health(&gone, SourceRole::Meter).1.contains("the driver is not loaded") && gpus(&gone)[0].power.is_none());
-    // It is back, and its counter, begun at zero, is already further than it was.
+    // The GPU is back. Its counter began at zero and is already above its last value.
     rig.say(&format!("{ONE}energy 0 900000\n"));
     ticks.find("that it is back", |snapshot| {
         health(snapshot, SourceRole::Meter).0 == "healthy" && gpus(snapshot)[0].read_at > gpus(&gone)[0].read_at
@@ -159,7 +159,7 @@ fn a_driver_that_is_reloaded_is_picked_up_and_its_new_counter_is_no_energy() {
 }
 
 #[test]
-fn one_lost_gpu_leaves_the_other() {
+fn a_lost_gpu_does_not_affect_the_other() {
     let Some(rig) = Rig::new(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 1000\n")) else { return };
     let (daemon, mut ticks) = rig.start();
     ticks.find("both GPUs", |snapshot| {
@@ -183,7 +183,7 @@ fn a_library_that_hangs_delays_no_tick() {
     let (daemon, mut ticks) = rig.start();
     ticks.find("the GPU", |snapshot| gpus(snapshot).len() == 1);
     rig.say("hang 3600\n");
-    // Ten seconds without an answer: until then ticks of 100 ms go on.
+    // The library does not answer for ten seconds. Ticks of 100 ms go on.
     let (from, first) = (Instant::now(), ticks.next().ticks);
     let failed = ticks.find("that it does not answer", |snapshot| {
         health(snapshot, SourceRole::Meter).1.contains("no answer")
@@ -192,12 +192,12 @@ fn a_library_that_hangs_delays_no_tick() {
     let expected = from.elapsed().as_millis() as u64 / 100;
     assert!(failed.ticks - first > expected / 2, "{} ticks in {:?}", failed.ticks - first, from.elapsed());
     assert_eq!(health(&failed, SourceRole::Meter).0, "failed");
-    // It does not keep the daemon from ending either.
+    // It does not delay the end of the daemon either.
     daemon.stop();
 }
 
 #[test]
-fn what_is_not_there_is_unsupported() {
+fn a_missing_library_is_unsupported() {
     let world = World::new();
     world.config("[meter.nvml]\nlibrary = \"/nonexistent/libnvidia-ml.so.1\"\n");
     let daemon = world.start();
@@ -223,7 +223,7 @@ fn what_is_not_there_is_unsupported() {
     daemon.stop();
 }
 
-/// Samples until something `is` there; everything that was told.
+/// Samples until `is` holds for all that was sampled, and returns it.
 fn watch(usage: &mut dyn GpuUsage, what: &str, is: impl Fn(&GpuSample) -> bool) -> GpuSample {
     let mut all = GpuSample::default();
     until(what, || {
@@ -239,7 +239,7 @@ fn busy(sample: &GpuSample, pid: u32) -> f64 {
 }
 
 #[test]
-fn who_used_a_gpu_is_known_by_its_samples_and_the_unknown_stay_apart() {
+fn gpu_time_is_charged_by_process_samples_and_unknown_processes_get_none() {
     let Some(rig) = Rig::new(&format!("{ONE}process 0 70 40\nprocess 0 71 20\nprocess 0 999 20\nbusy 0 80\n")) else {
         return;
     };
@@ -258,14 +258,14 @@ fn who_used_a_gpu_is_known_by_its_samples_and_the_unknown_stay_apart() {
     assert_eq!(usage.health(), Health::Healthy);
     let (train, infer) = (busy(&all, 70), busy(&all, 71));
     assert!(train > 0.2 && (train / infer - 2.0).abs() < 0.01, "{train} {infer}");
-    // The third one's 20 % are the GPU's and nobody's.
+    // The 20 % of the third process are GPU time that no process is charged.
     assert!((busy_all / train - 2.0).abs() < 0.01, "{busy_all} {train}");
     assert!(all.uses.iter().all(|one| one.process.start == u64::from(one.process.pid) * 10), "{all:?}");
     assert_eq!(busy(&all, 999), 0.0);
 }
 
 #[test]
-fn one_who_ended_is_still_known_by_what_was_open() {
+fn a_process_that_ended_is_still_known_as_a_holder_of_the_gpu() {
     let Some(rig) = Rig::new(&format!("{ONE}holder 0 70\nbusy 0 0\n")) else { return };
     rig.world.spawn(70, 700, "train", "/a", 0);
     let mut usage = rig.usage();
@@ -277,7 +277,7 @@ fn one_who_ended_is_still_known_by_what_was_open() {
 }
 
 #[test]
-fn mig_is_shared_by_slices_and_called_an_estimate() {
+fn mig_use_is_split_by_slices_and_marked_as_estimated() {
     let Some(rig) = Rig::new(&format!("{ONE}mig 0\ninstance 0 1 4 70\ninstance 0 2 2 71\ninstance 0 3 1 0\n")) else {
         return;
     };
@@ -292,7 +292,7 @@ fn mig_is_shared_by_slices_and_called_an_estimate() {
 }
 
 #[test]
-fn a_gpu_that_does_not_say_who_uses_it_is_nobodys() {
+fn a_gpu_without_process_samples_charges_no_process() {
     let Some(rig) = Rig::new(&format!("{ONE}holder 0 70\nbusy 0 90\nnoprocess 0 3\n")) else { return };
     rig.world.spawn(70, 700, "train", "/a", 0);
     let mut usage = rig.usage();
@@ -313,7 +313,7 @@ fn recorded(path: &Path) -> Vec<Tick> {
 }
 
 #[test]
-fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
+fn each_tick_lists_gpu_use_by_process_with_any_driver() {
     let Some(rig) = Rig::new(&format!("{ONE}energy 0 1000\nprocess 0 70 40\nbusy 0 40\n")) else { return };
     let amd: PciAddress = "0000:03:00.0".parse().unwrap();
     let (sysfs, procfs) = (rig.world.host.sysfs(), rig.world.host.procfs());
@@ -361,19 +361,19 @@ fn each_tick_tells_who_used_which_gpu_whatever_the_driver() {
             }
         }
     }
-    // What the counter rose by, not what it was; and 40 % of the time. The last part of each may not be handed over
-    // yet.
+    // The rise of the counter, not its value; and 40 % of the time. The last part of each may not be reported yet.
     assert!((690_000..=700_000).contains(&used_amd), "{used_amd}");
     let time = (told.last().unwrap().at.monotonic - told[0].at.monotonic).seconds();
     assert!(nvidia > 0.1 * time && nvidia <= 0.41 * time, "{nvidia} s of {time} s");
-    // Watched at every tick from the first look on, also where it was not used.
+    // The GPU is in each tick from the first sample on, also where it was not used.
     let watched = |tick: &Tick| tick.gpus.watched.iter().map(|one| one.gpu).collect::<BTreeSet<_>>();
     let first = told.iter().position(|tick| watched(tick).len() == 2).unwrap();
     assert!(told[first..].iter().all(|tick| watched(tick) == BTreeSet::from([amd, ADDRESS])));
 }
 
-/// On a machine with an NVIDIA GPU; nvml/real.sh calls it. JOULED_NVML_LIBRARY is as `library` of [meter.nvml]. With a
-/// command in JOULED_GPU_BURNER that keeps a GPU busy for a minute, also that it is charged.
+/// On a machine with an NVIDIA GPU; nvml/real.sh runs it. JOULED_NVML_LIBRARY is the value of `library` in
+/// [meter.nvml]. With a command in JOULED_GPU_BURNER that keeps a GPU busy for a minute it also checks what the command
+/// is charged.
 #[test]
 fn a_real_gpu_counts_energy_and_says_who_uses_it() {
     let (sysfs, procfs) = (Path::new("/sys"), Path::new("/proc"));

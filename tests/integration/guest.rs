@@ -1,16 +1,16 @@
-//! The built daemon with a guest channel: what it says, shows and leaves alone where there is nobody to tell. Guests
-//! themselves are in the unit tests and, real ones, in the VM rig.
+//! The built daemon with a guest channel, on a host without VMs: what it logs, shows and leaves alone. Made-up guests
+//! are in the unit tests, and real ones in tests/integration/vm.
 
 use crate::common::known::{inhabit, known_run};
 use crate::common::{World, joulectl, said};
 use std::os::unix::net::UnixListener;
 
 #[test]
-fn a_channel_without_vms_serves_nobody_and_makes_nothing() {
+fn a_channel_without_vms_serves_no_guest_and_makes_no_file() {
     let world = World::new();
     inhabit(&world);
     let (dir, missing) = (tempfile::tempdir().unwrap(), world.state.with_extension("missing"));
-    // Somebody listens there, and is no VM.
+    // A socket of a program that is no VM.
     let _other = UnixListener::bind(dir.path().join("other.sock")).unwrap();
     world.config(&format!("[export.guest]\nhybrid = [{:?}, {missing:?}]\nserial = [{:?}]\n", dir.path(), dir.path()));
     let daemon = world.start();
@@ -28,7 +28,7 @@ fn a_channel_without_vms_serves_nobody_and_makes_nothing() {
 }
 
 #[test]
-fn no_channel_shows_nothing_of_one() {
+fn without_a_channel_nothing_of_it_is_shown() {
     let (_world, daemon, _) = known_run();
     assert!(!daemon.page().samples.iter().any(|((name, _), _)| name.starts_with("jouled_guest")));
     let table = said(joulectl(&daemon.state, &["list", "vm"]));

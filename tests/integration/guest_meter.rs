@@ -1,5 +1,5 @@
-//! The daemon as a guest, with a host that speaks the guest protocol on a Unix socket: what it makes of the host's
-//! word. No VM here.
+//! The daemon in a guest, with a host that speaks the guest protocol on a Unix socket: the numbers that it derives from
+//! the host's. There is no VM.
 
 use crate::common::client::Ticks;
 use crate::common::{Daemon, ProtocolHost, World, joulectl, monotonic, said, until};
@@ -42,7 +42,7 @@ fn health<'a>(snapshot: &'a Snapshot, source: &str) -> (&'static str, &'a str) {
     (state.health.as_str(), state.health.why())
 }
 
-/// Both processes work, three to one; then the host says what was drawn meanwhile.
+/// Both processes use CPU time, three to one; then the host reports the energy of this time.
 fn work(world: &World, host: &mut ProtocolHost, ticks: &mut Ticks, package: u64, dram: u64) {
     world.run(101, 3);
     world.run(102, 1);
@@ -52,7 +52,7 @@ fn work(world: &World, host: &mut ProtocolHost, ticks: &mut Ticks, package: u64,
     host.send_epoch();
 }
 
-/// The first epochs: what was drawn before the guest looked is nobody's.
+/// The first epochs. Energy from before the guest connected is not attributed.
 fn settled(world: &World, host: &mut ProtocolHost, ticks: &mut Ticks) -> Snapshot {
     ticks.find("the host's zones", |snapshot| snapshot.domains.len() == 2);
     work(world, host, ticks, 1_000_000, 100_000);
@@ -60,7 +60,7 @@ fn settled(world: &World, host: &mut ProtocolHost, ticks: &mut Ticks) -> Snapsho
 }
 
 #[test]
-fn what_the_host_says_is_attributed_to_who_worked() {
+fn energy_of_the_host_channel_is_attributed_by_cpu_time() {
     let (world, mut host) = guest();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
@@ -141,13 +141,13 @@ fn migration_new_generations_and_pauses_are_no_energy() {
     daemon.stop();
 }
 
-/// All energy of the node, by its page.
+/// All energy of the node, from its metrics page.
 fn node(page: &crate::common::Page) -> u64 {
     page.microjoules("kepler_node_cpu_joules_total", &[("zone", "package")])
 }
 
 #[test]
-fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
+fn while_the_host_is_away_the_numbers_are_marked_as_estimated() {
     let (world, mut host) = guest();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
@@ -174,7 +174,7 @@ fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
     let text = said(joulectl(&daemon.state, &["status"]));
     assert!(text.contains("\nESTIMATE: ") && text.contains("stands back for another meter"), "{text}");
 
-    // It comes back, after much was drawn that the estimate has stood in for.
+    // The host comes back, after a time that the estimate has covered.
     host.next.package += 500_000_000;
     host.listen();
     until("the guest to connect again", || (host.readers() > 0).then_some(()));
@@ -197,7 +197,7 @@ fn while_the_host_is_away_the_numbers_are_called_an_estimate() {
 }
 
 #[test]
-fn over_a_restart_the_host_knows_what_was_drawn_meanwhile() {
+fn after_a_restart_the_host_reports_the_energy_of_the_time_between() {
     let (world, mut host) = guest();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
@@ -215,7 +215,7 @@ fn over_a_restart_the_host_knows_what_was_drawn_meanwhile() {
     daemon.page().only_rose(&page);
     daemon.stop();
 
-    // The machine was started anew on its host while jouled was down.
+    // The VM was started again on its host while jouled was down.
     (host.next.generation, host.next.package) = ("abcd".repeat(4), 90_000_000);
     host.send_epoch();
     let daemon = world.start();
@@ -239,7 +239,7 @@ fn a_guest_without_a_host_starts_and_estimates() {
     assert!(health(&estimated, "vsock").1.contains("No such file"), "{:?}", health(&estimated, "vsock"));
     host.listen();
     until("the guest to connect", || (host.readers() > 0).then_some(()));
-    // It waits for the end of an epoch.
+    // The guest waits for the end of an epoch.
     std::thread::sleep(Duration::from_millis(300));
     host.send_epoch();
     ticks.find("the host", |snapshot| {

@@ -1,5 +1,5 @@
-//! What managers of VMs say, from outside: the inventory socket of a daemon that runs; systemd-machined played by a
-//! fake on a private bus. Not libvirt: its helper has tests of its own.
+//! Managers of VMs: the inventory socket of a running daemon, and a fake systemd-machined on a private bus. Not
+//! libvirt: jouled-libvirt has its own tests in daemon/libvirt.
 
 use crate::common::{Bus, Daemon, Policy, World, until};
 use jouled::entity::inventory::{Class, KnownMachine};
@@ -31,7 +31,7 @@ fn say(mut stream: &UnixStream, line: &str) {
     stream.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-/// What the daemon says before it closes the connection.
+/// The message of the daemon before it closes the connection.
 fn closed(mut stream: UnixStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -43,7 +43,7 @@ fn libvirt(snapshot: &Snapshot) -> &Health {
 }
 
 #[test]
-fn the_helper_comes_goes_and_comes_back() {
+fn the_helper_connects_leaves_and_reconnects() {
     let world = World::new();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
@@ -82,7 +82,7 @@ fn what_cannot_be_used_ends_the_connection_with_a_reason() {
     ] {
         let stream = connect(&daemon);
         let _ = (&stream).write_all(format!("{line}\n").as_bytes());
-        // What is left unread makes the kernel say so.
+        // The kernel reports a reset where data is left unread.
         let mut said = String::new();
         let _ = BufReader::new(&stream).read_line(&mut said);
         assert!(said.contains(words) || line.len() > 4 << 20, "{said:?}");
@@ -104,7 +104,7 @@ fn what_cannot_be_used_ends_the_connection_with_a_reason() {
 }
 
 #[test]
-fn root_strangers_are_refused() {
+fn root_other_users_are_refused() {
     if !crate::common::root() {
         return;
     }
@@ -120,7 +120,7 @@ fn root_strangers_are_refused() {
     let answer = |uid: u32| {
         let state = daemon.state.clone();
         let stranger = std::thread::spawn(move || {
-            // SAFETY: the raw call changes the user of this thread alone, which ends after.
+            // SAFETY: the raw call changes the user of this thread only, which ends afterwards.
             assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, 0);
             let stream = UnixStream::connect(state.join("inventory.sock")).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -139,9 +139,9 @@ fn root_strangers_are_refused() {
     daemon.log.wait_for("user 65534 is refused");
 }
 
-/// From libvirt to the metrics page. The helper is built apart: JOULED_LIBVIRT names it.
+/// From libvirt to the metrics page. JOULED_LIBVIRT names the jouled-libvirt to run, which is built separately.
 #[test]
-fn libvirt_says_who_a_vm_is_and_the_page_shows_it() {
+fn libvirt_names_a_vm_on_the_metrics_page() {
     let Some(helper) = std::env::var_os("JOULED_LIBVIRT") else {
         println!("skipped: JOULED_LIBVIRT does not name a jouled-libvirt (make test-libvirt does)");
         return;
@@ -188,7 +188,7 @@ fn libvirt_says_who_a_vm_is_and_the_page_shows_it() {
     });
 }
 
-/// A process that is ended with the test.
+/// A process. Killed when dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -203,7 +203,7 @@ fn bus(folder: &Path) -> Option<Bus> {
     Bus::start(folder, Policy::Open)
 }
 
-/// systemd-machined's manager, as far as jouled asks it.
+/// The part of systemd-machined's manager object that jouled calls.
 struct FakeManager {
     machines: Arc<Mutex<BTreeMap<String, (String, OwnedObjectPath)>>>,
 }
@@ -259,7 +259,7 @@ impl FakeMachine {
     }
 }
 
-/// systemd-machined, played.
+/// A fake systemd-machined.
 struct Machined {
     connection: zbus::Connection,
     machines: Arc<Mutex<BTreeMap<String, (String, OwnedObjectPath)>>>,
@@ -296,7 +296,7 @@ impl Machined {
     }
 }
 
-/// Waits until what the managers say is as wanted.
+/// Waits until `wanted` holds for what the managers report.
 async fn seen(what: &str, managers: &Managers, wanted: impl Fn(&[KnownMachine], &Health) -> bool) {
     let (inventory, sources) = (managers.inventory(), managers.sources());
     let now = || {
@@ -370,7 +370,7 @@ async fn machined_is_followed_over_restarts_of_it_and_of_the_bus() {
     task.await.unwrap();
 }
 
-/// The system bus is where the environment says.
+/// The environment names the system bus.
 #[tokio::test]
 async fn the_daemon_asks_the_system_bus() {
     let folder = tempfile::tempdir().unwrap();

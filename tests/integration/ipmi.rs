@@ -1,4 +1,4 @@
-//! The BMC over the network: the built daemon and OpenIPMI's simulator, and what a BMC or the line to it can do wrong.
+//! IPMI over the network: the built daemon with OpenIPMI's simulator of a BMC, and faults of a BMC and of the network.
 //! Needs no root.
 
 use crate::common::{Daemon, Ticks, World, bare_jouled, get, joulectl, output, said};
@@ -11,7 +11,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// A daemon that asks these BMCs: name, port, more keys.
+/// Configures these BMCs: name, port, more keys.
 fn config(world: &World, bmcs: &[(&str, u16, &str)]) {
     let mut text = "[meter.ipmi]\nperiod = \"5s\"\n".to_owned();
     let password = world.state.with_extension("password");
@@ -37,7 +37,7 @@ fn platform(snapshot: &Snapshot) -> Option<&DomainView> {
     snapshot.domains.iter().find(|view| view.domain.zone == Zone::Platform)
 }
 
-/// The power that was read last.
+/// The power of the last reading, in watts.
 fn watts(snapshot: &Snapshot) -> Option<u64> {
     platform(snapshot)?.power.map(|power| power.0 / 1_000_000)
 }
@@ -46,7 +46,7 @@ fn health<'a>(snapshot: &'a Snapshot, source: &str) -> &'a Health {
     &snapshot.sources.iter().find(|one| one.source == source).unwrap_or_else(|| panic!("{source}")).health
 }
 
-/// `Ticks::find` with more patience: a period is 5 s, and a machine may be busy.
+/// `Ticks::find` with a longer limit: the period is 5 s, and a machine may be busy.
 fn wait(daemon: &Daemon, what: &str, seen: impl Fn(&Snapshot) -> bool) -> Snapshot {
     let (mut ticks, until): (Ticks, _) = (daemon.ticks(), Instant::now() + Duration::from_secs(90));
     loop {
@@ -71,19 +71,19 @@ fn a_bmc_over_the_network_is_asked_in_one_session_that_is_ended() {
     assert_eq!((domain.id.as_str(), domain.source.as_str(), domain.billed), expected);
     assert_eq!(domain.path, format!("127.0.0.1:{}", line.port));
     assert_eq!(health(&snapshot, "ipmi:bmc"), &Health::Healthy);
-    // However many look, it is asked once a period.
+    // The number of scrapes does not matter: the BMC is asked once a period.
     let before = (line.faults.sent.load(SeqCst), Instant::now());
     for _ in 0..200 {
         get(daemon.address, "/metrics", &[]);
     }
     let asked = line.faults.sent.load(SeqCst) - before.0;
-    // Two datagrams: the question, and one before it after which no old answer can come.
+    // Two datagrams: the request, and one before it that flushes late answers.
     assert!(asked as u64 <= 2 * (1 + before.1.elapsed().as_secs() / 5), "{asked} datagrams");
     sim.says("watts 250");
     wait(&daemon, "250 W", |snapshot| watts(snapshot) == Some(250));
     assert_eq!(line.faults.sessions.load(SeqCst), 1);
 
-    // Nobody is told the password.
+    // The password is shown nowhere.
     let status = said(joulectl(&world.state, &["status"])) + &said(joulectl(&world.state, &["status", "--json"]));
     assert!(status.contains("ipmi:bmc") && !status.contains(PASSWORD), "{status}");
     let mut check = bare_jouled();
@@ -97,7 +97,7 @@ fn a_bmc_over_the_network_is_asked_in_one_session_that_is_ended() {
 }
 
 #[test]
-fn what_a_bmc_answers_wrong_over_the_network_has_a_word_and_no_number() {
+fn wrong_answers_have_a_reason_and_no_reading() {
     let Some(sim) = Sim::start() else { return };
     let (world, line) = (World::new(), Line::to(sim.port));
     config(&world, &[("bmc", line.port, "")]);
@@ -166,13 +166,13 @@ fn answers_that_come_twice_cost_no_session() {
 }
 
 #[test]
-fn a_late_answer_is_never_taken_for_a_later_ones() {
+fn a_late_answer_is_never_taken_for_the_next_one() {
     let Some(sim) = Sim::start() else { return };
     let (world, line) = (World::new(), Line::to(sim.port));
     config(&world, &[("bmc", line.port, "")]);
     let daemon = world.start();
     wait(&daemon, "137 W", |snapshot| watts(snapshot) == Some(137));
-    // Each comes when the next question was asked.
+    // Each answer arrives after the next request was sent.
     sim.says("watts 100");
     line.faults.late_ms.store(600, SeqCst);
     let snapshot = wait(
@@ -183,7 +183,7 @@ fn a_late_answer_is_never_taken_for_a_later_ones() {
     assert_eq!(watts(&snapshot), None);
     sim.says("watts 200");
     line.faults.late_ms.store(0, SeqCst);
-    // The mean of 137 W, read last, and 200 W comes before 200 W; what had 100 W in it would be below.
+    // Before 200 W comes the mean of 137 W, the last reading, and 200 W. Any mean with 100 W would be below.
     wait(&daemon, "200 W", |snapshot| {
         let watts = watts(snapshot);
         assert!(watts.is_none_or(|watts| watts >= 137), "{watts:?}");
@@ -280,7 +280,7 @@ fn a_wrong_password_is_tried_once_and_the_right_one_at_once() {
     assert!(
         health(&snapshot, "ipmi:bmc").why().contains("wrong password, or no such user; tried again ever more rarely")
     );
-    // Asked again twice by then, which the BMC must not see.
+    // Two more periods have passed, without a log-in at the BMC.
     std::thread::sleep(Duration::from_secs(16));
     if begun.elapsed() < Duration::from_secs(55) {
         assert_eq!(line.faults.sessions.load(SeqCst), 1);
@@ -299,7 +299,7 @@ fn nonsense_at_log_in_is_a_failure_and_takes_nothing_else_with_it() {
     let port = bmc.local_addr().unwrap().port();
     std::thread::spawn(move || {
         while let Ok((_, peer)) = bmc.recv_from(&mut [0; 2048]) {
-            // An RMCP pong that says it has 16 bytes and has none: ipmi-rs 0.6 reads beyond its end, and panics.
+            // An RMCP pong with a length of 16 bytes and no data: ipmi-rs 0.6 reads beyond its end, and panics.
             let _ = bmc.send_to(&[6, 0, 0xFF, 6, 0, 0, 0x11, 0xBE, 0x40, 0xC8, 0, 0x10], peer);
         }
     });
@@ -308,7 +308,7 @@ fn nonsense_at_log_in_is_a_failure_and_takes_nothing_else_with_it() {
     let snapshot = wait(&daemon, "a failure", |snapshot| health(snapshot, "ipmi:bmc").as_str() == "failed");
     assert!(health(&snapshot, "ipmi:bmc").why().contains("nonsense"), "{:?}", health(&snapshot, "ipmi:bmc"));
     daemon.snapshot();
-    // Its log shows the panic, which `stop` would not accept.
+    // Not `stop`, which fails on the panic in the log.
     daemon.kill();
 }
 
@@ -322,7 +322,7 @@ fn the_bmc_of_the_booted_vm_speaks_its_protocol() {
 }
 
 #[test]
-fn a_host_without_a_bmc_is_told_so_and_a_device_that_is_named_is_missed() {
+fn no_bmc_is_unsupported_and_a_configured_device_that_is_missing_is_a_failure() {
     let world = World::new();
     let daemon = world.start();
     let snapshot = daemon.snapshot();

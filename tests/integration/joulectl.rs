@@ -1,5 +1,4 @@
-//! joulectl against the live daemon: what people and scripts see of a known run, and what they are told when jouled is
-//! not there.
+//! joulectl with a running daemon: its text and JSON for a known run, and its messages when jouled does not run.
 
 use crate::common::known::{CONTAINER, known_run};
 use crate::common::{Daemon, World, joulectl, output, refused, said};
@@ -26,7 +25,7 @@ fn status_says_what_is_measured() {
     for words in [
         "on node-1 (",
         "4 CPUs",
-        // 61 J of packages and 6 J of memory; 1 J of them while nobody worked.
+        // 61 J of packages and 6 J of memory; 1 J of them while no process ran.
         "Energy: 67.0 J = 1.00 J idle + 66.0 J charged + 0 J unattributed",
         "rapl-powercap  meter      healthy",
         "procfs",
@@ -98,7 +97,7 @@ fn top_through_a_pipe() {
     assert_eq!(ticks.len(), 3);
     assert!(ticks.is_sorted_by(|a, b| a < b), "{ticks:?}");
 
-    // Its reader goes away: that is no failure.
+    // The reader of its output ends: that is no failure.
     let mut child = command(&daemon.state.join("jouled.sock"))
         .args(["top", "--json"])
         .stdout(Stdio::piped())

@@ -34,7 +34,7 @@ mod redfish;
 mod release;
 mod restart;
 mod root_bpf;
-mod root_bpf_who;
+mod root_bpf_identity;
 mod root_live;
 mod survivors;
 mod unsafe_code;

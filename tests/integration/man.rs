@@ -1,5 +1,5 @@
-//! The man pages against the binaries: every option, key, field, property and method is there and nothing else. Not
-//! their prose, nor their examples: those are examples.rs.
+//! The man pages compared with the binaries: they have every option, key, field, property and method, and nothing else.
+//! Not the prose. Examples are run by examples.rs.
 
 use crate::common::known::known_run;
 use crate::common::{bare_jouled, joulectl, output, refused, said};
@@ -16,16 +16,16 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join("man").join(name)).unwrap()
 }
 
-/// Section → key → default, where the page states one as a value. Sections are as in TOML, without brackets; `*` is a
-/// name of the operator's.
+/// Section → key → default, where the page has one as a value. Sections are as in TOML, without brackets; `*` stands
+/// for a name that the operator chooses.
 type Keys = BTreeMap<String, BTreeMap<String, Option<String>>>;
 
-/// `value` without what TOML and mdoc write differently.
+/// `value` in a form that is the same for TOML and mdoc.
 fn bare(value: &str) -> String {
     value.replace("Qq", "").replace("Bq", "").chars().filter(|c| !c.is_whitespace() && !"\"[]".contains(*c)).collect()
 }
 
-/// What jouled.toml(5) has.
+/// Keys and defaults in jouled.toml(5).
 fn keys_of_the_page() -> Keys {
     let (mut keys, mut section) = (Keys::new(), None);
     for line in page("jouled.toml.5").lines() {
@@ -51,13 +51,13 @@ fn keys_of_the_page() -> Keys {
     keys
 }
 
-/// What etc/jouled.toml has. The value is that of a key that is commented out, which is its default or, where it has
-/// none, an example.
+/// Keys and values in etc/jouled.toml. The value of a key that is commented out is its default or, where it has none,
+/// an example.
 fn keys_of_the_file() -> Keys {
     let (mut keys, mut section) = (Keys::new(), String::new());
     keys.insert(String::new(), BTreeMap::new());
     for line in fs::read_to_string(root().join("etc/jouled.toml")).unwrap().lines() {
-        // Those of an entry of a list have a blank in some places.
+        // Keys of an entry of a list are indented in some places.
         let (line, on) = match line.strip_prefix('#') {
             Some(line) => (line.trim_start(), false),
             None => (line, true),
@@ -80,7 +80,7 @@ fn keys_of_the_file() -> Keys {
     keys
 }
 
-/// The names in a section that the binary takes.
+/// The keys of a section that the binary accepts.
 fn keys_of_the_binary(section: &str, is_list: bool) -> BTreeSet<String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jouled.toml");
@@ -121,7 +121,7 @@ fn every_key_that_jouled_takes_is_in_jouled_toml_5_and_nothing_else() {
 #[test]
 fn every_key_of_etc_jouled_toml_is_in_jouled_toml_5_with_the_same_default_and_the_reverse() {
     let (page, mut file) = (keys_of_the_page(), keys_of_the_file());
-    // Sections that only hold others.
+    // Sections that only contain sections.
     file.retain(|section, keys| !keys.is_empty() || page.contains_key(section));
     let names = |keys: &Keys| -> Vec<String> {
         keys.iter().flat_map(|(section, keys)| keys.keys().map(move |key| format!("[{section}] {key}"))).collect()
@@ -130,7 +130,7 @@ fn every_key_of_etc_jouled_toml_is_in_jouled_toml_5_with_the_same_default_and_th
     let mut compared = 0;
     for (section, keys) in &page {
         for (key, default) in keys {
-            // What the file sets is not the default.
+            // A value that the file sets is not the default.
             if let (Some(default), Some(value)) = (default, &file[section][key]) {
                 compared += 1;
                 // An empty list is shown by an example.
@@ -143,14 +143,14 @@ fn every_key_of_etc_jouled_toml_is_in_jouled_toml_5_with_the_same_default_and_th
     assert!(compared > 30, "only {compared} defaults were compared");
 }
 
-/// `--long` and `-s` as a help text has them.
+/// The options of a help text: `--long` and `-s`.
 fn options(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let words = lines.flat_map(|line| line.split("  ").next().unwrap().split(|c: char| c == ',' || c.is_whitespace()));
     words.filter(|word| word.len() > 1 && word.starts_with('-')).map(str::to_owned).collect()
 }
 
-/// The same as a page has them, in its items and its synopsis: what follows `Fl` until the next macro.
+/// The options of a page, in its items and its synopsis: the words after `Fl` up to the next macro.
 fn options_of(page: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with('.') && !line.starts_with(".\\\"")) {
@@ -177,7 +177,7 @@ fn every_option_of_jouled_is_in_jouled_8_and_nothing_else() {
 
 #[test]
 fn every_option_of_jouled_libvirt_is_in_jouled_libvirt_8_and_nothing_else() {
-    // It links libvirt's library, so that it may not be there to be asked.
+    // It links libvirt's library, so it may not be built here.
     let source = fs::read_to_string(root().join("daemon/libvirt/src/main.rs")).unwrap();
     let after = source.split("#[arg(long").skip(1).map(|rest| rest.split_once(")]\n").unwrap().1);
     let names = after.map(|field| format!("--{}", field.trim_start().split(':').next().unwrap().replace('_', "-")));
@@ -212,7 +212,7 @@ fn every_command_option_and_kind_of_joulectl_is_in_joulectl_1_and_nothing_else()
     }
 }
 
-/// Names of fields at any depth, but not of maps from labels or zones.
+/// Names of fields at any depth, without the keys of maps from labels or zones.
 fn fields(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| fields(item, into)),
@@ -265,7 +265,7 @@ fn every_property_and_method_on_the_bus_is_in_org_jouled1_5_and_nothing_else() {
     let table = |file: &str| entries(&fs::read_to_string(root().join("daemon/src/export/dbus").join(file)).unwrap());
     let page = page("org.jouled1.5");
     let (interfaces, _) = page.split_once(".Sh SIGNALS").unwrap();
-    // A process has no object: what it has is told of at GetProcess.
+    // A process has no object: the page lists its fields at GetProcess.
     let described =
         interfaces.lines().filter_map(|line| line.strip_prefix(".It Va ").or_else(|| line.strip_prefix(".Va ")));
     let described = described

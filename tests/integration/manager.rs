@@ -1,5 +1,5 @@
-//! The daemon and a service manager: what each tells the other, reloads, sockets that are handed over. The manager is a
-//! socket here; a real one is in tests/integration/system.
+//! The daemon and a service manager: messages on NOTIFY_SOCKET, reloads, and sockets that the manager passes on. The
+//! manager is a socket here; tests/integration/system has systemd.
 
 use crate::common::{Daemon, World, get, refused, until};
 use jouled::model::domain::Zone;
@@ -13,8 +13,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-/// What a service manager hears on NOTIFY_SOCKET. It listens at all times: one that does not would stop whoever tells
-/// it something.
+/// A service manager: the messages on NOTIFY_SOCKET. It reads at all times, because a full socket would block the
+/// daemon.
 struct Manager(Receiver<String>);
 
 impl Manager {
@@ -53,7 +53,7 @@ fn inhabited() -> World {
     world
 }
 
-/// A tick of work for 1 J in each package.
+/// CPU time, and 1 J in each package.
 fn work(world: &World) {
     world.run(101, 3);
     world.draw("intel-rapl:0", 1_000_000);
@@ -77,7 +77,7 @@ fn reload(daemon: &Daemon, manager: &Manager) {
 }
 
 #[test]
-fn the_manager_is_told_ready_what_is_measured_and_each_tick() {
+fn the_manager_gets_ready_a_status_and_a_watchdog_message_each_tick() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
     let daemon = Daemon::start(command.env("WATCHDOG_USEC", "30000000"), &world.state);
@@ -92,7 +92,7 @@ fn the_manager_is_told_ready_what_is_measured_and_each_tick() {
 }
 
 #[test]
-fn a_watchdog_shorter_than_three_ticks_is_told_to_wait() {
+fn a_watchdog_shorter_than_three_ticks_is_extended() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
     let daemon = Daemon::start(command.env("WATCHDOG_USEC", "30000000").env("JOULED_INTERVAL", "20s"), &world.state);
@@ -115,7 +115,7 @@ fn a_reload_keeps_every_counter() {
     assert!(nginx(&before) > 0);
     let page = daemon.page();
 
-    // One that opens the sources anew.
+    // This reload opens the sources again.
     world.config("[series]\nprocesses = 7\n");
     reload(&daemon, &manager);
     daemon.log.wait_for("configuration read again; restarted: measuring");
@@ -137,7 +137,7 @@ fn a_reload_keeps_every_counter() {
 }
 
 #[test]
-fn a_reload_ends_nobody_who_is_idle() {
+fn a_reload_ends_no_idle_process() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
     world.config("[series]\nretention = \"300ms\"\n");
@@ -156,7 +156,7 @@ fn a_reload_ends_nobody_who_is_idle() {
     let before = process(&daemon.snapshot()).unwrap();
     assert_eq!(before.0, State::Running);
 
-    // A reload that succeeds, and one that is refused when the sampler is opened already.
+    // A reload that succeeds, and one that is refused after the sampler was opened.
     let socket = world.state.with_extension("socket");
     std::fs::create_dir(&socket).unwrap();
     for rest in [String::new(), format!("[control]\nsocket = {socket:?}\n")] {
@@ -171,7 +171,7 @@ fn a_reload_ends_nobody_who_is_idle() {
         assert_eq!(process(&ticks.next()), Some(before), "{rest}");
         world.config(&format!("[series]\nretention = \"200ms\"\n{rest}"));
     }
-    // It goes on where it was, and ends when it ends.
+    // The process goes on from its last state, and its series ends with it.
     let mut ticks = daemon.ticks();
     work(&world);
     ticks.find("the process was charged", |snapshot| {
@@ -200,7 +200,7 @@ fn what_is_drawn_during_a_reload_is_not_lost() {
 }
 
 #[test]
-fn a_broken_configuration_changes_nothing_and_the_reason_is_told() {
+fn a_broken_configuration_changes_nothing_and_the_reason_is_reported() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
     let daemon = Daemon::start(&mut command, &world.state);
@@ -213,7 +213,7 @@ fn a_broken_configuration_changes_nothing_and_the_reason_is_told() {
     daemon.log.wait_for("ERROR configuration not reloaded, the one before stays in force");
     assert!(daemon.snapshot().ticks >= before.ticks, "measuring went on");
 
-    // Mended, and the reason is gone.
+    // The configuration is valid again, and the reason is gone.
     world.config("");
     reload(&daemon, &manager);
     let status = manager.wait_for("STATUS=");
@@ -223,7 +223,7 @@ fn a_broken_configuration_changes_nothing_and_the_reason_is_told() {
 }
 
 #[test]
-fn a_configuration_whose_door_cannot_be_had_changes_nothing() {
+fn a_configuration_whose_socket_cannot_be_bound_changes_nothing() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
     let daemon = Daemon::start(&mut command, &world.state);
@@ -231,7 +231,7 @@ fn a_configuration_whose_door_cannot_be_had_changes_nothing() {
     work(&world);
     ticks.find("all is booked", |snapshot| total(snapshot) == 2_000_000);
     drop(ticks);
-    // Both the sampler and a door are concerned, and the door's path is a folder.
+    // The reload changes the sampler and the control socket, whose path is a folder.
     let socket = world.state.with_extension("socket");
     std::fs::create_dir(&socket).unwrap();
     world.config(&format!("[series]\nprocesses = 9\n[control]\nsocket = {socket:?}\n"));
@@ -246,7 +246,7 @@ fn a_configuration_whose_door_cannot_be_had_changes_nothing() {
 }
 
 #[test]
-fn doors_move_and_scrapers_are_not_refused() {
+fn a_reload_moves_the_control_socket_and_refuses_no_scrape() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
     let daemon = Daemon::start(&mut command, &world.state);
@@ -267,7 +267,7 @@ fn doors_move_and_scrapers_are_not_refused() {
 }
 
 #[test]
-fn many_reloads_at_once_are_none_too_many() {
+fn many_reloads_at_once_end_with_the_last_configuration() {
     let world = inhabited();
     let (manager, mut command) = Manager::new(&world);
     let daemon = Daemon::start(&mut command, &world.state);
@@ -277,7 +277,7 @@ fn many_reloads_at_once_are_none_too_many() {
     }
     reload(&daemon, &manager);
     until("the last configuration is in force", || {
-        // A reload with what is in force already begins nothing anew.
+        // A reload without a change restarts nothing.
         daemon.signal(libc::SIGHUP);
         std::thread::sleep(Duration::from_millis(100));
         daemon.log.text().contains("nothing restarted").then_some(())
@@ -289,7 +289,7 @@ fn many_reloads_at_once_are_none_too_many() {
 fn activated(world: &World, fd: i32, name: &str) -> Command {
     let inner = world.jouled();
     let mut command = Command::new("sh");
-    // LISTEN_PID has to be jouled's own: the shell becomes it.
+    // LISTEN_PID must be jouled's pid: the shell replaces itself with jouled.
     command
         .args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""])
         .arg(inner.get_program())
@@ -315,7 +315,7 @@ fn a_socket_of_the_service_manager_takes_the_place_of_those_configured() {
     let daemon = Daemon::start(&mut activated(&world, listener.as_raw_fd(), "metrics"), &world.state);
     assert_eq!(daemon.address, address);
     assert_eq!(get(address, "/metrics", &[]).status, 200);
-    // A reload of the page keeps it.
+    // A reload of the metrics page keeps the socket.
     world.config("[export.prometheus]\nlevels = [\"vm\"]\n");
     daemon.signal(libc::SIGHUP);
     daemon.log.wait_for("restarted: metrics page");

@@ -1,4 +1,4 @@
-//! Meters beside RAPL, on a fake host: the platform as ACPI sees it. Needs no root.
+//! Meters besides RAPL on a fake host: the ACPI power meter of the platform. RAPL that appears later. Needs no root.
 
 use crate::common::{World, get};
 use jouled::model::domain::Zone;
@@ -42,7 +42,7 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
     assert_eq!((first.domain.id.as_str(), first.domain.billed), ("hwmon/ACPI000D:00/platform", false));
     let time = later.read_at.unwrap() - first.read_at.unwrap();
     let energy = later.energy.total - first.energy.total;
-    // A steady power is integrated exactly, but for the rounding of each interval to the microjoule.
+    // A constant power is integrated exactly, except that each interval is rounded to the microjoule.
     assert!(energy.over(time).0.abs_diff(137_000_000) < 100, "{energy:?} in {time:?}");
     assert_eq!(
         (later.role, later.energy.idle, later.energy.active),
@@ -54,7 +54,7 @@ fn a_platform_meter_that_appears_later_is_picked_up_integrated_and_let_go() {
     let kepler = "kepler_platform_watts{source=\"acpi\",";
     let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
     let watts = page.lines().find(|line| line.starts_with(kepler)).and_then(value);
-    // Energy is in whole microjoules: the power of a window is as exact as that.
+    // Energy is in whole microjoules, which limits how exact the power of a window is.
     assert!(watts.is_some_and(|watts| (watts - 137.0).abs() < 1e-4), "{watts:?} in {page}");
     assert!(
         !page.lines().any(|line| line.starts_with("kepler_node_cpu") && line.contains("zone=\"platform\"")),
@@ -117,7 +117,7 @@ fn rapl_that_appears_later_takes_over_from_the_estimate_and_gives_back_to_it() {
     let before = ticks.next();
     assert_eq!(["estimate/package-0", "estimate/package-1"].map(|id| total(&before, id)), stood_in);
 
-    // It is unloaded.
+    // The driver is unloaded.
     world.host.remove_zone("intel-rapl:0");
     world.host.remove_zone("intel-rapl:1");
     let again = ticks.find("the estimate again", |snapshot| total(snapshot, "estimate/package-0") > stood_in[0]);
@@ -127,7 +127,7 @@ fn rapl_that_appears_later_takes_over_from_the_estimate_and_gives_back_to_it() {
     assert!(view.past && view.power.is_none() && view.energy.total.0 == 5_000_000, "{view:#?}");
     only_rose("estimated again");
 
-    // And loaded again, from zero.
+    // The driver is loaded again; its counters begin at zero.
     for (zone, name) in [("intel-rapl:0", "package-0"), ("intel-rapl:1", "package-1")] {
         world.host.zone(zone, name, 3);
     }
@@ -147,7 +147,7 @@ fn hwmon_that_renumbers_goes_on_under_its_name() {
     let mut ticks = daemon.ticks();
     let first =
         ticks.find("a power", |snapshot| platform(snapshot).is_some_and(|view| view.energy.total.joules() > 100.0));
-    // The driver is loaded anew: for a moment there is none, then it has another number.
+    // The driver is loaded again: for a moment there is no hwmon device, then it has another number.
     let class = world.host.sysfs().join("class/hwmon");
     std::fs::remove_dir_all(class.join("hwmon4")).unwrap();
     std::fs::remove_file(world.host.sysfs().join(POWER)).unwrap();

@@ -1,5 +1,4 @@
-//! The powercap mirror of the daemon, read by a program that knows nothing of jouled: Debian's
-//! prometheus-node-exporter.
+//! The powercap mirror of the daemon ([export.powercap]), read by Debian's unmodified prometheus-node-exporter.
 
 use crate::common::{ProtocolHost, World, get, refused, until};
 use std::fs;
@@ -18,7 +17,7 @@ impl Drop for Running {
     }
 }
 
-/// node_exporter with nothing but its RAPL collector, on a port of its own.
+/// node_exporter with its RAPL collector only, on a free port.
 fn node_exporter(sysfs: &Path) -> Option<(Running, SocketAddr)> {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new("prometheus-node-exporter");
@@ -34,7 +33,7 @@ fn node_exporter(sysfs: &Path) -> Option<(Running, SocketAddr)> {
     Some((running, address))
 }
 
-/// What it shows of a zone, in microjoules.
+/// The counter of a zone in node_exporter, in microjoules.
 fn shown(address: SocketAddr, zone: &str) -> Option<u64> {
     let page = get(address, "/metrics", &[]).body;
     let series = format!("node_rapl_{zone}_joules_total{{index=\"0\",");
@@ -73,7 +72,7 @@ fn node_exporter_reads_what_the_host_says() {
     }
     assert_eq!(shown(address, "dram"), Some(500_000 + 1_250_000 + 3));
 
-    // The host is gone: there is no number, rather than one that stands still.
+    // The host is gone: the zone is missing, and does not show a constant number.
     host.close();
     until("nothing", || shown(address, "package").is_none().then_some(()));
     assert!(daemon.ticks().find("the estimate", |snapshot| snapshot.estimated()).domains.len() > 2);
@@ -84,7 +83,7 @@ fn node_exporter_reads_what_the_host_says() {
     until("the energy of before", || (shown(address, "package") == Some(total)).then_some(()));
     drop(exporter);
 
-    // Over a restart it goes on; while jouled is down there is nothing.
+    // The counter goes on after a restart. While jouled does not run, there is no mirror.
     let log = daemon.stop();
     assert!(log.contains("powercap mirror at"), "{log}");
     assert!(!path.exists());
@@ -98,7 +97,7 @@ fn node_exporter_reads_what_the_host_says() {
 }
 
 #[test]
-fn a_host_can_have_one_too_and_a_crash_leaves_nothing_behind_for_long() {
+fn a_host_can_have_a_mirror_too_and_the_next_start_removes_what_a_crash_left() {
     let world = World::new();
     config(&world, "");
     let path = mirror(&world);
@@ -111,7 +110,7 @@ fn a_host_can_have_one_too_and_a_crash_leaves_nothing_behind_for_long() {
     until("memory", || (energy(&path, "intel-rapl:0:2")? == 500_000).then_some(()));
     let file = path.join("class/powercap/intel-rapl:0/energy_uj");
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o444);
-    // Another one does not take the place of this one's.
+    // A second jouled does not take over the mirror of the first.
     let second = world.state.with_file_name("second");
     let mut other = crate::common::jouled(&world.host.sysfs(), &world.host.procfs(), &second);
     let error = refused(other.env("JOULED_EXPORT__POWERCAP__PATH", &path));

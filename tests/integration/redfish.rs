@@ -1,5 +1,5 @@
-//! The daemon at a BMC: a real HTTPS server on this machine. Needs no root. The faults of BMCs one by one are in
-//! meter/redfish/tests.rs.
+//! Redfish: the built daemon with a BMC that is an HTTPS server on this machine. Needs no root. Each fault of a BMC is
+//! in the unit tests of meter/bmc/redfish.
 
 use crate::common::redfish_sim::{Fault, PASSWORD, Sim, USER};
 use crate::common::redfish_trees::{self as trees, UUID};
@@ -49,7 +49,7 @@ fn a_bmc_is_found_integrated_shown_asked_once_a_period_and_left_without_a_sessio
     );
     assert_eq!((view.domain.source.as_str(), view.domain.billed), ("redfish", false));
     assert_eq!(redfish(&first), &Health::Healthy);
-    // Ten scrapers change nothing for the BMC.
+    // The number of scrapes does not matter to the BMC.
     for _ in 0..10 {
         get(daemon.address, "/metrics", &[]);
     }
@@ -61,7 +61,7 @@ fn a_bmc_is_found_integrated_shown_asked_once_a_period_and_left_without_a_sessio
     assert!((energy(to) - energy(from)).over(time).0.abs_diff(374_000_000) < 100, "{:?} in {time:?}", energy(to));
     let most = 1 + begun.elapsed().as_secs() as usize / 5;
     let seen = sim.seen();
-    // The first one is read twice: as what it is, and what it says.
+    // The first sensor is read twice: to find out what it measures, and for its value.
     assert!(seen.count(&format!("GET {POWER}")) <= most + 1, "{seen:?}");
     assert_eq!((seen.logins, seen.connections, seen.at_once, sim.sessions()), (1, 1, 1, 1));
 
@@ -78,7 +78,7 @@ fn a_bmc_is_found_integrated_shown_asked_once_a_period_and_left_without_a_sessio
 }
 
 #[test]
-fn a_bmc_that_hangs_keeps_no_tick_and_no_end_from_coming_and_gets_its_session_back() {
+fn a_bmc_that_hangs_delays_no_tick_and_no_stop_and_gets_its_session_back() {
     let sim = Sim::start(trees::modern());
     let world = world(&sim, "timeout = \"8s\"");
     let daemon = world.start();
@@ -90,7 +90,7 @@ fn a_bmc_that_hangs_keeps_no_tick_and_no_end_from_coming_and_gets_its_session_ba
     let (start, first) = (Instant::now(), ticks.next().ticks);
     while ticks.next().ticks < first + 10 {}
     assert!(start.elapsed() < Duration::from_secs(6), "ten ticks of 100 ms took {:?}", start.elapsed());
-    // Well within the time that an end may take; `stop` checks that.
+    // The end takes less than the limit that `stop` checks.
     daemon.stop();
     assert_eq!((sim.sessions(), sim.seen().logins), (0, 1));
 }
@@ -115,7 +115,7 @@ fn a_bmc_that_restarts_is_picked_up_and_its_fault_is_one_line_in_the_log() {
 }
 
 #[test]
-fn a_wrong_password_is_said_in_status_and_metrics_and_hurts_nothing_else() {
+fn a_wrong_password_is_shown_in_status_and_metrics_and_affects_nothing_else() {
     let sim = Sim::start(trees::modern());
     sim.password("another");
     let world = world(&sim, "name = \"rack-3\"");

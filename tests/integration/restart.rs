@@ -1,5 +1,5 @@
-//! The daemon dies, restarts, reboots, changes its source and is replayed: counters go on and no energy appears or gets
-//! lost.
+//! Crashes, restarts, reboots, a change of the source, and replays of recordings: counters go on, and no energy appears
+//! or is lost.
 
 use crate::common::client::Ticks;
 use crate::common::world::ZONES;
@@ -16,7 +16,7 @@ fn inhabit(world: &World) {
     world.spawn(103, 13, "backup", "/system.slice/backup.service", 1);
 }
 
-/// So many ticks of work, with a process that comes and goes; ends with the last snapshot that shows work.
+/// CPU time and energy in each of `count` ticks, with a short process in each.
 fn work(world: &World, ticks: &mut Ticks, count: u32) {
     for tick in 0..count {
         world.run(101, 3);
@@ -34,7 +34,7 @@ fn work(world: &World, ticks: &mut Ticks, count: u32) {
     world.end(2000 + count - 1);
 }
 
-/// All that was drawn is in the books: nothing more will change.
+/// Waits until the domains have all energy that was drawn: nothing changes after that.
 fn settle(world_drawn: u64, ticks: &mut Ticks) -> Snapshot {
     ticks.find("all energy booked", |snapshot| total(snapshot) == world_drawn)
 }
@@ -52,7 +52,7 @@ fn unit(snapshot: &Snapshot, name: &str) -> u64 {
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 
-/// What [`work`] draws in so many ticks.
+/// The energy of [`work`] in `count` ticks, in microjoules.
 fn drawn(count: u64) -> u64 {
     4 * (count * 1_000_000 + 1000 * count * (count - 1) / 2)
 }
@@ -69,7 +69,7 @@ fn a_crash_loses_nothing() {
     let page = daemon.page();
     daemon.kill();
 
-    // Others worked meanwhile.
+    // Energy and CPU time while the daemon is down.
     for (zone, _) in ZONES {
         world.draw(zone, 7_000_000);
     }
@@ -135,7 +135,7 @@ fn after_a_reboot_units_go_on_and_nothing_jumps() {
     let before = settle(drawn(8), &mut ticks);
     daemon.stop();
 
-    // What a boot does: another id, counters anywhere, a new /run, new processes.
+    // A reboot: another boot id, other counters, an empty /run, other processes.
     world.boot("66666666-7777-8888-9999-000000000000");
     world.reset_counters(90_000_000_000);
     std::fs::remove_file(world.state.join("ledger.journal")).unwrap();
@@ -158,7 +158,7 @@ fn after_a_reboot_units_go_on_and_nothing_jumps() {
     daemon.stop();
 }
 
-/// The software event of this kernel's clock stands for an energy event: it counts on while nobody draws.
+/// The software clock of this kernel stands in for an energy event. It counts at all times.
 #[test]
 fn root_another_source_invents_no_energy() {
     if !root() {
@@ -186,7 +186,7 @@ fn root_another_source_invents_no_energy() {
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     let (source, at_first) = history(&ticks.next());
-    // It went on for a moment after the snapshot that was seen, at 1 ns to 2^-32 J: far below a joule.
+    // The event counted for a moment after this snapshot, 2^-32 J for each ns: far below a joule.
     assert!(
         source == "rapl-powercap" && (history(&before).1..history(&before).1 + 1_000_000).contains(&at_first),
         "{at_first}"
@@ -242,7 +242,7 @@ fn a_recording_replays_to_the_same_numbers() {
     assert_eq!(printed, *replayed.last_key_value().unwrap().1);
     assert!(total(&serde_json::from_str(&printed).unwrap()) > 0);
 
-    // It is not overwritten, and what is no recording is named.
+    // A recording is not overwritten, and a file that is no recording is named.
     let text = refused(world.jouled().arg("--record").arg(&file));
     assert!(text.contains("cannot record") && text.contains(file.to_str().unwrap()), "{text}");
     let cut = world.state.with_extension("cut");
@@ -258,7 +258,7 @@ fn a_recording_replays_to_the_same_numbers() {
     assert!(text.contains("not a recording"), "{text}");
 }
 
-/// A clock that is set is a recording in which CLOCK_REALTIME jumps: nothing but the shown times may follow it.
+/// A recording in which CLOCK_REALTIME jumps: only the times that are shown may change.
 #[test]
 fn a_clock_step_changes_no_energy_and_a_suspend_is_a_gap() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! Real eBPF on this kernel, as root: what is charged is compared with what the kernel itself says. Not the cost; that
-//! is the benchmark.
+//! The eBPF source on this kernel, as root: the CPU time that it reports is compared with the kernel's own accounts.
+//! Not its cost: `make bench` measures that.
 
 use crate::common::bpf::{Birth, burn, cpu_time, last_cpu, on_cpu, open, reap, sample_after_death, with};
 use crate::common::burn::{Cgroup, while_nothing_is_stolen};
@@ -19,7 +19,7 @@ fn a_burner_gets_its_time(path: BpfPath) {
     let Some((_alone, mut usage)) = open(&with(path)) else { return };
     assert_eq!(usage.path(), path);
     let name = b"a) \n\"\xff' x";
-    // The helper path cannot make up for switches that do not reach the tracepoint: there, nobody else gets its CPU.
+    // The helper path cannot correct switches that do not reach the tracepoint: here the burner has its CPU for itself.
     let alone_on = if path == BpfPath::Helpers { last_cpu() } else { None };
     let pid = burn(Birth { name, alone_on, ..Birth::default() }, Duration::from_millis(1500));
     let mut charged = 0;
@@ -48,7 +48,7 @@ fn a_burner_gets_its_time(path: BpfPath) {
     assert_eq!(matches!(usage.health(), Health::Degraded(_)), path == BpfPath::Helpers);
 }
 
-/// Ordinary processes that take turns on the CPUs: more of them than there are CPUs.
+/// More processes than CPUs, at the normal priority.
 fn preempted_burners_get_their_time_btf() {
     let Some((_alone, mut usage)) = open(&with(BpfPath::Btf)) else { return };
     let burners: Vec<i32> = (0..5).map(|_| burn(Birth::default(), Duration::from_millis(700))).collect();
@@ -97,7 +97,7 @@ fn short_lives_count(path: BpfPath) {
     }
     let sample = sample_after_death(&mut usage);
     let charged = on_cpu(&sample, |r#use| r#use.cgroup == cgroup.id());
-    // The clock of the path without BTF runs on through interrupts and while the hypervisor runs others.
+    // The clock of the path without BTF includes interrupts and stolen time.
     let permille = if path == BpfPath::Btf { 20 } else { 50 };
     assert_near("500 short lives, of rusage", charged, truth, permille);
     assert_near("500 short lives, of cpu.stat", charged, cgroup.used(), permille);
@@ -109,7 +109,7 @@ fn short_lives_count(path: BpfPath) {
     let named = sample.processes.iter().filter(|info| info.comm == "short" && pids.contains(&info.process.pid)).count();
     assert_eq!(named, pids.len());
     assert_eq!(sample.overflows, 0);
-    // Nothing of them is left.
+    // The next sample has nothing of them.
     let next = usage.sample().unwrap();
     assert_eq!(on_cpu(&next, |r#use| r#use.cgroup == cgroup.id()), 0);
 }
@@ -124,7 +124,7 @@ fn root_short_lives_count_helpers() {
     while_nothing_is_stolen(|| short_lives_count(BpfPath::Helpers));
 }
 
-fn who_never_leaves_is_charged(path: BpfPath) {
+fn a_process_that_never_leaves_its_cpu_is_charged(path: BpfPath) {
     let Some((_alone, mut usage)) = open(&with(path)) else { return };
     let cpus = std::thread::available_parallelism().unwrap().get();
     if cpus < 2 {
@@ -153,13 +153,13 @@ fn who_never_leaves_is_charged(path: BpfPath) {
 }
 
 #[test]
-fn root_who_never_leaves_its_cpu_is_charged_btf() {
-    while_nothing_is_stolen(|| who_never_leaves_is_charged(BpfPath::Btf));
+fn root_a_process_that_never_leaves_its_cpu_is_charged_btf() {
+    while_nothing_is_stolen(|| a_process_that_never_leaves_its_cpu_is_charged(BpfPath::Btf));
 }
 
 #[test]
-fn root_who_never_leaves_its_cpu_is_charged_helpers() {
-    while_nothing_is_stolen(|| who_never_leaves_is_charged(BpfPath::Helpers));
+fn root_a_process_that_never_leaves_its_cpu_is_charged_helpers() {
+    while_nothing_is_stolen(|| a_process_that_never_leaves_its_cpu_is_charged(BpfPath::Helpers));
 }
 
 fn what_does_not_fit_is_lost_visibly(path: BpfPath) {
@@ -190,7 +190,7 @@ fn root_what_does_not_fit_is_lost_visibly_helpers() {
     while_nothing_is_stolen(|| what_does_not_fit_is_lost_visibly(BpfPath::Helpers));
 }
 
-/// Time that tasks ran on all CPUs, in nanoseconds: field 7 of the cpu lines in /proc/schedstat.
+/// CPU time of tasks on all CPUs, in nanoseconds: field 7 of the cpu lines in /proc/schedstat.
 fn schedstat() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/schedstat").ok()?;
     text.lines().filter(|line| line.starts_with("cpu")).map(|line| line.split(' ').nth(7)?.parse::<u64>().ok()).sum()
@@ -224,7 +224,7 @@ fn software_counters_count(path: BpfPath) {
     assert!(sample.counted.cycles && sample.counted.instructions && sample.counted.cache_misses);
     let cycles =
         sample.uses.iter().filter(|r#use| r#use.process.pid == pid as u32).map(|r#use| r#use.used.cycles).sum();
-    // Both are clocks here.
+    // Software cycles are a clock, as the CPU time is.
     assert_near("software cycles", cycles, used, 20);
     assert!(sample.uses.iter().any(|r#use| r#use.used.cache_misses > 0));
 }

@@ -1,5 +1,5 @@
-//! The daemon with real eBPF, cgroups and processes of this kernel, and energy that the test draws. Not the programs
-//! themselves; that is root_bpf.
+//! The daemon with eBPF, cgroups and processes of this kernel, and a fake energy counter. Not the eBPF source alone:
+//! that is in root_bpf.rs.
 
 use crate::common::burn::{Burner, Cgroup, all_used, slice, stolen};
 use crate::common::client::Ticks;
@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::RwLockWriteGuard;
 use std::time::Duration;
 
-/// What one window draws, in microjoules.
+/// Energy of one window, in microjoules.
 const ENERGY: u64 = 100_000_000;
 const INTERVAL: &str = "2s";
 const BUSY: Duration = Duration::from_millis(800);
@@ -63,7 +63,7 @@ impl Live {
         }
         let world = world();
         let mut command = jouled(&world.host.sysfs(), Path::new("/proc"), &world.state);
-        // The kernel's account, which these tests go by, is of time and knows no cycles.
+        // These tests compare with the kernel's CPU time, which has no cycles.
         command
             .env("JOULED_USAGE__COUNTERS", "off")
             .env("JOULED_USAGE__SOURCE", "bpf")
@@ -73,8 +73,8 @@ impl Live {
         Some(Self { world, daemon, ticks, _alone: alone })
     }
 
-    /// A window that draws [`ENERGY`] while `work` is done: the snapshot after it, and the CPU time that all tasks used
-    /// in it. Again where a busy machine was too slow.
+    /// Does `work` in one window with [`ENERGY`]: the snapshots before and after it, and the CPU time of all tasks in
+    /// it. Repeated where a busy machine was too slow.
     fn window(&mut self, work: impl Fn()) -> (Snapshot, Snapshot, u64) {
         for attempt in 0..15 {
             let before = self.ticks.next();
@@ -83,7 +83,7 @@ impl Live {
             work();
             let done = monotonic();
             let after = self.ticks.next();
-            // A busy machine tells us of a tick some time after it: what counts is the time between the two ticks.
+            // On a busy machine a snapshot arrives late: scaled to the time between the two ticks.
             let window = (after.at.monotonic.0 - before.at.monotonic.0) as f64 / (monotonic() - from) as f64;
             let used = ((all_used() - used) as f64 * window) as u64;
             if stolen() > taken && attempt < 14 {
@@ -111,8 +111,8 @@ fn unit(snapshot: &Snapshot, name: &str) -> u64 {
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 
-/// Fails unless `energy` is at least `percent` % of the share that is due to `used` of `all`. It may be a little more:
-/// of `all` some is spent in interrupts, which are nobody's.
+/// Fails unless `energy` is at least `percent` % of the share for `used` of `all`. It may be a little more, because
+/// `all` includes interrupts, which no process is charged.
 fn assert_due(what: &str, energy: u64, used: u64, all: u64, percent: f64) {
     let due = ENERGY as f64 * used as f64 / all as f64;
     let got = energy as f64 * 100.0 / due;
@@ -189,7 +189,7 @@ fn root_a_storm_of_short_processes_is_all_on_its_unit() {
     };
     let (mut before, mut after, mut all) = storm_alone();
     for _ in 0..10 {
-        // What the kernel does in interrupts, of which nobody is told, is much while it writes what was built before.
+        // Interrupts, which no process is charged, take much time while the kernel writes what was built before.
         if used.get() * 10 >= all * 9 {
             break;
         }
@@ -219,14 +219,14 @@ fn root_a_cgroup_that_lives_for_a_moment_keeps_its_name() {
     live.stop();
 }
 
-/// A process that works, then waits for its end.
+/// A process that uses CPU time, then sleeps.
 fn sleeper() -> Child {
     let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; read line";
     Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
-fn root_who_sleeps_goes_on_after_a_restart() {
+fn root_a_sleeping_process_goes_on_after_a_restart() {
     let _shared = shared_machine();
     if !has_bpf() {
         return;
@@ -264,7 +264,7 @@ fn root_who_sleeps_goes_on_after_a_restart() {
     daemon.stop();
 }
 
-/// The same command for a user without any right: a copy of the program where everybody can reach it.
+/// The same command for the user nobody, with a copy of the program that all users can execute.
 fn as_nobody(world: &World, command: &Command) -> Command {
     let program = world.state.with_extension("program");
     fs::copy(command.get_program(), &program).unwrap();
@@ -284,7 +284,7 @@ fn as_nobody(world: &World, command: &Command) -> Command {
 }
 
 #[test]
-fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
+fn root_a_plain_user_gets_what_is_readable_and_the_reason_for_the_rest() {
     if !root() {
         return;
     }
@@ -294,7 +294,7 @@ fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
     fs::set_permissions(&energy, fs::Permissions::from_mode(0o400)).unwrap();
     let mut command = as_nobody(&world, &jouled(&world.host.sysfs(), Path::new("/proc"), &world.state));
 
-    // The counter is root's alone: an estimate, and how to get better.
+    // Only root may read the counter: an estimate, and a message with the remedy.
     let daemon = Daemon::start(&mut command, &world.state);
     let snapshot = daemon.ticks().find("a tick", |snapshot| snapshot.ticks > 1);
     let health = |name: &str| &snapshot.sources.iter().find(|view| view.source == name).unwrap().health;
@@ -308,8 +308,8 @@ fn root_a_plain_user_is_told_what_is_missing_and_gets_what_can_be_had() {
     let log = daemon.stop();
     assert!(log.contains("CAP_BPF") && log.contains("CAP_DAC_READ_SEARCH"), "{log}");
 
-    // The counter is everybody's: it is measured, and shared out by /proc. From the start, so that no estimate is in
-    // the books.
+    // All users may read the counter: it is measured, and attributed by /proc. With a new ledger, which has no
+    // estimated energy.
     fs::remove_dir_all(&world.state).unwrap();
     fs::create_dir(&world.state).unwrap();
     chown(&world.state, Some(65534), Some(65534)).unwrap();

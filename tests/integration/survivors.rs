@@ -1,5 +1,5 @@
-//! jouled is started again, and who is shown sleeps, ended or is another meanwhile. Not the energy of the node; that is
-//! `restart`.
+//! Series over a restart of jouled, of processes and cgroups that sleep, have ended or were replaced meanwhile. Not the
+//! energy of the node: that is in restart.rs.
 
 use crate::common::World;
 use crate::common::client::Ticks;
@@ -9,7 +9,7 @@ use jouled::model::snapshot::{Row, Snapshot, State};
 use jouled::model::source::Stamp;
 use std::time::Duration;
 
-/// So many ticks of work of these processes.
+/// CPU time of these processes and energy in each of `count` ticks.
 fn work(world: &World, ticks: &mut Ticks, pids: &[u32], count: u32) {
     for _ in 0..count {
         pids.iter().for_each(|pid| world.run(*pid, 3));
@@ -18,7 +18,7 @@ fn work(world: &World, ticks: &mut Ticks, pids: &[u32], count: u32) {
     }
 }
 
-/// All that was drawn in so many ticks of work is in the books.
+/// Waits until the domains have all energy of `count` ticks of work.
 fn settle(count: u64, ticks: &mut Ticks) -> Snapshot {
     let drawn = count * ZONES.len() as u64 * 2_000_000;
     ticks.find("all energy booked", |snapshot| {
@@ -26,16 +26,16 @@ fn settle(count: u64, ticks: &mut Ticks) -> Snapshot {
     })
 }
 
-/// Longer than series of the ended stay.
+/// Longer than `series.retention`.
 const LONGER_THAN_RETENTION: Duration = Duration::from_millis(1500);
 
-/// The row of a kind whose labels hold `name`.
+/// The row of a kind that has `name` among its labels.
 fn row<'a>(snapshot: &'a Snapshot, kind: Kind, name: &str) -> Option<&'a Row> {
     snapshot.kind(kind).rows.iter().find(|row| row.labels.values().iter().any(|label| label == name))
 }
 
 #[test]
-fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
+fn sleeping_processes_go_on_after_a_restart_and_ended_ones_end() {
     let world = World::new();
     world.config("[series]\nretention = \"1s\"\n");
     let container = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -58,14 +58,14 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
     let before = settle(4, &mut ticks);
     daemon.stop();
 
-    // /proc shows what a kernel thread does behind its name.
+    // /proc appends to its name what a kernel worker does.
     kernel_thread("kworker/0:1-events");
     world.end(104);
     std::fs::remove_dir(world.cgroups().join("user.slice/user-1000.slice/session-4.scope")).unwrap();
-    // One of the same name, younger than the series.
+    // Another process with the same pid and name, younger than the series.
     world.spawn(105, now + 1_000_000, "reused", "/system.slice/pool.service", 2);
     world.spawn(106, 16, "another", "/system.slice/pool.service", 2);
-    // It ended, and nobody asked how.
+    // A process that ended and was not waited for.
     let stat = world.host.procfs().join("107/stat");
     std::fs::write(&stat, std::fs::read_to_string(&stat).unwrap().replace(") S ", ") Z ")).unwrap();
     let daemon = world.start();
@@ -106,7 +106,7 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
         assert_eq!(row(&later, kind, name), None, "{kind:?} {name}");
     }
 
-    // They go on with what they had, and end when they end.
+    // The series go on from their last values, and end with their processes.
     let rose = |last: &Snapshot| {
         let energy = |snapshot, kind, name| row(snapshot, kind, name).unwrap().energy.sum();
         let mut rows = asleep.iter().filter(|(_, name)| *name != "103");
@@ -128,7 +128,7 @@ fn who_sleeps_goes_on_after_a_restart_and_who_ended_ends() {
 }
 
 #[test]
-fn after_a_reboot_who_has_the_same_id_is_another() {
+fn after_a_reboot_the_same_pid_is_another_process() {
     let world = World::new();
     world.spawn(101, 11, "nginx", "/system.slice/nginx.service", 0);
     let daemon = world.start();

@@ -1,5 +1,5 @@
-//! VMs in the running daemon: made-up hosts with hostile command lines, and real QEMUs of this kernel. Not the guests'
-//! channel.
+//! VMs on the metrics page: made-up hosts with hostile command lines, and QEMU on this kernel. Not the guest channel:
+//! that is in guest.rs.
 
 use crate::common::client::Ticks;
 use crate::common::sysfs::ICE_LAKE_SERVER;
@@ -89,7 +89,7 @@ fn kepler_fault_9_all_of_a_machine_scope_is_its_vm() {
     let mut ticks = daemon.ticks();
     let vm = ticks.find("the VM", |snapshot| snapshot.vms.len() == 1).vms[0].clone();
     assert_eq!((vm.id.as_str(), vm.hypervisor.as_str(), vm.vcpus, vm.vouched), (UUID, "kvm", Some(2), true));
-    // The helpers run, QEMU does not: it is the VM's energy all the same, under its UUID from the first.
+    // Only the helpers use CPU time, not QEMU: the energy is the VM's, under its UUID from the start.
     for pid in 42..45 {
         world.run(pid, 5);
     }
@@ -131,7 +131,7 @@ fn hostile_command_lines_leave_the_page_well_formed() {
         let name = row.labels.get("vm_name");
         assert!(name.len() <= 256 && !name.chars().any(char::is_control), "{:?}", row.labels);
     }
-    // Who is no VM, and who only calls himself a VM's kernel thread, is nobody's.
+    // A process that is no VM, and one that only has the name of a VM's kernel thread, belong to no VM.
     let of = |pid: &str| {
         snapshot
             .kind(Kind::Process)
@@ -154,7 +154,7 @@ fn idle_by_allocation_is_stated_and_within_what_there_is() {
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     ticks.find("the VMs", |snapshot| snapshot.vms.len() == 2);
-    // Four CPUs, all at rest.
+    // Four CPUs, all idle.
     world.draw("intel-rapl:0", 80_000_000);
     let snapshot = ticks.find("idle energy", |snapshot| snapshot.kind(Kind::Vm).rows.len() == 2);
     assert_eq!(vm_rows(&snapshot), [(UUID, UUID_NAME, 20_000_000), ("qemu-42-142", "qemu-42-142", 40_000_000)]);
@@ -166,10 +166,10 @@ fn idle_by_allocation_is_stated_and_within_what_there_is() {
     daemon.stop();
 }
 
-/// The name of a VM that has none.
+/// The name of a VM without a name.
 const UUID_NAME: &str = "qemu-41-141";
 
-/// A real QEMU whose guest is one instruction that jumps to itself. Killed when dropped.
+/// A QEMU whose guest is one instruction that jumps to itself. Killed when dropped.
 struct Spinner {
     child: Child,
     uuid: String,
@@ -177,8 +177,8 @@ struct Spinner {
 }
 
 impl Spinner {
-    /// `None`, saying so, where QEMU is not installed. With `cgroup`, it is in there before it is QEMU, as with
-    /// libvirt.
+    /// `None`, with a message, where QEMU is not installed. With `cgroup` the process enters it before it executes
+    /// QEMU, as with libvirt.
     fn start(accel: &str, name: &str, cgroup: Option<&Path>) -> Option<Self> {
         let disk = tempfile::tempdir().unwrap();
         let mut sector = [0; 512];
@@ -214,7 +214,7 @@ impl Drop for Spinner {
     }
 }
 
-/// A fake meter with this machine's CPUs as one package, this machine's processes.
+/// A daemon with a fake meter for this machine's CPUs as one package, and this machine's processes.
 fn live(source: &str) -> (World, Daemon, Ticks) {
     let world = World::new();
     fs::remove_dir_all(world.host.sysfs()).unwrap();
@@ -232,7 +232,7 @@ fn row<'a>(snapshot: &'a Snapshot, uuid: &str) -> Option<&'a Row> {
     snapshot.kind(Kind::Vm).rows.iter().find(|row| row.labels.id() == uuid)
 }
 
-/// Draws energy and waits until the VM has got some of it.
+/// Draws energy until the VM has some of it.
 fn charged(world: &World, ticks: &mut Ticks, uuid: &str) -> Snapshot {
     until("the VM is charged", || {
         world.draw("intel-rapl:0", 10_000_000);
@@ -279,7 +279,7 @@ fn root_a_real_qemu_is_a_vm_before_and_after_jouleds_start() {
     }
 }
 
-/// On kernels where they are no threads of QEMU, its workers are kernel threads in nobody's cgroup.
+/// On kernels where KVM's workers are no threads of QEMU, they are kernel threads in a cgroup of no VM.
 #[test]
 fn root_a_real_kvm_guest_has_its_kernel_threads() {
     if !root() {
@@ -332,14 +332,14 @@ impl Scope {
 impl Drop for Scope {
     fn drop(&mut self) {
         for dir in ["libvirt/emulator", "libvirt", ""] {
-            // The last exits may still be under way.
+            // The last processes may still be ending.
             let gone = (0..100).any(|_| {
                 std::thread::sleep(std::time::Duration::from_millis(10));
                 fs::remove_dir(self.0.join(dir)).is_ok()
             });
             println!("{dir:?} removed: {gone}");
         }
-        // Goes with the last one in it.
+        // Removed with the last cgroup in it.
         let _ = fs::remove_dir(self.0.parent().unwrap());
     }
 }
@@ -353,7 +353,7 @@ fn root_all_of_a_real_machine_scope_is_its_vm() {
     let Some(scope) = Scope::new() else { return println!("skipped: no cgroup v2") };
     let (world, daemon, mut ticks) = live("auto");
     let emulator = scope.0.join("libvirt/emulator");
-    // A helper runs before QEMU does.
+    // A helper that runs before QEMU.
     let mut helper = Command::new("sh");
     let procs = emulator.join("cgroup.procs");
     // SAFETY: the child only writes to a file before it becomes a shell.

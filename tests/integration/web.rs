@@ -1,4 +1,5 @@
-//! The daemon's doors: probes, landing page, and a metrics page behind TLS and a password. Not what the page says.
+//! The HTTP server: probes, landing page, several addresses, and a metrics page with TLS and a password. Not the
+//! content of the metrics page.
 
 use crate::common::client::ask;
 use crate::common::{Answer, Daemon, PATIENCE, Page, World, get, refused, until};
@@ -11,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A folder with a certificate authority of the test's own.
+/// A folder with files of the test, and its certificate authority.
 struct Files {
     dir: tempfile::TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -42,7 +43,7 @@ impl Files {
         self.write("node.crt", &certificate.pem());
     }
 
-    /// GET over TLS; an error where the certificate is not one of `name`.
+    /// GET over TLS; an error where the certificate is not for `name`.
     fn get(
         &self,
         address: SocketAddr,
@@ -135,7 +136,7 @@ fn tls_and_a_password() {
     let plain = get(daemon.address, "/metrics", &[&right]);
     assert!(plain.status == 400 && plain.body.contains("HTTPS"), "{plain:?}");
 
-    // A renewed certificate is taken while it runs.
+    // A renewed certificate is loaded while the daemon runs.
     files.issue("new.example");
     let answer = until("the new certificate", || files.get(daemon.address, "new.example", "/metrics", &[&right]).ok());
     assert_eq!(answer.status, 200);

@@ -1,4 +1,4 @@
-//! A BMC for tests: OpenIPMI's ipmi_sim with DCMI (`dcmi.c`), and a line to it that loses, delays and cuts. No test.
+//! A BMC for tests: OpenIPMI's ipmi_sim with DCMI (`dcmi.c`), and a relay that loses, delays and cuts its datagrams.
 
 use crate::common::{PATIENCE, until};
 use ipmi_rs::connection::{IpmiConnection, LogicalUnit, Message, NetFn, Request, RequestTargetAddress};
@@ -24,7 +24,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// Starts it with DCMI. `None`, and says why, where this machine lacks it.
+    /// Starts it with DCMI. `None`, with a message, where this machine has no ipmi_sim.
     pub fn start() -> Option<Self> {
         Self::with(true, "")
     }
@@ -95,7 +95,7 @@ impl Sim {
         Some(sim)
     }
 
-    /// Starts it anew.
+    /// Starts it again.
     pub fn boot(&mut self) {
         let path = |name: &str| self.dir.path().join(name);
         let log = File::create(path("log")).unwrap();
@@ -103,7 +103,7 @@ impl Sim {
         command.arg("-c").arg(path("lan.conf")).arg("-f").arg(path("sim.emu")).arg("-s").arg(path("state")).arg("-n");
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self.child = Some(child);
-        // An RMCP ping is answered once it listens.
+        // It answers an RMCP ping once it listens.
         let io = UdpSocket::bind("127.0.0.1:0").unwrap();
         io.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let ping = [6, 0, 0xFF, 6, 0, 0, 0x11, 0xBE, 0x80, 1, 0, 0];
@@ -113,7 +113,7 @@ impl Sim {
         });
     }
 
-    /// It is gone, as a BMC that restarts.
+    /// Ends it, like a BMC that restarts.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -121,14 +121,14 @@ impl Sim {
         }
     }
 
-    /// What `dcmi.c` answers from now on.
+    /// Sets what `dcmi.c` answers from now on.
     pub fn says(&self, line: &str) {
         let new = self.dir.path().join("control.new");
         fs::write(&new, line).unwrap();
         fs::rename(new, self.dir.path().join("control")).unwrap();
     }
 
-    /// How many sessions it has, with the one that asks.
+    /// Number of its sessions, with the one of this call.
     pub fn sessions(&self) -> u8 {
         let ask = |rmcp: &mut Rmcp, command, data: &[u8]| {
             let message = Message::new_request(NetFn::App, command, data.to_vec());
@@ -153,24 +153,24 @@ impl Drop for Sim {
     }
 }
 
-/// What happens to datagrams on their way from the BMC.
+/// Faults of datagrams from the BMC.
 #[derive(Default)]
 pub struct Faults {
-    /// So many are lost.
+    /// Number of datagrams to lose.
     pub lose: AtomicUsize,
-    /// They come so many milliseconds later.
+    /// Delay in milliseconds.
     pub late_ms: AtomicU32,
-    /// So many are cut to half.
+    /// Number of datagrams to cut to half.
     pub cut: AtomicUsize,
-    /// Each comes twice.
+    /// Whether each comes twice.
     pub twice: AtomicBool,
-    /// Sessions that were opened.
+    /// Number of sessions that were opened.
     pub sessions: AtomicUsize,
-    /// Datagrams to the BMC.
+    /// Number of datagrams to the BMC.
     pub sent: AtomicUsize,
 }
 
-/// The line between jouled and a BMC.
+/// A relay between jouled and a BMC.
 pub struct Line {
     pub faults: Arc<Faults>,
     pub port: u16,
@@ -181,7 +181,7 @@ fn take(counter: &AtomicUsize) -> bool {
 }
 
 impl Line {
-    /// To a BMC on this machine. Its threads end with the test's process.
+    /// A relay to a BMC on this machine. Its threads end with the test's process.
     pub fn to(port: u16) -> Self {
         let front = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         let line = Self { faults: Arc::default(), port: front.local_addr().unwrap().port() };
@@ -214,7 +214,7 @@ impl Line {
 fn answers(front: &Arc<UdpSocket>, back: &UdpSocket, peer: SocketAddr, faults: &Arc<Faults>) {
     let mut bytes = [0; 2048];
     loop {
-        // A BMC that is gone refuses; it may come back.
+        // The port of a BMC that is gone refuses datagrams; the BMC may come back.
         let Ok(mut length) = back.recv(&mut bytes) else { continue };
         if take(&faults.lose) {
             continue;

@@ -1,5 +1,5 @@
-//! Real eBPF on this kernel, as root: which process is which, and what it is called. Not what it is charged; that is
-//! `root_bpf`.
+//! The eBPF source on this kernel, as root: identity and names of processes. Not their CPU time: that is in
+//! root_bpf.rs.
 
 use crate::common::bpf::{Birth, burn, last_cpu, open, reap, sample_after_death, with};
 use crate::common::burn::while_nothing_is_stolen;
@@ -17,7 +17,7 @@ fn a_reused_pid_is_another(path: BpfPath) {
     let first = reap(pid);
     let mut samples = Vec::new();
     if path == BpfPath::Helpers {
-        // Without BTF two lives of one id are told apart only where a sample lies between.
+        // Without BTF two processes with the same pid are two only with a sample between them.
         samples.push(usage.sample().unwrap());
     }
     std::thread::sleep(Duration::from_millis(20));
@@ -57,8 +57,8 @@ fn root_a_reused_pid_is_another_process_helpers() {
     while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Helpers));
 }
 
-/// It runs, then runs another program between the same two samples, and sleeps from then on.
-fn who_becomes_another_program_has_its_name(path: BpfPath) {
+/// The process executes another program between two samples, and sleeps afterwards.
+fn a_process_that_runs_another_program_has_its_name(path: BpfPath) {
     let Some((_alone, mut usage)) = open(&with(path)) else { return };
     let cpu = last_cpu().unwrap().to_string();
     let script = "read first; read second; exec sleep 60";
@@ -88,11 +88,11 @@ fn who_becomes_another_program_has_its_name(path: BpfPath) {
 }
 
 #[test]
-fn root_who_becomes_another_program_has_its_name_btf() {
-    who_becomes_another_program_has_its_name(BpfPath::Btf);
+fn root_a_process_that_runs_another_program_has_its_name_btf() {
+    a_process_that_runs_another_program_has_its_name(BpfPath::Btf);
 }
 
 #[test]
-fn root_who_becomes_another_program_has_its_name_helpers() {
-    who_becomes_another_program_has_its_name(BpfPath::Helpers);
+fn root_a_process_that_runs_another_program_has_its_name_helpers() {
+    a_process_that_runs_another_program_has_its_name(BpfPath::Helpers);
 }
