@@ -1,9 +1,10 @@
-//! Small shared parts: of the operating system (sockets, users, processes, perf events, NVIDIA's library), and of
-//! dealing with others (backoff, token buckets, harmless text, dates). Knows neither energy nor entities.
+//! Small shared parts: access to the operating system (sockets, users, processes, locks, perf events, NVIDIA's library), and
+//! helpers for remote peers (backoff, token buckets, HTTPS, safe text, dates). Knows neither energy nor entities.
 
 pub mod backoff;
 pub mod date_time;
 pub mod https_client;
+pub mod mutex;
 pub mod nvml;
 pub mod perf_event;
 pub mod proc_pid;

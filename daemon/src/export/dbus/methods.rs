@@ -1,7 +1,7 @@
 //! The manager's methods: one table, from which calls are dispatched and the introspection XML is made.
 
-use super::call::{Call, Refused, all, path, said};
-use super::properties::Subject;
+use super::call::{Call, CallError, said};
+use super::properties::{Subject, all};
 use super::tree;
 use super::view::{Iface, Object, UNKNOWN, View};
 use crate::model::entity::{Kind, UserUnitLabels};
@@ -19,7 +19,7 @@ pub(super) struct Method {
     pub takes: Arguments,
     pub gives: Arguments,
     pub doc: &'static str,
-    pub call: fn(&Call<'_>) -> Result<Message, Refused>,
+    pub call: fn(&Call<'_>) -> Result<Message, CallError>,
 }
 
 const LIST: Arguments = &[("objects", "a(sott)")];
@@ -121,7 +121,7 @@ pub(super) const METHODS: &[Method] = &[
             let paths = [Kind::UserUnit, Kind::Unit, Kind::Slice].into_iter().filter_map(path);
             let object = paths.map(|path| call.view.object(&path)).next().flatten();
             let why = format!("process {pid} is in {}, of which no unit is known", said(&place.cgroup));
-            call.reply_path(object.ok_or_else(|| Refused::new("org.jouled1.NoSuchUnit", why))?)
+            call.reply_path(object.ok_or_else(|| CallError::new("org.jouled1.NoSuchUnit", why))?)
         },
     },
     Method {
@@ -166,18 +166,18 @@ impl Object {
     }
 }
 
-fn list<'v>(call: &'v Call<'_>, name: impl Fn(&'v Object) -> Option<&'v str>) -> Result<Message, Refused> {
+fn list<'v>(call: &'v Call<'_>, name: impl Fn(&'v Object) -> Option<&'v str>) -> Result<Message, CallError> {
     let row = |object: &'v Object| -> Option<(String, ObjectPath<'v>, u64, u64)> {
         let numbers = &object.numbers;
         let (energy, power) =
             (numbers.total.map_or(UNKNOWN, |energy| energy.0), numbers.total_power.map_or(UNKNOWN, |power| power.0));
-        Some((safe(name(object)?), path(object), energy, power))
+        Some((safe(name(object)?), object.object_path(), energy, power))
     };
     let rows: Vec<_> = call.view.objects.iter().filter_map(row).collect();
     call.reply(&(rows,))
 }
 
-fn machine<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
+fn machine<'v>(view: &'v View, word: &str) -> Result<&'v Object, CallError> {
     let machines = || view.objects.iter().filter(|object| object.iface == Iface::Machine);
     let by_id = |id: &str| machines().find(|object| object.label("vm_id").eq_ignore_ascii_case(id));
     let by_uuid = || {
@@ -195,10 +195,10 @@ fn machine<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
             format!("{some} virtual machines are called {}: ask by id, as ListMachines has it in the path", said(word))
         }
     };
-    Err(Refused::new("org.jouled1.NoSuchMachine", why))
+    Err(CallError::new("org.jouled1.NoSuchMachine", why))
 }
 
-fn container<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
+fn container<'v>(view: &'v View, word: &str) -> Result<&'v Object, CallError> {
     if let Some(found) = view.object(&tree::container(word)) {
         return Ok(found);
     }
@@ -212,25 +212,25 @@ fn container<'v>(view: &'v View, word: &str) -> Result<&'v Object, Refused> {
     named().or_else(begins).ok_or_else(|| {
         let why =
             format!("there is no container {}, or there are several; ListContainers lists those there are", said(word));
-        Refused::new("org.jouled1.NoSuchContainer", why)
+        CallError::new("org.jouled1.NoSuchContainer", why)
     })
 }
 
 /// The process id of an argument: 0 means the caller's own process, as in systemd's API.
-fn own(call: &Call<'_>, pid: u32) -> Result<u32, Refused> {
+fn own(call: &Call<'_>, pid: u32) -> Result<u32, CallError> {
     match pid {
         0 => call.caller.pid.ok_or_else(|| no_process(pid, "the bus does not say which process asks")),
         pid => Ok(pid),
     }
 }
 
-fn process(call: &Call<'_>) -> Result<Message, Refused> {
+fn process(call: &Call<'_>) -> Result<Message, CallError> {
     let body = call.message.body();
     let pid = own(call, call.arguments(&body, "u", "pid")?)?;
     if !call.caller.fine {
         let denied = || {
             let why = format!("process {pid} is not wholly yours: root and the group jouled may ask of all processes");
-            Refused::new("org.freedesktop.DBus.Error.AccessDenied", why)
+            CallError::new("org.freedesktop.DBus.Error.AccessDenied", why)
         };
         let owner = (call.facts.owner_of)(pid).ok_or_else(|| no_process(pid, "there is no such process"))?;
         let uid = call.caller.uid.ok_or_else(denied)?;
@@ -250,14 +250,14 @@ fn process(call: &Call<'_>) -> Result<Message, Refused> {
 const NO_SERIES: &str =
     "it has no numbers of its own: it has not run yet, or is not among the busiest (processes in [series])";
 
-fn no_unit(name: &str) -> Refused {
+fn no_unit(name: &str) -> CallError {
     let why = format!(
         "there is no unit {} here, or it has drawn nothing yet: names are whole, as ssh.service; ListUnits lists those there are",
         said(name)
     );
-    Refused::new("org.jouled1.NoSuchUnit", why)
+    CallError::new("org.jouled1.NoSuchUnit", why)
 }
 
-fn no_process(pid: u32, why: &str) -> Refused {
-    Refused::new("org.jouled1.NoSuchProcess", format!("process {pid}: {why}"))
+fn no_process(pid: u32, why: &str) -> CallError {
+    CallError::new("org.jouled1.NoSuchProcess", format!("process {pid}: {why}"))
 }

@@ -58,6 +58,7 @@
 mod call;
 mod caller;
 mod config;
+mod dispatch;
 mod grain;
 mod introspect;
 mod methods;

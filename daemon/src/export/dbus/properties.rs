@@ -5,6 +5,7 @@ use super::view::{Iface, Numbers, Object, Shown, UNKNOWN, View};
 use crate::model::domain::Zone;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::sys::safe_text::safe;
+use std::collections::BTreeMap;
 use zbus::Variant;
 
 /// The value of annotation org.freedesktop.DBus.Property.EmitsChangedSignal.
@@ -354,4 +355,17 @@ fn parent_slice(slice: &str) -> String {
         Some((parent, _)) if !parent.is_empty() => format!("{parent}.slice"),
         _ => "-.slice".into(),
     }
+}
+
+/// All properties of an interface, with their values.
+pub(super) fn all(iface: Iface, subject: Subject<'_>) -> BTreeMap<&'static str, Variant<'static>> {
+    of(iface).map(|property| (property.name, (property.get)(subject))).collect()
+}
+
+/// Values by interface and property.
+pub(super) type Interfaces = BTreeMap<&'static str, BTreeMap<&'static str, Variant<'static>>>;
+
+/// One object as ObjectManager lists it: its own interface only, as the standard ones have no properties.
+pub(super) fn interfaces(view: &View, object: &Object) -> Interfaces {
+    [(object.iface.name(), all(object.iface, Subject { view, object: Some(object) }))].into()
 }

@@ -2,8 +2,9 @@
 //! waits for a single one. The bus' own answers arrive on the same stream as calls, so a task that waited for an answer
 //! would stop the stream that brings it.
 
-use super::call::{Call, Refused, Xml};
+use super::call::{Call, CallError};
 use super::caller::{BURST, Caller, Callers, Parked, RATE, STRANGER, Trusted};
+use super::dispatch::{self, Xml};
 use super::grain;
 use super::signals::{PACE, Signals};
 use super::view::View;
@@ -253,7 +254,7 @@ impl<'a> Session<'a> {
         let Some(sender) = header.sender() else { return Ok(()) };
         if message.data().len() > LONGEST {
             let why = format!("no method here takes more than {LONGEST} bytes");
-            return self.refuse(&message, &Refused::limits(why));
+            return self.refuse(&message, &CallError::limits(why));
         }
         match self.callers.known(sender) {
             Some(caller) => self.answer(&message, caller),
@@ -264,7 +265,7 @@ impl<'a> Session<'a> {
                 }
                 Parked::Waits => Ok(()),
                 Parked::Full => {
-                    self.refuse(&message, &Refused::limits("too many callers that are not known yet: try again"))
+                    self.refuse(&message, &CallError::limits("too many callers that are not known yet: try again"))
                 }
             },
         }
@@ -276,18 +277,18 @@ impl<'a> Session<'a> {
                 "more than {RATE} calls a second of one user ({BURST} at once): ask for more with each (GetAll, ListUnits, \
                  GetManagedObjects), or follow PropertiesChanged"
             );
-            return self.refuse(message, &Refused::limits(why));
+            return self.refuse(message, &CallError::limits(why));
         }
         let view = if caller.fine { self.fine.get_or_insert_with(|| View::of(&self.snapshot)) } else { &self.coarse };
         let header = message.header();
-        let answer = Call { message, header: &header, view, caller, facts: self.facts, xml: &self.xml }.answer()?;
+        let answer = dispatch::answer(&Call { message, header: &header, view, caller, facts: self.facts }, &self.xml)?;
         self.callers.answered(caller, answer.data().len());
         self.reply(message, answer);
         Ok(())
     }
 
-    fn refuse(&mut self, message: &Message, refused: &Refused) -> zbus::Result<()> {
-        let reply = refused.reply(&message.header())?;
+    fn refuse(&mut self, message: &Message, error: &CallError) -> zbus::Result<()> {
+        let reply = error.reply(&message.header())?;
         self.reply(message, reply);
         Ok(())
     }

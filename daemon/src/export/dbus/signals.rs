@@ -1,8 +1,7 @@
 //! Signals: once an epoch, PropertiesChanged, InterfacesAdded and InterfacesRemoved of what changed in the coarse view,
 //! spread over the epoch. Sends nothing itself.
 
-use super::call::{interfaces, path};
-use super::properties::{self, Emits, Subject};
+use super::properties::{self, Emits, Subject, interfaces};
 use super::tree::ROOT;
 use super::view::{Iface, Object, View};
 use std::collections::{BTreeMap, VecDeque};
@@ -102,7 +101,10 @@ fn message(news: &News, before: &View, now: &View) -> Option<zbus::Result<Messag
         }
         News::Added(path_of) => {
             let object = now.object(path_of)?;
-            Some(Message::signal(ROOT, MANAGER, "InterfacesAdded").build(&(path(object), interfaces(now, object))))
+            Some(
+                Message::signal(ROOT, MANAGER, "InterfacesAdded")
+                    .build(&(object.object_path(), interfaces(now, object))),
+            )
         }
         News::Removed(path, iface) => {
             let path = ObjectPath::from_str_unchecked(path);

@@ -13,6 +13,7 @@ use crate::model::vm::Vm;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::sync::Arc;
+use zbus::ObjectPath;
 
 /// Stands for an unknown number, as in systemd's API.
 pub(super) const UNKNOWN: u64 = u64::MAX;
@@ -76,6 +77,12 @@ impl Object {
     /// A label by its name; empty where the kind has no such label.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name)
+    }
+
+    /// The path of the object on the bus.
+    pub fn object_path(&self) -> ObjectPath<'_> {
+        // `tree` escaped the parts of the path, so it is valid.
+        ObjectPath::from_str_unchecked(&self.path)
     }
 }
 

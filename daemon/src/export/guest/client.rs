@@ -1,12 +1,12 @@
 //! One guest: its last object, its limits on connections and requests, its counters. Knows no other guest.
 
 use super::config::Profile;
-use super::guests::lock;
 use super::object::Published;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use crate::model::usage::ProcessKey;
 use crate::model::vm::Vm;
+use crate::sys::mutex::lock;
 use crate::sys::token_bucket::TokenBucket;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -121,8 +121,8 @@ impl Guest {
     }
 }
 
-/// The reserved connection of a guest. Dropping it releases it.
-pub(super) struct Place {
+/// An admitted connection of a guest. It counts against the limits until this is dropped.
+pub(super) struct Admission {
     pub guest: Arc<Guest>,
     pub _permits: [OwnedSemaphorePermit; 2],
 }

@@ -2,7 +2,7 @@
 //! shared state of the channel. Opens no listener.
 
 use super::book::{Book, HostNow, Names, ZoneFacts};
-use super::client::{Guest, Place, Refusal};
+use super::client::{Admission, Guest, Refusal};
 use super::config::{Grain, GuestConfig, Profile};
 use super::status::Totals;
 use crate::model::billing::IdlePolicy;
@@ -13,12 +13,13 @@ use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use crate::model::usage::ProcessKey;
 use crate::model::vm::Vm;
+use crate::sys::mutex::lock;
 use crate::sys::proc_pid;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
 /// Whether a process still exists. CIDs and process ids can be reused between two snapshots.
@@ -195,10 +196,10 @@ impl Guests {
     }
 
     /// Reserves one more connection of a guest, within its own limit and the limit of all guests.
-    pub(super) fn admit(&self, guest: Arc<Guest>) -> Result<Place, Refusal> {
+    pub(super) fn admit(&self, guest: Arc<Guest>) -> Result<Admission, Refusal> {
         let own = guest.admit()?;
         let of_all = Arc::clone(&self.0.slots).try_acquire_owned().map_err(|_| Refusal::Connections)?;
-        Ok(Place { guest, _permits: [own, of_all] })
+        Ok(Admission { guest, _permits: [own, of_all] })
     }
 
     /// Counts a refused peer.
@@ -296,9 +297,4 @@ fn rows(snapshot: &Snapshot) -> FxHashMap<&str, &Row> {
         }
     }
     rows
-}
-
-/// Locks, also where a thread panicked while it held the lock: no value here is left half changed.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

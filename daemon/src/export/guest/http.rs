@@ -1,7 +1,7 @@
 //! The guest channel's HTTP routes: /v1/energy, /v1/stream, /metrics (docs/guest-protocol.md). Knows no transport: the
 //! caller has identified the guest.
 
-use super::client::{Guest, Place};
+use super::client::{Admission, Guest};
 use super::config::Profile;
 use super::object::Published;
 use crate::export::http::serve::{HEAD_LIMIT, HEADERS, WRITE_LIMIT};
@@ -24,7 +24,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 const HEAD_BYTES: usize = 8 * 1024;
 
 /// Serves one connection until it ends, the VM ends, or `stop`.
-pub(super) async fn serve<I>(io: I, place: Place, stop: CancellationToken)
+pub(super) async fn serve<I>(io: I, place: Admission, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

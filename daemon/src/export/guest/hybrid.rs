@@ -6,10 +6,11 @@
 
 use super::accept::accept;
 use super::client::Refusal;
-use super::guests::{Guests, lock};
+use super::guests::Guests;
 use super::helper;
-use super::look::{Found, Key, Noted, Task};
+use super::look::{Key, ListeningSocket, Noted, Task};
 use crate::model::vm::{Vm, Vmm};
+use crate::sys::mutex::lock;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
@@ -48,7 +49,7 @@ impl Task for Hybrid {
         !name.as_encoded_bytes().ends_with(self.suffix.as_bytes())
     }
 
-    fn whose(&self, found: &Found, vms: &[Vm]) -> Option<Key> {
+    fn whose(&self, found: &ListeningSocket, vms: &[Vm]) -> Option<Key> {
         let pid = found.owner.pid;
         // QEMU has no hybrid sockets: a socket on which it listens has another purpose.
         if let Some(vm) = vms.iter().find(|vm| vm.process.pid == pid && vm.vmm != Vmm::Qemu) {
@@ -86,7 +87,7 @@ impl Task for Hybrid {
         (may && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
     }
 
-    fn begin(&self, key: &Key, found: &Found, stop: CancellationToken) -> Option<JoinHandle<()>> {
+    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let mut name = found.name.clone();
         name.push(&self.suffix);
         let path = found.folder.path(&name);

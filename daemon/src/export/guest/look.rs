@@ -2,9 +2,10 @@
 //! a task does is up to `hybrid` and `serial`.
 
 use super::folder::{FileId, Folder, Owner};
-use super::guests::{Guests, lock};
+use super::guests::Guests;
 use crate::model::usage::ProcessKey;
 use crate::model::vm::Vm;
+use crate::sys::mutex::lock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// A socket with a listener.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct ListeningSocket {
     pub folder: Arc<Folder>,
     pub name: OsString,
     pub id: FileId,
@@ -35,7 +36,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub fn of(vm: &Vm, found: &Found) -> Self {
+    pub fn of(vm: &Vm, found: &ListeningSocket) -> Self {
         Self { vm: vm.id.clone(), process: vm.process, socket: found.id, peer: found.owner.pid }
     }
 }
@@ -66,9 +67,9 @@ pub(super) trait Task: Send + Sync {
     /// Whether a socket of this name can be of this transport.
     fn may_be(&self, name: &OsStr) -> bool;
     /// The VM that the socket belongs to; `None` where it belongs to none, or to none for certain.
-    fn whose(&self, found: &Found, vms: &[Vm]) -> Option<Key>;
+    fn whose(&self, found: &ListeningSocket, vms: &[Vm]) -> Option<Key>;
     /// Starts to serve the socket, until `stop`; `None` where that fails.
-    fn begin(&self, key: &Key, found: &Found, stop: CancellationToken) -> Option<JoinHandle<()>>;
+    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<JoinHandle<()>>;
 }
 
 /// Runs until `stop`. When it returns, every task has ended.
@@ -82,8 +83,8 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
         // On a blocking thread: these files belong to other users, and reading them may block.
         let look = tokio::task::spawn_blocking(move || {
             let found = scan(&folders, &*of, &mut asked);
-            let whose = |found: Found| Some((of.whose(&found, &vms)?, found));
-            (found.into_iter().filter_map(whose).collect::<FxHashMap<Key, Found>>(), asked)
+            let whose = |found: ListeningSocket| Some((of.whose(&found, &vms)?, found));
+            (found.into_iter().filter_map(whose).collect::<FxHashMap<Key, ListeningSocket>>(), asked)
         });
         // A blocked scan must not delay the stop.
         let looked = tokio::select! {
@@ -128,7 +129,7 @@ async fn end(works: Vec<(CancellationToken, JoinHandle<()>)>) {
 type Asked = FxHashMap<(FileId, (i64, i64)), Owner>;
 
 /// Scans the folders. Each socket's owner is asked once.
-fn scan(folders: &[PathBuf], task: &impl Task, asked: &mut Asked) -> Vec<Found> {
+fn scan(folders: &[PathBuf], task: &impl Task, asked: &mut Asked) -> Vec<ListeningSocket> {
     let (mut all, mut known) = (Vec::new(), Asked::default());
     let mut look = |folder: Folder| -> Vec<Folder> {
         let Ok((sockets, folders)) = folder.list() else { return Vec::new() };
@@ -138,7 +139,7 @@ fn scan(folders: &[PathBuf], task: &impl Task, asked: &mut Asked) -> Vec<Found> 
             let key = (socket.id, socket.changed);
             if let Some(owner) = asked.get(&key).copied().or_else(|| socket.owner().ok()) {
                 known.insert(key, owner);
-                all.push(Found { folder: Arc::clone(&folder), name, id: socket.id, owner });
+                all.push(ListeningSocket { folder: Arc::clone(&folder), name, id: socket.id, owner });
             }
         }
         folders

@@ -3,7 +3,7 @@
 
 use super::client::Guest;
 use super::guests::Guests;
-use super::look::{Found, Key, Noted, Task};
+use super::look::{Key, ListeningSocket, Noted, Task};
 use crate::model::vm::Vm;
 use axum::body::Bytes;
 use std::ffi::OsStr;
@@ -39,14 +39,14 @@ impl Task for Serial {
         before.is_some_and(|before| before.is_empty() || before.ends_with(['-', '.', '_']))
     }
 
-    fn whose(&self, found: &Found, vms: &[Vm]) -> Option<Key> {
+    fn whose(&self, found: &ListeningSocket, vms: &[Vm]) -> Option<Key> {
         let vm = vms.iter().find(|vm| vm.process.pid == found.owner.pid)?;
         let is_its =
             self.guests.by_id(&vm.id, vm.process).is_ok() && self.guests.runs_as(vm.process.pid, found.owner.uid);
         is_its.then(|| Key::of(vm, found))
     }
 
-    fn begin(&self, key: &Key, found: &Found, stop: CancellationToken) -> Option<JoinHandle<()>> {
+    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let path = found.folder.path(&found.name);
         let guest = self.guests.by_id(&key.vm, key.process).ok()?;
         let connected = match found.folder.socket(&found.name) {

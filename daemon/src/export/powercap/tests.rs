@@ -64,7 +64,7 @@ fn the_tree_is_the_kernels() {
 fn what_is_not_measured_now_is_missing() {
     let (_dir, path) = place();
     let mut options = options(&path);
-    options.mode = crate::config::Mode(0o444);
+    options.mode = crate::model::values::Mode(0o444);
     let mut mirror = Mirror::open(&path, &options).unwrap();
     let mut snapshot = snapshot();
     mirror.show(&snapshot).unwrap();

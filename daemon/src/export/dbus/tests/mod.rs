@@ -4,8 +4,9 @@ mod calls;
 mod resolution;
 mod views;
 
-use super::call::{Call, Xml};
+use super::call::Call;
 use super::caller::{BURST, Callers, Parked, RATE, STRANGER};
+use super::dispatch::{self, Xml};
 use super::grain::coarse;
 use super::properties::{self, PROPERTIES, Subject};
 use super::signals::Signals;
@@ -68,7 +69,8 @@ fn call(path: &str, interface: &str, member: &str) -> zbus::message::Builder<'st
 /// The answer to a call.
 fn ask(view: &View, caller: Caller, message: &Message) -> Message {
     let header = message.header();
-    Call { message, header: &header, view, caller, facts: &facts(), xml: &Xml::default() }.answer().unwrap()
+    let call = Call { message, header: &header, view, caller, facts: &facts() };
+    dispatch::answer(&call, &Xml::default()).unwrap()
 }
 
 /// The error's name, less what all have, and its words.

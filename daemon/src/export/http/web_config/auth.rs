@@ -1,12 +1,13 @@
 //! Passwords: HTTP Basic authentication against bcrypt hashes. bcrypt is slow on purpose, so it runs on blocking
 //! threads, and a correct password is remembered.
 
+use crate::sys::mutex::lock;
 use axum::http::HeaderValue;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// Most hashes that are computed at a time; further requests wait.
@@ -93,11 +94,11 @@ impl Checker {
     }
 
     fn remembered(&self, tag: &[u8; 32]) -> bool {
-        self.right.lock().unwrap_or_else(PoisonError::into_inner).contains(tag)
+        lock(&self.right).contains(tag)
     }
 
     fn remember(&self, tag: [u8; 32]) {
-        let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut right = lock(&self.right);
         if !right.contains(&tag) {
             right.truncate(REMEMBERED - 1);
             right.push_front(tag);
