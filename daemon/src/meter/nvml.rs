@@ -1,4 +1,5 @@
-//! NVIDIA GPUs by NVML: one energy domain each. Not who used them, and not how the library is found (see `crate::sys::nvml`).
+//! NVIDIA GPUs by NVML (`[meter.nvml]`): one energy domain for each. Their use by processes is in `usage/gpu`, the
+//! library in `sys/nvml`.
 
 use super::Meter;
 use super::open::{Opening, Section};
@@ -13,12 +14,13 @@ use nvml_wrapper::{Device, Nvml};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Its counter moves many times a second; the sampler rarely asks more often than this.
+/// Time between two readings. The counters change many times a second; the sampler rarely reads more often than this.
 const PERIOD: Duration = Duration::from_secs(1);
-/// No board draws more, where it does not say what it may draw.
+/// Largest power of a GPU that states no limit: 4 kW.
 const MAX_POWER: Microwatts = Microwatts(4_000_000_000);
-/// GPUs that are not to be had are asked for again this often. One that was lost may need the library opened anew, which is done once.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Time until GPUs that cannot be opened are tried again, and until the library is opened again where a GPU cannot be
+/// read: one that fell off the bus may need that.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Section for NvmlConfig {
     fn check(&self) -> Vec<(String, String)> {
@@ -34,7 +36,7 @@ impl Section for NvmlConfig {
     }
 }
 
-/// The meter, on a thread of its own: the library hangs when its driver does.
+/// Starts the meter on a thread of its own, as the library hangs when its driver does.
 pub fn start(way: Way) -> Polled {
     let poll = Poll { source: SOURCE.into(), absent: way.absent(), period: PERIOD, by_name: false, expected: None };
     let opener: Opener = Box::new(move || Ok(Gpus::open(&way)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
@@ -44,21 +46,22 @@ pub fn start(way: Way) -> Polled {
 /// One GPU.
 struct Gpu {
     card: Card,
-    /// Whether it has an energy counter (Volta and later); else its power is integrated.
-    counts: bool,
+    /// It has an energy counter (Volta and later). Otherwise its power is integrated.
+    has_counter: bool,
 }
 
-/// The GPUs of one opening of the library.
+/// The GPUs, while the library is open.
 struct Gpus {
     nvml: Nvml,
-    /// Names the beginning of the counters. A GPU is not reset and its driver not reloaded while the library is open; at any other time they
-    /// may have begun anew, and may have got further than they were: totals of two openings do not continue each other.
+    /// Identifies the beginning of the counters: time of opening, ns since 1970. While the library is open, GPUs are
+    /// not reset and the driver is not reloaded. Between two openings counters may have restarted, and may even be
+    /// higher than before, so totals do not continue.
     since: u64,
-    /// When it was opened, or missing GPUs were last asked for.
-    looked: Instant,
+    /// When the library was opened, or missing GPUs were last tried.
+    last_try: Instant,
     domains: Vec<Domain>,
     gpus: Vec<Gpu>,
-    /// Of GPUs that could not be had at all.
+    /// Index and error of GPUs that could not be opened.
     missing: Vec<(u32, String)>,
     errors: Vec<String>,
     detail: String,
@@ -71,7 +74,7 @@ impl Gpus {
         let mut meter = Self {
             nvml,
             since: Stamp::now().realtime.0,
-            looked: Instant::now(),
+            last_try: Instant::now(),
             domains: Vec::new(),
             gpus: Vec::new(),
             missing: (0..count).map(|index| (index, String::new())).collect(),
@@ -82,7 +85,7 @@ impl Gpus {
         if let (true, Some((_, why))) = (meter.gpus.is_empty(), meter.missing.first()) {
             return Err(why.clone());
         }
-        let integrated = meter.gpus.iter().filter(|gpu| !gpu.counts).count();
+        let integrated = meter.gpus.iter().filter(|gpu| !gpu.has_counter).count();
         let mut parts =
             vec![driver.unwrap_or_else(|_| "driver of unknown version".into()), format!("{} GPU(s)", meter.gpus.len())];
         if integrated > 0 {
@@ -92,13 +95,13 @@ impl Gpus {
         Ok(Some(meter))
     }
 
-    /// Asks for the GPUs that are missing.
+    /// Tries to open the GPUs that are missing.
     fn find(&mut self) {
         for (index, _) in std::mem::take(&mut self.missing) {
             match nvml::card(&self.nvml, index).and_then(|card| Ok((describe(&self.nvml, &card)?, card))) {
-                Ok(((domain, counts), card)) => {
+                Ok(((domain, has_counter), card)) => {
                     self.domains.push(domain);
-                    self.gpus.push(Gpu { card, counts });
+                    self.gpus.push(Gpu { card, has_counter });
                 }
                 Err(why) => self.missing.push((index, why)),
             }
@@ -106,23 +109,23 @@ impl Gpus {
     }
 }
 
-/// What a GPU is, and whether it counts energy.
+/// The domain of a GPU, and whether it has an energy counter.
 fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
     let fail = |error| format!("GPU {}: {}", card.index, words(&error));
     let device = nvml::device(nvml, card).map_err(fail)?;
     let address = card.address.to_string();
-    // Part of the domain's id, which has to be the same after a restart: an error here must not make another domain of it.
+    // Part of the domain's id, which must be the same after a restart: an error here must not change the id.
     let uuid = match device.uuid() {
         Ok(uuid) if is_id(&uuid) => uuid,
         Ok(_) | Err(NvmlError::NotSupported) => address.clone(),
         Err(error) => return Err(fail(error)),
     };
-    let counts = match device.total_energy_consumption() {
+    let has_counter = match device.total_energy_consumption() {
         Ok(_) => true,
         Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => false,
         Err(error) => return Err(fail(error)),
     };
-    // Twice what it may draw: peaks of less than a second are above the limit.
+    // Twice the limit, which peaks of less than a second exceed.
     let limit = device.power_management_limit_constraints().ok().filter(|limits| limits.max_limit > 0);
     let max_power = limit.map_or(MAX_POWER, |limits| Microwatts(u64::from(limits.max_limit) * 2_000));
     let info = GpuInfo {
@@ -138,10 +141,10 @@ fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
         gpu: Some(info),
         ..Domain::measured(format!("gpu/{uuid}"), SOURCE, Zone::Gpu, scope, address)
     };
-    Ok((domain, counts))
+    Ok((domain, has_counter))
 }
 
-/// Whether a UUID is made of what UUIDs are made of (`GPU-8c0d1a2b-…`).
+/// Whether a UUID has only letters, digits and dashes (`GPU-8c0d1a2b-…`).
 fn is_id(text: &str) -> bool {
     (1..=80).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -149,8 +152,8 @@ fn is_id(text: &str) -> bool {
 impl Gpu {
     fn read(&self, nvml: &Nvml, since: u64) -> Result<Reading, NvmlError> {
         let device: Device<'_> = nvml::device(nvml, &self.card)?;
-        if self.counts {
-            // Millijoules since the driver took the GPU.
+        if self.has_counter {
+            // Millijoules since the driver was last loaded.
             let total = Microjoules(device.total_energy_consumption()?.saturating_mul(1000));
             Ok(Reading::Total { total, since })
         } else {
@@ -170,9 +173,9 @@ impl Meter for Gpus {
 
     fn read(&mut self, _: Stamp, out: &mut Vec<DomainReading>) {
         self.errors.clear();
-        let again = self.looked.elapsed() > LOOK_AGAIN;
+        let again = self.last_try.elapsed() > RETRY_AFTER;
         if again {
-            self.looked = Instant::now();
+            self.last_try = Instant::now();
             self.find();
         }
         let first = out.len();
@@ -183,7 +186,7 @@ impl Meter for Gpus {
             out.push(DomainReading { domain: domain.id.clone(), at: Stamp::now().monotonic, reading });
         }
         if again && !self.errors.is_empty() {
-            // Without any reading it is let go, and opened anew.
+            // No reading at all makes the poller drop and reopen this meter.
             out.truncate(first);
         }
     }

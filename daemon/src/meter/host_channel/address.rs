@@ -1,4 +1,5 @@
-//! Where the host is reached: as configured, or found. Connects to nothing.
+//! The address of the host's guest channel: as configured (`connect` of `[meter.vsock]`), or found in sysfs. Connects
+//! to nothing.
 
 use super::super::file::read_text;
 use serde::Deserialize;
@@ -6,31 +7,31 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The host's context id, as its guests know it.
+/// Context id of the host in its guests (vsock(7)).
 const HOST_CID: u32 = 2;
-/// The channel's port.
+/// vsock port of the guest channel.
 pub const PORT: u32 = 28282;
 /// The name of the virtio-serial port.
 pub const SERIAL_NAME: &str = "org.jouled.0";
 /// Device id of virtio-vsock (virtio 1.1, section 5).
 const VIRTIO_VSOCK: u32 = 0x13;
-/// A Unix socket's address holds so many bytes.
+/// Longest path of a Unix socket, in bytes (sockaddr_un).
 const SOCKET_PATH: usize = 107;
 
 /// `connect` of `[meter.vsock]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Connect {
-    /// The channel is not looked for.
+    /// No guest channel.
     #[default]
     Off,
-    /// Used where this machine has a device for it and no meter of its own.
+    /// Used where this machine has a device for it and its packages have no meter.
     Auto,
-    /// Used in any case, in place of meters of this machine: they would measure the same energy.
+    /// Used in any case, in place of RAPL, which would measure the same energy.
     To(Address),
 }
 
-/// Where the host is.
+/// Address of the host's guest channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A vsock address.
@@ -42,7 +43,7 @@ pub enum Address {
     },
     /// A Unix socket, for proxies and tests.
     Unix(PathBuf),
-    /// A virtio-serial port, which only carries lines from the host.
+    /// A virtio-serial port, which carries lines from the host only.
     Serial(PathBuf),
 }
 
@@ -72,7 +73,7 @@ impl TryFrom<String> for Connect {
             None if text == "vsock" => Ok(Self::To(Address::Vsock { cid: HOST_CID, port: PORT })),
             Some(("vsock", rest)) => {
                 let (cid, port) = rest.split_once(':').ok_or_else(bad)?;
-                // The highest number of both means any, 0 is the hypervisor, 1 this machine itself.
+                // In both, the highest number means any. CID 0 is the hypervisor, 1 this machine.
                 let cid = cid.parse().ok().filter(|cid| (HOST_CID..u32::MAX).contains(cid));
                 let port = port.parse().ok().filter(|port| (1..u32::MAX).contains(port));
                 cid.zip(port).map(|(cid, port)| Self::To(Address::Vsock { cid, port })).ok_or_else(bad)
@@ -86,7 +87,8 @@ impl TryFrom<String> for Connect {
     }
 }
 
-/// The way to the host that this machine has: a virtio-vsock device, else the virtio-serial port of the channel's name.
+/// The address that this machine's devices offer: a virtio-vsock device, else the virtio-serial port named
+/// org.jouled.0.
 pub(super) fn find(sysfs: &Path) -> Option<Address> {
     let entries = |folder: &str| fs::read_dir(sysfs.join(folder)).into_iter().flatten().flatten();
     let is_vsock = |device: &fs::DirEntry| {
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn written_ways() {
+    fn configured_addresses() {
         assert_eq!(connect("off"), Ok(Connect::Off));
         assert_eq!(connect("auto"), Ok(Connect::Auto));
         let host = Address::Vsock { cid: 2, port: 28282 };
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_found_by_what_they_say_they_are() {
+    fn devices_are_found_by_id_and_name() {
         let host = FakeHost::new();
         assert_eq!(find(&host.sysfs()), None);
         host.write_sys("bus/virtio/devices/virtio0/device", "0x0001\n");

@@ -1,4 +1,4 @@
-//! Opens the way to the host: the only place that touches AF_VSOCK on this side. What is said there is the reader's.
+//! Connects to the host. The only use of AF_VSOCK in the guest's part. The protocol is in `reader`.
 
 use super::address::Address;
 use std::fs::File;
@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_vsock::{VsockAddr, VsockStream};
 
+/// Longest time of a connection attempt.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Both directions of a connection.
@@ -18,29 +19,30 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// An open way.
-pub(super) enum Line {
-    /// HTTP is spoken here.
+/// An open connection.
+pub(super) enum Connection {
+    /// For HTTP.
     Http(Box<dyn Duplex>),
-    /// Lines come from here, and nothing is said.
+    /// For reading lines.
     Serial(File),
 }
 
-/// Opens it, within seconds.
-pub(super) async fn open(address: &Address) -> io::Result<Line> {
+/// Connects, within [`LIMIT`].
+pub(super) async fn open(address: &Address) -> io::Result<Connection> {
     let open = async {
         Ok(match address {
             Address::Vsock { cid, port } => {
-                Line::Http(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?))
+                Connection::Http(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?))
             }
-            Address::Unix(path) => Line::Http(Box::new(UnixStream::connect(path).await?)),
-            Address::Serial(path) => Line::Serial(serial(path)?),
+            Address::Unix(path) => Connection::Http(Box::new(UnixStream::connect(path).await?)),
+            Address::Serial(path) => Connection::Serial(serial(path)?),
         })
     };
     timeout(LIMIT, open).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
-/// A virtio-serial port has one reader at a time, and tells by an end of file that nobody is on the host's side.
+/// Opens a virtio-serial port. It has one reader at a time, and reads as end of file while the host's side is not
+/// connected.
 fn serial(path: &Path) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags).open(path)?;

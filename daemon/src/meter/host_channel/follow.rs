@@ -1,51 +1,54 @@
-//! Objects over time: which continue each other, and whether the host is there. Pure; the clocks are the caller's.
+//! Objects over time: whether an epoch continues the one before, and whether the host is silent. Pure: the caller
+//! passes the time.
 
 use super::object::Object;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 
-/// Delays that are no pause of this machine, on top of one period.
+/// A delay of an epoch, beyond one period, up to which the machine is not taken to have been paused.
 const SLACK: Nanos = Nanos::SECOND;
-/// So long a first answer may take before this is called a failure.
+/// Time without a first answer after which the channel has failed.
 pub(super) const PATIENCE: Nanos = Nanos(5 * Nanos::SECOND.0);
 
-/// What is known of the channel. Filled by the reader's thread, looked at in the tick.
+/// The state of the channel. Written by the reader's thread, read in the tick.
 #[derive(Debug)]
 pub struct Channel {
+    /// CLOCK_MONOTONIC.
     opened: Nanos,
     latest: Option<Latest>,
-    /// Why there is no connection; empty while there is one, or none was tried yet.
+    /// Why there is no connection; empty while there is one, and before the first attempt.
     pub error: String,
 }
 
-/// The last epoch that was told of.
+/// The last epoch that the host sent.
 #[derive(Clone, Debug)]
 pub struct Latest {
     /// The object.
     pub object: Object,
-    /// The time that its totals are of, CLOCK_MONOTONIC.
+    /// End of the epoch, CLOCK_MONOTONIC.
     pub at: Nanos,
-    /// Names the beginning of its totals: changes with source and generation, and where this machine stood still.
+    /// Identifies the beginning of its totals: changes with source and generation, and when this machine was paused.
     pub since: u64,
-    /// Counts epochs that were taken in.
+    /// Number of epochs so far.
     pub number: u64,
-    /// It came at its epoch's end, not later in answer to a new connection.
+    /// It arrived at the end of its epoch, and not later as the first line of a connection.
     pub fresh: bool,
-    /// When the host was last heard, CLOCK_MONOTONIC.
-    heard: Nanos,
-    /// When this epoch was first heard of, CLOCK_MONOTONIC.
+    /// When the last line arrived, CLOCK_MONOTONIC.
+    last_arrival: Nanos,
+    /// When this epoch first arrived, CLOCK_MONOTONIC.
     arrived: Nanos,
-    breaks: u64,
+    /// Pauses of this machine so far, in this generation.
+    pauses: u64,
 }
 
-/// How the channel is.
+/// The condition of the channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Nothing came yet, and it is too early to wonder.
+    /// Nothing has arrived yet, within [`PATIENCE`].
     Waiting,
-    /// Objects come.
+    /// Epochs arrive.
     Good,
-    /// They do not: why.
+    /// They do not arrive, for this reason.
     Silent(String),
 }
 
@@ -60,7 +63,8 @@ impl Channel {
         self.latest.as_ref()
     }
 
-    /// Takes in an object that came at `now`; `first` on its connection, it may be of an epoch that ended some time ago.
+    /// Takes an object that arrived at `now`. The first object of a connection (`first`) may be of an epoch that
+    /// ended earlier.
     pub fn take(&mut self, object: Object, now: Stamp, first: bool) {
         self.error.clear();
         let arrived = now.monotonic;
@@ -68,21 +72,22 @@ impl Channel {
             self.latest = Some(Latest::begin(object, now, !first, 0, 0));
             return;
         };
-        let (number, breaks) = (last.number + 1, last.breaks + 1);
+        let (number, pauses) = (last.number + 1, last.pauses + 1);
         if (&object.source, object.generation) != (&last.object.source, last.object.generation) {
             *last = Latest::begin(object, now, !first, number, 0);
-        } else if object.epoch < last.object.epoch || last.stood_still(&object, arrived) {
-            *last = Latest::begin(object, now, !first, number, breaks);
+        } else if object.epoch < last.object.epoch || last.was_paused(&object, arrived) {
+            *last = Latest::begin(object, now, !first, number, pauses);
         } else if object.epoch == last.object.epoch {
-            last.heard = arrived;
+            last.last_arrival = arrived;
         } else {
             let since = last.since;
-            let breaks = last.breaks;
-            *last = Latest { object, at: arrived, since, number, fresh: !first, heard: arrived, arrived, breaks };
+            let pauses = last.pauses;
+            *last =
+                Latest { object, at: arrived, since, number, fresh: !first, last_arrival: arrived, arrived, pauses };
         }
     }
 
-    /// How it is at `now`, CLOCK_MONOTONIC.
+    /// The condition at `now`, CLOCK_MONOTONIC.
     pub fn condition(&self, now: Nanos) -> Condition {
         let because = |what: &str| if self.error.is_empty() { what.to_owned() } else { self.error.clone() };
         match &self.latest {
@@ -90,7 +95,7 @@ impl Channel {
             None => Condition::Silent(format!("no word from the host: {}", because("it is silent"))),
             Some(last) => {
                 let most = Nanos(3 * last.object.period.0);
-                if now - last.heard <= most + SLACK {
+                if now - last.last_arrival <= most + SLACK {
                     return Condition::Good;
                 }
                 let seconds = most.seconds();
@@ -104,39 +109,40 @@ impl Channel {
 }
 
 impl Latest {
-    fn begin(object: Object, now: Stamp, fresh: bool, number: u64, breaks: u64) -> Self {
-        // The host's clock tells how old the epoch is; one that cannot be right is not used.
+    fn begin(object: Object, now: Stamp, fresh: bool, number: u64, pauses: u64) -> Self {
+        // The age of the epoch by the two real-time clocks, used only where it is plausible.
         let age =
             now.realtime.0.checked_sub(object.at.0).filter(|age| *age <= object.period.0).map_or(Nanos::ZERO, Nanos);
         let arrived = now.monotonic;
         Self {
             at: arrived - age,
-            since: beginning(&object, breaks),
+            since: beginning(&object, pauses),
             number,
             fresh,
-            heard: arrived,
+            last_arrival: arrived,
             arrived,
-            breaks,
+            pauses,
             object,
         }
     }
 
-    /// Whether the machine ran much longer by the host's clock than by its own, or less long than before.
-    fn stood_still(&self, next: &Object, arrived: Nanos) -> bool {
+    /// Whether the machine was paused: by the host's clock it ran much longer than by its own, or shorter than before.
+    fn was_paused(&self, next: &Object, arrived: Nanos) -> bool {
         let most = (arrived - self.arrived) + next.period + SLACK;
         next.running < self.object.running || next.running - self.object.running > most
     }
 }
 
-/// A number for a source, a generation and the pauses in it. Over a restart of jouled pauses are forgotten: then totals do not go on.
-fn beginning(object: &Object, breaks: u64) -> u64 {
+/// A number for a source, a generation and the pauses in it. A restart of jouled forgets the pauses: then totals do
+/// not continue.
+fn beginning(object: &Object, pauses: u64) -> u64 {
     let halves = object.source.split_at_checked(16).unwrap_or_default();
     let number = |hex: &str| u64::from_str_radix(hex, 16).unwrap_or_default();
-    // Odd constants and rotations: no part takes another's place.
+    // Rotations and an odd factor, so that the parts do not cancel each other.
     number(halves.0)
         ^ number(halves.1).rotate_left(21)
         ^ object.generation.rotate_left(42)
-        ^ breaks.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ pauses.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]
@@ -171,19 +177,19 @@ mod tests {
         }
         let latest = channel.latest().unwrap();
         assert_eq!((latest.since, latest.number, latest.at, latest.fresh), (since, 4, Nanos(141 * S), true));
-        // Told again on a new connection: heard, but nothing new.
+        // Repeated on a new connection: nothing new.
         channel.take(object(9, 90), at(145), true);
         let latest = channel.latest().unwrap();
         assert_eq!((latest.since, latest.number, latest.at), (since, 4, Nanos(141 * S)));
         assert_eq!(channel.condition(Nanos(176 * S)), Condition::Good);
-        // Two that waited in a queue come at once.
+        // Two epochs from a queue arrive at once.
         channel.take(object(10, 100), at(165), false);
         channel.take(object(11, 110), at(165), false);
         assert_eq!(channel.latest().unwrap().since, since);
     }
 
     #[test]
-    fn what_does_not_continue_begins_anew() {
+    fn an_epoch_that_does_not_continue_the_last_has_another_beginning() {
         type Change = (&'static str, fn(&mut Object));
         let changes: [Change; 5] = [
             ("source", |object| object.source = "ab".repeat(16)),
@@ -202,7 +208,7 @@ mod tests {
         let (mut channel, since) = begun();
         channel.take(object(6, 70), at(111), false);
         assert_eq!(channel.latest().unwrap().since, since, "a delay within a period is no pause");
-        // Back on the first host: whether its totals went on is for it to say.
+        // Back on the first host: its generation says whether its totals continued.
         let mut away = object(7, 1);
         away.source = "ab".repeat(16);
         channel.take(away, at(121), false);

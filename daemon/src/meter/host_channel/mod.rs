@@ -1,4 +1,6 @@
-//! What the host says that this machine drew: jouled's guest channel (docs/guest-protocol.md), from the guest's side. Serves nobody.
+//! A guest's meter: the energy of this machine as its host measured it, read from the host's guest channel
+//! (docs/guest-protocol.md, `[meter.vsock]`) over vsock, virtio-serial or a Unix socket. The host's side is
+//! `export/guest`.
 
 mod address;
 mod connect;
@@ -27,20 +29,20 @@ use std::time::Duration;
 /// The name of this source.
 pub const SOURCE: &str = "vsock";
 
-/// More than any machine draws: what exceeds it is no energy but a fault.
+/// Largest power of a machine: 100 kW.
 const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
-/// A host that is there answers in this time: then the first tick has its domains.
+/// Longest wait for the first answer when starting, so that the first tick has the host's domains.
 const AT_START: Duration = Duration::from_millis(500);
-/// A host's reading that is older than three of its windows and this much is of a meter that cannot be read.
+/// Beyond three of its windows and this, the host's last reading is too old: the host cannot read its meter.
 const STALE: Nanos = Nanos(10 * Nanos::SECOND.0);
-/// Two readings of the host are further apart.
+/// Two readings of the host's meter are further apart than this.
 const SAME_READING: Nanos = Nanos(20_000_000);
 
 /// `[meter.vsock]`: the host's own measurement of this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VsockConfig {
-    /// The way to the host.
+    /// The address of the host.
     pub connect: Connect,
 }
 
@@ -62,7 +64,7 @@ impl Section for VsockConfig {
             Err(why) => opening.unused(SOURCE, why),
             Ok(address) => {
                 let takeover = opening.replace_rapl();
-                let opened = Vsock::open(address, takeover.clone());
+                let opened = HostChannel::open(address, takeover.clone());
                 takeover.set_needed(opened.is_err());
                 opening.add_or_fail(SOURCE, opened);
             }
@@ -71,40 +73,42 @@ impl Section for VsockConfig {
 }
 
 /// The meter.
-pub struct Vsock {
+pub struct HostChannel {
     address: Address,
     reader: Reader,
-    /// How the estimate takes over while the host is silent.
+    /// Makes the estimate take over while the host is silent.
     takeover: Takeover,
     domains: Vec<Domain>,
-    known: Vec<Known>,
+    known: Vec<KnownDomain>,
     condition: Condition,
-    /// The last epoch that was read.
+    /// Number of the last epoch that was passed on.
     number: Option<u64>,
     detail: String,
-    /// The host itself has no meter.
-    guessed: bool,
+    /// The host has no meter: its totals are estimates.
+    estimated: bool,
 }
 
-/// What was last told of a domain.
-struct Known {
+/// A domain of the host.
+struct KnownDomain {
     key: (Zone, bool),
-    last: Option<Last>,
+    /// The last total that was passed on, while it continues.
+    last: Option<LastTotal>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Last {
+struct LastTotal {
+    /// Identifies the beginning of the total.
     since: u64,
     energy: Microjoules,
-    /// When the host read its meter, by its clock.
+    /// When the host read its meter, since 1970 by the host's clock.
     read: Nanos,
 }
 
-impl Vsock {
-    /// Begins to connect, and waits a moment for the answer. `takeover` tells the estimate when it is needed.
+impl HostChannel {
+    /// Starts to connect, and waits [`AT_START`] at most for the first answer. `takeover` makes the estimate take over.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// The system gives no thread.
     pub fn open(address: Address, takeover: Takeover) -> Result<Self, String> {
         let reader = Reader::start(address.clone()).map_err(|error| format!("cannot start its thread: {error}"))?;
         drop(reader.link().wait(AT_START, |channel| channel.latest().is_some()));
@@ -121,34 +125,35 @@ impl Vsock {
             condition: Condition::Waiting,
             number: None,
             detail: String::new(),
-            guessed: false,
+            estimated: false,
         }
     }
 
-    /// Whether the stand-in measures.
-    fn stands_by(&self) -> bool {
+    /// Whether the estimate measures in place of the host.
+    fn is_replaced(&self) -> bool {
         self.takeover.is_needed()
     }
 
-    /// Takes up an epoch; `anew`: nothing continues what was before.
-    fn epoch(&mut self, latest: &Latest, anew: bool, now: Nanos, out: &mut Vec<DomainReading>) {
-        let told: Vec<usize> = latest.object.zones.iter().map(|zone| self.domain(zone, latest.object.idle)).collect();
+    /// Passes on the totals of an epoch. `restart`: no total continues an earlier one.
+    fn pass_on(&mut self, latest: &Latest, restart: bool, now: Nanos, out: &mut Vec<DomainReading>) {
+        let present: Vec<usize> =
+            latest.object.zones.iter().map(|zone| self.domain(zone, latest.object.idle)).collect();
         for (domain, known) in self.known.iter_mut().enumerate() {
-            // Where it begins anew, domains that are new here too: they may have been an earlier run's.
-            if anew || (!told.contains(&domain) && known.last.is_some()) {
+            // After a restart new domains too, as they may continue an earlier run's.
+            if restart || (!present.contains(&domain) && known.last.is_some()) {
                 known.last = None;
                 out.push(DomainReading::standby(&self.domains[domain], now));
             }
         }
-        for (zone, domain) in latest.object.zones.iter().zip(told) {
+        for (zone, domain) in latest.object.zones.iter().zip(present) {
             let read = latest.object.at - zone.age;
-            let next = Last { since: latest.since, energy: zone.energy, read };
+            let next = LastTotal { since: latest.since, energy: zone.energy, read };
             let last = self.known[domain].last;
             let limit = Nanos(latest.object.period.max(zone.window).0.saturating_mul(3)) + STALE;
             let reading = if zone.age > limit {
                 Err(format!("the host has not read its meter for {} s", zone.age.0 / Nanos::SECOND.0))
-            } else if last.is_some_and(|last| last.says_as_much_as(&next)) {
-                // The host has not read it anew: it is too early to say that nothing was drawn.
+            } else if last.is_some_and(|last| last.repeats(&next)) {
+                // The host has not read its meter since: this is not a reading of zero.
                 continue;
             } else {
                 self.known[domain].last = Some(next);
@@ -163,7 +168,7 @@ impl Vsock {
         let key = zone.key();
         self.known.iter().position(|known| known.key == key).unwrap_or_else(|| {
             let estimated = if zone.quality == Quality::Estimated { "/estimated" } else { "" };
-            self.known.push(Known { key, last: None });
+            self.known.push(KnownDomain { key, last: None });
             self.domains.push(Domain {
                 id: format!("guest/{}{estimated}", zone.zone.as_str()).into(),
                 source: SOURCE.to_owned(),
@@ -173,7 +178,7 @@ impl Vsock {
                 billed: zone.billed,
                 quality: zone.quality,
                 continuous: true,
-                // Where the host keeps its idle energy to itself, nothing of what it tells was drawn at rest.
+                // Without the host's idle energy in the totals, this machine's idle power is zero.
                 at_rest: (idle == Idle::Apart).then_some(Microwatts::ZERO),
                 max_power: MAX_POWER,
                 accuracy_ppm: None,
@@ -187,14 +192,14 @@ impl Vsock {
     }
 }
 
-impl Last {
-    fn says_as_much_as(&self, next: &Self) -> bool {
+impl LastTotal {
+    fn repeats(&self, next: &Self) -> bool {
         let apart = self.read.0.abs_diff(next.read.0);
         self.since == next.since && self.energy == next.energy && apart <= SAME_READING.0
     }
 }
 
-impl Meter for Vsock {
+impl Meter for HostChannel {
     fn source(&self) -> &str {
         SOURCE
     }
@@ -205,13 +210,13 @@ impl Meter for Vsock {
 
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         let now = now.monotonic;
-        let stood_by = self.stands_by();
+        let was_replaced = self.is_replaced();
         let link = Arc::clone(self.reader.link());
         let channel = link.channel();
         self.condition = channel.condition(now);
-        // The totals of an epoch that ended while the stand-in measured would count that time twice.
+        // An epoch that ended while the estimate measured would count that time twice.
         let late =
-            stood_by && channel.latest().is_some_and(|latest| !latest.fresh || self.number == Some(latest.number));
+            was_replaced && channel.latest().is_some_and(|latest| !latest.fresh || self.number == Some(latest.number));
         if self.condition == Condition::Good && late {
             self.condition = Condition::Silent("the host is back: its next epoch is awaited".to_owned());
         }
@@ -223,8 +228,9 @@ impl Meter for Vsock {
                 self.takeover.set_needed(false);
                 self.number = Some(latest.number);
                 self.detail = detail(&latest.object);
-                self.guessed = latest.object.zones.iter().any(|zone| zone.billed && zone.quality == Quality::Estimated);
-                self.epoch(&latest, stood_by, now, out);
+                self.estimated =
+                    latest.object.zones.iter().any(|zone| zone.billed && zone.quality == Quality::Estimated);
+                self.pass_on(&latest, was_replaced, now, out);
             }
             (Condition::Silent(why), _) => {
                 let reading = if self.takeover.set_needed(true) { Ok(Reading::Standby) } else { Err(why.clone()) };
@@ -242,7 +248,7 @@ impl Meter for Vsock {
             Condition::Good if self.domains.is_empty() => {
                 Health::Degraded("the host tells no zone that is known here".to_owned())
             }
-            Condition::Good if self.guessed => {
+            Condition::Good if self.estimated => {
                 Health::Degraded("the host has no meter: what it tells is an estimate".to_owned())
             }
             Condition::Good => Health::Healthy,
@@ -254,7 +260,7 @@ impl Meter for Vsock {
     }
 }
 
-/// Which host, how often, how fine.
+/// One line for the operator: host, period, quantum, and what the totals contain.
 fn detail(object: &Object) -> String {
     let here = if object.vm.is_empty() { String::new() } else { format!(" calls this machine {:?}", object.vm) };
     format!(

@@ -1,61 +1,62 @@
-//! The object of docs/guest-protocol.md, read from a line with bounds on everything. Pure; follows no objects over time.
+//! The object of docs/guest-protocol.md, parsed from a line with bounds on everything. Pure; `follow` compares
+//! objects over time.
 
 use crate::model::domain::{Quality, Zone};
 use crate::model::units::{Microjoules, Nanos};
 use crate::sys::safe_text::{quoted, removed};
 use serde::Deserialize;
 
-/// The protocol that is understood.
+/// The supported version of the protocol.
 const PROTOCOL: u64 = 1;
 /// Most zones of an object.
 const ZONES: usize = 16;
-/// More energy than this in one zone is no truth: 2^63 µJ are 290,000 years at 1 MW.
+/// Largest energy of a zone, in µJ: 2^63 µJ are 290,000 years at 1 MW.
 const MOST: u64 = 1 << 63;
-/// Longest text that is kept of a name, in characters.
+/// Longest name that is kept, in characters.
 const NAME: usize = 64;
 
-/// What the host tells this machine at the end of an epoch.
+/// What the host sends at the end of an epoch: the totals of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// The host as this machine knows it: 32 hex digits.
+    /// Id of the host for this machine: 32 hex digits.
     pub source: String,
-    /// Names the beginning of the totals.
+    /// Identifies the beginning of the totals.
     pub generation: u64,
-    /// What the host calls this machine, without control characters.
+    /// The host's name for this machine, without control characters.
     pub vm: String,
-    /// Counts up.
+    /// Number of the epoch; it rises.
     pub epoch: u64,
     /// Length of an epoch.
     pub period: Nanos,
     /// Totals are multiples of it.
     pub quantum: Microjoules,
-    /// When the epoch ended, since 1970 by the host's clock.
+    /// End of the epoch, since 1970 by the host's clock.
     pub at: Nanos,
-    /// Time since the machine was started on this host.
+    /// Time since this machine was started on the host.
     pub running: Nanos,
-    /// What became of the host's idle energy.
+    /// Whether the totals contain idle energy of the host.
     pub idle: Idle,
-    /// Those zones whose names are known here.
+    /// The zones with known names; others are ignored.
     pub zones: Vec<ZoneTotal>,
 }
 
-/// What became of the host's idle energy.
+/// Whether and how the totals contain idle energy of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Idle {
-    /// It is not in the totals.
+    /// They do not.
     Apart,
-    /// A part of it is, by use.
+    /// A part of it, shared out by use.
     ByUse,
-    /// A part of it is, by what is allocated.
+    /// A part of it, shared out by allocation.
     ByAllocation,
-    /// A later word.
+    /// A word of a later version.
     #[serde(other)]
     Unknown,
 }
 
 impl Idle {
-    /// In words.
+    /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Apart => "apart",
@@ -71,11 +72,11 @@ impl Idle {
 pub struct ZoneTotal {
     /// Which zone.
     pub zone: Zone,
-    /// How its number came about.
+    /// Measured or estimated.
     pub quality: Quality,
     /// Whether it is part of the sum that counts everything once.
     pub billed: bool,
-    /// Since the generation began.
+    /// Total since the beginning of the generation.
     pub energy: Microjoules,
     /// Time between the host's last two readings.
     pub window: Nanos,
@@ -121,12 +122,12 @@ struct RawZone {
 }
 
 impl Object {
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// One line of printable text: what is wrong with it.
+    /// What is wrong with it, in one line of printable text.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        // serde's messages may cite the host's text.
+        // serde's messages may quote the host's text.
         let bad = |error: serde_json::Error| {
             format!("not an object of the guest protocol: {}", quoted(&error.to_string(), usize::MAX))
         };
@@ -188,7 +189,7 @@ fn zones(raw: &[RawZone]) -> Result<Vec<ZoneTotal>, String> {
 }
 
 impl ZoneTotal {
-    /// What makes it a domain of its own: measured energy and estimates never mix.
+    /// Zones with different keys are different domains: measured and estimated energy never mix.
     pub fn key(&self) -> (Zone, bool) {
         (self.zone, self.quality == Quality::Estimated)
     }
@@ -199,7 +200,7 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The example of docs/guest-protocol.md, with its ellipses filled.
+    /// The example of docs/guest-protocol.md, with its ellipses replaced.
     pub fn example() -> serde_json::Value {
         let text = include_str!("../../../../docs/guest-protocol.md");
         let text = text.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
@@ -225,7 +226,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_ignored() {
+    fn unknown_members_and_zones_are_ignored() {
         let mut value = example();
         value["weather"] = serde_json::json!({"rain": [1, 2]});
         value["idle"] = "by-moon".into();
@@ -238,7 +239,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_reason() {
+    fn implausible_values_are_refused_with_a_reason() {
         let says = |change: fn(&mut serde_json::Value), word: &str| {
             let mut value = example();
             change(&mut value);

@@ -1,5 +1,5 @@
-//! The meter with its stand-in over the core, on objects at made-up times: what becomes of totals when hosts change, pause, fall
-//! silent and come back. The reader is another file's.
+//! The meter with the estimate in a core, on objects at made-up times: totals when the host changes, pauses, falls
+//! silent and returns. Without the reader, which has tests of its own.
 
 use super::object::tests::example;
 use super::*;
@@ -52,10 +52,10 @@ impl Meter for Guess {
     }
 }
 
-/// A guest whose clock the test sets, in seconds after `from`.
+/// A guest. The test sets its clock, in seconds after `from`.
 struct Guest {
     from: u64,
-    vsock: Vsock,
+    vsock: HostChannel,
     guess: Option<Standby<Guess>>,
     core: Core,
 }
@@ -83,11 +83,11 @@ impl Guest {
         });
         let reader = Reader::start(address.clone()).unwrap();
         let from = Stamp::now().monotonic.0;
-        let vsock = Vsock::with(address, reader, takeover);
+        let vsock = HostChannel::with(address, reader, takeover);
         Self { from, vsock, guess, core: core(State::default(), from) }
     }
 
-    /// The same machine with a jouled that was started anew at this second.
+    /// The same machine after a restart of jouled at this second.
     fn restarted(self, second: u64) -> Self {
         let mut next = Self::new(self.guess.is_some());
         next.core = core(self.core.state("boot"), self.from + second * SECOND);
@@ -100,7 +100,7 @@ impl Guest {
         Stamp { monotonic: at, boottime: at, realtime: Nanos(0) }
     }
 
-    /// The host says so much, in joules of the package, at this second.
+    /// The host sends this total of the package, in joules, at this second.
     fn hears(&self, second: u64, epoch: u64, joules: u64, change: impl FnOnce(&mut Object)) {
         let mut object = Object::parse(example().to_string().as_bytes()).unwrap();
         (object.epoch, object.period, object.running) = (epoch, Nanos(SECOND), Nanos(second * SECOND));
@@ -118,7 +118,7 @@ impl Guest {
             [Some(&mut self.vsock as &mut dyn Meter), self.guess.as_mut().map(|guess| guess as &mut dyn Meter)];
         for meter in meters.into_iter().flatten() {
             meter.read(at, &mut tick.readings);
-            // The core ignores domains that it knows.
+            // The core ignores domains that it has.
             tick.new_domains.extend_from_slice(meter.domains());
         }
         let process = ProcessKey { pid: 7, start: 1 };
@@ -140,14 +140,14 @@ fn view<'a>(snapshot: &'a Snapshot, id: &str) -> Option<&'a DomainView> {
     snapshot.domains.iter().find(|view| view.domain.id == id)
 }
 
-/// Joules: of the host's word, of the estimate, of the one that ran, of nobody.
+/// Joules: of the host's domain, of the estimate's, of the process that ran, unattributed.
 fn joules(snapshot: &Snapshot) -> [u64; 4] {
     let total = |id| view(snapshot, id).map_or(0, |view| view.energy.total.0);
     let unit = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels.id() == "web.service");
     let unit = unit.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0);
     let unattributed: u64 = snapshot.domains.iter().map(|view| view.energy.unattributed.0).sum();
     let all = [total("guest/package"), total("estimate/package-0"), unit, unattributed];
-    assert_eq!(all[0] + all[1], unit + unattributed, "all that came is somebody's or nobody's: {all:?}");
+    assert_eq!(all[0] + all[1], unit + unattributed, "host + estimate = process + unattributed: {all:?}");
     all.map(|microjoules| microjoules / 1_000_000)
 }
 
@@ -177,11 +177,11 @@ fn the_hosts_deltas_are_the_guests_energy() {
 }
 
 #[test]
-fn what_does_not_continue_is_a_gap_and_no_jump() {
+fn a_total_that_does_not_continue_is_a_gap_and_not_a_jump() {
     type Change = (&'static str, fn(&mut Object));
     let changes: [Change; 5] = [
         ("another host", |object| object.source = "ab".repeat(16)),
-        ("started anew", |object| object.generation ^= 1),
+        ("generation", |object| object.generation ^= 1),
         ("the host forgot epochs", |object| object.epoch = 1),
         ("restored from a snapshot", |object| object.running = Nanos(9999 * SECOND)),
         ("fell", |object| object.zones[0].energy = Microjoules(1)),
@@ -236,7 +236,7 @@ fn while_the_host_is_silent_the_estimate_stands_in() {
     }
     let estimated = guest.tick(11);
     assert_eq!(joules(&estimated), [5, 28, 33, 0]);
-    // It is back: first with an epoch that ended at some time before.
+    // The host is back, first with an epoch that ended earlier.
     let late = |guest: &Guest, epoch, joules: u64| {
         let mut object = Object::parse(example().to_string().as_bytes()).unwrap();
         (object.epoch, object.period, object.running) = (epoch, Nanos(SECOND), Nanos(12 * SECOND));
@@ -258,7 +258,7 @@ fn while_the_host_is_silent_the_estimate_stands_in() {
 }
 
 #[test]
-fn a_host_that_never_was_is_waited_for() {
+fn a_host_that_never_answered_is_waited_for() {
     let mut guest = Guest::new(true);
     for second in 0..=4 {
         let snapshot = guest.tick(second);
@@ -319,7 +319,7 @@ fn after_a_restart_with_the_estimate_nothing_is_counted_twice() {
         guest.tick(second);
     }
     let mut guest = guest.restarted(3);
-    // The new reader was opened at its own, real, time; long before these.
+    // The new reader was opened at the real time, long before these.
     for second in 20..=22 {
         guest.tick(second);
     }
@@ -346,7 +346,7 @@ fn zones_and_qualities_are_domains_of_their_own() {
     guest.hears(2, 2, 105, with(false, 11));
     let first = guest.tick(2);
     assert!(first.host.dram_billed);
-    // The host loses its meter, and finds it again; its total goes on.
+    // The host loses its meter and finds it again; its total continues.
     guest.hears(3, 3, 150, with(true, 12));
     let lost = guest.tick(3);
     assert!(view(&lost, "guest/package").unwrap().past);
@@ -365,7 +365,7 @@ fn zones_and_qualities_are_domains_of_their_own() {
 }
 
 #[test]
-fn what_the_host_did_not_read_anew_is_not_zero() {
+fn a_total_that_the_host_did_not_update_is_not_zero() {
     let mut guest = Guest::new(true);
     guest.tick(0);
     for second in 1..=8 {

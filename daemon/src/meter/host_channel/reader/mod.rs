@@ -1,7 +1,8 @@
-//! The reader: a thread that keeps a connection to the host and hands on what it says, with bounds on all of it. Judges no numbers.
+//! The reader: a thread that keeps a connection to the host, splits what it sends into lines and parses them, with
+//! bounds on time and size. `follow` decides what the numbers mean.
 
 use super::address::Address;
-use super::connect::{self, Duplex, Line};
+use super::connect::{self, Connection, Duplex};
 use super::follow::Channel;
 use super::object::Object;
 use crate::model::source::Stamp;
@@ -23,17 +24,19 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Longest line.
+/// Longest line, in bytes.
 const LINE: usize = 64 << 10;
-/// Lines that may come at once, and the time after which one more may: twice as often as the shortest epoch, 100 ms.
+/// Lines that may arrive at once, and the time after which one more may: half of the shortest epoch, 100 ms.
 const LINES: (u64, Nanos) = (100, Nanos(50_000_000));
-/// Until the first line, nobody knows the period.
+/// Longest silence before the first line, which states the period.
 const FIRST_LINE: Duration = Duration::from_secs(15);
-const ANSWER: Duration = Duration::from_secs(10);
+/// Longest time of the HTTP response.
+const RESPONSE: Duration = Duration::from_secs(10);
+/// First and longest pause between two connections.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What the thread and the meter share.
+/// The state that the thread and the meter share.
 #[derive(Debug)]
 pub struct Link {
     channel: Mutex<Channel>,
@@ -45,7 +48,7 @@ impl Link {
         Self { channel: Mutex::new(Channel::new(opened)), heard: Condvar::new() }
     }
 
-    /// The channel. Held for moments only.
+    /// Locks the channel. To be held briefly, as the sampler waits for it.
     pub fn channel(&self) -> MutexGuard<'_, Channel> {
         self.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,7 +58,7 @@ impl Link {
         self.heard.notify_all();
     }
 
-    /// Waits for an object that `is` what is wanted; `None` where `time` ran out.
+    /// Waits until the channel satisfies `is`; `None` where that took longer than `time`.
     pub fn wait(&self, time: Duration, is: impl Fn(&Channel) -> bool) -> Option<MutexGuard<'_, Channel>> {
         let (channel, waited) = self
             .heard
@@ -65,7 +68,7 @@ impl Link {
     }
 }
 
-/// The thread. Ends when this is dropped.
+/// The thread. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Reader {
     link: Arc<Link>,
@@ -73,21 +76,21 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// The system gives no thread.
     pub fn start(address: Address) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (link, stop) = (Arc::new(Link::new(Stamp::now().monotonic)), CancellationToken::new());
         let (shared, stopped) = (Arc::clone(&link), stop.clone());
         std::thread::Builder::new().name("vsock".to_owned()).spawn(move || {
-            runtime.block_on(stopped.run_until_cancelled(keep(&address, &shared)));
+            runtime.block_on(stopped.run_until_cancelled(keep_connected(&address, &shared)));
         })?;
         Ok(Self { link, stop })
     }
 
-    /// What it hears.
+    /// The state that it shares.
     pub fn link(&self) -> &Arc<Link> {
         &self.link
     }
@@ -99,24 +102,25 @@ impl Drop for Reader {
     }
 }
 
-/// Why a connection ended, and when it makes sense to try again.
-struct Ended {
+/// Why a connection ended.
+struct Disconnected {
     why: String,
+    /// Shortest time until the next attempt (`Retry-After`).
     after: Duration,
 }
 
-impl From<String> for Ended {
+impl From<String> for Disconnected {
     fn from(why: String) -> Self {
         Self { why, after: Duration::ZERO }
     }
 }
 
-/// Connects again and again, less often the longer it fails.
-async fn keep(address: &Address, link: &Link) {
+/// Connects again whenever the connection ends, with growing pauses while that fails.
+async fn keep_connected(address: &Address, link: &Link) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         let mut lines = Lines::new(link);
-        let Ended { why, after } = session(address, &mut lines).await;
+        let Disconnected { why, after } = session(address, &mut lines).await;
         if lines.taken > 0 {
             backoff.reset();
         }
@@ -126,10 +130,10 @@ async fn keep(address: &Address, link: &Link) {
     }
 }
 
-async fn session(address: &Address, lines: &mut Lines<'_>) -> Ended {
+async fn session(address: &Address, lines: &mut Lines<'_>) -> Disconnected {
     let ended = match connect::open(address).await {
-        Ok(Line::Http(io)) => http(io, lines).await,
-        Ok(Line::Serial(port)) => serial(port, lines).await.map_err(Ended::from),
+        Ok(Connection::Http(io)) => http(io, lines).await,
+        Ok(Connection::Serial(port)) => serial(port, lines).await.map_err(Disconnected::from),
         Err(error) => Err(error.to_string().into()),
     };
     match ended {
@@ -138,23 +142,23 @@ async fn session(address: &Address, lines: &mut Lines<'_>) -> Ended {
     }
 }
 
-async fn http(io: Box<dyn Duplex>, lines: &mut Lines<'_>) -> Result<(), Ended> {
-    let cut = |error: hyper::Error| Ended::from(format!("HTTP: {error}"));
-    let late = |_| Ended::from("no answer".to_owned());
+async fn http(io: Box<dyn Duplex>, lines: &mut Lines<'_>) -> Result<(), Disconnected> {
+    let cut = |error: hyper::Error| Disconnected::from(format!("HTTP: {error}"));
+    let late = |_| Disconnected::from("no answer".to_owned());
     let mut builder = http1::Builder::new();
     builder.max_buf_size(LINE).max_headers(32);
     let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(cut)?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::get("/v1/stream").header(header::HOST, "jouled").body(Empty::<Bytes>::new());
     let request = request.map_err(|error| error.to_string())?;
-    let answer = timeout(ANSWER, sender.send_request(request)).await.map_err(late)?.map_err(cut)?;
+    let answer = timeout(RESPONSE, sender.send_request(request)).await.map_err(late)?.map_err(cut)?;
     let status = answer.status();
     let after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let mut body = answer.into_body();
     if status != StatusCode::OK {
-        let said = timeout(ANSWER, first_line(&mut body)).await.unwrap_or_default();
+        let said = timeout(RESPONSE, first_line(&mut body)).await.unwrap_or_default();
         let after = Duration::from_secs(after.unwrap_or_default());
-        return Err(Ended { why: format!("the host answers {}{said}", status.as_u16()), after });
+        return Err(Disconnected { why: format!("the host answers {}{said}", status.as_u16()), after });
     }
     while let Some(frame) =
         timeout(lines.patience(), body.frame()).await.map_err(|_| "the host fell silent".to_owned())?
@@ -166,7 +170,7 @@ async fn http(io: Box<dyn Duplex>, lines: &mut Lines<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// What an error's body says, printable and short.
+/// The first line of an error's body, printable and short.
 async fn first_line(body: &mut Incoming) -> String {
     let mut bytes = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
@@ -185,8 +189,8 @@ async fn serial(mut port: File, lines: &mut Lines<'_>) -> Result<(), String> {
     let mut buffer = vec![0; 4096];
     // Only a read shows whether the host's side is connected; until then there may be nothing to wait for.
     let mut read = port.read(&mut buffer);
-    // A character device, registered for reading as a pipe is. Each read returns one buffer of the device, so a short one does not mean
-    // that it is empty: `try_read` goes on until it would block, where AsyncRead would wait.
+    // A character device, registered for reading as a pipe is. Each read returns one buffer of the device, so a short
+    // one does not mean that it is empty: `try_read` goes on until it would block, where AsyncRead would wait.
     let port = Receiver::from_file_unchecked(port).map_err(|error| error.to_string())?;
     loop {
         match read {
@@ -201,13 +205,17 @@ async fn serial(mut port: File, lines: &mut Lines<'_>) -> Result<(), String> {
     }
 }
 
-/// Bytes to lines to objects.
+/// Splits bytes into lines, parses them, and passes the objects on.
 struct Lines<'a> {
     link: &'a Link,
+    /// The beginning of a line.
     buffer: Vec<u8>,
+    /// The next line is skipped.
     skip: bool,
+    /// Lines that were passed on.
     taken: u64,
     limit: TokenBucket,
+    /// Length of an epoch, once a line has stated it.
     period: Option<Nanos>,
 }
 
@@ -217,12 +225,12 @@ impl<'a> Lines<'a> {
         Self { link, buffer: Vec::new(), skip: false, taken: 0, limit, period: None }
     }
 
-    /// What comes before the next line feed may be the end of a line.
+    /// Skips everything before the next line feed: it may be the end of a line.
     fn skip_first(&mut self) {
         self.skip = true;
     }
 
-    /// So long the host may say nothing.
+    /// Longest silence of the host.
     fn patience(&self) -> Duration {
         self.period.map_or(FIRST_LINE, |period| Duration::from_nanos(3 * period.0) + Duration::from_secs(1))
     }

@@ -85,7 +85,7 @@ fn objects_are_heard_as_they_come() {
 }
 
 #[test]
-fn a_lost_connection_is_made_anew() {
+fn a_lost_connection_is_opened_again() {
     let count = std::sync::atomic::AtomicU64::new(0);
     let (_dir, address) = host(move |mut io| {
         let epoch = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
@@ -121,7 +121,7 @@ fn hostile_hosts() {
 }
 
 #[test]
-fn nobody_there() {
+fn connection_refused_or_no_port() {
     let dir = tempfile::tempdir().unwrap();
     fails_with(Address::Unix(dir.path().join("none")), "No such file");
     fails_with(Address::Serial(dir.path().join("none")), "No such file");
