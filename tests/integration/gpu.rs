@@ -379,13 +379,13 @@ fn a_real_gpu_counts_energy_and_says_who_uses_it() {
     let (sysfs, procfs) = (Path::new("/sys"), Path::new("/proc"));
     let config =
         NvmlConfig { library: std::env::var_os("JOULED_NVML_LIBRARY").map(PathBuf::from), ..NvmlConfig::default() };
-    let way = config.way(sysfs).unwrap();
-    match way.open() {
+    let library = config.library(sysfs).unwrap();
+    match library.open() {
         Ok(Some((_, count))) => println!("{count} GPU(s)"),
-        Ok(None) => return println!("skipped: {}", way.absent()),
+        Ok(None) => return println!("skipped: {}", library.absent()),
         Err(why) => return println!("skipped: {why}"),
     }
-    let mut meter = jouled::meter::nvml::start(way);
+    let mut meter = jouled::meter::nvml::start(library);
     let mut joules = BTreeMap::new();
     until("ten seconds of energy", || {
         let mut readings = Vec::new();

@@ -8,7 +8,7 @@ use crate::model::domain::{Domain, DomainReading, GpuInfo, Reading, Scope, Zone}
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts};
 use crate::model::values::broken;
-use crate::sys::nvml::{self, Card, NvmlConfig, SOURCE, Way, words};
+use crate::sys::nvml::{self, Card, Library, NvmlConfig, SOURCE, words};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use std::path::Path;
@@ -29,17 +29,17 @@ impl Section for NvmlConfig {
     }
 
     fn open(&self, opening: &mut Opening<'_>) {
-        match self.way(&opening.roots.sysfs) {
-            Ok(way) => opening.add(start(way)),
+        match self.library(&opening.roots.sysfs) {
+            Ok(library) => opening.add(start(library)),
             Err(why) => opening.unused(SOURCE, why),
         }
     }
 }
 
 /// Starts the meter on a thread of its own, as the library hangs when its driver does.
-pub fn start(way: Way) -> Polled {
-    let poll = Poll { source: SOURCE.into(), absent: way.absent(), period: PERIOD, by_name: false, expected: None };
-    let opener: Opener = Box::new(move || Ok(Gpus::open(&way)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
+pub fn start(library: Library) -> Polled {
+    let poll = Poll { source: SOURCE.into(), absent: library.absent(), period: PERIOD, by_name: false, expected: None };
+    let opener: Opener = Box::new(move || Ok(Gpus::open(&library)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
     Polled::start(poll, opener)
 }
 
@@ -68,8 +68,8 @@ struct Gpus {
 }
 
 impl Gpus {
-    fn open(way: &Way) -> Result<Option<Self>, String> {
-        let Some((nvml, count)) = way.open()? else { return Ok(None) };
+    fn open(library: &Library) -> Result<Option<Self>, String> {
+        let Some((nvml, count)) = library.open()? else { return Ok(None) };
         let driver = nvml.sys_driver_version().map(|version| format!("driver {}", nvml::shown(&version)));
         let mut meter = Self {
             nvml,

@@ -1,5 +1,5 @@
-//! NVIDIA's management library (NVML), loaded at run time: where it is, how it is opened, what it calls a device.
-//! Reads neither energy nor use; the meter and the usage source each open it for themselves.
+//! NVIDIA's management library (NVML), loaded at run time (`[meter.nvml]`): finds and opens it, identifies GPUs, explains
+//! its errors. Reads neither energy nor use; the meter and the usage source each open the library themselves.
 
 use crate::model::source::PciAddress;
 use crate::model::values::Use;
@@ -9,11 +9,11 @@ use nvml_wrapper::{Device, Nvml};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// The source's name, as a meter and as one who knows use.
+/// The name of the source, of the meter and of GPU usage.
 pub const SOURCE: &str = "nvml";
-/// The name under which every driver package installs it.
+/// The library's name in every driver package.
 const LIBRARY: &str = "libnvidia-ml.so.1";
-/// The longest text of the driver's that is shown, in characters.
+/// Longest text of the driver that is shown, in characters.
 const TEXT_MAX: usize = 120;
 
 /// `[meter.nvml]`.
@@ -23,39 +23,39 @@ pub struct NvmlConfig {
     /// Whether NVIDIA GPUs are read where their driver is loaded.
     #[serde(deserialize_with = "Use::auto_or_never")]
     pub r#use: Use,
-    /// Where the library is, where the system's loader does not know.
+    /// Path of the library, where the system's loader does not find it.
     pub library: Option<PathBuf>,
 }
 
-/// How to get at the library.
+/// The library to load, and the module that has to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct Library {
     library: PathBuf,
-    /// What exists while the driver is loaded; `None`: that is not looked at.
+    /// A path that exists while the driver is loaded; `None`: not checked.
     module: Option<PathBuf>,
 }
 
 impl NvmlConfig {
-    /// How to get at the library; or why it is left alone.
-    pub fn way(&self, sysfs: &Path) -> Result<Way, &'static str> {
+    /// The library to load; or why it is not used.
+    pub fn library(&self, sysfs: &Path) -> Result<Library, &'static str> {
         match (self.r#use, &self.library) {
             (Use::Never, _) => Err("not wanted: use = \"never\" in [meter.nvml]"),
-            (_, Some(library)) => Ok(Way { library: library.clone(), module: None }),
-            // The library speaks of this kernel's GPUs, whatever root of sysfs it is given.
+            (_, Some(library)) => Ok(Library { library: library.clone(), module: None }),
+            // The library reads this kernel's GPUs, whatever --sysfs is.
             (_, None) if sysfs != Path::new("/sys") => {
                 Err("not tried, as --sysfs is not /sys (library = \"PATH\" in [meter.nvml] would)")
             }
-            (_, None) => Ok(Way::by_name(LIBRARY, sysfs)),
+            (_, None) => Ok(Library::by_name(LIBRARY, sysfs)),
         }
     }
 }
 
-impl Way {
+impl Library {
     fn by_name(library: &str, sysfs: &Path) -> Self {
         Self { library: library.into(), module: Some(sysfs.join("module/nvidia")) }
     }
 
-    /// What there is not, where [`Way::open`] finds nothing.
+    /// The message where [`Library::open`] finds no GPU.
     pub fn absent(&self) -> String {
         let library = self.library.display();
         match &self.module {
@@ -74,9 +74,9 @@ impl Way {
     /// Loads and initialises the library. `None`: there is no library, no driver, or no GPU.
     ///
     /// # Errors
-    /// There is, and it does not work.
+    /// The library or the driver does not work.
     pub fn open(&self) -> Result<Option<(Nvml, u32)>, String> {
-        // Initialised without its driver, the library may load it: an operator who took it out wants it out.
+        // Without its driver the library may load it, which an operator who unloaded the driver does not want.
         if self.module.as_ref().is_some_and(|module| !module.exists()) {
             return Ok(None);
         }
@@ -99,25 +99,25 @@ impl Way {
         }
     }
 
-    /// Whether dlopen(3) means the library itself; it says the same of one that the library needs.
+    /// Whether dlopen(3) reports that this library is missing, and not one that it depends on.
     fn says_absent(&self, error: &str) -> bool {
         error.starts_with(&*self.library.to_string_lossy()) && error.ends_with("No such file or directory")
     }
 }
 
-/// One GPU of an open library.
+/// A GPU of the open library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
-    /// Its number, for as long as the library stays open.
+    /// Its index, valid while the library is open.
     pub index: u32,
-    /// Where it is.
+    /// Its PCI address.
     pub address: PciAddress,
 }
 
 /// The GPU with this number.
 ///
 /// # Errors
-/// The library does not give it, as it would not to a container without its device file.
+/// The library cannot open it: in a container its device file may be missing.
 pub fn card(nvml: &Nvml, index: u32) -> Result<Card, String> {
     let find = || nvml.device_by_index(index)?.pci_info();
     let info = find().map_err(|error| format!("GPU {index}: {}", words(&error)))?;
@@ -125,15 +125,15 @@ pub fn card(nvml: &Nvml, index: u32) -> Result<Card, String> {
     Ok(Card { index, address })
 }
 
-/// Its handle.
+/// The handle of a GPU.
 ///
 /// # Errors
-/// What the library says.
+/// The library's error.
 pub fn device<'a>(nvml: &'a Nvml, card: &Card) -> Result<Device<'a>, NvmlError> {
     nvml.device_by_index(card.index)
 }
 
-/// An error in words, with what can be done about it.
+/// An error for the operator, with what can be done about it.
 pub fn words(error: &NvmlError) -> String {
     match error {
         NvmlError::GpuLost => {
@@ -153,7 +153,7 @@ pub fn words(error: &NvmlError) -> String {
     }
 }
 
-/// A text of the driver's, fit for a log and a label.
+/// A text of the driver, escaped and cut, for logs and labels.
 pub fn shown(text: &str) -> String {
     quoted(text, TEXT_MAX)
 }
@@ -163,38 +163,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_is_no_error() {
+    fn a_missing_library_is_not_an_error() {
         let sysfs = tempfile::tempdir().unwrap();
-        let way = Way::by_name("libjouled-no-such-library.so.1", sysfs.path());
-        assert!(way.open().unwrap().is_none());
+        let library = Library::by_name("libjouled-no-such-library.so.1", sysfs.path());
+        assert!(library.open().unwrap().is_none());
         std::fs::create_dir_all(sysfs.path().join("module/nvidia")).unwrap();
-        assert!(way.open().unwrap().is_none());
-        assert!(way.absent().contains("module/nvidia") && way.absent().contains("libjouled-no-such-library.so.1"));
+        assert!(library.open().unwrap().is_none());
+        assert!(
+            library.absent().contains("module/nvidia") && library.absent().contains("libjouled-no-such-library.so.1")
+        );
         let named = NvmlConfig { library: Some("/nonexistent/libnvidia-ml.so.1".into()), ..NvmlConfig::default() };
-        assert!(named.way(sysfs.path()).unwrap().open().unwrap().is_none());
+        assert!(named.library(sysfs.path()).unwrap().open().unwrap().is_none());
     }
 
     #[test]
-    fn what_is_no_such_library_is_an_error() {
+    fn another_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("libnvidia-ml.so.1");
         std::fs::write(&file, "not an ELF file").unwrap();
-        let way = Way { library: file, module: None };
-        let why = way.open().unwrap_err();
+        let library = Library { library: file, module: None };
+        let why = library.open().unwrap_err();
         assert!(why.contains("libnvidia-ml.so.1"), "{why}");
     }
 
     #[test]
-    fn another_root_is_not_this_kernels() {
+    fn another_sysfs_needs_a_configured_library() {
         let config = NvmlConfig::default();
-        assert!(config.way(Path::new("/other")).unwrap_err().contains("--sysfs is not /sys"));
-        assert_eq!(config.way(Path::new("/sys")).unwrap(), Way::by_name(LIBRARY, Path::new("/sys")));
+        assert!(config.library(Path::new("/other")).unwrap_err().contains("--sysfs is not /sys"));
+        assert_eq!(config.library(Path::new("/sys")).unwrap(), Library::by_name(LIBRARY, Path::new("/sys")));
         let never = NvmlConfig { r#use: Use::Never, ..config };
-        assert!(never.way(Path::new("/sys")).unwrap_err().contains("never"));
+        assert!(never.library(Path::new("/sys")).unwrap_err().contains("never"));
     }
 
     #[test]
-    fn the_drivers_text_moves_no_cursor() {
+    fn the_drivers_text_is_escaped() {
         assert_eq!(shown("a\u{1b}[2J\n\"b"), "a\\u{1b}[2J\\n\\\"b");
         assert!(shown(&"x".repeat(9999)).len() <= TEXT_MAX);
     }

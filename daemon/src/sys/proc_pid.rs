@@ -1,37 +1,38 @@
-//! One process in /proc (proc_pid_stat(5) and its neighbours): who it is, not what it used between two looks.
+//! One process in /proc: name, start, executable, users (proc_pid_stat(5) and others). Its use over time is in
+//! `usage/procfs`.
 
 use crate::model::usage::ProcessKey;
 use std::fs;
 use std::path::Path;
 
-/// PF_KTHREAD of linux/sched.h: no process of a user can have it.
+/// PF_KTHREAD of linux/sched.h: set for kernel threads only.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
-/// What /proc/PID/stat says.
+/// The contents of /proc/PID/stat.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stat<'a> {
-    /// Its name, any bytes; longer than the kernel's own for some kernel threads.
+    /// The name: any bytes. For some kernel threads longer than 15 bytes.
     pub comm: &'a [u8],
-    /// The kernel runs it.
+    /// It is a kernel thread.
     pub kernel: bool,
-    /// All its threads ended, and it waits to be reaped.
+    /// A zombie: all threads have ended, and it waits to be reaped.
     pub dead: bool,
-    /// CPU time so far, user and system, in the kernel's ticks.
+    /// CPU time so far, user and system, in clock ticks (USER_HZ).
     pub ticks: u64,
-    /// When it began, as in [`ProcessKey::start`].
+    /// Start time, as in [`ProcessKey::start`].
     pub start: u64,
     /// The CPU that it ran on last.
     pub cpu: usize,
 }
 
 impl Stat<'_> {
-    /// Its name; invalid UTF-8 replaced.
+    /// The name, with invalid UTF-8 replaced.
     pub fn name(&self) -> String {
         String::from_utf8_lossy(self.comm).into_owned()
     }
 }
 
-/// The text of /proc/PID/stat: the name is between the first `(` and the last `)`, whatever is in it.
+/// Parses /proc/PID/stat. The name is between the first `(` and the last `)`, and may contain both.
 pub fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     let open = text.iter().position(|byte| *byte == b'(')?;
     let close = text.iter().rposition(|byte| *byte == b')')?;
@@ -44,7 +45,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     Some(Stat {
         comm,
         kernel: field(9)? & KERNEL_THREAD != 0,
-        // The first thread may have ended before others.
+        // The first thread may have ended before the others.
         dead: ended && field(20).is_none_or(|threads| threads <= 1),
         ticks: field(14)?.checked_add(field(15)?)?,
         start: field(22)?,
@@ -52,26 +53,26 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     })
 }
 
-/// What `of` takes from the stat of a process; `None`: there is no such process.
+/// Applies `of` to the stat of a process; `None`: there is no such process.
 pub fn stat<T>(procfs: &Path, pid: u32, of: impl FnOnce(&Stat<'_>) -> T) -> Option<T> {
     let text = fs::read(procfs.join(pid.to_string()).join("stat")).ok()?;
     parse_stat(&text).as_ref().map(of)
 }
 
-/// The process that has an id now; `None`: none has.
+/// The process that has this id now; `None`: there is none.
 pub fn process(procfs: &Path, pid: u32) -> Option<ProcessKey> {
     stat(procfs, pid, |stat| ProcessKey { pid, start: stat.start })
 }
 
-/// Path of a process' executable; empty where it cannot be read, or there is none.
+/// Path of a process' executable; empty where there is none, or it cannot be read.
 pub fn exe(procfs: &Path, pid: u32) -> String {
     let link = fs::read_link(procfs.join(pid.to_string()).join("exe"));
     link.map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// All user ids of a process (proc_pid_status(5)); none where it ended.
+/// All user ids of a process (proc_pid_status(5)); empty where it has ended.
 pub fn uids(procfs: &Path, pid: u32) -> Vec<u32> {
-    // The name in it need not be UTF-8.
+    // The name in it may be invalid UTF-8.
     let status = fs::read(procfs.join(pid.to_string()).join("status")).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_dead() {
+    fn zombies() {
         let dead = |state, threads| parse_stat(&line(b"x", state, 0, threads)).unwrap().dead;
         assert!(dead("Z", 1) && dead("X", 0) && !dead("S", 1) && !dead("R", 9));
         assert!(!dead("Z", 2), "others live on where the first thread ended");
@@ -118,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn any_text_is_parsed_or_refused(text in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_stat(&text);
         }
     }

@@ -2,7 +2,7 @@
 //! operator trusts. Sends nothing but the reason of a refusal.
 
 use super::{Managers, STALE};
-use crate::sys::unix_socket::Door;
+use crate::sys::unix_socket::ListeningSocket;
 use crate::sys::users::uid_of;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ const LINE_MAX: usize = 4 << 20;
 const REFUSED_LOGGED_MAX: usize = 64;
 
 /// Receives lines until `stop`, from root, from jouled's own user, and from `users` (names or numbers).
-pub async fn serve(door: Door, managers: Arc<Managers>, users: Vec<String>, stop: CancellationToken) {
-    let Door { listener, file } = door;
+pub async fn serve(door: ListeningSocket, managers: Arc<Managers>, users: Vec<String>, stop: CancellationToken) {
+    let ListeningSocket { listener, file } = door;
     let users: Arc<[String]> = users.into();
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut refused = BTreeSet::new();

@@ -4,7 +4,7 @@ use super::Snapshots;
 use super::guest::Guests;
 use super::http::serve;
 use crate::model::snapshot::Snapshot;
-use crate::sys::unix_socket::{self, Door, DoorError};
+use crate::sys::unix_socket::{self, ListeningSocket, SocketError};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -29,20 +29,20 @@ const SLOW: Duration = Duration::from_secs(10);
 
 /// The socket, ready to serve. Dropping it removes its file.
 #[derive(Debug)]
-pub struct Control(Door);
+pub struct Control(ListeningSocket);
 
 /// Makes the socket at `path` with the permission bits `mode`. Needs a runtime.
 ///
 /// # Errors
 /// As [`unix_socket::bind`].
-pub fn bind(path: &Path, mode: u32) -> Result<Control, DoorError> {
+pub fn bind(path: &Path, mode: u32) -> Result<Control, SocketError> {
     unix_socket::bind(path, mode).map(Control)
 }
 
 impl Control {
     /// Serves until `stop`, then returns within a second and removes the socket.
     pub async fn serve(self, snapshots: Snapshots, guests: Guests, stop: CancellationToken) {
-        let Self(Door { listener, file }) = self;
+        let Self(ListeningSocket { listener, file }) = self;
         let router = router(snapshots, guests, stop.clone());
         serve::accept(listener, router, None, Arc::new(Semaphore::new(CONNECTIONS)), stop).await;
         drop(file);

@@ -88,7 +88,7 @@ async fn the_mode_is_as_asked_and_a_stale_socket_is_replaced() {
     assert!(path.exists());
     let control = bind(&path, 0o600).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    assert!(matches!(bind(&path, 0o600).unwrap_err(), DoorError::InUse(of) if of == path));
+    assert!(matches!(bind(&path, 0o600).unwrap_err(), SocketError::InUse(of) if of == path));
     // A socket that another process put there must not be removed.
     std::fs::remove_file(&path).unwrap();
     let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -101,14 +101,14 @@ async fn what_cannot_be_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "precious").unwrap();
-    assert!(matches!(bind(&file, 0o600).unwrap_err(), DoorError::NotASocket(_)));
+    assert!(matches!(bind(&file, 0o600).unwrap_err(), SocketError::NotASocket(_)));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&file, &link).unwrap();
-    assert!(matches!(bind(&link, 0o600).unwrap_err(), DoorError::NotASocket(_)));
+    assert!(matches!(bind(&link, 0o600).unwrap_err(), SocketError::NotASocket(_)));
     let long = directory.path().join("x".repeat(120));
     let error = bind(&long, 0o600).unwrap_err();
-    assert!(matches!(error, DoorError::TooLong(_)) && error.to_string().contains("107"), "{error}");
+    assert!(matches!(error, SocketError::TooLong(_)) && error.to_string().contains("107"), "{error}");
     let missing = directory.path().join("no/such");
     let error = bind(&missing, 0o600).unwrap_err();
     assert!(error.to_string().contains("no/such"), "{error}");

@@ -35,7 +35,7 @@ pub fn open_all(
         }
         return (sources, states);
     }
-    let nvml = match config.way(sysfs) {
+    let nvml = match config.library(sysfs) {
         Ok(library) => nvml::start(library, procfs).map_err(Health::Failed),
         Err(why) => Err(Health::Unsupported(why.into())),
     };

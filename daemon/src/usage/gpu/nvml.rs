@@ -6,7 +6,7 @@ use super::thread::{Probe, ProbeResult, ThreadedProbe};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
 use crate::model::usage::{GpuSample, GpuUse, ProcessKey, WatchedGpu};
-use crate::sys::nvml::{self, Card, SOURCE, Way, words};
+use crate::sys::nvml::{self, Card, Library, SOURCE, words};
 use crate::sys::proc_pid;
 use crate::usage::GpuUsage;
 use nvml_wrapper::enum_wrappers::device::Sampling;
@@ -24,13 +24,13 @@ const NO_SAMPLE_MAX: Nanos = Nanos(3 * Nanos::SECOND.0);
 ///
 /// # Errors
 /// The system gives no thread.
-pub fn start(way: Way, procfs: &Path) -> Result<Box<dyn GpuUsage>, String> {
-    let probe = NvmlProbe { way, procfs: procfs.to_path_buf(), open: None, known: FxHashMap::default() };
+pub fn start(library: Library, procfs: &Path) -> Result<Box<dyn GpuUsage>, String> {
+    let probe = NvmlProbe { library, procfs: procfs.to_path_buf(), open: None, known: FxHashMap::default() };
     Ok(Box::new(ThreadedProbe::start(SOURCE, probe)?))
 }
 
 struct NvmlProbe {
-    way: Way,
+    library: Library,
     procfs: PathBuf,
     open: Option<OpenLibrary>,
     /// Processes that had work on a GPU at the last probe: one that ended since can still be identified.
@@ -66,9 +66,9 @@ impl Probe for NvmlProbe {
     fn probe(&mut self) -> ProbeResult {
         let open = match self.open.take() {
             Some(open) => open,
-            None => match self.way.open() {
+            None => match self.library.open() {
                 Ok(Some((nvml, count))) => OpenLibrary { nvml, count, gpus: Vec::new() },
-                Ok(None) => return ProbeResult::nothing(Health::Unsupported(self.way.absent())),
+                Ok(None) => return ProbeResult::nothing(Health::Unsupported(self.library.absent())),
                 Err(why) => return ProbeResult::nothing(Health::Failed(why)),
             },
         };
