@@ -39,9 +39,9 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 /// All pages that people read.
 fn pages() -> Vec<PathBuf> {
     let mut pages = files("docs", "md");
-    pages.extend(
-        ["README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG"].map(|page| format!("{page}.md").into()),
-    );
+    pages.extend(files("tests/integration", "md"));
+    let of_the_root = ["README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG"];
+    pages.extend(of_the_root.map(|page| format!("{page}.md").into()));
     pages
 }
 
