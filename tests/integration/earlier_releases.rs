@@ -1,8 +1,10 @@
-//! Files and lines of earlier releases, read by this one: ledgers, journals, recordings, snapshots of the control socket, inventory lines,
-//! lines of the guest protocol. Everything that jouled keeps on disk or sends to another process.
+//! Files and lines of earlier releases, read by this one: ledgers, journals, recordings, snapshots of the control
+//! socket, inventory lines, lines of the guest protocol. Everything that jouled keeps on disk or sends to another
+//! process.
 //!
-//! **Files of older releases: never edit; add a folder at each release.** `fixtures/VERSION/README.md` says what made each file and how the
-//! next release makes its own. A change that makes one of these tests fail breaks an upgrade: change the reader, not the file.
+//! **Files of older releases: never edit; add a folder at each release.** `fixtures/VERSION/README.md` says what made
+//! each file and how the next release makes its own. A change that makes one of these tests fail breaks an upgrade:
+//! change the reader, not the file.
 
 use crate::common::{World, bare_jouled, output, said};
 use jouled::attribution::{Core, CoreConfig, State};
@@ -38,7 +40,8 @@ fn text(name: &str) -> String {
     fs::read_to_string(fixture(name)).unwrap()
 }
 
-/// All energies of a snapshot, by domain, kind and series, one a line: what the release itself computed is kept in this form.
+/// All energies of a snapshot, by domain, kind and series, one a line: what the release itself computed is kept in this
+/// form.
 fn digest(snapshot: &Snapshot) -> String {
     let mut out = String::new();
     let zones = |out: &mut String, head: &str, energy: &Energy| {
@@ -166,7 +169,8 @@ fn config(idle: IdlePolicy) -> CoreConfig {
     }
 }
 
-/// What a run that goes on from a state shows before its first tick, and the idle floors when all domains are there again.
+/// What a run that goes on from a state shows before its first tick, and the idle floors when all domains are there
+/// again.
 fn goes_on(idle: IdlePolicy, state: &State) -> String {
     let now = Nanos(2000 * Nanos::SECOND.0);
     let before = digest(&Core::new(config(idle), state.clone(), false, now).blank());

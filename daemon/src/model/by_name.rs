@@ -1,5 +1,6 @@
-//! Arrays by zone and by kind, and labels, as JSON objects with names; zeros and empty labels left out. What reads them depends neither on the order nor on the number of
-//! zones and kinds in its own code. For `#[serde(with = "…")]`. A name that is not known is passed over.
+//! Arrays by zone and by kind, and labels, as JSON objects with names; zeros and empty labels left out. What reads them
+//! depends neither on the order nor on the number of zones and kinds in its own code. For `#[serde(with = "…")]`. A
+//! name that is not known is passed over.
 //!
 //! Release 0.1.0 wrote arrays, in an order that is frozen here; they are read, too.
 

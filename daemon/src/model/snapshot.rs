@@ -168,8 +168,8 @@ impl KindView {
     }
 }
 
-/// One view for each kind in the order of [`Kind::ALL`], whatever the writer knows: kinds that it lacks are empty, kinds
-/// that are not known here are left out.
+/// One view for each kind in the order of [`Kind::ALL`], whatever the writer knows: kinds that it lacks are empty,
+/// kinds that are not known here are left out.
 fn every_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KindView>, D::Error> {
     let mut views: Vec<KindView> = Kind::ALL.into_iter().map(KindView::empty).collect();
     for unchecked in Vec::<UncheckedKindView>::deserialize(deserializer)? {

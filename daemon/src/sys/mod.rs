@@ -1,5 +1,6 @@
-//! Small shared parts: access to the operating system (sockets, users, processes, locks, perf events, NVIDIA's library), and
-//! helpers for remote peers (backoff, token buckets, HTTPS, safe text, dates). Knows neither energy nor entities.
+//! Small shared parts: access to the operating system (sockets, users, processes, locks, perf events, NVIDIA's
+//! library), and helpers for remote peers (backoff, token buckets, HTTPS, safe text, dates). Knows neither energy nor
+//! entities.
 
 pub mod backoff;
 pub mod date_time;

@@ -1,5 +1,5 @@
-//! A method call as the methods see it: arguments in, a reply or an error out. Sends nothing and never waits. `dispatch`
-//! finds the method.
+//! A method call as the methods see it: arguments in, a reply or an error out. Sends nothing and never waits.
+//! `dispatch` finds the method.
 
 use super::view::{Object, View};
 use super::{Caller, Facts};

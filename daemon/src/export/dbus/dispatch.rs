@@ -1,5 +1,5 @@
-//! From a call to its method or property: object path, interface and member, the standard interfaces, and the errors for
-//! what does not exist.
+//! From a call to its method or property: object path, interface and member, the standard interfaces, and the errors
+//! for what does not exist.
 
 use super::call::{Call, CallError, said};
 use super::introspect;
