@@ -1,5 +1,6 @@
-//! NVIDIA's management library (NVML), loaded at run time (`[meter.nvml]`): finds and opens it, identifies GPUs, explains
-//! its errors. Reads neither energy nor use; the meter and the usage source each open the library themselves.
+//! NVIDIA's management library (NVML), loaded at run time (`[meter.nvml]`): finds and opens it, identifies GPUs,
+//! explains its errors. Reads neither energy nor use; the meter and the usage source each open the library
+//! themselves.
 
 use crate::model::source::PciAddress;
 use crate::model::values::Use;
