@@ -70,7 +70,7 @@ make_payload() {
     touch "$payload/cases.log" "$payload/done"
     echo "${*:+a_install }$*" >"$payload/wanted"
     local newest
-    newest=$(find "$debs" -maxdepth 1 -name "jouled_*_$(dpkg --print-architecture).deb" 2>/dev/null | head -n 1)
+    newest=$(find "$debs" -maxdepth 1 -name "jouled_*_$(dpkg --print-architecture).deb" 2>/dev/null | head -n 1) || true
     if [ -n "$newest" ] && [ -z "${SYSTEM_DEBS:-}" ] && [ -n "$(find "$built/jouled" "$top/packaging/deb" "$top/systemd" -newer "$newest")" ]; then
         echo "skip package: $newest is older than what it is made of: make deb"
         skipped=$((skipped + 1))
