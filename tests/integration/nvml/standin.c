@@ -1,5 +1,5 @@
-/* A libnvidia-ml.so.1 for machines without an NVIDIA GPU: what jouled asks of NVML, answered from a text file that is read anew at every
- * call, so that a test changes it while the daemon runs. Not a simulation: it says what the file says.
+/* A libnvidia-ml.so.1 for machines without an NVIDIA GPU: the functions of NVML that jouled calls, with answers from a text file. The file
+ * is read at every call, so that a test can change it while the daemon runs. Not a simulation: the answers are those of the file.
  *
  * The file is STANDIN_FILE at compile time; a line is a word and its values:
  *   init CODE               result of nvmlInit_v2 (nvml.h's numbers: 9 driver not loaded, 15 GPU is lost, ...)

@@ -59,7 +59,7 @@ own_mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '!/security/ && !found { sub("/+$", ""); print; found = 1 }'
 }
 
-# What it would be built from: this script, and the release that the mirror has now, whose signed file stands for all packages' versions.
+# The inputs of a build: this script, and the release on the mirror. Its signed file stands for the versions of all packages.
 wanted_key() {
     local apt=$dir/apt release
     mkdir -p "$apt/lists"

@@ -61,7 +61,7 @@ run_suite() {
     cleanup
 }
 
-# Everything that may change from run to run. The runner and what reads /metrics are those of the emulated machines.
+# Everything that may change between runs. The runner and the reader of /metrics are those of the emulated machines.
 make_payload() {
     payload=$run_dir/payload
     mkdir -p "$payload/deb"
@@ -84,8 +84,8 @@ make_payload() {
     for kind in busctl system; do "$top/tests/integration/man/examples.sh" "$kind" >"$payload/examples/$kind"; done
 }
 
-# By systemd-nspawn of the Debian that is booted, with its own libraries, so that it is the same wherever this runs. No network but the
-# machine's own loopback. What eBPF wants of the kernel is let through, as nspawn forbids it by default.
+# With the systemd-nspawn of the Debian that is booted, and its own libraries, so that it is the same on every machine. The only network
+# is a loopback device. The system calls of eBPF are allowed, which nspawn forbids by default.
 boot() {
     local lib
     lib=$(dirname "$root"/usr/lib/*/libc.so.6)
@@ -103,7 +103,7 @@ running() {
     kill -0 "$nspawn" 2>/dev/null
 }
 
-# Shows the cases' lines as they come, until the machine turns itself off or its time is over.
+# Shows the lines of the cases as they arrive, until the machine turns itself off or its time is over.
 watch() {
     tail -n +1 -s 0.2 -f --pid="$nspawn" "$payload/cases.log" | grep --line-buffered -v '^end$' &
     local tail=$!
@@ -133,7 +133,7 @@ count() {
     grep -c "$1" "$payload/cases.log" || true
 }
 
-# nspawn passes SIGTERM on as an orderly halt; where that takes too long its PID 1 goes with it.
+# nspawn halts the machine on SIGTERM; where that takes too long, its PID 1 is killed as well.
 stop_machine() {
     running || return 0
     kill "$nspawn" 2>/dev/null || true
@@ -152,7 +152,7 @@ cleanup() {
     [ -z "${nspawn:-}" ] || stop_machine
     nspawn=
     [ -d "${run_dir:-}" ] || return 0
-    # On a machine whose /run is on a disk, nspawn leaves this.
+    # nspawn leaves this folder, which stays where /run is on a disk.
     rmdir "/run/systemd/nspawn/propagate/$machine" 2>/dev/null || true
     for _ in 1 2 3 4 5; do
         umount "$run_dir/root" 2>/dev/null && break

@@ -18,7 +18,7 @@ word or two:
     short N      a power reading of N bytes, wrong if not 18
     silent       no answer to a power reading; other commands are answered
     late S       the answer comes after S seconds (decimal), with the last watts
-    frozen N     N watts whose time stamp stands still
+    frozen N     N watts with a time stamp that does not change
     nodcmi N     no DCMI, and a sensor "Pwr Consumption" of N watts in steps of 4 W
 
 --port-file FILE writes the port that was taken (for --listen 127.0.0.1:0). --log shows each request. --self-test speaks the

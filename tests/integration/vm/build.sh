@@ -79,7 +79,7 @@ own_mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '!/security/ && !found { sub("/+$", ""); print; found = 1 }'
 }
 
-# Runs a step plainly, not in a condition, where bash would go on after an error; on_exit tells of the step that broke off.
+# Runs a step outside of a condition, where bash would go on after an error; on_exit reports the step that failed.
 step() {
     local start=$SECONDS
     current=$1
@@ -89,7 +89,7 @@ step() {
     current=
 }
 
-# A step that fails for lack of something that this machine or its network does not give.
+# A step that fails where this machine or its network lacks something.
 outside_step() {
     failure=$cannot
     step "$@"
@@ -115,8 +115,8 @@ install_tools() {
         apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"
 }
 
-# What the root would be built from: this script, and the release that the mirror has now. A stable release changes its packages
-# only together with its version, so that the signed release file stands for the versions of all of them.
+# The inputs of the root file system: this script, and the release on the mirror. A stable release changes its packages only together with
+# its version, so that the signed release file stands for the versions of all packages.
 wanted_key() {
     local release
     if release=$(release_now) && [ -n "$release" ]; then
@@ -130,7 +130,7 @@ wanted_key() {
     fi
 }
 
-# apt with a state folder of its own, told to get the release file and no index.
+# apt with a separate state folder, which gets the release file and no index.
 release_now() {
     local apt=$vm_dir/apt
     mkdir -p "$apt/lists"
@@ -229,8 +229,8 @@ build_acpi() {
     cp "$vm_dir/root/usr/src/pwrmeter.aml" "$vm_dir/pwrmeter.aml"
 }
 
-# What a VM in the machine has but jouled and its /init, which run.sh adds: busybox, the drivers of its devices, the libraries that a Rust
-# program wants, Debian's node exporter, and a program that talks over vsock.
+# The initramfs of a VM in the machine without jouled and /init, which run.sh adds: busybox, the drivers of its devices, the libraries of a
+# Rust program, Debian's node exporter, and a program that talks over vsock.
 build_nested() {
     local root=$vm_dir/root dir=$vm_dir/nested tool file
     rm -rf "$dir"

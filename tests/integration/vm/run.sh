@@ -81,7 +81,7 @@ skip_all() {
     exit 0
 }
 
-# A vsock device in user space, by which hybrid vsock is tried. Nothing else here stands on it: without it one case is skipped.
+# A vsock device in user space, for the case of hybrid vsock: without it this case is skipped.
 get_vhost_device_vsock() {
     [ ! -x "$tools/bin/vhost-device-vsock" ] || return 0
     if cargo install --quiet --locked --version 0.3.0 --root "$tools" vhost-device-vsock >"$VM_DIR/vhost-device-vsock.log" 2>&1; then
@@ -91,7 +91,7 @@ get_vhost_device_vsock() {
     fi
 }
 
-# The second disk: everything that may change from run to run.
+# The second disk: everything that may change between runs.
 make_payload() {
     local payload=$run_dir/payload cases=cases binary
     rm -rf "$payload"
@@ -124,10 +124,10 @@ make_nested() {
     cp "$VM_DIR/vsk" "$1/bin/"
 }
 
-# Nothing that the machine writes is kept. No network: it needs none. The processor is an Intel one, as RAPL's core zone is only
-# believed of those, of a model from before RAPL: newer models have an empty PMU of the name that fakerapl needs. To run VMs it is an AMD
-# one, whose virtualisation the emulator knows, so that KVM works. The emulator is the one of the Debian release that is booted, run with
-# its own libraries: QEMU 7.2 once crashed this kernel after a cmpxchg16b.
+# Nothing that the machine writes is kept, and it has no network. The processor of layer host is an Intel one, because jouled accepts the
+# core zone of RAPL only from those. It is a model from before RAPL: newer models have an empty PMU with the name that fakerapl needs. The
+# processor of layer vms is an AMD one, whose virtualisation the emulator has, so that KVM works. The emulator is that of the Debian
+# release that is booted, with its own libraries: QEMU 7.2 once crashed this kernel after a cmpxchg16b.
 boot() {
     local processor=max,vendor=GenuineIntel,family=6,model=26,stepping=5,svm=off memory=1G
     [ "$layer" = host ] || processor=max memory=3G
@@ -152,8 +152,8 @@ boot() {
     timed_out=
 }
 
-# The power meter of the machine's ACPI, which the machine itself sets by pc-testdev, and its BMC, on a socket of this run, which
-# the machine tells what to answer. By the machine's own Python, as with the emulator.
+# The machine's ACPI power meter, which the machine itself sets by pc-testdev, and its BMC on a socket of this run, whose answers the
+# machine sets. bmc.py runs with the machine's own Python, for the same reason as the emulator.
 start_bmc() {
     local lib=$root/usr/lib/x86_64-linux-gnu
     PYTHONHOME=$root/usr "$root/lib64/ld-linux-x86-64.so.2" --library-path "$lib" "$root/usr/bin/python3" -B \
@@ -169,7 +169,7 @@ running() {
     kill -0 "$qemu" 2>/dev/null
 }
 
-# Shows the cases' lines as they come, until the machine turns itself off or its time is over.
+# Shows the lines of the cases as they arrive, until the machine turns itself off or its time is over.
 watch() {
     tail -n +1 -s 0.5 -f --pid="$qemu" "$run_dir/boot.log" | grep --line-buffered -v '^end$' &
     local tail=$!

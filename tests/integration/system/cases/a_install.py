@@ -1,4 +1,4 @@
-"""Installed, enabled, running: what an operator sees first."""
+"""Installed, enabled, running: the first steps of an operator."""
 
 import json
 
@@ -14,7 +14,7 @@ def case_install_gives_user_unit_and_configuration():
     assert BINARY.exists() and CONFIG.exists()
     assert sh("getent", "passwd", "jouled").endswith(("/usr/sbin/nologin", "/sbin/nologin"))
     assert int(sh("id", "-u", "jouled")) < 1000, "no system user"
-    # What it costs: the package's dependencies are libc and libgcc.
+    # The package's only dependencies are libc and libgcc.
     note(sh("sh", "-c", "du -ch /usr/bin/jouled /usr/bin/joulectl | tail -n 1"))
 
 
@@ -65,7 +65,7 @@ def case_install_log_has_no_errors():
     ensure_running()
     assert scrape().state("bpf") == "healthy", journal_end()
     errors = journal(None, "-p", "warning")
-    # That this is an estimate, and systemd 252 of the Type= that it does not know.
+    # Expected warnings: that this is an estimate, and that systemd 252 does not know this Type=.
     known = ("estimate", "Failed to parse service type, ignoring: notify-reload")
     wrong = [line for line in errors.splitlines() if not line.startswith("-- ") and not any(word in line for word in known)]
     assert not wrong, wrong

@@ -1,4 +1,4 @@
-"""What jouled may do, what it may not, and that it measures all the same."""
+"""The sandbox: what it allows and refuses, and that jouled measures in it."""
 
 import json
 import re
@@ -21,7 +21,7 @@ PROGRAM = "/usr/lib/systemd/systemd"
 
 
 def as_shipped(*command):
-    """What a command says of the unit without this test's own drop-in; jouled goes on running."""
+    """Output of a command about the unit without the drop-in of this test. jouled keeps running."""
     drop_in = UNIT_DROP_INS / "00-test.conf"
     text = drop_in.read_text()
     drop_in.unlink()
@@ -45,7 +45,7 @@ def score_in(said):
 
 
 def case_sandbox_scores_of_drop_ins():
-    """What docs and the unit promise to those who need less."""
+    """The scores that docs/security.md and the unit name for stricter drop-ins."""
     ensure_running()
     unit = Path("/tmp/scored.service")
     for score, lines in DROP_INS.items():
@@ -89,13 +89,13 @@ def case_sandbox_user_and_capabilities():
     allowed = sum(1 << bit for bit in CAPABILITIES.values())
     held = {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
     assert held["CapEff"] == held["CapPrm"] == held["CapBnd"] == allowed, held
-    # Let go at the start: nothing that jouled might execute has them.
+    # Dropped at the start: no program that jouled might execute has them.
     assert held["CapInh"] == held["CapAmb"] == 0, held
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2"), status
 
 
 def shell(command):
-    """Runs a command of a shell in jouled's sandbox and with its capabilities; what it said and its status."""
+    """Runs a shell command in jouled's sandbox and with its capabilities; returns its output and status."""
     properties = [line for line in Path(show("FragmentPath")).read_text().splitlines() if re.match(r"[A-Z]\w+=", line)]
     kept = [line for line in properties if line.partition("=")[0] not in (
         "Description", "Documentation", "After", "Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "WatchdogSec", "WantedBy", "Alias",
@@ -108,7 +108,7 @@ def shell(command):
 
 
 def case_sandbox_holds():
-    """The same sandbox around a program that tries."""
+    """A program in the same sandbox that tries what the sandbox refuses."""
     ensure_running()
     done = shell("""
 import ctypes, os, socket
@@ -163,7 +163,7 @@ def case_sandbox_units_are_charged():
 
 
 def program_of(unit):
-    """Which program the page names of a unit's process; None where it does not know the process yet."""
+    """The program that the page names for a process of a unit; None where the page does not have the process yet."""
     pid = show("MainPID", unit=unit.name)
     for labels in scrape().labels("kepler_process_cpu_joules_total", pid=pid, zone="package"):
         return labels["exe"]
@@ -183,4 +183,4 @@ def case_sandbox_cap_sys_ptrace_is_needed():
     with DropIn(unit=without, config=procfs), Burning("burn-without") as unit:
         wait_for("the unit's process", lambda: program_of(unit) is not None)
         assert program_of(unit) == "", program_of(unit)
-        assert "without CAP_SYS_PTRACE" in journal(), "nothing is said of it"
+        assert "without CAP_SYS_PTRACE" in journal(), "the log does not name it"

@@ -15,7 +15,7 @@ def case_life_reload_keeps_counters():
     before, pid = ensure_running(), main_pid()
     with DropIn(config='node_name = "renamed"\n', start=False):
         sh("systemctl", "reload", UNIT, timeout=30)
-        assert active() and main_pid() == pid, "jouled was started anew by a reload"
+        assert active() and main_pid() == pid, "a reload restarted jouled"
         wait_for("the new name", lambda: "renamed" in scrape().values("kepler_node_cpu_joules_total", "node_name"))
         assert_goes_on(scrape().without("node_name"), before.without("node_name"))
     sh("systemctl", "reload", UNIT, timeout=30)
@@ -97,7 +97,7 @@ def case_life_sigkill_at_a_reload_or_the_end_loses_nothing():
             before = page
 
 
-def case_life_watchdog_ends_one_that_hangs():
+def case_life_watchdog_ends_a_hanging_jouled():
     before = ensure_running()
     with DropIn(unit="[Service]\nWatchdogSec=2s\n"):
         since, pid = now(), main_pid()
@@ -109,9 +109,9 @@ def case_life_watchdog_ends_one_that_hangs():
         assert main_pid() != pid
 
 
-def case_life_is_fed_for_longer_than_the_watchdog_waits():
+def case_life_a_long_interval_extends_the_watchdog():
     ensure_running()
-    # An interval that is longer than the watchdog's time: jouled asks for more.
+    # The interval is longer than WatchdogSec=: jouled extends it.
     with DropIn(unit="[Service]\nWatchdogSec=3s\n", config='interval = "5s"\n'):
         pid, restarts = main_pid(), show("NRestarts")
         time.sleep(8)

@@ -1,4 +1,4 @@
-"""org.jouled1 on the system's bus, as the README shows it."""
+"""org.jouled1 on the system bus, as the README shows it."""
 
 import re
 import subprocess
@@ -42,7 +42,7 @@ def case_bus_says_a_units_energy():
         said = energy(unit.name)
         note(f"{said} uJ on the bus, {page} uJ of package on the page before")
         assert said >= page
-        # A stranger is told in whole joules, and later, also that the unit is there.
+        # Other users get whole joules and a new unit later than root.
         def told():
             try:
                 joules = energy(unit.name, "nobody")
@@ -50,7 +50,7 @@ def case_bus_says_a_units_energy():
                 return None
             return 0 < joules < UNKNOWN and joules
 
-        strangers = wait_for("a joule for strangers", told, 60)
+        strangers = wait_for("a joule for other users", told, 60)
         assert strangers % 1_000_000 == 0 and strangers <= energy(unit.name), strangers
 
 

@@ -1,4 +1,4 @@
-"""Every example of the man pages, the README and docs/ that is for a booted system, line by line."""
+"""All examples for a booted system in the man pages, the README and docs/, line by line."""
 
 import subprocess
 
@@ -15,7 +15,7 @@ def examples(kind):
 
 
 def run(line):
-    # What takes long to watch is watched for a moment.
+    # Commands that watch run for a moment only.
     return subprocess.run(["bash", "-euo", "pipefail", "-c", line.replace("timeout 30 ", "timeout 2 ")], capture_output=True, text=True, timeout=60)
 
 
@@ -25,7 +25,7 @@ def run_all(kind):
     wrong = []
     for line in lines:
         done = run(line)
-        # A program of others that this small system does not have.
+        # A program that this small system does not have.
         if done.returncode == 127 and "command not found" in done.stderr:
             note(f"not here: {line}")
         elif done.returncode:
@@ -42,7 +42,7 @@ def case_examples_for_a_system_run():
 
 def case_examples_for_the_bus_run():
     ensure_running()
-    # The pages ask for ssh.service, which this small system does not have.
+    # The pages use ssh.service, which this small system does not have.
     with Burning("ssh"):
         asked = next(line for line in examples("busctl") if "ssh_2eservice" in line)
         if "not provided by any" in run(asked).stderr:

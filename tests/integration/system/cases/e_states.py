@@ -1,4 +1,4 @@
-"""Sockets, secrets, disks: what surrounds jouled is not as it should be."""
+"""Sockets, secrets and disks: faults and unusual states around jouled."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from install import ensure_running
 from runner import Skip, note
 from system import BINARY, RUNTIME, STATE, UNIT, DropIn, active, assert_goes_on, journal, journal_end, main_pid, now, reason, scrape, show, try_scrape, wait_running
 
-# Nothing listens there: how far it gets tells whether there was a password.
+# Nothing listens there: a failed connection shows that there was a password.
 BMC = '[[meter.redfish.bmc]]\nname = "test"\nurl = "https://127.0.0.1:9"\ntls = "insecure"\nusername = "jouled"\n'
 SECRET = Path("/etc/jouled/bmc.password")
 
@@ -38,7 +38,7 @@ def case_states_socket_activation():
     sh("systemctl", "start", "jouled.socket")
     try:
         assert not active()
-        # The first scrape starts it, and waits for it.
+        # The first scrape starts jouled, and waits for it.
         scrape()
         page = wait_running()
         assert_goes_on(page, before)
@@ -54,7 +54,7 @@ def case_states_socket_activation():
 
 
 def case_states_socket_without_a_network():
-    """docs/security.md: the port is the manager's, and jouled itself has no network at all."""
+    """docs/security.md: systemd owns the port, and jouled has no network at all."""
     before = ensure_running()
     if b"LISTEN_FDS" not in BINARY.read_bytes():
         raise Skip("this jouled takes no sockets")
@@ -80,7 +80,7 @@ def case_states_credential():
     try:
         with DropIn(config=config):
             bmc_says("no credential", lambda said: "no systemd credential" in said)
-        # The file is root's; systemd hands it over.
+        # Only root may read the file; systemd passes its content on.
         with DropIn(unit=f"[Service]\nLoadCredential=bmc:{SECRET}\n", config=config):
             note(bmc_says("a try to connect", lambda said: "127.0.0.1:9" in said and "password" not in said))
             assert "hunter2" not in journal()
@@ -112,7 +112,7 @@ def case_states_full_disk():
         subprocess.run(["dd", "if=/dev/zero", f"of={STATE}/full", "bs=4k"], capture_output=True, timeout=30)
         since = now()
         sh("systemctl", "start", UNIT)
-        # What the disk has no room for is in the runtime folder.
+        # Data without room on the disk is in the runtime folder.
         page = wait_running()
         assert_goes_on(page, before)
         sh("systemctl", "restart", UNIT, timeout=60)
@@ -141,7 +141,7 @@ def case_states_read_only_etc():
 
 
 def case_states_reboot_is_a_checkpoint():
-    """Nothing of /run outlives a reboot."""
+    """A reboot empties /run."""
     before = ensure_running()
     sh("systemctl", "stop", UNIT)
     for path in RUNTIME.iterdir():
@@ -158,7 +158,7 @@ def case_states_broken_configuration_does_not_start():
         done = subprocess.run(["systemctl", "start", UNIT], capture_output=True, timeout=60)
         assert done.returncode, "it started"
         wait_for("the reason", lambda: "colour" in journal(since))
-        # It is tried again as long as it is wanted, and works when it is mended.
+        # systemd starts it again and again, and it runs once the configuration is valid.
     wait_for("another start", active, 30)
     assert_goes_on(wait_running(), before)
     assert show("Result") == "success"

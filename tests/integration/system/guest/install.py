@@ -1,4 +1,4 @@
-"""How jouled comes onto this system: a package by apt, or what `make install` installs. Knows nothing of what it does there."""
+"""Installs jouled on this system: a package with apt, or the files of `make install`."""
 
 import shutil
 import subprocess
@@ -9,14 +9,14 @@ from runner import PAYLOAD, Skip
 from system import CONFIG_DROP_INS, UNIT_DROP_INS, wait_running
 
 TREE = PAYLOAD / "tree"
-# This kernel is another machine's, too, so jouled is kept away from vsock before it is there, twice.
+# The outer machine uses the same kernel, so vsock is switched off twice before jouled is installed.
 NO_VSOCK = '[meter.vsock]\nconnect = "off"\n[export.guest]\nvsock = "off"\n'
 QUICKER = "[Service]\nRestrictAddressFamilies=~AF_VSOCK\nRestartSec=200ms\nTimeoutAbortSec=1s\n"
 BEFORE = Path("/root/files-before")
 
 
 def package():
-    """jouled's own package, where packages were given."""
+    """The package of jouled; None where run.sh was given no packages."""
     found = [path for path in sorted((PAYLOAD / "deb").glob("jouled_*.deb")) if arch(path) in (sh("dpkg", "--print-architecture"), "all")]
     return found[-1] if found else None
 
@@ -32,7 +32,7 @@ def need_package():
 
 
 def guard():
-    """The configuration that a test machine has before jouled."""
+    """Configuration that exists before jouled is installed."""
     for folder, name, text in ((CONFIG_DROP_INS, "00-test.toml", NO_VSOCK), (UNIT_DROP_INS, "00-test.conf", QUICKER)):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -50,14 +50,14 @@ def install():
     subprocess.run(["cp", "-a", "--no-preserve=ownership", f"{TREE}/.", "/"], check=True)
     sh("systemd-sysusers")
     sh("systemctl", "daemon-reload")
-    # Nothing of /sys is there to be opened in a container: z lines without a match do nothing.
+    # A container has no files of /sys to open: z lines without a match do nothing.
     sh("systemd-tmpfiles", "--create", "jouled.conf")
     sh("busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig")
     return "make install"
 
 
 def ensure_running():
-    """For cases that are run by themselves."""
+    """For a case that is run alone."""
     if not shutil.which("jouled"):
         install()
     sh("systemctl", "enable", "--now", "jouled.service", timeout=60)

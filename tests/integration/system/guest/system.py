@@ -1,4 +1,4 @@
-"""The installed jouled and the system's manager, as an operator has them. Knows nothing of how jouled was installed."""
+"""Handles on the installed jouled and on systemd. Not its installation: that is in install.py."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def try_scrape():
 
 
 def assert_goes_on(after, before):
-    """No energy of an earlier page has fallen, and none of the node's is gone. jouled's own counters begin with its process."""
+    """Fails where an energy counter is below its value on an earlier page, or one of the node is missing. Counters of jouled itself begin with its process."""
     energies = Metrics("")
     energies.series = {key: value for key, value in before.series.items() if key[0].endswith("joules_total")}
     assert energies.series, "a page without energy"
@@ -74,18 +74,18 @@ def restart():
 
 
 def reason(source):
-    """Why a source is not healthy, as /metrics says; nothing where it is not there yet."""
+    """The reason in /metrics why a source is not healthy; empty where /metrics does not have the source yet."""
     return " ".join(found["reason"] for found in scrape().labels("jouled_source_info", source=source))
 
 
 def journal(since=None, *arguments):
-    """What jouled logged, and systemd of it."""
+    """The log of jouled, and of systemd about it."""
     command = ["journalctl", "--no-pager", "-o", "cat", "-u", UNIT, *arguments]
     return sh(*command, *(["--since", since] if since else []))
 
 
 def journal_end(since=None):
-    """What matters of it where a case failed."""
+    """The end of the log, for a case that failed."""
     return " / ".join(journal(since).splitlines()[-6:])
 
 
@@ -94,7 +94,7 @@ def now():
 
 
 class DropIn:
-    """A drop-in of jouled's unit or of its configuration, for as long as the `with` block. jouled is started anew at both ends."""
+    """A drop-in of jouled's unit or of its configuration during the `with` block. jouled is restarted at both ends."""
 
     def __init__(self, unit="", config="", name="50-case", start=True):
         self.files = [(UNIT_DROP_INS / f"{name}.conf", unit), (CONFIG_DROP_INS / f"{name}.toml", config)]
@@ -120,7 +120,7 @@ class DropIn:
 
 
 class Burning:
-    """A unit that keeps one CPU busy, for as long as the `with` block."""
+    """A unit that keeps one CPU busy during the `with` block."""
 
     def __init__(self, name):
         self.name = f"{name}.service"
@@ -139,7 +139,7 @@ def mode(path):
 
 
 def files():
-    """All files of this system that are nobody's caches, logs or bookkeeping."""
+    """All files of this system, without caches, logs and the data of the package manager."""
     skipped = {"/proc", "/sys", "/dev", "/payload", "/tmp", "/var/tmp", "/run/systemd", "/run/udev", "/run/log", "/run/user", "/var/log",
                "/var/cache", "/var/lib/dpkg", "/var/lib/apt", "/var/lib/systemd", "/root", "/etc/systemd/system/jouled.service.d"}
     found = set()

@@ -1,7 +1,7 @@
 // An ACPI power meter of the whole machine, as servers have it: for Linux's acpi_power_meter. Its value is set from outside.
 //
 // 32 bits of QEMU's pc-testdev, at I/O port 0xE0, are what it measures now, in mW. 0, as after a reset, stands for 137 W; all ones, as
-// without the device, for "cannot be measured", which the driver tells as ENODATA.
+// without the device, for "cannot be measured", which the driver reports as ENODATA.
 DefinitionBlock ("", "SSDT", 2, "JOULED", "PWRMETER", 1)
 {
     Scope (\_SB)

@@ -1,4 +1,4 @@
-"""Checks of the rig itself: the fake RAPL says what it was told to, by every way it can be read. No jouled."""
+"""Checks of the rig itself: all interfaces of the fake RAPL show the configured energy. No jouled."""
 
 import errno
 import os

@@ -140,7 +140,7 @@ def case_unprivileged_falls_to_the_estimate():
         jouled.wait_state("estimate", "healthy", "degraded")
         metrics, log = jouled.metrics(), jouled.log.read_text(errors="replace")
         for source in ("rapl-perf", "rapl-powercap"):
-            assert metrics.state(source) != "healthy", f"{source} is read by a user who may not"
+            assert metrics.state(source) != "healthy", f"{source} is read by a user without permission"
         why = [line for line in log.splitlines() if "ermission" in line or "permitted" in line or "CAP_" in line]
         assert why, "the log does not say that it is for lack of permission"
         note(why[0])

@@ -1,4 +1,4 @@
-"""Who is charged: systemd units on this kernel, by both ways in which the eBPF program can find out who runs."""
+"""Attribution to systemd units on this kernel, by both paths of the eBPF program."""
 
 import os
 import time
@@ -67,7 +67,7 @@ def case_btf_path_short_unit_keeps_its_name():
 
 
 def case_helpers_path_says_what_it_cannot():
-    # Without BTF nobody can tell the id of a cgroup that is gone: its name is missing, and that is said.
+    # Without BTF a cgroup that is gone has an id and no name, which is reported.
     with FakeRapl(pkg_mw=IDLE_MW, busy_mw=BUSY_MW), Jouled(path="helpers") as jouled:
         jouled.wait_state("bpf", "degraded")
         sh("systemd-run", "--quiet", "--wait", "--collect", "--unit=shorty", "true")

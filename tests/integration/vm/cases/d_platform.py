@@ -11,12 +11,12 @@ from runner import note
 # A look for what is not there every 10 s, and the answers of a BMC that takes its time.
 LIMIT_S = 90
 WATTS = "kepler_platform_watts"
-# Who ran is not asked here, and eBPF takes an emulated machine long to load.
+# Without a usage source: these cases need none, and an emulated machine takes long to load the eBPF programs.
 QUICK = '[usage]\nsource = "procfs"\n'
 
 
 def watts(page, source):
-    """What the page says that the machine draws; None where it does not say."""
+    """The power of the machine on the page; None where the page has none."""
     values = [value for (name, labels), value in page.series.items() if name == WATTS and ("source", source) in labels]
     assert len(values) <= 1, f"{values} from {source}"
     return values[0] if values else None
@@ -156,7 +156,7 @@ def case_platform_rig_bmc_answers():
         assert dcmi_power() == -0xD5
         set_bmc("silent")
         silent = dcmi_power()
-        assert silent < 0, f"{silent} W from a BMC that says nothing"
+        assert silent < 0, f"{silent} W from a BMC that does not answer"
         set_bmc("watts 160")
         assert dcmi_power() == 160
         note(f"silence is completion code {-silent:#x} here")

@@ -11,7 +11,7 @@ from service import UNIT, Service, install, show
 LIMIT_S = 120
 ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
-# Who ran is not asked, as eBPF takes an emulated machine long to load.
+# Without a usage source, because an emulated machine takes long to load the eBPF programs.
 QUICK = '[usage]\nsource = "procfs"\n'
 
 
@@ -29,7 +29,7 @@ def case_service_measures_all_as_jouled():
         with Service() as jouled:
             status = jouled.status()
             assert status["Uid"].split()[0] == sh("id", "-u", "jouled") and status["NoNewPrivs"] == "1", status
-            # Debian's kernel wants more than CAP_PERFMON of perf unless told otherwise: below.
+            # Debian's kernel needs more than CAP_PERFMON for perf, unless perf_event_paranoid is lowered: below.
             for source in ("rapl-powercap", "hwmon", "ipmi"):
                 jouled.wait_state(source, "healthy")
             # Degraded: this machine counts no cycles.

@@ -75,7 +75,7 @@ def case_vms_have_their_names():
             # Every thread of the process is the VM's, vhost's worker among them; nothing else is in its group here.
             [process] = page.labels("kepler_process_cpu_joules_total", vm_id=vm.uuid, zone="package")
             assert (process["pid"], process["type"]) == (str(vm.pid), "vm"), process
-        # Without jouled-libvirt, systemd-machined says who manages a domain; nobody manages QEMU alone.
+        # Without jouled-libvirt, systemd-machined names the manager of a domain; QEMU alone has no manager.
         wait_for("word from machined", lambda: vm_info(jouled, tiny)["manager"] == "machined")
         assert vm_info(jouled, bare)["manager"] == "", vm_info(jouled, bare)
         note(vm_info(jouled, tiny))

@@ -1,4 +1,4 @@
-"""The guest channel over vsock, as docs/guest-protocol.md says it: what a VM is told, and who is told nothing. Plain requests, no jouled in the VM."""
+"""The guest channel over vsock, as docs/guest-protocol.md describes it: answers to a VM, and requests that get none. No jouled in the VM."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def host(general="default", keys="", **profiles):
 
 
 def told(vm):
-    """What the VM is told now."""
+    """The answer of the guest channel to the VM."""
     status, head, body = vm.get("/v1/energy")
     assert status == 200, f"{vm.name} got {status} {head} {body}"
     return json.loads(body)
@@ -35,7 +35,7 @@ def wait_told(vm):
         status, _, body = vm.get("/v1/energy")
         return status == 200 and json.loads(body)
 
-    return wait_for(f"{vm.name} to be told its energy", ask, period_s=1)
+    return wait_for(f"{vm.name} to get its energy", ask, period_s=1)
 
 
 def zone(told, name="package"):

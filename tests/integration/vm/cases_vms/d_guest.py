@@ -67,7 +67,7 @@ def node_exporter(vm):
     vm.sh(f"prometheus-node-exporter --web.listen-address={address} --path.sysfs={MIRROR} --collector.disable-defaults --collector.rapl "
           ">/run/exporter.log 2>&1 & echo $! >/run/exporter.pid")
     try:
-        # What wget complains of while nobody listens is no page.
+        # Errors of wget before jouled listens are no page.
         page = f"wget -q -O - http://{address}/metrics | grep '^node_' || true"
         return Metrics(wait_for("node exporter", lambda: "\nnode_rapl" in (text := "\n" + vm.sh(page)) and text, period_s=1))
     finally:
@@ -117,7 +117,7 @@ def case_the_host_restarts_and_goes_away():
         inside.wait_state("vsock", "failed", "degraded")
         inside.wait_state("estimate", "healthy", "degraded")
         alone = inside.metrics()
-        # Kepler's label `path` says who measures now.
+        # Kepler's label `path` names the current meter.
         alone.without("path").assert_not_below(page.without("path"))
         qualities = {(labels["source"], labels["quality"]) for labels in alone.labels("jouled_domain_info")}
         assert ("estimate", "estimated") in qualities, qualities

@@ -1,4 +1,4 @@
-"""Other doors to the channel: hybrid vsock, whose device is a program of its own, and a virtio-serial port."""
+"""Other transports of the guest channel: hybrid vsock, whose device is a separate program, and a virtio-serial port."""
 
 import json
 import shutil

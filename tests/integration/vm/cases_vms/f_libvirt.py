@@ -15,7 +15,7 @@ BINARY = PAYLOAD / "bin/jouled-libvirt"
 
 @contextmanager
 def helper(jouled):
-    """jouled-libvirt, as nobody: the read-only socket is anybody's."""
+    """jouled-libvirt as the user nobody: all users may use the read-only socket."""
     if not BINARY.exists():
         raise Skip("no jouled-libvirt binary was given")
     need_libvirt()

@@ -1,4 +1,4 @@
-"""The installed services on a host of VMs, under their sandboxes: who the VMs are, what libvirt says, what a guest is told."""
+"""The installed services on a host of VMs, in their sandboxes: identity of the VMs, libvirt, the guest channel."""
 
 import json
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def case_service_sees_vms_and_tells_them():
         assert info["vmm"] == "qemu", info
 
         # As shipped, [export.guest] vsock is "auto".
-        said = wait_for("the VM to be told its energy", lambda: told(vm), limit_s=40, period_s=1)
+        said = wait_for("the energy on the guest channel", lambda: told(vm), limit_s=40, period_s=1)
         assert said["vm"]["id"] == vm.uuid, said
         note(f"{info}; told {said['zones']}; {show('StatusText')}")
         if manager == "libvirt":
@@ -36,7 +36,7 @@ def case_service_upgrade_costs_a_guest_one_epoch_at_most():
     vm = kept(Domain, "tiny")
     with FakeRapl(pmu=0, pkg_mw=2_000, busy_mw=20_000), Service('[export.guest]\nvsock = "on"\n') as jouled, vm.burning():
         jouled.wait_vms(vm)
-        first = wait_for("the VM to be told its energy", lambda: told(vm), limit_s=40, period_s=1)
+        first = wait_for("the energy on the guest channel", lambda: told(vm), limit_s=40, period_s=1)
         before = wait_for("the next epoch", lambda: newer(vm, first), limit_s=40, period_s=1)
         pid = jouled.pid()
         # What an upgrade does: another file of that name, then a restart.
@@ -54,20 +54,20 @@ def case_service_upgrade_costs_a_guest_one_epoch_at_most():
 
 
 def told(vm):
-    """What the VM is told now; None where it is told nothing."""
+    """The answer of the guest channel to the VM; None where there is none."""
     status, _, body = vm.get("/v1/energy")
     return json.loads(body) if status == 200 else None
 
 
 def newer(vm, than):
-    """What it is told, where that is of a later epoch."""
+    """The answer to the VM, where it is of a later epoch."""
     said = told(vm)
     return said if said and said["epoch"] > than["epoch"] else None
 
 
 @contextmanager
 def libvirt():
-    """jouled-libvirt's own service, where its binary was given. Without it systemd-machined is who says something."""
+    """The service of jouled-libvirt, where its binary was given. Without it systemd-machined reports the VMs."""
     if not (TREE / "usr/bin/jouled-libvirt").exists():
         note("no jouled-libvirt binary was given")
         yield "machined"

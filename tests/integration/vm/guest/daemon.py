@@ -1,4 +1,4 @@
-"""jouled as a process under test, and what its /metrics says. Knows nothing of where the energy comes from."""
+"""jouled as a process under test, and its /metrics. Not the energy: that is in host.py and machine.py."""
 
 import os
 import re
@@ -16,9 +16,9 @@ from runner import Skip, note
 BINARY = Path("/payload/bin/jouled")
 JOULECTL = Path("/payload/bin/joulectl")
 NOBODY = 65534
-# An emulated machine on a busy one takes so long to load the eBPF programs with a debug build.
+# Time of an emulated machine on a busy host to load the eBPF programs with a debug build.
 START_S = 45
-# Two ticks of a second and what emulation adds: after this, what was drawn before is in the numbers.
+# Two ticks of a second and the delay of emulation: after this, the numbers have all energy from before.
 SETTLE_S = 2.5
 
 SERIES = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
@@ -56,7 +56,7 @@ class Metrics:
         return {dict(labels).get(label) for series, labels in self.series if series == name}
 
     def without(self, label):
-        """The same without a label: series that differ in nothing else are added up."""
+        """The same metrics without a label: series that differ in this label only are added up."""
         sums = Metrics("")
         for (name, labels), value in self.series.items():
             key = name, frozenset((has, value) for has, value in labels if has != label)
@@ -72,7 +72,7 @@ class Metrics:
         return None
 
     def assert_not_below(self, before):
-        """No counter of an earlier scrape has fallen, and none of the node is gone."""
+        """Fails where a counter is below its value in an earlier scrape, or one of the node is missing."""
         for (name, labels), old in before.series.items():
             if name.endswith("_total"):
                 new = self.series.get((name, labels))
@@ -81,7 +81,7 @@ class Metrics:
 
 
 class Jouled:
-    """A running jouled with a state folder of its own, for as long as the `with` block."""
+    """A running jouled with its own state folder, during the `with` block."""
 
     def __init__(self, via="auto", path=None, port=28282, user=None, config="", known=None):
         if not BINARY.exists():
@@ -140,7 +140,7 @@ class Jouled:
         return status
 
     def ctl(self, *arguments):
-        """What joulectl prints."""
+        """Output of joulectl."""
         return sh(str(JOULECTL), "--socket", str(self.dir / "state/jouled.sock"), *arguments)
 
     def answers(self):
@@ -192,5 +192,5 @@ def node_energy(metrics, zone="package"):
 
 
 def settle():
-    """Lets the last seconds come into the numbers."""
+    """Waits until the numbers have the energy of the last seconds."""
     time.sleep(SETTLE_S)

@@ -1,4 +1,4 @@
-"""Handles on the machine under test: the fake RAPL module and its truth, perf events, systemd units. Knows nothing of jouled."""
+"""Handles on the machine under test: the fake RAPL module and its truth, perf events, systemd units. Not jouled."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ MODULE = Path("/payload/fakerapl.ko")
 PARAMETERS = Path("/sys/module/fakerapl/parameters")
 POWERCAP = Path("/sys/class/powercap")
 PMU = Path("/sys/bus/event_source/devices/power")
-# Almost nothing, yet not zero: no meter looks stuck.
+# Almost no power, but not zero, because a constant counter looks stuck.
 REST_MW = 10
 
 SYS_PERF_EVENT_OPEN = 298
@@ -20,7 +20,7 @@ PERF_FORMAT_GROUP = 1 << 3
 
 
 def sh(*command, timeout=30):
-    """Runs a command and returns what it printed; an error carries what it complained of."""
+    """Runs a command and returns its output; an exception has its error messages."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")
@@ -42,7 +42,7 @@ class Truth:
 
 
 class FakeRapl:
-    """The loaded module, for as long as the `with` block."""
+    """The loaded module, during the `with` block."""
 
     def __init__(self, **parameters):
         self.parameters = parameters
@@ -52,7 +52,7 @@ class FakeRapl:
         return self
 
     def __exit__(self, *_):
-        # A case that broke off between unload() and load() must not be told of that instead of its own error.
+        # A case that failed between unload() and load() keeps its own error.
         if PARAMETERS.exists():
             self.unload()
 
@@ -114,7 +114,7 @@ class PerfEnergy:
 
 
 class Unit:
-    """A transient systemd service that runs `script` in a shell, for as long as the `with` block."""
+    """A transient systemd service that runs `script` in a shell, during the `with` block."""
 
     def __init__(self, name, script):
         self.name = f"{name}.service"
@@ -148,7 +148,7 @@ def assert_close(what, seen, true, tolerance):
 
 
 def watts(read, seconds):
-    """Power in watts as (lowest, highest): what `read()`, an energy in joules, can mean, given the times around its two calls."""
+    """Limits of the power in watts, as (lowest, highest), from two calls of `read()`, an energy in joules, and the times around them."""
     earliest = time.monotonic()
     first = read()
     start = time.monotonic()
@@ -159,7 +159,7 @@ def watts(read, seconds):
 
 
 def wait_for(what, check, limit_s=20, period_s=0.25):
-    """Waits until `check()` gives something true, and returns that."""
+    """Waits until `check()` returns a true value, and returns it."""
     end = time.monotonic() + limit_s
     while not (found := check()):
         assert time.monotonic() < end, f"waited {limit_s} s for {what}"

@@ -1,4 +1,4 @@
-"""jouled in a nested VM, and what its pages say there. Knows nothing of the host's jouled."""
+"""jouled in a nested VM, and its pages there. Not the jouled of the host."""
 
 from daemon import BINARY, Metrics
 from host import wait_for
@@ -16,7 +16,7 @@ path = "{MIRROR}"
 
 
 class GuestJouled:
-    """jouled in the VM, for as long as the `with` block."""
+    """jouled in the VM, during the `with` block."""
 
     def __init__(self, vm, config=CONFIG):
         if not BINARY.exists():

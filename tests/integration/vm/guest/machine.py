@@ -1,4 +1,4 @@
-"""The machine's own meters: its ACPI power meter and its BMC, as the machine reaches them and as they are told what to say."""
+"""The machine's own meters, its ACPI power meter and its BMC: how to read them and how to set their values."""
 
 import ctypes
 import fcntl
@@ -10,19 +10,19 @@ from pathlib import Path
 from host import sh
 
 HWMON = Path("/sys/class/hwmon")
-# QEMU's pc-testdev: what the ACPI table takes for the power, in mW.
+# QEMU's pc-testdev: the ACPI table reads the power here, in mW.
 METER_PORT = 0xE0
 NOT_MEASURED = 0xFFFF_FFFF
 
 IPMI = Path("/dev/ipmi0")
 SEND, RECEIVE = 0x8028690D, 0xC030690B
 SYSTEM_INTERFACE, BMC_CHANNEL = 0x0C, 0x0F
-# QEMU's isa-debugcon: what is written there is added to the file by which the BMC is told what to answer.
+# QEMU's isa-debugcon: bytes that are written here are appended to the file with the answers of the BMC.
 CONTROL_PORT = 0x402
 
 
 class Modules:
-    """Kernel modules that are loaded for as long as the `with` block; those that they need stay."""
+    """Kernel modules that are loaded during the `with` block; modules that they need stay loaded."""
 
     def __init__(self, *names):
         self.names = names
@@ -45,14 +45,14 @@ class Modules:
 
 
 def set_meter(milliwatts):
-    """What the ACPI power meter measures from now on."""
+    """Sets the power that the ACPI power meter measures from now on."""
     with open("/dev/port", "r+b", buffering=0) as port:
         port.seek(METER_PORT)
         port.write(struct.pack("<I", milliwatts))
 
 
 def meter_file():
-    """The ACPI power meter's value, wherever this kernel shows it; None where there is none."""
+    """The file with the value of the ACPI power meter; None where there is none."""
     for place in ("hwmon*/power1_average", "hwmon*/device/power1_average"):
         for path in HWMON.glob(place):
             return path
@@ -90,7 +90,7 @@ def ipmi(function, command, data=b"", limit_s=20):
 
 
 def set_bmc(words):
-    """What the BMC answers from now on: `watts 137`, `inactive`, `cc d5`, `silent`; bmc.py has them all."""
+    """Sets the answers of the BMC from now on: `watts 137`, `inactive`, `cc d5`, `silent`; bmc.py lists them all."""
     with open("/dev/port", "r+b", buffering=0) as port:
         for byte in f"{words}\n".encode():
             port.seek(CONTROL_PORT)

@@ -1,4 +1,4 @@
-"""Virtual machines in the machine under test: QEMU alone and libvirt domains, and a way to run scripts in them. Knows nothing of jouled."""
+"""Virtual machines in the machine under test, as QEMU alone or as libvirt domains, and scripts in them. Not jouled."""
 
 import base64
 import itertools
@@ -20,7 +20,7 @@ KERNEL, INITRAMFS = PAYLOAD / "vmlinuz", PAYLOAD / "nested.cpio"
 VSK = PAYLOAD / "bin/vsk"
 APPEND = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable"
 MEMORY_MB = 384
-# What a VM's script may take; a nested machine is slow.
+# Limit of a script in a VM; a nested machine is slow.
 SCRIPT_LIMIT_S = 40
 
 _cids = itertools.count(100)
@@ -30,7 +30,7 @@ _kept = {}
 
 
 def kept(kind, name):
-    """A VM that stays for the cases that come later; started where it does not run. None of them may end it or leave a load in it."""
+    """A VM that stays for later cases, and is started where it does not run. No case may end it or leave a load in it."""
     vm = _kept.pop(name, None)
     try:
         if vm:
@@ -43,13 +43,13 @@ def kept(kind, name):
 
 
 def need_kvm():
-    """KVM and the host's side of vsock."""
+    """Loads KVM and the host's side of vsock."""
     sh("modprobe", "kvm_amd")
     sh("modprobe", "vhost_vsock")
 
 
 class Guest:
-    """What both kinds of VM have: a folder, a console, and a port by which scripts are run in them."""
+    """Common parts of both kinds of VM: a folder, a console, and a port that runs scripts in them."""
 
     def __init__(self, name, uuid=None):
         self.name = name
@@ -85,7 +85,7 @@ class Guest:
             self.port = None
 
     def sh(self, script, limit_s=SCRIPT_LIMIT_S, check=True):
-        """Runs a script in the VM's shell and returns what it printed."""
+        """Runs a script in the VM's shell and returns its output."""
         self.port.settimeout(limit_s)
         self.port.sendall(base64.b64encode(script.encode()) + b"\n")
         try:
@@ -131,7 +131,7 @@ class Guest:
 
     @contextmanager
     def burning(self):
-        """Keeps the VM's CPU busy from a cgroup `burn` in it; gives the process's id there."""
+        """Keeps the VM's CPU busy from a cgroup `burn` in it; returns the process id in the VM."""
         self.sh("mkdir -p /sys/fs/cgroup/burn; (echo 0 >/sys/fs/cgroup/burn/cgroup.procs; exec sh -c 'while :; do :; done') >/dev/null 2>&1 &")
         try:
             yield self.sh("until read -r pid </sys/fs/cgroup/burn/cgroup.procs; do sleep 0.1; done; echo $pid")
@@ -147,7 +147,7 @@ def parse_http(answer):
 
 
 class Qemu(Guest):
-    """QEMU alone, as a service of its own, for as long as the `with` block."""
+    """QEMU alone, as a separate service, during the `with` block."""
 
     def __init__(self, name, cid=None, uuid=None, vsock=True, extra=(), identity=True):
         super().__init__(name, uuid)
@@ -197,7 +197,7 @@ class Qemu(Guest):
 
 
 class Domain(Guest):
-    """A transient libvirt domain, for as long as the `with` block."""
+    """A transient libvirt domain, during the `with` block."""
 
     def __init__(self, name, uuid=None, title="", cid=None):
         super().__init__(name, uuid)

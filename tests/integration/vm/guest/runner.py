@@ -1,4 +1,4 @@
-"""Runs the cases inside the virtual machine and prints one line for each. Knows nothing of energy."""
+"""Runs the cases inside the machine and prints one line for each."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ CASE_LIMIT_S = 60
 
 
 class Skip(Exception):
-    """The case cannot run here; says why."""
+    """The case cannot run here, with the reason."""
 
 
 def note(text):
@@ -33,7 +33,7 @@ def cases():
 
 
 def run(name, function):
-    """Runs one case and prints its line. A file of cases that take longer says so in LIMIT_S."""
+    """Runs one case and prints its line. LIMIT_S of its file is its limit in seconds, 60 by default."""
     limit_s = function.__globals__.get("LIMIT_S", CASE_LIMIT_S)
 
     def too_long(_signal, _frame):

@@ -1,4 +1,4 @@
-"""jouled as the installed service, under its own sandbox and user. Knows nothing of what there is to measure."""
+"""jouled as the installed service, in its sandbox and as its user."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ DROP_IN = Path("/etc/jouled/jouled.toml.d/50-case.toml")
 
 
 def install():
-    """What `make install` installs, once, and what a package does after that."""
+    """Installs the files of `make install` once, and does what the scripts of a package do."""
     if not (TREE / "usr/bin/jouled").exists():
         raise Skip("no jouled binary was given")
     if Path("/usr/bin/jouled").exists():
@@ -33,7 +33,7 @@ def show(name, unit=UNIT):
 
 
 class Service(Jouled):
-    """The service, for as long as the `with` block, with its totals from the case before. Its page is read as that of any other jouled."""
+    """The service during the `with` block, with its totals from the last case. Its page is read like that of any jouled."""
 
     def __init__(self, config=""):
         install()
@@ -81,5 +81,5 @@ class Service(Jouled):
         return int(show("MainPID"))
 
     def status(self):
-        """What the kernel says of its process."""
+        """/proc/PID/status of its process."""
         return dict(line.split(":\t", 1) for line in Path(f"/proc/{self.pid()}/status").read_text().splitlines())
