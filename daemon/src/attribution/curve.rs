@@ -26,8 +26,8 @@ struct Point {
 }
 
 impl Curve {
-    /// Adds the total at `at`, CLOCK_MONOTONIC. `broken`: it lacks the energy since the last total (a gap). `changed`:
-    /// the meter's value differs from the one before.
+    /// Adds the total at `at`, CLOCK_MONOTONIC. `broken`: it lacks the energy since the last total (a gap).
+    /// `changed`: the meter's value differs from the one before.
     pub fn push(&mut self, at: Nanos, total: Microjoules, broken: bool, changed: bool) {
         if self.points.back().is_some_and(|last| last.at >= at) {
             return;

@@ -1,9 +1,9 @@
-//! The core: one [`Tick`] in, one [`Snapshot`] out, by [`Core::step`]. Pure: no clock, no I/O, no globals, so the same
-//! ticks give the same snapshots. It knows no meter, usage source or export by name.
+//! The core: one [`Tick`] in, one [`Snapshot`] out, by [`Core::step`]. Pure: no clock, no I/O, no globals, so the
+//! same ticks give the same snapshots. It knows no meter, usage source or export by name.
 //!
 //! A step in order: new domains, names of cgroups and VMs, usage by account (`tick_use`), readings to energy
-//! (`readings`), the platform and its remainder (`platform`, `remainder`), then the ledger is committed and accounts of
-//! what ended are closed.
+//! (`readings`), the platform and its remainder (`platform`, `remainder`), then the ledger is committed and accounts
+//! of what ended are closed.
 
 pub mod accounts;
 mod curve;
@@ -43,8 +43,8 @@ use std::sync::Arc;
 use tick_use::{GpuCharges, TickUse};
 use window::{DomainState, Window};
 
-/// Ratio of idle to full power of a GPU, until its idle floor is learned: data-centre cards draw 50 to 70 of their 400
-/// to 700 W at rest.
+/// Ratio of idle to full power of a GPU, until its idle floor is learned: data-centre cards draw 50 to 70 of their
+/// 400 to 700 W at rest.
 const GPU_PRIOR_RATIO: f64 = 0.12;
 
 /// Settings of the core. The head of a recording has them.

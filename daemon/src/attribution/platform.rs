@@ -145,8 +145,8 @@ impl Platform {
                 return Some(Remainder::Gap { time: since - from });
             }
             None => {
-                // Energy of components before their first reading is not known. This includes components that stand by
-                // now.
+                // Energy of components before their first reading is not known. This includes components that stand
+                // by now.
                 let parts = domains.iter().filter(|state| is_part(&state.shared));
                 self.from = parts.filter_map(|state| state.curve.first_at()).chain([since]).max();
                 return None;
@@ -288,8 +288,8 @@ fn of_kind<'a>(
     domains.iter().filter(move |state| kind.is_some() && kind_of(&state.shared) == kind && !state.standby)
 }
 
-/// How often a meter has something new, as it states and as was seen. At most 60 s, so that a window of three refreshes
-/// never outlives the usage kept for it ([`LONGEST_WINDOW`]).
+/// How often a meter has something new, as it states and as was seen. At most 60 s, so that a window of three
+/// refreshes never outlives the usage kept for it ([`LONGEST_WINDOW`]).
 fn refresh(state: &DomainState) -> Nanos {
     state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
 }

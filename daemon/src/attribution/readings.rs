@@ -1,5 +1,5 @@
-//! From a reading to attributed energy: the interval that a reading closes, and the window of usage that goes with it.
-//! How two readings become energy is in `interval`, how energy is split and charged in `settle`.
+//! From a reading to attributed energy: the interval that a reading closes, and the window of usage that goes with
+//! it. How two readings become energy is in `interval`, how energy is split and charged in `settle`.
 
 use super::Core;
 use super::interval::{self, Interval, LastReading};
@@ -12,8 +12,8 @@ use crate::model::domain::{DomainReading, Reading, Scope};
 use crate::model::units::{Microjoules, Nanos};
 
 impl Core {
-    /// Attributes the interval that a reading closes. `index`: the domain's, in `domains`. `suspended`: CLOCK_BOOTTIME
-    /// − CLOCK_MONOTONIC at this tick. Returns false where the reading gave nothing new.
+    /// Attributes the interval that a reading closes. `index`: the domain's, in `domains`. `suspended`:
+    /// CLOCK_BOOTTIME − CLOCK_MONOTONIC at this tick. Returns false where the reading gave nothing new.
     pub(super) fn add_reading(
         &mut self,
         index: usize,
@@ -64,8 +64,8 @@ impl Core {
         true
     }
 
-    /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. The shares are also
-    /// weights for the remainder, where the domain is a component.
+    /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. The shares are
+    /// also weights for the remainder, where the domain is a component.
     fn attribute(&mut self, index: usize, energy: Microjoules, time: Nanos, used: &TickUse) {
         let cpus = self.cpus.values().sum();
         let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;

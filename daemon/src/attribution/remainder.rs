@@ -35,8 +35,8 @@ impl Core {
         self.domains.iter_mut().for_each(|state| state.curve.forget(needed));
     }
 
-    /// The remainder is shared by what entities drew of the components above idle (`Core::attribute` adds these weights
-    /// to its window); without components, by use.
+    /// The remainder is shared by what entities drew of the components above idle (`Core::attribute` adds these
+    /// weights to its window); without components, by use.
     fn update_remainder(&mut self, has_components: bool, quality: Quality, used: &TickUse, now: Nanos) {
         if self.other.is_none() {
             let domain = self.platform.domain(quality);

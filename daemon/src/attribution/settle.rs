@@ -1,5 +1,5 @@
-//! Closes one window of one domain: splits its energy into idle and dynamic, gives both to accounts, and adds it to the
-//! domain's totals. Decides neither the energy nor the window.
+//! Closes one window of one domain: splits its energy into idle and dynamic, gives both to accounts, and adds it to
+//! the domain's totals. Decides neither the energy nor the window.
 
 use super::accounts::{Accounts, Charge};
 use super::ledger::Ledger;

@@ -17,8 +17,8 @@ struct Source {
 }
 
 impl Sources {
-    /// Replaces the states, where the tick lists any: an empty list means that nothing changed. A source is known again
-    /// by name and role: a meter and a usage source may share a name (`nvml`).
+    /// Replaces the states, where the tick lists any: an empty list means that nothing changed. A source is known
+    /// again by name and role: a meter and a usage source may share a name (`nvml`).
     pub fn update(&mut self, states: &[SourceState]) {
         if states.is_empty() {
             return;

@@ -12,8 +12,8 @@ use crate::model::units::{Microwatts, Nanos};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// After this time without a reading a window is given up: its usage is dropped, and its energy is unattributed when it
-/// comes.
+/// After this time without a reading a window is given up: its usage is dropped, and its energy is unattributed when
+/// it comes.
 pub(super) const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
 /// Windows in a row that must be one tick long before a domain counts as read at every tick.
 pub(super) const SLOW_WINDOWS: u8 = 10;
@@ -29,8 +29,8 @@ pub(super) struct DomainState {
     /// The last reading is an earlier run's. Energy up to the next reading was drawn while jouled was down, and is
     /// unattributed.
     pub resumed: bool,
-    /// It gives no energy now: its last reading was [`crate::model::domain::Reading::Standby`], or, for the remainder,
-    /// no platform meter measures.
+    /// It gives no energy now: its last reading was [`crate::model::domain::Reading::Standby`], or, for the
+    /// remainder, no platform meter measures.
     pub standby: bool,
     /// Mean power over the last window; `None`: it is not known now.
     pub power: Option<Microwatts>,
@@ -43,8 +43,8 @@ pub(super) struct DomainState {
     pub error: String,
     /// Energy over time, for the remainder and for comparisons.
     pub curve: Curve,
-    /// The power of the last window by account, shown again at each tick that closes no window. Empty for a domain that
-    /// is read at every tick.
+    /// The power of the last window by account, shown again at each tick that closes no window. Empty for a domain
+    /// that is read at every tick.
     pub shown: Vec<ShownPower>,
     /// Counts down the windows until the domain counts as read at every tick.
     pub slow: u8,

@@ -1,8 +1,9 @@
-//! Which processor this is: maker, family, model, microarchitecture. Not what it draws (see `estimate`) nor where its CPUs sit (see `topology`).
+//! The processor model: vendor, family, model, microarchitecture. Not its power (see `estimate`), nor its packages
+//! and CPUs (see `topology`).
 
 use serde::{Deserialize, Serialize};
 
-/// Who made the processor, where that decides how its meters are read.
+/// Vendor of the processor, where that decides how its meters are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vendor {
@@ -14,22 +15,22 @@ pub enum Vendor {
     Hygon,
     /// Any 64-bit ARM: /proc/cpuinfo names an implementer.
     Arm,
-    /// Anything else, or /proc/cpuinfo does not say.
+    /// Any other, or /proc/cpuinfo does not say.
     #[default]
     Other,
 }
 
 impl Vendor {
-    /// AMD and its licensee: their RAPL has the same oddities.
+    /// Whether it is AMD or its licensee: their RAPL counters differ from Intel's in the same ways.
     pub const fn is_amd(self) -> bool {
         matches!(self, Self::Amd | Self::Hygon)
     }
 }
 
-/// The processor model, as the first CPU of /proc/cpuinfo states it.
+/// The processor model, from the first CPU in /proc/cpuinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuModel {
-    /// Maker.
+    /// Vendor.
     pub vendor: Vendor,
     /// x86 family, or the ARM implementer.
     pub family: u32,
@@ -37,16 +38,16 @@ pub struct CpuModel {
     pub model: u32,
     /// x86 stepping, or the ARM revision.
     pub stepping: u32,
-    /// The name that it gives itself; empty on ARM.
+    /// `model name` of /proc/cpuinfo; empty on ARM.
     pub name: String,
-    /// This is a virtual machine: the CPUs are vCPUs. Known on x86 only.
+    /// Whether this is a virtual machine, whose CPUs are vCPUs (flag `hypervisor`). Known on x86 only.
     pub guest: bool,
 }
 
-/// Where a processor is meant to be used.
+/// The market that a processor is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Data centre: memory is metered apart from the package.
+    /// Data centre: the package's counter does not include memory.
     Server,
     /// Laptop, desktop, embedded.
     Client,
@@ -54,7 +55,8 @@ pub enum Class {
 
 use Class::{Client, Server};
 
-/// Intel family 6 by model, after the kernel's asm/intel-family.h. Model 85 is three generations: see [`CpuModel::microarchitecture`].
+/// Intel family 6 by model, after the kernel's asm/intel-family.h. Model 85 is three generations: see
+/// [`CpuModel::microarchitecture`].
 const INTEL: &[(u32, &str, Class)] = &[
     (42, "Sandy Bridge", Client),
     (45, "Sandy Bridge", Server),
@@ -106,7 +108,7 @@ const INTEL: &[(u32, &str, Class)] = &[
 ];
 
 impl CpuModel {
-    /// The microarchitecture by its usual name, and what it is made for. `None`: not known here.
+    /// The microarchitecture by its usual name, and its class. `None`: not in these tables.
     pub fn microarchitecture(&self) -> Option<(&'static str, Class)> {
         match self.vendor {
             Vendor::Intel if self.family == 6 && self.model == 85 => Some((

@@ -1,10 +1,11 @@
-//! Small text files of sysfs and procfs: bounded reads whose errors name the file. Not for files that are read at every tick.
+//! Reads small text files of sysfs and procfs, with a limit, and errors that name the file. Opens the file at each
+//! read: not for files that are read at every tick.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Longest content of an ordinary sysfs attribute: one page.
+/// Longest content of a sysfs attribute, in bytes: one page.
 pub(super) const PAGE: usize = 4096;
 
 /// The whole file as text, without surrounding white space; bytes that are not UTF-8 are replaced.
@@ -22,12 +23,12 @@ pub(super) fn read_text(path: &Path, limit: usize) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
-/// A number in a file of its own; `None` where there is none, for whatever reason.
+/// The number that a file holds; `None`: no file, no permission, or no number.
 pub(super) fn read_number(path: &Path) -> Option<u64> {
     parse_number(read_text(path, PAGE).ok()?.as_bytes())
 }
 
-/// A decimal number alone in `text`, with white space around it at most.
+/// The decimal number in `text`, which may have white space around it and nothing else.
 pub(super) fn parse_number(text: &[u8]) -> Option<u64> {
     let digits = text.trim_ascii();
     if digits.is_empty() {

@@ -1,61 +1,64 @@
-//! Which readings of a power meter are new: one that is asked more often than it measures says the same several times. Pure.
+//! Which readings of a power meter are new measurements: a meter that is read more often than it measures repeats its
+//! value. Used by `polled` for gauges; counters need no such test.
 
 use crate::model::units::{Microwatts, Nanos};
 use std::collections::VecDeque;
 
-/// So many of the last times between two values that differ tell how often a meter measures.
+/// Number of the last times between changes of the value that the refresh is taken from.
 const CHANGES: usize = 8;
-/// No meter measures less often than this; a value that stays longer is of a steady load.
+/// Longest refresh: a value that stays for longer is a steady load, measured anew.
 const LONGEST: Nanos = Nanos(60 * Nanos::SECOND.0);
 
-/// What is known of one meter's values.
+/// The last values of one meter.
 #[derive(Clone, Debug, Default)]
 pub struct Fresh {
-    last: Option<Said>,
-    /// When a value was last taken to be new.
+    last: Option<Value>,
+    /// When a value last counted as new, CLOCK_MONOTONIC.
     taken: Nanos,
+    /// The last times between changes of the value, [`CHANGES`] at most.
     changes: VecDeque<Nanos>,
 }
 
-/// What it says now.
+/// The value that a meter gives now.
 #[derive(Clone, Copy, Debug)]
-struct Said {
+struct Value {
     power: Microwatts,
-    /// When it was asked last, and how often it has said this.
-    asked: Nanos,
+    /// When it was read last, CLOCK_MONOTONIC.
+    read: Nanos,
+    /// Number of reads that gave it.
     times: u64,
-    /// Since when; `None`: it said so when it was first asked.
+    /// When it was measured first; `None`: the first read gave it already.
     since: Option<Nanos>,
 }
 
 impl Fresh {
-    /// When the power was measured that a meter says at `at`; `None`: this is what it said before, and no new measurement. `stated`: it
-    /// measures so often. The mean over some time says so by an earlier `at`.
+    /// When the power was measured that a meter gives at `at`; `None`: it repeats a value and has no new measurement.
+    /// `stated`: the refresh that the meter states. A meter that averages over some time has an earlier `at`.
     ///
-    /// A value that follows a repeated one was measured at some time between the two questions: in the mean, halfway. One that is said for
-    /// longer than the meter needs to measure is a new one, too.
+    /// A value that follows a repeated one was measured at some time between the two reads: on average halfway. A
+    /// value that is repeated for longer than one refresh counts as measured anew.
     pub fn measured_at(&mut self, power: Microwatts, at: Nanos, stated: Option<Nanos>) -> Option<Nanos> {
-        let Some(said) = self.last else {
-            (self.last, self.taken) = (Some(Said { power, asked: at, times: 1, since: None }), at);
+        let Some(value) = self.last else {
+            (self.last, self.taken) = (Some(Value { power, read: at, times: 1, since: None }), at);
             return Some(at);
         };
-        if power == said.power {
-            self.last = Some(Said { asked: at, times: said.times + 1, ..said });
-            // Not seen yet how often: nothing has changed, and then it does not matter.
+        if power == value.power {
+            self.last = Some(Value { read: at, times: value.times + 1, ..value });
+            // Before the first change the refresh is zero: then each read counts as new, which gives the same energy.
             if at - self.taken < stated.unwrap_or(self.refresh()).min(LONGEST) {
                 return None;
             }
             self.taken = at;
             return Some(at);
         }
-        let measured = if said.times > 1 { Nanos(said.asked.0.midpoint(at.0)) } else { at };
-        self.changes.extend(said.since.map(|since| (measured - since).min(LONGEST)));
+        let measured = if value.times > 1 { Nanos(value.read.0.midpoint(at.0)) } else { at };
+        self.changes.extend(value.since.map(|since| (measured - since).min(LONGEST)));
         self.changes.drain(..self.changes.len().saturating_sub(CHANGES));
-        (self.last, self.taken) = (Some(Said { power, asked: at, times: 1, since: Some(measured) }), measured);
+        (self.last, self.taken) = (Some(Value { power, read: at, times: 1, since: Some(measured) }), measured);
         Some(measured)
     }
 
-    /// How often it measures, as far as was seen: the shortest of the last times between two values that differ. Zero: nothing was seen.
+    /// How often the meter measures: the shortest of the last times between changes. Zero: no change was seen.
     fn refresh(&self) -> Nanos {
         self.changes.iter().min().copied().unwrap_or_default()
     }
@@ -69,7 +72,7 @@ mod tests {
 
     const SPAN: f64 = 600.0;
 
-    /// Watts at a second.
+    /// Power in watts at a time in seconds.
     type Profile = fn(f64) -> f64;
 
     fn steps(second: f64) -> f64 {
@@ -80,7 +83,7 @@ mod tests {
         100.0 + second / 2.0
     }
 
-    /// Up and down, slowly enough for a meter that measures every minute.
+    /// A triangle of 300 s: slow enough for a meter that measures every minute.
     fn waves(second: f64) -> f64 {
         150.0 + (150.0 - (second % 300.0)).abs() * 2.0
     }
@@ -90,19 +93,19 @@ mod tests {
         if second % 13.0 < 4.0 { 400.0 } else { 110.0 }
     }
 
-    /// What a machine draws: no load is as steady as a profile, and two measurements are hardly ever the same.
+    /// The profile with noise: on a real machine two measurements are hardly ever the same.
     fn drawn(profile: Profile, second: f64) -> f64 {
         let noise = ((second * 10.0).floor() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
         profile(second) + noise as f64 / 512.0 - 1.0
     }
 
-    /// Joules between two times, by hundredths of a second.
+    /// Energy in joules between two times, integrated in steps of 10 ms.
     fn truth(profile: Profile, from: f64, to: f64) -> f64 {
         let (from, to) = ((from * 1e2).round() as u64, (to * 1e2).round() as u64);
         (from..to).map(|step| drawn(profile, step as f64 / 1e2 + 0.005) / 1e2).sum()
     }
 
-    /// The relative error of a meter that measures every `refresh` and is asked every `period`, over ten minutes.
+    /// The relative error over ten minutes of a meter that measures every `refresh` and is read every `period`.
     fn error(profile: Profile, refresh: f64, period: f64, averaging: bool) -> f64 {
         let says = |second: f64| {
             let measured = (second / refresh).floor() * refresh;
@@ -114,11 +117,11 @@ mod tests {
             Microwatts((watts * 1e6).round() as u64)
         };
         let domain = Domain::measured("x", "x", Zone::Platform, Scope::Machine, "/x".into());
-        // As the meter itself tells it.
+        // The refresh that the meter states.
         let averaged = Nanos(if averaging { (refresh * 1e9) as u64 } else { 0 });
         let (mut fresh, mut last, mut carry) = (Fresh::default(), None::<LastReading>, 0);
         let (mut energy, mut first) = (0, None);
-        // It has been asked for some time before, so that it is known how often it measures.
+        // Reads before the ten minutes let it find the refresh.
         let mut second = 1200.0 - 0.137;
         let begin = second + 700.0;
         while second < begin + SPAN {
@@ -138,7 +141,7 @@ mod tests {
             second += period;
         }
         let (from, to) = (first.unwrap().seconds(), last.unwrap().at.seconds());
-        // At a load that never changes it is not seen how often it measures.
+        // A load that never changes does not show the refresh.
         assert!(to - from > SPAN - 62.0 - period, "{from} {to}");
         let truth = truth(profile, from, to);
         (energy as f64 / 1e6 - truth).abs() / truth
@@ -151,7 +154,7 @@ mod tests {
                 for period in [1.0, 5.0, 10.0] {
                     let error = error(profile, refresh, period, true);
                     println!("{name}, averaging {refresh} s, asked every {period} s: {:.2} %", error * 100.0);
-                    // A mean of less than the time between two questions leaves the rest unseen: of bursts that is too little.
+                    // An average over less than the period misses the rest of it: too much for bursts.
                     let aliased = period > refresh && name == "bursts";
                     assert!(error <= 0.01 || aliased, "{name}, {refresh} s, {period} s: {error}");
                 }
@@ -181,7 +184,7 @@ mod tests {
         for at in 1..6 {
             assert_eq!(fresh.measured_at(Microwatts(5), second(at), None), Some(second(at)));
         }
-        // New every 10 s, asked every 5.
+        // Measures every 10 s, read every 5 s.
         let values = [6, 6, 7, 7, 8, 8, 8, 8, 9];
         let said: Vec<Option<u64>> = values
             .iter()

@@ -1,4 +1,6 @@
-//! Meters: energy in. The one open trait, and the visible list of what implements it. Knows nothing of who ran.
+//! Meters read energy and power: RAPL, hwmon, BMCs, GPUs, the host of a VM, an estimate. [`Meter`] is the one trait
+//! that each implements, [`open`] the list of all. Meters compute no differences and attribute nothing, and know no
+//! usage source.
 
 pub mod bmc;
 pub mod cpu;
@@ -33,17 +35,19 @@ use crate::model::source::{Health, Stamp};
 
 /// An energy meter.
 pub trait Meter: Send {
-    /// The source's name in configuration, log and metrics: `rapl-perf`, `redfish`, `redfish:NAME` where there are several.
+    /// The source's name in configuration, log and metrics: `rapl-perf`, `redfish`, `redfish:NAME` where there are
+    /// several.
     fn source(&self) -> &str;
 
-    /// The domains it has seen so far. Only grows: a domain keeps its position, also while it cannot be read.
+    /// The domains it has found so far. Domains are only ever appended: one that cannot be read now stays.
     fn domains(&self) -> &[Domain];
 
-    /// Reads every domain that has something new, in the order of [`Meter::domains`], into `out`. Called in the tick: no sleeping, no network. May
-    /// find new domains (a package that came online) and then appends them to its list.
+    /// Reads every domain that has something new into `out`, at most one reading of each. Called in the tick: it must
+    /// not sleep and not use the network ([`polled::Polled`] gives a slow meter a thread of its own). It may find new
+    /// domains (a package that came online), and appends them to [`Meter::domains`].
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>);
 
-    /// How it is, after the last [`Meter::read`].
+    /// Its health, after the last [`Meter::read`].
     fn health(&self) -> Health;
 
     /// One line for people, on what it is connected to and how; empty where there is nothing to say.
@@ -51,7 +55,8 @@ pub trait Meter: Send {
         String::new()
     }
 
-    /// Whether [`polled::Polled`] drops and reopens this meter after a failed read. False: it reconnects itself (a BMC session).
+    /// Whether [`polled::Polled`] drops and reopens this meter after a failed read. False: it reconnects itself (a
+    /// BMC session).
     fn is_reopened(&self) -> bool {
         true
     }
@@ -63,6 +68,7 @@ pub trait Meter: Send {
         None
     }
 
-    /// There will be no more reads: begin to let go of what has to be given back. Does not wait; the drop may, for a moment.
+    /// There will be no more reads: starts to return what has to be returned (a BMC's session). Does not wait; the
+    /// drop may, for a second.
     fn stop(&mut self) {}
 }

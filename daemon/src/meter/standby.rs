@@ -1,5 +1,5 @@
-//! Which meter measures the processor packages now, and meters that measure only while others do not (the estimate, `[meter.estimate]`).
-//! Not why the others fail, nor which meters these are: see `meter::open`.
+//! Which meter measures the processor packages now, and meters that measure only while others do not (the estimate,
+//! `[meter.estimate]`). Not why the others fail, nor which meters these are: see `meter::open`.
 
 use super::Meter;
 use crate::model::domain::{Domain, DomainReading};
@@ -7,7 +7,8 @@ use crate::model::source::{Health, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// How a standby meter takes over from one meter: shared by the two. The meter that it replaces must be read first at each tick.
+/// How a standby meter takes over from one meter: shared by the two. The meter that it replaces must be read first at
+/// each tick.
 #[derive(Clone, Debug, Default)]
 pub struct Takeover(Arc<TakeoverState>);
 
@@ -35,7 +36,8 @@ impl Takeover {
     }
 }
 
-/// Which meters measure the packages now, shared by all that can. Only the one of the highest rank should; the others stand by.
+/// Which meters measure the packages now, shared by all that can. Only the one of the highest rank should; the others
+/// stand by.
 #[derive(Clone, Debug, Default)]
 pub struct PackageMeters(Arc<AtomicU8>);
 
@@ -97,7 +99,8 @@ impl<M: Meter> Meter for Standby<M> {
         if self.used { self.meter.domains() } else { &[] }
     }
 
-    /// The meter's own counter may go on while it stands by: the first reading afterwards does not continue the last one before.
+    /// The meter's own counter may go on while it stands by: the first reading afterwards does not continue the last
+    /// one before.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         let was_active = self.active;
         self.active = (self.needed)();

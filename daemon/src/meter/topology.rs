@@ -1,4 +1,5 @@
-//! Where the CPUs sit: which CPU is in which package, and what /proc/cpuinfo says of it. Read once; not a watch on hotplug.
+//! Which CPUs are online, in which package each is, and what /proc/cpuinfo says of it. From /sys/devices/system/cpu
+//! and /proc/cpuinfo, read once at start: it does not follow CPU hotplug.
 
 use super::Roots;
 use super::cpu::{CpuModel, Vendor};
@@ -8,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Longer than any real /proc/cpuinfo: 8192 CPUs of 2 KiB each.
+/// Longest /proc/cpuinfo that is read, in bytes: 8192 CPUs of 2 KiB each.
 const CPUINFO_LIMIT: usize = 16 << 20;
-/// The kernel's largest CONFIG_NR_CPUS; a list of CPUs that goes beyond it is garbage.
+/// The kernel's largest CONFIG_NR_CPUS: a list with a higher number is invalid.
 const MAX_CPUS: u32 = 8192;
 
 /// One CPU (hardware thread), with the texts of Kepler's `kepler_node_cpu_info`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpu {
-    /// The kernel's number of it.
+    /// Its number in the kernel.
     pub processor: u32,
     /// Its package.
     pub package: PackageId,
@@ -40,8 +41,8 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Reads it. Never fails: what cannot be read is left out, and a CPU of unknown package is in package 0, as on every machine with
-    /// one socket.
+    /// Reads the topology. Never fails: what cannot be read is left out. A CPU whose package is not known is in
+    /// package 0, the only one of a machine with one socket.
     pub fn read(roots: &Roots) -> Self {
         let cpuinfo = read_text(&roots.procfs.join("cpuinfo"), CPUINFO_LIMIT).unwrap_or_default();
         let blocks = parse_cpuinfo(&cpuinfo);
@@ -76,7 +77,7 @@ impl Topology {
             .map_or(PackageId(0), |index| self.cpus[index].package)
     }
 
-    /// Every package with an online CPU, and how many such CPUs it has.
+    /// Every package with online CPUs, and their number.
     pub fn packages(&self) -> BTreeMap<PackageId, usize> {
         let mut packages = BTreeMap::new();
         for cpu in &self.cpus {
@@ -86,7 +87,8 @@ impl Topology {
     }
 }
 
-/// The package of a CPU by sysfs. The kernel says -1 where the firmware does not tell, and nothing of an offline CPU: both mean 0 here.
+/// The package of a CPU by sysfs. Package 0 where the kernel has -1 (the firmware does not say) or no file (the CPU
+/// is offline).
 pub fn package_of(sysfs: &Path, processor: u32) -> PackageId {
     let text = read_text(&topology_file(sysfs, processor, "physical_package_id"), PAGE).unwrap_or_default();
     PackageId(text.parse().unwrap_or(0))
@@ -96,7 +98,8 @@ fn topology_file(sysfs: &Path, processor: u32, file: &str) -> std::path::PathBuf
     sysfs.join(format!("devices/system/cpu/cpu{processor}/topology/{file}"))
 }
 
-/// The online CPUs: by sysfs's list, else by the folders with a topology, else by /proc/cpuinfo.
+/// Numbers of the online CPUs: from the list `online` in sysfs, else from the folders with `topology`, else from
+/// /proc/cpuinfo.
 fn online(sysfs: &Path, blocks: &BTreeMap<u32, Fields>) -> Vec<u32> {
     let dir = sysfs.join("devices/system/cpu");
     if let Some(cpus) = read_text(&dir.join("online"), 16 * PAGE).ok().as_deref().and_then(parse_cpu_list) {
@@ -113,7 +116,7 @@ fn online(sysfs: &Path, blocks: &BTreeMap<u32, Fields>) -> Vec<u32> {
     if cpus.is_empty() { blocks.keys().copied().collect() } else { cpus }
 }
 
-/// The kernel's list format, `0-3,8`, ascending and without repetition. `None` where it is anything else, or empty.
+/// Parses the kernel's list format, `0-3,8`. `None` where it is empty, invalid or not ascending.
 pub(super) fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
     let mut cpus: Vec<u32> = Vec::new();
     for part in text.trim().split(',') {
@@ -129,7 +132,8 @@ pub(super) fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
 
 type Fields<'a> = BTreeMap<&'a str, &'a str>;
 
-/// The blocks of /proc/cpuinfo by `processor`. Lines outside a block (ARM's trailer) and lines without a colon are left out.
+/// The fields of /proc/cpuinfo by `processor`. Lines outside a block (the last ones on ARM) and lines without a colon
+/// are left out.
 fn parse_cpuinfo(text: &str) -> BTreeMap<u32, Fields<'_>> {
     let mut blocks: BTreeMap<u32, Fields<'_>> = BTreeMap::new();
     let mut current = None;
@@ -169,7 +173,7 @@ fn model(fields: &Fields<'_>) -> CpuModel {
     }
 }
 
-/// Decimal, or hexadecimal with 0x; 0 where it is neither.
+/// Parses a decimal number, or a hexadecimal one with 0x; 0 where it is neither.
 fn parse_number(text: &str) -> u32 {
     match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16),

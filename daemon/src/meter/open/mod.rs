@@ -1,5 +1,6 @@
-//! The list of meters, `[meter.NAME]` in the configuration, and how they are opened. A new meter is one line in [`sections!`]; everything
-//! else about it is in its own file, as its [`Section`]. Rules between meters are in `opening`.
+//! The list of meters, `[meter.NAME]` in the configuration, and how they are opened. A new meter is one line in
+//! [`sections!`]; everything else about it is in its own file, as its [`Section`]. Rules between meters are in
+//! `opening`.
 
 mod opening;
 
@@ -19,8 +20,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 
-/// One section `[meter.NAME]` of the configuration, and the meters that it opens. `PartialEq` decides at a reload: when a section
-/// changed, sources are opened again.
+/// One section `[meter.NAME]` of the configuration, and the meters that it opens. `PartialEq` decides at a reload:
+/// when a section changed, sources are opened again.
 pub trait Section: Clone + Default + PartialEq + DeserializeOwned {
     /// The kinds of platform meters that its meters can be: values of `platform` in `[attribution]`.
     fn platform_kinds() -> Vec<PlatformKind> {
@@ -71,7 +72,8 @@ macro_rules! sections {
     };
 }
 
-// In the order in which they are opened and read. Where a rule in `opening` connects two meters, the one that has priority comes first.
+// In the order in which they are opened and read. Where a rule in `opening` connects two meters, the one that has
+// priority comes first.
 sections! {
     /// `[meter.rapl]`: the energy counters of the processors.
     rapl: RaplConfig,
@@ -104,8 +106,8 @@ impl Default for Roots {
     }
 }
 
-/// Opens every meter that is wanted and found. Returns also the states of sources that are not in use, with the reason; a source in use
-/// reports its own by [`Meter::health`].
+/// Opens every meter that is wanted and found. Returns also the states of sources that are not in use, with the
+/// reason; a source in use reports its own by [`Meter::health`].
 pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Vec<Box<dyn Meter>>, Vec<SourceState>) {
     let mut opening = Opening::new(config, roots, topology);
     config.open(&mut opening);

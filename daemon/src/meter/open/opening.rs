@@ -1,10 +1,11 @@
 //! The meters that are open so far, and the rules between them:
 //!
-//! 1. *The host of this VM and RAPL are never both in use*: they measure the same energy. A configured host replaces RAPL. With
-//!    `connect = "auto"` the host is used where RAPL measures no package ([`Opening::rapl_replacement`], [`Opening::replace_rapl`]).
+//! 1. *The host of this VM and RAPL are never both in use*: they measure the same energy. A configured host replaces
+//!    RAPL. With `connect = "auto"` the host is used where RAPL measures no package ([`Opening::rapl_replacement`],
+//!    [`Opening::replace_rapl`]).
 //! 2. *Only one meter measures the packages.* RAPL or the host has priority over hwmon ([`Opening::packages`]).
-//! 3. *The estimate measures only while no meter does.* In a VM with a host: while the host is silent. Else: while nothing measures the
-//!    packages ([`Opening::add_standby`]).
+//! 3. *The estimate measures only while no meter does.* In a VM with a host: while the host is silent. Else: while
+//!    nothing measures the packages ([`Opening::add_standby`]).
 //!
 //! No meter: each decides itself whether it is wanted and there.
 
@@ -41,8 +42,8 @@ impl<'a> Opening<'a> {
         (self.meters, self.states)
     }
 
-    /// Whether sysfs is this kernel's. If not, devices and events of this kernel belong to another machine than sysfs does, and are used
-    /// only where the configuration names them.
+    /// Whether sysfs is this kernel's. If not, devices and events of this kernel belong to another machine than sysfs
+    /// does, and are used only where the configuration names them.
     pub fn is_own_sysfs(&self) -> bool {
         self.roots.sysfs == Path::new("/sys")
     }
@@ -84,8 +85,8 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Uses the host in place of RAPL (rule 1). RAPL meters are closed, even where their driver is not loaded: loaded later, they would
-    /// count the same energy twice. Returns how the estimate takes over from the host (rule 3).
+    /// Uses the host in place of RAPL (rule 1). RAPL meters are closed, even where their driver is not loaded: loaded
+    /// later, they would count the same energy twice. Returns how the estimate takes over from the host (rule 3).
     pub fn replace_rapl(&mut self) -> Takeover {
         let (closed, kept) =
             std::mem::take(&mut self.meters).into_iter().partition(|meter| rapl::SOURCES.contains(&meter.source()));

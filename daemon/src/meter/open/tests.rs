@@ -1,4 +1,4 @@
-//! Tests of which meters are opened.
+//! Tests of which meters are opened, and of the rules between them.
 
 use super::super::fake_sysfs::{FakeHost, ICE_LAKE_SERVER};
 use super::*;
@@ -12,11 +12,11 @@ fn config(text: &str) -> MeterConfig {
     figment::Figment::from(Toml::string(text)).extract().unwrap()
 }
 
-/// The sources that give energy, and the state of every one.
+/// The sources that give energy, and the state of every source.
 fn open(host: &FakeHost, text: &str) -> (Vec<String>, Vec<SourceState>) {
     let roots = Roots { sysfs: host.sysfs(), procfs: host.procfs() };
     let (meters, mut states) = open_all(&config(text), &roots, &Topology::read(&roots));
-    // hwmon is always looked for, and is a thread's business. One that stands by, or is looked for, gives nothing.
+    // hwmon is on a thread and always opened. A meter that stands by, or whose driver is not loaded, has no domains.
     let gives = |meter: &&dyn Meter| meter.source() == host_channel::SOURCE || !meter.domains().is_empty();
     let all = || meters.iter().map(|meter| &**meter as &dyn Meter);
     let sources = all().filter(gives).map(|meter| meter.source().to_owned()).filter(|source| source != hwmon::SOURCE);
@@ -92,7 +92,7 @@ fn the_hosts_word_and_rapl_are_never_both() {
     let (sources, states) = open(&host, auto);
     assert_eq!(sources, ["rapl-powercap"]);
     assert_eq!(why(&states, "vsock"), ("unsupported", "not needed: this machine has a meter of its own"));
-    // This machine's own vsock is not another root's.
+    // The vsock device in another sysfs is not this machine's.
     host.remove_zone("intel-rapl:0");
     host.write_sys("bus/virtio/devices/virtio0/device", "0x0013\n");
     let (sources, states) = open(&host, auto);

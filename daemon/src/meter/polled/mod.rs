@@ -1,5 +1,5 @@
-//! Runs a slow meter (a BMC, a driver that can hang) on a thread of its own, so that it never delays a tick. The thread opens the meter,
-//! reads it at its own period, and opens it again when it fails. Measures nothing itself.
+//! Runs a slow meter (a BMC, a driver that can hang) on a thread of its own, so that it never delays a tick. The
+//! thread opens the meter, reads it at its own period, and opens it again when it fails. Measures nothing itself.
 
 use super::Meter;
 use super::fresh::Fresh;
@@ -25,7 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Time that a meter gets at the end to return what it holds: a BMC's session.
 const FAREWELL: Duration = Duration::from_millis(1000);
 
-/// Opens a meter: `Ok(None)` where this machine does not have it (now), `Err` where it has and it does not work. May take long.
+/// Opens a meter: `Ok(None)` where this machine does not have it (now), `Err` where it has and it does not work. May
+/// take long.
 pub type Opener = Box<dyn FnMut() -> Result<Option<Box<dyn Meter>>, String> + Send>;
 
 /// What a [`Polled`] is called, and how often it is read.

@@ -4,10 +4,10 @@ use crate::model::units::Microwatts;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Instant;
 
-/// A meter of one domain whose readings, health and slowness the test sets.
+/// A meter of one domain; the test sets its state.
 #[derive(Clone, Default)]
 struct Fake {
-    /// 0: not there. 1: works. 2: gives errors. 3: hangs.
+    /// 0: absent. 1: works. 2: fails. 3: hangs.
     state: Arc<AtomicU32>,
     opened: Arc<AtomicU32>,
 }
@@ -68,7 +68,7 @@ impl Meter for Opened {
     }
 }
 
-/// Ticks until `enough`, at most 5 s; every reading that came.
+/// Reads until `enough`, for at most 5 s. Returns all readings.
 fn tick(polled: &mut Polled, mut enough: impl FnMut(&Polled, &[DomainReading]) -> bool) -> Vec<DomainReading> {
     let start = Instant::now();
     let mut all = Vec::new();
@@ -85,7 +85,7 @@ fn a_source_that_appears_later_is_picked_up_and_one_that_goes_is_let_go() {
     let fake = Fake::default();
     let mut polled = fake.start();
     tick(&mut polled, |polled, _| polled.health() == Health::Unsupported("no fake in /fake".into()));
-    // A source that is looked for ever less often is not a late one.
+    // The growing pause between attempts to open it does not count as a late answer.
     let mut later = Stamp::now();
     later.monotonic += Nanos(60 * Nanos::SECOND.0);
     polled.read(later, &mut Vec::new());
@@ -118,9 +118,9 @@ fn a_source_that_hangs_delays_no_tick() {
     for _ in 0..1000 {
         polled.read(Stamp::now(), &mut out);
     }
-    // A thousand ticks while the source hangs take no longer than one answer of it would.
+    // A thousand reads while the source hangs take less time than one answer of it.
     assert!(start.elapsed() < Duration::from_secs(1));
-    // Late is told once, by the clock.
+    // A late answer is reported once.
     out.clear();
     let mut later = Stamp::now();
     later.monotonic += Nanos(60 * Nanos::SECOND.0);
@@ -133,7 +133,7 @@ fn a_source_that_hangs_delays_no_tick() {
     tick(&mut polled, |polled, _| polled.health() == Health::Healthy);
 }
 
-/// A meter that keeps a session: it is not opened anew, and gives it back when it is let go.
+/// A meter with a session: it is not reopened, and ends its session when it is dropped.
 struct Keeps(Fake, Arc<AtomicU32>, Duration);
 
 impl Meter for Keeps {
@@ -191,14 +191,14 @@ fn a_meter_with_something_to_keep_is_not_opened_anew_and_has_time_for_a_farewell
     assert!(halt.is_cancelled(), "a read that is under way is told to end");
     drop(polled);
     assert_eq!(gone.load(SeqCst), 1, "it was waited for");
-    // One that never ends keeps nobody.
+    // A session that never ends does not delay the drop for ever.
     let (polled, gone, _) = start(Duration::from_secs(60));
     let told = Instant::now();
     drop(polled);
     assert!(told.elapsed() < Duration::from_secs(20) && gone.load(SeqCst) == 0);
 }
 
-/// A meter that needs some time to say goodbye.
+/// A meter that needs some time to end its session.
 struct Slow(Vec<Domain>, Duration, Arc<AtomicU32>);
 
 impl Meter for Slow {

@@ -1,4 +1,5 @@
-//! What the two ways to RAPL (powercap and perf) share: configuration, names, and the rules of what is billed. Reads nothing.
+//! RAPL, the energy counters of Intel and AMD processors: `[meter.rapl]`, and what its two interfaces (`perf` and
+//! `powercap`) share: domain ids, and the rule whether DRAM is billed. Reads no counter.
 
 pub mod hotplug;
 pub mod perf;
@@ -19,17 +20,19 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaplConfig {
-    /// How they are read.
+    /// The interface that reads them.
     pub via: RaplVia,
-    /// Whether DRAM energy comes on top of package energy. Unset: by processor model, see [`dram_is_billed`].
+    /// Whether DRAM energy is not part of package energy, and billed. Unset: by processor model, see
+    /// [`dram_is_billed`].
     pub dram_billed: Option<bool>,
 }
 
-/// The way to the RAPL counters. Never both at once: they are the same counters.
+/// The interface to the RAPL counters. Only one is used in a run, as both read the same counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RaplVia {
-    /// perf where its events exist and can be opened, else powercap. perf is finer, never wraps, and needs CAP_PERFMON only.
+    /// perf where its events exist and can be opened, else powercap. perf has a finer unit, never wraps, and needs
+    /// CAP_PERFMON only.
     #[default]
     Auto,
     /// The `power` PMU.
@@ -97,22 +100,22 @@ impl RaplConfig {
     }
 }
 
-/// Where no limit is known, 1 kW: about twice what the largest packages of today may draw.
+/// Upper limit of a package's power where none is known, 1 kW: about twice the limit of the largest packages.
 pub(super) const PACKAGE_MAX: Microwatts = Microwatts(1_000_000_000);
 
-/// One part of a RAPL tree.
+/// A RAPL zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// A package or, on Intel processors that are metered by die, one die of it.
+pub(super) enum RaplZone {
+    /// A package; or one die of it, on Intel processors that count by die.
     Package(PackageId, Option<u16>),
-    /// A subset or companion of a package or die: core, uncore, dram.
-    Inside(PackageId, Option<u16>, Zone),
-    /// The platform, numbered by the package whose firmware reports it.
+    /// A zone below a package or die: core, uncore, dram.
+    Subzone(PackageId, Option<u16>, Zone),
+    /// The platform, with the number of the package whose firmware reports it.
     Psys(u16),
 }
 
-impl Part {
-    /// The domain's identity, the same for both ways.
+impl RaplZone {
+    /// The id of its domain, the same for both interfaces.
     pub(super) fn id(self) -> String {
         let package = |package: PackageId, die: Option<u16>| match die {
             Some(die) => format!("rapl/package-{}-die-{die}", package.0),
@@ -120,7 +123,7 @@ impl Part {
         };
         match self {
             Self::Package(id, die) => package(id, die),
-            Self::Inside(id, die, zone) => format!("{}/{}", package(id, die), zone.as_str()),
+            Self::Subzone(id, die, zone) => format!("{}/{}", package(id, die), zone.as_str()),
             Self::Psys(0) => "rapl/psys".to_owned(),
             Self::Psys(number) => format!("rapl/psys-{number}"),
         }
@@ -129,19 +132,20 @@ impl Part {
     pub(super) fn zone(self) -> Zone {
         match self {
             Self::Package(..) => Zone::Package,
-            Self::Inside(_, _, zone) => zone,
+            Self::Subzone(_, _, zone) => zone,
             Self::Psys(_) => Zone::Psys,
         }
     }
 
-    /// The domain. A die is shared out over its whole package, because use is known by package only.
+    /// Its domain. The energy of a die is attributed by the usage of its whole package, as usage is known by package
+    /// only.
     pub(super) fn domain(self, source: &str, path: String, dram_billed: bool, max_power: Microwatts) -> Domain {
         Domain {
             id: self.id().into(),
             source: source.to_owned(),
             zone: self.zone(),
             scope: match self {
-                Self::Package(package, _) | Self::Inside(package, _, _) => Scope::Package(package),
+                Self::Package(package, _) | Self::Subzone(package, _, _) => Scope::Package(package),
                 Self::Psys(_) => Scope::Machine,
             },
             path,
@@ -163,9 +167,9 @@ impl Part {
     }
 }
 
-/// Whether DRAM energy comes on top of package energy: what the configuration says, else yes for server processors and no for client
-/// processors, where the memory controller's figure is inside the package's. A processor that is not in the list counts as a
-/// client if it has integrated graphics (`uncore`).
+/// Whether DRAM energy is not part of package energy, and billed: as configured; else yes for server processors and
+/// no for client processors, whose package counter includes the memory controller's. A processor that is not in the
+/// tables counts as a client if it has integrated graphics (`uncore`).
 pub(super) fn dram_is_billed(configured: Option<bool>, model: &CpuModel, has_uncore: bool) -> bool {
     configured.unwrap_or_else(|| match model.microarchitecture() {
         Some((_, class)) => class == Class::Server,
@@ -180,10 +184,10 @@ mod tests {
 
     #[test]
     fn ids_are_stable() {
-        assert_eq!(Part::Package(PackageId(1), None).id(), "rapl/package-1");
-        assert_eq!(Part::Inside(PackageId(0), Some(1), Zone::Dram).id(), "rapl/package-0-die-1/dram");
-        assert_eq!(Part::Psys(0).id(), "rapl/psys");
-        assert_eq!(Part::Psys(1).id(), "rapl/psys-1");
+        assert_eq!(RaplZone::Package(PackageId(1), None).id(), "rapl/package-1");
+        assert_eq!(RaplZone::Subzone(PackageId(0), Some(1), Zone::Dram).id(), "rapl/package-0-die-1/dram");
+        assert_eq!(RaplZone::Psys(0).id(), "rapl/psys");
+        assert_eq!(RaplZone::Psys(1).id(), "rapl/psys-1");
     }
 
     #[test]

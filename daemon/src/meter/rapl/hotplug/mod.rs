@@ -1,5 +1,6 @@
-//! RAPL drivers that come and go: loaded after jouled started (intel_rapl_msr, the `power` PMU), or unloaded while it runs. Wraps the
-//! meters `rapl-perf` and `rapl-powercap`; not these meters, nor what measures the packages meanwhile (see `meter::standby`).
+//! RAPL drivers that come and go: loaded after jouled started (intel_rapl_msr, the `power` PMU), or unloaded while it
+//! runs. Wraps the meters `rapl-perf` and `rapl-powercap`; not these meters, nor what measures the packages meanwhile
+//! (see `meter::standby`).
 
 use crate::meter::Meter;
 use crate::meter::standby::{PackageMeter, PackageMeters};
@@ -10,15 +11,16 @@ use std::sync::{Arc, OnceLock};
 
 /// Time between two attempts to open a driver that is not loaded.
 const RETRY_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
-/// After this time without a package reading the driver counts as gone, and another meter takes over. A counter that comes back earlier
-/// has lost nothing.
+/// After this time without a package reading the driver counts as gone, and another meter takes over. A counter that
+/// comes back earlier has lost nothing.
 const PATIENCE: Nanos = Nanos(10 * Nanos::SECOND.0);
 
-/// Opens the meter: `Ok(None)` where its driver is not loaded. Called in the tick: it may read a few small files, no more.
+/// Opens the meter: `Ok(None)` where its driver is not loaded. Called in the tick: it may read a few small files, no
+/// more.
 pub type Opener<M> = Box<dyn FnMut() -> Result<Option<M>, String> + Send>;
 
-/// The interface to RAPL that was opened first in this run, by source name, shared by all. The other one stays closed from then on: it
-/// reads the same counters, with the same domain ids.
+/// The interface to RAPL that was opened first in this run, by source name, shared by all. The other one stays closed
+/// from then on: it reads the same counters, with the same domain ids.
 pub type ChosenInterface = Arc<OnceLock<&'static str>>;
 
 /// A RAPL meter whose driver may come and go.
@@ -115,7 +117,8 @@ impl<M: Meter> Hotplugged<M> {
         reading.reading.is_ok() && (!self.has_package() || self.domains.iter().any(is_package))
     }
 
-    /// The health of a driver that is gone: not loaded any more, or no package could be read for [`PATIENCE`]. `None`: it is there.
+    /// The health of a driver that is gone: not loaded any more, or no package could be read for [`PATIENCE`].
+    /// `None`: it is there.
     fn is_gone(&mut self, now: Nanos) -> Option<Health> {
         self.retry_at = now + RETRY_EVERY;
         match (self.opener)() {
@@ -145,7 +148,8 @@ impl<M: Meter> Meter for Hotplugged<M> {
         if self.meter.is_none() && at >= self.retry_at {
             self.try_open(at);
             if self.meter.is_some() {
-                // Another meter has measured since the start: the last reading of an earlier run is not continued either.
+                // Another meter has measured since the start: the last reading of an earlier run is not continued
+                // either.
                 self.stand_by(at, out);
             }
         }

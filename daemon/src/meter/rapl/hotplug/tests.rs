@@ -1,4 +1,4 @@
-//! Tests of RAPL that comes and goes, with a driver that the test loads and unloads.
+//! Tests of drivers that come and go, with a fake driver that the test loads and unloads.
 
 use super::*;
 use crate::model::domain::{DomainId, Reading, Scope};
@@ -6,7 +6,7 @@ use crate::model::source::PackageId;
 use crate::model::units::Microjoules;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-/// What the driver is like: 0 not loaded, 1 works, 2 fails, 3 works and has one more domain.
+/// State of the driver: 0 not loaded, 1 works, 2 fails, 3 works and has one more domain.
 type Driver = Arc<AtomicU32>;
 
 struct Fake(Driver, Vec<Domain>);
@@ -62,7 +62,7 @@ fn late(driver: &Driver) -> (Hotplugged<Fake>, PackageMeters) {
     (Hotplugged::new("fake", absent(), ChosenInterface::default(), packages.clone(), opener(driver)), packages)
 }
 
-/// A tick, so many seconds from now.
+/// Reads once, as in a tick this many seconds from now.
 fn tick(late: &mut Hotplugged<Fake>, seconds: u64) -> Vec<(DomainId, Result<Reading, String>)> {
     let mut now = Stamp::now();
     now.monotonic += Nanos(seconds * Nanos::SECOND.0);

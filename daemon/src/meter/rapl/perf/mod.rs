@@ -1,10 +1,11 @@
-//! RAPL by perf events: the `power` PMU, one group of events for each package. Not how the PMU describes itself (see `pmu`).
+//! RAPL by perf_event_open(2): the `power` PMU in /sys/bus/event_source/devices/power, one group of events for each
+//! package. The description of the PMU is read by `pmu`.
 //!
-//! The kernel extends these counters to 64 bits, so they never wrap; they start at zero when they are opened.
+//! The kernel extends these counters to 64 bits, so they never wrap. They start at zero when they are opened.
 
 mod pmu;
 
-use super::{PACKAGE_MAX, Part, RaplConfig, dram_is_billed};
+use super::{PACKAGE_MAX, RaplConfig, RaplZone, dram_is_billed};
 use crate::meter::topology::{Topology, package_of};
 use crate::meter::{CpuModel, Meter, Roots};
 use crate::model::domain::{Domain, DomainReading, Reading, Zone};
@@ -21,11 +22,11 @@ use std::path::PathBuf;
 /// The name of this source.
 pub const SOURCE: &str = "rapl-perf";
 
-/// Reads between two looks for packages that came, and attempts to open again what failed.
+/// Reads between two checks for new packages, and between two attempts to open a group that failed.
 const RESCAN_EVERY: u32 = 10;
-/// Events of one package at most.
+/// Most events of one package.
 const EVENTS_MAX: usize = 5;
-/// What the kernel wants from those who count energy.
+/// The permission that the kernel requires for these events.
 const PERMISSION: &str = "needs CAP_PERFMON, or kernel.perf_event_paranoid at 0 or below; where that is above 2, as on Debian and Ubuntu, the \
                           capability is not enough: set it to 2";
 
@@ -43,22 +44,22 @@ pub struct Perf {
     open: Opener,
     groups: Vec<Group>,
     domains: Vec<Domain>,
-    /// For each domain its group and event.
+    /// For each domain the index of its group, and of its event in [`Pmu::events`].
     places: Vec<(usize, usize)>,
     failing: usize,
     first_error: Option<String>,
     reads: u32,
 }
 
-/// The events of one package, read together.
+/// The events of one package, read with one read(2).
 struct Group {
     package: PackageId,
     cpu: u32,
-    /// Open events with their index in [`Pmu::events`]; the first leads.
+    /// Open events with their index in [`Pmu::events`]; the first one is the group's leader.
     files: Vec<(usize, File)>,
-    /// Why an event could not be opened.
+    /// Why an event could not be opened, by its index.
     errors: [Option<String>; EVENTS_MAX],
-    /// Last microjoules of each event.
+    /// The last value of each event in microjoules, by its index.
     values: [Option<u64>; EVENTS_MAX],
 }
 
@@ -66,12 +67,12 @@ impl Perf {
     /// Finds the PMU and opens its events with the kernel. `Ok(None)`: the kernel offers no energy event.
     ///
     /// # Errors
-    /// There are events, and no package event can be opened and read: one line that says why and how to change it.
+    /// There are events, and no package event can be opened and read: one line with the reason and the remedy.
     pub fn open(config: &RaplConfig, roots: &Roots, topology: &Topology) -> Result<Option<Self>, String> {
         Self::open_with(config, roots, topology, Box::new(open_event))
     }
 
-    /// The same with another way to open events.
+    /// The same with another function that opens events, for tests.
     ///
     /// # Errors
     /// As [`Perf::open`].
@@ -114,14 +115,14 @@ impl Perf {
         }
     }
 
-    /// Makes a group for every package that has none yet: one CPU for each, as the mask of some kernels lists one for each die and the
-    /// package would count several times.
+    /// Adds a group for every package that has none, on one CPU of it: the mask of some kernels lists one CPU for
+    /// each die, and the package would be counted once for each.
     fn find_packages(&mut self) -> Result<(), String> {
         let mask = pmu::cpumask(&self.dir)?;
         for &cpu in &mask {
             let package = package_of(&self.sysfs, cpu);
             match self.groups.iter_mut().find(|group| group.package == package) {
-                // The CPU that a lost group was opened on may be offline; another one counts the same.
+                // The CPU of a group that failed may be offline: another CPU of the package reads the same counters.
                 Some(group) if group.files.is_empty() && !mask.contains(&group.cpu) => group.cpu = cpu,
                 Some(_) => {}
                 None => {
@@ -144,7 +145,7 @@ impl Perf {
         Ok(())
     }
 
-    /// The domains of a new group, but for psys: of several sockets' only one is connected, see [`Perf::collect`].
+    /// Adds the domains of a new group, without psys: only one socket's psys counts, see [`Perf::collect`].
     fn add_domains(&mut self, group: usize) {
         for event in 0..self.pmu.events.len() {
             if self.pmu.events[event].zone != Zone::Psys {
@@ -157,19 +158,19 @@ impl Perf {
         let Group { package, cpu, .. } = self.groups[group];
         let described = &self.pmu.events[event];
         let (part, max_power) = match described.zone {
-            Zone::Package => (Part::Package(package, None), PACKAGE_MAX),
-            Zone::Psys => (Part::Psys(package.0), Microwatts(PACKAGE_MAX.0 * self.packages as u64)),
-            zone => (Part::Inside(package, None, zone), PACKAGE_MAX),
+            Zone::Package => (RaplZone::Package(package, None), PACKAGE_MAX),
+            Zone::Psys => (RaplZone::Psys(package.0), Microwatts(PACKAGE_MAX.0 * self.packages as u64)),
+            zone => (RaplZone::Subzone(package, None, zone), PACKAGE_MAX),
         };
         let has_uncore = self.pmu.events.iter().any(|event| event.zone == Zone::Uncore);
         let dram_billed = dram_is_billed(self.config.dram_billed, &self.model, has_uncore);
         let path = format!("perf:power/{}/cpu{cpu}", described.name);
-        // An event counts from when it was opened.
+        // An event starts at zero when it is opened.
         self.domains.push(Domain { continuous: false, ..part.domain(SOURCE, path, dram_billed, max_power) });
         self.places.push((group, event));
     }
 
-    /// Reads every group, and makes a domain of a psys that has begun to count.
+    /// Reads every group, and adds a domain for a psys that has started to count.
     fn collect(&mut self) {
         for group in 0..self.groups.len() {
             self.groups[group].read(&self.pmu);
@@ -208,7 +209,8 @@ impl Group {
         }
     }
 
-    /// One read for all events: the count of values, then the values. On any error the group is closed, to be opened again.
+    /// Reads all events at once: the number of values, then the values. After an error the group is closed, and
+    /// opened again later.
     fn read(&mut self, pmu: &Pmu) {
         self.values = [None; EVENTS_MAX];
         let Some((_, leader)) = self.files.first() else {
@@ -249,7 +251,7 @@ impl Meter for Perf {
         &self.domains
     }
 
-    /// Every reading bears the time of the tick, as in powercap.
+    /// Every reading has the time of the tick, as in powercap.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         self.failing = 0;
         self.first_error = None;
@@ -281,7 +283,7 @@ impl Meter for Perf {
     }
 }
 
-/// Opens an event of this PMU; the leader's read gives all events of its group.
+/// Opens an event on one CPU. A read of the leader returns the values of all events of its group.
 fn open_event(kind: u32, config: u64, cpu: u32, leader: Option<&File>) -> std::io::Result<File> {
     let read_format = u64::from(PERF_FORMAT_GROUP);
     let mut attr = perf_event_attr { type_: kind, config, read_format, ..perf_event_attr::default() };

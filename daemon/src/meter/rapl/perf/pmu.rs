@@ -1,11 +1,11 @@
-//! What the kernel says of its `power` PMU: type, CPUs, events and their scale. Opens no event.
+//! The kernel's description of the `power` PMU in sysfs: type, CPUs, events and their scale. Opens no event.
 
 use crate::meter::file::{PAGE, read_text};
 use crate::meter::topology::parse_cpu_list;
 use crate::model::domain::Zone;
 use std::path::Path;
 
-/// The events that may exist, by the name of their file.
+/// The energy events that may exist, by the name of their file.
 const EVENTS: [(&str, Zone); 5] = [
     ("energy-pkg", Zone::Package),
     ("energy-cores", Zone::Core),
@@ -28,15 +28,16 @@ pub(super) struct Event {
     pub(super) scale: Scale,
 }
 
-/// Reads `dir` (`…/event_source/devices/power`). `Ok(None)`: no such PMU, or one without energy events (as in many guests).
+/// Reads `dir` (`…/event_source/devices/power`). `Ok(None)`: no such PMU, or one without energy events (as in many
+/// guests).
 ///
 /// # Errors
-/// It has an energy event that makes no sense: one line that names the file.
+/// An energy event is described in a way that is not understood: one line that names the file.
 pub(super) fn discover(dir: &Path, amd: bool) -> Result<Option<Pmu>, String> {
     let mut events = Vec::new();
     for (name, zone) in EVENTS {
         let path = dir.join("events").join(name);
-        // AMD counts the energy of one core only under this name, where it counts any.
+        // On AMD processors this event counts the energy of one core only, where it exists.
         if !path.exists() || (amd && zone == Zone::Core) {
             continue;
         }
@@ -67,13 +68,13 @@ pub(super) fn discover(dir: &Path, amd: bool) -> Result<Option<Pmu>, String> {
     Ok(Some(Pmu { kind, events }))
 }
 
-/// The CPUs to open the events on: one for each package, or on some kernels one for each die of it.
+/// The CPUs to open the events on: one for each package, or on some kernels one for each die.
 pub(super) fn cpumask(dir: &Path) -> Result<Vec<u32>, String> {
     let path = dir.join("cpumask");
     parse_cpu_list(&read_text(&path, 16 * PAGE)?).ok_or_else(|| format!("{}: no list of CPUs", path.display()))
 }
 
-/// `event=0x02`
+/// Parses `event=0x02`.
 fn parse_event(text: &str) -> Option<u64> {
     let value = text.strip_prefix("event=")?;
     match value.strip_prefix("0x") {
@@ -82,7 +83,7 @@ fn parse_event(text: &str) -> Option<u64> {
     }
 }
 
-/// `config:0-7` → 0
+/// The first bit of `config:0-7`.
 fn parse_format(text: &str) -> Option<u32> {
     let bits = text.strip_prefix("config:")?;
     bits.split('-').next()?.parse().ok().filter(|shift| *shift < 64)
@@ -96,8 +97,8 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// From decimal joules per count, `2.3283064365386962890625e-10`. `None` where it is no positive number, or has more digits than
-    /// the fraction can hold.
+    /// Parses joules per count, `2.3283064365386962890625e-10`. `None` where it is no positive number, or has more
+    /// digits than the fraction can hold.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (mantissa, exponent) = text.trim().split_once(['e', 'E']).unwrap_or((text.trim(), "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -106,7 +107,7 @@ impl Scale {
             let digit = digit.is_ascii_digit().then(|| u128::from(digit - b'0'))?;
             numerator = numerator.checked_mul(10)?.checked_add(digit)?;
         }
-        // Microjoules: six more.
+        // In microjoules.
         let power = exponent.parse::<i32>().ok()?.checked_add(6)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
         let ten = 10u128.checked_pow(power.unsigned_abs())?;
         let (numerator, denominator) = if power >= 0 { (numerator.checked_mul(ten)?, 1) } else { (numerator, ten) };
@@ -115,7 +116,8 @@ impl Scale {
         Some(Self { numerator, denominator: denominator / divisor })
     }
 
-    /// A cumulative count in microjoules, rounded down: always from the whole count, so that nothing is lost over time.
+    /// A cumulative count in microjoules, rounded down. Computed from the whole count each time, so that rounding
+    /// does not add up.
     pub(super) fn microjoules(self, count: u64) -> u64 {
         u64::try_from(u128::from(count) * u128::from(self.numerator) / self.denominator).unwrap_or(u64::MAX)
     }

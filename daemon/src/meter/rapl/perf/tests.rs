@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 
 type Pipes = Arc<Mutex<Vec<(u32, u64, UnixStream)>>>;
 
-/// Every event is a pipe of sorts (a read of an empty one fails instead of waiting); what a test writes into the leader's is what the group reads.
+/// Every event is a pipe of sorts (a read of an empty one fails instead of waiting); what a test writes into the
+/// leader's is what the group reads.
 fn pipes() -> (Pipes, Opener) {
     let pipes = Pipes::default();
     let ours = pipes.clone();

@@ -1,4 +1,5 @@
-//! RAPL by powercap: /sys/class/powercap, one file for each domain, kept open. Not how its zones are told apart (see `zones`).
+//! RAPL by powercap: `energy_uj` of the zones in /sys/class/powercap, one file for each domain, kept open. The zones
+//! are found by `zones`.
 
 mod zones;
 
@@ -18,11 +19,11 @@ use std::path::{Path, PathBuf};
 /// The name of this source.
 pub const SOURCE: &str = "rapl-powercap";
 
-/// Reads between two looks for zones that came or went.
+/// Reads between two checks for zones that were added or removed.
 const RESCAN_EVERY: u32 = 10;
-/// A u64, a newline and some white space; more is no counter.
+/// Longest content of `energy_uj`, in bytes: a u64, a newline and some white space.
 const LONGEST: usize = 64;
-/// How to get at energy_uj, which is 0400 since CVE-2020-8694.
+/// How to get permission to read `energy_uj`, which has mode 0400 since CVE-2020-8694.
 const PERMISSION: &str =
     "only root may read it: run as root, give CAP_DAC_READ_SEARCH, or let udev or tmpfiles change its mode";
 
@@ -33,10 +34,10 @@ pub struct Powercap {
     domains: Vec<Domain>,
     counters: Vec<Counter>,
     complaints: Vec<String>,
-    /// Errors of the last read: how many, and the first.
+    /// Number of domains that the last read failed for.
     failing: usize,
     first_error: Option<String>,
-    /// Zones that are no RAPL, and why they are not used.
+    /// Zones that are not RAPL, and why they are not used.
     others: String,
     fingerprint: u64,
     dormant: bool,
@@ -47,7 +48,7 @@ impl Powercap {
     /// Finds the zones and opens their counters. `Ok(None)`: there is no RAPL zone here.
     ///
     /// # Errors
-    /// There are zones, and none of them can be read: one line that says why and how to change it.
+    /// There are zones, and none of them can be read: one line with the reason and the remedy.
     pub fn open(config: &RaplConfig, roots: &Roots, topology: &Topology) -> Result<Option<Self>, String> {
         let class = roots.sysfs.join("class/powercap");
         let mut meter = Self {
@@ -86,8 +87,8 @@ impl Powercap {
         }
     }
 
-    /// Binds each zone to its domain, which may be new. A domain with a readable counter keeps it: a reloaded driver may number its
-    /// zones anew.
+    /// Connects each zone with its domain, which may be new. A domain whose counter can be read keeps it: a driver
+    /// that was reloaded may have other numbers for its zones.
     fn walk(&mut self) {
         let walk = zones::walk(&self.class, &self.rules);
         self.others = zones::not_used(&self.class);
@@ -109,7 +110,7 @@ impl Powercap {
     }
 }
 
-/// What is said where there is no RAPL zone.
+/// The reason that is shown where there is no RAPL zone.
 pub fn absent(roots: &Roots) -> String {
     let class = roots.sysfs.join("class/powercap");
     let others = zones::not_used(&class);
@@ -126,7 +127,7 @@ impl Meter for Powercap {
         &self.domains
     }
 
-    /// Every reading bears the time of the tick: the zones are read within microseconds, and their windows stay equal.
+    /// Every reading has the time of the tick: all zones are read within microseconds, and their windows stay equal.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         self.reads = self.reads.wrapping_add(1);
         if self.reads.is_multiple_of(RESCAN_EVERY) {
@@ -164,7 +165,7 @@ impl Meter for Powercap {
     }
 }
 
-/// One energy_uj, kept open, and opened again after an error.
+/// One `energy_uj`, kept open, and opened again after an error.
 struct Counter {
     path: PathBuf,
     file: Option<File>,
@@ -173,11 +174,11 @@ struct Counter {
 }
 
 impl Counter {
-    fn new(zone: zones::Found) -> Self {
+    fn new(zone: zones::FoundZone) -> Self {
         Self { path: zone.energy, file: None, range: zone.range, identity: zone.identity }
     }
 
-    /// A zone that was made anew under the same name has another inode.
+    /// Closes the file if its zone was removed and added again: then it has another inode.
     fn close_if_replaced(&mut self) {
         let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|metadata| metadata.ino()).ok();
         if self.file.as_ref().is_some_and(|file| inode(file.metadata()) != inode(std::fs::metadata(&self.path))) {
@@ -193,7 +194,7 @@ impl Counter {
         Ok(Reading::Counter { total: Microjoules(total), wraps_at: self.range.map(Microjoules) })
     }
 
-    /// Opens it if it is still the zone that it was: the kernel gives a number that became free to any other zone.
+    /// Opens the file if its zone is still the same: the kernel reuses the number of a zone that was removed.
     fn open(&self) -> Result<File, String> {
         for (path, expected) in &self.identity {
             let name = read_text(path, PAGE)?;

@@ -1,9 +1,10 @@
-//! Which powercap zones there are and what each of them is. Reads names and limits, not energy (but for a psys zone, which counts only if it is alive).
+//! Finds the RAPL zones in /sys/class/powercap, and what each of them measures. Reads names and limits; energy only
+//! of psys zones, which exist on every socket and count on one.
 
 use crate::meter::CpuModel;
 use crate::meter::cpu::Vendor;
 use crate::meter::file::{PAGE, read_number, read_text};
-use crate::meter::rapl::{PACKAGE_MAX, Part, dram_is_billed};
+use crate::meter::rapl::{PACKAGE_MAX, RaplZone, dram_is_billed};
 use crate::model::domain::{Domain, Zone};
 use crate::model::source::PackageId;
 use crate::model::units::Microwatts;
@@ -12,17 +13,18 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
-/// A limit below this is no cap: a client's short-term power can be many times its long-term limit.
+/// Lower bound of a zone's upper limit: the short-term power of a client processor can be many times its long-term
+/// limit.
 const MIN_CAP_UW: u64 = 250_000_000;
-/// A limit above this is firmware for "none".
+/// Upper bound of a zone's upper limit: a higher one is the firmware's way to state no limit.
 const MAX_CAP_UW: u64 = 10_000_000_000;
-/// Names of firmware are cut after so many characters, and lists of them after so many names.
+/// Longest name of firmware that is shown, in characters, and most names.
 const LONGEST_NAME: usize = 40;
 const NAMED: usize = 4;
-/// No zone has more constraints (long term, short term, peak).
+/// Most constraints of a zone: long term, short term, peak.
 const CONSTRAINTS: usize = 3;
 
-/// What decides how the zones are taken, besides the zones.
+/// What the meaning of zones depends on besides the zones.
 pub(super) struct Rules {
     pub(super) model: CpuModel,
     pub(super) dram_billed: Option<bool>,
@@ -30,22 +32,22 @@ pub(super) struct Rules {
 }
 
 /// A zone that is a domain.
-pub(super) struct Found {
+pub(super) struct FoundZone {
     pub(super) domain: Domain,
     pub(super) energy: PathBuf,
     pub(super) range: Option<u64>,
-    /// The `name` files that make this zone what it is, its own and its parent's, with what they said.
+    /// The `name` files that identify this zone, its own and its parent's, with their contents.
     pub(super) identity: Vec<(PathBuf, String)>,
 }
 
-/// What a walk found.
+/// The zones in /sys/class/powercap.
 #[derive(Default)]
 pub(super) struct Walk {
-    /// Packages in order, each before its parts; psys at the end. No id appears twice.
-    pub(super) zones: Vec<Found>,
-    /// Zones that should be domains and are not, and why: one line each.
+    /// By package, each package before the zones below it; psys last. No id appears twice.
+    pub(super) zones: Vec<FoundZone>,
+    /// Zones that are not used though they are RAPL: one line each, with the reason.
     pub(super) complaints: Vec<String>,
-    /// There is a psys zone that has never counted: it may wake up.
+    /// There is a psys zone at zero, which may start to count.
     pub(super) dormant: bool,
 }
 
@@ -58,7 +60,7 @@ struct Index {
 }
 
 impl Index {
-    /// `None` for the control types themselves and for those that are no RAPL (dtpm, idle-injection, arm-scmi).
+    /// `None` for control types themselves, and for those that are not RAPL (dtpm, idle-injection, arm-scmi).
     fn parse(folder: &str) -> Option<Self> {
         let (control, numbers) = folder.split_once(':')?;
         let mmio = match control {
@@ -74,22 +76,22 @@ impl Index {
     }
 }
 
-/// `package-N`, `package-N-die-M`, `psys`, `psys-N`.
-fn parse_top(name: &str) -> Option<Part> {
+/// Parses the name of a top-level zone: `package-N`, `package-N-die-M`, `psys`, `psys-N`.
+fn parse_top(name: &str) -> Option<RaplZone> {
     if let Some(numbers) = name.strip_prefix("package-") {
         return Some(match numbers.split_once("-die-") {
-            Some((package, die)) => Part::Package(PackageId(package.parse().ok()?), Some(die.parse().ok()?)),
-            None => Part::Package(PackageId(numbers.parse().ok()?), None),
+            Some((package, die)) => RaplZone::Package(PackageId(package.parse().ok()?), Some(die.parse().ok()?)),
+            None => RaplZone::Package(PackageId(numbers.parse().ok()?), None),
         });
     }
     match name.strip_prefix("psys")? {
-        "" => Some(Part::Psys(0)),
-        number => Some(Part::Psys(number.strip_prefix('-')?.parse().ok()?)),
+        "" => Some(RaplZone::Psys(0)),
+        number => Some(RaplZone::Psys(number.strip_prefix('-')?.parse().ok()?)),
     }
 }
 
-/// Zones of SCMI firmware (`arm-scmi`), which names them as it likes: what they cover is not known, and they are not used. One line; empty
-/// where there are none.
+/// The zones of SCMI firmware (`arm-scmi`), in one line; empty where there are none. They are not used: the firmware
+/// names them freely, so what they measure is not known.
 pub(super) fn not_used(class: &Path) -> String {
     let entries = std::fs::read_dir(class).into_iter().flatten().flatten();
     let zones =
@@ -109,7 +111,7 @@ pub(super) fn not_used(class: &Path) -> String {
     format!("not used: arm-scmi zone {}{more}: its firmware does not say what it covers", names.join(", "))
 }
 
-/// A number that changes when a zone comes or goes: cheaper than a walk.
+/// A number that changes when a zone is added or removed. Cheaper than [`walk`].
 pub(super) fn fingerprint(class: &Path) -> u64 {
     let mut sum = 0u64;
     for entry in std::fs::read_dir(class).into_iter().flatten().flatten() {
@@ -120,7 +122,7 @@ pub(super) fn fingerprint(class: &Path) -> u64 {
     sum
 }
 
-/// Walks `class` (`<sysfs>/class/powercap`).
+/// Finds the zones below `class` (`<sysfs>/class/powercap`).
 pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
     let mut walk = Walk::default();
     let mut names: BTreeMap<Index, (String, PathBuf)> = BTreeMap::new();
@@ -135,24 +137,24 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
             Err(error) => walk.complaints.push(error),
         }
     }
-    // The memory-mapped zones show the same registers again.
-    if names.iter().any(|(index, (name, _))| !index.mmio && matches!(parse_top(name), Some(Part::Package(..)))) {
+    // Memory-mapped zones read the same registers.
+    if names.iter().any(|(index, (name, _))| !index.mmio && matches!(parse_top(name), Some(RaplZone::Package(..)))) {
         names.retain(|index, _| !index.mmio);
     }
 
-    /// A part, its folder, and the `name` files that it is known again by, with what they said.
-    type Placed = (Part, PathBuf, Vec<(PathBuf, String)>);
+    /// A zone, its folder, and the `name` files that identify it, with their contents.
+    type Placed = (RaplZone, PathBuf, Vec<(PathBuf, String)>);
     let mut parts: Vec<Placed> = Vec::new();
     for (index, (name, folder)) in &names {
         let parent = index.sub.and_then(|_| names.get(&Index { sub: None, ..*index }));
         let top = parse_top(if index.sub.is_none() { name } else { parent.map_or("", |(name, _)| name) });
         let part = match (index.sub, top, name.as_str()) {
             (None, Some(part), _) => part,
-            // AMD's `core` is the energy of one core only (MSR 0xC001029A of the CPU that reads it).
-            (Some(_), Some(Part::Package(..)), "core") if rules.model.vendor.is_amd() => continue,
-            (Some(_), Some(Part::Package(package, die)), "core") => Part::Inside(package, die, Zone::Core),
-            (Some(_), Some(Part::Package(package, die)), "uncore") => Part::Inside(package, die, Zone::Uncore),
-            (Some(_), Some(Part::Package(package, die)), "dram") => Part::Inside(package, die, Zone::Dram),
+            // On AMD processors `core` is the energy of one core only: MSR 0xC001029A of the CPU that reads it.
+            (Some(_), Some(RaplZone::Package(..)), "core") if rules.model.vendor.is_amd() => continue,
+            (Some(_), Some(RaplZone::Package(package, die)), "core") => RaplZone::Subzone(package, die, Zone::Core),
+            (Some(_), Some(RaplZone::Package(package, die)), "uncore") => RaplZone::Subzone(package, die, Zone::Uncore),
+            (Some(_), Some(RaplZone::Package(package, die)), "dram") => RaplZone::Subzone(package, die, Zone::Dram),
             _ => {
                 walk.complaints.push(format!("{}: unknown zone {name:?}", class.join(folder).display()));
                 continue;
@@ -164,9 +166,9 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
         parts.push((merge_amd_dies(part, rules.model.vendor), folder.clone(), identity));
     }
     parts.sort_by_key(|(part, ..)| match *part {
-        Part::Package(package, die) => (0, package, die, 0),
-        Part::Inside(package, die, zone) => (0, package, die, 1 + zone.index()),
-        Part::Psys(number) => (1, PackageId(number), None, 0),
+        RaplZone::Package(package, die) => (0, package, die, 0),
+        RaplZone::Subzone(package, die, zone) => (0, package, die, 1 + zone.index()),
+        RaplZone::Psys(number) => (1, PackageId(number), None, 0),
     });
 
     let has_uncore = parts.iter().any(|(part, ..)| part.zone() == Zone::Uncore);
@@ -176,7 +178,7 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
         let dir = class.join(&folder);
         let energy = dir.join("energy_uj");
         if part.zone() == Zone::Psys && read_number(&energy).unwrap_or(0) == 0 {
-            // Of several sockets' psys only the first one's is connected; the others stay at zero.
+            // With several sockets only the psys of the first one is wired; the others stay at zero.
             walk.dormant = true;
         } else if last == Some(part) {
             if !rules.model.vendor.is_amd() {
@@ -188,7 +190,7 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
             let fallback =
                 if part.zone() == Zone::Psys { PACKAGE_MAX.0 * rules.packages.max(1) as u64 } else { PACKAGE_MAX.0 };
             let path = Path::new("/sys/class/powercap").join(&folder).display().to_string();
-            walk.zones.push(Found {
+            walk.zones.push(FoundZone {
                 domain: part.domain(super::SOURCE, path, dram_billed, Microwatts(cap_uw(&dir).unwrap_or(fallback))),
                 energy,
                 range: read_number(&dir.join("max_energy_range_uj")).filter(|range| *range > 0),
@@ -200,16 +202,17 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
     walk
 }
 
-/// AMD has no counter by die: some kernels show the package's once for each die.
-fn merge_amd_dies(part: Part, vendor: Vendor) -> Part {
+/// AMD processors do not count by die: some kernels show the package's counter once for each die.
+fn merge_amd_dies(part: RaplZone, vendor: Vendor) -> RaplZone {
     match part {
-        Part::Package(package, _) if vendor.is_amd() => Part::Package(package, None),
-        Part::Inside(package, _, zone) if vendor.is_amd() => Part::Inside(package, None, zone),
+        RaplZone::Package(package, _) if vendor.is_amd() => RaplZone::Package(package, None),
+        RaplZone::Subzone(package, _, zone) if vendor.is_amd() => RaplZone::Subzone(package, None, zone),
         part => part,
     }
 }
 
-/// Twice the sum of the constraints, each the larger of what it may be set to and what it is set to. `None`: no constraint says.
+/// Upper limit of a zone's power in microwatts: twice the sum of its constraints, each the larger of `max_power_uw`
+/// and `power_limit_uw`. `None`: it has no constraint.
 fn cap_uw(dir: &Path) -> Option<u64> {
     let sum = (0..CONSTRAINTS)
         .map(|n| {
@@ -244,10 +247,10 @@ mod tests {
 
     #[test]
     fn top_names() {
-        assert_eq!(parse_top("package-3"), Some(Part::Package(PackageId(3), None)));
-        assert_eq!(parse_top("package-0-die-1"), Some(Part::Package(PackageId(0), Some(1))));
-        assert_eq!(parse_top("psys"), Some(Part::Psys(0)));
-        assert_eq!(parse_top("psys-1"), Some(Part::Psys(1)));
+        assert_eq!(parse_top("package-3"), Some(RaplZone::Package(PackageId(3), None)));
+        assert_eq!(parse_top("package-0-die-1"), Some(RaplZone::Package(PackageId(0), Some(1))));
+        assert_eq!(parse_top("psys"), Some(RaplZone::Psys(0)));
+        assert_eq!(parse_top("psys-1"), Some(RaplZone::Psys(1)));
         for bad in ["", "package", "package-", "package-70000", "package-0-die-", "psys1", "psys-", "core", "dram"] {
             assert_eq!(parse_top(bad), None, "{bad}");
         }
