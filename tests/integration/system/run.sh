@@ -77,11 +77,25 @@ make_payload() {
     elif [ -n "$newest" ]; then
         cp "$debs"/jouled*_"$(dpkg --print-architecture)".deb "$payload/deb/"
     fi
+    previous_package
     make -s -C "$top" install DESTDIR="$payload/tree" BUILT="$built" PREFIX=/usr
     cp -r "$top/docs" "$payload/docs"
     local kind
     mkdir "$payload/examples"
     for kind in busctl system; do "$top/tests/integration/man/examples.sh" "$kind" >"$payload/examples/$kind"; done
+}
+
+# The package that the upgrade case begins with, or the reason why there is none.
+previous_package() {
+    local package status=0
+    mkdir "$payload/previous"
+    [ -n "$(ls "$payload/deb")" ] || { echo "no package was given" >"$payload/previous/why"; return; }
+    package=$("$top/packaging/previous.sh" 2>"$payload/previous/why") || status=$?
+    case $status in
+    0) cp "$package" "$payload/previous/" ;;
+    "$cannot") ;;
+    *) cat "$payload/previous/why" >&2; exit "$status" ;;
+    esac
 }
 
 # With the systemd-nspawn of the Debian that is booted, and its own libraries, so that it is the same on every machine. The only network

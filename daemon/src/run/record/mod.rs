@@ -1,6 +1,7 @@
-//! Recordings (`--record`, `--replay`): the core's configuration and start, then every tick, so that a field bug becomes a file that
-//! replays. Text in frames like those of the store; everything in it has a name. Recordings of the format before it are read, too
-//! (`legacy`). One that holds what this version does not know is refused: without it the numbers would be others.
+//! Recordings (`--record`, `--replay`): the core's configuration and start, then every tick, so that a field bug
+//! becomes a file that replays. Text in frames like those of the store; everything in it has a name. Recordings of the
+//! format before it are read, too (`legacy`). One that holds what this version does not know is refused: without it the
+//! numbers would be others.
 
 mod legacy;
 

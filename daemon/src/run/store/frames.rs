@@ -1,5 +1,5 @@
-//! Frames of a file: one line each, `CRC-32 in 8 hex digits, space, JSON`. A line that is cut short or damaged shows as such. Recordings have
-//! the same frames as the ledger.
+//! Frames of a file: one line each, `CRC-32 in 8 hex digits, space, JSON`. A line that is cut short or damaged shows as
+//! such. Recordings have the same frames as the ledger.
 
 use super::StoreError;
 use serde::Serialize;

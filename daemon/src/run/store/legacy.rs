@@ -1,6 +1,6 @@
-//! `jouled ledger 2`, which release 0.1.0 wrote until November 2026: frames of `length, CRC-32, postcard`, little-endian, in which zones, kinds and entries
-//! are numbers and everything by zone is an array. The types are frozen as they were; nothing here may follow the code's own.
-//! Gives the same as JSON of the present format, which is then read like any other.
+//! `jouled ledger 2`, the format up to commit 20398ce: frames of `length, CRC-32, postcard`, little-endian, in which
+//! zones, kinds and entries are numbers, and what is by zone is an array. The types are frozen as they were; they do
+//! not follow those of the attribution. Gives JSON of the present format, which is then read like any other.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -99,7 +99,8 @@ struct PciAddress {
     devfn: u8,
 }
 
-/// Which kind of platform meter a domain was, and whether the host of a VM measured it: known by the name of its source alone.
+/// Which kind of platform meter a domain was, and whether the host of a VM measured it: known by the name of its source
+/// alone.
 pub fn platform(zone: &str, source: &str) -> (Option<&'static str>, bool) {
     let kind = match (zone, source, source.split_once(':').map(|(kind, _)| kind)) {
         (_, "vsock", _) => return (None, true),
@@ -401,7 +402,8 @@ fn zones(energies: &[u64; 8]) -> Map<String, Value> {
     ZONES.iter().zip(energies).map(|(zone, energy)| ((*zone).to_owned(), json!(energy))).collect()
 }
 
-/// Labels by name. Of more values than there are labels, those without a name have a number for one: they make the series one that is not known.
+/// Labels by name. Of more values than there are labels, those without a name have a number for one: they make the
+/// series one that is not known.
 fn labels(kind: Kind, values: &[String]) -> Map<String, Value> {
     let names = label_names(kind);
     let name = |at: usize| names.get(at).map_or_else(|| format!("label-{}", at + 1), |name| (*name).to_owned());

@@ -50,7 +50,8 @@ pub(super) fn newest(paths: [&PathBuf; 2], machine: &str, notes: &mut Vec<String
         for Candidate { path, .. } in foreign {
             let aside = set_aside(&path, "other-machine")?;
             notes.push(format!(
-                "{}: written on another machine, and this one has totals of its own: set aside as {}; its totals are not taken over",
+                "{}: written on another machine, and this one has totals of its own: set aside as {}; its totals \
+                 are not taken over",
                 path.display(),
                 aside.display()
             ));
@@ -62,7 +63,8 @@ pub(super) fn newest(paths: [&PathBuf; 2], machine: &str, notes: &mut Vec<String
     };
     if foreign {
         notes.push(format!(
-            "{}: written on another machine: its totals are taken over; to begin at zero, stop jouled and remove the file",
+            "{}: written on another machine: its totals are taken over; to begin at zero, stop jouled and remove the \
+             file",
             path.display()
         ));
     }
@@ -73,7 +75,8 @@ pub(super) fn newest(paths: [&PathBuf; 2], machine: &str, notes: &mut Vec<String
         let names: Vec<_> = carried.names.iter().take(NAMES).map(name).collect();
         let more = if carried.names.len() > NAMES { ", …" } else { "" };
         notes.push(format!(
-            "{}: {} record(s) are not known to this version of jouled ({}{more}): they are kept in the file, and not shown",
+            "{}: {} record(s) are not known to this version of jouled ({}{more}): they are kept in the file, and not \
+             shown",
             path.display(),
             carried.len(),
             names.join(", ")
@@ -82,7 +85,8 @@ pub(super) fn newest(paths: [&PathBuf; 2], machine: &str, notes: &mut Vec<String
     Ok(Kept { generation, machine, state, carried })
 }
 
-/// Reads a file; `None` where there is none. One that is damaged from the start, or in a format that is not known, is set aside.
+/// Reads a file; `None` where there is none. One that is damaged from the start, or in a format that is not known, is
+/// set aside.
 fn load(path: &Path, notes: &mut Vec<String>) -> Result<Option<(u64, Reader)>, StoreError> {
     let mut bytes = Vec::new();
     match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
@@ -94,7 +98,8 @@ fn load(path: &Path, notes: &mut Vec<String>) -> Result<Option<(u64, Reader)>, S
     if number != 0 && number != TEXT && number != POSTCARD {
         let aside = set_aside(path, &format!("format-{number}"))?;
         notes.push(format!(
-            "{}: in format {number} of {} version of jouled, which this one cannot read: set aside as {}; its totals are not taken over",
+            "{}: in format {number} of {} version of jouled, which this one cannot read: set aside as {}; \
+             its totals are not taken over",
             path.display(),
             if number > TEXT { "a newer" } else { "an older" },
             aside.display()

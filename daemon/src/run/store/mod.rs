@@ -1,10 +1,11 @@
 //! Keeps the totals over restarts: a journal that grows by what each tick changed, and a checkpoint that survives a
 //! reboot. Knows nothing of what the totals mean.
 //!
-//! Both files (`ledger.journal` in the runtime folder, `ledger` in the state folder) are text: a line that names the format, then one frame
-//! a line (`frames`): a whole state, then what each tick changed. A frame that is cut short or damaged ends the file: what came before it
-//! holds. The JSON in the frames is `format`'s. Files of the format before this one are read, too (`legacy`). A file that cannot be used is
-//! set aside under a name of its own, never overwritten.
+//! Both files (`ledger.journal` in the runtime folder, `ledger` in the state folder) are text: a line that names the
+//! format, then one frame a line (`frames`): a whole state, then what each tick changed. A frame that is cut short or
+//! damaged ends the file: what came before it holds. The JSON in the frames is `format`'s. Files of the format before
+//! this one are read, too (`legacy`). A file that cannot be used is set aside under a name of its own, never
+//! overwritten.
 
 mod format;
 pub mod frames;
@@ -67,8 +68,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store and reads what was kept. `machine` tells this machine from others; empty: it is not known. `notes` gets one line
-    /// about everything that an operator should know.
+    /// Opens the store and reads what was kept. `machine` tells this machine from others; empty: it is not known.
+    /// `notes` gets one line about everything that an operator should know.
     ///
     /// # Errors
     /// Where the folders cannot be used, or another jouled uses them.

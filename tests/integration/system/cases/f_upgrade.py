@@ -7,8 +7,10 @@ from pathlib import Path
 
 from host import sh, wait_for
 from install import BEFORE, apt, ensure_running, need_package
-from runner import note
-from system import CONFIG, RUNTIME, STATE, UNIT, DropIn, active, assert_goes_on, files, main_pid, restart, scrape, try_scrape, wait_running
+from runner import PAYLOAD, Skip, note
+from system import (
+    CONFIG, RUNTIME, STATE, UNIT, Burning, DropIn, active, assert_goes_on, files, journal, main_pid, now, restart, scrape, try_scrape, wait_running,
+)
 
 
 LIMIT_S = 120
@@ -45,32 +47,54 @@ class Caller(threading.Thread):
             self.answers += asked.returncode == 0
 
 
-def newer(package):
-    """The same package as version 0.2."""
-    folder = Path("/tmp/newer")
-    sh("dpkg-deb", "-R", str(package), str(folder))
-    control = folder / "DEBIAN/control"
-    lines = control.read_text().splitlines()
-    control.write_text("\n".join("Version: 99.0.2-1" if line.startswith("Version:") else line for line in lines) + "\n")
-    sh("dpkg-deb", "-Znone", "-b", "--root-owner-group", str(folder), "/tmp/newer.deb", timeout=120)
-    return "/tmp/newer.deb"
+def previous():
+    """The package of the release before."""
+    found = sorted((PAYLOAD / "previous").glob("jouled_*.deb"))
+    if not found:
+        raise Skip((PAYLOAD / "previous/why").read_text().strip())
+    return found[-1]
 
 
-def case_upgrade_keeps_counters_and_scrapers():
-    package = need_package()
+def change_version(package):
+    """As unattended-upgrades does it: a configuration that the operator edited stays."""
+    apt("install", "-o", "Dpkg::Options::=--force-confold", "--allow-downgrades", str(package))
+    version = sh("dpkg-deb", "--field", str(package), "Version")
+    assert sh("dpkg-query", "-W", "-f", "${Version}", "jouled") == version
+    return version
+
+
+def unit_energy(page, unit):
+    return sum(value for (name, labels), value in page.series.items() if name == "jouled_unit_joules_total" and ("unit", unit) in labels)
+
+
+def case_upgrade_from_the_release_before():
+    package, earlier = need_package(), previous()
     ensure_running()
     CONFIG.write_text(CONFIG.read_text() + "\n# The operator was here.\n")
-    file = newer(package)
-    before, pid = scrape(), main_pid()
+    # An earlier version cannot read the totals of this one.
+    sh("systemctl", "stop", UNIT)
+    for folder in (STATE, RUNTIME):
+        for file in folder.glob("ledger*"):
+            file.unlink()
+    older = change_version(earlier)
+    wait_running()
+    with Burning("upgraded") as burning:
+        wait_for("energy of a unit", lambda: unit_energy(scrape(), burning.name) > 0)
+    before, pid, since = scrape(), main_pid(), now()
+    energy = unit_energy(before, burning.name)
     scraper = Scraper()
     scraper.start()
-    apt("install", file)
-    assert sh("dpkg-query", "-W", "-f", "${Version}", "jouled") == "99.0.2-1"
+    newer = change_version(package)
     wait_for("the new one", lambda: main_pid() not in (0, pid))
-    assert_goes_on(wait_running(), before)
+    after = wait_running()
+    assert_goes_on(after, before)
+    assert energy > 0 and unit_energy(after, burning.name) >= energy, (energy, unit_energy(after, burning.name))
     scraper.end = True
     scraper.join(10)
-    note(f"{scraper.pages} scrapes, the longest time between two {max(scraper.gaps):.2f} s")
+    note(f"{older} to {newer}: the unit had {energy:.3f} J; {scraper.pages} scrapes, the longest time between two {max(scraper.gaps):.2f} s")
+    for word in ("set aside", "cut short", "not known"):
+        assert word not in journal(since), journal(since)
+    assert (STATE / "ledger").read_bytes().startswith(b"jouled ledger 3\n")
     assert "The operator was here." in CONFIG.read_text(), "the configuration was overwritten"
 
 

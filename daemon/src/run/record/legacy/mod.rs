@@ -1,6 +1,6 @@
-//! `jouled recording 3`, which jouled wrote before recordings were text: postcard frames, in which zones, kinds and variants are numbers.
-//! Turns them into the core's present types. What they lack (which domain is a platform meter, the entities of a cgroup's path) is what the
-//! code of that time made of them.
+//! `jouled recording 3`, which jouled wrote before recordings were text: postcard frames, in which zones, kinds and
+//! variants are numbers. Turns them into the core's present types. What they lack (which domain is a platform meter,
+//! the entities of a cgroup's path) is what the code of that time made of them.
 
 mod types;
 

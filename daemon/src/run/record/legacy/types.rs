@@ -1,5 +1,5 @@
-//! The types of `jouled recording 3` as they were at the last commit that wrote it. Frozen: postcard knows fields and variants by their
-//! place alone.
+//! The types of `jouled recording 3` as they were at the last commit that wrote it. Frozen: postcard knows fields and
+//! variants by their place alone.
 
 use crate::run::store::LegacyState;
 use serde::Deserialize;

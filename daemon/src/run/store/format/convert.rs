@@ -1,5 +1,5 @@
-//! Between the core's types and the records of the format: the one place that knows both. A word that has no meaning here is an `Err` that
-//! names it.
+//! Between the core's types and the records of the format: the one place that knows both. A word that has no meaning
+//! here is an `Err` that names it.
 
 use super::fields::{Fields, Float, Maybe, Named, Rest, Text};
 use super::records::{Domain, Energy, Gpu, Known, Last, Model, Range, Reading, Scope, Series};
@@ -29,8 +29,8 @@ pub fn kind(name: &str) -> Result<Kind, String> {
     Kind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| format!("kind {name:?}"))
 }
 
-/// Labels by their names; those that are not there are empty. A name that the kind does not have is an error: without it two series might
-/// look like one.
+/// Labels by their names; those that are not there are empty. A name that the kind does not have is an error: without
+/// it two series might look like one.
 pub fn labels(kind: Kind, named: &Named<'_, Text<'_>>) -> Result<Labels, String> {
     let names = kind.label_names();
     if let Some((unknown, _)) = named.0.iter().find(|(name, _)| !names.contains(&&**name)) {

@@ -1,4 +1,5 @@
-//! JSON objects of which only a part is known: their fields by name, and those that are left. Not the meaning of any field.
+//! JSON objects of which only a part is known: their fields by name, and those that are left. Not the meaning of any
+//! field.
 
 use serde::de::value::Error as DeError;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
@@ -34,7 +35,8 @@ pub enum Maybe<T> {
     Unknown(Box<RawValue>),
 }
 
-/// A float that comes back bit for bit. JSON has no word for what is not finite: `"inf"`, `"-inf"`, `"nan:"` and the bits in hex.
+/// A float that comes back bit for bit. JSON has no word for what is not finite: `"inf"`, `"-inf"`, `"nan:"` and the
+/// bits in hex.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Float(pub f64);
 

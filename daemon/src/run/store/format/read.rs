@@ -1,9 +1,10 @@
-//! States and changes from JSON. What this version does not know (a zone, a kind, an entry, a label, a field) is kept as it is written and
-//! is written again, so that a version that knows it finds it: `carried`.
+//! States and changes from JSON. What this version does not know (a zone, a kind, an entry, a label, a field) is kept
+//! as it is written and is written again, so that a version that knows it finds it: `carried`.
 //!
-//! A file of this version holds its own records and, apart from them, what is carried. A record that is known in part is in both: what is
-//! known goes on with the ledger, what is not is carried as a part of it. Parts and records add up: a version that knows a part adds it to
-//! what the record has become, so that no energy is lost by a version in between. What is carried never grows.
+//! A file of this version holds its own records and, apart from them, what is carried. A record that is known in part
+//! is in both: what is known goes on with the ledger, what is not is carried as a part of it. Parts and records add up:
+//! a version that knows a part adds it to what the record has become, so that no energy is lost by a version in
+//! between. What is carried never grows.
 
 use super::convert::{self, EnergyRest};
 use super::fields::{Fields, Rest};
@@ -48,7 +49,8 @@ pub struct Reader {
     /// Of which machine it is; empty where it does not say.
     pub machine: String,
     state: State,
-    /// Of this file's own records what is not known, by what they are of: a later one takes the place of an earlier one.
+    /// Of this file's own records what is not known, by what they are of: a later one takes the place of an earlier
+    /// one.
     own: BTreeMap<String, Box<RawValue>>,
     /// What was carried already when the file was written.
     earlier: Vec<Box<RawValue>>,
@@ -216,7 +218,8 @@ impl Reader {
 }
 
 impl Reader {
-    /// The part of a domain that was not known: of what is known now, an idle model is taken where none was learned meanwhile.
+    /// The part of a domain that was not known: of what is known now, an idle model is taken where none was learned
+    /// meanwhile.
     fn fold_domain(&mut self, item: &RawValue, json: &RawValue) -> Option<Box<RawValue>> {
         let mut rest = Fields::parse(json).map(|fields| fields.left_by::<Id>()).unwrap_or_default();
         let Ok(Id { id }) = serde_json::from_str(json.get()) else {

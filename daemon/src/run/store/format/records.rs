@@ -1,12 +1,14 @@
-//! What is written, as structs of its own: every zone, kind and entry by its name, quantities with their unit in the name. Types of the
-//! core may change; these change only together with the format's number, or by a field that may be absent.
+//! What is written, as structs of its own: every zone, kind and entry by its name, quantities with their unit in the
+//! name. Types of the core may change; these change only together with the format's number, or by a field that may be
+//! absent.
 
 use super::fields::{Fields, Float, Maybe, Named, Text};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// A whole state, or what a tick changed, as it is read: each domain and entry is understood later, or kept as the text that it is.
+/// A whole state, or what a tick changed, as it is read: each domain and entry is understood later, or kept as the text
+/// that it is.
 #[derive(Deserialize)]
 pub struct Frame<'a> {
     pub generation: Option<u64>,

@@ -1,4 +1,5 @@
-//! The format: what is written comes back, and what this version does not know is kept, through as many versions as it takes.
+//! The format: what is written comes back, and what this version does not know is kept, through as many versions as it
+//! takes.
 
 use super::*;
 use crate::attribution::idle::{IdleModel, Sums};
@@ -113,7 +114,8 @@ fn what_is_not_known_is_kept_and_comes_back() {
     assert!(through(file).contains(r#""colour":{"a":1}"#));
 }
 
-/// A series with energy in a zone that only a newer version knows; this version goes on with the series; then the newer one reads it.
+/// A series with energy in a zone that only a newer version knows; this version goes on with the series; then the newer
+/// one reads it.
 #[test]
 fn a_version_that_knows_a_part_finds_the_sum_whole() {
     // "hologram" stands for what the newer version knows as dram: what it reads is renamed for this test.
