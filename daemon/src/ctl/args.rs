@@ -13,17 +13,17 @@ Examples:
   joulectl top                          live view; Ctrl-C ends it
   joulectl top -n 3 | cat               three plain blocks, one per tick
   joulectl list                         systemd units, the most power first
-  joulectl list container --limit 5     the five hungriest containers
-  joulectl list process --sort energy   who has used most since jouled knows it
+  joulectl list container --limit 5     the five containers with the most power
+  joulectl list process --sort energy   processes, the most energy first
   joulectl list vm --json | jq -r '.[] | [.labels.vm_name, .watts] | @tsv'
 
 Exit codes: 0 done, 1 jouled cannot be reached, 2 wrong usage.";
 
-/// Shows the power and energy that jouled measures, and who it is charged to.
+/// Shows the power and energy that jouled measures, and the entities that are charged for it.
 ///
-/// W and J of an entity are those of its billing base: processor packages, memory where that is metered apart, GPUs,
-/// and its share of what a platform meter sees beyond them. Numbers that come from a model and not from a meter are
-/// marked (est.).
+/// Power (W) and energy (J) of an entity are those of its billing base: processor packages, memory where it is metered
+/// separately, GPUs, and its share of what a platform meter sees beyond them. Numbers from a model instead of a meter
+/// are marked (est.).
 #[derive(Debug, Parser)]
 #[command(name = "joulectl", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Args {
@@ -45,8 +45,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Meters: what was found here, what each sees and contains, which is used for what, and why each of the others is
-    /// not.
+    /// Every meter of this machine: what it covers and contains, what it is used for, or why it is not used.
     Meters {
         /// One JSON object.
         #[arg(long)]
@@ -65,10 +64,10 @@ pub enum Command {
     #[command(long_about = "\
 A table of all entities of one kind, with sums that add up to the node's energy.
 
-POWER is the mean over the last tick, ENERGY is since the entity is known, SHARE is of the node's power. `rest` is what entities
-without a line of their own were charged, `ended` what entities had reached that are no longer shown.
+POWER is the mean over the last tick, ENERGY is since the start of the series, SHARE is of the node's power. `rest` is the energy
+of entities without a line of their own, `ended` that of entities that are no longer shown.
 
---json prints an array of objects, one per entity, then one each for what has no entity:
+--json prints an array of objects, one per entity, then one for each sum without an entity:
   row                 entity | more (cut off by --limit) | rest | ended | parked
   kind, labels        labels by name, as in the Prometheus metrics
   state, since        running | terminated; start of the series, RFC 3339
@@ -77,15 +76,15 @@ without a line of their own were charged, `ended` what entities had reached that
   microjoules         integer: energy of the billing base, dynamic and idle
   microjoules_total   integers by zone and mode: {\"package\": {\"dynamic\": 5, \"idle\": 0}}; zones overlap, never add them up
   cpu_seconds, cycles, instructions, cache_misses   null where not counted
-  channel             of a VM that is running: how it is told its energy (channel, peer, profile, epoch, served_seconds_ago, …)")]
+  channel             of a VM that is running: how it reads its energy (channel, peer, profile, epoch, served_seconds_ago, …)")]
     List {
-        /// Which kind.
+        /// Kind of entity.
         #[arg(default_value = "unit", value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).map(|word| kind(&word)))]
         kind: Kind,
         /// Show only the first N; the others are summed up in one line.
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
-        /// Order.
+        /// Order of the entities.
         #[arg(long, value_enum, default_value_t = Sort::Power)]
         sort: Sort,
         /// A JSON array (see `joulectl help list`).
@@ -99,7 +98,7 @@ fn kind(word: &str) -> Kind {
 }
 
 impl Args {
-    /// The socket to ask: the option, the environment, or the first default that is there.
+    /// The socket of jouled: the option, the environment, or the first default that exists.
     pub fn socket(&self) -> PathBuf {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let named = self.socket.clone().or_else(|| set("JOULED_SOCKET"));
@@ -107,8 +106,8 @@ impl Args {
     }
 }
 
-/// The system's socket, or the user's where only that one is there. One that may not be looked at counts as there: the
-/// error of opening it says more than its absence.
+/// The system's socket, or the user's where only that exists. A path that may not be looked at counts as existing, as
+/// the error of opening it says more than a missing file.
 fn first_there(system: &Path, user: Option<&Path>) -> PathBuf {
     let there = |path: &PathBuf| match path.symlink_metadata() {
         Ok(_) => true,

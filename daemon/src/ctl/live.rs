@@ -16,8 +16,9 @@ const TRIES: u32 = 30;
 /// Shows `count` ticks, or all of them until SIGINT or SIGTERM. Connects again where the connection is lost, but not
 /// where the first attempt fails.
 ///
-/// # Errors Where the first attempt to connect fails, the connection is lost for good and `out` is not a terminal, or
-/// `out` cannot be written.
+/// # Errors
+/// Where the first attempt to connect fails, the connection is lost for good and `out` is not a terminal, or `out`
+/// cannot be written.
 pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn Write) -> Result<(), Error> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut resized = signal(SignalKind::window_change())?;
@@ -55,7 +56,7 @@ pub async fn run(client: &Client, count: Option<u64>, json: bool, out: &mut dyn 
                 screen.show(*snapshot)?;
             }
             Ok(Event::Back(new)) => stream = Some(new),
-            // Asking again would give the same answer.
+            // Another attempt would give the same answer.
             Err(error @ ClientError::OtherVersion(..)) => return Err(error.into()),
             Ok(Event::End) | Err(_) => {
                 stream = None;
@@ -104,7 +105,7 @@ impl Screen<'_> {
         self.redraw()
     }
 
-    /// Says that the connection is gone: above the old numbers on a terminal, else once on standard error.
+    /// Reports the lost connection: above the old numbers on a terminal, else once on standard error.
     fn say(&mut self, note: &str) -> Result<(), Error> {
         if self.is_live() {
             self.note = note.to_owned();

@@ -32,13 +32,13 @@ pub struct Arguments {
     /// Check the configuration, say what is wrong with it, and end
     #[arg(long)]
     pub check_config: bool,
-    /// Record what is measured to this new file, for --replay (it names everybody's processes)
+    /// Record what is measured to this new file, for --replay (it contains the names of all processes)
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// Replay a recording, print the last snapshot as JSON, and end
     #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "check_config"])]
     pub replay: Option<PathBuf>,
-    /// How much is logged
+    /// Log messages of this level and of more severe ones
     #[arg(long, value_name = "LEVEL", value_parser = levels())]
     pub log_level: Option<LogLevel>,
 }

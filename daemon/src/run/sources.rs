@@ -52,7 +52,7 @@ pub struct SourceSettings {
     observers: ObserverSettings,
 }
 
-/// The piece of it that the sources of use and entities use: they go on over a reload that leaves it as it is.
+/// The settings of the sources of use and entities, which continue over a reload that does not change them.
 #[derive(Clone, Debug, PartialEq)]
 struct ObserverSettings {
     sysfs: PathBuf,
@@ -62,7 +62,7 @@ struct ObserverSettings {
 }
 
 impl SourceSettings {
-    /// Those of a configuration.
+    /// The settings for measuring of a configuration.
     pub fn of(config: &Config) -> Self {
         Self {
             interval: config.interval.0,
@@ -154,7 +154,7 @@ pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports,
     if let Some(earlier) = start.earlier() {
         core.follow(earlier);
     }
-    // Nothing below fails, so nothing is taken in vain.
+    // Nothing below fails, so `start` is not lost.
     let observers = match (new_observers, std::mem::take(start)) {
         (Some(mut observers), _) => {
             observers.entities.await_series(core.awaited());
@@ -166,7 +166,7 @@ pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports,
         }
         (None, Start::Fresh | Start::KeepTotals(_)) => anyhow::bail!("no source of use was opened"),
     };
-    // The host of this VM may report a domain later.
+    // The host channel may report a domain later.
     if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != host_channel::SOURCE) {
         tracing::warn!("no meter: there is use without energy");
     }

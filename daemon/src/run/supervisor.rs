@@ -32,7 +32,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// No service runs yet.
+    /// A supervisor without running services.
     pub fn new(shared: Shared) -> Self {
         Self { shared, tasks: JoinSet::new(), running: HashMap::new(), failure: None }
     }
@@ -107,7 +107,7 @@ impl Supervisor {
     }
 }
 
-/// Which running service ended, and how. `None`: it was one that had been stopped and took longer than its grace.
+/// The running service that ended, and how. `None`: a stopped service ended after its grace.
 fn failure(running: &AllRunning, ended: Result<(Id, ()), JoinError>) -> Option<String> {
     let id = id_of(&ended);
     let name = running.iter().find(|(_, running)| running.task.id() == id).map(|(name, _)| name)?;

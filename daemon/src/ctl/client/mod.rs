@@ -76,7 +76,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// For the jouled behind `socket`. Nothing is opened yet.
+    /// A client for the jouled behind `socket`. Opens nothing yet.
     pub fn new(socket: PathBuf) -> Self {
         Self { socket, patience: PATIENCE, limit: LIMIT }
     }
@@ -123,7 +123,7 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unconnected(error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
-        // Ends with the body that is returned; its errors are seen there.
+        // The task ends with the body that is returned. Its errors show up there.
         tokio::spawn(connection);
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() = Uri::from_static(path);

@@ -23,11 +23,11 @@ use zbus::Address;
 /// `[export.guest]`: each VM is served its own energy.
 pub(super) struct GuestChannel;
 
-/// Also part of the settings of those who show the VMs of the channel: they are restarted with it.
+/// Also part of the settings of services that show the VMs of the channel, so that these restart with it.
 #[derive(Clone, PartialEq)]
 pub(super) struct GuestSettings {
     channel: GuestConfig,
-    /// Guests are told what becomes of idle energy.
+    /// Part of what guests read: the policy for idle energy.
     idle: IdlePolicy,
     procfs: PathBuf,
 }
@@ -118,7 +118,7 @@ fn web_config(file: Option<&Path>) -> Result<Option<WebConfig>> {
     Ok(file.map(WebConfig::load).transpose()?)
 }
 
-/// What the metrics page may fail at, tried before anything is stopped.
+/// Tries what the metrics page may fail at, before anything is stopped.
 pub(super) fn prepare(config: &Config, listeners: &mut Listeners) -> Result<()> {
     let settings = MetricsPage::settings(config);
     web_config(settings.web_config_file.as_deref())?;
