@@ -1,5 +1,5 @@
-//! NVIDIA GPUs by NVML: one energy domain for each GPU. Usage of GPUs is read by `usage::gpu`, the library is found
-//! by `sys::nvml`.
+//! NVIDIA GPUs by NVML (`[meter.nvml]`): one energy domain for each. Their use by processes is in `usage/gpu`, the
+//! library in `sys/nvml`.
 
 use super::Meter;
 use super::open::{Opening, Section};
@@ -14,12 +14,13 @@ use nvml_wrapper::{Device, Nvml};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Time between two reads. The GPU's counter is updated many times a second.
+/// Time between two readings. The counters change many times a second; the sampler rarely reads more often than this.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Upper limit of a board's power where it states none, 4 kW.
+/// Largest power of a GPU that states no limit: 4 kW.
 const MAX_POWER: Microwatts = Microwatts(4_000_000_000);
-/// Time between two attempts to find GPUs that failed. A GPU that was lost may need the library to be opened again.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Time until GPUs that cannot be opened are tried again, and until the library is opened again where a GPU cannot be
+/// read: one that fell off the bus may need that.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Section for NvmlConfig {
     fn check(&self) -> Vec<(String, String)> {
@@ -35,32 +36,32 @@ impl Section for NvmlConfig {
     }
 }
 
-/// Starts the meter on a thread of its own: the library hangs when its driver does.
-pub fn start(way: Way) -> Polled {
-    let poll = Poll { source: SOURCE.into(), absent: way.absent(), period: PERIOD, by_name: false, expected: None };
-    let opener: Opener = Box::new(move || Ok(Gpus::open(&way)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
+/// Starts the meter on a thread of its own, as the library hangs when its driver does.
+pub fn start(library: Library) -> Polled {
+    let poll = Poll { source: SOURCE.into(), absent: library.absent(), period: PERIOD, by_name: false, expected: None };
+    let opener: Opener = Box::new(move || Ok(Gpus::open(&library)?.map(|gpus| Box::new(gpus) as Box<dyn Meter>)));
     Polled::start(poll, opener)
 }
 
 /// One GPU.
 struct Gpu {
     card: Card,
-    /// Whether it has an energy counter (Volta and later). If not, its power is integrated.
-    counts: bool,
+    /// It has an energy counter (Volta and later). Otherwise its power is integrated.
+    has_counter: bool,
 }
 
 /// The GPUs, while the library is open.
 struct Gpus {
     nvml: Nvml,
-    /// Identifies this opening of the library, for [`Reading::Total`]. While it is open, GPUs are not reset and the
-    /// driver is not reloaded. Between two openings a counter may have restarted, and may be higher than before:
-    /// totals of two openings do not continue each other.
+    /// Identifies the beginning of the counters: time of opening, ns since 1970. While the library is open, GPUs are
+    /// not reset and the driver is not reloaded. Between two openings counters may have restarted, and may even be
+    /// higher than before, so totals do not continue.
     since: u64,
-    /// When missing GPUs were last looked for.
-    looked: Instant,
+    /// When the library was opened, or missing GPUs were last tried.
+    last_try: Instant,
     domains: Vec<Domain>,
     gpus: Vec<Gpu>,
-    /// GPUs that could not be opened: index, and why.
+    /// Index and error of GPUs that could not be opened.
     missing: Vec<(u32, String)>,
     errors: Vec<String>,
     detail: String,
@@ -113,7 +114,7 @@ fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
     let fail = |error| format!("GPU {}: {}", card.index, words(&error));
     let device = nvml::device(nvml, card).map_err(fail)?;
     let address = card.address.to_string();
-    // Part of the domain's id, which must be the same after a restart: an error must not lead to another id.
+    // Part of the domain's id, which must be the same after a restart: an error here must not change the id.
     let uuid = match device.uuid() {
         Ok(uuid) if is_id(&uuid) => uuid,
         Ok(_) | Err(NvmlError::NotSupported) => address.clone(),
@@ -124,7 +125,7 @@ fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
         Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => false,
         Err(error) => return Err(fail(error)),
     };
-    // Twice the limit: peaks of less than a second exceed it.
+    // Twice the limit, which peaks of less than a second exceed.
     let limit = device.power_management_limit_constraints().ok().filter(|limits| limits.max_limit > 0);
     let max_power = limit.map_or(MAX_POWER, |limits| Microwatts(u64::from(limits.max_limit) * 2_000));
     let info = GpuInfo {
@@ -143,7 +144,7 @@ fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
     Ok((domain, has_counter))
 }
 
-/// Whether a UUID has valid characters only (`GPU-8c0d1a2b-…`).
+/// Whether a UUID has only letters, digits and dashes (`GPU-8c0d1a2b-…`).
 fn is_id(text: &str) -> bool {
     (1..=80).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -151,8 +152,8 @@ fn is_id(text: &str) -> bool {
 impl Gpu {
     fn read(&self, nvml: &Nvml, since: u64) -> Result<Reading, NvmlError> {
         let device: Device<'_> = nvml::device(nvml, &self.card)?;
-        if self.counts {
-            // Millijoules since the driver was loaded.
+        if self.has_counter {
+            // Millijoules since the driver was last loaded.
             let total = Microjoules(device.total_energy_consumption()?.saturating_mul(1000));
             Ok(Reading::Total { total, since })
         } else {
@@ -185,7 +186,7 @@ impl Meter for Gpus {
             out.push(DomainReading { domain: domain.id.clone(), at: Stamp::now().monotonic, reading });
         }
         if again && !self.errors.is_empty() {
-            // Without any reading `Polled` opens the library again.
+            // No reading at all makes the poller drop and reopen this meter.
             out.truncate(first);
         }
     }
