@@ -28,7 +28,7 @@ complete -c joulectl -n "__fish_joulectl_needs_command" -l socket -d 'jouled\'s 
 complete -c joulectl -n "__fish_joulectl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_needs_command" -s V -l version -d 'Print version'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
-complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "meters" -d 'Meters: what was found here, what each sees and contains, which is used for what, and why each of the others is not'
+complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -43,14 +43,14 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand top" -l socket -d 'jou
 complete -c joulectl -n "__fish_joulectl_using_subcommand top" -l json -d 'One JSON object per tick and line, with every entity'
 complete -c joulectl -n "__fish_joulectl_using_subcommand top" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l limit -d 'Show only the first N; the others are summed up in one line' -r
-complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l sort -d 'Order' -r -f -a "power\t'The most power first, then the most energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l sort -d 'Order of the entities' -r -f -a "power\t'The most power first, then the most energy'
 energy\t'The most energy first'
 name\t'By name'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l json -d 'A JSON array (see `joulectl help list`)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "meters" -d 'Meters: what was found here, what each sees and contains, which is used for what, and why each of the others is not'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

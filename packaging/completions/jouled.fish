@@ -3,9 +3,9 @@ complete -c jouled -l listen -d 'Address of the metrics page, instead of the con
 complete -c jouled -l sysfs -d 'Root of sysfs, for meters and topology (cgroups are always where the kernel says)' -r -F
 complete -c jouled -l procfs -d 'Root of procfs' -r -F
 complete -c jouled -l state-dir -d 'Keep totals and joulectl\'s socket in this folder' -r -F
-complete -c jouled -l record -d 'Record what is measured to this new file, for --replay (it names everybody\'s processes)' -r -F
+complete -c jouled -l record -d 'Record what is measured to this new file, for --replay (it contains the names of all processes)' -r -F
 complete -c jouled -l replay -d 'Replay a recording, print the last snapshot as JSON, and end' -r -F
-complete -c jouled -l log-level -d 'How much is logged' -r -f -a "error\t''
+complete -c jouled -l log-level -d 'Log messages of this level and of more severe ones' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''

@@ -279,11 +279,6 @@ fn modules_have_one_style() {
 /// Modules of test data that unit tests of several modules share.
 const SHARED_FIXTURES: [&str; 4] = ["fixture", "fake_redfish", "fake_redfish_trees", "fake_sysfs"];
 
-/// Whether a file is in a room whose comments are not wrapped yet.
-fn is_unwrapped(file: &Path) -> bool {
-    ["meter", "run"].iter().any(|room| file.starts_with(root().join(room)))
-}
-
 #[test]
 fn comments_fit_the_columns() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -296,7 +291,7 @@ fn comments_fit_the_columns() {
                 let columns = line.chars().count();
                 let comment = line.trim_start().starts_with("//");
                 in_listing ^= comment && line.contains("```");
-                if comment && columns > COLUMNS && !in_listing && !is_unwrapped(&file) {
+                if comment && columns > COLUMNS && !in_listing {
                     broken.push(format!("{}:{}: {columns} columns", file.display(), number + 1));
                 }
             }

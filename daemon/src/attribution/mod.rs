@@ -98,7 +98,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that continues from `state`. `same_boot`: whether that is of this boot. `now`: CLOCK_MONOTONIC.
+    /// A core that continues from `state`. `same_boot`: whether `state` was written on this boot. `now`:
+    /// CLOCK_MONOTONIC.
     pub fn new(config: CoreConfig, state: State, same_boot: bool, now: Nanos) -> Self {
         let mut cpus = BTreeMap::new();
         for cpu in &config.host.cpus {

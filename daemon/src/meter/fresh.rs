@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 /// Number of the last times between changes of the value that the refresh is taken from.
 const CHANGES: usize = 8;
-/// Longest refresh: a value that stays for longer is a steady load, measured anew.
+/// Longest refresh: a value that stays for longer is a steady load that was measured again.
 const LONGEST: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// The last values of one meter.
@@ -36,7 +36,7 @@ impl Fresh {
     /// `stated`: the refresh that the meter states. A meter that averages over some time has an earlier `at`.
     ///
     /// A value that follows a repeated one was measured at some time between the two reads: on average halfway. A
-    /// value that is repeated for longer than one refresh counts as measured anew.
+    /// value that is repeated for longer than one refresh counts as measured again.
     pub fn measured_at(&mut self, power: Microwatts, at: Nanos, stated: Option<Nanos>) -> Option<Nanos> {
         let Some(value) = self.last else {
             (self.last, self.taken) = (Some(Value { power, read: at, times: 1, since: None }), at);

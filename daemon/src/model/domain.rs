@@ -10,8 +10,8 @@ use std::ops::Deref;
 use std::ops::{Add, AddAssign};
 use std::sync::Arc;
 
-/// What kind of silicon an energy domain covers. The names are Kepler's `zone` label values, and the components of its
-/// older names.
+/// The kind of hardware that an energy domain covers. The names are Kepler's `zone` label values, and the components
+/// of its older names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Zone {
@@ -154,7 +154,7 @@ pub struct Domain {
     pub id: DomainId,
     /// The source that reads it: `rapl-perf`, `rapl-powercap`, `estimate`.
     pub source: String,
-    /// What kind of silicon it covers.
+    /// The kind of hardware that it covers.
     pub zone: Zone,
     /// Whose use it is shared out over.
     pub scope: Scope,
@@ -224,7 +224,7 @@ impl Domain {
     }
 }
 
-/// What a meter said. Nobody ever guesses which of the two it is.
+/// What a meter reports. The meter states which kind of reading it is; nothing infers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reading {
@@ -264,8 +264,8 @@ pub struct DomainReading {
     pub reading: Result<Reading, String>,
 }
 
-/// Cumulative energy of the node in one domain, or in several together. `total` = `idle` + `active`. A platform meter
-/// has `total` only: its energy is not shared out, what it measures beyond the components is (zone `other`).
+/// Cumulative energy of the node in one domain, or in several together. `total` = `idle` + `active`. Zone
+/// `platform` has `total` only: its energy is not attributed; the remainder is (zone `other`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeEnergy {
     /// All energy that was measured.

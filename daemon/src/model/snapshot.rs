@@ -322,8 +322,7 @@ pub struct DomainView {
 }
 
 impl DomainView {
-    /// Whether its energy is not attributed itself: that of a platform meter, whose remainder is attributed as zone
-    /// `other`.
+    /// Whether its energy is not attributed itself: zone `platform`, whose remainder is attributed as zone `other`.
     pub fn undivided(&self) -> bool {
         self.domain.zone == Zone::Platform
     }

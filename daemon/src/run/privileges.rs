@@ -76,7 +76,7 @@ fn needless(config: &Config) -> Vec<Capability> {
 
 /// Capabilities whose absence no source reports, with the consequence to log.
 fn wanted(config: &Config) -> Vec<(Capability, &'static str)> {
-    let programs = "the programs of other users' processes are not known (exe=\"\"), VMs are known by their word alone, and who uses GPUs of \
+    let programs = "the programs of other users' processes are not known (exe=\"\"), VMs are known by their command lines alone, and use of GPUs of \
                     AMD and Intel is not seen";
     let mut wanted = vec![(Capability::CAP_SYS_PTRACE, programs)];
     if !config.export.guest.hybrid.is_empty() {

@@ -14,7 +14,7 @@ const MIRROR: &str = "powercap mirror";
 const BUS: &str = "org.jouled1 on the bus";
 /// The metrics page and joulectl's socket show the VMs of the guest channel.
 const CHANNEL: &[&str] = &[GUESTS, PAGE, CONTROL];
-/// With a way to guests every VM has a series.
+/// Opening the guest channel gives every VM a series, so the sampler restarts too.
 const CHANNEL_OPENS: &[&str] = &[MEASURING, GUESTS, PAGE, CONTROL];
 
 /// Section, key, a value that is not the default, and what a reload with it restarts. A section in `[[…]]` is a list.

@@ -13,8 +13,7 @@
 //! | `/org/jouled1` | `org.jouled1.Manager`, `org.freedesktop.DBus.ObjectManager` | this machine |
 //! | `/org/jouled1/unit/NAME` | `org.jouled1.Unit` | a unit or slice of the system's service manager |
 //! | `/org/jouled1/user/UID/unit/NAME` | `org.jouled1.Unit` | a unit of a user's service manager |
-//! | `/org/jouled1/machine/NAME` | `org.jouled1.Machine` | a virtual machine, by name; by id where another machine has
-//! the same claim to the name |
+//! | `/org/jouled1/machine/NAME` | `org.jouled1.Machine` | a virtual machine, by name or id (see `view`) |
 //! | `/org/jouled1/container/ID` | `org.jouled1.Container` | a container |
 //!
 //! Names are escaped as systemd escapes them: `ssh.service` is `ssh_2eservice`, user 1000 is `_31000`, the empty name
@@ -31,9 +30,10 @@
 //!   Version s, NodeName s, IntervalUSec t
 //!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when
 //!   and the numbers below, without State and Since
-//! org.jouled1.Unit       Id s, Slice s, User u (4294967295: the system's) org.jouled1.Machine    Id s, Name s, UUID s,
-//! Hypervisor s org.jouled1.Container  Id s, Name s, Runtime s, Pod s the numbers            State s ("running",
-//! "terminated"), EnergyMicrojoules t, PowerMicrowatts t, EnergyByZone a(sst),
+//! org.jouled1.Unit       Id s, Slice s, User u (4294967295: the system's)
+//! org.jouled1.Machine    Id s, Name s, UUID s, Hypervisor s
+//! org.jouled1.Container  Id s, Name s, Runtime s, Pod s
+//! the numbers            State s ("running", "terminated"), EnergyMicrojoules t, PowerMicrowatts t, EnergyByZone a(sst),
 //!                        PowerByZone a(sst) zone, mode ("dynamic", "idle"; the manager's platform: "total"), value;
 //!                        Since t, Estimated b, UpdatedAt t
 //! ```

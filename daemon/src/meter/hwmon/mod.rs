@@ -224,8 +224,8 @@ impl Hwmon {
         self.sensors.push(sensor);
     }
 
-    /// Marks whether these sensors measure the packages; where one of them fails, it goes on standby for the stand-in. `readings`: with the
-    /// index of the sensor, and the time.
+    /// Marks whether these sensors measure the packages; where one of them fails, it goes on standby for the
+    /// stand-in. `readings`: with the index of the sensor, and the time.
     fn update_packages(&mut self, readings: &mut [(usize, Result<Reading, String>, Nanos)]) {
         let measured = readings.iter().any(|(sensor, reading, _)| {
             let package = self.domains[*sensor].zone == Zone::Package;

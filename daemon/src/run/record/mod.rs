@@ -236,14 +236,14 @@ impl Frames for Postcard {
     }
 }
 
-/// The first field that is said and not understood.
+/// The path of the first field that the file has and this version does not know.
 fn unknown(said: &Value, understood: &Value, path: String) -> Option<String> {
     match (said, understood) {
         (Value::Object(said), Value::Object(understood)) => said.iter().find_map(|(name, value)| {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             match understood.get(name) {
                 Some(known) => unknown(value, known, path),
-                // What is not there is as good as a default.
+                // A missing field equals its default.
                 None => (!is_default(value)).then_some(path),
             }
         }),

@@ -60,9 +60,9 @@ pub struct Store {
     written: u64,
     /// Ticks since the very first start: the higher one of two files is the newer.
     generation: u64,
-    /// Of which machine the files are.
+    /// The machine that the files belong to (a hash of its id).
     machine: String,
-    /// What of the files this version does not know: written again with each whole.
+    /// Records that this version does not know; written again with each whole state.
     carried: Carried,
     _locks: [File; 2],
 }
