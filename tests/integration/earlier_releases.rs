@@ -17,7 +17,7 @@ use jouled::model::source::{Health, Stamp};
 use jouled::model::tick::Tick;
 use jouled::model::units::{Microwatts, Nanos};
 use jouled::run::record;
-use jouled::run::store::Store;
+use jouled::run::store::{Store, StoreError};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -144,8 +144,19 @@ fn store(release: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, State, Ve
 
 fn open(dir: &Path) -> (State, Vec<String>) {
     let mut notes = Vec::new();
-    let (_, state) = Store::open(&dir.join("run"), &dir.join("state"), "some machine", &mut notes).unwrap();
+    let (_, state) = open_store(dir, "some machine", &mut notes);
     (state, notes)
+}
+
+/// Opens the store. A program that another test starts at this moment holds copies of the locks until it executes.
+fn open_store(dir: &Path, machine: &str, notes: &mut Vec<String>) -> (Store, State) {
+    for _ in 0..100 {
+        match Store::open(&dir.join("run"), &dir.join("state"), machine, notes) {
+            Err(StoreError::Busy(_)) => thread::sleep(Duration::from_millis(20)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the locks in {} are not released", dir.display())
 }
 
 /// The configuration that the made-up state was made with.
@@ -202,8 +213,7 @@ fn totals_are_taken_over_exactly() {
 
             // Written by this version, they are the same once more; the core itself has them, too.
             let mut notes = Vec::new();
-            let (mut store, _) =
-                Store::open(&dir.path().join("run"), &dir.path().join("state"), "some machine", &mut notes).unwrap();
+            let (mut store, _) = open_store(dir.path(), "some machine", &mut notes);
             let core = Core::new(config(idle), state.clone(), false, Nanos(1));
             store.append((vec![], vec![]), || core.state(&state.boot_id)).unwrap();
             store.checkpoint(core.state(&state.boot_id)).unwrap();
@@ -250,7 +260,7 @@ fn odd_numbers_of_labels_are_kept_and_said() {
     };
     assert_eq!((package(Kind::Unit), package(Kind::Process)), (vec![2, 1], vec![8]));
     let mut notes = Vec::new();
-    let (mut store, _) = Store::open(&dir.path().join("run"), &dir.path().join("state"), "", &mut notes).unwrap();
+    let (mut store, _) = open_store(dir.path(), "", &mut notes);
     store.checkpoint(core.state("")).unwrap();
     assert!(fs::read_to_string(dir.path().join("state/ledger")).unwrap().contains("many.service"), "it is carried");
 }

@@ -1,5 +1,6 @@
-//! `[inventory]`: where managers of VMs report which VMs there are. jouled-libvirt connects to a socket; systemd-machined is asked over the
-//! system bus. Their health is among that of [`Managers`](crate::entity::managers::Managers).
+//! `[inventory]`: where managers of VMs report which VMs there are. jouled-libvirt connects to a socket;
+//! systemd-machined is asked over the system bus. Their health is among that of
+//! [`Managers`](crate::entity::managers::Managers).
 
 use super::{Registration, Serve, Shared, make_parent, serve};
 use crate::config::Config;

@@ -102,7 +102,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// `activated`: listeners of the metrics page that the service manager passed. They replace those of the configuration.
+    /// `activated`: listeners of the metrics page that the service manager passed. They replace those of the
+    /// configuration.
     pub fn new(snapshots: Snapshots, reports: Reports, activated: Vec<TcpListener>) -> Self {
         Self { snapshots, reports, listeners: Listeners::new(activated), guests: None }
     }
