@@ -1,19 +1,19 @@
-//! A domain's energy over time: its totals at each reading, interpolated linearly between readings. For the remainder
-//! and for comparisons of meters, which are read at different times. Knows no domain.
+//! A domain's energy over time: its totals at each reading, interpolated linearly between readings. The remainder and
+//! the comparison of meters need it, as meters are read at different times. Knows no domain.
 
 use crate::model::units::{Microjoules, Nanos};
 use std::collections::VecDeque;
 
-/// Number of the last times between changes of the value that the refresh is taken from.
+/// Number of recent intervals between changes of the value, from which the refresh is computed.
 const CHANGES: usize = 8;
-/// Longest refresh: a value that stays for longer is a steady load.
+/// Longest refresh. A value that is the same for longer means a steady load, not a slow meter.
 pub(super) const LONGEST_REFRESH: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// Cumulative energy over time.
 #[derive(Default)]
 pub(super) struct Curve {
     points: VecDeque<Point>,
-    /// The last times between changes of the value, [`CHANGES`] at most.
+    /// Recent intervals between changes of the value, [`CHANGES`] at most.
     changes: VecDeque<Nanos>,
     changed_at: Option<Nanos>,
 }
@@ -21,13 +21,13 @@ pub(super) struct Curve {
 struct Point {
     at: Nanos,
     total: Microjoules,
-    /// The energy between the point before and this one is not known: a gap.
+    /// There is a gap before this point: the energy since the previous point is unknown.
     broken: bool,
 }
 
 impl Curve {
-    /// Adds the total at `at`, CLOCK_MONOTONIC. `broken`: it lacks the energy since the last total (a gap).
-    /// `changed`: the meter's value differs from the one before.
+    /// Adds the total at `at`, CLOCK_MONOTONIC. `broken`: there is a gap before it, whose energy the total lacks.
+    /// `changed`: the value of the meter differs from the previous one.
     pub fn push(&mut self, at: Nanos, total: Microjoules, broken: bool, changed: bool) {
         if self.points.back().is_some_and(|last| last.at >= at) {
             return;
@@ -62,7 +62,7 @@ impl Curve {
         Some(self.total(to)? - self.total(from)?)
     }
 
-    /// The same, with zero for the time after the last total.
+    /// The energy between two times, with zero for the time after the last total.
     pub fn known(&self, from: Nanos, to: Nanos) -> Microjoules {
         let last = self.last_at().unwrap_or_default();
         self.between(from.min(last), to.min(last)).unwrap_or_default()
@@ -80,8 +80,8 @@ impl Curve {
         Some(before.total + Microjoules(u64::try_from(gained).unwrap_or(u64::MAX)))
     }
 
-    /// How often the meter has a new value: the shortest of the last times between changes (a steady load makes them
-    /// longer), and at least the time between reads.
+    /// Time between two new values of the meter: the shortest recent interval between changes (a steady load makes them
+    /// longer), and at least the longest recent interval between reads.
     pub fn refresh(&self) -> Nanos {
         let read = self
             .points

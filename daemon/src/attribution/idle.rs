@@ -3,13 +3,13 @@
 use crate::model::snapshot::{IdleFloor, IdleFrom};
 use crate::model::units::Microwatts;
 
-/// Number of equal ranges of utilisation that are learned apart, so that a long time at one load does not outweigh what
-/// was seen at others.
+/// Number of bins: equal ranges of utilisation with sums of their own, so that a long time at one load does not
+/// outweigh the observations at other loads.
 const BINS: usize = 32;
-/// Number of observations that a range remembers: older ones fade exponentially.
+/// Number of observations that a bin remembers. The weight of older ones decays exponentially.
 const MEMORY: f64 = 300.0;
-/// The weight of an observation is 1 / (this + utilisation): power is not quite linear in load, and the intercept is at
-/// zero load.
+/// The weight of an observation is 1 / (this + utilisation). Power is not quite linear in load, so observations near
+/// zero load tell most about the intercept.
 const NEAR_ZERO: f64 = 0.05;
 
 /// Sums for a weighted straight line through (utilisation, watts).
@@ -59,15 +59,15 @@ impl Sums {
 }
 
 /// Learns the idle floor of one domain: the intercept of power against utilisation. On a machine that is never at rest,
-/// that is lower than the lowest power seen. Until enough different loads were seen, the floor is mostly the prior's:
-/// full power times the ratio of idle to full power of processors of this kind.
+/// the intercept is lower than the lowest observed power. Until enough different loads were observed, the prior
+/// dominates: full power times the ratio of idle to full power of processors of this kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IdleModel {
     /// Idle over full power of this kind of processor.
     pub prior_ratio: f64,
-    /// A floor that is given and not learned.
+    /// A floor from the configuration or from the model behind an estimate. It replaces the learned one.
     pub known: Option<(Microwatts, IdleFrom)>,
-    /// Sums by equal ranges of utilisation.
+    /// Sums by bin, a range of utilisation.
     pub bins: Vec<Sums>,
     /// Lowest power seen, in watts.
     pub lowest: Option<f64>,
@@ -75,12 +75,12 @@ pub struct IdleModel {
 
 impl IdleModel {
     /// A model without observations. `known` is a floor from the configuration, or from the model behind an estimate:
-    /// it is used as it is, and nothing is learned.
+    /// it is returned as it is, whatever is observed.
     pub fn new(prior_ratio: f64, known: Option<(Microwatts, IdleFrom)>) -> Self {
         Self { prior_ratio: prior_ratio.clamp(0.01, 0.99), known, bins: vec![Sums::default(); BINS], lowest: None }
     }
 
-    /// Takes over the observations of an earlier model. The prior and a given floor stay this one's.
+    /// Takes over the observations of an earlier model. The prior and a given floor of this model stay.
     pub fn learn_from(&mut self, earlier: Self) {
         if earlier.bins.len() == BINS {
             self.bins = earlier.bins;
@@ -93,7 +93,8 @@ impl IdleModel {
         let (u, p) = (utilisation.clamp(0.0, 1.0), power.watts());
         let bin = ((u * BINS as f64) as usize).min(BINS - 1);
         self.bins[bin].observe(u, p);
-        // The bound rises slowly towards the power seen, so that one low reading does not bound the floor for ever.
+        // The bound rises by 1e-4 of its distance to each observed power, so that one low reading does not bound the
+        // floor for ever.
         self.lowest = Some(self.lowest.map_or(p, |low| if p < low { p } else { low + (p - low) * 1e-4 }));
     }
 
@@ -107,9 +108,10 @@ impl IdleModel {
         let (power, error, from) = match self.line() {
             Some((intercept, noise)) => {
                 let bend = self.extrapolation(intercept, prior);
-                // Not hypot: that of today's glibc is newer than the glibc of EL 9, and these are watts.
+                // Not `hypot`: a build against a recent glibc would need a symbol version that EL 9 lacks. Watts cannot
+                // overflow here.
                 let error = (noise * noise + bend * bend).sqrt();
-                // Two independent opinions, each weighed by the inverse of its variance.
+                // The mean of line and prior, each weighted by the inverse of its variance.
                 let (a, b) = (1.0 / error.powi(2).max(1e-12), 1.0 / prior_error.powi(2).max(1e-12));
                 let from = if a >= b { IdleFrom::Learned } else { IdleFrom::Prior };
                 ((intercept * a + prior * b) / (a + b), (a + b).sqrt().recip(), from)
@@ -121,8 +123,8 @@ impl IdleModel {
     }
 
     /// The prior in watts and its error, from the ratio r alone: with P = full·(r + u·(1−r)), idle is P·r / (r +
-    /// u·(1−r)). The error is taken to be as large as the dynamic power that this implies: small where the machine was
-    /// nearly at rest, large where it was busy.
+    /// u·(1−r)). The error is assumed to equal the dynamic power that this implies: small if the machine was nearly at
+    /// rest, large if it was busy.
     fn prior(&self) -> Option<(f64, f64)> {
         let all = self.sums(|_| 1.0)?;
         let (u, p, r) = (all.u / all.n, all.p / all.n, self.prior_ratio);
@@ -130,8 +132,8 @@ impl IdleModel {
         Some((idle, (p - idle).max(0.02 * p)))
     }
 
-    /// Intercept in watts and standard error of the weighted line through the observations. `None` where all loads were
-    /// alike.
+    /// Intercept in watts and standard error of the weighted line through the observations. `None` if all loads were
+    /// alike, or if power fell with load.
     fn line(&self) -> Option<(f64, f64)> {
         let s = self.sums(|u| 1.0 / (NEAR_ZERO + u))?;
         let (mean_u, mean_p) = (s.u / s.n, s.p / s.n);
@@ -147,13 +149,13 @@ impl IdleModel {
         let scale = count / s.n;
         let residual = ((spp - slope * sup).max(0.0) * scale / (count - 2.0)).max(0.0);
         let error = (residual * (1.0 / count + mean_u * mean_u / (suu * scale))).sqrt();
-        // Power does not fall with load: a falling line has nothing to say yet.
+        // Power does not fall with load: a falling line is noise, and is not used.
         (slope >= 0.0).then_some((mean_p - slope * mean_u, error.max(1e-4 * mean_p)))
     }
 
-    /// Error of the intercept in watts because the line is extrapolated to zero load: a power curve bends, and the
-    /// effect of the bend grows with the square of the lowest load seen. The slope is the steeper one of the line's and
-    /// the prior's.
+    /// Error of the intercept in watts that comes from extrapolation to zero load. The power curve is not straight, and
+    /// the effect of its curvature grows with the square of the lowest observed load. The slope is the steeper one of
+    /// the line's and the prior's.
     fn extrapolation(&self, intercept: f64, prior: f64) -> f64 {
         let lowest = self.bins.iter().find(|bin| bin.n >= 3.0).map_or(1.0, |bin| bin.u / bin.n);
         let Some(all) = self.sums(|_| 1.0) else { return 0.0 };

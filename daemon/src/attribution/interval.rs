@@ -1,12 +1,13 @@
-//! Two readings of a domain → the energy of the interval between them, or a gap. Pure. Attributes nothing.
+//! Computes the energy between two readings of a domain, or finds that the interval is a gap. Pure. Attributes nothing.
 
 use crate::model::domain::{Domain, Reading};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 
-/// A step of CLOCK_BOOTTIME against CLOCK_MONOTONIC larger than this is a suspend. Smaller ones are the time between
-/// the reads of the two clocks.
+/// If CLOCK_BOOTTIME advanced more than this (10 ms) relative to CLOCK_MONOTONIC, the machine was suspended. A smaller
+/// difference is the time between the reads of the two clocks.
 const SUSPEND: Nanos = Nanos(10_000_000);
-/// Longest time over which a gauge is integrated. What the power was in a longer one is not known.
+/// Longest interval over which a gauge is integrated. In a longer one the power may have changed in between,
+/// unobserved.
 const GAUGE_AGE: Nanos = Nanos(120 * Nanos::SECOND.0);
 
 /// The last good reading of a domain.
@@ -32,7 +33,7 @@ pub enum Interval {
         /// Time between the two readings, CLOCK_MONOTONIC.
         time: Nanos,
     },
-    /// The energy of `time` is not known.
+    /// The energy in `time` is unknown.
     Gap {
         /// Time between the two readings, CLOCK_MONOTONIC.
         time: Nanos,
@@ -44,7 +45,7 @@ pub enum Interval {
 /// The energy of `domain` between the readings `last` and `new`. `carry` is the fraction of a microjoule, in units of
 /// 1/(2·10⁹) µJ, that the integration of a gauge carries to the next interval.
 ///
-/// A counter that fell has wrapped once where its range is known and the result is plausible; else it was reset.
+/// A counter that fell has wrapped once, if its range is known and the result is plausible. Otherwise it was reset.
 pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, carry: &mut u64) -> Interval {
     let Some(last) = last else { return Interval::First };
     let time = new.at - last.at;
@@ -88,8 +89,8 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
     Interval::Energy { energy, time }
 }
 
-/// Whether the time of a reading is accounted for already: the reading is a repeated or a late one. A total with
-/// another beginning is not.
+/// Whether the time of a reading is accounted for already, because the reading is repeated or late. A total with
+/// another beginning (`since`) always counts as new.
 pub fn accounted(last: &LastReading, new: &LastReading) -> bool {
     let other_beginning = match (last.reading, new.reading) {
         (Reading::Total { since: before, .. }, Reading::Total { since, .. }) => before != since,
@@ -98,8 +99,8 @@ pub fn accounted(last: &LastReading, new: &LastReading) -> bool {
     new.at <= last.at && !other_beginning
 }
 
-/// Whether the energy of a time without readings, of length `time`, can be computed from the reading before it: the
-/// counter cannot have wrapped more than once.
+/// Whether the energy since `reading` can be computed from the next reading, `time` later without readings in between:
+/// the counter cannot have wrapped more than once.
 pub fn provable(domain: &Domain, reading: &Reading, time: Nanos) -> bool {
     match reading {
         Reading::Counter { wraps_at: Some(range), .. } => most(domain, time) < *range,
@@ -114,8 +115,7 @@ fn most(domain: &Domain, time: Nanos) -> Microjoules {
     domain.max_power.for_time(time) + Microjoules(2_000_000)
 }
 
-/// The mean of two powers over the time between them, by the trapezoidal rule. The fraction of a microjoule goes to
-/// `carry`.
+/// Energy between two power readings, by the trapezoidal rule. The fraction of a microjoule is kept in `carry`.
 fn trapezoid(old: Microwatts, now: Microwatts, time: Nanos, carry: &mut u64) -> Microjoules {
     const DIVISOR: u128 = 2 * 1_000_000_000;
     let product = (u128::from(old.0) + u128::from(now.0)) * u128::from(time.0) + u128::from(*carry);

@@ -1,9 +1,9 @@
 //! The core: one [`Tick`] in, one [`Snapshot`] out, by [`Core::step`]. Pure: no clock, no I/O, no globals, so the
 //! same ticks give the same snapshots. It knows no meter, usage source or export by name.
 //!
-//! A step in order: new domains, names of cgroups and VMs, usage by account (`tick_use`), readings to energy
-//! (`readings`), the platform and its remainder (`platform`, `remainder`), then the ledger is committed and accounts
-//! of what ended are closed.
+//! A step handles in this order: new domains, names of cgroups and VMs, usage by account (`tick_use`), readings to
+//! energy (`readings`), the platform and its remainder (`platform`, `remainder`), then the ledger is committed and the
+//! accounts of ended entities are closed.
 
 pub mod accounts;
 mod curve;
@@ -47,7 +47,7 @@ use window::{DomainState, Window};
 /// 400 to 700 W at rest.
 const GPU_PRIOR_RATIO: f64 = 0.12;
 
-/// Settings of the core. The head of a recording has them.
+/// Settings of the core. They are stored in the head of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CoreConfig {
     /// The machine, as the snapshot shows it.
@@ -72,11 +72,11 @@ pub struct Core {
     /// Index of each domain in `domains`.
     by_id: FxHashMap<DomainId, usize>,
     platform: Platform,
-    /// The remainder; `None` until there was an authority.
+    /// The domain of the remainder; `None` until the first tick with an authority.
     other: Option<DomainState>,
-    /// Domains of earlier runs that this run has not seen.
+    /// Records of domains that earlier runs of jouled saw and this run has not seen yet.
     earlier: Vec<DomainRecord>,
-    /// Whether the earlier run was on this boot.
+    /// Whether the earlier run ended after the last boot of the machine: counters of meters then continue.
     same_boot: bool,
     /// Number of CPUs of each package.
     cpus: BTreeMap<PackageId, usize>,
@@ -91,7 +91,7 @@ pub struct Core {
     last: Option<Nanos>,
     counted: Counted,
     overflows: u64,
-    /// Overflows of usage sources that an earlier core in this run had.
+    /// Overflows of the usage sources that were closed at reloads of this run: a new source counts from zero.
     overflows_before: u64,
     /// CPU time that cannot be attributed, since jouled started.
     lost_cpu: Nanos,
@@ -163,7 +163,7 @@ impl Core {
         self.sources.mark_read(&self.domains, now);
         self.update_platform(&used, &tick.gpus.passed_through, now);
         self.ledger.commit();
-        // Accounts of what ended stay open as long as a window may still charge them.
+        // Accounts of ended entities stay open until every window that may charge them has closed.
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
         let closed_before = windows.map(|state| state.window.from).min().unwrap_or(self.ticks);
         let ended = tick.usage.iter().flat_map(|usage| &usage.ended);
@@ -178,7 +178,7 @@ impl Core {
         self.snapshot(&Tick::default(), None)
     }
 
-    /// The state of a new domain. It continues the record of an earlier run, where there is one under its id.
+    /// The state of a new domain. It continues the record that an earlier run kept under the same id, if there is one.
     fn open_domain(&mut self, domain: Domain, now: Nanos) -> DomainState {
         let configured = self.config.floors.get(domain.id.as_str()).map(|power| (*power, IdleFrom::Configured));
         let known = configured.or(domain.at_rest.map(|power| (power, IdleFrom::Model)));
@@ -239,12 +239,13 @@ impl Core {
         TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true, gpus }
     }
 
-    /// The same for GPUs. A GPU that is passed through to a VM is charged to that VM as a whole.
+    /// Attributes the GPU usage of a tick to accounts. A GPU that is passed through to a VM is charged to that VM as a
+    /// whole.
     fn resolve_gpus(&self, sample: &GpuSample) -> Vec<GpuCharges> {
         let resolve = |watched: &crate::model::usage::WatchedGpu| {
             let uses = sample.uses.iter().filter(|one| one.gpu == watched.gpu);
             let charges: Vec<_> = uses.filter_map(|one| self.accounts.attribute_gpu_use(one)).collect();
-            // Busy time for processes that are not known is unattributed.
+            // Busy time that no known process accounts for is unattributed.
             let lost = watched.busy - charges.iter().map(|charge| charge.used.on_cpu).sum();
             GpuCharges { gpu: watched.gpu, charges, lost, estimated: watched.estimated, owner: None }
         };
@@ -267,7 +268,7 @@ impl Core {
         gpus
     }
 
-    /// Share of all CPUs' time that was used since the last tick, 0 to 1.
+    /// Mean utilisation of all CPUs since the last tick, 0 to 1.
     fn cpu_usage(&self, used: &TickUse, now: Nanos) -> Option<f64> {
         let time = now - self.last?;
         let on_cpu = used.busy(Scope::Machine);

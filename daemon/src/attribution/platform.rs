@@ -12,38 +12,39 @@ use crate::model::snapshot::{Comparison, PlatformView, Role};
 use crate::model::source::PciAddress;
 use crate::model::units::{Microjoules, Nanos};
 
-/// A remainder is computed over at least this many refreshes of the authority: it lags behind by up to one, the
-/// components do not.
+/// A remainder is computed over at least this many refreshes of the authority: the authority lags behind by up to one
+/// refresh, the components do not.
 const REFRESHES: u64 = 3;
-/// A platform meter without a reading for this many of its refreshes, and for at least this time, does not measure now.
+/// A platform meter counts as silent after this many of its refreshes without a reading, but not before this time.
 const SILENT: (u64, Nanos) = (4, Nanos(45 * Nanos::SECOND.0));
-/// Curves are kept for this time: the longest wait for a component that cannot be read, and then one window.
+/// Length of the curves that are kept: the longest wait for a component that cannot be read, plus one window.
 const LONGEST_KEPT: Nanos = Nanos(2 * LONGEST_WINDOW.0);
-/// Meters are compared over this time at least.
+/// Shortest time over which meters are compared.
 const COMPARE_OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
-/// Accuracy of a meter whose maker states none: Intel's figure for RAPL, and the best that IPMI and Redfish specify.
+/// Accuracy (5 %) of a meter that states none: Intel's figure for RAPL, and the best that IPMI and Redfish specify.
 const UNSTATED_PPM: u32 = 50_000;
 
-/// Largest difference shown, in millionths: a meter that reads zero is off by infinitely much, and shown as off by a
-/// factor of 1000.
+/// Largest difference shown, in millionths: a factor of 1000. Against an authority that reads zero the difference would
+/// be infinite.
 const MOST_OFF_PPM: i128 = 1_000_000_000;
 
-/// The kind of platform meter that a domain belongs to. An estimate is none.
+/// The kind of platform meter that a domain belongs to. `None` for components, and for estimates: an estimate is never
+/// a platform meter.
 pub fn kind_of(domain: &Domain) -> Option<&PlatformKind> {
     domain.platform.as_ref().filter(|_| domain.quality != Quality::Estimated)
 }
 
-/// What is known of the remainder since it was last computed, up to now.
+/// The remainder since it was last computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remainder {
-    /// This energy in this time.
+    /// The remainder is `energy` in `time`.
     Energy {
         /// In µJ.
         energy: Microjoules,
         /// Length of the interval.
         time: Nanos,
     },
-    /// It is not known for this time.
+    /// The remainder is unknown in `time`.
     Gap {
         /// Length of the interval.
         time: Nanos,
@@ -55,15 +56,17 @@ pub(super) enum Remainder {
 pub(super) struct Platform {
     choice: PlatformChoice,
     pub authority: Option<PlatformKind>,
-    /// Kinds of which a configured meter has not been found yet.
+    /// Kinds with a configured meter that has no domain yet.
     lacking: Vec<PlatformKind>,
-    /// This is a VM whose host reports its energy, and no platform meter was chosen in the configuration.
+    /// The host of this VM reports the VM's energy, and the configuration chooses no platform meter. Then there is no
+    /// authority.
     host_reports: bool,
-    /// GPUs of VMs without a meter: their energy is part of the remainder.
+    /// GPUs that VMs own and no meter of this machine measures: their energy is part of the remainder.
     pub unmetered: Vec<PciAddress>,
     /// The remainder is computed up to this time, CLOCK_MONOTONIC.
     from: Option<Nanos>,
-    /// Energy of the components beyond the platform's so far: their readings are of other moments than the platform's.
+    /// Energy of the components that exceeded the platform's and is not yet subtracted from a remainder. It arises
+    /// because components and platform are read at different moments.
     deficit: Microjoules,
     compared_from: Option<Nanos>,
     comparisons: Vec<Comparison>,
@@ -78,7 +81,7 @@ impl Platform {
     pub fn choose(&mut self, domains: &mut [DomainState], sources: &Sources, now: Nanos) {
         self.lacking.clear();
         self.lacking.extend(sources.lacking(domains).cloned());
-        // What a platform meter in a VM measures may be the host's energy; the host reports this VM's part of it.
+        // A platform meter in a VM may measure the whole host. The host reports only the part of this VM.
         self.host_reports = self.choice == PlatformChoice::Auto && domains.iter().any(|state| state.shared.by_host);
         let may_be_authority = |kind: &&PlatformKind| {
             self.choice.allows(kind) && !self.host_reports && self.measures_now(domains, kind, now)
@@ -102,7 +105,7 @@ impl Platform {
         }
     }
 
-    /// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
+    /// Whether all meters of a kind measure now. They are summed, so the sum would be wrong without one of them.
     fn measures_now(&self, domains: &[DomainState], kind: &PlatformKind, now: Nanos) -> bool {
         let silent_after = |state: &DomainState| Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1);
         let mut meters = of_kind(domains, Some(kind)).peekable();
@@ -111,9 +114,9 @@ impl Platform {
             && meters.all(|state| is_recent(&state.curve, now, silent_after(state)))
     }
 
-    /// Notes which of the GPUs that are handed to VMs have no meter on this host.
+    /// Finds the GPUs passed through to VMs that no meter on this host measures.
     pub fn find_unmetered(&mut self, domains: &[DomainState], passed_through: &[PciAddress], now: Nanos) {
-        // A GPU domain without recent readings is left over from before passthrough.
+        // A GPU domain without recent readings is a leftover from the time before passthrough.
         let measures = |state: &DomainState| !state.standby && is_recent(&state.curve, now, LONGEST_WINDOW);
         let metered =
             |gpu: PciAddress| domains.iter().any(|state| state.shared.scope == Scope::Gpu(gpu) && measures(state));
@@ -134,7 +137,7 @@ impl Platform {
     pub fn remainder(&mut self, domains: &[DomainState], now: Nanos) -> Option<Remainder> {
         let authority = || of_kind(domains, self.authority.as_ref());
         let components = || self.components(domains, now);
-        // All have been read up to `to`, and none has a gap after `since`.
+        // Every meter has been read up to `to` or later, and none has a gap after `since`.
         let to = authority().chain(components()).filter_map(|state| state.curve.last_at()).min()?;
         let begins = authority().filter_map(|state| state.curve.broken_at().or(state.curve.first_at())).max()?;
         let since = components().filter_map(|state| state.curve.broken_at()).chain([begins]).max()?;
@@ -145,8 +148,8 @@ impl Platform {
                 return Some(Remainder::Gap { time: since - from });
             }
             None => {
-                // Energy of components before their first reading is not known. This includes components that stand
-                // by now.
+                // Energy of components before their first reading is unknown, so the first window begins after it. This
+                // includes components on standby.
                 let parts = domains.iter().filter(|state| is_part(&state.shared));
                 self.from = parts.filter_map(|state| state.curve.first_at()).chain([since]).max();
                 return None;
@@ -162,7 +165,7 @@ impl Platform {
             return None;
         }
         let whole = measured(authority(), from, to)?;
-        // This includes parts that measured for a part of the time only.
+        // Includes components that measured during only a part of the window.
         let parts =
             domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
         let left = whole.saturating_sub(parts);
@@ -179,8 +182,8 @@ impl Platform {
         self.from.unwrap_or_default()
     }
 
-    /// Restarts the intervals of components that were not read up to the end of the remainder's window: their energy
-    /// since their last reading is part of the remainder already.
+    /// Restarts the intervals of components whose last reading is before the end of the remainder's window: their
+    /// energy since that reading is already part of the remainder.
     pub fn absorb(&self, domains: &mut [DomainState]) {
         let Some(to) = self.from else { return };
         let absorbed = |state: &&mut DomainState| is_component(state) && state.curve.last_at().is_none_or(|at| at < to);
@@ -221,7 +224,7 @@ impl Platform {
         let mut comparisons = Vec::new();
         for other in others {
             let Some(energy) = measured(of_kind(domains, Some(other)), from, to) else { continue };
-            // psys is a part of what the others measure: it may be less.
+            // psys covers only a part of what the others measure, so it may be less.
             let off_ppm = if *other == PlatformKind::Psys { off(energy).max(0) } else { off(energy) };
             let allowed_ppm = accuracy(of_kind(domains, Some(other))) + authority_ppm;
             comparisons.push(Comparison::new(other.as_str(), authority.as_str(), off_ppm, allowed_ppm));
@@ -236,7 +239,7 @@ impl Platform {
         (self.compared_from, self.comparisons) = (Some(to), comparisons);
     }
 
-    /// Curves are still needed from this time on, CLOCK_MONOTONIC.
+    /// The earliest time for which curves are still needed, CLOCK_MONOTONIC.
     pub fn needs_from(&self, now: Nanos) -> Nanos {
         let longest = now - LONGEST_KEPT;
         [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now).max(longest)
@@ -267,12 +270,12 @@ pub(super) fn is_component(state: &DomainState) -> bool {
     is_part(&state.shared) && !state.standby
 }
 
-/// Whether a domain is a part of the platform.
+/// Whether the energy of a domain is part of the platform's: any billed domain that is no platform meter.
 fn is_part(domain: &Domain) -> bool {
     domain.billed && kind_of(domain).is_none()
 }
 
-/// The kinds of platform meters that there are, in the order of belief.
+/// The kinds of platform meters on this machine, in their order of preference as authority.
 fn kinds(domains: &[DomainState]) -> Vec<&PlatformKind> {
     let mut kinds: Vec<&PlatformKind> = domains.iter().filter_map(|state| kind_of(&state.shared)).collect();
     kinds.sort_unstable();
@@ -280,7 +283,7 @@ fn kinds(domains: &[DomainState]) -> Vec<&PlatformKind> {
     kinds
 }
 
-/// The domains of one kind of platform meter that do not stand by.
+/// The domains of one kind of platform meter, without those on standby.
 fn of_kind<'a>(
     domains: &'a [DomainState],
     kind: Option<&'a PlatformKind>,
@@ -288,8 +291,8 @@ fn of_kind<'a>(
     domains.iter().filter(move |state| kind.is_some() && kind_of(&state.shared) == kind && !state.standby)
 }
 
-/// How often a meter has something new, as it states and as was seen. At most 60 s, so that a window of three
-/// refreshes never outlives the usage kept for it ([`LONGEST_WINDOW`]).
+/// Refresh of a meter: the longer of the stated and the observed time between new values. At most 60 s, so that a
+/// window of three refreshes never outlives the usage kept for it ([`LONGEST_WINDOW`]).
 fn refresh(state: &DomainState) -> Nanos {
     state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
 }

@@ -1,5 +1,5 @@
-//! From a reading to attributed energy: the interval that a reading closes, and the window of usage that goes with
-//! it. How two readings become energy is in `interval`, how energy is split and charged in `settle`.
+//! From a reading to attributed energy: the interval that a reading closes, and the usage in that interval. `interval`
+//! computes energy from two readings; `settle` splits and charges it.
 
 use super::Core;
 use super::interval::{self, Interval, LastReading};
@@ -12,8 +12,9 @@ use crate::model::domain::{DomainReading, Reading, Scope};
 use crate::model::units::{Microjoules, Nanos};
 
 impl Core {
-    /// Attributes the interval that a reading closes. `index`: the domain's, in `domains`. `suspended`:
-    /// CLOCK_BOOTTIME − CLOCK_MONOTONIC at this tick. Returns false where the reading gave nothing new.
+    /// Attributes the interval that a reading closes. `index`: position of the domain in `domains`. `suspended`:
+    /// CLOCK_BOOTTIME − CLOCK_MONOTONIC at this tick. Returns false if the reading is an error or repeats time that is
+    /// accounted for.
     pub(super) fn add_reading(
         &mut self,
         index: usize,
@@ -34,7 +35,7 @@ impl Core {
                 return false;
             }
         };
-        // The last reading of an earlier run, read again; or the meter's clock was set back.
+        // Either the meter still gives the reading that an earlier run of jouled took last, or its clock was set back.
         if state.record.last.is_some_and(|last| interval::accounted(&last, &new)) {
             return false;
         }
@@ -64,8 +65,8 @@ impl Core {
         true
     }
 
-    /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. The shares are
-    /// also weights for the remainder, where the domain is a component.
+    /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. If the domain is a
+    /// component, its shares are also the weights for the remainder.
     fn attribute(&mut self, index: usize, energy: Microjoules, time: Nanos, used: &TickUse) {
         let cpus = self.cpus.values().sum();
         let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;
@@ -78,7 +79,8 @@ impl Core {
         let (scope, zone) = (state.shared.scope, state.shared.zone);
         let window = std::mem::take(&mut state.window);
         let mut closed = ClosedWindow::without_usage(energy, time);
-        // Where usage is known for a part of the time only, processes that are not known may have drawn the energy.
+        // Where usage is known for a part of the window only, unknown processes may have drawn the energy: all dynamic
+        // energy is then unattributed.
         if used.knows(scope) && !window.incomplete && !state.resumed {
             closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
             closed.charges.extend(used.of(scope, zone));

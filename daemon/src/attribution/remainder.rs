@@ -1,6 +1,5 @@
-//! The remainder, zone `other`: what the authority (the platform meter that is believed) measured beyond the
-//! components. It is a domain like any other, with an idle floor, shares and totals. Its energy is computed in
-//! `platform`.
+//! The remainder, zone `other`: the energy of the authority (the platform meter in use) beyond that of the components.
+//! It is a domain like any other, with an idle floor, shares and totals. Its energy is computed in `platform`.
 
 use super::Core;
 use super::platform;
@@ -23,7 +22,7 @@ impl Core {
         self.platform.compare(&self.domains, now);
         if self.platform.authority.is_none() {
             if let Some(other) = &mut self.other {
-                // At every tick, as a window that stays open keeps the accounts of all that ended.
+                // At every tick: an older window would keep the accounts of all ended entities open.
                 other.stand_by(now, self.ticks);
             }
         } else {
@@ -35,8 +34,8 @@ impl Core {
         self.domains.iter_mut().for_each(|state| state.curve.forget(needed));
     }
 
-    /// The remainder is shared by what entities drew of the components above idle (`Core::attribute` adds these
-    /// weights to its window); without components, by use.
+    /// Shares out the remainder in proportion to the dynamic energy that entities drew from the components
+    /// (`Core::attribute` adds these weights to the window). Without components, in proportion to use.
     fn update_remainder(&mut self, has_components: bool, quality: Quality, used: &TickUse, now: Nanos) {
         if self.other.is_none() {
             let domain = self.platform.domain(quality);
@@ -66,7 +65,8 @@ impl Core {
                 if !window.incomplete {
                     closed.load = Some(split::utilisation(window.busy, cpus, now - window.since));
                 }
-                // The energy of a VM's own GPU is part of it, and is not for all to share.
+                // With an unmetered GPU of a VM, the remainder includes energy that belongs to that VM only: it is not
+                // shared out.
                 if !window.incomplete && !window.has_unmetered_gpus {
                     closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
                     closed.lost = window.lost;

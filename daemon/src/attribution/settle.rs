@@ -1,5 +1,5 @@
-//! Closes one window of one domain: splits its energy into idle and dynamic, gives both to accounts, and adds it to
-//! the domain's totals. Decides neither the energy nor the window.
+//! Closes one window of one domain: splits its energy into idle and dynamic, charges both to accounts, and adds it to
+//! the domain's totals. The caller determines the energy and the window.
 
 use super::accounts::{Accounts, Charge};
 use super::ledger::Ledger;
@@ -9,7 +9,7 @@ use crate::model::billing::IdlePolicy;
 use crate::model::domain::NodeEnergy;
 use crate::model::units::{Microjoules, Nanos};
 
-/// Where energy is added, and the rules for it.
+/// The ledger and accounts that energy is added to, and the settings for that.
 pub(super) struct Books<'a> {
     pub ledger: &'a mut Ledger,
     pub accounts: &'a Accounts,
@@ -29,12 +29,12 @@ pub(super) struct ClosedWindow<'a> {
     pub charges: Vec<(&'a Charge, u64)>,
     /// Weight of usage that cannot be attributed.
     pub lost: u64,
-    /// Mean load of the domain's scope, 0 to 1; `None`: not known.
+    /// Mean load of the domain's scope, 0 to 1; `None`: unknown.
     pub load: Option<f64>,
 }
 
 impl<'a> ClosedWindow<'a> {
-    /// A window whose usage is not known: its dynamic energy is unattributed.
+    /// A window whose usage is unknown: its dynamic energy is unattributed.
     pub fn without_usage(energy: Microjoules, time: Nanos) -> Self {
         Self { energy, time, charges: Vec::new(), lost: 1, load: None }
     }

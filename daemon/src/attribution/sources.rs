@@ -1,4 +1,4 @@
-//! The sources as the last tick reported them, and when each last gave something. Decides no health.
+//! The states of sources, as reported by the last tick, and the time of each source's last data. Decides no health.
 
 use super::window::DomainState;
 use crate::model::platform::PlatformKind;
@@ -12,13 +12,13 @@ pub(super) struct Sources(Vec<Source>);
 
 struct Source {
     state: SourceState,
-    /// When it last gave something, CLOCK_MONOTONIC.
+    /// Time of its last data, CLOCK_MONOTONIC.
     read_at: Option<Nanos>,
 }
 
 impl Sources {
-    /// Replaces the states, where the tick lists any: an empty list means that nothing changed. A source is known
-    /// again by name and role: a meter and a usage source may share a name (`nvml`).
+    /// Replaces the states if the tick lists any: an empty list means that nothing changed. Name and role together
+    /// identify a source, because a meter and a usage source may share a name (`nvml`).
     pub fn update(&mut self, states: &[SourceState]) {
         if states.is_empty() {
             return;
@@ -31,8 +31,8 @@ impl Sources {
         self.0 = states.iter().map(|state| Source { read_at: read_at(state), state: state.clone() }).collect();
     }
 
-    /// Notes which sources gave something up to this tick: a usage source when it answers, a meter when one of its
-    /// domains was read.
+    /// Updates the time of each source's last data: for a usage source this tick if it answers, for a meter the last
+    /// reading of any of its domains.
     pub fn mark_read(&mut self, domains: &[DomainState], now: Nanos) {
         for Source { state, read_at } in &mut self.0 {
             match state.role {
@@ -46,7 +46,7 @@ impl Sources {
         }
     }
 
-    /// The kinds of which a platform meter was configured and has no domain yet: a BMC that does not answer.
+    /// Kinds with a configured platform meter that has no domain yet, such as a BMC that has not answered.
     pub fn lacking(&self, domains: &[DomainState]) -> impl Iterator<Item = &PlatformKind> {
         self.0.iter().map(|source| &source.state).filter_map(|state| {
             let kind = state.expected.as_ref().filter(|_| !matches!(state.health, Health::Unsupported(_)))?;

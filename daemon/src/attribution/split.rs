@@ -14,9 +14,9 @@ pub struct Split {
     pub unattributed: Microjoules,
 }
 
-/// Splits the energy `measured` in a window. Idle is `floor`, the energy of the idle floor in that window, and at most
-/// all that was measured. The rest is divided by `weights` and `lost`, the weight of use that cannot be attributed.
-/// Where all weights are 0, all energy is idle.
+/// Splits the energy `measured` in a window. Idle energy is `floor`, the energy of the idle floor in that window, but
+/// never more than `measured`. The rest is divided by `weights` and by `lost`, the weight of use that cannot be
+/// attributed. If all weights are 0, all energy is idle.
 pub fn split(measured: Microjoules, floor: Microjoules, weights: &[u64], lost: u64) -> Split {
     let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() + u128::from(lost);
     if total == 0 {
@@ -33,8 +33,8 @@ pub fn split(measured: Microjoules, floor: Microjoules, weights: &[u64], lost: u
     Split { idle, shares, unattributed }
 }
 
-/// Divides `idle` energy among VMs by allocation: each gets idle × its `vcpus` / max(`cpus` of the host, Σ vcpus).
-/// Where the host has more CPUs than its VMs, the remainder stays the node's.
+/// Divides `idle` energy among VMs by allocation: each gets idle × its `vcpus` / max(`cpus` of the host, Σ vcpus). If
+/// the host has more CPUs than its VMs have together, the rest of the energy stays with the node.
 pub fn allot(idle: Microjoules, vcpus: &[u32], cpus: usize) -> Vec<Microjoules> {
     let sum: u64 = vcpus.iter().map(|vcpus| u64::from(*vcpus)).sum();
     let free = (cpus as u64).saturating_sub(sum);
@@ -46,7 +46,7 @@ pub fn allot(idle: Microjoules, vcpus: &[u32], cpus: usize) -> Vec<Microjoules> 
     shares
 }
 
-/// Divides `energy` in proportion to `weights`, whose sum `total` is not 0. The largest remainder method, where ties go
+/// Divides `energy` in proportion to `weights`, whose sum `total` is not 0. By the largest remainder method, with ties
 /// to the first weight: the shares add up to `energy` exactly, and each is within 1 µJ of its proportion.
 pub fn share(energy: Microjoules, weights: impl Iterator<Item = u64>, total: u128) -> Vec<Microjoules> {
     let mut remainders = Vec::new();

@@ -1,4 +1,4 @@
-//! The state of the core: what `run/store` keeps over restarts, and what one core hands to the next at a reload.
+//! The state of the core: `run/store` keeps it over restarts, and one core passes it to the next at a reload.
 
 use super::Core;
 use super::idle::IdleModel;
@@ -8,7 +8,7 @@ use crate::model::domain::{Domain, NodeEnergy};
 use crate::model::entity::Awaited;
 use crate::model::units::Nanos;
 
-/// One domain's totals, and what its next interval needs. Kept over restarts.
+/// One domain's totals, last reading and idle model. Kept over restarts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DomainRecord {
     /// The domain. A domain of the next run with the same id continues the totals.
@@ -21,7 +21,7 @@ pub struct DomainRecord {
     pub gaps: u64,
     /// Sum of the lengths of these intervals.
     pub gap_time: Nanos,
-    /// What was learned of its idle floor.
+    /// The model of its idle floor, with all observations.
     pub model: IdleModel,
 }
 
@@ -37,7 +37,7 @@ pub struct State {
 }
 
 impl Core {
-    /// Series of an earlier run on this boot whose entities may still exist; none after a reboot.
+    /// Labels of series from an earlier run, if the machine has not rebooted since: their entities may still exist.
     pub fn awaited(&self) -> Awaited {
         if self.same_boot { self.ledger.awaited().collect() } else { Awaited::default() }
     }
@@ -57,7 +57,7 @@ impl Core {
         (self.vms, self.overflows_before) = (earlier.vms.clone(), earlier.overflows_before);
     }
 
-    /// Everything that is to be kept.
+    /// The whole state, for the store.
     pub fn state(&self, boot_id: &str) -> State {
         let unseen = self.earlier.iter().cloned();
         State {
@@ -67,7 +67,7 @@ impl Core {
         }
     }
 
-    /// What the last tick changed of it.
+    /// The part of the state that the last tick changed.
     pub fn changes(&self) -> (Vec<DomainRecord>, Vec<Entry>) {
         (self.records().collect(), self.ledger.changes().collect())
     }

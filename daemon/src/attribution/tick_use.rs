@@ -1,4 +1,4 @@
-//! The use of one tick by account, and what it weighs in each domain's scope and zone. Knows no energy.
+//! The use of one tick by account, and its weight in the scope and zone of a domain. Computes no energy.
 
 use super::accounts::Charge;
 use crate::model::domain::{Scope, Zone};
@@ -13,9 +13,9 @@ pub(super) struct TickUse {
     pub charges: Vec<Charge>,
     /// Use of CPUs that cannot be attributed.
     pub lost: Vec<LostUse>,
-    /// The counters that are counted.
+    /// Which hardware counters (cycles, cache misses) the usage source counts.
     pub counted: Counted,
-    /// Whether the usage source gave a sample: without, use of CPUs is not known.
+    /// Whether the usage source gave a sample. If not, the use of CPUs is unknown.
     pub known: bool,
     /// Use by GPU.
     pub gpus: Vec<GpuCharges>,
@@ -26,9 +26,9 @@ pub(super) struct GpuCharges {
     pub gpu: PciAddress,
     /// Use by process; `used.on_cpu` is the time for which it kept the GPU busy.
     pub charges: Vec<Charge>,
-    /// Time for which the GPU was busy for processes that are not known.
+    /// Time for which the GPU was busy for unknown processes.
     pub lost: Nanos,
-    /// Whether shares are computed by a rule (MIG slices), not from use that was seen.
+    /// Whether shares follow a rule (the sizes of MIG slices) and not observed use.
     pub estimated: bool,
     /// The VM that the GPU is passed through to, which is charged for all of it. Only that VM knows how busy the GPU
     /// is.
@@ -49,12 +49,12 @@ impl TickUse {
         }
     }
 
-    /// Whether the load of a scope is known: not that of a GPU passed through to a VM.
+    /// Whether the load of a scope is known. The load of a GPU that is passed through to a VM is not.
     pub fn measures_load(&self, scope: Scope) -> bool {
         self.gpu(scope).is_none_or(|gpu| gpu.owner.is_none())
     }
 
-    /// Whether shares in a scope are computed by a rule, not from use that was seen.
+    /// Whether shares in a scope follow a rule and not observed use.
     pub fn estimated(&self, scope: Scope) -> bool {
         self.gpu(scope).is_some_and(|gpu| gpu.estimated)
     }
@@ -74,7 +74,7 @@ impl TickUse {
             .map(move |charge| (charge, weight(zone, counted, &charge.used)))
     }
 
-    /// Weight in a zone of the use in a scope that cannot be attributed.
+    /// Weight, in a zone, of the unattributable use in a scope.
     pub fn lost(&self, scope: Scope, zone: Zone) -> u64 {
         match self.gpu(scope) {
             Some(gpu) => gpu.lost.0,
@@ -82,7 +82,7 @@ impl TickUse {
         }
     }
 
-    /// Sum of the times for which the CPUs of a scope, or its GPU, were in use.
+    /// Busy time of the CPUs of a scope, summed over CPUs; or of its GPU.
     pub fn busy(&self, scope: Scope) -> Nanos {
         if let Some(gpu) = self.gpu(scope) {
             return gpu.charges.iter().map(|charge| charge.used.on_cpu).chain([gpu.lost]).sum();
@@ -100,7 +100,7 @@ impl TickUse {
     }
 }
 
-/// Whether a charge is in a scope. Charges of a GPU are kept by GPU already.
+/// Whether a charge is in a scope. Charges of GPUs need no test, as they are stored by GPU.
 fn in_scope(scope: Scope, charge: &Charge) -> bool {
     match scope {
         Scope::Package(own) => own == charge.package,

@@ -1,5 +1,5 @@
-//! One domain from tick to tick: its record, and the window that is open since its last reading. A window collects
-//! usage until the next reading says how much energy was drawn in it. Splits and attributes nothing: see `settle`.
+//! State of one domain from tick to tick: its record, and the window since its last reading. A window collects usage
+//! until the next reading, which gives the energy drawn in it. Splits and attributes nothing: see `settle`.
 
 use super::DomainRecord;
 use super::accounts::{Charge, ChargeKey};
@@ -12,34 +12,34 @@ use crate::model::units::{Microwatts, Nanos};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// After this time without a reading a window is given up: its usage is dropped, and its energy is unattributed when
-/// it comes.
+/// After this time (5 minutes) without a reading the usage of the window is dropped. Active energy of that time is
+/// unattributed when the next reading comes.
 pub(super) const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
-/// Windows in a row that must be one tick long before a domain counts as read at every tick.
+/// Number of consecutive windows of one tick after which a domain counts as read at every tick.
 pub(super) const SLOW_WINDOWS: u8 = 10;
 
 /// One domain in the core.
 pub(super) struct DomainState {
     pub shared: Arc<Domain>,
-    /// Totals, last reading and idle floor: what outlives a run.
+    /// Totals, last reading and idle model, which are kept over restarts.
     pub record: DomainRecord,
-    /// Energy of a gauge below one microjoule, see `interval`.
+    /// Fraction of a microjoule that the integration of a gauge carries, see `interval`.
     pub carry: u64,
     pub window: Window,
-    /// The last reading is an earlier run's. Energy up to the next reading was drawn while jouled was down, and is
-    /// unattributed.
+    /// The last reading was taken by an earlier run of jouled. Energy up to the next reading was drawn while jouled was
+    /// down, and is unattributed.
     pub resumed: bool,
-    /// It gives no energy now: its last reading was [`crate::model::domain::Reading::Standby`], or, for the
+    /// It measures no energy now: its last reading was [`crate::model::domain::Reading::Standby`], or, for the
     /// remainder, no platform meter measures.
     pub standby: bool,
-    /// Mean power over the last window; `None`: it is not known now.
+    /// Mean power over the last window; `None`: unknown now.
     pub power: Option<Microwatts>,
     /// The idle part of `power`.
     pub idle_power: Option<Microwatts>,
     pub role: Role,
-    /// Whether shares of its last window are computed by a rule, not from use that was seen.
+    /// Whether shares of its last window follow a rule and not observed use.
     pub shares_estimated: bool,
-    /// Why its power is not known; empty where it is.
+    /// Why its power is unknown; empty if it is known.
     pub error: String,
     /// Energy over time, for the remainder and for comparisons.
     pub curve: Curve,
@@ -58,7 +58,7 @@ pub(super) struct ShownPower {
     pub idle: Microwatts,
 }
 
-/// What energy is charged to.
+/// The recipient of a charge of energy.
 #[derive(Clone)]
 pub(super) enum Payer {
     /// A process, with all the entities that it is part of.
@@ -75,15 +75,15 @@ pub(super) struct Window {
     positions: FxHashMap<ChargeKey, usize>,
     /// Weight of usage that cannot be attributed.
     pub lost: u64,
-    /// Sum of the times for which the CPUs of the domain's scope, or its GPU, were in use.
+    /// Busy time of the CPUs in the domain's scope, summed over CPUs; or of its GPU.
     pub busy: Nanos,
     /// Number of the tick at which it was opened.
     pub from: u64,
     /// When it was opened, CLOCK_MONOTONIC.
     pub since: Nanos,
-    /// Usage is not known for a part of it: all of its energy is unattributed.
+    /// Usage is unknown for a part of it: all of its active energy is unattributed.
     pub incomplete: bool,
-    /// Its energy includes that of GPUs of VMs without a meter: all of it is unattributed.
+    /// Its energy includes that of unmetered GPUs that VMs own: all of its active energy is unattributed.
     pub has_unmetered_gpus: bool,
 }
 
@@ -115,12 +115,12 @@ impl Window {
 }
 
 impl DomainRecord {
-    /// A domain of an earlier run that this run has not seen yet: its energy is part of the totals.
+    /// View of a domain that an earlier run saw and this run has not seen yet. Its energy is part of the totals.
     pub(super) fn view_past(&self) -> DomainView {
         self.view(Arc::new(self.domain.clone()), "of an earlier run".to_owned())
     }
 
-    /// What is kept of a domain: energy and gaps, without power. `error` says why it has none.
+    /// View of a domain's record: energy and gaps, without power. `error` says why there is no power.
     fn view(&self, domain: Arc<Domain>, error: String) -> DomainView {
         DomainView {
             domain,
@@ -140,7 +140,7 @@ impl DomainRecord {
 }
 
 impl DomainState {
-    /// Stops at `at`: the next reading opens an interval and closes none.
+    /// Puts the domain on standby at `at`. The next reading starts a new interval.
     pub fn stand_by(&mut self, at: Nanos, tick: u64) {
         self.restart_interval(at);
         self.standby = true;
@@ -149,7 +149,7 @@ impl DomainState {
         self.window = Window::open(tick, at, false);
     }
 
-    /// Drops the last reading, so that the next one opens an interval and closes none. The time until `at` is a gap.
+    /// Drops the last reading, so that the next one starts a new interval. The time until `at` is a gap.
     pub fn restart_interval(&mut self, at: Nanos) {
         if let Some(last) = self.record.last.take() {
             self.record.gaps += 1;
@@ -167,7 +167,8 @@ impl DomainState {
         }
     }
 
-    /// Gives up a window that is open for longer than [`LONGEST_WINDOW`], with the power of the one before it.
+    /// Restarts a window that is open for longer than [`LONGEST_WINDOW`] as an incomplete one, and clears the power of
+    /// the window before it.
     pub fn limit_window(&mut self, tick: u64, now: Nanos) {
         if now - self.window.since > LONGEST_WINDOW {
             self.window = Window::open(tick, now, true);
@@ -175,18 +176,19 @@ impl DomainState {
         }
     }
 
-    /// Whether its energy is not attributed itself: that of a platform meter, whose remainder (zone `other`) is.
+    /// Whether its energy is not shared out. True for platform meters: the remainder (zone `other`) is shared out
+    /// instead.
     pub fn undivided(&self) -> bool {
         self.shared.zone == Zone::Platform
     }
 
-    /// Its power is not known now.
+    /// Clears the power, which is unknown now.
     pub fn clear_power(&mut self) {
         (self.power, self.idle_power) = (None, None);
         self.shown.clear();
     }
 
-    /// Adds a gap: this time is not measured.
+    /// Adds a gap: time whose energy is unknown.
     pub fn add_gap(&mut self, time: Nanos) {
         self.record.gaps += 1;
         self.record.gap_time += time;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Use of one process in one cgroup on one package, with the accounts that are charged for it.
 #[derive(Clone, Debug)]
 pub struct Charge {
-    /// The process' account; `None` where the use is of no process in particular: the kind's `rest` is charged then.
+    /// Account of the process. `None` if the use belongs to no known process: then `rest` of kind process is charged.
     process: Option<AccountId>,
     cgroup: CgroupId,
     /// Accounts of the entities that the process runs in.
@@ -36,7 +36,8 @@ impl Charge {
 }
 
 impl Accounts {
-    /// Adds one use to the accounts that it belongs to. Gives the charge by which these accounts get energy later.
+    /// Adds one use to the accounts that it belongs to. Returns the charge, by which these accounts get energy when the
+    /// window closes.
     pub fn attribute_use(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
         let (entities, placement) = match self.cgroups.get(&one.cgroup) {
             Some(cgroup) => (cgroup.accounts.clone(), cgroup.placement.clone()),
@@ -81,8 +82,8 @@ impl Accounts {
         Some(Charge { process: Some(process.account), cgroup, entities, package: PackageId(0), used })
     }
 
-    /// The charge for a GPU that is passed through to a VM: all of its energy goes to the VM's process and what that
-    /// runs in. `None` where no VM has the GPU.
+    /// The charge for a GPU that is passed through to a VM: all of its energy goes to the process of the VM and the
+    /// entities that this runs in. `None` if no VM owns the GPU, or if the process was not yet seen on a CPU.
     pub fn attribute_passthrough(&self, gpu: PciAddress) -> Option<Charge> {
         let vm = self.vms.iter().find(|vm| vm.pci.contains(&gpu))?;
         self.attribute_gpu_use(&GpuUse { gpu, process: vm.process, busy: Nanos::SECOND })
@@ -98,7 +99,7 @@ impl Accounts {
         idle: Microjoules,
         time: Nanos,
     ) {
-        // A process whose id another process got before the window closed has no account any more.
+        // If another process got the same pid before the window closed, the account of this process is closed.
         if !charge.process.is_some_and(|account| ledger.add_energy(account, zone, dynamic, idle, time)) {
             ledger.add_rest_energy(Kind::Process, zone, dynamic, idle, time);
         }
@@ -119,7 +120,7 @@ impl Accounts {
 }
 
 impl Membership {
-    /// The accounts and placement of the member in a cgroup that is not itself part of a VM.
+    /// The accounts and placement of the member process in a cgroup that is not itself part of a VM.
     fn accounts_in(
         &mut self,
         cgroup: CgroupId,

@@ -1,6 +1,6 @@
 //! Which ledger accounts the use of a process belongs to: its own, and those of the unit, slices, user, session,
-//! container, pod and VM that it runs in; and when each of these entities begins and ends. Pure. Energy is the
-//! ledger's; what a cgroup path means is decided in `entity`.
+//! container, pod and VM that it runs in; and when each of these entities begins and ends. Pure. The ledger keeps
+//! energy; `entity` decides what a cgroup path means.
 
 mod charge;
 
@@ -23,7 +23,7 @@ struct Placement {
     vm_id: String,
 }
 
-/// A cgroup that has been listed in a tick, until it is gone and no window needs it.
+/// A cgroup that a tick has listed. Kept until it is gone and no window needs it.
 #[derive(Debug)]
 struct Cgroup {
     entities: Vec<Labels>,
@@ -32,18 +32,18 @@ struct Cgroup {
     placement: Arc<Placement>,
 }
 
-/// A process that has been named, until it ended and no window needs it.
+/// A process whose name is known. Kept until it has ended and no window needs it.
 #[derive(Debug)]
 struct Process {
     account: AccountId,
     placement: Arc<Placement>,
     membership: Option<Membership>,
     /// The cgroup in which it last used a CPU, and the accounts that this use was charged to. Its use of a GPU is
-    /// charged to the same accounts: that may come without any CPU time.
+    /// charged to the same accounts, because a tick may show GPU use without CPU use.
     last_ran: Option<(CgroupId, Arc<[AccountId]>)>,
 }
 
-/// The VM that a process is part of by itself, and not by its cgroup: a VMM outside of a machine scope, a vhost worker.
+/// The VM that a process belongs to although its cgroup does not: a VMM outside of a machine scope, a vhost worker.
 #[derive(Debug)]
 struct Membership {
     vm: Labels,
@@ -53,12 +53,12 @@ struct Membership {
 }
 
 /// An entity with an open account that has members. Members are cgroups (several in a slice, or in a unit with
-/// subgroups); those of a VM are also processes, and its place in the list of VMs.
+/// subgroups). A VM also has processes as members, and its entry in the list of running VMs counts as one.
 #[derive(Debug)]
 struct Entity {
     account: AccountId,
     members: usize,
-    /// Members that have not ended. An ended one stays a member until no window can charge it.
+    /// Number of members that have not ended. An ended member still counts in `members` until no window can charge it.
     living: usize,
 }
 
@@ -72,7 +72,7 @@ struct RunningVm {
     pci: Vec<PciAddress>,
 }
 
-/// Something that ended at `tick` and is closed once no open window began before that tick's end.
+/// An item that ended at `tick`. It is closed when every open window began at `tick` or later.
 #[derive(Debug)]
 struct Ended {
     tick: u64,
@@ -94,17 +94,18 @@ pub struct Accounts {
     entities: FxHashMap<Labels, Entity>,
     processes: FxHashMap<ProcessKey, Process>,
     by_pid: FxHashMap<u32, ProcessKey>,
-    /// What ended and is not closed yet.
+    /// Items that have ended and are not closed yet.
     ended: Vec<Ended>,
-    /// Accounts (none) and placement of a cgroup that has not been listed: shared, as many processes may have it.
+    /// Accounts (none) and placement (empty) of a cgroup that no tick has listed. One copy, shared by all such
+    /// processes.
     unlisted: Option<(Arc<[AccountId]>, Arc<Placement>)>,
-    /// Every VM that runs: each keeps its account open, also while nothing of it uses a CPU.
+    /// All running VMs. The account of each stays open while it runs, even if it uses no CPU.
     vms: Vec<RunningVm>,
 }
 
 impl Accounts {
-    /// Sets the entities of a cgroup that is new, or the VM of one that is known. Use in a cgroup without entities is
-    /// charged to the process alone.
+    /// Sets the entities of a new cgroup, or the VM of a known one. Use in a cgroup without entities is charged to the
+    /// process alone.
     pub fn set_cgroup(&mut self, ledger: &mut Ledger, cgroup: &CgroupEntities, tick: u64) {
         let mut entities = match self.cgroups.get(&cgroup.cgroup) {
             Some(known) => {
@@ -203,8 +204,8 @@ impl Accounts {
 
     fn open_process(&mut self, ledger: &mut Ledger, info: &ProcessInfo) {
         let (_, placement) = self.unlisted.get_or_insert_with(Default::default).clone();
-        // A process id belongs to one process at a time: the process that had it before has ended, though no source
-        // reported that.
+        // A process id belongs to one process at a time: the previous process with this pid has ended, even if no
+        // source reported that.
         if let Some(earlier) = self.by_pid.insert(info.process.pid, info.process) {
             self.close_process(ledger, earlier);
         }
@@ -213,8 +214,8 @@ impl Accounts {
         self.processes.insert(info.process, process);
     }
 
-    /// Marks the processes and cgroups that ended at `tick`, and closes the accounts of everything that ended at or
-    /// before tick `windows_from`, at which the oldest open window began: no window can charge those any more.
+    /// Marks the processes and cgroups that ended at `tick`. Closes the accounts of all items that ended at or before
+    /// tick `windows_from`, at which the oldest open window began: no window can charge those any more.
     pub fn close_ended<'a>(
         &mut self,
         ledger: &mut Ledger,

@@ -1,5 +1,5 @@
-//! The part of the ledger that is kept over restarts, as entries for `run/store`; and how it is taken over again. How
-//! entries are written to files is the store's.
+//! Converts the part of the ledger that is kept over restarts to entries for `run/store`, and restores it from them.
+//! The store decides how entries are written to files.
 
 use super::{KindTotals, Ledger, Retired, Series};
 use crate::model::entity::{Kind, Labels};
@@ -21,20 +21,21 @@ pub enum Entry {
         /// Labels of the series.
         labels: Labels,
     },
-    /// The sums of a kind that are in no series.
+    /// Energy of a kind that is in no series.
     Kind {
         /// The kind.
         kind: Kind,
-        /// What accounts without a shown series were charged.
+        /// Energy charged to accounts without a shown series.
         rest: Energy,
-        /// What dropped series had reached.
+        /// Energy of dropped series.
         ended: Energy,
     },
 }
 
 impl Ledger {
-    /// Takes over the totals of an earlier run. Each series is shown as terminated, until an entity with its labels
-    /// continues it or, at `until` (CLOCK_MONOTONIC), it is dropped.
+    /// Takes over the totals of an earlier run. Each series is shown as terminated until an entity with its labels
+    /// continues it. It is dropped at `until` (CLOCK_MONOTONIC), unless entities with its labels are expected to return
+    /// ([`Labels::returns`]).
     pub fn restore(&mut self, entries: impl Iterator<Item = Entry>, until: Nanos) {
         for entry in entries {
             match entry {
@@ -59,7 +60,7 @@ impl Ledger {
         self.retired().map(|(labels, retired)| (labels.clone(), retired.series.since))
     }
 
-    /// What changed at this tick, for the store.
+    /// The entries that changed at this tick, for the store.
     pub fn changes(&self) -> impl Iterator<Item = Entry> + '_ {
         let series = self.charged.iter().filter(|charge| charge.changes_series()).filter_map(|charge| {
             let account = self.accounts[charge.account as usize].as_ref()?;
@@ -72,7 +73,7 @@ impl Ledger {
         series.chain(retired).chain(dropped).chain(kinds)
     }
 
-    /// Everything that is kept, for the store.
+    /// All entries, for the store.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let living = self.accounts.iter().flatten().filter_map(|account| {
             Some(Entry::Series { labels: account.labels.clone(), series: **account.series.as_ref()? })

@@ -1,9 +1,8 @@
 //! The ledger: the energy and use of every entity, as series that only rise. Pure: it knows no windows, meters or
 //! files.
 //!
-//! What an account is charged at a tick goes to its series where it has one that is shown, else to its kind's `rest`.
-//! Energy never moves between series, so rows + rest + ended + parked of a kind is all that was ever charged to that
-//! kind.
+//! A charge to an account at a tick is added to its series if that is shown, else to `rest` of its kind. Energy never
+//! moves between series, so rows + rest + ended + parked of a kind is all energy that was ever charged to that kind.
 
 use crate::model::domain::Zone;
 pub use crate::model::entity::Limits;
@@ -22,12 +21,12 @@ pub use entries::Entry;
 /// Half-life of an account's score, in ticks.
 const SCORE_HALF_LIFE: f64 = 30.0;
 
-/// An account: the entry of one living entity in the ledger.
+/// Identifies an account, the entry of one living entity in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountId {
-    /// Place in the ledger. It is used again after the account is closed.
+    /// Index in `Ledger::accounts`. It is reused after the account is closed.
     place: u32,
-    /// Number among all accounts that were ever opened: tells accounts apart that had the same place.
+    /// Serial number: distinguishes accounts that used the same place one after the other.
     number: u64,
 }
 
@@ -49,9 +48,9 @@ pub struct Series {
 struct Account {
     number: u64,
     labels: Labels,
-    /// Boxed, because most accounts of a large machine never get one.
+    /// `None` until it is first shown. Boxed, because most accounts of a large machine never get a series.
     series: Option<Box<Series>>,
-    /// Whether the series is shown. One that made room for a busier one is parked: kept, and not shown.
+    /// Whether the series is shown. A series that made room for a busier one is parked: it is kept and not shown.
     shown: bool,
     /// The entity has ended, and a window that may charge it is still open.
     ended: bool,
@@ -63,7 +62,7 @@ struct Account {
     score: f64,
 }
 
-/// What one account is charged at this tick.
+/// The charges of one account at this tick.
 #[derive(Debug)]
 struct TickCharge {
     /// Place of the account.
@@ -74,7 +73,7 @@ struct TickCharge {
 }
 
 impl TickCharge {
-    /// Whether there is energy or use in it, and not only power.
+    /// Whether it contains energy or use. A charge with power only does not change the series.
     fn changes_series(&self) -> bool {
         self.energy != Energy::default() || self.used != Used::default()
     }
@@ -85,21 +84,21 @@ impl TickCharge {
 struct Retired {
     series: Series,
     power: Power,
-    /// The tick that `power` is of.
+    /// The tick of `power`. At other ticks the power is zero.
     power_tick: u64,
     /// When the series is dropped, CLOCK_MONOTONIC.
     until: Nanos,
 }
 
-/// The series of one kind, and the sums of what is in none of them.
+/// The series of one kind, and the energy that is not in a shown series.
 #[derive(Debug, Default)]
 struct KindTotals {
-    /// What accounts without a shown series were charged.
+    /// Energy charged to accounts without a shown series.
     rest: Energy,
     rest_power: [Microwatts; Zone::COUNT],
-    /// What dropped series had reached.
+    /// Energy of dropped series.
     ended: Energy,
-    /// What parked series have reached.
+    /// Energy of parked series.
     parked: Energy,
     /// Places of the accounts whose series are shown.
     shown: Vec<u32>,
@@ -107,8 +106,8 @@ struct KindTotals {
 }
 
 impl KindTotals {
-    /// Labels of the retired series to drop: those whose time has come, and of more than `limit` others those with the
-    /// least energy.
+    /// Labels of the retired series to drop: those whose retention has ended; and if more than `limit` others remain,
+    /// the excess, least energy first.
     fn expired(&self, now: Nanos, limit: usize) -> Vec<Labels> {
         let (expired, mut kept): (Vec<_>, Vec<_>) = self.retired.iter().partition(|(_, retired)| retired.until <= now);
         let mut expired: Vec<Labels> = expired.into_iter().map(|(labels, _)| labels.clone()).collect();
@@ -164,7 +163,7 @@ impl Ledger {
         }
     }
 
-    /// Sets other limits, which hold from the next tick on.
+    /// Sets other limits, in force from the next tick on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -183,7 +182,8 @@ impl Ledger {
 
     /// Opens an account. The caller ensures that no two open accounts have the same labels.
     ///
-    /// A series of an earlier entity with these labels goes on at once: its counter must not begin again.
+    /// If an earlier entity with these labels left a series, the account continues it at once: a counter must not
+    /// restart.
     pub fn open(&mut self, labels: Labels) -> AccountId {
         self.opened += 1;
         let account = Account {
@@ -218,7 +218,8 @@ impl Ledger {
         self.accounts.get_mut(id.place as usize)?.as_mut().filter(|account| account.number == id.number)
     }
 
-    /// Adds energy of a window of length `time` to an account. False where the account is closed: nothing is added.
+    /// Adds energy of a window of length `time` to an account. Returns false, and adds nothing, if the account is
+    /// closed.
     pub fn add_energy(
         &mut self,
         id: AccountId,
@@ -238,7 +239,7 @@ impl Ledger {
         open
     }
 
-    /// Shows the power of a window that closed at an earlier tick, and adds no energy. False where the account is
+    /// Shows the power of a window that closed at an earlier tick, and adds no energy. Returns false if the account is
     /// closed.
     pub fn show_power(&mut self, id: AccountId, zone: Zone, dynamic: Microwatts, idle: Microwatts) -> bool {
         let charge = self.tick_charge(id);
@@ -255,15 +256,14 @@ impl Ledger {
         self.kinds[kind.index()].rest_power[zone.index()] += power;
     }
 
-    /// Adds use to an account; a closed one is left out.
+    /// Adds use to an account. Does nothing if the account is closed.
     pub fn add_use(&mut self, id: AccountId, used: &Used) {
         if let Some(charge) = self.tick_charge(id) {
             charge.used.add(used);
         }
     }
 
-    /// Adds energy to a kind's `rest`: energy of the kind that belongs to no account. `time` is the length of the
-    /// window.
+    /// Adds energy to a kind's `rest`: energy for which there is no account. `time` is the length of the window.
     pub fn add_rest_energy(&mut self, kind: Kind, zone: Zone, dynamic: Microjoules, idle: Microjoules, time: Nanos) {
         let totals = &mut self.kinds[kind.index()];
         totals.rest.dynamic[zone.index()] += dynamic;
@@ -272,7 +272,7 @@ impl Ledger {
         self.dirty[kind.index()] = true;
     }
 
-    /// This tick's charge of an account; the first call of a tick makes it. `None` where the account is closed.
+    /// The charge of an account at this tick, created by the first call. `None` if the account is closed.
     fn tick_charge(&mut self, id: AccountId) -> Option<&mut TickCharge> {
         let account =
             self.accounts.get_mut(id.place as usize)?.as_mut().filter(|account| account.number == id.number)?;
@@ -289,7 +289,7 @@ impl Ledger {
         self.charged.get_mut(account.charged as usize)
     }
 
-    /// Labels of an account; `None` where it is closed.
+    /// Labels of an account; `None` if it is closed.
     pub fn labels(&self, id: AccountId) -> Option<&Labels> {
         self.account(id).map(|account| &account.labels)
     }
@@ -312,7 +312,7 @@ impl Ledger {
         for charge in &self.charged {
             if let Some(account) = self.accounts[charge.account as usize].as_mut() {
                 account.score += charge.energy.sum().0 as f64;
-                // Power of an earlier window was part of the score when that window closed.
+                // Power that is only shown again was counted in the score when its window closed.
                 if !account.shown && charge.changes_series() {
                     hidden[account.labels.kind().index()].push(charge.account);
                 }
@@ -342,7 +342,7 @@ impl Ledger {
         }
     }
 
-    /// Sets whether the entity has ended, while its account stays open for windows that may charge it.
+    /// Sets whether the entity has ended. Its account stays open for windows that may still charge it.
     pub fn set_ended(&mut self, id: AccountId, ended: bool) {
         if let Some(account) = self.account_mut(id) {
             account.ended = ended;
@@ -359,8 +359,8 @@ impl Ledger {
         }
     }
 
-    /// Drops series of ended entities: after [`Limits::retention`], and those with the least energy where there are
-    /// more of them than [`Limits::shown`]. To be called after [`Ledger::commit`].
+    /// Drops series of ended entities: after [`Limits::retention`], and earlier, least energy first, while there are
+    /// more than [`Limits::shown`]. To be called after [`Ledger::commit`].
     pub fn expire(&mut self) {
         for (kind, totals) in Kind::ALL.into_iter().zip(&mut self.kinds) {
             for labels in totals.expired(self.now, self.limits.shown[kind.index()] as usize) {

@@ -1,5 +1,5 @@
-//! Which accounts have a series that is shown: the busiest of each kind. Also how a series is parked, retired and
-//! resumed. Adds no energy.
+//! Chooses the accounts whose series are shown: the busiest of each kind. Parks, retires and resumes series. Adds no
+//! energy.
 
 use super::{Ledger, Power, Retired, SCORE_HALF_LIFE, Series};
 use crate::model::entity::Kind;
@@ -7,7 +7,8 @@ use crate::model::snapshot::Energy;
 use crate::model::units::Nanos;
 
 impl Ledger {
-    /// Parks the least busy series where more are shown than the limit allows: resumed series are shown at once.
+    /// Parks the least busy series if more are shown than the limit allows. That happens because resumed series are
+    /// shown without a check of the limit.
     pub(super) fn trim(&mut self, kind: Kind) {
         let excess = self.kinds[kind.index()].shown.len().saturating_sub(self.limits.shown[kind.index()] as usize);
         if excess > 0 {
@@ -29,8 +30,8 @@ impl Ledger {
         shown
     }
 
-    /// Shows the busiest of the accounts at `candidates`: all while there is room, then each one that is at least twice
-    /// as busy as the least busy account shown.
+    /// Shows the busiest of the accounts at `candidates`: while there is room all of them, then each one that is more
+    /// than twice as busy as the least busy shown account.
     pub(super) fn choose(&mut self, kind: Kind, mut candidates: Vec<u32>) {
         if candidates.is_empty() {
             return;
@@ -58,7 +59,7 @@ impl Ledger {
             .map_or(0.0, |account| account.score * 0.5f64.powf((self.tick - account.tick) as f64 / SCORE_HALF_LIFE))
     }
 
-    /// Hides the series of an account and keeps it.
+    /// Parks the series of an account: it is kept and not shown.
     fn park(&mut self, place: u32) {
         if let Some(account) = self.accounts[place as usize].as_mut() {
             let totals = &mut self.kinds[account.labels.kind().index()];
@@ -112,8 +113,8 @@ impl Ledger {
         };
         let retired = Retired { series: *series, power, power_tick: account.tick, until };
         if let Some(twin) = totals.retired.insert(account.labels.clone(), retired) {
-            // No two open accounts have the same labels, so the twin's entity ended earlier and was not resumed: it
-            // counts as ended.
+            // No two open accounts have the same labels, so the entity of the replaced series ended earlier and was not
+            // resumed: its energy counts as ended.
             totals.ended.add(&twin.series.energy);
             self.dirty[kind] = true;
         }
