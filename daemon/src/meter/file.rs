@@ -1,5 +1,5 @@
-//! Reads small text files of sysfs and procfs, with a limit, and errors that name the file. Opens the file at each
-//! read: not for files that are read at every tick.
+//! Reads small text files of sysfs and procfs, with a size limit. Errors name the file. Each read opens the file, so
+//! this is not for files that are read at every tick.
 
 use std::fs::File;
 use std::io::Read;

@@ -1,12 +1,12 @@
-//! Which readings of a power meter are new measurements: a meter that is read more often than it measures repeats its
-//! value. Used by `polled` for gauges; counters need no such test.
+//! Decides which readings of a power meter are new measurements: a meter that is read more often than it measures
+//! repeats its value. Used by `polled` for gauges. Counters need no such test: a repeated total adds no energy.
 
 use crate::model::units::{Microwatts, Nanos};
 use std::collections::VecDeque;
 
-/// Number of the last times between changes of the value that the refresh is taken from.
+/// Number of recent intervals between changes of the value, from which the refresh is computed.
 const CHANGES: usize = 8;
-/// Longest refresh: a value that stays for longer is a steady load that was measured again.
+/// Longest refresh. A value that is the same for longer means a steady load that was measured again.
 const LONGEST: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// The last values of one meter.
@@ -15,7 +15,7 @@ pub struct Fresh {
     last: Option<Value>,
     /// When a value last counted as new, CLOCK_MONOTONIC.
     taken: Nanos,
-    /// The last times between changes of the value, [`CHANGES`] at most.
+    /// Recent intervals between changes of the value, [`CHANGES`] at most.
     changes: VecDeque<Nanos>,
 }
 
@@ -27,15 +27,16 @@ struct Value {
     read: Nanos,
     /// Number of reads that gave it.
     times: u64,
-    /// When it was measured first; `None`: the first read gave it already.
+    /// When it was first measured. `None` for the value of the very first read, whose age is unknown.
     since: Option<Nanos>,
 }
 
 impl Fresh {
-    /// When the power was measured that a meter gives at `at`; `None`: it repeats a value and has no new measurement.
-    /// `stated`: the refresh that the meter states. A meter that averages over some time has an earlier `at`.
+    /// The time at which `power`, read at `at`, was measured. `None`: it repeats a value and is no new measurement.
+    /// `stated`: the refresh that the meter states. For a meter that averages, the caller passes the middle of the
+    /// averaging time as `at`.
     ///
-    /// A value that follows a repeated one was measured at some time between the two reads: on average halfway. A
+    /// A new value after a repeated one was measured at some time between the last two reads: on average halfway. A
     /// value that is repeated for longer than one refresh counts as measured again.
     pub fn measured_at(&mut self, power: Microwatts, at: Nanos, stated: Option<Nanos>) -> Option<Nanos> {
         let Some(value) = self.last else {
@@ -58,7 +59,8 @@ impl Fresh {
         Some(measured)
     }
 
-    /// How often the meter measures: the shortest of the last times between changes. Zero: no change was seen.
+    /// Time between two measurements of the meter: the shortest recent interval between changes. Zero: no interval is
+    /// known yet.
     fn refresh(&self) -> Nanos {
         self.changes.iter().min().copied().unwrap_or_default()
     }

@@ -1,6 +1,6 @@
-//! Meters read energy and power: RAPL, hwmon, BMCs, GPUs, the host of a VM, an estimate. [`Meter`] is the one trait
-//! that each implements, [`open`] the list of all. Meters compute no differences and attribute nothing, and know no
-//! usage source.
+//! Meters read energy and power: RAPL, hwmon, BMCs, GPUs, the host of a VM, an estimate. Each implements the trait
+//! [`Meter`]; [`open`] has the list of all. Meters compute no differences and attribute nothing, and know no usage
+//! source.
 
 pub mod bmc;
 pub mod cpu;
@@ -39,7 +39,7 @@ pub trait Meter: Send {
     /// several.
     fn source(&self) -> &str;
 
-    /// The domains it has found so far. Domains are only ever appended: one that cannot be read now stays.
+    /// The domains found so far. Domains are only ever appended: a domain that cannot be read now stays in the list.
     fn domains(&self) -> &[Domain];
 
     /// Reads every domain that has something new into `out`, at most one reading of each. Called in the tick: it must
@@ -50,25 +50,25 @@ pub trait Meter: Send {
     /// Its health, after the last [`Meter::read`].
     fn health(&self) -> Health;
 
-    /// One line for people, on what it is connected to and how; empty where there is nothing to say.
+    /// One line for operators that says which device is read, and how. May be empty.
     fn detail(&self) -> String {
         String::new()
     }
 
-    /// Whether [`polled::Polled`] drops and reopens this meter after a failed read. False: it reconnects itself (a
-    /// BMC session).
+    /// Whether [`polled::Polled`] drops and reopens this meter after a failed read. False for a meter that reconnects
+    /// by itself (a BMC session).
     fn is_reopened(&self) -> bool {
         true
     }
 
-    /// Of a meter that an operator configured as a platform meter: which kind. See [`SourceState::expected`].
+    /// The kind of platform meter, if the operator configured this meter as one. See [`SourceState::expected`].
     ///
     /// [`SourceState::expected`]: crate::model::source::SourceState::expected
     fn expected(&self) -> Option<PlatformKind> {
         None
     }
 
-    /// There will be no more reads: starts to return what has to be returned (a BMC's session). Does not wait; the
-    /// drop may, for a second.
+    /// Called after the last read: starts to release what the meter holds (a BMC's session). Does not wait; the drop
+    /// may, for up to one second.
     fn stop(&mut self) {}
 }

@@ -1,5 +1,5 @@
-//! NVIDIA GPUs by NVML (`[meter.nvml]`): one energy domain for each. Their use by processes is in `usage/gpu`, the
-//! library in `sys/nvml`.
+//! NVIDIA GPUs by NVML (`[meter.nvml]`): one energy domain for each. `usage/gpu` reads their use by processes;
+//! `sys/nvml` loads the library.
 
 use super::Meter;
 use super::open::{Opening, Section};
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 /// Time between two readings. The counters change many times a second; the sampler rarely reads more often than this.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Largest power of a GPU that states no limit: 4 kW.
+/// Upper limit of a GPU's power if the GPU states none: 4 kW.
 const MAX_POWER: Microwatts = Microwatts(4_000_000_000);
-/// Time until GPUs that cannot be opened are tried again, and until the library is opened again where a GPU cannot be
-/// read: one that fell off the bus may need that.
+/// Time until GPUs that cannot be opened are tried again, and until the library is reopened if a GPU cannot be read. A
+/// GPU that fell off the bus and came back may need a reopened library.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Section for NvmlConfig {
@@ -114,7 +114,8 @@ fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
     let fail = |error| format!("GPU {}: {}", card.index, words(&error));
     let device = nvml::device(nvml, card).map_err(fail)?;
     let address = card.address.to_string();
-    // Part of the domain's id, which must be the same after a restart: an error here must not change the id.
+    // The UUID is part of the domain's id, which must be the same after a restart. So an error must not fall back to
+    // another id.
     let uuid = match device.uuid() {
         Ok(uuid) if is_id(&uuid) => uuid,
         Ok(_) | Err(NvmlError::NotSupported) => address.clone(),
@@ -125,7 +126,7 @@ fn describe(nvml: &Nvml, card: &Card) -> Result<(Domain, bool), String> {
         Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => false,
         Err(error) => return Err(fail(error)),
     };
-    // Twice the limit, which peaks of less than a second exceed.
+    // Twice the power limit, because peaks of less than a second exceed the limit.
     let limit = device.power_management_limit_constraints().ok().filter(|limits| limits.max_limit > 0);
     let max_power = limit.map_or(MAX_POWER, |limits| Microwatts(u64::from(limits.max_limit) * 2_000));
     let info = GpuInfo {

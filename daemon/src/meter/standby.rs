@@ -1,5 +1,5 @@
-//! Which meter measures the processor packages now, and meters that measure only while others do not (the estimate,
-//! `[meter.estimate]`). Not why the others fail, nor which meters these are: see `meter::open`.
+//! Tracks which meter measures the processor packages now, and runs meters that measure only while others do not (the
+//! estimate, `[meter.estimate]`). `meter::open` decides which meters these are.
 
 use super::Meter;
 use crate::model::domain::{Domain, DomainReading};
@@ -7,8 +7,8 @@ use crate::model::source::{Health, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// How a standby meter takes over from one meter: shared by the two. The meter that it replaces must be read first at
-/// each tick.
+/// The flags by which a standby meter takes over from another meter, shared by the two. At each tick the replaced meter
+/// must be read first.
 #[derive(Clone, Debug, Default)]
 pub struct Takeover(Arc<TakeoverState>);
 
@@ -19,12 +19,13 @@ struct TakeoverState {
 }
 
 impl Takeover {
-    /// Called once by the standby meter: from now on it takes over when it is needed.
+    /// Called once for the standby meter: from then on it can take over.
     pub fn attach(&self) {
         self.0.attached.store(true, Ordering::Release);
     }
 
-    /// Called by the other meter: whether the standby meter has to measure. Returns whether there is one.
+    /// Called by the replaced meter: sets whether the standby meter must measure. Returns whether there is a standby
+    /// meter.
     pub fn set_needed(&self, needed: bool) -> bool {
         self.0.needed.store(needed, Ordering::Release);
         self.0.attached.load(Ordering::Acquire)
@@ -36,8 +37,8 @@ impl Takeover {
     }
 }
 
-/// Which meters measure the packages now, shared by all that can. Only the one of the highest rank should; the others
-/// stand by.
+/// Which meters measure the packages now, shared by all that can. Only the meter of the highest rank should measure
+/// them; the others stand by.
 #[derive(Clone, Debug, Default)]
 pub struct PackageMeters(Arc<AtomicU8>);
 
@@ -71,14 +72,14 @@ impl PackageMeters {
     }
 }
 
-/// A meter that measures only while it is needed. Its domains are shown from the first time on.
+/// A meter that measures only while it is needed. Its domains are reported once it was needed for the first time.
 pub struct Standby<M> {
     meter: M,
     needed: Box<dyn Fn() -> bool + Send>,
     /// The reason shown while it stands by.
     reason: &'static str,
     active: bool,
-    /// It was needed at least once.
+    /// Whether it was needed at least once.
     used: bool,
 }
 
@@ -99,8 +100,8 @@ impl<M: Meter> Meter for Standby<M> {
         if self.used { self.meter.domains() } else { &[] }
     }
 
-    /// The meter's own counter may go on while it stands by: the first reading afterwards does not continue the last
-    /// one before.
+    /// The meter's own counter may advance while the meter stands by. The reading `Standby` makes the next real reading
+    /// start a new interval.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         let was_active = self.active;
         self.active = (self.needed)();

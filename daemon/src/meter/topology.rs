@@ -1,5 +1,5 @@
-//! Which CPUs are online, in which package each is, and what /proc/cpuinfo says of it. From /sys/devices/system/cpu
-//! and /proc/cpuinfo, read once at start: it does not follow CPU hotplug.
+//! The online CPUs, the package of each, and its fields in /proc/cpuinfo. From /sys/devices/system/cpu and
+//! /proc/cpuinfo, read once at start: it does not follow CPU hotplug.
 
 use super::Roots;
 use super::cpu::{CpuModel, Vendor};

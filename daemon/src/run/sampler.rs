@@ -1,5 +1,5 @@
-//! The sampler, the only loop: reads meters, usage and entities, steps the core, publishes the snapshot and stores
-//! totals. Decides no number itself.
+//! The sampler: the loop that makes ticks. Reads meters, usage and entities, steps the core, publishes the snapshot and
+//! stores totals. Computes no energy itself.
 
 use crate::attribution::Core;
 use crate::entity::{Entities, Named};
@@ -24,11 +24,11 @@ use tokio::sync::watch;
 /// Time between two checkpoints of the totals in the state folder, where they survive a reboot.
 const CHECKPOINT_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
-/// Time between two looks at which GPUs are passed through to VMs.
+/// Time between two checks for GPUs that are passed through to VMs.
 const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
 
-/// Least time between two log lines of a source whose state stays and whose reason changes: some reasons contain a
-/// value that changes at every tick.
+/// Shortest time between two log lines of a source whose reason changes and whose state does not: some reasons contain
+/// a value that changes at every tick.
 const REASON_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 
 /// The sources of use and entities, with their state. A reload must keep that state: these sources report each process,
@@ -44,7 +44,7 @@ pub struct Observers {
     pub unused: Vec<SourceState>,
 }
 
-/// What a sampler leaves to the next one in the same run of jouled.
+/// The parts of a sampler that the next one in the same run of jouled takes over.
 pub struct Ended {
     /// The core, with all totals.
     pub core: Core,
@@ -52,7 +52,7 @@ pub struct Ended {
     pub observers: Option<Observers>,
 }
 
-/// Everything that the loop needs.
+/// The loop, with everything that it reads and writes.
 pub struct Sampler {
     /// Time between ticks, in nanoseconds.
     pub interval: Nanos,
@@ -66,7 +66,7 @@ pub struct Sampler {
     pub sysfs: PathBuf,
     /// Health of the managers of VMs.
     pub managers: watch::Receiver<Arc<[SourceState]>>,
-    /// Health of the exports that have one.
+    /// Health of the exports that report it.
     pub exports: watch::Receiver<Arc<[SourceState]>>,
     /// The core.
     pub core: Core,
@@ -74,7 +74,7 @@ pub struct Sampler {
     pub store: Option<Store>,
     /// The kernel's boot id.
     pub boot_id: String,
-    /// The recording to write, if there is one.
+    /// The recording that each tick is written to, if any.
     pub recorder: Option<Recorder>,
     /// State of the loop itself.
     pub progress: Progress,
@@ -218,8 +218,8 @@ impl Sampler {
         self.progress.store_error = result.err().map(|error| error.to_string());
     }
 
-    /// Ticks until `stop` receives or its sender is dropped. Then stores everything and returns what the next sampler
-    /// can use. `fed` is called after every tick (the watchdog).
+    /// Ticks until `stop` receives or its sender is dropped. Then makes a last tick, stores everything and returns what
+    /// the next sampler takes over. `fed` is called after every tick but the last (the watchdog).
     pub fn run(
         mut self,
         publish: &watch::Sender<Arc<Snapshot>>,
@@ -234,7 +234,7 @@ impl Sampler {
             due += self.interval;
             let now = Stamp::now().monotonic;
             if due < now {
-                // A tick took too long, or the machine was suspended: missed ticks are not made up for.
+                // A tick took too long, or the machine was suspended: missed ticks are skipped.
                 due = now;
             }
             match stop.recv_timeout(Duration::from_nanos((due - now).0)) {
@@ -242,7 +242,7 @@ impl Sampler {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // All at once, so that sessions of BMCs are closed side by side.
+        // Stops all meters before any is dropped, so that the sessions of several BMCs are closed in parallel.
         self.meters.stop();
         let snapshot = self.tick();
         publish.send_replace(snapshot);
@@ -254,18 +254,18 @@ impl Sampler {
         self.end()
     }
 
-    /// Ends the sampler and returns what the next one can use.
+    /// Ends the sampler and returns what the next one takes over.
     pub fn end(self) -> Ended {
         Ended { core: self.core, observers: Some(self.observers) }
     }
 }
 
-/// The last logged health of each source, and when its reason last changed without a change of state.
+/// The last logged health of each source, and the time of the last log line for a change of reason alone.
 #[derive(Default)]
 struct Logged(BTreeMap<(String, SourceRole), (Health, Option<Nanos>)>);
 
 impl Logged {
-    /// Whether the source has to be logged now; if so, notes it as logged.
+    /// Whether the source must be logged now. If so, marks it as logged.
     fn is_due(&mut self, source: &SourceState, now: Nanos) -> bool {
         let key = (source.source.clone(), source.role);
         let again = match self.0.get(&key) {

@@ -1,5 +1,5 @@
-//! From a configuration to a sampler that has not ticked yet: opens meters, usage, entities, store and recording.
-//! Binds no service and runs nothing.
+//! Builds a sampler from a configuration: opens meters, usage, entities, store and recording. Binds no service, and
+//! makes no tick.
 
 use crate::attribution::ledger::Limits;
 use crate::attribution::{Core, CoreConfig, State};
@@ -36,8 +36,8 @@ pub struct Reports {
     pub exports: HealthBoard,
 }
 
-/// All of the configuration that measuring uses. A reload opens the sources again where it changed, and [`open`] sees
-/// nothing else of the configuration: so a key that is used here is compared.
+/// The part of the configuration that measuring uses. A reload compares it, and opens the sources again if it changed.
+/// [`open`] gets nothing else of the configuration, so no key that it uses can be missing in the comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceSettings {
     interval: Nanos,
@@ -52,7 +52,7 @@ pub struct SourceSettings {
     observers: ObserverSettings,
 }
 
-/// The settings of the sources of use and entities, which continue over a reload that does not change them.
+/// The settings of the sources of use and entities. A reload that does not change them keeps these sources open.
 #[derive(Clone, Debug, PartialEq)]
 struct ObserverSettings {
     sysfs: PathBuf,
@@ -62,7 +62,7 @@ struct ObserverSettings {
 }
 
 impl SourceSettings {
-    /// The settings for measuring of a configuration.
+    /// Extracts the settings from a configuration.
     pub fn of(config: &Config) -> Self {
         Self {
             interval: config.interval.0,
@@ -82,28 +82,27 @@ impl SourceSettings {
         }
     }
 
-    /// Whether the sources of use and entities that were opened with `self` serve `new` as well.
+    /// Whether the sources of use and entities that were opened with `self` can be kept for `new`.
     pub(super) fn same_observers(&self, new: &Self) -> bool {
         self.observers == new.observers
     }
 }
 
-/// What a sampler goes on from.
+/// The state from which a new sampler continues.
 #[derive(Default)]
 pub enum Start {
     /// The first sampler of this run: totals come from the store.
     #[default]
     Fresh,
-    /// A reload after which processes and cgroups are observed by newly opened sources: totals are those of the core
-    /// before.
+    /// A reload that opens new sources of use and entities: totals continue from the previous core.
     KeepTotals(Box<Core>),
-    /// A reload that leaves the sources of use and entities as they are: they go on, as do the accounts of the core
-    /// before.
+    /// A reload that keeps the sources of use and entities open: they continue, and so do the accounts of the previous
+    /// core.
     KeepAll(Box<Core>, Box<Observers>),
 }
 
 impl Start {
-    /// The core of the sampler before.
+    /// The core of the previous sampler.
     fn earlier(&self) -> Option<&Core> {
         match self {
             Self::Fresh => None,
@@ -130,11 +129,11 @@ impl From<Ended> for Start {
     }
 }
 
-/// Opens every source; the sampler has not ticked yet. Takes `start` only where that succeeds; after an error it is
-/// as before.
+/// Opens every source, and returns a sampler that has made no tick yet. On success `start` is consumed; after an error
+/// it is unchanged.
 ///
-/// # Errors
-/// Where the totals cannot be kept, the recording cannot be made, or eBPF is configured by name and cannot be had.
+/// # Errors The totals cannot be stored, the recording cannot be created, or the configuration requires eBPF (`source =
+/// "bpf"`) and it cannot be used.
 pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports, start: &mut Start) -> Result<Sampler> {
     let ObserverSettings { sysfs, procfs, .. } = &settings.observers;
     let roots = Roots { sysfs: sysfs.clone(), procfs: procfs.clone() };
@@ -186,7 +185,7 @@ pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports,
     })
 }
 
-/// What the core begins with, which is also the head of a recording.
+/// The settings and state that the core begins with. They are also the head of a recording.
 fn head(
     settings: &SourceSettings,
     topology: &Topology,
@@ -213,7 +212,7 @@ fn head(
 fn warn_about_floors(settings: &SourceSettings, meters: &[Box<dyn Meter>]) {
     let exists = |domain: &String| {
         meters.iter().flat_map(|meter| meter.domains()).any(|known| known.id == domain.as_str())
-            // Domains of a host, a driver or a BMC may come later; the remainder is of no meter.
+            // Domains of the host channel, of GPUs and of hwmon may appear later. The remainder belongs to no meter.
             || domain == "other"
             || ["guest/", "gpu/", "hwmon/"].iter().any(|source| domain.starts_with(source))
     };
@@ -286,7 +285,8 @@ fn open_store(settings: &SourceSettings) -> Result<(Option<Store>, State)> {
     Ok((Some(store), state))
 }
 
-/// What the ledger calls this machine: made of the machine id, as that is a secret. Empty where there is none.
+/// The id of this machine in the ledger's files: 16 hex digits of an HMAC-SHA256 with the machine id as key, because
+/// machine-id(5) asks to keep the id itself confidential. Empty if there is no machine id.
 fn ledger_machine(machine_id: &str) -> String {
     if machine_id.is_empty() {
         return String::new();
@@ -326,7 +326,7 @@ fn host_name() -> String {
     name.trim().to_string()
 }
 
-/// The kernel's id of this boot. Empty where it is unknown: then no series counts as one of this boot.
+/// The kernel's id of this boot. Empty if unknown: then no stored state counts as written on this boot.
 pub(super) fn boot_id(procfs: &Path) -> String {
     fs::read_to_string(procfs.join("sys/kernel/random/boot_id")).unwrap_or_default().trim().to_string()
 }

@@ -1,5 +1,5 @@
 //! The meter `estimate` (`[meter.estimate]`): package power from CPU utilisation (/proc/stat) and published watts of
-//! similar servers, where nothing else measures it. Not a measurement, and says so.
+//! similar servers, for machines where nothing measures it. It is labelled as an estimate everywhere.
 //!
 //! E += (threads · idle · Δt + (full − idle) · busy time) · package share, for each package and read, in integers with
 //! the remainder carried. The table's watts are wall power of a whole server divided by its hardware threads, so the
@@ -29,7 +29,7 @@ pub const SOURCE: &str = "estimate";
 /// half, so idle comes out high.
 pub const PACKAGE_SHARE: f64 = 0.65;
 
-/// `[meter.estimate]`: the estimate that stands in where nothing is measured.
+/// `[meter.estimate]`: the estimate, used where nothing is measured.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EstimateConfig {
@@ -39,8 +39,8 @@ pub struct EstimateConfig {
     pub idle_watts_per_thread: Option<f64>,
     /// The same at full load.
     pub full_watts_per_thread: Option<f64>,
-    /// Share of those watts that the packages draw, above 0 and up to 1, in place of [`PACKAGE_SHARE`]. 1 where the
-    /// configured watts are the packages' alone.
+    /// Share of those watts that the packages draw, above 0 and up to 1, in place of [`PACKAGE_SHARE`]. Use 1 if the
+    /// configured watts are those of the packages alone.
     pub package_share: Option<f64>,
 }
 
@@ -86,7 +86,7 @@ pub struct Estimate {
     idle: Microwatts,
     /// Full less idle power of one hardware thread, times the package share.
     dynamic: Microwatts,
-    /// Time of the last read without an error, CLOCK_MONOTONIC.
+    /// Time of the last successful read, CLOCK_MONOTONIC.
     last: Option<Nanos>,
     cpus: Vec<CpuState>,
     packages: Vec<Package>,
@@ -100,7 +100,7 @@ pub struct Estimate {
 /// State of one CPU.
 #[derive(Clone, Copy, Default)]
 struct CpuState {
-    /// Index of its package in `packages`; `None`: never seen.
+    /// Index of its package in `packages`; `None`: this CPU was never seen online.
     package: Option<usize>,
     busy_ticks: u64,
 }
@@ -162,8 +162,8 @@ impl Estimate {
         meter.read_busy_time().map(|()| meter)
     }
 
-    /// The index of a package, which is added where it is new. `threads`: its number of threads, where all are online
-    /// already.
+    /// The index of a package, which is added if it is new. `threads`: its number of online threads; `None` for a
+    /// package found later, whose threads come online one by one.
     fn package(&mut self, id: PackageId, threads: Option<usize>) -> usize {
         self.packages.iter().position(|package| package.id == id).unwrap_or_else(|| {
             self.packages.push(Package::new(id));
@@ -177,8 +177,8 @@ impl Estimate {
                 quality: Quality::Estimated,
                 continuous: false,
                 at_rest: threads.map(|threads| Microwatts(self.idle.0 * threads as u64)),
-                // The estimate cannot exceed its own model: 10 kW, ten times 1 kW, covers any number of threads in a
-                // package.
+                // 10 kW, ten times the limit for packages with RAPL. The estimate cannot jump as a counter can, so the
+                // limit may be loose.
                 max_power: Microwatts(10_000_000_000),
                 accuracy_ppm: None,
                 refresh: None,
@@ -210,7 +210,8 @@ impl Estimate {
         if unknown { self.add_new_cpus() } else { Ok(()) }
     }
 
-    /// Adds CPUs that are seen for the first time. Their busy time until now is not known to belong to this interval.
+    /// Adds CPUs that are seen for the first time. Their busy time up to now is not counted, because an unknown part of
+    /// it is from before this interval.
     fn add_new_cpus(&mut self) -> Result<(), String> {
         let mut new = Vec::new();
         let cpus = &self.cpus;

@@ -1,4 +1,4 @@
-//! Busy time of every CPU from /proc/stat, read into a buffer that is kept. Knows no packages.
+//! Busy time of every CPU from /proc/stat. File and buffer are reused at every read. Knows no packages.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -40,7 +40,7 @@ impl Stat {
         loop {
             let length =
                 file.read_at(&mut self.buffer, 0).map_err(|error| format!("{}: {error}", self.path.display()))?;
-            // The lines after the CPUs (a counter for each interrupt) may be cut off.
+            // The lines after those of the CPUs (a counter for each interrupt) are not needed, and may be cut off.
             let complete = length < self.buffer.len() || self.buffer.windows(5).any(|text| text == b"\nintr");
             if complete || self.buffer.len() >= BUFFER_MAX {
                 return Ok(length);
@@ -51,8 +51,8 @@ impl Stat {
 }
 
 /// Passes the CPU of each line `cpuN …` to `each`, and returns the number of lines. Busy time is user, nice, system,
-/// irq and softirq. Not idle and iowait, when the CPU rests; not steal, when the host runs others; guest time is part
-/// of user and nice.
+/// irq and softirq. The CPU rests in idle and iowait, and the host runs other work in steal: these are left out. Guest
+/// time is part of user and nice already (proc_stat(5)).
 fn parse(text: &[u8], mut each: impl FnMut(u32, u64)) -> usize {
     let mut lines = 0;
     for line in text.split(|byte| *byte == b'\n') {

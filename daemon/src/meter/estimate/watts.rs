@@ -1,5 +1,5 @@
-//! Watts per hardware thread by microarchitecture: a table with its source, and the entries used for processors that it
-//! lacks. Not a measurement of this machine.
+//! Watts per hardware thread by microarchitecture: a table, its source, and substitutes for processors that it lacks.
+//! Published values, not measurements of this machine.
 //!
 //! Source: SPECpower_ssj2008 results published by SPEC (spec.org), wall power of whole servers at active idle and at
 //! 100 % load, divided by hardware threads and averaged by microarchitecture by the Cloud Carbon Footprint project
@@ -57,7 +57,7 @@ const CLIENT: &str = "Coffee Lake";
 /// All others: the middle of the table's server processors since 2017.
 const UNKNOWN: &str = "Cascade Lake";
 
-/// The watts of a processor, the name of the table's entry, and the processor's own microarchitecture where known.
+/// The watts of a processor, the name of the table's entry, and the processor's own microarchitecture if known.
 pub(super) fn lookup(model: &CpuModel) -> (Watts, &'static str, Option<&'static str>) {
     let known = model.microarchitecture();
     let name = match known {

@@ -1,5 +1,5 @@
-//! Reads the attributes of a hwmon chip in sysfs: name, labels, device. Neither their meaning (`sensors`) nor values
-//! (`mod.rs`).
+//! Reads the attributes of a hwmon chip in sysfs: name, labels, device. `sensors` interprets them, `mod.rs` reads the
+//! values.
 
 use super::super::file::{PAGE, read_number, read_text};
 use super::sensors::{Chip, Quantity, Sensor};
@@ -23,19 +23,19 @@ pub struct LocatedChip {
     pub device: String,
     /// Folder of hwmonN.
     dir: PathBuf,
-    /// What the chip says of itself.
+    /// Its attributes.
     pub chip: Chip,
 }
 
-/// Every chip with a power or energy sensor, sorted by device. hwmonN changes with a boot or a reload; the device does
-/// not.
+/// Every chip with a power or energy sensor, sorted by device. The number in hwmonN may change with a boot or a reload;
+/// the device does not.
 pub fn find_all(class: &Path) -> Vec<LocatedChip> {
     let mut chips: Vec<LocatedChip> = dirs(class).filter_map(|dir| LocatedChip::read(&dir)).collect();
     chips.sort_by(|a, b| (&a.device, &a.dir).cmp(&(&b.device, &b.dir)));
     chips
 }
 
-/// A value that changes when a chip is added or removed, or hwmonN belongs to another device.
+/// A value that changes when a chip is added or removed, or when hwmonN belongs to another device.
 pub fn fingerprint(class: &Path) -> Vec<(PathBuf, Option<PathBuf>)> {
     let mut all: Vec<_> = dirs(class).map(|dir| (dir.clone(), fs::canonicalize(dir.join("device")).ok())).collect();
     all.sort();

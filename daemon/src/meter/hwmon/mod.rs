@@ -1,6 +1,6 @@
 //! The meter `hwmon` (`[meter.hwmon]`): power and energy sensors in /sys/class/hwmon. ACPI power meters (whole machine,
 //! NVIDIA Grace), board regulators of ARM servers (Ampere Altra, X-Gene), `amd_energy`, AMD's and Intel's GPUs. `chip`
-//! reads what a chip says of itself, `sensors` decides what its sensors mean.
+//! reads the attributes of a chip, `sensors` decides what its sensors measure.
 
 mod chip;
 mod sensors;
@@ -32,7 +32,7 @@ const GPU_MAX: Microwatts = Microwatts(3_000_000_000);
 const PERIOD: Duration = Duration::from_secs(1);
 /// Reads between two checks for chips that were added or removed.
 const RESCAN_EVERY: u32 = 10;
-/// Longest averaging time that is believed. A power reading is dated back by half of the averaging time.
+/// Upper bound of a stated averaging time. A power reading is dated back by half of the averaging time.
 const LONGEST_AVERAGE: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// Unused sensors that are listed in the detail line at most.
 const UNUSED_SHOWN: usize = 8;
@@ -56,7 +56,7 @@ impl Section for HwmonConfig {
             return opening.unused(SOURCE, "not wanted: use = \"never\" in [meter.hwmon]");
         }
         let packages = opening.packages().clone();
-        // Set here, as its thread may not have read anything by the first tick.
+        // Set here, because the thread may not have read anything by the first tick.
         packages.set(PackageMeter::Hwmon, !packages.any() && measures_packages(opening.roots));
         opening.add(start(opening.roots, packages));
     }
@@ -73,12 +73,12 @@ fn class(roots: &Roots) -> PathBuf {
 }
 
 /// Starts the meter on a thread of its own, as some of these sensors are read through a BMC. Its package sensors are on
-/// standby while `packages` says that another meter measures the packages; while they measure, it sets its own mark
-/// there.
+/// standby while `packages` shows that another meter measures the packages. While they measure, the meter marks that in
+/// `packages`.
 pub fn start(roots: &Roots, packages: PackageMeters) -> Polled {
     let class = class(roots);
     let poll = Poll { source: SOURCE.into(), absent: absent(&class), period: PERIOD, by_name: false, expected: None };
-    // After a scan that found nothing, the chips are scanned again only when they or the state of `packages` changed.
+    // After a scan that found no domain, the chips are scanned again only if they or the state of `packages` changed.
     let mut last_empty_scan = None;
     let opener: Opener = Box::new(move || {
         let mut meter = Hwmon::unscanned(&class, packages.clone());
@@ -108,7 +108,7 @@ struct Hwmon {
     sensors: Vec<Sensor>,
     /// Chips whose sensors are not used, with the reason.
     unused: Vec<String>,
-    /// Number of further meters that may measure the whole machine and do not say so.
+    /// Number of unused meters that may measure the whole machine, but have no OEM text to confirm it.
     ambiguous: usize,
     /// Errors of the last read.
     errors: Vec<String>,
@@ -143,7 +143,7 @@ impl Hwmon {
         }
     }
 
-    /// Scans all chips. Known sensors keep their domain, as a driver that was reloaded gets another hwmonN.
+    /// Scans all chips. Known sensors keep their domain, because a reloaded driver gets another number N in hwmonN.
     fn scan(&mut self) {
         self.fingerprint = chip::fingerprint(&self.class);
         self.packages_elsewhere = self.packages.has(PackageMeter::RaplOrHost);
@@ -182,7 +182,7 @@ impl Hwmon {
     }
 
     fn bind(&mut self, located: &LocatedChip, part: &MeasuredPart, id: DomainId) {
-        // The path of the device itself: hwmonN may be another device's after a reload.
+        // The resolved path of the device: after a reload, hwmonN may belong to another device.
         let real = |number: &u32| located.file(part.quantity, *number).and_then(|path| fs::canonicalize(path).ok());
         let Some(files) = part.sensors.iter().map(real).collect::<Option<Vec<PathBuf>>>() else { return };
         let gpu = part.zone == Zone::Gpu;
@@ -224,8 +224,8 @@ impl Hwmon {
         self.sensors.push(sensor);
     }
 
-    /// Marks whether these sensors measure the packages; where one of them fails, it goes on standby for the
-    /// stand-in. `readings`: with the index of the sensor, and the time.
+    /// Marks in `packages` whether these sensors measure the packages. If none of them does, failed processor sensors
+    /// go on standby, because the estimate takes over. `readings`: index of the sensor, reading, and time.
     fn update_packages(&mut self, readings: &mut [(usize, Result<Reading, String>, Nanos)]) {
         let measured = readings.iter().any(|(sensor, reading, _)| {
             let package = self.domains[*sensor].zone == Zone::Package;
@@ -237,15 +237,15 @@ impl Hwmon {
         }
         for (sensor, reading, _) in readings {
             if reading.is_err() && self.sensors[*sensor].of_processor {
-                // The estimate stands in. Energy between the last reading and the next is the estimate's, so the sensor
-                // starts a new interval.
+                // The estimate accounts for the energy up to this sensor's next reading, so the sensor starts a new
+                // interval.
                 *reading = Ok(Reading::Standby);
             }
         }
     }
 }
 
-/// The id of a domain. A GPU's is its PCI address, the same for every meter that reads it.
+/// The id of a domain. The id of a GPU has its PCI address, which is the same for every meter that reads it.
 fn id(device: &str, part: &MeasuredPart) -> DomainId {
     let id = match (part.scope, part.quantity) {
         (Scope::Gpu(pci), _) => format!("gpu/{pci}"),
@@ -353,7 +353,7 @@ struct Sensor {
     averaging_time: Nanos,
     /// `power/runtime_status` of a GPU.
     runtime_status: Option<PathBuf>,
-    /// It measures packages or parts of them, so it is on standby while another meter does.
+    /// It measures a package, a part of one or its memory: it is on standby while RAPL or the host measures them.
     of_processor: bool,
     on_standby: bool,
 }

@@ -1,5 +1,5 @@
-//! The meaning of hwmon sensors: which of them measure the whole machine, a package, memory or a GPU, and why the
-//! others are not used. Pure; reads no files.
+//! Interprets hwmon sensors: which of them measure the whole machine, a package, memory or a GPU, and why the others
+//! are not used. Pure; reads no files.
 
 use crate::model::domain::{Scope, Zone};
 use crate::model::source::{PackageId, PciAddress};
@@ -24,10 +24,10 @@ pub struct Sensor {
     pub label: String,
 }
 
-/// What a hwmon chip says of itself.
+/// The attributes of a hwmon chip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chip {
-    /// `name`; up to Linux 6.12 an ACPI power meter has none, and is called `power_meter` here all the same.
+    /// `name`; up to Linux 6.12 an ACPI power meter has none, and then this is `power_meter`.
     pub name: String,
     /// `power1_oem_info` of an ACPI power meter; empty where there is none.
     pub oem_info: String,
@@ -54,7 +54,7 @@ pub struct MeasuredPart {
     pub quantity: Quantity,
     /// Numbers of the sensors that are added up.
     pub sensors: Vec<u32>,
-    /// Whether the domain belongs to the sum that counts all energy once.
+    /// Whether the domain is part of the sum that counts all energy once.
     pub billed: bool,
     /// Vendor of a GPU; else empty.
     pub vendor: &'static str,
@@ -65,14 +65,14 @@ impl MeasuredPart {
         Self { zone, scope, quantity, sensors: sensors.to_vec(), billed, vendor: "" }
     }
 
-    /// Whether a processor's own meter (RAPL) measures the same: a package, a part of one, or its memory.
+    /// Whether RAPL can measure the same energy: that of a package, a part of one, or its memory.
     pub fn of_processor(&self) -> bool {
         !matches!(self.zone, Zone::Platform | Zone::Gpu)
     }
 }
 
-/// The parts that a chip measures, and why its other sensors are not used. An unknown sensor, a GPU's or a disk's is
-/// never taken for a processor: where the meaning is not certain, the sensor is not used.
+/// The parts that a chip measures, and why its other sensors are not used. If the meaning of a sensor is not certain,
+/// the sensor is not used: the sensor of a disk or a GPU must never count as a processor's.
 pub fn measured_parts(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
     let known = |parts: Vec<MeasuredPart>| (parts, None);
     let unused = |why: &str| (Vec::new(), Some(why.to_owned()));
@@ -84,8 +84,8 @@ pub fn measured_parts(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
             MeasuredPart::new(Zone::Package, package(0), Quantity::Power, &[1, 2], true),
             MeasuredPart::new(Zone::Dram, package(0), Quantity::Power, &[3, 4], true),
         ]),
-        // X-Gene (Documentation/hwmon/xgene-hwmon.rst): 0 is the CPU; 1 is I/O power, of which the documentation does
-        // not say what it covers, so it is not used.
+        // X-Gene (Documentation/hwmon/xgene-hwmon.rst): 0 is the CPU; 1 is I/O power, and is not used: the
+        // documentation does not say what that covers.
         "apm_xgene" => known(vec![MeasuredPart::new(Zone::Package, package(0), Quantity::Power, &[0], true)]),
         // In Linux 5.8 to 5.12, since then out of tree: energy of single cores and of sockets.
         "amd_energy" => known(sockets(chip)),
@@ -166,7 +166,7 @@ fn gpu(chip: &Chip, quantity: Quantity, number: u32, vendor: &'static str) -> (V
     }
 }
 
-/// Power of the board. Integrated graphics show the power of the whole processor, whose own meter has it too.
+/// Power of the board. Integrated graphics report the power of the whole processor, which RAPL measures too.
 fn amd(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
     let first = chip.sensors.iter().find(|sensor| sensor.quantity == Quantity::Power && sensor.number == 1);
     let whole = chip.sensors.iter().any(|sensor| matches!(sensor.label.as_str(), "slowPPT" | "fastPPT"));
@@ -180,7 +180,7 @@ fn amd(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
     }
 }
 
-/// Energy of the card. i915 has only that; xe also has the package's on the card, which is part of the first.
+/// Energy of the card. i915 has only that. xe also has the energy of the card's package, which is part of it.
 fn intel(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
     let energies = || chip.sensors.iter().filter(|sensor| sensor.quantity == Quantity::Energy);
     let card = energies().find(|sensor| sensor.label == "card" || (sensor.number == 1 && sensor.label.is_empty()));
@@ -188,7 +188,7 @@ fn intel(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
         .or_else(|| energies().find(|sensor| sensor.label == "pkg"))
         .or_else(|| energies().find(|sensor| sensor.number == 2))
     {
-        // Otherwise the sum of all GPUs would count it twice.
+        // Not used: the energy of integrated graphics is part of the processor package, and would be counted twice.
         Some(_) if chip.pci.is_some_and(integrated) => (
             Vec::new(),
             Some("it measures graphics that are part of a processor, which has a meter of its own".to_owned()),

@@ -28,12 +28,13 @@ pub trait Section: Clone + Default + PartialEq + DeserializeOwned {
         Vec::new()
     }
 
-    /// Values that serde accepts and the meter cannot use: the key below the section, and what is wrong with its value.
+    /// Finds values that serde accepts and the meter cannot use. Returns the key below the section, and what is wrong
+    /// with its value.
     fn check(&self) -> Vec<(String, String)> {
         Vec::new()
     }
 
-    /// Opens every source of the section, or says why one is not in use ([`Opening::unused`]).
+    /// Opens every source of the section, or records why it is not in use ([`Opening::unused`]).
     fn open(&self, opening: &mut Opening<'_>);
 }
 
@@ -72,8 +73,8 @@ macro_rules! sections {
     };
 }
 
-// In the order in which they are opened and read. Where a rule in `opening` connects two meters, the one that has
-// priority comes first.
+// In the order in which they are opened and read. If a rule in `opening` connects two meters, the meter with priority
+// comes first.
 sections! {
     /// `[meter.rapl]`: the energy counters of the processors.
     rapl: RaplConfig,
@@ -91,7 +92,7 @@ sections! {
     estimate: EstimateConfig,
 }
 
-/// Where the host's sysfs and procfs are mounted. In a container and in tests not at /sys and /proc.
+/// Where the host's sysfs and procfs are mounted. In a container and in tests this is not /sys and /proc.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
     /// For /sys.
@@ -106,8 +107,8 @@ impl Default for Roots {
     }
 }
 
-/// Opens every meter that is wanted and found. Returns also the states of sources that are not in use, with the
-/// reason; a source in use reports its own by [`Meter::health`].
+/// Opens every meter that the configuration allows and this machine has. Also returns the states of sources that are
+/// not in use, each with the reason. A source in use reports its state by [`Meter::health`].
 pub fn open_all(config: &MeterConfig, roots: &Roots, topology: &Topology) -> (Vec<Box<dyn Meter>>, Vec<SourceState>) {
     let mut opening = Opening::new(config, roots, topology);
     config.open(&mut opening);

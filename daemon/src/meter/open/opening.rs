@@ -4,10 +4,10 @@
 //!    RAPL. With `connect = "auto"` the host is used where RAPL measures no package ([`Opening::rapl_replacement`],
 //!    [`Opening::replace_rapl`]).
 //! 2. *Only one meter measures the packages.* RAPL or the host has priority over hwmon ([`Opening::packages`]).
-//! 3. *The estimate measures only while no meter does.* In a VM with a host: while the host is silent. Else: while
-//!    nothing measures the packages ([`Opening::add_standby`]).
+//! 3. *With `use = "auto"`, the estimate measures only while no meter does.* In a VM with a host: while the host is
+//!    silent. Otherwise: while nothing measures the packages ([`Opening::add_standby`]).
 //!
-//! No meter: each decides itself whether it is wanted and there.
+//! Each meter decides by itself whether it is configured and whether its device exists.
 
 use super::{MeterConfig, Roots};
 use crate::meter::host_channel::Connect;
@@ -48,12 +48,12 @@ impl<'a> Opening<'a> {
         self.roots.sysfs == Path::new("/sys")
     }
 
-    /// Takes a meter into use.
+    /// Adds a meter to those in use.
     pub fn add(&mut self, meter: impl Meter + 'static) {
         self.meters.push(Box::new(meter));
     }
 
-    /// The same for a meter that may have failed to open.
+    /// Adds a meter, or records the error if it could not be opened.
     pub fn add_or_fail<M: Meter + 'static>(&mut self, source: &str, opened: Result<M, String>) {
         match opened {
             Ok(meter) => self.add(meter),
@@ -70,7 +70,7 @@ impl<'a> Opening<'a> {
         self.states.push(SourceState::new(source, SourceRole::Meter, health));
     }
 
-    /// Which meters measure the packages, for meters that can (rule 2).
+    /// The shared record of the meters that measure the packages (rule 2).
     pub fn packages(&self) -> &PackageMeters {
         &self.packages
     }
@@ -85,8 +85,9 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Uses the host in place of RAPL (rule 1). RAPL meters are closed, even where their driver is not loaded: loaded
-    /// later, they would count the same energy twice. Returns how the estimate takes over from the host (rule 3).
+    /// Uses the host in place of RAPL (rule 1). RAPL meters are closed even if their driver is not loaded. If it were
+    /// loaded later, they would count the same energy twice. Returns how the estimate takes over from the host (rule
+    /// 3).
     pub fn replace_rapl(&mut self) -> Takeover {
         let (closed, kept) =
             std::mem::take(&mut self.meters).into_iter().partition(|meter| rapl::SOURCES.contains(&meter.source()));
@@ -97,7 +98,7 @@ impl<'a> Opening<'a> {
         self.host.insert(Takeover::default()).clone()
     }
 
-    /// Takes a meter of the packages into use that measures only while no other does (rule 3).
+    /// Adds a meter of the packages that measures only while no other meter does (rule 3).
     pub fn add_standby<M: Meter + 'static>(&mut self, source: &str, opened: Result<M, String>) {
         const FOR_HOST: &str = "standing by: it takes over while the host says nothing";
         const FOR_ALL: &str = "not needed: the packages are measured";

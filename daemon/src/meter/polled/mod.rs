@@ -15,43 +15,43 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A read or an open that takes longer than this makes the source failed until it ends.
+/// If a read or an open takes longer than this, the source counts as failed until it ends.
 const LATE: Duration = Duration::from_secs(10);
 /// [`Polled::start`] waits this long for the first read, at most.
 const FIRST_READ: Duration = Duration::from_millis(200);
 /// Longest time between two attempts to open a source, unless its period is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Time that a meter gets at the end to return what it holds: a BMC's session.
+/// Time that a meter gets after the stop to release what it holds (a BMC's session).
 const FAREWELL: Duration = Duration::from_millis(1000);
 
-/// Opens a meter: `Ok(None)` where this machine does not have it (now), `Err` where it has and it does not work. May
-/// take long.
+/// Opens a meter: `Ok(None)` if this machine does not have the device now, `Err` if it has the device and that does not
+/// work. May block for long.
 pub type Opener = Box<dyn FnMut() -> Result<Option<Box<dyn Meter>>, String> + Send>;
 
-/// What a [`Polled`] is called, and how often it is read.
+/// Settings of a [`Polled`].
 #[derive(Clone, Debug)]
 pub struct Poll {
     /// The source's name.
     pub source: String,
-    /// The reason shown where there is no such source: what was looked for.
+    /// The reason shown if the device does not exist: what was looked for.
     pub absent: String,
     /// Time between two reads.
     pub period: Duration,
-    /// Whether the configuration names it: then its absence is a failure.
+    /// Whether the configuration names the device: then its absence is a failure.
     pub by_name: bool,
-    /// Of a configured platform meter: its kind. See [`Meter::expected`].
+    /// The kind of a configured platform meter. See [`Meter::expected`].
     pub expected: Option<PlatformKind>,
 }
 
-/// What the thread hands over to the tick.
+/// State that the thread passes to the tick.
 struct Shared {
     domains: Vec<Domain>,
     /// The last reading of each domain since the last tick.
     readings: Vec<DomainReading>,
     health: Health,
     detail: String,
-    /// Since when a read or an open is under way, CLOCK_MONOTONIC.
+    /// Start of the read or open in progress, CLOCK_MONOTONIC; `None`: none is in progress.
     asked: Option<Nanos>,
 }
 
@@ -65,21 +65,22 @@ pub struct Polled {
     late: bool,
     /// The thread ends when this is dropped.
     stop: Option<Sender<()>>,
-    /// Cancels a read that is under way.
+    /// Cancels the read in progress.
     halt: CancellationToken,
     /// Closed when the thread has dropped the meter.
     ended: Receiver<()>,
-    /// The end of the wait for that, set by [`Meter::stop`].
+    /// Deadline of the wait for `ended`, set by [`Meter::stop`].
     until: Option<Instant>,
 }
 
 impl Polled {
-    /// Starts the thread. There is no reading before the source has answered. Without a thread, the source is failed.
+    /// Starts the thread. There is no reading before the device has answered. If the thread cannot be started, the
+    /// source is failed.
     pub fn start(poll: Poll, opener: Opener) -> Self {
         Self::start_until(poll, opener, CancellationToken::new())
     }
 
-    /// The same; `halt` is cancelled at the end, for a meter that can cancel a read that is under way.
+    /// As [`Polled::start`]. `halt` is cancelled at the stop, for a meter that can cancel a read in progress.
     pub fn start_until(poll: Poll, opener: Opener, halt: CancellationToken) -> Self {
         let shared = Arc::new(Mutex::new(Shared {
             domains: Vec::new(),
@@ -111,7 +112,7 @@ impl Polled {
         if let Err(error) = thread::Builder::new().name(poll.source.chars().take(15).collect()).spawn(run) {
             lock(&shared).health = Health::Failed(format!("no thread for {}: {error}", poll.source));
         }
-        // Most sources are quick: then the first tick has their state and domains.
+        // Most devices answer within this time, so that the first tick has their state and domains.
         let _ = answered.recv_timeout(FIRST_READ);
         let (health, domains) = {
             let shared = lock(&shared);
@@ -142,7 +143,7 @@ impl Meter for Polled {
     }
 
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
-        // Never waits: while the thread holds the lock, its news come with the next tick.
+        // Never waits: while the thread holds the lock, its readings are left for the next tick.
         let Ok(mut shared) = self.shared.try_lock() else { return };
         self.domains.extend_from_slice(&shared.domains[self.domains.len()..]);
         out.append(&mut shared.readings);
@@ -180,7 +181,7 @@ impl Meter for Polled {
 impl Drop for Polled {
     fn drop(&mut self) {
         self.stop();
-        // A thread that hangs is left behind: the process ends without it.
+        // A thread that hangs is not waited for: it ends with the process.
         let left = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         let _ = self.ended.recv_timeout(left);
     }
@@ -192,7 +193,7 @@ struct Poller {
     opener: Opener,
     shared: Arc<Mutex<Shared>>,
     meter: Option<Box<dyn Meter>>,
-    /// Which values of each domain are new: a meter may be read more often than it measures.
+    /// Detects repeated values of each domain: a meter may be read more often than it measures.
     fresh: FxHashMap<DomainId, Fresh>,
     /// Pauses between attempts to open it.
     backoff: Backoff,
@@ -210,7 +211,7 @@ impl Poller {
         pause
     }
 
-    /// Opens the meter where it is not open.
+    /// Opens the meter if it is not open.
     fn open(&mut self) -> Result<(), Health> {
         if self.meter.is_some() {
             return Ok(());
@@ -234,12 +235,12 @@ impl Poller {
         let (health, detail) = (meter.health(), meter.detail());
         let mut shared = lock(&self.shared);
         for domain in meter.domains() {
-            // A domain that comes back with its meter is there already.
+            // A domain that returns with a reopened meter is in the list already.
             if shared.domains.iter().all(|known| known.id != domain.id) {
                 shared.domains.push(domain.clone());
             }
         }
-        // A meter with domains that has nothing new has not failed.
+        // A meter that has domains and gave no reading has nothing new: that is no failure.
         let failed =
             readings.iter().all(|one| one.reading.is_err()) && (!readings.is_empty() || meter.domains().is_empty());
         let reopen = failed && meter.is_reopened();
@@ -250,14 +251,14 @@ impl Poller {
                 let Some(at) = fresh.measured_at(*power, reading.at, refresh) else { continue };
                 reading.at = at;
             }
-            // At most one reading a tick: the usage between two that come at once is not known.
+            // At most one reading a tick: if two came in one tick, the usage between them would be unknown.
             shared.readings.retain(|earlier| earlier.domain != reading.domain);
             shared.readings.push(reading);
         }
         (shared.health, shared.detail) = (health, detail);
         drop(shared);
         if reopen {
-            // The next opening may find other devices: a driver was reloaded, a BMC restarted.
+            // The reopened meter may find other devices, after a reload of a driver or a restart of a BMC.
             self.meter = None;
         }
         self.poll.period
