@@ -1,9 +1,9 @@
-//! The processor model: vendor, family, model, microarchitecture. Not its power (see `estimate`), nor its packages
-//! and CPUs (see `topology`).
+//! The processor model: vendor, family, model, microarchitecture. Its power is in `estimate`, its packages and CPUs are
+//! in `topology`.
 
 use serde::{Deserialize, Serialize};
 
-/// Vendor of the processor, where that decides how its meters are read.
+/// Vendor of the processor. It decides how RAPL is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vendor {
@@ -15,13 +15,13 @@ pub enum Vendor {
     Hygon,
     /// Any 64-bit ARM: /proc/cpuinfo names an implementer.
     Arm,
-    /// Any other, or /proc/cpuinfo does not say.
+    /// Any other vendor, or none in /proc/cpuinfo.
     #[default]
     Other,
 }
 
 impl Vendor {
-    /// Whether it is AMD or its licensee: their RAPL counters differ from Intel's in the same ways.
+    /// Whether it is AMD or its licensee Hygon: their RAPL counters differ from Intel's in the same ways.
     pub const fn is_amd(self) -> bool {
         matches!(self, Self::Amd | Self::Hygon)
     }
@@ -55,8 +55,8 @@ pub enum Class {
 
 use Class::{Client, Server};
 
-/// Intel family 6 by model, after the kernel's asm/intel-family.h. Model 85 is three generations: see
-/// [`CpuModel::microarchitecture`].
+/// Intel family 6 by model, after the kernel's asm/intel-family.h. Model 85 covers three generations, told apart by
+/// stepping: see [`CpuModel::microarchitecture`].
 const INTEL: &[(u32, &str, Class)] = &[
     (42, "Sandy Bridge", Client),
     (45, "Sandy Bridge", Server),
@@ -129,7 +129,8 @@ impl CpuModel {
         }
     }
 
-    /// AMD by family and model range; Naples and the first Ryzen share model 1, so the name decides.
+    /// AMD by family and model range; Naples and the first Ryzen share model 1, so the model name decides between
+    /// server and client.
     fn amd(&self) -> Option<(&'static str, Class)> {
         let epyc = self.name.contains("EPYC");
         let (server, client) = match (self.family, self.model) {

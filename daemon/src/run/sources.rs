@@ -132,8 +132,9 @@ impl From<Ended> for Start {
 /// Opens every source, and returns a sampler that has made no tick yet. On success `start` is consumed; after an error
 /// it is unchanged.
 ///
-/// # Errors The totals cannot be stored, the recording cannot be created, or the configuration requires eBPF (`source =
-/// "bpf"`) and it cannot be used.
+/// # Errors
+/// The totals cannot be stored, the recording cannot be created, or the configuration requires eBPF
+/// (`source = "bpf"`) and it cannot be used.
 pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports, start: &mut Start) -> Result<Sampler> {
     let ObserverSettings { sysfs, procfs, .. } = &settings.observers;
     let roots = Roots { sysfs: sysfs.clone(), procfs: procfs.clone() };

@@ -25,7 +25,7 @@ pub enum Connect {
     /// No guest channel.
     #[default]
     Off,
-    /// Used where this machine has a device for it and its packages have no meter.
+    /// Used if this machine has a device for it and no meter of its packages.
     Auto,
     /// Used in any case, in place of RAPL, which would measure the same energy.
     To(Address),
@@ -73,7 +73,8 @@ impl TryFrom<String> for Connect {
             None if text == "vsock" => Ok(Self::To(Address::Vsock { cid: HOST_CID, port: PORT })),
             Some(("vsock", rest)) => {
                 let (cid, port) = rest.split_once(':').ok_or_else(bad)?;
-                // In both, the highest number means any. CID 0 is the hypervisor, 1 this machine.
+                // In both, the highest number (u32::MAX) means "any" (vsock(7)). CID 0 is the hypervisor, 1 this
+                // machine.
                 let cid = cid.parse().ok().filter(|cid| (HOST_CID..u32::MAX).contains(cid));
                 let port = port.parse().ok().filter(|port| (1..u32::MAX).contains(port));
                 cid.zip(port).map(|(cid, port)| Self::To(Address::Vsock { cid, port })).ok_or_else(bad)

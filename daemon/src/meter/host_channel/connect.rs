@@ -1,4 +1,4 @@
-//! Connects to the host. The only use of AF_VSOCK in the guest's part. The protocol is in `reader`.
+//! Connects to the host. The only file of the meter that uses AF_VSOCK. `reader` speaks the protocol.
 
 use super::address::Address;
 use std::fs::File;
@@ -41,8 +41,8 @@ pub(super) async fn open(address: &Address) -> io::Result<Connection> {
     timeout(LIMIT, open).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
-/// Opens a virtio-serial port. It has one reader at a time, and reads as end of file while the host's side is not
-/// connected.
+/// Opens a virtio-serial port. A port allows one reader at a time. A read returns end of file while the host's side is
+/// not connected.
 fn serial(path: &Path) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags).open(path)?;

@@ -5,9 +5,10 @@ use super::object::Object;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 
-/// A delay of an epoch, beyond one period, up to which the machine is not taken to have been paused.
+/// Tolerance for delays of one second: an epoch this much later than one period does not count as a pause of this
+/// machine, nor one this much later than three periods as silence.
 const SLACK: Nanos = Nanos::SECOND;
-/// Time without a first answer after which the channel has failed.
+/// Longest wait for the first answer. After it the channel counts as silent.
 pub(super) const PATIENCE: Nanos = Nanos(5 * Nanos::SECOND.0);
 
 /// The state of the channel. Written by the reader's thread, read in the tick.
@@ -29,15 +30,15 @@ pub struct Latest {
     pub at: Nanos,
     /// Identifies the beginning of its totals: changes with source and generation, and when this machine was paused.
     pub since: u64,
-    /// Number of epochs so far.
+    /// Serial number of the epoch, from 0. An object that repeats the epoch keeps the number.
     pub number: u64,
-    /// It arrived at the end of its epoch, and not later as the first line of a connection.
+    /// Whether it arrived at the end of its epoch. The first line of a connection may arrive later.
     pub fresh: bool,
     /// When the last line arrived, CLOCK_MONOTONIC.
     last_arrival: Nanos,
     /// When this epoch first arrived, CLOCK_MONOTONIC.
     arrived: Nanos,
-    /// Pauses of this machine so far, in this generation.
+    /// Number of pauses of this machine in this generation.
     pauses: u64,
 }
 
@@ -63,7 +64,7 @@ impl Channel {
         self.latest.as_ref()
     }
 
-    /// Takes an object that arrived at `now`. The first object of a connection (`first`) may be of an epoch that
+    /// Takes an object that arrived at `now`. The first object of a connection (`first`) may belong to an epoch that
     /// ended earlier.
     pub fn take(&mut self, object: Object, now: Stamp, first: bool) {
         self.error.clear();
@@ -110,7 +111,8 @@ impl Channel {
 
 impl Latest {
     fn begin(object: Object, now: Stamp, fresh: bool, number: u64, pauses: u64) -> Self {
-        // The age of the epoch by the two real-time clocks, used only where it is plausible.
+        // Age of the epoch: this machine's CLOCK_REALTIME less the host's. Used only if it is plausible, from 0 to one
+        // period.
         let age =
             now.realtime.0.checked_sub(object.at.0).filter(|age| *age <= object.period.0).map_or(Nanos::ZERO, Nanos);
         let arrived = now.monotonic;
@@ -126,19 +128,20 @@ impl Latest {
         }
     }
 
-    /// Whether the machine was paused: by the host's clock it ran much longer than by its own, or shorter than before.
+    /// Whether this machine was paused: since the last epoch it ran much longer by the host's clock than by its own; or
+    /// its running time fell.
     fn was_paused(&self, next: &Object, arrived: Nanos) -> bool {
         let most = (arrived - self.arrived) + next.period + SLACK;
         next.running < self.object.running || next.running - self.object.running > most
     }
 }
 
-/// A number for a source, a generation and the pauses in it. A restart of jouled forgets the pauses: then totals do
-/// not continue.
+/// A number made from source, generation and number of pauses. After a restart of jouled the pauses count from 0 again,
+/// so totals of a generation with pauses do not continue.
 fn beginning(object: &Object, pauses: u64) -> u64 {
     let halves = object.source.split_at_checked(16).unwrap_or_default();
     let number = |hex: &str| u64::from_str_radix(hex, 16).unwrap_or_default();
-    // Rotations and an odd factor, so that the parts do not cancel each other.
+    // Rotations and an odd factor keep equal parts from cancelling each other in the XOR.
     number(halves.0)
         ^ number(halves.1).rotate_left(21)
         ^ object.generation.rotate_left(42)

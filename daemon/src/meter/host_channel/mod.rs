@@ -1,6 +1,6 @@
-//! A guest's meter: the energy of this machine as its host measured it, read from the host's guest channel
-//! (docs/guest-protocol.md, `[meter.vsock]`) over vsock, virtio-serial or a Unix socket. The host's side is
-//! `export/guest`.
+//! The meter of a guest: the energy of this VM as its host measured it, read from the host's guest channel
+//! (docs/guest-protocol.md, `[meter.vsock]`) over vsock, virtio-serial or a Unix socket. `export/guest` is the host's
+//! side.
 
 mod address;
 mod connect;
@@ -33,9 +33,11 @@ pub const SOURCE: &str = "vsock";
 const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
 /// Longest wait for the first answer when starting, so that the first tick has the host's domains.
 const AT_START: Duration = Duration::from_millis(500);
-/// Beyond three of its windows and this, the host's last reading is too old: the host cannot read its meter.
+/// The host's last reading is too old after three times the longer of period and window, plus this. The host cannot
+/// read its meter then.
 const STALE: Nanos = Nanos(10 * Nanos::SECOND.0);
-/// Two readings of the host's meter are further apart than this.
+/// Times of the host's readings that differ by this (20 ms) or less are of the same reading: its meters are read less
+/// often.
 const SAME_READING: Nanos = Nanos(20_000_000);
 
 /// `[meter.vsock]`: the host's own measurement of this machine.
@@ -81,17 +83,17 @@ pub struct HostChannel {
     domains: Vec<Domain>,
     known: Vec<KnownDomain>,
     condition: Condition,
-    /// Number of the last epoch that was passed on.
+    /// Number ([`Latest::number`]) of the last epoch that was passed on.
     number: Option<u64>,
     detail: String,
-    /// The host has no meter: its totals are estimates.
+    /// At least one billed total of the host is an estimate, because the host has no meter for it.
     estimated: bool,
 }
 
 /// A domain of the host.
 struct KnownDomain {
     key: (Zone, bool),
-    /// The last total that was passed on, while it continues.
+    /// The last total that was passed on; `None` if the next total does not continue it.
     last: Option<LastTotal>,
 }
 
@@ -100,15 +102,16 @@ struct LastTotal {
     /// Identifies the beginning of the total.
     since: u64,
     energy: Microjoules,
-    /// When the host read its meter, since 1970 by the host's clock.
+    /// When the host read its meter: time since 1970 by the host's clock.
     read: Nanos,
 }
 
 impl HostChannel {
-    /// Starts to connect, and waits [`AT_START`] at most for the first answer. `takeover` makes the estimate take over.
+    /// Starts to connect, and waits for the first answer, for [`AT_START`] at most. `takeover` tells the estimate when
+    /// to measure.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The thread cannot be started.
     pub fn open(address: Address, takeover: Takeover) -> Result<Self, String> {
         let reader = Reader::start(address.clone()).map_err(|error| format!("cannot start its thread: {error}"))?;
         drop(reader.link().wait(AT_START, |channel| channel.latest().is_some()));
@@ -139,7 +142,7 @@ impl HostChannel {
         let present: Vec<usize> =
             latest.object.zones.iter().map(|zone| self.domain(zone, latest.object.idle)).collect();
         for (domain, known) in self.known.iter_mut().enumerate() {
-            // After a restart new domains too, as they may continue an earlier run's.
+            // After a restart new domains as well: they may have a last reading from an earlier run of jouled.
             if restart || (!present.contains(&domain) && known.last.is_some()) {
                 known.last = None;
                 out.push(DomainReading::standby(&self.domains[domain], now));
@@ -153,7 +156,7 @@ impl HostChannel {
             let reading = if zone.age > limit {
                 Err(format!("the host has not read its meter for {} s", zone.age.0 / Nanos::SECOND.0))
             } else if last.is_some_and(|last| last.repeats(&next)) {
-                // The host has not read its meter since: this is not a reading of zero.
+                // The host has not read its meter since: a repeated total is no reading, and does not mean 0 J.
                 continue;
             } else {
                 self.known[domain].last = Some(next);
@@ -178,7 +181,7 @@ impl HostChannel {
                 billed: zone.billed,
                 quality: zone.quality,
                 continuous: true,
-                // Without the host's idle energy in the totals, this machine's idle power is zero.
+                // If the totals lack the host's idle energy, the idle power of this machine is zero.
                 at_rest: (idle == Idle::Apart).then_some(Microwatts::ZERO),
                 max_power: MAX_POWER,
                 accuracy_ppm: None,
@@ -214,7 +217,7 @@ impl Meter for HostChannel {
         let link = Arc::clone(self.reader.link());
         let channel = link.channel();
         self.condition = channel.condition(now);
-        // An epoch that ended while the estimate measured would count that time twice.
+        // The estimate has counted the time of an epoch that ended while it measured. Such an epoch is not passed on.
         let late =
             was_replaced && channel.latest().is_some_and(|latest| !latest.fresh || self.number == Some(latest.number));
         if self.condition == Condition::Good && late {

@@ -1,5 +1,5 @@
-//! The object of docs/guest-protocol.md, parsed from a line with bounds on everything. Pure; `follow` compares
-//! objects over time.
+//! Parses a line to the object of docs/guest-protocol.md, with limits for all values. Pure. `follow` compares objects
+//! over time.
 
 use crate::model::domain::{Quality, Zone};
 use crate::model::units::{Microjoules, Nanos};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// The supported version of the protocol.
 const PROTOCOL: u64 = 1;
-/// Most zones of an object.
+/// Largest number of zones in an object.
 const ZONES: usize = 16;
 /// Largest energy of a zone, in µJ: 2^63 µJ are 290,000 years at 1 MW.
 const MOST: u64 = 1 << 63;
@@ -24,11 +24,11 @@ pub struct Object {
     pub generation: u64,
     /// The host's name for this machine, without control characters.
     pub vm: String,
-    /// Number of the epoch; it rises.
+    /// Number of the epoch; increases.
     pub epoch: u64,
     /// Length of an epoch.
     pub period: Nanos,
-    /// Totals are multiples of it.
+    /// Totals are multiples of this.
     pub quantum: Microjoules,
     /// End of the epoch, since 1970 by the host's clock.
     pub at: Nanos,
@@ -44,19 +44,19 @@ pub struct Object {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Idle {
-    /// They do not.
+    /// The totals contain none.
     Apart,
     /// A part of it, shared out by use.
     ByUse,
     /// A part of it, shared out by allocation.
     ByAllocation,
-    /// A word of a later version.
+    /// A value of a later protocol version.
     #[serde(other)]
     Unknown,
 }
 
 impl Idle {
-    /// The word for it.
+    /// The value as the protocol writes it; for `Unknown` a text for people.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Apart => "apart",
@@ -74,7 +74,7 @@ pub struct ZoneTotal {
     pub zone: Zone,
     /// Measured or estimated.
     pub quality: Quality,
-    /// Whether it is part of the sum that counts everything once.
+    /// Whether it is part of the sum that counts all energy once.
     pub billed: bool,
     /// Total since the beginning of the generation.
     pub energy: Microjoules,

@@ -1,5 +1,5 @@
 //! RAPL, the energy counters of Intel and AMD processors: `[meter.rapl]`, and what its two interfaces (`perf` and
-//! `powercap`) share: domain ids, and the rule whether DRAM is billed. Reads no counter.
+//! `powercap`) share: domain ids, and the rule that decides whether DRAM is billed. Reads no counter.
 
 pub mod hotplug;
 pub mod perf;
@@ -20,10 +20,10 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaplConfig {
-    /// The interface that reads them.
+    /// The interface by which they are read.
     pub via: RaplVia,
-    /// Whether DRAM energy is not part of package energy, and billed. Unset: by processor model, see
-    /// [`dram_is_billed`].
+    /// Whether DRAM energy is billed, because package energy does not include it. Unset: decided by processor model,
+    /// see [`dram_is_billed`].
     pub dram_billed: Option<bool>,
 }
 
@@ -39,7 +39,7 @@ pub enum RaplVia {
     Perf,
     /// /sys/class/powercap.
     Powercap,
-    /// Not at all.
+    /// RAPL is not read.
     Off,
 }
 
@@ -66,7 +66,7 @@ impl RaplConfig {
         match self.via {
             RaplVia::Powercap => opening.unused(perf::SOURCE, "not wanted: via = \"powercap\" in [meter.rapl]"),
             RaplVia::Off => opening.unused(perf::SOURCE, "not wanted: via = \"off\" in [meter.rapl]"),
-            // Events of this kernel belong to its own sysfs.
+            // perf events are those of the running kernel, and would not match another machine's sysfs.
             RaplVia::Auto if !opening.is_own_sysfs() => {
                 opening.unused(perf::SOURCE, "not tried, as --sysfs is not /sys (via = \"perf\" in [meter.rapl] would)")
             }
@@ -100,17 +100,17 @@ impl RaplConfig {
     }
 }
 
-/// Upper limit of a package's power where none is known, 1 kW: about twice the limit of the largest packages.
+/// Upper limit of a package's power if none is known, 1 kW: about twice the power limit of the largest packages.
 pub(super) const PACKAGE_MAX: Microwatts = Microwatts(1_000_000_000);
 
 /// A RAPL zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RaplZone {
-    /// A package; or one die of it, on Intel processors that count by die.
+    /// A package; or one die of it, on Intel processors with a counter for each die.
     Package(PackageId, Option<u16>),
     /// A zone below a package or die: core, uncore, dram.
     Subzone(PackageId, Option<u16>, Zone),
-    /// The platform, with the number of the package whose firmware reports it.
+    /// psys, the counter of the whole platform, with the number of the package that it is read on.
     Psys(u16),
 }
 
@@ -137,8 +137,8 @@ impl RaplZone {
         }
     }
 
-    /// Its domain. The energy of a die is attributed by the usage of its whole package, as usage is known by package
-    /// only.
+    /// The domain of this zone. The energy of a die is attributed by the usage of its whole package, because usage is
+    /// known by package only.
     pub(super) fn domain(self, source: &str, path: String, dram_billed: bool, max_power: Microwatts) -> Domain {
         Domain {
             id: self.id().into(),
@@ -167,9 +167,9 @@ impl RaplZone {
     }
 }
 
-/// Whether DRAM energy is not part of package energy, and billed: as configured; else yes for server processors and
-/// no for client processors, whose package counter includes the memory controller's. A processor that is not in the
-/// tables counts as a client if it has integrated graphics (`uncore`).
+/// Whether DRAM energy is billed, because package energy does not include it. As configured; otherwise yes for server
+/// processors, and no for client processors, whose package counter includes the memory controller's energy. A processor
+/// that is not in the tables counts as a client if it has integrated graphics (`uncore`).
 pub(super) fn dram_is_billed(configured: Option<bool>, model: &CpuModel, has_uncore: bool) -> bool {
     configured.unwrap_or_else(|| match model.microarchitecture() {
         Some((_, class)) => class == Class::Server,

@@ -1,5 +1,5 @@
-//! The reader: a thread that keeps a connection to the host, splits what it sends into lines and parses them, with
-//! bounds on time and size. `follow` decides what the numbers mean.
+//! The reader: a thread that keeps a connection to the host, splits the received bytes into lines and parses these,
+//! with limits on time and size. `follow` interprets the objects.
 
 use super::address::Address;
 use super::connect::{self, Connection, Duplex};
@@ -26,13 +26,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Longest line, in bytes.
 const LINE: usize = 64 << 10;
-/// Lines that may arrive at once, and the time after which one more may: half of the shortest epoch, 100 ms.
+/// Token bucket for lines: its size, and the time (50 ms) for one more token, half of the shortest epoch (100 ms).
 const LINES: (u64, Nanos) = (100, Nanos(50_000_000));
 /// Longest silence before the first line, which states the period.
 const FIRST_LINE: Duration = Duration::from_secs(15);
-/// Longest time of the HTTP response.
+/// Longest wait for the HTTP response.
 const RESPONSE: Duration = Duration::from_secs(10);
-/// First and longest pause between two connections.
+/// First pause between two connections; and below, the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -48,7 +48,7 @@ impl Link {
         Self { channel: Mutex::new(Channel::new(opened)), heard: Condvar::new() }
     }
 
-    /// Locks the channel. To be held briefly, as the sampler waits for it.
+    /// Locks the channel. Hold the lock only briefly: the sampler waits for it in the tick.
     pub fn channel(&self) -> MutexGuard<'_, Channel> {
         self.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,7 +58,7 @@ impl Link {
         self.heard.notify_all();
     }
 
-    /// Waits until the channel satisfies `is`; `None` where that took longer than `time`.
+    /// Waits until the channel satisfies `is`. Returns `None` after `time`.
     pub fn wait(&self, time: Duration, is: impl Fn(&Channel) -> bool) -> Option<MutexGuard<'_, Channel>> {
         let (channel, waited) = self
             .heard
@@ -79,7 +79,7 @@ impl Reader {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The thread, or its tokio runtime, cannot be created.
     pub fn start(address: Address) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (link, stop) = (Arc::new(Link::new(Stamp::now().monotonic)), CancellationToken::new());
@@ -90,7 +90,7 @@ impl Reader {
         Ok(Self { link, stop })
     }
 
-    /// The state that it shares.
+    /// The state that the thread and the meter share.
     pub fn link(&self) -> &Arc<Link> {
         &self.link
     }
@@ -115,7 +115,7 @@ impl From<String> for Disconnected {
     }
 }
 
-/// Connects again whenever the connection ends, with growing pauses while that fails.
+/// Connects again whenever the connection ends. The pauses grow until a line is received.
 async fn keep_connected(address: &Address, link: &Link) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
@@ -187,10 +187,11 @@ async fn first_line(body: &mut Incoming) -> String {
 async fn serial(mut port: File, lines: &mut Lines<'_>) -> Result<(), String> {
     lines.skip_first();
     let mut buffer = vec![0; 4096];
-    // Only a read shows whether the host's side is connected; until then there may be nothing to wait for.
+    // Only a read shows whether the host's side is connected. Without one, waiting for data might never end.
     let mut read = port.read(&mut buffer);
     // A character device, registered for reading as a pipe is. Each read returns one buffer of the device, so a short
-    // one does not mean that it is empty: `try_read` goes on until it would block, where AsyncRead would wait.
+    // read does not mean that the device is empty. AsyncRead would wait after a short read; `try_read` continues until
+    // the read would block.
     let port = Receiver::from_file_unchecked(port).map_err(|error| error.to_string())?;
     loop {
         match read {
@@ -208,11 +209,11 @@ async fn serial(mut port: File, lines: &mut Lines<'_>) -> Result<(), String> {
 /// Splits bytes into lines, parses them, and passes the objects on.
 struct Lines<'a> {
     link: &'a Link,
-    /// The beginning of a line.
+    /// Bytes of a line that is not complete yet.
     buffer: Vec<u8>,
     /// The next line is skipped.
     skip: bool,
-    /// Lines that were passed on.
+    /// Number of lines that were passed on.
     taken: u64,
     limit: TokenBucket,
     /// Length of an epoch, once a line has stated it.
@@ -225,12 +226,12 @@ impl<'a> Lines<'a> {
         Self { link, buffer: Vec::new(), skip: false, taken: 0, limit, period: None }
     }
 
-    /// Skips everything before the next line feed: it may be the end of a line.
+    /// Skips everything up to the next line feed, as reading may begin in the middle of a line.
     fn skip_first(&mut self) {
         self.skip = true;
     }
 
-    /// Longest silence of the host.
+    /// Longest silence of the host before the connection is closed.
     fn patience(&self) -> Duration {
         self.period.map_or(FIRST_LINE, |period| Duration::from_nanos(3 * period.0) + Duration::from_secs(1))
     }

@@ -1,6 +1,6 @@
-//! RAPL drivers that come and go: loaded after jouled started (intel_rapl_msr, the `power` PMU), or unloaded while it
-//! runs. Wraps the meters `rapl-perf` and `rapl-powercap`; not these meters, nor what measures the packages meanwhile
-//! (see `meter::standby`).
+//! Follows RAPL drivers that are loaded after jouled started (intel_rapl_msr, the `power` PMU) or unloaded while it
+//! runs. Wraps the meters `rapl-perf` and `rapl-powercap`. `meter::standby` arranges which meter measures the packages
+//! meanwhile.
 
 use crate::meter::Meter;
 use crate::meter::standby::{PackageMeter, PackageMeters};
@@ -11,16 +11,16 @@ use std::sync::{Arc, OnceLock};
 
 /// Time between two attempts to open a driver that is not loaded.
 const RETRY_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
-/// After this time without a package reading the driver counts as gone, and another meter takes over. A counter that
-/// comes back earlier has lost nothing.
+/// After this time without a package reading the driver counts as gone, and another meter takes over. If the counter
+/// returns earlier, no energy is lost.
 const PATIENCE: Nanos = Nanos(10 * Nanos::SECOND.0);
 
-/// Opens the meter: `Ok(None)` where its driver is not loaded. Called in the tick: it may read a few small files, no
-/// more.
+/// Opens the meter: `Ok(None)` where its driver is not loaded. Called in the tick, so it must do no more than read a
+/// few small files.
 pub type Opener<M> = Box<dyn FnMut() -> Result<Option<M>, String> + Send>;
 
-/// The interface to RAPL that was opened first in this run, by source name, shared by all. The other one stays closed
-/// from then on: it reads the same counters, with the same domain ids.
+/// Source name of the RAPL interface that was opened first in this run, shared by both interfaces. The other interface
+/// then stays closed, because it reads the same counters under the same domain ids.
 pub type ChosenInterface = Arc<OnceLock<&'static str>>;
 
 /// A RAPL meter whose driver may come and go.
@@ -33,17 +33,17 @@ pub struct Hotplugged<M> {
     absent: Health,
     /// `None` while the driver is not loaded.
     meter: Option<M>,
-    /// Every domain that was there in this run.
+    /// Every domain found in this run.
     domains: Vec<Domain>,
     health: Health,
     /// Time of the next attempt to open it, CLOCK_MONOTONIC.
     retry_at: Nanos,
-    /// Time of the last package reading, CLOCK_MONOTONIC.
+    /// Time of the last reading that proved the driver to work (`is_proof`), CLOCK_MONOTONIC.
     good_at: Nanos,
 }
 
 impl<M: Meter> Hotplugged<M> {
-    /// Tries to open it at once. `absent` is its health while the driver is not loaded.
+    /// Tries to open the meter at once. `absent` is the health while the driver is not loaded.
     pub fn new(
         source: &'static str,
         absent: Health,
@@ -67,12 +67,12 @@ impl<M: Meter> Hotplugged<M> {
         hotplugged
     }
 
-    /// Whether the driver is there.
+    /// Whether the meter is open.
     pub fn is_open(&self) -> bool {
         self.meter.is_some()
     }
 
-    /// The other interface, where that is the one in use.
+    /// The other interface, if it is the one in use.
     fn other(&self) -> Option<&'static str> {
         self.chosen.get().copied().filter(|chosen| *chosen != self.source)
     }
@@ -98,7 +98,7 @@ impl<M: Meter> Hotplugged<M> {
         }
     }
 
-    /// Takes over the meter's domains that are new. One that comes back with its driver is there already.
+    /// Adds new domains of the meter. The domains of a driver that was loaded again are in the list already.
     fn add_domains(&mut self) {
         for domain in self.meter.iter().flat_map(|meter| meter.domains()) {
             if self.domains.iter().all(|known| known.id != domain.id) {
@@ -111,14 +111,15 @@ impl<M: Meter> Hotplugged<M> {
         self.domains.iter().any(|domain| domain.zone == Zone::Package)
     }
 
-    /// Whether a reading shows that the driver works: one of a package, or any where it has no package (psys alone).
+    /// Whether a reading proves that the driver works: a good reading of a package; or any good reading, if there is no
+    /// package (psys alone).
     fn is_proof(&self, reading: &DomainReading) -> bool {
         let is_package = |domain: &Domain| domain.zone == Zone::Package && domain.id == reading.domain;
         reading.reading.is_ok() && (!self.has_package() || self.domains.iter().any(is_package))
     }
 
-    /// The health of a driver that is gone: not loaded any more, or no package could be read for [`PATIENCE`].
-    /// `None`: it is there.
+    /// Opens the meter again to see whether its driver is gone: not loaded any more, or no package readable for
+    /// [`PATIENCE`]. Returns the health if so, `None` if the driver is present.
     fn is_gone(&mut self, now: Nanos) -> Option<Health> {
         self.retry_at = now + RETRY_EVERY;
         match (self.opener)() {
@@ -128,7 +129,8 @@ impl<M: Meter> Hotplugged<M> {
         }
     }
 
-    /// Every domain stands by: another meter may measure meanwhile, so the next reading must not continue the last one.
+    /// Puts every domain on standby: another meter may measure meanwhile, so the next reading must start a new
+    /// interval.
     fn stand_by(&self, now: Nanos, out: &mut Vec<DomainReading>) {
         out.extend(self.domains.iter().map(|domain| DomainReading::standby(domain, now)));
     }
@@ -148,8 +150,8 @@ impl<M: Meter> Meter for Hotplugged<M> {
         if self.meter.is_none() && at >= self.retry_at {
             self.try_open(at);
             if self.meter.is_some() {
-                // Another meter has measured since the start: the last reading of an earlier run is not continued
-                // either.
+                // Another meter may have measured since the start, so the last reading of an earlier run of jouled must
+                // not be continued.
                 self.stand_by(at, out);
             }
         }

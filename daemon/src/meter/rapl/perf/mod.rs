@@ -1,7 +1,7 @@
 //! RAPL by perf_event_open(2): the `power` PMU in /sys/bus/event_source/devices/power, one group of events for each
-//! package. The description of the PMU is read by `pmu`.
+//! package. `pmu` reads the description of the PMU.
 //!
-//! The kernel extends these counters to 64 bits, so they never wrap. They start at zero when they are opened.
+//! The kernel extends these counters to 64 bits, so they never wrap. They start at zero when the event is opened.
 
 mod pmu;
 
@@ -22,15 +22,15 @@ use std::path::PathBuf;
 /// The name of this source.
 pub const SOURCE: &str = "rapl-perf";
 
-/// Reads between two checks for new packages, and between two attempts to open a group that failed.
+/// Number of reads between two checks for new packages. A group that failed is opened again then, too.
 const RESCAN_EVERY: u32 = 10;
-/// Most events of one package.
+/// Largest number of events of one package.
 const EVENTS_MAX: usize = 5;
 /// The permission that the kernel requires for these events.
 const PERMISSION: &str = "needs CAP_PERFMON, or kernel.perf_event_paranoid at 0 or below; where that is above 2, as on Debian and Ubuntu, the \
                           capability is not enough: set it to 2";
 
-/// Opens one event: PMU type, config, CPU, leader of the group. A test may give other events than the kernel's.
+/// Opens one event: PMU type, config, CPU, leader of the group. Tests pass a function that opens other files.
 pub type Opener = Box<dyn FnMut(u32, u64, u32, Option<&File>) -> std::io::Result<File> + Send>;
 
 /// The meter.
@@ -72,7 +72,7 @@ impl Perf {
         Self::open_with(config, roots, topology, Box::new(open_event))
     }
 
-    /// The same with another function that opens events, for tests.
+    /// As [`Perf::open`], with another function that opens events, for tests.
     ///
     /// # Errors
     /// As [`Perf::open`].
@@ -115,14 +115,14 @@ impl Perf {
         }
     }
 
-    /// Adds a group for every package that has none, on one CPU of it: the mask of some kernels lists one CPU for
-    /// each die, and the package would be counted once for each.
+    /// Adds a group for every package without one, on one of its CPUs. Some kernels list one CPU for each die in the
+    /// mask: a group for each would count the package once for each die.
     fn find_packages(&mut self) -> Result<(), String> {
         let mask = pmu::cpumask(&self.dir)?;
         for &cpu in &mask {
             let package = package_of(&self.sysfs, cpu);
             match self.groups.iter_mut().find(|group| group.package == package) {
-                // The CPU of a group that failed may be offline: another CPU of the package reads the same counters.
+                // The CPU of a group that failed may be offline. Another CPU of the package reads the same counters.
                 Some(group) if group.files.is_empty() && !mask.contains(&group.cpu) => group.cpu = cpu,
                 Some(_) => {}
                 None => {
@@ -145,7 +145,7 @@ impl Perf {
         Ok(())
     }
 
-    /// Adds the domains of a new group, without psys: only one socket's psys counts, see [`Perf::collect`].
+    /// Adds the domains of a new group, without psys: [`Perf::collect`] adds that on the socket whose psys counts.
     fn add_domains(&mut self, group: usize) {
         for event in 0..self.pmu.events.len() {
             if self.pmu.events[event].zone != Zone::Psys {

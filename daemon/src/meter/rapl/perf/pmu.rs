@@ -5,7 +5,7 @@ use crate::meter::topology::parse_cpu_list;
 use crate::model::domain::Zone;
 use std::path::Path;
 
-/// The energy events that may exist, by the name of their file.
+/// The energy events that may exist, by file name, and their zones.
 const EVENTS: [(&str, Zone); 5] = [
     ("energy-pkg", Zone::Package),
     ("energy-cores", Zone::Core),
@@ -32,7 +32,7 @@ pub(super) struct Event {
 /// guests).
 ///
 /// # Errors
-/// An energy event is described in a way that is not understood: one line that names the file.
+/// The description of an energy event cannot be parsed: one line that names the file.
 pub(super) fn discover(dir: &Path, amd: bool) -> Result<Option<Pmu>, String> {
     let mut events = Vec::new();
     for (name, zone) in EVENTS {

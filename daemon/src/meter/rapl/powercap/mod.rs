@@ -1,5 +1,5 @@
-//! RAPL by powercap: `energy_uj` of the zones in /sys/class/powercap, one file for each domain, kept open. The zones
-//! are found by `zones`.
+//! RAPL by powercap: `energy_uj` of the zones in /sys/class/powercap, one file for each domain, kept open. `zones`
+//! finds the zones.
 
 mod zones;
 
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// The name of this source.
 pub const SOURCE: &str = "rapl-powercap";
 
-/// Reads between two checks for zones that were added or removed.
+/// Number of reads between two checks for zones that were added or removed.
 const RESCAN_EVERY: u32 = 10;
 /// Longest content of `energy_uj`, in bytes: a u64, a newline and some white space.
 const LONGEST: usize = 64;
@@ -34,7 +34,7 @@ pub struct Powercap {
     domains: Vec<Domain>,
     counters: Vec<Counter>,
     complaints: Vec<String>,
-    /// Number of domains that the last read failed for.
+    /// Number of domains that could not be read at the last read.
     failing: usize,
     first_error: Option<String>,
     /// Zones that are not RAPL, and why they are not used.
@@ -87,8 +87,8 @@ impl Powercap {
         }
     }
 
-    /// Connects each zone with its domain, which may be new. A domain whose counter can be read keeps it: a driver
-    /// that was reloaded may have other numbers for its zones.
+    /// Finds the zones, adds domains for new ones, and reopens the counters of domains that have none. A domain whose
+    /// counter can be read keeps it. A reloaded driver may number its zones differently, so domains are matched by id.
     fn walk(&mut self) {
         let walk = zones::walk(&self.class, &self.rules);
         self.others = zones::not_used(&self.class);
@@ -110,7 +110,7 @@ impl Powercap {
     }
 }
 
-/// The reason that is shown where there is no RAPL zone.
+/// The reason shown if there is no RAPL zone.
 pub fn absent(roots: &Roots) -> String {
     let class = roots.sysfs.join("class/powercap");
     let others = zones::not_used(&class);
@@ -127,7 +127,7 @@ impl Meter for Powercap {
         &self.domains
     }
 
-    /// Every reading has the time of the tick: all zones are read within microseconds, and their windows stay equal.
+    /// Every reading has the time of the tick: all zones are read within microseconds, and so their windows are equal.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         self.reads = self.reads.wrapping_add(1);
         if self.reads.is_multiple_of(RESCAN_EVERY) {

@@ -1,5 +1,5 @@
-//! Finds the RAPL zones in /sys/class/powercap, and what each of them measures. Reads names and limits; energy only
-//! of psys zones, which exist on every socket and count on one.
+//! Finds the RAPL zones in /sys/class/powercap, and determines what each measures. Reads names and limits. Reads energy
+//! only of psys zones: every socket has one, and only one of them counts.
 
 use crate::meter::CpuModel;
 use crate::meter::cpu::Vendor;
@@ -13,18 +13,18 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
-/// Lower bound of a zone's upper limit: the short-term power of a client processor can be many times its long-term
-/// limit.
+/// Smallest upper limit of a zone's power, 250 W: the short-term power of a client processor can be many times its
+/// long-term limit.
 const MIN_CAP_UW: u64 = 250_000_000;
-/// Upper bound of a zone's upper limit: a higher one is the firmware's way to state no limit.
+/// Largest upper limit of a zone's power, 10 kW: firmware states a higher value if there is no limit.
 const MAX_CAP_UW: u64 = 10_000_000_000;
-/// Longest name of firmware that is shown, in characters, and most names.
+/// Longest name from firmware that is shown, in characters; and below, the largest number of names.
 const LONGEST_NAME: usize = 40;
 const NAMED: usize = 4;
 /// Most constraints of a zone: long term, short term, peak.
 const CONSTRAINTS: usize = 3;
 
-/// What the meaning of zones depends on besides the zones.
+/// Facts of this machine and its configuration that decide what the zones measure.
 pub(super) struct Rules {
     pub(super) model: CpuModel,
     pub(super) dram_billed: Option<bool>,
@@ -137,7 +137,7 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
             Err(error) => walk.complaints.push(error),
         }
     }
-    // Memory-mapped zones read the same registers.
+    // Memory-mapped zones (`intel-rapl-mmio`) read the same counters.
     if names.iter().any(|(index, (name, _))| !index.mmio && matches!(parse_top(name), Some(RaplZone::Package(..)))) {
         names.retain(|index, _| !index.mmio);
     }
@@ -178,7 +178,7 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
         let dir = class.join(&folder);
         let energy = dir.join("energy_uj");
         if part.zone() == Zone::Psys && read_number(&energy).unwrap_or(0) == 0 {
-            // With several sockets only the psys of the first one is wired; the others stay at zero.
+            // With several sockets only one psys counter is connected to a sensor; the others stay at zero.
             walk.dormant = true;
         } else if last == Some(part) {
             if !rules.model.vendor.is_amd() {
@@ -202,7 +202,7 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
     walk
 }
 
-/// AMD processors do not count by die: some kernels show the package's counter once for each die.
+/// Drops the die of AMD zones: AMD counts by package, and some kernels list the package's counter once for each die.
 fn merge_amd_dies(part: RaplZone, vendor: Vendor) -> RaplZone {
     match part {
         RaplZone::Package(package, _) if vendor.is_amd() => RaplZone::Package(package, None),
