@@ -16,13 +16,13 @@ pub(super) struct Curve {
     /// Recent intervals between changes of the value, [`CHANGES`] at most.
     changes: VecDeque<Nanos>,
     changed_at: Option<Nanos>,
+    /// The end of the last gap.
+    broken_at: Option<Nanos>,
 }
 
 struct Point {
     at: Nanos,
     total: Microjoules,
-    /// There is a gap before this point: the energy since the previous point is unknown.
-    broken: bool,
 }
 
 impl Curve {
@@ -39,7 +39,10 @@ impl Curve {
             }
             self.changed_at = Some(at);
         }
-        self.points.push_back(Point { at, total, broken });
+        if broken {
+            self.broken_at = Some(at);
+        }
+        self.points.push_back(Point { at, total });
     }
 
     /// The time of the last total.
@@ -52,9 +55,9 @@ impl Curve {
         self.points.front().map(|point| point.at)
     }
 
-    /// The end of the last gap.
+    /// The end of the last gap, where the curve reaches back to it.
     pub fn broken_at(&self) -> Option<Nanos> {
-        self.points.iter().rev().find(|point| point.broken).map(|point| point.at)
+        self.broken_at.filter(|at| self.first_at().is_some_and(|first| first <= *at))
     }
 
     /// The energy between two times; `None` where the later one is after the last total.

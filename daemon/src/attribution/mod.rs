@@ -9,11 +9,14 @@ pub mod accounts;
 mod curve;
 pub mod idle;
 pub mod interval;
+mod lag;
 pub mod ledger;
+mod lessons;
 pub mod platform;
 mod readings;
 mod remainder;
 mod settle;
+mod slices;
 mod sources;
 pub mod split;
 mod state;
@@ -165,7 +168,8 @@ impl Core {
         self.ledger.commit();
         // Accounts of ended entities stay open until every window that may charge them has closed.
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);
-        let closed_before = windows.map(|state| state.window.from).min().unwrap_or(self.ticks);
+        let slices = self.platform.slices.oldest_tick();
+        let closed_before = windows.map(|state| state.window.from).chain(slices).min().unwrap_or(self.ticks);
         let ended = tick.usage.iter().flat_map(|usage| &usage.ended);
         self.accounts.close_ended(&mut self.ledger, ended, &tick.gone, self.ticks, closed_before);
         self.ledger.expire();
@@ -217,6 +221,7 @@ impl Core {
             shares_estimated: false,
             error: String::new(),
             curve: curve::Curve::default(),
+            lessons: Default::default(),
             shown: Vec::new(),
             slow: 0,
         }

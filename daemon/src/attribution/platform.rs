@@ -4,13 +4,15 @@
 //! of its own domain which kind of platform meter it is ([`Domain::platform`]).
 
 use super::curve::{self, Curve};
+use super::lag::{self, Lag};
+use super::slices::Slices;
 use super::sources::Sources;
 use super::window::{DomainState, LONGEST_WINDOW};
 use crate::model::domain::{Domain, Quality, Scope, Zone};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::snapshot::{Comparison, PlatformView, Role};
 use crate::model::source::PciAddress;
-use crate::model::units::{Microjoules, Nanos};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 
 /// A remainder is computed over at least this many refreshes of the authority: the authority lags behind by up to one
 /// refresh, the components do not.
@@ -24,8 +26,16 @@ const COMPARE_OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// Accuracy (5 %) of a meter that states none: Intel's figure for RAPL, and the best that IPMI and Redfish specify.
 const UNSTATED_PPM: u32 = 50_000;
 
-/// Largest difference shown, in millionths: a factor of 1000. Against an authority that reads zero the difference would
-/// be infinite.
+/// A change of power is noticed from 5 W on, and from one part in 20 on.
+const CHANGE: (Microwatts, u64) = (Microwatts(5_000_000), 20);
+/// While the authority's lag is not known, a noticed change of the components' power has to show in the authority's by
+/// at least this part, in per cent. Else the window is lengthened, as the authority may be behind.
+const FOLLOWS_PERCENT: u64 = 50;
+/// Longest window that is waited for because of this.
+const LONGEST_WAIT: Nanos = Nanos(120 * Nanos::SECOND.0);
+
+/// Largest difference shown, in millionths: a meter that reads zero is off by infinitely much, and shown as off by a
+/// factor of 1000.
 const MOST_OFF_PPM: i128 = 1_000_000_000;
 
 /// The kind of platform meter that a domain belongs to. `None` for components, and for estimates: an estimate is never
@@ -43,6 +53,10 @@ pub(super) enum Remainder {
         energy: Microjoules,
         /// Length of the interval.
         time: Nanos,
+        /// The end of the interval, CLOCK_MONOTONIC.
+        to: Nanos,
+        /// The authority and the components contradict each other: one of them is of another time.
+        doubtful: bool,
     },
     /// The remainder is unknown in `time`.
     Gap {
@@ -63,10 +77,16 @@ pub(super) struct Platform {
     host_reports: bool,
     /// GPUs that VMs own and no meter of this machine measures: their energy is part of the remainder.
     pub unmetered: Vec<PciAddress>,
+    /// The usage of the time for which the remainder is not computed yet.
+    pub slices: Slices,
+    lag: Lag,
     /// The remainder is computed up to this time, CLOCK_MONOTONIC.
     from: Option<Nanos>,
-    /// Energy of the components that exceeded the platform's and is not yet subtracted from a remainder. It arises
-    /// because components and platform are read at different moments.
+    /// Without an authority until this time, CLOCK_MONOTONIC: there is no remainder before it.
+    without_until: Nanos,
+    /// Mean power of the authority and of the components in the last window.
+    powers: Option<(Microwatts, Microwatts)>,
+    /// Energy of the components beyond the platform's so far: their readings are of other moments than the platform's.
     deficit: Microjoules,
     compared_from: Option<Nanos>,
     comparisons: Vec<Comparison>,
@@ -88,8 +108,9 @@ impl Platform {
         };
         let authority = kinds(domains).into_iter().find(may_be_authority).cloned();
         if self.authority != authority {
-            // The comparisons were against the old authority.
+            // The comparisons were against the old authority, and the lag was the old one's.
             (self.compared_from, self.comparisons) = (None, Vec::new());
+            (self.lag, self.powers) = (Lag::default(), None);
             self.authority = authority;
         }
         for state in domains {
@@ -102,10 +123,20 @@ impl Platform {
         }
         if self.authority.is_none() {
             (self.from, self.deficit) = (None, Microjoules::ZERO);
+            self.without_until = now;
         }
     }
 
-    /// Whether all meters of a kind measure now. They are summed, so the sum would be wrong without one of them.
+    /// Searches the lag of the authority.
+    pub fn search_lag(&mut self, domains: &[DomainState], now: Nanos) {
+        let authority = || of_kind(domains, self.authority.as_ref());
+        let Some(refresh) = authority().map(refresh).max() else { return };
+        let components =
+            domains.iter().filter(|state| is_component(state) && is_recent(&state.curve, now, LONGEST_WINDOW));
+        self.lag.search(authority().map(|state| &state.curve), components.map(|state| &state.curve), refresh);
+    }
+
+    /// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
     fn measures_now(&self, domains: &[DomainState], kind: &PlatformKind, now: Nanos) -> bool {
         let silent_after = |state: &DomainState| Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1);
         let mut meters = of_kind(domains, Some(kind)).peekable();
@@ -133,53 +164,88 @@ impl Platform {
         domains.iter().filter(move |state| is_component(state) && is_recent(&state.curve, now, LONGEST_WINDOW))
     }
 
-    /// The remainder since it was last computed, where enough time has passed.
+    /// How often the authority has a new value.
+    pub fn refresh(&self, domains: &[DomainState]) -> Nanos {
+        of_kind(domains, self.authority.as_ref()).map(refresh).max().unwrap_or_default()
+    }
+
+    /// The remainder since it was last computed, where enough time has passed: the authority's energy, which is behind
+    /// by the lag, less the components'. It ends where a slice of usage ends.
     pub fn remainder(&mut self, domains: &[DomainState], now: Nanos) -> Option<Remainder> {
         let authority = || of_kind(domains, self.authority.as_ref());
         let components = || self.components(domains, now);
-        // Every meter has been read up to `to` or later, and none has a gap after `since`.
-        let to = authority().chain(components()).filter_map(|state| state.curve.last_at()).min()?;
+        let lag = self.lag.assumed();
+        // All have been read up to `to`, and none has a gap after `since`.
+        let read = authority().filter_map(|state| Some(state.curve.last_at()? - lag));
+        let to = read.chain(components().filter_map(|state| state.curve.last_at())).min()?;
         let begins = authority().filter_map(|state| state.curve.broken_at().or(state.curve.first_at())).max()?;
         let since = components().filter_map(|state| state.curve.broken_at()).chain([begins]).max()?;
         let from = match self.from {
             Some(from) if from >= since => from,
             Some(from) => {
-                (self.from, self.deficit) = (Some(since), Microjoules::ZERO);
+                self.begin_at(since);
                 return Some(Remainder::Gap { time: since - from });
             }
             None => {
                 // Energy of components before their first reading is unknown, so the first window begins after it. This
                 // includes components on standby.
                 let parts = domains.iter().filter(|state| is_part(&state.shared));
-                self.from = parts.filter_map(|state| state.curve.first_at()).chain([since]).max();
+                let first = parts.filter_map(|state| state.curve.first_at()).max().unwrap_or_default();
+                self.begin_at(first.max(since).max(self.without_until));
                 return None;
             }
         };
         if now - from > LONGEST_KEPT {
             // The curves do not reach back to `from` any more.
-            (self.from, self.deficit) = (Some(to.max(from)), Microjoules::ZERO);
+            self.begin_at(to.max(from));
             return Some(Remainder::Gap { time: to - from });
         }
         let refresh = authority().map(refresh).max()?;
-        if to <= from || (to - from).0 < refresh.0.saturating_mul(REFRESHES) {
-            return None;
-        }
-        let whole = measured(authority(), from, to)?;
-        // Includes components that measured during only a part of the window.
+        let to = self.end_of_window(domains, from, to, refresh)?;
+        let time = to - from;
+        let whole = measured(authority(), from + lag, to + lag)?;
+        // This includes parts that measured for a part of the time only.
         let parts =
             domains.iter().filter(|state| is_part(&state.shared)).map(|state| state.curve.known(from, to)).sum();
+        let powers = (whole.over(time), Microjoules::over(parts, time));
+        let follows = self.lag.found().is_some() || self.powers.is_none_or(|before| follows(before, powers));
+        if !follows && time < LONGEST_WAIT {
+            return None;
+        }
         let left = whole.saturating_sub(parts);
         let over = parts.saturating_sub(whole) + self.deficit;
         // Limited to one window's energy: components far beyond the platform are a disagreement, and must not use up
         // all later remainders.
         self.deficit = over.saturating_sub(left).min(whole);
-        self.from = Some(to);
-        Some(Remainder::Energy { energy: left.saturating_sub(over), time: to - from })
+        (self.from, self.powers) = (Some(to), Some(powers));
+        let doubtful = !follows || over > Microjoules::ZERO;
+        Some(Remainder::Energy { energy: left.saturating_sub(over), time, to, doubtful })
     }
 
-    /// The remainder is computed up to this time, CLOCK_MONOTONIC.
-    pub fn computed_to(&self) -> Nanos {
-        self.from.unwrap_or_default()
+    /// Where a window that began at `from` ends: after at least [`REFRESHES`] of the authority, at the end of a slice of
+    /// usage, up to `limit` (all CLOCK_MONOTONIC). A time of steady load is preferred for a while: what the authority
+    /// says around a step of load is of the time before and after it.
+    fn end_of_window(&self, domains: &[DomainState], from: Nanos, limit: Nanos, refresh: Nanos) -> Option<Nanos> {
+        let is_long = |to: &Nanos| *to > from && (*to - from).0 >= refresh.0.saturating_mul(REFRESHES);
+        let ends = || self.slices.ends().filter(|to| *to <= limit).take_while(is_long);
+        let power = |from: Nanos, to: Nanos| -> Microwatts {
+            let parts = domains.iter().filter(|state| is_part(&state.shared));
+            parts.map(|state| state.curve.known(from, to)).sum::<Microjoules>().over(to - from)
+        };
+        let is_steady = |to: &Nanos| {
+            let after = *to + refresh;
+            let (before, after) = (power(*to - refresh, *to), power(*to, after.min(limit)));
+            limit == *to || before.0.abs_diff(after.0) < noticeable(before.max(after))
+        };
+        let latest = ends().next()?;
+        let gives_up = (latest - from).0 >= refresh.0.saturating_mul(2 * REFRESHES);
+        ends().find(is_steady).or(Some(latest).filter(|_| gives_up))
+    }
+
+    /// The remainder begins at `from`, CLOCK_MONOTONIC: what was before it is not known.
+    fn begin_at(&mut self, from: Nanos) {
+        (self.from, self.deficit, self.powers) = (Some(from), Microjoules::ZERO, None);
+        self.slices.take(from);
     }
 
     /// Restarts the intervals of components whose last reading is before the end of the remainder's window: their
@@ -231,7 +297,7 @@ impl Platform {
         }
         let components = || self.components(domains, now);
         if components().next().is_some()
-            && let Some(energy) = measured(components(), from, to)
+            && let Some(energy) = measured(components(), from - self.lag.assumed(), to - self.lag.assumed())
         {
             let allowed_ppm = accuracy(components()) + authority_ppm;
             comparisons.push(Comparison::new(COMPONENTS, authority.as_str(), off(energy).max(0), allowed_ppm));
@@ -242,7 +308,8 @@ impl Platform {
     /// The earliest time for which curves are still needed, CLOCK_MONOTONIC.
     pub fn needs_from(&self, now: Nanos) -> Nanos {
         let longest = now - LONGEST_KEPT;
-        [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now).max(longest)
+        let window = [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now) - self.lag.assumed();
+        window.min(now - lag::NEEDED).max(longest)
     }
 
     /// The domain of the remainder.
@@ -291,8 +358,24 @@ fn of_kind<'a>(
     domains.iter().filter(move |state| kind.is_some() && kind_of(&state.shared) == kind && !state.standby)
 }
 
-/// Refresh of a meter: the longer of the stated and the observed time between new values. At most 60 s, so that a
-/// window of three refreshes never outlives the usage kept for it ([`LONGEST_WINDOW`]).
+/// Whether a change of the components' power shows in the authority's. `before` and `after`: mean powers of the authority
+/// and of the components.
+fn follows(before: (Microwatts, Microwatts), after: (Microwatts, Microwatts)) -> bool {
+    let change = |before: Microwatts, after: Microwatts| i128::from(after.0) - i128::from(before.0);
+    let (authority, components) = (change(before.0, after.0), change(before.1, after.1));
+    let noticeable = u128::from(noticeable(after.0));
+    let part = i128::from(FOLLOWS_PERCENT) * components;
+    components.unsigned_abs() < noticeable
+        || (authority.signum() == components.signum() && (authority * 100).abs() >= part.abs())
+}
+
+/// The least change of a power that is noticed, in µW.
+fn noticeable(power: Microwatts) -> u64 {
+    CHANGE.0.0.max(power.0 / CHANGE.1)
+}
+
+/// How often a meter has something new, as it states and as was seen. At most 60 s, so that a window of three
+/// refreshes never outlives the usage kept for it ([`LONGEST_WINDOW`]).
 fn refresh(state: &DomainState) -> Nanos {
     state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
 }

@@ -41,7 +41,9 @@ impl Core {
         }
         state.error.clear();
         state.standby = false;
-        let changed = state.record.last.is_none_or(|last| last.reading != new.reading);
+        // A counter that stays was not renewed. A power that stays may be a steady load that was measured again.
+        let gauge = matches!(new.reading, Reading::Gauge { .. });
+        let changed = !gauge && state.record.last.is_none_or(|last| last.reading != new.reading);
         let interval = interval::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
         state.record.last = Some(new);
         let broken = matches!(interval, Interval::Gap { .. });

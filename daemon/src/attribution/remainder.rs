@@ -19,11 +19,13 @@ impl Core {
     pub(super) fn update_platform(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
         self.platform.choose(&mut self.domains, &self.sources, now);
         self.platform.find_unmetered(&self.domains, passed_through, now);
+        self.platform.search_lag(&self.domains, now);
         self.platform.compare(&self.domains, now);
         if self.platform.authority.is_none() {
             if let Some(other) = &mut self.other {
                 // At every tick: an older window would keep the accounts of all ended entities open.
                 other.stand_by(now, self.ticks);
+                self.platform.slices.clear();
             }
         } else {
             let worst = self.platform.components(&self.domains, now).map(|state| state.shared.quality).max();
@@ -47,7 +49,10 @@ impl Core {
             other.shared = Arc::new(platform.domain(quality));
         }
         other.standby = false;
-        other.limit_window(*ticks, now);
+        if platform.slices.limit(now) {
+            other.clear_power();
+            other.window.incomplete |= platform.slices.is_empty();
+        }
         other.window.incomplete |= !used.known;
         other.window.busy += used.busy(Scope::Machine);
         other.window.has_unmetered_gpus |= !platform.unmetered.is_empty();
@@ -55,21 +60,23 @@ impl Core {
             other.window.lost = other.window.lost.saturating_add(used.lost(Scope::Machine, Zone::Other));
             used.of(Scope::Machine, Zone::Other).for_each(|(charge, weight)| other.window.add(charge, weight));
         }
+        if now - other.window.since >= platform.refresh(domains) {
+            platform.slices.push(std::mem::replace(&mut other.window, Window::open(*ticks, now, false)), now);
+        }
         let mut books = Books { ledger, accounts, idle: config.idle, cpus };
         match platform.remainder(domains, now) {
-            None => return other.show_power(&mut books),
+            None => other.show_power(&mut books),
             Some(Remainder::Gap { time }) => other.add_gap(time),
-            Some(Remainder::Energy { energy, time }) => {
-                let window = std::mem::take(&mut other.window);
-                let mut closed = ClosedWindow::without_usage(energy, time);
-                if !window.incomplete {
-                    closed.load = Some(split::utilisation(window.busy, cpus, now - window.since));
-                }
-                // With an unmetered GPU of a VM, the remainder includes energy that belongs to that VM only: it is not
-                // shared out.
-                if !window.incomplete && !window.has_unmetered_gpus {
-                    closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
-                    closed.lost = window.lost;
+            Some(Remainder::Energy { energy, time, to, doubtful }) => {
+                let usage = platform.slices.take(to).filter(|(window, _)| !window.incomplete);
+                let mut closed = ClosedWindow { doubtful, ..ClosedWindow::without_usage(energy, time) };
+                if let Some((window, length)) = &usage {
+                    closed.load = Some(split::utilisation(window.busy, cpus, *length));
+                    // The energy of a VM's own GPU is part of it, and is not for all to share.
+                    if !window.has_unmetered_gpus {
+                        closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
+                        closed.lost = window.lost;
+                    }
                 }
                 if energy > Microjoules::ZERO {
                     platform.absorb(domains);
@@ -77,10 +84,9 @@ impl Core {
                 // Windows of the remainder are never one tick long.
                 other.slow = window::SLOW_WINDOWS;
                 other.settle(&mut books, &closed);
-                other.curve.push(platform.computed_to(), other.record.totals.total, false, true);
+                other.curve.push(to, other.record.totals.total, false, true);
                 other.curve.forget(now);
             }
         }
-        other.window = Window::open(*ticks, now, false);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::accounts::{Accounts, Charge};
 use super::ledger::Ledger;
+use super::lessons::Observed;
 use super::split::{self, Split};
 use super::window::{DomainState, Payer, ShownPower};
 use crate::model::billing::IdlePolicy;
@@ -31,12 +32,14 @@ pub(super) struct ClosedWindow<'a> {
     pub lost: u64,
     /// Mean load of the domain's scope, 0 to 1; `None`: unknown.
     pub load: Option<f64>,
+    /// Its energy may be of another moment than its load: it teaches no idle floor.
+    pub doubtful: bool,
 }
 
 impl<'a> ClosedWindow<'a> {
     /// A window whose usage is unknown: its dynamic energy is unattributed.
     pub fn without_usage(energy: Microjoules, time: Nanos) -> Self {
-        Self { energy, time, charges: Vec::new(), lost: 1, load: None }
+        Self { energy, time, charges: Vec::new(), lost: 1, load: None, doubtful: false }
     }
 }
 
@@ -44,11 +47,10 @@ impl DomainState {
     /// Splits the energy of a window into idle and dynamic, and charges both. Returns the shares, in the order of the
     /// charges.
     pub fn settle(&mut self, books: &mut Books<'_>, closed: &ClosedWindow<'_>) -> Split {
-        let ClosedWindow { energy, time, ref charges, lost, load } = *closed;
+        let ClosedWindow { energy, time, ref charges, lost, load, doubtful } = *closed;
         let zone = self.shared.zone;
-        if let Some(load) = load {
-            self.record.model.observe(load, energy.over(time));
-        }
+        let observed = load.filter(|_| !doubtful).map(|load| Observed { energy, time, load });
+        self.lessons.window(&mut self.record.model, observed);
         let floor = match self.record.model.floor() {
             Some(floor) if !self.resumed => floor.power.for_time(time),
             _ => Microjoules::ZERO,

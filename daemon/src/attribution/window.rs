@@ -5,6 +5,7 @@ use super::DomainRecord;
 use super::accounts::{Charge, ChargeKey};
 use super::curve::Curve;
 use super::ledger::AccountId;
+use super::lessons::Lessons;
 use super::tick_use::TickUse;
 use crate::model::domain::{Domain, Zone};
 use crate::model::snapshot::{DomainView, Role};
@@ -43,6 +44,8 @@ pub(super) struct DomainState {
     pub error: String,
     /// Energy over time, for the remainder and for comparisons.
     pub curve: Curve,
+    /// Windows that have not taught the idle floor yet.
+    pub lessons: Lessons,
     /// The power of the last window by account, shown again at each tick that closes no window. Empty for a domain
     /// that is read at every tick.
     pub shown: Vec<ShownPower>,
@@ -102,6 +105,15 @@ impl Window {
                 self.charges.push((charge.clone(), weight));
             }
         }
+    }
+
+    /// Adds the usage of a window that follows this one.
+    pub fn join(&mut self, later: Self) {
+        later.charges.iter().for_each(|(charge, weight)| self.add(charge, *weight));
+        self.lost = self.lost.saturating_add(later.lost);
+        self.busy += later.busy;
+        self.incomplete |= later.incomplete;
+        self.has_unmetered_gpus |= later.has_unmetered_gpus;
     }
 
     /// Adds the usage of a tick in a domain's scope.
@@ -190,6 +202,7 @@ impl DomainState {
 
     /// Adds a gap: time whose energy is unknown.
     pub fn add_gap(&mut self, time: Nanos) {
+        self.lessons.window(&mut self.record.model, None);
         self.record.gaps += 1;
         self.record.gap_time += time;
         self.clear_power();

@@ -246,13 +246,12 @@ impl Last {
 
 impl Model {
     fn of(model: &IdleModel) -> Self {
-        let IdleModel { prior_ratio, known, bins, lowest } = model;
+        let IdleModel { prior_ratio, known, bins } = model;
         let saw = |Sums { n, u, p, uu, up, pp }: &Sums| [n, u, p, uu, up, pp].iter().any(|sum| sum.to_bits() != 0);
         let seen = bins.iter().enumerate().filter(|(_, sums)| saw(sums));
         Self {
             prior_ratio: Float(*prior_ratio),
             known: known.map(|(power, from)| Known { power_uw: power.0, from: from.as_str().to_owned() }),
-            lowest_watts: lowest.map(Float),
             ranges: bins.len(),
             seen: seen
                 .map(|(range, Sums { n, u, p, uu, up, pp })| Range {
@@ -281,7 +280,6 @@ impl Model {
             prior_ratio: self.prior_ratio.0,
             known: self.known.and_then(|known| Some((Microwatts(known.power_uw), from(&known)?))),
             bins,
-            lowest: self.lowest_watts.map(|watts| watts.0),
         }
     }
 }

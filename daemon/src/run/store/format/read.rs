@@ -230,7 +230,7 @@ impl Reader {
         if let Some((at, model)) = model.and_then(|at| Some((at, convert::model(&rest.0.get(at)?.1)?))) {
             rest.0.remove(at);
             if let Some(kept) = self.state.domains.iter_mut().find(|kept| *kept.domain.id == *id)
-                && kept.model.lowest.is_none()
+                && kept.model.is_empty()
             {
                 kept.model = model;
             }

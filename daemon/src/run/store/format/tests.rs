@@ -284,8 +284,8 @@ fn model() -> impl Strategy<Value = IdleModel> {
         2 => Just(Sums::default()),
         1 => proptest::array::uniform6(float()).prop_map(|[n, u, p, uu, up, pp]| Sums { n, u, p, uu, up, pp }),
     ];
-    (float(), proptest::option::of(known), proptest::collection::vec(sums, 0..40), proptest::option::of(float()))
-        .prop_map(|(prior_ratio, known, bins, lowest)| IdleModel { prior_ratio, known, bins, lowest })
+    (float(), proptest::option::of(known), proptest::collection::vec(sums, 0..40))
+        .prop_map(|(prior_ratio, known, bins)| IdleModel { prior_ratio, known, bins })
 }
 
 fn record() -> impl Strategy<Value = DomainRecord> {

@@ -1,0 +1,145 @@
+//! What teaches the idle floor and what does not: counters that stand still, platform meters that are late.
+
+use super::platform::{Machine, meter, of, process};
+use super::*;
+use platform::Says::{self, More, Nothing, Watts};
+
+/// The job of these tests, and a process that always runs a little.
+const JOB: u32 = 7;
+const BACKGROUND: u32 = 8;
+
+/// Use of the two CPUs of package 0 in one second, as a part of both.
+fn uses(pid: u32, part: f64) -> Use {
+    ran(pid, u64::from(pid), 0, (part * 2e9) as u64)
+}
+
+fn microwatts(watts: f64) -> u64 {
+    (watts * 1e6) as u64
+}
+
+fn floor(snapshot: &Snapshot, zone: Zone) -> f64 {
+    of(snapshot, zone).floor.unwrap().power.watts()
+}
+
+/// Energy of a process above idle in joules, in all zones.
+fn drawn(snapshot: &Snapshot, pid: u32) -> f64 {
+    process(snapshot, pid).energy.dynamic.iter().map(|energy| energy.joules()).sum()
+}
+
+/// Power in watts of a package of 54 W idle and 30 W dynamic.
+fn package(load: f64) -> f64 {
+    54.0 + 30.0 * load
+}
+
+#[test]
+fn a_counter_that_stands_still_for_some_seconds_teaches_nothing() {
+    for catches_up in [true, false] {
+        // It stands still in the middle of a second, for whole seconds, or both.
+        for still in [[0.5, 1.0, 0.0], [0.0, 0.0, 1.0], [0.3, 0.0, 0.0], [0.0, 0.0, 0.0]] {
+            let mut host = Machine::new(vec![domain(0, Zone::Package)], config(IdlePolicy::Apart));
+            let (mut owed, mut least) = (0.0, f64::INFINITY);
+            for second in 0..1800_u64 {
+                let load = 0.1 * (1 + second / 60 % 3) as f64;
+                let counted = match second.checked_sub(900).and_then(|at| still.get(at as usize)) {
+                    Some(part) => package(load) * part,
+                    None => package(load),
+                };
+                owed += package(load) - counted;
+                let late = if catches_up && second >= 903 { std::mem::take(&mut owed) } else { 0.0 };
+                let snapshot = host.tick(&[More(microwatts(counted + late))], vec![uses(JOB, load)]);
+                if second > 600 {
+                    let floor = floor(&snapshot, Zone::Package);
+                    least = floor.min(least);
+                    assert!((floor - 54.0).abs() < 2.0, "{floor} W at {second} s, {still:?}, catches up: {catches_up}");
+                }
+            }
+            assert!(least > 52.0);
+        }
+    }
+}
+
+/// A machine with a package and a platform meter that is late.
+struct Late {
+    host: Machine,
+    /// Seconds by which the meter is behind.
+    lag: u64,
+    /// It has a new value every so many seconds.
+    every: u64,
+    /// The power of the package at each second so far, in watts.
+    powers: Vec<f64>,
+}
+
+/// The rest of the machine.
+const REST: f64 = 98.0;
+
+impl Late {
+    fn new(lag: u64, every: u64) -> Self {
+        let domains = vec![domain(0, Zone::Package), meter("hwmon", Zone::Platform)];
+        Self { host: Machine::new(domains, config(IdlePolicy::Apart)), lag, every, powers: Vec::new() }
+    }
+
+    /// One second, with the job at this part of its full power of 200 W.
+    fn second(&mut self, job: f64) -> Arc<Snapshot> {
+        let now = self.powers.len();
+        let power = 40.0 + 200.0 * job;
+        self.powers.push(power);
+        let then = self.powers[now.saturating_sub(self.lag as usize)];
+        let platform: Says = if now as u64 % self.every == 0 { Watts((then + REST) as u64) } else { Nothing };
+        let idles = uses(BACKGROUND, 0.01);
+        let uses = if job > 0.0 { vec![uses(JOB, job * 0.9), idles] } else { vec![idles] };
+        self.host.tick(&[More(microwatts(power)), platform], uses)
+    }
+}
+
+#[test]
+fn one_step_of_load_before_a_late_platform_meter_costs_the_job_nothing() {
+    for (lag, every) in [(10, 10), (0, 1), (20, 1), (5, 2), (45, 1), (20, 5), (60, 1)] {
+        let mut late = Late::new(lag, every);
+        let mut least = f64::INFINITY;
+        let mut last = None;
+        for second in 0..600 {
+            let snapshot = late.second(if (150..200).contains(&second) { 1.0 } else { 0.0 });
+            if second > 60 {
+                least = floor(&snapshot, Zone::Other).min(least);
+            }
+            if second == 450 {
+                let ended = process(&snapshot, JOB);
+                assert!(ended.power.iter().all(|power| power.0 == 0), "{lag} s: {:?}", ended.power);
+            }
+            last = Some(snapshot);
+        }
+        let snapshot = last.unwrap();
+        let other = of(&snapshot, Zone::Other);
+        let (job, idle) = (drawn(&snapshot, JOB), other.energy.idle.joules() / other.energy.total.joules());
+        println!("{lag} s late, every {every} s: job {job:.0} J of 10000, floor at least {least:.1} W, idle {idle:.3}");
+        assert!((job - 10_000.0).abs() < 700.0, "{lag} s late, every {every} s: {job} J");
+        assert!(least > 88.0, "{lag} s late, every {every} s: floor {least} W");
+        assert!(idle > 0.95, "{lag} s late, every {every} s: idle {idle}");
+    }
+}
+
+#[test]
+fn loads_that_change_all_the_time_are_charged_right_before_a_late_platform_meter() {
+    for (lag, every) in [(0, 1), (20, 1), (10, 10), (7, 2)] {
+        let mut late = Late::new(lag, every);
+        let (mut truth, mut state) = (0.0, 1_u64);
+        let mut job = 0.0;
+        let mut last = None;
+        for second in 0..1800 {
+            if second % 40 == 0 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                job = (state >> 33) as f64 / f64::from(1u32 << 31);
+            }
+            truth += 200.0 * job;
+            last = Some(late.second(job));
+        }
+        let snapshot = last.unwrap();
+        let charged = drawn(&snapshot, JOB);
+        println!(
+            "{lag} s late, every {every} s: {charged:.0} J of {truth:.0}, floor {:?}",
+            of(&snapshot, Zone::Other).floor
+        );
+        assert!((charged - truth).abs() < 0.07 * truth, "{lag} s late: {charged} J of {truth}");
+        assert!((floor(&snapshot, Zone::Other) - REST).abs() < 8.0, "{:?}", of(&snapshot, Zone::Other).floor);
+    }
+}
