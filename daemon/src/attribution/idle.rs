@@ -21,8 +21,8 @@ const SOME: f64 = 0.5;
 /// The weight of an observation is 1 / (this + utilisation): power is not quite linear in load, and the intercept is at
 /// zero load.
 const NEAR_ZERO: f64 = 0.05;
-/// Loads that differ by less than this are one load: a line through them says nothing about zero load. Accounting of CPU
-/// time is late by up to one clock tick (10 ms) per CPU.
+/// Loads that differ by less than this are one load: a line through them says nothing about zero load. Accounting of
+/// CPU time is late by up to one clock tick (10 ms) per CPU.
 const LEAST_SPAN: f64 = 0.02;
 /// What is left of the weight of a range when the domain behaves differently there for good.
 const AFTER_A_CHANGE: f64 = 0.02;
@@ -153,8 +153,8 @@ impl IdleModel {
         Some(IdleFloor { power: microwatts(power.min(self.least_power())), uncertainty: microwatts(error), from })
     }
 
-    /// The lowest mean power of any load, in watts: no floor is above it. The mean and not the minimum, so that a single
-    /// low window does not bound the floor.
+    /// The lowest mean power of any load, in watts: no floor is above it. The mean and not the minimum, so that a
+    /// single low window does not bound the floor.
     fn least_power(&self) -> f64 {
         let enough = self.bins.iter().filter(|bin| bin.n >= ENOUGH).map(Sums::mean_power).fold(f64::INFINITY, f64::min);
         if enough.is_finite() { enough } else { self.sums(|_| 1.0).map_or(0.0, |all| all.mean_power()) }
@@ -194,10 +194,11 @@ impl IdleModel {
         Some((intercept, (noise * noise + bend * bend).sqrt()))
     }
 
-    /// Error of the intercept in watts because the line is extrapolated from the loads seen to zero load. A power curve
-    /// bends: the effect of the bend grows with the square of the lowest load seen. It also grows with the ratio of the
-    /// distance to zero load and the distance between the loads seen: a line through loads that are nearly alike has any
-    /// slope. The slope is the steeper one of the line's and the prior's. `None`: the loads seen are alike.
+    /// Error of the intercept in watts because the line is extrapolated from the loads seen to zero load. A power
+    /// curve bends: the effect of the bend grows with the square of the lowest load seen. It also grows with the
+    /// ratio of the distance to zero load and the distance between the loads seen: a line through loads that are
+    /// nearly alike has any slope. The slope is the steeper one of the line's and the prior's. `None`: the loads seen
+    /// are alike.
     fn extrapolation(&self, intercept: f64, prior: f64) -> Option<f64> {
         let seen = || self.bins.iter().filter(|bin| bin.n >= SOME).map(|bin| bin.u / bin.n);
         let (lowest, highest) = (seen().reduce(f64::min)?, seen().reduce(f64::max)?);

@@ -222,9 +222,9 @@ impl Platform {
         Some(Remainder::Energy { energy: left.saturating_sub(over), time, to, doubtful })
     }
 
-    /// Where a window that began at `from` ends: after at least [`REFRESHES`] of the authority, at the end of a slice of
-    /// usage, up to `limit` (all CLOCK_MONOTONIC). A time of steady load is preferred for a while: what the authority
-    /// says around a step of load is of the time before and after it.
+    /// Where a window that began at `from` ends: after at least [`REFRESHES`] of the authority, at the end of a slice
+    /// of usage, up to `limit` (all CLOCK_MONOTONIC). A time of steady load is preferred for a while: what the
+    /// authority says around a step of load is of the time before and after it.
     fn end_of_window(&self, domains: &[DomainState], from: Nanos, limit: Nanos, refresh: Nanos) -> Option<Nanos> {
         let is_long = |to: &Nanos| *to > from && (*to - from).0 >= refresh.0.saturating_mul(REFRESHES);
         let ends = || self.slices.ends().filter(|to| *to <= limit).take_while(is_long);
@@ -358,8 +358,8 @@ fn of_kind<'a>(
     domains.iter().filter(move |state| kind.is_some() && kind_of(&state.shared) == kind && !state.standby)
 }
 
-/// Whether a change of the components' power shows in the authority's. `before` and `after`: mean powers of the authority
-/// and of the components.
+/// Whether a change of the components' power shows in the authority's. `before` and `after`: mean powers of the
+/// authority and of the components.
 fn follows(before: (Microwatts, Microwatts), after: (Microwatts, Microwatts)) -> bool {
     let change = |before: Microwatts, after: Microwatts| i128::from(after.0) - i128::from(before.0);
     let (authority, components) = (change(before.0, after.0), change(before.1, after.1));

@@ -6,7 +6,7 @@ use super::platform;
 use super::sources::{Source, ago, remarks};
 use super::text::{self, span, watts};
 use crate::model::domain::Quality;
-use crate::model::snapshot::{DomainView, Snapshot};
+use crate::model::snapshot::{DomainView, IdleFrom, Snapshot};
 use crate::model::source::SourceRole;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
@@ -136,6 +136,12 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
             lines.push(format!("  {}: its energy{estimate} stays in the sums", text::safe(&view.error)));
         } else if !view.error.is_empty() {
             lines.push(format!("  cannot be read: {}", text::safe(&view.error)));
+        }
+        if view.floor.is_some_and(|floor| floor.from == IdleFrom::Prior) && !view.past {
+            lines.push(
+                "  idle and active energy are a guess: loads have not differed enough yet to learn the idle floor"
+                    .into(),
+            );
         }
         if view.gaps > 0 {
             lines.push(format!("  {} interval(s) not measured, {} in all", view.gaps, span(view.gap_time)));

@@ -84,7 +84,8 @@ impl Late {
         let power = 40.0 + 200.0 * job;
         self.powers.push(power);
         let then = self.powers[now.saturating_sub(self.lag as usize)];
-        let platform: Says = if now as u64 % self.every == 0 { Watts((then + REST) as u64) } else { Nothing };
+        let platform: Says =
+            if (now as u64).is_multiple_of(self.every) { Watts((then + REST) as u64) } else { Nothing };
         let idles = uses(BACKGROUND, 0.01);
         let uses = if job > 0.0 { vec![uses(JOB, job * 0.9), idles] } else { vec![idles] };
         self.host.tick(&[More(microwatts(power)), platform], uses)
