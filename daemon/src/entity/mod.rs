@@ -82,15 +82,15 @@ impl Entities {
     }
 
     /// Takes in the sample of the tick at `at` and returns what is new of entities. Changes the sample: survivors of an
-    /// earlier run are added to it, and on hosts with v1 hierarchies use is moved from the v2 root to the v1 cgroup of
-    /// its process; `sample.born` is taken out.
+    /// earlier run are added to it, and on hosts with v1 hierarchies use is moved to the v1 cgroup of its process where
+    /// the v2 tree does not say what the process is part of; `sample.born` is taken out.
     pub fn observe(&mut self, sample: &mut UsageSample, at: Stamp) -> Named {
         let Self { resolver, hypervisors, awaited } = self;
         // The order is a protocol. Births come first: they name cgroups that may be gone by now.
         resolver.add_born(std::mem::take(&mut sample.born));
         // Survivors are part of the sample for all that follows.
         let survivors = survivors::add_survivors(&std::mem::take(awaited), at, resolver, sample);
-        resolver.place_uses(&mut sample.uses);
+        resolver.place_uses(sample);
         let mut cgroups = resolver.report_new(&sample.uses);
         // After naming: a cgroup that could not be named is reported and forgotten at the same tick.
         let gone = resolver.take_gone();

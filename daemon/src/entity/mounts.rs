@@ -1,6 +1,7 @@
 //! Parsers for /proc/PID/mountinfo (where cgroup hierarchies are mounted) and /proc/PID/cgroup (the cgroup of a
 //! process). Pure.
 
+use super::path;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -65,34 +66,58 @@ fn unescape_octal(text: &str) -> Vec<u8> {
     out
 }
 
-/// The cgroup of a process on a host with v1 hierarchies, from the text of /proc/PID/cgroup: controllers and path.
-/// systemd's own hierarchy is preferred, then those in which container engines make cgroups. `None` where the process
-/// is in the root of every hierarchy.
-pub fn v1_place(text: &str) -> Option<(String, String)> {
-    let places: Vec<(&str, &str)> = text
+/// v1 hierarchies by what they are mounted with, in the order in which they are asked for the cgroup of a process:
+/// systemd's own, then those in which container engines make cgroups.
+const V1_ORDER: [&str; 6] = ["name=systemd", "cpuacct", "cpu", "pids", "memory", "devices"];
+
+/// Where a process is, by one line of its /proc/PID/cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Mount options of the v1 hierarchy, which name it; empty: the v2 tree.
+    pub controllers: String,
+    /// Path from the root of the hierarchy.
+    pub path: String,
+}
+
+/// The path in the v2 tree, from the text of /proc/PID/cgroup; `None` where the process is in its root.
+pub fn v2_path(text: &str) -> Option<&str> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::")).map(existing);
+    path.filter(|path| path.starts_with('/') && *path != "/")
+}
+
+/// A path without the mark that the kernel appends to that of a removed cgroup.
+fn existing(path: &str) -> &str {
+    path.trim_end_matches(" (deleted)")
+}
+
+/// The cgroup of a process, from the text of /proc/PID/cgroup: that in the v2 tree, except where a v1 hierarchy names a
+/// container or the machine scope of a VM and the v2 tree does not, as where a container engine with the cgroupfs
+/// driver runs on a host with both: its containers are in v1 cgroups, and by v2 in the engine's own service. Where the
+/// v2 tree has the process in its root, the first v1 hierarchy in which it is elsewhere counts. `None` where it is in
+/// the root of every hierarchy.
+pub fn place(text: &[u8]) -> Option<Place> {
+    let text = String::from_utf8_lossy(text);
+    let v2 = v2_path(&text);
+    if v2.is_some_and(path::holds_payload) {
+        return v2.map(|path| Place { controllers: String::new(), path: path.to_owned() });
+    }
+    let lines: Vec<(&str, &str)> = text
         .lines()
         .filter_map(|line| {
             let (_, rest) = line.split_once(':')?;
-            rest.split_once(':')
+            rest.split_once(':').map(|(controllers, path)| (controllers, existing(path)))
         })
         .filter(|(controllers, path)| !controllers.is_empty() && *path != "/" && path.starts_with('/'))
         .collect();
-    let by = |wanted: &str| places.iter().find(|(controllers, _)| controllers.split(',').any(|one| one == wanted));
-    let wanted = ["name=systemd", "cpuacct", "cpu", "pids", "memory"];
-    let (controllers, path) = wanted.iter().find_map(|wanted| by(wanted))?;
-    Some((controllers.to_string(), path.to_string()))
-}
-
-/// The path of the cgroup that a process is in, from the text of /proc/PID/cgroup: in the v2 tree, or where that has
-/// the process in its root, in the preferred v1 hierarchy. `None` where the process is in every root.
-pub fn place(text: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(text);
-    let v2 =
-        text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/') && *path != "/");
-    match v2 {
-        Some(path) => Some(path.to_owned()),
-        None => v1_place(&text).map(|(_, path)| path),
-    }
+    let by = |wanted: &str| lines.iter().find(|(controllers, _)| controllers.split(',').any(|one| one == wanted));
+    let ordered = || V1_ORDER.iter().filter_map(|wanted| by(wanted));
+    let payload = ordered().find(|(_, path)| path::holds_payload(path));
+    let (controllers, path) = match (payload, v2) {
+        (Some((controllers, path)), _) => (*controllers, *path),
+        (None, Some(path)) => ("", path),
+        (None, None) => ordered().next().copied()?,
+    };
+    Some(Place { controllers: controllers.to_owned(), path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -111,17 +136,56 @@ mod tests {
         assert_eq!(mounts.v1[0].controllers, "rw,xattr,name=systemd");
     }
 
+    fn path(text: &str) -> String {
+        place(text.as_bytes()).map(|place| place.path).unwrap_or_default()
+    }
+
     #[test]
     fn v1_prefers_systemd_then_controllers() {
-        assert_eq!(
-            v1_place("3:cpu,cpuacct:/docker/x\n1:name=systemd:/system.slice/a.service\n0::/\n").unwrap().1,
-            "/system.slice/a.service"
-        );
-        assert_eq!(v1_place("3:cpu,cpuacct:/docker/a:b\n1:name=systemd:/\n").unwrap().1, "/docker/a:b");
-        assert_eq!(v1_place("0::/system.slice\nrubbish\n"), None);
-        assert_eq!(place(b"1:name=systemd:/a.service\n0::/b.service\n").unwrap(), "/b.service");
-        assert_eq!(place(b"1:name=systemd:/a.service\n0::/\n").unwrap(), "/a.service");
-        assert_eq!(place(b"\xff"), None);
+        assert_eq!(path("3:cpu,cpuacct:/x\n1:name=systemd:/system.slice/a.service\n0::/\n"), "/system.slice/a.service");
+        assert_eq!(path("3:cpu,cpuacct:/docker/a:b\n1:name=systemd:/\n"), "/docker/a:b");
+        assert_eq!(path("0::/system.slice\nrubbish\n"), "/system.slice");
+        assert_eq!(path("1:name=systemd:/a.service\n0::/b.service\n"), "/b.service");
+        assert_eq!(path("1:name=systemd:/a.service\n0::/\n"), "/a.service");
+        assert_eq!(path("1:name=systemd:/a.service (deleted)\n0::/ (deleted)\n"), "/a.service");
+        assert_eq!((place(b"\xff"), place(b"0::/\n"), place(b"4:net_cls:/x\n")), (None, None, None));
+    }
+
+    #[test]
+    fn a_container_in_any_hierarchy_comes_before_the_service_of_its_engine() {
+        const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        let pod = format!("/kubepods/burstable/pod0d206349-0faf-445c-8c3f-2d2153784f15/{ID}");
+        let docker = format!("/docker/{ID}");
+        let scope = format!("/system.slice/docker-{ID}.scope");
+        for (text, is) in [
+            // Docker and kubelet with the cgroupfs driver, on a host with both versions.
+            (format!("1:name=systemd:{docker}\n0::/system.slice/containerd.service\n"), docker.as_str()),
+            (format!("12:pids:{pod}\n1:name=systemd:{pod}\n0::/system.slice/containerd.service\n"), &pod),
+            // The engine's own service in systemd's hierarchy, the container in the controllers'.
+            (
+                format!("4:cpu,cpuacct:{docker}\n1:name=systemd:/system.slice/d.service\n0::/system.slice/d.service\n"),
+                &docker,
+            ),
+            (format!("7:devices:{docker}\n0::/system.slice/d.service\n"), &docker),
+            // The same with systemd's driver, where both trees say it, and where only v2 does.
+            (format!("1:name=systemd:/docker/other\n0::{scope}\n"), &scope),
+            (format!("1:name=systemd:{docker}\n0::{scope}\n"), &scope),
+            (format!("1:name=systemd:/\n0::{scope}\n"), &scope),
+            // No container.
+            ("1:name=systemd:/docker\n0::/system.slice/docker.service\n".to_owned(), "/system.slice/docker.service"),
+            (
+                "3:cpu,cpuacct:/user.slice\n1:name=systemd:/a\n0::/user.slice/user-0.slice/session-1.scope\n"
+                    .to_owned(),
+                "/user.slice/user-0.slice/session-1.scope",
+            ),
+            // A VM of a libvirt without systemd.
+            (
+                "2:cpuacct:/machine/qemu-1-web.libvirt-qemu/vcpu0\n0::/system.slice/libvirtd.service\n".to_owned(),
+                "/machine/qemu-1-web.libvirt-qemu/vcpu0",
+            ),
+        ] {
+            assert_eq!(path(&text), is, "{text}");
+        }
     }
 
     #[test]

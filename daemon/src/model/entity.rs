@@ -261,7 +261,8 @@ labels! {
         container_id: "container_id",
         /// Name of the container; empty where it is not known.
         container_name: "container_name",
-        /// `docker`, `containerd`, `crio`, `podman`, `lxc`, `systemd-nspawn` or `kubepods`.
+        /// `docker`, `containerd`, `crio`, `podman`, `kata`, `buildkit`, `lxc`, `systemd-nspawn` or `kubepods`; empty where
+        /// the cgroup does not say it.
         runtime: "runtime",
         /// Uid of the pod that the container is in; empty where it is in none.
         pod_id: "pod_id",

@@ -50,7 +50,7 @@ pub struct Evidence {
 /// Whether a process is in a machine scope now. Never blocks.
 pub fn is_in_machine_scope(procfs: &Path, pid: u32) -> bool {
     let cgroup = fs::read(procfs.join(format!("{pid}/cgroup"))).ok().and_then(|text| mounts::place(&text));
-    cgroup.is_some_and(|cgroup| path::machine(&cgroup).is_some())
+    cgroup.is_some_and(|cgroup| path::machine(&cgroup.path).is_some())
 }
 
 /// Inspects a process; `None`: it runs no VM, or it ended meanwhile.
@@ -71,7 +71,7 @@ pub fn inspect(procfs: &Path, pid: u32) -> Option<VmProcess> {
     let evidence = evidence(procfs, pid);
     // The pid was not reused during the reads.
     proc_pid::process(procfs, pid).filter(|after| *after == process)?;
-    Some(VmProcess { process, vmm, claims, cgroup: cgroup.unwrap_or_default(), evidence })
+    Some(VmProcess { process, vmm, claims, cgroup: cgroup.map(|place| place.path).unwrap_or_default(), evidence })
 }
 
 /// The evidence of a VMM process now.

@@ -7,7 +7,7 @@ use crate::model::entity::{
 
 /// Prefixes of cgroups that container runtimes name `PREFIX-<id>` or `PREFIX-<id>.scope`, each with its value of the
 /// label `runtime` (Kepler's where Kepler has one).
-const ID_PREFIXES: [(&str, &str); 7] = [
+const ID_PREFIXES: [(&str, &str); 8] = [
     ("docker-", "docker"),
     ("cri-containerd-", "containerd"),
     ("nerdctl-", "containerd"),
@@ -15,6 +15,20 @@ const ID_PREFIXES: [(&str, &str); 7] = [
     ("libpod-payload-", "podman"),
     ("libpod-", "podman"),
     ("podman-", "podman"),
+    ("kata-", "kata"),
+];
+
+/// Parents under which engines with the cgroupfs driver make a cgroup `<64 hex digits>` for each container, each with
+/// the value of the label `runtime`. Below any other parent, as `--cgroup-parent` names it, the engine is not known.
+const ID_PARENTS: [(&str, &str); 8] = [
+    ("docker", "docker"),
+    ("actions_job", "docker"), // GitHub's runner
+    ("libpod_parent", "podman"),
+    ("podman", "podman"),
+    ("default", "containerd"), // namespaces of containerd, as nerdctl and ctr name them
+    ("k8s.io", "containerd"),
+    ("kata_overhead", "kata"),
+    ("buildkit", "buildkit"),
 ];
 
 /// Suffixes of units that have a cgroup, except slices.
@@ -31,12 +45,35 @@ const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".s
 pub fn entities(path: &str) -> Vec<Labels> {
     let path = machine(path).map_or(path, |machine| machine.scope);
     let mut walk = Walk::default();
-    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
-        if !walk.step(unescape_cgroup(segment)) {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty()).peekable();
+    while let Some(segment) = segments.next() {
+        if !walk.step(unescape_cgroup(segment), segments.peek().copied()) {
             break;
         }
     }
     walk.found
+}
+
+/// Path of the container or machine scope that a cgroup is, or is inside of.
+pub fn payload_root(path: &str) -> Option<&str> {
+    if let Some(machine) = machine(path) {
+        return Some(machine.scope);
+    }
+    let mut walk = Walk::default();
+    let mut end = 0;
+    let mut segments = path.strip_prefix('/')?.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        end += 1 + segment.len();
+        if !segment.is_empty() && !walk.step(unescape_cgroup(segment), segments.peek().copied()) {
+            return path.get(..end);
+        }
+    }
+    None
+}
+
+/// Whether a cgroup is part of a container or of the machine scope of a VM.
+pub fn holds_payload(path: &str) -> bool {
+    payload_root(path).is_some()
 }
 
 #[derive(Default)]
@@ -54,13 +91,13 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Takes in one path segment. False where what follows is inside a container.
-    fn step(&mut self, name: &'a str) -> bool {
+    /// Takes in one path segment; `next` is the one below it. False where what follows is inside a container.
+    fn step(&mut self, name: &'a str, next: Option<&str>) -> bool {
         let parent = std::mem::replace(&mut self.parent, name);
-        // containerd with a systemd-style name on a cgroupfs driver: `SLICE:cri-containerd:ID`.
-        let (slice_part, name) = match name.split_once(":cri-containerd:") {
-            Some((slice, id)) => (slice, id),
-            None => (name, name),
+        // An engine with the cgroupfs driver that is given a name for systemd: `SLICE:cri-containerd:ID`.
+        let (slice_part, engine, name) = match name.split_once(':').map(|(slice, rest)| (slice, rest.split_once(':'))) {
+            Some((slice, Some((engine, id)))) if slice.is_empty() || slice.ends_with(".slice") => (slice, engine, id),
+            _ => (name, "", name),
         };
         if let Some(uid) = pod_uid(slice_part) {
             self.add(PodLabels { pod_id: &uid, pod_name: "", pod_namespace: "" });
@@ -73,7 +110,10 @@ impl<'a> Walk<'a> {
             return true;
         }
         self.enter_unit(name);
-        if let Some((id, runtime)) = container(name, parent, slice_part != name, self.pod.is_some()) {
+        // A pod of Podman's: `libpod_parent/<64 hex digits>/libpod-<id>`.
+        let is_group = is_id(name) && next.is_some_and(|next| by_prefix(next).is_some());
+        let found = if is_group { None } else { container(name, parent, engine, self.pod.is_some()) };
+        if let Some((id, runtime)) = found {
             let pod = self.pod.clone().unwrap_or_default();
             self.add(ContainerLabels { container_id: &id, container_name: "", runtime, pod_id: &pod });
             return false;
@@ -148,32 +188,58 @@ fn pod_uid(name: &str) -> Option<String> {
     (hex == 32 && hex + dashes == uid.len() && (dashes == 4 || dashes == 0)).then_some(uid)
 }
 
-/// Id and runtime of the container whose cgroup this is. `cri`: the name had a `:cri-containerd:`; `in_pod`: a pod is
-/// above it.
-fn container(name: &str, parent: &str, cri: bool, in_pod: bool) -> Option<(String, &'static str)> {
+/// Id and runtime of a container that has its runtime's prefix: `docker-<id>.scope`.
+fn by_prefix(name: &str) -> Option<(String, &'static str)> {
     let stem = name.strip_suffix(".scope").unwrap_or(name);
-    for (prefix, runtime) in ID_PREFIXES {
-        if let Some(id) = stem.strip_prefix(prefix).filter(|id| is_id(id)) {
-            return Some((id.to_string(), runtime));
-        }
+    let mut prefixes = ID_PREFIXES.iter();
+    let (id, runtime) = prefixes.find_map(|(prefix, runtime)| Some((stem.strip_prefix(prefix)?, *runtime)))?;
+    match runtime {
+        // Docker's own buildkit.
+        "docker" if is_buildkit_id(id) && stem != name => Some((id.to_owned(), "buildkit")),
+        _ => is_id(id).then(|| (id.to_owned(), runtime)),
     }
+}
+
+/// Id and runtime of the container whose cgroup this is. `engine`: the word before the id in a name
+/// `SLICE:cri-containerd:ID`, else empty; `in_pod`: a pod is above it.
+fn container(name: &str, parent: &str, engine: &str, in_pod: bool) -> Option<(String, &'static str)> {
+    if let Some(found) = by_prefix(name) {
+        return Some(found);
+    }
+    let stem = name.strip_suffix(".scope").unwrap_or(name);
     if let Some(machine) = name.strip_prefix("systemd-nspawn@").and_then(|rest| rest.strip_suffix(".service")) {
         return Some((unescape_unit(machine), "systemd-nspawn"));
     }
-    if let Some(payload) = name.strip_prefix("lxc.payload.") {
-        return Some((payload.to_string(), "lxc"));
+    let payload = name.strip_prefix("lxc.payload.").or_else(|| (parent == "lxc.payload").then_some(name));
+    if let Some(payload) = payload {
+        return Some((payload.to_owned(), "lxc"));
     }
-    match parent {
-        "lxc" => Some((name.to_string(), "lxc")),
-        "docker" if is_id(name) => Some((name.to_string(), "docker")),
-        "libpod_parent" | "podman" if is_id(name) => Some((name.to_string(), "podman")),
-        _ if is_id(name) && cri => Some((name.to_string(), "containerd")),
-        // The cgroupfs driver of any Kubernetes runtime: kubepods/burstable/pod<uid>/<id>. `kubepods` is Kepler's
-        // value.
-        _ if is_id(name) && in_pod => Some((name.to_string(), "kubepods")),
-        _ if stem.starts_with("machine-") && stem != name => nspawn_machine(stem),
-        _ => None,
+    if let Some(id) = name.strip_prefix("kata_").filter(|id| *id != "overhead" && !id.is_empty()) {
+        return Some((id.to_owned(), "kata"));
     }
+    let known = |list: &[(&str, &'static str)], word: &str| {
+        list.iter().find(|(one, _)| *one == word).map(|(_, runtime)| *runtime)
+    };
+    if parent == "lxc" {
+        return Some((name.to_owned(), "lxc"));
+    }
+    if parent == "buildkit" && is_buildkit_id(name) {
+        return Some((name.to_owned(), "buildkit"));
+    }
+    // Amazon's Fargate: `ecs/TASK/<the task's id>-<number>`.
+    let task = |(task, number): (&str, &str)| task.len() == 32 && is_hex(task) && is_number(number);
+    if name.rsplit_once('-').is_some_and(task) {
+        return Some((name.to_owned(), "containerd"));
+    }
+    if is_id(stem) {
+        let runtime = match engine {
+            "" if in_pod => Some("kubepods"), // Kepler's value for the cgroupfs driver of any Kubernetes runtime
+            "" => known(&ID_PARENTS, parent),
+            _ => known(&ID_PREFIXES, &format!("{engine}-")),
+        };
+        return Some((stem.to_owned(), runtime.unwrap_or_default()));
+    }
+    if stem.starts_with("machine-") && stem != name { nspawn_machine(stem) } else { None }
 }
 
 /// `machine-NAME.scope` that is not a VM: an nspawn container started by hand, or LXC by libvirt.
@@ -248,7 +314,16 @@ pub fn unescape_unit(name: &str) -> String {
 }
 
 fn is_id(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    text.len() == 64 && is_hex(text)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Ids of buildkit are 25 digits of base 36.
+fn is_buildkit_id(text: &str) -> bool {
+    text.len() == 25 && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
 }
 
 fn is_number(text: &str) -> bool {

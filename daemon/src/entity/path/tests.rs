@@ -65,6 +65,81 @@ fn containers() {
 }
 
 #[test]
+fn containers_below_any_parent() {
+    let last = |path: String| names(&path).pop().unwrap_or_default();
+    for (path, runtime) in [
+        (format!("/ecs/0d2063490faf445c8c3f2d2153784f15/{ID}"), ""),
+        (format!("/actions_job/{ID}"), "docker"),
+        (format!("/batch/{ID}"), ""),
+        (format!("/batch/nightly/{ID}/init"), ""),
+        (format!("/default/{ID}"), "containerd"),
+        (format!("/k8s.io/{ID}"), "containerd"),
+        (format!("/system.slice/containerd.service/{ID}"), ""),
+        (format!("/custom.slice/{ID}.scope"), ""),
+        (format!("/kata_{ID}"), "kata"),
+        (format!("/system.slice/kata-{ID}.scope"), "kata"),
+        (format!("/kata_overhead/{ID}"), "kata"),
+        (format!("/system.slice:docker:{ID}"), "docker"),
+        (format!("/user.slice/user-1000.slice/user@1000.service/user.slice:libpod:{ID}/container"), "podman"),
+        (format!("/libpod_parent/{}/libpod-{ID}", "f".repeat(64)), "podman"),
+        (format!("/libpod_parent/{ID}"), "podman"),
+    ] {
+        assert_eq!(last(path.clone()), format!("container:{ID},,{runtime},"), "{path}");
+        assert!(holds_payload(&path), "{path}");
+    }
+    for (path, id, runtime) in [
+        ("/lxc.payload/web/init.scope", "web", "lxc"),
+        ("/kata_sandbox-1", "sandbox-1", "kata"),
+        (
+            "/ecs/0d2063490faf445c8c3f2d2153784f15/0d2063490faf445c8c3f2d2153784f15-2531612879",
+            "0d2063490faf445c8c3f2d2153784f15-2531612879",
+            "containerd",
+        ),
+        ("/buildkit/k9z3m1x8c7v6b5n4a3s2d1f0q", "k9z3m1x8c7v6b5n4a3s2d1f0q", "buildkit"),
+        ("/docker/buildkit/k9z3m1x8c7v6b5n4a3s2d1f0q", "k9z3m1x8c7v6b5n4a3s2d1f0q", "buildkit"),
+        ("/system.slice/docker-k9z3m1x8c7v6b5n4a3s2d1f0q.scope", "k9z3m1x8c7v6b5n4a3s2d1f0q", "buildkit"),
+    ] {
+        assert_eq!(last(path.to_owned()), format!("container:{id},,{runtime},"), "{path}");
+    }
+    let pod = "pod0d206349-0faf-445c-8c3f-2d2153784f15";
+    assert_eq!(last(format!("/kubepods/besteffort/{pod}/kata_{ID}")), format!("container:{ID},,kata,{}", &pod[3..]));
+}
+
+#[test]
+fn an_id_in_another_name_is_no_container() {
+    for path in [
+        format!("/system.slice/docker-{ID}.mount"),
+        format!(r"/system.slice/var-lib-docker-containers-{ID}-mounts-shm.mount"),
+        format!(r"/system.slice/run-docker-runtime\x2drunc-moby-{ID}-runc.Ab12.mount"),
+        format!(r"/system.slice/{ID}.mount"),
+        // Podman's health check of a container.
+        format!("/system.slice/{ID}.service"),
+        format!("/system.slice/{ID}-4f2a1b.service"),
+        format!("/system.slice/crio-conmon-{ID}.scope"),
+        format!("/machine.slice/libpod-conmon-{ID}.scope"),
+        format!("/machine.slice/machine-libpod_pod_{ID}.slice"),
+        format!("/docker/{}", &ID[1..]),
+        format!("/docker/{ID}0"),
+        "/docker/buildkit".to_owned(),
+        "/kata_overhead".to_owned(),
+        "/lxc.monitor/web".to_owned(),
+        "/lxc.monitor.web".to_owned(),
+        "/system.slice/0d2063490faf445c8c3f2d2153784f15-x".to_owned(),
+        format!("/system.slice/a:b:{}", &ID[1..]),
+    ] {
+        assert!(!names(&path).iter().any(|name| name.starts_with("container")), "{path}: {:?}", names(&path));
+    }
+}
+
+#[test]
+fn the_root_of_a_container_or_vm() {
+    assert_eq!(payload_root(&format!("/docker/{ID}/docker/{ID}")), Some(format!("/docker/{ID}").as_str()));
+    let scope = r"/machine.slice/machine-qemu\x2d12\x2dweb.scope";
+    assert_eq!(payload_root(&format!("{scope}/libvirt/vcpu0")), Some(scope));
+    assert_eq!((payload_root("/system.slice/docker.service"), payload_root("/"), payload_root("")), (None, None, None));
+}
+
+#[test]
 fn pods() {
     let uid = "0d206349_0faf_445c_8c3f_2d2153784f15";
     let dashed = uid.replace('_', "-");

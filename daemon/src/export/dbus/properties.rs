@@ -153,7 +153,7 @@ pub(super) const PROPERTIES: &[Property] = &[
         signature: "s",
         emits: Emits::Const,
         of: &[Container],
-        doc: "What runs the container: \"docker\", \"containerd\", \"crio\", \"podman\", \"lxc\", \"systemd-nspawn\", \"kubepods\".",
+        doc: "What runs the container: \"docker\", \"containerd\", \"crio\", \"podman\", \"kata\", \"buildkit\", \"lxc\", \"systemd-nspawn\", \"kubepods\"; empty if the cgroup does not say it.",
         get: |of| text(of.label("runtime")),
     },
     Property {

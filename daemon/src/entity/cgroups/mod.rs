@@ -1,21 +1,25 @@
 //! The path of each cgroup, by its id, on the running kernel. Reads the cgroup mounts, /proc/self/mountinfo and
-//! /proc/PID/cgroup. What a path means is decided in `path`.
+//! /proc/PID/cgroup. `v1` places processes on hosts with v1 hierarchies, `short_lived` the use of those that ended too
+//! soon for that. What a path means is decided in `path`.
+
+mod short_lived;
+mod v1;
 
 use super::CgroupPath;
 use super::mounts::{self, Mounts};
-use crate::model::usage::{CgroupBorn, CgroupId, ProcessKey, Use};
+use super::path;
+use crate::model::usage::{CgroupBorn, CgroupId, Use};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use v1::V1;
 
 /// Number of known cgroups whose existence is checked per tick, so that a host with thousands of them costs no more
 /// than one with few.
 const CHECKED_PER_TICK: usize = 64;
-/// Number of ticks after which the v1 cgroup of a process is looked up again: processes seldom move.
-const PLACED_FOR: u32 = 30;
 /// Most cgroups that are known at one time, also those that never ran anything.
 const MOST_KNOWN: usize = 100_000;
 /// Type of the file handles of kernfs (FILEID_KERNFS in linux/exportfs.h).
@@ -25,6 +29,8 @@ const FILEID_KERNFS: i32 = 0xfe;
 struct KnownCgroup {
     path: String,
     dir: PathBuf,
+    /// Whether the path names a container or the machine scope of a VM.
+    holds_payload: bool,
     /// Whether it was reported by [`Resolver::report_new`]: then its end has to be reported, too.
     reported: bool,
 }
@@ -36,14 +42,8 @@ pub(super) struct Resolver {
     v2_dir: Option<File>,
     known: FxHashMap<CgroupId, KnownCgroup>,
     queue: VecDeque<CgroupId>,
-    /// On hosts with v1 hierarchies: the cgroup of each process that the v2 tree has in its root, and the round of that
-    /// look-up.
-    placed: FxHashMap<ProcessKey, (CgroupId, u32)>,
-    round: u32,
-    /// Ids given to v1 paths.
-    synthetic: FxHashMap<String, CgroupId>,
-    /// Number of v1 paths that got an id so far: no id is given twice.
-    synthesized: u64,
+    /// What is known of v1 hierarchies.
+    v1: V1,
     /// Cgroups reported without a path at this tick.
     unnamed: Vec<CgroupId>,
 }
@@ -60,15 +60,13 @@ impl Resolver {
             v2_dir,
             known: FxHashMap::default(),
             queue: VecDeque::new(),
-            placed: FxHashMap::default(),
-            round: 0,
-            synthetic: FxHashMap::default(),
-            synthesized: 0,
+            v1: V1::default(),
             unnamed: Vec::new(),
         };
         if let Some(point) = resolver.mounts.v2.as_ref().map(|mount| mount.point.clone()) {
             resolver.walk(&point, "", 0);
         }
+        resolver.find_v1_containers();
         resolver
     }
 
@@ -94,11 +92,12 @@ impl Resolver {
 
     fn learn(&mut self, cgroup: CgroupId, path: String, dir: PathBuf) {
         let room = self.known.len() < MOST_KNOWN;
+        let holds_payload = path::holds_payload(&path);
         match self.known.get_mut(&cgroup) {
             // `reported` stays: the end of a reported cgroup has to be reported.
-            Some(known) => (known.path, known.dir) = (path, dir),
+            Some(known) => (known.path, known.dir, known.holds_payload) = (path, dir, holds_payload),
             None if room => {
-                self.known.insert(cgroup, KnownCgroup { path, dir, reported: false });
+                self.known.insert(cgroup, KnownCgroup { path, dir, holds_payload, reported: false });
                 self.queue.push_back(cgroup);
             }
             None => {}
@@ -111,53 +110,6 @@ impl Resolver {
             let Some(mount) = &self.mounts.v2 else { continue };
             let dir = mount.point.join(path.trim_start_matches('/'));
             self.learn(cgroup, path, dir);
-        }
-    }
-
-    /// On hosts with v1 hierarchies, moves use in the v2 root to the v1 cgroup of its process, by /proc/PID/cgroup.
-    pub fn place_uses(&mut self, uses: &mut [Use]) {
-        if self.mounts.v1.is_empty() {
-            return;
-        }
-        self.round = self.round.wrapping_add(1);
-        let round = self.round;
-        for one in uses.iter_mut().filter(|one| one.cgroup == CgroupId::ROOT && one.process.pid != 0) {
-            one.cgroup = match self.placed.get(&one.process) {
-                Some((cgroup, at)) if round.wrapping_sub(*at) < PLACED_FOR => *cgroup,
-                _ => {
-                    let cgroup = self.place_process(one.process.pid);
-                    self.placed.insert(one.process, (cgroup, round));
-                    cgroup
-                }
-            };
-        }
-    }
-
-    fn place_process(&mut self, pid: u32) -> CgroupId {
-        let Ok(text) = fs::read(self.procfs.join(format!("{pid}/cgroup"))) else { return CgroupId::ROOT };
-        let Some((controllers, path)) = mounts::v1_place(&String::from_utf8_lossy(&text)) else {
-            return CgroupId::ROOT;
-        };
-        if let Some(cgroup) = self.synthetic.get(&path) {
-            return *cgroup;
-        }
-        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.synthesized);
-        self.synthesized += 1;
-        let mount = self
-            .mounts
-            .v1
-            .iter()
-            .find(|mount| mount.controllers.split(',').any(|one| controllers.split(',').any(|other| one == other)));
-        let dir = mount.map_or_else(PathBuf::new, |mount| mount.point.join(path.trim_start_matches('/')));
-        self.synthetic.insert(path.clone(), cgroup);
-        self.learn(cgroup, path, dir);
-        cgroup
-    }
-
-    /// Forgets the v1 cgroups of processes that ended.
-    pub fn forget_processes(&mut self, processes: &[ProcessKey]) {
-        for process in processes {
-            self.placed.remove(process);
         }
     }
 
@@ -210,12 +162,15 @@ impl Resolver {
 
     /// The v2 cgroup that a process is in now; the root where there is no v2 tree, or no such process.
     pub fn cgroup_of(&self, pid: u32) -> CgroupId {
-        let inode = || {
-            let path = path_of(&self.procfs, pid)?;
-            let dir = self.mounts.v2.as_ref()?.point.join(path.trim_start_matches('/'));
-            Some(CgroupId(fs::metadata(dir).ok()?.ino()))
-        };
-        inode().unwrap_or(CgroupId::ROOT)
+        let text = fs::read(self.procfs.join(format!("{pid}/cgroup"))).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        mounts::v2_path(&text).and_then(|path| self.v2_id(path)).unwrap_or(CgroupId::ROOT)
+    }
+
+    /// The id of the v2 cgroup with this path; `None`: there is none.
+    fn v2_id(&self, path: &str) -> Option<CgroupId> {
+        let dir = self.mounts.v2.as_ref()?.point.join(path.trim_start_matches('/'));
+        Some(CgroupId(fs::metadata(dir).ok()?.ino()))
     }
 
     /// The directory of a known cgroup.
@@ -261,10 +216,7 @@ impl Resolver {
                 continue;
             }
             if let Some(known) = self.known.remove(&cgroup) {
-                // On a hybrid host a v2 cgroup may have the same path.
-                if self.synthetic.get(&known.path) == Some(&cgroup) {
-                    self.synthetic.remove(&known.path);
-                }
+                self.v1.forget(cgroup, &known.path);
                 if known.reported {
                     gone.push(cgroup);
                 }
@@ -299,73 +251,8 @@ fn open_handle(mount: &File, cgroup: CgroupId) -> std::io::Result<OwnedFd> {
 /// there is no such process.
 pub fn path_of(procfs: &Path, pid: u32) -> Option<String> {
     let text = fs::read(procfs.join(format!("{pid}/cgroup"))).ok()?;
-    let path = mounts::place(&text).unwrap_or_else(|| "/".into());
-    Some(path.trim_end_matches(" (deleted)").to_owned())
+    Some(mounts::place(&text).map_or_else(|| "/".into(), |place| place.path))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_of_a_v1_path_is_never_given_twice() {
-        let root = tempfile::tempdir().unwrap();
-        let point = root.path().join("systemd");
-        let proc = root.path().join("proc");
-        fs::create_dir_all(proc.join("self")).unwrap();
-        fs::write(
-            proc.join("self/mountinfo"),
-            format!("27 25 0:24 / {} rw - cgroup cgroup rw,xattr,name=systemd\n", point.display()),
-        )
-        .unwrap();
-        let run = |pid: u32, name: &str| {
-            fs::create_dir_all(point.join(name)).unwrap();
-            fs::create_dir_all(proc.join(pid.to_string())).unwrap();
-            fs::write(proc.join(format!("{pid}/cgroup")), format!("1:name=systemd:/{name}\n")).unwrap();
-        };
-        let mut resolver = Resolver::open(&proc);
-        run(1, "a.service");
-        run(2, "b.service");
-        let (a, b) = (resolver.place_process(1), resolver.place_process(2));
-        fs::remove_dir(point.join("a.service")).unwrap();
-        resolver.take_gone();
-        run(3, "c.service");
-        let c = resolver.place_process(3);
-        assert!(c != b && c != a && resolver.known[&b].path == "/b.service", "{a:?} {b:?} {c:?}");
-        assert_eq!(resolver.place_process(2), b);
-    }
-
-    fn used(pid: u32, cgroup: CgroupId) -> Use {
-        Use {
-            process: ProcessKey { pid, start: 1 },
-            cgroup,
-            package: crate::model::source::PackageId(0),
-            used: crate::model::usage::Used::on_cpu(crate::model::units::Nanos(1)),
-        }
-    }
-
-    #[test]
-    fn the_end_of_a_reported_cgroup_that_is_learned_again_is_reported() {
-        let root = tempfile::tempdir().unwrap();
-        let mut resolver = Resolver::open(root.path());
-        let dir = root.path().join("a.service");
-        fs::create_dir(&dir).unwrap();
-        let id = CgroupId(fs::metadata(&dir).unwrap().ino());
-        resolver.walk(root.path(), "", 0);
-        assert_eq!(resolver.report_new(&[used(1, id)]).len(), 1);
-        resolver.walk(root.path(), "", 0);
-        assert_eq!(resolver.report_new(&[used(1, id)]), []);
-        fs::remove_dir(&dir).unwrap();
-        assert_eq!(resolver.take_gone(), [id]);
-    }
-
-    #[test]
-    fn a_cgroup_without_a_path_is_reported_once_a_tick() {
-        let root = tempfile::tempdir().unwrap();
-        let mut resolver = Resolver::open(root.path());
-        let lost = CgroupId(77_000_001);
-        let reported = resolver.report_new(&[used(1, lost), used(2, lost), used(3, lost)]);
-        assert_eq!(reported, [CgroupPath { cgroup: lost, path: None, vm: None }]);
-        assert_eq!(resolver.take_gone(), [lost]);
-    }
-}
+mod tests;

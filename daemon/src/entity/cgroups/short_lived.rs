@@ -1,0 +1,177 @@
+//! Use of processes that ended before /proc/PID/cgroup could be read, on hosts whose containers are in v1 cgroups only.
+//! The CPU time of each such container (cpuacct.usage) says how much of it there was, which the v2 cgroup does not: by
+//! that, the work of short-lived processes is charged to the service of the container engine. Finds no more than that:
+//! which of several short-lived processes were a container's is not known, only how long they ran in all.
+
+use super::{Resolver, mounts, path};
+use crate::model::units::Nanos;
+use crate::model::usage::{CgroupId, ProcessKey, Use, Used};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Ticks between two searches for containers, none of whose processes lived at a tick.
+const SEARCHED_EVERY: u32 = 10;
+/// Depth to which the tree is searched: `/kubepods/burstable/podUID/ID` has four.
+const SEARCHED_DEPTH: usize = 8;
+/// Containers whose CPU time is read at each tick, at most.
+const CONTAINERS_MAX: usize = 4096;
+/// A container's CPU time is read some milliseconds after that of the processes, and /proc/PID/stat counts in steps of
+/// 10 ms: less than this is no sign of a process that was missed.
+const NOISE: i64 = 20_000_000;
+/// Time beyond that of its processes which a container keeps for later ticks: some of what it used may have been charged
+/// to it by other means.
+const KEPT: i64 = 1_000_000_000;
+
+/// The containers that are in v1 cgroups, by the cgroup of each.
+#[derive(Default)]
+pub(super) struct Containers {
+    watched: BTreeMap<CgroupId, Container>,
+    /// The container of each cgroup that is one or is inside of one.
+    members: FxHashMap<CgroupId, CgroupId>,
+    searched: u32,
+}
+
+struct Container {
+    /// Path of cpuacct.usage: CPU time in nanoseconds, subgroups included.
+    usage_file: PathBuf,
+    /// The v2 cgroup of its processes; `None`: not known yet.
+    home: Option<CgroupId>,
+    /// Its CPU time as of the last tick.
+    usage: Option<u64>,
+    /// Its CPU time beyond that of processes that were placed in it, in nanoseconds.
+    missed: i64,
+}
+
+impl Containers {
+    pub(super) fn add_member(&mut self, cgroup: CgroupId, container: CgroupId) {
+        self.members.insert(cgroup, container);
+    }
+
+    pub(super) fn forget(&mut self, cgroup: CgroupId) {
+        self.watched.remove(&cgroup);
+        self.members.remove(&cgroup);
+    }
+
+    /// Reads the CPU time of each container, and subtracts what its processes used by `uses`.
+    fn update(&mut self, uses: &[Use]) {
+        let mut placed: FxHashMap<CgroupId, u64> = FxHashMap::default();
+        for one in uses {
+            if let Some(container) = self.members.get(&one.cgroup) {
+                *placed.entry(*container).or_default() += one.used.on_cpu.0;
+            }
+        }
+        for (cgroup, container) in &mut self.watched {
+            let Some(usage) = read_usage(&container.usage_file) else { continue };
+            let earlier = container.usage.replace(usage);
+            let used = earlier.map_or(0, |earlier| usage.saturating_sub(earlier)) as i64;
+            // What ran before the first look was charged as it was then.
+            let placed = if earlier.is_some() { placed.get(cgroup).copied().unwrap_or(0) as i64 } else { 0 };
+            container.missed = container.missed.saturating_add(used).saturating_sub(placed).clamp(-KEPT, KEPT);
+        }
+    }
+
+    /// The container in the v2 cgroup `home` with the most missed time, as far as that is more than `least`.
+    fn most_missed(&mut self, home: CgroupId, least: i64) -> Option<(CgroupId, &mut i64)> {
+        self.watched
+            .iter_mut()
+            .filter(|(_, container)| container.home == Some(home) && container.missed > least)
+            .map(|(cgroup, container)| (*cgroup, &mut container.missed))
+            .max_by_key(|(_, missed)| **missed)
+    }
+}
+
+fn read_usage(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+impl Resolver {
+    /// Finds the containers in the hierarchy of `cpuacct`: also those whose processes sleep.
+    pub(super) fn find_v1_containers(&mut self) {
+        self.v1.containers.searched = self.v1.round;
+        if let Some(point) = self.v1_mount("cpuacct") {
+            self.search(&point, "", 0);
+        }
+    }
+
+    fn search(&mut self, dir: &Path, path: &str, depth: usize) {
+        let Ok(entries) = fs::read_dir(dir) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+            if path::payload_root(&path) == Some(&path) {
+                // Where the v2 tree has the container, too, nothing is missed.
+                let home = self.v2_home(&entry.path());
+                if home.is_some_and(|home| !self.known.get(&home).is_some_and(|known| known.holds_payload)) {
+                    let cgroup = self.v1_id(&path, "cpuacct");
+                    self.watch_container(cgroup, &path, home.unwrap_or(CgroupId::ROOT));
+                }
+            } else if depth < SEARCHED_DEPTH {
+                self.search(&entry.path(), &path, depth + 1);
+            }
+        }
+    }
+
+    /// The v2 cgroup of the first process in the v1 cgroup at `dir`.
+    fn v2_home(&self, dir: &Path) -> Option<CgroupId> {
+        let pids = fs::read_to_string(dir.join("cgroup.procs")).ok()?;
+        let text = fs::read(self.procfs.join(pids.lines().next()?).join("cgroup")).ok()?;
+        match mounts::v2_path(&String::from_utf8_lossy(&text)) {
+            Some(path) => self.v2_id(path),
+            None => Some(CgroupId::ROOT),
+        }
+    }
+
+    /// Watches the CPU time of the container at a v1 `path`, whose processes are in the v2 cgroup `home`.
+    pub(super) fn watch_container(&mut self, cgroup: CgroupId, path: &str, home: CgroupId) {
+        let containers = &mut self.v1.containers;
+        if let Some(known) = containers.watched.get_mut(&cgroup) {
+            known.home = Some(home);
+            return;
+        }
+        if containers.watched.len() >= CONTAINERS_MAX {
+            return;
+        }
+        let Some(point) = self.v1_mount("cpuacct") else { return };
+        let usage_file = point.join(path.trim_start_matches('/')).join("cpuacct.usage");
+        let usage = read_usage(&usage_file);
+        let container = Container { usage_file, home: Some(home), usage, missed: 0 };
+        self.v1.containers.watched.insert(cgroup, container);
+        self.v1.containers.add_member(cgroup, cgroup);
+    }
+
+    /// Moves use at the positions `unplaced` to containers whose CPU time says that it was theirs.
+    pub(super) fn place_short_lived(&mut self, uses: &mut Vec<Use>, unplaced: &[usize]) {
+        if !unplaced.is_empty() && self.v1.round.wrapping_sub(self.v1.containers.searched) >= SEARCHED_EVERY {
+            self.find_v1_containers();
+        }
+        let containers = &mut self.v1.containers;
+        containers.update(uses);
+        let mut by_use: Vec<usize> = unplaced.to_vec();
+        by_use.sort_by_key(|at| std::cmp::Reverse(uses.get(*at).map(|one| one.used.on_cpu)));
+        let mut parts = Vec::new();
+        for at in by_use {
+            let Some(one) = uses.get_mut(at) else { continue };
+            let used = one.used.on_cpu.0 as i64;
+            if one.process.pid != 0 {
+                // As a whole: what a process used is not torn apart.
+                let least = (used - NOISE).max(0);
+                if let Some((cgroup, missed)) = containers.most_missed(one.cgroup, least).filter(|_| used > 0) {
+                    *missed -= used;
+                    one.cgroup = cgroup;
+                }
+                continue;
+            }
+            // The sum of what processes used that no sample saw, by /proc.
+            let home = one.cgroup;
+            while let Some((cgroup, missed)) = containers.most_missed(home, NOISE).filter(|_| one.used.on_cpu.0 > 0) {
+                let part = Nanos((*missed as u64).min(one.used.on_cpu.0));
+                *missed -= part.0 as i64;
+                one.used.on_cpu = one.used.on_cpu - part;
+                let process = ProcessKey { pid: 0, start: 0 };
+                parts.push(Use { process, cgroup, package: one.package, used: Used::on_cpu(part) });
+            }
+        }
+        uses.extend(parts);
+    }
+}
