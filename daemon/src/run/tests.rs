@@ -90,6 +90,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("export.powercap", "path", r#""/run/other""#, &[MIRROR]),
     ("export.powercap", "mode", r#""0444""#, &[MIRROR]),
     ("export.powercap", "estimates", "true", &[MIRROR]),
+    ("export.powercap", "smooth", "false", &[MIRROR]),
     ("export.prometheus", "levels", r#"["vm"]"#, &[PAGE]),
     ("export.prometheus.dialects", "kepler", "false", &[PAGE]),
     ("export.prometheus.dialects", "legacy", "true", &[PAGE]),

@@ -13,8 +13,9 @@
 #   busctl    commands that ask a jouled on the system bus
 #   system    commands for a booted system on which jouled is installed and runs
 #   promql    queries
+#   tool      a command of another tool, which reads the powercap mirror
 #
-# tests/integration/examples.rs and docs.rs run all but the last; that is for tests/integration/system, and so is busctl, once more. Each
+# tests/integration/examples.rs, docs.rs and powercap_mirror.rs run all but `system`; that is for tests/integration/system, and so is busctl, once more. Each
 # command of these two is one line.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."

@@ -1,17 +1,25 @@
 //! The powercap mirror: the node's measured energy as files in the layout of /sys/class/powercap, for tools that read
-//! nothing else (`[export.powercap]`, docs/powercap-mirror.md).
+//! nothing else (`[export.powercap]`, docs/powercap-mirror.md). What they see of a total at a time is computed in
+//! `hand_out`, the folder of a zone is written by `folder`.
 
+mod folder;
+mod hand_out;
+
+use self::folder::ZoneFolder;
+use self::hand_out::{HandOut, Total};
 use super::Snapshots;
-use crate::model::domain::{Quality, Zone};
-use crate::model::snapshot::Snapshot;
-use crate::model::source::{Health, SourceRole};
-use crate::model::units::Microjoules;
+use crate::model::domain::{DomainId, Quality, Zone};
+use crate::model::snapshot::{DomainView, Snapshot};
+use crate::model::source::{Health, SourceRole, Stamp};
+use crate::model::units::Nanos;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Default mode of `energy_uj`, the same as the kernel's.
@@ -31,11 +39,13 @@ pub struct PowercapOptions {
     pub mode: crate::model::values::Mode,
     /// Whether the mirror also shows estimated energy.
     pub estimates: bool,
+    /// Whether the energy of each reading is handed out evenly until the next one, and not at once.
+    pub smooth: bool,
 }
 
 impl Default for PowercapOptions {
     fn default() -> Self {
-        Self { path: None, mode: crate::model::values::Mode(DEFAULT_MODE), estimates: false }
+        Self { path: None, mode: crate::model::values::Mode(DEFAULT_MODE), estimates: false, smooth: true }
     }
 }
 
@@ -52,13 +62,18 @@ impl PowercapOptions {
     }
 }
 
+/// Time between two writes: a reader that polls once a second is off by 1 % at most.
+const STEP: Duration = Duration::from_millis(10);
+
 /// The mirror. Dropping it removes its files.
 #[derive(Debug)]
 pub struct Mirror {
     root: PathBuf,
-    mode: u32,
-    estimates: bool,
-    shown: BTreeMap<&'static str, Microjoules>,
+    options: PowercapOptions,
+    /// Zones that are measured now: what readers are to see of their domains.
+    measured: BTreeMap<&'static str, BTreeMap<DomainId, HandOut>>,
+    /// Zones that have a folder.
+    shown: BTreeMap<&'static str, ZoneFolder>,
     /// Locked, so that no other jouled takes the folder for a left-over one.
     _marker: File,
 }
@@ -90,8 +105,8 @@ impl Mirror {
             folder_for_all(&zones(path))?;
             Ok(marker)
         };
-        let (mode, estimates) = (options.mode.0, options.estimates);
-        Ok(Self { root: path.to_owned(), mode, estimates, shown: BTreeMap::new(), _marker: made().map_err(named)? })
+        let (options, marker) = (options.clone(), made().map_err(named)?);
+        Ok(Self { root: path.to_owned(), options, measured: BTreeMap::new(), shown: BTreeMap::new(), _marker: marker })
     }
 
     /// Root of the tree, which a tool uses in place of /sys.
@@ -99,83 +114,113 @@ impl Mirror {
         &self.root
     }
 
-    /// Writes the values that changed since the last snapshot.
+    /// Takes the totals of a snapshot. Writes nothing.
+    pub fn take(&mut self, snapshot: &Snapshot, now: Nanos) {
+        for (zone, id, _) in LAYOUT {
+            let domains = domains(snapshot, zone, self.options.estimates);
+            if domains.is_empty() {
+                self.measured.remove(id);
+                continue;
+            }
+            let measured = self.measured.entry(id).or_default();
+            measured.retain(|domain, _| domains.iter().any(|view| view.domain.id == *domain));
+            for view in domains {
+                let total = Total { at: view.read_at, energy: view.energy.total, gaps: view.gaps };
+                match measured.get_mut(&view.domain.id) {
+                    Some(known) if self.options.smooth => known.take(total, snapshot.host.interval, now),
+                    Some(known) => *known = HandOut::new(total, now),
+                    None => drop(measured.insert(view.domain.id.clone(), HandOut::new(total, now))),
+                }
+            }
+        }
+    }
+
+    /// Writes what readers are to see at `now`, CLOCK_MONOTONIC, where it changed.
     ///
     /// # Errors
     /// Where a file cannot be written.
-    pub fn show(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        for (zone, id, name) in LAYOUT {
-            match energy(snapshot, zone, self.estimates) {
-                Some(energy) if self.shown.get(id) != Some(&energy) => {
-                    self.zone(id, name, energy)?;
-                    self.shown.insert(id, energy);
+    pub fn write(&mut self, now: Nanos) -> io::Result<()> {
+        for (_, id, name) in LAYOUT {
+            match (self.measured.get_mut(id), self.shown.get_mut(id)) {
+                (None, None) => {}
+                (None, Some(_)) => drop(self.shown.remove(id)),
+                (Some(domains), shown) => {
+                    let energy = domains.values_mut().map(|domain| domain.energy(now)).sum();
+                    match shown {
+                        Some(folder) => folder.show(energy)?,
+                        None => {
+                            let folder = ZoneFolder::create(&zones(&self.root), id, name, energy, self.options.mode.0)?;
+                            self.shown.insert(id, folder);
+                        }
+                    }
                 }
-                None if self.shown.remove(id).is_some() => fs::remove_dir_all(zones(&self.root).join(id))?,
-                _ => {}
             }
         }
         Ok(())
     }
 
-    fn zone(&self, id: &'static str, name: &str, energy: Microjoules) -> io::Result<()> {
-        let (all, dir) = (zones(&self.root), zones(&self.root).join(id));
-        if !self.shown.contains_key(id) {
-            // Renamed into place when complete: a reader sees all of a zone's files or none.
-            let new = all.join(format!(".{id}"));
-            let _ = fs::remove_dir_all(&new);
-            folder_for_all(&new)?;
-            for (file, text) in [("name", name), ("max_energy_range_uj", &RANGE.to_string()), ("enabled", "1")] {
-                write(&new.join(file), &format!("{text}\n"), 0o444)?;
-            }
-            write(&new.join("energy_uj"), &format!("{}\n", energy.0), self.mode)?;
-            // Left over from a write that failed.
-            let _ = fs::remove_dir_all(&dir);
-            return fs::rename(new, dir);
-        }
-        let new = dir.join(".energy_uj");
-        let _ = fs::remove_file(&new);
-        write(&new, &format!("{}\n", energy.0), self.mode)?;
-        fs::rename(new, dir.join("energy_uj"))
+    /// Whether there is something to write without another snapshot.
+    fn is_pending(&self) -> bool {
+        self.measured.values().flat_map(BTreeMap::values).any(HandOut::is_pending)
+            || self.shown.values().any(ZoneFolder::is_behind)
     }
 
-    /// Removes all zones: a value that could not be written must be missing, not old.
-    fn clear(&mut self) {
-        for (_, id, _) in LAYOUT {
-            let _ = fs::remove_dir_all(zones(&self.root).join(id));
-        }
-        self.shown.clear();
-    }
-
-    /// Writes each snapshot until `stop`, then removes the tree: values that are no longer updated would look current.
-    pub async fn serve(mut self, mut snapshots: Snapshots, stop: CancellationToken) {
-        let mut told = String::new();
+    /// Writes until `stop`, then removes the tree: values that are no longer updated would look current.
+    pub async fn serve(self, mut snapshots: Snapshots, stop: CancellationToken) {
+        let (wake, woken) = sync_channel(1);
+        let last = snapshots.clone();
+        // A thread of its own, which waits for files and for time; nothing else waits for it.
+        let writer = tokio::task::spawn_blocking(move || self.keep_current(&last, &woken));
         loop {
-            let snapshot = snapshots.borrow_and_update().clone();
-            // A few small files, usually on a file system in memory.
-            let result = tokio::task::spawn_blocking(move || {
-                let result = self.show(&snapshot);
-                (self, result)
-            });
-            let Ok((mirror, result)) = result.await else { break };
-            self = mirror;
-            let error = result.err().map(|error| error.to_string()).unwrap_or_default();
+            // Where it is full, the thread has not yet taken the last snapshot.
+            let _ = wake.try_send(());
+            tokio::select! {
+                changed = snapshots.changed() => if changed.is_err() { break stop.cancelled().await },
+                () = stop.cancelled() => break,
+            }
+        }
+        drop(wake);
+        let _ = writer.await;
+    }
+
+    /// Writes each snapshot, and between snapshots once a step, until `woken` is closed.
+    fn keep_current(mut self, snapshots: &Snapshots, woken: &Receiver<()>) {
+        let (mut told, mut pending) = (String::new(), false);
+        loop {
+            let fresh = if pending { woken.recv_timeout(STEP) } else { woken.recv().map_err(RecvTimeoutError::from) };
+            match fresh {
+                Ok(()) => {
+                    let snapshot = snapshots.borrow().clone();
+                    self.take(&snapshot, Stamp::now().monotonic);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let error = self.write(Stamp::now().monotonic).err().map(|error| error.to_string()).unwrap_or_default();
+            pending = error.is_empty() && self.is_pending();
             if !error.is_empty() {
+                // A value that could not be written must be missing, not old. Tried again with the next snapshot.
                 self.clear();
                 if error != told {
                     tracing::error!("powercap mirror {}: {error}", self.root.display());
                 }
             }
             told = error;
-            tokio::select! {
-                changed = snapshots.changed() => if changed.is_err() { break stop.cancelled().await },
-                () = stop.cancelled() => break,
-            }
+        }
+    }
+
+    /// Removes all zones' folders.
+    fn clear(&mut self) {
+        self.shown.clear();
+        for (_, id, _) in LAYOUT {
+            let _ = fs::remove_dir_all(zones(&self.root).join(id));
         }
     }
 }
 
 impl Drop for Mirror {
     fn drop(&mut self) {
+        self.shown.clear();
         let _ = fs::remove_dir_all(&self.root);
     }
 }
@@ -227,18 +272,19 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// Total energy of a zone; `None` while no domain of the zone is read: a counter that stands still would mean that
-/// nothing is drawn.
-fn energy(snapshot: &Snapshot, zone: Zone, estimates: bool) -> Option<Microjoules> {
+/// The domains of a zone; none while none of them is read: a counter that stands still would mean that nothing is
+/// drawn.
+fn domains(snapshot: &Snapshot, zone: Zone, estimates: bool) -> Vec<&DomainView> {
     let allowed = |quality| estimates || quality != Quality::Estimated;
-    let views = || snapshot.domains.iter().filter(|view| view.domain.zone == zone && allowed(view.domain.quality));
+    let domains = snapshot.domains.iter().filter(|view| view.domain.zone == zone && allowed(view.domain.quality));
+    let domains: Vec<&DomainView> = domains.collect();
     let failed = |source: &str| {
         let mut states =
             snapshot.sources.iter().filter(|state| state.role == SourceRole::Meter && state.source == source);
         states.any(|state| matches!(state.health, Health::Failed(_)))
     };
-    let alive = views().any(|view| !view.past && view.read_at.is_some() && !failed(&view.domain.source));
-    alive.then(|| views().map(|view| view.energy.total).sum())
+    let mut now = domains.iter().filter(|view| !view.past && view.read_at.is_some());
+    if now.any(|view| !failed(&view.domain.source)) { domains } else { Vec::new() }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::export::prometheus::tests;
+use crate::model::units::Microjoules;
 use std::os::unix::fs::symlink;
 
 fn options(path: &Path) -> PowercapOptions {
@@ -25,6 +26,13 @@ fn total(snapshot: &Snapshot, zone: Zone) -> u64 {
     snapshot.domains.iter().filter(|view| view.domain.zone == zone).map(|view| view.energy.total.0).sum()
 }
 
+/// Takes a snapshot, and writes when all of its energy is handed out.
+fn show(mirror: &mut Mirror, snapshot: &Snapshot) {
+    let at = Nanos(snapshot.ticks * 1_000 * Nanos::SECOND.0);
+    mirror.take(snapshot, at);
+    mirror.write(at + Nanos(999 * Nanos::SECOND.0)).unwrap();
+}
+
 fn read(root: &Path, file: &str) -> String {
     fs::read_to_string(zones(root).join(file)).unwrap()
 }
@@ -34,7 +42,7 @@ fn the_tree_is_the_kernels() {
     let (_dir, path) = place();
     let mut mirror = Mirror::open(&path, &options(&path)).unwrap();
     let mut snapshot = snapshot();
-    mirror.show(&snapshot).unwrap();
+    show(&mut mirror, &snapshot);
     assert_eq!(read(&path, "intel-rapl:0/name"), "package-0\n");
     assert_eq!(read(&path, "intel-rapl:0/energy_uj"), format!("{}\n", total(&snapshot, Zone::Package)));
     assert_eq!(read(&path, "intel-rapl:0/max_energy_range_uj"), format!("{RANGE}\n"));
@@ -52,10 +60,12 @@ fn the_tree_is_the_kernels() {
     let inode = |file: &str| zones(&path).join(file).metadata().unwrap().ino();
     let before = (inode("intel-rapl:0/energy_uj"), inode("intel-rapl:0:2/energy_uj"));
     snapshot.domains[0].energy.total += Microjoules(5);
-    mirror.show(&snapshot).unwrap();
+    snapshot.ticks += 1;
+    show(&mut mirror, &snapshot);
     assert_eq!(read(&path, "intel-rapl:0/energy_uj"), format!("{}\n", total(&snapshot, Zone::Package)));
     assert_ne!(inode("intel-rapl:0/energy_uj"), before.0);
     assert_eq!(inode("intel-rapl:0:2/energy_uj"), before.1);
+    assert_eq!(mode("intel-rapl:0/energy_uj"), 0o400);
     drop(mirror);
     assert!(!path.exists());
 }
@@ -67,7 +77,7 @@ fn what_is_not_measured_now_is_missing() {
     options.mode = crate::model::values::Mode(0o444);
     let mut mirror = Mirror::open(&path, &options).unwrap();
     let mut snapshot = snapshot();
-    mirror.show(&snapshot).unwrap();
+    show(&mut mirror, &snapshot);
     let zone = zones(&path).join("intel-rapl:0");
     assert_eq!(zone.join("energy_uj").metadata().unwrap().mode() & 0o777, 0o444);
 
@@ -78,13 +88,15 @@ fn what_is_not_measured_now_is_missing() {
     std::sync::Arc::make_mut(&mut estimate.domain).quality = Quality::Estimated;
     (estimate.past, estimate.energy.total) = (false, Microjoules(7));
     snapshot.domains.push(estimate);
-    mirror.show(&snapshot).unwrap();
+    show(&mut mirror, &snapshot);
     assert!(!zone.exists());
-    assert_eq!(energy(&snapshot, Zone::Package, true), Some(Microjoules(measured + 7)), "unless it is wanted");
+    let all = domains(&snapshot, Zone::Package, true);
+    let all: Microjoules = all.iter().map(|view| view.energy.total).sum();
+    assert_eq!(all, Microjoules(measured + 7), "unless it is wanted");
 
     // It measures again: what was measured before is in it, what was estimated is not.
     snapshot.domains.iter_mut().for_each(|view| view.past = view.domain.quality == Quality::Estimated);
-    mirror.show(&snapshot).unwrap();
+    show(&mut mirror, &snapshot);
     assert_eq!(read(&path, "intel-rapl:0/energy_uj"), format!("{measured}\n"));
 
     // The source fails.
@@ -94,8 +106,66 @@ fn what_is_not_measured_now_is_missing() {
         (source.clone(), SourceRole::Meter, Health::Failed("gone".to_owned()));
     snapshot.sources.retain(|state| state.source != source);
     snapshot.sources.push(failed);
-    mirror.show(&snapshot).unwrap();
+    show(&mut mirror, &snapshot);
     assert!(!zone.exists());
+}
+
+/// The first package has drawn more, by a reading this much later, in seconds.
+fn draw(snapshot: &mut Snapshot, microjoules: u64, seconds: u64) {
+    let view = &mut snapshot.domains[0];
+    view.energy.total += Microjoules(microjoules);
+    view.read_at = view.read_at.map(|at| at + Nanos(seconds * Nanos::SECOND.0));
+}
+
+#[test]
+fn energy_is_handed_out_evenly_or_at_once() {
+    let (_dir, path) = place();
+    for smooth in [true, false] {
+        let mut mirror = Mirror::open(&path, &PowercapOptions { smooth, ..options(&path) }).unwrap();
+        let mut snapshot = snapshot();
+        let shown = || read(&path, "intel-rapl:0/energy_uj").trim().parse::<u64>().unwrap();
+        let begun = snapshot.domains[0].read_at.unwrap();
+        let (first, tick) = (total(&snapshot, Zone::Package), snapshot.host.interval);
+        mirror.take(&snapshot, begun);
+        mirror.write(begun).unwrap();
+        draw(&mut snapshot, 790_000_000, 10);
+        let at = begun + Nanos(10 * Nanos::SECOND.0);
+        mirror.take(&snapshot, at);
+        for tenth in 0..=10 {
+            mirror.write(at + tick + Nanos(tenth * Nanos::SECOND.0)).unwrap();
+            assert_eq!(shown() - first, if smooth { tenth * 79_000_000 } else { 790_000_000 });
+        }
+        drop(mirror);
+    }
+}
+
+#[test]
+fn a_reader_that_keeps_the_file_open_sees_every_value_and_nothing_after_the_last() {
+    let (_dir, path) = place();
+    let mut mirror = Mirror::open(&path, &PowercapOptions { smooth: false, ..options(&path) }).unwrap();
+    let mut snapshot = snapshot();
+    show(&mut mirror, &snapshot);
+    let open = || File::open(zones(&path).join("intel-rapl:0/energy_uj")).unwrap();
+    let text = |file: &File| {
+        let mut bytes = [0; 64];
+        let length = std::os::unix::fs::FileExt::read_at(file, &mut bytes, 0).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    let mut readers = vec![open()];
+    for step in 1..6 {
+        draw(&mut snapshot, step * 999, 10);
+        show(&mut mirror, &snapshot);
+        readers.push(open());
+        assert!(mirror.is_pending(), "the other file is written at the next step");
+        mirror.write(Nanos(u64::MAX)).unwrap();
+        assert!(!mirror.is_pending());
+        for reader in &readers {
+            assert_eq!(text(reader), format!("{}\n", total(&snapshot, Zone::Package)));
+        }
+    }
+    snapshot.domains.clear();
+    show(&mut mirror, &snapshot);
+    assert!(readers.iter().all(|reader| text(reader).is_empty()), "no number that stands still");
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! The folder of one zone, for readers that open `energy_uj` for each look (Kepler, node_exporter, Scaphandre), and for
+//! those that keep it open and read it again (pyJoules, libpowercap). Computes nothing.
+//!
+//! Two files have the energy. They are written in turn, and the one just written takes the name of the other. So a
+//! reader that opens the file never sees a part of a value, as nothing writes to that file now; and a reader that keeps
+//! it open sees each second value, and the last one.
+
+use super::{RANGE, folder_for_all, write};
+use crate::model::units::Microjoules;
+use rustix::fs::{RenameFlags, renameat, renameat_with};
+use rustix::io::Errno;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The file that readers open.
+const CURRENT: &str = "energy_uj";
+/// The file that is written next.
+const NEXT: &str = ".energy_uj";
+
+/// A zone's folder. Dropping it removes it.
+#[derive(Debug)]
+pub(super) struct ZoneFolder {
+    path: PathBuf,
+    /// The folder, opened.
+    folder: File,
+    mode: u32,
+    energy: Microjoules,
+    /// `energy_uj`.
+    current: File,
+    /// `.energy_uj`, the next one to be written.
+    next: File,
+    /// `next` has an older value: [`ZoneFolder::show`] is to be called once more.
+    behind: bool,
+    /// The file system cannot exchange two names.
+    no_exchange: bool,
+}
+
+impl ZoneFolder {
+    /// Creates the folder `id` in `all`. It is renamed into place when complete: a reader sees all of its files or
+    /// none.
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    pub fn create(all: &Path, id: &str, name: &str, energy: Microjoules, mode: u32) -> io::Result<Self> {
+        let (new, path) = (all.join(format!(".{id}")), all.join(id));
+        let _ = fs::remove_dir_all(&new);
+        folder_for_all(&new)?;
+        for (file, text) in [("name", name), ("max_energy_range_uj", &RANGE.to_string()), ("enabled", "1")] {
+            write(&new.join(file), &format!("{text}\n"), 0o444)?;
+        }
+        let text = format!("{}\n", energy.0);
+        let current = write(&new.join(CURRENT), &text, mode)?;
+        let next = write(&new.join(NEXT), &text, mode)?;
+        // Left over from a write that failed.
+        let _ = fs::remove_dir_all(&path);
+        let folder = File::open(&new)?;
+        fs::rename(new, &path)?;
+        Ok(Self { path, folder, mode, energy, current, next, behind: false, no_exchange: false })
+    }
+
+    /// Whether a reader that keeps a file open may see an older value until [`ZoneFolder::show`] is called again.
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Writes the energy, where it changed.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn show(&mut self, energy: Microjoules) -> io::Result<()> {
+        if self.energy == energy && !self.behind {
+            return Ok(());
+        }
+        // 20 digits and a line feed at most.
+        let mut text = [0; 24];
+        let mut rest = text.as_mut_slice();
+        writeln!(rest, "{}", energy.0)?;
+        let left = rest.len();
+        let text = &text[..text.len() - left];
+        if !self.no_exchange {
+            self.next.write_all_at(text, 0)?;
+            if energy < self.energy {
+                self.next.set_len(text.len() as u64)?;
+            }
+            self.behind = energy != self.energy;
+            if !self.behind {
+                return Ok(());
+            }
+            match renameat_with(&self.folder, NEXT, &self.folder, CURRENT, RenameFlags::EXCHANGE) {
+                Ok(()) => {
+                    std::mem::swap(&mut self.current, &mut self.next);
+                    self.energy = energy;
+                    return Ok(());
+                }
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => (self.no_exchange, self.behind) = (true, false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let _ = fs::remove_file(self.path.join(NEXT));
+        self.current = write(&self.path.join(NEXT), std::str::from_utf8(text).unwrap_or_default(), self.mode)?;
+        renameat(&self.folder, NEXT, &self.folder, CURRENT)?;
+        self.energy = energy;
+        Ok(())
+    }
+}
+
+impl Drop for ZoneFolder {
+    fn drop(&mut self) {
+        // A reader that keeps a file open must not see its last value for ever.
+        for file in [&self.current, &self.next] {
+            let _ = file.set_len(0);
+        }
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
