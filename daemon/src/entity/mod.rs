@@ -9,7 +9,7 @@ mod mounts;
 pub mod path;
 mod survivors;
 
-use crate::model::entity::{Awaited, Labels};
+use crate::model::entity::{Awaited, Kind, Labels};
 use crate::model::source::Stamp;
 use crate::model::tick::{CgroupEntities, VmMember};
 use crate::model::usage::{CgroupId, ProcessInfo, UsageSample};
@@ -29,9 +29,16 @@ struct CgroupPath {
     vm: Option<Labels>,
 }
 
-impl From<CgroupPath> for CgroupEntities {
-    fn from(CgroupPath { cgroup, path, vm }: CgroupPath) -> Self {
-        Self { cgroup, entities: path.as_deref().map(path::entities).unwrap_or_default(), vm }
+impl CgroupPath {
+    /// The entities of the cgroup. `runs_vm`: whether a VMM runs in the cgroup with this path, so that it is the scope of
+    /// a VM and not of a container.
+    fn resolve(self, runs_vm: impl Fn(&str) -> bool) -> CgroupEntities {
+        let Self { cgroup, path, vm } = self;
+        let mut entities = path.as_deref().map(path::entities).unwrap_or_default();
+        if path.is_some_and(|path| runs_vm(&path)) {
+            entities.retain(|labels| labels.kind() != Kind::Container);
+        }
+        CgroupEntities { cgroup, entities, vm }
     }
 }
 
@@ -96,9 +103,19 @@ impl Entities {
         let gone = resolver.take_gone();
         // After both: a machine scope among them is given its VM.
         let VmChanges { members, vms } = hypervisors.tick(sample, &mut cgroups, &gone, |cgroup| resolver.dir(cgroup));
+        // A VM was found in a scope that was listed as that of a container.
+        for scope in hypervisors.take_new_scopes() {
+            let listed = |(_, path, reported): &(CgroupId, &str, bool)| *path == scope && *reported;
+            if let Some((cgroup, ..)) = resolver.existing().find(listed)
+                && !cgroups.iter().any(|new| new.cgroup == cgroup)
+            {
+                cgroups.push(CgroupPath { cgroup, path: Some(scope), vm: None });
+            }
+        }
         // Last: the use of a process that ended still had to be placed.
         resolver.forget_processes(&sample.ended);
-        Named { cgroups: cgroups.into_iter().map(CgroupEntities::from).collect(), gone, members, vms, survivors }
+        let cgroups = cgroups.into_iter().map(|cgroup| cgroup.resolve(|path| hypervisors.runs_in(path))).collect();
+        Named { cgroups, gone, members, vms, survivors }
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn add_survivors(
     }
     sample.processes.extend(found.iter().cloned());
     let mut cgroups: FxHashSet<CgroupId> = sample.uses.iter().map(|one| one.cgroup).collect();
-    for (cgroup, path) in resolver.existing() {
+    for (cgroup, path, _) in resolver.existing() {
         if is_root_of_awaited(path, awaited) && cgroups.insert(cgroup) {
             sample.uses.push(no_use(ProcessKey { pid: 0, start: 0 }, cgroup));
         }

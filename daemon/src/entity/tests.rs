@@ -91,3 +91,34 @@ fn an_idle_cgroup_of_an_awaited_series_is_added_to_the_first_sample_only() {
     entities.observe(&mut sample, Stamp::default());
     assert!(sample.uses.is_empty());
 }
+
+#[test]
+fn a_scope_in_which_a_vmm_runs_is_no_container() {
+    let host = Host::new();
+    let path = "/machine.slice/machine-web.scope";
+    let scope = host.make(path);
+    let mut entities = host.open();
+    let listed = |named: &Named| {
+        let kinds = |listed: &CgroupEntities| listed.entities.iter().map(Labels::kind).collect::<Vec<_>>();
+        named.cgroups.iter().map(kinds).collect::<Vec<_>>()
+    };
+    let mut sample = UsageSample { uses: vec![used(1, scope)], ..UsageSample::default() };
+    let named = entities.observe(&mut sample, Stamp::default());
+    assert_eq!(listed(&named), [[Kind::Slice, Kind::Unit, Kind::Container]]);
+    // What was systemd-vmspawn executes QEMU.
+    let dir = host.proc().join("7");
+    fs::create_dir_all(&dir).unwrap();
+    let stat = "7 (qemu-system-x86) S 1 1 1 0 -1 4194560 1 1 1 1 9 0 0 0 20 0 1 0 1 1 1";
+    fs::write(dir.join("stat"), stat).unwrap();
+    fs::write(dir.join("cmdline"), "qemu\0-name\0web\0-accel\0kvm\0-smp\01\0").unwrap();
+    fs::write(dir.join("cgroup"), format!("0::{path}\n")).unwrap();
+    let exe = "/usr/bin/qemu-system-x86_64";
+    std::os::unix::fs::symlink(exe, dir.join("exe")).unwrap();
+    let process = ProcessKey { pid: 7, start: 1 };
+    let info = ProcessInfo { process, comm: "qemu-system-x86".into(), exe: exe.into() };
+    let mut sample = UsageSample { uses: vec![used(7, scope)], processes: vec![info], ..UsageSample::default() };
+    let named = entities.observe(&mut sample, Stamp::default());
+    assert_eq!(listed(&named), [[Kind::Slice, Kind::Unit]]);
+    assert_eq!(named.members.iter().map(|member| member.process).collect::<Vec<_>>(), [process]);
+    assert!(!named.vms.unwrap()[0].vouched, "any container's scope has such a name");
+}

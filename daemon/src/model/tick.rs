@@ -10,13 +10,13 @@ use crate::model::vm::Vm;
 use serde::{Deserialize, Serialize};
 
 /// The entities that a cgroup belongs to. A cgroup is listed once, when it first ran something; and again when its VM
-/// becomes known or changes.
+/// becomes known or changes, or when it turns out to be a VM's and not a container's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupEntities {
     /// The cgroup.
     pub cgroup: CgroupId,
     /// The entities that its path names: unit, slices, user, session, container, pod. Empty for the root, and for a
-    /// cgroup that was gone before its path could be read. Only the first listing of a cgroup counts.
+    /// cgroup that was gone before its path could be read. At a later listing, none means that nothing changed.
     pub entities: Vec<Labels>,
     /// The VM that everything in the cgroup is part of, where that is known: its path does not say it.
     pub vm: Option<Labels>,

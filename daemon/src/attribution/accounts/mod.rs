@@ -104,20 +104,24 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Sets the entities of a new cgroup, or the VM of a known one. Use in a cgroup without entities is charged to the
-    /// process alone.
+    /// Sets the entities of a new cgroup, or those and the VM of a known one that is listed again. Use in a cgroup
+    /// without entities is charged to the process alone.
     pub fn set_cgroup(&mut self, ledger: &mut Ledger, cgroup: &CgroupEntities, tick: u64) {
-        let mut entities = match self.cgroups.get(&cgroup.cgroup) {
+        let entities: Vec<Labels> = match self.cgroups.get(&cgroup.cgroup) {
             Some(known) => {
-                let earlier = known.entities.iter().find(|labels| labels.kind() == Kind::Vm);
-                if cgroup.vm.is_none() || earlier == cgroup.vm.as_ref() {
+                let (vm, others): (Vec<_>, Vec<_>) =
+                    known.entities.iter().cloned().partition(|labels| labels.kind() == Kind::Vm);
+                let vm = cgroup.vm.clone().or_else(|| vm.first().cloned());
+                // A removed cgroup is listed without entities.
+                let others = if cgroup.entities.is_empty() { others } else { cgroup.entities.clone() };
+                let entities: Vec<Labels> = others.into_iter().chain(vm).collect();
+                if entities == known.entities {
                     return;
                 }
-                known.entities.iter().filter(|labels| labels.kind() != Kind::Vm).cloned().collect()
+                entities
             }
-            None => cgroup.entities.clone(),
+            None => cgroup.entities.iter().chain(&cgroup.vm).cloned().collect(),
         };
-        entities.extend(cgroup.vm.clone());
         let id = |kind: Kind| {
             entities
                 .iter()

@@ -155,9 +155,9 @@ impl Resolver {
         &self.procfs
     }
 
-    /// Every cgroup that is known, with its path.
-    pub fn existing(&self) -> impl Iterator<Item = (CgroupId, &str)> {
-        self.known.iter().map(|(cgroup, known)| (*cgroup, known.path.as_str()))
+    /// Every cgroup that is known, with its path, and whether it was reported.
+    pub fn existing(&self) -> impl Iterator<Item = (CgroupId, &str, bool)> {
+        self.known.iter().map(|(cgroup, known)| (*cgroup, known.path.as_str(), known.reported))
     }
 
     /// The v2 cgroup that a process is in now; the root where there is no v2 tree, or no such process.

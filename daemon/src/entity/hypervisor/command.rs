@@ -18,6 +18,9 @@ pub struct Claims {
     pub cid: Option<u32>,
     /// `kvm`, `xen`, or `qemu` where QEMU emulates.
     pub hypervisor: String,
+    /// Neither the command line nor a file that it names says how many CPUs the VM has, or what runs them: the values
+    /// above are then the program's defaults.
+    pub by_default: bool,
     /// Paths of vhost-user sockets.
     pub vhost_user: Vec<String>,
     /// PCI devices of the host that it requests by VFIO.
@@ -49,8 +52,14 @@ fn program(exe: &str) -> &str {
 }
 
 /// What /proc/PID/cmdline says; `None`: it runs no VM. Where the text was cut off (not `whole`), its last argument is
-/// left out.
-pub fn describe(vmm: Vmm, exe: &str, cmdline: &[u8], whole: bool) -> Option<Claims> {
+/// left out. `read` gives the text of a file that the command line names.
+pub fn describe(
+    vmm: Vmm,
+    exe: &str,
+    cmdline: &[u8],
+    whole: bool,
+    read: &dyn Fn(&str) -> Option<String>,
+) -> Option<Claims> {
     let end = if whole { cmdline.len() } else { cmdline.iter().rposition(|byte| *byte == 0)? };
     let text = cmdline.get(..end)?;
     let mut arguments = text
@@ -61,7 +70,11 @@ pub fn describe(vmm: Vmm, exe: &str, cmdline: &[u8], whole: bool) -> Option<Clai
     let first = arguments.next().filter(|first| !first.is_empty())?;
     let arguments: Vec<String> = arguments.collect();
     match vmm {
-        Vmm::Qemu => qemu::describe(if exe.is_empty() { &first } else { program(exe) }, &arguments),
+        Vmm::Qemu => {
+            // QEMU itself goes by the name that it was called by: Proxmox' /usr/bin/kvm is a link.
+            let called_kvm = [program(exe), program(&first)].iter().any(|name| name.ends_with("kvm"));
+            qemu::describe(called_kvm, &arguments, read)
+        }
         Vmm::CloudHypervisor => micro_vm::cloud_hypervisor(&arguments),
         Vmm::Firecracker => micro_vm::firecracker(&arguments),
     }
@@ -94,8 +107,18 @@ mod tests {
     }
 
     #[test]
+    fn the_name_that_qemu_is_called_by_counts() {
+        let hypervisor = |exe: &str, line: &[u8]| describe(Vmm::Qemu, exe, line, true, &|_| None).unwrap().hypervisor;
+        assert_eq!(hypervisor("/usr/bin/qemu-system-x86_64", b"/usr/bin/kvm\0-id\0100\0"), "kvm");
+        assert_eq!(hypervisor("", b"/usr/libexec/qemu-kvm\0-id\0100\0"), "kvm");
+        assert_eq!(hypervisor("/usr/libexec/qemu-kvm", b"guest=web\0"), "kvm");
+        assert_eq!(hypervisor("/usr/bin/qemu-system-x86_64", b"/usr/bin/kvm\0-accel\0tcg\0"), "qemu");
+        assert_eq!(hypervisor("/usr/bin/qemu-system-x86_64", b"qemu-system-x86_64\0-name\0kvm\0"), "qemu");
+    }
+
+    #[test]
     fn hostile_lines() {
-        let says = |text: &[u8], whole| describe(Vmm::Qemu, "/usr/bin/qemu-system-x86_64", text, whole);
+        let says = |text: &[u8], whole| describe(Vmm::Qemu, "/usr/bin/qemu-system-x86_64", text, whole, &|_| None);
         assert_eq!(says(b"", true), None);
         assert_eq!(says(b"qemu", false), None);
         assert_eq!(says(b"qemu\0--version\0", true), None);
@@ -109,7 +132,7 @@ mod tests {
         #[test]
         fn any_text_parses_without_a_panic(text in proptest::collection::vec(any::<u8>(), 0..400), whole: bool) {
             for vmm in [Vmm::Qemu, Vmm::CloudHypervisor, Vmm::Firecracker] {
-                let _ = describe(vmm, "", &text, whole);
+                let _ = describe(vmm, "", &text, whole, &|_| Some(String::from_utf8_lossy(&text).into_owned()));
             }
         }
     }

@@ -30,6 +30,8 @@ pub struct RunningVm {
     pub scope: String,
     /// Ticks since it was found.
     pub age: u32,
+    /// Two looks at the kernel's evidence in a row showed the same, or it says no more than the command line did.
+    pub settled: bool,
 }
 
 impl RunningVm {
@@ -38,10 +40,25 @@ impl RunningVm {
         self.claimed_cid.filter(|_| self.evidence.vsock != Some(false))
     }
 
+    /// Corrects what the command line said, or left to the program's defaults, by what the kernel shows: KVM may be
+    /// missing where it was asked for, and a manager may add CPUs after the start.
+    pub fn apply_evidence(&mut self) {
+        match (self.evidence.kvm, self.vm.hypervisor.as_str()) {
+            (Some(true), "qemu") => self.vm.hypervisor = "kvm".to_owned(),
+            (Some(false), "kvm") => self.vm.hypervisor = "qemu".to_owned(),
+            _ => {}
+        }
+        let seen = Some(self.evidence.vcpus).filter(|seen| *seen > 0);
+        self.vm.vcpus = self.vm.vcpus.max(seen);
+    }
+
     /// Whether the kernel may yet show more: the number of vCPUs, or a claimed device that is not open yet.
     pub fn is_incomplete(&self) -> bool {
         let holds_less = self.devices.iter().any(|(_, held)| *held == Some(false));
-        self.vm.vcpus.is_none() || (self.claimed_cid.is_some() && self.evidence.vsock == Some(false)) || holds_less
+        !self.settled
+            || self.vm.vcpus.is_none()
+            || (self.claimed_cid.is_some() && self.evidence.vsock == Some(false))
+            || holds_less
     }
 }
 
@@ -182,6 +199,7 @@ mod tests {
                 evidence: Evidence::default(),
                 scope: String::new(),
                 age: 0,
+                settled: true,
             },
         )
     }

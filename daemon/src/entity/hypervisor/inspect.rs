@@ -7,14 +7,17 @@ use crate::model::source::PciAddress;
 use crate::model::usage::ProcessKey;
 use crate::model::vm::Vmm;
 use crate::sys::proc_pid;
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, openat2, statx};
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Longest command line that is read, in bytes; a VM's is shorter.
 const CMDLINE_MAX: u64 = 512 << 10;
+/// Longest file of `-readconfig` that is read, in bytes; LXD's have some 10 KB.
+const CONFIG_MAX: u64 = 256 << 10;
 /// Descriptors and threads of one process that are read at most.
 const ENTRIES_MAX: usize = 8192;
 /// Major and minor number of /dev/vhost-vsock: MISC_MAJOR and VHOST_VSOCK_MINOR of the kernel.
@@ -43,8 +46,11 @@ pub struct Evidence {
     /// Major and minor numbers of the character devices below /dev/vfio that it has open; `None`: /proc/PID/fd cannot
     /// be read.
     pub vfio: Option<Vec<(u32, u32)>>,
-    /// Number of threads named as virtual CPUs; 0: no thread has such a name.
+    /// Number of virtual CPUs of KVM that it has open, or of threads named as virtual CPUs, the higher of both; 0: none
+    /// is seen.
     pub vcpus: u32,
+    /// Whether KVM runs its virtual CPUs, and not QEMU's emulator; `None`: nothing shows that yet.
+    pub kvm: Option<bool>,
 }
 
 /// Whether a process is in a machine scope now. Never blocks.
@@ -66,7 +72,8 @@ pub fn inspect(procfs: &Path, pid: u32) -> Option<VmProcess> {
     let dir = procfs.join(pid.to_string());
     let mut cmdline = Vec::new();
     File::open(dir.join("cmdline")).ok()?.take(CMDLINE_MAX).read_to_end(&mut cmdline).ok()?;
-    let claims = command::describe(vmm, &exe, &cmdline, (cmdline.len() as u64) < CMDLINE_MAX)?;
+    let whole = (cmdline.len() as u64) < CMDLINE_MAX;
+    let claims = command::describe(vmm, &exe, &cmdline, whole, &|path| config_file(&dir, path))?;
     let cgroup = mounts::place(&fs::read(dir.join("cgroup")).unwrap_or_default());
     let evidence = evidence(procfs, pid);
     // The pid was not reused during the reads.
@@ -78,10 +85,14 @@ pub fn inspect(procfs: &Path, pid: u32) -> Option<VmProcess> {
 pub fn evidence(procfs: &Path, pid: u32) -> Evidence {
     let dir = procfs.join(pid.to_string());
     let fds = fs::read_dir(dir.join("fd")).ok();
+    let (mut kvm, mut open_vcpus) = (false, 0);
     let held = fds.map(|fds| {
         let (mut vsock, mut vfio) = (false, Vec::new());
         for fd in fds.flatten().take(ENTRIES_MAX) {
             let Ok(link) = fs::read_link(fd.path()) else { continue };
+            // The kernel alone gives these names: no file has one, as a path begins with a slash.
+            open_vcpus += u32::from(link.as_os_str().as_bytes().starts_with(b"anon_inode:kvm-vcpu:"));
+            kvm |= link.as_os_str().as_bytes().starts_with(b"anon_inode:kvm-v");
             // The link's name is compared first, then statx reads the device number without asking the file's own file
             // system: a user's file system may never answer. The number decides, as any file may have such a name.
             if link.as_os_str().as_bytes().ends_with(b"vhost-vsock") {
@@ -94,8 +105,29 @@ pub fn evidence(procfs: &Path, pid: u32) -> Evidence {
     });
     let (vsock, vfio) = held.unzip();
     let tasks = fs::read_dir(dir.join("task")).into_iter().flatten().flatten().take(ENTRIES_MAX);
-    let names = tasks.filter_map(|task| fs::read(task.path().join("comm")).ok());
-    Evidence { vsock, vfio, vcpus: names.filter(|name| is_vcpu(name.trim_ascii_end())).count() as u32 }
+    let (mut emulated, mut named_vcpus) = (false, 0);
+    for name in tasks.filter_map(|task| fs::read(task.path().join("comm")).ok()) {
+        let name = name.trim_ascii_end();
+        named_vcpus += u32::from(is_vcpu(name));
+        kvm |= name.ends_with(b"/KVM") && is_vcpu(name);
+        emulated |= name.ends_with(b"/TCG");
+    }
+    let kvm = if kvm { Some(true) } else { emulated.then_some(false) };
+    Evidence { vsock, vfio, vcpus: open_vcpus.max(named_vcpus), kvm }
+}
+
+/// Text of a file that a command line names, as the process at `dir` in /proc sees it; `None` where it cannot be read.
+/// The owner of the VM chose the path: it stays inside of the process' own root, nothing but a regular file is opened,
+/// and only so much is read.
+fn config_file(dir: &Path, path: &str) -> Option<String> {
+    let root = File::open(dir.join("root")).ok()?;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside).ok()?;
+    let is_file = FileType::from_raw_mode(fstat(&found).ok()?.st_mode) == FileType::RegularFile;
+    let reopened = is_file.then(|| File::open(format!("/proc/self/fd/{}", found.as_raw_fd())))?.ok()?;
+    let mut text = Vec::new();
+    reopened.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Names of virtual CPU threads: `CPU 0/KVM` (QEMU), `vcpu0` (Cloud Hypervisor), `fc_vcpu 0` (Firecracker).
@@ -150,7 +182,10 @@ mod tests {
         {
             symlink(target, fd.join(number.to_string())).unwrap();
         }
-        assert_eq!(evidence(dir.path(), 7), Evidence { vsock: Some(false), vfio: Some(vec![(1, 3)]), vcpus: 0 });
+        assert_eq!(
+            evidence(dir.path(), 7),
+            Evidence { vsock: Some(false), vfio: Some(vec![(1, 3)]), ..Evidence::default() }
+        );
         assert_eq!(evidence(dir.path(), 8), Evidence::default());
         assert_eq!((device(Path::new("/dev/null")), device(dir.path())), (Some((1, 3)), None));
     }
@@ -169,6 +204,50 @@ mod tests {
         assert_eq!(vfio(sysfs.path(), address), [(511, 0), (510, 3)]);
         fs::write(device.join("vfio-dev/vfio3/dev"), "nonsense").unwrap();
         assert_eq!(vfio(sysfs.path(), address), [(511, 0)]);
+    }
+
+    #[test]
+    fn what_kvm_has_open_and_threads_show_the_accelerator() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |pid: &str, fds: &[&str], threads: &[&str]| {
+            let fd = dir.path().join(pid).join("fd");
+            fs::create_dir_all(&fd).unwrap();
+            for (number, target) in fds.iter().enumerate() {
+                symlink(target, fd.join(number.to_string())).unwrap();
+            }
+            for (number, name) in threads.iter().enumerate() {
+                let task = dir.path().join(pid).join("task").join(number.to_string());
+                fs::create_dir_all(&task).unwrap();
+                fs::write(task.join("comm"), format!("{name}\n")).unwrap();
+            }
+            let evidence = evidence(dir.path(), pid.parse().unwrap());
+            (evidence.kvm, evidence.vcpus)
+        };
+        let open =
+            ["anon_inode:kvm-vm", "anon_inode:kvm-vcpu:0", "anon_inode:kvm-vcpu:1", "/tmp/anon_inode:kvm-vcpu:2"];
+        assert_eq!(make("1", &open, &["kvm"]), (Some(true), 2));
+        assert_eq!(make("2", &[], &["kvm", "CPU 0/KVM"]), (Some(true), 1));
+        assert_eq!(make("3", &["/dev/null"], &["qemu", "CPU 0/TCG", "CPU 1/TCG"]), (Some(false), 2));
+        assert_eq!(make("4", &["/dev/null"], &["qemu", "ALL CPUs/TCG"]), (Some(false), 0));
+        assert_eq!(make("5", &["/tmp/anon_inode:kvm-vm"], &["x/KVM"]), (None, 0));
+    }
+
+    #[test]
+    fn a_config_file_is_read_as_the_process_sees_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/vm.conf"), "[smp-opts]").unwrap();
+        fs::write(dir.path().join("outside"), "secret").unwrap();
+        symlink("/etc/vm.conf", root.join("absolute")).unwrap();
+        symlink("../../outside", root.join("etc/out")).unwrap();
+        rustix::fs::mkfifoat(CWD, root.join("fifo"), Mode::RUSR).unwrap();
+        let read = |path: &str| config_file(dir.path(), path);
+        assert_eq!(read("/etc/vm.conf").as_deref(), Some("[smp-opts]"));
+        assert_eq!(read("absolute").as_deref(), Some("[smp-opts]"));
+        for path in ["/fifo", "/etc", "/etc/out", "../outside", "/none", "", "\0"] {
+            assert_eq!(read(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -72,6 +72,11 @@ pub struct Hypervisors {
     by_pid: FxHashMap<u32, ProcessKey>,
     /// Keys of `running` by machine scope.
     by_scope: FxHashMap<String, ProcessKey>,
+    /// Scopes that systemd-vmspawn made, with the VMM process in each. They do not vouch for a VM: the system's manager
+    /// makes scopes with such names for containers, too.
+    vmspawn_scopes: FxHashMap<String, ProcessKey>,
+    /// Those that are new.
+    new_scopes: Vec<String>,
     /// VMs of which the kernel does not show everything yet.
     incomplete: BTreeSet<ProcessKey>,
     /// Kernel threads, and the VMM process that each works for.
@@ -108,6 +113,8 @@ impl Hypervisors {
             running: BTreeMap::new(),
             by_pid: FxHashMap::default(),
             by_scope: FxHashMap::default(),
+            vmspawn_scopes: FxHashMap::default(),
+            new_scopes: Vec::new(),
             incomplete: BTreeSet::new(),
             workers: FxHashMap::default(),
             waiting_workers: Vec::new(),
@@ -236,6 +243,10 @@ impl Hypervisors {
             return;
         }
         self.changed = true;
+        if path::is_machine_scope(&vm_process.cgroup) {
+            self.vmspawn_scopes.insert(vm_process.cgroup.clone(), process);
+            self.new_scopes.push(vm_process.cgroup.clone());
+        }
         if !scope.is_empty() {
             self.by_scope.insert(scope.clone(), process);
         }
@@ -256,7 +267,7 @@ impl Hypervisors {
             uuid: claims.uuid,
             vmm: vm_process.vmm,
             process,
-            vcpus: claims.vcpus.or((vm_process.evidence.vcpus > 0).then_some(vm_process.evidence.vcpus)),
+            vcpus: claims.vcpus,
             cid: None,
             vhost_user: claims.vhost_user,
             pci: Vec::new(),
@@ -275,7 +286,9 @@ impl Hypervisors {
             evidence: vm_process.evidence,
             scope,
             age: 0,
+            settled: !claims.by_default,
         };
+        running_vm.apply_evidence();
         self.check_devices(&mut running_vm);
         if running_vm.is_incomplete() {
             self.incomplete.insert(process);
@@ -290,10 +303,9 @@ impl Hypervisors {
     fn update_evidence(&mut self, process: ProcessKey, evidence: Evidence) {
         let Some(mut running_vm) = self.running.remove(&process) else { return };
         self.changed |= running_vm.evidence != evidence;
+        running_vm.settled |= running_vm.evidence == evidence;
         running_vm.evidence = evidence;
-        if running_vm.vm.vcpus.is_none() && running_vm.evidence.vcpus > 0 {
-            running_vm.vm.vcpus = Some(running_vm.evidence.vcpus);
-        }
+        running_vm.apply_evidence();
         self.check_devices(&mut running_vm);
         if !running_vm.is_incomplete() {
             self.incomplete.remove(&process);
@@ -346,9 +358,20 @@ impl Hypervisors {
                 self.by_pid.remove(&process.pid);
             }
             self.by_scope.remove(&running_vm.scope);
+            self.vmspawn_scopes.retain(|_, vm| *vm != process);
             self.incomplete.remove(&process);
             self.workers.retain(|_, vm| *vm != process);
         }
+    }
+
+    /// Whether a VMM runs in the cgroup with this path, which would else be the scope of a container.
+    pub(super) fn runs_in(&self, path: &str) -> bool {
+        self.vmspawn_scopes.contains_key(path)
+    }
+
+    /// Takes the scopes of VMs that were found since the last call, and that would else be the scopes of containers.
+    pub(super) fn take_new_scopes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.new_scopes)
     }
 
     /// Merges the inventory and assigns identities. Returns all VMs if anything changed.

@@ -5,7 +5,7 @@ use super::untrusted;
 use serde_json::Value;
 
 /// Options without a value. All others take the next argument, even one that begins with a dash.
-const WITHOUT_VALUE: [&str; 37] = [
+const WITHOUT_VALUE: [&str; 40] = [
     "h",
     "help",
     "version",
@@ -43,6 +43,9 @@ const WITHOUT_VALUE: [&str; 37] = [
     "semihosting",
     "preconfig",
     "only-migratable",
+    "xen-attach",
+    "xen-create",
+    "xen-domid-restrict",
 ];
 /// Options for which QEMU lists the possible values and exits, where the value asks for help.
 const WITH_HELP: [&str; 14] = [
@@ -56,8 +59,13 @@ const SOCKETS_MAX: usize = 16;
 /// Host devices kept per VM.
 const DEVICES_MAX: usize = 64;
 
+/// Files of `-readconfig` that are read per VM.
+const FILES_MAX: usize = 4;
+
 /// What the arguments say; `None`: it runs no VM (help, version, or a manager's probe of QEMU's capabilities).
-pub fn describe(program: &str, arguments: &[String]) -> Option<Claims> {
+/// `called_kvm`: the program was called by a name that ends in `kvm`. `read` gives the text of a file of `-readconfig`,
+/// in which LXD and Incus write most of a VM.
+pub fn describe(called_kvm: bool, arguments: &[String], read: &dyn Fn(&str) -> Option<String>) -> Option<Claims> {
     let mut parser = Parser::default();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -70,10 +78,16 @@ pub fn describe(program: &str, arguments: &[String]) -> Option<Claims> {
             parser.accelerator.get_or_insert("kvm".into());
         } else if !WITHOUT_VALUE.contains(&option) {
             let Some(value) = arguments.next() else { break };
-            parser.option(option, value)?;
+            if option == "readconfig" {
+                parser.files += 1;
+                let text = if parser.files <= FILES_MAX { read(value) } else { None };
+                parser.config(&text.unwrap_or_default());
+            } else {
+                parser.option(option, value)?;
+            }
         }
     }
-    Some(parser.finish(program))
+    Some(parser.finish(called_kvm))
 }
 
 #[derive(Default)]
@@ -86,6 +100,8 @@ struct Parser {
     sockets: Vec<(String, String)>,
     /// Ids of the character devices of vhost-user devices.
     vhost_user: Vec<String>,
+    /// Number of `-readconfig` options.
+    files: usize,
 }
 
 impl Parser {
@@ -96,13 +112,41 @@ impl Parser {
         } else {
             Vec::new()
         };
-        let get = |key: &str| parts.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
-        let first = |key: &str| get("").or_else(|| get(key));
         if WITH_HELP.contains(&option)
             && parts.iter().any(|(key, value)| asks_for_help(value) && key.is_empty() || asks_for_help(key))
         {
             return None;
         }
+        self.apply(option, value, parts)
+    }
+
+    /// Applies the text of a file of `-readconfig`: sections `[device "id"]` of lines `key = "value"`.
+    fn config(&mut self, text: &str) {
+        let mut section: Option<(String, Vec<(String, String)>)> = None;
+        for line in text.lines().map(str::trim).chain(["[]"]) {
+            let unquoted = |text: &str| text.trim().trim_matches('"').to_owned();
+            if let Some(head) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                if let Some((group, parts)) = section.take() {
+                    let option = if group == "smp-opts" { "smp" } else { group.as_str() };
+                    // Where it says that there is no VM (`type = "none"`), the command line decides.
+                    let _ = self.apply(option, "", parts);
+                }
+                let (group, id) = head.split_once(' ').unwrap_or((head, ""));
+                let id = unquoted(id);
+                let parts = if id.is_empty() { Vec::new() } else { vec![("id".to_owned(), id)] };
+                section = Some((group.trim().to_owned(), parts));
+            } else if let (Some((_, parts)), Some((key, value))) = (&mut section, line.split_once('='))
+                && !line.starts_with('#')
+            {
+                parts.push((key.trim().to_owned(), unquoted(value)));
+            }
+        }
+    }
+
+    /// Applies one option by its parts; `None`: it runs no VM.
+    fn apply(&mut self, option: &str, value: &str, parts: Vec<(String, String)>) -> Option<()> {
+        let get = |key: &str| parts.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
+        let first = |key: &str| get("").or_else(|| get(key));
         match option {
             "name" => self.claims.name = first("guest").map(untrusted::name).or(self.claims.name.take()),
             "uuid" => self.claims.uuid = untrusted::uuid(value),
@@ -116,9 +160,12 @@ impl Parser {
             }
             "machine" | "M" if first("type") == Some("none") => return None,
             "machine" | "M" => {
-                let accelerator = get("accel").and_then(|list| list.split(':').next());
+                let is_xen = first("type").is_some_and(|machine| machine.starts_with("xen"));
+                let accelerator = get("accel").and_then(|list| list.split(':').next()).or(is_xen.then_some("xen"));
                 self.accelerator = self.accelerator.take().or(accelerator.map(str::to_owned));
             }
+            // QEMU is the device model of a Xen domain; Xen runs its processors.
+            "xen-domid" => self.accelerator = Some("xen".to_owned()),
             "chardev" if first("backend") == Some("socket") => {
                 if let (Some(id), Some(path)) = (get("id"), get("path").and_then(untrusted::socket)) {
                     self.sockets.push((id.to_owned(), path));
@@ -145,14 +192,15 @@ impl Parser {
         Some(())
     }
 
-    fn finish(self, program: &str) -> Claims {
+    fn finish(self, called_kvm: bool) -> Claims {
         // QEMU's default is emulation (tcg); a program named `…kvm` defaults to KVM.
-        let default = if program.ends_with("kvm") { "kvm" } else { "tcg" };
+        let default = if called_kvm { "kvm" } else { "tcg" };
         let accelerator = self.accelerator.as_deref().unwrap_or(default);
         let used = self.sockets.iter().filter(|(id, _)| self.vhost_user.contains(id));
         Claims {
             uuid: self.claims.uuid.or(self.smbios),
             vcpus: vcpus(&self.smp),
+            by_default: self.smp.is_empty() || (self.accelerator.is_none() && !called_kvm) || self.files > 0,
             hypervisor: if matches!(accelerator, "kvm" | "xen") { accelerator.to_owned() } else { "qemu".to_owned() },
             vhost_user: used.map(|(_, path)| path.clone()).take(SOCKETS_MAX).collect(),
             ..self.claims
@@ -223,7 +271,7 @@ mod tests {
 
     fn says(line: &str) -> Option<Claims> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        describe("qemu-system-x86_64", &arguments)
+        describe(false, &arguments, &|_| None)
     }
 
     #[test]
@@ -242,6 +290,7 @@ mod tests {
             vcpus: Some(4),
             cid: Some(7),
             hypervisor: "kvm".into(),
+            by_default: false,
             vhost_user: vec!["/run/fs0.sock".into()],
             pci: Vec::new(),
         };
@@ -251,7 +300,8 @@ mod tests {
     /// Kepler's fault no. 8: `-name foo,debug-threads=on` gave the name "foo,debug-threads=on".
     #[test]
     fn kepler_fault_8_a_name_is_a_name() {
-        let name = |value: &str| describe("kvm", &["-name".into(), value.into()]).unwrap().name.unwrap_or_default();
+        let name =
+            |value: &str| describe(true, &["-name".into(), value.into()], &|_| None).unwrap().name.unwrap_or_default();
         assert_eq!(name("foo"), "foo");
         assert_eq!(name("foo,debug-threads=on"), "foo");
         assert_eq!(name("guest=foo,debug-threads=on"), "foo");
@@ -280,7 +330,34 @@ mod tests {
         assert_eq!(hypervisor("-machine q35,accel=kvm:tcg"), "kvm");
         assert_eq!(hypervisor("-machine accel=tcg -smp 2"), "qemu");
         assert_eq!(hypervisor("-accel tcg,thread=multi -accel kvm"), "qemu");
-        assert_eq!(describe("/usr/libexec/qemu-kvm", &[]).unwrap().hypervisor, "kvm");
+        assert_eq!(describe(true, &[], &|_| None).unwrap().hypervisor, "kvm");
+        assert_eq!(hypervisor("-xen-domid 5 -no-shutdown -machine pc,accel=tcg"), "xen");
+        assert_eq!(hypervisor("-machine xenfv,max-ram-below-4g=4026531840 -xen-attach -smp 2"), "xen");
+        assert_eq!(says("-xen-domid 5 -xen-attach -smp 2").unwrap().vcpus, Some(2));
+    }
+
+    /// LXD and Incus write most of a VM into a file.
+    #[test]
+    fn a_file_of_readconfig() {
+        let conf = "# Machine\n[machine]\ngraphics = \"off\"\ntype = \"q35\"\naccel = \"kvm\"\n\n[smp-opts]\ncpus = \"4\"\n\
+                    sockets = \"1\"\n# comment = \"x\"\n[chardev \"fs\"]\nbackend = \"socket\"\npath = \"/run/fs.sock\"\n\
+                    [device \"dev-fs\"]\ndriver = \"vhost-user-fs-pci\"\nchardev = \"fs\"\n\
+                    [device \"qemu_vsock\"]\ndriver = \"vhost-vsock-pci\"\nbus = \"qemu_pcie4\"\nguest-cid = \"10\"\n\
+                    [device \"gpu\"]\ndriver = \"vfio-pci\"\nhost = \"0000:41:00.0\"\n";
+        let line: Vec<String> =
+            "-S -name v1 -daemonize -cpu host -nodefaults -readconfig /var/log/lxd/v1/qemu.conf -pidfile /run/p"
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
+        let read = |path: &str| (path == "/var/log/lxd/v1/qemu.conf").then(|| conf.to_owned());
+        let claims = describe(false, &line, &read).unwrap();
+        assert_eq!((claims.name.as_deref(), claims.hypervisor.as_str(), claims.vcpus), (Some("v1"), "kvm", Some(4)));
+        assert_eq!((claims.cid, claims.pci.len(), claims.vhost_user.len()), (Some(10), 1, 1));
+        let unread = describe(false, &line, &|_| None).unwrap();
+        assert_eq!(
+            (unread.hypervisor.as_str(), unread.vcpus, unread.cid, unread.by_default),
+            ("qemu", Some(1), None, true)
+        );
     }
 
     #[test]
@@ -355,7 +432,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_line_parses_without_a_panic(arguments in proptest::collection::vec("(-(name|smp|device|uuid|machine|chardev|accel)|[a-z={}\\[\\]\",:0-9\\n-]{0,60}|\\PC{0,20})", 0..12)) {
-            if let Some(claims) = describe("qemu-system-x86_64", &arguments) {
+            let text = arguments.join("\n");
+            if let Some(claims) = describe(false, &arguments, &|_| Some(text.clone())) {
                 prop_assert!(claims.name.unwrap_or_default().len() <= 256);
                 prop_assert!(claims.cid.is_none_or(|cid| cid > 2));
                 prop_assert!(claims.uuid.is_none_or(|uuid| uuid.len() == 36));
@@ -365,7 +443,7 @@ mod tests {
         #[test]
         fn a_comma_in_a_name_survives(name in "[a-z,=]{1,30}") {
             let escaped = format!("guest={},debug-threads=on", name.replace(',', ",,"));
-            let claims = describe("kvm", &["-name".into(), escaped]).unwrap();
+            let claims = describe(true, &["-name".into(), escaped], &|_| None).unwrap();
             prop_assert_eq!(claims.name.unwrap(), name);
         }
     }

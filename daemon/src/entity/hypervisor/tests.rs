@@ -507,3 +507,56 @@ fn a_device_belongs_to_the_vm_that_has_it_open() {
         vms.iter().map(|vm| (vm.process.pid, vm.pci.iter().map(ToString::to_string).collect())).collect();
     assert_eq!(devices, [(7, vec![]), (8, vec![gpu.to_owned()])]);
 }
+
+/// Links of /proc/PID/fd to what QEMU has open of KVM.
+fn open_kvm(fake: &Fake, pid: u32, vcpus: u32) {
+    let fd = fake.pid(pid).join("fd");
+    fs::create_dir_all(&fd).unwrap();
+    let links = std::iter::once("kvm-vm".to_owned()).chain((0..vcpus).map(|number| format!("kvm-vcpu:{number}")));
+    for (number, link) in links.enumerate() {
+        let _ = std::os::unix::fs::symlink(format!("anon_inode:{link}"), fd.join(number.to_string()));
+    }
+}
+
+#[test]
+fn a_vm_of_proxmox_is_kvm() {
+    let mut fake = Fake::new();
+    let uuid = format!("type=1,uuid={UUID}");
+    let line = ["/usr/bin/kvm", "-id", "100", "-name", "web,debug-threads=on", "-smbios", &uuid, "-smp", "4"];
+    fake.spawn(7, "kvm", QEMU, &line, "/qemu.slice/100.scope");
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
+    assert_eq!((vms[0].hypervisor.as_str(), vms[0].vcpus, vms[0].name.as_str()), ("kvm", Some(4), "web"));
+    assert_eq!(fake.tick(&mut hypervisors, TickInput::default()), VmChanges::default());
+}
+
+#[test]
+fn what_the_command_line_leaves_open_is_seen_in_the_kernel() {
+    let mut fake = Fake::new();
+    let conf = "[machine]\ntype = \"q35\"\n[device \"qemu_vsock\"]\ndriver = \"vhost-vsock-pci\"\nguest-cid = \"10\"\n";
+    let line = ["-S", "-name", "v1", "-uuid", UUID, "-readconfig", "/var/log/lxd/v1/qemu.conf", "-daemonize"];
+    fake.qemu(7, &line, "/lxc.monitor.v1");
+    let dir = fake.pid(7).join("root/var/log/lxd/v1");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("qemu.conf"), conf).unwrap();
+    open_kvm(&fake, 7, 1);
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
+    assert_eq!((vms[0].hypervisor.as_str(), vms[0].vcpus), ("kvm", Some(1)));
+    // The manager adds CPUs after the start.
+    open_kvm(&fake, 7, 4);
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
+    assert_eq!((vms[0].hypervisor.as_str(), vms[0].vcpus, vms[0].uuid.as_deref()), ("kvm", Some(4), Some(UUID)));
+}
+
+#[test]
+fn an_emulated_vm_is_qemu_whatever_was_asked_for() {
+    let mut fake = Fake::new();
+    fake.qemu(7, &["-machine", "q35,accel=kvm:tcg", "-name", "web"], "/a.slice/vm.service");
+    let task = fake.pid(7).join("task/9");
+    fs::create_dir_all(&task).unwrap();
+    fs::write(task.join("comm"), "CPU 0/TCG\n").unwrap();
+    let mut hypervisors = Hypervisors::open(&fake.proc(), &fake.sys(), None);
+    let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
+    assert_eq!(vms[0].hypervisor, "qemu");
+}

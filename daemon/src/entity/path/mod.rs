@@ -292,6 +292,15 @@ pub fn machine(path: &str) -> Option<Machine<'_>> {
     None
 }
 
+/// Whether a cgroup is `machine-NAME.scope` of the system's manager, which is a container's or, where
+/// systemd-vmspawn made it, a VM's: then the VMM runs in this cgroup itself, while a container's processes are below it.
+pub fn is_machine_scope(path: &str) -> bool {
+    let Some((above, scope)) = path.rsplit_once('/') else { return false };
+    let is_slice = |segment: &str| segment.ends_with(".slice") && segment != "user.slice";
+    let stem = scope.strip_suffix(".scope").filter(|stem| stem.starts_with("machine-"));
+    stem.and_then(nspawn_machine).is_some() && above.split('/').skip(1).all(is_slice)
+}
+
 /// Undoes the escapes of systemd's unit names: `\x2d` is `-`. A plain `-` stands for `/` in escaped paths only; machine
 /// names are no paths.
 pub fn unescape_unit(name: &str) -> String {

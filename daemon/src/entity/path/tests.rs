@@ -188,6 +188,23 @@ fn machines() {
 }
 
 #[test]
+fn scopes_of_containers_and_of_vmspawn() {
+    assert!(is_machine_scope("/machine.slice/machine-web.scope"));
+    assert!(is_machine_scope(r"/machine.slice/machine-web\x2d01.scope"));
+    for path in [
+        "/machine.slice/machine-web.scope/payload",
+        r"/machine.slice/machine-qemu\x2d1\x2dweb.scope",
+        "/user.slice/user-1000.slice/user@1000.service/machine.slice/machine-web.scope",
+        "/user.slice/machine-web.scope",
+        "/machine.slice/web.scope",
+        "",
+    ] {
+        assert!(!is_machine_scope(path), "{path}");
+    }
+    assert_eq!(names("/machine.slice/systemd-vmspawn@web.service").len(), 2, "its slice and its unit");
+}
+
+#[test]
 fn users_cannot_make_a_machine_scope() {
     for path in [
         r"/user.slice/user-1000.slice/user@1000.service/machine.slice/machine-qemu\x2d1\x2dweb.scope",
