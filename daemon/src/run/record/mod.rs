@@ -236,6 +236,9 @@ impl Frames for Postcard {
     }
 }
 
+/// Fields that earlier builds wrote and this one does without: the lowest power that an idle model saw.
+const DROPPED: [&str; 1] = ["lowest_watts"];
+
 /// The path of the first field that the file has and this version does not know.
 fn unknown(said: &Value, understood: &Value, path: String) -> Option<String> {
     match (said, understood) {
@@ -244,7 +247,7 @@ fn unknown(said: &Value, understood: &Value, path: String) -> Option<String> {
             match understood.get(name) {
                 Some(known) => unknown(value, known, path),
                 // A missing field equals its default.
-                None => (!is_default(value)).then_some(path),
+                None => (!is_default(value) && !DROPPED.contains(&&**name)).then_some(path),
             }
         }),
         (Value::Array(said), Value::Array(understood)) => said

@@ -252,7 +252,6 @@ impl Model {
         Self {
             prior_ratio: Float(*prior_ratio),
             known: known.map(|(power, from)| Known { power_uw: power.0, from: from.as_str().to_owned() }),
-            lowest_watts: None,
             ranges: bins.len(),
             seen: seen
                 .map(|(range, Sums { n, u, p, uu, up, pp })| Range {

@@ -124,9 +124,6 @@ pub struct Model {
     pub prior_ratio: Float,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<Known>,
-    /// The lowest power that was seen, which earlier builds kept. Not used.
-    #[serde(default, skip_serializing)]
-    pub lowest_watts: Option<Float>,
     /// How many ranges 0 to 1 is divided into.
     pub ranges: usize,
     pub seen: Vec<Range>,
