@@ -172,7 +172,7 @@ fn while_the_host_is_away_the_numbers_are_marked_as_estimated() {
     away.adds_up();
     away.only_rose(&page);
     let text = said(joulectl(&daemon.state, &["status"]));
-    assert!(text.contains("\nESTIMATE: ") && text.contains("stands back for another meter"), "{text}");
+    assert!(text.contains("\nESTIMATE: ") && text.contains("on standby: another meter measures"), "{text}");
 
     // The host comes back, after a time that the estimate has covered.
     host.next.package += 500_000_000;

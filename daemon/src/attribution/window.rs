@@ -129,7 +129,7 @@ impl Window {
 impl DomainRecord {
     /// View of a domain that an earlier run saw and this run has not seen yet. Its energy is part of the totals.
     pub(super) fn view_past(&self) -> DomainView {
-        self.view(Arc::new(self.domain.clone()), "of an earlier run".to_owned())
+        self.view(Arc::new(self.domain.clone()), "not found since this start".to_owned())
     }
 
     /// View of a domain's record: energy and gaps, without power. `error` says why there is no power.
@@ -227,7 +227,7 @@ impl DomainState {
         match self.shared.zone {
             _ if !self.standby => self.error.clone(),
             Zone::Other => "no platform meter measures now".to_owned(),
-            _ => "stands back for another meter".to_owned(),
+            _ => "on standby: another meter measures".to_owned(),
         }
     }
 }

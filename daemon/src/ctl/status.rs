@@ -386,11 +386,11 @@ mod tests {
     fn what_an_earlier_run_estimated_is_said() {
         let mut snapshot = fixture::snapshot();
         let mut past = snapshot.domains[0].clone();
-        (past.past, past.error) = (true, "of an earlier run".into());
+        (past.past, past.error) = (true, "not found since this start".into());
         std::sync::Arc::make_mut(&mut past.domain).quality = Quality::Estimated;
         snapshot.domains.push(past);
         let text = lines(&snapshot, snapshot.at.monotonic).join("\n");
         assert!(text.contains("of the energy are an estimate, from a time without a meter"), "{text}");
-        assert!(text.contains("of an earlier run: its energy, an estimate, stays in the sums"), "{text}");
+        assert!(text.contains("not found since this start: its energy, an estimate, stays in the sums"), "{text}");
     }
 }

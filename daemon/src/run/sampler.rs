@@ -172,11 +172,13 @@ impl Sampler {
             match &platform.authority {
                 Some(authority) => {
                     tracing::info!(
-                        "platform: {authority} is believed; what it sees beyond the components is zone other"
+                        "platform: {authority} is the authority; its energy beyond the components is zone other"
                     )
                 }
                 None => {
-                    tracing::warn!("platform: no meter that may be believed measures now; zone other waits for one")
+                    tracing::warn!(
+                        "platform: no meter that can be the authority measures now; zone other waits for one"
+                    )
                 }
             }
             self.progress.authority.clone_from(&platform.authority);

@@ -249,10 +249,10 @@ impl Meter for HostChannel {
             Condition::Waiting => Health::Starting(format!("{}: no answer yet", self.address)),
             Condition::Silent(why) => Health::Failed(why.clone()),
             Condition::Good if self.domains.is_empty() => {
-                Health::Degraded("the host tells no zone that is known here".to_owned())
+                Health::Degraded("the host reports no zone that this version knows".to_owned())
             }
             Condition::Good if self.estimated => {
-                Health::Degraded("the host has no meter: what it tells is an estimate".to_owned())
+                Health::Degraded("the host has no meter: it reports an estimate".to_owned())
             }
             Condition::Good => Health::Healthy,
         }

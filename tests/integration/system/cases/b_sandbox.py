@@ -15,7 +15,7 @@ CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
 THRESHOLD = 23
 DROP_INS = {
     2.1: "IPAddressDeny=any\nIPAddressAllow=localhost\n",
-    1.5: "PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=~AF_INET AF_INET6\n",
+    1.4: "PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=~AF_INET AF_INET6\n",
 }
 PROGRAM = "/usr/lib/systemd/systemd"
 
