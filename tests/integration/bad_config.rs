@@ -57,6 +57,8 @@ fn every_bad_value_names_file_key_and_reason() {
         ("[usage]\nmax_entries = \"many\"", "usage.max_entries", &["\"many\"", "u32"]),
         ("[series]\nprocesses = 99999999", "series.processes", &["0 to 1000000"]),
         ("[series]\nretention = \"25h\"", "series.retention", &["0 to 24h"]),
+        ("[series]\nmin_joules = -1", "series.min_joules", &["0 to 1000000 joules"]),
+        ("[series]\nmin_joules = nan", "series.min_joules", &["0 to 1000000 joules"]),
         ("[control]\nmode = \"9999\"", "control.mode", &["octal", "0660"]),
         (
             "[attribution.idle_watts]\n\"rapl/package-0\" = -5",

@@ -15,7 +15,7 @@ use jouled::model::entity::{Kind, Limits};
 use jouled::model::snapshot::{CpuInfo, Energy, Host, Snapshot};
 use jouled::model::source::{Health, Stamp};
 use jouled::model::tick::Tick;
-use jouled::model::units::{Microwatts, Nanos};
+use jouled::model::units::{Microjoules, Microwatts, Nanos};
 use jouled::run::record;
 use jouled::run::store::{Store, StoreError};
 use serde_json::Value;
@@ -182,7 +182,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
     (shown[Kind::Slice.index()], shown[Kind::User.index()]) = (6, 1);
     CoreConfig {
         host: Host { cpus: (0..4).map(cpu).collect(), interval: Nanos::SECOND, idle, ..Host::default() },
-        limits: Limits { shown, retention: Nanos(5 * Nanos::SECOND.0) },
+        limits: Limits { shown, retention: Nanos(5 * Nanos::SECOND.0), least: Microjoules(0) },
         idle,
         floors: BTreeMap::from([("rapl/package-1".to_owned(), Microwatts(28_000_000))]),
         prior_ratio: 0.1 + 0.2,

@@ -16,7 +16,7 @@ use jouled::model::platform::PlatformKind;
 use jouled::model::snapshot::{DomainView, Host, Role, Snapshot};
 use jouled::model::source::{Health, SourceRole, Stamp};
 use jouled::model::tick::Tick;
-use jouled::model::units::{Microwatts, Nanos};
+use jouled::model::units::{Microjoules, Microwatts, Nanos};
 use jouled::run::meters::Meters;
 
 const WATT: u64 = 1_000_000;
@@ -73,7 +73,7 @@ fn run(with_psys: bool, platform: &str) -> (Snapshot, Nanos) {
 
     let config = CoreConfig {
         host: Host { interval: Nanos::SECOND, ..Host::default() },
-        limits: Limits { shown: [100; Kind::ALL.len()], retention: Nanos::SECOND },
+        limits: Limits { shown: [100; Kind::ALL.len()], retention: Nanos::SECOND, least: Microjoules(0) },
         idle: IdlePolicy::Apart,
         floors: Default::default(),
         prior_ratio: 0.3,

@@ -11,7 +11,7 @@ use crate::meter::MeterConfig;
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::{Kind, Limits};
 use crate::model::platform::PlatformChoice;
-use crate::model::units::{Microwatts, Nanos};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::values::broken;
 pub use crate::model::values::{LogLevel, Mode, Span};
 use crate::usage::bpf::{BpfPath, Counters};
@@ -167,11 +167,13 @@ pub struct SeriesConfig {
     pub others: u32,
     /// How long the series of an ended entity stays.
     pub retention: Span,
+    /// Energy in joules from which on a process has a series.
+    pub min_joules: f64,
 }
 
 impl Default for SeriesConfig {
     fn default() -> Self {
-        Self { processes: 500, others: 2_000, retention: Span(Nanos(60 * Nanos::SECOND.0)) }
+        Self { processes: 500, others: 2_000, retention: Span(Nanos(60 * Nanos::SECOND.0)), min_joules: 1.0 }
     }
 }
 
@@ -275,6 +277,7 @@ impl Config {
         range("series.processes", self.series.processes <= 1_000_000, "0 to 1000000");
         range("series.others", (1..=1_000_000).contains(&self.series.others), "1 to 1000000");
         range("series.retention", self.series.retention.0 <= Nanos(86_400 * Nanos::SECOND.0), "0 to 24h");
+        range("series.min_joules", (0.0..=1_000_000.0).contains(&self.series.min_joules), "0 to 1000000 joules");
         let watts_ok = |watts: &f64| watts.is_finite() && (0.0..=100_000.0).contains(watts);
         for (domain, watts) in &self.attribution.idle_watts {
             range(&format!("attribution.idle_watts.{domain}"), watts_ok(watts), "0 to 100000 watts");
@@ -328,7 +331,8 @@ impl Config {
             // A guest gets its numbers from its VM's series, so every VM needs one.
             shown[Kind::Vm.index()] = u32::MAX;
         }
-        Limits { shown, retention: self.series.retention.0 }
+        let least = Microjoules((self.series.min_joules * 1e6).round() as u64);
+        Limits { shown, retention: self.series.retention.0, least }
     }
 
     /// Configured idle floors.

@@ -1,7 +1,7 @@
 //! The kinds of thing that energy is attributed to, and their labels. Pure data.
 
 use super::by_name;
-use super::units::Nanos;
+use super::units::{Microjoules, Nanos};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -302,6 +302,10 @@ pub struct Limits {
     pub shown: [u32; Kind::ALL.len()],
     /// Time for which the series of an ended entity is shown.
     pub retention: Nanos,
+    /// Energy from which on a process has a series: with less, it ends without having had one. In recordings of releases
+    /// without it, 0.
+    #[serde(default)]
+    pub least: Microjoules,
 }
 
 /// Series of an earlier run on this boot that wait for their entities, with the time at which each series began

@@ -113,8 +113,8 @@ pub struct KindView {
     pub rest: Energy,
     /// Energy of series that were dropped some time after their entities ended.
     pub ended: Energy,
-    /// Energy of series of living entities that made room for busier ones. Falls when one of them is shown again: a
-    /// gauge.
+    /// Energy of living entities whose series are not shown: those that made room for busier ones, and those of
+    /// processes with too little energy yet. Falls when one of them is shown or ends: a gauge.
     pub parked: Energy,
     /// Mean power by zone of entities without a series, dynamic and idle together, in µW.
     #[serde(with = "by_name::zones")]

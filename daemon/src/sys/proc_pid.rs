@@ -8,6 +8,9 @@ use std::path::Path;
 /// PF_KTHREAD of linux/sched.h: set for kernel threads only.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
+/// Longest `task_struct.comm` in bytes (TASK_COMM_LEN without the zero byte).
+const COMM_LENGTH: usize = 15;
+
 /// The contents of /proc/PID/stat.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stat<'a> {
@@ -29,6 +32,37 @@ impl Stat<'_> {
     /// The name, with invalid UTF-8 replaced.
     pub fn name(&self) -> String {
         String::from_utf8_lossy(self.comm).into_owned()
+    }
+
+    /// The name as `task_struct.comm` has it, by which eBPF knows the process, too: for kernel threads /proc shows a
+    /// longer one, and to that of a worker it appends what the worker does (wq_worker_comm() of the kernel's
+    /// kernel/workqueue.c), which changes all the time.
+    pub fn short_name(&self) -> &[u8] {
+        if !self.kernel {
+            return self.comm;
+        }
+        let name = self.comm.strip_prefix(b"kworker/").map_or(self.comm, |worker| {
+            let length = worker.len() - appended(worker);
+            &self.comm[..b"kworker/".len() + length]
+        });
+        name.get(..COMM_LENGTH).unwrap_or(name)
+    }
+}
+
+/// Number of bytes that /proc has appended to the name of a worker: `0:1-events` and `u8:3+flush-8:0` have a suffix after
+/// their number, `R-nvme-wq-nvme-wq` (a rescuer) has its work queue twice.
+fn appended(worker: &[u8]) -> usize {
+    match worker.strip_prefix(b"R-") {
+        Some(queue) => {
+            let half = queue.len() / 2;
+            let twice =
+                queue.len() % 2 == 1 && matches!(queue[half], b'-' | b'+') && queue[..half] == queue[half + 1..];
+            if twice { half + 1 } else { 0 }
+        }
+        None => {
+            let number = worker.iter().position(|byte| matches!(byte, b'-' | b'+')).unwrap_or(worker.len());
+            worker.len() - number
+        }
     }
 }
 
@@ -98,6 +132,32 @@ mod tests {
         }
         assert_eq!(parse_stat(&line(b"\xff\"", "S", 0, 1)).unwrap().name(), "\u{fffd}\"");
         assert_eq!((parse_stat(b"7 (sh"), parse_stat(b"")), (None, None));
+    }
+
+    #[test]
+    fn kernel_threads_have_one_name() {
+        for (shown, name) in [
+            ("kworker/0:1-events", "kworker/0:1"),
+            ("kworker/0:1+events_long", "kworker/0:1"),
+            ("kworker/0:1", "kworker/0:1"),
+            ("kworker/0:1H-kblockd", "kworker/0:1H"),
+            ("kworker/u16:3+flush-259:0", "kworker/u16:3"),
+            ("kworker/u129:12-i", "kworker/u129:12"),
+            ("kworker/R-nvme-wq-nvme-wq", "kworker/R-nvme-"),
+            ("kworker/R-mld-mld", "kworker/R-mld"),
+            ("kworker/R-mld+mld", "kworker/R-mld"),
+            ("kworker/R-mld", "kworker/R-mld"),
+            ("kworker/", "kworker/"),
+            ("kvm-nx-lpage-recovery-4242", "kvm-nx-lpage-re"),
+            ("ksoftirqd/0", "ksoftirqd/0"),
+            ("jbd2/sda1-8", "jbd2/sda1-8"),
+        ] {
+            let text = line(shown.as_bytes(), "S", KERNEL_THREAD, 1);
+            let found = parse_stat(&text).unwrap().short_name().to_vec();
+            assert_eq!(String::from_utf8(found).unwrap(), name, "{shown}");
+        }
+        let text = line(b"kworker/0:1-events", "S", 0, 1);
+        assert_eq!(parse_stat(&text).unwrap().short_name(), b"kworker/0:1-events", "a program of a user");
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl ProcfsUsage {
         let known = self.processes.remove(&pid);
         sample.ended.extend(known.as_ref().map(|seen| seen.process).filter(|earlier| *earlier != process));
         let known = known.filter(|seen| seen.process == process);
-        let comm = String::from_utf8_lossy(stat.comm);
+        let comm = String::from_utf8_lossy(stat.short_name());
         let mut seen = match known {
             Some(seen) => seen,
             None => Seen {
@@ -282,6 +282,24 @@ mod tests {
             Use { process: ProcessKey { pid: 7, start: 900 }, used: Used::on_cpu(Nanos(20_000_000)), ..sample.uses[0] }
         );
         assert_eq!(sample.ended, [ProcessKey { pid: 7, start: 5 }, ProcessKey { pid: 8, start: 6 }]);
+    }
+
+    #[test]
+    fn a_kernel_worker_keeps_its_name_whatever_it_does() {
+        let root = tempfile::tempdir().unwrap();
+        let work = |name: &str, ticks: u64| {
+            write(root.path(), 9, name.as_bytes(), ticks, 5);
+            let stat = root.path().join("9/stat");
+            let text = fs::read_to_string(&stat).unwrap().replace(" 4194560 ", " 2129984 ");
+            fs::write(stat, text).unwrap();
+        };
+        work("kworker/0:1-events", 100);
+        let mut usage = ProcfsUsage::open(root.path(), None, &[PackageId(0)], "test").unwrap();
+        work("kworker/0:1+flush", 110);
+        let names = |sample: UsageSample| sample.processes.into_iter().map(|info| info.comm).collect::<Vec<_>>();
+        assert_eq!(names(usage.sample().unwrap()), ["kworker/0:1"]);
+        work("kworker/0:1-mm_percpu_wq", 120);
+        assert_eq!(names(usage.sample().unwrap()), [""; 0]);
     }
 
     #[test]

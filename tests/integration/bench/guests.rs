@@ -135,7 +135,7 @@ fn server(
 fn host(pids: &[libc::pid_t]) -> Snapshot {
     let config = CoreConfig {
         host: Host { interval: Nanos::SECOND, ..Host::default() },
-        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO },
+        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO, least: Microjoules(0) },
         idle: IdlePolicy::Apart,
         floors: Default::default(),
         prior_ratio: 0.3,

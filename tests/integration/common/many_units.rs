@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub fn snapshot(units: usize) -> Snapshot {
     let config = CoreConfig {
         host: Host { interval: Nanos::SECOND, node_name: "node-1".into(), version: "0".into(), ..Host::default() },
-        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO },
+        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO, least: Microjoules(0) },
         idle: IdlePolicy::Apart,
         floors: Default::default(),
         prior_ratio: 0.3,

@@ -76,7 +76,8 @@ impl Ledger {
     /// All entries, for the store.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let living = self.accounts.iter().flatten().filter_map(|account| {
-            Some(Entry::Series { labels: account.labels.clone(), series: **account.series.as_ref()? })
+            let series = account.series.as_ref().filter(|_| !account.small)?;
+            Some(Entry::Series { labels: account.labels.clone(), series: **series })
         });
         self.kinds().map(kind_entry).chain(living).chain(self.retired().map(retired_entry))
     }
@@ -91,7 +92,10 @@ impl Ledger {
 }
 
 fn kind_entry((kind, totals): (Kind, &KindTotals)) -> Entry {
-    Entry::Kind { kind, rest: totals.rest, ended: totals.ended }
+    // Small series are not kept over a restart: what they had reached is over then.
+    let mut ended = totals.ended;
+    ended.add(&totals.small);
+    Entry::Kind { kind, rest: totals.rest, ended }
 }
 
 fn retired_entry((labels, retired): (&Labels, &Retired)) -> Entry {

@@ -12,10 +12,13 @@ use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Used;
 use rustc_hash::FxHashMap;
 
+mod dropped;
 mod entries;
 mod shown;
+mod small;
 mod view;
 
+use dropped::Dropped;
 pub use entries::Entry;
 
 /// Half-life of an account's score, in ticks.
@@ -52,6 +55,10 @@ struct Account {
     series: Option<Box<Series>>,
     /// Whether the series is shown. A series that made room for a busier one is parked: it is kept and not shown.
     shown: bool,
+    /// The series is small: a process has too little energy yet to be shown. It is charged, and not kept over a restart.
+    small: bool,
+    /// It has had enough energy to be shown.
+    grown: bool,
     /// The entity has ended, and a window that may charge it is still open.
     ended: bool,
     /// The tick of the last charge.
@@ -70,6 +77,8 @@ struct TickCharge {
     energy: Energy,
     used: Used,
     power: Power,
+    /// It has been added to a small series.
+    collected: bool,
 }
 
 impl TickCharge {
@@ -100,12 +109,22 @@ struct KindTotals {
     ended: Energy,
     /// Energy of parked series.
     parked: Energy,
+    /// Energy of small series.
+    small: Energy,
     /// Places of the accounts whose series are shown.
     shown: Vec<u32>,
     retired: FxHashMap<Labels, Retired>,
+    dropped: Dropped,
 }
 
 impl KindTotals {
+    /// Shows the power of a charge in the kind's `rest`.
+    fn add_rest_power(&mut self, charge: &TickCharge) {
+        for zone in 0..Zone::COUNT {
+            self.rest_power[zone] += charge.power[0][zone] + charge.power[1][zone];
+        }
+    }
+
     /// Labels of the retired series to drop: those whose retention has ended; and if more than `limit` others remain,
     /// the excess, least energy first.
     fn expired(&self, now: Nanos, limit: usize) -> Vec<Labels> {
@@ -191,6 +210,8 @@ impl Ledger {
             labels,
             series: None,
             shown: false,
+            small: false,
+            grown: false,
             ended: false,
             tick: 0,
             charged: 0,
@@ -284,6 +305,7 @@ impl Ledger {
                 energy: Energy::default(),
                 used: Used::default(),
                 power: Default::default(),
+                collected: false,
             });
         }
         self.charged.get_mut(account.charged as usize)
@@ -309,11 +331,12 @@ impl Ledger {
     /// Ends the charges of the tick: chooses which series are shown, then adds the tick's charges to them.
     pub fn commit(&mut self) {
         let mut hidden: [Vec<u32>; Kind::ALL.len()] = Default::default();
+        self.collect_small();
         for charge in &self.charged {
             if let Some(account) = self.accounts[charge.account as usize].as_mut() {
                 account.score += charge.energy.sum().0 as f64;
                 // Power that is only shown again was counted in the score when its window closed.
-                if !account.shown && charge.changes_series() {
+                if !account.shown && !charge.collected && charge.changes_series() {
                     hidden[account.labels.kind().index()].push(charge.account);
                 }
             }
@@ -322,7 +345,8 @@ impl Ledger {
             self.trim(kind);
             self.choose(kind, candidates);
         }
-        for charge in &self.charged {
+        self.give_up_small();
+        for charge in self.charged.iter().filter(|charge| !charge.collected) {
             let Some(account) = self.accounts[charge.account as usize].as_mut() else { continue };
             let kind = account.labels.kind().index();
             let totals = &mut self.kinds[kind];
@@ -334,9 +358,7 @@ impl Ledger {
                 _ => {
                     totals.rest.add(&charge.energy);
                     self.dirty[kind] = true;
-                    for zone in 0..Zone::COUNT {
-                        totals.rest_power[zone] += charge.power[0][zone] + charge.power[1][zone];
-                    }
+                    totals.add_rest_power(charge);
                 }
             }
         }
@@ -367,6 +389,9 @@ impl Ledger {
                 if let Some(retired) = totals.retired.remove(&labels) {
                     totals.ended.add(&retired.series.energy);
                     self.dirty[kind.index()] = true;
+                    if kind == Kind::Process {
+                        totals.dropped.insert(&labels, &retired.series);
+                    }
                     self.dropped.push(labels);
                 }
             }

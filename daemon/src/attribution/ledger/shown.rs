@@ -74,8 +74,10 @@ impl Ledger {
         let since = self.realtime;
         if let Some(account) = self.accounts[place as usize].as_mut() {
             let totals = &mut self.kinds[account.labels.kind().index()];
-            account.shown = true;
+            let small = std::mem::take(&mut account.small);
+            (account.shown, account.grown) = (true, true);
             match &account.series {
+                Some(series) if small => totals.small.subtract(&series.energy),
                 Some(series) => totals.parked.subtract(&series.energy),
                 None => account.series = Some(Box::new(Series { since, ..Series::default() })),
             }
@@ -101,6 +103,13 @@ impl Ledger {
         let Some(series) = account.series.take() else { return };
         let kind = account.labels.kind().index();
         let totals = &mut self.kinds[kind];
+        account.grown = false;
+        if std::mem::take(&mut account.small) {
+            totals.small.subtract(&series.energy);
+            totals.ended.add(&series.energy);
+            self.dirty[kind] = true;
+            return;
+        }
         if account.shown {
             totals.shown.retain(|shown| *shown != place);
         } else {

@@ -11,7 +11,7 @@ fn session(name: &str) -> Labels {
 }
 
 fn ledger(shown: u32) -> Ledger {
-    Ledger::new(Limits { shown: [shown; Kind::ALL.len()], retention: Nanos(3) })
+    Ledger::new(Limits { shown: [shown; Kind::ALL.len()], retention: Nanos(3), least: Microjoules(0) })
 }
 
 fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {
@@ -164,7 +164,7 @@ proptest! {
     /// restarts.
     #[test]
     fn sums_match_and_series_only_rise(ops in proptest::collection::vec(op(), 1..200)) {
-        let limits = Limits { shown: [3; Kind::ALL.len()], retention: Nanos(1000) };
+        let limits = Limits { shown: [3; Kind::ALL.len()], retention: Nanos(1000), least: Microjoules(0) };
         let mut ledger = Ledger::new(limits);
         let mut open: HashMap<u8, AccountId> = HashMap::new();
         let (mut charged, mut now, mut pending) = (0u64, 0u64, Vec::new());

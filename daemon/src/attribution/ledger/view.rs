@@ -26,7 +26,8 @@ impl Ledger {
             rows.push(row(labels, &retired.series, State::Terminated, power));
         }
         rows.sort_by(|a, b| a.labels.cmp(&b.labels).then((a.state as u8).cmp(&(b.state as u8))));
-        let KindTotals { rest, rest_power, ended, parked, .. } = *totals;
+        let KindTotals { rest, rest_power, ended, mut parked, .. } = *totals;
+        parked.add(&totals.small);
         KindView { kind, rows, rest, ended, parked, rest_power }
     }
 }

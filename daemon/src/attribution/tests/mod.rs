@@ -29,7 +29,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
     };
     CoreConfig {
         host: Host { cpus: (0..4).map(cpu).collect(), interval: Nanos::SECOND, ..Host::default() },
-        limits: Limits { shown: [4; Kind::ALL.len()], retention: Nanos(5 * SECOND) },
+        limits: Limits { shown: [4; Kind::ALL.len()], retention: Nanos(5 * SECOND), least: Microjoules(0) },
         idle,
         floors: BTreeMap::new(),
         prior_ratio: 0.3,

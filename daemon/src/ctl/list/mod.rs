@@ -179,7 +179,9 @@ impl<'a> List<'a> {
         }
         let is_parked = |entry: &&Entry<'_>| matches!(entry.subject, Subject::Parked) && self.is_in_table(entry);
         let parked = self.entries.iter().find(is_parked);
-        let parked = parked.map(|_| "parked: had a line of their own and made room for busier ones.".to_owned());
+        let parked = parked.map(|_| {
+            "parked: made room for busier ones, or have too little energy yet for a line of their own.".to_owned()
+        });
         let rest = "rest: without a line of their own. ended: no longer shown.".to_owned();
         parked.into_iter().chain([base, rest]).collect()
     }

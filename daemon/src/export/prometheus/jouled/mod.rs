@@ -105,8 +105,8 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
         counters(encoder, &about, samples)?;
     }
     let help = format!(
-        "Energy in joules that the series of living {words} had reached when they made room for busier ones, by zone and mode; falls \
-         when one is shown again"
+        "Energy in joules of living {words} whose series made room for busier ones or are too small yet, by zone and mode; falls \
+         when one is shown or ends"
     );
     let samples = MODES.iter().flat_map(|(mode, of)| {
         zones.charged().filter_map(move |zone| {

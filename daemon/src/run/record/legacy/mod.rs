@@ -54,6 +54,7 @@ pub fn head(LegacyHead { config, state, same_boot, now }: LegacyHead) -> Result<
                 limits.into_iter().find(|(name, _)| **name == kind.as_str()).map_or(0, |(_, limit)| limit)
             }),
             retention: Nanos(limits.retention),
+            least: Microjoules(0),
         },
         idle: policy(idle),
         floors: floors.into_iter().map(|(domain, power)| (domain, Microwatts(power))).collect(),
