@@ -55,7 +55,7 @@ struct Account {
     series: Option<Box<Series>>,
     /// Whether the series is shown. A series that made room for a busier one is parked: it is kept and not shown.
     shown: bool,
-    /// The series is small: a process has too little energy yet to be shown. It is charged, and not kept over a restart.
+    /// The series is small: a process has too little energy yet to be shown. It is charged, and ends with a restart.
     small: bool,
     /// It has had enough energy to be shown.
     grown: bool,

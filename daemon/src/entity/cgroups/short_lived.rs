@@ -20,8 +20,8 @@ const CONTAINERS_MAX: usize = 4096;
 /// A container's CPU time is read some milliseconds after that of the processes, and /proc/PID/stat counts in steps of
 /// 10 ms: less than this is no sign of a process that was missed.
 const NOISE: i64 = 20_000_000;
-/// Time beyond that of its processes which a container keeps for later ticks: some of what it used may have been charged
-/// to it by other means.
+/// Time beyond that of its processes, in nanoseconds, which a container keeps for later ticks: more is of processes that
+/// were charged to something else.
 const KEPT: i64 = 1_000_000_000;
 
 /// The containers that are in v1 cgroups, by the cgroup of each.
