@@ -47,8 +47,14 @@ pub enum Fault {
     HalfBody,
     /// Half of the resource, then nothing.
     StuckBody,
+    /// This status code with a body that is announced and does not come: the connection ends.
+    CutStatus(u16),
+    /// This status code with a chunked body that never begins and never ends.
+    StuckStatus(u16),
     /// An answer of 10 MB.
     Huge,
+    /// This status code and text.
+    StatusText(u16, &'static str),
     /// This text instead of the resource.
     Text(&'static str),
     /// Status 308 with this location.
@@ -356,11 +362,32 @@ async fn answer(request: Request<Incoming>, shared: Arc<Mutex<Inner>>) -> Result
             response = plain(code, "");
             response.headers_mut().insert("retry-after", after.parse().unwrap());
         }
+        Some(Fault::StatusText(code, text)) => response = plain(code, text),
         Some(Fault::Text(text)) => response = plain(200, text),
         Some(Fault::Huge) => response = plain(200, &"[1234567],".repeat(1_000_000)),
         Some(Fault::Redirect(to)) => {
             response = plain(308, "");
             response.headers_mut().insert("location", to.parse().unwrap());
+        }
+        Some(fault @ (Fault::CutStatus(code) | Fault::StuckStatus(code))) => {
+            let (mut sender, body) = Channel::<Bytes, io::Error>::new(1);
+            let cut = matches!(fault, Fault::CutStatus(_));
+            tokio::spawn(async move {
+                if !cut {
+                    std::future::pending::<()>().await;
+                }
+                let _ = sender.send_data(Bytes::from_static(b"{")).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                sender.abort(io::Error::other("as wanted"));
+            });
+            // What a login sends in its head is kept.
+            let (mut head, _) = response.into_parts();
+            head.status = StatusCode::from_u16(code).unwrap();
+            response = Response::from_parts(head, body.boxed());
+            if cut {
+                response.headers_mut().insert("content-length", "100".parse().unwrap());
+            }
+            response.headers_mut().insert("retry-after", "42".parse().unwrap());
         }
         Some(fault @ (Fault::HalfBody | Fault::StuckBody)) => {
             let whole = response.into_body().collect().await?.to_bytes();

@@ -37,6 +37,8 @@ use trust::Trust;
 const HEAD: (usize, usize) = (64 << 10, 100);
 /// Longest excerpt of a server's text, in characters.
 const EXCERPT: usize = 120;
+/// Longest wait for the body of a response that is no success. It only explains the status.
+const EXPLANATION: Duration = Duration::from_secs(1);
 
 /// What a [`Client`] is made from.
 #[derive(Clone, Debug)]
@@ -87,15 +89,16 @@ impl Error {
     }
 }
 
-/// A complete response.
+/// A response. Its status and headers are known whatever becomes of its body: a server that refuses a request may cut
+/// the explanation short.
 #[derive(Debug)]
 pub struct Response {
     /// Status code.
     pub status: StatusCode,
     /// Headers.
     pub headers: HeaderMap,
-    /// Body, at most [`Options::max_body`] bytes.
-    pub body: Bytes,
+    /// Body, at most [`Options::max_body`] bytes, or why there is no complete one.
+    pub body: Result<Bytes, Error>,
 }
 
 impl Response {
@@ -192,13 +195,14 @@ impl Client {
         self.connection = None;
     }
 
-    /// Sends a request, with `json` as its body if there is one, and returns the response, whatever its status.
+    /// Sends a request, with `json` as its body if there is one, and returns the response, whatever its status and
+    /// whether or not its body is complete.
     ///
     /// If an idle connection turns out to be closed, the request is sent once more on a new one. A POST is not,
     /// unless the server has certainly not read it: it may act twice.
     ///
     /// # Errors
-    /// No connection, no trust, or no complete response within the bounds.
+    /// No connection, no trust, or no status within the bounds.
     pub async fn request(
         &mut self,
         method: &Method,
@@ -207,14 +211,17 @@ impl Client {
         json: Option<&str>,
     ) -> Result<Response, Error> {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.used);
-        match self.request_once(method, uri, credentials.clone(), json).await {
-            Err(failed)
-                if reused && (failed.unread || (*method != Method::POST && failed.error.kind == ErrorKind::Broken)) =>
-            {
-                self.request_once(method, uri, credentials, json).await.map_err(|failed| failed.error)
-            }
-            other => other.map_err(|failed| failed.error),
-        }
+        let response = self.request_once(method, uri, credentials.clone(), json).await;
+        let again = reused
+            && match &response {
+                Err(failed) => failed.unread || (*method != Method::POST && failed.error.kind == ErrorKind::Broken),
+                Ok(Response { status, body: Err(error), .. }) => {
+                    *method != Method::POST && status.is_success() && error.kind == ErrorKind::Broken
+                }
+                Ok(_) => false,
+            };
+        let response = if again { self.request_once(method, uri, credentials, json).await } else { response };
+        response.map_err(|failed| failed.error)
     }
 
     async fn request_once(
@@ -244,10 +251,10 @@ impl Client {
             Err(_) => Err(Error::slow(format!("{what}: no answer within {} s", limit.as_secs())).into()),
         };
         let response = match head {
-            Ok(head) => self.read(head, &what).await.map_err(Failed::from),
+            Ok(head) => Ok(self.read(head, &what).await),
             Err(failed) => Err(failed),
         };
-        if response.is_err() {
+        if response.as_ref().is_ok_and(|response| response.body.is_err()) || response.is_err() {
             // What still arrives on this connection would be taken for the next response.
             self.close();
         }
@@ -280,17 +287,19 @@ impl Client {
     }
 
     /// Reads the body of a response.
-    async fn read(&self, response: hyper::Response<Incoming>, what: &str) -> Result<Response, Error> {
+    async fn read(&self, response: hyper::Response<Incoming>, what: &str) -> Response {
         let (head, body) = response.into_parts();
         let Options { timeout: limit, max_body, .. } = self.options;
-        match timeout(limit, Limited::new(body, max_body).collect()).await {
-            Ok(Ok(body)) => Ok(Response { status: head.status, headers: head.headers, body: body.to_bytes() }),
+        let limit = if head.status.is_success() { limit } else { limit.min(EXPLANATION) };
+        let body = match timeout(limit, Limited::new(body, max_body).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 Err(Error::unusable(format!("{what}: the answer is longer than {max_body} bytes: not read")))
             }
             Ok(Err(_)) => Err(Error::broken(format!("{what}: the answer broke off in the middle"))),
             Err(_) => Err(Error::slow(format!("{what}: the answer stopped in the middle for {} s", limit.as_secs()))),
-        }
+        };
+        Response { status: head.status, headers: head.headers, body }
     }
 
     async fn connect(&self) -> Result<Connection, Error> {

@@ -38,7 +38,8 @@ fn client(url: &str) -> Client {
 
 async fn get(client: &mut Client) -> Result<String, (ErrorKind, String)> {
     let response = client.request(&Method::GET, "/x", None, None).await;
-    response.map(|response| String::from_utf8(response.body.to_vec()).unwrap()).map_err(|error| (error.kind, error.why))
+    let body = response.and_then(|response| response.body);
+    body.map(|body| String::from_utf8(body.to_vec()).unwrap()).map_err(|error| (error.kind, error.why))
 }
 
 #[tokio::test]
@@ -71,4 +72,28 @@ async fn the_peer_is_named_and_its_text_is_escaped() {
     let (kind, why) = get(&mut client).await.unwrap_err();
     assert!(kind == ErrorKind::Broken && why.contains("no TCP connection"), "{why}");
     assert_eq!(client.trust(), "INSECURE: no TLS");
+}
+
+#[tokio::test]
+async fn the_status_is_known_whatever_becomes_of_the_body() {
+    let bodies: [&[u8]; 5] = [
+        // Cut short; never begun; chunked without a chunk; a bad chunk; too long.
+        b"Content-Length: 9\r\nConnection: close\r\n\r\n012",
+        b"Content-Length: 9\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"Content-Length: 99999999\r\n\r\n",
+    ];
+    for status in [401, 403, 404, 429, 503, 201] {
+        for body in bodies {
+            let answer = [format!("HTTP/1.1 {status} Text\r\nRetry-After: 42\r\n").as_bytes(), body].concat();
+            let complete = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+            let mut client = client(&server(vec![answer, complete]));
+            let response = client.request(&Method::GET, "/x", None, None).await.unwrap();
+            assert_eq!((response.status.as_u16(), response.header("retry-after")), (status, Some("42")));
+            assert!(response.body.is_err());
+            // The rest of it is not taken for the next answer.
+            assert_eq!(get(&mut client).await.as_deref(), Ok("ok"));
+        }
+    }
 }

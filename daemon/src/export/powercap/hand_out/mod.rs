@@ -3,9 +3,9 @@
 //! the others. Pure: the caller passes the time. Knows no files.
 //!
 //! The energy between two readings is a *segment*. It is handed out over a time as long as the one between the
-//! readings, one segment after the other. So the power that a reader sees is the mean power between two readings. It is late by
-//! the longest of the last times between readings, and one tick ([`HandOut::lag`]). The tick is a reserve for readings
-//! that come late.
+//! readings, one segment after the other. So the power that a reader sees is the mean power between two readings. It is
+//! late by the longest of the last times between readings, and one tick ([`HandOut::lag`]). The tick is a reserve for
+//! readings that come late.
 //!
 //! What is handed out is never more than what was measured, and never falls. Where nothing is left, it stands still
 //! until the next reading. Whatever was late makes the lag longer; it gets back to its usual length by a pace that

@@ -20,32 +20,59 @@ pub(super) struct Chassis {
     pub(super) uri: String,
     pub(super) id: String,
     pub(super) systems: Vec<String>,
+    /// Whether `systems` are all: the list is what it should be.
+    pub(super) knows_systems: bool,
     /// `ContainedBy`.
     pub(super) contained_by: Option<String>,
     pub(super) contains: Vec<String>,
 }
 
 impl System {
-    pub(super) fn read(doc: &Doc) -> Result<Self, BmcError> {
+    /// Reads it. Links that cannot be used go into `left_out`.
+    ///
+    /// # Errors
+    /// Its UUID cannot be used: it may be this machine's.
+    pub(super) fn read(doc: &Doc, left_out: &mut Vec<BmcError>) -> Result<Self, BmcError> {
         let root = doc.root();
         let uuid = root.text("UUID")?.and_then(uuid);
-        Ok(Self { uri: doc.uri.clone(), uuid, chassis: root.at("Links")?.links("Chassis")? })
+        let chassis = root.at("Links").map(|links| links.good_links("Chassis", left_out));
+        Ok(Self { uri: doc.uri.clone(), uuid, chassis: or_none(chassis, left_out) })
     }
 }
 
 impl Chassis {
-    pub(super) fn read(doc: &Doc) -> Result<Self, BmcError> {
+    /// Reads it. What cannot be used goes into `left_out`.
+    pub(super) fn read(doc: &Doc, left_out: &mut Vec<BmcError>) -> Self {
         let root = doc.root();
-        let links = root.at("Links")?;
-        let last = doc.uri.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        Ok(Self {
-            uri: doc.uri.clone(),
-            id: root.text("Id")?.unwrap_or(last).to_owned(),
-            systems: links.links("ComputerSystems")?,
-            contained_by: links.link("ContainedBy")?,
-            contains: links.links("Contains")?,
-        })
+        let id = or_none(root.text("Id"), left_out).unwrap_or(last_segment(&doc.uri)).to_owned();
+        let mut chassis = Self { uri: doc.uri.clone(), id, knows_systems: true, ..Self::default() };
+        match root.at("Links") {
+            Ok(links) => {
+                let before = left_out.len();
+                chassis.systems = links.good_links("ComputerSystems", left_out);
+                chassis.knows_systems = left_out.len() == before;
+                chassis.contained_by = or_none(links.link("ContainedBy"), left_out);
+                chassis.contains = links.good_links("Contains", left_out);
+            }
+            Err(error) => {
+                chassis.knows_systems = false;
+                left_out.push(error);
+            }
+        }
+        chassis
     }
+}
+
+fn or_none<T: Default>(result: Result<T, BmcError>, left_out: &mut Vec<BmcError>) -> T {
+    result.unwrap_or_else(|error| {
+        left_out.push(error);
+        T::default()
+    })
+}
+
+/// A resource's id, which is the last segment of its URI (DSP0266).
+pub(super) fn last_segment(uri: &str) -> &str {
+    uri.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
 /// Whether two URIs name the same resource: some BMCs write them with and without a trailing slash.
@@ -76,6 +103,9 @@ fn same_uuid(one: &[u8; 16], other: &[u8; 16]) -> bool {
     one == other || *one == swapped
 }
 
+/// How a system is known to be this machine's, where that is certain.
+pub(super) const BY_UUID: &str = "its UUID is this machine's";
+
 /// The system that is this machine, whose UUID is `ours`, and for the operator, how that is known. `Ok(None)`: the
 /// BMC has no systems.
 ///
@@ -88,8 +118,8 @@ pub(super) fn system<'a>(
     let matching: Vec<&System> =
         systems.iter().filter(|one| matches!((&one.uuid, ours), (Some(a), Some(b)) if same_uuid(a, b))).collect();
     match (matching.as_slice(), systems) {
-        ([one], _) => Ok(Some((one, "its UUID is this machine's"))),
-        ([_, _, ..], _) => Err(format!("several systems of the BMC have this machine's UUID: set chassis ({})", uris(systems))),
+        ([one], _) => Ok(Some((one, BY_UUID))),
+        ([_, _, ..], _) => Err(format!("several systems of the BMC have this machine's UUID ({})", uris(systems))),
         ([], []) => Ok(None),
         ([], [one]) if one.uuid.is_none() => Ok(Some((one, "the only system of the BMC, which has no UUID"))),
         ([], [one]) if ours.is_none() => Ok(Some((one, "the only system of the BMC; this machine's own UUID is not known"))),
@@ -98,10 +128,10 @@ pub(super) fn system<'a>(
                 .into(),
         ),
         ([], _) if ours.is_none() => {
-            Err(format!("the BMC has several systems, and this machine's UUID is not known: set chassis ({})", uris(systems)))
+            Err(format!("the BMC has several systems ({}), and this machine's UUID is not known", uris(systems)))
         }
         ([], _) => Err(format!(
-            "no system of the BMC has this machine's UUID: is it another machine's BMC? else set chassis ({})",
+            "no system of the BMC has this machine's UUID: is it another machine's BMC? its systems are {}",
             uris(systems)
         )),
     }
@@ -111,12 +141,12 @@ fn uris(systems: &[System]) -> String {
     systems.iter().take(8).map(|system| cut(&system.uri)).collect::<Vec<_>>().join(", ")
 }
 
-/// The outermost chassis that belongs to the system alone. The chassis inside it are metered with it; the chassis
-/// around it contain other machines too.
+/// The outermost chassis that belong to the system alone: at least one. The chassis inside them are metered with them;
+/// the chassis around them contain other machines too. Without a system there is one chassis.
 ///
 /// # Errors
-/// There is none, or several. Says what to configure.
-pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Result<&'a Chassis, String> {
+/// There is none, or without a system several. Says what to configure.
+pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Result<Vec<&'a Chassis>, String> {
     let names = |some: &[&Chassis]| {
         some.iter().take(16).map(|one| format!("\"{}\"", cut(&one.id))).collect::<Vec<_>>().join(", ")
     };
@@ -126,23 +156,33 @@ pub(super) fn outermost<'a>(all: &'a [Chassis], system: Option<&System>) -> Resu
         Some(system) => {
             let linked = |one: &Chassis| lists(&one.systems, &system.uri) || lists(&system.chassis, &one.uri);
             let alone = |one: &Chassis| one.systems.iter().all(|other| same_uri(other, &system.uri));
-            every.iter().copied().filter(|one| linked(one) && alone(one)).collect()
+            let own: Vec<&Chassis> = every.iter().copied().filter(|one| linked(one) && alone(one)).collect();
+            // One whose list of systems cannot be used may contain other machines: only where there is no other.
+            let certain: Vec<&Chassis> = own.iter().copied().filter(|one| one.knows_systems).collect();
+            if certain.is_empty() { own } else { certain }
         }
     };
     let roots: Vec<&Chassis> = candidates.iter().copied().filter(|one| !is_nested(one, &candidates, all)).collect();
     match (roots.as_slice(), all) {
-        ([one], _) => Ok(one),
-        ([], [only]) if only.systems.is_empty() => Ok(only),
+        ([one], _) => Ok(vec![*one]),
+        ([], [only]) if only.systems.is_empty() => Ok(vec![only]),
         ([], []) => Err("the BMC has no chassis".into()),
         ([], _) => Err(format!(
             "no chassis of the BMC is linked to this machine's system alone: set chassis to one or more of {}",
             names(&every)
         )),
-        (several, _) => Err(format!(
-            "several chassis of the BMC are this machine's: set chassis to that whose power is this machine's, of {}",
-            names(several)
-        )),
+        _ if system.is_some() => Ok(roots),
+        (several, _) => Err(several_are_ours(several.iter().map(|one| one.id.as_str()))),
     }
+}
+
+/// The error where several chassis may be this machine's.
+pub(super) fn several_are_ours<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let ids: Vec<String> = ids.take(16).map(|id| format!("\"{}\"", cut(id))).collect();
+    format!(
+        "several chassis of the BMC are this machine's: set chassis to that whose power is this machine's, of {}",
+        ids.join(", ")
+    )
 }
 
 /// Whether a candidate is inside another candidate, at any depth.
@@ -176,7 +216,7 @@ mod tests {
     fn a_slash_at_the_end_makes_no_difference() {
         let host = System { chassis: vec!["/a/".into()], ..sys("/s/", None) };
         assert_eq!(
-            outermost(&[one("/a", &["/s"], None), one("/b", &["/s"], Some("/a/"))], Some(&host)).unwrap().uri,
+            outermost(&[one("/a", &["/s"], None), one("/b", &["/s"], Some("/a/"))], Some(&host)).unwrap()[0].uri,
             "/a"
         );
     }
@@ -186,6 +226,7 @@ mod tests {
             uri: uri.into(),
             id: uri.trim_start_matches('/').into(),
             systems: systems.iter().map(|uri| (*uri).into()).collect(),
+            knows_systems: true,
             contained_by: inside.map(str::to_owned),
             contains: Vec::new(),
         }
@@ -222,26 +263,34 @@ mod tests {
         let host = sys("/s", None);
         let all =
             [one("/tray", &["/s"], Some("/board")), one("/board", &["/s"], None), one("/disks", &[], Some("/board"))];
-        assert_eq!(outermost(&all, Some(&host)).unwrap().uri, "/board");
+        assert_eq!(outermost(&all, Some(&host)).unwrap()[0].uri, "/board");
         // A chassis with other systems in it is not this machine's.
         let blades = [
             one("/rack", &["/s", "/t"], None),
             one("/blade", &["/s"], Some("/rack")),
             one("/blade2", &["/t"], Some("/rack")),
         ];
-        assert_eq!(outermost(&blades, Some(&host)).unwrap().uri, "/blade");
+        assert_eq!(outermost(&blades, Some(&host)).unwrap()[0].uri, "/blade");
         assert!(outermost(&blades[..1], Some(&host)).unwrap_err().contains("set chassis to one or more of \"rack\""));
         let two = [one("/a", &["/s"], None), one("/b", &["/s"], None)];
-        assert!(outermost(&two, Some(&host)).unwrap_err().contains("\"a\", \"b\""));
+        assert!(outermost(&two, Some(&host)).unwrap().len() == 2);
+        assert!(outermost(&two, None).unwrap_err().contains("\"a\", \"b\""));
+        // What may contain other machines is taken only where there is nothing else.
+        let mut rack = one("/rack", &[], None);
+        rack.knows_systems = false;
+        let of_rack = System { chassis: vec!["/rack".into(), "/blade".into()], ..host.clone() };
+        let both = [rack, one("/blade", &["/s"], Some("/rack"))];
+        assert_eq!(outermost(&both, Some(&of_rack)).unwrap()[0].uri, "/blade");
+        assert_eq!(outermost(&both[..1], Some(&of_rack)).unwrap()[0].uri, "/rack");
         // Only the outer chassis has the link.
         let mut outer = one("/a", &["/s"], None);
         outer.contains = vec!["/b".into()];
-        assert_eq!(outermost(&[two[1].clone(), outer], Some(&host)).unwrap().uri, "/a");
+        assert_eq!(outermost(&[two[1].clone(), outer], Some(&host)).unwrap()[0].uri, "/a");
         // Only the system has the link.
         let linked = System { chassis: vec!["/c".into()], ..host.clone() };
-        assert_eq!(outermost(&[one("/c", &[], None), one("/d", &[], None)], Some(&linked)).unwrap().uri, "/c");
-        assert_eq!(outermost(&[one("/c", &[], None)], Some(&host)).unwrap().uri, "/c");
-        assert_eq!(outermost(&[one("/c", &[], None)], None).unwrap().uri, "/c");
+        assert_eq!(outermost(&[one("/c", &[], None), one("/d", &[], None)], Some(&linked)).unwrap()[0].uri, "/c");
+        assert_eq!(outermost(&[one("/c", &[], None)], Some(&host)).unwrap()[0].uri, "/c");
+        assert_eq!(outermost(&[one("/c", &[], None)], None).unwrap()[0].uri, "/c");
         assert!(outermost(&[], None).is_err());
     }
 
@@ -249,7 +298,7 @@ mod tests {
     fn chassis_that_contain_each_other_do_not_loop() {
         let host = sys("/s", None);
         let all = [one("/a", &["/s"], Some("/b")), one("/b", &[], Some("/a"))];
-        assert_eq!(outermost(&all, Some(&host)).unwrap().uri, "/a");
+        assert_eq!(outermost(&all, Some(&host)).unwrap()[0].uri, "/a");
         assert!(outermost(&[one("/a", &["/s"], Some("/a"))], Some(&host)).is_ok());
     }
 }

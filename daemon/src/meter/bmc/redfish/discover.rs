@@ -1,11 +1,12 @@
 //! Searches a BMC, from its service root, for the resources that give this machine's power: follows links, reads all
-//! pages of collections, tries the possible places in order. The reading itself is in `reading`.
+//! pages of collections, tries the possible places in order. Which chassis are this machine's is found in `linked`. The
+//! reading itself is in `reading`.
 
-use super::chassis::{self, Chassis, System};
+use super::chassis::last_segment;
 use super::doc::{Doc, Node};
 use super::reading::{JOULES, KILOWATT_HOURS, Location, Measurement, WATTS};
 use super::session::{Bmc, ROOT};
-use super::{BmcError, cut};
+use super::{BmcError, ErrorKind, cut};
 use crate::model::domain::Reading;
 use crate::model::units::{Microwatts, Nanos};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,21 +42,27 @@ pub(super) struct Search<'a> {
     pub(super) chassis: &'a [String],
     pub(super) uuid: Option<[u8; 16]>,
     pub(super) period: Nanos,
+    /// What the search left out, and why.
+    pub(super) left_out: Vec<BmcError>,
 }
 
 impl Search<'_> {
     /// The chassis of this machine and where to read each, and for the operator, why they are this machine's.
     pub(super) async fn run(&mut self) -> Result<(Vec<FoundChassis>, String), BmcError> {
-        let (chosen, why) =
-            if self.chassis.is_empty() { self.linked_chassis().await? } else { self.configured_chassis().await? };
+        if self.chassis.is_empty() {
+            return match self.linked_chassis().await {
+                Ok((found, why)) => Ok((vec![found], why)),
+                Err(error) => Err(self.with_way_out(error).await),
+            };
+        }
         let mut found = Vec::new();
-        for uri in chosen {
+        for uri in self.configured_chassis().await? {
             found.push(self.best_location(&uri).await?);
         }
-        Ok((found, why))
+        Ok((found, "as configured".into()))
     }
 
-    async fn doc(&mut self, uri: &str) -> Result<Arc<Doc>, BmcError> {
+    pub(super) async fn doc(&mut self, uri: &str) -> Result<Arc<Doc>, BmcError> {
         if let Some(doc) = self.cache.get(uri) {
             return Ok(Arc::clone(doc));
         }
@@ -66,6 +73,14 @@ impl Search<'_> {
 
     /// The members of a collection, over all of its pages.
     async fn members(&mut self, collection: &str) -> Result<Vec<String>, BmcError> {
+        let mut left_out = Vec::new();
+        let members = self.good_members(collection, &mut left_out).await?;
+        left_out.pop().map_or(Ok(members), Err)
+    }
+
+    /// The members of a collection, over all of its pages. Members that are no links, and pages after the first that
+    /// cannot be read, are left out, and `left_out` gets the reasons.
+    async fn good_members(&mut self, collection: &str, left_out: &mut Vec<BmcError>) -> Result<Vec<String>, BmcError> {
         let (mut page, mut seen, mut members) = (collection.to_owned(), BTreeSet::new(), Vec::new());
         loop {
             if !seen.insert(page.clone()) {
@@ -74,8 +89,16 @@ impl Search<'_> {
                     cut(collection)
                 )));
             }
-            let doc = self.doc(&page).await?;
-            members.extend(doc.root().links("Members")?);
+            let doc = match self.doc(&page).await {
+                Err(error) if error.is_of_one_resource() && seen.len() > 1 => {
+                    left_out.push(error);
+                    return Ok(members);
+                }
+                doc => doc?,
+            };
+            // A list that is none is no collection.
+            doc.root().list("Members")?;
+            members.extend(doc.root().good_links("Members", left_out));
             if seen.len() > PAGES || members.len() > MEMBERS {
                 return Err(BmcError::unusable(format!(
                     "{} has more than {MEMBERS} members or {PAGES} pages",
@@ -89,15 +112,20 @@ impl Search<'_> {
         }
     }
 
-    async fn collection(&mut self, key: &str) -> Result<Vec<String>, BmcError> {
+    /// The members of a collection in the service root, as [`Search::good_members`].
+    pub(super) async fn collection(
+        &mut self,
+        key: &str,
+        left_out: &mut Vec<BmcError>,
+    ) -> Result<Vec<String>, BmcError> {
         let root = self.doc(ROOT).await?;
         match root.root().link(key)? {
-            Some(uri) => self.members(&uri).await,
+            Some(uri) => self.good_members(&uri, left_out).await,
             None => Ok(Vec::new()),
         }
     }
 
-    async fn configured_chassis(&mut self) -> Result<(Vec<String>, String), BmcError> {
+    async fn configured_chassis(&mut self) -> Result<Vec<String>, BmcError> {
         let (mut chosen, mut known): (Vec<String>, Option<Vec<String>>) = (Vec::new(), None);
         for name in self.chassis {
             if name.starts_with('/') {
@@ -106,46 +134,23 @@ impl Search<'_> {
             }
             let members = match &known {
                 Some(members) => members.clone(),
-                None => self.collection("Chassis").await?,
+                None => self.collection("Chassis", &mut Vec::new()).await?,
             };
-            // DSP0266: a resource's id is the last segment of its URI.
-            let last = |uri: &&String| uri.trim_end_matches('/').rsplit('/').next() == Some(name.as_str());
+            let last = |uri: &&String| last_segment(uri) == name.as_str();
             let uri = members.iter().find(last).cloned();
             known = Some(members);
             chosen.push(uri.ok_or_else(|| {
                 BmcError::unusable(format!("the BMC has no chassis {name:?} (chassis in the configuration)"))
             })?);
         }
-        Ok((chosen, "as configured".into()))
-    }
-
-    async fn linked_chassis(&mut self) -> Result<(Vec<String>, String), BmcError> {
-        let mut systems = Vec::new();
-        for uri in self.collection("Systems").await? {
-            systems.push(System::read(&*self.doc(&uri).await?)?);
-        }
-        let system = chassis::system(&systems, self.uuid.as_ref()).map_err(BmcError::unusable)?;
-        let mut uris = self.collection("Chassis").await?;
-        for linked in system.iter().flat_map(|(system, _)| &system.chassis) {
-            if !uris.iter().any(|uri| chassis::same_uri(uri, linked)) {
-                uris.push(linked.clone());
-            }
-        }
-        let mut all = Vec::new();
-        for uri in uris {
-            all.push(Chassis::read(&*self.doc(&uri).await?)?);
-        }
-        let one = chassis::outermost(&all, system.map(|(system, _)| system)).map_err(BmcError::unusable)?;
-        let why = system.map_or("the only chassis of the BMC, which has no system", |(_, why)| why);
-        Ok((vec![one.uri.clone()], why.to_owned()))
+        Ok(chosen)
     }
 
     /// Where to read a chassis: its energy where the counter is fine enough, else its power.
-    async fn best_location(&mut self, uri: &str) -> Result<FoundChassis, BmcError> {
+    pub(super) async fn best_location(&mut self, uri: &str) -> Result<FoundChassis, BmcError> {
         let doc = self.doc(uri).await?;
-        let last = uri.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let id = doc.root().text("Id")?.unwrap_or(last).to_owned();
-        let mut tried = Vec::new();
+        let mut tried = Tried::default();
+        let id = or_next(doc.root().text("Id"), &mut tried)?.flatten().unwrap_or(last_segment(uri)).to_owned();
         let (mut power, energy) = self.environment(&doc.root(), &mut tried).await?;
         if power.is_none() {
             power = self.power_resource(&doc.root(), &mut tried).await?;
@@ -160,12 +165,13 @@ impl Search<'_> {
         };
         let best = energy.filter(|(_, measurement)| fine(measurement)).or(power);
         let Some((location, first)) = best else {
-            let why = if tried.is_empty() {
+            let why = if tried.whys.is_empty() {
                 "it has no EnvironmentMetrics, Power or PowerSubsystem".to_owned()
             } else {
-                tried.join("; ")
+                tried.whys.join("; ")
             };
-            return Err(BmcError::absent(format!("{} gives no power: {why}", cut(uri))));
+            let kind = tried.refused.map_or(ErrorKind::Absent, ErrorKind::Refused);
+            return Err(BmcError { kind, why: format!("{} gives no power: {why}", cut(uri)) });
         };
         Ok(FoundChassis { id, location, first })
     }
@@ -173,9 +179,9 @@ impl Search<'_> {
     async fn environment(
         &mut self,
         chassis: &Node<'_>,
-        tried: &mut Vec<String>,
+        tried: &mut Tried,
     ) -> Result<(Option<(Location, Measurement)>, Option<(Location, Measurement)>), BmcError> {
-        let Some(uri) = chassis.link("EnvironmentMetrics")? else { return Ok((None, None)) };
+        let Some(uri) = or_next(chassis.link("EnvironmentMetrics"), tried)?.flatten() else { return Ok((None, None)) };
         let Some(doc) = or_next(self.doc(&uri).await, tried)? else { return Ok((None, None)) };
         let best = |one: &mut Option<(Location, Measurement)>, other| {
             if one.is_none() {
@@ -197,6 +203,9 @@ impl Search<'_> {
                 }
             }
         }
+        if tried.whys.is_empty() && power.is_none() && energy.is_none() {
+            tried.add(format!("{} has no PowerWatts, EnergyJoules or EnergykWh", cut(&uri)));
+        }
         Ok((power, energy))
     }
 
@@ -204,9 +213,9 @@ impl Search<'_> {
     async fn power_resource(
         &mut self,
         chassis: &Node<'_>,
-        tried: &mut Vec<String>,
+        tried: &mut Tried,
     ) -> Result<Option<(Location, Measurement)>, BmcError> {
-        let Some(uri) = chassis.link("Power")? else { return Ok(None) };
+        let Some(uri) = or_next(chassis.link("Power"), tried)?.flatten() else { return Ok(None) };
         let Some(doc) = or_next(self.doc(&uri).await, tried)? else { return Ok(None) };
         let controls = or_next(doc.root().list("PowerControl"), tried)?.unwrap_or_default();
         if let Some(index) = or_next(whole_machine(&controls, &cut(&uri)), tried)?.flatten() {
@@ -216,10 +225,13 @@ impl Search<'_> {
             }
         }
         if doc.root().at("PowerSupplies").is_ok_and(|supplies| !supplies.is_none()) {
-            let location = Location::Inputs(uri);
+            let location = Location::Inputs(uri.clone());
             if let Some(measurement) = or_next(location.read(self.bmc).await, tried)? {
                 return Ok(Some((location, measurement)));
             }
+        }
+        if controls.is_empty() {
+            tried.add(format!("{} has no PowerControl, and no input of its power supplies", cut(&uri)));
         }
         Ok(None)
     }
@@ -228,12 +240,12 @@ impl Search<'_> {
     async fn supplies(
         &mut self,
         chassis: &Node<'_>,
-        tried: &mut Vec<String>,
+        tried: &mut Tried,
     ) -> Result<Option<(Location, Measurement)>, BmcError> {
-        let Some(uri) = chassis.link("PowerSubsystem")? else { return Ok(None) };
+        let Some(uri) = or_next(chassis.link("PowerSubsystem"), tried)?.flatten() else { return Ok(None) };
         let Some(doc) = or_next(self.doc(&uri).await, tried)? else { return Ok(None) };
         let Some(supplies) = or_next(doc.root().link("PowerSupplies"), tried)?.flatten() else {
-            tried.push(format!("{} has no PowerSupplies", cut(&uri)));
+            tried.add(format!("{} has no PowerSupplies", cut(&uri)));
             return Ok(None);
         };
         let Some(members) = or_next(self.members(&supplies).await, tried)? else { return Ok(None) };
@@ -246,7 +258,7 @@ impl Search<'_> {
             }
             let Some(uri) = or_next(doc.root().link("Metrics"), tried)?.flatten() else {
                 // A sum without this supply would be too low.
-                tried.push(format!("{} has no Metrics", cut(&member)));
+                tried.add(format!("{} has no Metrics", cut(&member)));
                 return Ok(None);
             };
             // A standby supply counts if it has a number for its input.
@@ -255,7 +267,7 @@ impl Search<'_> {
             }
         }
         if metrics.is_empty() {
-            tried.push(format!("{} has no power supply in use", cut(&supplies)));
+            tried.add(format!("{} has no power supply in use", cut(&supplies)));
             return Ok(None);
         }
         let location = Location::Supplies(metrics);
@@ -266,21 +278,38 @@ impl Search<'_> {
 impl Search<'_> {
     /// Whether a power supply's metrics have a number for its input.
     async fn has_input(&mut self, metrics: &str) -> Result<bool, BmcError> {
-        let Some(doc) = or_next(self.doc(metrics).await, &mut Vec::new())? else { return Ok(false) };
+        let Some(doc) = or_next(self.doc(metrics).await, &mut Tried::default())? else { return Ok(false) };
         let reading = doc.root().at("InputPowerWatts").and_then(|input| input.at("Reading"));
         Ok(reading.is_ok_and(|reading| !reading.is_none()))
     }
 }
 
-/// A failure of one resource goes into `tried`, for the message if nothing is found, and the search goes on. A
-/// failure of the BMC as a whole ends the search.
-fn or_next<T>(result: Result<T, BmcError>, tried: &mut Vec<String>) -> Result<Option<T>, BmcError> {
+/// Places without a power, for the message if none is found.
+#[derive(Default)]
+struct Tried {
+    whys: Vec<String>,
+    /// The last status by which the BMC refused one of them.
+    refused: Option<u16>,
+}
+
+impl Tried {
+    fn add(&mut self, why: String) {
+        if self.whys.len() < 8 && !self.whys.contains(&why) {
+            self.whys.push(why);
+        }
+    }
+}
+
+/// A failure of one resource goes into `tried`, and the search goes on. A failure of the BMC as a whole ends the
+/// search.
+fn or_next<T>(result: Result<T, BmcError>, tried: &mut Tried) -> Result<Option<T>, BmcError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_of_one_resource() => {
-            if tried.len() < 8 && !tried.contains(&error.why) {
-                tried.push(error.why);
+            if let ErrorKind::Refused(code) = error.kind {
+                tried.refused = Some(code);
             }
+            tried.add(error.why);
             Ok(None)
         }
         Err(error) => Err(error),
@@ -297,8 +326,9 @@ fn fine_enough(step: u64, power: Microwatts, period: Nanos) -> bool {
 fn whole_machine(controls: &[Node<'_>], uri: &str) -> Result<Option<usize>, BmcError> {
     let mut rest = Vec::new();
     for (index, control) in controls.iter().enumerate() {
-        let name = control.text("Name")?.unwrap_or_default().to_lowercase();
-        let number = !control.at("PowerConsumedWatts")?.is_none();
+        // An odd member is none that could be taken.
+        let name = control.text("Name").ok().flatten().unwrap_or_default().to_lowercase();
+        let number = control.at("PowerConsumedWatts").is_ok_and(|watts| !watts.is_none());
         if number && !PARTS.iter().any(|part| name.contains(part)) {
             rest.push((index, name));
         }

@@ -97,7 +97,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The list at `key`; empty where it is null or absent.
+    /// The list at `key`; empty where it is null or absent. Some BMCs put a single link where a list of one belongs.
     pub(super) fn list(&self, key: &str) -> Result<Vec<Self>, BmcError> {
         let node = self.at(key)?;
         match node.value {
@@ -105,13 +105,18 @@ impl<'a> Node<'a> {
             Value::Array(entries) => {
                 Ok(entries.iter().take(MOST).enumerate().map(|(index, entry)| node.child(index, entry)).collect())
             }
+            Value::Object(members) if members.contains_key("@odata.id") => Ok(vec![node]),
             _ => Err(node.wrong("a list")),
         }
     }
 
-    /// The target of this link, `{"@odata.id": …}`, without its fragment.
+    /// The target of this link, `{"@odata.id": …}`, without its fragment. Some BMCs put a list of one in its place.
     pub(super) fn target(&self) -> Result<Option<String>, BmcError> {
-        self.text("@odata.id")?.map(|uri| self.path_of(uri)).transpose()
+        match self.value {
+            Value::Array(entries) if entries.is_empty() => Ok(None),
+            Value::Array(entries) if entries.len() == 1 => self.child(0, &entries[0]).target(),
+            _ => self.text("@odata.id")?.map(|uri| self.path_of(uri)).transpose(),
+        }
     }
 
     /// The target of the link at `key`.
@@ -123,6 +128,21 @@ impl<'a> Node<'a> {
     pub(super) fn links(&self, key: &str) -> Result<Vec<String>, BmcError> {
         let entries = self.list(key)?;
         entries.iter().filter_map(|entry| entry.target().transpose()).collect()
+    }
+
+    /// The targets of the links in the list at `key`. What is no link is left out, and `left_out` gets the reason.
+    pub(super) fn good_links(&self, key: &str, left_out: &mut Vec<BmcError>) -> Vec<String> {
+        let entries = self.list(key).unwrap_or_else(|error| {
+            left_out.push(error);
+            Vec::new()
+        });
+        let target = |entry: &Self| {
+            entry.target().unwrap_or_else(|error| {
+                left_out.push(error);
+                None
+            })
+        };
+        entries.iter().filter_map(target).collect()
     }
 
     /// Checks a URI that the BMC sent: it must be a path on the BMC itself.

@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod discover;
 mod doc;
+mod linked;
 mod reading;
 mod session;
 mod state;
@@ -56,6 +57,10 @@ enum ErrorKind {
     Login,
     /// The resource has no reading, or none now.
     Absent,
+    /// There is no such resource: status 404 or 410.
+    Missing,
+    /// The BMC refuses the resource with this status.
+    Refused(u16),
     /// The BMC sent something that cannot be used.
     Unusable,
 }
@@ -83,13 +88,19 @@ impl BmcError {
     const fn absent(why: String) -> Self {
         Self { kind: ErrorKind::Absent, why }
     }
+    const fn missing(why: String) -> Self {
+        Self { kind: ErrorKind::Missing, why }
+    }
+    const fn refused(code: u16, why: String) -> Self {
+        Self { kind: ErrorKind::Refused(code), why }
+    }
     const fn unusable(why: String) -> Self {
         Self { kind: ErrorKind::Unusable, why }
     }
 
     /// Whether only one resource is affected; else the BMC as a whole is.
     const fn is_of_one_resource(&self) -> bool {
-        matches!(self.kind, ErrorKind::Absent | ErrorKind::Unusable)
+        matches!(self.kind, ErrorKind::Absent | ErrorKind::Missing | ErrorKind::Refused(_) | ErrorKind::Unusable)
     }
 
     /// The same of a login: without a response, the BMC may have made a session that cannot be used. Sessions are

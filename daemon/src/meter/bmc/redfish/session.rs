@@ -100,7 +100,7 @@ impl Bmc {
             }
             let date = answer.header(header::DATE).and_then(|text| httpdate::parse_http_date(text).ok());
             let date = date.and_then(|date| Some(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()));
-            return Ok(Got { doc: Doc::parse(uri, &answer.body)?, date });
+            return Ok(Got { doc: Doc::parse(uri, &answer.body?)?, date });
         }
         Err(BmcError::unusable(format!("GET {}: more than {HOPS} redirects", cut(uri))))
     }
@@ -197,7 +197,7 @@ impl Bmc {
     fn opened(&self, sessions: &str, answer: &Response) -> Result<Session, BmcError> {
         let status = answer.status;
         if !status.is_success() {
-            let full = said(answer).contains("SessionLimit");
+            let full = has_no_session_left(answer);
             return Err(match status.as_u16() {
                 _ if full => BmcError::busy(
                     format!("the BMC has no session free: log others out there{}", said(answer)),
@@ -222,11 +222,12 @@ impl Bmc {
         let token = token.ok_or_else(|| {
             BmcError::login(format!("POST {}: the BMC gave no X-Auth-Token: set auth = \"basic\"", cut(sessions)))
         })?;
-        let named = Doc::parse(sessions, &answer.body).ok().and_then(|doc| doc.root().target().ok().flatten());
+        // Only where it is complete: the token is in the head.
+        let named = || Doc::parse(sessions, answer.body.as_ref().ok()?).ok()?.root().target().ok()?;
         // BMCs send either the whole URL or its path.
         let located =
             answer.header(header::LOCATION).and_then(|text| text.parse::<Uri>().ok()).map(|uri| uri.path().to_owned());
-        let uri = located.filter(|path| path.starts_with('/') && path != "/").or(named);
+        let uri = located.filter(|path| path.starts_with('/') && path != "/").or_else(named);
         Ok(Session { token: Secret::new(token.to_owned()), uri, proven: false })
     }
 
@@ -237,7 +238,7 @@ impl Bmc {
             let answer = self.client.request(&Method::GET, &at, None, None).await?;
             match answer.status.as_u16() {
                 200 => {
-                    let sessions = Doc::parse(ROOT, &answer.body)?.root().at("Links")?.link("Sessions")?;
+                    let sessions = Doc::parse(ROOT, &answer.body?)?.root().at("Links")?.link("Sessions")?;
                     return sessions.ok_or_else(|| {
                         BmcError::unusable(format!("{ROOT}#/Links has no Sessions: set auth = \"basic\""))
                     });
@@ -299,23 +300,45 @@ fn no_service() -> BmcError {
 fn refusal(what: &str, answer: &Response) -> BmcError {
     let said = said(answer);
     match answer.status.as_u16() {
-        403 => BmcError::unusable(format!("{what}: not allowed (403{said}): the user needs the role ReadOnly")),
-        404 => BmcError::unusable(format!("{what}: not there (404{said})")),
+        403 => BmcError::refused(403, format!("{what}: not allowed (403{said}): the user needs the role ReadOnly")),
+        code @ (404 | 410) => BmcError::missing(format!("{what}: not there ({code}{said})")),
         code @ (429 | 503) => {
             let after =
                 answer.header(header::RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
             BmcError::busy(format!("{what}: the BMC is busy ({code}{said})"), after)
         }
-        code => BmcError::unusable(format!("{what}: the BMC answers {code}{said}")),
+        code => BmcError::refused(code, format!("{what}: the BMC answers {code}{said}")),
     }
 }
 
 /// The message id of an error response, for a message: `, Base.1.8.SessionLimitExceeded` (DSP0266, "Error responses").
 fn said(answer: &Response) -> String {
-    let id = || {
-        let value: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        let id = value.get("error")?.get("@Message.ExtendedInfo")?.get(0)?.get("MessageId")?.as_str()?;
-        Some(format!(", {}", cut(id)))
+    let messages = messages(answer);
+    let id = messages.iter().find_map(|message| message.get("MessageId")?.as_str());
+    id.map(|id| format!(", {}", cut(id))).unwrap_or_default()
+}
+
+/// The messages of an error response. Some BMCs send one object in place of a list.
+fn messages(answer: &Response) -> Vec<serde_json::Value> {
+    let info = || {
+        let mut value: serde_json::Value = serde_json::from_slice(answer.body.as_ref().ok()?).ok()?;
+        Some(value.get_mut("error")?.get_mut("@Message.ExtendedInfo")?.take())
     };
-    id().unwrap_or_default()
+    match info() {
+        Some(serde_json::Value::Array(messages)) => messages,
+        Some(message @ serde_json::Value::Object(_)) => vec![message],
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a login was refused because the BMC has as many sessions as it can have: by the registry Base
+/// (`SessionLimitExceeded`, and `CreateLimitReachedForResource` for any resource), by Dell's (`IDRAC.2.8.RAC0218`), or
+/// by its text.
+fn has_no_session_left(answer: &Response) -> bool {
+    messages(answer).iter().any(|message| {
+        let text = |key: &str| message.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let (id, text) = (text("MessageId"), text("Message").to_lowercase());
+        ["SessionLimit", "CreateLimitReached", "RAC0218"].iter().any(|one| id.contains(one))
+            || (text.contains("maximum number of") && text.contains("session"))
+    })
 }

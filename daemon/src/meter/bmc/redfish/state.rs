@@ -16,6 +16,7 @@ use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microwatts, Nanos};
 use crate::sys::backoff::Backoff;
 use crate::sys::secret::Secret;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) const LOST: u32 = 3;
 /// A sensor that has not changed for so many of its refreshes, and for at least [`STUCK_AFTER`], is reported.
 const STUCK_REFRESHES: u64 = 6;
 const STUCK_AFTER: Nanos = Nanos(60 * Nanos::SECOND.0);
+/// Most messages about what a search left out.
+const MOST_SAID: usize = 16;
 /// Readings of one sensor are at least this far apart.
 const SMALLEST_STEP: Nanos = Nanos(1_000_000);
 
@@ -49,6 +52,8 @@ pub(super) struct State {
     pub(super) cache: Cache,
     /// The chassis that are read. Empty: they are searched for in the next round.
     pub(super) chassis: Vec<FollowedChassis>,
+    /// What a search left out and the log has said.
+    pub(super) said: BTreeSet<String>,
     /// Why these chassis are this machine's, for the operator.
     pub(super) matched_by: String,
     pub(super) clock: Clock,
@@ -107,6 +112,7 @@ impl State {
             domains: Vec::new(),
             cache: Cache::new(),
             chassis: Vec::new(),
+            said: BTreeSet::new(),
             matched_by: String::new(),
             clock: Clock::default(),
             retry: Backoff::new(config.period.0, LONGEST_PAUSE),
@@ -171,9 +177,21 @@ impl State {
     async fn find(&mut self, out: &mut Vec<DomainReading>) -> Result<(), BmcError> {
         let uuid = read_text(&self.uuid_file, 64).ok().and_then(|text| chassis::uuid(&text));
         let period = self.config.period.0;
-        let mut search =
-            Search { bmc: &mut self.bmc, cache: &mut self.cache, chassis: &self.config.chassis, uuid, period };
+        let mut search = Search {
+            bmc: &mut self.bmc,
+            cache: &mut self.cache,
+            chassis: &self.config.chassis,
+            uuid,
+            period,
+            left_out: Vec::new(),
+        };
         let result = search.run().await;
+        for error in std::mem::take(&mut search.left_out) {
+            // Once each, and bounded: a BMC chooses its texts.
+            if self.said.len() < MOST_SAID && self.said.insert(error.why.clone()) {
+                tracing::warn!("{}: not used while looking for this machine's chassis: {}", self.source, error.why);
+            }
+        }
         // A BMC that was too slow to finish is asked for the rest in the next round. A wrong answer may be right in
         // the next round, so then everything is read again.
         if result.as_ref().map_or_else(BmcError::is_of_one_resource, |_| true) {

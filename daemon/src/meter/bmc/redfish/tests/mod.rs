@@ -3,6 +3,7 @@
 mod faults;
 mod login;
 mod makers;
+mod odd;
 mod time;
 mod trust;
 
