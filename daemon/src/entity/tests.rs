@@ -110,7 +110,7 @@ fn a_scope_in_which_a_vmm_runs_is_no_container() {
     fs::create_dir_all(&dir).unwrap();
     let stat = "7 (qemu-system-x86) S 1 1 1 0 -1 4194560 1 1 1 1 9 0 0 0 20 0 1 0 1 1 1";
     fs::write(dir.join("stat"), stat).unwrap();
-    fs::write(dir.join("cmdline"), "qemu\0-name\0web\0-accel\0kvm\0-smp\01\0").unwrap();
+    fs::write(dir.join("cmdline"), "qemu\0-name\0web\0-accel\0kvm\0-smp\x001\0").unwrap();
     fs::write(dir.join("cgroup"), format!("0::{path}\n")).unwrap();
     let exe = "/usr/bin/qemu-system-x86_64";
     std::os::unix::fs::symlink(exe, dir.join("exe")).unwrap();

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod date_time;
 pub mod https_client;
+pub mod malloc;
 pub mod mutex;
 pub mod nvml;
 pub mod perf_event;

@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn the_name_that_qemu_is_called_by_counts() {
         let hypervisor = |exe: &str, line: &[u8]| describe(Vmm::Qemu, exe, line, true, &|_| None).unwrap().hypervisor;
-        assert_eq!(hypervisor("/usr/bin/qemu-system-x86_64", b"/usr/bin/kvm\0-id\0100\0"), "kvm");
-        assert_eq!(hypervisor("", b"/usr/libexec/qemu-kvm\0-id\0100\0"), "kvm");
+        assert_eq!(hypervisor("/usr/bin/qemu-system-x86_64", b"/usr/bin/kvm\0-id\x00100\0"), "kvm");
+        assert_eq!(hypervisor("", b"/usr/libexec/qemu-kvm\0-id\x00100\0"), "kvm");
         assert_eq!(hypervisor("/usr/libexec/qemu-kvm", b"guest=web\0"), "kvm");
         assert_eq!(hypervisor("/usr/bin/qemu-system-x86_64", b"/usr/bin/kvm\0-accel\0tcg\0"), "qemu");
         assert_eq!(hypervisor("/usr/bin/qemu-system-x86_64", b"qemu-system-x86_64\0-name\0kvm\0"), "qemu");

@@ -38,6 +38,9 @@ pub struct Programs {
     pub born: RingBuf<MapData>,
 }
 
+/// The type of the tracepoint that `switch_btf` is attached to: the kernel prefixes its name.
+const SWITCH_TYPE: &str = "btf_trace_sched_switch";
+
 impl Programs {
     /// Loads the object by the path of `options`, and attaches its programs.
     ///
@@ -50,9 +53,11 @@ impl Programs {
             BpfPath::Btf => Some(std::fs::read(offsets::VMLINUX).map_err(|error| BpfError::NoBtf(error.to_string()))?),
             BpfPath::Auto => std::fs::read(offsets::VMLINUX).ok(),
         };
-        let settings = btf.as_deref().map(offsets::settings).transpose();
-        match (settings, &btf, options.path) {
-            (Ok(Some(settings)), Some(btf), path) => match Self::load_path(options, settings, Some(btf)) {
+        let known = btf.as_deref().map(|btf| Ok((offsets::settings(btf)?, offsets::typedef(btf, SWITCH_TYPE)?)));
+        // It takes 5 to 10 MB.
+        drop(btf);
+        match (known.transpose(), options.path) {
+            (Ok(Some((settings, switch))), path) => match Self::load_path(options, settings, Some(switch)) {
                 // The verifier or a tracepoint of this kernel differs from those that jouled knows: the helpers need
                 // less of it.
                 Err(BpfError::Refused(_)) if path == BpfPath::Auto => {
@@ -60,12 +65,13 @@ impl Programs {
                 }
                 result => result,
             },
-            (Err(missing), _, BpfPath::Btf) => Err(BpfError::NoBtf(format!("it lacks {missing}"))),
+            (Err::<_, String>(missing), BpfPath::Btf) => Err(BpfError::NoBtf(format!("it lacks {missing}"))),
             _ => Self::load_path(options, Settings::default(), None),
         }
     }
 
-    fn load_path(options: &BpfOptions, mut settings: Settings, btf: Option<&[u8]>) -> Result<Self, BpfError> {
+    /// `switch`: the id of [`SWITCH_TYPE`] in the kernel's BTF; `None`: the programs that need no BTF.
+    fn load_path(options: &BpfOptions, mut settings: Settings, switch: Option<u32>) -> Result<Self, BpfError> {
         let events = counters::open(options.counters, &counters::online());
         for (counter, events) in events.iter().enumerate() {
             settings.counters |= u32::from(events.is_some()) << counter;
@@ -82,7 +88,7 @@ impl Programs {
             .map_err(|error| explain(&error))?;
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| BpfError::Refused(format!("{path}: {error}")))?;
         let mut programs = Self {
-            path: if btf.is_some() { BpfPath::Btf } else { BpfPath::Helpers },
+            path: if switch.is_some() { BpfPath::Btf } else { BpfPath::Helpers },
             counting: settings.counters,
             cpus,
             cpu: take_map(&mut ebpf, "CPU")?,
@@ -99,7 +105,7 @@ impl Programs {
         };
         programs.install(&events).map_err(|error| io_refusal("perf counters", &error))?;
         programs.write_packages(options).map_err(|error| io_refusal("map CPU", &error))?;
-        programs.attach(btf)?;
+        programs.attach(switch)?;
         Ok(programs)
     }
 
@@ -109,14 +115,15 @@ impl Programs {
         sys::write_cpus(self.cpu(), &cpus)
     }
 
-    fn attach(&mut self, btf: Option<&[u8]>) -> Result<(), BpfError> {
-        let helpers: &[_] = if btf.is_some() { &[] } else { &HELPERS };
+    fn attach(&mut self, switch: Option<u32>) -> Result<(), BpfError> {
+        let helpers: &[_] = if switch.is_some() { &[] } else { &HELPERS };
         for (program, tracepoint) in COMMON.iter().chain(helpers) {
             self.attach_raw(program, tracepoint).map_err(|error| explain(&error.into()))?;
         }
-        if let Some(btf) = btf {
-            // The parsed BTF takes tens of megabytes, so it lives for this block only.
-            let btf = Btf::parse(btf, Endianness::default()).map_err(|error| BpfError::NoBtf(error.to_string()))?;
+        if let Some(switch) = switch {
+            // aya only looks up the id of this type. The whole BTF of a kernel would take 20 MB while it does.
+            let btf = offsets::btf_with_one_type(switch, SWITCH_TYPE);
+            let btf = Btf::parse(&btf, Endianness::default()).map_err(|error| BpfError::NoBtf(error.to_string()))?;
             self.attach_btf(&btf).map_err(|error| explain(&error.into()))?;
         }
         let tick = self.tick_program();

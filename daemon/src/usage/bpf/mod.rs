@@ -13,7 +13,7 @@ mod sys;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::Nanos;
 use crate::model::usage::{CgroupBorn, CgroupId, LostUse, ProcessInfo, ProcessKey, UsageSample, Use, Used};
-use crate::sys::proc_pid;
+use crate::sys::{malloc, proc_pid};
 use crate::usage::Usage;
 use aya::programs::ProgramError;
 use aya::{RawTracePointRunOptions, TestRun, TestRunOptions};
@@ -54,12 +54,8 @@ impl BpfUsage {
     /// Why the kernel refuses, for the operator.
     pub fn open(options: &BpfOptions) -> Result<Self, BpfError> {
         let programs = Programs::load(options)?;
-        // SAFETY: returns freed memory to the system: the BTF of the running kernel took some 20 MB while the programs
-        // were loaded.
-        #[cfg(target_env = "gnu")]
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        // The BTF of the running kernel took some MB.
+        malloc::trim();
         let (cpus, path) = (programs.cpus, programs.path);
         let mut usage = Self {
             programs,

@@ -8,6 +8,8 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FORWARD: u32 = 7;
+const KIND_TYPEDEF: u32 = 8;
 
 /// Every offset in bytes, with [`Settings::offsets_known`] set.
 ///
@@ -41,6 +43,37 @@ pub fn settings(btf: &[u8]) -> Result<Settings, String> {
         root_hierarchy: types.offset("cgroup_root", "hierarchy_id")?,
         node_id: types.offset("kernfs_node", "id")?,
     })
+}
+
+/// The id of a typedef.
+///
+/// # Errors
+/// Names it, where this kernel's BTF lacks it.
+pub fn typedef(btf: &[u8], name: &str) -> Result<u32, String> {
+    let types = Types::parse(btf).ok_or("not a BTF file of this byte order")?;
+    let is_wanted = |at: &u32| types.is_named(*at, KIND_TYPEDEF, name);
+    let position = types.starts.iter().position(is_wanted).and_then(|position| u32::try_from(position + 1).ok());
+    position.ok_or_else(|| name.to_owned())
+}
+
+/// A BTF file in which the type `id` is a typedef of this name, and all types before it are forward declarations
+/// without a name, which are the smallest kind.
+pub fn btf_with_one_type(id: u32, name: &str) -> Vec<u8> {
+    let forward = [0, KIND_FORWARD << 24, 0];
+    let typedef = [1, KIND_TYPEDEF << 24, 0];
+    let count = id.max(1) - 1;
+    let (types, strings) = ((count + 1) * 12, name.len() as u32 + 2);
+    let mut file = Vec::with_capacity((24 + types + strings) as usize);
+    file.extend(0xeb9f_u16.to_ne_bytes());
+    file.extend([1, 0]);
+    file.extend([24, 0, types, types, strings].into_iter().flat_map(u32::to_ne_bytes));
+    for words in std::iter::repeat_n(forward, count as usize).chain([typedef]) {
+        file.extend(words.into_iter().flat_map(u32::to_ne_bytes));
+    }
+    file.push(0);
+    file.extend(name.as_bytes());
+    file.push(0);
+    file
 }
 
 /// The sections of a BTF file: see the kernel's Documentation/bpf/btf.rst for the format.
@@ -85,14 +118,14 @@ impl<'a> Types<'a> {
     fn offset(&self, of: &str, member: &str) -> Result<u32, String> {
         self.starts
             .iter()
-            .filter(|&&at| self.is_struct_named(at, of))
+            .filter(|&&at| self.is_named(at, KIND_STRUCT, of))
             .find_map(|&at| self.member(at as usize, member, 0))
             .ok_or_else(|| format!("{of}.{member}"))
     }
 
-    fn is_struct_named(&self, at: u32, name: &str) -> bool {
+    fn is_named(&self, at: u32, of_kind: u32, name: &str) -> bool {
         let at = at as usize;
-        word(self.types, at + 4).is_some_and(|info| kind(info) == KIND_STRUCT)
+        word(self.types, at + 4).is_some_and(|info| kind(info) == of_kind)
             && word(self.types, at).is_some_and(|start| self.name_is(start, name))
     }
 
@@ -174,6 +207,16 @@ mod tests {
         let file = small();
         for length in 0..file.len() {
             assert!(settings(&file[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_file_with_one_type_has_it_under_its_id() {
+        for id in [1, 2, 70_000] {
+            let file = btf_with_one_type(id, "btf_trace_x");
+            assert_eq!(typedef(&file, "btf_trace_x"), Ok(id));
+            assert_eq!(typedef(&file, "btf_trace"), Err("btf_trace".into()));
+            aya::Btf::parse(&file, aya::Endianness::default()).unwrap();
         }
     }
 

@@ -218,9 +218,9 @@ fn what_waits_is_bounded() {
     let mut run = Run::new(S);
     run.read(100_000 * S, 1_000_000, 0);
     for reading in 1..20_000 {
-        let at = Some(Nanos(100_000 * S + reading * 10 * MS));
-        run.total = Total { at, energy: run.total.energy + Microjoules(reading), gaps: 0 };
-        run.hand_out.take(run.total, Nanos(S), at.unwrap());
+        let at = Nanos(100_000 * S + reading * 10 * MS);
+        run.total = Total { at: Some(at), energy: run.total.energy + Microjoules(reading), gaps: 0 };
+        run.hand_out.take(run.total, Nanos(S), at);
     }
     assert!(run.hand_out.segments.len() <= MOST_SEGMENTS);
     let end = Nanos(1_000_000 * S);
