@@ -2,7 +2,7 @@
 //! then reads. Neither the transport (`link`, `lan`) nor the schedule (`polled`).
 
 use super::code::{cc, passes, unknown};
-use super::dcmi::{self, PowerReading, TimestampCheck};
+use super::dcmi::{self, Movement, PowerReading, TimestampCheck};
 use super::link::{Command, Link, LinkError};
 use super::repository;
 use super::sdr::{Choice, Sensor, choose};
@@ -19,6 +19,9 @@ const SENSOR: u8 = 0x04;
 const READING: u8 = 0x2D;
 /// Time until a BMC without a power reading is examined again.
 const EXAMINE_AGAIN: Duration = Duration::from_secs(600);
+/// Failures of DCMI in a row after which sensors are tried: where the answer says that it will stay so, once DCMI has
+/// worked; and where it may pass. A DCMI that has never worked is not waited for.
+const FAILURES: (u32, u32) = (3, 6);
 /// After this time without a request the BMC may have ended the session: 60 s in IPMI 2.0, less on some BMCs.
 const MAY_HAVE_ENDED: Duration = Duration::from_secs(20);
 /// Pause before the one repetition of a command that a busy BMC refused.
@@ -54,21 +57,34 @@ enum Plan {
     Nothing(String, Instant),
 }
 
+/// What is known of a BMC's DCMI power reading.
+#[derive(Default)]
+struct Dcmi {
+    timestamps: TimestampCheck,
+    movement: Movement,
+    worked: bool,
+    /// Failures in a row.
+    failures: u32,
+    /// When sensors were last looked for in its place.
+    searched: Option<Instant>,
+    /// Why a sensor is read in its place.
+    replaced: Option<String>,
+}
+
 /// A BMC.
 pub struct Bmc {
     connect: Connect,
     lan: bool,
     link: Option<Box<dyn Link>>,
     plan: Option<Plan>,
-    timestamps: TimestampCheck,
+    dcmi: Dcmi,
     answered: Option<Instant>,
 }
 
 impl Bmc {
     /// Not connected yet. `lan`: over a session, which can end.
-    pub const fn new(connect: Connect, lan: bool) -> Self {
-        let timestamps = TimestampCheck::new();
-        Self { connect, lan, link: None, plan: None, timestamps, answered: None }
+    pub fn new(connect: Connect, lan: bool) -> Self {
+        Self { connect, lan, link: None, plan: None, dcmi: Dcmi::default(), answered: None }
     }
 
     /// Connects and finds out where the power is, unless that is known. `false`: there is no BMC.
@@ -78,7 +94,7 @@ impl Bmc {
     pub fn ready(&mut self) -> Result<bool, String> {
         if self.link.is_none() {
             let Some(link) = (self.connect)()? else { return Ok(false) };
-            (self.link, self.plan, self.timestamps) = (Some(link), None, TimestampCheck::new());
+            (self.link, self.plan, self.dcmi) = (Some(link), None, Dcmi::default());
         }
         if matches!(&self.plan, Some(Plan::Nothing(_, at)) if at.elapsed() > EXAMINE_AGAIN) {
             self.plan = None;
@@ -131,14 +147,31 @@ impl Bmc {
         let (Some(link), Some(plan)) = (&mut self.link, &mut self.plan) else {
             return Err(ReadError::Link(LinkError::Broken("not connected".into())));
         };
-        let result = match plan {
-            Plan::Dcmi => power_reading(link.as_mut(), &mut self.timestamps),
-            Plan::Whole(sensor) => {
-                sensor_reading(link.as_mut(), sensor).and_then(|reading| whole(reading.map_err(ReadError::Value)?))
+        // A sensor in place of DCMI is coarse: DCMI is tried again now and then.
+        if self.dcmi.replaced.is_some() && self.dcmi.searched.is_none_or(|at| at.elapsed() > EXAMINE_AGAIN) {
+            let mut dcmi = Dcmi::default();
+            match power_reading(link.as_mut(), &mut dcmi) {
+                Ok(_) => (*plan, self.dcmi) = (Plan::Dcmi, dcmi),
+                Err(_) => self.dcmi.searched = Some(Instant::now()),
             }
-            Plan::Inputs(sensors) => inputs(link.as_mut(), sensors),
-            Plan::Nothing(why, _) => Err(ReadError::Value(why.clone())),
+        }
+        let mut result = match &mut *plan {
+            Plan::Dcmi => power_reading(link.as_mut(), &mut self.dcmi),
+            other => sensors(link.as_mut(), other),
         };
+        if matches!(plan, Plan::Dcmi)
+            && let Err(error) = &result
+            && self.dcmi.has_failed_for_good(error)
+            && let Some((instead, power)) = instead_of_dcmi(link.as_mut())
+        {
+            let why = match error {
+                ReadError::Link(error) => error.to_string(),
+                ReadError::Value(why) => why.clone(),
+            };
+            *plan = instead;
+            self.dcmi.replaced = Some(why);
+            result = Ok(power);
+        }
         match &result {
             Err(ReadError::Link(error)) => self.command_failed(&error.clone()),
             Ok(_) | Err(ReadError::Value(_)) => self.answered = Some(Instant::now()),
@@ -150,14 +183,22 @@ impl Bmc {
     pub fn detail(&self) -> String {
         match &self.plan {
             Some(Plan::Dcmi) => "DCMI power reading".into(),
-            Some(Plan::Whole(sensor)) => format!("sensor {}, in steps of {} W,", sensor.shown(), sensor.step().watts()),
+            Some(Plan::Whole(sensor)) => {
+                format!("sensor {}, in steps of {} W,{}", sensor.shown(), sensor.step().watts(), self.not_dcmi())
+            }
             Some(Plan::Inputs(sensors)) => {
                 let names: Vec<String> = sensors.iter().map(|(sensor, _)| sensor.shown()).collect();
                 let step: Microwatts = sensors.iter().map(|(sensor, _)| sensor.step()).sum();
-                format!("sum of sensors {}, in steps of {} W,", names.join(" + "), step.watts())
+                format!("sum of sensors {}, in steps of {} W,{}", names.join(" + "), step.watts(), self.not_dcmi())
             }
             Some(Plan::Nothing(..)) | None => "nothing".into(),
         }
+    }
+
+    /// Why it is a sensor that is read, where the BMC has a DCMI power reading too.
+    fn not_dcmi(&self) -> String {
+        let why = self.dcmi.replaced.as_ref();
+        why.map(|why| format!(" as its DCMI power reading cannot be used ({why}),")).unwrap_or_default()
     }
 
     /// After a failed command: drops a connection that failed, and with it its late responses.
@@ -193,9 +234,50 @@ impl From<LinkError> for ReadError {
     }
 }
 
+impl Dcmi {
+    /// Counts a failure. Whether it is time to look for sensors, which is done now and then only.
+    fn has_failed_for_good(&mut self, error: &ReadError) -> bool {
+        let most = match error {
+            // The connection, and not DCMI.
+            ReadError::Link(LinkError::Silent(_) | LinkError::Broken(_)) => return false,
+            ReadError::Link(LinkError::Refused(code)) if passes(*code) => FAILURES.1,
+            _ if self.worked => FAILURES.0,
+            _ => 1,
+        };
+        self.failures = self.failures.saturating_add(1);
+        let due = self.failures >= most && self.searched.is_none_or(|at| at.elapsed() > EXAMINE_AGAIN);
+        if due {
+            self.searched = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// A sensor with a reading, where DCMI has none. Whatever goes wrong here, the reason is that of DCMI.
+fn instead_of_dcmi(link: &mut dyn Link) -> Option<(Plan, Power)> {
+    let found = repository::sensors_in_watts(link).ok()?;
+    let mut plan = choose(&found)?.into();
+    let power = sensors(link, &mut plan).ok()?;
+    Some((plan, power))
+}
+
+impl From<Choice> for Plan {
+    fn from(choice: Choice) -> Self {
+        match choice {
+            Choice::Whole(sensor) => Self::Whole(sensor),
+            Choice::Inputs(sensors) => Self::Inputs(sensors.into_iter().map(|sensor| (sensor, false)).collect()),
+        }
+    }
+}
+
 fn plan(link: &mut dyn Link) -> Result<Plan, LinkError> {
-    let without = match execute(link, &dcmi::get_capabilities()) {
-        Ok(data) if !dcmi::manages_power(&data).map_err(LinkError::Wrong)? => Some("DCMI without power management"),
+    let mut wrong = None;
+    let without = match execute(link, &dcmi::get_capabilities()).map(|data| dcmi::manages_power(&data)) {
+        Ok(Ok(false)) => Some("DCMI without power management"),
+        Ok(Err(why)) => {
+            wrong = Some(LinkError::Wrong(why));
+            Some("DCMI without power management")
+        }
         // Some BMCs have the reading and not the capabilities.
         Ok(_) | Err(LinkError::Refused(_)) => match execute(link, &dcmi::get_power_reading()) {
             Err(LinkError::Refused(code)) if unknown(code) => Some("no DCMI power reading"),
@@ -208,16 +290,17 @@ fn plan(link: &mut dyn Link) -> Result<Plan, LinkError> {
     let nothing = |why: String| Plan::Nothing(format!("the BMC has {without}, and {why}"), Instant::now());
     let sensors = match repository::sensors_in_watts(link) {
         Ok(sensors) => sensors,
+        Err(LinkError::Refused(_) | LinkError::Wrong(_)) if wrong.is_some() => Vec::new(),
         Err(error @ LinkError::Refused(code)) if !passes(code) => {
             return Ok(nothing(repository::cannot_read_text(&error)));
         }
         Err(error) => return Err(error),
     };
-    Ok(match choose(&sensors) {
-        Some(Choice::Whole(sensor)) => Plan::Whole(sensor),
-        Some(Choice::Inputs(sensors)) => Plan::Inputs(sensors.into_iter().map(|sensor| (sensor, false)).collect()),
-        None if sensors.is_empty() => nothing("no sensor in watts".into()),
-        None => {
+    Ok(match (choose(&sensors), wrong) {
+        (Some(choice), _) => choice.into(),
+        (None, Some(wrong)) => return Err(wrong),
+        (None, None) if sensors.is_empty() => nothing("no sensor in watts".into()),
+        (None, None) => {
             let names: Vec<String> = sensors.iter().take(8).map(Sensor::shown).collect();
             nothing(format!(
                 "no sensor in watts that is known to be of the whole machine (it has {})",
@@ -238,12 +321,24 @@ fn execute(link: &mut dyn Link, command: &Command) -> Result<Vec<u8>, LinkError>
     }
 }
 
-fn power_reading(link: &mut dyn Link, timestamps: &mut TimestampCheck) -> Result<Power, ReadError> {
+fn power_reading(link: &mut dyn Link, dcmi: &mut Dcmi) -> Result<Power, ReadError> {
     let data = execute(link, &dcmi::get_power_reading())?;
     let reading = PowerReading::parse(&data).map_err(LinkError::Wrong)?;
-    let power = reading.power().map_err(ReadError::Value)?;
-    timestamps.check(reading.clock, Stamp::now().monotonic).map_err(ReadError::Value)?;
+    let now = Stamp::now().monotonic;
+    let power = dcmi.movement.power(&reading, now).map_err(ReadError::Value)?;
+    dcmi.timestamps.check(reading.clock, now).map_err(ReadError::Value)?;
+    (dcmi.worked, dcmi.failures) = (true, 0);
     Ok(Power { power, missing: None })
+}
+
+/// Reads the sensors of a plan.
+fn sensors(link: &mut dyn Link, plan: &mut Plan) -> Result<Power, ReadError> {
+    match plan {
+        Plan::Whole(sensor) => sensor_reading(link, sensor)?.map_err(ReadError::Value).and_then(whole),
+        Plan::Inputs(sensors) => inputs(link, sensors),
+        Plan::Nothing(why, _) => Err(ReadError::Value(why.clone())),
+        Plan::Dcmi => Err(ReadError::Value("DCMI is no sensor".into())),
+    }
 }
 
 fn sensor_reading(link: &mut dyn Link, sensor: &Sensor) -> Result<Result<Microwatts, String>, ReadError> {

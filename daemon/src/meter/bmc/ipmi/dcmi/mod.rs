@@ -20,6 +20,8 @@ const CLOCK_SLACK: i64 = 2;
 const TRUSTED: u32 = 3;
 /// A trusted clock that stands still for longer means that the BMC does not update the value.
 const FROZEN: Nanos = Nanos(60 * Nanos::SECOND.0);
+/// A value whose state is "not active" is not taken when it has not changed for longer.
+const STILL: Nanos = Nanos(600 * Nanos::SECOND.0);
 
 /// Get DCMI Capabilities Info, parameter 1: what is supported.
 pub fn get_capabilities() -> Command {
@@ -94,6 +96,33 @@ impl PowerReading {
             (true, u16::MAX) => Err("65535 W, which is no reading".into()),
             (true, watts) => Ok(Microwatts(u64::from(watts) * 1_000_000)),
         }
+    }
+}
+
+/// Takes the power of readings whose state says that power measurement is not active, where their value moves: some
+/// BMCs measure, and have no such setting. A value that stands still is not taken, as it may be of another time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Movement {
+    last: Option<u16>,
+    /// When the value last changed, CLOCK_MONOTONIC.
+    moved: Option<Nanos>,
+}
+
+impl Movement {
+    /// The power of a reading that arrived at `now`, CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn power(&mut self, reading: &PowerReading, now: Nanos) -> Result<Microwatts, String> {
+        let said = PowerReading { active: true, ..*reading }.power();
+        if said.is_ok() {
+            let last = self.last.replace(reading.current);
+            if last.is_some_and(|last| last != reading.current) {
+                self.moved = Some(now);
+            }
+        }
+        let moves = self.moved.is_some_and(|moved| now - moved <= STILL);
+        if moves { said } else { reading.power() }
     }
 }
 

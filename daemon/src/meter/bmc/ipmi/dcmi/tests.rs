@@ -64,6 +64,25 @@ fn capabilities_tell_of_power_management_by_one_bit() {
     }
 }
 
+#[test]
+fn a_value_that_moves_is_taken_whatever_its_state_says() {
+    let second = |seconds: u64| Nanos(seconds * Nanos::SECOND.0);
+    let mut movement = Movement::default();
+    let mut take = |watts: u16, state: u8, seconds: u64| {
+        movement.power(&PowerReading::parse(&answer(watts, state)).unwrap(), second(seconds)).map(|power| power.watts())
+    };
+    assert!(take(137, 0, 0).unwrap_err().contains("not active"));
+    assert!(take(137, 0, 10).is_err());
+    assert!(take(0, 0, 20).is_err() && take(137, 0, 30).is_err(), "0 W is no value");
+    assert!(take(0xFFFF, 0, 40).is_err() && take(137, 0, 50).is_err());
+    assert_eq!(take(141, 0, 60), Ok(141.0));
+    assert_eq!(take(141, 0, 600), Ok(141.0), "a steady load");
+    assert!(take(0, 0, 610).unwrap_err().contains("0 W"));
+    assert!(take(141, 0, 661).unwrap_err().contains("not active"), "it has stood still for too long");
+    assert_eq!(take(140, 0, 670), Ok(140.0));
+    assert_eq!(take(140, 0x40, 10_000), Ok(140.0), "active is active");
+}
+
 fn run(steps: &[(u32, u64)]) -> Result<(), String> {
     let mut timestamps = TimestampCheck::new();
     steps.iter().try_for_each(|(stamp, seconds)| timestamps.check(*stamp, Nanos(seconds * Nanos::SECOND.0)))

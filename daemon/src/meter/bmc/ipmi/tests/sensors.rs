@@ -141,3 +141,108 @@ fn records_that_go_round_in_a_circle_end() {
     let sensors = repository::sensors_in_watts(&mut Circle).unwrap();
     assert_eq!(sensors.len(), 3);
 }
+
+/// A BMC with a sensor of 136 W and a DCMI reading that may be good.
+fn with_both(dcmi: Answer) -> (Fake, Opener) {
+    let (fake, opener) = with(&[("Pwr Consumption", numbered(7)), ("PS1 Input Power", numbered(8))]);
+    lock(&fake).capabilities = Some(capabilities(true));
+    lock(&fake).power = Some(dcmi);
+    lock(&fake).readings.insert(7, available(34));
+    (fake, opener)
+}
+
+fn inactive(watts: u16) -> Answer {
+    let mut data = power(watts).unwrap();
+    data[17] = 0;
+    Ok(data)
+}
+
+fn of_length(length: usize) -> Answer {
+    let mut data = power(137).unwrap();
+    data.resize(length, 0);
+    Ok(data)
+}
+
+#[test]
+fn where_dcmi_fails_for_good_a_sensor_is_read() {
+    let refused = |code| Err(LinkError::Refused(code));
+    for dcmi in [
+        refused(0xC9),
+        refused(0xD6),
+        refused(0xD4),
+        refused(0xCC),
+        refused(0xFF),
+        of_length(17),
+        of_length(19),
+        of_length(0),
+        inactive(137),
+        power(0),
+        power(0xFFFF),
+    ] {
+        let (fake, mut opener) = with_both(dcmi.clone());
+        let (readings, health, detail) = read(&mut opener);
+        assert_eq!((readings, health), (watts(136), Health::Healthy), "{dcmi:?}");
+        assert!(detail.starts_with("sensor Pwr Consumption") && detail.contains("DCMI power reading cannot be used"));
+        // From then on the sensor alone.
+        lock(&fake).asked.clear();
+        assert_eq!(read(&mut opener).0, watts(136));
+        assert_eq!(lock(&fake).asked, [(0x04, 0x2D)]);
+    }
+}
+
+#[test]
+fn a_dcmi_that_has_worked_is_waited_for_a_little() {
+    for (code, rounds) in [(0xC9, 3), (0xD5, 6), (0x80, 6)] {
+        let (fake, mut opener) = with_both(power(140));
+        assert_eq!(read(&mut opener).0, watts(140));
+        lock(&fake).power = Some(Err(LinkError::Refused(code)));
+        for round in 1..rounds {
+            assert!(read(&mut opener).0[0].is_err(), "{code:X}h, {round}");
+        }
+        assert_eq!(read(&mut opener).0, watts(136), "{code:X}h");
+    }
+    // A good reading in between starts the count again.
+    let (fake, mut opener) = with_both(power(140));
+    for _ in 0..5 {
+        lock(&fake).power = Some(power(140));
+        assert_eq!(read(&mut opener).0, watts(140));
+        lock(&fake).power = Some(Err(LinkError::Refused(0xC9)));
+        assert!(read(&mut opener).0[0].is_err());
+        assert!(read(&mut opener).0[0].is_err());
+    }
+}
+
+#[test]
+fn without_a_sensor_the_reason_is_that_of_dcmi() {
+    let (fake, mut opener) = with_both(Err(LinkError::Refused(0xD6)));
+    lock(&fake).readings.clear();
+    for _ in 0..3 {
+        let (readings, health, _) = read(&mut opener);
+        assert!(readings[0].is_err() && health.why().contains("D6h"), "{health:?}");
+    }
+    // The records are slow to read: not in each round.
+    lock(&fake).asked.clear();
+    read(&mut opener);
+    assert_eq!(lock(&fake).asked, [(0x2C, 2)]);
+}
+
+#[test]
+fn a_value_that_moves_is_taken_although_it_is_said_to_be_deactivated() {
+    let (fake, mut opener) = with(&[]);
+    lock(&fake).capabilities = Some(capabilities(true));
+    for (dcmi, expected) in [(137, None), (137, None), (141, Some(141)), (141, Some(141)), (139, Some(139))] {
+        lock(&fake).power = Some(inactive(dcmi));
+        let (readings, health, _) = read(&mut opener);
+        match expected {
+            Some(expected) => assert_eq!((readings, health), (watts(expected), Health::Healthy)),
+            None => assert!(readings[0].is_err() && health.why().contains("not active"), "{health:?}"),
+        }
+    }
+}
+
+#[test]
+fn odd_capabilities_do_not_hide_a_sensor() {
+    let (fake, mut opener) = with_both(power(140));
+    lock(&fake).capabilities = Some(Ok(vec![0xDC]));
+    assert_eq!(read(&mut opener).0, watts(136));
+}
