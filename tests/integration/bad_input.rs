@@ -2,10 +2,11 @@
 //! invents no number.
 
 use crate::common::sysfs::INTEL_RANGE;
-use crate::common::{Daemon, World, joulectl, said};
+use crate::common::{Daemon, World, get, joulectl, said};
 use jouled::model::entity::Kind;
 use jouled::model::snapshot::{DomainView, Snapshot};
 use jouled::model::source::Health;
+use jouled::model::text::acts;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -293,5 +294,40 @@ fn a_damaged_ledger_is_set_aside_and_a_torn_one_holds_as_far_as_it_goes() {
     let snapshot = daemon.ticks().next();
     assert_eq!(domain(&snapshot, "rapl/package-0").energy.total.0, 0);
     daemon.page().adds_up();
+    daemon.stop();
+}
+
+/// Every name is chosen by a stranger: of a process, its program, its cgroup, and a VM.
+#[test]
+fn names_that_act_on_a_terminal_reach_no_page() {
+    let world = World::new();
+    let odd = "\u{1b}[2J\u{7}\u{202e}\u{200b}x";
+    world.spawn(101, 1, odd, &format!("/system.slice/{odd}.service"), 0);
+    world.spawn(102, 2, "sh", &format!("/lxc/{odd}"), 0);
+    world.spawn(103, 3, "qemu-system-x86", "/system.slice/vm.service", 0);
+    let line = format!("qemu\0-name\0{odd}\0-accel\0kvm\0-smp\02\0");
+    fs::write(world.host.procfs().join("103/cmdline"), line).unwrap();
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    ticks.next();
+    for pid in [101, 102, 103] {
+        world.run(pid, 3);
+    }
+    world.draw("intel-rapl:0", 60_000_000);
+    ticks.find("all have series", |snapshot| {
+        let has = |kind: Kind, count| snapshot.kind(kind).rows.len() >= count;
+        has(Kind::Process, 3) && has(Kind::Container, 1) && has(Kind::Vm, 1) && has(Kind::Unit, 1)
+    });
+    for format in ["text/plain", "application/openmetrics-text; version=1.0.0"] {
+        let page = get(daemon.address, "/metrics", &[&format!("Accept: {format}")]).body;
+        let acting = page.lines().find(|line| line.chars().any(acts));
+        assert_eq!(acting, None);
+        assert!(
+            page.contains("\\\\u{1b}[2J\\\\u{7}"),
+            "the name is shown, escaped twice: for people and for the format"
+        );
+    }
+    let list = said(joulectl(&world.state, &["list", "process", "--json"]));
+    assert!(!list.chars().any(|c| c != '\n' && acts(c)), "{list}");
     daemon.stop();
 }

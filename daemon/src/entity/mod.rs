@@ -30,8 +30,8 @@ struct CgroupPath {
 }
 
 impl CgroupPath {
-    /// The entities of the cgroup. `runs_vm`: whether a VMM runs in the cgroup with this path, so that it is the scope of
-    /// a VM and not of a container.
+    /// The entities of the cgroup. `runs_vm`: whether a VMM runs in the cgroup with this path, so that it is the scope
+    /// of a VM and not of a container.
     fn resolve(self, runs_vm: impl Fn(&str) -> bool) -> CgroupEntities {
         let Self { cgroup, path, vm } = self;
         let mut entities = path.as_deref().map(path::entities).unwrap_or_default();

@@ -6,6 +6,7 @@ use super::cgroups::Resolver;
 use super::path;
 use crate::model::entity::{Awaited, ProcessLabels};
 use crate::model::source::{PackageId, Stamp};
+use crate::model::text::safe;
 use crate::model::units::Nanos;
 use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use, Used};
 use crate::sys::proc_pid;
@@ -68,12 +69,13 @@ fn living(procfs: &Path, pid: u32, labels: ProcessLabels<'_>, since: Nanos, at: 
     let process = ProcessKey { pid, start };
     let began = at.realtime - (at.boottime - process.began());
     // /proc shows a longer name of some kernel threads than eBPF does.
-    let same_name = if exe.is_empty() { name.starts_with(comm) } else { name == *comm };
+    let shown = safe(&name);
+    let same_name = if exe.is_empty() { shown.starts_with(comm) } else { shown == *comm };
     // The link may not be readable, or the file may have been removed since, as by an upgrade.
     let program = proc_pid::exe(procfs, pid);
     let same_program = exe.is_empty()
         || program.is_empty()
-        || program.trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
+        || safe(&program).trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
     let same = !dead && began <= since + SLACK && same_name && same_program;
     same.then(|| ProcessInfo { process, comm: comm.to_owned(), exe: exe.to_owned() })
 }

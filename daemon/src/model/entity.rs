@@ -1,9 +1,11 @@
 //! The kinds of thing that energy is attributed to, and their labels. Pure data.
 
 use super::by_name;
+use super::text::safe;
 use super::units::{Microjoules, Nanos};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -85,6 +87,8 @@ impl Kind {
 /// The label values of one entity, with the kind that names them: the key of an entity in the ledger, in recordings and
 /// in exports. There is exactly one value for each of [`Kind::label_names`]; two entities of a kind never have the same
 /// values at one time. Clones share the values. In JSON each value has its label's name, empty ones are left out.
+///
+/// Strangers choose the names of processes, cgroups and VMs: what acts on a terminal is escaped here, for every export.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "by_name::NamedLabels", into = "by_name::NamedLabels")]
 pub struct Labels {
@@ -108,6 +112,8 @@ impl Labels {
     pub fn new(kind: Kind, values: impl Into<Arc<[String]>>) -> Result<Self, WrongLabels> {
         let values = values.into();
         if values.len() == kind.label_names().len() {
+            let fit = values.iter().all(|value| matches!(safe(value), Cow::Borrowed(_)));
+            let values = if fit { values } else { values.iter().map(|value| safe(value).into_owned()).collect() };
             Ok(Self { kind, values })
         } else {
             Err(WrongLabels { kind, found: values.len() })
@@ -181,7 +187,7 @@ macro_rules! labels {
 
         impl From<$name<'_>> for Labels {
             fn from($name { $($field),+ }: $name<'_>) -> Self {
-                Self { kind: Kind::$kind, values: [$($field.to_owned()),+].into() }
+                Self { kind: Kind::$kind, values: [$(safe($field).into_owned()),+].into() }
             }
         }
     };
@@ -261,8 +267,8 @@ labels! {
         container_id: "container_id",
         /// Name of the container; empty where it is not known.
         container_name: "container_name",
-        /// `docker`, `containerd`, `crio`, `podman`, `kata`, `buildkit`, `lxc`, `systemd-nspawn` or `kubepods`; empty where
-        /// the cgroup does not say it.
+        /// `docker`, `containerd`, `crio`, `podman`, `kata`, `buildkit`, `lxc`, `systemd-nspawn` or `kubepods`; empty
+        /// where the cgroup does not say it.
         runtime: "runtime",
         /// Uid of the pod that the container is in; empty where it is in none.
         pod_id: "pod_id",
@@ -302,8 +308,8 @@ pub struct Limits {
     pub shown: [u32; Kind::ALL.len()],
     /// Time for which the series of an ended entity is shown.
     pub retention: Nanos,
-    /// Energy from which on a process has a series: with less, it ends without having had one. In recordings of releases
-    /// without it, 0.
+    /// Energy from which on a process has a series: with less, it ends without having had one. 0 in recordings of
+    /// releases without it.
     #[serde(default)]
     pub least: Microjoules,
 }
@@ -354,6 +360,21 @@ mod tests {
             serde_json::json!({ "slice": "a.slice" })
         );
         assert!(row(&[]).is_err() && row(&["a.slice", "b"]).is_err());
+    }
+
+    #[test]
+    fn names_of_strangers_act_on_nothing() {
+        let comm = "a\u{1b}]0;x\u{7}\u{202e}";
+        let shown = "a\\u{1b}]0;x\\u{7}\\u{202e}";
+        let labels = ProcessLabels { pid: "7", comm, exe: "/tmp/\n", process_type: "", container_id: "", vm_id: "" };
+        let labels = Labels::from(labels);
+        assert_eq!((labels.get("comm"), labels.get("exe")), (shown, "/tmp/\\u{a}"));
+        let unit = Labels::new(Kind::Slice, vec![comm.to_owned()]).unwrap();
+        assert_eq!(unit.id(), shown);
+        let read: Labels =
+            serde_json::from_value(serde_json::json!({ "kind": "slice", "labels": { "slice": comm } })).unwrap();
+        assert_eq!(read, unit, "an older ledger has the name as it was");
+        assert_eq!(Labels::new(Kind::Slice, vec![shown.to_owned()]).unwrap(), unit);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod guest;
 pub mod platform;
 pub mod snapshot;
 pub mod source;
+pub mod text;
 pub mod tick;
 pub mod units;
 pub mod usage;

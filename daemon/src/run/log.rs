@@ -4,6 +4,7 @@
 //! people need, because journalctl shows only the message.
 
 use crate::config::LogLevel;
+use crate::sys::safe_text::safe;
 use std::os::fd::AsFd;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
@@ -43,7 +44,7 @@ fn to_journal() -> Option<Boxed> {
 fn to_stderr() -> Boxed {
     use std::io::IsTerminal;
     let fields = debug_fn(|writer, field, value| match field.name() {
-        "message" => write!(writer, "{value:?}"),
+        "message" => write!(writer, "{}", printable(&format!("{value:?}"))),
         name if name.starts_with('_') => Ok(()),
         name => write!(writer, " {name}={value:?}"),
     });
@@ -52,6 +53,11 @@ fn to_stderr() -> Boxed {
         true => log.with_ansi(false).without_time().boxed(),
         false => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
     }
+}
+
+/// A message without what acts on a terminal; line breaks stay, as some messages have several lines.
+fn printable(message: &str) -> String {
+    message.split('\n').map(safe).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether standard error is the stream that JOURNAL_STREAM names (systemd.exec(5)). A shell in a service may have
@@ -65,4 +71,14 @@ fn by_manager() -> bool {
     };
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     stream == format!("{}:{}", of.dev(), of.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_acts_on_nothing() {
+        assert_eq!(printable("a\u{1b}[2J\u{202e}b\n  c"), "a\\u{1b}[2J\\u{202e}b\n  c");
+    }
 }

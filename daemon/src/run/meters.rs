@@ -4,6 +4,7 @@
 use crate::meter::Meter;
 use crate::model::domain::{Domain, DomainId, DomainReading};
 use crate::model::source::{SourceRole, SourceState, Stamp};
+use crate::model::text::safe;
 use crate::model::tick::Tick;
 use rustc_hash::FxHashMap;
 
@@ -64,6 +65,7 @@ impl Meters {
 }
 
 fn log_domain(Domain { id, source, path, quality, .. }: &Domain) {
-    let (id, quality) = (id.as_str(), quality.as_str());
+    let (id, quality) = (&*safe(id.as_str()), quality.as_str());
+    let (source, path) = (&*safe(source), safe(path));
     tracing::info!("_domain" = id, "_source" = source, "energy domain {id}: {quality}, by {source}, {path}");
 }

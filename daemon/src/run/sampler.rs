@@ -6,6 +6,7 @@ use crate::entity::{Entities, Named};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::Snapshot;
 use crate::model::source::{Health, PciAddress, SourceRole, SourceState, Stamp};
+use crate::model::text::safe;
 use crate::model::tick::Tick;
 use crate::model::units::Nanos;
 use crate::run::meters::Meters;
@@ -283,8 +284,9 @@ impl Logged {
 }
 
 fn log_health(source: &SourceState) {
-    let (name, role, state, why) =
-        (source.source.as_str(), source.role.as_str(), source.health.as_str(), source.health.why());
+    // Reasons quote firmware, drivers and managers.
+    let (name, why) = (&*safe(&source.source), &*safe(source.health.why()));
+    let (role, state) = (source.role.as_str(), source.health.as_str());
     match source.health {
         Health::Healthy | Health::Unsupported(_) => {
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };

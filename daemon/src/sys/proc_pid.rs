@@ -49,8 +49,8 @@ impl Stat<'_> {
     }
 }
 
-/// Number of bytes that /proc has appended to the name of a worker: `0:1-events` and `u8:3+flush-8:0` have a suffix after
-/// their number, `R-nvme-wq-nvme-wq` (a rescuer) has its work queue twice.
+/// Number of bytes that /proc has appended to the name of a worker: `0:1-events` and `u8:3+flush-8:0` have a suffix
+/// after their number, `R-nvme-wq-nvme-wq` (a rescuer) has its work queue twice.
 fn appended(worker: &[u8]) -> usize {
     match worker.strip_prefix(b"R-") {
         Some(queue) => {

@@ -8,31 +8,11 @@
 //! | [`replaced`] | puts another character in its place | names that become labels |
 //! | [`removed`] | leaves it out | lines of a peer |
 
-/// Whether a character moves the cursor or turns the direction of writing: control characters, line and paragraph
-/// separators, marks and overrides of direction.
-pub fn is_terminal_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Whether a character could do something to a terminal other than appear: control characters as above, and invisible
-/// ones that join or hide text.
-pub fn acts(c: char) -> bool {
-    is_terminal_control(c)
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}')
-        || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
+pub use crate::model::text::{acts, is_terminal_control};
 
 /// `text` with everything that acts on a terminal made visible: `\u{1b}`.
 pub fn safe(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if acts(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    crate::model::text::safe(text).into_owned()
 }
 
 /// The first `most` characters of `text`, escaped as in a Rust string.
@@ -50,11 +30,11 @@ pub fn excerpt(text: &str, most: usize) -> String {
     shown
 }
 
-/// `text` with `substitute` in place of each character that is_terminal_control, cut to at most `most` bytes.
+/// `text` with `substitute` in place of each character that [`acts`], cut to at most `most` bytes.
 pub fn replaced(text: &str, substitute: char, most: usize) -> String {
     let mut out = String::with_capacity(text.len().min(most));
     for c in text.chars() {
-        let c = if is_terminal_control(c) { substitute } else { c };
+        let c = if acts(c) { substitute } else { c };
         if out.len() + c.len_utf8() > most {
             break;
         }
@@ -63,9 +43,9 @@ pub fn replaced(text: &str, substitute: char, most: usize) -> String {
     out
 }
 
-/// The first `most` characters of `text` that are no control characters.
+/// The first `most` characters of `text` that do not act on a terminal.
 pub fn removed(text: &str, most: usize) -> String {
-    text.chars().filter(|c| !is_terminal_control(*c)).take(most).collect()
+    text.chars().filter(|c| !acts(*c)).take(most).collect()
 }
 
 #[cfg(test)]

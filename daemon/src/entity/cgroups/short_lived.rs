@@ -20,8 +20,8 @@ const CONTAINERS_MAX: usize = 4096;
 /// A container's CPU time is read some milliseconds after that of the processes, and /proc/PID/stat counts in steps of
 /// 10 ms: less than this is no sign of a process that was missed.
 const NOISE: i64 = 20_000_000;
-/// Time beyond that of its processes, in nanoseconds, which a container keeps for later ticks: more is of processes that
-/// were charged to something else.
+/// Time beyond that of its processes, in nanoseconds, which a container keeps for later ticks: more is of processes
+/// that were charged to something else.
 const KEPT: i64 = 1_000_000_000;
 
 /// The containers that are in v1 cgroups, by the cgroup of each.
@@ -133,8 +133,12 @@ impl Resolver {
             return;
         }
         let Some(point) = self.v1_mount("cpuacct") else { return };
-        let usage_file = point.join(path.trim_start_matches('/')).join("cpuacct.usage");
-        let usage = read_usage(&usage_file);
+        let dir = point.join(path.trim_start_matches('/'));
+        // All that a new container used was since the last tick.
+        let made = fs::metadata(&dir).and_then(|metadata| metadata.modified()).ok();
+        let is_new = made.zip(self.v1.placed_at).is_some_and(|(made, placed_at)| made >= placed_at);
+        let usage_file = dir.join("cpuacct.usage");
+        let usage = if is_new { Some(0) } else { read_usage(&usage_file) };
         let container = Container { usage_file, home: Some(home), usage, missed: 0 };
         self.v1.containers.watched.insert(cgroup, container);
         self.v1.containers.add_member(cgroup, cgroup);

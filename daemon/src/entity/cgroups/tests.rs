@@ -222,21 +222,27 @@ fn processes_that_ended_before_they_were_looked_up_are_a_containers_as_far_as_it
 }
 
 #[test]
-fn a_container_made_later_is_found_by_the_work_of_its_short_lived_processes() {
-    let host = Hybrid::new();
-    let engine = host.v2("/system.slice/docker.service");
-    let mut resolver = host.open();
-    let docker = format!("/docker/{ID}");
-    host.cpu_time(&docker, 0);
-    host.process(2, &docker, "/system.slice/docker.service");
-    let mut used = 0;
-    let mut sums = BTreeMap::new();
-    for round in 0..30 {
-        used += 100;
-        host.cpu_time(&docker, used);
-        let uses = vec![ran(100 + round, engine, 100)];
-        let ended = uses.iter().map(|one| one.process).collect();
-        sums = placed(&mut resolver, UsageSample { ended, ..sample(uses) });
+fn a_container_made_later_is_found_by_its_process_or_by_the_work_of_short_lived_ones() {
+    for first_process_sleeps in [false, true] {
+        let host = Hybrid::new();
+        let engine = host.v2("/system.slice/docker.service");
+        let mut resolver = host.open();
+        placed(&mut resolver, sample(Vec::new()));
+        let docker = format!("/docker/{ID}");
+        host.cpu_time(&docker, 0);
+        host.process(2, &docker, "/system.slice/docker.service");
+        let (mut used, mut last) = (0, BTreeMap::new());
+        for round in 0..30 {
+            let first = if first_process_sleeps { 0 } else { 10 };
+            used += 100 + first;
+            host.cpu_time(&docker, used);
+            let mut uses = vec![ran(100 + round, engine, 100)];
+            let ended = uses.iter().map(|one| one.process).collect();
+            uses.extend((first > 0).then(|| ran(2, engine, first)));
+            last = placed(&mut resolver, UsageSample { ended, ..sample(uses) });
+            // Seen at its first tick, the container has all that ran in it.
+            assert!(first_process_sleeps || last == by_path([(docker.as_str(), 110)]), "{round}: {last:?}");
+        }
+        assert!(!last.contains_key("/system.slice/docker.service"), "{last:?}");
     }
-    assert_eq!(sums, by_path([(docker.as_str(), 100)]));
 }

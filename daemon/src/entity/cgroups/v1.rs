@@ -1,7 +1,8 @@
-//! Places use on hosts with cgroup v1 hierarchies. The usage sources report the v2 cgroup of a process. That is the root
-//! where the v2 tree is not used, and the service of a container engine where the engine's cgroupfs driver makes cgroups
-//! in v1 hierarchies only. Reads /proc/PID/cgroup, once for each process, again when it executes a program or moves in
-//! the v2 tree, and once in a while. Use of processes that ended before they could be looked up is left to `short_lived`.
+//! Places use on hosts with cgroup v1 hierarchies. The usage sources report the v2 cgroup of a process. That is the
+//! root where the v2 tree is not used, and the service of a container engine where the engine's cgroupfs driver makes
+//! cgroups in v1 hierarchies only. Reads /proc/PID/cgroup, once for each process, again when it executes a program or
+//! moves in the v2 tree, and once in a while. Use of processes that ended before they could be looked up is left to
+//! `short_lived`.
 
 use super::short_lived::Containers;
 use super::{Resolver, mounts, path};
@@ -9,6 +10,7 @@ use crate::model::usage::{CgroupId, ProcessKey, UsageSample};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// Ticks after which the cgroup of a process is looked up again: processes seldom move between v1 cgroups.
 const PLACED_FOR: u32 = 30;
@@ -22,6 +24,8 @@ pub(super) struct V1 {
     placed: FxHashMap<ProcessKey, Placed>,
     /// Number of ticks so far.
     pub(super) round: u32,
+    /// The time of the last tick.
+    pub(super) placed_at: Option<SystemTime>,
     /// Ids given to v1 paths.
     ids: FxHashMap<String, CgroupId>,
     /// Number of v1 paths that got an id so far: no id is given twice.
@@ -92,6 +96,7 @@ impl Resolver {
             }
         }
         self.place_short_lived(&mut sample.uses, &unplaced);
+        self.v1.placed_at = Some(SystemTime::now());
     }
 
     /// The cgroup that use of a process in the v2 cgroup `v2` is charged to; `None`: it has ended.

@@ -293,7 +293,8 @@ pub fn machine(path: &str) -> Option<Machine<'_>> {
 }
 
 /// Whether a cgroup is `machine-NAME.scope` of the system's manager, which is a container's or, where
-/// systemd-vmspawn made it, a VM's: then the VMM runs in this cgroup itself, while a container's processes are below it.
+/// systemd-vmspawn made it, a VM's: then the VMM runs in this cgroup itself, while a container's processes are below
+/// it.
 pub fn is_machine_scope(path: &str) -> bool {
     let Some((above, scope)) = path.rsplit_once('/') else { return false };
     let is_slice = |segment: &str| segment.ends_with(".slice") && segment != "user.slice";

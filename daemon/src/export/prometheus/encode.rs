@@ -2,6 +2,7 @@
 //! by name.
 
 use crate::model::entity::Labels;
+use crate::model::text::safe;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
@@ -46,8 +47,9 @@ impl<const N: usize> EncodeLabelSet for LabelSet<'_, N> {
         for (name, value) in self.names.iter().zip(self.values) {
             (*name, value.as_str()).encode(encoder.encode_label())?;
         }
-        for label in &self.others {
-            label.encode(encoder.encode_label())?;
+        // Entities' labels are fit already; these are texts of firmware, drivers, managers and other hosts, too.
+        for (name, value) in &self.others {
+            (*name, &*safe(value)).encode(encoder.encode_label())?;
         }
         Ok(())
     }

@@ -103,3 +103,34 @@ fn damage_and_other_versions_are_named() {
         let _ = replayed(&path, &text[..cut]);
     }
 }
+
+#[test]
+fn any_number_of_labels_is_read_or_refused() {
+    let (_dir, path, text) = recording();
+    let with = |labels: &str| {
+        let cgroups = format!(r#""cgroups":[{{"cgroup":7,"entities":[{labels}],"vm":{labels}}}]"#);
+        let members = format!(r#""vm_members":[{{"process":{{"pid":1,"start":1}},"vm":{labels}}}]"#);
+        let text = rewritten(&text, r#""cgroups":[]"#, &cgroups);
+        rewritten(&text, r#""vm_members":[]"#, &members)
+    };
+    assert!(
+        with("5").contains(r#""entities":[5]"#) && with("5").contains(r#""vm":5}],"vms""#),
+        "the words of the format"
+    );
+    for fine in [
+        r#"{"kind":"vm","labels":{}}"#,
+        r#"{"kind":"unit","labels":{"slice":"a.slice"}}"#,
+        r#"{"kind":"process","labels":{"pid":"7"}}"#,
+    ] {
+        assert_eq!(replayed(&path, &with(fine)), Ok(3), "{fine}");
+    }
+    for odd in [
+        r#"{"kind":"vm","labels":{"vm_id":"7","label-9":"x"}}"#,
+        r#"{"kind":"vm","labels":[]}"#,
+        r#"{"kind":"vm","labels":["7"]}"#,
+        r#"{"kind":"vm"}"#,
+        "[]",
+    ] {
+        assert!(replayed(&path, &with(odd)).unwrap_err().contains("tick 1"), "{odd}");
+    }
+}

@@ -279,3 +279,18 @@ fn source(types::SourceState { source, role, health, detail }: types::SourceStat
     };
     Ok(SourceState { source, role, health, detail, expected })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_labels_is_read_or_refused() {
+        for count in 0..9 {
+            let vm = vec!["x".to_owned(); count];
+            let listed = cgroup(types::CgroupPath { cgroup: 7, path: Some("/a.slice".into()), vm: Some(vm.clone()) });
+            assert_eq!((listed.is_ok(), vm_labels(vm).is_ok()), (count == 3, count == 3), "{count}");
+        }
+        assert!(vm_labels(Vec::new()).unwrap_err().contains("0 label values for a vm"));
+    }
+}

@@ -1,0 +1,61 @@
+//! Text that strangers choose (names of processes, cgroups and VMs, paths of programs), made fit for a label: nothing
+//! in it acts on the terminal, the log or the page that shows it. Every value of [`super::entity::Labels`] goes through
+//! [`safe`]; `sys/safe_text` has other forms.
+
+use std::borrow::Cow;
+
+/// Whether a character moves the cursor or turns the direction of writing: control characters, line and paragraph
+/// separators, marks and overrides of direction.
+pub fn is_terminal_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether a character could do something to a terminal other than appear: control characters as above, and invisible
+/// ones that join or hide text.
+pub fn acts(c: char) -> bool {
+    is_terminal_control(c)
+        || matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// `text` with everything that acts on a terminal made visible: `\u{1b}`. Text that is fit is not copied.
+pub fn safe(text: &str) -> Cow<'_, str> {
+    // Nearly all text is printable ASCII.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_acts_is_made_visible() {
+        assert_eq!(safe("a\u{1b}[2J\n\"b\u{202e}\u{9b}\u{7}"), "a\\u{1b}[2J\\u{a}\"b\\u{202e}\\u{9b}\\u{7}");
+        assert_eq!(safe("\u{feff}x\u{200b}\u{e0041}"), "\\u{feff}x\\u{200b}\\u{e0041}");
+        for fit in ["", "nginx: worker", "größe", "名前", "a\\x2db", "\u{fffd}"] {
+            assert!(matches!(safe(fit), Cow::Borrowed(text) if text == fit), "{fit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_fit_and_stays_so(text: String) {
+            let once = safe(&text).into_owned();
+            prop_assert!(!once.chars().any(acts));
+            prop_assert!(matches!(safe(&once), Cow::Borrowed(_)));
+        }
+    }
+}
