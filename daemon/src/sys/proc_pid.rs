@@ -1,7 +1,9 @@
 //! One process in /proc: name, start, executable, users (proc_pid_stat(5) and others). Its use over time is in
 //! `usage/procfs`.
 
+use crate::model::units::Nanos;
 use crate::model::usage::ProcessKey;
+use nix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::path::Path;
 
@@ -98,6 +100,22 @@ pub fn process(procfs: &Path, pid: u32) -> Option<ProcessKey> {
     stat(procfs, pid, |stat| ProcessKey { pid, start: stat.start })
 }
 
+/// CPU time of a process with all its threads, also of those that ended, since it began: its CPU clock, to the
+/// nanosecond. Needs no permission. `pid` is an id in jouled's own PID namespace. `None`: there is no such process.
+pub fn cpu_time(pid: u32) -> Option<Nanos> {
+    // 0 would be this process. Larger ids than 2^22 do not exist (PID_MAX_LIMIT of linux/threads.h).
+    let pid = i32::try_from(pid).ok().filter(|pid| (1..=1 << 22).contains(pid))?;
+    // CPUCLOCK_SCHED of linux/posix-timers.h; glibc's clock_getcpuclockid(3) asks the kernel once more.
+    let clock = ClockId::from_raw(!pid << 3 | 2);
+    let time = clock_gettime(clock).ok()?;
+    Some(Nanos(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64))
+}
+
+/// Whether a folder is the /proc of the PID namespace that jouled runs in, so that its numbers are process ids here.
+pub fn is_own(procfs: &Path) -> bool {
+    fs::read_link(procfs.join("self")).is_ok_and(|pid| pid == Path::new(&std::process::id().to_string()))
+}
+
 /// Path of a process' executable; empty where there is none, or it cannot be read.
 pub fn exe(procfs: &Path, pid: u32) -> String {
     let link = fs::read_link(procfs.join(pid.to_string()).join("exe"));
@@ -174,6 +192,11 @@ mod tests {
         assert!(process(proc, me).is_some_and(|process| process.start > 0));
         assert_eq!(exe(proc, me), std::env::current_exe().unwrap().to_string_lossy());
         assert!(!uids(proc, me).is_empty());
+        assert!(is_own(proc) && !is_own(Path::new("/")));
+        let before = cpu_time(me).unwrap();
+        assert!(before > Nanos::ZERO);
+        while cpu_time(me).unwrap() <= before {}
+        assert_eq!([0, i32::MAX as u32, u32::MAX].map(cpu_time), [None; 3]);
         assert_eq!((process(proc, u32::MAX), exe(proc, u32::MAX)), (None, String::new()));
     }
 

@@ -1,6 +1,10 @@
-//! CPU use from /proc/PID/stat and cgroup v2's cpu.stat, where eBPF cannot be used. Coarser than eBPF: times are in
-//! clock ticks (10 ms), a process that began and ended between two samples is known to its cgroup only (where cgroup v2
-//! accounts CPU time), the package is the one on which a process last ran, and no hardware counters are counted.
+//! CPU use from processes' CPU clocks, /proc/PID/stat and cgroup v2's cpu.stat, where eBPF cannot be used. Coarser than
+//! eBPF: a process that began and ended between two samples is known to its cgroup only (where cgroup v2 accounts CPU
+//! time), the package is the one on which a process last ran, and no hardware counters are counted.
+//!
+//! Of a process whose CPU clock stands still nothing else is read: reading the clock takes a tenth of the time of
+//! reading /proc/PID/stat. The /proc of another PID namespace has no clocks here; then CPU time is in clock ticks (10
+//! ms).
 
 use super::Usage;
 use crate::model::source::{Health, PackageId};
@@ -25,6 +29,8 @@ pub struct ProcfsUsage {
     packages: Vec<PackageId>,
     /// Length of a clock tick of /proc/PID/stat.
     tick: Nanos,
+    /// Whether processes' CPU clocks can be read: `procfs` is that of jouled's own PID namespace.
+    clocks: bool,
     processes: FxHashMap<u32, Seen>,
     cgroups: FxHashMap<CgroupId, Group>,
     /// Number of samples so far.
@@ -56,6 +62,9 @@ struct Group {
     usage: Option<Nanos>,
     /// CPU time of its processes in this sample.
     seen: Nanos,
+    /// CPU time in nanoseconds that cpu.stat counted and that is not charged yet; negative where processes were charged
+    /// for time that cpu.stat counts later: the two are not read at the same moment.
+    owed: i64,
     /// The round in which a process was last seen in it.
     round: u32,
 }
@@ -73,11 +82,12 @@ impl ProcfsUsage {
             cgroup2: cgroup2.map(Path::to_path_buf),
             packages: packages.to_vec(),
             tick: Nanos(1_000_000_000 / hertz),
+            clocks: proc_pid::is_own(procfs),
             processes: FxHashMap::default(),
             cgroups: FxHashMap::default(),
             round: 0,
             health: Health::Degraded(format!(
-                "{why}; from /proc instead, which is coarser: 10 ms steps, processes that lived between two looks are known to their cgroup only"
+                "{why}; from /proc instead, which is coarser: processes that lived between two looks are known to their cgroup only"
             )),
             buffer: Vec::with_capacity(4096),
         };
@@ -92,6 +102,14 @@ impl ProcfsUsage {
 
     /// Adds one process to the sample. `None` where it ended meanwhile, or could not be read.
     fn look(&mut self, pid: u32, sample: &mut UsageSample) -> Option<()> {
+        let clock = if self.clocks { proc_pid::cpu_time(pid) } else { None };
+        if let Some(seen) = self.processes.get_mut(&pid).filter(|seen| Some(seen.on_cpu) == clock) {
+            seen.round = self.round;
+            if let Some(group) = self.cgroups.get_mut(&seen.cgroup) {
+                group.round = self.round;
+            }
+            return Some(());
+        }
         let dir = self.procfs.join(pid.to_string());
         let read = self.read(&dir.join("stat"));
         let gone = read
@@ -99,7 +117,10 @@ impl ProcfsUsage {
             .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR)));
         let buffer = std::mem::take(&mut self.buffer);
         let stat = if read.is_ok() { parse_stat(&buffer) } else { None };
-        let taken = stat.map(|stat| self.take(pid, &dir, &stat, sample));
+        let taken = stat.map(|stat| {
+            let on_cpu = clock.unwrap_or_else(|| Nanos(stat.ticks.saturating_mul(self.tick.0)));
+            self.take(pid, &dir, &stat, on_cpu, sample);
+        });
         self.buffer = buffer;
         if taken.is_none()
             && !gone
@@ -111,9 +132,8 @@ impl ProcfsUsage {
         taken
     }
 
-    fn take(&mut self, pid: u32, dir: &Path, stat: &Stat<'_>, sample: &mut UsageSample) {
+    fn take(&mut self, pid: u32, dir: &Path, stat: &Stat<'_>, on_cpu: Nanos, sample: &mut UsageSample) {
         let process = ProcessKey { pid, start: stat.start };
-        let on_cpu = Nanos(stat.ticks.saturating_mul(self.tick.0));
         let package = self.packages.get(stat.cpu).copied().unwrap_or(PackageId(0));
         let first_round = self.round == 1;
         let round = self.round;
@@ -172,6 +192,7 @@ impl ProcfsUsage {
             stat: cgroup_dir.join("cpu.stat"),
             usage: None,
             seen: Nanos::ZERO,
+            owed: 0,
             round,
         });
         cgroup
@@ -187,10 +208,16 @@ impl ProcfsUsage {
             let seen = std::mem::take(&mut group.seen);
             let usage = self.read(&group.stat).ok().and_then(|()| parse_usage(&self.buffer));
             let earlier = std::mem::replace(&mut group.usage, usage);
-            let (Some(usage), Some(earlier), false) = (usage, earlier, has_subgroups(&group.stat)) else { continue };
-            let unseen = (usage - earlier).saturating_sub(seen);
+            let (Some(usage), Some(earlier), false) = (usage, earlier, has_subgroups(&group.stat)) else {
+                group.owed = 0;
+                continue;
+            };
+            let signed = |time: Nanos| i64::try_from(time.0).unwrap_or(i64::MAX);
+            group.owed = group.owed.saturating_add(signed(usage - earlier)).saturating_sub(signed(seen));
+            let unseen = Nanos(u64::try_from(group.owed).unwrap_or(0));
             // Less than two clock ticks is the rounding of /proc.
             if unseen.0 > 2 * self.tick.0 {
+                group.owed = 0;
                 let process = ProcessKey { pid: 0, start: 0 };
                 let package = self.packages.first().copied().unwrap_or(PackageId(0));
                 sample.uses.push(Use { process, cgroup: *cgroup, package, used: Used::on_cpu(unseen) });
@@ -314,6 +341,45 @@ mod tests {
         fs::remove_dir(root.path().join("7/stat")).unwrap();
         write(root.path(), 7, b"a", 110, 5);
         assert_eq!(usage.sample().unwrap().uses[0].used.on_cpu, Nanos(100_000_000));
+    }
+
+    #[test]
+    fn a_cgroup_is_charged_no_time_twice_that_its_processes_are_charged_later() {
+        let (root, groups) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let group = groups.path().join("a");
+        fs::create_dir(&group).unwrap();
+        let cpu_stat = |milliseconds: u64| {
+            fs::write(group.join("cpu.stat"), format!("usage_usec {}\n", milliseconds * 1000)).unwrap();
+        };
+        write(root.path(), 7, b"burner", 0, 5);
+        fs::write(root.path().join("7/cgroup"), "0::/a\n").unwrap();
+        cpu_stat(0);
+        let mut usage = ProcfsUsage::open(root.path(), Some(groups.path()), &[PackageId(0)], "test").unwrap();
+        let (mut charged, mut burnt) = (0, 0);
+        for second in 1..=20_u64 {
+            // It burns all the time. A long look at /proc: cpu.stat is read up to 300 ms after the process was.
+            burnt = second * 1000;
+            write(root.path(), 7, b"burner", burnt / 10, 5);
+            cpu_stat(burnt + second * 7919 % 300);
+            charged += usage.sample().unwrap().uses.iter().map(|one| one.used.on_cpu.0 / 1_000_000).sum::<u64>();
+        }
+        assert!(charged >= burnt && charged <= burnt + 300, "{charged} ms of {burnt} ms");
+    }
+
+    #[test]
+    fn a_process_is_charged_what_its_clock_counted() {
+        let mut usage = ProcfsUsage::open(Path::new("/proc"), None, &[PackageId(0)], "test").unwrap();
+        assert!(usage.clocks);
+        let me = std::process::id();
+        let of_me = |sample: UsageSample| -> u64 {
+            sample.uses.iter().filter(|one| one.process.pid == me).map(|one| one.used.on_cpu.0).sum()
+        };
+        usage.sample().unwrap();
+        let before = proc_pid::cpu_time(me).unwrap();
+        while proc_pid::cpu_time(me).unwrap() - before < Nanos(3_000_000) {}
+        let used = of_me(usage.sample().unwrap());
+        let all = proc_pid::cpu_time(me).unwrap() - before;
+        assert!(used >= 3_000_000 && used <= all.0 + 1_000_000_000, "{used} ns of {all:?}");
     }
 
     #[test]
