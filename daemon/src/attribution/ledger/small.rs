@@ -3,7 +3,6 @@
 
 use super::{Account, Ledger, Series, TickCharge};
 use crate::model::entity::Kind;
-use crate::model::units::Microjoules;
 
 impl Ledger {
     /// Adds this tick's charges of processes that have too little energy yet to their small series. What is not
@@ -81,7 +80,7 @@ mod tests {
     use crate::model::domain::Zone;
     use crate::model::entity::{Labels, ProcessLabels};
     use crate::model::snapshot::KindView;
-    use crate::model::units::Nanos;
+    use crate::model::units::{Microjoules, Nanos};
     use proptest::prelude::*;
     use std::collections::HashMap;
 

@@ -35,7 +35,7 @@ impl System {
     pub(super) fn read(doc: &Doc, left_out: &mut Vec<BmcError>) -> Result<Self, BmcError> {
         let root = doc.root();
         let uuid = root.text("UUID")?.and_then(uuid);
-        let chassis = root.at("Links").map(|links| links.good_links("Chassis", left_out));
+        let chassis = root.at("Links").map(|links| links.links("Chassis", left_out));
         Ok(Self { uri: doc.uri.clone(), uuid, chassis: or_none(chassis, left_out) })
     }
 }
@@ -49,10 +49,10 @@ impl Chassis {
         match root.at("Links") {
             Ok(links) => {
                 let before = left_out.len();
-                chassis.systems = links.good_links("ComputerSystems", left_out);
+                chassis.systems = links.links("ComputerSystems", left_out);
                 chassis.knows_systems = left_out.len() == before;
                 chassis.contained_by = or_none(links.link("ContainedBy"), left_out);
-                chassis.contains = links.good_links("Contains", left_out);
+                chassis.contains = links.links("Contains", left_out);
             }
             Err(error) => {
                 chassis.knows_systems = false;

@@ -98,7 +98,7 @@ impl Search<'_> {
             };
             // A list that is none is no collection.
             doc.root().list("Members")?;
-            members.extend(doc.root().good_links("Members", left_out));
+            members.extend(doc.root().links("Members", left_out));
             if seen.len() > PAGES || members.len() > MEMBERS {
                 return Err(BmcError::unusable(format!(
                     "{} has more than {MEMBERS} members or {PAGES} pages",

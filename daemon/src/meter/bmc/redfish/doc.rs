@@ -124,14 +124,8 @@ impl<'a> Node<'a> {
         self.at(key)?.target()
     }
 
-    /// The targets of the links in the list at `key`.
-    pub(super) fn links(&self, key: &str) -> Result<Vec<String>, BmcError> {
-        let entries = self.list(key)?;
-        entries.iter().filter_map(|entry| entry.target().transpose()).collect()
-    }
-
     /// The targets of the links in the list at `key`. What is no link is left out, and `left_out` gets the reason.
-    pub(super) fn good_links(&self, key: &str, left_out: &mut Vec<BmcError>) -> Vec<String> {
+    pub(super) fn links(&self, key: &str, left_out: &mut Vec<BmcError>) -> Vec<String> {
         let entries = self.list(key).unwrap_or_else(|error| {
             left_out.push(error);
             Vec::new()
@@ -270,7 +264,9 @@ mod tests {
         assert_eq!(a.at("C").unwrap().at("E").unwrap().text("F").unwrap(), None);
         assert!(doc.root().at("D").unwrap().at("E").unwrap_err().why.contains("/x#/D is a number, not an object"));
         assert_eq!(a.list("L").unwrap()[0].target().unwrap(), Some("/y".into()));
-        assert!(a.links("L").unwrap_err().why.contains("not followed"));
+        let mut left_out = Vec::new();
+        assert_eq!(a.links("L", &mut left_out), ["/y"]);
+        assert!(left_out.len() == 1 && left_out[0].why.contains("not followed"));
         assert!(Doc::parse("/x", b"[]").unwrap_err().why.contains("a list, not an object"));
         assert!(Doc::parse("/x", b"<html>").unwrap_err().why.contains("no JSON"));
     }

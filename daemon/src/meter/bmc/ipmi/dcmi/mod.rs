@@ -143,11 +143,6 @@ pub struct TimestampCheck {
 }
 
 impl TimestampCheck {
-    /// No timestamp seen yet.
-    pub const fn new() -> Self {
-        Self { last: None, kept_up: 0, moved: Nanos::ZERO }
-    }
-
     /// Takes the timestamp of a reading that arrived at `now`, CLOCK_MONOTONIC.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ fn a_value_that_moves_is_taken_whatever_its_state_says() {
 }
 
 fn run(steps: &[(u32, u64)]) -> Result<(), String> {
-    let mut timestamps = TimestampCheck::new();
+    let mut timestamps = TimestampCheck::default();
     steps.iter().try_for_each(|(stamp, seconds)| timestamps.check(*stamp, Nanos(seconds * Nanos::SECOND.0)))
 }
 
@@ -96,7 +96,7 @@ fn a_time_stamp_that_went_and_stands_still_tells_an_old_reading() {
     let why = run(&[&live[..], &still, &[(1031, 100)]].concat()).unwrap_err();
     assert!(why.contains("more than 60 s"), "{why}");
     // It goes on: so does the reading.
-    let mut timestamps = TimestampCheck::new();
+    let mut timestamps = TimestampCheck::default();
     for (stamp, seconds) in [&live[..], &still, &[(1131, 130), (1141, 140)]].concat() {
         assert_eq!(timestamps.check(stamp, Nanos(seconds * Nanos::SECOND.0)), Ok(()));
     }
