@@ -20,6 +20,7 @@ mod fake_host;
 mod gpu;
 mod guest;
 mod guest_meter;
+mod hostile_readers;
 mod inventory;
 mod ipmi;
 mod ipmi_sim;

@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A folder with files of the test, and its certificate authority.
-struct Files {
+pub struct Files {
     dir: tempfile::TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -28,7 +28,7 @@ impl Files {
         files
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
@@ -44,32 +44,43 @@ impl Files {
     }
 
     /// GET over TLS; an error where the certificate is not for `name`.
-    fn get(
+    pub fn get(
         &self,
         address: SocketAddr,
         name: &'static str,
         path: &str,
         headers: &[&str],
     ) -> Result<Answer, rustls::Error> {
+        let tls = self.handshake(address, name, &[]);
+        Ok(ask(tls.map_err(|error| *error.into_inner().unwrap().downcast::<rustls::Error>().unwrap())?, path, headers))
+    }
+
+    /// A connection over TLS to `name` that offers the `protocols`.
+    pub fn handshake(
+        &self,
+        address: SocketAddr,
+        name: &'static str,
+        protocols: &[&[u8]],
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let mut tcp = TcpStream::connect(address).unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let mut tcp = TcpStream::connect(address)?;
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut tls = ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap();
         while tls.is_handshaking() {
-            tls.complete_io(&mut tcp)
-                .map_err(|error| *error.into_inner().unwrap().downcast::<rustls::Error>().unwrap())?;
+            tls.complete_io(&mut tcp)?;
         }
-        Ok(ask(StreamOwned::new(tls, tcp), path, headers))
+        Ok(StreamOwned::new(tls, tcp))
     }
 }
 
-const TLS: &str = "tls_server_config:\n  cert_file: node.crt\n  key_file: node.key\n";
+pub const TLS: &str = "tls_server_config:\n  cert_file: node.crt\n  key_file: node.key\n";
 
 fn secured(world: &World, web: &PathBuf) -> Daemon {
     world.config(&format!("[export]\nweb_config_file = {web:?}\n"));

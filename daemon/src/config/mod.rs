@@ -157,13 +157,17 @@ pub struct AttributionConfig {
     pub idle_watts: BTreeMap<String, f64>,
 }
 
+/// VMs that have a series of their own where the guest channel is configured. Any user can start processes that look
+/// like VMs, of which 4,096 are taken for some: as many others have room beside them.
+pub const VMS_WITH_CHANNEL: u32 = 8_192;
+
 /// `[series]`: how many series there are.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SeriesConfig {
     /// Most processes with a series of their own, the busiest ones. The others share one series.
     pub processes: u32,
-    /// The same for every other kind of entity. There is no limit for VMs where the guest channel is configured.
+    /// The same for every other kind of entity. At least [`VMS_WITH_CHANNEL`] VMs where the guest channel is configured.
     pub others: u32,
     /// How long the series of an ended entity stays.
     pub retention: Span,
@@ -328,8 +332,8 @@ impl Config {
         let mut shown = [self.series.others; Kind::ALL.len()];
         shown[Kind::Process.index()] = self.series.processes;
         if self.export.guest.any() {
-            // A guest gets its numbers from its VM's series, so every VM needs one.
-            shown[Kind::Vm.index()] = u32::MAX;
+            // A guest gets its numbers from its VM's series.
+            shown[Kind::Vm.index()] = self.series.others.max(VMS_WITH_CHANNEL);
         }
         let least = Microjoules((self.series.min_joules * 1e6).round() as u64);
         Limits { shown, retention: self.series.retention.0, least }

@@ -181,5 +181,6 @@ fn spans() {
 fn a_limit_of_series_takes_no_guest_its_numbers() {
     let limits = |text: &str| load(text).unwrap().limits().shown[Kind::Vm.index()];
     assert_eq!(limits("[series]\nothers = 3"), 3);
-    assert_eq!(limits("[series]\nothers = 3\n[export.guest]\nvsock = \"auto\""), u32::MAX);
+    assert_eq!(limits("[series]\nothers = 3\n[export.guest]\nvsock = \"auto\""), VMS_WITH_CHANNEL);
+    assert_eq!(limits("[series]\nothers = 10000\n[export.guest]\nvsock = \"auto\""), 10_000);
 }

@@ -6,7 +6,7 @@ use super::cgroups::Resolver;
 use super::path;
 use crate::model::entity::{Awaited, ProcessLabels};
 use crate::model::source::{PackageId, Stamp};
-use crate::model::text::safe;
+use crate::model::text::{label, safe};
 use crate::model::units::Nanos;
 use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey, UsageSample, Use, Used};
 use crate::sys::proc_pid;
@@ -75,7 +75,7 @@ fn living(procfs: &Path, pid: u32, labels: ProcessLabels<'_>, since: Nanos, at: 
     let program = proc_pid::exe(procfs, pid);
     let same_program = exe.is_empty()
         || program.is_empty()
-        || safe(&program).trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
+        || label(&program).trim_end_matches(" (deleted)") == exe.trim_end_matches(" (deleted)");
     let same = !dead && began <= since + SLACK && same_name && same_program;
     same.then(|| ProcessInfo { process, comm: comm.to_owned(), exe: exe.to_owned() })
 }

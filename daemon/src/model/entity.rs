@@ -1,7 +1,7 @@
 //! The kinds of thing that energy is attributed to, and their labels. Pure data.
 
 use super::by_name;
-use super::text::safe;
+use super::text::label;
 use super::units::{Microjoules, Nanos};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -112,8 +112,8 @@ impl Labels {
     pub fn new(kind: Kind, values: impl Into<Arc<[String]>>) -> Result<Self, WrongLabels> {
         let values = values.into();
         if values.len() == kind.label_names().len() {
-            let fit = values.iter().all(|value| matches!(safe(value), Cow::Borrowed(_)));
-            let values = if fit { values } else { values.iter().map(|value| safe(value).into_owned()).collect() };
+            let fit = values.iter().all(|value| matches!(label(value), Cow::Borrowed(_)));
+            let values = if fit { values } else { values.iter().map(|value| label(value).into_owned()).collect() };
             Ok(Self { kind, values })
         } else {
             Err(WrongLabels { kind, found: values.len() })
@@ -187,7 +187,7 @@ macro_rules! labels {
 
         impl From<$name<'_>> for Labels {
             fn from($name { $($field),+ }: $name<'_>) -> Self {
-                Self { kind: Kind::$kind, values: [$(safe($field).into_owned()),+].into() }
+                Self { kind: Kind::$kind, values: [$(label($field).into_owned()),+].into() }
             }
         }
     };

@@ -1,6 +1,6 @@
 //! Text that strangers choose (names of processes, cgroups and VMs, paths of programs), made fit for a label: nothing
 //! in it acts on the terminal, the log or the page that shows it. Every value of [`super::entity::Labels`] goes through
-//! [`safe`]; `sys/safe_text` has other forms.
+//! [`label`]; `sys/safe_text` has other forms.
 
 use std::borrow::Cow;
 
@@ -36,6 +36,28 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Longest label value, in bytes. Names of cgroups have at most 255 and are longer only where they are escaped.
+const LABEL: usize = 512;
+/// Of a longer value, the bytes that are kept of each of its ends.
+const END: usize = 240;
+
+/// `text` as a label value: [`safe`], and of at most 512 bytes. The middle of a longer text is replaced by a hash of the
+/// whole, so that different texts stay different.
+pub fn label(text: &str) -> Cow<'_, str> {
+    let text = safe(text);
+    if text.len() <= LABEL {
+        return text;
+    }
+    // FNV-1a: the value must be the same in each run.
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let boundary = |at: &usize| text.is_char_boundary(*at);
+    let begin = (0..=END).rev().find(boundary).unwrap_or_default();
+    let end = (text.len() - END..=text.len()).find(boundary).unwrap_or(text.len());
+    Cow::Owned(format!("{}…{hash:016x}…{}", &text[..begin], &text[end..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +70,14 @@ mod tests {
         for fit in ["", "nginx: worker", "größe", "名前", "a\\x2db", "\u{fffd}"] {
             assert!(matches!(safe(fit), Cow::Borrowed(text) if text == fit), "{fit}");
         }
+    }
+
+    #[test]
+    fn a_long_label_is_cut_and_stays_its_own() {
+        let [one, other] = ["a", "b"].map(|middle| format!("/{}{middle}{}/x", "é".repeat(400), "\u{1b}".repeat(400)));
+        assert!(label(&one).len() <= LABEL && label(&one).ends_with("/x") && label(&one) != label(&other));
+        assert_eq!(label(&label(&one)), label(&one));
+        assert_eq!(label(&"u".repeat(LABEL)), "u".repeat(LABEL));
     }
 
     proptest! {

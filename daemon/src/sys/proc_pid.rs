@@ -4,6 +4,7 @@
 use crate::model::units::Nanos;
 use crate::model::usage::ProcessKey;
 use nix::time::{ClockId, clock_gettime};
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
@@ -116,10 +117,29 @@ pub fn is_own(procfs: &Path) -> bool {
     fs::read_link(procfs.join("self")).is_ok_and(|pid| pid == Path::new(&std::process::id().to_string()))
 }
 
-/// Path of a process' executable; empty where there is none, or it cannot be read.
+/// Longest path of an executable, in bytes: it is a label of each of a process' series. Linux allows 4096, and any user
+/// can have as many such processes as the system lets.
+const EXE_MAX: usize = 256;
+/// Of a longer path, the bytes that are kept of its end, which has the name of the program.
+const EXE_END: usize = 160;
+
+/// Path of a process' executable; empty where there is none, or it cannot be read. Its middle is left out where it is
+/// long: [`shortened`].
 pub fn exe(procfs: &Path, pid: u32) -> String {
     let link = fs::read_link(procfs.join(pid.to_string()).join("exe"));
-    link.map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default()
+    link.map(|exe| shortened(&exe.to_string_lossy()).into_owned()).unwrap_or_default()
+}
+
+/// A path of at most 256 bytes: of a longer one the beginning and the end, with `…` between.
+pub fn shortened(path: &str) -> Cow<'_, str> {
+    const BETWEEN: &str = "…";
+    if path.len() <= EXE_MAX {
+        return path.into();
+    }
+    let boundary = |at: &usize| path.is_char_boundary(*at);
+    let begin = (0..=EXE_MAX - EXE_END - BETWEEN.len()).rev().find(boundary).unwrap_or_default();
+    let end = (path.len() - EXE_END..=path.len()).find(boundary).unwrap_or(path.len());
+    format!("{}{BETWEEN}{}", &path[..begin], &path[end..]).into()
 }
 
 /// All user ids of a process (proc_pid_status(5)); empty where it has ended.
@@ -198,6 +218,16 @@ mod tests {
         while cpu_time(me).unwrap() <= before {}
         assert_eq!([0, i32::MAX as u32, u32::MAX].map(cpu_time), [None; 3]);
         assert_eq!((process(proc, u32::MAX), exe(proc, u32::MAX)), (None, String::new()));
+    }
+
+    #[test]
+    fn a_long_path_is_shortened_to_its_ends() {
+        let long = format!("/home/eve/{}/bin/miner", "x".repeat(4000));
+        let short = shortened(&long);
+        assert!(short.len() <= 256 && short.starts_with("/home/eve/x") && short.ends_with("x/bin/miner"), "{short}");
+        let other = format!("/home/eve/{}/bin/miner (deleted)", "é".repeat(2000));
+        assert!(shortened(&other).len() <= 256 && shortened(&shortened(&other)) == shortened(&other));
+        assert_eq!(shortened("/bin/sh"), "/bin/sh");
     }
 
     proptest! {

@@ -2,12 +2,15 @@
 
 use super::Snapshots;
 use super::guest::Guests;
+use super::http::answer::Endless;
+use super::http::once::Once;
+use super::http::places::{Limits, Places};
 use super::http::serve;
 use crate::model::snapshot::Snapshot;
 use crate::sys::unix_socket::{self, ListeningSocket, SocketError};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,15 +18,14 @@ use http_body_util::channel::Channel;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Default mode of the socket: its owner and its group.
 pub const DEFAULT_MODE: u32 = 0o660;
 
-/// Most connections at a time; further ones wait in the accept queue.
-const CONNECTIONS: usize = 32;
+/// Most connections at a time.
+const CONNECTIONS: Limits = Limits { all: 64, each: 32, waiting: 16 };
 /// Time after which a stream is closed whose reader takes no line.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -44,10 +46,20 @@ impl Control {
     pub async fn serve(self, snapshots: Snapshots, guests: Guests, stop: CancellationToken) {
         let Self(ListeningSocket { listener, file }) = self;
         let router = router(snapshots, guests, stop.clone());
-        serve::accept(listener, router, None, Arc::new(Semaphore::new(CONNECTIONS)), stop).await;
+        serve::accept(listener, router, None, Places::new(CONNECTIONS), stop).await;
         drop(file);
     }
 }
+
+#[derive(Clone)]
+struct Shown {
+    snapshots: Snapshots,
+    json: Once,
+    stop: CancellationToken,
+}
+
+/// The connections of the socket: closed where they hold too much.
+type Readers = Option<Extension<Arc<Places>>>;
 
 fn router(snapshots: Snapshots, guests: Guests, stop: CancellationToken) -> Router {
     Router::new()
@@ -55,43 +67,61 @@ fn router(snapshots: Snapshots, guests: Guests, stop: CancellationToken) -> Rout
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/stream", get(stream))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
-        .with_state((snapshots, stop))
+        .with_state(Shown { snapshots, json: Once::default(), stop })
 }
 
-async fn snapshot(State((snapshots, _)): State<(Snapshots, CancellationToken)>) -> Response {
-    let snapshot = Arc::clone(&snapshots.borrow());
-    match line(snapshot).await {
-        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+impl Shown {
+    /// The last snapshot, and the same as one line of JSON.
+    async fn line(&self, readers: &Readers) -> Option<(Arc<Snapshot>, Bytes)> {
+        let readers = readers.as_ref().map(|readers| Arc::clone(&readers.0));
+        let (snapshot, line) = self.json.get(&self.snapshots, readers, json).await?;
+        (!line.is_empty()).then_some((snapshot, line))
+    }
+}
+
+async fn snapshot(State(shown): State<Shown>, readers: Readers) -> Response {
+    match shown.line(&readers).await {
+        Some((_, json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
 /// The last snapshot, then each new one, one line each. A slow reader misses lines, as none is queued; a reader that
 /// stops reading is disconnected.
-async fn stream(State((mut snapshots, stop)): State<(Snapshots, CancellationToken)>) -> Response {
+async fn stream(State(shown): State<Shown>, readers: Readers) -> Response {
     let (mut sender, body) = Channel::<Bytes>::new(1);
+    let (mut snapshots, stop) = (shown.snapshots.clone(), shown.stop.clone());
     let lines = async move {
+        let mut last = None;
         loop {
-            let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let Some(line) = line(snapshot).await else { break };
-            if !matches!(timeout(SLOW, sender.send_data(line)).await, Ok(Ok(()))) || snapshots.changed().await.is_err()
-            {
+            snapshots.mark_unchanged();
+            let Some((snapshot, line)) = shown.line(&readers).await else { break };
+            // It may be later than the one that was announced.
+            let new =
+                last.replace(Arc::downgrade(&snapshot)).is_none_or(|last| !std::ptr::eq(last.as_ptr(), &*snapshot));
+            drop(snapshot);
+            if new && !matches!(timeout(SLOW, sender.send_data(line)).await, Ok(Ok(()))) {
+                break;
+            }
+            if snapshots.changed().await.is_err() {
                 break;
             }
         }
     };
     tokio::spawn(stop.run_until_cancelled_owned(lines));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response()
+    let mut answer = ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response();
+    answer.extensions_mut().insert(Endless);
+    answer
 }
 
-/// The snapshot as one line of JSON, made on a blocking thread because it may be long.
-async fn line(snapshot: Arc<Snapshot>) -> Option<Bytes> {
-    let made = tokio::task::spawn_blocking(move || {
-        let mut line = serde_json::to_vec(&*snapshot)?;
-        line.push(b'\n');
-        Ok::<_, serde_json::Error>(Bytes::from(line))
-    });
-    made.await.ok()?.ok()
+/// The snapshot as one line of JSON; empty where it cannot be written.
+fn json(snapshot: &Arc<Snapshot>) -> Vec<u8> {
+    let mut line = Vec::new();
+    if serde_json::to_writer(&mut line, &**snapshot).is_err() {
+        return Vec::new();
+    }
+    line.push(b'\n');
+    line
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use super::client::{Guest, Refusal};
 use super::guests::Guests;
 use super::http;
+use crate::export::http::peer::Transport;
 use axum::serve::Listener;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +17,7 @@ pub(super) async fn accept<L, I>(
     stop: CancellationToken,
 ) where
     L: Listener<Io = I>,
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: Transport,
 {
     let connections = TaskTracker::new();
     loop {

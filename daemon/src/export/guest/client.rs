@@ -2,6 +2,8 @@
 
 use super::config::Profile;
 use super::object::Published;
+use crate::export::http::peer::Peer;
+use crate::export::http::places::{Limits, Place, Places};
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use crate::model::usage::ProcessKey;
@@ -10,11 +12,11 @@ use crate::sys::mutex::lock;
 use crate::sys::token_bucket::TokenBucket;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Most connections of one guest at a time.
-const CONNECTIONS: usize = 4;
+/// Most connections of one guest at a time. None waits: a guest that opens one more loses one that asks for nothing.
+const CONNECTIONS: Limits = Limits { all: 4, each: 4, waiting: 0 };
 /// Requests of one guest: the size of the burst, and the time after which one more is allowed (10 a second).
 const REQUESTS: (u64, Nanos) = (20, Nanos(100_000_000));
 /// New connections of one guest, in the same form.
@@ -62,7 +64,7 @@ pub(super) struct Guest {
     pub profile: Mutex<Profile>,
     /// Cancelled when the VM ends or gets another CID: its connections then end.
     pub ended: CancellationToken,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
     limits: Mutex<(TokenBucket, TokenBucket)>,
     pub requests: AtomicU64,
     pub refused: AtomicU64,
@@ -79,7 +81,7 @@ impl Guest {
             latest: watch::Sender::new(latest),
             profile: Mutex::new(profile),
             ended: CancellationToken::new(),
-            slots: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Places::new(CONNECTIONS),
             limits: Mutex::new((TokenBucket::new(ACCEPTED.0, ACCEPTED.1), TokenBucket::new(REQUESTS.0, REQUESTS.1))),
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -92,15 +94,16 @@ impl Guest {
     }
 
     pub fn connections(&self) -> usize {
-        CONNECTIONS - self.slots.available_permits()
+        self.places.taken()
     }
 
-    /// Reserves one more connection of this guest.
-    pub fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+    /// Reserves one more connection of this guest. Where it has as many as it may, one of them that has no request under
+    /// way is closed for it.
+    pub fn admit(&self) -> Result<Place, Refusal> {
         if !lock(&self.limits).0.take(Stamp::now().monotonic) {
             return Err(Refusal::Rate);
         }
-        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Refusal::Connections)
+        self.places.admit(Peer::Other).ok_or(Refusal::Connections)
     }
 
     /// Counts a request; false where the guest sends requests too often.
@@ -124,5 +127,8 @@ impl Guest {
 /// An admitted connection of a guest. It counts against the limits until this is dropped.
 pub(super) struct Admission {
     pub guest: Arc<Guest>,
-    pub _permits: [OwnedSemaphorePermit; 2],
+    /// Its place among those of its guest.
+    pub place: Place,
+    /// Its place among those of all guests.
+    pub _of_all: OwnedSemaphorePermit,
 }

@@ -197,9 +197,9 @@ impl Guests {
 
     /// Reserves one more connection of a guest, within its own limit and the limit of all guests.
     pub(super) fn admit(&self, guest: Arc<Guest>) -> Result<Admission, Refusal> {
-        let own = guest.admit()?;
         let of_all = Arc::clone(&self.0.slots).try_acquire_owned().map_err(|_| Refusal::Connections)?;
-        Ok(Admission { guest, _permits: [own, of_all] })
+        let place = guest.admit()?;
+        Ok(Admission { guest, place, _of_all: of_all })
     }
 
     /// Counts a refused peer.

@@ -4,6 +4,8 @@
 use super::client::{Admission, Guest};
 use super::config::Profile;
 use super::object::Published;
+use crate::export::http::answer::Noted;
+use crate::export::http::peer::Transport;
 use crate::export::http::serve::{HEAD_LIMIT, HEADERS, WRITE_LIMIT};
 use crate::export::http::stall::Stall;
 use axum::body::{Body, Bytes};
@@ -16,7 +18,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
@@ -24,11 +25,9 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 const HEAD_BYTES: usize = 8 * 1024;
 
 /// Serves one connection until it ends, the VM ends, or `stop`.
-pub(super) async fn serve<I>(io: I, place: Admission, stop: CancellationToken)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub(super) async fn serve<I: Transport>(io: I, place: Admission, stop: CancellationToken) {
     let guest = Arc::clone(&place.guest);
+    let (seat, noting) = (Arc::clone(&place.place.seat), Arc::clone(&place.place.seat));
     let answering = Arc::clone(&guest);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -36,10 +35,12 @@ where
         .max_headers(HEADERS)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(
-            TokioIo::new(Stall::new(io, WRITE_LIMIT)),
+            TokioIo::new(Stall::new(io, WRITE_LIMIT, Some(Arc::clone(&seat)))),
             service_fn(move |request| {
+                let mut progress = noting.begin();
                 let answer = answer(&answering, &request);
-                async { Ok::<_, Infallible>(answer) }
+                progress.sending(answer.status().is_success());
+                async { Ok::<_, Infallible>(answer.map(|body| Noted::endless(body, progress))) }
             }),
         );
     tokio::select! {
@@ -47,6 +48,7 @@ where
             tracing::debug!("guest {:?}: {error}", guest.id);
         },
         () = guest.ended.cancelled() => {}
+        () = seat.overdue() => {}
         () = stop.cancelled() => {}
     }
     drop(place);

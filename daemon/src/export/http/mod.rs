@@ -1,37 +1,48 @@
 //! The HTTP server: listeners, routes (/metrics, probes, landing page). The accept loop is `serve`; the metrics are
 //! `prometheus`.
 
+pub(in crate::export) mod answer;
+pub(in crate::export) mod once;
+pub(in crate::export) mod peer;
+pub(in crate::export) mod places;
 pub(in crate::export) mod serve;
 pub(in crate::export) mod stall;
 pub mod web_config;
 
 use super::Snapshots;
 use super::guest::Guests;
-use super::prometheus::{Format, PrometheusOptions, render};
+use super::prometheus::{Format, PrometheusOptions, render_changing, render_lasting};
 use crate::model::snapshot::Snapshot;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
+use answer::Texts;
 use axum::Router;
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use socket2::{Domain, Protocol, Socket, Type};
+use once::Once;
+use places::{Limits, Places};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use web_config::WebConfig;
 
-/// Most connections at a time, over all addresses; further ones wait in the accept queue.
-const CONNECTIONS: usize = 256;
-/// Most pages that are rendered at a time; further requests wait.
-const RENDERS: usize = 2;
-const BACKLOG: i32 = 128;
+/// Most connections at a time, over all addresses.
+const CONNECTIONS: Limits = Limits { all: 256, each: 64, waiting: 64 };
+const BACKLOG: i32 = 512;
+/// What the kernel keeps for a connection, in bytes: sent to it and not read yet, and not yet taken by its reader. The
+/// kernel doubles both for its own use. By default they grow to megabytes.
+const KERNEL_BUFFERS: (usize, usize) = (16 << 10, 64 << 10);
+/// Time after which the kernel gives up a connection whose reader takes nothing, also one that is closed already.
+const READER_LIMIT: Duration = Duration::from_secs(15);
 /// Age of the last tick, in intervals, from which on jouled counts as stuck.
 const LIVE_INTERVALS: u64 = 5;
 /// Age of the last tick below which jouled never counts as stuck.
@@ -76,6 +87,7 @@ pub fn take<'a>(sockets: impl IntoIterator<Item = &'a std::net::TcpListener>) ->
     let take = |socket: &std::net::TcpListener| {
         let socket = socket.try_clone()?;
         socket.set_nonblocking(true)?;
+        bound_buffers(&SockRef::from(&socket))?;
         TcpListener::from_std(socket)
     };
     sockets.into_iter().map(take).collect()
@@ -88,9 +100,17 @@ fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    bound_buffers(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Bounds what the kernel keeps for the connections of a listener: they inherit its options.
+fn bound_buffers(listener: &SockRef<'_>) -> io::Result<()> {
+    listener.set_recv_buffer_size(KERNEL_BUFFERS.0)?;
+    listener.set_send_buffer_size(KERNEL_BUFFERS.1)?;
+    listener.set_tcp_user_timeout(Some(READER_LIMIT))
 }
 
 /// Serves `router` on all `listeners` until `stop`, then returns within a second. `web` adds TLS, passwords and
@@ -100,10 +120,10 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, web: Option<Arc<
         Some(web) => web.guard(router),
         None => router,
     };
-    let limit = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        tasks.spawn(serve::accept(listener, router.clone(), web.clone(), Arc::clone(&limit), stop.clone()));
+        tasks.spawn(serve::accept(listener, router.clone(), web.clone(), Arc::clone(&places), stop.clone()));
     }
     if let Some(web) = web {
         tasks.spawn(web.watch(stop.clone()));
@@ -120,18 +140,23 @@ struct Pages {
     snapshots: Snapshots,
     options: Arc<PrometheusOptions>,
     guests: Guests,
-    renders: Arc<Semaphore>,
+    openmetrics: Once,
+    classic: Once,
+    landing: Once,
     clock: fn() -> Stamp,
     started: Stamp,
 }
 
 /// The routes. `clock` is [`Stamp::now`], except in tests.
 pub fn router(snapshots: Snapshots, options: PrometheusOptions, guests: Guests, clock: fn() -> Stamp) -> Router {
+    let openmetrics = Once::default();
     let pages = Pages {
         snapshots,
         options: Arc::new(options),
         guests,
-        renders: Arc::new(Semaphore::new(RENDERS)),
+        classic: openmetrics.beside(),
+        landing: openmetrics.beside(),
+        openmetrics,
         clock,
         started: clock(),
     };
@@ -157,16 +182,31 @@ fn not_yet() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "nothing is measured yet\n").into_response()
 }
 
-async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
-    let Some(snapshot) = pages.snapshot() else { return not_yet() };
-    let format = Format::negotiate(headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()));
-    let Ok(_permit) = pages.renders.acquire().await else { return not_yet() };
-    let (options, channel, now) = (Arc::clone(&pages.options), pages.guests.totals(), (pages.clock)());
-    // On a blocking thread: a large page takes milliseconds, and all other exports share the runtime's only thread.
-    match tokio::task::spawn_blocking(move || render(&snapshot, channel, now, &options, format)).await {
-        Ok(page) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], page).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+/// The connections of the server, where there is one: closed where they hold too much.
+type Readers = Option<Extension<Arc<Places>>>;
+
+fn too_much_is_held() -> Response {
+    let retry = [(header::RETRY_AFTER, "1")];
+    (StatusCode::SERVICE_UNAVAILABLE, retry, "slow readers hold too many pages\n").into_response()
+}
+
+async fn metrics(State(pages): State<Pages>, readers: Readers, headers: HeaderMap) -> Response {
+    if pages.snapshot().is_none() {
+        return not_yet();
     }
+    let format = Format::negotiate(headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()));
+    let page = match format {
+        Format::OpenMetrics => &pages.openmetrics,
+        Format::Classic => &pages.classic,
+    };
+    let options = Arc::clone(&pages.options);
+    let make = move |snapshot: &Arc<Snapshot>| render_lasting(snapshot, &options, format).into_bytes();
+    let Some((snapshot, lasting)) = page.get(&pages.snapshots, readers.map(|readers| readers.0), make).await else {
+        return too_much_is_held();
+    };
+    let changing = render_changing(&snapshot, pages.guests.totals(), (pages.clock)(), format);
+    let body = Body::new(Texts([lasting, changing.into()]));
+    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
 }
 
 async fn live(State(pages): State<Pages>) -> Response {
@@ -187,8 +227,12 @@ async fn ready(State(pages): State<Pages>) -> Response {
     if pages.snapshot().is_some() { "ok\n".into_response() } else { not_yet() }
 }
 
-async fn landing(State(pages): State<Pages>) -> Html<String> {
-    Html(landing_page(&Arc::clone(&pages.snapshots.borrow())))
+async fn landing(State(pages): State<Pages>, readers: Readers) -> Response {
+    let make = |snapshot: &Arc<Snapshot>| landing_page(snapshot).into_bytes();
+    match pages.landing.get(&pages.snapshots, readers.map(|readers| readers.0), make).await {
+        Some((_, page)) => Html(page).into_response(),
+        None => too_much_is_held(),
+    }
 }
 
 fn landing_page(snapshot: &Snapshot) -> String {

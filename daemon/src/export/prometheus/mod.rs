@@ -63,20 +63,23 @@ pub fn render(
     options: &PrometheusOptions,
     format: Format,
 ) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page {
-        snapshot: Arc::clone(snapshot),
-        guests,
-        now,
-        options: options.clone(),
-    }));
-    let mut text = String::with_capacity(size_hint(snapshot));
-    // Writing to a String cannot fail, and no encoder here fails by itself.
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-    match format {
-        Format::OpenMetrics => text,
-        Format::Classic => encode::to_classic(&text),
+    render_lasting(snapshot, options, format) + &render_changing(snapshot, guests, now, format)
+}
+
+/// The first part of the page, nearly all of it: what stays the same until the next snapshot.
+pub fn render_lasting(snapshot: &Arc<Snapshot>, options: &PrometheusOptions, format: Format) -> String {
+    let page = Page { snapshot: Arc::clone(snapshot), part: Part::Lasting(options.clone()) };
+    page.write(size_hint(snapshot), format)
+}
+
+/// The rest of the page: ages, and the counters of the guest channel.
+pub fn render_changing(snapshot: &Arc<Snapshot>, guests: Option<Totals>, now: Stamp, format: Format) -> String {
+    let page = Page { snapshot: Arc::clone(snapshot), part: Part::Changing { guests, now } };
+    let mut text = page.write(4096, format);
+    if format == Format::OpenMetrics {
+        text.push_str("# EOF\n");
     }
+    text
 }
 
 /// An estimate of the page's size in bytes, so that its buffer rarely has to grow.
@@ -94,21 +97,45 @@ const MODES: [(&str, OfMode); 2] = [("dynamic", |energy| &energy.dynamic), ("idl
 #[derive(Debug)]
 struct Page {
     snapshot: Arc<Snapshot>,
-    guests: Option<Totals>,
-    now: Stamp,
-    options: PrometheusOptions,
+    part: Part,
+}
+
+#[derive(Debug)]
+enum Part {
+    Lasting(PrometheusOptions),
+    Changing { guests: Option<Totals>, now: Stamp },
+}
+
+impl Page {
+    fn write(self, size_hint: usize, format: Format) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::with_capacity(size_hint);
+        // Writing to a String cannot fail, and no encoder here fails by itself.
+        let _ = prometheus_client::encoding::text::encode_registry(&mut text, &registry);
+        match format {
+            Format::OpenMetrics => text,
+            Format::Classic => encode::to_classic(&text),
+        }
+    }
 }
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let options = match &self.part {
+            Part::Lasting(options) => options,
+            Part::Changing { guests, now } => {
+                jouled::ages(&mut encoder, &self.snapshot, *now)?;
+                return guests.as_ref().map_or(Ok(()), |guests| jouled::guests(&mut encoder, guests));
+            }
+        };
         let zones = Zones::new(&self.snapshot.domains);
-        if self.options.dialects.kepler {
-            kepler::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels)?;
+        if options.dialects.kepler {
+            kepler::encode(&mut encoder, &self.snapshot, &zones, &options.levels)?;
         }
-        if self.options.dialects.legacy {
-            legacy::encode(&mut encoder, &self.snapshot, &zones, &self.options.levels, self.options.dialects.kepler)?;
+        if options.dialects.legacy {
+            legacy::encode(&mut encoder, &self.snapshot, &zones, &options.levels, options.dialects.kepler)?;
         }
-        jouled::encode(&mut encoder, &self.snapshot, &zones, self.now, &self.options)?;
-        self.guests.as_ref().map_or(Ok(()), |guests| jouled::guests(&mut encoder, guests))
+        jouled::encode(&mut encoder, &self.snapshot, &zones, options)
     }
 }

@@ -5,6 +5,8 @@ mod auth;
 mod file;
 mod tls;
 
+use super::peer::Peer;
+use auth::Admission;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -151,15 +153,18 @@ impl WebConfig {
 
 async fn guard(State(web): State<Arc<WebConfig>>, request: Request, next: Next) -> Response {
     let loaded = web.current();
-    let mut response = if web.checker.admits(&loaded.users, request.headers().get(header::AUTHORIZATION)).await {
-        next.run(request).await
-    } else {
-        (
-            StatusCode::UNAUTHORIZED,
-            [(header::WWW_AUTHENTICATE, "Basic realm=\"jouled\", charset=\"UTF-8\"")],
-            "unauthorized\n",
-        )
-            .into_response()
+    let peer = request.extensions().get().copied().unwrap_or(Peer::Other);
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let mut response = match web.checker.admits(&loaded.users, authorization, peer).await {
+        Admission::Allowed => next.run(request).await,
+        Admission::Refused => {
+            let realm = [(header::WWW_AUTHENTICATE, "Basic realm=\"jouled\", charset=\"UTF-8\"")];
+            (StatusCode::UNAUTHORIZED, realm, "unauthorized\n").into_response()
+        }
+        Admission::Busy => {
+            let retry = [(header::RETRY_AFTER, "1")];
+            (StatusCode::TOO_MANY_REQUESTS, retry, "too many passwords at a time\n").into_response()
+        }
     };
     response.headers_mut().extend(loaded.headers.clone());
     response

@@ -4,13 +4,14 @@
 mod node;
 mod vms;
 
+pub(super) use node::ages;
+
 use super::encode::{About, LabelSet, counters, gauges};
 use super::{MODES, PrometheusOptions, kepler};
 use crate::export::guest::Totals;
 use crate::export::zones::Zones;
 use crate::model::entity::Kind;
 use crate::model::snapshot::{KindView, Snapshot};
-use crate::model::source::Stamp;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
@@ -18,10 +19,9 @@ pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot,
     zones: &Zones<'_>,
-    now: Stamp,
     options: &PrometheusOptions,
 ) -> fmt::Result {
-    node::encode(encoder, snapshot, zones, now)?;
+    node::encode(encoder, snapshot, zones)?;
     for view in snapshot.kinds.iter().filter(|view| options.levels.contains(&view.kind)) {
         let in_kepler = options.dialects.kepler && kepler::KINDS.contains(&view.kind);
         let seconds_in_kepler = in_kepler && matches!(view.kind, Kind::Process | Kind::Container);

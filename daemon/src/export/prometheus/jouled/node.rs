@@ -15,18 +15,13 @@ const REASON_MAX: usize = 256;
 /// Reads a quantity of a domain.
 type Of<T> = fn(&DomainView) -> T;
 
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    snapshot: &Snapshot,
-    zones: &Zones<'_>,
-    now: Stamp,
-) -> fmt::Result {
-    itself(encoder, snapshot, now)?;
-    sources(encoder, &snapshot.sources, now)?;
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
+    itself(encoder, snapshot)?;
+    sources(encoder, &snapshot.sources)?;
     usage(encoder, snapshot)?;
     domains(encoder, &snapshot.domains)?;
     floors(encoder, &snapshot.domains)?;
-    meters(encoder, snapshot, now)?;
+    meters(encoder, snapshot)?;
 
     let about = About {
         name: "jouled_unattributed",
@@ -40,7 +35,39 @@ pub(super) fn encode(
     counters(encoder, &about, samples)
 }
 
-fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
+/// What changes between two snapshots: the ages at the time `now`.
+pub(in super::super) fn ages(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
+    let about = About {
+        name: "jouled_tick_age",
+        unit: "seconds",
+        help: "Time in seconds since the tick that this page shows, measured",
+    };
+    gauges(encoder, &about, [(LabelSet::plain([]), now.monotonic - snapshot.at.monotonic)])?;
+    let about = About {
+        name: "jouled_source_age",
+        unit: "seconds",
+        help: "Time in seconds since a source last gave something, measured; absent where it never did",
+    };
+    let samples = snapshot.sources.iter().filter_map(|view| {
+        Some((
+            LabelSet::plain([("source", &*view.source), ("role", view.role.as_str())]),
+            now.monotonic - view.read_at?,
+        ))
+    });
+    gauges(encoder, &about, samples)?;
+
+    let about = About {
+        name: "jouled_domain_age",
+        unit: "seconds",
+        help: "Time in seconds since the last reading of a domain was taken, measured; absent where there was none",
+    };
+    let ages = snapshot.domains.iter().filter(|view| !view.past);
+    let samples =
+        ages.filter_map(|view| Some((LabelSet::plain([("domain", &*view.domain.id)]), now.monotonic - view.read_at?)));
+    gauges(encoder, &about, samples)
+}
+
+fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let about = About { name: "jouled_build_info", unit: "", help: "Always 1; its labels say which jouled this is" };
     let labels = LabelSet::plain([("version", &*snapshot.host.version), ("arch", &*snapshot.host.arch)]);
     gauges(encoder, &about, [(labels, 1)])?;
@@ -60,12 +87,6 @@ fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
     let about = About { name: "jouled_ticks", unit: "", help: "Number of ticks since jouled started, measured" };
     counters(encoder, &about, [(LabelSet::plain([]), snapshot.ticks)])?;
     let about = About {
-        name: "jouled_tick_age",
-        unit: "seconds",
-        help: "Time in seconds since the tick that this page shows, measured",
-    };
-    gauges(encoder, &about, [(LabelSet::plain([]), now.monotonic - snapshot.at.monotonic)])?;
-    let about = About {
         name: "jouled_cpu",
         unit: "seconds",
         help: "CPU time in seconds that jouled itself used, user and system, measured",
@@ -73,7 +94,7 @@ fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) 
     counters(encoder, &about, [(LabelSet::plain([]), snapshot.own_cpu)])
 }
 
-fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Stamp) -> fmt::Result {
+fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView]) -> fmt::Result {
     let states = [
         Health::Healthy,
         Health::Unsupported(String::new()),
@@ -108,19 +129,6 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView], now: Sta
             ]),
             1,
         )
-    });
-    gauges(encoder, &about, samples)?;
-
-    let about = About {
-        name: "jouled_source_age",
-        unit: "seconds",
-        help: "Time in seconds since a source last gave something, measured; absent where it never did",
-    };
-    let samples = sources.iter().filter_map(|view| {
-        Some((
-            LabelSet::plain([("source", &*view.source), ("role", view.role.as_str())]),
-            now.monotonic - view.read_at?,
-        ))
     });
     gauges(encoder, &about, samples)
 }
@@ -262,16 +270,7 @@ fn shares(view: &DomainView) -> &'static str {
     }
 }
 
-fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
-    let about = About {
-        name: "jouled_domain_age",
-        unit: "seconds",
-        help: "Time in seconds since the last reading of a domain was taken, measured; absent where there was none",
-    };
-    let ages = snapshot.domains.iter().filter(|view| !view.past);
-    let samples =
-        ages.filter_map(|view| Some((LabelSet::plain([("domain", &*view.domain.id)]), now.monotonic - view.read_at?)));
-    gauges(encoder, &about, samples)?;
+fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let platform = &snapshot.platform;
     if let Some(authority) = &platform.authority {
         let about = About {
