@@ -6,7 +6,7 @@
 use super::{Resolver, mounts, path};
 use crate::model::units::Nanos;
 use crate::model::usage::{CgroupId, ProcessKey, Use, Used};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,10 @@ struct Container {
     usage_file: PathBuf,
     /// The v2 cgroup of its processes; `None`: not known yet.
     home: Option<CgroupId>,
-    /// Its CPU time as of the last tick.
+    /// Its CPU time as of the last look.
     usage: Option<u64>,
+    /// CPU time of the processes that were placed in it since then, in nanoseconds.
+    placed: u64,
     /// Its CPU time beyond that of processes that were placed in it, in nanoseconds.
     missed: i64,
 }
@@ -54,21 +56,24 @@ impl Containers {
         self.members.remove(&cgroup);
     }
 
-    /// Reads the CPU time of each container, and subtracts what its processes used by `uses`.
-    fn update(&mut self, uses: &[Use]) {
-        let mut placed: FxHashMap<CgroupId, u64> = FxHashMap::default();
+    /// Adds what processes in the containers used by `uses`, and reads the CPU time of the containers in these `homes`:
+    /// where no use is without a place, no container misses any.
+    fn update(&mut self, uses: &[Use], homes: &FxHashSet<CgroupId>) {
         for one in uses {
-            if let Some(container) = self.members.get(&one.cgroup) {
-                *placed.entry(*container).or_default() += one.used.on_cpu.0;
+            let container = self.members.get(&one.cgroup);
+            if let Some(container) = container.and_then(|container| self.watched.get_mut(container)) {
+                container.placed = container.placed.saturating_add(one.used.on_cpu.0);
             }
         }
-        for (cgroup, container) in &mut self.watched {
+        let in_homes = |container: &&mut Container| container.home.is_some_and(|home| homes.contains(&home));
+        for container in self.watched.values_mut().filter(in_homes) {
             let Some(usage) = read_usage(&container.usage_file) else { continue };
             let earlier = container.usage.replace(usage);
-            let used = earlier.map_or(0, |earlier| usage.saturating_sub(earlier)) as i64;
+            let placed = std::mem::take(&mut container.placed);
             // What ran before the first look was charged as it was then.
-            let placed = if earlier.is_some() { placed.get(cgroup).copied().unwrap_or(0) as i64 } else { 0 };
-            container.missed = container.missed.saturating_add(used).saturating_sub(placed).clamp(-KEPT, KEPT);
+            let Some(earlier) = earlier else { continue };
+            let missed = usage.saturating_sub(earlier) as i64 - placed as i64;
+            container.missed = container.missed.saturating_add(missed).clamp(-KEPT, KEPT);
         }
     }
 
@@ -139,7 +144,7 @@ impl Resolver {
         let is_new = made.zip(self.v1.placed_at).is_some_and(|(made, placed_at)| made >= placed_at);
         let usage_file = dir.join("cpuacct.usage");
         let usage = if is_new { Some(0) } else { read_usage(&usage_file) };
-        let container = Container { usage_file, home: Some(home), usage, missed: 0 };
+        let container = Container { usage_file, home: Some(home), usage, placed: 0, missed: 0 };
         self.v1.containers.watched.insert(cgroup, container);
         self.v1.containers.add_member(cgroup, cgroup);
     }
@@ -149,8 +154,9 @@ impl Resolver {
         if !unplaced.is_empty() && self.v1.round.wrapping_sub(self.v1.containers.searched) >= SEARCHED_EVERY {
             self.find_v1_containers();
         }
+        let homes = unplaced.iter().filter_map(|at| uses.get(*at)).map(|one| one.cgroup).collect();
         let containers = &mut self.v1.containers;
-        containers.update(uses);
+        containers.update(uses, &homes);
         let mut by_use: Vec<usize> = unplaced.to_vec();
         by_use.sort_by_key(|at| std::cmp::Reverse(uses.get(*at).map(|one| one.used.on_cpu)));
         let mut parts = Vec::new();

@@ -288,6 +288,9 @@ impl Hypervisors {
             age: 0,
             settled: !claims.by_default,
         };
+        // Its CPUs are still being made.
+        running_vm.settled &=
+            running_vm.evidence.vsock.is_none() || running_vm.vm.vcpus <= Some(running_vm.evidence.vcpus);
         running_vm.apply_evidence();
         self.check_devices(&mut running_vm);
         if running_vm.is_incomplete() {
