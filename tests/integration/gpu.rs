@@ -66,6 +66,18 @@ impl Rig {
         std::fs::rename(new, &self.answers).unwrap();
     }
 
+    /// The calls of the library so far: I for its start, S for its end, q for any other.
+    fn asked(&self) -> String {
+        std::fs::read_to_string(self.answers.with_extension("txt.asked")).unwrap_or_default()
+    }
+
+    /// What the kernel says of the first GPU's power management.
+    fn kernel(&self, file: &str, text: &str) {
+        let path = self.world.host.sysfs().join("bus/pci/devices/0000:41:00.0").join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("{text}\n")).unwrap();
+    }
+
     fn start(&self) -> (Daemon, Ticks) {
         let daemon = self.world.start();
         let ticks = daemon.ticks();
@@ -425,4 +437,92 @@ fn a_real_gpu_counts_energy_and_says_who_uses_it() {
     child.wait().unwrap();
     println!("{} of {all} s of use were pid {pid}'s; {:?}", busy(&sample, pid), usage.health());
     assert!(busy(&sample, pid) > 0.5 * all, "{sample:?}");
+}
+
+fn both_say(snapshot: &Snapshot, words: &str) -> bool {
+    [SourceRole::Meter, SourceRole::GpuUsage].iter().all(|role| {
+        let source = source(snapshot, *role);
+        source.health == Health::Healthy && source.detail.contains(words)
+    })
+}
+
+#[test]
+fn a_gpu_that_sleeps_is_not_asked_and_the_library_is_let_go() {
+    let Some(rig) = Rig::new(&format!("{ONE}energy 0 5000000\nholder 0 70\n")) else { return };
+    for (file, text) in [("vendor", "0x10de"), ("class", "0x030200"), ("power/runtime_status", "suspended")] {
+        rig.kernel(file, text);
+    }
+    let (daemon, mut ticks) = rig.start();
+    ticks.find("that it sleeps", |snapshot| both_say(snapshot, "(asleep)"));
+    assert_eq!(rig.asked(), "", "not even the library was started");
+
+    rig.kernel("power/runtime_status", "active");
+    ticks.find("the GPU", |snapshot| gpus(snapshot).len() == 1 && gpus(snapshot)[0].read_at.is_some());
+    rig.say(&format!("{ONE}energy 0 5002000\nholder 0 70\n"));
+    ticks.find("its energy", |snapshot| gpus(snapshot)[0].energy.total.0 == 2_000_000);
+
+    rig.kernel("power/runtime_status", "suspended");
+    let asleep = ticks.find("that it sleeps", |snapshot| both_say(snapshot, "(asleep)") && gpus(snapshot)[0].past);
+    assert!(gpus(&asleep)[0].power.is_none());
+    let asked = rig.asked();
+    let count = |letter: char| asked.chars().filter(|one| *one == letter).count();
+    assert!(count('S') == count('I') && asked.ends_with('S'), "{asked}");
+    let from = ticks.next().ticks;
+    ticks.find("thirty ticks more", |snapshot| snapshot.ticks > from + 30);
+    assert_eq!(rig.asked(), asked, "it is not woken");
+
+    // What its counter did meanwhile is not known to be of one beginning.
+    rig.say(&format!("{ONE}energy 0 9000000\nholder 0 70\n"));
+    rig.kernel("power/runtime_status", "active");
+    ticks.find("that it is awake", |snapshot| {
+        !gpus(snapshot)[0].past && gpus(snapshot)[0].read_at > gpus(&asleep)[0].read_at
+    });
+    rig.say(&format!("{ONE}energy 0 9003000\nholder 0 70\n"));
+    let awake = ticks.find("its energy", |snapshot| gpus(snapshot)[0].energy.total.0 > 2_000_000);
+    assert_eq!(gpus(&awake)[0].energy.total.0, 5_000_000);
+    assert!(!source(&awake, SourceRole::Meter).detail.contains("asleep"));
+    daemon.stop();
+}
+
+#[test]
+fn of_two_gpus_only_the_one_that_is_awake_is_asked() {
+    let Some(rig) = Rig::new(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 1000\n")) else { return };
+    rig.kernel("power/runtime_status", "active");
+    let (daemon, mut ticks) = rig.start();
+    ticks.find("both GPUs", |snapshot| {
+        gpus(snapshot).len() == 2 && gpus(snapshot).iter().all(|view| view.read_at.is_some())
+    });
+    rig.kernel("power/runtime_status", "suspended");
+    // A question to it would be answered so.
+    rig.say(&format!("{ONE}{TWO}energy 0 1000\nenergy 1 2000\nlost 0 15\n"));
+    let one = ticks.find("energy of the other", |snapshot| gpus(snapshot)[1].energy.total.0 == 1_000_000);
+    let one = if both_say(&one, "GPU 0 (asleep)") {
+        one
+    } else {
+        ticks.find("that one sleeps", |snapshot| both_say(snapshot, "GPU 0 (asleep)"))
+    };
+    assert!(gpus(&one)[0].past && !gpus(&one)[1].past);
+    daemon.stop();
+}
+
+#[test]
+fn a_library_is_let_go_while_nothing_uses_the_gpu_and_no_energy_is_lost() {
+    let Some(rig) = Rig::new(&format!("{ONE}energy 0 1000\n")) else { return };
+    for (file, text) in [("status", "active"), ("control", "auto"), ("suspended_time", "77")] {
+        let file = if file == "control" { "power/control".to_owned() } else { format!("power/runtime_{file}") };
+        rig.kernel(&file, text);
+    }
+    let (daemon, mut ticks) = rig.start();
+    ticks.find("that it is let go", |snapshot| both_say(snapshot, "nothing uses them"));
+    let asked = rig.asked();
+    assert!(asked.ends_with('S'), "{asked}");
+    rig.say(&format!("{ONE}energy 0 301000\n"));
+    let from = ticks.next().ticks;
+    ticks.find("thirty ticks more", |snapshot| snapshot.ticks > from + 30);
+    assert_eq!(rig.asked(), asked);
+    // It never slept, so its counter goes on.
+    ticks.find("the energy of the time between", |snapshot| gpus(snapshot)[0].energy.total.0 == 300_000_000);
+    rig.kernel("power/runtime_status", "suspended");
+    ticks.find("that it sleeps", |snapshot| both_say(snapshot, "(asleep)") && gpus(snapshot)[0].past);
+    daemon.stop();
 }

@@ -5,10 +5,11 @@ use super::Meter;
 use super::open::{Opening, Section};
 use super::polled::{Opener, Poll, Polled};
 use crate::model::domain::{Domain, DomainReading, GpuInfo, Reading, Scope, Zone};
-use crate::model::source::{Health, Stamp};
+use crate::model::source::{Health, PciAddress, Stamp};
 use crate::model::units::{Microjoules, Microwatts};
 use crate::model::values::broken;
 use crate::sys::nvml::{self, Card, Library, NvmlConfig, SOURCE, words};
+use crate::sys::nvml_sleep::LetGo;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use std::path::Path;
@@ -48,15 +49,24 @@ struct Gpu {
     card: Card,
     /// It has an energy counter (Volta and later). Otherwise its power is integrated.
     has_counter: bool,
+    /// Identifies the beginning of its counter: time of opening, ns since 1970. While the library is open, GPUs are
+    /// not reset and the driver is not reloaded. Between two openings counters may have restarted, and may even be
+    /// higher than before, so totals do not continue. They do where the library was let go for a moment in which the
+    /// GPU never slept, and the counter is not lower.
+    since: u64,
+    /// The last total.
+    last: Option<Microjoules>,
+    /// For how long the GPU had slept at that time, in milliseconds, by the kernel.
+    slept: Option<u64>,
+    asleep: bool,
 }
 
-/// The GPUs, while the library is open.
+/// The GPUs, and the library while it is open.
 struct Gpus {
-    nvml: Nvml,
-    /// Identifies the beginning of the counters: time of opening, ns since 1970. While the library is open, GPUs are
-    /// not reset and the driver is not reloaded. Between two openings counters may have restarted, and may even be
-    /// higher than before, so totals do not continue.
-    since: u64,
+    library: Library,
+    /// `None`: let go, so that GPUs can sleep.
+    nvml: Option<Nvml>,
+    let_go: LetGo,
     /// When the library was opened, or missing GPUs were last tried.
     last_try: Instant,
     domains: Vec<Domain>,
@@ -69,11 +79,15 @@ struct Gpus {
 
 impl Gpus {
     fn open(library: &Library) -> Result<Option<Self>, String> {
+        if library.all_asleep([]) {
+            return Ok(Some(Self::closed(library)));
+        }
         let Some((nvml, count)) = library.open()? else { return Ok(None) };
         let driver = nvml.sys_driver_version().map(|version| format!("driver {}", nvml::shown(&version)));
         let mut meter = Self {
-            nvml,
-            since: Stamp::now().realtime.0,
+            library: library.clone(),
+            nvml: Some(nvml),
+            let_go: LetGo::default(),
             last_try: Instant::now(),
             domains: Vec::new(),
             gpus: Vec::new(),
@@ -95,13 +109,73 @@ impl Gpus {
         Ok(Some(meter))
     }
 
+    /// All GPUs sleep: the library is not opened.
+    fn closed(library: &Library) -> Self {
+        Self {
+            library: library.clone(),
+            nvml: None,
+            let_go: LetGo::default(),
+            last_try: Instant::now(),
+            domains: Vec::new(),
+            gpus: Vec::new(),
+            missing: Vec::new(),
+            errors: Vec::new(),
+            detail: format!("{} GPU(s)", library.gpus().len()),
+        }
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = PciAddress> {
+        self.gpus.iter().map(|gpu| gpu.card.address)
+    }
+
+    /// Closes the library.
+    fn let_go(&mut self) {
+        self.nvml = None;
+    }
+
+    /// Opens the library again where a GPU is awake. `false`: it stays closed.
+    ///
+    /// # Errors
+    /// The library or the driver does not work any more.
+    fn wake(&mut self) -> Result<bool, String> {
+        if self.library.all_asleep(self.addresses()) {
+            self.let_go.asleep();
+            return Ok(false);
+        }
+        if !self.let_go.is_due(Instant::now()) {
+            return Ok(false);
+        }
+        let mut fresh = Self::open(&self.library)?.ok_or_else(|| self.library.absent())?;
+        for gpu in &mut fresh.gpus {
+            if let Some(before) = self.gpus.iter().find(|one| one.card.address == gpu.card.address) {
+                gpu.asleep = before.asleep;
+                gpu.continue_from(before, &self.library);
+            }
+        }
+        fresh.let_go = self.let_go;
+        *self = fresh;
+        Ok(self.nvml.is_some())
+    }
+
+    /// Whether nothing uses the GPUs that are awake, and the kernel may suspend each of them.
+    fn could_sleep(&self) -> bool {
+        let Some(nvml) = &self.nvml else { return false };
+        let free = |gpu: &Gpu| {
+            self.library.may_sleep(gpu.card.address)
+                && nvml::device(nvml, &gpu.card).is_ok_and(|device| nvml::holders(&device).is_empty())
+        };
+        self.missing.is_empty() && !self.gpus.is_empty() && self.gpus.iter().filter(|gpu| !gpu.asleep).all(free)
+    }
+
     /// Tries to open the GPUs that are missing.
     fn find(&mut self) {
+        let Some(nvml) = &self.nvml else { return };
+        let since = Stamp::now().realtime.0;
         for (index, _) in std::mem::take(&mut self.missing) {
-            match nvml::card(&self.nvml, index).and_then(|card| Ok((describe(&self.nvml, &card)?, card))) {
+            match nvml::card(nvml, index).and_then(|card| Ok((describe(nvml, &card)?, card))) {
                 Ok(((domain, has_counter), card)) => {
                     self.domains.push(domain);
-                    self.gpus.push(Gpu { card, has_counter });
+                    self.gpus.push(Gpu { card, has_counter, since, last: None, slept: None, asleep: false });
                 }
                 Err(why) => self.missing.push((index, why)),
             }
@@ -151,12 +225,24 @@ fn is_id(text: &str) -> bool {
 }
 
 impl Gpu {
-    fn read(&self, nvml: &Nvml, since: u64) -> Result<Reading, NvmlError> {
+    /// Continues the totals of before the library was let go, where they are of one beginning.
+    fn continue_from(&mut self, before: &Self, library: &Library) {
+        let awake = before.slept.is_some() && library.slept(self.card.address) == before.slept;
+        if awake && !before.asleep {
+            (self.since, self.last, self.slept) = (before.since, before.last, before.slept);
+        }
+    }
+
+    fn read(&mut self, nvml: &Nvml, library: &Library) -> Result<Reading, NvmlError> {
         let device: Device<'_> = nvml::device(nvml, &self.card)?;
         if self.has_counter {
             // Millijoules since the driver was last loaded.
             let total = Microjoules(device.total_energy_consumption()?.saturating_mul(1000));
-            Ok(Reading::Total { total, since })
+            if self.last.is_some_and(|last| total < last) {
+                self.since = Stamp::now().realtime.0;
+            }
+            (self.last, self.slept) = (Some(total), library.slept(self.card.address));
+            Ok(Reading::Total { total, since: self.since })
         } else {
             Ok(Reading::Gauge { power: Microwatts(u64::from(device.power_usage()?) * 1000) })
         }
@@ -174,15 +260,29 @@ impl Meter for Gpus {
 
     fn read(&mut self, _: Stamp, out: &mut Vec<DomainReading>) {
         self.errors.clear();
+        if self.nvml.is_none() {
+            match self.wake() {
+                Ok(true) => {}
+                Ok(false) => return self.stand_by(out),
+                Err(why) => {
+                    let at = Stamp::now().monotonic;
+                    out.extend(self.domains.iter().map(|domain| DomainReading::failed(domain, at, &why)));
+                    self.errors = vec![why; self.gpus.len().max(1)];
+                    return;
+                }
+            }
+        }
+        self.stand_by(out);
         let again = self.last_try.elapsed() > RETRY_AFTER;
         if again {
             self.last_try = Instant::now();
             self.find();
         }
         let first = out.len();
-        for (domain, gpu) in self.domains.iter().zip(&self.gpus) {
+        let Some(nvml) = &self.nvml else { return };
+        for (domain, gpu) in self.domains.iter().zip(&mut self.gpus).filter(|(_, gpu)| !gpu.asleep) {
             let reading =
-                gpu.read(&self.nvml, self.since).map_err(|error| format!("GPU {}: {}", gpu.card.index, words(&error)));
+                gpu.read(nvml, &self.library).map_err(|error| format!("GPU {}: {}", gpu.card.index, words(&error)));
             self.errors.extend(reading.as_ref().err().cloned());
             out.push(DomainReading { domain: domain.id.clone(), at: Stamp::now().monotonic, reading });
         }
@@ -190,18 +290,49 @@ impl Meter for Gpus {
             // No reading at all makes the poller drop and reopen this meter.
             out.truncate(first);
         }
+        if self.library.all_asleep(self.addresses()) {
+            self.let_go.asleep();
+            self.let_go();
+        } else if self.errors.is_empty() && self.let_go.after_look(self.could_sleep(), Instant::now()) {
+            self.let_go();
+        }
     }
 
     fn health(&self) -> Health {
         match (self.errors.first(), self.missing.first()) {
-            (Some(error), _) if self.errors.len() == self.gpus.len() => Health::Failed(error.clone()),
+            (Some(error), _) if self.errors.len() >= self.gpus.len() => Health::Failed(error.clone()),
             (Some(why), _) | (None, Some((_, why))) => Health::Degraded(why.clone()),
             (None, None) => Health::Healthy,
         }
     }
 
     fn detail(&self) -> String {
-        self.detail.clone()
+        let asleep: Vec<String> =
+            self.gpus.iter().filter(|gpu| gpu.asleep).map(|gpu| format!(", GPU {} (asleep)", gpu.card.index)).collect();
+        match (&self.nvml, self.gpus.is_empty()) {
+            (None, true) => format!("{} (asleep)", self.detail),
+            (None, _) if asleep.len() < self.gpus.len() => {
+                format!(
+                    "{}{}, read rarely while nothing uses them, so that they can sleep",
+                    self.detail,
+                    asleep.concat()
+                )
+            }
+            _ => format!("{}{}", self.detail, asleep.concat()),
+        }
+    }
+}
+
+impl Gpus {
+    /// Notes which GPUs sleep. Each is on standby from then on, and is not asked.
+    fn stand_by(&mut self, out: &mut Vec<DomainReading>) {
+        for (domain, gpu) in self.domains.iter().zip(&mut self.gpus) {
+            let asleep = self.library.is_asleep(gpu.card.address);
+            if asleep && !gpu.asleep {
+                out.push(DomainReading::standby(domain, Stamp::now().monotonic));
+            }
+            gpu.asleep = asleep;
+        }
     }
 }
 

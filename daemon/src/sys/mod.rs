@@ -8,6 +8,7 @@ pub mod https_client;
 pub mod malloc;
 pub mod mutex;
 pub mod nvml;
+pub mod nvml_sleep;
 pub mod perf_event;
 pub mod proc_pid;
 pub mod safe_text;

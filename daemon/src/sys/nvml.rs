@@ -4,6 +4,7 @@
 
 use crate::model::source::PciAddress;
 use crate::model::values::Use;
+use crate::sys::nvml_sleep;
 use crate::sys::safe_text::quoted;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
@@ -34,6 +35,8 @@ pub struct Library {
     library: PathBuf,
     /// A path that exists while the driver is loaded; `None`: not checked.
     module: Option<PathBuf>,
+    /// The kernel's list of PCI devices, which says without waking a GPU whether it sleeps.
+    pub(super) devices: PathBuf,
 }
 
 impl NvmlConfig {
@@ -41,7 +44,9 @@ impl NvmlConfig {
     pub fn library(&self, sysfs: &Path) -> Result<Library, &'static str> {
         match (self.r#use, &self.library) {
             (Use::Never, _) => Err("not wanted: use = \"never\" in [meter.nvml]"),
-            (_, Some(library)) => Ok(Library { library: library.clone(), module: None }),
+            (_, Some(library)) => {
+                Ok(Library { library: library.clone(), module: None, devices: nvml_sleep::devices(sysfs) })
+            }
             // The library reads this kernel's GPUs, whatever --sysfs is.
             (_, None) if sysfs != Path::new("/sys") => {
                 Err("not tried, as --sysfs is not /sys (library = \"PATH\" in [meter.nvml] would)")
@@ -53,7 +58,8 @@ impl NvmlConfig {
 
 impl Library {
     fn by_name(library: &str, sysfs: &Path) -> Self {
-        Self { library: library.into(), module: Some(sysfs.join("module/nvidia")) }
+        let module = Some(sysfs.join("module/nvidia"));
+        Self { library: library.into(), module, devices: nvml_sleep::devices(sysfs) }
     }
 
     /// The message where [`Library::open`] finds no GPU.
@@ -150,8 +156,33 @@ pub fn words(error: &NvmlError) -> String {
         NvmlError::ResetRequired => "NVML says that the GPU has to be reset".into(),
         NvmlError::NotSupported => "NVML says that this GPU does not support it".into(),
         NvmlError::Unknown => "NVML says unknown error".into(),
+        NvmlError::UnexpectedVariant(code) => match unlisted(*code) {
+            Some(meaning) => format!("NVML says {meaning} (code {code})"),
+            None => format!("NVML says code {code}, which is of a later version of it"),
+        },
         other => format!("NVML says {}", shown(&other.to_string())),
     }
+}
+
+/// The meaning of a code that nvml-wrapper does not know (nvmlReturn_t in nvml.h).
+const fn unlisted(code: u32) -> Option<&'static str> {
+    Some(match code {
+        23 => "that resources are missing",
+        24 => "that the frequency is not supported",
+        25 => "that the driver does not know this version of a structure",
+        26 => "that the function is deprecated",
+        27 => "that the GPU is not in ready state",
+        28 => "that the GPU is not found",
+        29 => "that the GPU is in an invalid state",
+        30 => "that this kind of reset is not supported",
+        _ => return None,
+    })
+}
+
+/// Processes with a context on the GPU.
+pub fn holders(device: &Device<'_>) -> Vec<u32> {
+    let lists = [device.running_compute_processes(), device.running_graphics_processes()];
+    lists.into_iter().flatten().flatten().map(|process| process.pid).collect()
 }
 
 /// A text of the driver, escaped and cut, for logs and labels.
@@ -182,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("libnvidia-ml.so.1");
         std::fs::write(&file, "not an ELF file").unwrap();
-        let library = Library { library: file, module: None };
+        let library = Library { library: file, module: None, devices: dir.path().join("none") };
         let why = library.open().unwrap_err();
         assert!(why.contains("libnvidia-ml.so.1"), "{why}");
     }
@@ -194,6 +225,13 @@ mod tests {
         assert_eq!(config.library(Path::new("/sys")).unwrap(), Library::by_name(LIBRARY, Path::new("/sys")));
         let never = NvmlConfig { r#use: Use::Never, ..config };
         assert!(never.library(Path::new("/sys")).unwrap_err().contains("never"));
+    }
+
+    #[test]
+    fn codes_that_the_wrapper_does_not_know_have_words() {
+        let said = words(&NvmlError::UnexpectedVariant(27));
+        assert_eq!(said, "NVML says that the GPU is not in ready state (code 27)");
+        assert!(words(&NvmlError::UnexpectedVariant(77)).contains("code 77"));
     }
 
     #[test]

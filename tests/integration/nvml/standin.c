@@ -13,6 +13,7 @@
  *   mig INDEX                     it is in MIG mode
  *   instance INDEX ID SLICES PID  one instance and its process; PID 0: none
  *   hang SECONDS                  every call takes so long
+ * Each call appends a letter to STANDIN_FILE.asked: I for nvmlInit, S for nvmlShutdown, q for any other.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +45,12 @@ static struct gpu *of(struct world *w, void *handle, int *instance) {
 
 static void *handle(int gpu, int instance) { return (void *)(1L + 256L * gpu + instance + 1); }
 
-static void see(struct world *w) {
+static void note(char what) {
+  FILE *file = fopen(STANDIN_FILE ".asked", "a");
+  if (file) { fputc(what, file); fclose(file); }
+}
+
+static void look(struct world *w) {
   char line[512], word[32];
   int i, a;
   memset(w, 0, sizeof *w);
@@ -80,6 +86,8 @@ static void see(struct world *w) {
   if (file) fclose(file);
 }
 
+static void see(struct world *w) { note('q'); look(w); }
+
 /* What every question about a device begins with. */
 #define ASKED(device) \
   struct world w; int instance = -1; see(&w); (void)instance; \
@@ -94,9 +102,9 @@ static unsigned long long now_us(void) {
   return (unsigned long long)t.tv_sec * 1000000ull + (unsigned long long)t.tv_nsec / 1000;
 }
 
-int nvmlInit_v2(void) { struct world w; see(&w); return w.init; }
+int nvmlInit_v2(void) { struct world w; note('I'); look(&w); return w.init; }
 int nvmlInitWithFlags(unsigned flags) { (void)flags; return nvmlInit_v2(); }
-int nvmlShutdown(void) { return SUCCESS; }
+int nvmlShutdown(void) { note('S'); return SUCCESS; }
 
 int nvmlSystemGetDriverVersion(char *text, unsigned length) { snprintf(text, length, "999.01"); return SUCCESS; }
 

@@ -3,10 +3,11 @@
 
 use super::shares::{Instance, Sample, Shares, by_samples, by_slices};
 use super::thread::{Probe, ProbeResult, ThreadedProbe};
-use crate::model::source::{Health, Stamp};
+use crate::model::source::{Health, PciAddress, Stamp};
 use crate::model::units::Nanos;
 use crate::model::usage::{GpuSample, GpuUse, ProcessKey, WatchedGpu};
-use crate::sys::nvml::{self, Card, Library, SOURCE, words};
+use crate::sys::nvml::{self, Card, Library, SOURCE, holders, words};
+use crate::sys::nvml_sleep::LetGo;
 use crate::sys::proc_pid;
 use crate::usage::GpuUsage;
 use nvml_wrapper::enum_wrappers::device::Sampling;
@@ -16,6 +17,7 @@ use nvml_wrapper::{Device, Nvml};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Longest time without a sample that is added to the next interval. The driver samples at least once a second.
 const NO_SAMPLE_MAX: Nanos = Nanos(3 * Nanos::SECOND.0);
@@ -25,7 +27,14 @@ const NO_SAMPLE_MAX: Nanos = Nanos(3 * Nanos::SECOND.0);
 /// # Errors
 /// The system gives no thread.
 pub fn start(library: Library, procfs: &Path) -> Result<Box<dyn GpuUsage>, String> {
-    let probe = NvmlProbe { library, procfs: procfs.to_path_buf(), open: None, known: FxHashMap::default() };
+    let probe = NvmlProbe {
+        library,
+        procfs: procfs.to_path_buf(),
+        open: None,
+        let_go: LetGo::default(),
+        gpus: Vec::new(),
+        known: FxHashMap::default(),
+    };
     Ok(Box::new(ThreadedProbe::start(SOURCE, probe)?))
 }
 
@@ -33,6 +42,9 @@ struct NvmlProbe {
     library: Library,
     procfs: PathBuf,
     open: Option<OpenLibrary>,
+    let_go: LetGo,
+    /// Addresses of the GPUs that were seen when the library was last open.
+    gpus: Vec<PciAddress>,
     /// Processes that had work on a GPU at the last probe: one that ended since can still be identified.
     known: FxHashMap<u32, ProcessKey>,
 }
@@ -64,6 +76,15 @@ enum UseSinceProbe {
 
 impl Probe for NvmlProbe {
     fn probe(&mut self) -> ProbeResult {
+        if self.library.all_asleep(self.gpus.iter().copied()) {
+            // The open library would keep them awake.
+            self.open = None;
+            self.let_go.asleep();
+            return self.unused(" (asleep)");
+        }
+        if self.open.is_none() && !self.let_go.is_due(Instant::now()) {
+            return self.unused(", asked rarely while nothing uses them, so that they can sleep");
+        }
         let open = match self.open.take() {
             Some(open) => open,
             None => match self.library.open() {
@@ -77,6 +98,14 @@ impl Probe for NvmlProbe {
 }
 
 impl NvmlProbe {
+    /// The result where no GPU is asked. It is known that nothing uses them, so each is watched.
+    fn unused(&self, why: &str) -> ProbeResult {
+        let gpus = if self.gpus.is_empty() { self.library.gpus() } else { self.gpus.clone() };
+        let watched = |gpu: &PciAddress| WatchedGpu { gpu: *gpu, estimated: false, busy: Nanos::ZERO };
+        let sample = GpuSample { watched: gpus.iter().map(watched).collect(), ..GpuSample::default() };
+        ProbeResult { sample, health: Health::Healthy, detail: format!("{} GPU(s){why}", gpus.len()) }
+    }
+
     /// Probes every GPU. Where none can be read, the library is closed: its driver may be about to be reloaded.
     fn probe_all(&mut self, mut open: OpenLibrary) -> ProbeResult {
         let (mut sample, mut failed, mut notes) = (GpuSample::default(), Vec::new(), Vec::new());
@@ -91,8 +120,15 @@ impl NvmlProbe {
                 Err(why) => failed.push(why),
             }
         }
+        let (mut held, mut asleep) = (false, Vec::new());
         for gpu in &mut open.gpus {
             let (index, address) = (gpu.card.index, gpu.card.address);
+            if self.library.is_asleep(address) {
+                (gpu.accounted_until, gpu.last_samples) = (now, (clock, clock));
+                sample.watched.push(WatchedGpu { gpu: address, estimated: false, busy: Nanos::ZERO });
+                asleep.push(format!("GPU {index} (asleep)"));
+                continue;
+            }
             let use_since =
                 nvml::device(&open.nvml, &gpu.card).and_then(|device| gpu.probe(&open.nvml, &device, now, clock));
             let (shares, estimated) = match use_since {
@@ -116,6 +152,7 @@ impl NvmlProbe {
                     continue;
                 }
             };
+            held |= estimated || shares.busy > Nanos::ZERO || !self.library.may_sleep(address);
             sample.watched.push(WatchedGpu { gpu: address, estimated, busy: shares.busy });
             for (pid, busy) in shares.processes {
                 if let Some(process) = self.process(pid) {
@@ -125,6 +162,7 @@ impl NvmlProbe {
             }
             // Processes with work but no use yet: they may have ended by the time that a sample names them.
             for pid in nvml::device(&open.nvml, &gpu.card).map(|device| holders(&device)).unwrap_or_default() {
+                held = true;
                 if let Some(process) = self.process(pid) {
                     current.insert(pid, process);
                 }
@@ -132,7 +170,9 @@ impl NvmlProbe {
         }
         self.known = current;
         let gone = failed.len() as u32 == open.count;
-        if !gone {
+        self.gpus = open.gpus.iter().map(|gpu| gpu.card.address).collect();
+        let could_sleep = !held && failed.is_empty() && notes.is_empty() && !open.gpus.is_empty();
+        if !gone && !self.let_go.after_look(could_sleep, Instant::now()) {
             self.open = Some(open);
         }
         let health = match (failed.first(), notes.first()) {
@@ -140,7 +180,8 @@ impl NvmlProbe {
             (Some(why), _) | (None, Some(why)) => Health::Degraded(why.clone()),
             (None, None) => Health::Healthy,
         };
-        ProbeResult { sample, health, detail: notes.get(1..).unwrap_or_default().join("; ") }
+        asleep.extend(notes.get(1..).unwrap_or_default().iter().cloned());
+        ProbeResult { sample, health, detail: asleep.join("; ") }
     }
 
     /// The process with this id. `None`: it is in another pid namespace, it ended without having been seen, or the id
@@ -204,12 +245,6 @@ fn utilisation(device: &Device<'_>, since: u64) -> (Option<u32>, Option<u64>) {
         }
         Err(_) => (None, None),
     }
-}
-
-/// Processes with a context on the GPU.
-fn holders(device: &Device<'_>) -> Vec<u32> {
-    let lists = [device.running_compute_processes(), device.running_graphics_processes()];
-    lists.into_iter().flatten().flatten().map(|process| process.pid).collect()
 }
 
 /// The GPU instances (MIG), with their slices and processes.
