@@ -105,11 +105,11 @@ impl Resolver {
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             let path = format!("{path}/{}", entry.file_name().to_string_lossy());
             if path::payload_root(&path) == Some(&path) {
-                // Where the v2 tree has the container, too, nothing is missed.
+                // Where the v2 tree has the container, too, nothing is missed. One without processes yet has no home.
                 let home = self.v2_home(&entry.path());
-                if home.is_some_and(|home| !self.known.get(&home).is_some_and(|known| known.holds_payload)) {
+                if !home.and_then(|home| self.known.get(&home)).is_some_and(|known| known.holds_payload) {
                     let cgroup = self.v1_id(&path, "cpuacct");
-                    self.watch_container(cgroup, &path, home.unwrap_or(CgroupId::ROOT));
+                    self.watch_container(cgroup, &path, home);
                 }
             } else if depth < SEARCHED_DEPTH {
                 self.search(&entry.path(), &path, depth + 1);
@@ -127,11 +127,12 @@ impl Resolver {
         }
     }
 
-    /// Watches the CPU time of the container at a v1 `path`, whose processes are in the v2 cgroup `home`.
-    pub(super) fn watch_container(&mut self, cgroup: CgroupId, path: &str, home: CgroupId) {
+    /// Watches the CPU time of the container at a v1 `path`, whose processes are in the v2 cgroup `home`; `None`: it has
+    /// none yet.
+    pub(super) fn watch_container(&mut self, cgroup: CgroupId, path: &str, home: Option<CgroupId>) {
         let containers = &mut self.v1.containers;
         if let Some(known) = containers.watched.get_mut(&cgroup) {
-            known.home = Some(home);
+            known.home = home.or(known.home);
             return;
         }
         if containers.watched.len() >= CONTAINERS_MAX {
@@ -144,7 +145,7 @@ impl Resolver {
         let is_new = made.zip(self.v1.placed_at).is_some_and(|(made, placed_at)| made >= placed_at);
         let usage_file = dir.join("cpuacct.usage");
         let usage = if is_new { Some(0) } else { read_usage(&usage_file) };
-        let container = Container { usage_file, home: Some(home), usage, placed: 0, missed: 0 };
+        let container = Container { usage_file, home, usage, placed: 0, missed: 0 };
         self.v1.containers.watched.insert(cgroup, container);
         self.v1.containers.add_member(cgroup, cgroup);
     }

@@ -222,6 +222,22 @@ fn processes_that_ended_before_they_were_looked_up_are_a_containers_as_far_as_it
 }
 
 #[test]
+fn a_container_that_was_empty_at_the_start_has_all_that_ran_in_it() {
+    let host = Hybrid::new();
+    let engine = host.v2("/system.slice/docker.service");
+    let docker = format!("/docker/{ID}");
+    host.cpu_time(&docker, 5);
+    let mut resolver = host.open();
+    placed(&mut resolver, sample(Vec::new()));
+    host.process(2, &docker, "/system.slice/docker.service");
+    host.cpu_time(&docker, 115);
+    let short = ran(100, engine, 100);
+    let ended = vec![short.process];
+    let sums = placed(&mut resolver, UsageSample { ended, ..sample(vec![short, ran(2, engine, 10)]) });
+    assert_eq!(sums, by_path([(docker.as_str(), 110)]));
+}
+
+#[test]
 fn a_container_made_later_is_found_by_its_process_or_by_the_work_of_short_lived_ones() {
     for first_process_sleeps in [false, true] {
         let host = Hybrid::new();

@@ -109,7 +109,7 @@ impl Resolver {
         let cgroup = self.v1_id(&place.path, &place.controllers);
         if let Some(root) = path::payload_root(&place.path) {
             let root_id = self.v1_id(root, &place.controllers);
-            self.watch_container(root_id, root, v2);
+            self.watch_container(root_id, root, Some(v2));
             self.v1.containers.add_member(cgroup, root_id);
         }
         Some(cgroup)
