@@ -6,6 +6,10 @@ use crate::model::units::{Microjoules, Microwatts, Nanos};
 /// If CLOCK_BOOTTIME advanced more than this (10 ms) relative to CLOCK_MONOTONIC, the machine was suspended. A smaller
 /// difference is the time between the reads of the two clocks.
 const SUSPEND: Nanos = Nanos(10_000_000);
+/// A counter fell, and has not wrapped.
+pub(super) const RESET: &str = "the counter was reset";
+/// A counter rose by more than is possible.
+pub(super) const JUMPED: &str = "more energy than the domain can draw: the counter was reset or jumped";
 /// Longest interval over which a gauge is integrated. In a longer one the power may have changed in between,
 /// unobserved.
 const GAUGE_AGE: Nanos = Nanos(120 * Nanos::SECOND.0);
@@ -62,12 +66,12 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
             } else {
                 match wraps_at.filter(|range| range.0 > 0 && old <= *range) {
                     Some(range) => range - old + now,
-                    None => return Interval::Gap { time, why: "the counter was reset" },
+                    None => return Interval::Gap { time, why: RESET },
                 }
             }
         }
         (Reading::Gauge { power: old }, Reading::Gauge { power: now }) => {
-            if time > GAUGE_AGE {
+            if time > GAUGE_AGE.max(Nanos(domain.refresh.unwrap_or_default().0.saturating_mul(3))) {
                 return Interval::Gap { time, why: "the last reading is too old" };
             }
             trapezoid(old, now, time, carry)
@@ -77,16 +81,28 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
                 return Interval::Gap { time, why: "the counter began anew" };
             }
             if now < old {
-                return Interval::Gap { time, why: "the counter was reset" };
+                return Interval::Gap { time, why: RESET };
             }
             now - old
         }
         _ => return Interval::Gap { time, why: "the meter changed its kind of reading" },
     };
     if energy > most(domain, time) {
-        return Interval::Gap { time, why: "more energy than the domain can draw: the counter was reset or jumped" };
+        return Interval::Gap { time, why: JUMPED };
     }
     Interval::Energy { energy, time }
+}
+
+/// Whether a counter that fell began at zero in `time` since the last reading, as that of a driver that was loaded
+/// again.
+pub(super) fn began_at_zero(domain: &Domain, last: &LastReading, new: &LastReading, time: Nanos) -> bool {
+    match (last.reading, new.reading) {
+        (Reading::Counter { total: old, .. }, Reading::Counter { total: now, .. })
+        | (Reading::Total { total: old, .. }, Reading::Total { total: now, .. }) => {
+            now < old && now <= most(domain, time)
+        }
+        _ => false,
+    }
 }
 
 /// Whether the time of a reading is accounted for already, because the reading is repeated or late. A total with

@@ -13,6 +13,7 @@ mod lag;
 pub mod ledger;
 mod lessons;
 pub mod platform;
+mod plausibility;
 mod readings;
 mod remainder;
 mod settle;
@@ -24,7 +25,7 @@ mod tick_use;
 mod window;
 
 use crate::model::billing::IdlePolicy;
-use crate::model::domain::{Domain, DomainId, Scope, Zone};
+use crate::model::domain::{Domain, DomainId, Scope, Verdict, Zone};
 use crate::model::platform::PlatformChoice;
 use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot};
 use crate::model::source::PackageId;
@@ -159,7 +160,7 @@ impl Core {
         let mut read = vec![false; self.domains.len()];
         for reading in &tick.readings {
             let Some(index) = self.by_id.get(&reading.domain).copied() else { continue };
-            read[index] |= self.add_reading(index, reading, tick.at.boottime - tick.at.monotonic, &used);
+            read[index] |= self.add_reading(index, reading, tick.at, &used);
         }
         self.keep_windows(&read, &used, now);
         self.sources.update(&tick.sources);
@@ -214,6 +215,7 @@ impl Core {
             record,
             carry: 0,
             window: Window::open(self.ticks, now, false),
+            watch: Default::default(),
             standby: false,
             power: None,
             idle_power: None,
@@ -278,6 +280,12 @@ impl Core {
         let time = now - self.last?;
         let on_cpu = used.busy(Scope::Machine);
         used.known.then(|| split::utilisation(on_cpu, self.cpus.values().sum(), time))
+    }
+
+    /// The domains of which not every value can be used, after the last tick.
+    pub fn verdicts(&self) -> impl Iterator<Item = (DomainId, Verdict)> {
+        let verdict = |state: &DomainState| (state.shared.id.clone(), state.watch.verdict());
+        self.domains.iter().map(verdict).filter(|(_, verdict)| *verdict != Verdict::Usable)
     }
 
     fn snapshot(&self, tick: &Tick, cpu_usage: Option<f64>) -> Snapshot {

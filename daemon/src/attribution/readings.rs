@@ -4,27 +4,26 @@
 use super::Core;
 use super::interval::{self, Interval, LastReading};
 use super::platform;
+use super::plausibility::Judgement;
 use super::settle::{Books, ClosedWindow};
 use super::split;
 use super::tick_use::TickUse;
-use super::window::Window;
+use super::window::{DomainState, Window};
 use crate::model::domain::{DomainReading, Reading, Scope};
-use crate::model::units::{Microjoules, Nanos};
+use crate::model::source::Stamp;
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 
 impl Core {
-    /// Attributes the interval that a reading closes. `index`: position of the domain in `domains`. `suspended`:
-    /// CLOCK_BOOTTIME − CLOCK_MONOTONIC at this tick. Returns false if the reading is an error or repeats time that is
+    /// Attributes the interval that a reading closes. `index`: position of the domain in `domains`. `at`: the time of
+    /// this tick. Returns false if the reading is an error or repeats time that is
     /// accounted for.
-    pub(super) fn add_reading(
-        &mut self,
-        index: usize,
-        reading: &DomainReading,
-        suspended: Nanos,
-        used: &TickUse,
-    ) -> bool {
+    pub(super) fn add_reading(&mut self, index: usize, reading: &DomainReading, at: Stamp, used: &TickUse) -> bool {
+        let tick_time = self.last.map(|last| at.monotonic - last);
+        let suspended = at.boottime - at.monotonic;
         let Some(state) = self.domains.get_mut(index) else { return false };
         let new = match &reading.reading {
             Ok(Reading::Standby) => {
+                state.watch.forget();
                 state.stand_by(reading.at, self.ticks);
                 return true;
             }
@@ -39,12 +38,37 @@ impl Core {
         if state.record.last.is_some_and(|last| interval::accounted(&last, &new)) {
             return false;
         }
+        let scope = state.shared.scope;
+        let time = tick_time.filter(|time| time.0 > 0 && used.knows(scope) && used.measures_load(scope));
+        let busy = time.map(|time| used.busy(scope).0 as f64 / time.0 as f64);
+        match state.watch.judge(&state.shared, state.record.last.as_ref(), &new, busy) {
+            Judgement::Take => {}
+            Judgement::Wait => return false,
+            Judgement::Refuse(why) => {
+                state.error = why;
+                state.clear_power();
+                return false;
+            }
+            Judgement::GoOnFrom(first) => {
+                state.restart_interval(first.at);
+                state.record.last = Some(first);
+                state.curve.push(first.at, state.record.totals.total, true, true);
+                // Its usage began earlier.
+                state.window.incomplete = true;
+            }
+            Judgement::NoPower(why) => {
+                state.stand_by(new.at, self.ticks);
+                state.error = format!("no power: {why}");
+                return true;
+            }
+        }
         state.error.clear();
         state.standby = false;
         // A counter that stays was not renewed. A power that stays may be a steady load that was measured again.
         let gauge = matches!(new.reading, Reading::Gauge { .. });
         let changed = !gauge && state.record.last.is_none_or(|last| last.reading != new.reading);
         let interval = interval::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
+        let said = said(state, &new);
         state.record.last = Some(new);
         let broken = matches!(interval, Interval::Gap { .. });
         match interval {
@@ -56,6 +80,9 @@ impl Core {
             Interval::Energy { energy, time } => self.attribute(index, energy, time, used),
         }
         if let Some(state) = self.domains.get_mut(index) {
+            if state.power.is_some() {
+                state.power = said.or(state.power);
+            }
             // Usage before the first tick is not known.
             let incomplete = self.first.is_some_and(|first| new.at < first);
             state.window = Window::open(self.ticks, new.at, incomplete);
@@ -121,5 +148,15 @@ impl Core {
                 state.show_power(&mut books);
             }
         }
+    }
+}
+
+/// The power of an interval that a gauge closes, as the meter said it: computed back from whole microjoules, 206 W
+/// would be 205.999999 W. Of a domain that is shared out it is the mean of both readings, like its shares.
+fn said(state: &DomainState, new: &LastReading) -> Option<Microwatts> {
+    match (state.record.last?.reading, new.reading) {
+        (Reading::Gauge { .. }, Reading::Gauge { power }) if state.undivided() => Some(power),
+        (Reading::Gauge { power: old }, Reading::Gauge { power: new }) => Some(Microwatts(old.0.midpoint(new.0))),
+        _ => None,
     }
 }

@@ -6,6 +6,7 @@ use super::accounts::{Charge, ChargeKey};
 use super::curve::Curve;
 use super::ledger::AccountId;
 use super::lessons::Lessons;
+use super::plausibility::Watch;
 use super::tick_use::TickUse;
 use crate::model::domain::{Domain, Zone};
 use crate::model::snapshot::{DomainView, Role};
@@ -30,6 +31,8 @@ pub(super) struct DomainState {
     /// The last reading was taken by an earlier run of jouled. Energy up to the next reading was drawn while jouled was
     /// down, and is unattributed.
     pub resumed: bool,
+    /// Whether what its meter says can be true.
+    pub watch: Watch,
     /// It measures no energy now: its last reading was [`crate::model::domain::Reading::Standby`], or, for the
     /// remainder, no platform meter measures.
     pub standby: bool,
@@ -225,7 +228,7 @@ impl DomainState {
 
     fn shown_error(&self) -> String {
         match self.shared.zone {
-            _ if !self.standby => self.error.clone(),
+            _ if !self.standby || self.watch.has_no_power() => self.error.clone(),
             Zone::Other => "no platform meter measures now".to_owned(),
             _ => "on standby: another meter measures".to_owned(),
         }

@@ -29,7 +29,7 @@ pub use cpu::CpuModel;
 pub use open::{MeterConfig, Roots, open_all};
 pub use topology::Topology;
 
-use crate::model::domain::{Domain, DomainReading};
+use crate::model::domain::{Domain, DomainId, DomainReading};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 
@@ -54,6 +54,13 @@ pub trait Meter: Send {
     fn detail(&self) -> String {
         String::new()
     }
+
+    /// Tells which of its domains have no power, though their values come: see [`Verdict::NoPower`]. They are read all
+    /// the same, so that they can be believed again. A meter that others stand in for counts them as not measured, and
+    /// one with a second way to measure may use that.
+    ///
+    /// [`Verdict::NoPower`]: crate::model::domain::Verdict::NoPower
+    fn set_without_power(&mut self, _domains: &[DomainId]) {}
 
     /// Whether [`polled::Polled`] drops and reopens this meter after a failed read. False for a meter that reconnects
     /// by itself (a BMC session).

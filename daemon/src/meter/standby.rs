@@ -2,7 +2,7 @@
 //! estimate, `[meter.estimate]`). `meter::open` decides which meters these are.
 
 use super::Meter;
-use crate::model::domain::{Domain, DomainReading};
+use crate::model::domain::{Domain, DomainId, DomainReading};
 use crate::model::source::{Health, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -115,6 +115,10 @@ impl<M: Meter> Meter for Standby<M> {
 
     fn health(&self) -> Health {
         if self.active { self.meter.health() } else { Health::Unsupported(self.reason.to_owned()) }
+    }
+
+    fn set_without_power(&mut self, domains: &[DomainId]) {
+        self.meter.set_without_power(domains);
     }
 
     fn detail(&self) -> String {

@@ -264,6 +264,17 @@ pub struct DomainReading {
     pub reading: Result<Reading, String>,
 }
 
+/// Whether what a meter says of a domain can be true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing speaks against it.
+    Usable,
+    /// Some of its last values could not be used, and were bridged. Says why.
+    Doubtful(String),
+    /// It cannot be used now: the domain has no power, and other meters stand in. Says why.
+    NoPower(String),
+}
+
 /// Cumulative energy of the node in one domain, or in several together. `total` = `idle` + `active`. Zone
 /// `platform` has `total` only: its energy is not attributed; the remainder is (zone `other`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,11 +2,14 @@
 //! of them.
 
 use crate::meter::Meter;
-use crate::model::domain::{Domain, DomainId, DomainReading};
-use crate::model::source::{SourceRole, SourceState, Stamp};
+use crate::model::domain::{Domain, DomainId, DomainReading, Verdict, Zone};
+use crate::model::source::{Health, SourceRole, SourceState, Stamp};
 use crate::model::text::safe;
 use crate::model::tick::Tick;
 use rustc_hash::FxHashMap;
+
+/// Beginning of the reason of a meter that answers, and of which no value can be used.
+pub const NO_POWER: &str = "no power: ";
 
 /// The meters, in the order in which they are read.
 #[derive(Default)]
@@ -16,12 +19,14 @@ pub struct Meters {
     announced: Vec<usize>,
     /// The meter of each domain, by its index in `meters`.
     owners: FxHashMap<DomainId, usize>,
+    /// What the core found out about their values at the last tick, for domains that are not beyond doubt.
+    verdicts: Vec<(DomainId, Verdict)>,
 }
 
 impl Meters {
     /// Meters that have not been read yet. The order matters: a standby meter is read after the meter that it replaces.
     pub fn new(meters: Vec<Box<dyn Meter>>) -> Self {
-        Self { announced: vec![0; meters.len()], meters, owners: FxHashMap::default() }
+        Self { announced: vec![0; meters.len()], meters, ..Self::default() }
     }
 
     /// Reads every meter. The tick gets the domains that are new, and the readings of domains that are their meter's
@@ -49,13 +54,56 @@ impl Meters {
         }
     }
 
+    /// Takes what the core found out about the values of the last tick: a meter is as good as its values can be used.
+    pub fn judge(&mut self, verdicts: Vec<(DomainId, Verdict)>) {
+        if verdicts == self.verdicts {
+            return;
+        }
+        for (number, meter) in self.meters.iter_mut().enumerate() {
+            let own = |id: &DomainId| self.owners.get(id) == Some(&number);
+            let without = |(id, verdict): &(DomainId, Verdict)| {
+                (own(id) && matches!(verdict, Verdict::NoPower(_))).then(|| id.clone())
+            };
+            meter.set_without_power(&verdicts.iter().filter_map(without).collect::<Vec<_>>());
+        }
+        self.verdicts = verdicts;
+    }
+
     /// The state of every meter.
     pub fn states(&self) -> impl Iterator<Item = SourceState> {
-        self.meters.iter().map(|meter| SourceState {
+        self.meters.iter().enumerate().map(|(number, meter)| SourceState {
             detail: meter.detail(),
             expected: meter.expected(),
-            ..SourceState::new(meter.source(), SourceRole::Meter, meter.health())
+            ..SourceState::new(meter.source(), SourceRole::Meter, self.health(number, &**meter))
         })
+    }
+
+    /// The health of a meter that answers is that of its values.
+    fn health(&self, number: usize, meter: &dyn Meter) -> Health {
+        let health = meter.health();
+        let own = self.verdicts.iter().filter(|(id, _)| self.owners.get(id) == Some(&number));
+        let mut without = own.clone().filter(|(_, verdict)| matches!(verdict, Verdict::NoPower(_)));
+        let mut doubted = own.clone().filter(|(_, verdict)| matches!(verdict, Verdict::Doubtful(_)));
+        match (without.next(), doubted.next()) {
+            _ if !health.answers() => health,
+            (Some((id, Verdict::NoPower(why))), _) => {
+                let why = format!("{NO_POWER}{id}: {why}");
+                let has = |zone: Zone| meter.domains().iter().any(|domain| domain.zone == zone);
+                // Parts of packages are nothing without these.
+                let counts = |domain: &&Domain| !has(Zone::Package) || domain.zone == Zone::Package;
+                let is_without = |domain: &Domain| {
+                    own.clone().any(|(id, verdict)| *id == domain.id && matches!(verdict, Verdict::NoPower(_)))
+                };
+                match meter.domains().iter().filter(counts).all(is_without) {
+                    true => Health::Failed(why),
+                    false => Health::Degraded(why),
+                }
+            }
+            (_, Some((id, Verdict::Doubtful(why)))) if health == Health::Healthy => {
+                Health::Degraded(format!("some of its values are no power, and are left out: {id}: {why}"))
+            }
+            _ => health,
+        }
     }
 
     /// Tells all meters at once that there are no more reads, so that they end their sessions side by side.

@@ -9,7 +9,7 @@ use crate::model::source::{Health, PciAddress, SourceRole, SourceState, Stamp};
 use crate::model::text::safe;
 use crate::model::tick::Tick;
 use crate::model::units::Nanos;
-use crate::run::meters::Meters;
+use crate::run::meters::{Meters, NO_POWER};
 use crate::run::record::Recorder;
 use crate::run::store::Store;
 use crate::usage::{GpuUsage, Usage, gpu};
@@ -112,6 +112,7 @@ impl Sampler {
         tick.sources = self.changed_sources(at.monotonic);
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);
+        self.meters.judge(self.core.verdicts().collect());
         self.tell_of_platform(&snapshot);
         if let Some(recorder) = &mut self.recorder
             && let Err(error) = recorder.tick(&tick)
@@ -293,6 +294,10 @@ fn log_health(source: &SourceState) {
             tracing::info!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}{why}")
         }
         Health::Starting(_) | Health::Degraded(_) => {
+            tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}")
+        }
+        // It answers, and other meters stand in.
+        Health::Failed(_) if why.starts_with(NO_POWER) => {
             tracing::warn!("_source" = name, "_role" = role, "_state" = state, "{role} {name}: {state}: {why}")
         }
         Health::Failed(_) => {

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 mod learning;
 mod platform;
+mod plausibility;
 mod vms;
 
 const SECOND: u64 = 1_000_000_000;

@@ -88,14 +88,16 @@ impl LocatedChip {
         })
     }
 
-    /// The file of a sensor's value. For a power the average is preferred.
-    pub fn file(&self, quantity: Quantity, number: u32) -> Option<PathBuf> {
+    /// The files of a sensor's value, the preferred one first. For a power that is the average; a driver may have the
+    /// file of an average that its chip does not give.
+    pub fn files(&self, quantity: Quantity, number: u32) -> Vec<PathBuf> {
         let names = match quantity {
             Quantity::Power => vec![format!("power{number}_average"), format!("power{number}_input")],
             Quantity::Energy => vec![format!("energy{number}_input")],
         };
         let paths = attribute_folders(&self.dir);
-        names.iter().flat_map(|name| paths.iter().map(move |folder| folder.join(name))).find(|path| path.exists())
+        let first = |name: &String| paths.iter().map(|folder| folder.join(name)).find(|path| path.exists());
+        names.iter().filter_map(first).collect()
     }
 
     /// Time over which a power is averaged (`powerN_average_interval`, milliseconds).

@@ -104,6 +104,8 @@ struct Hwmon {
     class: PathBuf,
     packages: PackageMeters,
     domains: Vec<Domain>,
+    /// Those of them whose values cannot be used.
+    without_power: Vec<DomainId>,
     /// One for each domain, in the same order.
     sensors: Vec<Sensor>,
     /// Chips whose sensors are not used, with the reason.
@@ -133,6 +135,7 @@ impl Hwmon {
             class: class.to_path_buf(),
             packages,
             domains: Vec::new(),
+            without_power: Vec::new(),
             sensors: Vec::new(),
             unused: Vec::new(),
             ambiguous: 0,
@@ -183,8 +186,11 @@ impl Hwmon {
 
     fn bind(&mut self, located: &LocatedChip, part: &MeasuredPart, id: DomainId) {
         // The resolved path of the device: after a reload, hwmonN may belong to another device.
-        let real = |number: &u32| located.file(part.quantity, *number).and_then(|path| fs::canonicalize(path).ok());
-        let Some(files) = part.sensors.iter().map(real).collect::<Option<Vec<PathBuf>>>() else { return };
+        let real = |number: &u32| {
+            let files = located.files(part.quantity, *number).into_iter();
+            Some(files.filter_map(|path| fs::canonicalize(path).ok()).collect::<Vec<_>>()).filter(|all| !all.is_empty())
+        };
+        let Some(files) = part.sensors.iter().map(real).collect::<Option<Vec<Vec<PathBuf>>>>() else { return };
         let gpu = part.zone == Zone::Gpu;
         let refresh = part
             .sensors
@@ -197,7 +203,13 @@ impl Hwmon {
             runtime_status: gpu.then(|| located.runtime_status()),
             of_processor: part.of_processor(),
             on_standby: false,
-            path: files.first().map(|file| file.display().to_string()).unwrap_or_default(),
+            path: match files.iter().flatten().next().map(|file| file.display()) {
+                Some(first) if part.zone == Zone::Core && files.len() > 1 => {
+                    format!("{first} and those of all {} cores, added up", files.len())
+                }
+                Some(first) => first.to_string(),
+                None => String::new(),
+            },
             files,
         };
         if let Some(known) = self.domains.iter().position(|domain| domain.id == id) {
@@ -228,7 +240,8 @@ impl Hwmon {
     /// go on standby, because the estimate takes over. `readings`: index of the sensor, reading, and time.
     fn update_packages(&mut self, readings: &mut [(usize, Result<Reading, String>, Nanos)]) {
         let measured = readings.iter().any(|(sensor, reading, _)| {
-            let package = self.domains[*sensor].zone == Zone::Package;
+            let domain = &self.domains[*sensor];
+            let package = domain.zone == Zone::Package && !self.without_power.contains(&domain.id);
             package && matches!(reading, Ok(Reading::Gauge { .. } | Reading::Counter { .. }))
         });
         self.packages.set(PackageMeter::Hwmon, measured);
@@ -318,6 +331,10 @@ impl Meter for Hwmon {
         }
     }
 
+    fn set_without_power(&mut self, domains: &[DomainId]) {
+        self.without_power = domains.to_vec();
+    }
+
     fn detail(&self) -> String {
         if self.sensors.is_empty() {
             return String::new();
@@ -346,7 +363,7 @@ impl Hwmon {
 struct Sensor {
     quantity: Quantity,
     /// Files whose values are added up.
-    files: Vec<PathBuf>,
+    files: Vec<Vec<PathBuf>>,
     /// The first of them, as shown to the operator.
     path: String,
     /// Time over which the chip averages a power; 0: not stated, or an energy.
@@ -366,8 +383,11 @@ impl Sensor {
 
     fn read(&self) -> Result<Reading, String> {
         let mut sum = 0u64;
-        for file in &self.files {
-            let text = read_text(file, PAGE)?;
+        for files in &self.files {
+            // The first file that can be read; the error of the first where none can.
+            let mut texts = files.iter().map(|file| Ok((file, read_text(file, PAGE)?)));
+            let first = texts.next().unwrap_or_else(|| Err(String::new()));
+            let (file, text) = first.or_else(|error| texts.find_map(Result::ok).ok_or(error))?;
             let number = match (parse_number(text.as_bytes()), self.quantity) {
                 // A running machine draws power: 0 means that the meter has not measured yet.
                 (Some(0), Quantity::Power) | (None, _) => None,

@@ -84,11 +84,9 @@ pub fn measured_parts(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
             MeasuredPart::new(Zone::Package, package(0), Quantity::Power, &[1, 2], true),
             MeasuredPart::new(Zone::Dram, package(0), Quantity::Power, &[3, 4], true),
         ]),
-        // X-Gene (Documentation/hwmon/xgene-hwmon.rst): 0 is the CPU; 1 is I/O power, and is not used: the
-        // documentation does not say what that covers.
-        "apm_xgene" => known(vec![MeasuredPart::new(Zone::Package, package(0), Quantity::Power, &[0], true)]),
+        "apm_xgene" => xgene(chip),
         // In Linux 5.8 to 5.12, since then out of tree: energy of single cores and of sockets.
-        "amd_energy" => known(sockets(chip)),
+        "amd_energy" => known(amd_energy(chip)),
         "amdgpu" => amd(chip),
         "i915" | "xe" => intel(chip),
         name if name.starts_with("i915_gt") => unused("a tile of a GPU, which is in the GPU's own sensor"),
@@ -145,15 +143,37 @@ fn grace(oem_info: &str) -> Option<(Grace, u16)> {
     Some((level, socket))
 }
 
-/// `Esocket0` of amd_energy is a package; `Ecore012` is a part of one.
-fn sockets(chip: &Chip) -> Vec<MeasuredPart> {
+/// X-Gene: the driver has `power1_input` ("CPU power") and `power2_input` ("IO power"); its documentation
+/// (hwmon/xgene-hwmon.rst) counts from 0. The second is not used: it is not said what it covers.
+fn xgene(chip: &Chip) -> (Vec<MeasuredPart>, Option<String>) {
+    let powers = || chip.sensors.iter().filter(|sensor| sensor.quantity == Quantity::Power);
+    let cpu = powers().find(|sensor| sensor.label == "CPU power").or_else(|| {
+        powers().filter(|sensor| sensor.number < 2 && sensor.label.is_empty()).min_by_key(|one| one.number)
+    });
+    match cpu {
+        Some(sensor) => {
+            (vec![MeasuredPart::new(Zone::Package, package(0), Quantity::Power, &[sensor.number], true)], None)
+        }
+        None => (Vec::new(), Some("it has no sensor of the processor".to_owned())),
+    }
+}
+
+/// `Esocket0` of amd_energy is a package; `Ecore012` is one core, and all of them together are a breakdown. Which
+/// socket a core is in is not said, so with several sockets their sum is the machine's.
+fn amd_energy(chip: &Chip) -> Vec<MeasuredPart> {
     let socket = |sensor: &Sensor| sensor.label.strip_prefix("Esocket")?.parse().ok();
-    let energies = chip.sensors.iter().filter(|sensor| sensor.quantity == Quantity::Energy);
-    energies
-        .filter_map(|sensor| {
-            Some(MeasuredPart::new(Zone::Package, package(socket(sensor)?), Quantity::Energy, &[sensor.number], true))
-        })
-        .collect()
+    let energies = || chip.sensors.iter().filter(|sensor| sensor.quantity == Quantity::Energy);
+    let part = |sensor: &Sensor| {
+        Some(MeasuredPart::new(Zone::Package, package(socket(sensor)?), Quantity::Energy, &[sensor.number], true))
+    };
+    let mut parts: Vec<MeasuredPart> = energies().filter_map(part).collect();
+    let cores: Vec<u32> =
+        energies().filter(|sensor| sensor.label.starts_with("Ecore")).map(|sensor| sensor.number).collect();
+    if !cores.is_empty() {
+        let scope = if parts.len() == 1 { parts[0].scope } else { Scope::Machine };
+        parts.push(MeasuredPart::new(Zone::Core, scope, Quantity::Energy, &cores, false));
+    }
+    parts
 }
 
 fn gpu(chip: &Chip, quantity: Quantity, number: u32, vendor: &'static str) -> (Vec<MeasuredPart>, Option<String>) {

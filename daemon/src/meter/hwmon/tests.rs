@@ -389,15 +389,22 @@ fn amd_energy_counts_sockets_and_no_cores() {
         ("energy2_label", "Esocket0"),
         ("energy3_input", "33"),
         ("energy3_label", "Esocket1"),
+        ("energy4_input", "4"),
+        ("energy4_label", "Ecore001"),
     ];
     chip_at(&root, 0, "amd_energy.0", false, &attributes);
     let mut meter = open(&root, false).unwrap();
     assert_eq!(
         ids(&meter),
-        [("hwmon/amd_energy.0/package-0", Zone::Package), ("hwmon/amd_energy.0/package-1", Zone::Package)]
+        [
+            ("hwmon/amd_energy.0/package-0", Zone::Package),
+            ("hwmon/amd_energy.0/package-1", Zone::Package),
+            ("hwmon/amd_energy.0/core", Zone::Core)
+        ]
     );
-    assert_eq!(read(&mut meter), [(0, counter(22)), (1, counter(33))]);
-    assert!(meter.domains.iter().all(|domain| domain.billed));
+    assert_eq!(read(&mut meter), [(0, counter(22)), (1, counter(33)), (2, counter(15))]);
+    assert!(meter.domains.iter().all(|domain| domain.billed == (domain.zone == Zone::Package)));
+    assert!(meter.detail().contains("and those of all 2 cores, added up"), "{}", meter.detail());
     assert_eq!(meter.domains[1].scope, Scope::Package(PackageId(1)));
     assert!(open(&root, true).is_none());
 }
@@ -434,4 +441,36 @@ fn a_chip_that_is_added_later_is_found_while_another_is_read() {
     chip_at(&root, 1, INTEL_CARD, false, &[("name", "xe"), ("energy1_input", "500")]);
     let last = (0..RESCAN_EVERY).map(|_| read(&mut meter)).last().unwrap();
     assert_eq!(last, [(0, gauge(5_000_000)), (1, counter(500))]);
+}
+
+#[test]
+fn x_gene_has_the_names_of_its_driver_or_of_its_documentation() {
+    let labels = [("power1_label", "CPU power"), ("power2_label", "IO power")];
+    let driver = [("name", "apm_xgene"), ("power1_input", "31000000"), ("power2_input", "9000000")];
+    let labelled: Vec<_> = driver.into_iter().chain(labels).collect();
+    let documented = vec![("name", "apm_xgene"), ("power0_input", "31000000"), ("power1_input", "9000000")];
+    for attributes in [labelled, driver.to_vec(), documented] {
+        let root = TempDir::new().unwrap();
+        chip_at(&root, 0, "APMC0D29:00", false, &attributes);
+        let mut meter = open(&root, false).unwrap();
+        assert_eq!(read(&mut meter), [(0, gauge(31_000_000))], "{attributes:?}");
+    }
+    let root = TempDir::new().unwrap();
+    chip_at(&root, 0, "APMC0D29:00", false, &[("name", "apm_xgene"), ("power2_input", "9000000")]);
+    let meter = Hwmon::open(&root.path().join("class/hwmon"), PackageMeters::default());
+    assert!(meter.health().why().contains("it has no sensor of the processor"), "{:?}", meter.health());
+}
+
+#[test]
+fn where_the_average_cannot_be_read_the_momentary_power_is() {
+    let root = TempDir::new().unwrap();
+    let place = chip_at(&root, 0, "0000:03:00.0", false, &[("name", "amdgpu"), ("power1_input", "87000000")]);
+    // A folder can be found and not be read, as a file that answers EOPNOTSUPP.
+    fs::create_dir(place.join("power1_average")).unwrap();
+    let mut meter = open(&root, false).unwrap();
+    assert_eq!(read(&mut meter), [(0, gauge(87_000_000))]);
+    assert_eq!(meter.health(), Health::Healthy);
+    fs::remove_file(place.join("power1_input")).unwrap();
+    let wrong = read(&mut meter);
+    assert!(matches!(&wrong[..], [(0, Err(why))] if why.contains("power1_average")), "{wrong:?}");
 }

@@ -51,6 +51,8 @@ struct Shared {
     readings: Vec<DomainReading>,
     health: Health,
     detail: String,
+    /// Domains without power, until the thread passes them to the meter.
+    without_power: Option<Vec<DomainId>>,
     /// Start of the read or open in progress, CLOCK_MONOTONIC; `None`: none is in progress.
     asked: Option<Nanos>,
 }
@@ -87,6 +89,7 @@ impl Polled {
             readings: Vec::new(),
             health: Health::starting(),
             detail: String::new(),
+            without_power: None,
             asked: None,
         }));
         let (stop, stopped) = channel::<()>();
@@ -171,6 +174,11 @@ impl Meter for Polled {
         self.poll.expected.clone()
     }
 
+    fn set_without_power(&mut self, domains: &[DomainId]) {
+        // Held for moments only: never during a read.
+        lock(&self.shared).without_power = Some(domains.to_vec());
+    }
+
     fn stop(&mut self) {
         self.stop = None;
         self.halt.cancel();
@@ -230,6 +238,9 @@ impl Poller {
 
     fn read(&mut self) -> Duration {
         let Some(meter) = &mut self.meter else { return LONGEST_PAUSE };
+        if let Some(domains) = lock(&self.shared).without_power.take() {
+            meter.set_without_power(&domains);
+        }
         let mut readings = Vec::new();
         meter.read(Stamp::now(), &mut readings);
         let (health, detail) = (meter.health(), meter.detail());

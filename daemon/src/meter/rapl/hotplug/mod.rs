@@ -4,7 +4,7 @@
 
 use crate::meter::Meter;
 use crate::meter::standby::{PackageMeter, PackageMeters};
-use crate::model::domain::{Domain, DomainReading, Zone};
+use crate::model::domain::{Domain, DomainId, DomainReading, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::Nanos;
 use std::sync::{Arc, OnceLock};
@@ -35,6 +35,8 @@ pub struct Hotplugged<M> {
     meter: Option<M>,
     /// Every domain found in this run.
     domains: Vec<Domain>,
+    /// Those of them whose values cannot be used.
+    without_power: Vec<DomainId>,
     health: Health,
     /// Time of the next attempt to open it, CLOCK_MONOTONIC.
     retry_at: Nanos,
@@ -60,6 +62,7 @@ impl<M: Meter> Hotplugged<M> {
             absent,
             meter: None,
             domains: Vec::new(),
+            without_power: Vec::new(),
             retry_at: Nanos::ZERO,
             good_at: Nanos::ZERO,
         };
@@ -111,6 +114,11 @@ impl<M: Meter> Hotplugged<M> {
         self.domains.iter().any(|domain| domain.zone == Zone::Package)
     }
 
+    /// Whether any package has power.
+    fn measures_packages(&self) -> bool {
+        self.domains.iter().any(|domain| domain.zone == Zone::Package && !self.without_power.contains(&domain.id))
+    }
+
     /// Whether a reading proves that the driver works: a good reading of a package; or any good reading, if there is no
     /// package (psys alone).
     fn is_proof(&self, reading: &DomainReading) -> bool {
@@ -160,7 +168,7 @@ impl<M: Meter> Meter for Hotplugged<M> {
         meter.read(now, out);
         self.health = meter.health();
         self.add_domains();
-        self.packages.set(PackageMeter::RaplOrHost, self.has_package());
+        self.packages.set(PackageMeter::RaplOrHost, self.measures_packages());
         if out[from..].iter().any(|reading| self.is_proof(reading)) {
             self.good_at = at;
         } else if let Some(health) = self.is_gone(at) {
@@ -180,6 +188,10 @@ impl<M: Meter> Meter for Hotplugged<M> {
             }
             (health, _) => health.clone(),
         }
+    }
+
+    fn set_without_power(&mut self, domains: &[DomainId]) {
+        self.without_power = domains.to_vec();
     }
 
     fn detail(&self) -> String {
