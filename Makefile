@@ -27,7 +27,7 @@ INSTALL = install -p
 PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
 PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt licences deb rpm release test-packages test test-build test-user test-root test-system test-vm libvirt test-libvirt bench bpf bpf-check fmt lint
+.PHONY: help build run install install-libvirt licences deb rpm release test-packages test test-build test-user test-root test-system test-vm libvirt test-libvirt fuzz chaos bench bpf bpf-check fmt lint
 .PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
@@ -130,6 +130,13 @@ test-libvirt: ## Lints and tests of jouled-libvirt, with libvirt's test driver, 
 	cargo test --locked $(LIBVIRT)
 	cargo build --locked $(LIBVIRT)
 	JOULED_LIBVIRT=$(TARGET)/libvirt/debug/jouled-libvirt cargo test --locked --test integration inventory::libvirt_
+
+fuzz: ## Fuzz targets, each for a minute (FUZZ_SECONDS=5, TARGET="core dbus"): tests/fuzz/README.md
+	@# Without TARGET= on the command line, TARGET is cargo's folder.
+	@FUZZ_SECONDS='$(FUZZ_SECONDS)' TARGET='$(if $(findstring command,$(origin TARGET)),$(TARGET))' tests/fuzz/run.sh
+
+chaos: build ## jouled with kills, full disks, lying meters, hostile clients at once (CHAOS_SECONDS=600): tests/integration/chaos
+	tests/integration/chaos/chaos.py $(BUILT)/jouled
 
 bench: ## All benchmarks; need root
 	cargo bench --locked

@@ -2,10 +2,10 @@
 //! labels. [`Entities::observe`] is the one entry point at a tick. Knows no energy, and nothing of how use is measured.
 
 pub mod cgroups;
-mod hypervisor;
+pub mod hypervisor;
 pub mod inventory;
 pub mod managers;
-mod mounts;
+pub mod mounts;
 pub mod path;
 mod survivors;
 

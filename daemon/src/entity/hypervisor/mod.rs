@@ -5,7 +5,7 @@
 //! Only new things are inspected: processes when the usage source reports their name, machine scopes when something
 //! first runs in them. A command line is read once, at the VM's start, as its process can change it later.
 
-mod command;
+pub mod command;
 mod identity;
 mod inspect;
 mod managers;

@@ -73,6 +73,7 @@ pub use config::{DbusConfig, DbusMode};
 
 use super::Snapshots;
 use crate::export::HealthSlot;
+use crate::model::snapshot::Snapshot;
 use crate::model::source::Health;
 use crate::sys::backoff::Backoff;
 use caller::{Caller, Trusted};
@@ -81,7 +82,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use zbus::Address;
+use zbus::{Address, Message};
 
 /// The name on the bus.
 pub const NAME: &str = "org.jouled1";
@@ -121,6 +122,17 @@ pub struct Facts {
     pub owner_of: Arc<dyn Fn(u32) -> Option<Owner> + Send + Sync>,
     /// machine-id(5), for Peer.GetMachineId.
     pub machine_id: String,
+}
+
+/// Answers one method call from `snapshot` alone, without a bus and without budgets: with an error reply where it cannot
+/// be answered. `uid` is the caller's; the fine view is answered from, whoever that is.
+///
+/// # Errors
+/// The reply does not fit into a message.
+pub fn answer(snapshot: &Snapshot, message: &Message, uid: u32, facts: &Facts) -> zbus::Result<Message> {
+    let caller = Caller { uid: Some(uid), pid: None, fine: uid == 0 };
+    let call = call::Call { message, header: &message.header(), view: &view::View::of(snapshot), caller, facts };
+    dispatch::answer(&call, &dispatch::Xml::default())
 }
 
 /// `use = "on"`, and the name could not be acquired.

@@ -57,7 +57,7 @@ const PROGRAM: &str = "vhost-device-vsock";
 
 /// One VM that the helper serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Served {
+pub struct Served {
     /// Path of the hybrid socket.
     pub uds: String,
     /// Path of the vhost-user socket that the VMM connects to.
@@ -68,7 +68,7 @@ pub(super) struct Served {
 ///
 /// # Errors
 /// Where the VM behind a connection cannot be identified, with the reason.
-pub(super) fn served(cmdline: &[u8]) -> Option<Result<Vec<Served>, &'static str>> {
+pub fn served(cmdline: &[u8]) -> Option<Result<Vec<Served>, &'static str>> {
     let words: Vec<String> =
         cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     let program = Path::new(words.first()?).file_name()?;

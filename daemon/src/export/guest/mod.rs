@@ -18,6 +18,7 @@ mod vsock;
 
 pub use config::{Grain, GuestConfig, Profile, VmConfig, VsockMode};
 pub use guests::{Alive, Guests, HostFacts};
+pub use helper::{Served, served};
 pub use status::Totals;
 
 use super::Snapshots;

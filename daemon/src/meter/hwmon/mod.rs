@@ -100,7 +100,8 @@ fn absent(class: &Path) -> String {
     format!("no power sensor whose meaning is known in {}", class.display())
 }
 
-struct Hwmon {
+/// The meter. [`start`] runs it on a thread of its own.
+pub struct Hwmon {
     class: PathBuf,
     packages: PackageMeters,
     domains: Vec<Domain>,
@@ -123,7 +124,7 @@ struct Hwmon {
 
 impl Hwmon {
     /// Scans the chips. [`Meter::read`] finds those that are added later.
-    fn open(class: &Path, packages: PackageMeters) -> Self {
+    pub fn open(class: &Path, packages: PackageMeters) -> Self {
         let mut meter = Self::unscanned(class, packages);
         meter.scan();
         meter

@@ -5,7 +5,7 @@
 mod affinity;
 mod counters;
 mod load;
-mod offsets;
+pub mod offsets;
 mod options;
 mod process;
 mod sys;

@@ -3,7 +3,7 @@
 
 mod clients;
 pub mod drm;
-mod fdinfo;
+pub mod fdinfo;
 pub mod nvml;
 mod shares;
 mod thread;

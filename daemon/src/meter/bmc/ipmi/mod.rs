@@ -4,13 +4,13 @@
 mod bmc;
 mod code;
 mod config;
-mod dcmi;
+pub mod dcmi;
 mod lan;
-mod link;
+pub mod link;
 mod lockout;
 mod refusal;
-mod repository;
-mod sdr;
+pub mod repository;
+pub mod sdr;
 
 pub use config::{Address, DEVICE, IpmiConfig, LanConfig, Privilege};
 

@@ -17,7 +17,7 @@ use super::PEER;
 use crate::meter::open::{Opening, Section};
 use crate::meter::polled::{Opener, Poll, Polled};
 use crate::meter::{Meter, Roots};
-use crate::model::domain::{Domain, DomainReading};
+use crate::model::domain::{Domain, DomainReading, Reading};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::sys::https_client;
@@ -111,6 +111,26 @@ impl BmcError {
             _ => self,
         }
     }
+}
+
+/// Reads a resource with this body as every kind of resource that a BMC is asked for: what there is for any body that a
+/// BMC may send. The meter itself knows which kind it asked for.
+pub fn read_as_every_kind(body: &[u8]) -> Vec<Result<Reading, String>> {
+    let doc = match doc::Doc::parse("/redfish/v1/Any", body) {
+        Ok(doc) => doc,
+        Err(error) => return vec![Err(error.why)],
+    };
+    let mut left_out = Vec::new();
+    let systems: Vec<_> = chassis::System::read(&doc, &mut left_out).into_iter().collect();
+    let all = [chassis::Chassis::read(&doc, &mut left_out)];
+    let system = chassis::system(&systems, None).ok().flatten().map(|(system, _)| system);
+    let chosen = chassis::outermost(&all, system).map(|_| Reading::Standby);
+    let readings = reading::Location::every_kind().into_iter().map(|location| {
+        let measurement = location.parse(&doc).map_err(|error| error.why)?;
+        Ok(measurement.reading)
+    });
+    let left_out = left_out.into_iter().map(|error| Err(error.why));
+    readings.chain([chosen]).chain(left_out).collect()
 }
 
 impl From<https_client::Error> for BmcError {

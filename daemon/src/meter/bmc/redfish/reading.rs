@@ -59,6 +59,19 @@ pub(super) struct Measurement {
 }
 
 impl Location {
+    /// One of every kind that a single resource can be.
+    pub(super) fn every_kind() -> [Self; 6] {
+        let uri = || "/redfish/v1/Any".to_owned();
+        [
+            Self::Sensor(uri()),
+            Self::Metrics(uri(), "PowerWatts", WATTS),
+            Self::Metrics(uri(), "EnergykWh", KILOWATT_HOURS),
+            Self::Metrics(uri(), "EnergyJoules", JOULES),
+            Self::Control(uri(), 0),
+            Self::Inputs(uri()),
+        ]
+    }
+
     /// URI of the resource, with the place in it after `#`.
     pub(super) fn path(&self) -> String {
         match self {
