@@ -168,6 +168,8 @@ fn a_web_configuration_that_is_wrong_ends_the_start() {
         world.config(&format!("[export]\nweb_config_file = {web:?}\n"));
         let message = refused(&mut world.jouled());
         assert!(message.contains(words), "{text:?}: {message}");
+        let checked = refused(world.jouled().arg("--check-config"));
+        assert!(checked.contains(words), "{text:?}: {checked}");
         println!("{message}");
     }
 }

@@ -31,6 +31,9 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     }
     let config = load(&arguments)?;
     if arguments.check_config {
+        if let Some(note) = run::check(&config)? {
+            writeln!(std::io::stderr(), "jouled: {note}")?;
+        }
         writeln!(std::io::stdout(), "the configuration is valid")?;
         return Ok(());
     }

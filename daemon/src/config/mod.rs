@@ -167,7 +167,7 @@ pub const VMS_WITH_CHANNEL: u32 = 8_192;
 pub struct SeriesConfig {
     /// Most processes with a series of their own, the busiest ones. The others share one series.
     pub processes: u32,
-    /// The same for every other kind of entity. At least [`VMS_WITH_CHANNEL`] VMs where the guest channel is configured.
+    /// The same for every other kind of entity. With the guest channel, at least [`VMS_WITH_CHANNEL`] VMs.
     pub others: u32,
     /// How long the series of an ended entity stays.
     pub retention: Span,

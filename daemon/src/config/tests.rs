@@ -123,6 +123,25 @@ fn what_is_wrong_is_named() {
     says("interval = ", &["jouled.toml"]);
 }
 
+#[test]
+fn no_password_in_the_wrong_place_is_shown() {
+    for text in [
+        "[meter.redfish]\nbmc = \"hunter2\"",
+        "[[meter.redfish.bmc]]\nauth = \"hunter2\"",
+        "[[meter.redfish.bmc]]\nchassis = \"hunter2\"",
+        "[[meter.ipmi.lan]]\nprivilege = \"hunter2\"",
+        "[[meter.ipmi.lan]]\npassword = \"hunter2\"",
+        "[[meter.redfish.bmc]]\npassword_file = [\"hunter2\"]",
+        "[[meter.redfish.bmc]]\npassword = hunter2\n",
+        "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(!error.contains("hunter2") && error.contains("jouled.toml: "), "{text}: {error}");
+    }
+    let long = load(&format!("[usage]\nsource = \"{}\"", "x".repeat(500_000))).unwrap_err();
+    assert!(long.len() < 1000, "{}", long.len());
+}
+
 /// A BMC over the network, in which one line is another one.
 fn lan(line: &str) -> String {
     let key = line.split(' ').next().unwrap();

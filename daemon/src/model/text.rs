@@ -41,8 +41,8 @@ const LABEL: usize = 512;
 /// Of a longer value, the bytes that are kept of each of its ends.
 const END: usize = 240;
 
-/// `text` as a label value: [`safe`], and of at most 512 bytes. The middle of a longer text is replaced by a hash of the
-/// whole, so that different texts stay different.
+/// `text` as a label value: [`safe`], and of at most 512 bytes. The middle of a longer text is replaced by a hash of
+/// the whole, so that different texts stay different.
 pub fn label(text: &str) -> Cow<'_, str> {
     let text = safe(text);
     if text.len() <= LABEL {

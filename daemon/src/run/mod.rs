@@ -54,6 +54,15 @@ pub struct Program {
     pub record: Option<PathBuf>,
 }
 
+/// Checks the files that the configuration names beside itself (`--check-config`): the web configuration with its
+/// certificates. A note where it is not there yet: a configuration may be checked before all is installed.
+///
+/// # Errors
+/// Where the start would refuse one of them.
+pub fn check(config: &Config) -> Result<Option<String>> {
+    services::check(config)
+}
+
 /// Runs until SIGTERM, SIGINT, or until a service or the sampler fails. SIGHUP reads the configuration again.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ pub mod perf_event;
 pub mod proc_pid;
 pub mod safe_text;
 pub mod secret;
+pub mod small_file;
 pub mod sock_diag;
 pub mod token_bucket;
 pub mod unix_socket;

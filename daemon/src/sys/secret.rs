@@ -1,14 +1,15 @@
 //! Passwords and tokens: read from a file (`password_file`) or a systemd credential (`credential`), and never shown.
 //! Sends them nowhere.
 
+use super::small_file;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Longest password, in bytes.
 const LONGEST: usize = 1024;
+/// Longest file that is read at all, in bytes.
+const FILE: usize = 64 << 10;
 
 /// A password or a token. Its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,10 +37,7 @@ impl Secret {
 
     fn from(path: &Path) -> Result<Self, String> {
         let fail = |why: String| format!("{}: {why}", path.display());
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LONGEST as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| fail(error.to_string()))?;
+        let bytes = small_file::read(path, FILE).map_err(|error| fail(error.to_string()))?;
         if bytes.len() > LONGEST {
             return Err(fail(format!("it is longer than {LONGEST} bytes: it has to hold the password alone")));
         }

@@ -97,8 +97,8 @@ impl Guest {
         self.places.taken()
     }
 
-    /// Reserves one more connection of this guest. Where it has as many as it may, one of them that has no request under
-    /// way is closed for it.
+    /// Reserves one more connection of this guest. Where it has as many as it may, one of them that has no request
+    /// under way is closed for it.
     pub fn admit(&self) -> Result<Place, Refusal> {
         if !lock(&self.limits).0.take(Stamp::now().monotonic) {
             return Err(Refusal::Rate);

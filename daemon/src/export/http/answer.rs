@@ -1,5 +1,5 @@
-//! The router's answers on one connection: each is noted at the connection's [`Seat`] until it is sent, and is handed on
-//! in pieces, so that a reader that takes nothing is seen.
+//! The router's answers on one connection: each is noted at the connection's [`Seat`] until it is sent, and is handed
+//! on in pieces, so that a reader that takes nothing is seen.
 
 use super::places::{Answering, Places, Seat};
 use axum::Router;

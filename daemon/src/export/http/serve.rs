@@ -46,8 +46,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// The answer to a plain HTTP request on a TLS port.
 const NOT_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nThis is an HTTPS port: use https://\n";
 
-/// Accepts connections until `stop`, then gives them a moment to end. Each needs one of `places`; a connection that gets
-/// none is closed.
+/// Accepts connections until `stop`, then gives them a moment to end. Each needs one of `places`; a connection that
+/// gets none is closed.
 pub(in crate::export) async fn accept<L: Listener>(
     mut listener: L,
     router: Router,

@@ -118,6 +118,18 @@ fn web_config(file: Option<&Path>) -> Result<Option<WebConfig>> {
     Ok(file.map(WebConfig::load).transpose()?)
 }
 
+/// Checks the files that the exports are configured by, without opening anything.
+/// Returns a note where one is not there yet.
+pub(super) fn check(config: &Config) -> Result<Option<String>> {
+    let file = config.export.web_config_file.as_deref();
+    match file.filter(|file| !file.exists()) {
+        Some(missing) => {
+            Ok(Some(format!("{}: there is no such file; jouled does not start without it", missing.display())))
+        }
+        None => web_config(file).map(|_| None),
+    }
+}
+
 /// Tries what the metrics page may fail at, before anything is stopped.
 pub(super) fn prepare(config: &Config, listeners: &mut Listeners) -> Result<()> {
     let settings = MetricsPage::settings(config);

@@ -117,6 +117,14 @@ impl Shared {
     }
 }
 
+/// Checks the files that the configuration of services names.
+///
+/// # Errors
+/// Where the start would refuse one of them.
+pub(super) fn check(config: &Config) -> Result<Option<String>> {
+    exports::check(config)
+}
+
 /// Makes the folder of a socket.
 fn make_parent(socket: &Path) -> Result<&Path> {
     if let Some(dir) = socket.parent() {

@@ -11,7 +11,7 @@ mod tests;
 mod trust;
 
 pub use endpoint::Endpoint;
-pub use trust::{Fingerprint, Verify};
+pub use trust::{Fingerprint, Verify, pem_words};
 
 use crate::sys::safe_text::excerpt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};

@@ -2,10 +2,11 @@
 //! fingerprint, or not at all. Opens no connection.
 
 use crate::sys::safe_text::excerpt;
+use crate::sys::small_file;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// webpki's name for the error of a server that presents a CA's certificate.
 const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
 /// Largest file of certificates, in bytes.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE: usize = 4 << 20;
 
 /// How a server proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,14 +198,22 @@ fn is_unknown_issuer(why: &CertificateError) -> bool {
 
 fn read_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let fail = |why: String| format!("{}: {why} (ca_file)", path.display());
-    let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
-    if size > MAX_FILE {
-        return Err(fail(format!("{size} bytes are no file of certificates")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| fail(error.to_string()))?;
+    let bytes = small_file::read(path, MAX_FILE).map_err(|error| fail(error.to_string()))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|error| fail(pem_words(&error).to_owned()))?;
     if certificates.is_empty() { Err(fail("no certificate (PEM) in it".into())) } else { Ok(certificates) }
+}
+
+/// Words for an error of the PEM parser, whose own would show lines of the file: it may be a private key.
+pub fn pem_words(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "a section is no base64",
+        pem::Error::NoItemsFound => "there is no such section (PEM)",
+        _ => "no PEM that can be read",
+    }
 }
 
 fn system_certificates() -> Result<Vec<CertificateDer<'static>>, String> {

@@ -6,6 +6,7 @@ mod file;
 mod tls;
 
 use super::peer::Peer;
+use crate::sys::small_file;
 use auth::Admission;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -21,7 +22,11 @@ use tokio_util::sync::CancellationToken;
 /// Time between two checks of the files for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// An unusable web configuration.
+/// Longest file that is read, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// An unusable web configuration. Its text names the file, the place and the key, and never shows a value: the file has
+/// hashes of passwords, and may be the wrong one, such as a private key.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct WebConfigError {
@@ -62,7 +67,7 @@ impl Loaded {
     fn load(path: &Path) -> Result<Self, WebConfigError> {
         // Taken before the file is read: a change in between is then seen at the next check.
         let mut files = vec![(path.to_owned(), seen(path))];
-        let text = std::fs::read_to_string(path).map_err(|error| WebConfigError::new(path, error))?;
+        let text = small_file::read_text(path, LONGEST).map_err(|error| WebConfigError::new(path, error))?;
         let config = file::File::parse(&text).map_err(|reason| WebConfigError::new(path, reason))?;
         let base = path.parent().unwrap_or(Path::new("/"));
         let tls = match &config.tls_server_config {

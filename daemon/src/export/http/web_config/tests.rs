@@ -240,8 +240,8 @@ fn what_is_wrong_is_named_with_its_file() {
         (&format!("{TLS}  client_ca_file: ca.crt\n"), "web.yml", "client_auth_type"),
         (&format!("{TLS}  min_version: TLS10\n"), "web.yml", "TLS12"),
         (&format!("{TLS}  min_version: TLS13\n  max_version: TLS12\n"), "web.yml", "above"),
-        (&format!("{TLS}  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]\n"), "web.yml", "TLS_RSA_WITH_RC4_128_SHA"),
-        (&format!("{TLS}  curve_preferences: [CurveP521]\n"), "web.yml", "CurveP521"),
+        (&format!("{TLS}  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]\n"), "web.yml", "cipher_suites"),
+        (&format!("{TLS}  curve_preferences: [CurveP521]\n"), "web.yml", "CurveP384"),
         (&format!("{TLS}  client_allowed_sans: [a]\n"), "web.yml", "client_allowed_sans"),
         ("basic_auth_users:\n  eve: plain\n", "web.yml", "eve"),
         ("colour: red\n", "web.yml", "colour"),
@@ -254,4 +254,31 @@ fn what_is_wrong_is_named_with_its_file() {
     let suites = "  cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]\n  min_version: TLS12\n  \
                   curve_preferences: [CurveP256]\n";
     assert!(WebConfig::load(&files.config(&format!("{TLS}{suites}"))).is_ok());
+}
+
+#[test]
+fn a_wrong_file_is_not_shown_and_not_waited_for() {
+    let files = Files::new();
+    let key = std::fs::read_to_string(files.directory.path().join("node.key")).unwrap();
+    let inner = key.lines().nth(1).unwrap();
+    files.write("broken.key", &key.replace("-----END", "----END"));
+    files.write("odd.key", &format!("-----BEGIN {inner}\n{inner}\n"));
+    let fifo = files.directory.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let node = "tls_server_config:\n  cert_file: node.crt\n  key_file:";
+    for (text, file) in [
+        (key.clone(), "web.yml"),
+        (format!("{node} broken.key"), "broken.key"),
+        (format!("{node} odd.key"), "odd.key"),
+        (format!("{node} fifo"), "fifo"),
+        ("tls_server_config:\n  cert_file: broken.key\n  key_file: node.key".to_owned(), "broken.key"),
+        (format!("basic_auth_users:\n  alice: {inner}"), "web.yml"),
+    ] {
+        let error = WebConfig::load(&files.config(&text)).err().unwrap();
+        println!("{error}");
+        let said = format!("{error} {error:?}");
+        assert!(error.path.ends_with(file) && !said.contains(inner) && said.len() < 1000, "{said}");
+    }
+    let error = WebConfig::load(&fifo).err().unwrap();
+    assert!(error.to_string().contains("regular file"), "{error}");
 }

@@ -1,7 +1,9 @@
 //! Makes a TLS server configuration with rustls and ring. Reads certificates and keys; serves no connection.
 
-use super::WebConfigError;
 use super::file::{ClientAuth, TlsServerConfig, Version};
+use super::{LONGEST, WebConfigError};
+use crate::sys::https_client::pem_words;
+use crate::sys::small_file;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -35,7 +37,7 @@ pub(super) fn server_config(
     let provider = Arc::new(provider(tls).map_err(wrong)?);
     let verifier = client_verifier(tls.client_auth_type, client_ca, &provider, path)?;
     let private_key = PrivateKeyDer::from_pem_slice(&key.bytes)
-        .map_err(|error| key.wrong(format!("no private key in it: {error}")))?;
+        .map_err(|error| key.wrong(format!("no private key in it: {}", pem_words(&error))))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions(tls).map_err(wrong)?)
         .map_err(|error| wrong(error.to_string()))?
@@ -66,7 +68,7 @@ impl Pem {
             (Some(text), None) => Ok(Some(Self { path: path.to_owned(), bytes: text.as_bytes().to_vec() })),
             (None, Some(file)) => {
                 let path = base.join(file);
-                let bytes = std::fs::read(&path).map_err(|error| WebConfigError::new(&path, error))?;
+                let bytes = small_file::read(&path, LONGEST).map_err(|error| WebConfigError::new(&path, error))?;
                 Ok(Some(Self { path, bytes }))
             }
             (Some(_), Some(_)) => {
@@ -82,7 +84,7 @@ impl Pem {
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, WebConfigError> {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&self.bytes)
             .collect::<Result<_, _>>()
-            .map_err(|error| self.wrong(error.to_string()))?;
+            .map_err(|error| self.wrong(format!("no certificate in it: {}", pem_words(&error))))?;
         if certificates.is_empty() { Err(self.wrong("no certificate in it".to_owned())) } else { Ok(certificates) }
     }
 }
@@ -113,8 +115,9 @@ fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, String> {
                 continue;
             }
             let Some(suite) = choice.iter().find(|suite| name(suite) == *wanted) else {
+                // A value in the wrong place may be a secret: it is not shown.
                 let known: Vec<String> = choice.iter().map(name).collect();
-                return Err(format!("cipher_suites: {wanted} is not supported, only {}", known.join(", ")));
+                return Err(format!("cipher_suites: one is not supported; there are {}", known.join(", ")));
             };
             chosen.push(*suite);
         }
@@ -128,9 +131,9 @@ fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, String> {
                 "CurveP256" => NamedGroup::secp256r1,
                 "CurveP384" => NamedGroup::secp384r1,
                 _ => {
-                    return Err(format!(
-                        "curve_preferences: {wanted} is not supported, only X25519, CurveP256, CurveP384"
-                    ));
+                    return Err(
+                        "curve_preferences: one is not supported; there are X25519, CurveP256, CurveP384".into()
+                    );
                 }
             };
             chosen.extend(provider.kx_groups.iter().find(|known| known.name() == group).copied());
