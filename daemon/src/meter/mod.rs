@@ -23,6 +23,7 @@ pub mod open;
 pub mod polled;
 pub mod rapl;
 pub mod standby;
+pub mod still;
 pub mod topology;
 
 pub use cpu::CpuModel;

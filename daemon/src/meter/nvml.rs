@@ -4,6 +4,7 @@
 use super::Meter;
 use super::open::{Opening, Section};
 use super::polled::{Opener, Poll, Polled};
+use super::still::Movement;
 use crate::model::domain::{Domain, DomainReading, GpuInfo, Reading, Scope, Zone};
 use crate::model::source::{Health, PciAddress, Stamp};
 use crate::model::units::{Microjoules, Microwatts};
@@ -56,6 +57,10 @@ struct Gpu {
     since: u64,
     /// The last total.
     last: Option<Microjoules>,
+    /// Whether the counter moves.
+    movement: Movement,
+    /// The power that is integrated while the counter stands still.
+    instead: Option<Microwatts>,
     /// For how long the GPU had slept at that time, in milliseconds, by the kernel.
     slept: Option<u64>,
     asleep: bool,
@@ -175,7 +180,16 @@ impl Gpus {
             match nvml::card(nvml, index).and_then(|card| Ok((describe(nvml, &card)?, card))) {
                 Ok(((domain, has_counter), card)) => {
                     self.domains.push(domain);
-                    self.gpus.push(Gpu { card, has_counter, since, last: None, slept: None, asleep: false });
+                    self.gpus.push(Gpu {
+                        card,
+                        has_counter,
+                        since,
+                        last: None,
+                        movement: Movement::default(),
+                        instead: None,
+                        slept: None,
+                        asleep: false,
+                    });
                 }
                 Err(why) => self.missing.push((index, why)),
             }
@@ -227,6 +241,7 @@ fn is_id(text: &str) -> bool {
 impl Gpu {
     /// Continues the totals of before the library was let go, where they are of one beginning.
     fn continue_from(&mut self, before: &Self, library: &Library) {
+        self.movement = before.movement;
         let awake = before.slept.is_some() && library.slept(self.card.address) == before.slept;
         if awake && !before.asleep {
             (self.since, self.last, self.slept) = (before.since, before.last, before.slept);
@@ -238,6 +253,14 @@ impl Gpu {
         if self.has_counter {
             // Millijoules since the driver was last loaded.
             let total = Microjoules(device.total_energy_consumption()?.saturating_mul(1000));
+            self.instead = None;
+            let power = || device.power_usage().ok().map(|milliwatts| Microwatts(u64::from(milliwatts) * 1000));
+            if !self.movement.is_usable(total, Stamp::now().monotonic, power)
+                && let Some(power) = power()
+            {
+                self.instead = Some(power);
+                return Ok(Reading::Gauge { power });
+            }
             if self.last.is_some_and(|last| total < last) {
                 self.since = Stamp::now().realtime.0;
             }
@@ -302,7 +325,15 @@ impl Meter for Gpus {
         match (self.errors.first(), self.missing.first()) {
             (Some(error), _) if self.errors.len() >= self.gpus.len() => Health::Failed(error.clone()),
             (Some(why), _) | (None, Some((_, why))) => Health::Degraded(why.clone()),
-            (None, None) => Health::Healthy,
+            (None, None) => {
+                let still = |gpu: &Gpu| gpu.instead.filter(|_| !gpu.asleep).map(|power| (gpu.card.index, power));
+                self.gpus.iter().find_map(still).map_or(Health::Healthy, |(index, power)| {
+                    let watts = power.watts();
+                    Health::Degraded(format!(
+                        "GPU {index}: its energy counter stands still while it draws {watts:.0} W: its power is integrated"
+                    ))
+                })
+            }
         }
     }
 
