@@ -19,7 +19,7 @@ pub fn dcmi(data: &[u8]) {
         Ok(power) => assert!(power.0 > 0 && power.0 < 65_535_000_000),
         Err(why) => assert!(is_safe(&why), "{why:?}"),
     }
-    let mut check = TimestampCheck::new();
+    let mut check = TimestampCheck::default();
     let mut now = 0u64;
     for chunk in data.chunks_exact(6) {
         now += u64::from(u16::from_le_bytes([chunk[4], chunk[5]])) * 100_000_000;
