@@ -127,8 +127,8 @@ impl Resolver {
         }
     }
 
-    /// Watches the CPU time of the container at a v1 `path`, whose processes are in the v2 cgroup `home`; `None`: it has
-    /// none yet.
+    /// Watches the CPU time of the container at a v1 `path`, whose processes are in the v2 cgroup `home`; `None`: it
+    /// has none yet.
     pub(super) fn watch_container(&mut self, cgroup: CgroupId, path: &str, home: Option<CgroupId>) {
         let containers = &mut self.v1.containers;
         if let Some(known) = containers.watched.get_mut(&cgroup) {
