@@ -37,7 +37,7 @@ names() { sed -n 's/^    ("\([a-z-]*\)", [a-z_]*::[a-z_]*),$/\1/p' tests/fuzz/sr
 
 fuzz() {
     local target=$1 seeds=tests/fuzz/seeds/$1 corpus=$out/corpus/$1 found=$out/found/$1 log=$out/$1.log
-    local limits=(-max_len=32768 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 "-artifact_prefix=$found/")
+    local limits=(-max_len=32768 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 "-seed=${FUZZ_SEED:-0}" "-artifact_prefix=$found/")
     mkdir -p "$corpus" "$found"
     if [ -d "$seeds" ]; then corpus="$corpus $seeds"; fi
     if [ "$seconds" = 0 ]; then limits+=(-runs=0); else limits+=("-max_total_time=$seconds"); fi
@@ -47,7 +47,8 @@ fuzz() {
             /peak_rss_mb/ { rss = $2 } END { printf "fuzz: %-16s %12d executions, %6d edges, %4d MB\n", target, runs, edges, rss }' "$log"
         return
     fi
-    grep -v -E '^(#[0-9]+|INFO:|stat::)' "$log" | tail -n 30
+    # A panic of a target, or what libFuzzer says of time and memory.
+    grep -A 4 'panicked at' "$log" || grep -v -E '^(#[0-9]+|INFO:|stat::)' "$log" | tail -n 30
     local input
     input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
     echo "fuzz: $target failed: the whole log is $log; to replay it:"
