@@ -382,7 +382,7 @@ mod tests {
     async fn answers_under_way_are_kept_while_they_move() {
         let places = Places::new(LIMITS);
         let busy = fill(&places, user(1), 4);
-        let answers: Vec<_> = busy.iter().map(|place| sending(place)).collect();
+        let answers: Vec<_> = busy.iter().map(sending).collect();
         assert!(places.admit(user(1)).is_none());
         tokio::time::advance(STANDS_STILL).await;
         answers[1..].iter().for_each(|answer| answer.moved(false));
