@@ -330,7 +330,7 @@ impl Meter for Gpus {
                 self.gpus.iter().find_map(still).map_or(Health::Healthy, |(index, power)| {
                     let watts = power.watts();
                     Health::Degraded(format!(
-                        "GPU {index}: its energy counter stands still while it draws {watts:.0} W: its power is integrated"
+                        "GPU {index}: its energy counter stands still while it draws {watts:.0} W; that is integrated"
                     ))
                 })
             }
