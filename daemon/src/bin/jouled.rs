@@ -5,12 +5,11 @@ use jouled::config::{Config, ConfigError};
 use jouled::run::args::Arguments;
 use jouled::run::{self, Program};
 use jouled::run::{log, privileges, record};
-use jouled::sys::malloc;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    malloc::limit();
+    run::limit_memory();
     let arguments = Arguments::parse();
     match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,

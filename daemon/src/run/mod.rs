@@ -63,6 +63,11 @@ pub fn check(config: &Config) -> Result<Option<String>> {
     services::check(config)
 }
 
+/// Sets the allocator for a small daemon. To be called first of all, before there are threads.
+pub fn limit_memory() {
+    crate::sys::malloc::limit();
+}
+
 /// Runs until SIGTERM, SIGINT, or until a service or the sampler fails. SIGHUP reads the configuration again.
 ///
 /// # Errors
