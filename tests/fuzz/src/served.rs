@@ -82,7 +82,7 @@ pub fn http(data: &[u8]) {
     PAGES.with_borrow_mut(|kept| {
         let Pages { runtime, router, .. } = kept.get_or_insert_with(pages);
         let answer = runtime.block_on(router.clone().oneshot(request)).unwrap();
-        assert!(answer.status().as_u16() < 500, "{}", answer.status());
+        assert!(answer.status().as_u16() != 500, "a fault of jouled's own");
     });
 }
 
