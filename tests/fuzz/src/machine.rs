@@ -67,6 +67,9 @@ pub fn procfs(data: &[u8]) {
     let tree = Tree::new();
     tree.write("proc/stat", b"cpu 0\n");
     tree.fill(data);
+    // Else the cgroups of this machine would be walked. `cgroup-files` has any mountinfo.
+    let cgroups = format!("30 23 0:26 / {}/cgroup rw - cgroup2 cgroup2 rw\n", tree.path().display());
+    tree.write("proc/self/mountinfo", cgroups.as_bytes());
     let roots = roots(&tree);
     let mut entities = Entities::open(&roots.procfs, &roots.sysfs, None);
     let cgroup2 = tree.path().join("cgroup");
