@@ -164,6 +164,7 @@ fn names_can_be_anything() {
     for (index, (comm, unit)) in comms.iter().zip(units).enumerate() {
         world.spawn(100 + index as u32, 1, comm, &format!("/system.slice/{unit}"), 0);
     }
+    world.config("[series]\nmin_joules = 0\n");
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     ticks.next();
@@ -174,16 +175,18 @@ fn names_can_be_anything() {
     ticks.find("all of them", |snapshot| snapshot.kind(Kind::Process).rows.len() == comms.len());
     let page = daemon.page();
     for (index, (comm, unit)) in comms.iter().zip(units).enumerate() {
-        let comm = String::from_utf8_lossy(comm);
+        // Characters that act on a terminal are replaced.
+        let shown = |text: &str| text.replace('\n', "\\u{a}").replace('\t', "\\u{9}").replace('\u{1b}', "\\u{1b}");
+        let comm = shown(&String::from_utf8_lossy(comm));
         let pid = (100 + index).to_string();
         assert_eq!(
             page.values("kepler_process_cpu_seconds_total", &[("comm", &comm), ("pid", &pid)]).count(),
             1,
             "{comm:?}"
         );
-        let unit = unit.strip_prefix('_').unwrap_or(unit);
+        let unit = shown(unit.strip_prefix('_').unwrap_or(unit));
         assert_eq!(
-            page.values("jouled_unit_cpu_seconds_total", &[("unit", unit), ("slice", "system.slice")]).count(),
+            page.values("jouled_unit_cpu_seconds_total", &[("unit", &unit), ("slice", "system.slice")]).count(),
             1,
             "{unit:?}"
         );
@@ -210,6 +213,7 @@ fn fifty_thousand_processes() {
     for pid in KINDS + 1..=COUNT {
         symlink((1 + pid % KINDS).to_string(), world.host.procfs().join(pid.to_string())).unwrap();
     }
+    world.config("[series]\nmin_joules = 0\n");
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     ticks.next();
@@ -238,6 +242,7 @@ fn fifty_thousand_processes() {
 fn proc_goes_away_and_comes_back() {
     let world = World::new();
     world.spawn(101, 1, "nginx", "/system.slice/nginx.service", 0);
+    world.config("[series]\nmin_joules = 0\n");
     let daemon = world.start();
     let mut ticks = daemon.ticks();
     ticks.next();

@@ -151,11 +151,12 @@ impl Watch {
         if self.jumps.len() >= JUMPS {
             return self.give_up(format!("its counter jumped {JUMPS} times in {} s", JUMPS_WITHIN.seconds()));
         }
-        // 0 W of a counter that has never moved would be no measurement.
-        match judgement {
-            Judgement::Take if !self.moved && self.still.1 > 0 => Judgement::Wait,
-            judgement => judgement,
-        }
+        judgement
+    }
+
+    /// Whether the counter has never moved, also while its scope was busy: 0 W of it would be no measurement.
+    pub fn has_never_moved(&self) -> bool {
+        !self.moved && self.still.1 > 0
     }
 
     /// The domain stands by for another meter: what was seen before does not count.

@@ -83,6 +83,9 @@ impl Core {
             if state.power.is_some() {
                 state.power = said.or(state.power);
             }
+            if state.watch.has_never_moved() {
+                state.clear_power();
+            }
             // Usage before the first tick is not known.
             let incomplete = self.first.is_some_and(|first| new.at < first);
             state.window = Window::open(self.ticks, new.at, incomplete);

@@ -124,8 +124,8 @@ pub struct Facts {
     pub machine_id: String,
 }
 
-/// Answers one method call from `snapshot` alone, without a bus and without budgets: with an error reply where it cannot
-/// be answered. `uid` is the caller's; the fine view is answered from, whoever that is.
+/// Answers one method call from `snapshot` alone, without a bus and without budgets: with an error reply where it
+/// cannot be answered. `uid` is the caller's; the fine view is answered from, whoever that is.
 ///
 /// # Errors
 /// The reply does not fit into a message.
