@@ -28,7 +28,7 @@ fn crowded() -> World {
 }
 
 fn config(world: &World, more: &str) {
-    world.config(&format!("[series]\nprocesses = {PROCESSES}\nmin_joules = 0\n{more}"));
+    world.config(&format!("[series]\nprocesses = {PROCESSES}\n{more}"));
 }
 
 /// The daemon on this host, once its page has all processes.
