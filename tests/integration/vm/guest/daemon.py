@@ -95,6 +95,9 @@ class Jouled:
         keys = f'[meter.rapl]\nvia = "{via}"\n'
         if path:
             keys += f'[usage]\npath = "{path}"\n'
+        if "[series]" not in config:
+            # Processes that use little have a series, too.
+            keys += "[series]\nmin_joules = 0\n"
         (self.dir / "jouled.toml").write_text(keys + config)
         if known and not knows(known):
             raise Skip(f"this jouled has no [{known}]")
