@@ -11,6 +11,7 @@ state_dir = "/var/jouled"
 [meter.vsock]
 connect = "auto"
 [export.powercap]
+smooth = false
 path = "{MIRROR}"
 """
 
