@@ -10,6 +10,7 @@ use super::{entity, platform};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{DomainView, Snapshot};
 use crate::model::source::Health;
+use crate::model::units::Microjoules;
 use serde::Serialize;
 
 /// The kinds that are shown, in this order.
@@ -55,7 +56,7 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
         }
     }
     if sections.is_empty() {
-        table.push(vec!["no entity has been charged yet".to_owned()]);
+        lines.push(none_yet(snapshot, &base));
     }
     lines.extend(text::table(&table, true, columns));
     if let Some(size) = size {
@@ -63,6 +64,22 @@ pub fn lines(snapshot: &Snapshot, size: Option<Size>, note: &str) -> Vec<String>
         lines = lines.iter().map(|line| text::cut(line, size.columns)).collect();
     }
     lines
+}
+
+/// The line where nothing has a line of its own.
+fn none_yet(snapshot: &Snapshot, base: &Base) -> String {
+    let view = snapshot.kind(Kind::Process);
+    let mut together = view.rest;
+    [view.ended, view.parked].iter().for_each(|energy| together.add(energy));
+    let energy = base.energy(&together);
+    if energy == Microjoules::ZERO {
+        return "no entity has been charged yet".to_owned();
+    }
+    format!(
+        "no process has enough energy yet for a line of its own; all together: {}, {}",
+        watts(base.power(&view.rest_power)),
+        text::joules(energy)
+    )
 }
 
 fn head(snapshot: &Snapshot, base: &Base, size: Option<Size>) -> Vec<String> {
@@ -142,6 +159,8 @@ pub fn json(snapshot: &Snapshot) -> Line<'_> {
 mod tests {
     use super::super::fixture;
     use super::*;
+    use crate::model::snapshot::KindView;
+    use crate::model::units::Microwatts;
 
     #[test]
     fn sections_without_entities_take_no_room() {
@@ -157,6 +176,21 @@ mod tests {
         );
         assert!(!text.contains("VMS"), "{text}");
         assert!(text.contains("bpf degraded: no PMU in this guest"), "{text}");
+    }
+
+    #[test]
+    fn an_idle_machine_has_power_though_no_process_has_a_line() {
+        let mut snapshot = fixture::snapshot();
+        snapshot.kinds.iter_mut().for_each(|view| *view = KindView::empty(view.kind));
+        assert!(lines(&snapshot, None, "").concat().contains("no entity has been charged yet"));
+        let processes = &mut snapshot.kinds[Kind::Process.index()];
+        processes.parked.dynamic[0] = Microjoules(1_500_000);
+        processes.rest_power[0] = Microwatts(250_000);
+        let text = lines(&snapshot, None, "").join("\n");
+        assert!(
+            text.contains("no process has enough energy yet for a line of its own; all together: 250 mW, 1.50 J"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Hypervisors {
     scope_reader: Reader,
     /// Inspects all other processes. Any user can start those, and some may block the reader.
     other_reader: Reader,
+    /// Longest time that a tick waits for either reader: [`REPLY_WAIT`].
+    reply_wait: Duration,
     inventory: Option<Inventory>,
     /// The last inventory, indexed.
     manager_index: managers::Index,
@@ -105,6 +107,7 @@ impl Hypervisors {
             sysfs: sysfs.to_path_buf(),
             scope_reader: Reader::new(procfs),
             other_reader: Reader::new(procfs),
+            reply_wait: REPLY_WAIT,
             manager_index: inventory
                 .as_ref()
                 .map(|inventory| managers::Index::new(&inventory.borrow()))
@@ -158,7 +161,7 @@ impl Hypervisors {
             self.scope_reader.request(Request::Inspect(pid));
         }
         self.recheck_incomplete();
-        self.receive(REPLY_WAIT);
+        self.receive(self.reply_wait);
         self.assign_workers();
         let changed = self.update_vms();
         let (running, by_scope) = (&self.running, &self.by_scope);

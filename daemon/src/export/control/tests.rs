@@ -58,7 +58,7 @@ async fn the_stream_has_a_line_for_every_tick_and_ends_with_the_daemon() {
     let start = Instant::now();
     server.stop.cancel();
     server.task.await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert!(!server.path.exists());
 }
 

@@ -99,7 +99,7 @@ fn redfish_a_stop_breaks_off_a_read_and_still_logs_out() {
     let start = Instant::now();
     assert_eq!(round(&mut meter), []);
     drop(meter);
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     stopper.join().unwrap();
     assert_eq!((rig.sim.sessions(), rig.sim.seen().logouts), (0, 1));
 }
