@@ -7,17 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, with the other rooms that it may import. A room that is not listed is a broken rule, too.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("sys", &["model"]),
-    ("attribution", &["model"]),
-    ("meter", &["model", "sys"]),
+    ("power_model", &["model"]),
+    ("attribution", &["model", "power_model"]),
+    ("meter", &["model", "sys", "power_model"]),
     ("usage", &["model", "sys"]),
     ("entity", &["model", "sys"]),
-    ("export", &["model", "sys"]),
-    ("ctl", &["model", "sys"]),
+    ("export", &["model", "sys", "power_model"]),
+    ("ctl", &["model", "sys", "power_model"]),
     ("config", &["model", "sys"]),
-    ("run", &["model", "sys", "attribution", "meter", "usage", "entity", "export", "config"]),
+    ("run", &["model", "sys", "power_model", "attribution", "meter", "usage", "entity", "export", "config"]),
     ("bin", &["run", "ctl", "config"]),
 ];
 
