@@ -190,16 +190,25 @@ fn every_option_of_jouled_libvirt_is_in_jouled_libvirt_8_and_nothing_else() {
 fn every_command_option_and_kind_of_joulectl_is_in_joulectl_1_and_nothing_else() {
     let (page, nowhere) = (page("joulectl.1"), Path::new("/nonexistent"));
     let help = |arguments: &[&str]| said(joulectl(nowhere, arguments));
+    let commands_in = |text: &str| -> BTreeSet<String> {
+        let commands = text.split("Commands:\n").nth(1).map(|rest| rest.split("\n\n").next().unwrap().to_owned());
+        let names = commands.iter().flat_map(|list| list.lines()).filter(|line| !line.starts_with("   "));
+        names.filter_map(|line| Some(line.strip_prefix("  ")?.split_whitespace().next()?.to_owned())).collect()
+    };
     let main = help(&["--help"]);
-    let commands = main.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names: BTreeSet<&str> = names.map(|line| line.split_whitespace().next().unwrap()).collect();
-    let sections =
-        page.lines().filter_map(|line| line.strip_prefix(".Ss ")).filter(|title| *title != "Options").collect();
+    let names = commands_in(&main);
+    let sections = page.lines().filter_map(|line| line.strip_prefix(".Ss ")).filter(|title| *title != "Options");
+    let sections: BTreeSet<String> = sections.map(str::to_owned).collect();
     assert_eq!(names, sections, "joulectl --help, and the sections of the page");
     let mut all = options(&main);
-    for name in names.into_iter().filter(|name| *name != "help") {
-        all.extend(options(&help(&[name, "--help"])));
+    for name in names.iter().filter(|name| *name != "help") {
+        let text = help(&[name.as_str(), "--help"]);
+        all.extend(options(&text));
+        // Commands of a command, as of `joulectl model`: each is an item of its section.
+        for below in commands_in(&text).iter().filter(|below| *below != "help") {
+            assert!(page.contains(&format!(".It Cm {name} {below}")), "{name} {below} is not in the page");
+            all.extend(options(&help(&[name.as_str(), below.as_str(), "--help"])));
+        }
     }
     assert_eq!(options_of(&page), all);
     let list = help(&["list", "--help"]);

@@ -1,6 +1,7 @@
 //! joulectl's arguments and its help. Not what the commands do.
 
 use super::list::Sort;
+use super::model::ModelCommand;
 use crate::model::entity::Kind;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
@@ -90,6 +91,12 @@ of entities without a line of their own, `ended` that of entities that are no lo
         /// A JSON array (see `joulectl help list`).
         #[arg(long)]
         json: bool,
+    },
+    /// Power models: what a machine without a meter draws, and how well that is known.
+    Model {
+        /// What to do.
+        #[command(subcommand)]
+        command: ModelCommand,
     },
 }
 

@@ -8,6 +8,7 @@ pub mod entity;
 pub mod list;
 pub mod live;
 pub mod meters;
+pub mod model;
 pub mod platform;
 pub mod sources;
 pub mod status;
@@ -32,6 +33,9 @@ pub enum Error {
     /// The connection to jouled was lost and could not be made again.
     #[error("the connection to jouled was lost and does not come back: {0}")]
     Lost(String),
+    /// A command of `joulectl model` cannot be carried out. Names the argument, or the file and the field.
+    #[error("{0}")]
+    Model(String),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
@@ -81,6 +85,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
             }
         }
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,
+        Command::Model { command } => model::run(command, out)?,
     }
     Ok(out.flush()?)
 }
