@@ -3,7 +3,7 @@
 import json
 import time
 
-from c_channel import BUSY_MW, IDLE_MW, QUIET_S, host, told, wait_told, zone
+from c_channel import BUSY_MW, IDLE_MW, host, quiet, told, wait_told, zone
 from daemon import Metrics
 from host import FakeRapl, wait_for
 from inside import MIRROR, GuestJouled
@@ -18,60 +18,62 @@ def total(metrics, name="package"):
     return metrics.uj("jouled_domain_joules_total", domain=f"guest/{name}")
 
 
-def quiet(rapl):
-    """Nothing is drawn from here on, and what was drawn has arrived everywhere."""
-    rapl.set(pkg_mw=0, core_mw=0, dram_mw=0, busy_mw=0)
-    time.sleep(QUIET_S)
-
-
 def case_totals_are_the_hosts_to_the_microjoule():
     tiny = kept(Domain, "tiny")
-    with FakeRapl(pmu=0, pkg_mw=0, core_mw=0, dram_mw=0) as rapl, host("trusted") as jouled:
+    with FakeRapl(pmu=0, pkg_mw=IDLE_MW) as rapl, host("trusted") as jouled:
         jouled.wait_vms(tiny)
         wait_told(tiny)
-        time.sleep(QUIET_S)
-        start = told(tiny)
-        with GuestJouled(tiny) as inside:
+        with GuestJouled(tiny) as inside, NodeExporter(tiny) as exporter:
             inside.wait_state("vsock", "healthy")
-            page, by_host = inside.metrics(), jouled.metrics()
+            quiet(rapl)
+            start, page = told(tiny), inside.metrics()
             with tiny.burning() as burner:
                 rapl.set(pkg_mw=IDLE_MW, busy_mw=BUSY_MW)
                 time.sleep(8)
                 quiet(rapl)
-                end, after, by_host_after = told(tiny), inside.metrics(), jouled.metrics()
+                end, after, by_host = told(tiny), inside.metrics(), jouled.metrics()
+                # By powercap, for tools that know nothing of jouled.
+                mirrored, mirrored_by = exporter.page().uj("node_rapl_package_joules_total"), total(inside.metrics())
+            rapl.set(pkg_mw=IDLE_MW)
             after.assert_not_below(page)
-            for name in ("package",):
-                true = zone(end, name)["energy_uj"] - zone(start, name)["energy_uj"]
-                held = total(after, name)
-                note(f"{name}: the channel says {true} uJ, the VM's jouled holds {held} uJ")
-                assert true > 1_000_000, f"the VM drew {true} uJ only"
-                assert held == true, f"{name}: {held} uJ in the VM where the channel says {true} uJ"
-            host_says = by_host_after.uj("kepler_vm_cpu_joules_total", vm_id=tiny.uuid, zone="package")
+            true, held = zone(end)["energy_uj"] - zone(start)["energy_uj"], total(after) - total(page)
+            note(f"the channel says {true} uJ, the VM's jouled says {held} uJ")
+            assert true > 1_000_000, f"the VM drew {true} uJ only"
+            assert held == true, f"{held} uJ in the VM where the channel says {true} uJ"
+            host_says = by_host.uj("kepler_vm_cpu_joules_total", vm_id=tiny.uuid, zone="package")
             assert 0 <= host_says - zone(end)["energy_uj"] < end["quantum_uj"], f"the host says {host_says} uJ, the channel {zone(end)['energy_uj']} uJ"
             # In the VM: the burner is charged with it.
             charged = after.uj("kepler_process_cpu_joules_total", pid=burner, zone="package")
             active = after.uj("kepler_node_cpu_active_joules_total", zone="package") - page.uj("kepler_node_cpu_active_joules_total", zone="package")
             note(f"the burner in the VM was charged {charged / active:.1%} of {active} uJ")
             assert charged / active >= 0.8, f"the burner in the VM was charged {charged} uJ of {active} uJ"
-            # By powercap, for tools that know nothing of jouled.
-            read = node_exporter(tiny)
-            mirrored = read.uj("node_rapl_package_joules_total")
             note(f"node exporter reads {mirrored} uJ from the mirror")
-            assert mirrored == total(inside.metrics()), f"node exporter reads {mirrored} uJ, the VM's jouled holds {held} uJ"
+            assert mirrored == mirrored_by, f"node exporter reads {mirrored} uJ, the VM's jouled holds {mirrored_by} uJ"
             show(jouled, inside, tiny)
 
 
-def node_exporter(vm):
-    """Debian's, unmodified, in the VM: one scrape."""
-    address = "127.0.0.1:9100"
-    vm.sh(f"prometheus-node-exporter --web.listen-address={address} --path.sysfs={MIRROR} --collector.disable-defaults --collector.rapl "
-          ">/run/exporter.log 2>&1 & echo $! >/run/exporter.pid")
-    try:
-        # Errors of wget before jouled listens are no page.
-        page = f"wget -q -O - http://{address}/metrics | grep '^node_' || true"
-        return Metrics(wait_for("node exporter", lambda: "\nnode_rapl" in (text := "\n" + vm.sh(page)) and text, period_s=1))
-    finally:
-        vm.sh("kill $(cat /run/exporter.pid)")
+class NodeExporter:
+    """Debian's, unmodified, in the VM, during the `with` block."""
+
+    ADDRESS = "127.0.0.1:9100"
+
+    def __init__(self, vm):
+        self.vm = vm
+
+    def __enter__(self):
+        self.vm.sh(f"prometheus-node-exporter --web.listen-address={self.ADDRESS} --path.sysfs={MIRROR} --collector.disable-defaults --collector.rapl "
+                   ">/run/exporter.log 2>&1 & echo $! >/run/exporter.pid")
+        wait_for("node exporter", self.page, period_s=1)
+        return self
+
+    def __exit__(self, *_):
+        self.vm.sh("kill $(cat /run/exporter.pid)")
+
+    def page(self):
+        """One scrape; nothing before it listens and the mirror is there."""
+        # Errors of wget before it listens are no page.
+        text = "\n" + self.vm.sh(f"wget -q -O - http://{self.ADDRESS}/metrics | grep '^node_' || true")
+        return "\nnode_rapl" in text and Metrics(text)
 
 
 def show(jouled, inside, vm):
@@ -88,12 +90,12 @@ def show(jouled, inside, vm):
 
 def case_two_vms_hold_different_totals():
     bare, tiny = kept(Qemu, "bare"), kept(Domain, "tiny")
-    with FakeRapl(pmu=0, pkg_mw=0, core_mw=0, dram_mw=0) as rapl, host("trusted") as jouled:
+    with FakeRapl(pmu=0, pkg_mw=IDLE_MW) as rapl, host("trusted") as jouled:
         jouled.wait_vms(bare, tiny)
         with GuestJouled(bare) as in_bare, GuestJouled(tiny) as in_tiny:
             for inside in (in_bare, in_tiny):
                 inside.wait_state("vsock", "healthy")
-            time.sleep(QUIET_S)
+            quiet(rapl)
             before = jouled.metrics()
             start = {inside: total(inside.metrics()) for inside in (in_bare, in_tiny)}
             with tiny.burning():
