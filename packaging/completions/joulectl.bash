@@ -25,6 +25,9 @@ _joulectl() {
             joulectl,meters)
                 cmd="joulectl__subcmd__meters"
                 ;;
+            joulectl,model)
+                cmd="joulectl__subcmd__model"
+                ;;
             joulectl,status)
                 cmd="joulectl__subcmd__status"
                 ;;
@@ -40,11 +43,29 @@ _joulectl() {
             joulectl__subcmd__help,meters)
                 cmd="joulectl__subcmd__help__subcmd__meters"
                 ;;
+            joulectl__subcmd__help,model)
+                cmd="joulectl__subcmd__help__subcmd__model"
+                ;;
             joulectl__subcmd__help,status)
                 cmd="joulectl__subcmd__help__subcmd__status"
                 ;;
             joulectl__subcmd__help,top)
                 cmd="joulectl__subcmd__help__subcmd__top"
+                ;;
+            joulectl__subcmd__help__subcmd__model,prior)
+                cmd="joulectl__subcmd__help__subcmd__model__subcmd__prior"
+                ;;
+            joulectl__subcmd__model,help)
+                cmd="joulectl__subcmd__model__subcmd__help"
+                ;;
+            joulectl__subcmd__model,prior)
+                cmd="joulectl__subcmd__model__subcmd__prior"
+                ;;
+            joulectl__subcmd__model__subcmd__help,help)
+                cmd="joulectl__subcmd__model__subcmd__help__subcmd__help"
+                ;;
+            joulectl__subcmd__model__subcmd__help,prior)
+                cmd="joulectl__subcmd__model__subcmd__help__subcmd__prior"
                 ;;
             *)
                 ;;
@@ -53,7 +74,7 @@ _joulectl() {
 
     case "${cmd}" in
         joulectl)
-            opts="-h -V --socket --help --version status meters top list help"
+            opts="-h -V --socket --help --version status meters top list model help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -71,7 +92,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help)
-            opts="status meters top list help"
+            opts="status meters top list model help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -115,6 +136,34 @@ _joulectl() {
         joulectl__subcmd__help__subcmd__meters)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__model)
+            opts="prior"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__model__subcmd__prior)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -187,6 +236,104 @@ _joulectl() {
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model)
+            opts="-h --socket --help prior help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model__subcmd__help)
+            opts="prior help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model__subcmd__help__subcmd__prior)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model__subcmd__prior)
+            opts="-h --cpu --packages --threads --memory-gib --policy --vm --json --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --cpu)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --packages)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --threads)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-gib)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --policy)
+                    COMPREPLY=($(compgen -W "turbo efficient" -- "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -31,6 +31,7 @@ complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "status" -d 'What 
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand status" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand status" -l json -d 'One JSON object'
@@ -49,8 +50,26 @@ name\t'By name'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l json -d 'A JSON array (see `joulectl help list`)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l cpu -d '`model name` of /proc/cpuinfo [default: this machine\'s]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l packages -d 'Number of processor packages (sockets) [default: this machine\'s; 1 with --cpu]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l threads -d 'Number of hardware threads of all packages [default: this machine\'s; with --cpu it must be given]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l memory-gib -d 'Memory in GiB [default: this machine\'s; not known with --cpu]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l policy -d 'Whether the processors raise their frequency above the nominal one [default: this machine\'s; with --cpu, turbo for processors that are made for a cloud, and efficient for all others]' -r -f -a "turbo\t'Turbo is on: the default of firmware, and of clouds'
+efficient\t'Turbo is off, as in the servers of SPECpower\'s results'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l vm -d 'The machine is a VM: its threads are vCPUs of a host with such processors'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l json -d 'A JSON array, one object for each load of 0, 10, … 100 %'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'

@@ -2,6 +2,8 @@
 //! description of the machine alone), or is trained on samples of a machine with a meter. Pure: no clock, no I/O, no
 //! knowledge of meters. What a model says is a guess, so it always has an interval.
 
+pub mod prior;
+
 /// What ran in one window on the CPUs of a domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Features {

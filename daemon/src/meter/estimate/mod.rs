@@ -5,6 +5,7 @@
 //! the remainder carried. The table's watts are wall power of a whole server divided by its hardware threads, so the
 //! package gets a share of them.
 
+pub mod machine;
 mod stat;
 mod watts;
 
