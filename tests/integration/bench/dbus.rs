@@ -114,13 +114,15 @@ fn server(
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let facts = Facts { place_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: String::new() };
         let config = DbusConfig { mode: DbusMode::Auto, ..DbusConfig::default() };
-        runtime.block_on(async {
+        // On a task, as in the daemon: the future of `block_on` itself costs one more epoll_wait each time it is woken.
+        let served = runtime.spawn(async {
             let bus = move || Address::try_from(address.as_str());
             if let Ok(served) = dbus::bind(config, facts, HealthBoard::default().slot(dbus::SOURCE), bus.clone()).await
             {
                 served.serve(bus, snapshots, stop).await;
             }
         });
+        let _ = runtime.block_on(served);
     })
 }
 

@@ -14,6 +14,7 @@ mod dbus;
 mod guest;
 mod guests;
 mod handler;
+mod hook;
 mod load;
 #[path = "../common/many_units.rs"]
 mod many_units;
@@ -39,8 +40,9 @@ type Failure = Box<dyn std::error::Error>;
 /// Name of a benchmark, its title, and its function.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 9] = [
+const BENCHMARKS: [Benchmark; 10] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
+    ("hook", "eBPF: what the programs cost a pipe and a compile, end to end", hook::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("start", "From the start to READY", start::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
