@@ -38,7 +38,7 @@ fn may_show(error: &Error) -> bool {
     !error.path.iter().any(|key| matches!(key.as_str(), "redfish" | "lan"))
 }
 
-/// Whether a value is like those of keys that have few: a short word.
+/// Whether a value is a short word, as the values of keys with few choices are.
 fn is_word(value: &str) -> bool {
     value.len() <= 10 && value.bytes().all(|byte| byte.is_ascii_lowercase())
 }

@@ -104,8 +104,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Sets the entities of a new cgroup, or those and the VM of a known one that is listed again. Use in a cgroup
-    /// without entities is charged to the process alone.
+    /// Sets the entities and the VM of a cgroup: of a new cgroup, or of a known cgroup that is listed again. Use in a
+    /// cgroup without entities is charged to the process alone.
     pub fn set_cgroup(&mut self, ledger: &mut Ledger, cgroup: &CgroupEntities, tick: u64) {
         let entities: Vec<Labels> = match self.cgroups.get(&cgroup.cgroup) {
             Some(known) => {

@@ -11,7 +11,7 @@ impl Ledger {
         let totals = &mut self.kinds[Kind::Process.index()];
         for charge in self.charged.iter_mut().filter(|charge| charge.changes_series()) {
             let Some(account) = self.accounts[charge.account as usize].as_mut() else { continue };
-            // A series that is shown or parked has been shown once.
+            // A series that is shown or parked was shown before: it goes on.
             if account.labels.kind() != Kind::Process || account.shown || (account.series.is_some() && !account.small) {
                 continue;
             }
@@ -40,7 +40,7 @@ impl Ledger {
             };
             let Some(mut series) = account.series.take_if(|_| charge.changes_series()) else { continue };
             if totals.dropped.has(&account.labels) {
-                // One that begins later could be lower than it was once.
+                // A series that begins later could be lower than it was before.
                 series.add(charge);
                 account.collect(*series);
                 totals.small.add(&charge.energy);

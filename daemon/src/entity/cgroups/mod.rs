@@ -1,6 +1,6 @@
 //! The path of each cgroup, by its id, on the running kernel. Reads the cgroup mounts, /proc/self/mountinfo and
-//! /proc/PID/cgroup. `v1` places processes on hosts with v1 hierarchies, `short_lived` the use of those that ended too
-//! soon for that. What a path means is decided in `path`.
+//! /proc/PID/cgroup. `v1` finds the cgroups of processes on hosts with v1 hierarchies, `short_lived` those of
+//! processes that ended before they were found. What a path means is decided in `path`.
 
 mod short_lived;
 mod v1;

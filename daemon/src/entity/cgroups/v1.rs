@@ -81,7 +81,7 @@ impl Resolver {
                 placed.v2 == v2 && placed.at.is_some_and(|at| self.v1.round.wrapping_sub(at) < PLACED_FOR)
             });
             let earlier = known.map(|placed| placed.cgroup);
-            // The process id of one that ended may be another process by now.
+            // The kernel may have given the id of an ended process to another process.
             if !fresh && process.pid != 0 && !ended.contains(&process) && look_ups < LOOKED_UP_PER_TICK {
                 look_ups += 1;
                 if let Some(cgroup) = self.look_up(process.pid, v2) {

@@ -77,7 +77,7 @@ pub struct Hypervisors {
     /// Scopes that systemd-vmspawn made, with the VMM process in each. They do not vouch for a VM: the system's manager
     /// makes scopes with such names for containers, too.
     vmspawn_scopes: FxHashMap<String, ProcessKey>,
-    /// Those that are new.
+    /// Scopes of `vmspawn_scopes` that [`Hypervisors::take_new_scopes`] has not returned yet.
     new_scopes: Vec<String>,
     /// VMs of which the kernel does not show everything yet.
     incomplete: BTreeSet<ProcessKey>,

@@ -96,7 +96,7 @@ async fn stream(State(shown): State<Shown>, readers: Readers) -> Response {
         loop {
             snapshots.mark_unchanged();
             let Some((snapshot, line)) = shown.line(&readers).await else { break };
-            // It may be later than the one that was announced.
+            // This snapshot may be later than the announced snapshot.
             let new =
                 last.replace(Arc::downgrade(&snapshot)).is_none_or(|last| !std::ptr::eq(last.as_ptr(), &*snapshot));
             drop(snapshot);
