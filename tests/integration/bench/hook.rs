@@ -109,7 +109,9 @@ fn pipe_once() -> Result<Duration, Failure> {
         }
         let [first, second] = [[here[0], there[1]], [there[0], here[1]]];
         let children = [player(first, false), player(second, true)];
-        here.iter().chain(&there).for_each(|end| drop(libc::close(*end)));
+        here.iter().chain(&there).for_each(|end| {
+            libc::close(*end);
+        });
         for child in children {
             if child < 0 || libc::waitpid(child, std::ptr::null_mut(), 0) != child {
                 return Err(std::io::Error::last_os_error().into());
