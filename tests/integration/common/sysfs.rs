@@ -112,6 +112,17 @@ impl FakeHost {
         }
     }
 
+    /// Adds the PMU `power_core` of AMD processors, with one counter for each core, in units of 2^-32 J.
+    pub fn power_core_pmu(&self, kind: u32, cpumask: &str) {
+        let pmu = "bus/event_source/devices/power_core";
+        self.write_sys(&format!("{pmu}/type"), format!("{kind}\n"));
+        self.write_sys(&format!("{pmu}/cpumask"), format!("{cpumask}\n"));
+        self.write_sys(&format!("{pmu}/format/event"), "config:0-7\n");
+        self.write_sys(&format!("{pmu}/events/energy-core"), "event=0x01\n");
+        self.write_sys(&format!("{pmu}/events/energy-core.unit"), "Joules\n");
+        self.write_sys(&format!("{pmu}/events/energy-core.scale"), "2.3283064365386962890625e-10\n");
+    }
+
     /// Writes /proc/stat, where CPU n has been busy for `user[n]` and idle for `idle[n]` ticks of 1/100 s.
     pub fn stat(&self, user: &[u64], idle: &[u64]) {
         let mut text = format!("cpu  {} 0 0 {} 0 0 0 0 0 0\n", user.iter().sum::<u64>(), idle.iter().sum::<u64>());

@@ -1,8 +1,9 @@
 //! RAPL by perf_event_open(2): the `power` PMU in /sys/bus/event_source/devices/power, one group of events for each
-//! package. `pmu` reads the description of the PMU.
+//! package; on AMD processors also the counters of the cores (`cores`). `pmu` reads the descriptions of the PMUs.
 //!
 //! The kernel extends these counters to 64 bits, so they never wrap. They start at zero when the event is opened.
 
+mod cores;
 mod pmu;
 
 use super::{PACKAGE_MAX, RaplConfig, RaplZone, dram_is_billed};
@@ -11,8 +12,9 @@ use crate::meter::{CpuModel, Meter, Roots};
 use crate::model::domain::{Domain, DomainReading, Reading, Zone};
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
-use crate::model::units::{Microjoules, Microwatts};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::sys::perf_event;
+use cores::Cores;
 use perf_event_open_sys::bindings::{PERF_FORMAT_GROUP, perf_event_attr};
 use pmu::Pmu;
 use std::fs::File;
@@ -43,12 +45,25 @@ pub struct Perf {
     pmu: Pmu,
     open: Opener,
     groups: Vec<Group>,
+    /// The counters of the cores, where there are any.
+    cores: Option<Cores>,
+    /// Why they cannot be found.
+    cores_error: Option<String>,
     domains: Vec<Domain>,
-    /// For each domain the index of its group, and of its event in [`Pmu::events`].
-    places: Vec<(usize, usize)>,
+    /// Where each domain is read.
+    places: Vec<Place>,
     failing: usize,
     first_error: Option<String>,
     reads: u32,
+}
+
+/// Where a domain is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// An event of a package: the index of its group, and of the event in [`Pmu::events`].
+    Event(usize, usize),
+    /// The cores of a package, by the position of the package in [`Cores::packages`].
+    Cores(usize),
 }
 
 /// The events of one package, read with one read(2).
@@ -95,6 +110,8 @@ impl Perf {
             pmu,
             open,
             groups: Vec::new(),
+            cores: None,
+            cores_error: None,
             domains: Vec::new(),
             places: Vec::new(),
             failing: 0,
@@ -102,7 +119,8 @@ impl Perf {
             reads: 0,
         };
         meter.find_packages()?;
-        meter.collect();
+        meter.find_cores();
+        meter.collect(Nanos::ZERO);
         for index in 0..meter.domains.len() {
             if let Err(error) = meter.value(index) {
                 meter.failing += 1;
@@ -154,6 +172,28 @@ impl Perf {
         }
     }
 
+    /// Finds the cores, and adds a domain for those of each package. Without them the packages are measured all the
+    /// same.
+    fn find_cores(&mut self) {
+        self.cores_error = self.open_cores().err();
+    }
+
+    fn open_cores(&mut self) -> Result<(), String> {
+        if self.cores.is_none() {
+            self.cores = Cores::discover(&self.sysfs)?;
+        }
+        let Some(cores) = &mut self.cores else { return Ok(()) };
+        cores.find(&self.sysfs, &mut self.open)?;
+        for (position, (package, path)) in cores.packages().enumerate() {
+            if !self.places.contains(&Place::Cores(position)) {
+                let part = RaplZone::Subzone(package, None, Zone::Core);
+                self.domains.push(Domain { continuous: false, ..part.domain(SOURCE, path, false, PACKAGE_MAX) });
+                self.places.push(Place::Cores(position));
+            }
+        }
+        Ok(())
+    }
+
     fn add_domain(&mut self, group: usize, event: usize) {
         let Group { package, cpu, .. } = self.groups[group];
         let described = &self.pmu.events[event];
@@ -167,25 +207,34 @@ impl Perf {
         let path = format!("perf:power/{}/cpu{cpu}", described.name);
         // An event starts at zero when it is opened.
         self.domains.push(Domain { continuous: false, ..part.domain(SOURCE, path, dram_billed, max_power) });
-        self.places.push((group, event));
+        self.places.push(Place::Event(group, event));
     }
 
-    /// Reads every group, and adds a domain for a psys that has started to count.
-    fn collect(&mut self) {
+    /// Reads every group and the cores, and adds a domain for a psys that has started to count. Returns whether the
+    /// cores were read. `now`: CLOCK_MONOTONIC.
+    fn collect(&mut self, now: Nanos) -> bool {
         for group in 0..self.groups.len() {
             self.groups[group].read(&self.pmu);
             for event in 0..self.pmu.events.len() {
                 let alive = self.groups[group].values[event].is_some_and(|energy| energy > 0);
-                if self.pmu.events[event].zone == Zone::Psys && alive && !self.places.contains(&(group, event)) {
+                let is_new = !self.places.contains(&Place::Event(group, event));
+                if self.pmu.events[event].zone == Zone::Psys && alive && is_new {
                     self.add_domain(group, event);
                 }
             }
         }
+        self.cores.as_mut().is_some_and(|cores| cores.read(now))
     }
 
     fn value(&self, domain: usize) -> Result<Reading, String> {
-        let (group, event) = self.places[domain];
-        let group = &self.groups[group];
+        let (group, event) = match self.places[domain] {
+            Place::Event(group, event) => (&self.groups[group], event),
+            Place::Cores(package) => {
+                let value = self.cores.as_ref().map(|cores| cores.value(package));
+                let value = value.unwrap_or_else(|| Err("not counting".to_owned()));
+                return value.map_err(|why| format!("{}: {why}", self.domains[domain].path));
+            }
+        };
         match (group.values[event], &group.errors[event]) {
             (Some(energy), _) => Ok(Reading::Counter { total: Microjoules(energy), wraps_at: None }),
             (None, Some(error)) => Err(format!("{}: {error}", self.domains[domain].path)),
@@ -256,20 +305,29 @@ impl Meter for Perf {
         self.failing = 0;
         self.first_error = None;
         self.reads = self.reads.wrapping_add(1);
-        if self.reads.is_multiple_of(RESCAN_EVERY)
-            && let Err(error) = self.find_packages()
-        {
+        let rescan = self.reads.is_multiple_of(RESCAN_EVERY);
+        if rescan && let Err(error) = self.find_packages() {
             self.first_error = Some(error);
         }
-        self.collect();
+        if rescan || self.cores.as_ref().is_some_and(|cores| cores.is_stale) {
+            self.find_cores();
+        }
+        let read_cores = self.collect(now.monotonic);
         for domain in 0..self.domains.len() {
             let reading = self.value(domain);
             if let Err(error) = &reading {
                 self.failing += 1;
                 self.first_error.get_or_insert_with(|| error.clone());
             }
+            if !read_cores && matches!(self.places[domain], Place::Cores(_)) {
+                continue;
+            }
             out.push(DomainReading { domain: self.domains[domain].id.clone(), at: now.monotonic, reading });
         }
+    }
+
+    fn detail(&self) -> String {
+        self.cores_error.as_ref().map_or_else(String::new, |why| format!("the energy of the cores is not read: {why}"))
     }
 
     fn health(&self) -> Health {

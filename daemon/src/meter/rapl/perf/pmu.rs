@@ -1,4 +1,5 @@
-//! The kernel's description of the `power` PMU in sysfs: type, CPUs, events and their scale. Opens no event.
+//! The kernel's description of the PMUs `power` and `power_core` in sysfs: type, CPUs, events and their scale. Opens no
+//! event.
 
 use crate::meter::file::{PAGE, read_text};
 use crate::meter::topology::parse_cpu_list;
@@ -13,6 +14,8 @@ const EVENTS: [(&str, Zone); 5] = [
     ("energy-ram", Zone::Dram),
     ("energy-psys", Zone::Psys),
 ];
+/// The event of the PMU `power_core`.
+const CORE_EVENTS: [(&str, Zone); 1] = [("energy-core", Zone::Core)];
 
 /// The PMU.
 pub(super) struct Pmu {
@@ -34,11 +37,24 @@ pub(super) struct Event {
 /// # Errors
 /// The description of an energy event cannot be parsed: one line that names the file.
 pub(super) fn discover(dir: &Path, amd: bool) -> Result<Option<Pmu>, String> {
+    // On AMD processors this event counts the energy of one core only, where it exists: see `cores`.
+    describe(dir, EVENTS.into_iter().filter(|(_, zone)| !amd || *zone != Zone::Core), Zone::Package)
+}
+
+/// Reads `dir` (`…/event_source/devices/power_core`), as [`discover`].
+///
+/// # Errors
+/// As [`discover`].
+pub(super) fn discover_cores(dir: &Path) -> Result<Option<Pmu>, String> {
+    describe(dir, CORE_EVENTS.into_iter(), Zone::Core)
+}
+
+/// The PMU with those of `known` events that exist; `None` where none of them is of the zone `least`.
+fn describe(dir: &Path, known: impl Iterator<Item = (&'static str, Zone)>, least: Zone) -> Result<Option<Pmu>, String> {
     let mut events = Vec::new();
-    for (name, zone) in EVENTS {
+    for (name, zone) in known {
         let path = dir.join("events").join(name);
-        // On AMD processors this event counts the energy of one core only, where it exists.
-        if !path.exists() || (amd && zone == Zone::Core) {
+        if !path.exists() {
             continue;
         }
         let sibling = |suffix: &str| dir.join("events").join(format!("{name}.{suffix}"));
@@ -60,7 +76,7 @@ pub(super) fn discover(dir: &Path, amd: bool) -> Result<Option<Pmu>, String> {
                 .ok_or_else(|| format!("{}: no usable scale: {scale:?}", sibling("scale").display()))?,
         });
     }
-    if !events.iter().any(|event| event.zone == Zone::Package) {
+    if !events.iter().any(|event| event.zone == least) {
         return Ok(None);
     }
     let path = dir.join("type");
@@ -68,7 +84,8 @@ pub(super) fn discover(dir: &Path, amd: bool) -> Result<Option<Pmu>, String> {
     Ok(Some(Pmu { kind, events }))
 }
 
-/// The CPUs to open the events on: one for each package, or on some kernels one for each die.
+/// The CPUs to open the events on: one for each package, or on some kernels one for each die; of `power_core` one for
+/// each core.
 pub(super) fn cpumask(dir: &Path) -> Result<Vec<u32>, String> {
     let path = dir.join("cpumask");
     parse_cpu_list(&read_text(&path, 16 * PAGE)?).ok_or_else(|| format!("{}: no list of CPUs", path.display()))

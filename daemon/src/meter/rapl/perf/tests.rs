@@ -223,6 +223,125 @@ fn an_event_that_cannot_be_opened_leaves_the_others() {
     );
 }
 
+/// The type of the PMU `power_core`.
+const CORES: u32 = 40;
+
+/// An AMD host with two packages of four cores with one thread each, its counters, and the meter on it.
+struct Amd {
+    host: FakeHost,
+    pipes: Pipes,
+    meter: Perf,
+    second: u64,
+}
+
+/// Writes what the counter of the core of `cpu` says from now on.
+fn give_core(pipes: &Pipes, cpu: u32, joules: u64) {
+    let mut pipes = pipes.lock().unwrap();
+    let (_, _, writer) = pipes.iter_mut().rfind(|(on, config, _)| *on == cpu && *config == 1).unwrap();
+    // The meter may have closed the counter of a core that is offline.
+    drop(writer.write_all(&[1, joules << 32].map(u64::to_ne_bytes).concat()));
+}
+
+impl Amd {
+    fn open() -> Self {
+        let host = FakeHost::new();
+        host.cpus(2, 4, &MILAN);
+        host.power_pmu(12, "0,4", &[("energy-pkg", 2), ("energy-cores", 1)]);
+        host.power_core_pmu(CORES, "0-7");
+        let (pipes, mut inner) = pipes();
+        let ours = pipes.clone();
+        let opener: Opener = Box::new(move |kind, config, cpu, leader| {
+            assert_eq!(kind == CORES, config == 1, "energy-cores of `power` is one core's");
+            let file = inner(kind, config, cpu, leader)?;
+            match kind {
+                CORES => give_core(&ours, cpu, 0),
+                _ => give(&ours, cpu, &[0]),
+            }
+            Ok(file)
+        });
+        let meter = open(&host, opener).unwrap().unwrap();
+        Self { host, pipes, meter, second: 0 }
+    }
+
+    /// The readings of `core` at the next second, in microjoules with their beginning; each package is at 9 J.
+    fn read(&mut self, cores: &[(u32, u64)]) -> Vec<Result<(u64, u64), String>> {
+        self.second += 1;
+        [0, 4].into_iter().for_each(|cpu| give(&self.pipes, cpu, &[9]));
+        cores.iter().for_each(|(cpu, joules)| give_core(&self.pipes, *cpu, *joules));
+        let mut out = Vec::new();
+        let at = Nanos(self.second * Nanos::SECOND.0);
+        self.meter.read(Stamp { monotonic: at, ..Stamp::default() }, &mut out);
+        let of_cores = out.into_iter().filter(|reading| reading.domain.as_str().ends_with("/core"));
+        of_cores
+            .map(|reading| match reading.reading? {
+                Reading::Total { total, since } => Ok((total.0, since)),
+                other => Err(format!("{other:?}")),
+            })
+            .collect()
+    }
+}
+
+fn all(joules: u64) -> [(u32, u64); 8] {
+    std::array::from_fn(|cpu| (cpu as u32, joules))
+}
+
+#[test]
+fn the_cores_of_amd_processors_are_added_up_by_package_as_a_breakdown() {
+    let mut amd = Amd::open();
+    assert_eq!(ids(&amd.meter), ["rapl/package-0", "rapl/package-1", "rapl/package-0/core", "rapl/package-1/core"]);
+    let core = &amd.meter.domains()[3];
+    assert_eq!((core.zone, core.scope, core.billed), (Zone::Core, Scope::Package(PackageId(1)), false));
+    assert_eq!(core.path, "perf:power_core/energy-core/cpu4 and those of all 4 cores, added up");
+    assert_eq!(amd.read(&all(1)), [Ok((4_000_000, 1)), Ok((4_000_000, 1))]);
+    let mut busy = all(2);
+    busy[6].1 = 30;
+    assert_eq!(amd.read(&busy), [Ok((8_000_000, 1)), Ok((36_000_000, 1))]);
+    assert_eq!((amd.meter.health(), amd.meter.detail()), (Health::Healthy, String::new()));
+    // Ticks that are shorter than a second: each read interrupts every core.
+    let mut out = Vec::new();
+    [0, 4].into_iter().for_each(|cpu| give(&amd.pipes, cpu, &[9]));
+    let at = Nanos(amd.second * Nanos::SECOND.0 + 100_000_000);
+    amd.meter.read(Stamp { monotonic: at, ..Stamp::default() }, &mut out);
+    assert_eq!(out.len(), 2, "{out:?}");
+}
+
+#[test]
+fn a_core_that_goes_offline_begins_the_sum_again_and_one_that_cannot_be_read_is_not_left_out_of_it() {
+    let mut amd = Amd::open();
+    amd.read(&all(5));
+    // Its counter ends, and it is still listed: the sum is not known until it is opened again.
+    amd.pipes.lock().unwrap().retain(|(cpu, config, _)| (*cpu, *config) != (2, 1));
+    let others: Vec<(u32, u64)> = all(6).into_iter().filter(|(cpu, _)| *cpu != 2).collect();
+    let readings = amd.read(&others);
+    assert!(readings[0].as_ref().is_err_and(|why| why.contains("cpu2: no longer counting")), "{readings:?}");
+    assert_eq!(readings[1], Ok((24_000_000, 1)));
+    assert!(matches!(amd.meter.health(), Health::Degraded(why) if why.starts_with("1 of 4")));
+    let others: Vec<(u32, u64)> = all(7).into_iter().filter(|(cpu, _)| *cpu != 2).collect();
+    assert_eq!(amd.read(&others), [Ok((21_000_000, 3)), Ok((28_000_000, 1))], "it began at 0 when it was opened again");
+    // CPU 2 goes offline: the mask lacks it, and the others go on.
+    amd.host.power_core_pmu(CORES, "0-1,3-7");
+    let mut last = Vec::new();
+    for joules in 8..8 + u64::from(RESCAN_EVERY) {
+        last = amd.read(&all(joules));
+    }
+    let joules = 7 + u64::from(RESCAN_EVERY);
+    assert_eq!(last, [Ok((3 * joules * 1_000_000, 4)), Ok((4 * joules * 1_000_000, 1))]);
+    assert_eq!(amd.meter.health(), Health::Healthy);
+}
+
+#[test]
+fn packages_are_measured_where_the_description_of_the_cores_is_odd() {
+    let host = FakeHost::new();
+    host.cpus(1, 2, &MILAN);
+    host.power_pmu(12, "0", &[("energy-pkg", 2)]);
+    host.power_core_pmu(CORES, "0-1");
+    host.write_sys("bus/event_source/devices/power_core/events/energy-core.unit", "Watts");
+    let (meter, _pipes) = open_on_pipes(&host, &[0], &[0]);
+    assert_eq!(ids(&meter), ["rapl/package-0"]);
+    assert!(meter.detail().contains("energy-core.unit: unit \"Watts\""), "{}", meter.detail());
+    assert_eq!(meter.health(), Health::Healthy);
+}
+
 /// The layout of a group read is the kernel's, not ours: software events stand in for energy.
 #[test]
 fn groups_of_real_events_count() {
