@@ -17,7 +17,7 @@ use crate::model::vm::Vm;
 use cgroups::Resolver;
 use hypervisor::{Hypervisors, VmChanges};
 use inventory::Inventory;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A cgroup with its path, on its way to [`CgroupEntities`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,11 @@ impl Entities {
     /// The mount point of the v2 cgroup tree, if there is one.
     pub fn cgroup2(&self) -> Option<&Path> {
         self.resolver.v2()
+    }
+
+    /// The mount point of the v1 cgroup hierarchy that accounts CPU time, if there is one.
+    pub fn cpuacct(&self) -> Option<PathBuf> {
+        self.resolver.cpuacct()
     }
 
     /// Sets the series of an earlier run whose entities the next [`Entities::observe`] looks for, also among processes

@@ -230,7 +230,7 @@ fn open_observers(settings: &ObserverSettings, topology: &Topology, reports: &Re
     let mut unused = Vec::new();
     let entities = Entities::open(procfs, sysfs, Some(reports.managers.inventory()));
     let (gpus, unused_gpus) = usage::gpu::open_all(usage.gpus, nvml, sysfs, procfs);
-    let usage = open_usage(usage, procfs, topology, entities.cgroup2(), &mut unused)?;
+    let usage = open_usage(usage, procfs, topology, &entities, &mut unused)?;
     unused.extend(unused_gpus);
     Ok(Observers { usage, gpus, entities, unused })
 }
@@ -239,7 +239,7 @@ fn open_usage(
     config: &UsageConfig,
     procfs: &Path,
     topology: &Topology,
-    cgroup2: Option<&Path>,
+    entities: &Entities,
     unused: &mut Vec<SourceState>,
 ) -> Result<Box<dyn Usage>> {
     let packages = packages(topology);
@@ -271,8 +271,8 @@ fn open_usage(
             }
         }
     };
-    let usage = ProcfsUsage::open(procfs, cgroup2, &packages, &why).map_err(anyhow::Error::msg)?;
-    Ok(Box::new(usage))
+    let usage = ProcfsUsage::open(procfs, entities.cgroup2(), &packages, &why).map_err(anyhow::Error::msg)?;
+    Ok(Box::new(usage.with_cpuacct(entities.cpuacct())))
 }
 
 fn open_store(settings: &SourceSettings) -> Result<(Option<Store>, State)> {

@@ -1,6 +1,7 @@
 //! CPU use from processes' CPU clocks, /proc/PID/stat and cgroup v2's cpu.stat, where eBPF cannot be used. Coarser than
 //! eBPF: a process that began and ended between two samples is known to its cgroup only (where cgroup v2 accounts CPU
-//! time), the package is the one on which a process last ran, and no hardware counters are counted.
+//! time; with cgroup v1 to the root, from where `entity` moves it), the package is the one on which a process last ran,
+//! and no hardware counters are counted.
 //!
 //! Of a process whose CPU clock stands still nothing else is read: reading the clock takes a tenth of the time of
 //! reading /proc/PID/stat. The /proc of another PID namespace has no clocks here; then CPU time is in clock ticks (10
@@ -33,6 +34,8 @@ pub struct ProcfsUsage {
     clocks: bool,
     processes: FxHashMap<u32, Seen>,
     cgroups: FxHashMap<CgroupId, Group>,
+    /// The CPU time of the whole machine by cgroup v1, where it has that.
+    cpuacct: Option<Cpuacct>,
     /// Number of samples so far.
     round: u32,
     health: Health,
@@ -69,6 +72,18 @@ struct Group {
     round: u32,
 }
 
+/// The root of the v1 hierarchy `cpuacct`: it counts what all processes used, also those that no sample saw.
+#[derive(Debug)]
+struct Cpuacct {
+    /// Path of cpuacct.usage: CPU time in nanoseconds.
+    usage_file: PathBuf,
+    /// As of the last sample, read before the processes: so that what they use during a sample is not taken for that
+    /// of others.
+    usage: Option<Nanos>,
+    /// CPU time in nanoseconds that was counted and is not charged yet; negative: see [`Group::owed`].
+    owed: i64,
+}
+
 impl ProcfsUsage {
     /// Opens the /proc at `procfs`; `cgroup2` is the mount point of cgroup v2. `packages` has the package of each CPU.
     /// `why` is the reason for not using eBPF, for the health.
@@ -85,6 +100,7 @@ impl ProcfsUsage {
             clocks: proc_pid::is_own(procfs),
             processes: FxHashMap::default(),
             cgroups: FxHashMap::default(),
+            cpuacct: None,
             round: 0,
             health: Health::Degraded(format!(
                 "{why}; from /proc instead, which is coarser: processes that lived between two looks are known to their cgroup only"
@@ -93,6 +109,20 @@ impl ProcfsUsage {
         };
         usage.sample()?;
         Ok(usage)
+    }
+
+    /// The same, on a machine whose cgroup v1 hierarchy `cpuacct` is mounted at `mount`.
+    pub fn with_cpuacct(mut self, mount: Option<PathBuf>) -> Self {
+        self.cpuacct = mount.map(|mount| Cpuacct { usage_file: mount.join("cpuacct.usage"), usage: None, owed: 0 });
+        let usage = self.read_cpuacct();
+        self.cpuacct.iter_mut().for_each(|cpuacct| cpuacct.usage = usage);
+        self
+    }
+
+    fn read_cpuacct(&mut self) -> Option<Nanos> {
+        let file = self.cpuacct.as_ref()?.usage_file.clone();
+        self.read(&file).ok()?;
+        std::str::from_utf8(&self.buffer).ok()?.trim().parse().ok().map(Nanos)
     }
 
     fn read(&mut self, path: &Path) -> std::io::Result<()> {
@@ -212,19 +242,44 @@ impl ProcfsUsage {
                 group.owed = 0;
                 continue;
             };
-            let signed = |time: Nanos| i64::try_from(time.0).unwrap_or(i64::MAX);
             group.owed = group.owed.saturating_add(signed(usage - earlier)).saturating_sub(signed(seen));
             let unseen = Nanos(u64::try_from(group.owed).unwrap_or(0));
             // Less than two clock ticks is the rounding of /proc.
             if unseen.0 > 2 * self.tick.0 {
                 group.owed = 0;
-                let process = ProcessKey { pid: 0, start: 0 };
-                let package = self.packages.first().copied().unwrap_or(PackageId(0));
-                sample.uses.push(Use { process, cgroup: *cgroup, package, used: Used::on_cpu(unseen) });
+                sample.uses.push(unseen_use(*cgroup, &self.packages, unseen));
             }
         }
         self.cgroups = groups;
     }
+
+    /// Adds what all processes used beyond what is in the sample, `usage` being what cgroup v1 counted: of processes
+    /// that ended between two samples, where the v2 tree does not account them. It is charged to the root.
+    fn unseen_by_v1(&mut self, usage: Option<Nanos>, sample: &mut UsageSample) {
+        let Some(cpuacct) = &mut self.cpuacct else { return };
+        let earlier = std::mem::replace(&mut cpuacct.usage, usage);
+        let (Some(usage), Some(earlier)) = (usage, earlier) else {
+            cpuacct.owed = 0;
+            return;
+        };
+        let seen: Nanos = sample.uses.iter().map(|one| one.used.on_cpu).sum();
+        cpuacct.owed = cpuacct.owed.saturating_add(signed(usage - earlier)).saturating_sub(signed(seen));
+        let unseen = Nanos(u64::try_from(cpuacct.owed).unwrap_or(0));
+        if unseen.0 > 2 * self.tick.0 {
+            cpuacct.owed = 0;
+            sample.uses.push(unseen_use(CgroupId::ROOT, &self.packages, unseen));
+        }
+    }
+}
+
+fn signed(time: Nanos) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+/// Use in a cgroup by processes that no sample saw.
+fn unseen_use(cgroup: CgroupId, packages: &[PackageId], unseen: Nanos) -> Use {
+    let package = packages.first().copied().unwrap_or(PackageId(0));
+    Use { process: ProcessKey { pid: 0, start: 0 }, cgroup, package, used: Used::on_cpu(unseen) }
 }
 
 impl Usage for ProcfsUsage {
@@ -235,6 +290,7 @@ impl Usage for ProcfsUsage {
     fn sample(&mut self) -> Result<UsageSample, String> {
         self.round = self.round.wrapping_add(1);
         let mut sample = UsageSample { counted: Counted::default(), ..UsageSample::default() };
+        let by_v1 = self.read_cpuacct();
         let entries = fs::read_dir(&self.procfs).map_err(|error| format!("{}: {error}", self.procfs.display()))?;
         for entry in entries.flatten() {
             if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
@@ -251,6 +307,7 @@ impl Usage for ProcfsUsage {
             lives
         });
         self.unseen(&mut sample);
+        self.unseen_by_v1(by_v1, &mut sample);
         Ok(sample)
     }
 
@@ -364,6 +421,31 @@ mod tests {
             charged += usage.sample().unwrap().uses.iter().map(|one| one.used.on_cpu.0 / 1_000_000).sum::<u64>();
         }
         assert!(charged >= burnt && charged <= burnt + 300, "{charged} ms of {burnt} ms");
+    }
+
+    #[test]
+    fn processes_that_no_sample_saw_are_the_roots_where_only_v1_accounts_cpu_time() {
+        let (root, v1) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let counted = |milliseconds: u64| {
+            fs::write(v1.path().join("cpuacct.usage"), format!("{}\n", milliseconds * 1_000_000)).unwrap();
+        };
+        write(root.path(), 7, b"burner", 100, 5);
+        counted(90_000);
+        let usage = ProcfsUsage::open(root.path(), None, &[PackageId(0)], "test").unwrap();
+        let mut usage = usage.with_cpuacct(Some(v1.path().to_path_buf()));
+        let mut used = |burner: u64, all: u64| -> Vec<(u32, CgroupId, u64)> {
+            write(root.path(), 7, b"burner", burner / 10, 5);
+            counted(90_000 + all);
+            let uses = usage.sample().unwrap().uses.into_iter();
+            uses.map(|one| (one.process.pid, one.cgroup, one.used.on_cpu.0 / 1_000_000)).collect()
+        };
+        let of = |pid: u32, milliseconds: u64| (pid, CgroupId::ROOT, milliseconds);
+        assert_eq!(used(1500, 500), [of(7, 500)], "all was seen");
+        assert_eq!(used(2000, 1300), [of(7, 500), of(0, 300)]);
+        // What is counted a sample late is not charged twice.
+        assert_eq!(used(3000, 2000), [of(7, 1000)]);
+        assert_eq!(used(3500, 2800), [of(7, 500)]);
+        assert_eq!(used(3500, 2900), [of(0, 100)]);
     }
 
     #[test]

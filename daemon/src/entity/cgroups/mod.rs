@@ -150,6 +150,11 @@ impl Resolver {
         reported
     }
 
+    /// The mount point of the v1 hierarchy that accounts CPU time, if there is one.
+    pub fn cpuacct(&self) -> Option<PathBuf> {
+        self.v1_mount("cpuacct")
+    }
+
     /// The mount point of procfs.
     pub fn procfs(&self) -> &Path {
         &self.procfs

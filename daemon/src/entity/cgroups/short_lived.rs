@@ -1,7 +1,8 @@
-//! Use of processes that ended before /proc/PID/cgroup could be read, on hosts whose containers are in v1 cgroups only.
-//! The CPU time of each such container (cpuacct.usage) says how much of it there was, which the v2 cgroup does not: by
-//! that, the work of short-lived processes is charged to the service of the container engine. Finds no more than that:
-//! which of several short-lived processes were a container's is not known, only how long they ran in all.
+//! Use of processes that ended before /proc/PID/cgroup could be read, on hosts whose containers are in v1 cgroups only,
+//! or whose units are, too. The CPU time of each such container or unit (cpuacct.usage) says how much of it there was,
+//! which the v2 cgroup does not: by that, the work of short-lived processes is charged to the service of the container
+//! engine, or to nothing. Finds no more than that: which of several short-lived processes were a container's is not
+//! known, only how long they ran in all. In here a unit is a container, too.
 
 use super::{Resolver, mounts, path};
 use crate::model::units::Nanos;
@@ -73,7 +74,7 @@ impl Containers {
             // What ran before the first look was charged as it was then.
             let Some(earlier) = earlier else { continue };
             let missed = usage.saturating_sub(earlier) as i64 - placed as i64;
-            container.missed = container.missed.saturating_add(missed).clamp(-KEPT, KEPT);
+            container.missed = container.missed.clamp(-KEPT, KEPT).saturating_add(missed);
         }
     }
 
@@ -100,19 +101,40 @@ impl Resolver {
         }
     }
 
-    fn search(&mut self, dir: &Path, path: &str, depth: usize) {
-        let Ok(entries) = fs::read_dir(dir) else { return };
+    /// Returns whether there are containers in `dir`.
+    fn search(&mut self, dir: &Path, path: &str, depth: usize) -> bool {
+        let mut found = false;
+        let Ok(entries) = fs::read_dir(dir) else { return found };
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             let path = format!("{path}/{}", entry.file_name().to_string_lossy());
             if path::payload_root(&path) == Some(&path) {
+                found = true;
                 // Where the v2 tree has the container, too, nothing is missed. One without processes yet has no home.
                 let home = self.v2_home(&entry.path());
                 if !home.and_then(|home| self.known.get(&home)).is_some_and(|known| known.holds_payload) {
                     let cgroup = self.v1_id(&path, "cpuacct");
                     self.watch_container(cgroup, &path, home);
                 }
-            } else if depth < SEARCHED_DEPTH {
-                self.search(&entry.path(), &path, depth + 1);
+                continue;
+            }
+            let inside = depth < SEARCHED_DEPTH && self.search(&entry.path(), &path, depth + 1);
+            found |= inside;
+            if path::unit_root(&path) == Some(&path) {
+                self.find_v1_unit(&path, &entry.path(), inside);
+            }
+        }
+        found
+    }
+
+    /// Watches a unit, where the v2 tree does not say what is in it. `has_containers`: these are watched, and their CPU
+    /// time is part of its own.
+    fn find_v1_unit(&mut self, path: &str, dir: &Path, has_containers: bool) {
+        match self.v1.ids.get(path) {
+            Some(known) if has_containers => drop(self.v1.containers.watched.remove(known)),
+            _ if has_containers || self.v2_home(dir) != Some(CgroupId::ROOT) => {}
+            _ => {
+                let cgroup = self.v1_id(path, "cpuacct");
+                self.watch_container(cgroup, path, Some(CgroupId::ROOT));
             }
         }
     }
@@ -140,11 +162,16 @@ impl Resolver {
         }
         let Some(point) = self.v1_mount("cpuacct") else { return };
         let dir = point.join(path.trim_start_matches('/'));
-        // All that a new container used was since the last tick.
+        // All that a new container used was since the last tick. In a unit cgroups come and go, which looks the same.
         let made = fs::metadata(&dir).and_then(|metadata| metadata.modified()).ok();
+        let made = made.filter(|_| path::holds_payload(path));
         let is_new = made.zip(self.v1.placed_at).is_some_and(|(made, placed_at)| made >= placed_at);
         let usage_file = dir.join("cpuacct.usage");
         let usage = if is_new { Some(0) } else { read_usage(&usage_file) };
+        // It is accounted as a part of what it is in.
+        if usage.is_none() {
+            return;
+        }
         let container = Container { usage_file, home, usage, placed: 0, missed: 0 };
         self.v1.containers.watched.insert(cgroup, container);
         self.v1.containers.add_member(cgroup, cgroup);

@@ -262,3 +262,29 @@ fn a_container_made_later_is_found_by_its_process_or_by_the_work_of_short_lived_
         assert!(!last.contains_key("/system.slice/docker.service"), "{last:?}");
     }
 }
+
+/// A host whose v2 tree is not used: every process is in its root.
+#[test]
+fn by_proc_short_lived_work_of_containers_and_units_is_theirs_where_only_v1_accounts_it() {
+    let host = Hybrid::new();
+    let (docker, cron) = (format!("/docker/{ID}"), "/system.slice/cron.service");
+    host.cpu_time(&docker, 1000);
+    host.cpu_time(cron, 50);
+    host.process(2, &docker, "/");
+    host.process(3, cron, "/");
+    let mut resolver = host.open();
+    let unseen =
+        |milliseconds| Use { process: ProcessKey { pid: 0, start: 0 }, ..ran(0, CgroupId::ROOT, milliseconds) };
+    // In one tick, on several CPUs: 4 s of the container's, 0.7 s of the unit's and 0.2 s that nothing accounts for.
+    host.cpu_time(&docker, 5500);
+    host.cpu_time(cron, 850);
+    let uses = vec![ran(2, CgroupId::ROOT, 500), ran(3, CgroupId::ROOT, 100), unseen(4900)];
+    let sums = by_path([(docker.as_str(), 4500), (cron, 800), ("/", 200)]);
+    assert_eq!(placed(&mut resolver, sample(uses)), sums);
+    // Nothing of a unit whose cgroups come and go is taken for new.
+    let at = "/system.slice/atd.service";
+    host.cpu_time(at, 100_000);
+    host.process(4, at, "/");
+    let sums = placed(&mut resolver, sample(vec![ran(4, CgroupId::ROOT, 100), unseen(300)]));
+    assert_eq!(sums, by_path([(at, 100), ("/", 300)]));
+}

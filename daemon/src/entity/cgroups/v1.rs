@@ -27,7 +27,7 @@ pub(super) struct V1 {
     /// The time of the last tick.
     pub(super) placed_at: Option<SystemTime>,
     /// Ids given to v1 paths.
-    ids: FxHashMap<String, CgroupId>,
+    pub(super) ids: FxHashMap<String, CgroupId>,
     /// Number of v1 paths that got an id so far: no id is given twice.
     given: u64,
     pub(super) containers: Containers,
@@ -107,7 +107,9 @@ impl Resolver {
             return Some(v2);
         };
         let cgroup = self.v1_id(&place.path, &place.controllers);
-        if let Some(root) = path::payload_root(&place.path) {
+        // Where the v2 tree is not used, v1 accounts units, too.
+        let unit = if v2 == CgroupId::ROOT { path::unit_root(&place.path) } else { None };
+        if let Some(root) = path::payload_root(&place.path).or(unit) {
             let root_id = self.v1_id(root, &place.controllers);
             self.watch_container(root_id, root, Some(v2));
             self.v1.containers.add_member(cgroup, root_id);

@@ -71,6 +71,19 @@ pub fn payload_root(path: &str) -> Option<&str> {
     None
 }
 
+/// Path of the unit's cgroup that a cgroup is, or is inside of: the outermost one, so that of a user's service manager
+/// for all units of that user.
+pub fn unit_root(path: &str) -> Option<&str> {
+    let mut end = 0;
+    for segment in path.strip_prefix('/')?.split('/') {
+        end += 1 + segment.len();
+        if UNIT_SUFFIXES.iter().any(|suffix| segment.ends_with(suffix)) {
+            return path.get(..end);
+        }
+    }
+    None
+}
+
 /// Whether a cgroup is part of a container or of the machine scope of a VM.
 pub fn holds_payload(path: &str) -> bool {
     payload_root(path).is_some()
@@ -210,9 +223,12 @@ fn container(name: &str, parent: &str, engine: &str, in_pod: bool) -> Option<(St
     if let Some(machine) = name.strip_prefix("systemd-nspawn@").and_then(|rest| rest.strip_suffix(".service")) {
         return Some((unescape_unit(machine), "systemd-nspawn"));
     }
-    let payload = name.strip_prefix("lxc.payload.").or_else(|| (parent == "lxc.payload").then_some(name));
-    if let Some(payload) = payload {
-        return Some((payload.to_owned(), "lxc"));
+    // A container of LXC has two cgroups: that of its processes and that of its monitor.
+    const OF_LXC: [&str; 2] = ["lxc.payload", "lxc.monitor"];
+    let by_name = || OF_LXC.iter().find_map(|group| name.strip_prefix(group)?.strip_prefix('.'));
+    let machine = if OF_LXC.contains(&parent) { Some(name) } else { by_name() };
+    if let Some(machine) = machine.filter(|machine| !machine.is_empty()) {
+        return Some((machine.to_owned(), "lxc"));
     }
     if let Some(id) = name.strip_prefix("kata_").filter(|id| *id != "overhead" && !id.is_empty()) {
         return Some((id.to_owned(), "kata"));

@@ -89,6 +89,9 @@ fn containers_below_any_parent() {
     }
     for (path, id, runtime) in [
         ("/lxc.payload/web/init.scope", "web", "lxc"),
+        // Its monitor works for the container.
+        ("/lxc.monitor/web", "web", "lxc"),
+        ("/lxc.monitor.web", "web", "lxc"),
         ("/kata_sandbox-1", "sandbox-1", "kata"),
         (
             "/ecs/0d2063490faf445c8c3f2d2153784f15/0d2063490faf445c8c3f2d2153784f15-2531612879",
@@ -122,8 +125,8 @@ fn an_id_in_another_name_is_no_container() {
         format!("/docker/{ID}0"),
         "/docker/buildkit".to_owned(),
         "/kata_overhead".to_owned(),
-        "/lxc.monitor/web".to_owned(),
-        "/lxc.monitor.web".to_owned(),
+        "/lxc.monitor".to_owned(),
+        "/lxc.payload".to_owned(),
         "/system.slice/0d2063490faf445c8c3f2d2153784f15-x".to_owned(),
         format!("/system.slice/a:b:{}", &ID[1..]),
     ] {
@@ -137,6 +140,24 @@ fn the_root_of_a_container_or_vm() {
     let scope = r"/machine.slice/machine-qemu\x2d12\x2dweb.scope";
     assert_eq!(payload_root(&format!("{scope}/libvirt/vcpu0")), Some(scope));
     assert_eq!((payload_root("/system.slice/docker.service"), payload_root("/"), payload_root("")), (None, None, None));
+    assert_eq!(payload_root("/lxc.monitor/web/x"), Some("/lxc.monitor/web"));
+}
+
+#[test]
+fn the_root_of_a_unit() {
+    for (path, root) in [
+        ("/system.slice/cron.service", Some("/system.slice/cron.service")),
+        ("/system.slice/cron.service/worker", Some("/system.slice/cron.service")),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/editor.service",
+            Some("/user.slice/user-1000.slice/user@1000.service"),
+        ),
+        ("/user.slice/user-1000.slice", None),
+        ("/", None),
+        ("", None),
+    ] {
+        assert_eq!(unit_root(path), root, "{path}");
+    }
 }
 
 #[test]
