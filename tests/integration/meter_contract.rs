@@ -222,6 +222,7 @@ fn check_reading(meter: &dyn Meter, reading: &DomainReading) {
     }
 }
 
+/// The rules are listed at `Meter::domains`.
 fn check_domain(meter: &dyn Meter, domain: &Domain) {
     let Domain { id, zone, scope, .. } = domain;
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.:".contains(c);
@@ -233,6 +234,8 @@ fn check_domain(meter: &dyn Meter, domain: &Domain) {
             // The host of a VM reports the whole VM's part.
             _ if domain.by_host => *scope == Scope::Machine,
             (Zone::Package | Zone::Core | Zone::Uncore | Zone::Dram, Scope::Package(_)) => true,
+            // amd_energy does not say of which package a core is.
+            (Zone::Core, Scope::Machine) => true,
             (Zone::Psys | Zone::Platform, Scope::Machine) => true,
             (Zone::Gpu, Scope::Gpu(_)) => true,
             _ => false,

@@ -41,11 +41,26 @@ pub trait Meter: Send {
     fn source(&self) -> &str;
 
     /// The domains found so far. Domains are only ever appended: a domain that cannot be read now stays in the list.
+    /// The rules for one (`check_domain` in tests/integration/meter_contract.rs holds them):
+    /// - `id`: `SOURCE/WHAT`, of letters, digits and `/-_.:`; unique, and the same after a restart, as are zone, scope,
+    ///   path and kind.
+    /// - `source`: this meter's. `path`: where it is read, never empty.
+    /// - `zone` and `scope` belong together: package, core, uncore and DRAM are of a package (cores that do not say of
+    ///   which are of the machine); psys and platform of the machine; a GPU of a GPU, and only then `gpu` is set. What
+    ///   the host reports of a VM (`by_host`) is of the machine.
+    /// - `platform`: set for psys and platform, unless they are estimates or the host's, to a kind that the section
+    ///   lists in `platform_kinds`. Such a domain is not `billed`: zone `other` is. Nor are core and uncore, which are
+    ///   parts of the package.
+    /// - `max_power`: 1 W to 1 MW, and no reading is above it. `at_rest`: not above `max_power`. `accuracy_ppm`: below
+    ///   1,000,000. `refresh`: at most an hour.
     fn domains(&self) -> &[Domain];
 
     /// Reads every domain that has something new into `out`, at most one reading of each. Called in the tick: it must
-    /// not sleep and not use the network ([`polled::Polled`] gives a slow meter a thread of its own). It may find new
-    /// domains (a package that came online), and appends them to [`Meter::domains`].
+    /// not sleep, not use the network and not wait for a lock ([`polled::Polled`] gives a slow meter a thread of its
+    /// own). It may find new domains (a package that came online), and appends them to [`Meter::domains`].
+    ///
+    /// All readings of a domain are of one kind, or standby; in the order of time, never in the future, at most a
+    /// minute old. A counter does not fall, except at its range. An error is one line that names the file or device.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>);
 
     /// Its health, after the last [`Meter::read`].

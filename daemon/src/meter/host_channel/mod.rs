@@ -215,7 +215,8 @@ impl Meter for HostChannel {
         let now = now.monotonic;
         let was_replaced = self.is_replaced();
         let link = Arc::clone(self.reader.link());
-        let channel = link.channel();
+        // Never waits: what the reader is just taking in is read at the next tick.
+        let Some(channel) = link.try_channel() else { return };
         self.condition = channel.condition(now);
         // The estimate has counted the time of an epoch that ended while it measured. Such an epoch is not passed on.
         let late =

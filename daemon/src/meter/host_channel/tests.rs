@@ -383,3 +383,34 @@ fn a_total_that_the_host_did_not_update_is_not_zero() {
     let package = view(&stale, "guest/package").unwrap();
     assert!(package.power.is_none() && package.error.contains("has not read its meter for 3600 s"), "{package:?}");
 }
+
+#[test]
+fn a_read_does_not_wait_for_the_reader() {
+    let mut guest = Guest::new(false);
+    let link = Arc::clone(guest.vsock.reader.link());
+    let now = guest.stamp(1);
+    guest.hears(1, 1, 10, |_| {});
+    let held = link.channel();
+    // In a thread of its own, so that a read that waits fails the test and does not hang it.
+    let (done, read) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let mut out = Vec::new();
+        guest.vsock.read(now, &mut out);
+        let _ = done.send(out.len());
+        guest
+    });
+    assert_eq!(read.recv_timeout(Duration::from_secs(10)), Ok(0));
+    drop(held);
+    let mut guest = reading.join().unwrap();
+    let mut out = Vec::new();
+    until_read(&mut guest, now, &mut out);
+    assert!(!out.is_empty(), "it is read at the next tick");
+}
+
+/// Reads until the reader's thread, which tries to connect, does not hold the lock.
+fn until_read(guest: &mut Guest, now: Stamp, out: &mut Vec<DomainReading>) {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while out.is_empty() && std::time::Instant::now() < end {
+        guest.vsock.read(now, out);
+    }
+}

@@ -65,6 +65,8 @@ pub struct Polled {
     health: Health,
     detail: String,
     late: bool,
+    /// Domains without power that the thread has not been told of.
+    without_power: Option<Vec<DomainId>>,
     /// The thread ends when this is dropped.
     stop: Option<Sender<()>>,
     /// Cancels the read in progress.
@@ -128,6 +130,7 @@ impl Polled {
             health,
             detail: String::new(),
             late: false,
+            without_power: None,
             stop: Some(stop),
             halt,
             ended,
@@ -148,6 +151,9 @@ impl Meter for Polled {
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         // Never waits: while the thread holds the lock, its readings are left for the next tick.
         let Ok(mut shared) = self.shared.try_lock() else { return };
+        if let Some(domains) = self.without_power.take() {
+            shared.without_power = Some(domains);
+        }
         self.domains.extend_from_slice(&shared.domains[self.domains.len()..]);
         out.append(&mut shared.readings);
         let silent = shared.asked.map_or(Nanos::ZERO, |asked| now.monotonic - asked);
@@ -175,8 +181,8 @@ impl Meter for Polled {
     }
 
     fn set_without_power(&mut self, domains: &[DomainId]) {
-        // Held for moments only: never during a read.
-        lock(&self.shared).without_power = Some(domains.to_vec());
+        // Never waits: passed on at the next read.
+        self.without_power = Some(domains.to_vec());
     }
 
     fn stop(&mut self) {

@@ -17,7 +17,7 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
@@ -32,6 +32,8 @@ const LINES: (u64, Nanos) = (100, Nanos(50_000_000));
 const FIRST_LINE: Duration = Duration::from_secs(15);
 /// Longest wait for the HTTP response.
 const RESPONSE: Duration = Duration::from_secs(10);
+/// Tries to lock the channel in a tick.
+const TRIES: u32 = 100;
 /// First pause between two connections; and below, the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -48,9 +50,23 @@ impl Link {
         Self { channel: Mutex::new(Channel::new(opened)), heard: Condvar::new() }
     }
 
-    /// Locks the channel. Hold the lock only briefly: the sampler waits for it in the tick.
+    /// Locks the channel. Hold the lock only briefly: the sampler does not wait for it in the tick, and then has what
+    /// came a tick later.
     pub fn channel(&self) -> MutexGuard<'_, Channel> {
         self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Link::channel`], without waiting: `None` while the other side holds the lock, also after some tries (less
+    /// than a microsecond) in which it is usually let go.
+    pub fn try_channel(&self) -> Option<MutexGuard<'_, Channel>> {
+        (0..TRIES).find_map(|_| match self.channel.try_lock() {
+            Ok(channel) => Some(channel),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                std::hint::spin_loop();
+                None
+            }
+        })
     }
 
     fn take(&self, object: Object, first: bool) {
