@@ -10,6 +10,7 @@
 mod architecture;
 mod bad_config;
 mod bad_input;
+mod cgroup_v1;
 mod common;
 mod completions;
 mod dbus;
@@ -30,6 +31,7 @@ mod manager;
 mod meter_contract;
 mod meters;
 mod new_meter;
+mod plausibility;
 mod powercap_mirror;
 mod redfish;
 mod release;

@@ -6,6 +6,8 @@ use crate::model::units::{Microjoules, Microwatts, Nanos};
 /// If CLOCK_BOOTTIME advanced more than this (10 ms) relative to CLOCK_MONOTONIC, the machine was suspended. A smaller
 /// difference is the time between the reads of the two clocks.
 const SUSPEND: Nanos = Nanos(10_000_000);
+/// The machine was suspended in between.
+pub(super) const SUSPENDED: &str = "the machine was suspended";
 /// A counter fell, and has not wrapped.
 pub(super) const RESET: &str = "the counter was reset";
 /// A counter rose by more than is possible.
@@ -57,7 +59,7 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
         return Interval::Gap { time, why: "two readings at one time" };
     }
     if new.suspended - last.suspended > SUSPEND {
-        return Interval::Gap { time, why: "the machine was suspended" };
+        return Interval::Gap { time, why: SUSPENDED };
     }
     let energy = match (last.reading, new.reading) {
         (Reading::Counter { total: old, .. }, Reading::Counter { total: now, wraps_at }) => {

@@ -12,6 +12,7 @@ pub mod interval;
 mod lag;
 pub mod ledger;
 mod lessons;
+mod neighbours;
 pub mod platform;
 mod plausibility;
 mod readings;
@@ -37,6 +38,7 @@ use accounts::Accounts;
 use idle::IdleModel;
 use interval::LastReading;
 use ledger::{Ledger, Limits};
+use neighbours::Neighbours;
 use platform::Platform;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,7 @@ pub struct Core {
     /// Index of each domain in `domains`.
     by_id: FxHashMap<DomainId, usize>,
     platform: Platform,
+    neighbours: Neighbours,
     /// The domain of the remainder; `None` until the first tick with an authority.
     other: Option<DomainState>,
     /// Records of domains that earlier runs of jouled saw and this run has not seen yet.
@@ -114,6 +117,7 @@ impl Core {
         Self {
             host: Arc::new(Host { idle: config.idle, ..config.host.clone() }),
             platform: Platform::new(config.platform.clone()),
+            neighbours: Neighbours::default(),
             other: None,
             config,
             domains: Vec::new(),
@@ -163,6 +167,7 @@ impl Core {
             read[index] |= self.add_reading(index, reading, tick.at, &used);
         }
         self.keep_windows(&read, &used, now);
+        self.neighbours.tick(&mut self.domains, &used, &self.host, &self.cpus, now);
         self.sources.update(&tick.sources);
         self.sources.mark_read(&self.domains, now);
         self.update_platform(&used, &tick.gpus.passed_through, now);

@@ -4,12 +4,12 @@
 use super::Core;
 use super::interval::{self, Interval, LastReading};
 use super::platform;
-use super::plausibility::Judgement;
+use super::plausibility::{Judgement, Load};
 use super::settle::{Books, ClosedWindow};
 use super::split;
 use super::tick_use::TickUse;
 use super::window::{DomainState, Window};
-use crate::model::domain::{DomainReading, Reading, Scope};
+use crate::model::domain::{DomainReading, Quality, Reading, Scope};
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 
@@ -20,6 +20,7 @@ impl Core {
     pub(super) fn add_reading(&mut self, index: usize, reading: &DomainReading, at: Stamp, used: &TickUse) -> bool {
         let tick_time = self.last.map(|last| at.monotonic - last);
         let suspended = at.boottime - at.monotonic;
+        let components = self.measured_components(index);
         let Some(state) = self.domains.get_mut(index) else { return false };
         let new = match &reading.reading {
             Ok(Reading::Standby) => {
@@ -41,7 +42,13 @@ impl Core {
         let scope = state.shared.scope;
         let time = tick_time.filter(|time| time.0 > 0 && used.knows(scope) && used.measures_load(scope));
         let busy = time.map(|time| used.busy(scope).0 as f64 / time.0 as f64);
-        match state.watch.judge(&state.shared, state.record.last.as_ref(), &new, busy) {
+        let units = match scope {
+            Scope::Package(package) => self.cpus.get(&package).copied().unwrap_or_default(),
+            Scope::Machine => self.cpus.values().sum(),
+            Scope::Gpu(_) => 1,
+        };
+        let load = Load { busy: mean_busy(state, used, at.monotonic), units: units as f64, components };
+        match state.watch.judge(&state.shared, state.record.last.as_ref(), &new, busy, &load) {
             Judgement::Take => {}
             Judgement::Wait => return false,
             Judgement::Refuse(why) => {
@@ -95,6 +102,18 @@ impl Core {
             }
         }
         true
+    }
+
+    /// Power of all components together, for a power of the whole machine; `None` where there are none, or one of them
+    /// is not measured.
+    fn measured_components(&self, index: usize) -> Option<Microwatts> {
+        let state = self.domains.get(index)?;
+        platform::kind_of(&state.shared)?;
+        let mut components = self.domains.iter().filter(|state| platform::is_component(state)).peekable();
+        components.peek()?;
+        components.try_fold(Microwatts::ZERO, |sum, state| {
+            (state.shared.quality == Quality::Measured).then_some(sum + state.power?)
+        })
     }
 
     /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. If the domain is a
@@ -152,6 +171,15 @@ impl Core {
             }
         }
     }
+}
+
+/// The mean number of busy CPUs in a domain's scope since the last reading that was used, or the busy share of its GPU.
+/// `now`: CLOCK_MONOTONIC.
+fn mean_busy(state: &DomainState, used: &TickUse, now: Nanos) -> Option<f64> {
+    let scope = state.shared.scope;
+    let time = (now - state.window.since).seconds();
+    let known = !state.window.incomplete && used.knows(scope) && used.measures_load(scope) && time > 0.0;
+    known.then(|| (state.window.busy + used.busy(scope)).seconds() / time)
 }
 
 /// The power of an interval that a gauge closes, as the meter said it: computed back from whole microjoules, 206 W

@@ -8,7 +8,7 @@ use super::ledger::AccountId;
 use super::lessons::Lessons;
 use super::plausibility::Watch;
 use super::tick_use::TickUse;
-use crate::model::domain::{Domain, Zone};
+use crate::model::domain::{Domain, Verdict, Zone};
 use crate::model::snapshot::{DomainView, Role};
 use crate::model::units::{Microwatts, Nanos};
 use rustc_hash::FxHashMap;
@@ -148,6 +148,7 @@ impl DomainRecord {
             floor: None,
             read_at: None,
             error,
+            verdict: Verdict::Usable,
             gaps: self.gaps,
             gap_time: self.gap_time,
         }
@@ -176,7 +177,10 @@ impl DomainState {
     /// A tick without a reading: its usage is kept in the window.
     pub fn keep_window(&mut self, used: &TickUse, tick: u64, now: Nanos) {
         self.limit_window(tick, now);
-        if !self.undivided() {
+        if self.undivided() {
+            self.window.incomplete |= !used.knows(self.shared.scope);
+            self.window.busy += used.busy(self.shared.scope);
+        } else {
             self.slow = SLOW_WINDOWS;
             self.window.add_tick(used, &self.shared);
         }
@@ -222,6 +226,7 @@ impl DomainState {
             idle_power: self.idle_power,
             floor: self.record.model.floor(),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
+            verdict: self.watch.verdict(),
             ..kept
         }
     }

@@ -83,6 +83,7 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
         }),
         read_at: Some(NOW),
         error: String::new(),
+        verdict: Default::default(),
         gaps: 0,
         gap_time: Nanos(0),
     }

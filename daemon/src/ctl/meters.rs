@@ -4,7 +4,7 @@
 use super::platform::{self, is_chosen};
 use super::sources::{Source, ago, remarks, source_name};
 use super::text::{self, safe};
-use crate::model::domain::{Domain, Scope, Zone};
+use crate::model::domain::{Domain, Quality, Scope, Verdict, Zone};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{DomainView, Role, Snapshot};
 use crate::model::source::{Health, SourceRole};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 /// As text. `now`: CLOCK_MONOTONIC, for ages of readings.
 pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
-    let heads = ["DOMAIN", "SEES", "CONTAINS", "USED FOR", "POWER", "LAST READ", "ACCURACY", "SOURCE"];
+    let heads = ["DOMAIN", "SEES", "CONTAINS", "USED FOR", "POWER", "VERDICT", "LAST READ", "ACCURACY", "SOURCE"];
     let mut rows = vec![heads.map(String::from).to_vec()];
     rows.extend(snapshot.domains.iter().map(|view| {
         vec![
@@ -22,6 +22,7 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
             contains(view, snapshot),
             used_for(view, snapshot),
             view.power.map_or_else(|| "-".to_owned(), text::watts),
+            verdict(view).unwrap_or("-").to_owned(),
             ago(now, view.read_at),
             accuracy(&view.domain),
             safe(&view.domain.source),
@@ -32,6 +33,11 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         lines = vec!["No meter works on this machine.".to_owned()];
     }
     lines.extend(meanings(snapshot));
+    let doubts = |view: &&DomainView| matches!(view.verdict, Verdict::Doubtful(_) | Verdict::Suspect(_));
+    let doubt = |view: &DomainView| {
+        format!("{} is {}: {}", safe(&view.domain.id), view.verdict.as_str(), safe(view.verdict.why()))
+    };
+    lines.extend(snapshot.domains.iter().filter(doubts).map(doubt));
     lines.push(String::new());
     lines.push(platform::line(snapshot));
     lines.extend(snapshot.platform.comparisons.iter().map(platform::comparison));
@@ -63,6 +69,13 @@ fn sees(domain: &Domain) -> String {
             .map_or_else(|| "a GPU".to_owned(), |gpu| format!("GPU {} ({}, {})", gpu.index, gpu.name, gpu.vendor)),
         Zone::Other => "fans, disks, network, losses".to_owned(),
     }
+}
+
+/// Whether what the domain's meter says can be true: estimates, and what the host of a VM reports, are not judged here.
+fn verdict(view: &DomainView) -> Option<&'static str> {
+    let judged = view.domain.quality == Quality::Measured && !view.domain.by_host;
+    let known = !view.past || view.verdict != Verdict::Usable;
+    (judged && known).then(|| view.verdict.as_str())
 }
 
 /// The zones of other domains here whose energy is part of this domain's.
@@ -172,6 +185,8 @@ struct Meter<'a> {
     accuracy_ratio: Option<f64>,
     quality: &'static str,
     error: &'a str,
+    verdict: Option<&'static str>,
+    verdict_why: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -199,6 +214,8 @@ pub fn json<'a>(snapshot: &'a Snapshot, now: Nanos) -> Meters<'a> {
         accuracy_ratio: view.domain.accuracy_ppm.map(|ppm| f64::from(ppm) / 1e6),
         quality: view.domain.quality.as_str(),
         error: &view.error,
+        verdict: verdict(view),
+        verdict_why: view.verdict.why(),
     };
     let platform = &snapshot.platform;
     Meters {
@@ -290,5 +307,21 @@ mod tests {
         );
         let meter = value["domains"].as_array().unwrap().iter().find(|one| one["domain"] == "other").unwrap();
         assert_eq!((&meter["role"], &meter["zone"]), (&"billed".into(), &"other".into()));
+        assert!(meter["verdict"].is_null(), "it is computed");
+    }
+
+    #[test]
+    fn it_says_what_is_doubted() {
+        let mut snapshot = with_platform();
+        let package = snapshot.domains.iter_mut().find(|view| view.domain.zone == Zone::Package).unwrap();
+        package.verdict = Verdict::Suspect("package 0 draws 10 W, and its parts 40 W".into());
+        let id = package.domain.id.clone();
+        let text = lines(&snapshot, NOW).join("\n");
+        assert!(text.contains(&format!("{id} is suspect: package 0 draws 10 W, and its parts 40 W")), "{text}");
+        assert!(text.contains("  suspect  ") && text.contains("  usable  "), "{text}");
+        let value = serde_json::to_value(json(&snapshot, NOW)).unwrap();
+        let meter = value["domains"].as_array().unwrap().iter().find(|one| one["domain"] == id.as_str()).unwrap();
+        assert_eq!(meter["verdict"], "suspect");
+        assert_eq!(meter["verdict_why"], "package 0 draws 10 W, and its parts 40 W");
     }
 }

@@ -265,14 +265,39 @@ pub struct DomainReading {
 }
 
 /// Whether what a meter says of a domain can be true.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Nothing speaks against it.
+    #[default]
     Usable,
     /// Some of its last values could not be used, and were bridged. Says why.
     Doubtful(String),
+    /// All of its values are used, and something speaks against them: they do not change, or neighbours say something
+    /// else. Says why.
+    Suspect(String),
     /// It cannot be used now: the domain has no power, and other meters stand in. Says why.
     NoPower(String),
+}
+
+impl Verdict {
+    /// The word that joulectl shows.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Usable => "usable",
+            Self::Doubtful(_) => "doubtful",
+            Self::Suspect(_) => "suspect",
+            Self::NoPower(_) => "no power",
+        }
+    }
+
+    /// Why it is not usable; empty where it is.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Usable => "",
+            Self::Doubtful(why) | Self::Suspect(why) | Self::NoPower(why) => why,
+        }
+    }
 }
 
 /// Cumulative energy of the node in one domain, or in several together. `total` = `idle` + `active`. Zone

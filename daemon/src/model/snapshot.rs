@@ -3,7 +3,7 @@
 
 use crate::model::billing::IdlePolicy;
 use crate::model::by_name;
-use crate::model::domain::{Domain, NodeEnergy, Zone};
+use crate::model::domain::{Domain, NodeEnergy, Verdict, Zone};
 use crate::model::entity::{Kind, Labels};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
@@ -315,6 +315,9 @@ pub struct DomainView {
     pub read_at: Option<Nanos>,
     /// The reason why the last read gave no energy; empty where it did.
     pub error: String,
+    /// Whether what its meter says can be true.
+    #[serde(default)]
+    pub verdict: Verdict,
     /// Number of intervals that could not be measured (suspend, reset, implausible jump).
     pub gaps: u64,
     /// Sum of the lengths of these intervals, in nanoseconds.

@@ -84,7 +84,8 @@ impl Meters {
         let own = self.verdicts.iter().filter(|(id, _)| self.owners.get(id) == Some(&number));
         let mut without = own.clone().filter(|(_, verdict)| matches!(verdict, Verdict::NoPower(_)));
         let mut doubted = own.clone().filter(|(_, verdict)| matches!(verdict, Verdict::Doubtful(_)));
-        match (without.next(), doubted.next()) {
+        let mut suspect = own.clone().filter(|(_, verdict)| matches!(verdict, Verdict::Suspect(_)));
+        match (without.next(), doubted.next().or_else(|| suspect.next())) {
             _ if !health.answers() => health,
             (Some((id, Verdict::NoPower(why))), _) => {
                 let why = format!("{NO_POWER}{id}: {why}");
@@ -101,6 +102,9 @@ impl Meters {
             }
             (_, Some((id, Verdict::Doubtful(why)))) if health == Health::Healthy => {
                 Health::Degraded(format!("some of its values are no power, and are left out: {id}: {why}"))
+            }
+            (_, Some((id, Verdict::Suspect(why)))) if health == Health::Healthy => {
+                Health::Degraded(format!("its values may be wrong: {id}: {why}"))
             }
             _ => health,
         }

@@ -162,6 +162,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         floor: None,
         read_at: Some(snapshot.at.monotonic),
         error: String::new(),
+        verdict: Default::default(),
         gaps: 0,
         gap_time: Nanos::ZERO,
     }];

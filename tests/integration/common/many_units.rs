@@ -36,6 +36,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         floor: None,
         read_at: Some(snapshot.at.monotonic),
         error: String::new(),
+        verdict: Default::default(),
         gaps: 0,
         gap_time: Nanos::ZERO,
     }];

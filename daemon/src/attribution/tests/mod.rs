@@ -13,6 +13,7 @@ use crate::model::usage::{CgroupId, LostUse, ProcessInfo, ProcessKey, Use, Used}
 use proptest::prelude::*;
 use std::collections::HashMap;
 
+mod doubts;
 mod learning;
 mod platform;
 mod plausibility;

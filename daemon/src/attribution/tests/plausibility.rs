@@ -3,31 +3,39 @@
 use super::*;
 use crate::model::domain::Verdict;
 
-/// Ticks of one second of a host with four CPUs, and one reading of each domain in each.
-struct Host {
-    core: Core,
+/// Ticks of one second (or of `every` seconds) of a host with four CPUs, and one reading of each domain in each.
+pub(super) struct Host {
+    pub(super) core: Core,
     new: Vec<Domain>,
     ids: Vec<DomainId>,
-    second: u64,
+    pub(super) second: u64,
+    pub(super) every: u64,
 }
 
 impl Host {
-    fn new(domains: Vec<Domain>) -> Self {
+    pub(super) fn new(domains: Vec<Domain>) -> Self {
         let ids = domains.iter().map(|domain| domain.id.clone()).collect();
         let core = Core::new(config(IdlePolicy::Apart), State::default(), false, Nanos(SECOND));
-        Self { core, new: domains, ids, second: 1 }
+        Self { core, new: domains, ids, second: 1, every: 1 }
     }
 
-    /// One tick with this many CPUs busy. `None`: a failed read.
-    fn tick(&mut self, busy: f64, readings: &[Option<Reading>]) -> Arc<Snapshot> {
-        self.second += 1;
+    /// One tick with this many CPUs of package 0 busy. `None`: a failed read.
+    pub(super) fn tick(&mut self, busy: f64, readings: &[Option<Reading>]) -> Arc<Snapshot> {
+        self.work(&[busy], readings)
+    }
+
+    /// One tick with this many CPUs of each package busy.
+    pub(super) fn work(&mut self, busy: &[f64], readings: &[Option<Reading>]) -> Arc<Snapshot> {
+        self.second += self.every;
         let at = Nanos(self.second * SECOND);
         let readings = self.ids.iter().zip(readings).map(|(id, reading)| DomainReading {
             domain: id.clone(),
             at,
             reading: reading.ok_or_else(|| "no data".to_owned()),
         });
-        let uses = vec![ran(1, 1, 0, (busy * 1e9) as u64)];
+        let time = self.every as f64 * 1e9;
+        let one = |(package, busy): (u16, &f64)| ran(1 + u32::from(package), 1, package, (busy * time) as u64);
+        let uses = (0..).zip(busy).map(one).collect();
         let tick = Tick {
             at: Stamp { monotonic: at, boottime: at, realtime: at },
             new_domains: std::mem::take(&mut self.new),
@@ -38,33 +46,33 @@ impl Host {
         self.core.step(&tick)
     }
 
-    fn verdict(&self, id: &str) -> Verdict {
+    pub(super) fn verdict(&self, id: &str) -> Verdict {
         self.core.verdicts().find(|(of, _)| of == id).map_or(Verdict::Usable, |(_, verdict)| verdict)
     }
 
-    fn is_without_power(&self) -> bool {
+    pub(super) fn is_without_power(&self) -> bool {
         matches!(self.verdict(PACKAGE), Verdict::NoPower(_))
     }
 }
 
-const PACKAGE: &str = "rapl/package-0/package";
+pub(super) const PACKAGE: &str = "rapl/package-0/package";
 
-fn package() -> Domain {
+pub(super) fn package() -> Domain {
     domain(0, Zone::Package)
 }
 
-fn acpi() -> Domain {
+pub(super) fn acpi() -> Domain {
     Domain {
         platform: Some(PlatformKind::Hwmon),
         ..Domain::measured("hwmon/acpi", "hwmon", Zone::Platform, Scope::Machine, "/acpi".into())
     }
 }
 
-fn counter(joules: f64) -> Option<Reading> {
+pub(super) fn counter(joules: f64) -> Option<Reading> {
     Some(Reading::Counter { total: Microjoules((joules * 1e6).round() as u64), wraps_at: None })
 }
 
-fn gauge(microwatts: u64) -> Option<Reading> {
+pub(super) fn gauge(microwatts: u64) -> Option<Reading> {
     Some(Reading::Gauge { power: Microwatts(microwatts) })
 }
 
@@ -72,7 +80,7 @@ fn joules(snapshot: &Snapshot, id: &str) -> f64 {
     snapshot.domains.iter().find(|view| view.domain.id == *id).unwrap().energy.total.joules()
 }
 
-fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a crate::model::snapshot::DomainView {
+pub(super) fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a crate::model::snapshot::DomainView {
     snapshot.domains.iter().find(|view| view.domain.id == *id).unwrap()
 }
 

@@ -38,6 +38,7 @@ fn domain(zone: Zone, role: Role) -> DomainView {
         floor: None,
         read_at: Some(snapshot().at.monotonic),
         error: String::new(),
+        verdict: Default::default(),
         gaps: 0,
         gap_time: Default::default(),
     }

@@ -43,6 +43,7 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
         floor,
         read_at: Some(Nanos(99_000_000_000)),
         error: String::new(),
+        verdict: Default::default(),
         gaps: u64::from(package),
         gap_time: Nanos(1_500_000_000 * u64::from(package)),
     }

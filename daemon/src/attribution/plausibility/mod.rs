@@ -1,14 +1,22 @@
 //! The plausibility watch: whether what a meter says of a domain can be true, by kind of reading and never by the name
-//! of a meter. A counter has to move while CPUs (or the GPU) are busy, no power may exceed what the domain can draw,
-//! and a jump that is taken back is no energy. Pure; how a verdict reaches meters and their health is in `run/meters`.
+//! of a meter. A counter has to move while CPUs (or the GPU) are busy, a power has to change when the load does
+//! (`same`), no power may exceed what the domain can draw or be less than what its kind draws while it is busy
+//! (`least`), and a jump that is taken back is no energy. Domains that have to agree are compared in `neighbours`.
+//! Pure; how a verdict reaches meters and their health is in `run/meters`.
 //!
 //! One unusable value among good ones is bridged: the last good reading stays, so the next interval covers the time.
 //! Where too much of what a meter says is unusable, the domain has *no power*: it stands by, other meters and the
 //! estimate take over, and its readings are only watched until they are good again.
 
-use super::interval::{self, Interval, JUMPED, LastReading, RESET};
+mod least;
+mod same;
+
+use super::interval::{self, Interval, JUMPED, LastReading, RESET, SUSPENDED};
 use crate::model::domain::{Domain, Quality, Reading, Verdict, Zone};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use least::BusyTime;
+pub(super) use same::Load;
+use same::{Same, Stuck};
 use std::collections::VecDeque;
 
 /// With CPUs (or the GPU) busy for this time, a counter has to move, and a meter that gives only unusable values is
@@ -18,6 +26,9 @@ const PATIENCE: Nanos = Nanos(10 * Nanos::SECOND.0);
 const READINGS: u32 = 3;
 /// A counter of a GPU whose use is not known has to leave zero within this time.
 const AT_ZERO: Nanos = Nanos(60 * Nanos::SECOND.0);
+/// A counter of a meter of the whole machine, which always draws something, may stand still for up to half an hour:
+/// BMCs count in steps. After this time without movement it is doubted, and after the second one not believed.
+const UNMOVED: (Nanos, Nanos) = (Nanos(2400 * Nanos::SECOND.0), Nanos(7200 * Nanos::SECOND.0));
 /// Number of busy CPUs (or the busy share of a GPU) from which on a domain has to draw energy. An idle machine's
 /// housekeeping is below it.
 const BUSY: f64 = 0.25;
@@ -84,6 +95,22 @@ pub(super) struct Watch {
     still: (Nanos, u32),
     /// Time for which a counter is at zero, whatever the use.
     at_zero: Nanos,
+    /// Time for which the counter of a meter of the whole machine stands still.
+    unmoved: Nanos,
+    /// Number of readings in a row that closed no interval, and the time of the first of them.
+    gaps: u32,
+    gaps_since: Nanos,
+    /// Energy in the time in which its scope was busy.
+    busy_time: BusyTime,
+    /// A power that stays the same.
+    same: Same,
+    /// The power that stayed the same until it was not believed any more.
+    stuck: Option<Same>,
+    /// It drew less than its kind can.
+    too_little: bool,
+    /// Why its values are doubted, which are used all the same: by itself, and by its neighbours.
+    suspect: Option<String>,
+    contradicted: Option<String>,
     /// The domain has no power; why.
     no_power: Option<String>,
     /// How often it had none, and the good readings in a row since.
@@ -93,13 +120,14 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Judges a reading. `last`: the last reading that was used. `busy`: the number of CPUs of the domain's scope that
-    /// were busy in this tick, or the busy share of its GPU; `None`: not known.
+    /// were busy in this tick, or the busy share of its GPU; `None`: not known. `load`: what was since `last`.
     pub fn judge(
         &mut self,
         domain: &Domain,
         last: Option<&LastReading>,
         new: &LastReading,
         busy: Option<f64>,
+        load: &Load,
     ) -> Judgement {
         // A model says what it computes, and a host watches its own meters.
         if domain.quality == Quality::Estimated || domain.by_host {
@@ -109,7 +137,7 @@ impl Watch {
         let step = interval::interval(domain, seen.as_ref(), new, &mut 0);
         let stands_still = self.note_movement(domain, &step, new, busy);
         if self.no_power.is_some() {
-            return self.watch_for_good(domain, &step, new);
+            return self.watch_for_good(domain, &step, new, load);
         }
         if let Some(why) = stands_still {
             return self.give_up(why);
@@ -117,7 +145,22 @@ impl Watch {
         let judgement = match new.reading {
             Reading::Gauge { power } => match no_power(domain, power) {
                 Some(why) => Judgement::Refuse(why),
-                None => Judgement::Take,
+                None => match self.same.note(power, new.at, load) {
+                    Stuck::Refused(why) => {
+                        let stuck = Some(self.same);
+                        let judgement = self.give_up(why);
+                        self.stuck = stuck;
+                        return judgement;
+                    }
+                    Stuck::Doubted(why) => {
+                        self.suspect = Some(why);
+                        Judgement::Take
+                    }
+                    Stuck::No => {
+                        self.suspect = None;
+                        Judgement::Take
+                    }
+                },
             },
             Reading::Counter { .. } | Reading::Total { .. } => self.judge_counter(domain, last, &step, new),
             Reading::Standby => Judgement::Take,
@@ -137,8 +180,7 @@ impl Watch {
             }
             Judgement::GoOnFrom(_) => {
                 self.bad = 0;
-                self.jumps.push_back(new.at);
-                self.jumps.retain(|at| new.at - *at <= JUMPS_WITHIN);
+                self.note_jump(new.at);
             }
             Judgement::Wait | Judgement::NoPower(_) => {}
         }
@@ -151,7 +193,59 @@ impl Watch {
         if self.jumps.len() >= JUMPS {
             return self.give_up(format!("its counter jumped {JUMPS} times in {} s", JUMPS_WITHIN.seconds()));
         }
+        if judgement == Judgement::Take {
+            let closed = interval::interval(domain, last, new, &mut 0);
+            if let Some(why) = self.note_gaps(domain, &closed, new.at) {
+                return self.give_up(why);
+            }
+            if let Some(why) = self.note_power(domain, &closed, new, load) {
+                let judgement = self.give_up(why);
+                self.too_little = true;
+                return judgement;
+            }
+        }
         judgement
+    }
+
+    fn note_jump(&mut self, at: Nanos) {
+        self.jumps.push_back(at);
+        self.jumps.retain(|earlier| at - *earlier <= JUMPS_WITHIN);
+    }
+
+    /// Notes readings that close no interval. Returns why none of them does.
+    fn note_gaps(&mut self, domain: &Domain, closed: &Interval, at: Nanos) -> Option<String> {
+        match closed {
+            Interval::Energy { .. } => self.gaps = 0,
+            Interval::Gap { why, .. } if *why != SUSPENDED => {
+                if self.gaps == 0 {
+                    self.gaps_since = at;
+                }
+                self.gaps += 1;
+                let lasts = self.gaps >= READINGS && at - self.gaps_since >= patience(domain);
+                return lasts.then(|| format!("no two of its readings belong together: {why}"));
+            }
+            Interval::First | Interval::Gap { .. } => {}
+        }
+        None
+    }
+
+    /// Notes the power of an interval in which the scope was busy. Returns why it is too little.
+    fn note_power(&mut self, domain: &Domain, closed: &Interval, new: &LastReading, load: &Load) -> Option<String> {
+        let busy = load.busy.filter(|busy| *busy >= BUSY)?;
+        let Interval::Energy { energy, time } = *closed else { return None };
+        self.busy_time.add(energy, time, busy);
+        if self.busy_time.time < patience(domain) || self.busy_time.readings < READINGS {
+            return None;
+        }
+        let all = std::mem::take(&mut self.busy_time);
+        // A counter that does not move is judged as such.
+        let moves = all.energy > Microjoules::ZERO || matches!(new.reading, Reading::Gauge { .. });
+        all.too_little(domain.zone).filter(|_| moves)
+    }
+
+    /// Sets what its neighbours say against it.
+    pub fn contradict(&mut self, why: Option<String>) {
+        self.contradicted = why;
     }
 
     /// Whether the counter has never moved, also while its scope was busy: 0 W of it would be no measurement.
@@ -169,12 +263,17 @@ impl Watch {
         self.no_power.is_some()
     }
 
-    /// The verdict on the domain's meter.
+    /// The verdict on the domain's meter. Bad readings that go on are not judged yet: either a good one follows, and
+    /// they are left out, or the domain is given up.
     pub fn verdict(&self) -> Verdict {
+        let bad = self.readings.iter().filter(|good| !**good).count();
         match &self.no_power {
             Some(why) => Verdict::NoPower(why.clone()),
-            None if self.readings.iter().all(|good| *good) => Verdict::Usable,
-            None => Verdict::Doubtful(self.why.clone()),
+            None if bad > self.bad as usize => Verdict::Doubtful(self.why.clone()),
+            None => match self.suspect.as_ref().or(self.contradicted.as_ref()) {
+                Some(why) => Verdict::Suspect(why.clone()),
+                None => Verdict::Usable,
+            },
         }
     }
 
@@ -191,11 +290,22 @@ impl Watch {
 
     /// A domain without power: whether it has some again. It has after some good readings in a row, and after more of
     /// them each time.
-    fn watch_for_good(&mut self, domain: &Domain, step: &Interval, new: &LastReading) -> Judgement {
-        let good = match new.reading {
-            Reading::Gauge { power } => no_power(domain, power).is_none(),
+    fn watch_for_good(&mut self, domain: &Domain, step: &Interval, new: &LastReading, load: &Load) -> Judgement {
+        let mut good = match new.reading {
+            Reading::Gauge { power } => {
+                no_power(domain, power).is_none() && self.stuck.is_none_or(|stuck| !stuck.is(power))
+            }
             _ => matches!(step, Interval::Energy { energy, .. } if energy.0 > 0 || self.moved && !self.is_still()),
         };
+        if self.too_little {
+            // At rest a power that is too little looks like any other.
+            let (Some(busy), Interval::Energy { energy, time }) = (load.busy.filter(|busy| *busy >= BUSY), step) else {
+                return Judgement::NoPower(self.no_power.clone().unwrap_or_default());
+            };
+            let mut one = BusyTime::default();
+            one.add(*energy, *time, busy);
+            good &= one.too_little(domain.zone).is_none();
+        }
         self.good = if good { self.good + 1 } else { 0 };
         let doublings = self.given_up.saturating_sub(1).min(5);
         if self.good < (READINGS << doublings).min(LONGEST_PROBATION) {
@@ -206,7 +316,7 @@ impl Watch {
     }
 
     fn is_still(&self) -> bool {
-        self.still.1 > 0
+        self.still.1 > 0 || self.unmoved >= UNMOVED.0
     }
 
     /// Notes whether a counter moves while it has to. Returns why it is no meter.
@@ -221,10 +331,13 @@ impl Watch {
             Reading::Counter { total, .. } | Reading::Total { total, .. } => total,
             Reading::Gauge { .. } | Reading::Standby => return None,
         };
-        // Integrated graphics may be off; counters of BMCs have steps of many minutes.
-        if matches!(domain.zone, Zone::Uncore | Zone::Platform | Zone::Other) {
+        // Integrated graphics may be off.
+        if matches!(domain.zone, Zone::Uncore | Zone::Other) {
             self.moved = true;
             return None;
+        }
+        if domain.zone == Zone::Platform {
+            return self.note_steps(step, total);
         }
         let Interval::Energy { energy: Microjoules::ZERO, time } = *step else {
             self.moved |= !matches!(step, Interval::First);
@@ -237,13 +350,31 @@ impl Watch {
         if domain.zone == Zone::Gpu && total == Microjoules::ZERO && busy.is_none() {
             self.at_zero += time;
         }
-        let patience = Nanos(domain.refresh.unwrap_or_default().0.saturating_mul(4)).max(PATIENCE);
+        let patience = patience(domain);
         let at = format!("its counter does not move from {} J", total.joules());
         if self.still.0 >= patience && self.still.1 >= READINGS {
             let what = if domain.zone == Zone::Gpu { "the GPU is" } else { "CPUs are" };
             return Some(format!("{at} while {what} busy"));
         }
         (self.at_zero >= AT_ZERO).then_some(at)
+    }
+
+    /// Notes whether the counter of a meter of the whole machine moves, in steps as it may be. Returns why it is none.
+    fn note_steps(&mut self, step: &Interval, total: Microjoules) -> Option<String> {
+        let Interval::Energy { energy: Microjoules::ZERO, time } = *step else {
+            self.moved |= matches!(step, Interval::Energy { .. });
+            (self.unmoved, self.suspect) = (Nanos::ZERO, None);
+            return None;
+        };
+        self.unmoved += time;
+        let why = format!("its counter does not move from {} J", total.joules());
+        if self.unmoved >= UNMOVED.1 {
+            return Some(why);
+        }
+        if self.unmoved >= UNMOVED.0 {
+            self.suspect = Some(why);
+        }
+        None
     }
 
     /// Judges a reading of a counter. `step`: the interval since the last reading, which may not have been used.
@@ -291,6 +422,8 @@ impl Watch {
                 // The counter of a driver that was loaded again begins at zero.
                 if !goes_on && interval::began_at_zero(domain, last, new, time) {
                     self.jump = None;
+                    // One that is cleared by each read does so all the time.
+                    self.note_jump(new.at);
                     return Judgement::Take;
                 }
                 match (self.jump, step) {
@@ -318,6 +451,11 @@ impl Watch {
         let highest = self.powers.iter().max().copied().unwrap_or_default();
         self.powers.len() >= COMPARED / 2 && power.0 > highest.0.saturating_mul(factor).saturating_add(margin.0)
     }
+}
+
+/// Time for which a domain may show nothing while its scope is busy.
+fn patience(domain: &Domain) -> Nanos {
+    Nanos(domain.refresh.unwrap_or_default().0.saturating_mul(4)).max(PATIENCE)
 }
 
 /// Why a power cannot be true.

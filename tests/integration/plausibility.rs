@@ -1,0 +1,232 @@
+//! Meters that say what cannot be true, through the real binary on a fake host: health, log, what stands in, `joulectl
+//! meters` and the metrics page; and the way back. What is judged how is in the core's own tests. Needs no root.
+
+use crate::common::{Daemon, Page, World, joulectl, said};
+use jouled::model::domain::Zone;
+use jouled::model::platform::PlatformKind;
+use jouled::model::snapshot::{DomainView, Snapshot};
+use jouled::model::units::Microwatts;
+use serde_json::Value;
+use std::cell::Cell;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+
+const PACKAGE: &str = "rapl/package-0";
+const ACPI: &str = "hwmon/ACPI000D:00/platform";
+/// A process that keeps one CPU of package 0 busy.
+const WORKER: u32 = 101;
+
+fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a DomainView {
+    snapshot.domains.iter().find(|view| view.domain.id == *id).unwrap()
+}
+
+fn total(snapshot: &Snapshot, id: &str) -> u64 {
+    snapshot.domains.iter().find(|view| view.domain.id == *id).map_or(0, |view| view.energy.total.0)
+}
+
+fn state<'a>(snapshot: &'a Snapshot, source: &str) -> (&'static str, &'a str) {
+    let state = snapshot.sources.iter().find(|state| state.source == source).unwrap();
+    (state.health.as_str(), state.health.why())
+}
+
+/// The row of a domain in `joulectl meters`, and the same in JSON.
+fn meter(daemon: &Daemon, id: &str) -> (String, Value) {
+    let text = said(joulectl(&daemon.state, &["meters"]));
+    let row = text.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{id} is not in\n{text}"));
+    let json: Value = serde_json::from_str(&said(joulectl(&daemon.state, &["meters", "--json"]))).unwrap();
+    let meter = json["domains"].as_array().unwrap().iter().find(|one| one["domain"] == id).unwrap();
+    (row.to_owned(), meter.clone())
+}
+
+fn is_in_state(page: &Page, source: &str, state: &str) -> bool {
+    page.values("jouled_source_state", &[("source", source), ("role", "meter"), ("state", state)]).eq([1.0])
+}
+
+fn has_power(page: &Page, domain: &str) -> bool {
+    page.values("jouled_domain_watts", &[("domain", domain)]).next().is_some()
+}
+
+/// Lines of warnings and errors about a meter.
+fn warnings<'a>(log: &'a str, meter: &str) -> Vec<&'a str> {
+    let of = format!("meter {meter}: ");
+    log.lines().filter(|line| (line.contains("WARN") || line.contains("ERROR")) && line.contains(&of)).collect()
+}
+
+#[test]
+fn a_counter_that_stands_still_while_cpus_are_busy_gives_way_to_the_estimate_and_comes_back() {
+    let world = World::new();
+    for zone in ["intel-rapl:1:0", "intel-rapl:1"] {
+        world.host.remove_zone(zone);
+    }
+    world.spawn(WORKER, 11, "worker", "/system.slice/worker.service", 0);
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    // Between two ticks of 100 ms one CPU is busy, and the package draws 60 W.
+    let work = || world.run(WORKER, 10);
+    let draw = || {
+        work();
+        world.draw("intel-rapl:0", 6_000_000);
+        world.draw("intel-rapl:0:0", 500_000);
+    };
+    let measured = ticks.find("energy by RAPL", |snapshot| {
+        draw();
+        total(snapshot, PACKAGE) > 10_000_000
+    });
+    assert_eq!(state(&measured, "rapl-powercap"), ("healthy", ""));
+    let page = daemon.page();
+    assert!(is_in_state(&page, "rapl-powercap", "healthy") && has_power(&page, PACKAGE), "{page:?}");
+
+    let still = ticks.find("that it does not move", |snapshot| {
+        work();
+        state(snapshot, "rapl-powercap").0 == "failed"
+    });
+    let why = state(&still, "rapl-powercap").1;
+    assert!(why.starts_with("no power: rapl/package-0: its counter does not move from "), "{why}");
+    assert!(why.ends_with(" J while CPUs are busy"), "{why}");
+    let package = view(&still, PACKAGE);
+    assert!(
+        package.past && package.power.is_none() && package.error.starts_with("no power: its counter"),
+        "{package:?}"
+    );
+    let estimated = ticks.find("the estimate", |snapshot| {
+        work();
+        total(snapshot, "estimate/package-0") > 1_000_000
+    });
+    assert!(estimated.estimated());
+    let stood_in = daemon.page();
+    assert!(is_in_state(&stood_in, "rapl-powercap", "failed") && !has_power(&stood_in, PACKAGE), "{stood_in:?}");
+    assert!(has_power(&stood_in, "estimate/package-0"));
+    stood_in.adds_up();
+    stood_in.only_rose(&page);
+    let (row, json) = meter(&daemon, PACKAGE);
+    assert!(row.contains("nothing: no power: its counter does not move from ") && row.contains("  -  "), "{row}");
+    assert_eq!((&json["role"], &json["watts"]), (&"past".into(), &Value::Null), "{json:#}");
+
+    let before = total(&daemon.snapshot(), PACKAGE);
+    let back = ticks.find("RAPL again", |snapshot| {
+        draw();
+        state(snapshot, "rapl-powercap").0 == "healthy" && total(snapshot, PACKAGE) > before + 20_000_000
+    });
+    assert_eq!(state(&back, "estimate"), ("unsupported", "not needed: the packages are measured"));
+    let (row, json) = meter(&daemon, PACKAGE);
+    assert!(row.contains("  billed  ") && json["role"] == "billed" && json["watts"].is_number(), "{row} {json:#}");
+    let page = daemon.page();
+    assert!(is_in_state(&page, "rapl-powercap", "healthy") && has_power(&page, PACKAGE), "{page:?}");
+    page.adds_up();
+    page.only_rose(&stood_in);
+    let log = daemon.stop();
+    assert_eq!(warnings(&log, "rapl-powercap").len(), 1, "{log}");
+    assert_eq!(log.matches("meter rapl-powercap: healthy").count(), 2, "{log}");
+}
+
+/// The ACPI power meter of a host.
+struct PowerMeter<'a>(&'a World);
+
+impl<'a> PowerMeter<'a> {
+    const DEVICE: &'static str = "devices/LNXSYSTM:00/ACPI000D:00";
+
+    fn new(world: &'a World, microwatts: u64) -> Self {
+        let sysfs = world.host.sysfs();
+        world.host.write_sys(&format!("{}/power1_average", Self::DEVICE), "");
+        world.host.write_sys(&format!("{}/power1_is_battery", Self::DEVICE), "0\n");
+        fs::create_dir_all(sysfs.join("class/hwmon/hwmon4")).unwrap();
+        symlink(sysfs.join(Self::DEVICE), sysfs.join("class/hwmon/hwmon4/device")).unwrap();
+        let meter = Self(world);
+        meter.say(microwatts);
+        meter
+    }
+
+    /// One write of the same length each time, so that no read sees a part of it.
+    fn say(&self, microwatts: u64) {
+        let path = self.0.host.sysfs().join(Self::DEVICE).join("power1_average");
+        let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all(format!("{microwatts:<20}\n").as_bytes()).unwrap();
+    }
+}
+
+const GOOD: u64 = 137_000_000;
+/// What acpi_power_meter says where the firmware has no value: all bits of 32 set, in mW.
+const ERROR: u64 = 4_294_967_295_000;
+
+#[test]
+fn a_power_meter_that_says_its_error_gives_way_to_psys_and_comes_back_and_single_errors_are_bridged() {
+    let world = World::new();
+    world.host.zone("intel-rapl:2", "psys", 1_000_000);
+    let psys = Cell::new(1_000_000);
+    let acpi = PowerMeter::new(&world, GOOD);
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    let draw = || {
+        psys.set(psys.get() + 8_000_000);
+        world.host.set_energy("intel-rapl:2", psys.get());
+    };
+    let believed = |snapshot: &Snapshot, kind: PlatformKind| snapshot.platform.authority == Some(kind);
+    let first = ticks.find("the ACPI meter", |snapshot| {
+        draw();
+        believed(snapshot, PlatformKind::Hwmon) && total(snapshot, ACPI) > 300_000_000
+    });
+    assert_eq!((state(&first, "hwmon"), view(&first, ACPI).power), (("healthy", ""), Some(Microwatts(GOOD))));
+
+    acpi.say(ERROR);
+    let failed = ticks.find("that it has no value", |snapshot| {
+        draw();
+        state(snapshot, "hwmon").0 == "failed"
+    });
+    let why = state(&failed, "hwmon").1;
+    assert!(why.starts_with("no power: hwmon/ACPI000D:00/platform: 4294967.295 W is "), "{why}");
+    let instead = ticks.find("psys instead", |snapshot| {
+        draw();
+        believed(snapshot, PlatformKind::Psys)
+    });
+    assert_eq!((view(&instead, ACPI).power, view(&instead, ACPI).past), (None, true));
+    let (row, _) = meter(&daemon, ACPI);
+    assert!(row.contains("nothing: no power: 4294967.295 W is "), "{row}");
+    let (row, _) = meter(&daemon, "rapl/psys");
+    assert!(row.contains("  authority  "), "{row}");
+    let page = daemon.page();
+    assert!(is_in_state(&page, "hwmon", "failed") && !has_power(&page, ACPI), "{page:?}");
+    assert!(page.values("jouled_platform_authority_info", &[("authority", "psys")]).eq([1.0]), "{page:?}");
+
+    acpi.say(GOOD);
+    let back = ticks.find("the ACPI meter again", |snapshot| {
+        draw();
+        believed(snapshot, PlatformKind::Hwmon) && state(snapshot, "hwmon").0 == "healthy"
+    });
+    let from = view(&back, ACPI).clone();
+
+    let mut doubted = None;
+    for _ in 0..3 {
+        acpi.say(ERROR);
+        ticks.find("one bad value", |snapshot| {
+            draw();
+            !view(snapshot, ACPI).error.is_empty()
+        });
+        acpi.say(GOOD);
+        let mut read_at = None;
+        for _ in 0..3 {
+            let good = ticks.find("a good value", |snapshot| {
+                draw();
+                let acpi = view(snapshot, ACPI);
+                acpi.error.is_empty() && acpi.power.is_some() && acpi.read_at > read_at
+            });
+            read_at = view(&good, ACPI).read_at;
+            doubted = Some(good);
+        }
+    }
+    let doubted = doubted.unwrap();
+    let (word, why) = state(&doubted, "hwmon");
+    assert!(
+        word == "degraded" && why.starts_with("some of its values are no power, and are left out: "),
+        "{word} {why}"
+    );
+    let now = view(&doubted, ACPI);
+    assert!(believed(&doubted, PlatformKind::Hwmon) && now.gaps == from.gaps, "{now:?}");
+    let (energy, time) = (now.energy.total - from.energy.total, now.read_at.unwrap() - from.read_at.unwrap());
+    assert!(energy.over(time).0.abs_diff(GOOD) < 100, "bridged: {energy:?} in {time:?}");
+    assert_eq!(doubted.domains.iter().filter(|view| view.domain.zone == Zone::Platform).count(), 1);
+    let log = daemon.stop();
+    let warnings = warnings(&log, "hwmon");
+    assert!(warnings.len() == 2 && warnings[0].contains("failed: no power: "), "{log}");
+    assert!(warnings[1].contains("degraded: some of its values"), "{log}");
+}
