@@ -2,6 +2,7 @@
 //! (Documentation/bpf/btf.rst). Not a general BTF library.
 
 use jouled_bpf::Settings;
+use std::collections::BTreeSet;
 
 /// BTF of the running kernel: the types of its own structures.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -10,6 +11,8 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_FORWARD: u32 = 7;
 const KIND_TYPEDEF: u32 = 8;
+/// How deep anonymous structs and unions are searched. The kernel's own are three deep.
+const DEEPEST: u32 = 8;
 
 /// Every offset in bytes, with [`Settings::offsets_known`] set.
 ///
@@ -19,13 +22,17 @@ pub fn settings(btf: &[u8]) -> Result<Settings, String> {
     let types = Types::parse(btf).ok_or("not a BTF file of this byte order")?;
     let task = |name| types.offset("task_struct", name);
     let state = task("__state").or_else(|_| task("state"))?;
-    let prev_runtime = types
-        .offset("sched_entity", "prev_sum_exec_runtime")
-        .map_or(Ok(0), |member| Ok::<_, String>(task("se")? + member))?;
+    let of_entity = |member, offset: u32| -> Result<u32, String> {
+        task("se")?.checked_add(offset).ok_or_else(|| format!("sched_entity.{member}: its offset exceeds 32 bits"))
+    };
+    let prev_runtime = match types.offset("sched_entity", "prev_sum_exec_runtime") {
+        Ok(offset) => of_entity("prev_sum_exec_runtime", offset)?,
+        Err(_) => 0,
+    };
     Ok(Settings {
         counters: 0,
         offsets_known: 1,
-        task_runtime: task("se")? + types.offset("sched_entity", "sum_exec_runtime")?,
+        task_runtime: of_entity("sum_exec_runtime", types.offset("sched_entity", "sum_exec_runtime")?)?,
         task_prev_runtime: prev_runtime,
         task_policy: task("policy")?,
         task_tgid: task("tgid")?,
@@ -116,10 +123,11 @@ impl<'a> Types<'a> {
 
     /// Offset in bytes of a member of a struct.
     fn offset(&self, of: &str, member: &str) -> Result<u32, String> {
+        let mut seen = BTreeSet::new();
         self.starts
             .iter()
             .filter(|&&at| self.is_named(at, KIND_STRUCT, of))
-            .find_map(|&at| self.member(at as usize, member, 0))
+            .find_map(|&at| self.member(at as usize, member, 0, &mut seen))
             .ok_or_else(|| format!("{of}.{member}"))
     }
 
@@ -134,8 +142,9 @@ impl<'a> Types<'a> {
         text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0)
     }
 
-    /// Offset in bytes of a member, also inside anonymous structs and unions.
-    fn member(&self, at: usize, name: &str, depth: u32) -> Option<u32> {
+    /// Offset in bytes of a member, also inside anonymous structs and unions. `seen`: those that were searched, so that
+    /// structs which contain each other or themselves are not searched again and again.
+    fn member(&self, at: usize, name: &str, depth: u32, seen: &mut BTreeSet<u32>) -> Option<u32> {
         let info = word(self.types, at + 4)?;
         let has_bit_fields = info >> 31 == 1;
         for entry in 0..(info & 0xffff) as usize {
@@ -148,12 +157,13 @@ impl<'a> Types<'a> {
                 return Some(bytes);
             }
             if start == 0
-                && depth < 8
+                && depth < DEEPEST
                 && let Some(&inner) = self.starts.get((kind_id as usize).wrapping_sub(1))
                 && matches!(kind(word(self.types, inner as usize + 4)?), KIND_STRUCT | KIND_UNION)
-                && let Some(inside) = self.member(inner as usize, name, depth + 1)
+                && seen.insert(inner)
+                && let Some(inside) = self.member(inner as usize, name, depth + 1, seen)
             {
-                return Some(bytes + inside);
+                return bytes.checked_add(inside);
             }
         }
         None
@@ -174,7 +184,6 @@ mod tests {
 
     /// struct task_struct { int a; struct { int tgid; }; }, with the anonymous struct as type 2.
     fn small() -> Vec<u8> {
-        let strings = b"\0task_struct\0a\0tgid\0";
         let types: Vec<u32> = [
             [1, 4 << 24 | 2, 8].as_slice(),
             &[13, 3, 0],
@@ -184,6 +193,10 @@ mod tests {
             &[0, 1 << 24, 4, 32],
         ]
         .concat();
+        file(b"\0task_struct\0a\0tgid\0", &types)
+    }
+
+    fn file(strings: &[u8], types: &[u32]) -> Vec<u8> {
         let mut file = vec![0x9f, 0xeb, 1, 0];
         for number in [24, 0, types.len() as u32 * 4, types.len() as u32 * 4, strings.len() as u32] {
             file.extend(number.to_ne_bytes());
@@ -200,6 +213,53 @@ mod tests {
         assert_eq!(types.offset("task_struct", "a"), Ok(0));
         assert_eq!(types.offset("task_struct", "tgid"), Ok(4));
         assert_eq!(types.offset("task_struct", "tgi"), Err("task_struct.tgi".into()));
+    }
+
+    #[test]
+    fn offsets_beyond_32_bits_are_no_offsets() {
+        // Ten structs, each at the far end of the one around it; the innermost has the member.
+        let mut types = vec![1, 4 << 24 | 1, 8, 0, 2, u32::MAX];
+        for inner in 3..=9 {
+            types.extend([0, 4 << 24 | 1, 8, 0, inner, u32::MAX]);
+        }
+        types.extend([0, 4 << 24 | 1, 8, 13, 10, u32::MAX, 0, 1 << 24, 4, 32]);
+        let odd = file(b"\0task_struct\0tgid\0", &types);
+        let odd = Types::parse(&odd).unwrap();
+        assert_eq!(odd.offset("task_struct", "tgid"), Err("task_struct.tgid".into()));
+    }
+
+    #[test]
+    fn the_sum_of_two_offsets_is_checked() {
+        let strings = b"\0task_struct\0se\0sched_entity\0sum_exec_runtime\0prev_sum_exec_runtime\0__state\0";
+        let at = |name: &str| {
+            let strings = std::str::from_utf8(strings).unwrap();
+            strings.find(&format!("\0{name}\0")).unwrap() as u32 + 1
+        };
+        for member in ["sum_exec_runtime", "prev_sum_exec_runtime"] {
+            // Eight structs around `se` bring it to nearly 2^32 bytes.
+            let mut types = vec![at("task_struct"), 4 << 24 | 2, 8, at("__state"), 10, 0, 0, 2, u32::MAX];
+            for inner in 3..=8 {
+                types.extend([0, 4 << 24 | 1, 8, 0, inner, u32::MAX]);
+            }
+            types.extend([0, 4 << 24 | 1, 8, at("se"), 9, u32::MAX]);
+            types.extend([at("sched_entity"), 4 << 24 | 1, 8, at(member), 10, u32::MAX, 0, 1 << 24, 4, 32]);
+            let error = settings(&file(strings, &types)).err().unwrap();
+            assert!(error.contains(member) && error.contains("32 bits"), "{error}");
+        }
+    }
+
+    #[test]
+    fn structs_that_contain_themselves_are_searched_once() {
+        // Each member of each struct is one of these structs: 3000^8 paths without an end.
+        let members = |count: usize| (0..count).flat_map(|at| [0, at as u32 % 4 + 1, 0]).collect::<Vec<u32>>();
+        let mut types = vec![1, 4 << 24 | 3000, 8];
+        types.extend(members(3000));
+        for _ in 0..3 {
+            types.extend([0, 5 << 24 | 3000, 8]);
+            types.extend(members(3000));
+        }
+        let odd = file(b"\0task_struct\0tgid\0", &types);
+        assert_eq!(Types::parse(&odd).unwrap().offset("task_struct", "tgid"), Err("task_struct.tgid".into()));
     }
 
     #[test]
