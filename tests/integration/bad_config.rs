@@ -134,6 +134,8 @@ fn faults_in_environment_variables_name_the_variable() {
         ("JOULED_SERIES__PROCESSES", "x", &["\"x\"", "u32"]),
         ("JOULED_METER__RAPL__WIA", "perf", &["no such key", "via"]),
         ("JOULED_NODE_NAME", "12", &["double quotes"]),
+        ("JOULED_PORT", "28283", &["no such key", "listen"]),
+        ("JOULED_SERVICE_HOST", "node-1", &["no such key"]),
     ] {
         let message = refused(check(&path).env(variable, value));
         assert_says(&message, &format!("environment variable {variable}: "), reason);
@@ -143,6 +145,35 @@ fn faults_in_environment_variables_name_the_variable() {
     {
         assert_eq!(said(output(check(&path).env(variable, value))), "the configuration is valid\n", "{variable}");
     }
+}
+
+/// What Kubernetes sets in a container beside Services of these names; `dashes--twice` is a name, too.
+#[test]
+fn services_of_kubernetes_are_no_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let of = |name: &str| {
+        [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "28282"),
+            ("SERVICE_PORT_HTTP_METRICS", "28282"),
+            ("PORT", "tcp://10.0.0.1:28282"),
+            ("PORT_28282_TCP", "tcp://10.0.0.1:28282"),
+            ("PORT_28282_TCP_PROTO", "tcp"),
+            ("PORT_28282_TCP_PORT", "28282"),
+            ("PORT_28282_TCP_ADDR", "10.0.0.1"),
+        ]
+        .map(|(key, value)| (format!("{name}_{key}"), value))
+    };
+    for name in ["JOULED", "JOULED_X", "JOULED_METER", "JOULED_METER__RAPL", "JOULED__X"] {
+        let answer = said(output(check(&path).envs(of(name))));
+        assert_eq!(answer, "the configuration is valid\n", "{name}");
+        let message = refused(check(&path).envs(of(name)).env("JOULED_WIBBLE", "1"));
+        assert_says(&message, "environment variable JOULED_WIBBLE: ", &["no such key"]);
+    }
+    let message = refused(check(&path).envs(of("JOULED")).env("JOULED_PORT", "28283"));
+    assert_says(&message, "environment variable JOULED_PORT: ", &["no such key"]);
+    assert_eq!(said(output(check(&path).env("JOULED_PORT", "tcp://10.0.0.1:80"))), "the configuration is valid\n");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Configuration: as written (defaults, file, drop-ins, environment, command line) → merged → checked. Opens nothing
 //! else.
 
+mod environment;
 mod explain;
 
 use crate::export::dbus::DbusConfig;
@@ -17,6 +18,7 @@ pub use crate::model::values::{LogLevel, Mode, Span};
 use crate::usage::bpf::{BpfPath, Counters};
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
+use figment::value::UncasedStr;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -250,7 +252,9 @@ impl Config {
             figment = figment.merge(toml(&file)?);
         }
         // joulectl's own variable JOULED_SOCKET has the same prefix.
-        figment = figment.merge(Env::prefixed("JOULED_").ignore(&["socket"]).split("__"));
+        let theirs = environment::of_services(environment::own());
+        let is_own = move |name: &UncasedStr| !theirs.iter().any(|other| name == other.as_str());
+        figment = figment.merge(Env::prefixed("JOULED_").ignore(&["socket"]).filter(is_own).split("__"));
         let mut config: Self = figment
             .extract()
             .map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain::explain(&one)).collect()))?;
