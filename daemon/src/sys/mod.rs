@@ -10,6 +10,7 @@ pub mod mutex;
 pub mod nvml;
 pub mod nvml_sleep;
 pub mod perf_event;
+pub mod private_dir;
 pub mod proc_pid;
 pub mod safe_text;
 pub mod secret;
