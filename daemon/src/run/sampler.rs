@@ -28,6 +28,10 @@ const CHECKPOINT_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// Time between two checks for GPUs that are passed through to VMs.
 const PCI_EVERY: Nanos = Nanos(10 * Nanos::SECOND.0);
 
+/// The name of the store among the sources.
+const STORE: &str = "store";
+const LOST: &str = "totals of this run may be lost at the next start";
+
 /// Shortest time between two log lines of a source whose reason changes and whose state does not: some reasons contain
 /// a value that changes at every tick.
 const REASON_EVERY: Nanos = Nanos(60 * Nanos::SECOND.0);
@@ -87,7 +91,10 @@ pub struct Progress {
     sources: Vec<SourceState>,
     logged: Logged,
     usage_error: Option<String>,
-    store_error: Option<String>,
+    /// Why the last tick's changes are not in the journal.
+    journal_error: Option<String>,
+    /// Why the last checkpoint was not written.
+    checkpoint_error: Option<String>,
     /// The authority at the last tick, and the meters that disagreed with it.
     authority: Option<PlatformKind>,
     disagreeing: Vec<String>,
@@ -152,9 +159,12 @@ impl Sampler {
             detail: one.detail(),
             ..SourceState::new(one.source(), SourceRole::GpuUsage, one.health())
         }));
-        if let Some(error) = &self.progress.store_error {
-            let why = format!("{error}; totals of this run may be lost at the next start");
-            sources.push(SourceState::new("store", SourceRole::Store, Health::Degraded(why)));
+        match self.progress.store_trouble() {
+            Some(why) => sources.push(SourceState::new(STORE, SourceRole::Store, Health::Degraded(why))),
+            None if self.progress.logged.forget(STORE, SourceRole::Store) => {
+                tracing::info!("store: totals are kept again");
+            }
+            None => {}
         }
         sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.exports.borrow().iter().cloned());
@@ -214,12 +224,13 @@ impl Sampler {
 
     fn keep(&mut self, at: Stamp) {
         let Some(store) = &mut self.store else { return };
-        let mut result = store.append(self.core.changes(), || self.core.state(&self.boot_id));
+        let journal = store.append(self.core.changes(), || self.core.state(&self.boot_id));
+        self.progress.journal_error = journal.err().map(|error| error.to_string());
         if at.monotonic >= self.progress.checkpoint_at {
             self.progress.checkpoint_at = at.monotonic + CHECKPOINT_EVERY;
-            result = result.and(store.checkpoint(self.core.state(&self.boot_id)));
+            let checkpoint = store.checkpoint(self.core.state(&self.boot_id));
+            self.progress.checkpoint_error = checkpoint.err().map(|error| error.to_string());
         }
-        self.progress.store_error = result.err().map(|error| error.to_string());
     }
 
     /// Ticks until `stop` receives or its sender is dropped. Then makes a last tick, stores everything and returns what
@@ -264,6 +275,19 @@ impl Sampler {
     }
 }
 
+impl Progress {
+    /// What is not kept of the totals, and why.
+    fn store_trouble(&self) -> Option<String> {
+        match (&self.journal_error, &self.checkpoint_error) {
+            (None, None) => None,
+            (Some(error), None) => Some(format!("{error}; a crash loses the totals of up to a minute")),
+            (None, Some(error)) => Some(format!("{error}; totals of this run will not survive a reboot")),
+            (Some(one), Some(other)) if one == other => Some(format!("{one}; {LOST}")),
+            (Some(one), Some(other)) => Some(format!("{one}; {other}; {LOST}")),
+        }
+    }
+}
+
 /// The last logged health of each source, and the time of the last log line for a change of reason alone.
 #[derive(Default)]
 struct Logged(BTreeMap<(String, SourceRole), (Health, Option<Nanos>)>);
@@ -281,6 +305,11 @@ impl Logged {
         };
         self.0.insert(key, (source.health.clone(), again));
         true
+    }
+
+    /// Forgets a source that has nothing to tell any more, so that it is told again. Whether it was logged.
+    fn forget(&mut self, source: &str, role: SourceRole) -> bool {
+        self.0.remove(&(source.to_owned(), role)).is_some()
     }
 }
 

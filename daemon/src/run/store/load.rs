@@ -1,12 +1,12 @@
 //! Reads the files of the store: which of them counts, and what becomes of one that cannot be used.
 
 use super::format::{Carried, Reader};
-use super::{StoreError, beside, frames, io_error, legacy};
+use super::place::Place;
+use super::{StoreError, frames, legacy};
 use crate::attribution::State;
 use crate::sys::safe_text;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::PathBuf;
 
 /// The first line of a file: the format that is written.
 pub(super) const MAGIC: &[u8] = b"jouled ledger 3\n";
@@ -27,7 +27,8 @@ pub(super) struct Kept {
     pub carried: Carried,
 }
 
-struct Candidate {
+struct Candidate<'a> {
+    place: &'a mut Place,
     path: PathBuf,
     generation: u64,
     reader: Reader,
@@ -35,29 +36,28 @@ struct Candidate {
     foreign: bool,
 }
 
-/// The newest of the files at `paths`. One of another machine counts only where this machine has none of its own.
-pub(super) fn newest(paths: [&PathBuf; 2], machine: &str, notes: &mut Vec<String>) -> Result<Kept, StoreError> {
+/// The newest of the files at `places`. One of another machine counts only where this machine has none of its own.
+pub(super) fn newest(places: [&mut Place; 2], machine: &str, notes: &mut Vec<String>) -> Result<Kept, StoreError> {
     let mut found = Vec::new();
-    for path in paths {
-        if let Some((generation, reader)) = load(path, notes)? {
+    for place in places {
+        if let Some((generation, reader)) = load(place, notes)? {
             let foreign = !machine.is_empty() && !reader.machine.is_empty() && reader.machine != machine;
-            found.push(Candidate { path: path.clone(), generation, reader, foreign });
+            found.push(Candidate { path: place.file_path(), place, generation, reader, foreign });
         }
     }
     if found.iter().any(|one| !one.foreign) {
         let (own, foreign) = found.into_iter().partition(|one| !one.foreign);
         found = own;
-        for Candidate { path, .. } in foreign {
-            let aside = set_aside(&path, "other-machine")?;
+        for Candidate { path, place, .. } in foreign {
+            let aside = place.set_aside("other-machine".into());
             notes.push(format!(
-                "{}: written on another machine, and this one has totals of its own: set aside as {}; its totals \
-                 are not taken over",
-                path.display(),
-                aside.display()
+                "{}: written on another machine, and this one has totals of its own: {aside}; its totals are not \
+                 taken over",
+                path.display()
             ));
         }
     }
-    let Some(Candidate { path, generation, reader, foreign }) = found.into_iter().max_by_key(|one| one.generation)
+    let Some(Candidate { path, generation, reader, foreign, .. }) = found.into_iter().max_by_key(|one| one.generation)
     else {
         return Ok(Kept::default());
     };
@@ -85,24 +85,26 @@ pub(super) fn newest(paths: [&PathBuf; 2], machine: &str, notes: &mut Vec<String
     Ok(Kept { generation, machine, state, carried })
 }
 
-/// Reads a file; `None` where there is none. One that is damaged from the start, or in a format that is not known, is
-/// set aside.
-fn load(path: &Path, notes: &mut Vec<String>) -> Result<Option<(u64, Reader)>, StoreError> {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error(path)(error)),
+/// Reads a file; `None` where there is none. One that is damaged from the start, cannot be read, or is in a format that
+/// is not known, is set aside.
+fn load(place: &mut Place, notes: &mut Vec<String>) -> Result<Option<(u64, Reader)>, StoreError> {
+    let Some(dir) = place.dir() else { return Ok(None) };
+    let (mut bytes, path) = (Vec::new(), place.file_path());
+    let Some(mut file) = dir.read(place.file())? else { return Ok(None) };
+    if let Err(error) = file.read_to_end(&mut bytes) {
+        notes.push(format!("{}: cannot be read: {error}; its totals are not taken over", path.display()));
+        // When a file can be written again: until then somebody may look at it.
+        place.set_aside_later("unreadable".into());
+        return Ok(None);
     }
     let (number, mut rest) = format_of(&bytes).unwrap_or_default();
     if number != 0 && number != TEXT && number != POSTCARD {
-        let aside = set_aside(path, &format!("format-{number}"))?;
+        let aside = place.set_aside(format!("format-{number}"));
         notes.push(format!(
-            "{}: in format {number} of {} version of jouled, which this one cannot read: set aside as {}; \
-             its totals are not taken over",
+            "{}: in format {number} of {} version of jouled, which this one cannot read: {aside}; its totals are not \
+             taken over",
             path.display(),
-            if number > TEXT { "a newer" } else { "an older" },
-            aside.display()
+            if number > TEXT { "a newer" } else { "an older" }
         ));
         return Ok(None);
     }
@@ -113,12 +115,8 @@ fn load(path: &Path, notes: &mut Vec<String>) -> Result<Option<(u64, Reader)>, S
     };
     let reader = next(&mut rest, true).and_then(|whole| Reader::begin(&whole));
     let Some((mut generation, mut reader)) = reader.and_then(|reader| Some((reader.generation?, reader))) else {
-        let aside = set_aside(path, "damaged")?;
-        notes.push(format!(
-            "{}: damaged; set aside as {}; its totals are not taken over",
-            path.display(),
-            aside.display()
-        ));
+        let aside = place.set_aside("damaged".into());
+        notes.push(format!("{}: damaged; {aside}; its totals are not taken over", path.display()));
         return Ok(None);
     };
     while !rest.is_empty() {
@@ -141,14 +139,4 @@ fn format_of(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let end = bytes.iter().take(64).position(|byte| *byte == b'\n')?;
     let number = std::str::from_utf8(bytes[..end].strip_prefix(BEFORE_NUMBER)?).ok()?;
     Some((number.parse().ok().filter(|number| *number > 0)?, &bytes[end + 1..]))
-}
-
-/// Gives a file a name that no other has.
-fn set_aside(path: &Path, why: &str) -> Result<PathBuf, StoreError> {
-    let names =
-        std::iter::once(beside(path, why)).chain((2..).map(|number: u32| beside(path, &format!("{why}-{number}"))));
-    let free = |name: &PathBuf| fs::symlink_metadata(name).is_err();
-    let aside = names.into_iter().find(free).unwrap_or_else(|| beside(path, why));
-    fs::rename(path, &aside).map_err(io_error(path))?;
-    Ok(aside)
 }

@@ -5,19 +5,21 @@
 //! format, then one frame a line (`frames`): a whole state, then what each tick changed. A frame that is cut short or
 //! damaged ends the file: what came before it holds. The JSON in the frames is `format`'s. Files of the format before
 //! this one are read, too (`legacy`). A file that cannot be used is set aside under a name of its own, never
-//! overwritten.
+//! overwritten. Both folders are opened once, and everything is done in them (`place`).
 
 mod format;
 pub mod frames;
 mod legacy;
 mod load;
+mod place;
 
 use crate::attribution::ledger::Entry;
 use crate::attribution::{DomainRecord, State};
+use crate::sys::private_dir::DirError;
 use format::Carried;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use place::Place;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -40,6 +42,12 @@ pub enum StoreError {
         /// Why.
         why: io::Error,
     },
+    /// A folder or file cannot be opened, or others could replace it.
+    #[error(transparent)]
+    Folder(#[from] DirError),
+    /// The folder was removed, and cannot be made again.
+    #[error("removed while jouled runs, and not to be made again here: {0}: restart jouled")]
+    Removed(String),
     /// Another jouled uses the folder.
     #[error("{0}: another jouled is running with this folder: stop it, or give another --state-dir")]
     Busy(PathBuf),
@@ -48,14 +56,10 @@ pub enum StoreError {
     Format(#[from] serde_json::Error),
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
-    move |why| StoreError::Io { path: path.to_path_buf(), why }
-}
-
 /// The store.
 pub struct Store {
-    journal_path: PathBuf,
-    checkpoint_path: PathBuf,
+    runtime: Place,
+    state: Place,
     journal: Option<BufWriter<File>>,
     written: u64,
     /// Ticks since the very first start: the higher one of two files is the newer.
@@ -64,12 +68,12 @@ pub struct Store {
     machine: String,
     /// Records that this version does not know; written again with each whole state.
     carried: Carried,
-    _locks: [File; 2],
 }
 
 impl Store {
     /// Opens the store and reads what was kept. `machine` tells this machine from others; empty: it is not known.
-    /// `notes` gets one line about everything that an operator should know.
+    /// `notes` gets one line about everything that an operator should know. A disk that is full, broken or read-only is
+    /// no error here, but of [`Store::append`] and [`Store::checkpoint`].
     ///
     /// # Errors
     /// Where the folders cannot be used, or another jouled uses them.
@@ -79,22 +83,19 @@ impl Store {
         machine: &str,
         notes: &mut Vec<String>,
     ) -> Result<(Self, State), StoreError> {
-        for dir in [runtime_dir, state_dir] {
-            fs::create_dir_all(dir).map_err(io_error(dir))?;
-        }
-        // The two folders are configured apart: two daemons may share only one of them.
-        let locks = [lock(&state_dir.join("ledger.lock"))?, lock(&runtime_dir.join("ledger.journal.lock"))?];
-        let (journal_path, checkpoint_path) = (runtime_dir.join("ledger.journal"), state_dir.join("ledger"));
-        let kept = load::newest([&journal_path, &checkpoint_path], machine, notes)?;
+        // The two folders are configured apart: two daemons may share only one of them. joulectl's socket is in the
+        // runtime folder.
+        let mut runtime = Place::open(runtime_dir, 0o755, "ledger.journal", "ledger.journal.lock")?;
+        let mut state = Place::open(state_dir, 0o700, "ledger", "ledger.lock")?;
+        let kept = load::newest([&mut runtime, &mut state], machine, notes)?;
         let store = Self {
-            journal_path,
-            checkpoint_path,
+            runtime,
+            state,
             journal: None,
             written: 0,
             generation: kept.generation,
             machine: if machine.is_empty() { kept.machine } else { machine.to_owned() },
             carried: kept.carried,
-            _locks: locks,
         };
         Ok((store, kept.state))
     }
@@ -109,27 +110,39 @@ impl Store {
         whole: impl FnOnce() -> State,
     ) -> Result<(), StoreError> {
         self.generation += 1;
-        let result = match &mut self.journal {
-            Some(journal) if self.written < JOURNAL_LIMIT => {
-                let (domains, entries) = (format::Domains(&changes.0), format::Entries(&changes.1));
-                frames::line(&format::Changes { domains, entries }).map_err(StoreError::from).and_then(|line| {
-                    journal.write_all(&line).and_then(|()| journal.flush()).map_err(io_error(&self.journal_path))?;
-                    self.written += line.len() as u64;
-                    Ok(())
-                })
-            }
-            _ => self.rewrite(whole()),
-        };
+        let result = self.append_to_journal(changes, whole);
         if result.is_err() {
             self.journal = None;
         }
         result
     }
 
-    fn rewrite(&mut self, state: State) -> Result<(), StoreError> {
-        let file = self.write_whole(&self.journal_path, &state, false)?;
-        self.journal = Some(BufWriter::new(file));
-        self.written = 0;
+    fn append_to_journal(
+        &mut self,
+        changes: (Vec<DomainRecord>, Vec<Entry>),
+        whole: impl FnOnce() -> State,
+    ) -> Result<(), StoreError> {
+        if self.runtime.ready()? {
+            self.journal = None;
+        }
+        if self.journal.take_if(|journal| !self.runtime.has(journal.get_ref())).is_some() {
+            let path = self.runtime.file_path();
+            tracing::warn!("{}: removed or replaced while jouled runs: written again, with all totals", path.display());
+        }
+        match &mut self.journal {
+            Some(journal) if self.written < JOURNAL_LIMIT => {
+                let (domains, entries) = (format::Domains(&changes.0), format::Entries(&changes.1));
+                let line = frames::line(&format::Changes { domains, entries })?;
+                let written = journal.write_all(&line).and_then(|()| journal.flush());
+                written.map_err(|why| StoreError::Io { path: self.runtime.file_path(), why })?;
+                self.written += line.len() as u64;
+            }
+            _ => {
+                let line = self.line(&whole())?;
+                self.journal = Some(BufWriter::new(self.runtime.replace(&line, false)?));
+                self.written = 0;
+            }
+        }
         Ok(())
     }
 
@@ -138,12 +151,13 @@ impl Store {
     /// # Errors
     /// Where the file cannot be written; the one before it then stays as it is.
     pub fn checkpoint(&mut self, state: State) -> Result<(), StoreError> {
-        self.write_whole(&self.checkpoint_path, &state, true).map(drop)
+        self.state.ready()?;
+        let line = self.line(&state)?;
+        self.state.replace(&line, true).map(drop)
     }
 
-    /// The new file takes the old one's place only when it is complete.
-    fn write_whole(&self, path: &Path, state: &State, sync: bool) -> Result<File, StoreError> {
-        let line = frames::line(&format::Whole {
+    fn line(&self, state: &State) -> Result<Vec<u8>, StoreError> {
+        Ok(frames::line(&format::Whole {
             generation: self.generation,
             boot_id: &state.boot_id,
             machine: &self.machine,
@@ -151,36 +165,7 @@ impl Store {
             entries: format::Entries(&state.entries),
             carried: &self.carried.items,
             fields: &self.carried.fields,
-        })?;
-        let new = beside(path, "new");
-        let write = || -> io::Result<File> {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-            file.write_all(load::MAGIC)?;
-            file.write_all(&line)?;
-            if sync {
-                file.sync_all()?;
-            }
-            fs::rename(&new, path)?;
-            Ok(file)
-        };
-        write().map_err(io_error(path))
-    }
-}
-
-/// `ledger.journal` is also `ledger` with an extension, so another one does not take the place of the last.
-fn beside(path: &Path, extension: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(extension);
-    name.into()
-}
-
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(io_error(path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.to_path_buf())),
-        Err(TryLockError::Error(error)) => Err(io_error(path)(error)),
+        })?)
     }
 }
 

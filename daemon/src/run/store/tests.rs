@@ -4,6 +4,8 @@ use super::*;
 use crate::attribution::ledger::Series;
 use crate::model::entity::UnitLabels;
 use crate::model::units::Nanos;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 fn entry(name: &str, since: u64) -> Entry {
     let labels = UnitLabels { unit: name, slice: "" }.into();
@@ -22,6 +24,13 @@ fn open(dir: &Path) -> (Store, State, Vec<String>) {
 
 fn append(store: &mut Store, entries: Vec<Entry>) {
     store.append((vec![], entries), || State { boot_id: "b".into(), ..State::default() }).unwrap();
+}
+
+/// What is kept in the file `ledger` of a folder.
+fn newest(dir: &Path, notes: &mut Vec<String>) -> load::Kept {
+    let mut ledger = Place::open(dir, 0o700, "ledger", "ledger.lock").unwrap();
+    let mut none = Place::open(dir, 0o700, "none", "none.lock").unwrap();
+    load::newest([&mut ledger, &mut none], "", notes).unwrap()
 }
 
 fn state(boot_id: &str) -> State {
@@ -83,7 +92,7 @@ fn cut_anywhere_all_whole_frames_before_the_cut_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
         fs::write(&path, &bytes[..cut]).unwrap();
-        let kept = load::newest([&path, &dir.path().join("none")], "", &mut notes).unwrap();
+        let kept = newest(dir.path(), &mut notes);
         // Without its line feed a frame is whole as well.
         let whole = ends.iter().filter(|end| **end <= cut).count();
         assert_eq!(kept.state.entries.len(), whole.saturating_sub(1), "cut at {cut}");
@@ -104,7 +113,7 @@ fn a_byte_that_changed_is_found() {
         bytes[at] ^= 0x04;
         fs::write(&path, &bytes).unwrap();
         let mut notes = Vec::new();
-        let kept = load::newest([&path, &dir.path().join("none")], "", &mut notes).unwrap();
+        let kept = newest(dir.path(), &mut notes);
         assert_eq!(notes.len(), 1, "byte {at}");
         assert!(kept.state.entries.len() < 3, "byte {at}");
     }
@@ -225,4 +234,137 @@ fn one_jouled_a_folder() {
     let error = Store::open(&dir.path().join("run"), &dir.path().join("other"), "", &mut vec![]).err().unwrap();
     assert!(error.to_string().contains("another jouled"), "the journal is shared: {error}");
     drop(kept);
+}
+
+#[test]
+fn a_folder_that_is_removed_meanwhile_is_made_again_with_all_totals() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path());
+    let run = dir.path().join("run");
+    let step = |store: &mut Store, since: u64| {
+        store.append((vec![], vec![entry("a", since)]), || State { entries: vec![entry("a", since)], ..state("b") })
+    };
+    step(&mut store, 1).unwrap();
+    fs::remove_dir_all(&run).unwrap();
+    step(&mut store, 2).unwrap();
+    assert_eq!(names(&run), ["ledger.journal"]);
+    step(&mut store, 3).unwrap();
+    // The journal alone, another file under its name, the lock alone, and the folder moved away.
+    fs::remove_file(run.join("ledger.journal")).unwrap();
+    step(&mut store, 4).unwrap();
+    fs::rename(run.join("ledger.journal"), run.join("moved")).unwrap();
+    fs::write(run.join("ledger.journal"), "").unwrap();
+    step(&mut store, 5).unwrap();
+    fs::remove_file(run.join("ledger.journal.lock")).unwrap();
+    step(&mut store, 6).unwrap();
+    fs::rename(&run, dir.path().join("elsewhere")).unwrap();
+    step(&mut store, 7).unwrap();
+    let second = Store::open(&run, &dir.path().join("other"), "this", &mut Vec::new());
+    assert!(matches!(second, Err(StoreError::Busy(_))), "the folder that was made again is locked");
+    // The state folder, too.
+    fs::remove_dir_all(dir.path().join("state")).unwrap();
+    store.checkpoint(state("c")).unwrap();
+    assert_eq!(names(&dir.path().join("state")), ["ledger"]);
+    step(&mut store, 8).unwrap();
+    drop(store);
+    let (_, kept, notes) = open(dir.path());
+    assert_eq!((kept.boot_id.as_str(), kept.entries.last(), notes), ("b", Some(&entry("a", 8)), vec![]));
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_again_keeps_the_lock_and_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path());
+    append(&mut store, vec![entry("a", 1)]);
+    let (run, moved) = (dir.path().join("run"), dir.path().join("moved"));
+    fs::rename(&run, &moved).unwrap();
+    // Not even root can make a folder there.
+    fs::write(&run, "").unwrap();
+    for _ in 0..2 {
+        let error = store.append((vec![], vec![]), || unreachable!("nothing to write to")).unwrap_err().to_string();
+        assert!(error.contains("removed while jouled runs") && error.contains("Not a directory"), "{error}");
+    }
+    store.checkpoint(state("c")).unwrap();
+    let second = Store::open(&moved, &dir.path().join("other"), "this", &mut Vec::new());
+    assert!(matches!(second, Err(StoreError::Busy(_))), "the lock is kept");
+    fs::remove_file(&run).unwrap();
+    // Another jouled was faster.
+    let other = Store::open(&run, &dir.path().join("other"), "this", &mut Vec::new()).unwrap();
+    let error = store.append((vec![], vec![]), || state("b")).unwrap_err().to_string();
+    assert!(error.contains("another jouled"), "{error}");
+    drop(other);
+    append(&mut store, vec![entry("a", 2)]);
+    assert_eq!(names(&run), ["ledger.journal"]);
+}
+
+#[test]
+fn links_and_files_that_were_put_there_are_not_written_to() {
+    for name in ["state/ledger.lock", "run/ledger.journal.lock", "run/ledger.journal", "state/ledger"] {
+        let dir = tempfile::tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "kept").unwrap();
+        drop(open(dir.path()));
+        let _ = fs::remove_file(dir.path().join(name));
+        symlink(&precious, dir.path().join(name)).unwrap();
+        let opened = Store::open(&dir.path().join("run"), &dir.path().join("state"), "this", &mut Vec::new());
+        let error = opened.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(name) && error.contains("no plain file"), "{name}: {error}");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+    }
+    // What is written first, and then takes the ledger's name.
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path());
+    let (precious, new) = (dir.path().join("precious"), dir.path().join("state/ledger.new"));
+    fs::write(&precious, "kept").unwrap();
+    symlink(&precious, &new).unwrap();
+    store.checkpoint(state("b")).unwrap();
+    fs::hard_link(&precious, &new).unwrap();
+    store.checkpoint(state("b")).unwrap();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+    let ledger = dir.path().join("state/ledger");
+    assert_eq!((fs::metadata(&ledger).unwrap().mode() & 0o777, names(&dir.path().join("state")).len()), (0o600, 1));
+    // A backup of the ledger may be a hard link.
+    fs::hard_link(&ledger, dir.path().join("backup")).unwrap();
+    drop(store);
+    let (mut store, kept, notes) = open(dir.path());
+    assert_eq!((kept.boot_id.as_str(), notes), ("b", vec![]));
+    let before = fs::read(dir.path().join("backup")).unwrap();
+    store.checkpoint(state("c")).unwrap();
+    assert_eq!(fs::read(dir.path().join("backup")).unwrap(), before, "the backup stays as it was");
+}
+
+#[test]
+fn a_folder_that_only_can_be_read_is_read_and_tried_again() {
+    if rustix::process::geteuid().is_root() {
+        return println!("skipped: root may write everywhere; root_state_on_a_read_only_disk tries that");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path());
+    store.checkpoint(state("b")).unwrap();
+    drop(store);
+    let folder = dir.path().join("state");
+    let chmod = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    chmod(0o500);
+    for lock in [true, false] {
+        let (mut store, kept, _) = open(dir.path());
+        assert_eq!(kept.boot_id, "b");
+        append(&mut store, vec![entry("a", 1)]);
+        assert!(store.checkpoint(state("c")).unwrap_err().to_string().contains("Permission denied"));
+        chmod(0o700);
+        store.checkpoint(state("b")).unwrap();
+        drop(store);
+        if lock {
+            fs::remove_file(folder.join("ledger.lock")).unwrap();
+        }
+        chmod(0o500);
+    }
+    // What cannot be used is not overwritten when the folder can be written to again.
+    chmod(0o700);
+    fs::write(folder.join("ledger"), "garbage").unwrap();
+    chmod(0o500);
+    let (mut store, _, notes) = open(dir.path());
+    assert!(notes[0].contains("damaged") && notes[0].contains("cannot be set aside"), "{notes:?}");
+    chmod(0o700);
+    store.checkpoint(state("c")).unwrap();
+    assert_eq!(fs::read(folder.join("ledger.damaged")).unwrap(), b"garbage");
 }
