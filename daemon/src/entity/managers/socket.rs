@@ -22,8 +22,7 @@ const LINE_MAX: usize = 4 << 20;
 const REFUSED_LOGGED_MAX: usize = 64;
 
 /// Receives lines until `stop`, from root, from jouled's own user, and from `users` (names or numbers).
-pub async fn serve(door: ListeningSocket, managers: Arc<Managers>, users: Vec<String>, stop: CancellationToken) {
-    let ListeningSocket { listener, file } = door;
+pub async fn serve(mut door: ListeningSocket, managers: Arc<Managers>, users: Vec<String>, stop: CancellationToken) {
     let users: Arc<[String]> = users.into();
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut refused = BTreeSet::new();
@@ -37,7 +36,7 @@ pub async fn serve(door: ListeningSocket, managers: Arc<Managers>, users: Vec<St
                 while connections.try_join_next().is_some() {}
                 continue;
             }
-            accepted = listener.accept() => match accepted {
+            accepted = door.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!("inventory socket: {error}");
@@ -65,7 +64,6 @@ pub async fn serve(door: ListeningSocket, managers: Arc<Managers>, users: Vec<St
             drop(permit);
         });
     }
-    drop(file);
 }
 
 async fn connection(stream: UnixStream, managers: &Managers, pid: i32) {

@@ -14,10 +14,14 @@ use axum::extract::{Extension, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use http_body_util::channel::Channel;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::net::unix::SocketAddr;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +48,30 @@ pub fn bind(path: &Path, mode: u32) -> Result<Control, SocketError> {
 impl Control {
     /// Serves until `stop`, then returns within a second and removes the socket.
     pub async fn serve(self, snapshots: Snapshots, guests: Guests, stop: CancellationToken) {
-        let Self(ListeningSocket { listener, file }) = self;
         let router = router(snapshots, guests, stop.clone());
-        serve::accept(listener, router, None, Places::new(CONNECTIONS), stop).await;
-        drop(file);
+        serve::accept(self, router, None, Places::new(CONNECTIONS), stop).await;
+    }
+}
+
+impl Listener for Control {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        loop {
+            match self.0.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!("joulectl's socket: {error}");
+                    // Out of file descriptors, for example: accept would fail again at once.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(std::os::unix::net::SocketAddr::from_pathname(self.0.path())?.into())
     }
 }
 

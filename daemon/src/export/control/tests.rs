@@ -109,7 +109,7 @@ async fn what_cannot_be_is_refused_by_name() {
     let long = directory.path().join("x".repeat(120));
     let error = bind(&long, 0o600).unwrap_err();
     assert!(matches!(error, SocketError::TooLong(_)) && error.to_string().contains("107"), "{error}");
-    let missing = directory.path().join("no/such");
-    let error = bind(&missing, 0o600).unwrap_err();
-    assert!(error.to_string().contains("no/such"), "{error}");
+    let error = bind(&file.join("such"), 0o600).unwrap_err();
+    assert!(error.to_string().contains("file/such") && error.to_string().contains("Not a directory"), "{error}");
+    bind(&directory.path().join("new/folder/socket"), 0o600).unwrap();
 }

@@ -1,7 +1,7 @@
 //! The exports as services: guest channel, metrics page, joulectl's socket, powercap mirror, system bus.
 
 use super::listeners::Listeners;
-use super::{Registration, Serve, Shared, make_parent, serve};
+use super::{Registration, Serve, Shared, serve};
 use crate::config::Config;
 use crate::entity::{cgroups, path};
 use crate::export::dbus::{self, DbusConfig};
@@ -156,7 +156,7 @@ impl Registration for ControlSocket {
     }
 
     async fn bind(settings: ControlSettings, shared: &mut Shared) -> Result<Option<Serve>> {
-        let control = control::bind(make_parent(&settings.socket)?, settings.mode)?;
+        let control = control::bind(&settings.socket, settings.mode)?;
         let (snapshots, guests) = (shared.snapshots.clone(), settings.guests.running(shared));
         Ok(Some(serve(move |stop| {
             tracing::info!("joulectl's socket is {}", settings.socket.display());

@@ -2,7 +2,7 @@
 //! systemd-machined is asked over the system bus. Their health is among that of
 //! [`Managers`](crate::entity::managers::Managers).
 
-use super::{Registration, Serve, Shared, make_parent, serve};
+use super::{Registration, Serve, Shared, serve};
 use crate::config::Config;
 use crate::entity::managers;
 use crate::model::source::Health;
@@ -36,7 +36,7 @@ impl Registration for InventorySocket {
 
     async fn bind(settings: InventorySettings, shared: &mut Shared) -> Result<Option<Serve>> {
         let InventorySettings { socket, mode, users } = settings;
-        let door = unix_socket::bind(make_parent(&socket)?, mode)?;
+        let door = unix_socket::bind(&socket, mode)?;
         let managers = Arc::clone(&shared.reports.managers);
         Ok(Some(serve(move |stop| managers::socket::serve(door, managers, users, stop))))
     }

@@ -17,10 +17,8 @@ use super::sources::Reports;
 use crate::config::Config;
 use crate::export::Snapshots;
 use crate::export::guest::Guests;
-use anyhow::{Context as _, Result};
-use std::fs;
+use anyhow::Result;
 use std::net::TcpListener;
-use std::path::Path;
 use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
@@ -123,12 +121,4 @@ impl Shared {
 /// Where the start would refuse one of them.
 pub(super) fn check(config: &Config) -> Result<Option<String>> {
     exports::check(config)
-}
-
-/// Makes the folder of a socket.
-fn make_parent(socket: &Path) -> Result<&Path> {
-    if let Some(dir) = socket.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    }
-    Ok(socket)
 }
