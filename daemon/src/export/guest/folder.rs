@@ -127,6 +127,8 @@ impl Folder {
         let address = SockAddr::unix(self.place(name));
         let address =
             address.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the name of the socket is too long"))?;
+        // The file that bind(2) makes gets the mode of the socket.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
         socket.bind(&address)?;
         let me = rustix::process::geteuid().as_raw();
         // The folder's owner could have replaced the socket since bind().

@@ -6,6 +6,7 @@
 
 use super::accept::accept;
 use super::client::Refusal;
+use super::folder::{FileId, Folder};
 use super::guests::Guests;
 use super::helper;
 use super::look::{Key, ListeningSocket, Noted, Task};
@@ -17,9 +18,13 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Time between two looks whether a socket is still there.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Creates the channel's sockets and serves them.
 pub(super) struct Hybrid {
@@ -110,12 +115,29 @@ impl Task for Hybrid {
         let (serving, guests, vm) =
             (accept(listener, self.guests.clone(), who, stop), self.guests.clone(), key.vm.clone());
         Some(tokio::spawn(async move {
-            serving.await;
+            tokio::select! {
+                () = serving => {}
+                // The next look at the folder makes it again.
+                () = lost(&folder, &name, file) => tracing::warn!("guest channel: {path:?}: the socket was removed"),
+            }
             guests.no_door(&vm, &shown);
             if let Err(error) = folder.remove(&name, file) {
                 tracing::warn!("guest channel: {path:?} stays behind: {error}");
             }
         }))
+    }
+}
+
+/// Waits until the socket of this name is another file, or none.
+async fn lost(folder: &Arc<Folder>, name: &OsStr, file: FileId) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (folder, name) = (Arc::clone(folder), name.to_owned());
+        // On a blocking thread: the folder belongs to another user.
+        let look = move || folder.socket(&name).is_ok_and(|found| found.is_some_and(|found| found.id == file));
+        if !tokio::task::spawn_blocking(look).await.unwrap_or(false) {
+            return;
+        }
     }
 }
 
