@@ -10,14 +10,15 @@ use crate::model::snapshot::Snapshot;
 use crate::model::tick::Tick;
 use crate::model::units::Nanos;
 use crate::run::store::{Bare, Reader, frames, legacy_frame};
+use crate::sys::private_dir::{Access, PrivateDir};
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -78,19 +79,23 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins a recording. An existing file is not overwritten.
+    /// Begins a recording. An existing file is not overwritten. Only this user can read it: it holds the names of
+    /// everybody's processes.
     ///
     /// # Errors
-    /// Where the file exists or cannot be written.
+    /// Where the file exists or cannot be written, or others could replace it.
     pub fn create(path: &Path, head: &Head) -> Result<Self, RecordError> {
         let fail = |why: String| RecordError { path: path.to_path_buf(), why };
-        // A recording holds names of everybody's processes.
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| fail(error.to_string()))?;
+        let absolute = std::path::absolute(path).map_err(|error| fail(error.to_string()))?;
+        let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name().and_then(|name| name.to_str()))
+        else {
+            return Err(fail("is no name of a file".into()));
+        };
+        let folder = PrivateDir::open(folder, Access::Sticky).map_err(|error| fail(error.to_string()))?;
+        let file = folder.new_file(name).map_err(|error| match error.io() {
+            Some(why) => fail(why.to_string()),
+            None => fail(error.to_string()),
+        })?;
         let mut recorder = Self { path: path.to_path_buf(), file: BufWriter::new(file) };
         recorder.file.write_all(MAGIC).map_err(|error| fail(error.to_string()))?;
         recorder.write(head)?;
@@ -100,8 +105,11 @@ impl Recorder {
     /// Adds one tick.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Where the file cannot be written, or was removed.
     pub fn tick(&mut self, tick: &Tick) -> Result<(), RecordError> {
+        if self.file.get_ref().metadata().is_ok_and(|of| of.nlink() == 0) {
+            return Err(RecordError { path: self.path.clone(), why: "was removed while jouled writes it".into() });
+        }
         self.write(tick)
     }
 
