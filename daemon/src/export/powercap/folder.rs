@@ -5,14 +5,15 @@
 //! reader that opens the file never sees a part of a value, as nothing writes to that file now; and a reader that keeps
 //! it open sees each second value, and the last one.
 
-use super::{RANGE, folder_for_all, write};
+use super::{FOLDER_MODE, RANGE, write};
 use crate::model::units::Microjoules;
-use rustix::fs::{RenameFlags, renameat, renameat_with};
+use crate::sys::private_dir::PrivateDir;
+use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file that readers open.
 const CURRENT: &str = "energy_uj";
@@ -22,9 +23,10 @@ const NEXT: &str = ".energy_uj";
 /// A zone's folder. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct ZoneFolder {
-    path: PathBuf,
-    /// The folder, opened.
-    folder: File,
+    /// The folder that it is in.
+    all: Arc<PrivateDir>,
+    id: &'static str,
+    folder: PrivateDir,
     mode: u32,
     energy: Microjoules,
     /// `energy_uj`.
@@ -43,21 +45,26 @@ impl ZoneFolder {
     ///
     /// # Errors
     /// Where a file cannot be written.
-    pub fn create(all: &Path, id: &str, name: &str, energy: Microjoules, mode: u32) -> io::Result<Self> {
-        let (new, path) = (all.join(format!(".{id}")), all.join(id));
-        let _ = fs::remove_dir_all(&new);
-        folder_for_all(&new)?;
+    pub fn create(
+        all: &Arc<PrivateDir>,
+        id: &'static str,
+        name: &str,
+        energy: Microjoules,
+        mode: u32,
+    ) -> io::Result<Self> {
+        let new = format!(".{id}");
+        let _ = all.remove_tree(&new);
+        let folder = all.new_folder(&new, FOLDER_MODE)?;
         for (file, text) in [("name", name), ("max_energy_range_uj", &RANGE.to_string()), ("enabled", "1")] {
-            write(&new.join(file), &format!("{text}\n"), 0o444)?;
+            write(&folder, file, &format!("{text}\n"), 0o444)?;
         }
         let text = format!("{}\n", energy.0);
-        let current = write(&new.join(CURRENT), &text, mode)?;
-        let next = write(&new.join(NEXT), &text, mode)?;
+        let current = write(&folder, CURRENT, &text, mode)?;
+        let next = write(&folder, NEXT, &text, mode)?;
         // Left over from a write that failed.
-        let _ = fs::remove_dir_all(&path);
-        let folder = File::open(&new)?;
-        fs::rename(new, &path)?;
-        Ok(Self { path, folder, mode, energy, current, next, behind: false, no_exchange: false })
+        let _ = all.remove_tree(id);
+        all.rename(&new, id)?;
+        Ok(Self { all: Arc::clone(all), id, folder, mode, energy, current, next, behind: false, no_exchange: false })
     }
 
     /// Whether a reader that keeps a file open may see an older value until [`ZoneFolder::show`] is called again.
@@ -88,7 +95,8 @@ impl ZoneFolder {
             if !self.behind {
                 return Ok(());
             }
-            match renameat_with(&self.folder, NEXT, &self.folder, CURRENT, RenameFlags::EXCHANGE) {
+            let folder = self.folder.file();
+            match renameat_with(folder, NEXT, folder, CURRENT, RenameFlags::EXCHANGE) {
                 Ok(()) => {
                     std::mem::swap(&mut self.current, &mut self.next);
                     self.energy = energy;
@@ -98,9 +106,9 @@ impl ZoneFolder {
                 Err(error) => return Err(error.into()),
             }
         }
-        let _ = fs::remove_file(self.path.join(NEXT));
-        self.current = write(&self.path.join(NEXT), std::str::from_utf8(text).unwrap_or_default(), self.mode)?;
-        renameat(&self.folder, NEXT, &self.folder, CURRENT)?;
+        self.folder.remove(NEXT)?;
+        self.current = write(&self.folder, NEXT, std::str::from_utf8(text).unwrap_or_default(), self.mode)?;
+        self.folder.rename(NEXT, CURRENT)?;
         self.energy = energy;
         Ok(())
     }
@@ -112,6 +120,6 @@ impl Drop for ZoneFolder {
         for file in [&self.current, &self.next] {
             let _ = file.set_len(0);
         }
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = self.all.remove_tree(self.id);
     }
 }

@@ -12,12 +12,14 @@ use crate::model::domain::{DomainId, Quality, Zone};
 use crate::model::snapshot::{DomainView, Snapshot};
 use crate::model::source::{Health, SourceRole, Stamp};
 use crate::model::units::Nanos;
+use crate::sys::private_dir::{Access, PrivateDir};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 pub const DEFAULT_MODE: u32 = 0o400;
 /// Value of `max_energy_range_uj`. Totals never wrap; the value leaves room for a reader that adds up several zones.
 pub const RANGE: u64 = 1 << 60;
+/// Mode of all folders.
+const FOLDER_MODE: u32 = 0o755;
 /// Name of the file that marks a folder as made by jouled.
 const MARKER: &str = ".jouled-powercap-mirror";
 
@@ -68,12 +72,23 @@ const STEP: Duration = Duration::from_millis(10);
 /// The mirror. Dropping it removes its files.
 #[derive(Debug)]
 pub struct Mirror {
-    root: PathBuf,
+    tree: Tree,
     options: PowercapOptions,
     /// Zones that are measured now: what readers are to see of their domains.
     measured: BTreeMap<&'static str, BTreeMap<DomainId, HandOut>>,
     /// Zones that have a folder.
     shown: BTreeMap<&'static str, ZoneFolder>,
+}
+
+/// The tree without its zones. Dropping it removes it.
+#[derive(Debug)]
+struct Tree {
+    /// The folder that it is in, and its name there.
+    parent: PrivateDir,
+    name: String,
+    root: PrivateDir,
+    /// `class/powercap`.
+    zones: Arc<PrivateDir>,
     /// Locked, so that no other jouled takes the folder for a left-over one.
     _marker: File,
 }
@@ -93,25 +108,29 @@ impl Mirror {
     /// # Errors
     /// Where the folder cannot be made, or exists and was not made by jouled.
     pub fn open(path: &Path, options: &PowercapOptions) -> io::Result<Self> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        remove_stale(path).map_err(named)?;
-        let made = || {
-            folder_for_all(path)?;
-            let marker = write(&path.join(MARKER), "made and removed by jouled\n", 0o444)?;
-            if !lock(&marker) {
-                return Err(io::Error::other("cannot be locked"));
-            }
-            folder_for_all(&path.join("class"))?;
-            folder_for_all(&zones(path))?;
-            Ok(marker)
-        };
-        let (options, marker) = (options.clone(), made().map_err(named)?);
-        Ok(Self { root: path.to_owned(), options, measured: BTreeMap::new(), shown: BTreeMap::new(), _marker: marker })
+        let tree = Tree::make(path)?;
+        Ok(Self { tree, options: options.clone(), measured: BTreeMap::new(), shown: BTreeMap::new() })
     }
 
     /// Root of the tree, which a tool uses in place of /sys.
     pub fn root(&self) -> &Path {
-        &self.root
+        self.tree.root.path()
+    }
+
+    /// Makes the tree again where it was removed.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    fn keep_tree(&mut self) -> io::Result<()> {
+        if self.tree.zones.is_in_place() {
+            return Ok(());
+        }
+        self.shown.clear();
+        // Where a part of it is left, it is locked by this process.
+        self.tree.remove();
+        self.tree = Tree::make(self.root())?;
+        tracing::warn!("powercap mirror {}: it was removed while jouled runs: made again", self.root().display());
+        Ok(())
     }
 
     /// Takes the totals of a snapshot. Writes nothing.
@@ -149,7 +168,7 @@ impl Mirror {
                     match shown {
                         Some(folder) => folder.show(energy)?,
                         None => {
-                            let folder = ZoneFolder::create(&zones(&self.root), id, name, energy, self.options.mode.0)?;
+                            let folder = ZoneFolder::create(&self.tree.zones, id, name, energy, self.options.mode.0)?;
                             self.shown.insert(id, folder);
                         }
                     }
@@ -185,24 +204,26 @@ impl Mirror {
 
     /// Writes each snapshot, and between snapshots once a step, until `woken` is closed.
     fn keep_current(mut self, snapshots: &Snapshots, woken: &Receiver<()>) {
-        let (mut told, mut pending) = (String::new(), false);
+        let (mut told, mut pending, mut kept) = (String::new(), false, Ok(()));
         loop {
             let fresh = if pending { woken.recv_timeout(STEP) } else { woken.recv().map_err(RecvTimeoutError::from) };
             match fresh {
                 Ok(()) => {
                     let snapshot = snapshots.borrow().clone();
                     self.take(&snapshot, Stamp::now().monotonic);
+                    kept = self.keep_tree();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let error = self.write(Stamp::now().monotonic).err().map(|error| error.to_string()).unwrap_or_default();
+            let written = std::mem::replace(&mut kept, Ok(())).and_then(|()| self.write(Stamp::now().monotonic));
+            let error = written.err().map(|error| error.to_string()).unwrap_or_default();
             pending = error.is_empty() && self.is_pending();
             if !error.is_empty() {
                 // A value that could not be written must be missing, not old. Tried again with the next snapshot.
                 self.clear();
                 if error != told {
-                    tracing::error!("powercap mirror {}: {error}", self.root.display());
+                    tracing::error!("powercap mirror {}: {error}", self.root().display());
                 }
             }
             told = error;
@@ -213,7 +234,7 @@ impl Mirror {
     fn clear(&mut self) {
         self.shown.clear();
         for (_, id, _) in LAYOUT {
-            let _ = fs::remove_dir_all(zones(&self.root).join(id));
+            let _ = self.tree.zones.remove_tree(id);
         }
     }
 }
@@ -221,35 +242,56 @@ impl Mirror {
 impl Drop for Mirror {
     fn drop(&mut self) {
         self.shown.clear();
-        let _ = fs::remove_dir_all(&self.root);
+        self.tree.remove();
     }
 }
 
-fn zones(root: &Path) -> PathBuf {
-    root.join("class/powercap")
+impl Tree {
+    /// Makes the tree at `path`; replaces one that an earlier run left.
+    fn make(path: &Path) -> io::Result<Self> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Err(named(ErrorKind::InvalidInput.into()));
+        };
+        let parent = PrivateDir::open(folder, Access::Sticky).map_err(|error| named(error.into()))?;
+        remove_stale(&parent, name).map_err(named)?;
+        let root = parent.new_folder(name, FOLDER_MODE)?;
+        let marker = write(&root, MARKER, "made and removed by jouled\n", 0o444)?;
+        if !lock(&marker) {
+            return Err(named(io::Error::other("cannot be locked")));
+        }
+        let class = root.new_folder("class", FOLDER_MODE)?;
+        let zones = Arc::new(class.new_folder("powercap", FOLDER_MODE)?);
+        Ok(Self { parent, name: name.to_owned(), root, zones, _marker: marker })
+    }
+
+    /// Removes it, where it is still this one.
+    fn remove(&self) {
+        if self.parent.has(&self.name, self.root.file()) {
+            let _ = self.parent.remove_tree(&self.name);
+        }
+    }
 }
 
 /// Removes the folder that an earlier run left; fails where jouled did not make it.
-fn remove_stale(path: &Path) -> io::Result<()> {
+fn remove_stale(parent: &PrivateDir, name: &str) -> io::Result<()> {
     let own = |of: &fs::Metadata| of.uid() == rustix::process::geteuid().as_raw();
-    let parent = path.parent().unwrap_or(Path::new("/")).metadata()?;
-    if parent.mode() & 0o022 != 0 && parent.mode() & libc::S_ISVTX == 0 {
-        return Err(io::Error::other("others may write to the folder that it is in: they could replace it"));
-    }
-    match fs::symlink_metadata(path) {
+    let path = parent.place(name);
+    match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(of) if !of.is_dir() => return Err(io::Error::other("exists and is no folder")),
         Ok(of) if !own(&of) => return Err(io::Error::other("is somebody else's folder")),
         Ok(_) => {}
     }
-    if fs::read_dir(path)?.next().is_none() {
-        return fs::remove_dir(path);
+    if fs::read_dir(&path)?.next().is_none() {
+        return fs::remove_dir(&path);
     }
-    match File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path.join(MARKER)) {
-        Ok(marker) if lock(&marker) => fs::remove_dir_all(path),
-        Ok(_) => Err(io::Error::other("is another jouled's: stop it, or name another folder")),
-        Err(_) => Err(io::Error::other("is not empty and was not made by jouled: name a folder that does not exist")),
+    let marker = parent.child(name).and_then(|root| root.read(MARKER));
+    match marker {
+        Ok(Some(marker)) if lock(&marker) => parent.remove_tree(name),
+        Ok(Some(_)) => Err(io::Error::other("is another jouled's: stop it, or name another folder")),
+        _ => Err(io::Error::other("is not empty and was not made by jouled: name a folder that does not exist")),
     }
 }
 
@@ -258,15 +300,9 @@ fn lock(file: &File) -> bool {
     file.try_lock().is_ok()
 }
 
-/// Creates a folder with mode 0755, whatever the umask.
-fn folder_for_all(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-}
-
 /// Creates a file; fails where a file or a symbolic link of that name exists.
-fn write(path: &Path, text: &str, mode: u32) -> io::Result<File> {
-    let mut file = File::options().create_new(true).write(true).mode(0o600).open(path)?;
+fn write(folder: &PrivateDir, name: &str, text: &str, mode: u32) -> io::Result<File> {
+    let mut file = folder.new_file(name)?;
     file.write_all(text.as_bytes())?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     Ok(file)

@@ -9,6 +9,10 @@ fn options(path: &Path) -> PowercapOptions {
     PowercapOptions { path: Some(path.to_owned()), ..PowercapOptions::default() }
 }
 
+fn zones(root: &Path) -> PathBuf {
+    root.join("class/powercap")
+}
+
 fn place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sysfs");
@@ -85,7 +89,7 @@ fn what_is_not_measured_now_is_missing() {
     let measured = total(&snapshot, Zone::Package);
     snapshot.domains.iter_mut().for_each(|view| view.past = true);
     let mut estimate = snapshot.domains[0].clone();
-    std::sync::Arc::make_mut(&mut estimate.domain).quality = Quality::Estimated;
+    Arc::make_mut(&mut estimate.domain).quality = Quality::Estimated;
     (estimate.past, estimate.energy.total) = (false, Microjoules(7));
     snapshot.domains.push(estimate);
     show(&mut mirror, &snapshot);
@@ -205,9 +209,32 @@ fn only_its_own_folder_is_touched() {
     fs::create_dir(&path).unwrap();
     drop(Mirror::open(&path, &options(&path)).unwrap());
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    refused("others may write");
+    refused("other users may write to it");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let gone = dir.path().join("none/sysfs");
     assert!(Mirror::open(&gone, &options(&gone)).unwrap_err().to_string().contains("No such file"));
+}
+
+#[test]
+fn a_tree_that_is_removed_is_made_again() {
+    let (_dir, path) = place();
+    let mut mirror = Mirror::open(&path, &options(&path)).unwrap();
+    let mut snapshot = snapshot();
+    show(&mut mirror, &snapshot);
+    for gone in [path.clone(), path.join("class"), zones(&path)] {
+        fs::remove_dir_all(gone).unwrap();
+        mirror.keep_tree().unwrap();
+        snapshot.ticks += 1;
+        show(&mut mirror, &snapshot);
+        assert_eq!(read(&path, "intel-rapl:0/energy_uj"), format!("{}\n", total(&snapshot, Zone::Package)));
+    }
+    // What somebody else puts there is left alone, also at the end.
+    fs::remove_dir_all(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("file"), "text").unwrap();
+    assert!(mirror.keep_tree().unwrap_err().to_string().contains("not made by jouled"));
+    drop(mirror);
+    assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "text");
 }
 
 #[test]
