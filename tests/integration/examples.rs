@@ -80,8 +80,8 @@ fn every_example_that_starts_a_jouled_of_its_own_runs() {
             continue;
         }
         // In another folder, for a shorter time, and on any port.
-        let script =
-            script.replace("/tmp/", &format!("{}/", dir.path().display())).replace("127.0.0.1:29282", "127.0.0.1:0");
+        let script = script.replace("mktemp -d", &format!("mktemp -d -p {}", dir.path().display()));
+        let script = script.replace("127.0.0.1:29282", "127.0.0.1:0");
         let script = script.replace("--preserve-status 10 ", "--preserve-status 4 ");
         let shown = run(&place, &script, Path::new("/nonexistent"));
         assert!(!shown.trim().is_empty(), "{place}: shows nothing");
