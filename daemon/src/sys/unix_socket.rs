@@ -176,10 +176,16 @@ impl ListeningSocket {
 
     fn try_again_later(&mut self, why: String) {
         self.look_at = Instant::now() + AGAIN;
-        if self.told.as_ref() != Some(&why) {
-            tracing::warn!("{why}: jouled goes on without this socket, and tries again");
-            self.told = Some(why);
+        if self.told.as_ref() == Some(&why) {
+            return;
         }
+        // Of a folder that was removed, the store tells.
+        if self.bound.as_ref().is_some_and(|bound| !bound.file.dir.is_in_place()) {
+            tracing::info!("{why}: jouled goes on without this socket, and tries again");
+        } else {
+            tracing::warn!("{why}: jouled goes on without this socket, and tries again");
+        }
+        self.told = Some(why);
     }
 
     /// The path of the socket.
