@@ -2,7 +2,14 @@
 //! description of the machine alone), or is trained on samples of a machine with a meter. Pure: no clock, no I/O, no
 //! knowledge of meters. What a model says is a guess, so it always has an interval.
 
+pub mod basis;
+pub mod evaluate;
+pub mod file;
+pub mod model;
+pub mod nnls;
 pub mod prior;
+pub mod samples;
+pub mod train;
 
 /// What ran in one window on the CPUs of a domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
