@@ -220,7 +220,8 @@ fn a_state_folder_that_cannot_be_made_or_used_is_refused() {
     let below = file.join("state");
     let message =
         refused(bare_jouled().args(["--listen", "127.0.0.1:0", "--config"]).arg(&file).arg("--state-dir").arg(&below));
-    assert_says(&message, &format!("{}: ", file.display()), &["totals cannot be kept", "Not a directory"]);
+    assert!(message.contains("totals cannot be kept") && message.contains("Not a directory"), "{message}");
+    assert!(message.contains(&format!("{}: ", file.display())), "{message}");
 
     fs::create_dir(&world.state).unwrap();
     fs::write(world.state.join("jouled.sock"), "mine").unwrap();
