@@ -122,26 +122,32 @@ fn a_runtime_folder_that_cannot_be_made_again_is_told_once() {
     daemon.stop();
 }
 
-/// `command` in a mount namespace in which this folder is a file system of its own; `None` where that is not allowed.
-fn on_own_disk(command: &Command, folder: &Path, prepare: &str) -> Option<Command> {
+/// The command in a mount namespace of its own, which this script prepares: it gets the folder, and then executes the
+/// rest. `None` where there are no such namespaces.
+fn in_namespace(command: &Command, folder: &Path, script: &str) -> Option<Command> {
     let unshare = |script: &str| {
         let mut unshare = Command::new("unshare");
         unshare.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(["-m", "sh", "-ec", script, "sh"]);
         unshare.arg(folder);
         unshare
     };
-    let mount = "mount -t tmpfs -o mode=755 tmpfs \"$1\"";
-    let ok = unshare(mount).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !ok {
+    let tried = unshare("mount --bind \"$1\" \"$1\"").stderr(Stdio::null()).status();
+    if !tried.is_ok_and(|status| status.success()) {
         println!("skipped: no mount namespace");
         return None;
     }
-    let mut inside = unshare(&format!("{mount}; {prepare}; shift; exec \"$@\""));
+    let mut inside = unshare(script);
     inside.arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {
         value.map(|value| inside.env(key, value));
     }
     Some(inside)
+}
+
+/// `command` with this folder on a file system of its own.
+fn on_own_disk(command: &Command, folder: &Path, prepare: &str) -> Option<Command> {
+    let script = format!("mount -t tmpfs -o mode=755 tmpfs \"$1\"; {prepare}; shift; exec \"$@\"");
+    in_namespace(command, folder, &script)
 }
 
 #[test]
@@ -187,6 +193,46 @@ fn root_state_on_a_read_only_disk() {
     until("the state of the store", || {
         daemon.page().values("jouled_source_state", &degraded).next().filter(|value| *value > 0.0)
     });
+    daemon.stop();
+}
+
+/// The unit's sandbox: the runtime folder can be written to, and not the folder that it is in.
+#[test]
+fn root_under_the_unit_a_removed_runtime_folder_is_told_and_the_rest_goes_on() {
+    if !root() {
+        return;
+    }
+    let world = World::new();
+    let run = world.state.with_extension("run");
+    let runtime = run.join("jouled");
+    fs::create_dir_all(&runtime).unwrap();
+    let mut plain = apart(&world);
+    plain.env("RUNTIME_DIRECTORY", &runtime);
+    let script = "mount --bind \"$1\" \"$1\"; mount --bind \"$1/jouled\" \"$1/jouled\"; \
+                  mount -o remount,bind,ro \"$1\"; shift; exec \"$@\"";
+    let Some(mut inside) = in_namespace(&plain, &run, script) else { return };
+    let daemon = Daemon::start(&mut inside, &runtime);
+    let mut ticks = daemon.ticks();
+    ticks.next();
+    draw(&world, &mut ticks, JOULE);
+    // Only what is in it: all is made again.
+    for entry in fs::read_dir(&runtime).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    daemon.log.wait_for("was removed while jouled runs");
+    reachable(&runtime.join("jouled.sock"));
+    draw(&world, &mut ticks, 2 * JOULE);
+    // The folder itself.
+    fs::remove_dir_all(&runtime).unwrap();
+    let line = daemon.log.wait_for("restart jouled");
+    assert!(line.contains("WARN") && line.contains("Read-only file system"), "{line}");
+    draw(&world, &mut ticks, 3 * JOULE);
+    daemon.page();
+    daemon.stop();
+    // What the service manager does at a restart.
+    fs::create_dir(&runtime).unwrap();
+    let daemon = Daemon::start(&mut plain, &runtime);
+    assert_eq!(total(&daemon.snapshot()), 3 * JOULE);
     daemon.stop();
 }
 

@@ -1,5 +1,5 @@
-//! Unix sockets that jouled listens on: creates them with their permissions, replaces stale ones, makes them again where
-//! they are removed, removes them at the end. Knows no protocol.
+//! Unix sockets that jouled listens on: creates them with their permissions, replaces stale ones, makes them again
+//! where they are removed, removes them at the end. Knows no protocol.
 
 use super::private_dir::{Access, DirError, FileId, PrivateDir, is_of_disk};
 use rustix::fs::Mode;

@@ -66,7 +66,7 @@ def run(daemon, watch, troubles, choose):
 
 def report(daemon, watch, troubles):
     watch.compare_life()
-    print(f"chaos: {daemon.kills} kills, {daemon.refused} starts refused by a read-only disk, longest start {daemon.longest_start:.1f} s, {watch.pages} pages, "
+    print(f"chaos: {daemon.kills} kills, longest start {daemon.longest_start:.1f} s, {watch.pages} pages, "
           f"{watch.counters} counters compared, {watch.came_back} series came back lower than they had ended")
     print(f"chaos: oldest snapshot {watch.oldest:.1f} s, most beyond what load explains {watch.latest:.1f} s; "
           f"resident {watch.resident}, descriptors {watch.descriptors}")

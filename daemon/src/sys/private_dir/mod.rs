@@ -306,8 +306,8 @@ impl OpenSocket {
     }
 }
 
-/// Whether the disk is what fails, and not the configuration: it is full, broken, gone or read-only. Operators of such a
-/// machine need their numbers, too.
+/// Whether the disk is what fails, and not the configuration: it is full, broken, gone or read-only. Operators of such
+/// a machine need their numbers, too.
 pub fn is_of_disk(error: &io::Error) -> bool {
     let disk = [Errno::ROFS, Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::UCLEAN, Errno::STALE];
     error.raw_os_error().is_some_and(|number| disk.iter().any(|known| known.raw_os_error() == number))
