@@ -207,7 +207,7 @@ fn read_twice(meter: &mut dyn Meter) -> BTreeMap<DomainId, Vec<DomainReading>> {
 }
 
 fn check_reading(meter: &dyn Meter, reading: &DomainReading) {
-    let DomainReading { domain: id, at, reading } = reading;
+    let DomainReading { domain: id, at, reading, .. } = reading;
     let domain = meter.domains().iter().find(|domain| domain.id == *id);
     let domain = domain.unwrap_or_else(|| panic!("{}: a reading of {id}, which is no domain of it", meter.source()));
     let now = Stamp::now().monotonic;

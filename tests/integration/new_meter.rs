@@ -48,7 +48,7 @@ impl Meter for WallMeter {
 
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         let reading = Ok(Reading::Gauge { power: Microwatts(WALL) });
-        out.push(DomainReading { domain: self.0[0].id.clone(), at: now.monotonic, reading });
+        out.push(DomainReading::new(self.0[0].id.clone(), now.monotonic, reading));
     }
 
     fn health(&self) -> Health {

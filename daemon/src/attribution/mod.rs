@@ -224,6 +224,7 @@ impl Core {
             standby: false,
             power: None,
             idle_power: None,
+            interval: None,
             role: Role::Billed,
             shares_estimated: false,
             error: String::new(),

@@ -89,6 +89,7 @@ impl Core {
         if let Some(state) = self.domains.get_mut(index) {
             if state.power.is_some() {
                 state.power = said.or(state.power);
+                state.interval = reading.interval;
             }
             if state.watch.has_never_moved() {
                 state.clear_power();

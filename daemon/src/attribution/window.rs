@@ -8,7 +8,7 @@ use super::ledger::AccountId;
 use super::lessons::Lessons;
 use super::plausibility::Watch;
 use super::tick_use::TickUse;
-use crate::model::domain::{Domain, Verdict, Zone};
+use crate::model::domain::{Domain, PowerInterval, Verdict, Zone};
 use crate::model::snapshot::{DomainView, Role};
 use crate::model::units::{Microwatts, Nanos};
 use rustc_hash::FxHashMap;
@@ -40,6 +40,8 @@ pub(super) struct DomainState {
     pub power: Option<Microwatts>,
     /// The idle part of `power`.
     pub idle_power: Option<Microwatts>,
+    /// Of an estimate: how well it knows `power`.
+    pub interval: Option<PowerInterval>,
     pub role: Role,
     /// Whether shares of its last window follow a rule and not observed use.
     pub shares_estimated: bool,
@@ -145,6 +147,7 @@ impl DomainRecord {
             energy: self.totals,
             power: None,
             idle_power: None,
+            interval: None,
             floor: None,
             read_at: None,
             error,
@@ -203,7 +206,7 @@ impl DomainState {
 
     /// Clears the power, which is unknown now.
     pub fn clear_power(&mut self) {
-        (self.power, self.idle_power) = (None, None);
+        (self.power, self.idle_power, self.interval) = (None, None, None);
         self.shown.clear();
     }
 
@@ -224,6 +227,7 @@ impl DomainState {
             past: self.standby,
             power: self.power,
             idle_power: self.idle_power,
+            interval: self.interval,
             floor: self.record.model.floor(),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
             verdict: self.watch.verdict(),

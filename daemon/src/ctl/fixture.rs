@@ -76,6 +76,7 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
         energy: NodeEnergy { total: part(100), idle: part(40), active: part(60), unattributed: part(5) },
         power: Some(Microwatts(joules * 50_000)),
         idle_power: Some(Microwatts(joules * 20_000)),
+        interval: None,
         floor: Some(IdleFloor {
             power: Microwatts(joules * 20_000),
             uncertainty: Microwatts(joules * 1_000),

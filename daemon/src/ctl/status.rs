@@ -137,6 +137,15 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         } else if !view.error.is_empty() {
             lines.push(format!("  cannot be read: {}", text::safe(&view.error)));
         }
+        if let (Some(_), Some(interval)) = (view.power, view.interval) {
+            let beyond =
+                if interval.extrapolating { "; extrapolating: its model has not seen such a load" } else { "" };
+            lines.push(format!(
+                "  an estimate: in 90 % of cases it is between {} and {}{beyond}",
+                watts(interval.low),
+                watts(interval.high)
+            ));
+        }
         if view.floor.is_some_and(|floor| floor.from == IdleFrom::Prior) && !view.past {
             lines.push(
                 "  idle and active energy are a guess: loads have not differed enough yet to learn the idle floor"
@@ -225,6 +234,9 @@ struct Domain<'a> {
     quality: &'static str,
     in_base: bool,
     watts: Option<f64>,
+    low_watts: Option<f64>,
+    high_watts: Option<f64>,
+    extrapolating: bool,
     idle_watts: Option<f64>,
     microjoules: u64,
     idle_microjoules: u64,
@@ -278,6 +290,9 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
                 quality: view.domain.quality.as_str(),
                 in_base: base.contains(view.domain.zone),
                 watts: in_watts(view.power),
+                low_watts: in_watts(view.power.and(view.interval).map(|interval| interval.low)),
+                high_watts: in_watts(view.power.and(view.interval).map(|interval| interval.high)),
+                extrapolating: view.interval.is_some_and(|interval| interval.extrapolating),
                 idle_watts: in_watts(view.idle_power),
                 microjoules: view.energy.total.0,
                 idle_microjoules: view.energy.idle.0,
@@ -299,7 +314,7 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
 mod tests {
     use super::super::fixture;
     use super::*;
-    use crate::model::domain::Quality;
+    use crate::model::domain::{PowerInterval, Quality};
 
     fn text_of(snapshot: &Snapshot) -> String {
         lines(snapshot, snapshot.at.monotonic + Nanos(300_000_000)).join("\n")
@@ -340,6 +355,22 @@ mod tests {
         let text = text_of(&snapshot);
         assert!(text.contains("\nESTIMATE: ") && text.contains("Power (est.): "), "{text}");
         assert!(json(&snapshot, Nanos(0)).estimated);
+    }
+
+    #[test]
+    fn an_estimate_has_an_interval() {
+        let mut snapshot = fixture::snapshot();
+        let (low, high) = (Microwatts(31_500_000), Microwatts(62_000_000));
+        snapshot.domains[0].interval = Some(PowerInterval { low, high, extrapolating: true });
+        let text = text_of(&snapshot);
+        let said = "  an estimate: in 90 % of cases it is between 31.5 W and 62.0 W; extrapolating: its model";
+        assert!(text.contains(said), "{text}");
+        let value = serde_json::to_value(json(&snapshot, snapshot.at.monotonic)).unwrap();
+        let domain = &value["domains"][0];
+        assert_eq!((&domain["low_watts"], &domain["high_watts"]), (&31.5.into(), &62.0.into()));
+        assert_eq!((&domain["extrapolating"], &value["domains"][1]["low_watts"]), (&true.into(), &().into()));
+        snapshot.domains[0].power = None;
+        assert!(!text_of(&snapshot).contains("in 90 % of cases"));
     }
 
     #[test]

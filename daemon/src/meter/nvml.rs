@@ -307,7 +307,7 @@ impl Meter for Gpus {
             let reading =
                 gpu.read(nvml, &self.library).map_err(|error| format!("GPU {}: {}", gpu.card.index, words(&error)));
             self.errors.extend(reading.as_ref().err().cloned());
-            out.push(DomainReading { domain: domain.id.clone(), at: Stamp::now().monotonic, reading });
+            out.push(DomainReading::new(domain.id.clone(), Stamp::now().monotonic, reading));
         }
         if again && !self.errors.is_empty() {
             // No reading at all makes the poller drop and reopen this meter.

@@ -262,6 +262,21 @@ pub struct DomainReading {
     pub at: Nanos,
     /// The reading, or why there is none (one line, names the file).
     pub reading: Result<Reading, String>,
+    /// Of an estimate: how well it knows the mean power since the reading before; `None`: it is measured, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<PowerInterval>,
+}
+
+/// The interval that holds the true power of an estimate in 90 % of cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerInterval {
+    /// Its lower end, in µW.
+    pub low: Microwatts,
+    /// Its upper end, in µW.
+    pub high: Microwatts,
+    /// Whether the load is outside of what the model has seen. The interval is wider then.
+    #[serde(default)]
+    pub extrapolating: bool,
 }
 
 /// Whether what a meter says of a domain can be true.
@@ -340,13 +355,18 @@ impl Sum for NodeEnergy {
 }
 
 impl DomainReading {
+    /// A reading at `at`, CLOCK_MONOTONIC, that is no estimate.
+    pub fn new(domain: DomainId, at: Nanos, reading: Result<Reading, String>) -> Self {
+        Self { domain, at, reading, interval: None }
+    }
+
     /// The reading of a domain that gives no energy from `at` on, CLOCK_MONOTONIC.
     pub fn standby(domain: &Domain, at: Nanos) -> Self {
-        Self { domain: domain.id.clone(), at, reading: Ok(Reading::Standby) }
+        Self::new(domain.id.clone(), at, Ok(Reading::Standby))
     }
 
     /// The reading of a domain that could not be read at `at`, CLOCK_MONOTONIC, and why.
     pub fn failed(domain: &Domain, at: Nanos, why: &str) -> Self {
-        Self { domain: domain.id.clone(), at, reading: Err(why.to_owned()) }
+        Self::new(domain.id.clone(), at, Err(why.to_owned()))
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::model::billing::IdlePolicy;
 use crate::model::by_name;
-use crate::model::domain::{Domain, NodeEnergy, Verdict, Zone};
+use crate::model::domain::{Domain, NodeEnergy, PowerInterval, Verdict, Zone};
 use crate::model::entity::{Kind, Labels};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
@@ -309,6 +309,9 @@ pub struct DomainView {
     pub power: Option<Microwatts>,
     /// The idle part of `power`, in µW.
     pub idle_power: Option<Microwatts>,
+    /// Of an estimate: the interval that holds the true `power` in 90 % of cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<PowerInterval>,
     /// The idle floor in use; `None` before the first observation.
     pub floor: Option<IdleFloor>,
     /// Time of the last reading, CLOCK_MONOTONIC; `None` where there was none.

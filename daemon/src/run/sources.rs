@@ -194,13 +194,15 @@ fn head(
     boot_id: &str,
     state: State,
 ) -> Head {
+    let ObserverSettings { sysfs, procfs, .. } = &settings.observers;
+    let roots = Roots { sysfs: sysfs.clone(), procfs: procfs.clone() };
     Head {
         config: CoreConfig {
             host: host(settings, topology, meters),
             limits: settings.limits,
             idle: settings.attribution.idle,
             floors: settings.floors.clone(),
-            prior_ratio: estimate::idle_to_full_ratio(&topology.model),
+            prior_ratio: estimate::idle_to_full_ratio(&roots, topology),
             platform: settings.attribution.platform.clone(),
         },
         same_boot: !boot_id.is_empty() && state.boot_id == boot_id,

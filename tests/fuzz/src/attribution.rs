@@ -161,7 +161,7 @@ impl Step {
                 Gives::Error => Err("broken".into()),
                 Gives::Nothing => continue,
             };
-            readings.push(DomainReading { domain: domain.id.clone(), at, reading });
+            readings.push(DomainReading::new(domain.id.clone(), at, reading));
         }
         readings
     }
@@ -360,7 +360,7 @@ fn page_of(process_names: &[(String, String, String)]) -> Arc<Snapshot> {
         tick.at = Stamp { monotonic: at, boottime: at, realtime: at };
         let total = Microjoules(second * 50_000_000);
         let reading = Ok(Reading::Counter { total, wraps_at: None });
-        tick.readings = vec![DomainReading { domain: domain(0).id, at, reading }];
+        tick.readings = vec![DomainReading::new(domain(0).id, at, reading)];
         snapshot = Some(core.step(&tick));
         tick.new_domains.clear();
     }

@@ -50,6 +50,7 @@ pub fn ledger(data: &[u8]) {
             domain: domain.id.clone(),
             at,
             reading: reading(second * 50_000_000),
+            interval: None,
         });
         core.step(&Tick {
             at: Stamp { monotonic: at, boottime: at, realtime: at },

@@ -159,6 +159,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         energy: NodeEnergy::default(),
         power: None,
         idle_power: None,
+        interval: None,
         floor: None,
         read_at: Some(snapshot.at.monotonic),
         error: String::new(),

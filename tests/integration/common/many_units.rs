@@ -33,6 +33,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         energy: NodeEnergy { total: Microjoules(1_000_000), idle: Microjoules(1_000_000), ..NodeEnergy::default() },
         power: Some(Microwatts(100_000_000)),
         idle_power: Some(Microwatts(50_000_000)),
+        interval: None,
         floor: None,
         read_at: Some(snapshot.at.monotonic),
         error: String::new(),

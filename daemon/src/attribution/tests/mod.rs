@@ -77,6 +77,7 @@ impl Fake {
                 domain: id.clone(),
                 at,
                 reading: Ok(Reading::Counter { total: Microjoules(*counter), wraps_at: None }),
+                interval: None,
             }
         });
         let processes = uses.iter().map(|one| ProcessInfo {

@@ -104,7 +104,7 @@ impl Machine {
                     Ok(Reading::Standby)
                 }
             };
-            readings.push(DomainReading { domain: id.clone(), at, reading });
+            readings.push(DomainReading::new(id.clone(), at, reading));
         }
         let new = std::mem::take(&mut self.new);
         let mut host = Fake { seconds: self.seconds - 1, counters: Vec::new(), new, ids: Vec::new() };
@@ -536,11 +536,12 @@ fn after_a_suspend_nothing_is_counted_twice() {
             host.seconds += 1;
             // The machine slept for a while after the 50th second: CLOCK_MONOTONIC stood still.
             let slept = Nanos(if second > 50 { 3600 * SECOND } else { 0 });
-            let mut readings = vec![DomainReading { domain: ids[0].clone(), at, reading: Ok(package) }];
+            let mut readings = vec![DomainReading::new(ids[0].clone(), at, Ok(package))];
             readings.extend(platform.is_ok().then_some(DomainReading {
                 domain: ids[1].clone(),
                 at,
                 reading: platform,
+                interval: None,
             }));
             let new_domains = std::mem::take(&mut host.new);
             let at = Stamp { monotonic: at, boottime: at + slept, realtime: at + slept };

@@ -32,6 +32,7 @@ impl Host {
             domain: id.clone(),
             at,
             reading: reading.ok_or_else(|| "no data".to_owned()),
+            interval: None,
         });
         let time = self.every as f64 * 1e9;
         let one = |(package, busy): (u16, &f64)| ran(1 + u32::from(package), 1, package, (busy * time) as u64);
@@ -241,6 +242,7 @@ fn a_power_is_shown_as_the_meter_said_it() {
                     domain: host.ids[0].clone(),
                     at,
                     reading: Ok(gauge(206_000_000).unwrap()),
+                    interval: None,
                 }],
                 ..Tick::default()
             };

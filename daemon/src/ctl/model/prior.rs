@@ -204,7 +204,7 @@ mod tests {
         let mut out = Vec::new();
         run(&parsed(&CLOUD).unwrap(), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("Expected, not measured: ") && text.contains("TDP 240 W (listed)"), "{text}");
+        assert!(text.contains("Expected, not measured: ") && text.contains("TDP 240 W (codecarbon's list)"), "{text}");
         assert!(text.contains("\n100 %  ") && !text.contains("--policy turbo"), "{text}");
         out = Vec::new();
         run(&parsed(&["--cpu", "AMD EPYC 7763", "--threads", "128"]).unwrap(), &mut out).unwrap();

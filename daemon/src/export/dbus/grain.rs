@@ -18,6 +18,8 @@ pub(super) fn coarse_grain() -> Grain {
 pub(super) fn coarse(mut fine: View, before: Option<&View>, quantum: Microjoules) -> View {
     let step = Step::new(&fine, before, quantum);
     step.coarsen(&mut fine.node, before.map(|before| &before.node));
+    // The interval of an estimate would tell its power of the last tick.
+    fine.intervals.clear();
     if let Some((energy, power)) = &mut fine.platform {
         let told = step.floor(*energy);
         let earlier = before.and_then(|before| before.platform);

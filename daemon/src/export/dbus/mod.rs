@@ -28,7 +28,8 @@
 //!   GetContainer(s id, its beginning, or name) → o                                          org.jouled1.NoSuchContainer
 //!   GetProcess(u pid; 0: own) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
 //!   Version s, NodeName s, IntervalUSec t
-//!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when
+//!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when;
+//!   EstimateByZone a(stt) zone, lowest and highest power
 //!   and the numbers below, without State and Since
 //! org.jouled1.Unit       Id s, Slice s, User u (4294967295: the system's)
 //! org.jouled1.Machine    Id s, Name s, UUID s, Hypervisor s

@@ -264,6 +264,18 @@ pub(super) const PROPERTIES: &[Property] = &[
         },
     },
     Property {
+        name: "EstimateByZone",
+        signature: "a(stt)",
+        emits: Emits::False,
+        of: &[Manager],
+        doc: "Zones whose power is an estimate: the ends of the interval that holds the true power in 90 % of cases, in microwatts, over \
+              the last window. Empty where all is measured; only root and the group jouled are told.",
+        get: |of| {
+            let zones = of.view.intervals.iter().map(|(zone, low, high)| (zone.as_str(), low.0, high.0));
+            zones.collect::<Vec<_>>().into()
+        },
+    },
+    Property {
         name: "Sources",
         signature: "a(sssst)",
         emits: Emits::True,

@@ -109,6 +109,9 @@ pub(super) struct View {
     pub node: Numbers,
     /// Energy and power of the whole machine as the authority measures them.
     pub platform: Option<(Microjoules, Option<Microwatts>)>,
+    /// Zones with an estimate, and the interval that holds their true power in 90 % of cases: the sums of both ends
+    /// over the zone's domains. Empty in the coarse view.
+    pub intervals: Vec<(Zone, Microwatts, Microwatts)>,
     pub sources: Vec<SourceView>,
     pub vms: Arc<[Vm]>,
     /// Sorted by path.
@@ -153,6 +156,7 @@ impl View {
             read_at: read_at(snapshot),
             node,
             platform,
+            intervals: intervals(snapshot),
             sources: snapshot.sources.clone(),
             vms: Arc::clone(&snapshot.vms),
             objects: objects(snapshot, &maker),
@@ -223,6 +227,22 @@ fn read_at(snapshot: &Snapshot) -> Vec<(Zone, Nanos)> {
         Some((zone, at.realtime - (at.monotonic - read)))
     };
     Zone::ALL.into_iter().filter_map(last).collect()
+}
+
+/// Both ends of the power of zones with an estimate. What is measured there counts at both ends.
+fn intervals(snapshot: &Snapshot) -> Vec<(Zone, Microwatts, Microwatts)> {
+    let of = |zone: Zone| {
+        let now = || snapshot.domains.iter().filter(move |view| view.domain.zone == zone && !view.past);
+        now().any(|view| view.interval.is_some()).then_some(())?;
+        let ends = now().map(|view| match (view.power?, view.interval) {
+            (_, Some(interval)) => Some((interval.low, interval.high)),
+            (power, None) => Some((power, power)),
+        });
+        let add = |(low, high), (more, and)| (low + more, high + and);
+        let (low, high) = ends.collect::<Option<Vec<_>>>()?.into_iter().reduce(add)?;
+        Some((zone, low, high))
+    };
+    Zone::ALL.into_iter().filter_map(of).collect()
 }
 
 fn objects(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<Object> {

@@ -1,10 +1,13 @@
-//! The meter `estimate` (`[meter.estimate]`): package power from CPU utilisation (/proc/stat) and published watts of
-//! similar servers, for machines where nothing measures it. It is labelled as an estimate everywhere.
+//! The meter `estimate` (`[meter.estimate]`): power of packages and memory from CPU utilisation (/proc/stat) and the
+//! prior of the machine (`power_model::prior`), for machines where nothing measures it. It is labelled as an estimate
+//! everywhere, and has an interval.
 //!
-//! E += (threads · idle · Δt + (full − idle) · busy time) · package share, for each package and read, in integers with
-//! the remainder carried. The table's watts are wall power of a whole server divided by its hardware threads, so the
-//! package gets a share of them.
+//! For each package and read, E += P(u) · Δt, where u is the busy share of the time, and P is a curve with straight
+//! lines between its points: in integers, with the remainder carried. Memory is a domain of its own on servers, by the
+//! busy share of all CPUs. With watts in the configuration the curve is a straight line and the packages get a share of
+//! those watts, which are wall power of a whole server divided by its hardware threads; memory is then in no domain.
 
+mod curve;
 pub mod machine;
 mod stat;
 mod watts;
@@ -12,11 +15,14 @@ mod watts;
 use super::open::{Opening, Section};
 use super::topology::{Topology, package_of};
 use super::{CpuModel, Meter, Roots};
-use crate::model::domain::{Domain, DomainReading, Quality, Reading, Scope, Zone};
+use crate::model::domain::{Domain, DomainReading, PowerInterval, Quality, Reading, Scope, Zone};
 use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
-use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::units::{Microwatts, Nanos};
 use crate::model::values::{Use, broken};
+use crate::power_model::Predicted;
+use crate::power_model::prior::{Machine, Prior};
+use curve::{Curve, Energy};
 use serde::Deserialize;
 use stat::Stat;
 use std::path::PathBuf;
@@ -25,9 +31,9 @@ use watts::Watts;
 /// Name of this source.
 pub const SOURCE: &str = "estimate";
 
-/// The packages' share of wall power: what remains at full load after the losses of the power supply (6 to 8 %), memory
-/// (10 to 18 %), fans, disks, board and network (about 10 %). An assumption. At idle the true share is closer to a
-/// half, so idle comes out high.
+/// The packages' share of the wall power that the configuration or the table has: what remains at full load after the
+/// losses of the power supply (6 to 8 %), memory (10 to 18 %), fans, disks, board and network (about 10 %). An
+/// assumption. At idle the true share is closer to a half, so idle comes out high.
 pub const PACKAGE_SHARE: f64 = 0.65;
 
 /// `[meter.estimate]`: the estimate, used where nothing is measured.
@@ -70,10 +76,9 @@ impl Section for EstimateConfig {
     }
 }
 
-/// Power at rest over power at full load of processors like this one, between 0 and 1: the prior of the idle floor.
-pub fn idle_to_full_ratio(model: &CpuModel) -> f64 {
-    let (watts, ..) = watts::lookup(model);
-    watts.idle / watts.full
+/// Power at rest over power at full load of a machine like this one, between 0 and 1: the prior of the idle floor.
+pub fn idle_to_full_ratio(roots: &Roots, topology: &Topology) -> f64 {
+    Prior::of(&machine::machine(roots, topology)).idle_to_full_ratio()
 }
 
 /// The estimate, with its state per CPU and package.
@@ -83,10 +88,10 @@ pub struct Estimate {
     stat: Stat,
     /// The clock tick of /proc/stat.
     tick: Nanos,
-    /// Idle power of one hardware thread, times the package share.
-    idle: Microwatts,
-    /// Full less idle power of one hardware thread, times the package share.
-    dynamic: Microwatts,
+    model: Model,
+    /// Power of a package by the busy share of its threads, for one thread.
+    curve: Curve,
+    memory: Option<Memory>,
     /// Time of the last successful read, CLOCK_MONOTONIC.
     last: Option<Nanos>,
     cpus: Vec<CpuState>,
@@ -96,6 +101,32 @@ pub struct Estimate {
     described: String,
     /// Error of the last read.
     error: Option<String>,
+}
+
+/// Where the curve is from.
+enum Model {
+    /// Watts per thread of the configuration or of the table.
+    PerThread,
+    /// The prior of the machine.
+    Prior {
+        prior: Box<Prior>,
+        /// The threads that it is the prior of.
+        threads: u64,
+        /// In a VM: a vCPU that is offline draws nothing. Elsewhere the package draws what it draws, whichever of its
+        /// threads are online.
+        guest: bool,
+    },
+}
+
+/// The domain of memory.
+struct Memory {
+    /// Its index in `domains`.
+    domain: usize,
+    /// Its power by the busy share of all threads, for one thread.
+    curve: Curve,
+    energy: Energy,
+    /// Of the time up to the last read.
+    interval: Option<PowerInterval>,
 }
 
 /// State of one CPU.
@@ -109,17 +140,19 @@ struct CpuState {
 /// State of one package.
 struct Package {
     id: PackageId,
+    /// Its index in `domains`.
+    domain: usize,
+    /// Its threads that are online.
     threads: u64,
+    /// The most threads of it that were online at once.
+    most: u64,
     /// Busy time not yet turned into energy. The kernel counts a clock tick when it ends, so an interval may show more
     /// busy time than it is long.
     busy: Nanos,
-    total: Microjoules,
-    /// Energy below one microjoule, in µW·ns.
-    remainder: u128,
+    energy: Energy,
+    /// Of the time up to the last read.
+    interval: Option<PowerInterval>,
 }
-
-/// One microjoule in µW·ns.
-const MICROJOULE: u128 = 1_000_000_000;
 
 impl Estimate {
     /// Opens the estimate and reads /proc/stat for the first time.
@@ -127,66 +160,60 @@ impl Estimate {
     /// # Errors
     /// The configured figures contradict each other, or /proc/stat cannot be read.
     pub fn open(config: &EstimateConfig, roots: &Roots, topology: &Topology) -> Result<Self, String> {
-        let (table, table_name, known_as) = watts::lookup(&topology.model);
-        let watts = Watts {
-            idle: config.idle_watts_per_thread.unwrap_or(table.idle),
-            full: config.full_watts_per_thread.unwrap_or(table.full),
-        };
-        let share = config.package_share.unwrap_or(PACKAGE_SHARE);
-        if !(0.0 <= watts.idle && watts.idle <= watts.full && watts.full <= 1000.0) {
-            return Err(format!(
-                "[meter.estimate]: {} W idle and {} W full a thread: must be 0 <= idle <= full <= 1000",
-                watts.idle, watts.full
-            ));
-        }
-        if !(0.0 < share && share <= 1.0) {
-            return Err(format!("[meter.estimate]: package_share {share}: must be above 0 and up to 1"));
-        }
-        let microwatts = |watts: f64| Microwatts((watts * share * 1e6).round() as u64);
+        let configured =
+            config.idle_watts_per_thread.or(config.full_watts_per_thread).or(config.package_share).is_some();
+        let machine = machine::machine(roots, topology);
+        let (model, curve, memory, described) =
+            if configured { per_thread(config, &topology.model)? } else { by_prior(&machine) };
         let mut meter = Self {
             sysfs: roots.sysfs.clone(),
             path: "/proc/stat".to_owned(),
             stat: Stat::new(roots.procfs.join("stat")),
             tick: clock_tick(),
-            idle: microwatts(watts.idle),
-            dynamic: microwatts(watts.full) - microwatts(watts.idle),
+            model,
+            curve,
+            memory: None,
             last: None,
             cpus: Vec::new(),
             packages: Vec::new(),
             domains: Vec::new(),
-            described: describe(config, &topology.model, watts, share, table_name, known_as),
+            described,
             error: None,
         };
         for (package, threads) in topology.packages() {
             meter.package(package, Some(threads));
         }
+        if let Some(curve) = memory {
+            let at_rest = curve.at_rest(u64::from(machine.threads));
+            let domain = meter.domain("estimate/dram".to_owned(), Zone::Dram, Scope::Machine, Some(at_rest));
+            meter.memory = Some(Memory { domain, curve, energy: Energy::default(), interval: None });
+        }
         meter.read_busy_time().map(|()| meter)
+    }
+
+    /// Appends a domain, and returns its index.
+    fn domain(&mut self, id: String, zone: Zone, scope: Scope, at_rest: Option<Microwatts>) -> usize {
+        self.domains.push(Domain {
+            billed: true,
+            quality: Quality::Estimated,
+            at_rest,
+            // 10 kW, ten times the limit for packages with RAPL. The estimate cannot jump as a counter can, so the
+            // limit may be loose.
+            max_power: Microwatts(10_000_000_000),
+            ..Domain::measured(id, SOURCE, zone, scope, self.path.clone())
+        });
+        self.domains.len() - 1
     }
 
     /// The index of a package, which is added if it is new. `threads`: its number of online threads; `None` for a
     /// package found later, whose threads come online one by one.
     fn package(&mut self, id: PackageId, threads: Option<usize>) -> usize {
         self.packages.iter().position(|package| package.id == id).unwrap_or_else(|| {
-            self.packages.push(Package::new(id));
-            self.domains.push(Domain {
-                id: format!("estimate/package-{}", id.0).into(),
-                source: SOURCE.to_owned(),
-                zone: Zone::Package,
-                scope: Scope::Package(id),
-                path: self.path.clone(),
-                billed: true,
-                quality: Quality::Estimated,
-                continuous: false,
-                at_rest: threads.map(|threads| Microwatts(self.idle.0 * threads as u64)),
-                // 10 kW, ten times the limit for packages with RAPL. The estimate cannot jump as a counter can, so the
-                // limit may be loose.
-                max_power: Microwatts(10_000_000_000),
-                accuracy_ppm: None,
-                refresh: None,
-                gpu: None,
-                platform: None,
-                by_host: false,
-            });
+            let at_rest = threads.map(|threads| self.curve.at_rest(threads as u64));
+            let name = format!("estimate/package-{}", id.0);
+            let domain = self.domain(name, Zone::Package, Scope::Package(id), at_rest);
+            let most = threads.unwrap_or_default() as u64;
+            self.packages.push(Package { most, ..Package::new(id, domain) });
             self.packages.len() - 1
         })
     }
@@ -237,21 +264,62 @@ impl Estimate {
 const MAX_CPUS: u32 = 8192;
 
 impl Package {
-    fn new(id: PackageId) -> Self {
-        Self { id, threads: 0, busy: Nanos::ZERO, total: Microjoules::ZERO, remainder: 0 }
+    fn new(id: PackageId, domain: usize) -> Self {
+        let (busy, energy) = (Nanos::ZERO, Energy::default());
+        Self { id, domain, threads: 0, most: 0, busy, energy, interval: None }
     }
 
-    /// Adds the energy of `span` to the total, and keeps the part below a microjoule.
-    fn integrate(&mut self, span: Nanos, idle: Microwatts, dynamic: Microwatts) {
-        let capacity = Nanos(span.0.saturating_mul(self.threads));
+    /// Takes the busy time of `span`: that, and the time of all its threads. `whole`: also of those that are offline.
+    fn take(&mut self, span: Nanos, whole: bool) -> (Nanos, Nanos) {
+        self.most = self.most.max(self.threads);
+        let threads = if whole { self.most } else { self.threads };
+        let capacity = Nanos(span.0.saturating_mul(threads));
         let busy = self.busy.min(capacity);
         // More than a second of carried busy time per thread cannot come from the rounding of clock ticks, so it is
         // dropped.
-        self.busy = (self.busy - busy).min(Nanos(self.threads * Nanos::SECOND.0));
-        let energy =
-            u128::from(idle.0) * u128::from(capacity.0) + u128::from(dynamic.0) * u128::from(busy.0) + self.remainder;
-        self.total += Microjoules(u64::try_from(energy / MICROJOULE).unwrap_or(u64::MAX));
-        self.remainder = energy % MICROJOULE;
+        self.busy = (self.busy - busy).min(Nanos(threads * Nanos::SECOND.0));
+        (busy, capacity)
+    }
+}
+
+impl Estimate {
+    /// Adds the energy of `span` to every domain.
+    fn integrate(&mut self, span: Nanos) {
+        let (mut all_busy, mut all_capacity) = (Nanos::ZERO, Nanos::ZERO);
+        let whole = matches!(self.model, Model::Prior { guest: false, .. });
+        for package in &mut self.packages {
+            let (busy, capacity) = package.take(span, whole);
+            package.energy.add(&self.curve, busy, capacity);
+            let threads = if whole { package.most } else { package.threads };
+            package.interval = self.model.interval(busy, capacity, threads, |prior, load| Some(prior.package(load)));
+            all_busy += busy;
+            all_capacity += capacity;
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.energy.add(&memory.curve, all_busy, all_capacity);
+            let threads = self.packages.iter().map(|package| if whole { package.most } else { package.threads }).sum();
+            memory.interval = self.model.interval(all_busy, all_capacity, threads, Prior::dram);
+        }
+    }
+}
+
+impl Model {
+    /// How well the power of these threads is known at a load; `None`: not at all, or no time has passed.
+    fn interval(
+        &self,
+        busy: Nanos,
+        capacity: Nanos,
+        threads: u64,
+        of: impl Fn(&Prior, f64) -> Option<Predicted>,
+    ) -> Option<PowerInterval> {
+        let Self::Prior { prior, threads: all, .. } = self else { return None };
+        if capacity == Nanos::ZERO {
+            return None;
+        }
+        let Predicted { low, high, extrapolating, .. } = of(prior, busy.0 as f64 / capacity.0 as f64)?;
+        let part = threads as f64 / (*all).max(1) as f64;
+        let microwatts = |watts: f64| Microwatts((watts * part * 1e6).round() as u64);
+        Some(PowerInterval { low: microwatts(low), high: microwatts(high), extrapolating })
     }
 }
 
@@ -270,16 +338,17 @@ impl Meter for Estimate {
         if self.error.is_none() {
             let span = now.monotonic - self.last.unwrap_or(now.monotonic);
             self.last = Some(now.monotonic);
-            for package in &mut self.packages {
-                package.integrate(span, self.idle, self.dynamic);
-            }
+            self.integrate(span);
         }
-        for (domain, package) in self.domains.iter().zip(&self.packages) {
+        let packages = self.packages.iter().map(|package| (package.domain, package.energy.total(), package.interval));
+        let memory = self.memory.iter().map(|memory| (memory.domain, memory.energy.total(), memory.interval));
+        for (domain, total, interval) in packages.chain(memory) {
             let reading = match &self.error {
-                None => Ok(Reading::Counter { total: package.total, wraps_at: None }),
+                None => Ok(Reading::Counter { total, wraps_at: None }),
                 Some(error) => Err(error.clone()),
             };
-            out.push(DomainReading { domain: domain.id.clone(), at: now.monotonic, reading });
+            let reading = DomainReading::new(self.domains[domain].id.clone(), now.monotonic, reading);
+            out.push(DomainReading { interval: interval.filter(|_| self.error.is_none()), ..reading });
         }
     }
 
@@ -291,7 +360,61 @@ impl Meter for Estimate {
     }
 }
 
-/// What the estimate is based on, in one line.
+/// A model, its curves of packages and memory, and its description.
+type Opened = (Model, Curve, Option<Curve>, String);
+
+/// The model of the configured watts; what is not configured comes from the table.
+fn per_thread(config: &EstimateConfig, model: &CpuModel) -> Result<Opened, String> {
+    let (table, table_name, known_as) = watts::lookup(model);
+    let watts = Watts {
+        idle: config.idle_watts_per_thread.unwrap_or(table.idle),
+        full: config.full_watts_per_thread.unwrap_or(table.full),
+    };
+    let share = config.package_share.unwrap_or(PACKAGE_SHARE);
+    if !(0.0 <= watts.idle && watts.idle <= watts.full && watts.full <= 1000.0) {
+        return Err(format!(
+            "[meter.estimate]: {} W idle and {} W full a thread: must be 0 <= idle <= full <= 1000",
+            watts.idle, watts.full
+        ));
+    }
+    if !(0.0 < share && share <= 1.0) {
+        return Err(format!("[meter.estimate]: package_share {share}: must be above 0 and up to 1"));
+    }
+    let curve = Curve::new([watts.idle * share, watts.full * share]);
+    Ok((Model::PerThread, curve, None, describe(config, model, watts, share, table_name, known_as)))
+}
+
+/// The model without configured watts.
+fn by_prior(machine: &Machine) -> Opened {
+    let prior = Prior::of(machine);
+    let threads = f64::from(machine.threads);
+    let steps = || (0..=10).map(|step| f64::from(step) / 10.0);
+    let curve = Curve::new(steps().map(|load| prior.package(load).watts / threads));
+    // The counters of client processors include what memory they have a meter for.
+    let with_memory = prior.is_server() && prior.dram(0.0).is_some();
+    let memory = with_memory.then(|| Curve::new(steps().filter_map(|load| Some(prior.dram(load)?.watts / threads))));
+    let described = describe_prior(&prior, with_memory);
+    let model = Model::Prior { prior: Box::new(prior), threads: u64::from(machine.threads), guest: machine.guest };
+    (model, curve, memory, described)
+}
+
+/// What the prior says, in one line: its basis, watts at rest and at full load with the interval.
+fn describe_prior(prior: &Prior, with_memory: bool) -> String {
+    let watts = |p: Predicted| format!("{:.1} W ({:.1} to {:.1})", p.watts, p.low, p.high);
+    let (rest, full) = (prior.package(0.0), prior.package(1.0));
+    let memory = match (prior.dram(0.0), prior.dram(1.0)) {
+        (Some(rest), Some(full)) if with_memory => format!(", memory {} to {}", watts(rest), watts(full)),
+        _ => String::new(),
+    };
+    format!(
+        "estimate, not a measurement: {}; packages {} at rest to {} at full load{memory}",
+        prior.description(),
+        watts(rest),
+        watts(full)
+    )
+}
+
+/// What configured watts are based on, in one line.
 fn describe(
     config: &EstimateConfig,
     model: &CpuModel,

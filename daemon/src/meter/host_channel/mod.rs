@@ -162,7 +162,7 @@ impl HostChannel {
                 self.known[domain].last = Some(next);
                 Ok(Reading::Total { total: zone.energy, since: latest.since })
             };
-            out.push(DomainReading { domain: self.domains[domain].id.clone(), at: latest.at, reading });
+            out.push(DomainReading::new(self.domains[domain].id.clone(), latest.at, reading));
         }
     }
 
@@ -238,8 +238,7 @@ impl Meter for HostChannel {
             }
             (Condition::Silent(why), _) => {
                 let reading = if self.takeover.set_needed(true) { Ok(Reading::Standby) } else { Err(why.clone()) };
-                let silent =
-                    |domain: &Domain| DomainReading { domain: domain.id.clone(), at: now, reading: reading.clone() };
+                let silent = |domain: &Domain| DomainReading::new(domain.id.clone(), now, reading.clone());
                 out.extend(self.domains.iter().map(silent));
             }
         }

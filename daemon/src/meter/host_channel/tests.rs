@@ -44,7 +44,7 @@ impl Meter for Guess {
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         self.1 += 7_000_000;
         let reading = Ok(Reading::Total { total: Microjoules(self.1), since: 0 });
-        out.push(DomainReading { domain: self.0[0].id.clone(), at: now.monotonic, reading });
+        out.push(DomainReading::new(self.0[0].id.clone(), now.monotonic, reading));
     }
 
     fn health(&self) -> Health {

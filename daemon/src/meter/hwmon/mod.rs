@@ -312,6 +312,7 @@ impl Meter for Hwmon {
             domain: self.domains[index].id.clone(),
             at,
             reading,
+            interval: None,
         }));
     }
 

@@ -61,7 +61,7 @@ impl Meter for Opened {
             1 => Ok(Reading::Gauge { power: Microwatts(7) }),
             _ => Err("/fake: gone".into()),
         };
-        out.push(DomainReading { domain: "fake/1".into(), at: now.monotonic, reading });
+        out.push(DomainReading::new("fake/1".into(), now.monotonic, reading));
     }
     fn health(&self) -> Health {
         if self.0.state.load(SeqCst) == 1 { Health::Healthy } else { Health::Failed("/fake: gone".into()) }

@@ -64,6 +64,7 @@ pub struct Prior {
     tdp_from: TdpFrom,
     /// Turbo or not, as it was used.
     turbo: bool,
+    server: bool,
     described: String,
 }
 
@@ -193,7 +194,9 @@ impl Processor {
         let stand_in = |name| NEAREST.iter().find(|(from, _)| *from == name).and_then(|(_, to)| row(to));
         let fitted = generation.and_then(|name| row(name).or_else(|| stand_in(name)));
         let arm = generation.is_some_and(|name| ARM.contains(&name));
-        let server = machine.server.unwrap_or_else(|| arm || name::is_server(&key) || key.is_empty());
+        // Machines of which nothing is known are taken for servers, and VMs for parts of servers.
+        let unknown = key.is_empty() || (machine.guest && generation.is_none());
+        let server = machine.server.unwrap_or_else(|| arm || unknown || name::is_server(&key));
         Self { key, generation, fitted, server, arm }
     }
 
@@ -376,6 +379,7 @@ impl Prior {
             tdp: host.tdp,
             tdp_from: host.tdp_from,
             turbo,
+            server: cpu.server,
             described,
         }
     }
@@ -403,6 +407,11 @@ impl Prior {
     /// Whether it is of processors with turbo.
     pub fn has_turbo(&self) -> bool {
         self.turbo
+    }
+
+    /// Whether its processor is a server's, whose package does not include memory.
+    pub fn is_server(&self) -> bool {
+        self.server
     }
 
     /// TDP of one package of the host in watts.
@@ -437,14 +446,14 @@ fn describe(machine: &Machine, cpu: &Processor, host: &Host, turbo: bool) -> Str
     // Writing into a String does not fail.
     let _ = match host.tdp_from {
         _ if cpu.arm => write!(text, ", wall watts per thread of published ARM servers"),
-        TdpFrom::Listed => write!(text, ", TDP {:.0} W (listed)", host.tdp),
+        TdpFrom::Listed => write!(text, ", TDP {:.0} W (codecarbon's list)", host.tdp),
         TdpFrom::Regressed => write!(text, ", TDP {:.0} W (by cores, frequency and generation)", host.tdp),
         TdpFrom::Threads => write!(text, ", TDP {:.0} W (not listed: by threads alone)", host.tdp),
     };
     text.push_str(match (turbo, cpu.arm) {
-        (true, _) => ", load curve of cloud bare metal (turbo on)",
+        (true, _) => ", load curve of cloud bare metal by Teads (turbo on)",
         (false, true) => ", straight line of load",
-        (false, false) => ", load curve of published servers (turbo off)",
+        (false, false) => ", load curve of SPECpower's servers (turbo off)",
     });
     if machine.guest {
         let _ = write!(text, "; a VM: its {} vCPUs' part of a host with {:.0} threads", machine.threads, host.threads);

@@ -464,7 +464,7 @@ fn the_description_says_where_the_figures_are_from() {
     for (machine, said) in [
         (
             machine("Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz", 2, 96, 192.0),
-            "(Cascade Lake), TDP 240 W (listed), load curve of cloud bare metal (turbo on)",
+            "(Cascade Lake), TDP 240 W (codecarbon's list), load curve of cloud bare metal by Teads (turbo on)",
         ),
         (
             machine("Intel(R) Xeon(R) Platinum 8252C CPU @ 3.80GHz", 2, 48, 192.0),
@@ -472,7 +472,7 @@ fn the_description_says_where_the_figures_are_from() {
         ),
         (
             machine("AMD EPYC 7763 64-Core Processor", 2, 256, 512.0),
-            "TDP 280 W (listed), load curve of published servers (turbo off)",
+            "TDP 280 W (codecarbon's list), load curve of SPECpower's servers (turbo off)",
         ),
         (machine("Magic 9000", 1, 10, 8.0), "\"Magic 9000\", TDP 54 W (not listed: by threads alone)"),
         (

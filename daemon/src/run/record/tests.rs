@@ -35,7 +35,7 @@ fn recording() -> (tempfile::TempDir, PathBuf, String) {
             tick.new_domains = vec![Domain::measured("rapl/psys", "rapl-perf", Zone::Psys, Scope::Machine, "p".into())];
         }
         let reading = Ok(Reading::Counter { total: Microjoules(second * 1000), wraps_at: None });
-        tick.readings = vec![DomainReading { domain: "rapl/psys".into(), at: tick.at.monotonic, reading }];
+        tick.readings = vec![DomainReading::new("rapl/psys".into(), tick.at.monotonic, reading)];
         recorder.tick(&tick).unwrap();
     }
     drop(recorder);

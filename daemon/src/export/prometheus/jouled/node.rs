@@ -225,6 +225,8 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     });
     gauges(encoder, &about, samples)?;
 
+    intervals(encoder, domains)?;
+
     let about = About {
         name: "jouled_domain_gaps",
         unit: "",
@@ -241,6 +243,36 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
         &about,
         domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gap_time)),
     )
+}
+
+/// How well the estimates among the domains know their power.
+fn intervals(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+    let all = || {
+        let known = domains.iter().filter_map(|view| Some((view, view.power.and(view.interval)?)));
+        known.map(|(view, interval)| {
+            (LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str())]), interval)
+        })
+    };
+    let about = About {
+        name: "jouled_estimate_low",
+        unit: "watts",
+        help: "Lower end in watts of the interval that holds the true power of an estimated domain in 90 % of cases, an estimate; \
+               absent where a meter measures",
+    };
+    gauges(encoder, &about, all().map(|(labels, interval)| (labels, interval.low)))?;
+    let about = About {
+        name: "jouled_estimate_high",
+        unit: "watts",
+        help: "Upper end in watts of the interval that holds the true power of an estimated domain in 90 % of cases, an estimate; \
+               absent where a meter measures",
+    };
+    gauges(encoder, &about, all().map(|(labels, interval)| (labels, interval.high)))?;
+    let about = About {
+        name: "jouled_estimate_extrapolating",
+        unit: "",
+        help: "1 where the load of an estimated domain is outside of what its model has seen, 0 where it is not",
+    };
+    gauges(encoder, &about, all().map(|(labels, interval)| (labels, interval.extrapolating)))
 }
 
 fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {

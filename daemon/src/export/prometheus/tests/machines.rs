@@ -35,6 +35,7 @@ fn domain(zone: Zone, role: Role) -> DomainView {
         },
         power: Some(Microwatts(8_000_000)),
         idle_power: Some(Microwatts(2_000_000)),
+        interval: None,
         floor: None,
         read_at: Some(snapshot().at.monotonic),
         error: String::new(),

@@ -1,7 +1,7 @@
 //! A snapshot of a made-up host: two sockets, memory, every kind of entity, odd names, a failed source.
 
 use crate::model::billing::IdlePolicy;
-use crate::model::domain::{Domain, GpuInfo, NodeEnergy, Quality, Scope, Zone};
+use crate::model::domain::{Domain, GpuInfo, NodeEnergy, PowerInterval, Quality, Scope, Zone};
 use crate::model::entity::{Kind, Labels};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{
@@ -40,6 +40,7 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
         },
         power: Some(Microwatts(80_000_000 * number)),
         idle_power: Some(Microwatts(20_000_000)),
+        interval: None,
         floor,
         read_at: Some(Nanos(99_000_000_000)),
         error: String::new(),
@@ -280,6 +281,11 @@ pub(crate) fn with_platform() -> Snapshot {
             row.power[Zone::Other.index()] = Microwatts(9_000_000);
         }
     }
+    // A part of a package that is not measured.
+    let estimate = &mut view.domains[4];
+    Arc::make_mut(&mut estimate.domain).quality = Quality::Estimated;
+    let (low, high) = (Microwatts(120_500_000), Microwatts(210_000_000));
+    estimate.interval = Some(PowerInterval { low, high, extrapolating: false });
     let comparisons = vec![
         Comparison::new("hwmon", "redfish", -142_857, 60_000),
         Comparison::new("components", "redfish", 0, 100_000),

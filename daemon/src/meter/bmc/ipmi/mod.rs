@@ -196,7 +196,7 @@ impl Meter for Ipmi {
                 Err(why)
             }
         };
-        out.push(DomainReading { domain: domain.id.clone(), at, reading });
+        out.push(DomainReading::new(domain.id.clone(), at, reading));
     }
 
     fn health(&self) -> Health {

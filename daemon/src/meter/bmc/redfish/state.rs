@@ -155,7 +155,7 @@ impl State {
                     chassis.rounds_without_reading += 1;
                     let at = Stamp::now().monotonic;
                     let domain = chassis.domain.clone();
-                    out.push(DomainReading { domain, at, reading: Err(error.why.clone()) });
+                    out.push(DomainReading::new(domain, at, Err(error.why.clone())));
                     wrong.push(error.why);
                 }
                 Err(error) => return Err(error),
@@ -248,9 +248,7 @@ impl State {
         let Some(chassis) = self.chassis.get_mut(index) else { return };
         chassis.rounds_without_reading = 0;
         match chassis.compare(&measurement, self.clock) {
-            Novelty::New(at) => {
-                out.push(DomainReading { domain: chassis.domain.clone(), at, reading: Ok(measurement.reading) })
-            }
+            Novelty::New(at) => out.push(DomainReading::new(chassis.domain.clone(), at, Ok(measurement.reading))),
             Novelty::Repeated(Ok(())) => {}
             Novelty::Repeated(Err(why)) => wrong.push(why),
         }
@@ -285,7 +283,7 @@ impl State {
         self.not_before = now + pause;
         for Domain { id, .. } in &self.domains {
             if !out.iter().any(|one| one.domain == *id) {
-                out.push(DomainReading { domain: id.clone(), at: now, reading: Err(why.clone()) });
+                out.push(DomainReading::new(id.clone(), now, Err(why.clone())));
             }
         }
         let why = format!("{}: {why}", self.bmc.client().endpoint().authority);

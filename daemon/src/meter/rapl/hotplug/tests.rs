@@ -33,6 +33,7 @@ impl Meter for Fake {
             domain: domain.id.clone(),
             at: now.monotonic,
             reading: reading.clone(),
+            interval: None,
         }));
     }
     fn health(&self) -> Health {

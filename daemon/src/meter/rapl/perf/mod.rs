@@ -322,7 +322,7 @@ impl Meter for Perf {
             if !read_cores && matches!(self.places[domain], Place::Cores(_)) {
                 continue;
             }
-            out.push(DomainReading { domain: self.domains[domain].id.clone(), at: now.monotonic, reading });
+            out.push(DomainReading::new(self.domains[domain].id.clone(), now.monotonic, reading));
         }
     }
 

@@ -145,7 +145,7 @@ impl Meter for Powercap {
                 self.failing += 1;
                 self.first_error.get_or_insert_with(|| error.clone());
             }
-            out.push(DomainReading { domain: domain.id.clone(), at: now.monotonic, reading });
+            out.push(DomainReading::new(domain.id.clone(), now.monotonic, reading));
         }
     }
 

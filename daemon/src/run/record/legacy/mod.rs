@@ -83,7 +83,7 @@ impl Ticks {
         // A number without a domain was passed over, too.
         let reading = |types::DomainReading { domain, at, reading }| {
             let domain = self.domains.get(domain)?.clone();
-            Some(DomainReading { domain, at: Nanos(at), reading: reading.map(read) })
+            Some(DomainReading::new(domain, Nanos(at), reading.map(read)))
         };
         let member = |types::VmMember { process, vm }| Ok(VmMember { process: key(process), vm: vm_labels(vm)? });
         Ok(Tick {
