@@ -222,11 +222,12 @@ impl Platform {
         Some(Remainder::Energy { energy: left.saturating_sub(over), time, to, doubtful })
     }
 
-    /// Where a window that began at `from` ends: after at least [`REFRESHES`] of the authority, at the end of a slice
-    /// of usage, up to `limit` (all CLOCK_MONOTONIC). A time of steady load is preferred for a while: what the
+    /// Where a window that began at `from` ends: after at least [`REFRESHES`] of the authority, and its lag, which is
+    /// half of the time over which it averages; at the end of a slice of usage, up to `limit` (all CLOCK_MONOTONIC). A time of steady load is preferred for a while: what the
     /// authority says around a step of load is of the time before and after it.
     fn end_of_window(&self, domains: &[DomainState], from: Nanos, limit: Nanos, refresh: Nanos) -> Option<Nanos> {
-        let is_long = |to: &Nanos| *to > from && (*to - from).0 >= refresh.0.saturating_mul(REFRESHES);
+        let shortest = Nanos(refresh.0.saturating_mul(REFRESHES)).max(self.lag.assumed());
+        let is_long = |to: &Nanos| *to > from && *to - from >= shortest;
         let ends = || self.slices.ends().filter(|to| *to <= limit).take_while(is_long);
         let power = |from: Nanos, to: Nanos| -> Microwatts {
             let parts = domains.iter().filter(|state| is_part(&state.shared));
@@ -238,7 +239,7 @@ impl Platform {
             limit == *to || before.0.abs_diff(after.0) < noticeable(before.max(after))
         };
         let latest = ends().next()?;
-        let gives_up = (latest - from).0 >= refresh.0.saturating_mul(2 * REFRESHES);
+        let gives_up = latest - from >= Nanos(2 * shortest.0);
         ends().find(is_steady).or(Some(latest).filter(|_| gives_up))
     }
 

@@ -5,7 +5,7 @@ use super::window::{LONGEST_WINDOW, Window};
 use crate::model::units::Nanos;
 use std::collections::VecDeque;
 
-/// More slices than this are joined in pairs: each holds what every process used.
+/// Where there are more slices than this, two are joined: each holds what every process used.
 const MOST: usize = 12;
 
 /// Closed slices, in the order of time.
@@ -19,20 +19,26 @@ struct Slice {
 }
 
 impl Slices {
-    /// Adds a slice that ends at `to`, CLOCK_MONOTONIC.
+    /// Adds a slice that ends at `to`, CLOCK_MONOTONIC. Where there are too many, the oldest two neighbours are joined
+    /// that are at most a quarter of all together: the newest stay short, so that a window can end where the load is
+    /// steady. Were the oldest joined without that limit, none of them would ever be older than a long lag.
     pub fn push(&mut self, window: Window, to: Nanos) {
         self.0.push_back(Slice { window, to });
-        if self.0.len() > MOST {
-            let mut joined = VecDeque::with_capacity(MOST);
-            let mut slices = std::mem::take(&mut self.0).into_iter();
-            while let Some(mut first) = slices.next() {
-                if let Some(second) = slices.next() {
-                    first.window.join(second.window);
-                    first.to = second.to;
-                }
-                joined.push_back(first);
-            }
-            self.0 = joined;
+        if self.0.len() <= MOST {
+            return;
+        }
+        let quarter = Nanos(self.0.front().map_or(0, |oldest| (to - oldest.window.since).0 / 4));
+        let together = || {
+            let pairs = self.0.iter().zip(self.0.iter().skip(1)).enumerate();
+            pairs.map(|(at, (first, second))| (at, second.to - first.window.since))
+        };
+        let joined = together().find(|(_, length)| *length <= quarter);
+        let (at, _) = joined.or_else(|| together().min_by_key(|(_, length)| *length)).unwrap_or_default();
+        if let Some(second) = self.0.remove(at + 1)
+            && let Some(first) = self.0.get_mut(at)
+        {
+            first.window.join(second.window);
+            first.to = second.to;
         }
     }
 
@@ -80,5 +86,58 @@ impl Slices {
     /// Removes all.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn seconds(seconds: u64) -> Nanos {
+        Nanos(seconds * Nanos::SECOND.0)
+    }
+
+    /// A slice for each second from 1 on; the busy time of each is its second.
+    fn pushed(slices: &mut Slices, second: u64) {
+        let mut window = Window::open(second, seconds(second - 1), false);
+        window.busy = Nanos(second);
+        slices.push(window, seconds(second));
+    }
+
+    #[test]
+    fn of_slices_that_wait_for_long_the_oldest_stay_short_enough_and_the_newest_short() {
+        let mut slices = Slices::default();
+        for second in 1..=240 {
+            pushed(&mut slices, second);
+            let mut ends: Vec<u64> = slices.ends().map(|end| end.0 / Nanos::SECOND.0).collect();
+            ends.reverse();
+            assert!(ends.len() <= MOST && ends.last() == Some(&second));
+            // Whatever the lag, something is older than it soon.
+            assert!(ends[0] <= second.div_ceil(4).max(1), "{second} s: {ends:?}");
+            assert!(ends.len() < 4 || second - ends[ends.len() - 4] <= 3 + second / 24, "{second} s: {ends:?}");
+        }
+        let (window, length) = slices.take(seconds(240)).unwrap();
+        assert_eq!((window.busy, length), (Nanos(240 * 241 / 2), seconds(240)));
+        assert!(slices.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_use_is_lost_and_none_is_taken_twice(takes in proptest::collection::vec(0_u64..70, 1..200)) {
+            let (mut slices, mut taken, mut all) = (Slices::default(), 0, 0);
+            for (second, behind) in (1..).zip(takes) {
+                pushed(&mut slices, second);
+                all += second;
+                let before = slices.ends().last();
+                if let Some((window, length)) = slices.take(seconds(second.saturating_sub(behind))) {
+                    taken += window.busy.0;
+                    prop_assert!(length > Nanos::ZERO && before.is_some());
+                }
+                prop_assert!(slices.0.len() <= MOST);
+            }
+            let rest = slices.take(Nanos(u64::MAX)).map_or(0, |(window, _)| window.busy.0);
+            prop_assert_eq!(taken + rest, all);
+        }
     }
 }
