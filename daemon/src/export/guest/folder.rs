@@ -48,6 +48,19 @@ pub(super) struct Owner {
     pub gid: u32,
 }
 
+/// Identity of a file, and the time of its last change (st_ctime): seconds, nanoseconds.
+pub(super) type Stamp = (FileId, (i64, i64));
+
+/// The stamp of the file at a path. A link is not followed. The stamp of a folder changes when an entry is added,
+/// removed or renamed.
+pub(super) fn stamp(path: &Path) -> io::Result<Stamp> {
+    fs::symlink_metadata(path).map(|of| stamp_of(&of))
+}
+
+fn stamp_of(of: &fs::Metadata) -> Stamp {
+    ((of.dev(), of.ino()), (of.ctime(), of.ctime_nsec()))
+}
+
 impl Folder {
     /// Opens a folder; fails where the path is a symbolic link.
     pub fn open(path: &Path) -> io::Result<Self> {
@@ -63,6 +76,16 @@ impl Folder {
     /// The path of an entry as configured, for messages.
     pub fn path(&self, name: &OsStr) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The path of the folder as configured.
+    pub fn own_path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which folder this is, and when it last changed: see [`stamp`].
+    pub fn stamp(&self) -> io::Result<Stamp> {
+        self.file.metadata().map(|of| stamp_of(&of))
     }
 
     fn place(&self, name: &OsStr) -> PathBuf {
