@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Time between two looks whether a socket is still there.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Creates the channel's sockets and serves them.
 pub(super) struct Hybrid {
@@ -114,15 +114,19 @@ impl Task for Hybrid {
         };
         let (serving, guests, vm) =
             (accept(listener, self.guests.clone(), who, stop), self.guests.clone(), key.vm.clone());
+        let again = Arc::clone(&self.noted.lost);
         Some(tokio::spawn(async move {
-            tokio::select! {
-                () = serving => {}
-                // The next look at the folder makes it again.
-                () = lost(&folder, &name, file) => tracing::warn!("guest channel: {path:?}: the socket was removed"),
-            }
+            let is_lost = tokio::select! {
+                () = serving => false,
+                () = lost(&folder, &name, file) => true,
+            };
             guests.no_door(&vm, &shown);
             if let Err(error) = folder.remove(&name, file) {
                 tracing::warn!("guest channel: {path:?} stays behind: {error}");
+            }
+            if is_lost {
+                tracing::warn!("guest channel: {path:?}: the socket was removed: made again if its VM still runs");
+                again.notify_one();
             }
         }))
     }

@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -46,14 +47,19 @@ impl Key {
     }
 }
 
-/// Warnings that were logged already: path and reason.
+/// What a task noticed.
 #[derive(Default)]
-pub(super) struct Noted(Mutex<FxHashSet<(PathBuf, String)>>);
+pub(super) struct Noted {
+    /// Warnings that were logged already: path and reason.
+    warned: Mutex<FxHashSet<(PathBuf, String)>>,
+    /// A socket was removed: the folders are scanned at once.
+    pub lost: Arc<Notify>,
+}
 
 impl Noted {
     /// Logs once what is wrong with a socket. The path is quoted and escaped: another user may have chosen it.
     pub fn warn(&self, path: PathBuf, why: String) {
-        let mut noted = lock(&self.0);
+        let mut noted = lock(&self.warned);
         // Other users can create any number of names: memory stays bounded.
         if noted.len() > 10_000 {
             noted.clear();
@@ -126,6 +132,7 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
                 Ok(()) => must = true,
                 Err(_) => break,
             },
+            () = task.noted().lost.notified() => must = true,
             () = tokio::time::sleep(AGAIN) => {}
         }
     }

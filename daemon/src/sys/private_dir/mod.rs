@@ -131,7 +131,9 @@ impl PrivateDir {
 
     /// The file of this name; a link is a file here.
     pub fn id_of(&self, name: &str) -> Option<FileId> {
-        fs::symlink_metadata(self.place(name)).ok().map(|of| id(&of))
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.file, name, flags, Mode::empty()).ok()?);
+        file.metadata().ok().map(|of| id(&of))
     }
 
     /// A path to an entry that leads through the open folder, for system calls that take only a path. The last part

@@ -46,3 +46,26 @@ async fn a_guest_reads_its_energy_and_the_socket_goes_with_the_daemon() {
     assert!(!rig.door.exists() && rig.uds.exists());
     assert!(stream.next().await.is_none());
 }
+
+#[tokio::test]
+async fn a_socket_that_is_removed_is_made_again() {
+    let rig = rig();
+    let mut host = Host::new([vm(1)]);
+    host.charge(0, 1_234_567);
+    let server = Server::start(config(&rig), host);
+    assert_eq!(get(dial(&rig.door).await, "/v1/energy").await.0, 200);
+    std::fs::remove_file(&rig.door).unwrap();
+    let there = async {
+        while !rig.door.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), there).await.unwrap();
+    let (status, body) = get(dial(&rig.door).await, "/v1/energy").await;
+    assert_eq!(status, 200, "{body}");
+    // Another program's file in its place stays.
+    std::fs::remove_file(&rig.door).unwrap();
+    std::fs::write(&rig.door, "kept").unwrap();
+    server.end().await;
+    assert_eq!(std::fs::read_to_string(&rig.door).unwrap(), "kept");
+}
