@@ -1,23 +1,25 @@
 //! The powercap mirror: the node's measured energy as files in the layout of /sys/class/powercap, for tools that read
 //! nothing else (`[export.powercap]`, docs/powercap-mirror.md). What they see of a total at a time is computed in
-//! `hand_out`, the folder of a zone is written by `folder`.
+//! `hand_out`, the folder of a zone is written by `folder`, and `before` is what they saw of one that was gone.
 
+mod before;
 mod folder;
 mod hand_out;
 
+use self::before::{AllBefore, Before};
 use self::folder::ZoneFolder;
 use self::hand_out::{HandOut, Total};
 use super::Snapshots;
 use crate::model::domain::{DomainId, Quality, Zone};
 use crate::model::snapshot::{DomainView, Snapshot};
 use crate::model::source::{Health, SourceRole, Stamp};
-use crate::model::units::Nanos;
+use crate::model::units::{Microjoules, Nanos};
 use crate::sys::private_dir::{Access, PrivateDir};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -32,6 +34,8 @@ pub const RANGE: u64 = 1 << 60;
 const FOLDER_MODE: u32 = 0o755;
 /// Name of the file that marks a folder as made by jouled.
 const MARKER: &str = ".jouled-powercap-mirror";
+/// Its first line.
+const MADE_BY: &str = "made and removed by jouled\n";
 
 /// `[export.powercap]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -78,6 +82,12 @@ pub struct Mirror {
     measured: BTreeMap<&'static str, BTreeMap<DomainId, HandOut>>,
     /// Zones that have a folder.
     shown: BTreeMap<&'static str, ZoneFolder>,
+    /// What readers saw of zones that have no folder now.
+    before: AllBefore,
+    /// The time of the last write, CLOCK_MONOTONIC.
+    written: Nanos,
+    /// The usual lag that is in the marker.
+    lag: Nanos,
 }
 
 /// The tree without its zones. Dropping it removes it.
@@ -89,8 +99,8 @@ struct Tree {
     root: PrivateDir,
     /// `class/powercap`.
     zones: Arc<PrivateDir>,
-    /// Locked, so that no other jouled takes the folder for a left-over one.
-    _marker: File,
+    /// Locked, so that no other jouled takes the folder for a left-over one. It has the usual lag.
+    marker: File,
 }
 
 /// Folder and `name` of each zone, as the kernel names them on a processor with one package.
@@ -108,8 +118,9 @@ impl Mirror {
     /// # Errors
     /// Where the folder cannot be made, or exists and was not made by jouled.
     pub fn open(path: &Path, options: &PowercapOptions) -> io::Result<Self> {
-        let tree = Tree::make(path)?;
-        Ok(Self { tree, options: options.clone(), measured: BTreeMap::new(), shown: BTreeMap::new() })
+        let (tree, before) = Tree::make(path)?;
+        let (measured, shown) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { tree, options: options.clone(), measured, shown, before, written: Nanos::ZERO, lag: Nanos::ZERO })
     }
 
     /// Root of the tree, which a tool uses in place of /sys.
@@ -128,7 +139,9 @@ impl Mirror {
         self.shown.clear();
         // Where a part of it is left, it is locked by this process.
         self.tree.remove();
-        self.tree = Tree::make(self.root())?;
+        // What it shows goes on in memory.
+        (self.tree, _) = Tree::make(self.root())?;
+        self.lag = Nanos::ZERO;
         tracing::warn!("powercap mirror {}: it was removed while jouled runs: made again", self.root().display());
         Ok(())
     }
@@ -138,9 +151,12 @@ impl Mirror {
         for (zone, id, _) in LAYOUT {
             let domains = domains(snapshot, zone, self.options.estimates);
             if domains.is_empty() {
+                let before = self.shown_of(id);
+                self.before.extend(before.map(|before| (id, before)));
                 self.measured.remove(id);
                 continue;
             }
+            let begins = !self.measured.contains_key(id);
             let measured = self.measured.entry(id).or_default();
             measured.retain(|domain, _| domains.iter().any(|view| view.domain.id == *domain));
             for view in domains {
@@ -151,6 +167,30 @@ impl Mirror {
                     None => drop(measured.insert(view.domain.id.clone(), HandOut::new(total, now))),
                 }
             }
+            if begins && let Some(before) = self.before.remove(id).filter(|_| self.options.smooth) {
+                resume(measured, &before, now);
+            }
+        }
+        self.note_lag(snapshot.host.interval);
+    }
+
+    /// What readers saw of a zone at the last write.
+    fn shown_of(&mut self, id: &'static str) -> Option<Before> {
+        let at = self.written;
+        let domains = self.measured.get_mut(id).filter(|_| self.shown.contains_key(id) && self.options.smooth)?;
+        let energy = domains.values_mut().map(|domain| domain.energy(at)).sum();
+        let lag = domains.values_mut().map(|domain| domain.waits(at)).max().unwrap_or_default();
+        Some(Before { energy, lag, at })
+    }
+
+    /// Keeps the usual lag in the marker, for the case that jouled is killed.
+    fn note_lag(&mut self, tick: Nanos) {
+        let longest = self.measured.values().flat_map(BTreeMap::values).map(HandOut::longest).max().unwrap_or_default();
+        if longest > Nanos::ZERO && self.lag.0.abs_diff((longest + tick).0) > self.lag.0 / 10 {
+            self.lag = longest + tick;
+            let text = format!("{MADE_BY}lag {:<20}\n", self.lag.0);
+            // Without it, the next mirror begins with the whole totals.
+            let _ = self.tree.marker.write_all_at(text.as_bytes(), 0);
         }
     }
 
@@ -159,6 +199,7 @@ impl Mirror {
     /// # Errors
     /// Where a file cannot be written.
     pub fn write(&mut self, now: Nanos) -> io::Result<()> {
+        self.written = now;
         for (_, id, name) in LAYOUT {
             match (self.measured.get_mut(id), self.shown.get_mut(id)) {
                 (None, None) => {}
@@ -241,28 +282,33 @@ impl Mirror {
 
 impl Drop for Mirror {
     fn drop(&mut self) {
+        let shown = LAYOUT.iter().filter_map(|(_, id, _)| Some((*id, self.shown_of(id)?))).collect();
+        if let Err(error) = before::keep(&self.tree.parent, &self.tree.name, &shown) {
+            tracing::debug!("powercap mirror {}: {error}", self.root().display());
+        }
         self.shown.clear();
         self.tree.remove();
     }
 }
 
 impl Tree {
-    /// Makes the tree at `path`; replaces one that an earlier run left.
-    fn make(path: &Path) -> io::Result<Self> {
+    /// Makes the tree at `path`; replaces one that an earlier run left. Returns what readers saw of that one, too.
+    fn make(path: &Path) -> io::Result<(Self, AllBefore)> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(named(ErrorKind::InvalidInput.into()));
         };
         let parent = PrivateDir::open(folder, Access::Sticky).map_err(|error| named(error.into()))?;
-        remove_stale(&parent, name).map_err(named)?;
+        let mut before = before::kept(&parent, name);
+        before.extend(remove_stale(&parent, name).map_err(named)?);
         let root = parent.new_folder(name, FOLDER_MODE)?;
-        let marker = write(&root, MARKER, "made and removed by jouled\n", 0o444)?;
+        let marker = write(&root, MARKER, MADE_BY, 0o444)?;
         if !lock(&marker) {
             return Err(named(io::Error::other("cannot be locked")));
         }
         let class = root.new_folder("class", FOLDER_MODE)?;
         let zones = Arc::new(class.new_folder("powercap", FOLDER_MODE)?);
-        Ok(Self { parent, name: name.to_owned(), root, zones, _marker: marker })
+        Ok((Self { parent, name: name.to_owned(), root, zones, marker }, before))
     }
 
     /// Removes it, where it is still this one.
@@ -273,23 +319,38 @@ impl Tree {
     }
 }
 
-/// Removes the folder that an earlier run left; fails where jouled did not make it.
-fn remove_stale(parent: &PrivateDir, name: &str) -> io::Result<()> {
+/// A zone that has a folder again goes on from what readers saw of it before: what is more is handed out evenly.
+fn resume(measured: &mut BTreeMap<DomainId, HandOut>, before: &Before, now: Nanos) {
+    let Some(time) = before.time(now) else { return };
+    let total: Microjoules = measured.values().map(|domain| domain.total().energy).sum();
+    let mut owed = total.saturating_sub(before.energy);
+    for domain in measured.values_mut() {
+        let part = owed.min(domain.total().energy);
+        *domain = HandOut::resume(domain.total(), part, time, now);
+        owed = owed - part;
+    }
+}
+
+/// Removes the folder that an earlier run left, and returns what readers saw in it; fails where jouled did not make it.
+fn remove_stale(parent: &PrivateDir, name: &str) -> io::Result<AllBefore> {
     let own = |of: &fs::Metadata| of.uid() == rustix::process::geteuid().as_raw();
     let path = parent.place(name);
     match fs::symlink_metadata(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(AllBefore::new()),
         Err(error) => return Err(error),
         Ok(of) if !of.is_dir() => return Err(io::Error::other("exists and is no folder")),
         Ok(of) if !own(&of) => return Err(io::Error::other("is somebody else's folder")),
         Ok(_) => {}
     }
     if fs::read_dir(&path)?.next().is_none() {
-        return fs::remove_dir(&path);
+        return fs::remove_dir(&path).map(|()| AllBefore::new());
     }
-    let marker = parent.child(name).and_then(|root| root.read(MARKER));
+    let marker = parent.child(name).and_then(|root| Ok(root.read(MARKER)?.map(|marker| (root, marker))));
     match marker {
-        Ok(Some(marker)) if lock(&marker) => parent.remove_tree(name),
+        Ok(Some((root, marker))) if lock(&marker) => {
+            let before = before::left_behind(&root);
+            parent.remove_tree(name).map(|()| before)
+        }
         Ok(Some(_)) => Err(io::Error::other("is another jouled's: stop it, or name another folder")),
         _ => Err(io::Error::other("is not empty and was not made by jouled: name a folder that does not exist")),
     }

@@ -143,6 +143,104 @@ fn energy_is_handed_out_evenly_or_at_once() {
     }
 }
 
+/// What is shown of the packages.
+fn shown(path: &Path) -> u64 {
+    read(path, "intel-rapl:0/energy_uj").trim().parse().unwrap()
+}
+
+/// A mirror that has handed out the half of 790 J in 10 s, with the snapshot and the time.
+fn half_handed_out(path: &Path) -> (Mirror, Snapshot, Nanos) {
+    let mut mirror = Mirror::open(path, &options(path)).unwrap();
+    let mut snapshot = snapshot();
+    let begun = snapshot.domains[0].read_at.unwrap();
+    mirror.take(&snapshot, begun);
+    mirror.write(begun).unwrap();
+    draw(&mut snapshot, 790_000_000, 10);
+    let read = begun + Nanos(10 * Nanos::SECOND.0);
+    mirror.take(&snapshot, read);
+    let half = read + snapshot.host.interval + Nanos(5 * Nanos::SECOND.0);
+    mirror.write(half).unwrap();
+    (mirror, snapshot, half)
+}
+
+/// The zone goes on from `before`, and what was not handed out is handed out within `time`, evenly.
+fn goes_on(mirror: &mut Mirror, path: &Path, snapshot: &Snapshot, before: u64, now: Nanos, time: Nanos) {
+    mirror.take(snapshot, now);
+    mirror.write(now).unwrap();
+    assert_eq!(shown(path), before, "nothing at once");
+    let all = total(snapshot, Zone::Package);
+    let mut last = before;
+    for tenth in 1..=10 {
+        mirror.write(now + Nanos(time.0 / 10 * tenth)).unwrap();
+        let expected = before + (all - before) * tenth / 10;
+        assert!(shown(path).abs_diff(expected) <= (all - before) / 50, "{tenth}: {} of {expected}", shown(path));
+        assert!(shown(path) >= last);
+        last = shown(path);
+    }
+    mirror.write(now + time + time).unwrap();
+    assert_eq!(shown(path), all);
+}
+
+#[test]
+fn what_was_not_handed_out_before_a_restart_is_not_handed_out_at_once() {
+    // Stopped.
+    let (_dir, path) = place();
+    let (mirror, snapshot, now) = half_handed_out(&path);
+    let (before, five) = (shown(&path), Nanos(5 * Nanos::SECOND.0));
+    assert_eq!(before + 395_000_000, total(&snapshot, Zone::Package));
+    drop(mirror);
+    assert!(!path.exists());
+    let mut mirror = Mirror::open(&path, &options(&path)).unwrap();
+    goes_on(&mut mirror, &path, &snapshot, before, now, five);
+    // Nothing waited when it was stopped: it begins with the whole total.
+    drop(mirror);
+    let mut mirror = Mirror::open(&path, &options(&path)).unwrap();
+    let mut more = snapshot.clone();
+    draw(&mut more, 5_000_000, 1);
+    mirror.take(&more, now);
+    mirror.write(now).unwrap();
+    assert_eq!(shown(&path), total(&more, Zone::Package));
+    drop(mirror);
+
+    // Killed: its folder is left as it was. The lag is the usual one: a reading of 10 s and a tick.
+    let (dir, path) = place();
+    let (mirror, snapshot, now) = half_handed_out(&path);
+    let copy = dir.path().join("killed");
+    let status = std::process::Command::new("cp").arg("-a").arg(&path).arg(&copy).status().unwrap();
+    assert!(status.success());
+    let usual = Nanos(10 * Nanos::SECOND.0) + snapshot.host.interval;
+    let mut next = Mirror::open(&copy, &options(&copy)).unwrap();
+    goes_on(&mut next, &copy, &snapshot, before, now, usual);
+    drop((mirror, next));
+}
+
+#[test]
+fn a_zone_whose_meter_is_back_goes_on_from_what_it_showed() {
+    let (_dir, path) = place();
+    let (mut mirror, snapshot, now) = half_handed_out(&path);
+    let before = shown(&path);
+    let mut gone = snapshot.clone();
+    gone.domains.clear();
+    mirror.take(&gone, now);
+    mirror.write(now).unwrap();
+    assert!(!zones(&path).join("intel-rapl:0").exists());
+    // Two seconds later it is read again.
+    let two = Nanos(2 * Nanos::SECOND.0);
+    goes_on(&mut mirror, &path, &snapshot, before, now + two, Nanos(5 * Nanos::SECOND.0) + two);
+}
+
+#[test]
+fn what_was_shown_long_ago_is_not_gone_on_from() {
+    let (_dir, path) = place();
+    let (mut mirror, snapshot, now) = half_handed_out(&path);
+    mirror.take(&Snapshot { domains: Vec::new(), ..snapshot.clone() }, now);
+    mirror.write(now).unwrap();
+    let later = now + Nanos(301 * Nanos::SECOND.0);
+    mirror.take(&snapshot, later);
+    mirror.write(later).unwrap();
+    assert_eq!(shown(&path), total(&snapshot, Zone::Package));
+}
+
 #[test]
 fn a_reader_that_keeps_the_file_open_sees_every_value_and_nothing_after_the_last() {
     let (_dir, path) = place();
@@ -152,7 +250,7 @@ fn a_reader_that_keeps_the_file_open_sees_every_value_and_nothing_after_the_last
     let open = || File::open(zones(&path).join("intel-rapl:0/energy_uj")).unwrap();
     let text = |file: &File| {
         let mut bytes = [0; 64];
-        let length = std::os::unix::fs::FileExt::read_at(file, &mut bytes, 0).unwrap();
+        let length = file.read_at(&mut bytes, 0).unwrap();
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     };
     let mut readers = vec![open()];

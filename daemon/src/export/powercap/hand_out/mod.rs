@@ -77,6 +77,30 @@ impl HandOut {
         }
     }
 
+    /// Begins at a total of which `owed` is not handed out yet: it is, evenly over `time`.
+    pub fn resume(total: Total, owed: Microjoules, time: Nanos, now: Nanos) -> Self {
+        let owed = owed.min(total.energy);
+        let segment = Segment { time: time.max(Nanos(1)), energy: owed };
+        let segments = (owed > Microjoules::ZERO).then_some(segment).into_iter().collect();
+        Self { done: total.energy - owed, segments, ..Self::new(total, now) }
+    }
+
+    /// The total that it was last told.
+    pub fn total(&self) -> Total {
+        self.last
+    }
+
+    /// The time over which what is not handed out at `now` will be, CLOCK_MONOTONIC.
+    pub fn waits(&mut self, now: Nanos) -> Nanos {
+        self.advance(now);
+        self.segments.iter().map(|segment| segment.time).sum::<Nanos>() - self.played
+    }
+
+    /// The longest of the last times between readings.
+    pub fn longest(&self) -> Nanos {
+        self.lengths.iter().max().copied().unwrap_or_default()
+    }
+
     /// Takes the total of a snapshot. `tick`: the time between two snapshots.
     pub fn take(&mut self, total: Total, tick: Nanos, now: Nanos) {
         if total.energy < self.last.energy {
