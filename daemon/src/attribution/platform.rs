@@ -223,8 +223,9 @@ impl Platform {
     }
 
     /// Where a window that began at `from` ends: after at least [`REFRESHES`] of the authority, and its lag, which is
-    /// half of the time over which it averages; at the end of a slice of usage, up to `limit` (all CLOCK_MONOTONIC). A time of steady load is preferred for a while: what the
-    /// authority says around a step of load is of the time before and after it.
+    /// half of the time over which it averages; at the end of a slice of usage, up to `limit` (all CLOCK_MONOTONIC). A
+    /// time of steady load is preferred for a while: what the authority says around a step of load is of the time
+    /// before and after it.
     fn end_of_window(&self, domains: &[DomainState], from: Nanos, limit: Nanos, refresh: Nanos) -> Option<Nanos> {
         let shortest = Nanos(refresh.0.saturating_mul(REFRESHES)).max(self.lag.assumed());
         let is_long = |to: &Nanos| *to > from && *to - from >= shortest;
