@@ -5,6 +5,7 @@
 pub mod basis;
 pub mod evaluate;
 pub mod file;
+pub mod kepler;
 pub mod model;
 pub mod nnls;
 pub mod prior;

@@ -1,0 +1,202 @@
+//! All models of this machine, and which of them answers a request: a file of weights whose features the client has and
+//! whose machine is like this one, else the prior. Never changes; a reload makes another one.
+
+use super::answer::Answer;
+use super::machine::Spec;
+use super::request::{Filter, Request};
+use super::weights::{Trainer, Weights};
+use super::{CPU_TIME, Component, Output, Source, group};
+use crate::power_model::prior::{Machine, Prior};
+
+/// A file of weights that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// Its name in answers: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// Where it is from, for people.
+    pub file: String,
+    /// The bytes of the file.
+    pub bytes: Vec<u8>,
+    /// What it says.
+    pub weights: Weights,
+}
+
+impl Loaded {
+    /// Its group of features.
+    pub fn group(&self) -> &'static str {
+        group(self.weights.features())
+    }
+}
+
+/// The models of one machine.
+#[derive(Clone, Debug)]
+pub struct Models {
+    machine: Machine,
+    spec: Spec,
+    prior: Prior,
+    loaded: Vec<Loaded>,
+}
+
+/// What a model is wanted for.
+pub(super) struct Wanted<'a> {
+    pub features: &'a [String],
+    pub source: Source,
+    pub output: Output,
+    /// Empty: any.
+    pub trainer: &'a str,
+    pub filter: &'a Filter,
+    /// The machine that it has to be like.
+    pub spec: &'a Spec,
+}
+
+impl Models {
+    /// The models of `machine`: those of files, the preferred ones first, and its prior.
+    pub fn new(machine: Machine, loaded: Vec<Loaded>) -> Self {
+        Self { spec: Spec::of(&machine), prior: Prior::of(&machine), machine, loaded }
+    }
+
+    /// The files of weights, the preferred ones first.
+    pub fn loaded(&self) -> &[Loaded] {
+        &self.loaded
+    }
+
+    /// This machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// This machine, as Kepler describes it.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Its prior.
+    pub fn prior(&self) -> &Prior {
+        &self.prior
+    }
+
+    /// The file that fits best.
+    pub(super) fn best(&self, wanted: &Wanted<'_>) -> Option<&Loaded> {
+        let fits = |one: &&Loaded| {
+            let weights = &one.weights;
+            let allowed = &wanted.filter.features;
+            weights.source() == wanted.source
+                && weights.output == wanted.output
+                && weights.features().all(|name| wanted.features.iter().any(|known| known == name))
+                && (wanted.trainer.is_empty() || weights.trainer.as_str() == wanted.trainer)
+                && (allowed.is_empty() || weights.features().all(|name| allowed.iter().any(|known| known == name)))
+                && wanted.filter.mae.is_none_or(|most| weights.mae.is_some_and(|mae| mae <= most))
+                && weights.machine.as_ref().is_none_or(|machine| machine.is_like(wanted.spec))
+        };
+        let rank = |one: &&Loaded| {
+            let weights = &one.weights;
+            let likeness = weights.machine.as_ref().map_or(0.0, |machine| machine.likeness(wanted.spec));
+            // False goes first; numbers are finite or infinity, so they compare.
+            (weights.falls_below_zero(), -likeness, weights.mae.unwrap_or(f64::INFINITY))
+        };
+        self.loaded
+            .iter()
+            .filter(fits)
+            .min_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(std::cmp::Ordering::Equal))
+    }
+
+    /// Answers the estimator's client.
+    pub fn estimate(&self, request: &Request) -> Answer {
+        let mut wanted = Wanted {
+            features: &request.features,
+            source: request.source,
+            output: request.output,
+            trainer: &request.trainer,
+            filter: &request.filter,
+            spec: &self.spec,
+        };
+        let mut answer = match self.best(&wanted) {
+            Some(model) => self.by_weights(&model.weights, request),
+            None => {
+                // No model of that trainer: any other one is better than none.
+                wanted.trainer = "";
+                match self.best(&wanted) {
+                    Some(model) => self.by_weights(&model.weights, request),
+                    None => self.by_prior(request),
+                }
+            }
+        };
+        for note in &request.notes {
+            let separator = if answer.message.is_empty() { "" } else { "; " };
+            answer.message = format!("{}{separator}{note}", answer.message);
+        }
+        answer
+    }
+
+    fn by_weights(&self, weights: &Weights, request: &Request) -> Answer {
+        let mut answer = Answer { core_ratio: self.part_of(weights), ..Answer::default() };
+        for (component, form) in &weights.components {
+            let of_row = |row: &Vec<f64>| {
+                let value =
+                    |name: &str| request.features.iter().position(|known| known == name).map_or(0.0, |at| row[at]);
+                form.watts(value, &request.system)
+            };
+            let powers: Vec<f64> = request.rows.iter().map(of_row).collect();
+            if powers.iter().all(|watts| watts.is_finite()) {
+                answer.powers.push((*component, powers));
+            } else {
+                answer.message = format!("{}: far outside of what {} was trained on", component.as_str(), weights.name);
+            }
+        }
+        answer
+    }
+
+    /// The part of the idle power of the model's machine that this machine has, by threads.
+    fn part_of(&self, weights: &Weights) -> f64 {
+        weights.threads().map_or(1.0, |threads| (f64::from(self.machine.threads.max(1)) / threads).min(1.0))
+    }
+
+    /// Node: the prior at its load. Processes: what the prior adds to rest at the load of all rows, shared by CPU time.
+    fn by_prior(&self, request: &Request) -> Answer {
+        let Some(at) = request.features.iter().position(|name| name == CPU_TIME) else {
+            return Answer::error(format!(
+                "no model for {} {} with these metrics; the one that needs no file needs {CPU_TIME}",
+                request.source.as_str(),
+                request.output.as_str()
+            ));
+        };
+        let full = 1000.0 * f64::from(self.machine.threads.max(1));
+        let times = request.rows.iter().map(|row| row[at]);
+        let components: &[Component] = match request.source {
+            Source::Rapl => &[Component::Package, Component::Dram],
+            Source::Platform => &[Component::Platform],
+        };
+        let mut answer = Answer { core_ratio: 1.0, ..Answer::default() };
+        for component in components {
+            let watts = |load: f64| by_load(&self.prior, *component, load);
+            let Some(rest) = watts(0.0) else { continue };
+            let powers = match request.output {
+                Output::Absolute => times.clone().map(|ms| watts(ms / full).unwrap_or(rest)).collect(),
+                Output::Dynamic => {
+                    let all: f64 = times.clone().sum();
+                    let added = watts(all / full).unwrap_or(rest) - rest;
+                    times.clone().map(|ms| if all > 0.0 { added * ms / all } else { 0.0 }).collect()
+                }
+            };
+            answer.powers.push((*component, powers));
+        }
+        answer
+    }
+}
+
+/// Watts of a component by the prior; `None`: it says nothing about it.
+pub(super) fn by_load(prior: &Prior, component: Component, load: f64) -> Option<f64> {
+    match component {
+        Component::Package => Some(prior.package(load).watts),
+        Component::Dram => prior.dram(load).map(|dram| dram.watts),
+        Component::Platform => Some(prior.platform(load).watts),
+        Component::Core | Component::Uncore => None,
+    }
+}
+
+/// Whether a trainer is one whose models can be had as weights; an empty name is any.
+pub(super) fn is_trainer(name: &str) -> bool {
+    [Trainer::Linear, Trainer::Logarithmic, Trainer::Exponential, Trainer::Logistic]
+        .iter()
+        .any(|trainer| trainer.as_str() == name)
+}

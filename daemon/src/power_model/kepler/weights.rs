@@ -1,0 +1,486 @@
+//! Exported weights: `{"package":{"All_Weights":{…}},…}`. A feature's value is divided by its `scale`, then
+//!
+//! - linear (SGDRegressorTrainer): bias + Σ weights of categories + Σ wⱼ xⱼ
+//! - logarithmic: a ln(b x + 1) + c; exponential: a e^(b x) + c; logistic: A / (1 + e^(−k (x − x₀))) + off
+//!
+//! The x of a curve is the feature that its trainer fitted: instructions, else CPU time; of memory cache misses, else
+//! hits of the page cache. (Kepler's own exporter takes the first requested metric, which is another one for counters.)
+//!
+//! Known faults are refused: archives with pickles, numbers that are none, a model of processes that gives each of them
+//! power for doing nothing. Others are said in [`Weights::notes`].
+
+use super::machine::Spec;
+use super::{CACHE_MISS, CPU_TIME, Component, INSTRUCTIONS, Output, PAGE_CACHE, Source, feature};
+use serde_json::{Map, Value, json};
+
+/// The most bytes of a file: the longest exported one has 2,000.
+pub const MOST_BYTES: usize = 1 << 20;
+/// More than any one machine draws, in watts.
+const MOST_WATTS: f64 = 1e6;
+/// The most features of a component.
+const MOST_FEATURES: usize = 64;
+/// The most watts that a model of processes may give one that does nothing; they are left out. More is refused.
+const MOST_BIAS: f64 = 5.0;
+/// The same, as a part of what the whole machine adds at full load.
+const MOST_BIAS_SHARE: f64 = 0.1;
+
+/// The shape of a model, by the trainer that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trainer {
+    /// A weight for each feature.
+    Linear,
+    /// A logarithm of one feature.
+    Logarithmic,
+    /// An exponential of one feature.
+    Exponential,
+    /// A logistic curve of one feature.
+    Logistic,
+}
+
+impl Trainer {
+    const ALL: [Self; 4] = [Self::Linear, Self::Logarithmic, Self::Exponential, Self::Logistic];
+
+    /// Kepler's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Linear => "SGDRegressorTrainer",
+            Self::Logarithmic => "LogarithmicRegressionTrainer",
+            Self::Exponential => "ExponentialRegressionTrainer",
+            Self::Logistic => "LogisticRegressionTrainer",
+        }
+    }
+
+    /// The one that `text` names anywhere.
+    fn in_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|trainer| text.contains(trainer.as_str()))
+    }
+
+    const fn parameters(self) -> usize {
+        match self {
+            Self::Linear => 0,
+            Self::Logarithmic | Self::Exponential => 3,
+            Self::Logistic => 4,
+        }
+    }
+}
+
+/// A feature of a component.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variable {
+    /// Today's name.
+    pub name: String,
+    /// What its value is divided by; 0: it is not used.
+    pub scale: f64,
+    /// Watts at `scale`; 0 in a curve.
+    pub weight: f64,
+}
+
+impl Variable {
+    fn scaled(&self, value: f64) -> f64 {
+        if self.scale > 0.0 { value / self.scale } else { 0.0 }
+    }
+}
+
+/// The model of one component.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Form {
+    /// Watts at rest of a linear model.
+    pub bias: f64,
+    /// The features, by name.
+    pub variables: Vec<Variable>,
+    /// Watts by fact about the machine and its value.
+    categories: Vec<(String, Vec<(String, f64)>)>,
+    /// Parameters of a curve, and which of the variables it is of.
+    curve: Option<(Trainer, [f64; 4], usize)>,
+    /// Watts for a row of zeros that are left out of each row.
+    left_out: f64,
+}
+
+impl Form {
+    /// The power for these values, in watts, at least 0; not finite where the curve does not reach so far. `value` has
+    /// the value of a feature, 0 where it is not known.
+    pub fn watts(&self, value: impl Fn(&str) -> f64, system: &[(String, String)]) -> f64 {
+        let watts = self.raw(value, system) - self.left_out;
+        if watts.is_nan() || watts > MOST_WATTS { f64::INFINITY } else { watts.max(0.0) }
+    }
+
+    fn raw(&self, value: impl Fn(&str) -> f64, system: &[(String, String)]) -> f64 {
+        if let Some((trainer, [a, b, c, d], main)) = self.curve {
+            let main = &self.variables[main];
+            // Where training saw no other value than 0, the scale is 1 and the curve says nothing about others.
+            let x = if main.scale > 1.0 { main.scaled(value(&main.name)) } else { 0.0 };
+            return match trainer {
+                Trainer::Linear => f64::NAN,
+                Trainer::Logarithmic => a * (b * x + 1.0).ln() + c,
+                Trainer::Exponential => a * (b * x).exp() + c,
+                Trainer::Logistic => a / (1.0 + (-c * (x - b)).exp()) + d,
+            };
+        }
+        let of_machine = self.categories.iter().filter_map(|(name, watts)| {
+            let (_, is) = system.iter().find(|(known, _)| known == name)?;
+            watts.iter().find(|(value, _)| value == is).map(|(_, watts)| watts)
+        });
+        let of_use = self.variables.iter().map(|one| one.weight * one.scaled(value(&one.name)));
+        self.bias + of_machine.sum::<f64>() + of_use.sum::<f64>()
+    }
+
+    /// The power where each feature has this part of its scale, not raised to 0.
+    fn at(&self, part: f64) -> f64 {
+        let scale = |name: &str| self.variables.iter().find(|one| one.name == name).map_or(0.0, |one| one.scale);
+        self.raw(|name| part * scale(name), &[])
+    }
+}
+
+/// A file of exported weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// The shape.
+    pub trainer: Trainer,
+    /// Name, with the number of the machine's type at its end: `SGDRegressorTrainer_0`.
+    pub name: String,
+    /// The machine that it is of; `None`: the file does not say.
+    pub machine: Option<Spec>,
+    /// Mean absolute error in watts, as whoever exported it says.
+    pub mae: Option<f64>,
+    /// What it is of.
+    pub output: Output,
+    /// Each component once.
+    pub components: Vec<(Component, Form)>,
+    /// What is known to be wrong with it, and what is done about that.
+    pub notes: Vec<String>,
+}
+
+impl Weights {
+    /// Reads a file. `path` is its path in the folder of models: Kepler's files say there, and not inside, what they are
+    /// of (`rapl-sysfs/AbsPower/BPFOnly/SGDRegressorTrainer_0.json`).
+    ///
+    /// # Errors
+    /// Why it is refused: names the field, and says what to do.
+    pub fn read(bytes: &[u8], path: &str) -> Result<Self, String> {
+        let value = json_of(bytes)?;
+        let object = value.as_object().ok_or("it is no JSON object, so it has no weights of Kepler")?;
+        let stem = path.strip_suffix(".json").unwrap_or(path);
+        let output = match (stem.contains("AbsPower"), stem.contains("DynPower")) {
+            (true, false) => Output::Absolute,
+            (false, true) => Output::Dynamic,
+            _ => {
+                return Err("its path does not say whether it is of a node or of processes: name the file so that \
+                            either AbsPower or DynPower is in it"
+                    .into());
+            }
+        };
+        let inside = object.get("model_name").and_then(Value::as_str);
+        let file = stem.rsplit('/').next().unwrap_or(stem);
+        let named = inside.unwrap_or(file);
+        let curved = object.values().any(|one| one.pointer("/All_Weights/CurveFit_Weights").is_some());
+        let trainer = match Trainer::in_text(named).or_else(|| Trainer::in_text(file)) {
+            Some(trainer) => trainer,
+            None if curved => {
+                return Err(
+                    "neither model_name nor its path names the trainer, so the shape of CurveFit_Weights is not \
+                            known: name the file after it, as LogarithmicRegressionTrainer_0.json"
+                        .into(),
+                );
+            }
+            None => Trainer::Linear,
+        };
+        let number = named.rsplit_once('_').map_or("0", |(_, number)| number);
+        let number = if number.parse::<u16>().is_ok() { number } else { "0" };
+        let mut weights = Self {
+            trainer,
+            name: format!("{}_{number}", trainer.as_str()),
+            machine: object.get("machine_spec").and_then(Spec::read),
+            mae: object.get("mae").and_then(Value::as_f64).filter(|mae| *mae >= 0.0),
+            output,
+            components: Vec::new(),
+            notes: Vec::new(),
+        };
+        for component in Component::ALL {
+            if let Some(of) = object.get(component.as_str()) {
+                let form = form(of, component, trainer).map_err(|why| format!("field {}{why}", component.as_str()))?;
+                weights.components.push((component, form));
+            }
+        }
+        if weights.components.is_empty() {
+            return Err("it has none of the fields package, core, uncore, dram, platform: no weights of Kepler".into());
+        }
+        if output == Output::Dynamic {
+            weights.without_bias()?;
+        }
+        weights.note_negative();
+        Ok(weights)
+    }
+
+    /// The source that it stands for.
+    pub fn source(&self) -> Source {
+        if self.components.iter().any(|(of, _)| *of == Component::Platform) { Source::Platform } else { Source::Rapl }
+    }
+
+    /// Names of all features that it uses.
+    pub fn features(&self) -> impl Iterator<Item = &str> {
+        let mut names: Vec<&str> =
+            self.components.iter().flat_map(|(_, form)| &form.variables).map(|one| one.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter()
+    }
+
+    /// Number of hardware threads of the machine that it is of: as it says, or as the most CPU time of its training says.
+    pub fn threads(&self) -> Option<f64> {
+        let stated = self.machine.as_ref().and_then(|machine| machine.cores).map(f64::from);
+        let seen = || {
+            let variables = self.components.iter().flat_map(|(_, form)| &form.variables);
+            let most = variables.filter(|one| one.name == CPU_TIME).map(|one| one.scale).fold(0.0, f64::max);
+            (most >= 1000.0).then(|| (most / 1000.0).round())
+        };
+        stated.or_else(seen)
+    }
+
+    /// Whether it says something impossible somewhere between rest and full load.
+    pub fn falls_below_zero(&self) -> bool {
+        self.components.iter().any(|(_, form)| lowest(form) < 0.0)
+    }
+
+    /// A model of processes says nothing about one that does nothing: what it says there is left out, or refused.
+    fn without_bias(&mut self) -> Result<(), String> {
+        for (component, form) in &mut self.components {
+            let (rest, full) = (form.at(0.0), form.at(1.0));
+            let most = MOST_BIAS.min(MOST_BIAS_SHARE * (full - rest).abs());
+            if rest.is_nan() || rest > most {
+                return Err(format!(
+                    "field {}: each process gets {rest:.1} W for doing nothing, {:.0} W for 500 of them: this model of \
+                     processes is wrong. Remove the file; without it dynamic power is shared by CPU time",
+                    component.as_str(),
+                    500.0 * rest
+                ));
+            }
+            if rest > 0.0 {
+                form.left_out = rest;
+                self.notes.push(format!(
+                    "{}: {rest:.3} W that each process gets for doing nothing are left out",
+                    component.as_str()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_negative(&mut self) {
+        for (component, form) in &self.components {
+            let lowest = lowest(form);
+            if lowest < 0.0 {
+                self.notes.push(format!(
+                    "{}: it says {lowest:.1} W at some load of its training; answers are never below 0",
+                    component.as_str()
+                ));
+            }
+            if form.curve.is_some_and(|(_, _, main)| form.variables[main].scale <= 1.0) && form.at(0.0) != 0.0 {
+                self.notes.push(format!("{}: its training saw no use of it, so it is one number", component.as_str()));
+            }
+        }
+    }
+
+    /// Weights of a linear function of features. The caller names features as Kepler does, and gives each the scale that
+    /// its weight is for.
+    pub fn linear(output: Output, machine: Option<Spec>, parts: Vec<(Component, f64, Vec<Variable>)>) -> Self {
+        let form = |bias, variables| Form { bias, variables, categories: Vec::new(), curve: None, left_out: 0.0 };
+        Self {
+            trainer: Trainer::Linear,
+            name: format!("{}_0", Trainer::Linear.as_str()),
+            machine,
+            mae: None,
+            output,
+            components: parts.into_iter().map(|(of, bias, variables)| (of, form(bias, variables))).collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The JSON that Kepler's clients read, with `model_name`, and with `machine_spec` where the machine is known.
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("model_name".into(), json!(self.name));
+        if let Some(machine) = &self.machine {
+            object.insert("machine_spec".into(), json!(machine));
+        }
+        for (component, form) in &self.components {
+            let variables: Map<String, Value> = form
+                .variables
+                .iter()
+                .map(|one| {
+                    let value = match form.curve {
+                        None => json!({"scale": one.scale, "weight": one.weight}),
+                        Some(_) => json!({"scale": one.scale}),
+                    };
+                    (one.name.clone(), value)
+                })
+                .collect();
+            let categories: Map<String, Value> = form
+                .categories
+                .iter()
+                .map(|(name, of)| {
+                    let of: Map<String, Value> =
+                        of.iter().map(|(value, watts)| (value.clone(), json!({"weight": watts}))).collect();
+                    (name.clone(), Value::Object(of))
+                })
+                .collect();
+            let mut all = json!({"Categorical_Variables": categories, "Numerical_Variables": variables});
+            match form.curve {
+                // What is left out of each answer here is left out of the weights, too.
+                None => all["Bias_Weight"] = json!(form.bias - form.left_out),
+                Some((trainer, mut of, _)) => {
+                    of[trainer.parameters() - 1] -= form.left_out;
+                    all["CurveFit_Weights"] = json!(of[..trainer.parameters()]);
+                }
+            }
+            object.insert(component.as_str().into(), json!({"All_Weights": all}));
+        }
+        Value::Object(object)
+    }
+}
+
+/// The lowest value between rest and full load, in watts.
+fn lowest(form: &Form) -> f64 {
+    (0..=10).map(|step| form.at(f64::from(step) / 10.0) - form.left_out).fold(f64::INFINITY, f64::min)
+}
+
+/// The JSON of a file of models.
+fn json_of(bytes: &[u8]) -> Result<Value, String> {
+    let foreign = |what: &str| {
+        Err(format!(
+            "it is {what}: Kepler's archives hold pickles of Python, which run code when they are read, so they are never \
+             read; get the weights of the same model as JSON"
+        ))
+    };
+    match bytes {
+        [] => return Err("it is empty: copy it again".into()),
+        [b'P', b'K', 3 | 5, ..] => return foreign("a zip archive"),
+        [0x80, 2..=5, ..] | [b'c' | b'(', ..] => return foreign("a pickle of Python"),
+        [0x1f, 0x8b, ..] => return foreign("compressed by gzip"),
+        bytes if bytes.len() > MOST_BYTES => {
+            return Err(format!("it has more than {MOST_BYTES} bytes: weights are short"));
+        }
+        _ => {}
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let hint =
+            if error.is_eof() { "it is cut short: copy it again" } else { "NaN and infinity are no numbers of JSON" };
+        format!("line {}, column {}: it is no JSON ({hint})", error.line(), error.column())
+    })
+}
+
+/// Whether the bytes of a file are of weights of Kepler, and not of another kind of model: such a file names its own
+/// format.
+pub fn is_foreign(bytes: &[u8]) -> bool {
+    let value: Result<Value, _> = serde_json::from_slice(bytes);
+    value.is_ok_and(|value| value.get("format").is_some())
+}
+
+fn number(of: &Map<String, Value>, key: &str) -> Result<Option<f64>, String> {
+    match of.get(key) {
+        None => Ok(None),
+        // serde_json reads no infinity.
+        Some(value) => value.as_f64().map(Some).ok_or_else(|| format!(".{key}: it is no number")),
+    }
+}
+
+/// The form of one component. Errors begin with the rest of the field's name.
+fn form(of: &Value, component: Component, trainer: Trainer) -> Result<Form, String> {
+    let all = of.get("All_Weights").and_then(Value::as_object).ok_or(".All_Weights: it is missing")?;
+    let within = |why: String| format!(".All_Weights{why}");
+    let mut variables = Vec::new();
+    let numerical = all.get("Numerical_Variables").and_then(Value::as_object);
+    for (name, of) in numerical.ok_or(".All_Weights.Numerical_Variables: it is missing")? {
+        let within = |why: String| format!(".All_Weights.Numerical_Variables.{}{why}", shown(name));
+        let of = of.as_object().ok_or_else(|| within(": it is no object".into()))?;
+        let scale = number(of, "scale").map_err(within)?;
+        let Some(scale) = scale else {
+            return Err(within(
+                ".scale: it is missing. Files before Kepler 0.6 have mean and variance in its place; they are not read"
+                    .into(),
+            ));
+        };
+        if scale < 0.0 {
+            return Err(within(format!(".scale: it is {scale}, and must not be below 0")));
+        }
+        let weight = number(of, "weight").map_err(within)?;
+        if weight.is_none() && trainer == Trainer::Linear {
+            return Err(within(".weight: it is missing".into()));
+        }
+        let (today, factor) = feature(name);
+        variables.push(Variable { name: today.to_owned(), scale: scale * factor, weight: weight.unwrap_or(0.0) });
+    }
+    if variables.len() > MOST_FEATURES {
+        return Err(within(format!(".Numerical_Variables: more than {MOST_FEATURES}")));
+    }
+    let curve = curve(all, &variables, component, trainer).map_err(within)?;
+    let bias = number(all, "Bias_Weight").map_err(within)?;
+    if bias.is_none() && curve.is_none() {
+        return Err(within(".Bias_Weight: it is missing".into()));
+    }
+    let bias = bias.unwrap_or(0.0);
+    let most = variables.iter().map(|one| one.weight.abs()).fold(bias.abs(), f64::max);
+    if most > MOST_WATTS {
+        return Err(within(format!(": a weight of {most:e} W is more than any machine draws")));
+    }
+    let categories = categories(all).map_err(within)?;
+    let form = Form { bias, variables, categories, curve, left_out: 0.0 };
+    for part in [0.0, 0.5, 1.0] {
+        let watts = form.at(part);
+        if !watts.is_finite() || watts.abs() > MOST_WATTS {
+            return Err(within(format!(": it says {watts:e} W at {:.0} % of its training", 100.0 * part)));
+        }
+    }
+    Ok(form)
+}
+
+type Categories = Vec<(String, Vec<(String, f64)>)>;
+
+fn categories(all: &Map<String, Value>) -> Result<Categories, String> {
+    let none = Map::new();
+    let categorical = all.get("Categorical_Variables").and_then(Value::as_object).unwrap_or(&none);
+    let one = |(name, values): (&String, &Value)| {
+        let values = values.as_object().unwrap_or(&none).iter().map(|(value, of)| {
+            let watts = of.get("weight").and_then(Value::as_f64).filter(|watts| watts.abs() <= MOST_WATTS);
+            let watts = watts.ok_or_else(|| {
+                format!(".Categorical_Variables.{}.{}.weight: it is no number of watts", shown(name), shown(value))
+            })?;
+            Ok((value.clone(), watts))
+        });
+        Ok((name.clone(), values.collect::<Result<_, String>>()?))
+    };
+    categorical.iter().map(one).collect()
+}
+
+fn curve(
+    all: &Map<String, Value>,
+    variables: &[Variable],
+    component: Component,
+    trainer: Trainer,
+) -> Result<Option<(Trainer, [f64; 4], usize)>, String> {
+    let list = all.get("CurveFit_Weights");
+    if trainer == Trainer::Linear {
+        return match list {
+            None => Ok(None),
+            Some(_) => Err(format!(".CurveFit_Weights: {} has no curve", trainer.as_str())),
+        };
+    }
+    let numbers: Option<Vec<f64>> =
+        list.and_then(Value::as_array).and_then(|list| list.iter().map(Value::as_f64).collect());
+    let numbers = numbers.filter(|numbers| numbers.len() == trainer.parameters()).ok_or_else(|| {
+        format!(".CurveFit_Weights: {} has a list of {} numbers", trainer.as_str(), trainer.parameters())
+    })?;
+    let mut parameters = [0.0; 4];
+    parameters[..numbers.len()].copy_from_slice(&numbers);
+    let fitted = match component {
+        Component::Dram => [CACHE_MISS, PAGE_CACHE],
+        _ => [INSTRUCTIONS, CPU_TIME],
+    };
+    let main = fitted.iter().find_map(|name| variables.iter().position(|one| one.name == *name));
+    let main = main.ok_or_else(|| format!(".Numerical_Variables: a curve needs {} or {}", fitted[0], fitted[1]))?;
+    Ok(Some((trainer, parameters, main)))
+}
+
+/// A name of a file, short and without what acts on a terminal.
+fn shown(name: &str) -> String {
+    name.chars().filter(|one| one.is_ascii_graphic()).take(60).collect()
+}
