@@ -403,7 +403,7 @@ pub(super) const TDP: [f64; 3] = {array(fit[1][:3])};
 /// Power of a package by load over that at full load, with turbo.
 pub(super) const SHAPE: ByLoad = {array(shape)};
 /// Full load over the listed TDP, with turbo.
-pub(super) const FULL_OF_LISTED: f64 = {rust(listed)};
+pub(super) const FULL_OF_LISTED: f64 = {listed:.3f};
 /// Full load over the TDP by regression, with turbo, of processors that are made for a cloud and are in no list.
 pub(super) const FULL_OF_CUSTOM: f64 = {rust(custom)};
 /// Factor from a package's watts to the upper end of its interval, and from the lower end to them.

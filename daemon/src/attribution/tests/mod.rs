@@ -381,3 +381,34 @@ fn a_window_that_stays_open_too_long_is_nobodys() {
     );
     assert_conserved(&snapshot);
 }
+
+#[test]
+fn the_interval_of_an_estimate_is_shown_with_its_power() {
+    use crate::model::domain::PowerInterval;
+    let (mut core, mut fake) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    let said = PowerInterval { low: Microwatts(3_000_000), high: Microwatts(9_000_000), extrapolating: true };
+    let mut tick = |energy: &[u64], interval: Option<PowerInterval>, fails: bool| {
+        let mut tick = fake.tick(energy, vec![]);
+        tick.readings[0].interval = interval;
+        if fails {
+            tick.readings[0].reading = Err("broken".into());
+        }
+        core.step(&tick).domains[0].interval
+    };
+    assert_eq!(tick(&[5_000_000], Some(said), false), None, "the first reading gives no power");
+    assert_eq!(tick(&[5_000_000], Some(said), false), Some(said));
+    assert_eq!(tick(&[5_000_000], None, false), None);
+    assert_eq!(tick(&[5_000_000], Some(said), false), Some(said));
+    assert_eq!(tick(&[5_000_000], Some(said), true), None);
+}
+
+#[test]
+fn readings_of_releases_without_intervals_are_read_and_theirs_can_be_read_there() {
+    let measured = DomainReading::new("rapl/psys".into(), Nanos(1), Ok(Reading::Standby));
+    let text = serde_json::to_string(&measured).unwrap();
+    assert!(!text.contains("interval"), "a measured reading is written as before: {text}");
+    assert_eq!(serde_json::from_str::<DomainReading>(&text).unwrap(), measured);
+    let text = r#"{"domain":"a","at":1,"reading":{"Ok":"standby"},"interval":{"low":1,"high":2}}"#;
+    let interval = serde_json::from_str::<DomainReading>(text).unwrap().interval.unwrap();
+    assert_eq!((interval.low, interval.high, interval.extrapolating), (Microwatts(1), Microwatts(2), false));
+}

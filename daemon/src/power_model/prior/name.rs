@@ -106,6 +106,11 @@ pub(super) fn is_made_for_a_cloud(key: &str) -> bool {
     }
 }
 
+/// Whether the name has a model number, so that it is of one processor: `xeon` alone is not.
+pub(super) fn has_number(key: &str) -> bool {
+    key.split_once(' ').is_some_and(|(_, id)| id.bytes().any(|b| b.is_ascii_digit()))
+}
+
 /// Whether the name is one of a server's processor.
 pub(super) fn is_server(key: &str) -> bool {
     ["xeon", "epyc", "opteron"].iter().any(|family| key.split(' ').next() == Some(family))
@@ -209,8 +214,11 @@ fn core(id: &str) -> Option<&'static str> {
         "5" => Some("Broadwell"),
         "6" => Some("Skylake"),
         "7" => Some("Kaby Lake"),
-        "8" | "9" | "10" => Some("Coffee Lake"),
+        "8" | "9" => Some("Coffee Lake"),
+        "10" => Some("Comet Lake"),
         "11" => Some("Rocket Lake"),
+        "12" => Some("Alder Lake"),
+        "13" | "14" => Some("Raptor Lake"),
         _ => None,
     }
 }

@@ -58,7 +58,7 @@ pub(super) const TDP: [f64; 3] = [3.3658, 0.5633, 0.9726];
 /// Power of a package by load over that at full load, with turbo.
 pub(super) const SHAPE: ByLoad = [0.1055, 0.2929, 0.4028, 0.5044, 0.6204, 0.7317, 0.8117, 0.8714, 0.934, 0.981, 1.0];
 /// Full load over the listed TDP, with turbo.
-pub(super) const FULL_OF_LISTED: f64 = 1.0471;
+pub(super) const FULL_OF_LISTED: f64 = 1.047;
 /// Full load over the TDP by regression, with turbo, of processors that are made for a cloud and are in no list.
 pub(super) const FULL_OF_CUSTOM: f64 = 1.5899;
 /// Factor from a package's watts to the upper end of its interval, and from the lower end to them.

@@ -57,6 +57,20 @@ fn the_coarse_view_has_whole_joules_and_power_from_them() {
 }
 
 #[test]
+fn the_interval_of_an_estimate_is_for_the_fine_view_alone() {
+    use crate::model::domain::PowerInterval;
+    let mut snapshot = sample::snapshot();
+    let (low, high) = (Microwatts(50_000_000), Microwatts(90_000_000));
+    snapshot.domains[0].interval = Some(PowerInterval { low, high, extrapolating: false });
+    let fine = View::of(&snapshot);
+    // The other package is measured: 160 W.
+    assert_eq!(fine.intervals, [(Zone::Package, Microwatts(210_000_000), Microwatts(250_000_000))]);
+    assert_eq!(coarse(fine, None, QUANTUM).intervals, []);
+    snapshot.domains[3].power = None;
+    assert_eq!(View::of(&snapshot).intervals, [], "a zone without all of its power");
+}
+
+#[test]
 fn a_zone_that_is_read_every_thirty_seconds_has_the_power_between_its_readings() {
     let mut now = sample::snapshot();
     now.domains.last_mut().unwrap().power = Some(Microwatts(1));

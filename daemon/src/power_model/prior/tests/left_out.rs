@@ -1,94 +1,10 @@
-//! Tests of the prior: names, plausible figures, and the errors on processors that were left out of the fit.
+//! The errors of the prior on processors that were left out of the fit, which is made again here: needs the data sets.
 
-use super::*;
-
-fn machine(cpu: &str, packages: u32, threads: u32, memory_gib: f64) -> Machine {
-    Machine { cpu: cpu.to_owned(), packages, threads, memory_gib: Some(memory_gib), ..Machine::default() }
-}
-
-#[test]
-fn names_of_one_processor_are_one() {
-    for (written, key) in [
-        ("Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz", "xeon 8275cl"),
-        ("Intel Xeon Platinum 8275CL", "xeon 8275cl"),
-        ("Intel(R) Xeon(R) CPU E5-2686 v4 @ 2.30GHz", "xeon e5-2686v4"),
-        ("Intel Xeon E5-2660V2", "xeon e5-2660v2"),
-        ("Intel(R) Xeon(R) CPU E5-2670 0 @ 2.60GHz", "xeon e5-2670"),
-        ("Intel Xeon E5-2699 v3 2.30 GHz", "xeon e5-2699v3"),
-        ("Intel(R) Xeon(R) CPU           X5670  @ 2.93GHz", "xeon x5670"),
-        ("INTEL(R) XEON(R) PLATINUM 8592+", "xeon 8592+"),
-        ("AMD EPYC 7763 64-Core Processor", "epyc 7763"),
-        ("AMD EPYC 7763 2.45 GHz", "epyc 7763"),
-        ("Quad-Core AMD Opteron(r) Processor 8376 HE", "opteron 8376 he"),
-        ("AMD Ryzen Threadripper PRO 5995WX 64-Cores", "ryzen threadripper pro 5995wx"),
-        ("AMD Ryzen 7 PRO 4750U with Radeon Graphics", "ryzen 7 pro 4750u"),
-        ("AMD Ryzen 9 7940HS w/ Radeon 780M Graphics", "ryzen 9 7940hs"),
-        ("13th Gen Intel(R) Core(TM) i9-13900K", "core i9-13900k"),
-        ("Intel(R) Core(TM) Ultra 7 155H", "core ultra 7 155h"),
-        ("Intel Xeon Processor (Cascadelake)", "xeon"),
-        ("", ""),
-    ] {
-        assert_eq!(name::normalise(written), key, "{written}");
-    }
-}
-
-#[test]
-fn the_list_has_what_people_run() {
-    for (key, watts) in [
-        ("xeon 8275cl", Some(240.0)),
-        ("xeon e5-2686v4", Some(145.0)),
-        ("xeon 8592+", Some(350.0)),
-        ("xeon 5120", Some(105.0)),
-        ("epyc 9654", Some(360.0)),
-        ("epyc 7763", Some(280.0)),
-        ("opteron 8376 he", Some(79.0)),
-        ("core i9-13900k", Some(125.0)),
-        ("xeon 8252c", None),
-        ("xeon", None),
-        ("", None),
-    ] {
-        assert_eq!(name::listed_tdp(key), watts, "{key}");
-    }
-}
-
-#[test]
-fn generations_by_name() {
-    for (written, generation) in [
-        ("Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz", Some("Cascade Lake")),
-        ("Intel(R) Xeon(R) Platinum 8175M CPU @ 2.50GHz", Some("Skylake")),
-        ("Intel(R) Xeon(R) CPU E5-2686 v4 @ 2.30GHz", Some("Broadwell")),
-        ("Intel(R) Xeon(R) CPU E5-2670 0 @ 2.60GHz", Some("Sandy Bridge")),
-        ("Intel Xeon X5670", Some("Nehalem")),
-        ("Intel Xeon L5420", Some("Core")),
-        ("Intel Xeon 5160", Some("Core")),
-        ("Intel(R) Xeon(R) Gold 5117 CPU @ 2.00GHz", Some("Skylake")),
-        ("Intel(R) Xeon(R) Platinum 8376HL", Some("Cooper Lake")),
-        ("Intel(R) Xeon(R) Platinum 8488C", Some("Sapphire Rapids")),
-        ("INTEL(R) XEON(R) PLATINUM 8592+", Some("Emerald Rapids")),
-        ("Intel(R) Xeon(R) 6980P", Some("Granite Rapids")),
-        ("Intel(R) Xeon(R) 6975P-C", Some("Granite Rapids")),
-        ("Intel(R) Xeon(R) 6780E", Some("Sierra Forest")),
-        ("Intel(R) Xeon(R) E-2388G CPU 3.20GHz", Some("Rocket Lake")),
-        ("Intel Xeon E3-1260L v5", Some("Skylake")),
-        ("AMD EPYC 7R13 Processor", Some("EPYC 3rd Gen")),
-        ("AMD EPYC 7571", Some("EPYC 1st Gen")),
-        ("AMD EPYC 9V74 80-Core Processor", Some("EPYC 4th Gen")),
-        ("AMD EPYC 9965 192-Core Processor", Some("EPYC 5th Gen")),
-        ("AMD EPYC-Rome Processor", Some("EPYC 2nd Gen")),
-        ("Intel Xeon Processor (Cascadelake)", Some("Cascade Lake")),
-        ("Intel Core Processor (Haswell, no TSX)", Some("Haswell")),
-        ("QEMU Virtual CPU version 2.5+", None),
-        ("xeon v", None),
-        ("xeon é-2300", None),
-        ("epyc", None),
-        ("core i", None),
-    ] {
-        assert_eq!(name::generation(written), generation, "{written}");
-    }
-    assert_eq!(name::ghz("Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz"), Some(3.0));
-    assert_eq!(name::ghz("Intel Xeon E5-2660 (2.20 GHz)"), Some(2.2));
-    assert_eq!((name::ghz("AMD EPYC 7763"), name::ghz("GHz"), name::ghz("@ 99GHz")), (None, None, None));
-}
+use super::super::host::Processor;
+use super::super::tables::{self, ByLoad, GENERATIONS};
+use super::super::{Machine, Prior, name};
+use super::machine;
+use std::fmt::Write as _;
 
 /// The folder of the data sets: $JOULED_DATA, else `shared/data` beside the repository; `None`, with a line, where it
 /// is not there.
@@ -117,7 +33,9 @@ fn fields(line: &str) -> Vec<String> {
 }
 
 /// One row of Teads' CPUStress: processor, threads, load in per cent, watts of both packages, watts of memory.
-fn cpu_stress() -> Option<Vec<(String, u32, usize, f64, f64)>> {
+type Stress = (String, u32, usize, f64, f64);
+
+fn cpu_stress() -> Option<Vec<Stress>> {
     let number = |text: &str| text.parse::<f64>().unwrap();
     let rows = data("power/ec2-metal.csv")?.into_iter().filter(|row| row[2] == "CPUStress");
     let row = |row: Vec<String>| {
@@ -128,7 +46,7 @@ fn cpu_stress() -> Option<Vec<(String, u32, usize, f64, f64)>> {
 }
 
 /// Shape and both factors of full load, fitted as in packaging/dev/fit-prior.py, without one processor.
-fn turbo_without(rows: &[(String, u32, usize, f64, f64)], left_out: &str) -> (ByLoad, f64, f64) {
+fn turbo_without(rows: &[Stress], left_out: &str) -> (ByLoad, f64, f64) {
     let mut names: Vec<&str> = rows.iter().map(|row| row.0.as_str()).filter(|name| *name != left_out).collect();
     names.sort_unstable();
     names.dedup();
@@ -177,7 +95,7 @@ fn packages_of_cloud_bare_metal_each_cpu_type_left_out() {
             Some(tdp) => tdp * of_listed,
             None => regressed(&machine(name, 2, of_type[0].1, 192.0)) * of_custom,
         };
-        let ratio = |row: &&(String, u32, usize, f64, f64)| 2.0 * full * shape[row.2 / 10] / row.3;
+        let ratio = |row: &&Stress| 2.0 * full * shape[row.2 / 10] / row.3;
         let own: Vec<f64> = of_type.iter().map(ratio).collect();
         let inside = own.iter().filter(|ratio| ratio.ln().abs() <= tables::PACKAGE_SPREAD.ln()).count();
         let mape = own.iter().map(|ratio| (ratio - 1.0).abs()).sum::<f64>() / own.len() as f64 * 100.0;
@@ -193,7 +111,7 @@ fn packages_of_cloud_bare_metal_each_cpu_type_left_out() {
     assert!(mape <= 15.0 && (87.0..=93.0).contains(&coverage), "{mape} {coverage}");
     // What is shipped is the fit on all.
     let (shape, of_listed, of_custom) = turbo_without(&rows, "");
-    let near = |a: f64, b: f64| (a - b).abs() < 2e-4 * b.abs().max(1.0);
+    let near = |a: f64, b: f64| (a - b).abs() < 6e-4 * b.abs().max(1.0);
     assert!(shape.iter().zip(tables::SHAPE).all(|(a, b)| near(*a, b)), "{shape:?}");
     assert!(
         near(of_listed, tables::FULL_OF_LISTED) && near(of_custom, tables::FULL_OF_CUSTOM),
@@ -275,15 +193,16 @@ fn solve(a: &[Vec<f64>], b: &[ByLoad]) -> Vec<ByLoad> {
         }
     }
     let mut x = b.to_vec();
-    for load in 0..11 {
-        for i in 0..n {
-            let sum: f64 = (0..i).map(|k| l[i][k] * x[k][load]).sum();
-            x[i][load] = (x[i][load] - sum) / l[i][i];
-        }
-        for i in (0..n).rev() {
-            let sum: f64 = (i + 1..n).map(|k| l[k][i] * x[k][load]).sum();
-            x[i][load] = (x[i][load] - sum) / l[i][i];
-        }
+    let known = |x: &[ByLoad], of: &mut dyn Iterator<Item = (usize, f64)>| -> ByLoad {
+        of.fold([0.0; 11], |sum, (k, factor)| std::array::from_fn(|load| sum[load] + factor * x[k][load]))
+    };
+    for i in 0..n {
+        let sum = known(&x, &mut (0..i).map(|k| (k, l[i][k])));
+        x[i] = std::array::from_fn(|load| (x[i][load] - sum[load]) / l[i][i]);
+    }
+    for i in (0..n).rev() {
+        let sum = known(&x, &mut (i + 1..n).map(|k| (k, l[k][i])));
+        x[i] = std::array::from_fn(|load| (x[i][load] - sum[load]) / l[i][i]);
     }
     x
 }
@@ -389,98 +308,4 @@ fn the_prior_says_of_published_servers_what_the_fit_does() {
         servers.len()
     );
     assert!(mape <= 13.7 && named * 100 >= servers.len() * 95, "{mape} {named}");
-}
-
-#[test]
-fn any_description_has_an_answer_that_rises_with_load() {
-    let names = [
-        "",
-        "Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz",
-        "AMD EPYC 9965 192-Core Processor",
-        "Magic 9000",
-        "Intel(R) N100",
-    ];
-    let generations = [None, Some("Neoverse V2"), Some("Sierra Forest"), Some("Zen 5 client"), Some("Skylake")];
-    for cpu in names {
-        for generation in generations {
-            for (packages, threads, memory_gib) in
-                [(1, 1, None), (2, 96, Some(192.0)), (64, 8192, Some(1e5)), (1, 4, Some(0.0))]
-            {
-                for guest in [false, true] {
-                    for policy in [Policy::Unknown, Policy::Turbo, Policy::Efficient] {
-                        let machine = Machine {
-                            cpu: cpu.into(),
-                            generation,
-                            server: None,
-                            packages,
-                            threads,
-                            memory_gib,
-                            guest,
-                            policy,
-                        };
-                        let prior = Prior::of(&machine);
-                        let mut before = (0.0, 0.0);
-                        for load in 0..=100 {
-                            let (package, platform) =
-                                (prior.package(f64::from(load) / 100.0), prior.platform(f64::from(load) / 100.0));
-                            for one in [Some(package), Some(platform), prior.dram(f64::from(load) / 100.0)]
-                                .into_iter()
-                                .flatten()
-                            {
-                                assert!(
-                                    one.low >= 0.0 && one.low <= one.watts && one.watts <= one.high,
-                                    "{machine:?} {one:?}"
-                                );
-                                assert!(one.high.is_finite(), "{machine:?} {one:?}");
-                            }
-                            assert!(package.watts >= before.0 && platform.watts >= before.1, "{machine:?} {load}");
-                            assert!(package.watts <= platform.watts, "{machine:?} {load} {package:?} {platform:?}");
-                            before = (package.watts, platform.watts);
-                        }
-                        assert!((0.01..0.9).contains(&prior.idle_to_full_ratio()), "{machine:?}");
-                        assert_eq!(prior.dram(0.5).is_some(), memory_gib.is_some());
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_vm_has_its_part_of_a_host() {
-    let name = "Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz";
-    let host = Prior::of(&machine(name, 2, 96, 192.0));
-    let vm = Prior::of(&Machine { guest: true, ..machine(name, 1, 4, 8.0) });
-    for load in [0.0, 0.33, 1.0] {
-        assert!((vm.package(load).watts * 24.0 / host.package(load).watts - 1.0).abs() < 1e-9);
-        assert!((vm.platform(load).watts * 24.0 / host.platform(load).watts - 1.0).abs() < 1e-9);
-        assert!((vm.dram(load).unwrap().watts * 24.0 / host.dram(load).unwrap().watts - 1.0).abs() < 1e-9);
-    }
-    assert!(vm.description().contains("a VM: its 4 vCPUs' part of a host with 96 threads"), "{}", vm.description());
-}
-
-#[test]
-fn the_description_says_where_the_figures_are_from() {
-    for (machine, said) in [
-        (
-            machine("Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz", 2, 96, 192.0),
-            "(Cascade Lake), TDP 240 W (codecarbon's list), load curve of cloud bare metal by Teads (turbo on)",
-        ),
-        (
-            machine("Intel(R) Xeon(R) Platinum 8252C CPU @ 3.80GHz", 2, 48, 192.0),
-            "W (by cores, frequency and generation)",
-        ),
-        (
-            machine("AMD EPYC 7763 64-Core Processor", 2, 256, 512.0),
-            "TDP 280 W (codecarbon's list), load curve of SPECpower's servers (turbo off)",
-        ),
-        (machine("Magic 9000", 1, 10, 8.0), "\"Magic 9000\", TDP 54 W (not listed: by threads alone)"),
-        (
-            Machine { generation: Some("Neoverse N1"), ..machine("", 1, 64, 64.0) },
-            "Neoverse N1, wall watts per thread of published ARM servers",
-        ),
-    ] {
-        let prior = Prior::of(&machine);
-        assert!(prior.description().contains(said), "{} {said}", prior.description());
-    }
 }
