@@ -70,7 +70,8 @@ fn compare(pairs: usize, work: impl Fn() -> Result<Duration, Failure>) -> Result
         drop(usage);
         time
     };
-    (work()?, with()?);
+    work()?;
+    with()?;
     let mut ratios = Vec::new();
     for pair in 0..pairs {
         let (with, without) = if pair % 2 == 0 {
