@@ -50,10 +50,17 @@ name\t'By name'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l json -d 'A JSON array (see `joulectl help list`)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -s h -l help -d 'Print help'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "train" -d 'A model from samples of a machine with a meter'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "list" -d 'The models that are installed'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "show" -d 'Weights, intervals and errors of one model'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "export" -d 'Writes a model to a file'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "compare" -d 'The errors of several models on the same samples'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l cpu -d '`model name` of /proc/cpuinfo [default: this machine\'s]' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l packages -d 'Number of processor packages (sockets) [default: this machine\'s; 1 with --cpu]' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l threads -d 'Number of hardware threads of all packages [default: this machine\'s; with --cpu it must be given]' -r
@@ -64,7 +71,61 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l vm -d 'The machine is a VM: its threads are vCPUs of a host with such processors'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l json -d 'A JSON array, one object for each load of 0, 10, … 100 %'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l samples -d 'CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l target -d 'Whose power' -r -f -a "package\t'All processor packages together'
+dram\t'All memory that is metered apart'
+platform\t'The whole machine'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l out -d 'The file to write' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l name -d 'Name of the model: letters, digits, \'.\', \'_\', \'-\' [default: the name of the file of --out]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l cpu -d '`model name` of /proc/cpuinfo of the machine that was measured' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l packages -d 'Processor packages of that machine' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l threads -d 'Hardware threads of that machine [default: the most that are busy in the samples]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l force -d 'Replace the file of --out where it exists'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l json -d 'One JSON object: the model as it was written'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l samples -d 'CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l target -d 'Whose power' -r -f -a "package\t'All processor packages together'
+dram\t'All memory that is metered apart'
+platform\t'The whole machine'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l leave-out -d 'Train on all samples but those of one part, and compare with that part, for each part' -r -f -a "regime\t'One regime; samples of the regime idle are spread over the parts, as every machine is seen at rest'
+every-regime\t'One regime, idle as well: what is said of a machine that was never seen at rest'
+workload\t'One workload at all its frequencies: the part of the regime before @'
+frequency\t'All work at one frequency: the part of the regime after @'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l threads -d 'Hardware threads of the machine [default: those of the model, or the most that are busy in the samples]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l json -d 'One JSON object'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l folder -d 'A folder of models; may be given again [default: /etc/jouled/models.d and /usr/share/jouled/models]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l json -d 'A JSON array, one object for each file'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from show" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from show" -l json -d 'The file itself, as this version writes it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l out -d 'The file to write' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l force -d 'Replace the file of --out where it exists'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l folder -d 'The folder that it is copied to' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l force -d 'Take a model of another machine, and replace one of the same name'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l samples -d 'CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l target -d 'Whose power' -r -f -a "package\t'All processor packages together'
+dram\t'All memory that is metered apart'
+platform\t'The whole machine'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l json -d 'A JSON array, one object for each model, the best first'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "train" -d 'A model from samples of a machine with a meter'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "list" -d 'The models that are installed'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "show" -d 'Weights, intervals and errors of one model'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "export" -d 'Writes a model to a file'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "compare" -d 'The errors of several models on the same samples'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
@@ -73,3 +134,10 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_s
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "train" -d 'A model from samples of a machine with a meter'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "list" -d 'The models that are installed'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "show" -d 'Weights, intervals and errors of one model'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "export" -d 'Writes a model to a file'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "compare" -d 'The errors of several models on the same samples'

@@ -33,6 +33,7 @@ mod meter_contract;
 mod meters;
 mod new_meter;
 mod plausibility;
+mod power_models;
 mod powercap_mirror;
 mod redfish;
 mod release;

@@ -6,6 +6,7 @@ pub mod basis;
 pub mod evaluate;
 pub mod file;
 pub mod kepler;
+pub mod learn;
 pub mod model;
 pub mod nnls;
 pub mod prior;

@@ -11,9 +11,27 @@ use std::path::Path;
 /// # Errors
 /// Where it cannot be read, is no regular file, or has more than `most` bytes.
 pub fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    read_with(path, most, OFlags::empty())
+}
+
+/// The same of a file that is no symbolic link: for folders from which whatever lies there is read.
+///
+/// # Errors
+/// As [`read`], and where it is a symbolic link.
+pub fn read_no_link(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    read_with(path, most, OFlags::NOFOLLOW).map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => {
+            let why = "it is a symbolic link, which is not followed here: put the file itself there";
+            io::Error::new(io::ErrorKind::InvalidInput, why)
+        }
+        _ => error,
+    })
+}
+
+fn read_with(path: &Path, most: usize, more: OFlags) -> io::Result<Vec<u8>> {
     let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     // Opening a FIFO would wait for a writer.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     if !file.metadata()?.is_file() {
         return Err(wrong("it is no regular file".into()));
@@ -54,6 +72,11 @@ mod tests {
         for other in [&fifo, Path::new("/dev/zero"), dir.path()] {
             assert!(read(other, 5).unwrap_err().to_string().contains("regular"), "{}", other.display());
         }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(read(&link, 5).unwrap(), b"\xff");
+        assert!(read_no_link(&link, 5).unwrap_err().to_string().contains("symbolic link"));
+        assert_eq!(read_no_link(&path, 5).unwrap(), b"\xff");
         assert_eq!(read(&dir.path().join("none"), 5).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

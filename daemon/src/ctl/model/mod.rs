@@ -1,7 +1,11 @@
 //! `joulectl model`: power models. None of its commands asks a running jouled for anything but what its own page says:
 //! they work from a description of a machine, from files of models, and from files of samples.
 
+pub mod evaluate;
+mod files;
 pub mod prior;
+pub mod show;
+pub mod train;
 
 use super::Error;
 use clap::Subcommand;
@@ -12,6 +16,20 @@ use std::io::Write;
 pub enum ModelCommand {
     /// The power that a machine is expected to draw by load, from its description alone.
     Prior(prior::Arguments),
+    /// A model from samples of a machine with a meter.
+    Train(train::Arguments),
+    /// How wrong a model is on samples that it was not trained on.
+    Evaluate(evaluate::Arguments),
+    /// The models that are installed.
+    List(show::ListArguments),
+    /// Weights, intervals and errors of one model.
+    Show(show::ShowArguments),
+    /// Writes a model to a file.
+    Export(show::ExportArguments),
+    /// Checks the file of a model and installs it.
+    Import(show::ImportArguments),
+    /// The errors of several models on the same samples.
+    Compare(show::CompareArguments),
 }
 
 /// Carries out one of the commands, writing to `out`.
@@ -21,5 +39,12 @@ pub enum ModelCommand {
 pub fn run(command: &ModelCommand, out: &mut dyn Write) -> Result<(), Error> {
     match command {
         ModelCommand::Prior(arguments) => prior::run(arguments, out),
+        ModelCommand::Train(arguments) => train::run(arguments, out),
+        ModelCommand::Evaluate(arguments) => evaluate::run(arguments, out),
+        ModelCommand::List(arguments) => show::list(arguments, out),
+        ModelCommand::Show(arguments) => show::show(arguments, out),
+        ModelCommand::Export(arguments) => show::export(arguments, out),
+        ModelCommand::Import(arguments) => show::import(arguments, out),
+        ModelCommand::Compare(arguments) => show::compare(arguments, out),
     }
 }

@@ -1,0 +1,311 @@
+//! `joulectl model list`, `show`, `export`, `import` and `compare`: files of models.
+
+use super::super::{Error, text};
+use super::files;
+use super::train::TargetArgument;
+use crate::power_model::evaluate::{self, Evaluation};
+use crate::power_model::file;
+use crate::power_model::model::{Form, Model};
+use crate::power_model::samples::Target;
+use clap::Args;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// `list`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct ListArguments {
+    /// A folder of models; may be given again [default: /etc/jouled/models.d and /usr/share/jouled/models]
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Vec<PathBuf>,
+    /// A JSON array, one object for each file
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `show`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct ShowArguments {
+    /// File or name of a model
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The file itself, as this version writes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `export`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct ExportArguments {
+    /// File or name of a model
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace the file of --out where it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `import`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct ImportArguments {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The folder that it is copied to
+    #[arg(long, value_name = "FOLDER", default_value = files::FOLDERS[0])]
+    pub folder: PathBuf,
+    /// Take a model of another machine, and replace one of the same name
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `compare`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct CompareArguments {
+    /// Files or names of models
+    #[arg(value_name = "MODEL", required = true, num_args = 1..)]
+    pub models: Vec<PathBuf>,
+    /// CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts
+    #[arg(long, value_name = "FILE")]
+    pub samples: PathBuf,
+    /// Whose power
+    #[arg(long, value_enum)]
+    pub target: TargetArgument,
+    /// A JSON array, one object for each model, the best first
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One file of a list.
+#[derive(Serialize)]
+struct Listed {
+    path: String,
+    name: Option<String>,
+    target: Option<&'static str>,
+    processor: Option<String>,
+    threads: Option<u32>,
+    basis: Option<&'static str>,
+    samples: Option<usize>,
+    mape_percent: Option<f64>,
+    error: Option<String>,
+}
+
+/// Writes the models of the folders.
+///
+/// # Errors
+/// Where a folder cannot be read.
+pub fn list(arguments: &ListArguments, out: &mut dyn Write) -> Result<(), Error> {
+    let listed = |found: files::Found| {
+        let (model, error) = match found.model {
+            Ok(model) => (Some(model), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let form = model.as_ref().and_then(|model| model.forms.first());
+        Listed {
+            path: found.path.display().to_string(),
+            name: model.as_ref().map(|model| model.name.clone()),
+            target: model.as_ref().map(|model| model.target.as_str()),
+            processor: model.as_ref().map(|model| model.machine.processor.clone()),
+            threads: model.as_ref().map(|model| model.machine.threads),
+            basis: form.map(|form| form.basis.as_str()),
+            samples: model.as_ref().map(|model| model.training.samples),
+            mape_percent: form.map(|form| form.held.mape_percent),
+            error,
+        }
+    };
+    let folders = files::folders(&arguments.folder);
+    let rows: Vec<Listed> = files::installed(&folders)?.into_iter().map(listed).collect();
+    if arguments.json {
+        writeln!(out, "{}", text::json(&rows))?;
+        return Ok(());
+    }
+    if rows.is_empty() {
+        let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        writeln!(out, "No model in {}.", folders.join(" and "))?;
+        return Ok(());
+    }
+    let mut table = vec![["MODEL", "TARGET", "THREADS", "ERROR", "SAMPLES", "PROCESSOR"].map(String::from).to_vec()];
+    table.extend(rows.iter().filter(|row| row.error.is_none()).map(|row| {
+        vec![
+            text::safe(row.name.as_deref().unwrap_or_default()),
+            row.target.unwrap_or_default().to_owned(),
+            row.threads.unwrap_or_default().to_string(),
+            format!("{:.1} %", row.mape_percent.unwrap_or_default()),
+            row.samples.unwrap_or_default().to_string(),
+            processor(row.processor.as_deref().unwrap_or_default()),
+        ]
+    }));
+    let mut lines = text::table(&table, false, None);
+    lines.extend(
+        rows.iter().filter_map(|row| row.error.as_ref()).map(|error| format!("not used: {}", text::safe(error))),
+    );
+    text::write_lines(out, &lines)?;
+    Ok(())
+}
+
+fn processor(name: &str) -> String {
+    if name.is_empty() { "not known".to_owned() } else { text::safe(name) }
+}
+
+/// Writes one model.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn show(arguments: &ShowArguments, out: &mut dyn Write) -> Result<(), Error> {
+    let (_, model) = files::named(&arguments.model, &files::folders(&[]))?;
+    if arguments.json {
+        out.write_all(file::write(&model).as_bytes())?;
+    } else {
+        text::write_lines(out, &lines(&model))?;
+    }
+    Ok(())
+}
+
+/// A model as text.
+pub fn lines(model: &Model) -> Vec<String> {
+    let mut lines = vec![
+        format!("Model {}: power of the {}", text::safe(&model.name), model.target),
+        format!("Machine:   {}, {} threads", processor(&model.machine.processor), model.machine.threads),
+        format!(
+            "Training:  {} samples, {:.1} h, {} regimes, from {} (jouled {})",
+            model.training.samples,
+            model.training.seconds / 3600.0,
+            model.training.regimes.len(),
+            text::safe(&model.training.source),
+            text::safe(&model.training.jouled)
+        ),
+    ];
+    for (number, form) in model.forms.iter().enumerate() {
+        lines.push(String::new());
+        let place = if number == 0 { "Form" } else { "Where that is not counted" };
+        lines.push(format!("{place}: {} ({})", form.basis, features(form)));
+        lines.push(format!(
+            "  Left out:  {:.1} % mean error over regimes; worst {} with {:.1} %",
+            form.held.mape_percent,
+            text::safe(&form.held.worst_regime),
+            form.held.worst_regime_percent
+        ));
+        let bands = form.intervals.iter().map(|one| {
+            let (from, to) = (100.0 * one.from, 100.0 * one.to);
+            format!("{from:.0} to {to:.0} % load: {:+.0} to {:+.0} %", 100.0 * one.low, 100.0 * one.high)
+        });
+        lines.push(format!("  Intervals: {}", bands.collect::<Vec<_>>().join("; ")));
+        let terms = form.basis.terms().iter().zip(form.weights).filter(|(_, watts)| *watts > 0.0);
+        let terms: Vec<String> = terms.map(|(term, watts)| format!("{watts:.4} W × {}", term.name)).collect();
+        lines.push(format!("  Power:     {}", terms.join(" + ")));
+    }
+    lines
+}
+
+fn features(form: &Form) -> String {
+    form.basis.features().iter().map(|feature| feature.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Writes one model to a file.
+///
+/// # Errors
+/// Where it cannot be read or written.
+pub fn export(arguments: &ExportArguments, out: &mut dyn Write) -> Result<(), Error> {
+    let (_, model) = files::named(&arguments.model, &files::folders(&[]))?;
+    files::write(&arguments.out, &file::write(&model), arguments.force)?;
+    writeln!(out, "Model {} written to {}.", text::safe(&model.name), arguments.out.display())?;
+    Ok(())
+}
+
+/// Checks a file and copies it to the folder that models are taken from.
+///
+/// # Errors
+/// Where it is no model, or one of another machine.
+pub fn import(arguments: &ImportArguments, out: &mut dyn Write) -> Result<(), Error> {
+    let model = files::model(&arguments.file)?;
+    if !arguments.force {
+        fits(&model, &this_machine()).map_err(|why| files::wrong(&arguments.file, why))?;
+    }
+    let path = arguments.folder.join(format!("{}.json", model.name));
+    files::write(&path, &file::write(&model), arguments.force)?;
+    text::write_lines(out, &lines(&model))?;
+    writeln!(out, "Written to {}.", path.display())?;
+    Ok(())
+}
+
+/// `model name` of this machine's first processor, and the number of its hardware threads.
+fn this_machine() -> (String, usize) {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let values = |key: &'static str| {
+        text.lines().filter_map(move |line| line.split_once(':').filter(|(name, _)| name.trim() == key))
+    };
+    let name = values("model name").next().map(|(_, name)| name.trim().to_owned()).unwrap_or_default();
+    (name, values("processor").count())
+}
+
+/// Whether a model is of this kind of machine.
+fn fits(model: &Model, (processor, threads): &(String, usize)) -> Result<(), String> {
+    let theirs = &model.machine;
+    if !theirs.processor.is_empty() && !processor.is_empty() && theirs.processor != *processor {
+        return Err(format!(
+            "field machine.processor: it is a model of {}, and this machine has {}: train one here, or give --force",
+            text::safe(&theirs.processor),
+            text::safe(processor)
+        ));
+    }
+    if theirs.threads as usize != *threads && *threads > 0 {
+        return Err(format!(
+            "field machine.threads: it is a model of a machine of {} threads, and this one has {threads}: train one \
+             here, or give --force",
+            theirs.threads
+        ));
+    }
+    Ok(())
+}
+
+/// One model of a comparison.
+#[derive(Serialize)]
+struct Compared {
+    model: String,
+    #[serde(flatten)]
+    evaluation: Evaluation,
+}
+
+/// Compares models with the same samples.
+///
+/// # Errors
+/// Where one of them or the samples cannot be read or compared.
+pub fn compare(arguments: &CompareArguments, out: &mut dyn Write) -> Result<(), Error> {
+    let target = Target::from(arguments.target);
+    let samples = files::samples(&arguments.samples)?;
+    let one = |word: &PathBuf| {
+        let (path, model): (PathBuf, Model) = files::named(word, &files::folders(&[]))?;
+        if model.target != target {
+            return Err(files::wrong(
+                &path,
+                format!("field target: it is {}, and --target asks for {target}", model.target),
+            ));
+        }
+        let evaluation = evaluate::of_model(&model, &samples, target)
+            .map_err(|error| files::wrong(Path::new(&arguments.samples), error))?;
+        Ok(Compared { model: word.display().to_string(), evaluation })
+    };
+    let mut rows: Vec<Compared> = arguments.models.iter().map(one).collect::<Result<_, Error>>()?;
+    rows.sort_by(|one, other| one.evaluation.mape_percent.total_cmp(&other.evaluation.mape_percent));
+    if arguments.json {
+        writeln!(out, "{}", text::json(&rows))?;
+        return Ok(());
+    }
+    let head = ["MODEL", "ERROR", "BIAS", "95 % WITHIN", "INSIDE", "WORST REGIME"].map(String::from).to_vec();
+    let mut table = vec![head];
+    table.extend(rows.iter().map(|Compared { model, evaluation }| {
+        vec![
+            text::safe(model),
+            format!("{:.1} %", evaluation.mape_percent),
+            format!("{:+.1} %", evaluation.bias_percent),
+            format!("{:.1} %", evaluation.p95_percent),
+            format!("{:.0} %", evaluation.coverage_percent),
+            format!("{} {:.1} %", text::safe(&evaluation.worst_regime), evaluation.worst_regime_percent),
+        ]
+    }));
+    text::write_lines(out, &text::table(&table, false, None))?;
+    Ok(())
+}

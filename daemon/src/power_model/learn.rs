@@ -1,0 +1,367 @@
+//! Learning while a meter measures: one window at a time, predict first, then update. Two memories of sums:
+//!
+//! - *long*, in bins by regime (load, frequency, instructions per cycle, cache misses), each of which remembers an hour
+//!   of its own regime, so that a night at one load does not wash out the rest. It is what is exported, and what stands
+//!   in while the meter is away for long.
+//! - *short*, the last five minutes, leaning on the long one where they say nothing. It bridges the seconds between the
+//!   readings of a slow meter: it tracks the present load, and is no model of other loads.
+//!
+//! The error that is shown is that of predictions before the window taught anything, by band of load. Which windows can
+//! be trusted is for the caller to say: none of a stale reading, of a suspended machine, of changed hardware.
+
+use super::basis::{Basis, Feature, MOST_TERMS};
+use super::model::{BANDS, Form, Held, Interval, Machine, Model, Seen, Training, dot};
+use super::nnls::Sums;
+use super::samples::Target;
+use super::train::{RIDGE, weighted_quantile};
+use super::{Features, Predicted};
+
+/// Bins of the long memory: 8 of load × 2 of frequency × 2 of instructions per cycle × 2 of cache misses.
+pub const BINS: usize = 64;
+/// The time that a bin of the long memory remembers, in seconds of its own regime.
+const LONG: f64 = 3600.0;
+/// Time constant of the short memory in seconds.
+const SHORT: f64 = 300.0;
+/// What the long memory weighs in the short one, in seconds.
+const LEAN: f64 = 30.0;
+/// Time between solutions in seconds.
+const SOLVE: f64 = 10.0;
+/// Time constant of the errors that are shown, in seconds of their band.
+const ERRORS: f64 = 7.0 * 86_400.0;
+/// Before this much time in seconds has taught it, nothing is predicted.
+const FIRST: f64 = 60.0;
+/// Errors are counted in steps of this share of the power, up to ± [`STEPS`] / 2 of them.
+const STEP: f64 = 0.02;
+const STEPS: usize = 61;
+/// A window that is off by more than this factor is no lesson: what was learned would be lost to one bad reading.
+const ABSURD: f64 = 5.0;
+
+/// Errors of predictions before the update, in one band of load.
+#[derive(Clone, Debug, PartialEq)]
+struct Errors {
+    /// Seconds by error: measured power divided by predicted power, less 1.
+    counts: [f64; STEPS],
+    /// Sum of absolute errors times seconds.
+    absolute: f64,
+    /// Seconds.
+    time: f64,
+}
+
+impl Errors {
+    const NONE: Self = Self { counts: [0.0; STEPS], absolute: 0.0, time: 0.0 };
+
+    fn add(&mut self, ratio: f64, seconds: f64) {
+        let keep = (-seconds / ERRORS).exp();
+        self.counts.iter_mut().for_each(|count| *count *= keep);
+        self.absolute *= keep;
+        self.time *= keep;
+        let middle = (STEPS / 2) as f64;
+        let step = (ratio / STEP).round().clamp(-middle, middle) + middle;
+        self.counts[step as usize] += seconds;
+        // As a share of the measured power, as evaluations are.
+        self.absolute += seconds * (1.0 / (1.0 + ratio) - 1.0).abs().min(1.0);
+        self.time += seconds;
+    }
+
+    fn mean_percent(&self) -> Option<f64> {
+        (self.time > 0.0).then(|| 100.0 * self.absolute / self.time)
+    }
+
+    fn quantile(&self, q: f64) -> f64 {
+        let middle = (STEPS / 2) as f64;
+        let pairs = self.counts.iter().enumerate().filter(|(_, count)| **count > 0.0);
+        weighted_quantile(pairs.map(|(step, count)| ((step as f64 - middle) * STEP, *count)).collect(), q)
+    }
+}
+
+/// Learns the power of one domain.
+#[derive(Clone, Debug)]
+pub struct Learner {
+    basis: Basis,
+    /// Hardware threads of the domain.
+    threads: f64,
+    /// The long memory; a regime that was never seen has no sums.
+    bins: Vec<Option<Box<Sums>>>,
+    short: Sums,
+    long_weights: Option<[f64; MOST_TERMS]>,
+    short_weights: Option<[f64; MOST_TERMS]>,
+    /// Seconds that taught it.
+    taught: f64,
+    /// Seconds since the last solution.
+    unsolved: f64,
+    /// Errors of the long memory, by band of load.
+    errors: [Errors; BANDS.len() - 1],
+    hull: Vec<Seen>,
+}
+
+impl Learner {
+    /// A learner of a domain of `threads` hardware threads.
+    pub fn new(basis: Basis, threads: u32) -> Self {
+        Self {
+            basis,
+            threads: f64::from(threads.max(1)),
+            bins: vec![None; BINS],
+            short: Sums::new(basis.terms().len()),
+            long_weights: None,
+            short_weights: None,
+            taught: 0.0,
+            unsolved: 0.0,
+            errors: [Errors::NONE; BANDS.len() - 1],
+            hull: Vec::new(),
+        }
+    }
+
+    /// The basis for the features that are counted.
+    pub const fn basis_for(target: Target, counted: bool, ghz: bool) -> Basis {
+        match (target, counted, ghz) {
+            (_, false, _) => Basis::Time,
+            (Target::Dram, true, _) => Basis::Memory,
+            (_, true, true) => Basis::Frequency,
+            (_, true, false) => Basis::Counters,
+        }
+    }
+
+    /// A window of `seconds` in which these features ran and the meter saw `watts`. Returns what the short memory said
+    /// before, for comparison; `None` where it said nothing yet, or the window is no lesson.
+    pub fn observe(&mut self, features: &Features, watts: f64, seconds: f64) -> Option<f64> {
+        let possible = watts > 0.0 && watts.is_finite() && seconds > 0.0 && seconds.is_finite();
+        let values = self.basis.fill(features, self.threads).filter(|_| possible)?;
+        let before = self.track(features);
+        if let Some(long) = self.long_weights.map(|weights| dot(&weights, &values)).filter(|long| *long > 0.0) {
+            let ratio = watts / long;
+            if !(1.0 / ABSURD..=ABSURD).contains(&ratio) {
+                return None;
+            }
+            self.errors[band(features.busy)].add(ratio - 1.0, seconds);
+        }
+        let terms = self.basis.terms().len();
+        let bin = self.bins[bin(features, self.threads)].get_or_insert_with(|| Box::new(Sums::new(terms)));
+        bin.add(&values, watts, seconds);
+        if bin.weight > LONG {
+            bin.scale(LONG / bin.weight);
+        }
+        self.short.scale((-seconds / SHORT).exp());
+        self.short.add(&values, watts, seconds);
+        self.see(features);
+        self.taught += seconds;
+        self.unsolved += seconds;
+        if self.unsolved >= SOLVE {
+            self.unsolved = 0.0;
+            self.solve();
+        }
+        before
+    }
+
+    fn solve(&mut self) {
+        let mut long = Sums::new(self.basis.terms().len());
+        for bin in self.bins.iter().flatten() {
+            // Regimes weigh alike, once they were seen for a minute.
+            long.add_sums(bin, 1.0 / bin.weight.max(60.0));
+        }
+        self.long_weights = Some(long.solve(RIDGE));
+        let mut short = self.short.clone();
+        short.add_sums(&long, LEAN / long.weight.max(f64::EPSILON));
+        self.short_weights = Some(short.solve(RIDGE));
+    }
+
+    fn see(&mut self, features: &Features) {
+        for feature in self.basis.features() {
+            let Some(value) = feature.of(features, self.threads) else { continue };
+            match self.hull.iter_mut().find(|seen| seen.feature == *feature) {
+                Some(seen) => (seen.low, seen.high) = (seen.low.min(value), seen.high.max(value)),
+                None => self.hull.push(Seen { feature: *feature, low: value, high: value }),
+            }
+        }
+    }
+
+    /// The power of the present load in watts, where the meter measured some seconds ago: of the short memory.
+    pub fn track(&self, features: &Features) -> Option<f64> {
+        let weights = self.short_weights.filter(|_| self.taught >= FIRST)?;
+        Some(dot(&weights, &self.basis.fill(features, self.threads)?))
+    }
+
+    /// The power where these features ran, where the meter is away: of the long memory.
+    pub fn predict(&self, features: &Features) -> Option<Predicted> {
+        self.form()?.predict(features, self.threads)
+    }
+
+    /// Mean absolute error of predictions before the update in percent, for each band of [`BANDS`]; `None` where a
+    /// band was not seen.
+    pub fn errors_percent(&self) -> [Option<f64>; BANDS.len() - 1] {
+        std::array::from_fn(|band| self.errors[band].mean_percent())
+    }
+
+    /// Seconds that taught it.
+    pub const fn taught(&self) -> f64 {
+        self.taught
+    }
+
+    fn form(&self) -> Option<Form> {
+        let weights = self.long_weights.filter(|_| self.taught >= FIRST)?;
+        let all = self.errors.iter().fold(Errors::NONE, |mut all, one| {
+            all.counts.iter_mut().zip(one.counts).for_each(|(all, one)| *all += one);
+            (all.absolute, all.time) = (all.absolute + one.absolute, all.time + one.time);
+            all
+        });
+        // The same mean of a band's errors and of all errors as in training.
+        let interval = |(band, errors): (&[f64], &Errors)| {
+            let mixed = |q| {
+                let own = if errors.time >= FIRST { errors.quantile(q) } else { all.quantile(q) };
+                (own + all.quantile(q)) / 2.0
+            };
+            Interval { from: band[0], to: band[1], low: mixed(0.05) - STEP / 2.0, high: mixed(0.95) + STEP / 2.0 }
+        };
+        let errors = self.errors.iter().enumerate().filter_map(|(band, errors)| Some((band, errors.mean_percent()?)));
+        let worst = errors.max_by(|(_, one), (_, other)| one.total_cmp(other));
+        let name = |band: usize| format!("load {:.0} to {:.0} %", 100.0 * BANDS[band], 100.0 * BANDS[band + 1]);
+        Some(Form {
+            basis: self.basis,
+            weights,
+            usual_ghz: self
+                .hull
+                .iter()
+                .find(|seen| seen.feature == Feature::Ghz)
+                .map(|seen| (seen.low + seen.high) / 2.0),
+            hull: self.hull.clone(),
+            intervals: BANDS.windows(2).zip(&self.errors).map(interval).collect(),
+            held: Held {
+                mape_percent: all.mean_percent()?,
+                worst_regime: worst.map(|(band, _)| name(band)).unwrap_or_default(),
+                worst_regime_percent: worst.map(|(_, percent)| percent).unwrap_or_default(),
+            },
+        })
+    }
+
+    /// The model for other machines of this kind: of the long memory. `None` before it has learned anything.
+    pub fn model(&self, name: String, target: Target, machine: Machine, source: String) -> Option<Model> {
+        let seen = self.bins.iter().enumerate().filter(|(_, bin)| bin.is_some());
+        let training = Training {
+            samples: 0,
+            seconds: self.taught,
+            regimes: seen.map(|(bin, _)| format!("bin {bin}")).collect(),
+            source,
+            jouled: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let machine = Machine { threads: self.threads as u32, ..machine };
+        Some(Model { name, target, machine, forms: vec![self.form()?], training })
+    }
+
+    /// Bytes that it takes, with what it points to.
+    pub fn bytes(&self) -> usize {
+        let bins = self.bins.capacity() * size_of::<Option<Box<Sums>>>()
+            + self.bins.iter().flatten().count() * size_of::<Sums>();
+        size_of::<Self>() + bins + self.hull.capacity() * size_of::<Seen>()
+    }
+}
+
+/// The band of [`BANDS`] of a load.
+fn band(busy: f64) -> usize {
+    BANDS[1..BANDS.len() - 1].iter().filter(|border| busy >= **border).count()
+}
+
+/// The bin of a regime.
+fn bin(features: &Features, threads: f64) -> usize {
+    let of = |feature: Feature| feature.of(features, threads).unwrap_or_default();
+    // Finer at rest, where power changes most.
+    let load = ((8.0 * of(Feature::Busy).sqrt()) as usize).min(7);
+    let (cycles, instructions, misses) = (of(Feature::Cycles), of(Feature::Instructions), of(Feature::CacheMisses));
+    let fast = usize::from(of(Feature::Ghz) > 2.6);
+    let efficient = usize::from(instructions > cycles);
+    // More than five misses in a thousand instructions.
+    let far = usize::from(misses / 1000.0 > 0.005 * instructions);
+    load * 8 + fast * 4 + efficient * 2 + far
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(busy: f64) -> Features {
+        Features { busy, ..Features::default() }
+    }
+
+    /// Watts of a machine that saturates when it wakes up.
+    fn watts(busy: f64) -> f64 {
+        20.0 + 15.0 * busy / (busy + 0.05) + 60.0 * busy
+    }
+
+    fn taught(loads: &[f64], rounds: usize) -> Learner {
+        let mut learner = Learner::new(Basis::Time, 8);
+        for round in 0..rounds {
+            for load in loads {
+                let noise = 1.0 + 0.01 * ((round % 3) as f64 - 1.0);
+                learner.observe(&features(*load), noise * watts(*load), 10.0);
+            }
+        }
+        learner
+    }
+
+    #[test]
+    fn what_was_learned_stands_in_for_the_meter() {
+        let learner = taught(&[0.02, 0.1, 0.3, 0.6, 0.9], 40);
+        for busy in [0.05, 0.2, 0.5, 0.8] {
+            let predicted = learner.predict(&features(busy)).unwrap();
+            assert!((predicted.watts / watts(busy) - 1.0).abs() < 0.03, "{busy}: {predicted:?}");
+            assert!(predicted.low < watts(busy) && watts(busy) < predicted.high && !predicted.extrapolating);
+        }
+        assert!(learner.errors_percent().iter().flatten().all(|error| *error < 3.0), "{:?}", learner.errors_percent());
+        let model = learner.model("own".into(), Target::Package, Machine::default(), "rapl".into()).unwrap();
+        assert_eq!((model.machine.threads, model.training.seconds), (8, 2000.0));
+        assert!(learner.predict(&features(0.0)).unwrap().watts > 10.0);
+    }
+
+    #[test]
+    fn a_night_at_one_load_does_not_wash_out_the_rest() {
+        let mut learner = taught(&[0.02, 0.1, 0.3, 0.6, 0.9], 10);
+        for _ in 0..12 * 360 {
+            learner.observe(&features(0.02), watts(0.02), 10.0);
+        }
+        let predicted = learner.predict(&features(0.9)).unwrap();
+        assert!((predicted.watts / watts(0.9) - 1.0).abs() < 0.03, "{predicted:?}");
+    }
+
+    #[test]
+    fn the_short_memory_follows_a_change_that_the_long_one_averages() {
+        let mut learner = taught(&[0.1, 0.3, 0.6], 40);
+        // Fans at full speed: 30 W more at the same load.
+        for _ in 0..90 {
+            learner.observe(&features(0.3), watts(0.3) + 30.0, 10.0);
+        }
+        let tracked = learner.track(&features(0.3)).unwrap();
+        assert!((tracked / (watts(0.3) + 30.0) - 1.0).abs() < 0.1, "{tracked}");
+        let long = learner.predict(&features(0.3)).unwrap();
+        assert!(long.watts < tracked, "{long:?} {tracked}");
+        assert!(long.high >= watts(0.3) + 5.0, "its interval has grown: {long:?}");
+    }
+
+    #[test]
+    fn windows_that_cannot_be_teach_nothing() {
+        let mut learner = taught(&[0.1, 0.5], 20);
+        let before = learner.predict(&features(0.5)).unwrap();
+        let time = learner.taught();
+        for (watts, seconds) in [(f64::NAN, 1.0), (-5.0, 1.0), (0.0, 1.0), (50.0, 0.0), (1e5, 10.0), (0.5, 10.0)] {
+            assert_eq!(learner.observe(&features(0.5), watts, seconds), None);
+        }
+        assert_eq!((learner.predict(&features(0.5)).unwrap(), learner.taught()), (before, time));
+        assert_eq!(Learner::new(Basis::Time, 4).predict(&features(0.5)), None, "nothing was learned");
+        assert_eq!(Learner::new(Basis::Counters, 4).observe(&features(0.5), 50.0, 10.0), None, "nothing is counted");
+    }
+
+    #[test]
+    fn it_is_bounded_whatever_ran() {
+        let mut learner = Learner::new(Basis::Frequency, 4);
+        for step in 0..4000_u32 {
+            let part = |divisor: u32| f64::from(step % divisor) / f64::from(divisor);
+            let ran = Features {
+                busy: part(97),
+                cycles: Some(1e10 * part(89)),
+                instructions: Some(2e10 * part(83)),
+                cache_misses: Some(3e8 * part(79)),
+                ghz: Some(1.0 + 3.0 * part(7)),
+            };
+            learner.observe(&ran, 10.0 + 100.0 * part(97), 10.0);
+        }
+        assert!(learner.bins.iter().flatten().count() > 40);
+        assert!(learner.bytes() <= 100 * 1024, "{}", learner.bytes());
+    }
+}
