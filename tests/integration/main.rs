@@ -31,6 +31,7 @@ mod man;
 mod manager;
 mod meter_contract;
 mod meters;
+mod models;
 mod new_meter;
 mod plausibility;
 mod power_models;

@@ -6,6 +6,7 @@ mod explain;
 
 use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
+use crate::export::models::ModelsConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
 use crate::meter::MeterConfig;
@@ -197,6 +198,8 @@ pub struct ExportConfig {
     pub guest: GuestConfig,
     /// org.jouled1 on the system bus.
     pub dbus: DbusConfig,
+    /// Power models for others.
+    pub models: ModelsConfig,
 }
 
 /// `[control]`: joulectl's socket.
@@ -292,6 +295,9 @@ impl Config {
         }
         for (key, rule) in self.export.guest.wrong() {
             range(&format!("export.guest.{key}"), false, rule);
+        }
+        for (key, rule) in self.export.models.wrong() {
+            range(&format!("export.models.{key}"), false, rule);
         }
         if let Some(rule) = self.export.powercap.wrong_path() {
             range("export.powercap.path", false, rule);

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod log;
 pub mod meters;
+pub mod models;
 pub mod privileges;
 pub mod record;
 pub mod sampler;
@@ -261,6 +262,7 @@ impl Daemon {
         let old = std::mem::replace(&mut self.config, new);
         match self.restart(&change, &mut start).await {
             Ok(()) => {
+                self.services.read_models_again(&self.config);
                 (self.program.set_level)(self.config.log_level);
                 Ok(Reload::Done(change))
             }

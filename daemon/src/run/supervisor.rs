@@ -45,6 +45,11 @@ impl Supervisor {
         self.shared.prepare(config)
     }
 
+    /// Reads the files of models again, where they are in use.
+    pub fn read_models_again(&mut self, config: &Config) {
+        self.shared.read_models_again(config);
+    }
+
     /// Opens what services serve on.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! The answer of the estimator: `{"powers":{"package":[w,…],…},"msg":"","core_ratio":1}`. Clients up to 0.9 read once, at
-//! most 4,096 bytes, so an answer is shortened until it fits.
+//! The answer of the estimator: `{"powers":{"package":[w,…],…},"msg":"","core_ratio":1}`. Clients up to 0.9 read once,
+//! at most 4,096 bytes, so an answer is shortened until it fits.
 
 use super::Component;
 use std::fmt::Write as _;

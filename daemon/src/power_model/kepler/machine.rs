@@ -88,8 +88,8 @@ impl Spec {
         if all == 0 { 0.0 } else { mine.intersection(&theirs).count() as f64 / all as f64 }
     }
 
-    /// Whether a model of this machine says something about `other`: the same processor, or a near relative with about as
-    /// many threads.
+    /// Whether a model of this machine says something about `other`: the same processor, or a near relative with about
+    /// as many threads.
     pub fn is_like(&self, other: &Self) -> bool {
         let (Some(mine), Some(theirs)) = (self.cores, other.cores) else { return self.likeness(other) == 1.0 };
         let ratio = f64::from(mine) / f64::from(theirs);

@@ -151,8 +151,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads a file. `path` is its path in the folder of models: Kepler's files say there, and not inside, what they are
-    /// of (`rapl-sysfs/AbsPower/BPFOnly/SGDRegressorTrainer_0.json`).
+    /// Reads a file. `path` is its path in the folder of models: Kepler's files say there, and not inside, what they
+    /// are of (`rapl-sysfs/AbsPower/BPFOnly/SGDRegressorTrainer_0.json`).
     ///
     /// # Errors
     /// Why it is refused: names the field, and says what to do.

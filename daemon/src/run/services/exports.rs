@@ -1,19 +1,20 @@
 //! The exports as services: guest channel, metrics page, joulectl's socket, powercap mirror, system bus.
 
 use super::listeners::Listeners;
-use super::{Registration, Serve, Shared, serve};
+use super::{ModelSettings, Registration, Serve, Shared, serve};
 use crate::config::Config;
 use crate::entity::{cgroups, path};
 use crate::export::dbus::{self, DbusConfig};
 use crate::export::guest::{self, GuestConfig, Guests, HostFacts};
 use crate::export::http::web_config::WebConfig;
+use crate::export::models;
 use crate::export::powercap::{Mirror, PowercapOptions};
 use crate::export::prometheus::PrometheusOptions;
 use crate::export::{control, http};
 use crate::model::billing::IdlePolicy;
 use crate::model::source::Stamp;
 use crate::run::sources::{boot_id, machine_id};
-use crate::sys::proc_pid;
+use crate::sys::{proc_pid, unix_socket};
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,8 @@ pub(super) struct PageSettings {
     web_config_file: Option<PathBuf>,
     options: PrometheusOptions,
     guests: GuestSettings,
+    /// `None`: the page has no models.
+    models: Option<ModelSettings>,
 }
 
 impl Registration for MetricsPage {
@@ -97,6 +100,7 @@ impl Registration for MetricsPage {
             web_config_file: config.export.web_config_file.clone(),
             options: config.export.prometheus.clone(),
             guests: GuestChannel::settings(config),
+            models: config.export.models.serve.then(|| ModelSettings::of(config)),
         }
     }
 
@@ -107,6 +111,10 @@ impl Registration for MetricsPage {
         let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
         let guests = settings.guests.running(shared);
         let router = http::router(shared.snapshots.clone(), settings.options, guests, Stamp::now);
+        let router = match &settings.models {
+            Some(models) => router.merge(models::http::routes(shared.models(models))),
+            None => router,
+        };
         Ok(Some(serve(move |stop| {
             addresses.iter().for_each(|address| tracing::info!("metrics at {scheme}://{address}/metrics"));
             http::serve(listeners, router, web, stop)
@@ -210,6 +218,36 @@ impl Registration for SystemBus {
         let bus = dbus::bind(settings.dbus, process_facts(&settings.procfs), health, Address::system).await?;
         let snapshots = shared.snapshots.clone();
         Ok(Some(serve(move |stop| bus.serve(Address::system, snapshots, stop))))
+    }
+}
+
+/// `estimator` of `[export.models]`: the socket of Kepler's estimator.
+pub(super) struct Estimator;
+
+#[derive(PartialEq)]
+pub(super) struct EstimatorSettings {
+    socket: PathBuf,
+    mode: u32,
+    models: ModelSettings,
+}
+
+impl Registration for Estimator {
+    const NAME: &'static str = "estimator's socket";
+    type Settings = Option<EstimatorSettings>;
+
+    fn settings(config: &Config) -> Option<EstimatorSettings> {
+        let (of, models) = (&config.export.models, ModelSettings::of(config));
+        of.estimator.clone().map(|socket| EstimatorSettings { socket, mode: of.mode.0, models })
+    }
+
+    async fn bind(settings: Option<EstimatorSettings>, shared: &mut Shared) -> Result<Option<Serve>> {
+        let Some(EstimatorSettings { socket: path, mode, models }) = settings else { return Ok(None) };
+        let socket = unix_socket::bind(&path, mode)?;
+        let models = shared.models(&models);
+        Ok(Some(serve(move |stop| {
+            tracing::info!("the estimator's socket is {}", path.display());
+            models::estimator::serve(socket, models, stop)
+        })))
     }
 }
 

@@ -13,17 +13,24 @@ mod listeners;
 mod managers;
 
 use self::listeners::Listeners;
+use super::models;
 use super::sources::Reports;
 use crate::config::Config;
 use crate::export::Snapshots;
 use crate::export::guest::Guests;
+use crate::export::models::SharedModels;
+use crate::meter::Roots;
+use crate::power_model::kepler::models::Models;
 use anyhow::Result;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// All services, in the order in which they are bound.
-pub(super) static SERVICES: [&Service; 7] = [
+pub(super) static SERVICES: [&Service; 8] = [
     &Service::of::<exports::GuestChannel>(),
     &Service::of::<exports::MetricsPage>(),
     &Service::of::<exports::ControlSocket>(),
@@ -31,6 +38,7 @@ pub(super) static SERVICES: [&Service; 7] = [
     &Service::of::<managers::Machined>(),
     &Service::of::<exports::PowercapMirror>(),
     &Service::of::<exports::SystemBus>(),
+    &Service::of::<exports::Estimator>(),
 ];
 
 /// One service: its name, its piece of the configuration, and how it is bound. Its health, where it has one, is set
@@ -90,6 +98,24 @@ impl Service {
     }
 }
 
+/// What reading the models needs of the configuration, for the services that serve them.
+#[derive(Clone, PartialEq)]
+struct ModelSettings {
+    folders: Vec<PathBuf>,
+    roots: Roots,
+}
+
+impl ModelSettings {
+    fn of(config: &Config) -> Self {
+        let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
+        Self { folders: config.export.models.folders.clone(), roots }
+    }
+
+    fn read(&self) -> Arc<Models> {
+        Arc::new(models::read(&self.folders, &self.roots, |line| tracing::warn!("models: {line}")))
+    }
+}
+
 /// What services share, and what outlives a restart of one of them.
 pub(super) struct Shared {
     snapshots: Snapshots,
@@ -97,13 +123,27 @@ pub(super) struct Shared {
     listeners: Listeners,
     /// The VMs of the guest channel, which the metrics page and joulectl's socket show as well.
     guests: Option<Guests>,
+    /// Power models, read at the start and at each reload. `None`: nothing needed them yet.
+    models: Option<watch::Sender<Arc<Models>>>,
 }
 
 impl Shared {
     /// `activated`: listeners of the metrics page that the service manager passed. They replace those of the
     /// configuration.
     pub fn new(snapshots: Snapshots, reports: Reports, activated: Vec<TcpListener>) -> Self {
-        Self { snapshots, reports, listeners: Listeners::new(activated), guests: None }
+        Self { snapshots, reports, listeners: Listeners::new(activated), guests: None, models: None }
+    }
+
+    /// The models, which are read where nothing needed them before.
+    fn models(&mut self, config: &ModelSettings) -> SharedModels {
+        self.models.get_or_insert_with(|| watch::Sender::new(config.read())).subscribe()
+    }
+
+    /// Reads the files of models again, where they are in use.
+    pub fn read_models_again(&mut self, config: &Config) {
+        if let Some(models) = &self.models {
+            models.send_replace(ModelSettings::of(config).read());
+        }
     }
 
     /// Checks what a reload fails at most often, before anything is stopped for it.

@@ -1,0 +1,73 @@
+//! Models on the metrics page's listener: `GET /v1/models`, `GET /v1/models/NAME` (the file as it is), and of Kepler's
+//! model server `POST /model` and `GET /best-models`.
+
+use super::SharedModels;
+use crate::power_model::kepler::served::{self, BestQuery};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt, Limited};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Time for the body of a request to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// The routes.
+pub fn routes(models: SharedModels) -> Router {
+    Router::new()
+        .route("/v1/models", get(list))
+        .route("/v1/models/{name}", get(file))
+        .route("/model", post(model))
+        .route("/best-models", get(best))
+        .with_state(models)
+}
+
+fn json(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+fn refused(status: StatusCode, why: &str) -> Response {
+    (status, format!("{why}\n")).into_response()
+}
+
+async fn list(State(models): State<SharedModels>) -> Response {
+    let models = Arc::clone(&models.borrow());
+    json(served::list(&models))
+}
+
+async fn file(State(models): State<SharedModels>, Path(name): Path<String>) -> Response {
+    let models = Arc::clone(&models.borrow());
+    match models.loaded().iter().find(|model| model.name == name) {
+        Some(model) => ([(header::CONTENT_TYPE, "application/json")], model.bytes.clone()).into_response(),
+        None => refused(StatusCode::NOT_FOUND, "there is no file of this name; /v1/models lists those that there are"),
+    }
+}
+
+async fn model(State(models): State<SharedModels>, body: Body) -> Response {
+    let body = match timeout(BODY_LIMIT, Limited::new(body, served::MOST_BYTES).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => {
+            let why = format!("the request is cut short, or has more than {} bytes", served::MOST_BYTES);
+            return refused(StatusCode::PAYLOAD_TOO_LARGE, &why);
+        }
+        Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the request did not arrive within 10 s"),
+    };
+    let models = Arc::clone(&models.borrow());
+    match served::model(&models, &body) {
+        Ok(weights) => json(weights),
+        Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+async fn best(State(models): State<SharedModels>, Query(query): Query<BestQuery>) -> Response {
+    let models = Arc::clone(&models.borrow());
+    match served::best_models(&models, &query) {
+        Ok(best) => json(best),
+        Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+    }
+}
