@@ -1,6 +1,6 @@
 //! Power models for others (`[export.models]`): on the metrics page's listener in jouled's own form and as Kepler's
-//! model server serves them (`http`), and on a Unix socket as Kepler's estimator answers (`estimator`). Reads no files: `run`
-//! fills the models.
+//! model server serves them (`http`), and on a Unix socket as Kepler's estimator answers (`estimator`). Reads no files:
+//! `run` fills the models.
 
 pub mod estimator;
 pub mod http;
