@@ -1,4 +1,4 @@
-//! Reads the files of power models (`folders` of `[export.models]`): at the start and at each reload. A file that cannot
+//! Reads files of power models (`folders` of `[export.models]`): at the start and at each reload. A file that cannot
 //! be used is a line in the log, and the next one goes on.
 
 use crate::meter::estimate::machine;

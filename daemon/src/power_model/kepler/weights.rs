@@ -225,7 +225,7 @@ impl Weights {
         names.into_iter()
     }
 
-    /// Number of hardware threads of the machine that it is of: as it says, or as the most CPU time of its training says.
+    /// Number of hardware threads of the machine that it is of: as it says, or by the most CPU time of its training.
     pub fn threads(&self) -> Option<f64> {
         let stated = self.machine.as_ref().and_then(|machine| machine.cores).map(f64::from);
         let seen = || {
@@ -280,7 +280,7 @@ impl Weights {
         }
     }
 
-    /// Weights of a linear function of features. The caller names features as Kepler does, and gives each the scale that
+    /// Weights of a linear function. The caller names features as Kepler does, and gives each the scale that
     /// its weight is for.
     pub fn linear(output: Output, machine: Option<Spec>, parts: Vec<(Component, f64, Vec<Variable>)>) -> Self {
         let form = |bias, variables| Form { bias, variables, categories: Vec::new(), curve: None, left_out: 0.0 };
