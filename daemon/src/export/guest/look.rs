@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 /// Time between two looks whether a folder changed. Folders are also scanned when a VM starts or ends, and when a task
 /// ended.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Looks without a change after which folders are scanned all the same: a scan of 1,000 sockets costs 20 ms of CPU time.
+/// Looks without a change after which folders are scanned all the same. A scan of 1,000 sockets costs 20 ms of CPU
+/// time.
 const SKIPPED_MAX: u32 = 11;
 /// A folder that changed less than this before its scan may have changed again within the same clock tick.
 const TOO_FRESH: Duration = Duration::from_secs(1);
