@@ -100,7 +100,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         (after - memory) / 1e6,
         (connected - memory) / 1e6
     ))?;
-    report.target("guest channel, 1,000 guests at 1 s, CPU", share, Limit::Most(2.0), "% of a CPU");
+    report.target("guest channel, 1,000 guests at 1 s, CPU", share, Limit::Most(1.5), "% of a CPU");
     report.target("guest channel, memory of a guest", each, Limit::Most(32.0), "KiB");
     report.target("guest channel, 1,000 guests at 1 s, the last one has its line", of(1.0), Limit::Most(50.0), "ms");
     report.target("guest channel, lines that did not come", missed as f64, Limit::Most(0.0), "lines");
