@@ -365,13 +365,17 @@ fn root_other_users_get_coarser_numbers_than_the_group() {
     });
     let mut seen = std::collections::BTreeSet::new();
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(12) {
+    while begun.elapsed() < Duration::from_secs(12) || seen.iter().all(|energy| *energy == 0) {
+        assert!(begun.elapsed() < Duration::from_secs(90), "{seen:?}");
         work(&world);
         seen.extend(energy("65534"));
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert!(seen.iter().any(|energy| *energy > 0), "{seen:?}");
-    assert!(seen.iter().all(|energy| energy % 1_000_000 == 0) && seen.len() <= 3, "whole joules, every 10 s: {seen:?}");
+    let epochs = begun.elapsed().as_secs() as usize / 10 + 2;
+    assert!(
+        seen.iter().all(|energy| energy % 1_000_000 == 0) && seen.len() <= epochs,
+        "whole joules, every 10 s: {seen:?}"
+    );
     let denied = as_user("65534", &["call", NAME, ROOT, MANAGER, "GetProcess", "u", "101"]);
     // The fake host has no owner for its processes, so they belong to no user. busctl prints its own text for this
     // error.
