@@ -55,9 +55,9 @@ def previous():
     return found[-1]
 
 
-def change_version(package):
+def change_version(package, configuration="confold"):
     """As unattended-upgrades does it: a configuration that the operator edited stays."""
-    apt("install", "-o", "Dpkg::Options::=--force-confold", "--allow-downgrades", str(package))
+    apt("install", "-o", f"Dpkg::Options::=--force-{configuration}", "--allow-downgrades", str(package))
     version = sh("dpkg-deb", "--field", str(package), "Version")
     assert sh("dpkg-query", "-W", "-f", "${Version}", "jouled") == version
     return version
@@ -70,13 +70,13 @@ def unit_energy(page, unit):
 def case_upgrade_from_the_release_before():
     package, earlier = need_package(), previous()
     ensure_running()
-    CONFIG.write_text(CONFIG.read_text() + "\n# The operator was here.\n")
-    # An earlier version cannot read the totals of this one.
+    # An earlier version cannot read the totals of this one, and does not know all sections of its configuration.
     sh("systemctl", "stop", UNIT)
     for folder in (STATE, RUNTIME):
         for file in folder.glob("ledger*"):
             file.unlink()
-    older = change_version(earlier)
+    older = change_version(earlier, "confnew")
+    CONFIG.write_text(CONFIG.read_text() + "\n# The operator was here.\n")
     wait_running()
     with Burning("upgraded") as burning:
         wait_for("energy of a unit", lambda: unit_energy(scrape(), burning.name) > 0)
