@@ -16,7 +16,7 @@ use crate::model::domain::{Domain, Quality, Reading, Verdict, Zone};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use least::BusyTime;
 pub(super) use same::Load;
-use same::{Same, Stuck};
+use same::Same;
 use std::collections::VecDeque;
 
 /// With CPUs (or the GPU) busy for this time, a counter has to move, and a meter that gives only unusable values is
@@ -104,8 +104,6 @@ pub(super) struct Watch {
     busy_time: BusyTime,
     /// A power that stays the same.
     same: Same,
-    /// The power that stayed the same until it was not believed any more.
-    stuck: Option<Same>,
     /// It drew less than its kind can.
     too_little: bool,
     /// Why its values are doubted, which are used all the same: by itself, and by its neighbours.
@@ -145,22 +143,10 @@ impl Watch {
         let judgement = match new.reading {
             Reading::Gauge { power } => match no_power(domain, power) {
                 Some(why) => Judgement::Refuse(why),
-                None => match self.same.note(power, new.at, load) {
-                    Stuck::Refused(why) => {
-                        let stuck = Some(self.same);
-                        let judgement = self.give_up(why);
-                        self.stuck = stuck;
-                        return judgement;
-                    }
-                    Stuck::Doubted(why) => {
-                        self.suspect = Some(why);
-                        Judgement::Take
-                    }
-                    Stuck::No => {
-                        self.suspect = None;
-                        Judgement::Take
-                    }
-                },
+                None => {
+                    self.suspect = self.same.note(power, new.at, load);
+                    Judgement::Take
+                }
             },
             Reading::Counter { .. } | Reading::Total { .. } => self.judge_counter(domain, last, &step, new),
             Reading::Standby => Judgement::Take,
@@ -292,9 +278,7 @@ impl Watch {
     /// them each time.
     fn watch_for_good(&mut self, domain: &Domain, step: &Interval, new: &LastReading, load: &Load) -> Judgement {
         let mut good = match new.reading {
-            Reading::Gauge { power } => {
-                no_power(domain, power).is_none() && self.stuck.is_none_or(|stuck| !stuck.is(power))
-            }
+            Reading::Gauge { power } => no_power(domain, power).is_none(),
             _ => matches!(step, Interval::Energy { energy, .. } if energy.0 > 0 || self.moved && !self.is_still()),
         };
         if self.too_little {

@@ -2,7 +2,8 @@
 //!
 //! The load is the mean over [`PART`]s: of all components' power, where these are measured and the domain is the whole
 //! machine, else of the busy part of its CPUs (or GPU). Only where it really changed does the power have to: a meter
-//! with steps of 16 W beside a processor of 6 W is right to say the same all day.
+//! with steps of 16 W beside a processor of 6 W is right to say the same all day. Honest coarse meters can look the
+//! same for hours, so such a power is doubted and used all the same.
 
 use crate::model::units::{Microwatts, Nanos};
 
@@ -11,8 +12,6 @@ const PART: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// A power that is the same for this time in all, and for so long after a swing of the load, is doubted: BMCs average
 /// over up to a minute and are late by as much.
 const DOUBTED: (Nanos, Nanos) = (Nanos(600 * Nanos::SECOND.0), Nanos(300 * Nanos::SECOND.0));
-/// And is not believed.
-const REFUSED: (Nanos, Nanos) = (Nanos(3600 * Nanos::SECOND.0), Nanos(1800 * Nanos::SECOND.0));
 /// A swing: the busy part of the CPUs changed by this much.
 const BUSY: f64 = 0.5;
 /// A swing of the components: by 10 W, and by a tenth of the power that stays the same. Sensors of BMCs have steps of
@@ -72,23 +71,12 @@ impl Swings {
     }
 }
 
-/// What follows from a power that is the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stuck {
-    /// Nothing speaks against it.
-    No,
-    /// It is doubted, and used.
-    Doubted(String),
-    /// It is not believed.
-    Refused(String),
-}
-
 impl Same {
-    /// Notes a power, read at `at`, CLOCK_MONOTONIC.
-    pub(super) fn note(&mut self, power: Microwatts, at: Nanos, load: &Load) -> Stuck {
+    /// Notes a power, read at `at`, CLOCK_MONOTONIC. Returns why it is doubted.
+    pub(super) fn note(&mut self, power: Microwatts, at: Nanos, load: &Load) -> Option<String> {
         let Some(since) = self.since.filter(|_| power == self.power) else {
             *self = Self { power, since: Some(at), last: at, ..Self::default() };
-            return Stuck::No;
+            return None;
         };
         let time = at - std::mem::replace(&mut self.last, at);
         if let Some(busy) = load.busy.filter(|_| load.units > 0.0) {
@@ -99,20 +87,11 @@ impl Same {
             self.components.add(components.watts(), time, at, WATTS.max(PART_OF_POWER * power.watts()));
         }
         let swings = if self.with_components { self.components } else { self.busy };
-        let is_past =
-            |(same, swung): (Nanos, Nanos)| at - since >= same && swings.at.is_some_and(|first| at - first >= swung);
-        let why = || {
+        let (same, swung) = DOUBTED;
+        let is_stuck = at - since >= same && swings.at.is_some_and(|first| at - first >= swung);
+        is_stuck.then(|| {
             let what = if self.with_components { "the power of its components" } else { "the load" };
             format!("it does not change from {} W, while {what} did", power.watts())
-        };
-        if is_past(REFUSED) {
-            return Stuck::Refused(why());
-        }
-        if is_past(DOUBTED) { Stuck::Doubted(why()) } else { Stuck::No }
-    }
-
-    /// Whether a power is the one that was the same.
-    pub(super) fn is(&self, power: Microwatts) -> bool {
-        self.since.is_some() && self.power == power
+        })
     }
 }

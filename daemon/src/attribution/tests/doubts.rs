@@ -80,30 +80,22 @@ fn hours(host: &mut Host, hours: u32, each: impl Fn(bool) -> Vec<f64>, mut check
 }
 
 #[test]
-fn a_power_that_does_not_change_while_the_load_does_is_doubted_and_then_not_believed() {
+fn a_power_that_does_not_change_while_the_load_does_is_doubted() {
     for with_package in [false, true] {
         let domains = if with_package { vec![acpi(), package()] } else { vec![acpi()] };
         let mut host = Host::new(domains);
-        let (mut doubted, mut refused) = (None, None);
+        let mut doubted = None;
         let each = |busy: bool| [206.0, if busy { 90.0 } else { 20.0 }][..if with_package { 2 } else { 1 }].to_vec();
         hours(&mut host, 3, each, |host, step, snapshot| {
-            let verdict = host.verdict(ACPI);
-            if is_suspect(&verdict, "it does not change from 206 W") {
+            if is_suspect(&host.verdict(ACPI), "it does not change from 206 W") {
                 doubted.get_or_insert(step);
                 assert_eq!(view(snapshot, ACPI).power, Some(Microwatts(206_000_000)), "it is used");
-            }
-            if is_refused(&verdict, "it does not change from 206 W") {
-                refused.get_or_insert(step);
-                assert_eq!(view(snapshot, ACPI).power, None);
             }
         });
         let minutes = |step: Option<u32>| step.map(|step| step / 6);
         assert!(minutes(doubted).is_some_and(|at| (60..75).contains(&at)), "{:?}", minutes(doubted));
-        assert!(minutes(refused).is_some_and(|at| (85..100).contains(&at)), "{:?}", minutes(refused));
-        assert!(is_refused(&host.verdict(ACPI), "206 W"), "as long as it says the same");
-        for watts in [131, 132, 131] {
-            host.tick(1.0, &[gauge(watts * 1_000_000), None]);
-        }
+        assert!(is_suspect(&host.verdict(ACPI), "206 W"), "as long as it says the same");
+        host.tick(1.0, &[gauge(131_000_000), None]);
         assert_eq!(host.verdict(ACPI), Verdict::Usable);
     }
 }

@@ -96,6 +96,7 @@ impl Polled {
         }));
         let (stop, stopped) = channel::<()>();
         let mut poller = Poller {
+            without_power: Vec::new(),
             poll: poll.clone(),
             opener,
             shared: Arc::clone(&shared),
@@ -207,6 +208,8 @@ struct Poller {
     opener: Opener,
     shared: Arc<Mutex<Shared>>,
     meter: Option<Box<dyn Meter>>,
+    /// Domains without power, as last set: a meter that is opened again has to know them, too.
+    without_power: Vec<DomainId>,
     /// Detects repeated values of each domain: a meter may be read more often than it measures.
     fresh: FxHashMap<DomainId, Fresh>,
     /// Pauses between attempts to open it.
@@ -231,12 +234,15 @@ impl Poller {
             return Ok(());
         }
         let absent = || self.poll.absent.clone();
-        let meter = match (self.opener)() {
+        let mut meter = match (self.opener)() {
             Ok(Some(meter)) => meter,
             Ok(None) if self.poll.by_name => return Err(Health::Failed(absent())),
             Ok(None) => return Err(Health::Unsupported(absent())),
             Err(why) => return Err(Health::Failed(why)),
         };
+        if !self.without_power.is_empty() {
+            meter.set_without_power(&self.without_power);
+        }
         self.meter = Some(meter);
         self.backoff.reset();
         Ok(())
@@ -246,6 +252,7 @@ impl Poller {
         let Some(meter) = &mut self.meter else { return LONGEST_PAUSE };
         if let Some(domains) = lock(&self.shared).without_power.take() {
             meter.set_without_power(&domains);
+            self.without_power = domains;
         }
         let mut readings = Vec::new();
         meter.read(Stamp::now(), &mut readings);

@@ -63,12 +63,20 @@ impl Answer {
             // Writing into a String does not fail.
             let _ = write!(text, "{}\"{}\":[", if first { "" } else { "," }, component.as_str());
             first = false;
+            // What rounding takes from a row of a short answer is carried to the next, so that the sum stays.
+            let (step, mut carried) = (10_f64.powi(decimals as i32), 0.0);
             for (at, watts) in rows.iter().enumerate() {
                 if at > 0 {
                     text.push(',');
                 }
                 let start = text.len();
-                let _ = write!(text, "{:.decimals$}", watts.max(0.0) + 0.0);
+                let mut watts = watts.max(0.0) + 0.0;
+                if short {
+                    let exact = watts + carried;
+                    watts = (exact * step).round().max(0.0) / step;
+                    carried = exact - watts;
+                }
+                let _ = write!(text, "{watts:.decimals$}");
                 if short && text[start..].contains('.') {
                     text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
                 }

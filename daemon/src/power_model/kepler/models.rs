@@ -161,7 +161,7 @@ impl Models {
             ));
         };
         let full = 1000.0 * f64::from(self.machine.threads.max(1));
-        let times = request.rows.iter().map(|row| row[at]);
+        let times = request.rows.iter().map(|row| row[at].min(MOST_MS));
         let components: &[Component] = match request.source {
             Source::Rapl => &[Component::Package, Component::Dram],
             Source::Platform => &[Component::Platform],
@@ -183,6 +183,9 @@ impl Models {
         answer
     }
 }
+
+/// CPU time of a row beyond which it counts as this, in ms a second: a sum of 500 rows stays a number.
+const MOST_MS: f64 = 1e12;
 
 /// Watts of a component by the prior; `None`: it says nothing about it.
 pub(super) fn by_load(prior: &Prior, component: Component, load: f64) -> Option<f64> {

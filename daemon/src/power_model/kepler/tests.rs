@@ -152,6 +152,28 @@ fn processes_by_the_prior() {
 }
 
 #[test]
+fn the_sum_of_many_small_processes_is_kept_and_no_time_is_too_long() {
+    let models = models(Vec::new());
+    let sum = |answer: &str, of: &str| -> f64 {
+        let answer: Value = serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        serde_json::from_value::<Vec<f64>>(answer["powers"][of].clone()).unwrap().iter().sum()
+    };
+    let request = |rows: Vec<[f64; 1]>| {
+        json!({"metrics": ["bpf_cpu_time_ms"], "values": rows, "output_type": "DynPower"}).to_string()
+    };
+    for all in [100.0, 300.0, 1000.0] {
+        let whole = ask(&models, &request(vec![[all]]));
+        for rows in [400, 500] {
+            let split = ask(&models, &request(vec![[all / f64::from(rows)]; rows as usize]));
+            let (found, wanted) = (sum(&split, "package"), sum(&whole, "package"));
+            assert!((found - wanted).abs() < 0.06, "{rows} rows of {all} ms in all: {found} of {wanted} W");
+        }
+    }
+    let long = ask(&models, &request(vec![[2000.0], [1e308], [1e308]]));
+    assert!(sum(&long, "package") > 0.0, "{long}");
+}
+
+#[test]
 fn an_answer_fits_what_clients_read() {
     let both = |rows: usize, watts: f64| Answer {
         powers: vec![(Component::Package, vec![watts; rows]), (Component::Dram, vec![watts / 10.0; rows])],

@@ -113,7 +113,8 @@ pub(super) fn has_number(key: &str) -> bool {
 
 /// Whether the name is one of a server's processor.
 pub(super) fn is_server(key: &str) -> bool {
-    ["xeon", "epyc", "opteron"].iter().any(|family| key.split(' ').next() == Some(family))
+    // QEMU names its models `epyc-milan`.
+    ["xeon", "epyc", "opteron"].iter().any(|family| key.split([' ', '-']).next() == Some(family))
 }
 
 /// The generation, as `meter::cpu` names it; `None`: the name does not say.

@@ -11,7 +11,7 @@ from host import sh
 from nested import VSK, Domain, Qemu, kept, need_kvm
 from runner import note
 
-LIMIT_S = 240
+LIMIT_S = 400
 PORT = 5000
 
 

@@ -13,7 +13,7 @@ from host import FakeRapl, wait_for
 from nested import Domain, Qemu, kept
 from runner import note
 
-LIMIT_S = 240
+LIMIT_S = 400
 IDLE_MW, BUSY_MW = 2_000, 20_000
 PORT = 5000
 

@@ -9,7 +9,7 @@ from host import FakeRapl, wait_for
 from nested import VSK, Domain, Qemu, kept, parse_http
 from runner import note
 
-LIMIT_S = 240
+LIMIT_S = 400
 IDLE_MW, BUSY_MW = 2_000, 20_000
 # Two ticks, an epoch, and what emulation adds. Less than the 10 s after which jouled takes a counter that stands still beside busy CPUs for dead.
 QUIET_S = 5

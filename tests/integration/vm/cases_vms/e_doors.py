@@ -14,7 +14,7 @@ from inside import GuestJouled
 from nested import MEMORY_MB, PAYLOAD, Qemu, kept
 from runner import Skip
 
-LIMIT_S = 240
+LIMIT_S = 400
 DEVICE = PAYLOAD / "bin/vhost-device-vsock"
 
 

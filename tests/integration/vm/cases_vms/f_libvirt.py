@@ -9,7 +9,7 @@ from host import FakeRapl, sh, wait_for
 from nested import PAYLOAD, Domain, need_libvirt, virsh
 from runner import Skip, note
 
-LIMIT_S = 240
+LIMIT_S = 400
 BINARY = PAYLOAD / "bin/jouled-libvirt"
 
 

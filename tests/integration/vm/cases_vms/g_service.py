@@ -11,7 +11,7 @@ from nested import Domain, kept, need_libvirt
 from runner import note
 from service import TREE, UNIT, Service, show
 
-LIMIT_S = 240
+LIMIT_S = 400
 
 
 def case_service_sees_vms_and_tells_them():

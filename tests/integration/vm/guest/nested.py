@@ -75,7 +75,7 @@ class Guest:
 
         wait_for(f"the port of {self.name}", dial)
         self.lines = self.port.makefile("rb")
-        self.sh("true", limit_s=60)
+        self.sh("true", limit_s=120)
         note(f"{self.name} was up after {time.monotonic() - start:.1f} s")
 
     def disconnect(self):

@@ -91,6 +91,7 @@ fn generations_by_name() {
     }
     assert_eq!(name::ghz("Intel(R) Xeon(R) Platinum 8275CL CPU @ 3.00GHz"), Some(3.0));
     assert_eq!(name::ghz("Intel Xeon E5-2660 (2.20 GHz)"), Some(2.2));
+    assert!(name::is_server(&name::normalise("AMD EPYC-Milan Processor")));
     assert_eq!((name::ghz("AMD EPYC 7763"), name::ghz("GHz"), name::ghz("@ 99GHz")), (None, None, None));
 }
 
