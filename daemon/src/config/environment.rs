@@ -19,7 +19,7 @@ pub(super) fn own() -> impl Iterator<Item = (String, String)> {
 }
 
 /// The names of variables, without the prefix `JOULED_` and in lower case, that belong to a Service or a link.
-/// `variables`: those of the environment that begin with `JOULED_`, in either case.
+/// `variables`: the environment variables whose names begin with `JOULED_`, in either case.
 pub(super) fn of_services(variables: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
     let upper = |(name, value): (String, String)| (name.to_ascii_uppercase(), value);
     let all: BTreeMap<String, String> = variables.into_iter().map(upper).collect();

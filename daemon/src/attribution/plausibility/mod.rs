@@ -406,7 +406,7 @@ impl Watch {
                 // The counter of a driver that was loaded again begins at zero.
                 if !goes_on && interval::began_at_zero(domain, last, new, time) {
                     self.jump = None;
-                    // One that is cleared by each read does so all the time.
+                    // A counter that each read clears begins at zero all the time.
                     self.note_jump(new.at);
                     return Judgement::Take;
                 }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Folders of models, the first one that has a name counts: the operator's, then those of packages.
+/// Folders of models: the operator's, then the packages'. Of two models with one name, the first folder's counts.
 pub const FOLDERS: [&str; 2] = ["/etc/jouled/models.d", "/usr/share/jouled/models"];
 /// The most bytes of a file of samples: a week of samples of two seconds is some 30 MB.
 const MOST_SAMPLES: usize = 256 << 20;

@@ -1,8 +1,8 @@
 //! What readers saw of a zone before it had no folder: while its meter failed, or jouled was stopped or killed. The
 //! zone goes on from there, and what was not handed out then is handed out evenly, not at once.
 //!
-//! A mirror that is stopped leaves a file beside its folder, `.NAME.handed-out`, with what each zone showed last. Of
-//! one that was killed the folder itself is left, with `energy_uj` of each zone.
+//! A mirror that is stopped leaves a file beside its folder, `.NAME.handed-out`, with what each zone showed last. A
+//! mirror that was killed leaves the folder itself, with `energy_uj` of each zone.
 
 use super::{LAYOUT, MARKER};
 use crate::model::source::Stamp;

@@ -1,6 +1,6 @@
 //! The powercap mirror: the node's measured energy as files in the layout of /sys/class/powercap, for tools that read
 //! nothing else (`[export.powercap]`, docs/powercap-mirror.md). What they see of a total at a time is computed in
-//! `hand_out`, the folder of a zone is written by `folder`, and `before` is what they saw of one that was gone.
+//! `hand_out`, the folder of a zone is written by `folder`, and `before` is what they saw of an earlier mirror.
 
 mod before;
 mod folder;
