@@ -105,12 +105,12 @@ test-build: ## Build the tests and what they run; run none
 
 test-user: ## The tests that need no root
 	@# More threads than processors, because most tests wait.
-	cargo test --locked -- --skip root_ --test-threads 12
+	tests/run.sh -- --skip root_ --test-threads 12
 
 test-root: ## The tests that need root: eBPF programs, cgroups and CPU load on this kernel
 	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root" >&2; exit 1; }
 	@# Tests that measure or load the whole machine wait for each other: whole_machine in tests/integration/common.
-	cargo test --locked root_ -- --include-ignored --test-threads 4
+	tests/run.sh root_ -- --include-ignored --test-threads 4
 
 test-system: build ## Test the installed service in a booted Debian in a container: sandbox, reload, crashes, upgrade, purge
 	tests/integration/system/run.sh

@@ -272,7 +272,7 @@ fn a_subscriber_that_never_reads_delays_no_other_client() {
             assert_eq!(changed["EnergyMicrojoules"], Variant::U64(told), "whole joules, for everybody");
             let asked = Instant::now();
             assert_eq!(client.energy(path).await, 2_500_000 * epoch, "root is told all");
-            assert!(asked.elapsed() < Duration::from_secs(5));
+            assert!(asked.elapsed() < Duration::from_secs(20));
         }
     });
 }

@@ -202,7 +202,7 @@ fn a_library_that_hangs_delays_no_tick() {
             && health(snapshot, SourceRole::GpuUsage).1.contains("no answer")
     });
     let expected = from.elapsed().as_millis() as u64 / 100;
-    assert!(failed.ticks - first > expected / 2, "{} ticks in {:?}", failed.ticks - first, from.elapsed());
+    assert!(failed.ticks - first > expected / 4, "{} ticks in {:?}", failed.ticks - first, from.elapsed());
     assert_eq!(health(&failed, SourceRole::Meter).0, "failed");
     // It does not delay the end of the daemon either.
     daemon.stop();

@@ -2,7 +2,7 @@
 //! Not its cost: `make bench` measures that.
 
 use crate::common::bpf::{Birth, burn, cpu_time, last_cpu, on_cpu, open, reap, sample_after_death, with};
-use crate::common::burn::{Cgroup, while_nothing_is_stolen};
+use crate::common::burn::{Cgroup, unless_disturbed};
 use jouled::model::source::Health;
 use jouled::model::usage::{ProcessKey, UsageSample};
 use jouled::usage::Usage;
@@ -71,17 +71,17 @@ fn preempted_burners_get_their_time_btf() {
 
 #[test]
 fn root_preempted_burners_get_their_time_btf() {
-    while_nothing_is_stolen(preempted_burners_get_their_time_btf);
+    unless_disturbed(preempted_burners_get_their_time_btf);
 }
 
 #[test]
 fn root_a_burner_gets_its_time_btf() {
-    while_nothing_is_stolen(|| a_burner_gets_its_time(BpfPath::Btf));
+    unless_disturbed(|| a_burner_gets_its_time(BpfPath::Btf));
 }
 
 #[test]
 fn root_a_burner_gets_its_time_helpers() {
-    while_nothing_is_stolen(|| a_burner_gets_its_time(BpfPath::Helpers));
+    unless_disturbed(|| a_burner_gets_its_time(BpfPath::Helpers));
 }
 
 fn short_lives_count(path: BpfPath) {
@@ -116,12 +116,12 @@ fn short_lives_count(path: BpfPath) {
 
 #[test]
 fn root_short_lives_count_btf() {
-    while_nothing_is_stolen(|| short_lives_count(BpfPath::Btf));
+    unless_disturbed(|| short_lives_count(BpfPath::Btf));
 }
 
 #[test]
 fn root_short_lives_count_helpers() {
-    while_nothing_is_stolen(|| short_lives_count(BpfPath::Helpers));
+    unless_disturbed(|| short_lives_count(BpfPath::Helpers));
 }
 
 fn a_process_that_never_leaves_its_cpu_is_charged(path: BpfPath) {
@@ -154,12 +154,12 @@ fn a_process_that_never_leaves_its_cpu_is_charged(path: BpfPath) {
 
 #[test]
 fn root_a_process_that_never_leaves_its_cpu_is_charged_btf() {
-    while_nothing_is_stolen(|| a_process_that_never_leaves_its_cpu_is_charged(BpfPath::Btf));
+    unless_disturbed(|| a_process_that_never_leaves_its_cpu_is_charged(BpfPath::Btf));
 }
 
 #[test]
 fn root_a_process_that_never_leaves_its_cpu_is_charged_helpers() {
-    while_nothing_is_stolen(|| a_process_that_never_leaves_its_cpu_is_charged(BpfPath::Helpers));
+    unless_disturbed(|| a_process_that_never_leaves_its_cpu_is_charged(BpfPath::Helpers));
 }
 
 fn what_does_not_fit_is_lost_visibly(path: BpfPath) {
@@ -182,12 +182,12 @@ fn what_does_not_fit_is_lost_visibly(path: BpfPath) {
 
 #[test]
 fn root_what_does_not_fit_is_lost_visibly_btf() {
-    while_nothing_is_stolen(|| what_does_not_fit_is_lost_visibly(BpfPath::Btf));
+    unless_disturbed(|| what_does_not_fit_is_lost_visibly(BpfPath::Btf));
 }
 
 #[test]
 fn root_what_does_not_fit_is_lost_visibly_helpers() {
-    while_nothing_is_stolen(|| what_does_not_fit_is_lost_visibly(BpfPath::Helpers));
+    unless_disturbed(|| what_does_not_fit_is_lost_visibly(BpfPath::Helpers));
 }
 
 /// CPU time of tasks on all CPUs, in nanoseconds: field 7 of the cpu lines in /proc/schedstat.
@@ -213,7 +213,7 @@ fn the_sum_is_what_the_scheduler_says() {
 
 #[test]
 fn root_the_sum_is_what_the_scheduler_says() {
-    while_nothing_is_stolen(the_sum_is_what_the_scheduler_says);
+    unless_disturbed(the_sum_is_what_the_scheduler_says);
 }
 
 fn software_counters_count(path: BpfPath) {
@@ -231,12 +231,12 @@ fn software_counters_count(path: BpfPath) {
 
 #[test]
 fn root_software_counters_count_btf() {
-    while_nothing_is_stolen(|| software_counters_count(BpfPath::Btf));
+    unless_disturbed(|| software_counters_count(BpfPath::Btf));
 }
 
 #[test]
 fn root_software_counters_count_helpers() {
-    while_nothing_is_stolen(|| software_counters_count(BpfPath::Helpers));
+    unless_disturbed(|| software_counters_count(BpfPath::Helpers));
 }
 
 #[test]

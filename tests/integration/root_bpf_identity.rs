@@ -2,7 +2,7 @@
 //! root_bpf.rs.
 
 use crate::common::bpf::{Birth, burn, last_cpu, open, reap, sample_after_death, with};
-use crate::common::burn::while_nothing_is_stolen;
+use crate::common::burn::unless_disturbed;
 use jouled::model::usage::ProcessKey;
 use jouled::usage::Usage;
 use jouled::usage::bpf::BpfPath;
@@ -49,12 +49,12 @@ fn a_reused_pid_is_another(path: BpfPath) {
 
 #[test]
 fn root_a_reused_pid_is_another_process_btf() {
-    while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Btf));
+    unless_disturbed(|| a_reused_pid_is_another(BpfPath::Btf));
 }
 
 #[test]
 fn root_a_reused_pid_is_another_process_helpers() {
-    while_nothing_is_stolen(|| a_reused_pid_is_another(BpfPath::Helpers));
+    unless_disturbed(|| a_reused_pid_is_another(BpfPath::Helpers));
 }
 
 /// The process executes another program between two samples, and sleeps afterwards.

