@@ -5,6 +5,7 @@
 pub mod basis;
 pub mod evaluate;
 pub mod file;
+pub mod json;
 pub mod kepler;
 pub mod learn;
 pub mod model;

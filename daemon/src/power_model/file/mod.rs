@@ -6,6 +6,7 @@ mod format;
 mod tests;
 
 use super::basis::{Basis, Feature, MOST_TERMS};
+use super::json;
 use super::model::{BANDS, Form, Held, Interval, Machine, Model, Seen, Training};
 use super::samples::Target;
 use format::{FormRecord, IntervalRecord, MachineRecord, ModelRecord, SeenRecord, TrainingRecord, WeightRecord};
@@ -94,19 +95,14 @@ pub fn read(bytes: &[u8]) -> Result<Model, FileError> {
         [] => return Err(FileError::Other("the file is empty: copy it again, or train the model again".to_owned())),
         _ => {}
     }
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return Err(FileError::Other("the file is not UTF-8, so it is no model of jouled".to_owned()));
-    };
+    let text = json::text(bytes).map_err(FileError::Other)?;
     let syntax = |error: &serde_json::Error| {
         let field = last_field(text, error.line(), error.column());
         if error.is_eof() {
             return FileError::Truncated { field };
         }
-        // serde_json adds the place itself.
-        let why = error.to_string();
-        let why = why.rsplit_once(" at line ").map_or(why.as_str(), |(why, _)| why);
-        let hint = if error.is_syntax() { " (NaN and infinity are no numbers of JSON)" } else { "" };
-        FileError::Syntax { field, line: error.line(), column: error.column(), why: format!("{why}{hint}") }
+        let why = json::why(error, text);
+        FileError::Syntax { field, line: error.line(), column: error.column(), why }
     };
     // The version comes first: a later one may have other fields.
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| syntax(&error))?;

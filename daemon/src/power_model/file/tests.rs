@@ -77,6 +77,10 @@ fn other_files_are_named() {
     assert!(read(b"").unwrap_err().to_string().contains("empty"));
     assert!(read(b"\xff\xfe").unwrap_err().to_string().contains("not UTF-8"));
     assert!(read(&vec![b' '; MOST_BYTES + 1]).unwrap_err().to_string().contains("more than"));
+    let marked = format!("\u{feff}{}", write(&sample_model()));
+    assert!(read(marked.as_bytes()).is_ok(), "a byte order mark is no fault");
+    let deep = error_of(&format!("{{\"format\": {}", "[".repeat(1000)));
+    assert!(deep.contains("nested more than 127 deep") && !deep.contains("NaN"), "{deep}");
     assert!(error_of("{}").starts_with("field format: it is missing"));
     assert!(error_of("[1,2]").starts_with("field format: it is missing"));
 }

@@ -1,8 +1,13 @@
 //! `machine_spec`: a machine as Kepler describes it, how alike two of them are, and the prior's description of one.
 
-use crate::power_model::prior::Machine;
+use crate::power_model::prior::{MOST_GIB, MOST_PACKAGES, MOST_THREADS, Machine, Prior};
 use serde::Serialize;
 use serde_json::Value;
+
+/// Higher than the frequency of any processor, in MHz.
+const MOST_MHZ: u32 = 20_000;
+/// More hardware threads than a core of any processor has.
+const MOST_PER_CORE: u32 = 64;
 
 /// A machine. What is not known is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -31,25 +36,40 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The machine in a JSON object. What it does not say, or says in another form, is not known.
-    pub fn read(value: &Value) -> Option<Self> {
-        let object = value.as_object()?;
+    /// The machine in a JSON object; `None`: it describes none. What it does not say, says as 0 or below, or says in
+    /// another form is not known: clients that could not find something out send it so.
+    ///
+    /// # Errors
+    /// Names a number that is larger than that of any machine: its unit is another one.
+    pub fn read(value: &Value) -> Result<Option<Self>, String> {
+        let Some(object) = value.as_object() else { return Ok(None) };
         let text = |key: &str| object.get(key).and_then(Value::as_str).map(|text| text.chars().take(200).collect());
-        let number = |key: &str| {
-            let value = object.get(key)?;
-            let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
-            (number >= 1.0 && number <= f64::from(u32::MAX)).then_some(number as u32)
+        let number = |key: &str, most: u32, unit: &str| {
+            let number = object.get(key).and_then(|value| value.as_f64().or_else(|| value.as_str()?.parse().ok()));
+            match number {
+                Some(number) if number > f64::from(most) => Err(format!(
+                    "machine_spec.{key}: {number} is more than any machine has (at most {most}{unit}): leave it out \
+                     where it is not known"
+                )),
+                Some(number) if number >= 1.0 => Ok(Some(number as u32)),
+                _ => Ok(None),
+            }
         };
         let spec = Self {
             vendor: text("vendor").unwrap_or_default(),
             processor: text("processor").unwrap_or_default(),
-            cores: number("cores"),
-            chips: number("chips"),
-            memory: number("memory"),
-            frequency: number("frequency"),
-            threads_per_core: number("threads_per_core"),
+            cores: number("cores", MOST_THREADS, " threads")?,
+            chips: number("chips", MOST_PACKAGES, " packages")?,
+            memory: number("memory", MOST_GIB as u32, " GiB")?,
+            frequency: number("frequency", MOST_MHZ, " MHz")?,
+            threads_per_core: number("threads_per_core", MOST_PER_CORE, "")?,
         };
-        (spec != Self::default()).then_some(spec)
+        if let (Some(cores), Some(chips)) = (spec.cores, spec.chips)
+            && cores < chips
+        {
+            return Err(format!("machine_spec.cores: {cores} is less than the {chips} of machine_spec.chips"));
+        }
+        Ok((spec != Self::default()).then_some(spec))
     }
 
     /// This machine.
@@ -63,19 +83,43 @@ impl Spec {
         }
     }
 
-    /// The same for the prior, with what is not known as in `other`.
-    pub fn machine(&self, other: &Machine) -> Machine {
-        if self.processor.is_empty() && self.cores.is_none() {
-            return other.clone();
+    /// Whether it describes `this` machine: everything that it says is the same.
+    fn is(&self, this: &Machine) -> bool {
+        let own = Self::of(this);
+        let same = |asked: Option<u32>, is: Option<u32>| asked.is_none() || asked == is;
+        // Whoever describes a machine rounds its memory up or down, and counts what the kernel keeps, or does not.
+        let memory = |asked: u32, is: u32| asked.abs_diff(is) <= 1 + is / 16;
+        processor(&self.processor) == own.processor
+            && same(self.cores, own.cores)
+            && same(self.chips, own.chips)
+            && self.memory.zip(own.memory).is_none_or(|(asked, is)| memory(asked, is))
+    }
+
+    /// The same for the prior, where a client asks `this` machine. What the client does not say of itself is as on
+    /// this machine, where that is it; a description never says whether it is one of a VM.
+    pub fn machine(&self, this: &Machine) -> Machine {
+        if (self.processor.is_empty() && self.cores.is_none()) || self.is(this) {
+            return this.clone();
         }
-        let chips = self.chips.unwrap_or(1).clamp(1, 64);
-        Machine {
-            cpu: model_name(&self.processor),
-            packages: chips,
-            threads: self.cores.unwrap_or(other.threads).clamp(chips, 8192),
+        let packages = self.chips.unwrap_or(1).clamp(1, MOST_PACKAGES);
+        let machine = Machine {
+            packages,
+            threads: self.cores.unwrap_or(this.threads).clamp(packages, MOST_THREADS),
             memory_gib: self.memory.map(f64::from),
             ..Machine::default()
-        }
+        };
+        let relative = !self.processor.is_empty() && processor(&self.processor) == processor(&this.cpu);
+        let machine = if relative {
+            // The kernel's own name of the processor says more than Kepler's.
+            Machine { cpu: this.cpu.clone(), generation: this.generation, server: this.server, ..machine }
+        } else {
+            Machine { cpu: model_name(&self.processor), ..machine }
+        };
+        // A neighbour of a VM on the same processor that is smaller than the host is a VM, too. So is everything that
+        // has less than one package of a processor whose packages have one size.
+        let guest = (relative && this.guest && machine.threads < Prior::host_threads(&machine))
+            || Prior::is_less_than_a_package(&machine);
+        Machine { guest, ..machine }
     }
 
     /// How alike the processors are: 1 for the same name, 0 where no word of it is the same or one is not known.

@@ -26,6 +26,11 @@ impl Loaded {
     pub fn group(&self) -> &'static str {
         group(self.weights.features())
     }
+
+    /// Whether it lies in the folder of a set of models, as Kepler's published ones do.
+    fn is_of(&self, pipeline: &str) -> bool {
+        self.file.split('/').rev().skip(1).any(|folder| folder == pipeline)
+    }
 }
 
 /// The models of one machine.
@@ -45,6 +50,8 @@ pub(super) struct Wanted<'a> {
     /// Empty: any.
     pub trainer: &'a str,
     pub filter: &'a Filter,
+    /// The set of models that it has to be from, as Kepler calls its pipelines (`ec2-0.7.11`); empty: any.
+    pub pipeline: &'a str,
     /// The machine that it has to be like.
     pub spec: &'a Spec,
 }
@@ -79,12 +86,12 @@ impl Models {
     pub(super) fn best(&self, wanted: &Wanted<'_>) -> Option<&Loaded> {
         let fits = |one: &&Loaded| {
             let weights = &one.weights;
-            let allowed = &wanted.filter.features;
             weights.source() == wanted.source
                 && weights.output == wanted.output
                 && weights.features().all(|name| wanted.features.iter().any(|known| known == name))
                 && (wanted.trainer.is_empty() || weights.trainer.as_str() == wanted.trainer)
-                && (allowed.is_empty() || weights.features().all(|name| allowed.iter().any(|known| known == name)))
+                && weights.features().all(|name| wanted.filter.allows(name))
+                && (wanted.pipeline.is_empty() || one.is_of(wanted.pipeline))
                 && wanted.filter.mae.is_none_or(|most| weights.mae.is_some_and(|mae| mae <= most))
                 && weights.machine.as_ref().is_none_or(|machine| machine.is_like(wanted.spec))
         };
@@ -108,20 +115,32 @@ impl Models {
             output: request.output,
             trainer: &request.trainer,
             filter: &request.filter,
+            pipeline: "",
             spec: &self.spec,
         };
-        let mut answer = match self.best(&wanted) {
+        let mut model = self.best(&wanted);
+        let mut notes = Vec::new();
+        if model.is_none() && !request.trainer.is_empty() {
+            // Exporters ask for their default trainer: a model of another one is better than none.
+            wanted.trainer = "";
+            model = self.best(&wanted);
+            let of = model.map_or("the prior of this machine", |model| &model.weights.name);
+            let trainer: String = request.trainer.chars().filter(|one| !one.is_control()).take(60).collect();
+            notes.push(format!("no model of trainer {trainer}: this is {of}"));
+        }
+        let mut answer = match model {
             Some(model) => self.by_weights(&model.weights, request),
+            None if request.filter.allows_prior() => self.by_prior(request),
             None => {
-                // No model of that trainer: any other one is better than none.
-                wanted.trainer = "";
-                match self.best(&wanted) {
-                    Some(model) => self.by_weights(&model.weights, request),
-                    None => self.by_prior(request),
-                }
+                return Answer::error(format!(
+                    "filter: no model for {} {} meets it, and the prior of this machine does not: ask for less",
+                    request.source.as_str(),
+                    request.output.as_str()
+                ));
             }
         };
-        for note in &request.notes {
+        notes.extend(request.notes.iter().map(|note| (*note).to_owned()));
+        for note in notes {
             let separator = if answer.message.is_empty() { "" } else { "; " };
             answer.message = format!("{}{separator}{note}", answer.message);
         }

@@ -1,7 +1,8 @@
 //! A request to the estimator: one JSON object without a terminator, whose end is found while it arrives. Faults of
 //! exporters that are in use are repaired where it is certain what was meant, and said.
 
-use super::{Output, Source, feature};
+use super::{CPU_TIME, Output, Source, feature};
+use crate::power_model::json;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
@@ -30,6 +31,14 @@ impl End {
     /// # Errors
     /// Where it cannot become an object: something else comes first, it is nested too deeply, or too long.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        if self.seen == 0 {
+            match bytes.strip_prefix(json::MARK) {
+                Some(_) => self.seen = json::MARK.len(),
+                // The rest of the mark may follow.
+                None if json::MARK.starts_with(bytes) => return Ok(None),
+                None => {}
+            }
+        }
         while let Some(&byte) = bytes.get(self.seen) {
             self.seen += 1;
             match byte {
@@ -58,6 +67,18 @@ impl End {
         }
         Ok(None)
     }
+}
+
+/// What the JSON of a request says.
+///
+/// # Errors
+/// Where it is none, with the place.
+pub(super) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    let text = json::text(bytes).map_err(|why| format!("the request cannot be read: {why}"))?;
+    serde_json::from_str(text).map_err(|error| {
+        let (why, line, column) = (json::why(&error, text), error.line(), error.column());
+        format!("the request cannot be read: line {line}, column {column}: {why}")
+    })
 }
 
 /// A request as it is sent.
@@ -167,8 +188,7 @@ impl Request {
     /// # Errors
     /// In one line for the client's log.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        let sent: Sent =
-            serde_json::from_slice(bytes).map_err(|error| format!("the request cannot be read: {error}"))?;
+        let sent: Sent = read(bytes)?;
         let (metrics, mut rows) = (sent.metrics.unwrap_or_default(), sent.values.0);
         if metrics.len() > MOST_FEATURES {
             return Err(format!("metrics: more than {MOST_FEATURES} names"));
@@ -223,7 +243,7 @@ impl Request {
             source,
             system: system.take(MOST_FEATURES).collect(),
             trainer: sent.trainer_name.unwrap_or_default(),
-            filter: Filter::read(&sent.filter.unwrap_or_default()),
+            filter: Filter::read(&sent.filter.unwrap_or_default())?,
             notes,
         })
     }
@@ -239,19 +259,55 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads a filter. Conditions that are not known are left out, as Kepler does.
-    pub fn read(text: &str) -> Self {
+    /// Reads a filter. Empty conditions are none.
+    ///
+    /// # Errors
+    /// Names a condition that is not known, or whose value cannot be read: a model that may contradict it is no answer.
+    pub fn read(text: &str) -> Result<Self, String> {
         let mut filter = Self::default();
-        for (key, value) in text.split(';').take(MOST_FEATURES).filter_map(|part| part.trim().split_once(':')) {
-            match key.trim() {
-                "mae" => filter.mae = value.trim().parse().ok().filter(|mae: &f64| mae.is_finite()),
-                "features" => {
-                    let names = value.split(',').map(str::trim).filter(|name| !name.is_empty()).take(MOST_FEATURES);
-                    filter.features = names.map(|name| feature(name).0.to_owned()).collect();
+        let shown = |text: &str| text.chars().filter(|one| !one.is_control()).take(60).collect::<String>();
+        let conditions: Vec<&str> = text.split(';').map(str::trim).filter(|part| !part.is_empty()).collect();
+        if conditions.len() > MOST_FEATURES {
+            return Err(format!("filter: more than {MOST_FEATURES} conditions"));
+        }
+        for condition in conditions {
+            let (key, value) = condition.split_once(':').unwrap_or((condition, ""));
+            match (key.trim(), value.trim()) {
+                ("mae", number) => {
+                    let most = number.parse().ok().filter(|most: &f64| most.is_finite() && *most >= 0.0);
+                    filter.mae = Some(most.ok_or_else(|| {
+                        format!("filter: mae is {:?}, and has to be a number of watts, as mae:0.5", shown(number))
+                    })?);
                 }
-                _ => {}
+                ("features", list) => {
+                    let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+                    if names.is_empty() || names.len() > MOST_FEATURES {
+                        return Err(format!(
+                            "filter: features has {} names, and has to have 1 to {MOST_FEATURES}, as features:a,b",
+                            names.len()
+                        ));
+                    }
+                    filter.features = names.iter().map(|name| feature(name).0.to_owned()).collect();
+                }
+                (other, _) => {
+                    return Err(format!(
+                        "filter: the condition {:?} is not known; known are mae and features, as \
+                         mae:0.5;features:a,b",
+                        shown(other)
+                    ));
+                }
             }
         }
-        filter
+        Ok(filter)
+    }
+
+    /// Whether a model may use this feature.
+    pub fn allows(&self, feature: &str) -> bool {
+        self.features.is_empty() || self.features.iter().any(|name| name == feature)
+    }
+
+    /// Whether the prior meets it: it uses CPU time, and nobody has measured its error on this machine.
+    pub fn allows_prior(&self) -> bool {
+        self.mae.is_none() && self.allows(CPU_TIME)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::machine::Spec;
 use super::models::{Models, Wanted, by_load, is_trainer};
-use super::request::Filter;
+use super::request::{self, Filter};
 use super::weights::{Trainer, Variable, Weights};
 use super::{CPU_TIME, Component, GROUPS, Output, PAGE_CACHE, Source, feature};
 use crate::power_model::prior::Prior;
@@ -33,6 +33,8 @@ struct Sent {
     filter: Option<String>,
     #[serde(default)]
     machine_spec: Value,
+    #[serde(default)]
+    pipeline_name: Option<String>,
 }
 
 /// `GET /best-models`: its conditions.
@@ -53,8 +55,8 @@ pub struct BestQuery {
 ///
 /// # Errors
 /// One line for the client's log.
-pub fn model(models: &Models, request: &[u8]) -> Result<String, String> {
-    let sent: Sent = serde_json::from_slice(request).map_err(|error| format!("the request cannot be read: {error}"))?;
+pub fn model(models: &Models, bytes: &[u8]) -> Result<String, String> {
+    let sent: Sent = request::read(bytes)?;
     if !sent.weight.unwrap_or(false) {
         return Err(
             "only weights are served (\"weight\": true): archives hold pickles of Python, which run code when they \
@@ -77,10 +79,12 @@ pub fn model(models: &Models, request: &[u8]) -> Result<String, String> {
     }
     // A client that names no trainer reads every answer as linear weights.
     let trainer = if trainer.is_empty() { Trainer::Linear.as_str().to_owned() } else { trainer };
-    let filter = Filter::read(&sent.filter.unwrap_or_default());
-    let asked = Spec::read(&sent.machine_spec);
+    let filter = Filter::read(&sent.filter.unwrap_or_default())?;
+    let asked = Spec::read(&sent.machine_spec)?;
+    let pipeline = sent.pipeline_name.unwrap_or_default();
     let spec = asked.as_ref().unwrap_or(models.spec());
-    let wanted = Wanted { features: &features, source, output, trainer: &trainer, filter: &filter, spec };
+    let wanted =
+        Wanted { features: &features, source, output, trainer: &trainer, filter: &filter, pipeline: &pipeline, spec };
     // The type is always sent, and has no meaning without the server's own list of types.
     let any_type = sent.node_type.is_none_or(|number| number < 0);
     let weights = match models.best(&wanted) {
@@ -93,16 +97,16 @@ pub fn model(models: &Models, request: &[u8]) -> Result<String, String> {
         }
         None => {
             let has = |name: &str| features.iter().any(|known| known == name);
-            let unfiltered = filter == Filter::default()
-                || (filter.mae.is_none() && { filter.features.iter().any(|name| name == CPU_TIME) });
-            if trainer != Trainer::Linear.as_str() || !has(CPU_TIME) || !unfiltered {
+            let prior = trainer == Trainer::Linear.as_str() && has(CPU_TIME) && filter.allows_prior();
+            if !prior || !pipeline.is_empty() {
                 return Err(format!(
-                    "no model for source {}, {}, trainer {trainer}, with these metrics and this filter",
+                    "no model for source {}, {}, trainer {trainer}, with these metrics, this filter and this \
+                     pipeline_name",
                     source.as_str(),
                     output.as_str()
                 ));
             }
-            of_prior(models, asked.as_ref(), source, output, has(PAGE_CACHE))
+            of_prior(models, asked.as_ref(), source, output, has(PAGE_CACHE) && filter.allows(PAGE_CACHE))
         }
     };
     let mut json = weights.to_json();
@@ -178,7 +182,11 @@ pub fn best_models(models: &Models, query: &BestQuery) -> Result<String, String>
         "" => None,
         word => Some(Output::named(word).ok_or("output-type: it is neither AbsPower nor DynPower")?),
     };
-    let filter = Filter::read(&query.filter);
+    let filter = Filter::read(&query.filter)?;
+    if !query.feature_group.is_empty() && !GROUPS.iter().any(|(group, _)| *group == query.feature_group) {
+        let known: Vec<&str> = GROUPS.iter().map(|(group, _)| *group).collect();
+        return Err(format!("feature-group: it is none of {}", known.join(", ")));
+    }
     let mut answer = Map::new();
     for output in [Output::Absolute, Output::Dynamic] {
         let mut best = Map::new();
@@ -187,11 +195,18 @@ pub fn best_models(models: &Models, query: &BestQuery) -> Result<String, String>
                 continue;
             }
             let features: Vec<String> = features.iter().map(|name| (*name).to_owned()).collect();
-            let wanted =
-                Wanted { features: &features, source, output, trainer: "", filter: &filter, spec: models.spec() };
+            let wanted = Wanted {
+                features: &features,
+                source,
+                output,
+                trainer: "",
+                filter: &filter,
+                pipeline: "",
+                spec: models.spec(),
+            };
             if let Some(model) = models.best(&wanted).filter(|model| model.group() == group) {
                 best.insert(group.into(), json!(model.weights.name));
-            } else if group == "BPFOnly" && filter == Filter::default() {
+            } else if group == "BPFOnly" && filter.allows_prior() {
                 best.insert(group.into(), json!(format!("{}_0", Trainer::Linear.as_str())));
             }
         }

@@ -230,7 +230,7 @@ fn what_is_wrong_is_refused_with_the_field() {
         (b"", "empty"),
         (br#"{"package": {"All_Weights": {"Bias_Weight": NaN}}}"#, "NaN"),
         (br#"{"package": {"All_Weights": {"Bias"#, "cut short"),
-        (br#"{"package": {"All_Weights": {"Bias_Weight": 1e999}}}"#, "infinity"),
+        (br#"{"package": {"All_Weights": {"Bias_Weight": 1e999}}}"#, "larger than any"),
         (b"[1]", "no JSON object"),
         (br#"{"weights": {}}"#, "none of the fields"),
     ] {
@@ -426,7 +426,133 @@ fn facts_about_the_machine_count() {
     let models = models(vec![loaded("AbsPower.json", &file)]);
     assert!(ask(&models, NODE).contains("[184.327]"));
     assert!(ask(&models, &NODE.replace("Sky Lake", "Ice Lake")).contains("[174.327]"));
-    assert_eq!(Filter::read("mae:0.5;features:a, irq_block ;x;y:1").features, ["a", "bpf_block_irq"]);
+}
+
+#[test]
+fn a_filter_is_used_or_refused() {
+    let filter = Filter::read(" mae:0.5;features:a, irq_block ;;").unwrap();
+    assert_eq!((filter.mae, filter.features), (Some(0.5), vec!["a".to_owned(), "bpf_block_irq".to_owned()]));
+    for (text, why) in [
+        ("mape:5", "the condition \"mape\" is not known"),
+        ("best", "the condition \"best\" is not known"),
+        ("mae:little", "mae is \"little\""),
+        ("mae:-1", "mae is \"-1\""),
+        ("mae:nan", "mae is \"nan\""),
+        ("features:", "features has 0 names"),
+    ] {
+        let error = Filter::read(text).unwrap_err();
+        assert!(error.starts_with("filter: ") && error.contains(why), "{text}: {error}");
+        // Neither server answers such a request.
+        assert!(
+            served::model(
+                &models(Vec::new()),
+                MODEL.replace(r#""filter":"""#, &format!(r#""filter":"{text}""#)).as_bytes()
+            )
+            .is_err()
+        );
+        let answer = ask(&models(Vec::new()), &NODE.replace(r#""filter":"""#, &format!(r#""filter":"{text}""#)));
+        assert!(answer.starts_with(r#"{"powers":{},"msg":"filter: "#), "{answer}");
+    }
+    // What the prior cannot say of itself is not said to be so.
+    let answer = ask(&models(Vec::new()), &NODE.replace(r#""filter":"""#, r#""filter":"mae:50""#));
+    assert!(answer.starts_with(r#"{"powers":{},"msg":"filter: no model for rapl-sysfs AbsPower meets it"#), "{answer}");
+    let answer = ask(&models(Vec::new()), &NODE.replace(r#""filter":"""#, r#""filter":"features:bpf_cpu_time_ms""#));
+    assert!(answer.contains(r#""package":["#), "{answer}");
+    let request = MODEL.replace(r#""filter":"""#, r#""filter":"features:bpf_cpu_time_ms""#);
+    let answer = served::model(&models(Vec::new()), request.as_bytes()).unwrap();
+    assert!(answer.contains("bpf_cpu_time_ms") && !answer.contains("bpf_page_cache_hit"), "{answer}");
+    let best = |filter: &str| {
+        served::best_models(&models(Vec::new()), &BestQuery { filter: filter.into(), ..BestQuery::default() }).unwrap()
+    };
+    assert!(best("features:bpf_cpu_time_ms").contains("SGD") && !best("mae:1").contains("SGD"));
+    let group = BestQuery { feature_group: "Everything".into(), ..BestQuery::default() };
+    assert!(served::best_models(&models(Vec::new()), &group).unwrap_err().starts_with("feature-group: "));
+}
+
+#[test]
+fn another_trainers_answer_says_so_and_another_pipeline_has_none() {
+    let trees = NODE.replace(r#""trainer_name":"""#, r#""trainer_name":"XgboostFitTrainer""#);
+    let answer = ask(&models(Vec::new()), &trees);
+    assert!(answer.contains("no model of trainer XgboostFitTrainer: this is the prior of this machine"), "{answer}");
+    let path = "ec2-0.7.11/rapl-sysfs/AbsPower/BPFOnly/SGDRegressorTrainer_0.json";
+    let all = models(vec![loaded(path, &rapl())]);
+    let answer = ask(&all, &trees);
+    assert!(answer.contains("143") || answer.contains("174.327"), "{answer}");
+    assert!(answer.contains("this is SGDRegressorTrainer_0"), "{answer}");
+    let of = |pipeline: &str| MODEL.replace(r#""filter":"""#, &format!(r#""filter":"","pipeline_name":"{pipeline}""#));
+    assert!(served::model(&all, of("ec2-0.7.11").as_bytes()).is_ok());
+    let error = served::model(&all, of("specpower-0.7.11").as_bytes()).unwrap_err();
+    assert!(error.contains("this pipeline_name"), "{error}");
+}
+
+#[test]
+fn a_guests_own_description_is_that_of_a_guest() {
+    let guest = Machine { packages: 1, threads: 4, memory_gib: Some(15.3), guest: true, ..machine() };
+    let models = Models::new(guest.clone(), Vec::new());
+    let spec = |cores: u32, memory: u32| {
+        format!(
+            r#""machine_spec":{{"vendor":"GenuineIntel","processor":"Intel(R)_Xeon_Platinum-8275CL","cores":{cores},"chips":1,"memory":{memory},"frequency":3600,"threads_per_core":2}},"filter":"""#
+        )
+    };
+    let full = |request: &str| {
+        let answer: Value = serde_json::from_str(&served::model(&models, request.as_bytes()).unwrap()).unwrap();
+        let all = &answer["package"]["All_Weights"];
+        all["Bias_Weight"].as_f64().unwrap() + all["Numerical_Variables"]["bpf_cpu_time_ms"]["weight"].as_f64().unwrap()
+    };
+    let own = full(MODEL);
+    for memory in [15, 16] {
+        assert_eq!(full(&MODEL.replace(r#""filter":"""#, &spec(4, memory))), own, "{memory} GiB");
+    }
+    // A neighbour with twice the threads has twice the power; a machine of the host's size is the host.
+    let eight = full(&MODEL.replace(r#""filter":"""#, &spec(8, 32)));
+    assert!((eight / own - 2.0).abs() < 0.01, "{eight} {own}");
+    let asked = |cores| Spec { processor: "intel_xeon_platinum_8275cl".into(), cores: Some(cores), ..Spec::default() };
+    assert!(!Spec { chips: Some(2), ..asked(96) }.machine(&guest).guest);
+    // On bare metal, too: no package of this processor is so small.
+    assert!(asked(4).machine(&machine()).guest);
+    assert_eq!(Spec { chips: Some(2), memory: Some(192), ..asked(96) }.machine(&machine()), machine());
+}
+
+#[test]
+fn numbers_in_another_unit_are_refused() {
+    let with = |spec: &str| MODEL.replace(r#""filter":"""#, &format!(r#""filter":"","machine_spec":{spec}"#));
+    for (spec, why) in [
+        (r#"{"processor":"x","cores":4,"memory":4294967296}"#, "machine_spec.memory: 4294967296 is more"),
+        (r#"{"processor":"x","cores":4,"memory":"16777216"}"#, "machine_spec.memory: 16777216 is more"),
+        (r#"{"processor":"x","cores":1e6}"#, "machine_spec.cores: 1000000 is more"),
+        (r#"{"processor":"x","cores":4,"chips":8}"#, "machine_spec.cores: 4 is less than the 8"),
+        (r#"{"processor":"x","cores":4,"chips":1e300}"#, "machine_spec.chips: "),
+    ] {
+        let error = served::model(&models(Vec::new()), with(spec).as_bytes()).unwrap_err();
+        assert!(error.contains(why), "{spec}: {error}");
+    }
+    // What a client could not find out is not known.
+    let unknown = r#"{"processor":"intel_xeon_e5_2686v4","cores":72,"chips":0,"memory":-1,"frequency":null}"#;
+    let answer = served::model(&models(Vec::new()), with(unknown).as_bytes()).unwrap();
+    assert!(!answer.contains("dram") && answer.contains(r#""cores":72"#), "{answer}");
+    let mut file = rapl();
+    file["machine_spec"] = json!({"processor": "x", "memory": 1e12});
+    let error = read(&file, "AbsPower.json").unwrap_err();
+    assert!(error.starts_with("field machine_spec.memory: "), "{error}");
+}
+
+#[test]
+fn a_request_with_a_byte_order_mark_is_read() {
+    let models = models(Vec::new());
+    let marked = format!("\u{feff}{NODE}");
+    assert_eq!(ask(&models, &marked), ask(&models, NODE));
+    let mut end = End::default();
+    for length in 0..marked.len() {
+        assert_eq!(end.find(&marked.as_bytes()[..length]).unwrap(), None, "{length}");
+    }
+    assert_eq!(end.find(marked.as_bytes()).unwrap(), Some(marked.len()));
+    assert!(served::model(&models, format!("\u{feff}{MODEL}").as_bytes()).is_ok());
+    let deep = format!(r#"{{"machine_spec":{}"#, "[".repeat(300));
+    let error = served::model(&models, deep.as_bytes()).unwrap_err();
+    assert!(error.contains("nested more than 127 deep"), "{error}");
+    let nan = served::model(&models, MODEL.replace("0,", "NaN,").as_bytes()).unwrap_err();
+    assert!(nan.contains("NaN and infinity are no numbers"), "{nan}");
+    assert!(Weights::read(format!("\u{feff}{}", rapl()).as_bytes(), "AbsPower.json").is_ok());
 }
 
 #[test]

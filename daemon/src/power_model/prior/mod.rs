@@ -18,6 +18,13 @@ use super::Predicted;
 use host::{Host, Processor, SUPPLY, TdpFrom};
 use std::fmt::Write as _;
 
+/// The most hardware threads that are believed of a machine.
+pub const MOST_THREADS: u32 = 8192;
+/// The most packages.
+pub const MOST_PACKAGES: u32 = 64;
+/// The most memory, in GiB: twice that of the largest server. More is given in another unit.
+pub const MOST_GIB: f64 = 131_072.0;
+
 /// How the frequency of the processors is controlled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
@@ -161,6 +168,18 @@ impl Prior {
             server: cpu.server,
             described,
         }
+    }
+
+    /// Hardware threads of the host of a VM with such a processor.
+    pub fn host_threads(machine: &Machine) -> u32 {
+        let guest = Machine { guest: true, ..machine.clone() };
+        Host::of(&guest, &Processor::of(&guest)).threads.round() as u32
+    }
+
+    /// Whether it has fewer hardware threads than its packages are known to have, so that it is a VM.
+    pub fn is_less_than_a_package(machine: &Machine) -> bool {
+        let of_one = name::threads_of_a_package(&name::normalise(&machine.cpu));
+        of_one.is_some_and(|threads| machine.threads < threads * machine.packages.max(1))
     }
 
     /// Power of all packages in watts at a load of 0 to 1. In a VM: of its part of them.
