@@ -93,6 +93,8 @@ def tdp_table(data):
 def useful(key):
     """Whether a processor can be met by a daemon of today."""
     family = key.split()[0]
+    if re.fullmatch(r"n\d{2,3}", key):
+        return True
     if family not in ("xeon", "epyc", "opteron", "core", "ryzen", "atom", "celeron", "pentium", "athlon") or " " not in key:
         return False
     old = r"core (2|duo|solo|m)\b|core 2|core\b.*\bmobile|celeron (d |m |[1-9]\d\d$|dual)|pentium (4|m|d|iii|dual|extreme)|athlon (64|xp|mp|ii|x2|neo)"
@@ -298,7 +300,7 @@ def write_tdp(tdp):
     grouped = {}
     for key, watts in tdp.items():
         if useful(key):
-            family, name = key.split(" ", 1)
+            family, name = key.split(" ", 1) if " " in key else ("-", key)
             grouped.setdefault((family, watts), []).append(name.replace(" ", "_"))
     for (family, watts), names in sorted(grouped.items()):
         head = f"{family} {watts:g}:"

@@ -5,7 +5,7 @@ use super::super::{Error, text};
 use crate::meter::estimate::machine;
 use crate::meter::{Roots, Topology};
 use crate::power_model::Predicted;
-use crate::power_model::prior::{Machine, Policy, Prior};
+use crate::power_model::prior::{MOST_GIB, MOST_PACKAGES, MOST_THREADS, Machine, Policy, Prior};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::Write;
@@ -17,10 +17,10 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", requires = "threads")]
     pub cpu: Option<String>,
     /// Number of processor packages (sockets) [default: this machine's; 1 with --cpu]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_PACKAGES)))]
     pub packages: Option<u32>,
     /// Number of hardware threads of all packages [default: this machine's; with --cpu it must be given]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=8192))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
     pub threads: Option<u32>,
     /// Memory in GiB [default: this machine's; not known with --cpu]
     #[arg(long, value_name = "GIB", value_parser = gib)]
@@ -46,9 +46,12 @@ pub enum FrequencyPolicy {
     Efficient,
 }
 
+/// The most memory of a VM for each of its vCPUs, in GiB: ten times that of the VMs with the most that clouds sell.
+const MOST_GIB_PER_VCPU: f64 = 512.0;
+
 fn gib(text: &str) -> Result<f64, String> {
     let gib: f64 = text.parse().map_err(|_| "must be a number of GiB".to_owned())?;
-    if gib > 0.0 && gib <= 1e6 { Ok(gib) } else { Err("must be above 0, at most 1000000 GiB".to_owned()) }
+    if gib > 0.0 && gib <= MOST_GIB { Ok(gib) } else { Err(format!("must be above 0, at most {MOST_GIB} GiB")) }
 }
 
 /// One load.
@@ -94,6 +97,23 @@ fn described(arguments: &Arguments, this: impl FnOnce() -> Machine) -> Result<Ma
         return Err(Error::Model(format!(
             "--threads {} is less than --packages {}: give the hardware threads of all packages together",
             machine.threads, machine.packages
+        )));
+    }
+    let most = Prior::most_host_threads(&machine);
+    if machine.guest && machine.threads > most {
+        return Err(Error::Model(format!(
+            "--threads {}: a VM has the vCPUs of one host, and hosts with such a processor have at most {most} hardware \
+             threads: give the vCPUs of one VM, or leave out --vm",
+            machine.threads
+        )));
+    }
+    if let Some(gib) = machine.memory_gib.filter(|_| machine.guest)
+        && gib > MOST_GIB_PER_VCPU * f64::from(machine.threads)
+    {
+        return Err(Error::Model(format!(
+            "--memory-gib {gib}: more than {MOST_GIB_PER_VCPU} GiB for each of {} vCPUs is no part of a host: give the \
+             memory of one VM in GiB",
+            machine.threads
         )));
     }
     Ok(machine)
@@ -229,10 +249,23 @@ mod tests {
             &["--memory-gib", "nan"],
             &["--memory-gib", "-1"],
             &["--memory-gib", "much"],
+            &["--memory-gib", "4294967296"],
             &["--policy", "fast"],
         ] {
             assert_eq!(parsed(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
+        for (words, why) in [
+            (&["--vm", "--cpu", "x", "--threads", "4000"][..], "at most 1920 hardware threads"),
+            (&["--vm", "--cpu", "Intel Xeon Platinum 8275CL", "--threads", "1000"], "at most 384 hardware threads"),
+            (&["--vm", "--cpu", "AMD EPYC 7763", "--threads", "1000"], "at most 384 hardware threads"),
+            (&["--vm", "--cpu", "x", "--threads", "2", "--memory-gib", "4096"], "for each of 2 vCPUs"),
+        ] {
+            let error = run(&parsed(words).unwrap(), &mut Vec::new()).unwrap_err().to_string();
+            assert!(error.contains(why), "{words:?}: {error}");
+        }
+        // The largest VM of a cloud is larger than a host of two packages.
+        let large = ["--vm", "--cpu", "Intel Xeon Platinum 8259CL", "--threads", "384", "--memory-gib", "12288"];
+        run(&parsed(&large).unwrap(), &mut Vec::new()).unwrap();
         let few = parsed(&["--cpu", "x", "--packages", "4", "--threads", "2"]).unwrap();
         assert!(run(&few, &mut Vec::new()).unwrap_err().to_string().contains("--threads 2 is less than --packages 4"));
     }

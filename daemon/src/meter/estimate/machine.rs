@@ -1,7 +1,7 @@
 //! The description of this machine that the prior needs: /proc/cpuinfo by the topology, memory of /proc/meminfo, and
 //! whether turbo is on (`intel_pstate/no_turbo`, `cpufreq/boost` in /sys/devices/system/cpu).
 
-use super::super::cpu::Class;
+use super::super::cpu::{Class, Vendor};
 use super::super::file::{PAGE, read_text};
 use super::super::{Roots, Topology};
 use crate::power_model::prior::{Machine, Policy};
@@ -12,7 +12,8 @@ pub fn machine(roots: &Roots, topology: &Topology) -> Machine {
     let known = topology.model.microarchitecture();
     Machine {
         cpu: topology.model.name.clone(),
-        generation: known.map(|(name, _)| name),
+        // ARM's /proc/cpuinfo has no name: what is not in the table is ARM's all the same.
+        generation: known.map(|(name, _)| name).or((topology.model.vendor == Vendor::Arm).then_some("ARM")),
         server: known.map(|(_, class)| class == Class::Server),
         packages: u32::try_from(packages.len()).unwrap_or(u32::MAX).max(1),
         threads: u32::try_from(topology.cpus.len()).unwrap_or(u32::MAX).max(1),

@@ -10,6 +10,8 @@
 //! assumption takes its place, and the description says so. In a VM everything is the guest's part of a host of this
 //! kind, by its vCPUs. docs/power-models.md has the figures, packaging/dev/fit-prior.py makes the tables.
 
+mod arm;
+mod client;
 mod host;
 mod name;
 mod tables;
@@ -116,15 +118,20 @@ impl Prior {
     pub fn of(machine: &Machine) -> Self {
         let cpu = Processor::of(machine);
         let host = Host::of(machine, &cpu);
+        // The limits of a laptop bound its load, whatever its policy says.
         let turbo = !cpu.arm
             && match machine.policy {
+                _ if cpu.mobile => true,
                 Policy::Turbo => true,
                 Policy::Efficient => false,
                 Policy::Unknown => machine.guest || !cpu.server || made_for_a_cloud(machine, &cpu, &host),
             };
         let efficient = host.efficient(&cpu);
         let packages = host.efficient_packages(&efficient);
-        let (package, platform) = if turbo {
+        let (package, platform) = if cpu.mobile && !cpu.arm {
+            let package = host.turbo_packages(&cpu);
+            (package, host.mobile(&package))
+        } else if turbo {
             let with_turbo = host.turbo_packages(&cpu);
             // What turbo adds to the packages goes through the power supply, too.
             let added = |load: usize, of: fn(&Predicted) -> f64| of(&with_turbo[load]) - of(&packages[load]);
@@ -147,14 +154,18 @@ impl Prior {
         };
         let part = f64::from(machine.threads.max(1)) / host.threads;
         let dram = machine.memory_gib.map(|gib| {
-            let mut memory = Host::memory(gib);
-            if !turbo {
-                // The whole is known better than its parts: what the packages leave of it bounds memory.
-                for (load, one) in memory.iter_mut().enumerate() {
-                    let room = ((platform[load].watts * SUPPLY - package[load].watts) * part).max(0.0);
+            let mut memory = if cpu.mobile { Host::mobile_memory(gib) } else { Host::memory(gib) };
+            // The whole is known better than its parts: what the packages leave of it bounds memory.
+            for (load, one) in memory.iter_mut().enumerate() {
+                let room = |whole: f64, packages: f64| ((whole * SUPPLY - packages) * part).max(0.0);
+                let (whole, packages) = (platform[load], package[load]);
+                if !turbo {
+                    let room = room(whole.watts, packages.watts);
                     *one = between(one.watts.min(room), one.low.min(room / tables::DRAM_SPREAD), one.high);
                 }
+                *one = between(one.watts, one.low, one.high.min(room(whole.high, packages.low)));
             }
+            rising(&mut memory);
             memory
         });
         let described = describe(machine, &cpu, &host, turbo);
@@ -174,6 +185,11 @@ impl Prior {
     pub fn host_threads(machine: &Machine) -> u32 {
         let guest = Machine { guest: true, ..machine.clone() };
         Host::of(&guest, &Processor::of(&guest)).threads.round() as u32
+    }
+
+    /// The most hardware threads that a host of VMs with such processors can have.
+    pub fn most_host_threads(machine: &Machine) -> u32 {
+        Host::most_threads(&Processor::of(&Machine { guest: true, ..machine.clone() })).round() as u32
     }
 
     /// Whether it has fewer hardware threads than its packages are known to have, so that it is a VM.
@@ -247,9 +263,14 @@ fn describe(machine: &Machine, cpu: &Processor, host: &Host, turbo: bool) -> Str
         _ if cpu.arm => write!(text, ", wall watts per thread of published ARM servers"),
         TdpFrom::Listed => write!(text, ", TDP {:.0} W (codecarbon's list)", host.tdp),
         TdpFrom::Regressed => write!(text, ", TDP {:.0} W (by cores, frequency and generation)", host.tdp),
+        TdpFrom::Letters => write!(text, ", TDP {:.0} W (not listed: by the letters of its name)", host.tdp),
         TdpFrom::Threads => write!(text, ", TDP {:.0} W (not listed: by threads alone)", host.tdp),
     };
+    if cpu.arm && !cpu.generation.is_some_and(arm::is_server_core) {
+        text.push_str(" (this one is not among them)");
+    }
     text.push_str(match (turbo, cpu.arm) {
+        (true, _) if cpu.mobile => ", load curve of cloud bare metal by Teads, rest of a laptop",
         (true, _) => ", load curve of cloud bare metal by Teads (turbo on)",
         (false, true) => ", straight line of load",
         (false, false) => ", load curve of SPECpower's servers (turbo off)",

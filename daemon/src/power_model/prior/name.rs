@@ -1,6 +1,8 @@
 //! What the name of a processor says: its TDP by a table, its generation, whether it is made for a cloud. Names are
 //! those of `model name` in /proc/cpuinfo, and those that vendors and SPEC's results write.
 
+use super::arm;
+
 /// TDP by normalised name; its head says where the figures come from.
 const TDP: &str = include_str!("tdp.txt");
 
@@ -65,7 +67,7 @@ fn is_version(word: &str) -> bool {
 
 /// TDP of one package in watts, by the normalised name; `None`: not in the table.
 pub(super) fn listed_tdp(key: &str) -> Option<f64> {
-    let (family, name) = key.split_once(' ')?;
+    let (family, name) = key.split_once(' ').unwrap_or(("-", key));
     let name = name.replace(' ', "_");
     TDP.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let (head, names) = line.split_once(':')?;
@@ -119,6 +121,9 @@ pub(super) fn is_server(key: &str) -> bool {
 
 /// The generation, as `meter::cpu` names it; `None`: the name does not say.
 pub(super) fn generation(name: &str) -> Option<&'static str> {
+    if let Some(core) = arm::core(name) {
+        return Some(core);
+    }
     let key = normalise(name);
     match key.split_once(' ') {
         Some(("xeon", id)) => xeon(id),

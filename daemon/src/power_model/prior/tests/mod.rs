@@ -221,3 +221,141 @@ fn the_description_says_where_the_figures_are_from() {
         assert!(prior.description().contains(said), "{} {said}", prior.description());
     }
 }
+
+#[test]
+fn arm_servers_by_the_names_that_people_write() {
+    for (written, core) in [
+        ("Ampere Altra", "Neoverse N1"),
+        ("Ampere(R) Altra(R) Max Processor", "Neoverse N1"),
+        ("Ampere Altra Q80-30", "Neoverse N1"),
+        ("M128-30", "Neoverse N1"),
+        ("AmpereOne A192-32X", "AmpereOne"),
+        ("AWS Graviton2", "Neoverse N1"),
+        ("aws graviton3e", "Neoverse V1"),
+        ("AWS Graviton4", "Neoverse V2"),
+        ("Graviton", "ARM"),
+        ("Graviton9", "ARM"),
+        ("Neoverse-N1", "Neoverse N1"),
+        ("ARM Neoverse_V2", "Neoverse V2"),
+        ("Neoverse-E1", "ARM"),
+        ("Microsoft Azure Cobalt 100", "Neoverse N2"),
+        ("Google Axion", "Neoverse V2"),
+        ("NVIDIA Grace CPU Superchip", "Neoverse V2"),
+        ("Alibaba Yitian 710", "Neoverse N2"),
+        ("HUAWEI Kunpeng 920", "ARM"),
+        ("Marvell ThunderX2 CN9980", "ARM"),
+        ("Cortex-A72", "Cortex-A72"),
+        ("Cortex-A76", "ARM"),
+        ("ARMv8 Processor rev 1 (v8l)", "ARM"),
+    ] {
+        assert_eq!(name::generation(written), Some(core), "{written}");
+        let prior = Prior::of(&machine(written, 1, 64, 256.0));
+        assert!(prior.is_server() && !prior.has_turbo(), "{written}: {}", prior.description());
+        // 0.7 to 1.9 W per thread.
+        let (rest, full) = (prior.platform(0.0).watts, prior.platform(1.0).watts);
+        assert!((40.0..60.0).contains(&rest) && (110.0..130.0).contains(&full), "{written}: {rest} to {full} W");
+    }
+    for other in ["Intel Xeon M5-2020", "AMD EPYC 7763", "Charm 9000", "Intel(R) Core(TM) m3-7Y30", ""] {
+        assert!(!name::generation(other).is_some_and(arm::is_arm), "{other}");
+    }
+}
+
+#[test]
+fn clients_have_the_intervals_of_what_is_not_known() {
+    // Watts of the package under a load of all its threads that lasts, and of the whole at rest, as reviewers and owners
+    // have measured them; 0: not known.
+    for (cpu, threads, memory_gib, package, rest) in [
+        ("Apple M1", 8, 16.0, 20.0, 7.0),
+        ("Apple M3 Max", 16, 64.0, 55.0, 10.0),
+        ("Intel(R) N100", 4, 16.0, 11.0, 7.0),
+        ("Intel(R) N95", 4, 8.0, 15.0, 7.0),
+        ("11th Gen Intel(R) Core(TM) i7-1165G7 @ 2.80GHz", 8, 16.0, 28.0, 6.0),
+        ("Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz", 8, 8.0, 20.0, 5.0),
+        ("Intel(R) Core(TM) i7-1065G7 CPU @ 1.30GHz", 8, 16.0, 20.0, 5.0),
+        ("13th Gen Intel(R) Core(TM) i7-1360P", 16, 32.0, 40.0, 6.0),
+        ("13th Gen Intel(R) Core(TM) i9-13900K", 32, 64.0, 253.0, 0.0),
+        ("12th Gen Intel(R) Core(TM) i5-12400", 12, 16.0, 65.0, 0.0),
+        ("AMD Ryzen 7 5800U with Radeon Graphics", 16, 16.0, 25.0, 5.0),
+        ("AMD Ryzen 9 7950X 16-Core Processor", 32, 64.0, 220.0, 0.0),
+        ("Intel(R) Core(TM) Ultra 9 285K", 24, 64.0, 250.0, 0.0),
+    ] {
+        let prior = Prior::of(&machine(cpu, 1, threads, memory_gib));
+        let full = prior.package(1.0);
+        assert!(full.low < package && package < full.high, "{cpu}: {full:?}, {}", prior.description());
+        assert!(full.high / full.low > 4.0, "{cpu}: {full:?}");
+        let whole = prior.platform(0.0);
+        assert!(rest == 0.0 || (whole.low < rest && rest < whole.high), "{cpu}: {whole:?}, {}", prior.description());
+        if client::letters(&name::normalise(cpu)).is_some_and(|letters| letters.mobile) {
+            assert!(whole.watts < 12.0, "{cpu}: {whole:?}, {}", prior.description());
+        }
+        assert!(!prior.is_server(), "{cpu}");
+    }
+    // What is known by nothing but its threads has the widest one.
+    let unknown = Prior::of(&machine("Magic 9000", 1, 8, 16.0)).package(1.0);
+    assert!(unknown.high / unknown.low > 10.0, "{unknown:?}");
+}
+
+#[test]
+fn letters_of_clients() {
+    for (written, watts, mobile) in [
+        ("Intel(R) Core(TM) i7-10875H CPU @ 2.30GHz", 45.0, true),
+        ("Intel(R) Core(TM) i5-2380P CPU @ 3.10GHz", 65.0, false),
+        ("12th Gen Intel(R) Core(TM) i7-1260P", 28.0, true),
+        ("Intel(R) Core(TM) m3-7Y30 CPU @ 1.00GHz", 5.0, true),
+        ("Intel(R) Core(TM) Ultra 7 258V", 15.0, true),
+        ("Intel(R) Core(TM) 5 120U", 15.0, true),
+        ("AMD Ryzen 9 7940HS w/ Radeon 780M Graphics", 35.0, true),
+        ("AMD Ryzen 7 PRO 4750U with Radeon Graphics", 15.0, true),
+        ("AMD Ryzen AI 9 HX 370 w/ Radeon 890M", 28.0, true),
+        ("AMD Ryzen 7 5700G with Radeon Graphics", 65.0, false),
+        ("AMD Ryzen Threadripper PRO 5995WX 64-Cores", 280.0, false),
+        ("Intel(R) Celeron(R) N5105 @ 2.00GHz", 6.0, true),
+        ("Intel(R) N97", 6.0, true),
+    ] {
+        let found = client::letters(&name::normalise(written)).unwrap();
+        assert_eq!((found.watts, found.mobile), (watts, mobile), "{written}");
+    }
+    for none in ["", "magic 9000", "xeon 8275cl", "core", "ryzen", "core i"] {
+        assert_eq!(client::letters(none), None, "{none}");
+    }
+    assert_eq!((name::listed_tdp("n100"), name::listed_tdp("n97")), (Some(6.0), Some(12.0)));
+}
+
+#[test]
+fn no_part_has_more_than_the_whole_at_any_end() {
+    for cpu in
+        ["Intel(R) Xeon(R) Gold 5117", "AMD EPYC 7763", "Intel(R) N100", "Apple M1", "Neoverse-N1", "Xeon E-2388G", "x"]
+    {
+        for (packages, threads) in [(1, 8), (2, 128)] {
+            for memory_gib in [8.0, 512.0, 4096.0, 65_536.0] {
+                for policy in [Policy::Unknown, Policy::Turbo, Policy::Efficient] {
+                    for guest in [false, true] {
+                        let described = Machine { policy, guest, ..machine(cpu, packages, threads, memory_gib) };
+                        let prior = Prior::of(&described);
+                        for load in [0.0, 0.25, 0.6, 1.0] {
+                            let (dram, whole) = (prior.dram(load).unwrap(), prior.platform(load));
+                            assert!(dram.high <= whole.high, "{described:?} {load}: {dram:?} {whole:?}");
+                            let package = prior.package(load);
+                            assert!(package.high <= whole.high, "{described:?} {load}: {package:?} {whole:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frequency_that_no_server_has_is_taken_for_the_nearest() {
+    let rest = |cpu: &str| Prior::of(&machine(cpu, 2, 64, 256.0)).platform(0.0);
+    let (slowest, absurd) = (rest("Intel Xeon Gold 6230 @ 1.60GHz"), rest("Intel Xeon Gold 6230 @ 0.10GHz"));
+    assert_eq!(slowest.watts, absurd.watts);
+    assert!(absurd.extrapolating && !slowest.extrapolating && absurd.high > slowest.high);
+}
+
+#[test]
+fn a_vm_is_never_more_than_its_host() {
+    let vm = |threads| Prior::of(&Machine { guest: true, ..machine("Intel Xeon Platinum 8259CL", 1, threads, 64.0) });
+    let text = vm(384).description().to_owned();
+    assert!(text.contains("384 vCPUs' part of a host with 384 threads"), "{text}");
+}
