@@ -31,6 +31,16 @@ impl Sums {
         Self { terms, a: [0.0; TRIANGLE], b: [0.0; MOST_TERMS], weight: 0.0 }
     }
 
+    /// One entry of the matrix; `column` is not before `row`, and both are terms.
+    pub fn entry(&self, row: usize, column: usize) -> f64 {
+        self.a[at(row, column)]
+    }
+
+    /// Sets an entry of the matrix.
+    pub fn set_entry(&mut self, row: usize, column: usize, value: f64) {
+        self.a[at(row, column)] = value;
+    }
+
     /// Adds a sample of power `watts` (above 0) with its weight.
     pub fn add(&mut self, values: &[f64; MOST_TERMS], watts: f64, weight: f64) {
         let relative = values.map(|value| value / watts);

@@ -9,12 +9,20 @@
 //! The error that is shown is that of predictions before the window taught anything, by band of load. Which windows can
 //! be trusted is for the caller to say: none of a stale reading, of a suspended machine, of changed hardware.
 
+mod errors;
+mod kept;
+#[cfg(test)]
+mod tests;
+
+pub use kept::{Kept, KeptErrors, KeptSums};
+
 use super::basis::{Basis, Feature, MOST_TERMS};
 use super::model::{BANDS, Form, Held, Interval, Machine, Model, Seen, Training, dot};
 use super::nnls::Sums;
 use super::samples::Target;
-use super::train::{RIDGE, weighted_quantile};
+use super::train::RIDGE;
 use super::{Features, Predicted};
+use errors::{Errors, STEP};
 
 /// Bins of the long memory: 8 of load × 2 of frequency × 2 of instructions per cycle × 2 of cache misses.
 pub const BINS: usize = 64;
@@ -26,56 +34,15 @@ const SHORT: f64 = 300.0;
 const LEAN: f64 = 30.0;
 /// Time between solutions in seconds.
 const SOLVE: f64 = 10.0;
-/// Time constant of the errors that are shown, in seconds of their band.
-const ERRORS: f64 = 7.0 * 86_400.0;
 /// Before this much time in seconds has taught it, nothing is predicted.
 const FIRST: f64 = 60.0;
-/// Errors are counted in steps of this share of the power, up to ± [`STEPS`] / 2 of them.
-const STEP: f64 = 0.02;
-const STEPS: usize = 61;
 /// A window that is off by more than this factor is no lesson: what was learned would be lost to one bad reading.
 const ABSURD: f64 = 5.0;
-
-/// Errors of predictions before the update, in one band of load.
-#[derive(Clone, Debug, PartialEq)]
-struct Errors {
-    /// Seconds by error: measured power divided by predicted power, less 1.
-    counts: [f64; STEPS],
-    /// Sum of absolute errors times seconds.
-    absolute: f64,
-    /// Seconds.
-    time: f64,
-}
-
-impl Errors {
-    const NONE: Self = Self { counts: [0.0; STEPS], absolute: 0.0, time: 0.0 };
-
-    fn add(&mut self, ratio: f64, seconds: f64) {
-        let keep = (-seconds / ERRORS).exp();
-        self.counts.iter_mut().for_each(|count| *count *= keep);
-        self.absolute *= keep;
-        self.time *= keep;
-        let middle = (STEPS / 2) as f64;
-        let step = (ratio / STEP).round().clamp(-middle, middle) + middle;
-        self.counts[step as usize] += seconds;
-        // As a share of the measured power, as evaluations are.
-        self.absolute += seconds * (1.0 / (1.0 + ratio) - 1.0).abs().min(1.0);
-        self.time += seconds;
-    }
-
-    fn mean_percent(&self) -> Option<f64> {
-        (self.time > 0.0).then(|| 100.0 * self.absolute / self.time)
-    }
-
-    fn quantile(&self, q: f64) -> f64 {
-        let middle = (STEPS / 2) as f64;
-        let pairs = self.counts.iter().enumerate().filter(|(_, count)| **count > 0.0);
-        weighted_quantile(pairs.map(|(step, count)| ((step as f64 - middle) * STEP, *count)).collect(), q)
-    }
-}
+/// After so many seconds of such windows in a row the domain is another one, and everything is learned again.
+const ANOTHER: f64 = 600.0;
 
 /// Learns the power of one domain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Learner {
     basis: Basis,
     /// Hardware threads of the domain.
@@ -89,6 +56,8 @@ pub struct Learner {
     taught: f64,
     /// Seconds since the last solution.
     unsolved: f64,
+    /// Seconds in a row of windows that were no lesson.
+    absurd: f64,
     /// Errors of the long memory, by band of load.
     errors: [Errors; BANDS.len() - 1],
     hull: Vec<Seen>,
@@ -106,6 +75,7 @@ impl Learner {
             short_weights: None,
             taught: 0.0,
             unsolved: 0.0,
+            absurd: 0.0,
             errors: [Errors::NONE; BANDS.len() - 1],
             hull: Vec::new(),
         }
@@ -130,8 +100,13 @@ impl Learner {
         if let Some(long) = self.long_weights.map(|weights| dot(&weights, &values)).filter(|long| *long > 0.0) {
             let ratio = watts / long;
             if !(1.0 / ABSURD..=ABSURD).contains(&ratio) {
+                self.absurd += seconds;
+                if self.absurd >= ANOTHER {
+                    *self = Self::new(self.basis, self.threads as u32);
+                }
                 return None;
             }
+            self.absurd = 0.0;
             self.errors[band(features.busy)].add(ratio - 1.0, seconds);
         }
         let terms = self.basis.terms().len();
@@ -191,12 +166,25 @@ impl Learner {
         std::array::from_fn(|band| self.errors[band].mean_percent())
     }
 
+    /// Mean absolute error of predictions before the update in percent, over all loads; `None` before the first one.
+    pub fn error_percent(&self) -> Option<f64> {
+        let (absolute, time) =
+            self.errors.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.absolute, sum.1 + one.time));
+        (time > 0.0).then(|| 100.0 * absolute / time)
+    }
+
+    /// Its terms.
+    pub const fn basis(&self) -> Basis {
+        self.basis
+    }
+
     /// Seconds that taught it.
     pub const fn taught(&self) -> f64 {
         self.taught
     }
 
-    fn form(&self) -> Option<Form> {
+    /// What it says now, as a form of a model; `None` before it has learned enough.
+    pub fn form(&self) -> Option<Form> {
         let weights = self.long_weights.filter(|_| self.taught >= FIRST)?;
         let all = self.errors.iter().fold(Errors::NONE, |mut all, one| {
             all.counts.iter_mut().zip(one.counts).for_each(|(all, one)| *all += one);
@@ -270,98 +258,4 @@ fn bin(features: &Features, threads: f64) -> usize {
     // More than five misses in a thousand instructions.
     let far = usize::from(misses / 1000.0 > 0.005 * instructions);
     load * 8 + fast * 4 + efficient * 2 + far
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn features(busy: f64) -> Features {
-        Features { busy, ..Features::default() }
-    }
-
-    /// Watts of a machine that saturates when it wakes up.
-    fn watts(busy: f64) -> f64 {
-        20.0 + 15.0 * busy / (busy + 0.05) + 60.0 * busy
-    }
-
-    fn taught(loads: &[f64], rounds: usize) -> Learner {
-        let mut learner = Learner::new(Basis::Time, 8);
-        for round in 0..rounds {
-            for load in loads {
-                let noise = 1.0 + 0.01 * ((round % 3) as f64 - 1.0);
-                learner.observe(&features(*load), noise * watts(*load), 10.0);
-            }
-        }
-        learner
-    }
-
-    #[test]
-    fn what_was_learned_stands_in_for_the_meter() {
-        let learner = taught(&[0.02, 0.1, 0.3, 0.6, 0.9], 40);
-        for busy in [0.05, 0.2, 0.5, 0.8] {
-            let predicted = learner.predict(&features(busy)).unwrap();
-            assert!((predicted.watts / watts(busy) - 1.0).abs() < 0.03, "{busy}: {predicted:?}");
-            assert!(predicted.low < watts(busy) && watts(busy) < predicted.high && !predicted.extrapolating);
-        }
-        assert!(learner.errors_percent().iter().flatten().all(|error| *error < 3.0), "{:?}", learner.errors_percent());
-        let model = learner.model("own".into(), Target::Package, Machine::default(), "rapl".into()).unwrap();
-        assert_eq!((model.machine.threads, model.training.seconds), (8, 2000.0));
-        assert!(learner.predict(&features(0.0)).unwrap().watts > 10.0);
-    }
-
-    #[test]
-    fn a_night_at_one_load_does_not_wash_out_the_rest() {
-        let mut learner = taught(&[0.02, 0.1, 0.3, 0.6, 0.9], 10);
-        for _ in 0..12 * 360 {
-            learner.observe(&features(0.02), watts(0.02), 10.0);
-        }
-        let predicted = learner.predict(&features(0.9)).unwrap();
-        assert!((predicted.watts / watts(0.9) - 1.0).abs() < 0.03, "{predicted:?}");
-    }
-
-    #[test]
-    fn the_short_memory_follows_a_change_that_the_long_one_averages() {
-        let mut learner = taught(&[0.1, 0.3, 0.6], 40);
-        // Fans at full speed: 30 W more at the same load.
-        for _ in 0..90 {
-            learner.observe(&features(0.3), watts(0.3) + 30.0, 10.0);
-        }
-        let tracked = learner.track(&features(0.3)).unwrap();
-        assert!((tracked / (watts(0.3) + 30.0) - 1.0).abs() < 0.1, "{tracked}");
-        let long = learner.predict(&features(0.3)).unwrap();
-        assert!(long.watts < tracked, "{long:?} {tracked}");
-        assert!(long.high >= watts(0.3) + 5.0, "its interval has grown: {long:?}");
-    }
-
-    #[test]
-    fn windows_that_cannot_be_teach_nothing() {
-        let mut learner = taught(&[0.1, 0.5], 20);
-        let before = learner.predict(&features(0.5)).unwrap();
-        let time = learner.taught();
-        for (watts, seconds) in [(f64::NAN, 1.0), (-5.0, 1.0), (0.0, 1.0), (50.0, 0.0), (1e5, 10.0), (0.5, 10.0)] {
-            assert_eq!(learner.observe(&features(0.5), watts, seconds), None);
-        }
-        assert_eq!((learner.predict(&features(0.5)).unwrap(), learner.taught()), (before, time));
-        assert_eq!(Learner::new(Basis::Time, 4).predict(&features(0.5)), None, "nothing was learned");
-        assert_eq!(Learner::new(Basis::Counters, 4).observe(&features(0.5), 50.0, 10.0), None, "nothing is counted");
-    }
-
-    #[test]
-    fn it_is_bounded_whatever_ran() {
-        let mut learner = Learner::new(Basis::Frequency, 4);
-        for step in 0..4000_u32 {
-            let part = |divisor: u32| f64::from(step % divisor) / f64::from(divisor);
-            let ran = Features {
-                busy: part(97),
-                cycles: Some(1e10 * part(89)),
-                instructions: Some(2e10 * part(83)),
-                cache_misses: Some(3e8 * part(79)),
-                ghz: Some(1.0 + 3.0 * part(7)),
-            };
-            learner.observe(&ran, 10.0 + 100.0 * part(97), 10.0);
-        }
-        assert!(learner.bins.iter().flatten().count() > 40);
-        assert!(learner.bytes() <= 100 * 1024, "{}", learner.bytes());
-    }
 }
