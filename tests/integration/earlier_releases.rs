@@ -187,6 +187,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
         floors: BTreeMap::from([("rapl/package-1".to_owned(), Microwatts(28_000_000))]),
         prior_ratio: 0.1 + 0.2,
         platform: Default::default(),
+        learn: false,
     }
 }
 

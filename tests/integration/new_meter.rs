@@ -78,6 +78,7 @@ fn run(with_psys: bool, platform: &str) -> (Snapshot, Nanos) {
         floors: Default::default(),
         prior_ratio: 0.3,
         platform: platform.into(),
+        learn: false,
     };
     let start = Stamp::now();
     let mut core = Core::new(config, State::default(), false, start.monotonic);

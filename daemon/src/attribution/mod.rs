@@ -10,6 +10,7 @@ mod curve;
 pub mod idle;
 pub mod interval;
 mod lag;
+pub mod learned;
 pub mod ledger;
 mod lessons;
 mod neighbours;
@@ -37,6 +38,7 @@ use crate::model::vm::Vm;
 use accounts::Accounts;
 use idle::IdleModel;
 use interval::LastReading;
+use learned::Learned;
 use ledger::{Ledger, Limits};
 use neighbours::Neighbours;
 use platform::Platform;
@@ -68,6 +70,9 @@ pub struct CoreConfig {
     pub prior_ratio: f64,
     /// Which platform meter may be the authority.
     pub platform: PlatformChoice,
+    /// Whether meters teach power models. Recordings of releases before 0.2 have none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learn: bool,
 }
 
 /// The core.
@@ -102,6 +107,8 @@ pub struct Core {
     overflows_before: u64,
     /// CPU time that cannot be attributed, since jouled started.
     lost_cpu: Nanos,
+    /// What the operator should know of what was learned.
+    notes: Vec<String>,
 }
 
 impl Core {
@@ -136,6 +143,7 @@ impl Core {
             overflows: 0,
             overflows_before: 0,
             lost_cpu: Nanos::ZERO,
+            notes: Vec::new(),
         }
     }
 
@@ -202,15 +210,31 @@ impl Core {
                 if domain.zone == Zone::Gpu { GPU_PRIOR_RATIO } else { self.config.prior_ratio },
                 known,
             ),
+            learned: None,
         };
+        let mut learned = None;
         if let Some(position) = self.earlier.iter().position(|earlier| earlier.domain.id == domain.id) {
             let earlier = self.earlier.swap_remove(position);
             (record.totals, record.gaps, record.gap_time) = (earlier.totals, earlier.gaps, earlier.gap_time);
             record.model.learn_from(earlier.model);
+            learned = earlier.learned;
             let provable = |last: &LastReading| interval::provable(&domain, &last.reading, now - last.at);
             let same = earlier.domain.source == domain.source && earlier.domain.path == domain.path;
             record.last = earlier.last.filter(|last| self.same_boot && same && domain.continuous && provable(last));
         }
+        let machine = Learned::machine(&domain, &self.host.cpus);
+        let learned = match learned {
+            Some(mut learned) if Some(&learned.machine) == machine.as_ref() => {
+                learned.refresh(&domain);
+                Some(learned)
+            }
+            Some(learned) => {
+                self.notes.push(learned.discarded(&domain, machine.as_ref()));
+                machine.map(|machine| Box::new(Learned::new(machine)))
+            }
+            None => machine.filter(|_| self.config.learn).map(|machine| Box::new(Learned::new(machine))),
+        };
+        let learns = self.config.learn && learned.is_some();
         if domain.zone == Zone::Dram && domain.billed {
             Arc::make_mut(&mut self.host).dram_billed = true;
         }
@@ -230,6 +254,8 @@ impl Core {
             error: String::new(),
             curve: curve::Curve::default(),
             lessons: Default::default(),
+            learned,
+            learns,
             shown: Vec::new(),
             slow: 0,
         }

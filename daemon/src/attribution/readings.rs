@@ -3,12 +3,13 @@
 
 use super::Core;
 use super::interval::{self, Interval, LastReading};
+use super::lessons::{Counters, Observed};
 use super::platform;
 use super::plausibility::{Judgement, Load};
 use super::settle::{Books, ClosedWindow};
 use super::split;
 use super::tick_use::TickUse;
-use super::window::{DomainState, Window};
+use super::window::{DomainState, Window, both};
 use crate::model::domain::{DomainReading, Quality, Reading, Scope};
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -123,27 +124,38 @@ impl Core {
         let cpus = self.cpus.values().sum();
         let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;
         let Some(state) = domains.get_mut(index) else { return };
+        let (scope, zone) = (state.shared.scope, state.shared.zone);
+        let window = std::mem::take(&mut state.window);
+        let units = match scope {
+            Scope::Package(package) => by_package.get(&package).copied().unwrap_or_default(),
+            Scope::Machine => cpus,
+            Scope::Gpu(_) => 1,
+        };
+        // Where usage is known for a part of the window only, unknown processes may have drawn the energy: all dynamic
+        // energy is then unattributed.
+        let known = used.knows(scope) && !window.incomplete && !state.resumed;
+        let (load, counters) = if known {
+            let mut all = window.used;
+            all.add(&used.used(scope));
+            let load = split::utilisation(all.on_cpu, units, time);
+            let counters = Counters::of(&all, both(window.counted, used.counted));
+            (used.measures_load(scope).then_some(load), counters)
+        } else {
+            (None, Counters::default())
+        };
         if state.undivided() {
             state.record.totals.total += energy;
             state.power = Some(energy.over(time));
+            if state.learns {
+                state.learn(load.map(|load| Observed { energy, time, load, counters }));
+            }
             return;
         }
-        let (scope, zone) = (state.shared.scope, state.shared.zone);
-        let window = std::mem::take(&mut state.window);
-        let mut closed = ClosedWindow::without_usage(energy, time);
-        // Where usage is known for a part of the window only, unknown processes may have drawn the energy: all dynamic
-        // energy is then unattributed.
-        if used.knows(scope) && !window.incomplete && !state.resumed {
+        let mut closed = ClosedWindow { load, counters, ..ClosedWindow::without_usage(energy, time) };
+        if known {
             closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
             closed.charges.extend(used.of(scope, zone));
             closed.lost = window.lost.saturating_add(used.lost(scope, zone));
-            let units = match scope {
-                Scope::Package(package) => by_package.get(&package).copied().unwrap_or_default(),
-                Scope::Machine => cpus,
-                Scope::Gpu(_) => 1,
-            };
-            let load = split::utilisation(window.busy + used.busy(scope), units, time);
-            closed.load = used.measures_load(scope).then_some(load);
         }
         state.shares_estimated = used.estimated(scope);
         let split = state.settle(&mut Books { ledger, accounts, idle: config.idle, cpus }, &closed);
@@ -180,7 +192,7 @@ fn mean_busy(state: &DomainState, used: &TickUse, now: Nanos) -> Option<f64> {
     let scope = state.shared.scope;
     let time = (now - state.window.since).seconds();
     let known = !state.window.incomplete && used.knows(scope) && used.measures_load(scope) && time > 0.0;
-    known.then(|| (state.window.busy + used.busy(scope)).seconds() / time)
+    known.then(|| (state.window.used.on_cpu + used.busy(scope)).seconds() / time)
 }
 
 /// The power of an interval that a gauge closes, as the meter said it: computed back from whole microjoules, 206 W

@@ -54,7 +54,7 @@ impl Core {
             other.window.incomplete |= platform.slices.is_empty();
         }
         other.window.incomplete |= !used.known;
-        other.window.busy += used.busy(Scope::Machine);
+        other.window.count(used, Scope::Machine);
         other.window.has_unmetered_gpus |= !platform.unmetered.is_empty();
         if !has_components {
             other.window.lost = other.window.lost.saturating_add(used.lost(Scope::Machine, Zone::Other));
@@ -71,7 +71,7 @@ impl Core {
                 let usage = platform.slices.take(to).filter(|(window, _)| !window.incomplete);
                 let mut closed = ClosedWindow { doubtful, ..ClosedWindow::without_usage(energy, time) };
                 if let Some((window, length)) = &usage {
-                    closed.load = Some(split::utilisation(window.busy, cpus, *length));
+                    closed.load = Some(split::utilisation(window.used.on_cpu, cpus, *length));
                     // The energy of a VM's own GPU is part of it, and is not for all to share.
                     if !window.has_unmetered_gpus {
                         closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));

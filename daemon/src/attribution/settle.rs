@@ -3,7 +3,7 @@
 
 use super::accounts::{Accounts, Charge};
 use super::ledger::Ledger;
-use super::lessons::Observed;
+use super::lessons::{Counters, Observed};
 use super::split::{self, Split};
 use super::window::{DomainState, Payer, ShownPower};
 use crate::model::billing::IdlePolicy;
@@ -32,6 +32,8 @@ pub(super) struct ClosedWindow<'a> {
     pub lost: u64,
     /// Mean load of the domain's scope, 0 to 1; `None`: unknown.
     pub load: Option<f64>,
+    /// What was counted of the use in the domain's scope.
+    pub counters: Counters,
     /// Its energy may be of another moment than its load: it teaches no idle floor.
     pub doubtful: bool,
 }
@@ -39,7 +41,7 @@ pub(super) struct ClosedWindow<'a> {
 impl<'a> ClosedWindow<'a> {
     /// A window whose usage is unknown: its dynamic energy is unattributed.
     pub fn without_usage(energy: Microjoules, time: Nanos) -> Self {
-        Self { energy, time, charges: Vec::new(), lost: 1, load: None, doubtful: false }
+        Self { energy, time, charges: Vec::new(), lost: 1, load: None, counters: Counters::default(), doubtful: false }
     }
 }
 
@@ -47,10 +49,9 @@ impl DomainState {
     /// Splits the energy of a window into idle and dynamic, and charges both. Returns the shares, in the order of the
     /// charges.
     pub fn settle(&mut self, books: &mut Books<'_>, closed: &ClosedWindow<'_>) -> Split {
-        let ClosedWindow { energy, time, ref charges, lost, load, doubtful } = *closed;
+        let ClosedWindow { energy, time, ref charges, lost, load, counters, doubtful } = *closed;
         let zone = self.shared.zone;
-        let observed = load.filter(|_| !doubtful).map(|load| Observed { energy, time, load });
-        self.lessons.window(&mut self.record.model, observed);
+        self.learn(load.filter(|_| !doubtful).map(|load| Observed { energy, time, load, counters }));
         let floor = match self.record.model.floor() {
             Some(floor) if !self.resumed => floor.power.for_time(time),
             _ => Microjoules::ZERO,

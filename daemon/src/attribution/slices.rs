@@ -101,7 +101,7 @@ mod tests {
     /// A slice for each second from 1 on; the busy time of each is its second.
     fn pushed(slices: &mut Slices, second: u64) {
         let mut window = Window::open(second, seconds(second - 1), false);
-        window.busy = Nanos(second);
+        window.used.on_cpu = Nanos(second);
         slices.push(window, seconds(second));
     }
 
@@ -118,7 +118,7 @@ mod tests {
             assert!(ends.len() < 4 || second - ends[ends.len() - 4] <= 3 + second / 24, "{second} s: {ends:?}");
         }
         let (window, length) = slices.take(seconds(240)).unwrap();
-        assert_eq!((window.busy, length), (Nanos(240 * 241 / 2), seconds(240)));
+        assert_eq!((window.used.on_cpu, length), (Nanos(240 * 241 / 2), seconds(240)));
         assert!(slices.is_empty());
     }
 
@@ -131,12 +131,12 @@ mod tests {
                 all += second;
                 let before = slices.ends().last();
                 if let Some((window, length)) = slices.take(seconds(second.saturating_sub(behind))) {
-                    taken += window.busy.0;
+                    taken += window.used.on_cpu.0;
                     prop_assert!(length > Nanos::ZERO && before.is_some());
                 }
                 prop_assert!(slices.0.len() <= MOST);
             }
-            let rest = slices.take(Nanos(u64::MAX)).map_or(0, |(window, _)| window.busy.0);
+            let rest = slices.take(Nanos(u64::MAX)).map_or(0, |(window, _)| window.used.on_cpu.0);
             prop_assert_eq!(taken + rest, all);
         }
     }

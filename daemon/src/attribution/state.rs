@@ -3,10 +3,14 @@
 use super::Core;
 use super::idle::IdleModel;
 use super::interval::LastReading;
+use super::learned::Learned;
 use super::ledger::{Entry, Ledger};
-use crate::model::domain::{Domain, NodeEnergy};
+use super::window::DomainState;
+use crate::model::domain::{Domain, NodeEnergy, Scope};
 use crate::model::entity::Awaited;
 use crate::model::units::Nanos;
+use crate::power_model::model::Model;
+use std::sync::Arc;
 
 /// One domain's totals, last reading and idle model. Kept over restarts.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +27,8 @@ pub struct DomainRecord {
     pub gap_time: Nanos,
     /// The model of its idle floor, with all observations.
     pub model: IdleModel,
+    /// What was learned of its power. Only in a whole state, and not in the changes of a tick: it is large.
+    pub learned: Option<Box<Learned>>,
 }
 
 /// Everything that is kept over a restart.
@@ -60,19 +66,33 @@ impl Core {
     /// The whole state, for the store.
     pub fn state(&self, boot_id: &str) -> State {
         let unseen = self.earlier.iter().cloned();
+        let with_learned = |state: &DomainState| DomainRecord {
+            // What has learned nothing yet is not worth a line.
+            learned: state.learned.clone().filter(|learned| learned.taught() > Nanos::ZERO),
+            ..state.record.clone()
+        };
         State {
             boot_id: boot_id.to_string(),
-            domains: self.records().chain(unseen).collect(),
+            domains: self.domains.iter().chain(&self.other).map(with_learned).chain(unseen).collect(),
             entries: self.ledger.entries().collect(),
         }
     }
 
     /// The part of the state that the last tick changed.
     pub fn changes(&self) -> (Vec<DomainRecord>, Vec<Entry>) {
-        (self.records().collect(), self.ledger.changes().collect())
+        let records = self.domains.iter().chain(&self.other).map(|state| state.record.clone());
+        (records.collect(), self.ledger.changes().collect())
     }
 
-    fn records(&self) -> impl Iterator<Item = DomainRecord> + '_ {
-        self.domains.iter().chain(&self.other).map(|state| state.record.clone())
+    /// The models that meters of this machine taught, with what each is of: also of domains that are not there now.
+    pub fn models(&self) -> Vec<(Scope, Arc<Model>)> {
+        let now = self.domains.iter().map(|state| (state.shared.scope, &state.learned));
+        let earlier = self.earlier.iter().map(|record| (record.domain.scope, &record.learned));
+        now.chain(earlier).filter_map(|(scope, learned)| Some((scope, learned.as_ref()?.model()?))).collect()
+    }
+
+    /// Takes what the operator should know of what was learned: a line each.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 }

@@ -84,11 +84,19 @@ impl TickUse {
 
     /// Busy time of the CPUs of a scope, summed over CPUs; or of its GPU.
     pub fn busy(&self, scope: Scope) -> Nanos {
+        self.used(scope).on_cpu
+    }
+
+    /// All use in a scope, with what no process accounts for. Of a GPU: its busy time.
+    pub fn used(&self, scope: Scope) -> Used {
         if let Some(gpu) = self.gpu(scope) {
-            return gpu.charges.iter().map(|charge| charge.used.on_cpu).chain([gpu.lost]).sum();
+            return Used::on_cpu(gpu.charges.iter().map(|charge| charge.used.on_cpu).chain([gpu.lost]).sum());
         }
-        let charged = self.charges.iter().filter(|charge| in_scope(scope, charge)).map(|charge| charge.used.on_cpu);
-        charged.chain(self.lost_in(scope).map(|lost| lost.used.on_cpu)).sum()
+        let charged = self.charges.iter().filter(|charge| in_scope(scope, charge)).map(|charge| &charge.used);
+        charged.chain(self.lost_in(scope).map(|lost| &lost.used)).fold(Used::default(), |mut sum, used| {
+            sum.add(used);
+            sum
+        })
     }
 
     fn lost_in(&self, scope: Scope) -> impl Iterator<Item = &LostUse> {

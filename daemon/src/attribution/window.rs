@@ -4,13 +4,15 @@
 use super::DomainRecord;
 use super::accounts::{Charge, ChargeKey};
 use super::curve::Curve;
+use super::learned::Learned;
 use super::ledger::AccountId;
-use super::lessons::Lessons;
+use super::lessons::{Lessons, Observed};
 use super::plausibility::Watch;
 use super::tick_use::TickUse;
-use crate::model::domain::{Domain, PowerInterval, Verdict, Zone};
+use crate::model::domain::{Domain, PowerInterval, Scope, Verdict, Zone};
 use crate::model::snapshot::{DomainView, Role};
 use crate::model::units::{Microwatts, Nanos};
+use crate::model::usage::{Counted, Used};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -51,6 +53,10 @@ pub(super) struct DomainState {
     pub curve: Curve,
     /// Windows that have not taught the idle floor yet.
     pub lessons: Lessons,
+    /// What was learned of its power; `None`: nothing yet, or it is of no kind of which power is learned.
+    pub learned: Option<Box<Learned>>,
+    /// Whether its windows teach the learner.
+    pub learns: bool,
     /// The power of the last window by account, shown again at each tick that closes no window. Empty for a domain
     /// that is read at every tick.
     pub shown: Vec<ShownPower>,
@@ -83,8 +89,10 @@ pub(super) struct Window {
     positions: FxHashMap<ChargeKey, usize>,
     /// Weight of usage that cannot be attributed.
     pub lost: u64,
-    /// Busy time of the CPUs in the domain's scope, summed over CPUs; or of its GPU.
-    pub busy: Nanos,
+    /// All use in the domain's scope, summed over CPUs; or the busy time of its GPU.
+    pub used: Used,
+    /// What of it was counted all the time; `None`: no tick yet.
+    pub counted: Option<Counted>,
     /// Number of the tick at which it was opened.
     pub from: u64,
     /// When it was opened, CLOCK_MONOTONIC.
@@ -116,25 +124,43 @@ impl Window {
     pub fn join(&mut self, later: Self) {
         later.charges.iter().for_each(|(charge, weight)| self.add(charge, *weight));
         self.lost = self.lost.saturating_add(later.lost);
-        self.busy += later.busy;
+        self.used.add(&later.used);
+        self.counted = later.counted.map_or(self.counted, |counted| Some(both(self.counted, counted)));
         self.incomplete |= later.incomplete;
         self.has_unmetered_gpus |= later.has_unmetered_gpus;
+    }
+
+    /// Adds how much a tick used in a scope, and not for whom.
+    pub fn count(&mut self, used: &TickUse, scope: Scope) {
+        self.used.add(&used.used(scope));
+        self.counted = Some(both(self.counted, used.counted));
     }
 
     /// Adds the usage of a tick in a domain's scope.
     fn add_tick(&mut self, used: &TickUse, domain: &Domain) {
         let (scope, zone) = (domain.scope, domain.zone);
         self.incomplete |= !used.knows(scope);
-        self.busy += used.busy(scope);
+        self.count(used, scope);
         self.lost = self.lost.saturating_add(used.lost(scope, zone));
         used.of(scope, zone).for_each(|(charge, weight)| self.add(charge, weight));
+    }
+}
+
+/// What was counted before and is counted now.
+pub(super) fn both(before: Option<Counted>, now: Counted) -> Counted {
+    let before = before.unwrap_or(now);
+    Counted {
+        cycles: before.cycles && now.cycles,
+        instructions: before.instructions && now.instructions,
+        cache_misses: before.cache_misses && now.cache_misses,
     }
 }
 
 impl DomainRecord {
     /// View of a domain that an earlier run saw and this run has not seen yet. Its energy is part of the totals.
     pub(super) fn view_past(&self) -> DomainView {
-        self.view(Arc::new(self.domain.clone()), "not found since this start".to_owned())
+        let view = self.view(Arc::new(self.domain.clone()), "not found since this start".to_owned());
+        DomainView { learned: self.learned.as_ref().map(|learned| learned.view(&self.domain)), ..view }
     }
 
     /// View of a domain's record: energy and gaps, without power. `error` says why there is no power.
@@ -154,6 +180,7 @@ impl DomainRecord {
             verdict: Verdict::Usable,
             gaps: self.gaps,
             gap_time: self.gap_time,
+            learned: None,
         }
     }
 }
@@ -182,7 +209,7 @@ impl DomainState {
         self.limit_window(tick, now);
         if self.undivided() {
             self.window.incomplete |= !used.knows(self.shared.scope);
-            self.window.busy += used.busy(self.shared.scope);
+            self.window.count(used, self.shared.scope);
         } else {
             self.slow = SLOW_WINDOWS;
             self.window.add_tick(used, &self.shared);
@@ -195,6 +222,15 @@ impl DomainState {
         if now - self.window.since > LONGEST_WINDOW {
             self.window = Window::open(tick, now, true);
             self.clear_power();
+        }
+    }
+
+    /// A window that closed: what can be trusted teaches the idle floor and, by the same rule, the learner. `None`: its
+    /// energy or its load cannot be trusted.
+    pub fn learn(&mut self, observed: Option<Observed>) {
+        let lesson = self.lessons.window(&mut self.record.model, observed);
+        if let (true, Some(lesson), Some(learned)) = (self.learns, lesson, &mut self.learned) {
+            learned.observe(&self.shared, &lesson.features(), lesson.energy.over(lesson.time).watts(), lesson.time);
         }
     }
 
@@ -212,7 +248,7 @@ impl DomainState {
 
     /// Adds a gap: time whose energy is unknown.
     pub fn add_gap(&mut self, time: Nanos) {
-        self.lessons.window(&mut self.record.model, None);
+        self.learn(None);
         self.record.gaps += 1;
         self.record.gap_time += time;
         self.clear_power();
@@ -228,7 +264,9 @@ impl DomainState {
             power: self.power,
             idle_power: self.idle_power,
             interval: self.interval,
-            floor: self.record.model.floor(),
+            // Windows of a platform meter teach it, to find contradictions; its energy is not split.
+            floor: self.record.model.floor().filter(|_| !self.undivided()),
+            learned: self.learned.as_ref().map(|learned| learned.view(&self.shared)),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
             verdict: self.watch.verdict(),
             ..kept

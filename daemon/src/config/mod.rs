@@ -75,6 +75,8 @@ pub struct Config {
     pub usage: UsageConfig,
     /// `[attribution]`
     pub attribution: AttributionConfig,
+    /// `[learn]`
+    pub learn: LearnConfig,
     /// `[series]`
     pub series: SeriesConfig,
     /// `[export]`
@@ -99,6 +101,7 @@ impl Default for Config {
             meter: MeterConfig::default(),
             usage: UsageConfig::default(),
             attribution: AttributionConfig::default(),
+            learn: LearnConfig::default(),
             series: SeriesConfig::default(),
             export: ExportConfig::default(),
             control: ControlConfig::default(),
@@ -158,6 +161,20 @@ pub struct AttributionConfig {
     pub platform: PlatformChoice,
     /// Idle power in watts by domain id (`"rapl/package-0" = 21.5`), instead of learning it.
     pub idle_watts: BTreeMap<String, f64>,
+}
+
+/// `[learn]`: power models that meters of this machine teach.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LearnConfig {
+    /// Whether meters teach power models.
+    pub enabled: bool,
+}
+
+impl Default for LearnConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
 }
 
 /// VMs that have a series of their own where the guest channel is configured. Any user can start processes that look

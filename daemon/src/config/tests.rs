@@ -57,6 +57,7 @@ fn every_key_is_in_the_shipped_file() {
         "meter.estimate",
         "usage",
         "attribution",
+        "learn",
         "series",
         "export",
         "meter.hwmon",

@@ -87,6 +87,7 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
         verdict: Default::default(),
         gaps: 0,
         gap_time: Nanos(0),
+        learned: None,
     }
 }
 

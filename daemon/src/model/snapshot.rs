@@ -325,6 +325,37 @@ pub struct DomainView {
     pub gaps: u64,
     /// Sum of the lengths of these intervals, in nanoseconds.
     pub gap_time: Nanos,
+    /// What was learned of its power while its meter measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedView>,
+}
+
+/// The power model of a domain that its own meter taught.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedView {
+    /// Name of the model.
+    pub name: String,
+    /// Time that taught it, in nanoseconds.
+    pub taught: Nanos,
+    /// Mean absolute error of what it said before each window taught it, in millionths of the measured power; `None`
+    /// before the first one. Time constant: a week of each band of load.
+    pub error_ppm: Option<u64>,
+    /// The same by band of load.
+    pub bands: Vec<LearnedBand>,
+    /// The model in the format of files of models; `None` before it has learned enough, and for GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Arc<str>>,
+}
+
+/// The error of a learned model in a band of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedBand {
+    /// Load from which it is, in percent.
+    pub from_percent: u8,
+    /// Load up to which it is, in percent.
+    pub to_percent: u8,
+    /// Mean absolute error before the update, in millionths of the measured power.
+    pub error_ppm: u64,
 }
 
 impl DomainView {

@@ -120,6 +120,7 @@ impl Sampler {
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);
         self.meters.judge(self.core.verdicts().collect());
+        self.core.take_notes().iter().for_each(|note| tracing::warn!("{}", safe(note)));
         self.tell_of_platform(&snapshot);
         if let Some(recorder) = &mut self.recorder
             && let Err(error) = recorder.tick(&tick)

@@ -3,7 +3,7 @@
 
 use crate::attribution::ledger::Limits;
 use crate::attribution::{Core, CoreConfig, State};
-use crate::config::{AttributionConfig, Config, UsageConfig, UsageSource};
+use crate::config::{AttributionConfig, Config, LearnConfig, UsageConfig, UsageSource};
 use crate::entity::Entities;
 use crate::entity::managers::Managers;
 use crate::export::HealthBoard;
@@ -47,6 +47,7 @@ pub struct SourceSettings {
     limits: Limits,
     meter: MeterConfig,
     attribution: AttributionConfig,
+    learn: LearnConfig,
     /// Idle power by domain.
     floors: BTreeMap<String, Microwatts>,
     observers: ObserverSettings,
@@ -72,6 +73,7 @@ impl SourceSettings {
             limits: config.limits(),
             meter: config.meter.clone(),
             attribution: config.attribution.clone(),
+            learn: config.learn,
             floors: config.floors(),
             observers: ObserverSettings {
                 sysfs: config.sysfs.clone(),
@@ -204,6 +206,7 @@ fn head(
             floors: settings.floors.clone(),
             prior_ratio: estimate::idle_to_full_ratio(&roots, topology),
             platform: settings.attribution.platform.clone(),
+            learn: settings.learn.enabled,
         },
         same_boot: !boot_id.is_empty() && state.boot_id == boot_id,
         state,

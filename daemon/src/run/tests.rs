@@ -78,6 +78,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("series", "processes", "5", &[MEASURING]),
     ("series", "others", "5", &[MEASURING]),
     ("series", "retention", r#""5s""#, &[MEASURING]),
+    ("learn", "enabled", "false", &[MEASURING]),
     ("series", "min_joules", "0.5", &[MEASURING]),
     ("export", "web_config_file", r#""/etc/other""#, &[PAGE]),
     ("export.guest", "vsock", r#""on""#, CHANNEL_OPENS),

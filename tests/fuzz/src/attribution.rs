@@ -96,6 +96,7 @@ pub fn config(idle: IdlePolicy) -> CoreConfig {
         floors: BTreeMap::new(),
         prior_ratio: 0.3,
         platform: Default::default(),
+        learn: false,
     }
 }
 

@@ -140,6 +140,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         floors: Default::default(),
         prior_ratio: 0.3,
         platform: Default::default(),
+        learn: false,
     };
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     snapshot.at = Stamp::now();
@@ -166,6 +167,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         verdict: Default::default(),
         gaps: 0,
         gap_time: Nanos::ZERO,
+        learned: None,
     }];
     let vm = |(n, pid): (usize, &libc::pid_t)| {
         let pid = *pid as u32;

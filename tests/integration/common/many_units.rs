@@ -20,6 +20,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         floors: Default::default(),
         prior_ratio: 0.3,
         platform: Default::default(),
+        learn: false,
     };
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     (snapshot.at, snapshot.ticks) = (Stamp::now(), 1);
@@ -40,6 +41,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         verdict: Default::default(),
         gaps: 0,
         gap_time: Nanos::ZERO,
+        learned: None,
     }];
     let row = |unit: usize| Row {
         labels: UnitLabels { unit: &format!("unit-{unit}.service"), slice: "system.slice" }.into(),

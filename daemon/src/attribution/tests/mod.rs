@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 
 mod doubts;
+mod learned;
 mod learning;
 mod platform;
 mod plausibility;
@@ -36,6 +37,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
         floors: BTreeMap::new(),
         prior_ratio: 0.3,
         platform: Default::default(),
+        learn: false,
     }
 }
 

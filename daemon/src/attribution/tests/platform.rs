@@ -76,7 +76,21 @@ impl Machine {
         self.tick_gpus(says, uses, GpuSample::default())
     }
 
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// A second in which hardware counters counted.
+    pub(super) fn tick_counted(&mut self, says: &[Says], uses: Vec<Use>) -> Arc<Snapshot> {
+        let counted = Counted { cycles: true, instructions: true, cache_misses: true };
+        self.tick_with(says, uses, GpuSample::default(), counted)
+    }
+
     fn tick_gpus(&mut self, says: &[Says], uses: Vec<Use>, gpus: GpuSample) -> Arc<Snapshot> {
+        self.tick_with(says, uses, gpus, Counted::default())
+    }
+
+    fn tick_with(&mut self, says: &[Says], uses: Vec<Use>, gpus: GpuSample, counted: Counted) -> Arc<Snapshot> {
         self.seconds += 1;
         let at = Nanos(self.seconds * SECOND);
         let mut readings = Vec::new();
@@ -114,6 +128,7 @@ impl Machine {
         let mut tick = Tick { readings, gpus, vms, vm_members: members, sources, ..host.tick(&[], uses) };
         if let Some(usage) = &mut tick.usage {
             usage.ended = std::mem::take(&mut self.ended);
+            usage.counted = counted;
         }
         let snapshot = self.core.step(&tick);
         assert_conserved(&snapshot);

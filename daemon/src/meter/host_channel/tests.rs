@@ -68,6 +68,7 @@ fn core(state: State, now: u64) -> Core {
         floors: BTreeMap::new(),
         prior_ratio: 0.3,
         platform: Default::default(),
+        learn: false,
     };
     Core::new(config, state, true, Nanos(now))
 }

@@ -16,7 +16,9 @@ pub struct Kept {
     pub terms: Vec<String>,
     /// Hardware threads of the domain.
     pub threads: u32,
-    /// Seconds that taught it.
+    /// Windows that taught it.
+    pub lessons: usize,
+    /// Their seconds.
     pub taught: f64,
     /// The long memory: number of the bin and its sums. Bins that were never seen are left out.
     pub bins: Vec<(usize, KeptSums)>,
@@ -83,6 +85,7 @@ impl Learner {
             basis: self.basis.as_str().to_owned(),
             terms: self.basis.terms().iter().map(|term| term.name.to_owned()).collect(),
             threads: self.threads as u32,
+            lessons: self.lessons,
             taught: self.taught,
             bins: bins.collect(),
             short: KeptSums::of(&self.short),
@@ -107,7 +110,7 @@ impl Learner {
             return None;
         }
         let mut learner = Self::new(basis, kept.threads);
-        learner.taught = kept.taught;
+        (learner.lessons, learner.taught) = (kept.lessons, kept.taught);
         for (bin, sums) in &kept.bins {
             *learner.bins.get_mut(*bin).filter(|_| *bin < BINS)? = Some(Box::new(sums.sums(number)?));
         }

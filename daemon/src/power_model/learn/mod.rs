@@ -52,7 +52,8 @@ pub struct Learner {
     short: Sums,
     long_weights: Option<[f64; MOST_TERMS]>,
     short_weights: Option<[f64; MOST_TERMS]>,
-    /// Seconds that taught it.
+    /// Windows that taught it, and their seconds.
+    lessons: usize,
     taught: f64,
     /// Seconds since the last solution.
     unsolved: f64,
@@ -73,6 +74,7 @@ impl Learner {
             short: Sums::new(basis.terms().len()),
             long_weights: None,
             short_weights: None,
+            lessons: 0,
             taught: 0.0,
             unsolved: 0.0,
             absurd: 0.0,
@@ -118,6 +120,7 @@ impl Learner {
         self.short.scale((-seconds / SHORT).exp());
         self.short.add(&values, watts, seconds);
         self.see(features);
+        self.lessons += 1;
         self.taught += seconds;
         self.unsolved += seconds;
         if self.unsolved >= SOLVE {
@@ -168,8 +171,7 @@ impl Learner {
 
     /// Mean absolute error of predictions before the update in percent, over all loads; `None` before the first one.
     pub fn error_percent(&self) -> Option<f64> {
-        let (absolute, time) =
-            self.errors.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.absolute, sum.1 + one.time));
+        let (absolute, time) = self.errors.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.absolute, sum.1 + one.time));
         (time > 0.0).then(|| 100.0 * absolute / time)
     }
 
@@ -224,7 +226,7 @@ impl Learner {
     pub fn model(&self, name: String, target: Target, machine: Machine, source: String) -> Option<Model> {
         let seen = self.bins.iter().enumerate().filter(|(_, bin)| bin.is_some());
         let training = Training {
-            samples: 0,
+            samples: self.lessons,
             seconds: self.taught,
             regimes: seen.map(|(bin, _)| format!("bin {bin}")).collect(),
             source,

@@ -19,6 +19,7 @@ fn head() -> Head {
         floors: BTreeMap::new(),
         prior_ratio: 0.1 + 0.2,
         platform: Default::default(),
+        learn: false,
     };
     Head { config, state: State { boot_id: "b".into(), ..State::default() }, same_boot: true, now: Nanos(5) }
 }

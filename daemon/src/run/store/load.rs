@@ -3,7 +3,7 @@
 use super::format::{Carried, Reader};
 use super::place::Place;
 use super::{StoreError, frames, legacy};
-use crate::attribution::State;
+use crate::attribution::{DomainRecord, State};
 use crate::sys::safe_text;
 use std::io::Read;
 use std::path::PathBuf;
@@ -57,7 +57,8 @@ pub(super) fn newest(places: [&mut Place; 2], machine: &str, notes: &mut Vec<Str
             ));
         }
     }
-    let Some(Candidate { path, generation, reader, foreign, .. }) = found.into_iter().max_by_key(|one| one.generation)
+    let newest = found.iter().enumerate().max_by_key(|(_, one)| one.generation).map(|(number, _)| number);
+    let Some(Candidate { path, generation, reader, foreign, .. }) = newest.map(|number| found.swap_remove(number))
     else {
         return Ok(Kept::default());
     };
@@ -69,7 +70,18 @@ pub(super) fn newest(places: [&mut Place; 2], machine: &str, notes: &mut Vec<Str
         ));
     }
     let machine = reader.machine.clone();
-    let (state, carried) = reader.end();
+    let (mut state, carried) = reader.end();
+    // Power models are in whole states only. A checkpoint has newer ones than a journal that began hours ago.
+    for other in found.into_iter().filter(|other| other.foreign == foreign) {
+        for record in other.reader.end().0.domains {
+            let taught = |record: &DomainRecord| record.learned.as_ref().map(|learned| learned.taught());
+            if let Some(kept) = state.domains.iter_mut().find(|kept| kept.domain.id == record.domain.id)
+                && taught(kept) < taught(&record)
+            {
+                kept.learned = record.learned;
+            }
+        }
+    }
     if !carried.is_empty() {
         let name = |name: &String| safe_text::safe(&name.chars().take(LONGEST_NAME).collect::<String>());
         let names: Vec<_> = carried.names.iter().take(NAMES).map(name).collect();

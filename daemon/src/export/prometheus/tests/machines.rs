@@ -42,6 +42,7 @@ fn domain(zone: Zone, role: Role) -> DomainView {
         verdict: Default::default(),
         gaps: 0,
         gap_time: Default::default(),
+        learned: None,
     }
 }
 

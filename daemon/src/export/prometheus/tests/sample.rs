@@ -47,6 +47,7 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
         verdict: Default::default(),
         gaps: u64::from(package),
         gap_time: Nanos(1_500_000_000 * u64::from(package)),
+        learned: None,
     }
 }
 
@@ -242,6 +243,7 @@ pub(crate) fn with_platform() -> Snapshot {
             floor: None,
             gaps: 0,
             gap_time: Nanos(0),
+            learned: None,
             ..self::domain(0, Zone::Package, total, None)
         });
     };

@@ -60,6 +60,7 @@ pub fn head(LegacyHead { config, state, same_boot, now }: LegacyHead) -> Result<
         floors: floors.into_iter().map(|(domain, power)| (domain, Microwatts(power))).collect(),
         prior_ratio,
         platform: PlatformChoice::from(platform),
+        learn: false,
     };
     Ok(Head { config, state, same_boot, now: Nanos(now) })
 }

@@ -2,10 +2,12 @@
 //! here is an `Err` that names it.
 
 use super::fields::{Fields, Float, Maybe, Named, Rest, Text};
+use super::learned::Learned;
 use super::records::{Domain, Energy, Gpu, Known, Last, Model, Range, Reading, Scope, Series};
 use crate::attribution::DomainRecord;
 use crate::attribution::idle::{IdleModel, Sums};
 use crate::attribution::interval::LastReading;
+use crate::attribution::learned;
 use crate::attribution::ledger;
 use crate::model::domain::{self, GpuInfo, NodeEnergy, Quality, Zone};
 use crate::model::entity::{Kind, Labels};
@@ -14,7 +16,7 @@ use crate::model::snapshot::{self, IdleFrom};
 use crate::model::source::PackageId;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Used;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 const QUALITIES: [Quality; 3] = [Quality::Measured, Quality::Derived, Quality::Estimated];
 const FLOORS: [IdleFrom; 4] = [IdleFrom::Configured, IdleFrom::Model, IdleFrom::Learned, IdleFrom::Prior];
@@ -103,6 +105,11 @@ pub fn model(json: &RawValue) -> Option<IdleModel> {
     serde_json::from_str(json.get()).ok().map(Model::into_model)
 }
 
+/// What was learned of the power, of a part of a domain; `None`: it is not understood.
+pub fn learned(json: &RawValue) -> Option<learned::Learned> {
+    serde_json::from_str::<Learned>(json.get()).ok()?.learned()
+}
+
 impl<'a> Domain<'a> {
     /// The record of a domain.
     pub fn of(record: &'a DomainRecord) -> Self {
@@ -157,6 +164,7 @@ impl<'a> Domain<'a> {
             gap_ns: record.gap_time.0,
             last: record.last.as_ref().map(|last| Maybe::Known(Last::of(last))),
             model: Some(Maybe::Known(Model::of(&record.model))),
+            learned: record.learned.as_ref().map(|learned| Maybe::Known(Learned::of(learned))),
         }
     }
 
@@ -197,6 +205,21 @@ impl<'a> Domain<'a> {
             }
             None => IdleModel::new(0.0, None),
         };
+        let learned = match self.learned {
+            Some(Maybe::Known(written)) => {
+                let known = written.learned();
+                // Of terms that this version does not have: carried as it is.
+                if let (None, Ok(raw)) = (&known, to_raw_value(&written)) {
+                    rest.0.push(("learned".to_owned(), raw));
+                }
+                known.map(Box::new)
+            }
+            Some(Maybe::Unknown(raw)) => {
+                rest.0.push(("learned".to_owned(), raw));
+                None
+            }
+            None => None,
+        };
         let record = DomainRecord {
             domain,
             // Of a kind that is not known it is of no use: it is of the boot that another version ran in.
@@ -213,6 +236,7 @@ impl<'a> Domain<'a> {
             gaps: self.gaps,
             gap_time: Nanos(self.gap_ns),
             model,
+            learned,
         };
         Ok((record, rest))
     }

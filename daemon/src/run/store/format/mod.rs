@@ -3,6 +3,7 @@
 
 mod convert;
 mod fields;
+mod learned;
 mod merge;
 mod read;
 mod records;

@@ -113,7 +113,11 @@ impl Reader {
             Ok((record, rest)) => {
                 let id = record.domain.id.to_string();
                 match self.state.domains.iter_mut().find(|kept| *kept.domain.id == *id) {
-                    Some(kept) => *kept = record,
+                    Some(kept) => {
+                        // Changes do not have it.
+                        let learned = record.learned.or(kept.learned.take());
+                        *kept = DomainRecord { learned, ..record };
+                    }
                     None => self.state.domains.push(record),
                 }
                 // A change has no fields that only the whole has.
@@ -218,8 +222,8 @@ impl Reader {
 }
 
 impl Reader {
-    /// The part of a domain that was not known: of what is known now, an idle model is taken where none was learned
-    /// meanwhile.
+    /// The part of a domain that was not known: of what is known now, an idle model and what was learned of the power
+    /// are taken where none was learned meanwhile.
     fn fold_domain(&mut self, item: &RawValue, json: &RawValue) -> Option<Box<RawValue>> {
         let mut rest = Fields::parse(json).map(|fields| fields.left_by::<Id>()).unwrap_or_default();
         let Ok(Id { id }) = serde_json::from_str(json.get()) else {
@@ -233,6 +237,15 @@ impl Reader {
                 && kept.model.is_empty()
             {
                 kept.model = model;
+            }
+        }
+        let learned = rest.0.iter().position(|(name, _)| name == "learned");
+        if let Some((at, learned)) = learned.and_then(|at| Some((at, convert::learned(&rest.0.get(at)?.1)?))) {
+            rest.0.remove(at);
+            if let Some(kept) = self.state.domains.iter_mut().find(|kept| *kept.domain.id == *id)
+                && kept.learned.is_none()
+            {
+                kept.learned = Some(Box::new(learned));
             }
         }
         self.names.extend(rest.names());

@@ -3,6 +3,7 @@
 //! absent.
 
 use super::fields::{Fields, Float, Maybe, Named, Text};
+use super::learned::Learned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -73,6 +74,9 @@ pub struct Domain<'a> {
     pub last: Option<Maybe<Last>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Maybe<Model>>,
+    /// What was learned of its power. Only in a whole state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<Maybe<Learned>>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 use super::*;
 use crate::attribution::idle::{IdleModel, Sums};
 use crate::attribution::interval::LastReading;
+use crate::attribution::learned::Learned;
 use crate::attribution::ledger::{Entry, Series};
 use crate::attribution::{DomainRecord, State};
 use crate::model::domain::{Domain, GpuInfo, NodeEnergy, Quality, Reading, Scope, Zone};
@@ -12,6 +13,8 @@ use crate::model::snapshot::{Energy, IdleFrom};
 use crate::model::source::{PackageId, PciAddress};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Used;
+use crate::power_model::Features;
+use crate::power_model::model::Machine;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -277,6 +280,70 @@ fn float() -> impl Strategy<Value = f64> {
     any::<u64>().prop_map(f64::from_bits).prop_filter("not a NaN", |value| !value.is_nan())
 }
 
+/// What a package with counters has taught, for all bins that there can be without a frequency.
+fn learned() -> Learned {
+    let machine = Machine { processor: "A CPU".into(), packages: Some(1), threads: 8, memory_gib: None };
+    let domain = Domain::measured("d", "s", Zone::Package, Scope::Package(PackageId(0)), "p".into());
+    let mut learned = Learned::new(machine);
+    for step in 0..3000_u32 {
+        let part = |divisor: u32| f64::from(step % divisor) / f64::from(divisor);
+        let features = Features {
+            busy: part(97),
+            cycles: Some(2e10 * part(89)),
+            instructions: Some(4e10 * part(83)),
+            cache_misses: Some(3e8 * part(79)),
+            ghz: None,
+        };
+        learned.observe(&domain, &features, 10.0 + 100.0 * part(97), Nanos(10_000_000_000));
+    }
+    learned.refresh(&domain);
+    learned
+}
+
+#[test]
+fn what_was_learned_comes_back_within_its_bound_and_outlives_a_version_without_it() {
+    let (mut state, _) = read(&whole(DOMAIN, ""));
+    let domain = state.domains[0].domain.clone();
+    let with = |mut learned: Learned| {
+        learned.refresh(&domain);
+        learned
+    };
+    let known = with(learned());
+    state.domains[0].learned = Some(Box::new(known.clone()));
+    let json = write(&state, &Carried::default());
+    assert!(json.len() < 100 * 1024, "{} bytes", json.len());
+    let (back, carried) = read(&json);
+    assert!(carried.is_empty(), "{:?}", carried.names);
+    let back = with(*back.domains[0].learned.clone().unwrap());
+    assert_eq!(back, known);
+    // A change has no model: that of the whole stays.
+    let mut reader = Reader::begin(&json).unwrap();
+    reader.change(&format!(r#"{{"domains":[{DOMAIN}],"entries":[]}}"#)).unwrap();
+    assert!(reader.end().0.domains[0].learned.is_some());
+    // A version without it carries it as a part of the domain.
+    let start = json.find(r#""learned":"#).unwrap();
+    let mut depth = 0;
+    let value = &json[start + r#""learned":"#.len()..];
+    let end = value.find(|one| {
+        depth += i32::from(one == '{') - i32::from(one == '}');
+        depth == 0
+    });
+    let part = format!(r#"{{"domain_part":{{"id":"rapl/package-0","learned":{}}}}}"#, &value[..=end.unwrap()]);
+    let older = whole(DOMAIN, "");
+    let carrying = format!(r#"{},"carried":[{part}]}}"#, older.strip_suffix('}').unwrap());
+    let (state, carried) = read(&carrying);
+    assert!(carried.is_empty(), "{:?}", carried.names);
+    assert!(state.domains[0].learned.is_some());
+    // Terms that this version does not have, or damage: carried as it is, and the domain is read.
+    for (from, to) in [("u/(u+0.05)", "u/(u+0.07)"), ("taught_s", "taught"), ("by_time", "by_tide")] {
+        let broken = json.replace(from, to);
+        let (state, carried) = read(&broken);
+        assert!(state.domains[0].learned.is_none() && state.domains[0].totals.total.0 == 100);
+        assert_eq!(carried.len(), 1, "{from}");
+        assert_eq!(read(&through(&broken)).1.len(), 1);
+    }
+}
+
 fn model() -> impl Strategy<Value = IdleModel> {
     let from = [IdleFrom::Configured, IdleFrom::Model, IdleFrom::Learned, IdleFrom::Prior];
     let known = (any::<u64>(), 0..from.len()).prop_map(move |(power, at)| (Microwatts(power), from[at]));
@@ -333,7 +400,7 @@ fn record() -> impl Strategy<Value = DomainRecord> {
         let [total, idle, active, unattributed, gaps, gap_time] = numbers;
         let [total, idle, active, unattributed] = [total, idle, active, unattributed].map(Microjoules);
         let totals = NodeEnergy { total, idle, active, unattributed };
-        DomainRecord { domain, last, totals, gaps, gap_time: Nanos(gap_time), model }
+        DomainRecord { domain, last, totals, gaps, gap_time: Nanos(gap_time), model, learned: None }
     })
 }
 
