@@ -487,7 +487,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__export)
-            opts="-h --out --force --socket --help"
+            opts="-h --out --force --kepler --of --metrics --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -495,6 +495,14 @@ _joulectl() {
             case "${prev}" in
                 --out)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --of)
+                    COMPREPLY=($(compgen -W "node processes" -- "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
+                    COMPREPLY=($(compgen -W "BPFOnly CounterOnly Basic" -- "${cur}"))
                     return 0
                     ;;
                 --socket)

@@ -96,7 +96,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l json -d 'One JSON object'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l folder -d 'A folder of models; may be given again [default: /etc/jouled/models.d and /usr/share/jouled/models]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l folder -d 'A folder of models; may be given again [default: /etc/jouled/models.d, /var/lib/jouled-models and /usr/share/jouled/models]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l json -d 'A JSON array, one object for each file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
@@ -104,9 +104,15 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from show" -l json -d 'The file itself, as this version writes it'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l out -d 'The file to write' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l of -d 'With --kepler: whether the weights are of a node or of processes' -r -f -a "node\t'The power of the machine, with its rest: AbsPower'
+processes\t'What each process adds to rest: DynPower'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l metrics -d 'With --kepler: the metrics that the exporter has, as Kepler groups them' -r -f -a "BPFOnly\t''
+CounterOnly\t''
+Basic\t''"
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l force -d 'Replace the file of --out where it exists'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l kepler -d 'As linear weights for Kepler\'s exporters; refused where they are wrong by more than 20 %'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l folder -d 'The folder that it is copied to' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l force -d 'Take a model of another machine, and replace one of the same name'

@@ -11,6 +11,7 @@ pub mod learn;
 pub mod model;
 pub mod nnls;
 pub mod prior;
+pub mod registry;
 pub mod samples;
 pub mod train;
 

@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod date_time;
+pub mod file_tree;
 pub mod https_client;
 pub mod malloc;
 pub mod mutex;

@@ -3,15 +3,17 @@
 use super::super::Error;
 use crate::power_model::file::{self, FileError};
 use crate::power_model::model::Model;
+use crate::power_model::registry::{Content, DEEPEST, MOST_BYTES, MOST_FILES, Registry};
 use crate::power_model::samples::{self, Sample};
-use crate::sys::small_file;
+use crate::sys::{file_tree, small_file};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Folders of models: the operator's, then the packages'. Of two models with one name, the first folder's counts.
-pub const FOLDERS: [&str; 2] = ["/etc/jouled/models.d", "/usr/share/jouled/models"];
+/// Folders of models: the operator's, those that were fetched, the packages'. Of two models with one name, the first
+/// folder's counts.
+pub const FOLDERS: [&str; 3] = ["/etc/jouled/models.d", "/var/lib/jouled-models", "/usr/share/jouled/models"];
 /// The most bytes of a file of samples: a week of samples of two seconds is some 30 MB.
 const MOST_SAMPLES: usize = 256 << 20;
 
@@ -60,33 +62,28 @@ pub fn write(path: &Path, text: &str, replace: bool) -> Result<(), Error> {
     })
 }
 
-/// A file of a folder of models.
-pub struct Found {
-    /// Where it is.
-    pub path: PathBuf,
-    /// The model, or why it is none.
-    pub model: Result<Model, Error>,
-}
-
-/// All files of models in the folders, sorted by name in each. A folder that is not there is empty.
+/// All files of the folders: jouled's own models, Kepler's weights, and what is not used. A folder that is not there is
+/// empty.
 ///
 /// # Errors
 /// Where a folder is there and cannot be read.
-pub fn installed(folders: &[PathBuf]) -> Result<Vec<Found>, Error> {
-    let mut found = Vec::new();
+pub fn installed(folders: &[PathBuf]) -> Result<Registry, Error> {
+    let mut registry = Registry::default();
     for folder in folders {
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(wrong(folder, error)),
-        };
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let mut paths: Vec<PathBuf> =
-            paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect();
-        paths.sort();
-        found.extend(paths.into_iter().map(|path| Found { model: model(&path), path }));
+        match fs::read_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(folder, error)),
+            _ => {}
+        }
+        let (files, not_listed) = file_tree::list(folder, DEEPEST, MOST_FILES);
+        for (path, why) in not_listed {
+            registry.refuse(path.display().to_string(), why);
+        }
+        for file in files {
+            let read = || small_file::read_no_link(&file.path, MOST_BYTES).map_err(|error| error.to_string());
+            registry.add(file.path.display().to_string(), &file.below, read);
+        }
     }
-    Ok(found)
+    Ok(registry)
 }
 
 /// The model of a file, or of a name in one of the folders. A word with a `/` or the end `.json` is a file.
@@ -98,12 +95,14 @@ pub fn named(word: &Path, folders: &[PathBuf]) -> Result<(PathBuf, Model), Error
     if text.contains('/') || text.ends_with(".json") {
         return Ok((word.to_path_buf(), model(word)?));
     }
-    for found in installed(folders)? {
-        if let Ok(model) = found.model
-            && model.name == text
-        {
-            return Ok((found.path, model));
-        }
+    for entry in installed(folders)?.entries().filter(|entry| entry.name == text) {
+        return match &entry.content {
+            Content::Own(model) => Ok((PathBuf::from(&entry.file), model.clone())),
+            Content::Kepler(_) => Err(wrong(
+                Path::new(&entry.file),
+                "it is a file of weights of Kepler, of which nothing but the weights is known: look at the file itself",
+            )),
+        };
     }
     let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     Err(Error::Model(format!(

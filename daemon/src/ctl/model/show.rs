@@ -5,9 +5,13 @@ use super::files;
 use super::train::TargetArgument;
 use crate::power_model::evaluate::{self, Evaluation};
 use crate::power_model::file;
+use crate::power_model::kepler::Output;
+use crate::power_model::kepler::own::{self, LINEAR_GROUPS};
+use crate::power_model::kepler::weights::Weights;
 use crate::power_model::model::{Form, Model};
+use crate::power_model::registry::{Content, Entry, NotUsed};
 use crate::power_model::samples::Target;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +19,8 @@ use std::path::{Path, PathBuf};
 /// `list`.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub struct ListArguments {
-    /// A folder of models; may be given again [default: /etc/jouled/models.d and /usr/share/jouled/models]
+    /// A folder of models; may be given again [default: /etc/jouled/models.d, /var/lib/jouled-models and
+    /// /usr/share/jouled/models]
     #[arg(long, value_name = "FOLDER")]
     pub folder: Vec<PathBuf>,
     /// A JSON array, one object for each file
@@ -46,6 +51,25 @@ pub struct ExportArguments {
     /// Replace the file of --out where it exists
     #[arg(long)]
     pub force: bool,
+    /// As linear weights for Kepler's exporters; refused where they are wrong by more than 20 %
+    #[arg(long)]
+    pub kepler: bool,
+    /// With --kepler: whether the weights are of a node or of processes
+    #[arg(long, value_enum, value_name = "OF", default_value = "node", requires = "kepler")]
+    pub of: OfArgument,
+    /// With --kepler: the metrics that the exporter has, as Kepler groups them
+    #[arg(long, value_name = "GROUP", default_value = "BPFOnly", requires = "kepler")]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(LINEAR_GROUPS))]
+    pub metrics: String,
+}
+
+/// `--of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OfArgument {
+    /// The power of the machine, with its rest: AbsPower
+    Node,
+    /// What each process adds to rest: DynPower
+    Processes,
 }
 
 /// `import`.
@@ -83,6 +107,8 @@ pub struct CompareArguments {
 #[derive(Serialize)]
 struct Listed {
     path: String,
+    /// `jouled`, `kepler-weights`, or what is not used.
+    kind: Option<&'static str>,
     name: Option<String>,
     target: Option<&'static str>,
     processor: Option<String>,
@@ -93,31 +119,59 @@ struct Listed {
     error: Option<String>,
 }
 
+fn listed(path: String, outcome: Result<Entry, NotUsed>) -> Listed {
+    let mut row = Listed {
+        kind: None,
+        name: None,
+        target: None,
+        processor: None,
+        threads: None,
+        basis: None,
+        samples: None,
+        mape_percent: None,
+        error: None,
+        path,
+    };
+    match outcome {
+        Ok(Entry { name, content: Content::Own(model), .. }) => {
+            let form = model.forms.first();
+            row = Listed {
+                kind: Some("jouled"),
+                name: Some(name),
+                target: Some(model.target.as_str()),
+                basis: form.map(|form| form.basis.as_str()),
+                mape_percent: form.map(|form| form.held.mape_percent),
+                samples: Some(model.training.samples),
+                threads: Some(model.machine.threads),
+                processor: Some(model.machine.processor),
+                ..row
+            };
+        }
+        Ok(Entry { name, content: Content::Kepler(weights), .. }) => {
+            let machine = weights.machine.unwrap_or_default();
+            row = Listed {
+                kind: Some("kepler-weights"),
+                name: Some(name),
+                threads: machine.cores,
+                processor: Some(machine.processor),
+                ..row
+            };
+        }
+        Err(not_used) => row.error = Some(format!("{}: {}", row.path, not_used.why())),
+    }
+    row
+}
+
 /// Writes the models of the folders.
 ///
 /// # Errors
 /// Where a folder cannot be read.
 pub fn list(arguments: &ListArguments, out: &mut dyn Write) -> Result<(), Error> {
-    let listed = |found: files::Found| {
-        let (model, error) = match found.model {
-            Ok(model) => (Some(model), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let form = model.as_ref().and_then(|model| model.forms.first());
-        Listed {
-            path: found.path.display().to_string(),
-            name: model.as_ref().map(|model| model.name.clone()),
-            target: model.as_ref().map(|model| model.target.as_str()),
-            processor: model.as_ref().map(|model| model.machine.processor.clone()),
-            threads: model.as_ref().map(|model| model.machine.threads),
-            basis: form.map(|form| form.basis.as_str()),
-            samples: model.as_ref().map(|model| model.training.samples),
-            mape_percent: form.map(|form| form.held.mape_percent),
-            error,
-        }
-    };
     let folders = files::folders(&arguments.folder);
-    let rows: Vec<Listed> = files::installed(&folders)?.into_iter().map(listed).collect();
+    let mut files = files::installed(&folders)?.files;
+    let folder_of = |path: &str| folders.iter().position(|folder| Path::new(path).starts_with(folder));
+    files.sort_by_key(|(path, _)| (folder_of(path), path.clone()));
+    let rows: Vec<Listed> = files.into_iter().map(|(path, outcome)| listed(path, outcome)).collect();
     if arguments.json {
         writeln!(out, "{}", text::json(&rows))?;
         return Ok(());
@@ -129,12 +183,13 @@ pub fn list(arguments: &ListArguments, out: &mut dyn Write) -> Result<(), Error>
     }
     let mut table = vec![["MODEL", "TARGET", "THREADS", "ERROR", "SAMPLES", "PROCESSOR"].map(String::from).to_vec()];
     table.extend(rows.iter().filter(|row| row.error.is_none()).map(|row| {
+        let or_not = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         vec![
             text::safe(row.name.as_deref().unwrap_or_default()),
-            row.target.unwrap_or_default().to_owned(),
-            row.threads.unwrap_or_default().to_string(),
-            format!("{:.1} %", row.mape_percent.unwrap_or_default()),
-            row.samples.unwrap_or_default().to_string(),
+            row.target.unwrap_or("weights of Kepler").to_owned(),
+            or_not(row.threads.map(|threads| threads.to_string())),
+            or_not(row.mape_percent.map(|percent| format!("{percent:.1} %"))),
+            or_not(row.samples.map(|samples| samples.to_string())),
             processor(row.processor.as_deref().unwrap_or_default()),
         ]
     }));
@@ -210,8 +265,40 @@ fn features(form: &Form) -> String {
 /// Where it cannot be read or written.
 pub fn export(arguments: &ExportArguments, out: &mut dyn Write) -> Result<(), Error> {
     let (_, model) = files::named(&arguments.model, &files::folders(&[]))?;
+    if arguments.kepler {
+        return export_kepler(arguments, &model, out);
+    }
     files::write(&arguments.out, &file::write(&model), arguments.force)?;
     writeln!(out, "Model {} written to {}.", text::safe(&model.name), arguments.out.display())?;
+    Ok(())
+}
+
+fn export_kepler(arguments: &ExportArguments, model: &Model, out: &mut dyn Write) -> Result<(), Error> {
+    let output = match arguments.of {
+        OfArgument::Node => Output::Absolute,
+        OfArgument::Processes => Output::Dynamic,
+    };
+    // Kepler's readers, jouled among them, take from the path what a file is of.
+    if !arguments.out.to_string_lossy().contains(output.as_str()) {
+        let why = format!("readers of such files need {} in the path: choose another name", output.as_str());
+        return Err(files::wrong(&arguments.out, why));
+    }
+    let line = own::linear(model, output, &arguments.metrics).map_err(|why| {
+        let name = text::safe(&model.name);
+        Error::Model(format!("{name} cannot be weights of {}: {why}: export it without --kepler", arguments.metrics))
+    })?;
+    let (loss, error) = (line.loss_percent, line.error_percent);
+    let parts = vec![(own::component(model.target), line.bias, line.variables)];
+    let weights = Weights::linear(output, Some(own::spec(model)), parts);
+    files::write(&arguments.out, &format!("{:#}\n", weights.to_json()), arguments.force)?;
+    writeln!(
+        out,
+        "Model {} written to {}: weights of {} for {}, {loss:.1} % from the model, {error:.1} % with its own error.",
+        text::safe(&model.name),
+        arguments.out.display(),
+        output.as_str(),
+        arguments.metrics
+    )?;
     Ok(())
 }
 

@@ -42,8 +42,8 @@ async fn list(State(models): State<SharedModels>) -> Response {
 
 async fn file(State(models): State<SharedModels>, Path(name): Path<String>) -> Response {
     let models = Arc::clone(&models.borrow());
-    match models.loaded().iter().find(|model| model.name == name) {
-        Some(model) => ([(header::CONTENT_TYPE, "application/json")], model.bytes.clone()).into_response(),
+    match models.file(&name) {
+        Some(bytes) => ([(header::CONTENT_TYPE, "application/json")], bytes.to_vec()).into_response(),
         None => refused(StatusCode::NOT_FOUND, "there is no file of this name; /v1/models lists those that there are"),
     }
 }

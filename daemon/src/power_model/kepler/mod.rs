@@ -12,6 +12,7 @@
 pub mod answer;
 pub mod machine;
 pub mod models;
+pub mod own;
 pub mod request;
 pub mod served;
 pub mod weights;

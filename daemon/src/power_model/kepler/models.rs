@@ -1,12 +1,16 @@
-//! All models of this machine, and which of them answers a request: a file of weights whose features the client has and
-//! whose machine is like this one, else the prior. Never changes; a reload makes another one.
+//! All models of this machine, and which of them answers a request: a model of jouled of this machine, else a file of
+//! weights whose features the client has and whose machine is like this one, else the prior. Never changes; a reload
+//! makes another one.
 
 use super::answer::Answer;
 use super::machine::Spec;
+use super::own::{self, Own};
 use super::request::{Filter, Request};
 use super::weights::{Trainer, Weights};
 use super::{CPU_TIME, Component, Output, Source, group};
 use crate::power_model::prior::{Machine, Prior};
+use crate::power_model::registry::{Content, Entry};
+use crate::power_model::samples::Target;
 
 /// A file of weights that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +44,9 @@ pub struct Models {
     spec: Spec,
     prior: Prior,
     loaded: Vec<Loaded>,
+    own: Vec<Own>,
+    /// Weights of models of jouled, with their errors in percent.
+    lines: Vec<(Loaded, f64)>,
 }
 
 /// What a model is wanted for.
@@ -58,13 +65,33 @@ pub(super) struct Wanted<'a> {
 
 impl Models {
     /// The models of `machine`: those of files, the preferred ones first, and its prior.
-    pub fn new(machine: Machine, loaded: Vec<Loaded>) -> Self {
-        Self { spec: Spec::of(&machine), prior: Prior::of(&machine), machine, loaded }
+    pub fn new(machine: Machine, entries: Vec<Entry>) -> Self {
+        let (mut loaded, mut own) = (Vec::new(), Vec::new());
+        for Entry { name, file, bytes, content } in entries {
+            match content {
+                Content::Own(model) => own.push(Own { file, bytes, model }),
+                Content::Kepler(weights) => loaded.push(Loaded { name, file, bytes, weights }),
+            }
+        }
+        let lines = own::weights(&own);
+        Self { spec: Spec::of(&machine), prior: Prior::of(&machine), machine, loaded, own, lines }
     }
 
     /// The files of weights, the preferred ones first.
     pub fn loaded(&self) -> &[Loaded] {
         &self.loaded
+    }
+
+    /// The models of jouled, the preferred ones first.
+    pub fn own(&self) -> &[Own] {
+        &self.own
+    }
+
+    /// The bytes of the file of this name.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        let of_kepler = self.loaded.iter().filter(|one| one.name == name).map(|one| one.bytes.as_slice());
+        let own = self.own.iter().filter(|one| one.model.name == name).map(|one| one.bytes.as_slice());
+        of_kepler.chain(own).next()
     }
 
     /// This machine.
@@ -82,7 +109,7 @@ impl Models {
         &self.prior
     }
 
-    /// The file that fits best.
+    /// The weights that fit best: those of a model of jouled of just this machine, else those of a file.
     pub(super) fn best(&self, wanted: &Wanted<'_>) -> Option<&Loaded> {
         let fits = |one: &&Loaded| {
             let weights = &one.weights;
@@ -101,6 +128,12 @@ impl Models {
             // False goes first; numbers are finite or infinity, so they compare.
             (weights.falls_below_zero(), -likeness, weights.mae.unwrap_or(f64::INFINITY))
         };
+        let is_of =
+            |name: &str| self.own.iter().any(|own| own.model.name == name && own::is_of(&own.model, wanted.spec));
+        let lines = self.lines.iter().filter(|(one, _)| is_of(&one.name) && fits(&one));
+        if let Some((line, _)) = lines.min_by(|(_, one), (_, other)| one.total_cmp(other)) {
+            return Some(line);
+        }
         self.loaded
             .iter()
             .filter(fits)
@@ -118,9 +151,10 @@ impl Models {
             pipeline: "",
             spec: &self.spec,
         };
+        let own = self.by_own(request);
         let mut model = self.best(&wanted);
         let mut notes = Vec::new();
-        if model.is_none() && !request.trainer.is_empty() {
+        if own.is_none() && model.is_none() && !request.trainer.is_empty() {
             // Exporters ask for their default trainer: a model of another one is better than none.
             wanted.trainer = "";
             model = self.best(&wanted);
@@ -128,10 +162,11 @@ impl Models {
             let trainer: String = request.trainer.chars().filter(|one| !one.is_control()).take(60).collect();
             notes.push(format!("no model of trainer {trainer}: this is {of}"));
         }
-        let mut answer = match model {
-            Some(model) => self.by_weights(&model.weights, request),
-            None if request.filter.allows_prior() => self.by_prior(request),
-            None => {
+        let mut answer = match (own, model) {
+            (Some(answer), _) => answer,
+            (None, Some(model)) => self.by_weights(&model.weights, request),
+            (None, None) if request.filter.allows_prior() => self.by_prior(request),
+            (None, None) => {
                 return Answer::error(format!(
                     "filter: no model for {} {} meets it, and the prior of this machine does not: ask for less",
                     request.source.as_str(),
@@ -145,6 +180,42 @@ impl Models {
             answer.message = format!("{}{separator}{note}", answer.message);
         }
         answer
+    }
+
+    /// By models of jouled of this machine; `None`: there is none, or the client has other features or asks for
+    /// another kind of model. Memory without a model of its own is the prior's.
+    fn by_own(&self, request: &Request) -> Option<Answer> {
+        let linear = request.trainer.is_empty() || request.trainer == Trainer::Linear.as_str();
+        if !linear || request.filter != Filter::default() {
+            return None;
+        }
+        let of = |target: Target| {
+            let of_this = |own: &&Own| own.model.target == target && own::is_of(&own.model, &self.spec);
+            self.own.iter().filter(of_this).find_map(|own| Some((own, own::powers(&own.model, request)?)))
+        };
+        let main = match request.source {
+            Source::Rapl => Target::Package,
+            Source::Platform => Target::Platform,
+        };
+        let mut answer = Answer { core_ratio: 1.0, ..Answer::default() };
+        let mut add = |(own, (powers, extrapolating)): (&Own, (Vec<f64>, bool))| {
+            if !powers.iter().all(|watts| watts.is_finite()) {
+                return None;
+            }
+            answer.powers.push((own::component(own.model.target), powers));
+            if extrapolating {
+                let note = format!("{}: outside of what {} was trained on", own.model.target, own.model.name);
+                let separator = if answer.message.is_empty() { "" } else { "; " };
+                answer.message = format!("{}{separator}{note}", answer.message);
+            }
+            Some(())
+        };
+        add(of(main)?)?;
+        if request.source == Source::Rapl && of(Target::Dram).and_then(add).is_none() {
+            let prior = self.by_prior(request);
+            answer.powers.extend(prior.powers.into_iter().filter(|(of, _)| *of == Component::Dram));
+        }
+        Some(answer)
     }
 
     fn by_weights(&self, weights: &Weights, request: &Request) -> Answer {

@@ -2,6 +2,7 @@
 
 use super::machine::Spec;
 use super::models::{Models, Wanted, by_load, is_trainer};
+use super::own;
 use super::request::{self, Filter};
 use super::weights::{Trainer, Variable, Weights};
 use super::{CPU_TIME, Component, GROUPS, Output, PAGE_CACHE, Source, feature};
@@ -236,7 +237,8 @@ pub fn list(models: &Models) -> String {
             "notes": weights.notes,
         })
     };
-    let mut all: Vec<Value> = models.loaded().iter().map(of_file).collect();
+    let mut all: Vec<Value> = models.own().iter().map(|own| own::listed(own, models.spec())).collect();
+    all.extend(models.loaded().iter().map(of_file));
     all.push(json!({
         "name": "prior",
         "kind": "prior",

@@ -9,6 +9,7 @@ use super::served::{self, BestQuery};
 use super::weights::{Variable, Weights};
 use super::{Component, Output};
 use crate::power_model::prior::Machine;
+use crate::power_model::registry::{Content, Entry};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -54,7 +55,12 @@ fn machine() -> Machine {
 }
 
 fn models(files: Vec<Loaded>) -> Models {
-    Models::new(machine(), files)
+    Models::new(machine(), entries(files))
+}
+
+fn entries(files: Vec<Loaded>) -> Vec<Entry> {
+    let of = |Loaded { name, file, bytes, weights }| Entry { name, file, bytes, content: Content::Kepler(weights) };
+    files.into_iter().map(of).collect()
 }
 
 fn ask(models: &Models, request: &str) -> String {
@@ -82,7 +88,7 @@ fn a_node_by_published_weights() {
     // A laptop: clients multiply idle power by the ratio of threads.
     let laptop = Models::new(
         Machine { cpu: "x".into(), packages: 1, threads: 8, ..Machine::default() },
-        vec![loaded("intel_rapl_AbsPowerModel.json", &rapl())],
+        entries(vec![loaded("intel_rapl_AbsPowerModel.json", &rapl())]),
     );
     assert!(ask(&laptop, NODE).ends_with(r#""core_ratio":0.0833}"#), "{}", ask(&laptop, NODE));
     let platform = json!({"platform": linear(63.7, 60.7, 3991.69)});

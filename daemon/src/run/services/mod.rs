@@ -111,8 +111,18 @@ impl ModelSettings {
         Self { folders: config.export.models.folders.clone(), roots }
     }
 
-    fn read(&self) -> Arc<Models> {
-        Arc::new(models::read(&self.folders, &self.roots, |line| tracing::warn!("models: {line}")))
+    /// `said`: the lines that the log has already; those of files that still are as they were are not repeated.
+    fn read(&self, said: &mut models::Lines) -> Arc<Models> {
+        let (models, lines) = models::read(&self.folders, &self.roots);
+        for (act, line) in lines.difference(said) {
+            if *act {
+                tracing::warn!("models: {line}");
+            } else {
+                tracing::info!("models: {line}");
+            }
+        }
+        *said = lines;
+        Arc::new(models)
     }
 }
 
@@ -125,24 +135,34 @@ pub(super) struct Shared {
     guests: Option<Guests>,
     /// Power models, read at the start and at each reload. `None`: nothing needed them yet.
     models: Option<watch::Sender<Arc<Models>>>,
+    /// What the log says of their files.
+    said_of_models: models::Lines,
 }
 
 impl Shared {
     /// `activated`: listeners of the metrics page that the service manager passed. They replace those of the
     /// configuration.
     pub fn new(snapshots: Snapshots, reports: Reports, activated: Vec<TcpListener>) -> Self {
-        Self { snapshots, reports, listeners: Listeners::new(activated), guests: None, models: None }
+        Self {
+            snapshots,
+            reports,
+            listeners: Listeners::new(activated),
+            guests: None,
+            models: None,
+            said_of_models: models::Lines::new(),
+        }
     }
 
     /// The models, which are read where nothing needed them before.
     fn models(&mut self, config: &ModelSettings) -> SharedModels {
-        self.models.get_or_insert_with(|| watch::Sender::new(config.read())).subscribe()
+        let said = &mut self.said_of_models;
+        self.models.get_or_insert_with(|| watch::Sender::new(config.read(said))).subscribe()
     }
 
     /// Reads the files of models again, where they are in use.
     pub fn read_models_again(&mut self, config: &Config) {
         if let Some(models) = &self.models {
-            models.send_replace(ModelSettings::of(config).read());
+            models.send_replace(ModelSettings::of(config).read(&mut self.said_of_models));
         }
     }
 
