@@ -43,14 +43,14 @@ run: ## Build, start a private jouled and show joulectl top until Ctrl-C (COUNT=
 
 install: ## Install jouled from `make build`: DESTDIR=DIR, PREFIX=/usr. This is the only list of installed files
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT)/jouled $(BUILT)/joulectl
-	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket))
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket systemd/jouled*.timer))
 	$(INSTALL) -D -m 644 systemd/jouled.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled.conf
 	$(INSTALL) -D -m 644 systemd/jouled.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/jouled.conf
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d systemd/60-jouled.rules
 	$(INSTALL) -D -m 644 systemd/org.jouled1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.jouled1.conf
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/interfaces systemd/interfaces/org.jouled1.*.xml
 	$(INSTALL) -D -m 644 systemd/org.jouled1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.jouled1.service
-	$(INSTALL) -D -m 644 etc/jouled.toml $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(SYSCONFDIR)/jouled etc/jouled.toml etc/models.urls
 	$(INSTALL) -d -m 755 $(DESTDIR)$(SYSCONFDIR)/jouled/jouled.toml.d
 	$(foreach page,$(PAGES),$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) $(page) &&) true
 	for program in jouled joulectl; do \

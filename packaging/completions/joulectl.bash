@@ -61,6 +61,9 @@ _joulectl() {
             joulectl__subcmd__help__subcmd__model,export)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__export"
                 ;;
+            joulectl__subcmd__help__subcmd__model,fetch)
+                cmd="joulectl__subcmd__help__subcmd__model__subcmd__fetch"
+                ;;
             joulectl__subcmd__help__subcmd__model,import)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__import"
                 ;;
@@ -84,6 +87,9 @@ _joulectl() {
                 ;;
             joulectl__subcmd__model,export)
                 cmd="joulectl__subcmd__model__subcmd__export"
+                ;;
+            joulectl__subcmd__model,fetch)
+                cmd="joulectl__subcmd__model__subcmd__fetch"
                 ;;
             joulectl__subcmd__model,help)
                 cmd="joulectl__subcmd__model__subcmd__help"
@@ -111,6 +117,9 @@ _joulectl() {
                 ;;
             joulectl__subcmd__model__subcmd__help,export)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__export"
+                ;;
+            joulectl__subcmd__model__subcmd__help,fetch)
+                cmd="joulectl__subcmd__model__subcmd__help__subcmd__fetch"
                 ;;
             joulectl__subcmd__model__subcmd__help,help)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__help"
@@ -211,7 +220,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help__subcmd__model)
-            opts="prior train evaluate list show export import compare"
+            opts="prior train evaluate list show export import fetch compare"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -253,6 +262,20 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help__subcmd__model__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__model__subcmd__fetch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -409,7 +432,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model)
-            opts="-h --socket --help prior train evaluate list show export import compare help"
+            opts="-h --socket --help prior train evaluate list show export import fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -516,8 +539,42 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__model__subcmd__fetch)
+            opts="-h --list --folder --ca-file --changed --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --list)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --folder)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --changed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__model__subcmd__help)
-            opts="prior train evaluate list show export import compare help"
+            opts="prior train evaluate list show export import fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -559,6 +616,20 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__help__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model__subcmd__help__subcmd__fetch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -50,17 +50,18 @@ name\t'By name'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l json -d 'A JSON array (see `joulectl help list`)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -s h -l help -d 'Print help'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "train" -d 'A model from samples of a machine with a meter'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "list" -d 'The models that are installed'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "show" -d 'Weights, intervals and errors of one model'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "export" -d 'Writes a model to a file'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "import" -d 'Checks the file of a model and installs it'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "compare" -d 'The errors of several models on the same samples'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "train" -d 'A model from samples of a machine with a meter'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "list" -d 'The models that are installed'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "show" -d 'Weights, intervals and errors of one model'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "export" -d 'Writes a model to a file'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "compare" -d 'The errors of several models on the same samples'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l cpu -d '`model name` of /proc/cpuinfo [default: this machine\'s]' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l packages -d 'Number of processor packages (sockets) [default: this machine\'s; 1 with --cpu]' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l threads -d 'Number of hardware threads of all packages [default: this machine\'s; with --cpu it must be given]' -r
@@ -117,6 +118,12 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l force -d 'Take a model of another machine, and replace one of the same name'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l list -d 'Addresses, one a line: https://HOST/FILE.json, and sha256=HEX behind it where only one file will do' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l folder -d 'The folder of the files; those that were fetched and are not in the list any more are removed' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l ca-file -d 'Certificates (PEM) that sign those of the servers, in place of the system\'s' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l changed -d 'A file that is made where a model came, changed or went' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l samples -d 'CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l target -d 'Whose power' -r -f -a "package\t'All processor packages together'
 dram\t'All memory that is metered apart'
@@ -131,6 +138,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "show" -d 'Weights, intervals and errors of one model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "export" -d 'Writes a model to a file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "compare" -d 'The errors of several models on the same samples'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
@@ -146,4 +154,5 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "show" -d 'Weights, intervals and errors of one model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "export" -d 'Writes a model to a file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "compare" -d 'The errors of several models on the same samples'

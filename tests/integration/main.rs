@@ -18,6 +18,7 @@ mod docs;
 mod earlier_releases;
 mod examples;
 mod fake_host;
+mod fetch;
 mod folders;
 mod gpu;
 mod guest;

@@ -2,11 +2,20 @@
 //! socket, clients that do harm, and files that cannot be used. Which model answers is tested beside the code.
 
 use crate::common::{Daemon, PATIENCE, World, get, refused, until};
+use crate::web::{Files, TLS};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_rustls::TlsConnector;
 
 /// Kepler 0.9's weights for the whole machine (kepler-model-db, Apache-2.0), in short.
 const ACPI: &str = r#"{"model_name":"SGDRegressorTrainer_0","platform":{"All_Weights":{"Bias_Weight":63.732101547596734,"Categorical_Variables":{},"Numerical_Variables":{"bpf_cpu_time_ms":{"scale":3991.690709751875,"weight":60.735455390707436},"bpf_page_cache_hit":{"scale":1.0,"weight":0.0}}}}}"#;
@@ -198,6 +207,70 @@ fn clients_that_do_harm_are_named_and_others_are_answered() {
     assert!(answer.contains("cut short"), "{answer}");
     drop(half);
     served.daemon.stop();
+}
+
+/// Status of `POST /model` over HTTP/2 and TLS.
+async fn post_over_http2(files: &Files, address: SocketAddr, body: &'static str, password: Option<&str>) -> u16 {
+    let connector = TlsConnector::from(Arc::new(files.trusting(&[b"h2"])));
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let tls = connector.connect(ServerName::try_from("node.example").unwrap(), tcp).await.unwrap();
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+    let task = tokio::spawn(connection);
+    let mut request = hyper::Request::post("https://node.example/model");
+    if let Some(password) = password {
+        request = request.header("authorization", format!("Basic {}", BASE64_STANDARD.encode(password)));
+    }
+    let request = request.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap();
+    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+    drop(sender);
+    task.abort();
+    answer.status().as_u16()
+}
+
+#[test]
+fn the_passwords_of_the_page_hold_for_models() {
+    let (world, files) = (World::new(), Files::new());
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let web = files.write("web.yml", &format!("{TLS}basic_auth_users:\n  kepler: {hash}\n"));
+    world.config(&format!("[export]\nweb_config_file = {web:?}\n[export.models]\nserve = true\n"));
+    let daemon = world.start();
+    let body = r#"{"metrics":["bpf_cpu_time_ms"],"output_type":"AbsPower","source":"acpi","weight":true}"#;
+    let over_http1 = |password: Option<&str>, path: &str, method: &str| {
+        let mut io = files.handshake(daemon.address, "node.example", &[b"http/1.1"]).unwrap();
+        let password = password.map_or_else(String::new, |password| {
+            format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(password))
+        });
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: node.example\r\nConnection: close\r\n{password}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        io.write_all((head + body).as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        io.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let status: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(status == 200 || !answer.contains("All_Weights"), "{answer}");
+        status
+    };
+    for (password, expected) in [(None, 401), (Some("kepler:wrong"), 401), (Some("kepler:secret"), 200)] {
+        assert_eq!(over_http1(password, "/model", "POST"), expected, "HTTP/1.1 {password:?}");
+        for path in ["/v1/models", "/best-models"] {
+            let headers = password.map(|password| format!("Authorization: Basic {}", BASE64_STANDARD.encode(password)));
+            let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+            let answer = files.get(daemon.address, "node.example", path, &headers).unwrap();
+            assert_eq!(answer.status, expected, "{path} {password:?}");
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for (password, expected) in [(None, 401), (Some("kepler:wrong"), 401), (Some("kepler:secret"), 200)] {
+            let status = post_over_http2(&files, daemon.address, body, password).await;
+            assert_eq!(status, expected, "HTTP/2 {password:?}");
+        }
+    });
+    daemon.stop();
 }
 
 #[test]

@@ -35,12 +35,17 @@ impl Files {
     }
 
     /// A server certificate for `name`.
-    fn issue(&self, name: &str) {
+    pub fn issue(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.authority).unwrap();
         self.write("node.key", &key.serialize_pem());
         self.write("node.crt", &certificate.pem());
+    }
+
+    /// The certificate of the authority, PEM.
+    pub fn authority(&self) -> String {
+        self.authority.pem()
     }
 
     /// GET over TLS; an error where the certificate is not for `name`.
@@ -55,13 +60,8 @@ impl Files {
         Ok(ask(tls.map_err(|error| *error.into_inner().unwrap().downcast::<rustls::Error>().unwrap())?, path, headers))
     }
 
-    /// A connection over TLS to `name` that offers the `protocols`.
-    pub fn handshake(
-        &self,
-        address: SocketAddr,
-        name: &'static str,
-        protocols: &[&[u8]],
-    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    /// A client's configuration that trusts the authority and offers the `protocols`.
+    pub fn trusting(&self, protocols: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -70,6 +70,17 @@ impl Files {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        config
+    }
+
+    /// A connection over TLS to `name` that offers the `protocols`.
+    pub fn handshake(
+        &self,
+        address: SocketAddr,
+        name: &'static str,
+        protocols: &[&[u8]],
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let config = self.trusting(protocols);
         let mut tcp = TcpStream::connect(address)?;
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut tls = ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap();

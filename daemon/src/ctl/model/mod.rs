@@ -1,7 +1,8 @@
-//! `joulectl model`: power models. None of its commands asks a running jouled for anything but what its own page says:
-//! they work from a description of a machine, from files of models, and from files of samples.
+//! `joulectl model`: power models. None of its commands asks a running jouled: they work from a description of a
+//! machine, from files of models, and from files of samples. `fetch` asks the servers of its list.
 
 pub mod evaluate;
+pub mod fetch;
 mod files;
 pub mod prior;
 pub mod show;
@@ -28,6 +29,8 @@ pub enum ModelCommand {
     Export(show::ExportArguments),
     /// Checks the file of a model and installs it.
     Import(show::ImportArguments),
+    /// Gets files of models from the addresses of a list.
+    Fetch(fetch::Arguments),
     /// The errors of several models on the same samples.
     Compare(show::CompareArguments),
 }
@@ -36,7 +39,7 @@ pub enum ModelCommand {
 ///
 /// # Errors
 /// Where the arguments contradict each other, a file cannot be read or used, or `out` cannot be written.
-pub fn run(command: &ModelCommand, out: &mut dyn Write) -> Result<(), Error> {
+pub async fn run(command: &ModelCommand, out: &mut dyn Write) -> Result<(), Error> {
     match command {
         ModelCommand::Prior(arguments) => prior::run(arguments, out),
         ModelCommand::Train(arguments) => train::run(arguments, out),
@@ -45,6 +48,7 @@ pub fn run(command: &ModelCommand, out: &mut dyn Write) -> Result<(), Error> {
         ModelCommand::Show(arguments) => show::show(arguments, out),
         ModelCommand::Export(arguments) => show::export(arguments, out),
         ModelCommand::Import(arguments) => show::import(arguments, out),
+        ModelCommand::Fetch(arguments) => fetch::run(arguments, out).await,
         ModelCommand::Compare(arguments) => show::compare(arguments, out),
     }
 }

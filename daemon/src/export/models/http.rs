@@ -6,7 +6,7 @@ use crate::power_model::kepler::served::{self, BestQuery};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, Limited};
@@ -31,6 +31,13 @@ fn json(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
+/// What a client asks with whether the file has changed: half of its SHA-256.
+fn mark(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let digits: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{digits}\"")
+}
+
 fn refused(status: StatusCode, why: &str) -> Response {
     (status, format!("{why}\n")).into_response()
 }
@@ -40,10 +47,18 @@ async fn list(State(models): State<SharedModels>) -> Response {
     json(served::list(&models))
 }
 
-async fn file(State(models): State<SharedModels>, Path(name): Path<String>) -> Response {
+async fn file(State(models): State<SharedModels>, Path(name): Path<String>, headers: HeaderMap) -> Response {
     let models = Arc::clone(&models.borrow());
     match models.file(&name) {
-        Some(bytes) => ([(header::CONTENT_TYPE, "application/json")], bytes.to_vec()).into_response(),
+        Some(bytes) => {
+            let mark = mark(bytes);
+            let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok()).unwrap_or_default();
+            if known.split(',').any(|one| one.trim() == mark) {
+                return (StatusCode::NOT_MODIFIED, [(header::ETAG, mark)]).into_response();
+            }
+            let head = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, mark)];
+            (head, bytes.to_vec()).into_response()
+        }
         None => refused(StatusCode::NOT_FOUND, "there is no file of this name; /v1/models lists those that there are"),
     }
 }

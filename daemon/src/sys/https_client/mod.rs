@@ -195,8 +195,8 @@ impl Client {
         self.connection = None;
     }
 
-    /// Sends a request, with `json` as its body if there is one, and returns the response, whatever its status and
-    /// whether or not its body is complete.
+    /// Sends a request, with `json` as its body and `header` beside the usual ones if there are any, and returns the
+    /// response, whatever its status and whether or not its body is complete.
     ///
     /// If an idle connection turns out to be closed, the request is sent once more on a new one. A POST is not,
     /// unless the server has certainly not read it: it may act twice.
@@ -207,11 +207,11 @@ impl Client {
         &mut self,
         method: &Method,
         uri: &str,
-        credentials: Option<(HeaderName, HeaderValue)>,
+        header: Option<(HeaderName, HeaderValue)>,
         json: Option<&str>,
     ) -> Result<Response, Error> {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.used);
-        let response = self.request_once(method, uri, credentials.clone(), json).await;
+        let response = self.request_once(method, uri, header.clone(), json).await;
         let again = reused
             && match &response {
                 Err(failed) => failed.unread || (*method != Method::POST && failed.error.kind == ErrorKind::Broken),
@@ -220,7 +220,7 @@ impl Client {
                 }
                 Ok(_) => false,
             };
-        let response = if again { self.request_once(method, uri, credentials, json).await } else { response };
+        let response = if again { self.request_once(method, uri, header, json).await } else { response };
         response.map_err(|failed| failed.error)
     }
 
@@ -228,12 +228,12 @@ impl Client {
         &mut self,
         method: &Method,
         uri: &str,
-        credentials: Option<(HeaderName, HeaderValue)>,
+        header: Option<(HeaderName, HeaderValue)>,
         json: Option<&str>,
     ) -> Result<Response, Failed> {
         let what = format!("{method} {}", excerpt(uri, EXCERPT));
         let request = self
-            .build(method, uri, credentials, json)
+            .build(method, uri, header, json)
             .map_err(|error| Error::broken(format!("{}: {error}", excerpt(uri, EXCERPT))))?;
         if self.connection.as_ref().is_none_or(|connection| connection.sender.is_closed()) {
             self.close();
@@ -265,7 +265,7 @@ impl Client {
         &self,
         method: &Method,
         uri: &str,
-        credentials: Option<(HeaderName, HeaderValue)>,
+        header: Option<(HeaderName, HeaderValue)>,
         json: Option<&str>,
     ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let mut request = Request::builder()
@@ -280,7 +280,7 @@ impl Client {
         if json.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if let Some((name, value)) = credentials {
+        if let Some((name, value)) = header {
             request = request.header(name, value);
         }
         request.body(Full::new(Bytes::from(json.unwrap_or_default().to_owned())))
