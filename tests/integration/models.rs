@@ -101,6 +101,24 @@ fn keplers_clients_are_answered() {
     assert_eq!(weights["model_name"], "SGDRegressorTrainer_0");
     let archive = served.post(&request.replace("\"weight\":true", "\"weight\":false"));
     assert!(archive.starts_with("HTTP/1.0 400") && archive.contains("only weights are served"), "{archive}");
+    // Nothing is waited for where the head says enough, and each fault has its own words.
+    let raw = |head: &str, body: &str| {
+        let mut io = TcpStream::connect(served.daemon.address).unwrap();
+        io.set_read_timeout(Some(PATIENCE)).unwrap();
+        io.write_all(
+            format!("POST /model HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n\r\n{body}").as_bytes(),
+        )
+        .unwrap();
+        let mut answer = String::new();
+        io.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let huge = raw("Content-Length: 100000000000", "");
+    assert!(huge.starts_with("HTTP/1.1 413") && huge.contains("more than 65536 bytes"), "{huge}");
+    let chunks = raw("Transfer-Encoding: chunked", "zz\r\n");
+    assert!(chunks.starts_with("HTTP/1.1 400") && chunks.contains("chunks are not as HTTP has them"), "{chunks}");
+    let chunked = raw("Transfer-Encoding: chunked", &format!("{:x}\r\n{request}\r\n0\r\n\r\n", request.len()));
+    assert!(chunked.starts_with("HTTP/1.1 200"), "{chunked}");
     let long = served.post(&format!("{request}{}", " ".repeat(70_000)));
     assert!(long.starts_with("HTTP/1.0 413"), "{long}");
     let best = get(served.daemon.address, "/best-models?energy-source=acpi", &[]);
@@ -283,4 +301,28 @@ fn off_by_default_and_never_where_others_can_take_its_place() {
     daemon.stop();
     world.config("[export.models]\nestimator = \"estimator.sock\"\n");
     assert!(refused(&mut world.jouled()).contains("export.models.estimator"));
+}
+
+/// Clients that begin a request and do not send its body keep nobody out, also not one of the same address.
+#[test]
+fn slow_bodies_keep_no_scrape_out() {
+    let served = Served::new(&[]);
+    let begin = |at: usize| {
+        let mut io = TcpStream::connect(served.daemon.address).ok()?;
+        // Some by length, some in chunks of which one has begun.
+        let head = match at % 2 {
+            0 => "Content-Length: 5000\r\n\r\n{",
+            _ => "Transfer-Encoding: chunked\r\n\r\nff\r\n{",
+        };
+        // A connection may be closed for another one at any time.
+        io.write_all(format!("POST /model HTTP/1.1\r\nHost: x\r\n{head}").as_bytes()).ok()?;
+        Some(io)
+    };
+    let slow: Vec<_> = (0..200).filter_map(begin).collect();
+    assert!(slow.len() > 100, "{}", slow.len());
+    for _ in 0..20 {
+        assert_eq!(get(served.daemon.address, "/metrics", &[]).status, 200);
+    }
+    drop(slow);
+    served.daemon.stop();
 }

@@ -10,7 +10,7 @@ use super::lessons::{Lessons, Observed};
 use super::plausibility::Watch;
 use super::tick_use::TickUse;
 use crate::model::domain::{Domain, PowerInterval, Scope, Verdict, Zone};
-use crate::model::snapshot::{DomainView, Role};
+use crate::model::snapshot::{DomainView, IdleFloor, IdleFrom, Role};
 use crate::model::units::{Microwatts, Nanos};
 use crate::model::usage::{Counted, Used};
 use rustc_hash::FxHashMap;
@@ -265,12 +265,25 @@ impl DomainState {
             idle_power: self.idle_power,
             interval: self.interval,
             // Windows of a platform meter teach it, to find contradictions; its energy is not split.
-            floor: self.record.model.floor().filter(|_| !self.undivided()),
+            floor: self.floor().filter(|_| !self.undivided()),
             learned: self.learned.as_ref().map(|learned| learned.view(&self.shared)),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
             verdict: self.watch.verdict(),
             ..kept
         }
+    }
+
+    /// The idle floor. One that a model gives is taken to be as wrong as what the model says now, in parts of its power:
+    /// the interval that holds 90 % of cases is 1.645 standard errors either way.
+    fn floor(&self) -> Option<IdleFloor> {
+        let mut floor = self.record.model.floor()?;
+        if floor.from == IdleFrom::Model
+            && let (Some(power), Some(interval)) = (self.power.filter(|power| power.0 > 0), self.interval)
+        {
+            let part = (interval.high.watts() - interval.low.watts()).max(0.0) / (2.0 * 1.645 * power.watts());
+            floor.uncertainty = Microwatts((floor.power.0 as f64 * part).round() as u64);
+        }
+        Some(floor)
     }
 
     fn shown_error(&self) -> String {

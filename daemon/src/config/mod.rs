@@ -3,6 +3,7 @@
 
 mod environment;
 mod explain;
+mod strings;
 
 use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
@@ -16,6 +17,7 @@ use crate::model::platform::PlatformChoice;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::values::broken;
 pub use crate::model::values::{LogLevel, Mode, Span};
+use crate::sys::unix_socket;
 use crate::usage::bpf::{BpfPath, Counters};
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
@@ -278,8 +280,16 @@ impl Config {
         let mut config: Self = figment
             .extract()
             .map_err(|error| ConfigError::Values(error.into_iter().map(|one| explain::explain(&one)).collect()))?;
+        let place = |key: &str| explain::place(figment.find_metadata(key), key);
+        let nul: Vec<String> = strings::with_nul(&figment)
+            .iter()
+            .map(|key| format!("{}: {}", place(key), broken("a text without the character NUL (\\u0000)")))
+            .collect();
+        if !nul.is_empty() {
+            return Err(ConfigError::Values(nul));
+        }
         overrides(&mut config);
-        config.check(|key| explain::place(figment.find_metadata(key), key))?;
+        config.check(place)?;
         Ok(config)
     }
 
@@ -318,6 +328,25 @@ impl Config {
         }
         if let Some(rule) = self.export.powercap.wrong_path() {
             range("export.powercap.path", false, rule);
+        }
+        let sockets = [
+            ("control.socket", self.control.socket.as_deref()),
+            ("inventory.socket", self.inventory.socket.as_deref()),
+            ("export.models.estimator", self.export.models.estimator.as_deref()),
+        ];
+        for (key, rule) in sockets.iter().filter_map(|(key, path)| Some((key, unix_socket::rule_for((*path)?)?))) {
+            range(key, false, rule);
+        }
+        let in_folder = [
+            (self.control.socket.is_none(), self.socket()),
+            (self.inventory.socket.is_none(), self.inventory_socket()),
+        ];
+        if in_folder.iter().any(|(is_in, path)| *is_in && unix_socket::rule_for(path).is_some()) {
+            range(
+                "runtime_dir",
+                false,
+                "a path that leaves room for the names of sockets: these have at most 107 bytes",
+            );
         }
         for (key, why) in self.meter.check() {
             wrong.push(format!("{}: {why}", place(&format!("meter.{key}"))));

@@ -100,6 +100,21 @@ fn what_is_wrong_is_named() {
     says("[series]\nprocesses = \"many\"", &["series.processes", "many"]);
     says("[control]\nmode = \"rw\"", &["control.mode", "octal"]);
     says("[meter.estimate]\npackage_share = 2", &["meter.estimate.package_share", "at most 1"]);
+    says(
+        "[meter.estimate]\nidle_watts_per_thread = 5\nfull_watts_per_thread = 4",
+        &["idle_watts_per_thread", "at most full"],
+    );
+    says("[meter.estimate]\nidle_watts_per_thread = 50", &["idle_watts_per_thread", "set full_watts_per_thread, too"]);
+    says("[meter.estimate]\nfull_watts_per_thread = 1001", &["full_watts_per_thread", "0 to 1000 watts"]);
+    let long = format!("/run/{}", "x".repeat(103));
+    for (section, key) in [("control", "socket"), ("inventory", "socket"), ("export.models", "estimator")] {
+        says(&format!("[{section}]\n{key} = {long:?}"), &[&format!("{section}.{key}"), "107 bytes"]);
+        says(&format!("[{section}]\n{key} = \"/run/a\\u0000b\""), &[&format!("{section}.{key}"), "NUL"]);
+        assert!(load(&format!("[{section}]\n{key} = {:?}", &long[..107])).is_ok(), "{section}");
+    }
+    says(&format!("runtime_dir = {:?}", &long[..100]), &["runtime_dir", "room for the names of sockets"]);
+    says("state_dir = \"/var/\\u0000\"", &["jouled.toml: state_dir", "NUL"]);
+    says("[export.models]\nfolders = [\"/a\", \"/b\\u0000\"]", &["export.models.folders.1", "NUL"]);
     says("[export.guest]\nprofile = \"fine\"", &["export.guest.profile", "fine", "multi-tenant"]);
     says("[export.guest.vm.web]\nprofile = \"fine\"", &["export.guest.vm.web.profile", "fine", "multi-tenant"]);
     says("[export.guest.vm.web]\n", &["export.guest.vm.web", "profile"]);

@@ -160,10 +160,10 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
 }
 
 fn floor(view: &DomainView) -> String {
-    view.floor.map_or_else(
-        || "-".to_owned(),
-        |floor| format!("{} ± {} ({})", watts(floor.power), watts(floor.uncertainty), floor.from.as_str()),
-    )
+    let Some(floor) = view.floor else { return "-".to_owned() };
+    let error = floor.error().filter(|error| *error > Microwatts::ZERO);
+    let error = error.map_or_else(String::new, |error| format!(" ± {}", watts(error)));
+    format!("{}{error} ({})", watts(floor.power), floor.from.as_str())
 }
 
 /// Mean use of CPUs by jouled since it started, in per cent of one core. The time since then is that of its ticks.
@@ -299,7 +299,7 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
                 active_microjoules: view.energy.active.0,
                 unattributed_microjoules: view.energy.unattributed.0,
                 floor_watts: in_watts(view.floor.map(|floor| floor.power)),
-                floor_uncertainty_watts: in_watts(view.floor.map(|floor| floor.uncertainty)),
+                floor_uncertainty_watts: in_watts(view.floor.and_then(|floor| floor.error())),
                 floor_from: view.floor.map(|floor| floor.from.as_str()),
                 age_seconds: age(view.read_at),
                 error: &view.error,

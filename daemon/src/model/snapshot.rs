@@ -185,10 +185,17 @@ fn every_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KindView
 pub struct IdleFloor {
     /// Power at zero load, in µW.
     pub power: Microwatts,
-    /// Standard error of `power`, in µW; 0 where the floor is given.
+    /// Standard error of `power`, in µW; 0 where it is not known, or the operator gave the floor. See [`Self::error`].
     pub uncertainty: Microwatts,
     /// Where the floor comes from.
     pub from: IdleFrom,
+}
+
+impl IdleFloor {
+    /// Standard error in µW; `None`: it is not known. What the operator configured has none.
+    pub fn error(&self) -> Option<Microwatts> {
+        (self.uncertainty > Microwatts::ZERO || self.from == IdleFrom::Configured).then_some(self.uncertainty)
+    }
 }
 
 /// Where an idle floor comes from.

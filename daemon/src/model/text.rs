@@ -36,6 +36,23 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// `text`, or where it is longer than `most` bytes, its beginning with `…`: up to the end of a clause, else of a word, so
+/// that no number is cut and looks like a smaller one.
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    const MARK: &str = "…";
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let end = (0..=most.saturating_sub(MARK.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    let (kept, next) = text.split_at(end);
+    let clause = ["; ", ": ", ", ", ". "].into_iter().filter_map(|end| kept.rfind(end)).max();
+    let clause = clause.filter(|at| *at >= most / 2);
+    let word = || if next.starts_with(' ') { Some(kept.len()) } else { kept.rfind(' ') };
+    // A single word as long as this is no number.
+    let at = clause.or_else(word).filter(|at| *at > 0).unwrap_or(kept.len());
+    Cow::Owned(format!("{}{MARK}", kept[..at].trim_end()))
+}
+
 /// Longest label value, in bytes. Names of cgroups have at most 255 and are longer only where they are escaped.
 const LABEL: usize = 512;
 /// Of a longer value, the bytes that are kept of each of its ends.
@@ -86,6 +103,20 @@ mod tests {
             let once = safe(&text).into_owned();
             prop_assert!(!once.chars().any(acts));
             prop_assert!(matches!(safe(&once), Cow::Borrowed(_)));
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_where_a_number_is_not() {
+        assert_eq!(shortened("short", 5), "short");
+        let long = "no power: it stands still; it drew 1234.567 W before";
+        assert_eq!(shortened(long, 44), "no power: it stands still…");
+        assert_eq!(shortened("it drew about 1234.567 W before that", 22), "it drew about…");
+        assert_eq!(shortened("it drew about 1234.567 W", 15), "it drew…");
+        assert_eq!(shortened(&"é".repeat(20), 10), "ééé…");
+        for most in 0..60 {
+            let cut = shortened(long, most);
+            assert!(cut.len() <= most.max(3) && !cut.contains("123") || cut.contains("1234.567"), "{most}: {cut}");
         }
     }
 }

@@ -9,7 +9,8 @@
 //! empty. Two more columns are read where they are there: `time` (seconds since any moment, must not go back) and `ghz`
 //! (mean frequency of busy CPUs, from APERF/MPERF or cycles per reference cycle). All others are left alone.
 
-use super::Features;
+use super::{Features, csv};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Columns that every file has.
@@ -27,6 +28,12 @@ pub const COLUMNS: [&str; 9] = [
 const OPTIONAL: [&str; 2] = ["time", "ghz"];
 /// More power than any one machine has: a unit is wrong.
 const MOST_WATTS: f64 = 1e6;
+/// The longest window in seconds, some 12 days: what ran in a longer one is not known. Milliseconds are found by it.
+const LONGEST: f64 = 1e6;
+/// More threads than any one machine has.
+const MOST_THREADS: f64 = 65_536.0;
+/// More events per second than all of these could count: 16 each of 10 GHz.
+const MOST_EVENTS: f64 = MOST_THREADS * 1.6e11;
 
 /// The domain of which a model says the power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -174,7 +181,10 @@ pub enum SampleError {
 pub fn read(text: &str) -> Result<Vec<Sample>, SampleError> {
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     let head = lines.next().map(|(_, line)| line.trim()).unwrap_or_default();
-    let names: Vec<&str> = head.split(',').map(unquoted).collect();
+    let names = csv::fields(head).map_err(SampleError::Head)?;
+    if let Some(other) = [';', '\t'].into_iter().find(|other| names.len() == 1 && head.contains(*other)) {
+        return Err(SampleError::Head(format!("its fields are separated by {other:?}: separate them by commas")));
+    }
     let position = |name: &str| names.iter().position(|one| *one == name);
     let missing: Vec<&str> = COLUMNS.into_iter().filter(|name| position(name).is_none()).collect();
     if !missing.is_empty() {
@@ -185,20 +195,23 @@ pub fn read(text: &str) -> Result<Vec<Sample>, SampleError> {
             COLUMNS.join(",")
         )));
     }
-    if let Some(twice) = COLUMNS.iter().chain(&OPTIONAL).find(|name| names.iter().filter(|one| one == name).count() > 1)
+    if let Some(twice) =
+        COLUMNS.iter().chain(&OPTIONAL).find(|name| names.iter().filter(|one| one == *name).count() > 1)
     {
         return Err(SampleError::Head(format!("the column {twice} is there twice: leave one of them")));
     }
     let mut samples = Vec::new();
     let mut before: Option<f64> = None;
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let fields: Vec<&str> = line.split(',').map(unquoted).collect();
-        let line = number + 1;
+        let (line, text) = (number + 1, line);
+        let fields = csv::fields(text).map_err(|why| SampleError::Line { line, why })?;
         if fields.len() != names.len() {
-            return Err(SampleError::Line {
-                line,
-                why: format!("{} fields, but {} columns: is the line cut short?", fields.len(), names.len()),
-            });
+            let hint = match fields.len() < names.len() {
+                true => "is the line cut short?",
+                false => "a field with a comma in it has to be in quotes, and numbers have a point, not a comma",
+            };
+            let why = format!("{} fields, but {} columns: {hint}", fields.len(), names.len());
+            return Err(SampleError::Line { line, why });
         }
         let row = Row { line, names: &names, fields: &fields };
         samples.push(row.sample()?);
@@ -213,15 +226,10 @@ pub fn read(text: &str) -> Result<Vec<Sample>, SampleError> {
     if samples.is_empty() { Err(SampleError::Empty) } else { Ok(samples) }
 }
 
-fn unquoted(field: &str) -> &str {
-    let field = field.trim();
-    field.strip_prefix('"').and_then(|field| field.strip_suffix('"')).unwrap_or(field)
-}
-
 struct Row<'a> {
     line: usize,
-    names: &'a [&'a str],
-    fields: &'a [&'a str],
+    names: &'a [Cow<'a, str>],
+    fields: &'a [Cow<'a, str>],
 }
 
 impl Row<'_> {
@@ -231,7 +239,7 @@ impl Row<'_> {
     }
 
     fn text(&self, name: &str) -> &str {
-        self.names.iter().position(|one| *one == name).map_or("", |position| self.fields[position])
+        self.names.iter().position(|one| *one == name).map_or("", |position| &self.fields[position])
     }
 
     /// A finite number; `None`: the field is empty.
@@ -270,12 +278,25 @@ impl Row<'_> {
         }
     }
 
+    fn events(&self, name: &str) -> Result<Option<f64>, SampleError> {
+        match self.amount(name)? {
+            Some(number) if number > MOST_EVENTS => {
+                Err(self.wrong(name, format!("{number:e} a second is more than any machine counts")))
+            }
+            number => Ok(number),
+        }
+    }
+
     fn sample(&self) -> Result<Sample, SampleError> {
         let regime = self.text("regime");
         if regime.is_empty() {
             return Err(self.wrong("regime", "it is empty: name what ran, or write idle".to_owned()));
         }
         let seconds = match self.number("seconds")? {
+            Some(seconds) if seconds > LONGEST => {
+                let why = format!("a window of {seconds:e} s is too long (at most {LONGEST:e} s): the unit is seconds");
+                return Err(self.wrong("seconds", why));
+            }
             Some(seconds) if seconds > 0.0 => seconds,
             Some(seconds) => {
                 let why = format!("a window of {seconds} s: the time must not stand still or go back");
@@ -293,10 +314,16 @@ impl Row<'_> {
         Ok(Sample {
             regime: regime.to_owned(),
             seconds,
-            busy: self.amount("busy")?,
-            cycles: self.amount("cycles")?,
-            instructions: self.amount("instructions")?,
-            cache_misses: self.amount("llc_misses")?,
+            busy: match self.amount("busy")? {
+                Some(busy) if busy > MOST_THREADS => {
+                    let why = format!("{busy:e} CPU-seconds a second are more than any machine has threads");
+                    return Err(self.wrong("busy", why));
+                }
+                busy => busy,
+            },
+            cycles: self.events("cycles")?,
+            instructions: self.events("instructions")?,
+            cache_misses: self.events("llc_misses")?,
             ghz,
             package: self.power("package_watts")?,
             dram: self.power("dram_watts")?,
@@ -339,6 +366,8 @@ mod tests {
         assert_eq!(first.features(25.0).unwrap().busy, 0.5);
         assert_eq!(first.features(10.0).unwrap().busy, 1.0, "more than all threads is full load");
         assert!(samples[1].is_idle() && samples[1].ghz.is_none());
+        let quoted = read(&format!("\u{feff}{HEAD}\"a, \"\"b\"\"@2000\",\"3\",1,,,,60,,\n")).unwrap();
+        assert_eq!((quoted[0].workload(), quoted[0].seconds), ("a, \"b\"", 3.0));
         let reordered = "platform_watts,time,regime,seconds,busy,cycles,instructions,llc_misses,package_watts,\
                          dram_watts\r\n150,5,a@b,2,1,,,,,\r\n";
         let samples = read(reordered).unwrap();
@@ -354,7 +383,14 @@ mod tests {
         assert!(wrong("a,-3,1,,,,4,,\n").contains("column 2 (seconds): a window of -3 s"));
         assert!(wrong("a,,1,,,,4,,\n").contains("column 2 (seconds): it is empty"));
         assert!(wrong(",3,1,,,,4,,\n").contains("column 1 (regime)"));
-        assert!(wrong("a,3,1,,\n").starts_with("line 2: 5 fields, but 9 columns"));
+        assert!(wrong("a,3,1,,\n").starts_with("line 2: 5 fields, but 9 columns: is the line cut short?"));
+        assert!(wrong("a,3,1,5,,,,4,,\n").starts_with("line 2: 10 fields, but 9 columns: a field with a comma"));
+        assert!(wrong("\"a,3,1,,,,4,,\n").starts_with("line 2: a quote is not closed"));
+        assert!(wrong("a,1e300,1,,,,4,,\n").contains("column 2 (seconds): a window of 1e300 s is too long"));
+        assert!(wrong("a,3,1e300,,,,4,,\n").contains("column 3 (busy): 1e300 CPU-seconds"));
+        assert!(wrong("a,3,1,1e300,,,4,,\n").contains("column 4 (cycles): 1e300 a second"));
+        let other = read(&HEAD.replace(',', ";")).unwrap_err().to_string();
+        assert_eq!(other, "line 1: its fields are separated by ';': separate them by commas");
         assert_eq!(wrong(""), "no sample follows the line of column names");
         let missing = read("regime,seconds,busy\n").unwrap_err().to_string();
         assert!(missing.starts_with("line 1: the column cycles, instructions, llc_misses, package_watts"), "{missing}");

@@ -5,6 +5,7 @@ use super::private_dir::{Access, DirError, FileId, PrivateDir, is_of_disk};
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub enum SocketError {
     #[error("{}: exists and is no socket; remove it or configure another path", .0.display())]
     NotASocket(PathBuf),
     /// The path exceeds 107 bytes, the kernel's limit.
-    #[error("{}: path of a socket is too long, at most 107 bytes", .0.display())]
+    #[error("{}: path of a socket is too long, at most {LONGEST} bytes", .0.display())]
     TooLong(PathBuf),
     /// Its folder cannot be opened, or others could replace the socket in it.
     #[error("no socket {}: {why}", path.display())]
@@ -111,6 +112,16 @@ impl Drop for SocketFile {
             let _ = self.dir.remove(&self.name);
         }
     }
+}
+
+/// The most bytes of a socket's path: the kernel's limit.
+const LONGEST: usize = 107;
+
+/// What a path has to be to be a socket's, where it is not.
+pub fn rule_for(path: &Path) -> Option<&'static str> {
+    let bytes = path.as_os_str().as_bytes();
+    (bytes.len() > LONGEST || bytes.contains(&0) || bytes.is_empty())
+        .then_some("a path of 1 to 107 bytes: the kernel's limit for sockets")
 }
 
 /// Creates the socket at `path` with the permission bits `mode`, and its folder where it does not exist, and listens. A

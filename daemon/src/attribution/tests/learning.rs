@@ -2,6 +2,8 @@
 
 use super::platform::{Machine, meter, of, process};
 use super::*;
+use crate::model::domain::PowerInterval;
+use crate::model::snapshot::IdleFloor;
 use platform::Says::{self, More, Nothing, Watts};
 
 /// The job of these tests, and a process that always runs a little.
@@ -220,4 +222,26 @@ fn averaging_and_noisy_platform_meters_with_fans_and_losses_teach_a_floor_that_i
         // At rest the supplies lose 3 W more.
         assert!(least > REST && most < REST + 15.0, "{least} W to {most} W");
     }
+}
+
+#[test]
+fn the_floor_of_an_estimate_is_as_uncertain_as_the_estimate() {
+    let (mut core, mut host) = (Core::new(config(IdlePolicy::Apart), State::default(), false, Nanos(0)), Fake::new());
+    host.new.truncate(1);
+    host.new[0].at_rest = Some(Microwatts(20_000_000));
+    let mut step = |interval: Option<PowerInterval>| {
+        let mut tick = host.tick(&[50_000_000], vec![ran(1, 10, 0, 1_000_000_000)]);
+        tick.readings.iter_mut().for_each(|reading| reading.interval = interval);
+        core.step(&tick).domains[0].floor
+    };
+    step(None);
+    // What the model cannot say of itself is not known: it is not 0.
+    let floor = step(None).unwrap();
+    assert_eq!((floor.power.0, floor.from, floor.error()), (20_000_000, IdleFrom::Model, None));
+    // 30 to 80 W of 50 W: half a power wide either way, 90 % of cases, so 0.304 of the floor.
+    let wide = PowerInterval { low: Microwatts(30_000_000), high: Microwatts(80_000_000), extrapolating: false };
+    let error = step(Some(wide)).unwrap().error().unwrap().watts();
+    assert!((error - 20.0 * 0.5 / 1.645).abs() < 1e-3, "{error}");
+    let given = IdleFloor { power: Microwatts(5), uncertainty: Microwatts(0), from: IdleFrom::Configured };
+    assert_eq!(given.error(), Some(Microwatts(0)));
 }

@@ -94,6 +94,15 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
     let model = train(&samples.iter().collect::<Vec<_>>(), arguments.target.into(), &about)
         .map_err(|error| files::wrong(&arguments.samples, error))?;
     let written = file::write(&model);
+    if written.len() > file::MOST_BYTES {
+        let why = format!(
+            "there are {} regimes, and a model that names them would have more than {} bytes: the column regime names \
+             the kind of work, which many samples have in common",
+            model.training.regimes.len(),
+            file::MOST_BYTES
+        );
+        return Err(files::wrong(&arguments.samples, why));
+    }
     files::write(&arguments.out, &written, arguments.force)?;
     if arguments.json {
         out.write_all(written.as_bytes())?;

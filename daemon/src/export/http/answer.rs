@@ -2,9 +2,10 @@
 //! on in pieces, so that a reader that takes nothing is seen.
 
 use super::places::{Answering, Places, Seat};
+use super::request_body::RequestBody;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{Request, Response};
+use axum::http::{Request, Response, header};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
@@ -32,13 +33,21 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Noted>, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut answering = self.seat.begin();
+        // Who expects to be asked for the body has not sent it.
+        let sends = !request.headers().contains_key(header::EXPECT);
+        let (head, body) = request.into_parts();
+        let (body, unread) = RequestBody::new(body, Arc::clone(&self.seat));
+        let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(self.seat.peer);
         request.extensions_mut().insert(Arc::clone(&self.places));
         let answer = TowerToHyperService::new(self.router.clone()).call(request);
         Box::pin(async move {
             let answer = answer.await?;
+            if sends {
+                unread.dropped().await;
+            }
             answering.sending(answer.status().is_success());
             let endless = answer.extensions().get::<Endless>().is_some();
             Ok(answer.map(|body| Noted { body, rest: Bytes::new(), answering, endless }))

@@ -5,6 +5,7 @@ pub(in crate::export) mod answer;
 pub(in crate::export) mod once;
 pub(in crate::export) mod peer;
 pub(in crate::export) mod places;
+mod request_body;
 pub(in crate::export) mod serve;
 pub(in crate::export) mod stall;
 pub mod web_config;

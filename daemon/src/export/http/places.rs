@@ -4,7 +4,8 @@
 //! A connection has a place, or waits for one. Where a peer has its share, or all places are taken, a new connection
 //! gets the place of another one, in this order: connections that wait for a request and were never given a page (so
 //! every one without the right password), then those of the peer with the most connections: idle ones, then those whose
-//! reader stands still, then any, if that peer has at least two more than the new one's.
+//! reader stands still, then any, if that peer has at least two more than the new one's. One whose client has not sent
+//! all of its request's body waits for a request.
 
 use super::peer::Peer;
 use crate::sys::mutex::lock;
@@ -68,6 +69,8 @@ struct State {
     requests: usize,
     /// Those of which the answer is not made yet: the reader waits for it, not the other way round.
     unmade: usize,
+    /// Those of which the client has not sent the body yet.
+    unsent: usize,
     /// The transport takes no more bytes.
     blocked: bool,
     /// An endless answer has nothing to send now.
@@ -80,7 +83,7 @@ struct State {
 
 impl State {
     fn is_active(&self) -> bool {
-        self.requests > 0 || self.blocked
+        self.requests > self.unsent || self.blocked
     }
 
     fn stands_still_for(&self, now: Instant) -> Duration {
@@ -166,8 +169,16 @@ impl Places {
         } else if open.taken.len() >= self.limits.all {
             open.close_one(now, peer, own, |_| true)?;
         }
-        let state =
-            State { served: false, requests: 0, unmade: 0, blocked: false, waits: false, since: now, moved: now };
+        let state = State {
+            served: false,
+            requests: 0,
+            unmade: 0,
+            unsent: 0,
+            blocked: false,
+            waits: false,
+            since: now,
+            moved: now,
+        };
         let seat = Arc::new(Seat { peer, closed: CancellationToken::new(), state: Mutex::new(state) });
         let number = open.next;
         open.next += 1;
@@ -248,6 +259,18 @@ impl Seat {
         (state.moved, state.waits) = (now, false);
         drop(state);
         Answering { seat: Arc::clone(self), made: false }
+    }
+
+    /// Notes whether the body of one more request is awaited from the client, or of one fewer.
+    pub fn awaits_body(&self, awaits: bool) {
+        let mut state = lock(&self.state);
+        match awaits {
+            true => state.unsent += 1,
+            false => state.unsent -= 1,
+        }
+        if !awaits {
+            state.moved = Instant::now();
+        }
     }
 
     /// Notes whether the transport takes bytes.
@@ -399,6 +422,20 @@ mod tests {
         let _asks = third.seat.begin();
         let _fourth = places.admit(user(4)).unwrap();
         assert_eq!(closed(&more).len() + closed(&busy).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_not_sent_the_body_makes_room() {
+        let places = Places::new(LIMITS);
+        let slow = fill(&places, user(1), 4);
+        let _answers: Vec<_> = slow.iter().map(|place| place.seat.begin()).collect();
+        assert!(places.admit(user(1)).is_none());
+        slow[1..].iter().for_each(|place| place.seat.awaits_body(true));
+        let _scrape = places.admit(user(1)).unwrap();
+        // What came meanwhile is answered.
+        slow[2].seat.awaits_body(false);
+        let _next = places.admit(user(1)).unwrap();
+        assert_eq!(closed(&slow), [1, 3]);
     }
 
     #[tokio::test(start_paused = true)]

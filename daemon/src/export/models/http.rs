@@ -4,12 +4,12 @@
 use super::SharedModels;
 use crate::power_model::kepler::served::{self, BestQuery};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -64,11 +64,20 @@ async fn file(State(models): State<SharedModels>, Path(name): Path<String>, head
 }
 
 async fn model(State(models): State<SharedModels>, body: Body) -> Response {
+    let too_long = || {
+        let why = format!("the request has more than {} bytes", served::MOST_BYTES);
+        refused(StatusCode::PAYLOAD_TOO_LARGE, &why)
+    };
+    // By its head: nothing of it is waited for.
+    if body.size_hint().lower() > served::MOST_BYTES as u64 {
+        return too_long();
+    }
     let body = match timeout(BODY_LIMIT, Limited::new(body, served::MOST_BYTES).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_long(),
         Ok(Err(_)) => {
-            let why = format!("the request is cut short, or has more than {} bytes", served::MOST_BYTES);
-            return refused(StatusCode::PAYLOAD_TOO_LARGE, &why);
+            let why = "the body of the request is cut short, or its chunks are not as HTTP has them";
+            return refused(StatusCode::BAD_REQUEST, why);
         }
         Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the request did not arrive within 10 s"),
     };

@@ -36,6 +36,9 @@ pub const SOURCE: &str = "estimate";
 /// assumption. At idle the true share is closer to a half, so idle comes out high.
 pub const PACKAGE_SHARE: f64 = 0.65;
 
+/// The most watts of a hardware thread that are believed.
+const MOST_WATTS: f64 = 1000.0;
+
 /// `[meter.estimate]`: the estimate, used where nothing is measured.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -54,11 +57,19 @@ pub struct EstimateConfig {
 impl Section for EstimateConfig {
     fn check(&self) -> Vec<(String, String)> {
         let share_ok = self.package_share.is_none_or(|share| share > 0.0 && share <= 1.0);
-        let watts_ok = |watts: Option<f64>| watts.is_none_or(|watts| (0.0..=100_000.0).contains(&watts));
+        let watts_ok = |watts: Option<f64>| watts.is_none_or(|watts| (0.0..=MOST_WATTS).contains(&watts));
+        // Of the two the table has one where it is not configured.
+        let full = self.full_watts_per_thread.unwrap_or_else(watts::highest);
+        let ordered = self.idle_watts_per_thread.is_none_or(|idle| idle <= full || !watts_ok(Some(idle)));
+        let lower = match self.full_watts_per_thread {
+            Some(_) => "at most full_watts_per_thread: a machine at rest does not draw more than at full load",
+            None => "at most what any processor of the table draws at full load: set full_watts_per_thread, too",
+        };
         [
             ("package_share", share_ok, "above 0, at most 1"),
-            ("idle_watts_per_thread", watts_ok(self.idle_watts_per_thread), "0 to 100000 watts"),
-            ("full_watts_per_thread", watts_ok(self.full_watts_per_thread), "0 to 100000 watts"),
+            ("idle_watts_per_thread", watts_ok(self.idle_watts_per_thread), "0 to 1000 watts"),
+            ("full_watts_per_thread", watts_ok(self.full_watts_per_thread), "0 to 1000 watts"),
+            ("idle_watts_per_thread", ordered, lower),
         ]
         .into_iter()
         .filter(|(_, ok, _)| !ok)

@@ -2,7 +2,7 @@
 
 use super::curve::Curve;
 use super::watts::{self, Watts};
-use super::{EstimateConfig, PACKAGE_SHARE};
+use super::{EstimateConfig, MOST_WATTS, PACKAGE_SHARE};
 use crate::meter::CpuModel;
 use crate::model::domain::PowerInterval;
 use crate::model::units::{Microwatts, Nanos};
@@ -55,7 +55,7 @@ pub(super) fn per_thread(config: &EstimateConfig, model: &CpuModel) -> Result<Op
         full: config.full_watts_per_thread.unwrap_or(table.full),
     };
     let share = config.package_share.unwrap_or(PACKAGE_SHARE);
-    if !(0.0 <= watts.idle && watts.idle <= watts.full && watts.full <= 1000.0) {
+    if !(0.0 <= watts.idle && watts.idle <= watts.full && watts.full <= MOST_WATTS) {
         return Err(format!(
             "[meter.estimate]: {} W idle and {} W full a thread: must be 0 <= idle <= full <= 1000",
             watts.idle, watts.full

@@ -73,6 +73,11 @@ pub(super) fn lookup(model: &CpuModel) -> (Watts, &'static str, Option<&'static 
     (row(name).unwrap_or(Watts { idle: 0.6389, full: 3.9673 }), name, known.map(|(name, _)| name))
 }
 
+/// The highest watts at full load of any processor.
+pub(super) fn highest() -> f64 {
+    TABLE.iter().map(|(_, watts)| watts.full).fold(0.0, f64::max)
+}
+
 fn row(name: &str) -> Option<Watts> {
     TABLE.iter().find(|(row, _)| *row == name).map(|(_, watts)| *watts)
 }

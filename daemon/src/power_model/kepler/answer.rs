@@ -2,11 +2,12 @@
 //! at most 4,096 bytes, so an answer is shortened until it fits.
 
 use super::Component;
+use crate::model::text::shortened;
 use std::fmt::Write as _;
 
 /// The most bytes that a client reads.
 pub const MOST_BYTES: usize = 4096;
-/// The most characters of a message.
+/// The most bytes of a message.
 const MOST_MESSAGE: usize = 300;
 /// What is left out of an answer that is too long, in this order.
 const LEFT_OUT: [Component; 3] = [Component::Uncore, Component::Core, Component::Dram];
@@ -84,8 +85,8 @@ impl Answer {
             text.push(']');
         }
         let separator = if self.message.is_empty() || note.is_empty() { "" } else { "; " };
-        let message: String = format!("{note}{separator}{}", self.message).chars().take(MOST_MESSAGE).collect();
-        let message = serde_json::to_string(&message).unwrap_or_else(|_| "\"\"".to_owned());
+        let message = format!("{note}{separator}{}", self.message);
+        let message = serde_json::to_string(&shortened(&message, MOST_MESSAGE)).unwrap_or_else(|_| "\"\"".to_owned());
         let _ = write!(text, "}},\"msg\":{message}");
         if self.core_ratio > 0.0 {
             let ratio = format!("{:.4}", self.core_ratio.min(1.0));

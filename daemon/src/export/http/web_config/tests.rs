@@ -166,6 +166,55 @@ async fn http2_is_spoken_where_it_is_on() {
 }
 
 #[tokio::test]
+async fn a_refused_post_has_its_answer_and_no_reset() {
+    let files = Files::new();
+    let users = format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash("secret", 4).unwrap());
+    let server = start(&files.config(&format!("{TLS}{users}")));
+    let mut client = files.client(false);
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let io = hyper_util::rt::TokioIo::new(server.connect(client, "node.example").await.unwrap());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for pieces in [1, 3, 8, 20, 60] {
+        // Each piece is sent by itself, after others had time to run: the answer is ready before the body is.
+        let (mut to, body) = http_body_util::channel::Channel::<axum::body::Bytes>::new(1);
+        let sent = tokio::spawn(async move {
+            for _ in 0..pieces {
+                tokio::task::yield_now().await;
+                if to.send_data(axum::body::Bytes::from(vec![b'x'; 2000])).await.is_err() {
+                    return false;
+                }
+            }
+            true
+        });
+        let request = Request::post("https://node.example/model").body(axum::body::Body::new(body)).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{pieces}");
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+        assert!(body.is_ok() && sent.await.unwrap(), "{pieces} pieces: {body:?}");
+    }
+    // Over HTTP/1 the connection goes on.
+    let server = start(&files.config(&users));
+    let mut io = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..3 {
+        let head = b"POST /model HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n";
+        io.write_all(&[&head[..], &[b'x'; 60_000]].concat()).await.unwrap();
+        let mut answer = [0; 12];
+        io.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 401");
+        // Up to the end of this answer, whose body is short.
+        let (mut rest, mut piece) = (Vec::new(), [0; 1024]);
+        while !rest.ends_with(b"\n") || !rest.windows(4).any(|four| four == b"\r\n\r\n") || rest.ends_with(b"\r\n\r\n")
+        {
+            let length = io.read(&mut piece).await.unwrap();
+            assert!(length > 0);
+            rest.extend_from_slice(&piece[..length]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn only_the_right_password_gets_an_answer() {
     let files = Files::new();
     let users = format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash("secret", 4).unwrap());

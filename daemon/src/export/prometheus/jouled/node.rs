@@ -5,6 +5,7 @@ use crate::export::zones::Zones;
 use crate::model::snapshot::{DomainView, Snapshot, SourceView};
 use crate::model::source::Health;
 use crate::model::source::Stamp;
+use crate::model::text::shortened;
 use crate::model::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
@@ -120,15 +121,9 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView]) -> fmt::
         unit: "",
         help: "Always 1; its reason label says why a source is not healthy",
     };
-    let samples = sources.iter().map(|view| {
-        (
-            LabelSet::plain([
-                ("source", &*view.source),
-                ("role", view.role.as_str()),
-                ("reason", shortened(view.health.why())),
-            ]),
-            1,
-        )
+    let reasons: Vec<_> = sources.iter().map(|view| shortened(view.health.why(), REASON_MAX)).collect();
+    let samples = sources.iter().zip(&reasons).map(|(view, reason)| {
+        (LabelSet::plain([("source", &*view.source), ("role", view.role.as_str()), ("reason", reason)]), 1)
     });
     gauges(encoder, &about, samples)
 }
@@ -288,9 +283,10 @@ fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::R
     let about = About {
         name: "jouled_idle_floor_uncertainty",
         unit: "watts",
-        help: "Standard error in watts of a domain's idle floor, an estimate",
+        help: "Standard error in watts of a domain's idle floor, an estimate; absent where it is not known",
     };
-    gauges(encoder, &about, floors().map(|(id, floor)| (LabelSet::plain([("domain", id)]), floor.uncertainty)))
+    let known = floors().filter_map(|(id, floor)| Some((id, floor.error()?)));
+    gauges(encoder, &about, known.map(|(id, error)| (LabelSet::plain([("domain", id)]), error)))
 }
 
 /// How the shares of a domain were made: the value of label `shares`.
@@ -336,10 +332,4 @@ fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resu
         help: "What two meters may differ by, as their makers say, or 5 % each where they say nothing",
     };
     gauges(encoder, &about, pairs().map(|(labels, one)| (labels, ratio(u64::from(one.allowed_ppm)))))
-}
-
-/// The start of `reason`, cut between characters.
-fn shortened(reason: &str) -> &str {
-    let end = (0..=REASON_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
-    &reason[..end.unwrap_or_default()]
 }
