@@ -182,7 +182,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
     (shown[Kind::Slice.index()], shown[Kind::User.index()]) = (6, 1);
     CoreConfig {
         host: Host { cpus: (0..4).map(cpu).collect(), interval: Nanos::SECOND, idle, ..Host::default() },
-        limits: Limits { shown, retention: Nanos(5 * Nanos::SECOND.0), least: Microjoules(0) },
+        limits: Limits { shown, retention: Nanos(5 * Nanos::SECOND.0), least: Microjoules(0), name_wait: Nanos(0) },
         idle,
         floors: BTreeMap::from([("rapl/package-1".to_owned(), Microwatts(28_000_000))]),
         prior_ratio: 0.1 + 0.2,

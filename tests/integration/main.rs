@@ -33,6 +33,7 @@ mod manager;
 mod meter_contract;
 mod meters;
 mod models;
+mod names;
 mod new_meter;
 mod plausibility;
 mod power_models;

@@ -73,7 +73,12 @@ fn run(with_psys: bool, platform: &str) -> (Snapshot, Nanos) {
 
     let config = CoreConfig {
         host: Host { interval: Nanos::SECOND, ..Host::default() },
-        limits: Limits { shown: [100; Kind::ALL.len()], retention: Nanos::SECOND, least: Microjoules(0) },
+        limits: Limits {
+            shown: [100; Kind::ALL.len()],
+            retention: Nanos::SECOND,
+            least: Microjoules(0),
+            name_wait: Nanos(0),
+        },
         idle: IdlePolicy::Apart,
         floors: Default::default(),
         prior_ratio: 0.3,

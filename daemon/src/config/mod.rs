@@ -3,6 +3,7 @@
 
 mod environment;
 mod explain;
+mod names;
 mod strings;
 
 use crate::export::dbus::DbusConfig;
@@ -22,6 +23,7 @@ use crate::usage::bpf::{BpfPath, Counters};
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use figment::value::UncasedStr;
+pub use names::NamesConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -87,6 +89,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// `[inventory]`
     pub inventory: InventoryConfig,
+    /// `[names]`
+    pub names: NamesConfig,
 }
 
 impl Default for Config {
@@ -108,6 +112,7 @@ impl Default for Config {
             export: ExportConfig::default(),
             control: ControlConfig::default(),
             inventory: InventoryConfig::default(),
+            names: NamesConfig::default(),
         }
     }
 }
@@ -348,6 +353,9 @@ impl Config {
                 "a path that leaves room for the names of sockets: these have at most 107 bytes",
             );
         }
+        if let Some(rule) = self.names.wrong() {
+            range("names.kubernetes", false, rule);
+        }
         for (key, why) in self.meter.check() {
             wrong.push(format!("{}: {why}", place(&format!("meter.{key}"))));
         }
@@ -392,7 +400,7 @@ impl Config {
             shown[Kind::Vm.index()] = self.series.others.max(VMS_WITH_CHANNEL);
         }
         let least = Microjoules((self.series.min_joules * 1e6).round() as u64);
-        Limits { shown, retention: self.series.retention.0, least }
+        Limits { shown, retention: self.series.retention.0, least, name_wait: self.names.wait() }
     }
 
     /// Configured idle floors.

@@ -71,6 +71,7 @@ of entities without a line of their own, `ended` that of entities that are no lo
 --json prints an array of objects, one per entity, then one for each sum without an entity:
   row                 entity | more (cut off by --limit) | rest | ended | parked
   kind, labels        labels by name, as in the Prometheus metrics
+  name                as in the table: NAMESPACE/POD/CONTAINER of a container of Kubernetes; null for a sum
   state, since        running | terminated; start of the series, RFC 3339
   quality             measured | derived | estimated
   watts               number; null where there is none

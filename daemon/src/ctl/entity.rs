@@ -1,8 +1,43 @@
 //! Names of entities and kinds as people read them. Not the labels, which are [`crate::model::entity`]'s.
 
 use super::text;
-use crate::model::entity::Kind;
-use crate::model::snapshot::{Row, State};
+use crate::model::entity::{Kind, PodLabels};
+use crate::model::snapshot::{Row, Snapshot, State};
+use std::collections::BTreeMap;
+
+/// Names of the entities of a snapshot.
+pub struct Names<'a> {
+    pods: BTreeMap<&'a str, PodLabels<'a>>,
+}
+
+impl<'a> Names<'a> {
+    /// The names of all entities in the snapshot.
+    pub fn of(snapshot: &'a Snapshot) -> Self {
+        Self { pods: snapshot.pods() }
+    }
+
+    /// The name of an entity for people, safe on a terminal: of a container in a pod, with the pod's namespace and name
+    /// before it. One that has ended is marked.
+    pub fn name(&self, row: &Row) -> String {
+        let name = name(row);
+        match (row.labels.kind(), self.pods.get(row.labels.get("pod_id"))) {
+            (Kind::Container, Some(pod)) if !pod.pod_name.is_empty() => {
+                format!("{}/{}/{name}", text::safe(pod.pod_namespace), text::safe(pod.pod_name))
+            }
+            _ => name,
+        }
+    }
+}
+
+/// The id of a container or pod, safe on a terminal, as short as container tools show it.
+pub fn id(row: &Row) -> String {
+    short(&text::safe(row.labels.id()))
+}
+
+fn short(id: &str) -> String {
+    // Container tools show the first twelve of 64 hex digits, too.
+    id.chars().take(if id.len() == 64 { 12 } else { usize::MAX }).collect()
+}
 
 /// The plural of a kind: `units`, `processes`.
 pub fn plural(kind: Kind) -> String {
@@ -10,16 +45,11 @@ pub fn plural(kind: Kind) -> String {
 }
 
 /// The name of an entity for people, safe on a terminal. One that has ended is marked.
-pub fn name(row: &Row) -> String {
+fn name(row: &Row) -> String {
     let label = |name: &str| row.labels.get(name);
     let or_id = |name: &str, id: &str| {
         let (name, id) = (label(name), label(id));
-        // Container tools show the first twelve of 64 hex digits, too.
-        if name.is_empty() {
-            id.chars().take(if id.len() == 64 { 12 } else { usize::MAX }).collect()
-        } else {
-            name.to_owned()
-        }
+        if name.is_empty() { short(id) } else { name.to_owned() }
     };
     let name = match row.labels.kind() {
         Kind::Process => format!("{} {}", label("pid"), label("comm")),
@@ -52,6 +82,14 @@ mod tests {
         assert_eq!(name(&row(Kind::Container, &[&id[..64], "", "docker", ""])), "0123456789ab");
         assert_eq!(name(&row(Kind::Container, &["id", "web", "docker", ""])), "web");
         assert_eq!(name(&row(Kind::Pod, &["id", "api-0", "prod"])), "prod/api-0");
+        let mut snapshot = fixture::snapshot();
+        snapshot.kinds[Kind::Pod.index()].rows = vec![row(Kind::Pod, &["uid", "api-0", "prod"])];
+        let names = Names::of(&snapshot);
+        let container = |name: &str, pod: &str| row(Kind::Container, &[&id[..64], name, "containerd", pod]);
+        assert_eq!(names.name(&container("nginx", "uid")), "prod/api-0/nginx");
+        assert_eq!(names.name(&container("", "uid")), "prod/api-0/0123456789ab");
+        assert_eq!(names.name(&container("nginx", "other")), "nginx");
+        assert_eq!(self::id(&container("nginx", "uid")), "0123456789ab");
         assert_eq!(name(&row(Kind::Process, &["7", "sh\x1b[31m", "", "", "", ""])), "7 sh\\u{1b}[31m");
     }
 }

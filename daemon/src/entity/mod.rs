@@ -6,6 +6,7 @@ pub mod hypervisor;
 pub mod inventory;
 pub mod managers;
 pub mod mounts;
+mod names;
 pub mod path;
 mod survivors;
 
@@ -17,6 +18,7 @@ use crate::model::vm::Vm;
 use cgroups::Resolver;
 use hypervisor::{Hypervisors, VmChanges};
 use inventory::Inventory;
+use names::Names;
 use std::path::{Path, PathBuf};
 
 /// A cgroup with its path, on its way to [`CgroupEntities`].
@@ -45,7 +47,7 @@ impl CgroupPath {
 /// What is new of entities at a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Entities of the cgroups that ran something for the first time, and of those whose VM became known.
+    /// Entities of the cgroups that ran something for the first time, and of those whose VM or name became known.
     pub cgroups: Vec<CgroupEntities>,
     /// Cgroups listed at an earlier tick that no longer exist.
     pub gone: Vec<CgroupId>,
@@ -64,6 +66,8 @@ pub struct Entities {
     resolver: Resolver,
     hypervisors: Hypervisors,
     awaited: Awaited,
+    names: Names,
+    procfs: PathBuf,
 }
 
 impl Entities {
@@ -74,7 +78,14 @@ impl Entities {
             resolver: Resolver::open(procfs),
             hypervisors: Hypervisors::open(procfs, sysfs, inventory),
             awaited: Awaited::default(),
+            names: Names::new(procfs, None),
+            procfs: procfs.to_path_buf(),
         }
+    }
+
+    /// Reads names of pods in the folder `kubernetes`, in which the kubelet keeps `pods` and `containers`.
+    pub fn with_kubernetes(self, kubernetes: Option<&Path>) -> Self {
+        Self { names: Names::new(&self.procfs, kubernetes), ..self }
     }
 
     /// The mount point of the v2 cgroup tree, if there is one.
@@ -97,7 +108,7 @@ impl Entities {
     /// earlier run are added to it, and on hosts with v1 hierarchies use is moved to the v1 cgroup of its process where
     /// the v2 tree does not say what the process is part of; `sample.born` is taken out.
     pub fn observe(&mut self, sample: &mut UsageSample, at: Stamp) -> Named {
-        let Self { resolver, hypervisors, awaited } = self;
+        let Self { resolver, hypervisors, awaited, names, .. } = self;
         // The order is a protocol. Births come first: they name cgroups that may be gone by now.
         resolver.add_born(std::mem::take(&mut sample.born));
         // Survivors are part of the sample for all that follows.
@@ -119,7 +130,8 @@ impl Entities {
         }
         // Last: the use of a process that ended still had to be placed.
         resolver.forget_processes(&sample.ended);
-        let cgroups = cgroups.into_iter().map(|cgroup| cgroup.resolve(|path| hypervisors.runs_in(path))).collect();
+        let mut cgroups = cgroups.into_iter().map(|cgroup| cgroup.resolve(|path| hypervisors.runs_in(path))).collect();
+        names.observe(&mut cgroups, &gone, |cgroup| resolver.dir(cgroup));
         Named { cgroups, gone, members, vms, survivors }
     }
 }

@@ -6,6 +6,8 @@ use super::units::{Microjoules, Nanos};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -82,14 +84,28 @@ impl Kind {
             Self::Vm => VmLabels::NAMES,
         }
     }
+
+    /// Those of [`Kind::label_names`] that only name the entity. They may become known late or change, and are no part
+    /// of its identity.
+    pub const fn name_labels(self) -> &'static [&'static str] {
+        match self {
+            Self::Container => &["container_name"],
+            Self::Pod => &["pod_name", "pod_namespace"],
+            Self::Vm => &["vm_name"],
+            Self::Process | Self::Unit | Self::UserUnit | Self::Slice | Self::Session | Self::User => &[],
+        }
+    }
 }
 
 /// The label values of one entity, with the kind that names them: the key of an entity in the ledger, in recordings and
 /// in exports. There is exactly one value for each of [`Kind::label_names`]; two entities of a kind never have the same
 /// values at one time. Clones share the values. In JSON each value has its label's name, empty ones are left out.
 ///
+/// Comparison, order and hash are those of the identity: [`Kind::name_labels`] are left out, so that a name that
+/// becomes known late does not make another entity. [`Labels::same_values`] compares all values.
+///
 /// Strangers choose the names of processes, cgroups and VMs: what acts on a terminal is escaped here, for every export.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "by_name::NamedLabels", into = "by_name::NamedLabels")]
 pub struct Labels {
     kind: Kind,
@@ -151,6 +167,38 @@ impl Labels {
         self.values.first().map_or("", String::as_str)
     }
 
+    /// The values that identify the entity, in the order of [`Kind::label_names`].
+    pub fn identity(&self) -> impl Iterator<Item = &str> {
+        let names = self.kind.name_labels();
+        self.pairs().filter(|(label, _)| !names.contains(label)).map(|(_, value)| value)
+    }
+
+    /// Whether all values are the same, names included.
+    pub fn same_values(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.values == other.values
+    }
+
+    /// These labels, with the names of `earlier` (labels of the same entity) where these have none.
+    pub fn or_names_of(self, earlier: &Self) -> Self {
+        let names = self.kind.name_labels();
+        let lacks = |(label, value): &(&'static str, &str)| value.is_empty() && names.contains(label);
+        if self.kind != earlier.kind || !self.pairs().any(|pair| lacks(&pair) && !earlier.get(pair.0).is_empty()) {
+            return self;
+        }
+        let value = |pair: (&'static str, &str)| if lacks(&pair) { earlier.get(pair.0) } else { pair.1 }.to_owned();
+        Self { kind: self.kind, values: self.pairs().map(value).collect() }
+    }
+
+    /// Whether the entity is of Kubernetes and its name is not known: the kubelet writes it to /var/log a moment before
+    /// or after the start.
+    pub fn awaits_name(&self) -> bool {
+        match self.kind {
+            Kind::Pod => self.get("pod_name").is_empty(),
+            Kind::Container => self.get("container_name").is_empty() && !self.get("pod_id").is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether an entity with these labels comes back under the same name after it ended, as the unit of a timer does:
     /// its series then stays, so that its counter goes on. Scopes and transient units have a new name each time.
     pub fn returns(&self) -> bool {
@@ -159,6 +207,33 @@ impl Labels {
             Kind::Slice | Kind::User => true,
             Kind::Process | Kind::Session | Kind::Container | Kind::Pod | Kind::Vm => false,
         }
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && (Arc::ptr_eq(&self.values, &other.values) || self.identity().eq(other.identity()))
+    }
+}
+
+impl Eq for Labels {}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.kind.cmp(&other.kind).then_with(|| self.identity().cmp(other.identity()))
+    }
+}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+        self.identity().for_each(|value| value.hash(state));
     }
 }
 
@@ -312,6 +387,10 @@ pub struct Limits {
     /// releases without it.
     #[serde(default)]
     pub least: Microjoules,
+    /// Time for which the counters of an entity that awaits its name ([`Labels::awaits_name`]) are kept off the metrics
+    /// page. 0 in recordings of releases without it.
+    #[serde(default)]
+    pub name_wait: Nanos,
 }
 
 /// Series of an earlier run on this boot that wait for their entities, with the time at which each series began
@@ -375,6 +454,26 @@ mod tests {
             serde_json::from_value(serde_json::json!({ "kind": "slice", "labels": { "slice": comm } })).unwrap();
         assert_eq!(read, unit, "an older ledger has the name as it was");
         assert_eq!(Labels::new(Kind::Slice, vec![shown.to_owned()]).unwrap(), unit);
+    }
+
+    #[test]
+    fn names_are_no_identity() {
+        let pod = |name: &str, namespace: &str| {
+            Labels::from(PodLabels { pod_id: "7", pod_name: name, pod_namespace: namespace })
+        };
+        let (unnamed, named) = (pod("", ""), pod("web", "shop"));
+        assert_eq!(unnamed, named);
+        assert!(!unnamed.same_values(&named) && unnamed.awaits_name() && !named.awaits_name());
+        let mut known = FxHashMap::from_iter([(unnamed.clone(), 1)]);
+        assert_eq!(known.insert(named.clone(), 2), Some(1));
+        assert_eq!(unnamed.clone().or_names_of(&named).get("pod_namespace"), "shop");
+        assert_eq!(pod("api", "").or_names_of(&named).values(), ["7", "api", "shop"]);
+        assert_eq!(named.clone().or_names_of(&unnamed).values(), named.values());
+        let other = Labels::from(PodLabels { pod_id: "8", pod_name: "web", pod_namespace: "shop" });
+        assert!(other != named && named < other);
+        for kind in Kind::ALL {
+            assert!(kind.name_labels().iter().all(|name| kind.label_names().contains(name)), "{kind:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::model::billing::IdlePolicy;
 use crate::model::by_name;
 use crate::model::domain::{Domain, NodeEnergy, PowerInterval, Verdict, Zone};
-use crate::model::entity::{Kind, Labels};
+use crate::model::entity::{Kind, Labels, PodLabels};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -12,6 +12,7 @@ use crate::model::usage::{Counted, Used};
 use crate::model::vm::Vm;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Energy by zone, in µJ, in the order of [`Zone::ALL`].
@@ -92,9 +93,34 @@ pub struct Row {
     pub used: Used,
     /// When the series began, CLOCK_REALTIME.
     pub since: Nanos,
+    /// The labels of its counters on the metrics page, which only jouled itself writes.
+    #[serde(skip)]
+    pub on_page: OnPage,
+}
+
+/// The labels under which the metrics page shows the counters of a row. Labels of a counter never change while jouled
+/// runs, though names of the entity may become known late.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnPage {
+    /// The labels of the row.
+    #[default]
+    Current,
+    /// Those that the entity had when its counters were first shown.
+    First(Labels),
+    /// None yet: its name is awaited, for a short time.
+    Waiting,
 }
 
 impl Row {
+    /// The labels of its counters on the metrics page; `None`: they are not shown yet.
+    pub fn page_labels(&self) -> Option<&Labels> {
+        match &self.on_page {
+            OnPage::Current => Some(&self.labels),
+            OnPage::First(labels) => Some(labels),
+            OnPage::Waiting => None,
+        }
+    }
+
     /// Mean power by zone, dynamic and idle together, in µW.
     pub fn whole_power(&self) -> [Microwatts; Zone::COUNT] {
         std::array::from_fn(|zone| self.power[zone] + self.idle_power[zone])
@@ -153,7 +179,8 @@ impl TryFrom<UncheckedKindView> for KindView {
         let kind = by_name::kind(&kind).ok_or_else(|| format!("kind {kind:?} is not known"))?;
         let row = |row: UncheckedRow| {
             let UncheckedRow { labels, state, energy, power, idle_power, used, since } = row;
-            Ok(Row { labels: labels.of(kind)?, state, energy, power, idle_power, used, since })
+            let on_page = OnPage::Current;
+            Ok(Row { labels: labels.of(kind)?, state, energy, power, idle_power, used, since, on_page })
         };
         let rows = rows.into_iter().map(row).collect::<Result<_, String>>()?;
         Ok(Self { kind, rows, rest, ended, parked, rest_power })
@@ -161,6 +188,18 @@ impl TryFrom<UncheckedKindView> for KindView {
 }
 
 impl KindView {
+    /// Rows whose counters are on the metrics page, with their labels there.
+    pub fn page_rows(&self) -> impl Iterator<Item = (&Labels, &Row)> + Clone {
+        self.rows.iter().filter_map(|row| Some((row.page_labels()?, row)))
+    }
+
+    /// Energy of series that are not on the metrics page: `parked`, and rows that wait for a name.
+    pub fn page_parked(&self) -> Energy {
+        let mut parked = self.parked;
+        self.rows.iter().filter(|row| row.page_labels().is_none()).for_each(|row| parked.add(&row.energy));
+        parked
+    }
+
     /// A kind without entities.
     pub fn empty(kind: Kind) -> Self {
         let [rest, ended, parked] = [Energy::default(); 3];
@@ -458,6 +497,12 @@ impl Snapshot {
     /// The view of one kind.
     pub fn kind(&self, kind: Kind) -> &KindView {
         &self.kinds[kind.index()]
+    }
+
+    /// The pods with a row, by id.
+    pub fn pods(&self) -> BTreeMap<&str, PodLabels<'_>> {
+        let pods = self.kind(Kind::Pod).rows.iter().filter_map(|row| PodLabels::of(&row.labels));
+        pods.map(|pod| (pod.pod_id, pod)).collect()
     }
 
     /// Whether every number of energy that is measured now is an estimate.

@@ -3,7 +3,7 @@
 
 use crate::attribution::ledger::Limits;
 use crate::attribution::{Core, CoreConfig, State};
-use crate::config::{AttributionConfig, Config, LearnConfig, UsageConfig, UsageSource};
+use crate::config::{AttributionConfig, Config, LearnConfig, NamesConfig, UsageConfig, UsageSource};
 use crate::entity::Entities;
 use crate::entity::managers::Managers;
 use crate::export::HealthBoard;
@@ -60,6 +60,7 @@ struct ObserverSettings {
     procfs: PathBuf,
     usage: UsageConfig,
     nvml: NvmlConfig,
+    names: NamesConfig,
 }
 
 impl SourceSettings {
@@ -80,6 +81,7 @@ impl SourceSettings {
                 procfs: config.procfs.clone(),
                 usage: config.usage.clone(),
                 nvml: config.meter.nvml.clone(),
+                names: config.names.clone(),
             },
         }
     }
@@ -231,9 +233,10 @@ fn warn_about_floors(settings: &SourceSettings, meters: &[Box<dyn Meter>]) {
 
 /// Opens the sources of use and entities.
 fn open_observers(settings: &ObserverSettings, topology: &Topology, reports: &Reports) -> Result<Observers> {
-    let ObserverSettings { sysfs, procfs, usage, nvml } = settings;
+    let ObserverSettings { sysfs, procfs, usage, nvml, names } = settings;
     let mut unused = Vec::new();
-    let entities = Entities::open(procfs, sysfs, Some(reports.managers.inventory()));
+    let entities =
+        Entities::open(procfs, sysfs, Some(reports.managers.inventory())).with_kubernetes(names.kubernetes());
     let (gpus, unused_gpus) = usage::gpu::open_all(usage.gpus, nvml, sysfs, procfs);
     let usage = open_usage(usage, procfs, topology, &entities, &mut unused)?;
     unused.extend(unused_gpus);

@@ -21,6 +21,8 @@ pub struct Stat<'a> {
     pub comm: &'a [u8],
     /// It is a kernel thread.
     pub kernel: bool,
+    /// Process id of its parent; 0: it has none here.
+    pub parent: u32,
     /// A zombie: all threads have ended, and it waits to be reaped.
     pub dead: bool,
     /// CPU time so far, user and system, in clock ticks (USER_HZ).
@@ -81,6 +83,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     let ended = matches!(fields.first(), Some(&("Z" | "X" | "x")));
     Some(Stat {
         comm,
+        parent: field(4).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
         kernel: field(9)? & KERNEL_THREAD != 0,
         // The first thread may have ended before the others.
         dead: ended && field(20).is_none_or(|threads| threads <= 1),

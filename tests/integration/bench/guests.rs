@@ -135,7 +135,12 @@ fn server(
 fn host(pids: &[libc::pid_t]) -> Snapshot {
     let config = CoreConfig {
         host: Host { interval: Nanos::SECOND, ..Host::default() },
-        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO, least: Microjoules(0) },
+        limits: Limits {
+            shown: [2_000; Kind::ALL.len()],
+            retention: Nanos::ZERO,
+            least: Microjoules(0),
+            name_wait: Nanos(0),
+        },
         idle: IdlePolicy::Apart,
         floors: Default::default(),
         prior_ratio: 0.3,
@@ -204,6 +209,7 @@ fn row(vm: &Vm) -> Row {
         idle_power: Default::default(),
         used: Used::default(),
         since: Nanos(1_700_000_000_000_000_000),
+        on_page: Default::default(),
     }
 }
 

@@ -19,6 +19,7 @@ mod load;
 #[path = "../common/many_units.rs"]
 mod many_units;
 mod meters;
+mod names;
 #[path = "../common/protocol_host.rs"]
 mod protocol_host;
 mod report;
@@ -40,12 +41,13 @@ type Failure = Box<dyn std::error::Error>;
 /// Name of a benchmark, its title, and its function.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 10] = [
+const BENCHMARKS: [Benchmark; 11] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("hook", "eBPF: what the programs cost a pipe and a compile, end to end", hook::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("start", "From the start to READY", start::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
+    ("names", "Names of 10,000 containers: time of a tick, memory", names::run),
     ("meters", "Ticks while every slow source hangs: Redfish, IPMI, ACPI, NVML", meters::run),
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
     ("guests", "The guest channel with 1,000 guests that read every second", guests::run),

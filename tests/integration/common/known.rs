@@ -2,6 +2,7 @@
 //! the microjoule.
 
 use super::client::{between, undisturbed};
+use super::kubelet::Pod;
 use super::world::ZONES;
 use super::{Daemon, World};
 use jouled::model::snapshot::Snapshot;
@@ -37,6 +38,8 @@ pub fn inhabit(world: &World) {
     for (pid, comm, cgroup, cpu) in places {
         world.spawn(pid, u64::from(pid), comm, &cgroup, cpu);
     }
+    let id = CONTAINER.replace('0', "f");
+    world.kubelet().started(Pod("shop", "web-7d9f4", &POD.replace('_', "-")), "nginx", &id, 0);
     let cmdline = format!("qemu\0-name\0guest=web,debug-threads=on\0-accel\0kvm\0-smp\x002\0-uuid\0{VM}\0");
     world.host.write_proc("104/cmdline", cmdline);
 }

@@ -15,7 +15,12 @@ use std::sync::Arc;
 pub fn snapshot(units: usize) -> Snapshot {
     let config = CoreConfig {
         host: Host { interval: Nanos::SECOND, node_name: "node-1".into(), version: "0".into(), ..Host::default() },
-        limits: Limits { shown: [2_000; Kind::ALL.len()], retention: Nanos::ZERO, least: Microjoules(0) },
+        limits: Limits {
+            shown: [2_000; Kind::ALL.len()],
+            retention: Nanos::ZERO,
+            least: Microjoules(0),
+            name_wait: Nanos(0),
+        },
         idle: IdlePolicy::Apart,
         floors: Default::default(),
         prior_ratio: 0.3,
@@ -51,6 +56,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         idle_power: Default::default(),
         used: Used::default(),
         since: Nanos(1_700_000_000_000_000_000),
+        on_page: Default::default(),
     };
     snapshot.kinds[Kind::Unit.index()].rows = (0..units).map(row).collect();
     snapshot

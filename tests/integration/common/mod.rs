@@ -7,6 +7,7 @@ pub mod bus;
 pub mod client;
 pub mod examples;
 pub mod known;
+pub mod kubelet;
 pub mod many_units;
 pub mod on_bus;
 pub mod page;

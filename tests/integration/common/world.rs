@@ -1,6 +1,7 @@
 //! A fake host that a test runs: two sockets with memory, processes in units, a cgroup tree. Numbers change only when a
 //! test changes them.
 
+use super::kubelet::Kubelet;
 use super::sysfs::{FakeHost, ICE_LAKE_SERVER};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -53,7 +54,9 @@ impl World {
 
     /// The command of the daemon on this host.
     pub fn jouled(&self) -> Command {
-        super::jouled(&self.host.sysfs(), &self.host.procfs(), &self.state)
+        let mut jouled = super::jouled(&self.host.sysfs(), &self.host.procfs(), &self.state);
+        jouled.env("JOULED_NAMES__KUBERNETES", self.kubelet().0);
+        jouled
     }
 
     /// Starts the daemon on this host.
@@ -74,6 +77,11 @@ impl World {
     /// Root of the cgroup tree.
     pub fn cgroups(&self) -> PathBuf {
         self.host.procfs().with_file_name("cgroup")
+    }
+
+    /// Its folder in place of /var/log.
+    pub fn kubelet(&self) -> Kubelet {
+        Kubelet(self.host.procfs().with_file_name("log"))
     }
 
     /// Adds energy to a zone's counter.

@@ -116,7 +116,7 @@ impl Accounts {
                 let others = if cgroup.entities.is_empty() { others } else { cgroup.entities.clone() };
                 let entities: Vec<Labels> = others.into_iter().chain(vm).collect();
                 if entities == known.entities {
-                    return;
+                    return self.rename(ledger, cgroup.cgroup, entities);
                 }
                 entities
             }
@@ -134,6 +134,15 @@ impl Accounts {
             self.ended
                 .extend(earlier.entities.into_iter().map(|labels| Ended { tick, what: EndedItem::Member(labels) }));
         }
+    }
+
+    /// Sets the names of the entities of a known cgroup.
+    fn rename(&mut self, ledger: &mut Ledger, cgroup: CgroupId, entities: Vec<Labels>) {
+        let Some(known) = self.cgroups.get_mut(&cgroup) else { return };
+        for (labels, account) in entities.iter().zip(known.accounts.iter()) {
+            ledger.rename(*account, labels);
+        }
+        known.entities = entities;
     }
 
     /// Sets the list of VMs that run.
@@ -162,6 +171,7 @@ impl Accounts {
         });
         entity.members += 1;
         entity.living += 1;
+        ledger.rename(entity.account, labels);
         ledger.set_ended(entity.account, false);
         entity.account
     }

@@ -1,7 +1,7 @@
 //! Converts the part of the ledger that is kept over restarts to entries for `run/store`, and restores it from them.
 //! The store decides how entries are written to files.
 
-use super::{KindTotals, Ledger, Retired, Series};
+use super::{KindTotals, Ledger, Power, Retired, Series};
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Energy;
 use crate::model::units::Nanos;
@@ -41,8 +41,14 @@ impl Ledger {
             match entry {
                 Entry::Series { labels, series } => {
                     let until = if labels.returns() { Nanos(u64::MAX) } else { until };
-                    let retired = Retired { series, power: Default::default(), power_tick: 0, until };
-                    self.kinds[labels.kind().index()].retired.insert(labels, retired);
+                    let power = Power::default();
+                    let retired = Retired { series, power, power_tick: 0, until, restored: true, first_labels: None };
+                    let known = &mut self.kinds[labels.kind().index()].retired;
+                    let labels = match known.remove_entry(&labels) {
+                        Some((earlier, _)) => labels.or_names_of(&earlier),
+                        None => labels,
+                    };
+                    known.insert(labels, retired);
                 }
                 Entry::Dropped { labels } => {
                     self.kinds[labels.kind().index()].retired.remove(&labels);

@@ -61,6 +61,12 @@ struct Account {
     grown: bool,
     /// The entity has ended, and a window that may charge it is still open.
     ended: bool,
+    /// When it was opened, CLOCK_MONOTONIC.
+    opened_at: Nanos,
+    /// Its counters have been on the metrics page: their labels stay.
+    settled: bool,
+    /// Labels of its counters on the metrics page; `None`: `labels`.
+    first_labels: Option<Labels>,
     /// The tick of the last charge.
     tick: u64,
     /// Position of that charge in [`Ledger::charged`].
@@ -97,6 +103,10 @@ struct Retired {
     power_tick: u64,
     /// When the series is dropped, CLOCK_MONOTONIC.
     until: Nanos,
+    /// It is of an earlier run: its labels on the metrics page may change once, at the start.
+    restored: bool,
+    /// Labels of its counters on the metrics page; `None`: those of the series.
+    first_labels: Option<Labels>,
 }
 
 /// The series of one kind, and the energy that is not in a shown series.
@@ -147,6 +157,8 @@ pub struct Ledger {
     /// By place; `None` where a place is free.
     accounts: Vec<Option<Account>>,
     free: Vec<u32>,
+    /// Accounts of kinds with names whose counters have not been on the metrics page.
+    unsettled: Vec<AccountId>,
     /// What was charged at this tick, at most one entry per account.
     charged: Vec<TickCharge>,
     kinds: [KindTotals; Kind::ALL.len()],
@@ -171,6 +183,7 @@ impl Ledger {
             limits,
             accounts: Vec::new(),
             free: Vec::new(),
+            unsettled: Vec::new(),
             charged: Vec::new(),
             kinds: Default::default(),
             tick: 0,
@@ -205,6 +218,7 @@ impl Ledger {
     /// restart.
     pub fn open(&mut self, labels: Labels) -> AccountId {
         self.opened += 1;
+        let settled = labels.kind().name_labels().is_empty();
         let account = Account {
             number: self.opened,
             labels,
@@ -213,6 +227,9 @@ impl Ledger {
             small: false,
             grown: false,
             ended: false,
+            opened_at: self.now,
+            settled,
+            first_labels: None,
             tick: 0,
             charged: 0,
             score: 0.0,
@@ -228,7 +245,11 @@ impl Ledger {
             }
         };
         self.resume(place);
-        AccountId { place, number: self.opened }
+        let id = AccountId { place, number: self.opened };
+        if !settled {
+            self.unsettled.push(id);
+        }
+        id
     }
 
     fn account(&self, id: AccountId) -> Option<&Account> {
@@ -328,6 +349,33 @@ impl Ledger {
         }
     }
 
+    /// Sets the names of an entity (`labels` are of the same identity; names that they lack stay). Its series goes on.
+    /// Once its counters have been on the metrics page, they keep their labels there.
+    pub fn rename(&mut self, id: AccountId, labels: &Labels) {
+        let Some(account) = self.account_mut(id) else { return };
+        if labels.same_values(&account.labels) || *labels != account.labels {
+            return;
+        }
+        let labels = labels.clone().or_names_of(&account.labels);
+        let earlier = std::mem::replace(&mut account.labels, labels);
+        if account.settled {
+            let first = account.first_labels.take().unwrap_or(earlier);
+            account.first_labels = (!first.same_values(&account.labels)).then_some(first);
+        }
+    }
+
+    /// Settles the labels of the accounts that are on the metrics page from this tick on.
+    fn settle_labels(&mut self) {
+        let Self { accounts, unsettled, limits, now, .. } = self;
+        unsettled.retain(|id| {
+            let account = accounts.get_mut(id.place as usize).and_then(Option::as_mut);
+            let Some(account) = account.filter(|account| account.number == id.number) else { return false };
+            let waits = account.labels.awaits_name() && *now < account.opened_at + limits.name_wait;
+            account.settled |= account.shown && !waits;
+            !account.settled
+        });
+    }
+
     /// Ends the charges of the tick: chooses which series are shown, then adds the tick's charges to them.
     pub fn commit(&mut self) {
         let mut hidden: [Vec<u32>; Kind::ALL.len()] = Default::default();
@@ -362,6 +410,7 @@ impl Ledger {
                 }
             }
         }
+        self.settle_labels();
     }
 
     /// Sets whether the entity has ended. Its account stays open for windows that may still charge it.

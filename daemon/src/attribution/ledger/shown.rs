@@ -89,7 +89,13 @@ impl Ledger {
     pub(super) fn resume(&mut self, place: u32) {
         let Some(account) = self.accounts[place as usize].as_mut() else { return };
         let totals = &mut self.kinds[account.labels.kind().index()];
-        if let Some(retired) = totals.retired.remove(&account.labels) {
+        if let Some((labels, retired)) = totals.retired.remove_entry(&account.labels) {
+            let first = retired.first_labels.unwrap_or_else(|| labels.clone());
+            account.labels = account.labels.clone().or_names_of(&labels);
+            if !retired.restored {
+                account.settled = true;
+                account.first_labels = (!first.same_values(&account.labels)).then_some(first);
+            }
             account.series = Some(Box::new(retired.series));
             account.shown = true;
             totals.shown.push(place);
@@ -120,8 +126,12 @@ impl Ledger {
             Some(charge) if account.tick == self.tick => charge.power,
             _ => Power::default(),
         };
-        let retired = Retired { series: *series, power, power_tick: account.tick, until };
-        if let Some(twin) = totals.retired.insert(account.labels.clone(), retired) {
+        let first_labels = account.first_labels.take();
+        let retired =
+            Retired { series: *series, power, power_tick: account.tick, until, restored: false, first_labels };
+        let twin = totals.retired.remove(&account.labels);
+        totals.retired.insert(account.labels.clone(), retired);
+        if let Some(twin) = twin {
             // No two open accounts have the same labels, so the entity of the replaced series ended earlier and was not
             // resumed: its energy counts as ended.
             totals.ended.add(&twin.series.energy);

@@ -91,7 +91,7 @@ mod tests {
 
     fn ledger(shown: u32, least: u64) -> Ledger {
         let shown = [shown; Kind::ALL.len()];
-        Ledger::new(Limits { shown, retention: Nanos(3), least: Microjoules(least) })
+        Ledger::new(Limits { shown, retention: Nanos(3), least: Microjoules(least), name_wait: Nanos(0) })
     }
 
     fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {

@@ -1,7 +1,7 @@
 //! The ledger against made-up entities: sums, rising series, ends and returns.
 
 use super::*;
-use crate::model::entity::{SessionLabels, UnitLabels};
+use crate::model::entity::{PodLabels, SessionLabels, UnitLabels};
 use crate::model::snapshot::{KindView, State};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -11,7 +11,12 @@ fn session(name: &str) -> Labels {
 }
 
 fn ledger(shown: u32) -> Ledger {
-    Ledger::new(Limits { shown: [shown; Kind::ALL.len()], retention: Nanos(3), least: Microjoules(0) })
+    Ledger::new(Limits {
+        shown: [shown; Kind::ALL.len()],
+        retention: Nanos(3),
+        least: Microjoules(0),
+        name_wait: Nanos(0),
+    })
 }
 
 fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {
@@ -25,6 +30,105 @@ fn tick(ledger: &mut Ledger, at: u64, charges: &[(AccountId, u64)]) {
 fn sums(view: &KindView) -> u64 {
     let rows: u64 = view.rows.iter().map(|row| row.energy.dynamic[0].0).sum();
     rows + view.rest.dynamic[0].0 + view.ended.dynamic[0].0 + view.parked.dynamic[0].0
+}
+
+/// A ledger that waits 2 ns for names.
+fn waiting() -> Ledger {
+    let shown = [5; Kind::ALL.len()];
+    Ledger::new(Limits { shown, retention: Nanos(3), least: Microjoules(0), name_wait: Nanos(2) })
+}
+
+fn pod(name: &str) -> Labels {
+    PodLabels { pod_id: "7", pod_name: name, pod_namespace: "" }.into()
+}
+
+/// The name in the only row of pods, the one on the metrics page, and the energy.
+fn pods(ledger: &Ledger) -> (String, Option<String>, u64) {
+    let view = &ledger.view()[Kind::Pod.index()];
+    assert_eq!(view.rows.len(), 1, "{:?}", view.rows);
+    let name = |labels: &Labels| labels.get("pod_name").to_owned();
+    let row = &view.rows[0];
+    assert_eq!(view.page_rows().count(), usize::from(row.page_labels().is_some()));
+    let hidden = if row.page_labels().is_none() { row.energy } else { Energy::default() };
+    assert_eq!(view.page_parked(), hidden, "what is not on the page is parked");
+    (name(&row.labels), row.page_labels().map(name), row.energy.sum().0)
+}
+
+#[test]
+fn a_name_within_the_wait_is_on_the_page_from_the_first() {
+    let mut ledger = waiting();
+    ledger.begin_tick(Nanos(1), Nanos(1));
+    let id = ledger.open(pod(""));
+    tick(&mut ledger, 1, &[(id, 10)]);
+    assert_eq!(pods(&ledger), (String::new(), None, 10));
+    ledger.rename(id, &pod("web"));
+    tick(&mut ledger, 2, &[(id, 5)]);
+    assert_eq!(pods(&ledger), ("web".into(), Some("web".into()), 15));
+    // A listing that does not know the name takes it from nobody.
+    ledger.rename(id, &pod(""));
+    tick(&mut ledger, 3, &[(id, 5)]);
+    assert_eq!(pods(&ledger), ("web".into(), Some("web".into()), 20));
+    // Another name does not split the counter: the page keeps the first one.
+    ledger.rename(id, &pod("other"));
+    tick(&mut ledger, 4, &[]);
+    assert_eq!(pods(&ledger), ("other".into(), Some("web".into()), 20));
+    // Nor does its end, or its return.
+    ledger.close(id);
+    assert_eq!(pods(&ledger), ("other".into(), Some("web".into()), 20));
+    let id = ledger.open(pod("third"));
+    tick(&mut ledger, 5, &[(id, 1)]);
+    assert_eq!(pods(&ledger), ("third".into(), Some("web".into()), 21));
+}
+
+#[test]
+fn a_name_after_the_wait_is_not_in_the_labels_of_the_counter() {
+    let mut ledger = waiting();
+    ledger.begin_tick(Nanos(1), Nanos(1));
+    let id = ledger.open(pod(""));
+    tick(&mut ledger, 2, &[(id, 10)]);
+    assert_eq!(pods(&ledger), (String::new(), None, 10));
+    tick(&mut ledger, 3, &[(id, 10)]);
+    assert_eq!(pods(&ledger), (String::new(), Some(String::new()), 20));
+    ledger.rename(id, &pod("web"));
+    tick(&mut ledger, 4, &[(id, 10)]);
+    assert_eq!(pods(&ledger), ("web".into(), Some(String::new()), 30));
+    // A restart goes on with the name, and with the energy.
+    let mut next = waiting();
+    let changes: Vec<Entry> = ledger.entries().chain(ledger.changes()).collect();
+    next.restore(changes.into_iter(), Nanos(100));
+    let id = next.open(pod(""));
+    tick(&mut next, 5, &[(id, 1)]);
+    assert_eq!(pods(&next), ("web".into(), Some("web".into()), 31));
+}
+
+#[test]
+fn a_journal_in_which_the_name_changes_is_one_series() {
+    let entry = |name: &str, energy: u64| {
+        let mut series = Series::default();
+        series.energy.dynamic[0] = Microjoules(energy);
+        Entry::Series { labels: pod(name), series }
+    };
+    for (entries, name) in [
+        (vec![entry("", 10), entry("web", 20)], "web"),
+        (vec![entry("web", 10), entry("", 20)], "web"),
+        (vec![entry("web", 10), entry("api", 20)], "api"),
+    ] {
+        let mut ledger = waiting();
+        ledger.restore(entries.into_iter(), Nanos(100));
+        assert_eq!(pods(&ledger), (name.into(), Some(name.into()), 20));
+        ledger.restore([Entry::Dropped { labels: pod("") }].into_iter(), Nanos(100));
+        assert!(ledger.view()[Kind::Pod.index()].rows.is_empty());
+    }
+}
+
+#[test]
+fn a_pod_that_ends_within_the_wait_is_shown_as_it_is() {
+    let mut ledger = waiting();
+    ledger.begin_tick(Nanos(1), Nanos(1));
+    let id = ledger.open(pod(""));
+    tick(&mut ledger, 1, &[(id, 10)]);
+    ledger.close(id);
+    assert_eq!(pods(&ledger), (String::new(), Some(String::new()), 10));
 }
 
 #[test]
@@ -164,7 +268,7 @@ proptest! {
     /// restarts.
     #[test]
     fn sums_match_and_series_only_rise(ops in proptest::collection::vec(op(), 1..200)) {
-        let limits = Limits { shown: [3; Kind::ALL.len()], retention: Nanos(1000), least: Microjoules(0) };
+        let limits = Limits { shown: [3; Kind::ALL.len()], retention: Nanos(1000), least: Microjoules(0), name_wait: Nanos(0) };
         let mut ledger = Ledger::new(limits);
         let mut open: HashMap<u8, AccountId> = HashMap::new();
         let (mut charged, mut now, mut pending) = (0u64, 0u64, Vec::new());

@@ -39,7 +39,8 @@ pub struct Choice {
 
 /// The entities of a kind in order, with their names.
 pub fn sorted<'a>(snapshot: &'a Snapshot, base: &Base, kind: Kind, sort: Sort) -> Vec<(String, &'a Row)> {
-    let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (entity::name(row), row)).collect();
+    let names = entity::Names::of(snapshot);
+    let mut rows: Vec<_> = snapshot.kind(kind).rows.iter().map(|row| (names.name(row), row)).collect();
     rows.sort_by_cached_key(|(name, row)| {
         let (power, energy) = (base.power(&row.whole_power()), base.energy(&row.energy));
         let (power, energy) = match sort {
@@ -145,6 +146,9 @@ impl<'a> List<'a> {
         let power = entry.power.map(|power| self.base.power(&power));
         let energy = self.base.energy(&entry.energy);
         let mut cells = cells(entry.subject.title(), power, energy, self.node.power, entry.cpu);
+        if has_id(self.kind) {
+            cells.insert(1, if let Subject::Entity(_, row) = entry.subject { entity::id(row) } else { String::new() });
+        }
         if let (Kind::Vm, Subject::Entity(_, row)) = (self.kind, &entry.subject) {
             cells.push(channel(guest_of(row, guests)));
         }
@@ -158,7 +162,13 @@ impl<'a> List<'a> {
         self.entries.iter().for_each(|entry| charged.add(&entry.energy));
         let power = self.entries.iter().filter_map(|entry| entry.power).map(|power| self.base.power(&power)).sum();
         let Node { energy: node, power: node_power, idle_power, .. } = self.node;
-        let line = |name: String, power, energy| cells(name, power, energy, node_power, None);
+        let line = |name: String, power, energy| {
+            let mut cells = cells(name, power, energy, node_power, None);
+            if has_id(self.kind) {
+                cells.insert(1, String::new());
+            }
+            cells
+        };
         let mut lines =
             vec![line(format!("total of all {}", entity::plural(self.kind)), Some(power), self.base.energy(&charged))];
         let in_none = node.active - node.unattributed - self.base.dynamic(&charged);
@@ -198,6 +208,10 @@ impl<'a> List<'a> {
         Item {
             row: entry.subject.as_str(),
             kind: self.kind.as_str(),
+            name: match &entry.subject {
+                Subject::Entity(name, _) => Some(name.clone()),
+                Subject::More(_) | Subject::Rest | Subject::Ended | Subject::Parked => None,
+            },
             labels: row.map(|row| row.labels.pairs().collect()).unwrap_or_default(),
             state: row.map(|row| row.state.as_str()),
             since: row.map(|row| text::rfc3339(row.since)),
@@ -255,6 +269,11 @@ impl Subject<'_> {
     }
 }
 
+/// Whether the table has a column with the id: where a name alone does not say which one is meant.
+fn has_id(kind: Kind) -> bool {
+    matches!(kind, Kind::Container | Kind::Pod)
+}
+
 /// The guest channel of a VM and when it was read last, in a few words.
 fn channel(guest: Option<&GuestView>) -> String {
     let Some(guest) = guest.filter(|guest| !guest.channel.is_empty()) else { return "-".to_owned() };
@@ -274,7 +293,11 @@ fn guest_of<'a>(row: &Row, guests: &'a [GuestView]) -> Option<&'a GuestView> {
 /// The table. `guests`: the channels of all VMs; empty for other kinds.
 pub fn lines(snapshot: &Snapshot, guests: &[GuestView], choice: Choice, columns: Option<usize>) -> Vec<String> {
     let list = List::of(snapshot, choice);
-    let mut headings = headings(snapshot, &list.base, &list.kind.as_str().to_uppercase());
+    let first = if has_id(choice.kind) { "NAME".to_owned() } else { choice.kind.as_str().to_uppercase() };
+    let mut headings = headings(snapshot, &list.base, &first);
+    if has_id(choice.kind) {
+        headings.insert(1, "ID".to_owned());
+    }
     headings.extend((list.kind == Kind::Vm).then(|| "CHANNEL".to_owned()));
     let mut table = vec![headings];
     let in_table = list.entries.iter().filter(|entry| list.is_in_table(entry));
@@ -293,6 +316,7 @@ pub fn lines(snapshot: &Snapshot, guests: &[GuestView], choice: Choice, columns:
 pub struct Item<'a> {
     row: &'static str,
     kind: &'static str,
+    name: Option<String>,
     labels: BTreeMap<&'static str, &'a str>,
     state: Option<&'static str>,
     since: Option<String>,

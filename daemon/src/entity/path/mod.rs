@@ -128,7 +128,8 @@ impl<'a> Walk<'a> {
         let found = if is_group { None } else { container(name, parent, engine, self.pod.is_some()) };
         if let Some((id, runtime)) = found {
             let pod = self.pod.clone().unwrap_or_default();
-            self.add(ContainerLabels { container_id: &id, container_name: "", runtime, pod_id: &pod });
+            let container_name = own_name(&id, runtime);
+            self.add(ContainerLabels { container_id: &id, container_name, runtime, pod_id: &pod });
             return false;
         }
         true
@@ -256,6 +257,21 @@ fn container(name: &str, parent: &str, engine: &str, in_pod: bool) -> Option<(St
         return Some((stem.to_owned(), runtime.unwrap_or_default()));
     }
     if stem.starts_with("machine-") && stem != name { nspawn_machine(stem) } else { None }
+}
+
+/// The name of a container whose runtime has names in place of ids. Empty where the path has a number only, as on
+/// Proxmox (its name is in /etc/pve, which only root reads).
+fn own_name<'a>(id: &'a str, runtime: &str) -> &'a str {
+    let name = match runtime {
+        // libvirt's: `lxc-2-web`.
+        "lxc" => match id.strip_prefix("lxc-").and_then(|rest| rest.split_once('-')) {
+            Some((number, name)) if is_number(number) => name,
+            _ => id,
+        },
+        "systemd-nspawn" => id,
+        _ => "",
+    };
+    if is_number(name) { "" } else { name }
 }
 
 /// `machine-NAME.scope` that is not a VM: an nspawn container started by hand, or LXC by libvirt.

@@ -55,13 +55,16 @@ fn containers() {
     assert_eq!(last(format!("/docker/{ID}")), format!("container:{ID},,docker,"));
     assert_eq!(last(format!("/machine.slice/libpod-{ID}.scope/container")), format!("container:{ID},,podman,"));
     assert!(!last(format!("/machine.slice/libpod-conmon-{ID}.scope")).starts_with("container"));
-    assert_eq!(last("/lxc.payload.web/system.slice/cron.service".into()), "container:web,,lxc,");
-    assert_eq!(last("/lxc/web".into()), "container:web,,lxc,");
+    assert_eq!(last("/lxc.payload.web/system.slice/cron.service".into()), "container:web,web,lxc,");
+    assert_eq!(last("/lxc/web".into()), "container:web,web,lxc,");
+    assert_eq!(last("/lxc/101/ns/init.scope".into()), "container:101,,lxc,", "Proxmox: no name in the path");
+    assert_eq!(last("/lxc.monitor.web".into()), "container:web,web,lxc,");
+    assert_eq!(last(r"/machine.slice/machine-lxc\x2d2\x2dweb.scope".into()), "container:lxc-2-web,web,lxc,");
     assert_eq!(
         last(r"/machine.slice/systemd-nspawn@deb\x2d13.service/payload/init.scope".into()),
-        "container:deb-13,,systemd-nspawn,"
+        "container:deb-13,deb-13,systemd-nspawn,"
     );
-    assert_eq!(last("/machine.slice/machine-deb.scope/payload".into()), "container:deb,,systemd-nspawn,");
+    assert_eq!(last("/machine.slice/machine-deb.scope/payload".into()), "container:deb,deb,systemd-nspawn,");
 }
 
 #[test]
@@ -102,7 +105,8 @@ fn containers_below_any_parent() {
         ("/docker/buildkit/k9z3m1x8c7v6b5n4a3s2d1f0q", "k9z3m1x8c7v6b5n4a3s2d1f0q", "buildkit"),
         ("/system.slice/docker-k9z3m1x8c7v6b5n4a3s2d1f0q.scope", "k9z3m1x8c7v6b5n4a3s2d1f0q", "buildkit"),
     ] {
-        assert_eq!(last(path.to_owned()), format!("container:{id},,{runtime},"), "{path}");
+        let name = if runtime == "lxc" { id } else { "" };
+        assert_eq!(last(path.to_owned()), format!("container:{id},{name},{runtime},"), "{path}");
     }
     let pod = "pod0d206349-0faf-445c-8c3f-2d2153784f15";
     assert_eq!(last(format!("/kubepods/besteffort/{pod}/kata_{ID}")), format!("container:{ID},,kata,{}", &pod[3..]));

@@ -42,6 +42,10 @@ impl<'a> Subject<'a> {
         self.object.map_or(&self.view.node, |object| &object.numbers)
     }
 
+    fn pod(&self, name: &str) -> &'a str {
+        self.object.and_then(|object| object.pod.as_ref()).map_or("", |pod| pod.get(name))
+    }
+
     fn label(&self, name: &str) -> &'a str {
         self.object.map_or("", |object| object.label(name))
     }
@@ -163,6 +167,22 @@ pub(super) const PROPERTIES: &[Property] = &[
         of: &[Container],
         doc: "The id of the Kubernetes pod that the container is in, empty where it is in none.",
         get: |of| text(of.label("pod_id")),
+    },
+    Property {
+        name: "PodName",
+        signature: "s",
+        emits: Emits::Const,
+        of: &[Container],
+        doc: "The name of that pod, empty where it is not known. Where it becomes known late, the object is removed and added again.",
+        get: |of| text(of.pod("pod_name")),
+    },
+    Property {
+        name: "PodNamespace",
+        signature: "s",
+        emits: Emits::Const,
+        of: &[Container],
+        doc: "The namespace of that pod, empty where it is not known.",
+        get: |of| text(of.pod("pod_namespace")),
     },
     Property {
         name: "PID",

@@ -68,7 +68,12 @@ impl Signals {
 /// The changes from `before` to `now`. Both views are sorted by path.
 fn news<'a>(before: &'a View, now: &'a View) -> impl Iterator<Item = News> + 'a {
     let same = |one: &Object, other: &Object| {
-        one.since == other.since && one.labels == other.labels && one.iface == other.iface
+        let same_pod = match (&one.pod, &other.pod) {
+            (Some(one), Some(other)) => one.same_values(other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_pod && one.since == other.since && one.labels.same_values(&other.labels) && one.iface == other.iface
     };
     // Signals of the manager object.
     let other_words = before.estimated != now.estimated || before.zones != now.zones;

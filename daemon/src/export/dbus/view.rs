@@ -67,6 +67,8 @@ pub(super) struct Object {
     /// Empty for a process.
     pub path: String,
     pub labels: Labels,
+    /// Labels of the pod that it is in; `None`: it is in none that has a series.
+    pub pod: Option<Labels>,
     pub state: State,
     /// Start of its counter, CLOCK_REALTIME.
     pub since: Nanos,
@@ -211,6 +213,7 @@ impl Maker<'_> {
             kind,
             path,
             labels: row.labels.clone(),
+            pod: None,
             state: row.state,
             since: row.since,
             numbers: Numbers { energy: row.energy, power: Some([row.power, row.idle_power]), total, total_power },
@@ -264,6 +267,11 @@ fn objects(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<Object> {
     // Several entities may have had one name. The name means the running one, else the latest.
     objects.sort_by(|a, b| a.path.cmp(&b.path).then_with(|| rank(a).cmp(&rank(b))));
     objects.dedup_by(|later, kept| later.path == kept.path);
+    let pods: FxHashMap<&str, &Labels> =
+        snapshot.kind(Kind::Pod).rows.iter().map(|row| (row.labels.id(), &row.labels)).collect();
+    for object in objects.iter_mut().filter(|object| object.kind == Kind::Container) {
+        object.pod = pods.get(object.label("pod_id")).map(|labels| (*labels).clone());
+    }
     objects
 }
 

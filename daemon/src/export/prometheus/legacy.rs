@@ -9,7 +9,7 @@ use crate::model::entity::{ContainerLabels, Kind, PodLabels, ProcessLabels, VmLa
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::units::Microjoules;
 use prometheus_client::encoding::DescriptorEncoder;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Components that are exported from their own domains; `platform` is the sum of the billing base.
@@ -217,17 +217,23 @@ fn workload(
 /// Rows with their old labels, each set of labels once. Where two rows share a set, a running entity wins over an ended
 /// one.
 fn old_rows(snapshot: &Snapshot, kind: Kind) -> Vec<OldRow<'_>> {
-    let pods = snapshot.kind(Kind::Pod).rows.iter().filter_map(|row| PodLabels::of(&row.labels));
+    let pods = snapshot.kind(Kind::Pod).page_rows().filter_map(|(labels, _)| PodLabels::of(labels));
     let pods: BTreeMap<&str, PodLabels<'_>> = pods.map(|pod| (pod.pod_id, pod)).collect();
+    // A container waits for the name of its pod, too.
+    let waiting = snapshot.kind(Kind::Pod).rows.iter().filter(|row| row.page_labels().is_none());
+    let waiting: BTreeSet<&str> = waiting.map(|row| row.labels.id()).collect();
     let mut rows: BTreeMap<Vec<String>, &Row> = BTreeMap::new();
-    for row in &snapshot.kind(kind).rows {
-        let labels = if let Some(process) = ProcessLabels::of(&row.labels) {
+    for (labels, row) in snapshot.kind(kind).page_rows() {
+        let labels = if let Some(process) = ProcessLabels::of(labels) {
             vec![process.pid, process.container_id, process.vm_id, process.comm]
-        } else if let Some(container) = ContainerLabels::of(&row.labels) {
+        } else if let Some(container) = ContainerLabels::of(labels) {
+            if waiting.contains(container.pod_id) {
+                continue;
+            }
             let (pod_name, namespace) =
                 pods.get(container.pod_id).map_or(("", ""), |pod| (pod.pod_name, pod.pod_namespace));
             vec![container.container_id, pod_name, container.container_name, namespace]
-        } else if let Some(vm) = VmLabels::of(&row.labels) {
+        } else if let Some(vm) = VmLabels::of(labels) {
             vec![vm.vm_id]
         } else {
             continue;

@@ -63,7 +63,12 @@ struct Guest {
 fn core(state: State, now: u64) -> Core {
     let config = CoreConfig {
         host: Host::default(),
-        limits: Limits { shown: [100; Kind::ALL.len()], retention: Nanos(SECOND), least: Microjoules(0) },
+        limits: Limits {
+            shown: [100; Kind::ALL.len()],
+            retention: Nanos(SECOND),
+            least: Microjoules(0),
+            name_wait: Nanos(0),
+        },
         idle: IdlePolicy::Apart,
         floors: BTreeMap::new(),
         prior_ratio: 0.3,

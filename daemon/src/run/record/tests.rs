@@ -14,7 +14,7 @@ fn head() -> Head {
     shown[Kind::Vm.index()] = 7;
     let config = CoreConfig {
         host: Host::default(),
-        limits: Limits { shown, retention: Nanos(1), least: Microjoules(0) },
+        limits: Limits { shown, retention: Nanos(1), least: Microjoules(0), name_wait: Nanos(0) },
         idle: Default::default(),
         floors: BTreeMap::new(),
         prior_ratio: 0.1 + 0.2,

@@ -1,6 +1,7 @@
 //! `jouled_*`: the metrics that Kepler has no name for. Entities are here; domains, sources and jouled itself in
-//! [`node`]; properties of VMs in [`vms`].
+//! [`node`]; names of containers and pods in [`names`]; properties of VMs in [`vms`].
 
+mod names;
 mod node;
 mod vms;
 
@@ -28,6 +29,7 @@ pub(super) fn encode(
         rows(encoder, view, zones, in_kepler, seconds_in_kepler)?;
         others(encoder, view, zones)?;
     }
+    names::encode(encoder, snapshot, &options.levels)?;
     if options.levels.contains(&Kind::Vm) { vms::encode(encoder, snapshot) } else { Ok(()) }
 }
 
@@ -49,9 +51,9 @@ fn rows(
     );
     let samples = MODES.iter().flat_map(|(mode, of)| {
         zones.charged().filter(move |zone| *mode == "idle" || !by_kepler(zone.zone)).flat_map(move |zone| {
-            view.rows.iter().filter_map(move |row| {
+            view.page_rows().filter_map(move |(labels, row)| {
                 let energy = of(&row.energy)[zone.zone.index()];
-                let labels = LabelSet::of(&row.labels, [("zone", zone.name()), ("mode", mode)]);
+                let labels = LabelSet::of(labels, [("zone", zone.name()), ("mode", mode)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
         })
@@ -64,8 +66,8 @@ fn rows(
         );
         let shown = zones.charged().filter(|zone| zone.power.is_some() && !by_kepler(zone.zone));
         let samples = shown.flat_map(|zone| {
-            view.rows.iter().map(move |row| {
-                (LabelSet::of(&row.labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()])
+            view.page_rows().map(move |(labels, row)| {
+                (LabelSet::of(labels, [("zone", zone.name())]), row.whole_power()[zone.zone.index()])
             })
         });
         gauges(encoder, &About { name: &name, unit: "watts", help: &help }, samples)?;
@@ -73,7 +75,7 @@ fn rows(
     if !seconds_in_kepler {
         let help = format!("Time in seconds that a {word} was on a CPU, measured");
         let about = About { name: &format!("{name}_cpu"), unit: "seconds", help: &help };
-        let samples = view.rows.iter().map(|row| (LabelSet::of(&row.labels, []), row.used.on_cpu));
+        let samples = view.page_rows().map(|(labels, row)| (LabelSet::of(labels, []), row.used.on_cpu));
         counters(encoder, &about, samples)?;
     }
     Ok(())
@@ -108,9 +110,10 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_
         "Energy in joules of living {words} whose series made room for busier ones or are too small yet, by zone and mode; falls \
          when one is shown or ends"
     );
+    let parked = &view.page_parked();
     let samples = MODES.iter().flat_map(|(mode, of)| {
         zones.charged().filter_map(move |zone| {
-            let energy = of(&view.parked)[zone.zone.index()];
+            let energy = of(parked)[zone.zone.index()];
             let labels = LabelSet::plain([("zone", zone.name()), ("mode", *mode)]);
             (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
         })

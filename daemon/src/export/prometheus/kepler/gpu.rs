@@ -3,7 +3,7 @@
 use super::super::encode::{About, Label, LabelSet, counters, gauges};
 use super::ON_GPUS;
 use crate::model::domain::{GpuInfo, Zone};
-use crate::model::entity::Kind;
+use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::{DomainView, Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
 use prometheus_client::encoding::DescriptorEncoder;
@@ -77,24 +77,32 @@ fn node(encoder: &mut DescriptorEncoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) 
 
 fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, gpus: &[Gpu<'_>], kind: Kind) -> fmt::Result {
     let node: Label<'_> = ("node_name", &snapshot.host.node_name);
-    let rows = &snapshot.kind(kind).rows;
+    let rows = || snapshot.kind(kind).page_rows();
     let word = kind.as_str();
     let name = format!("kepler_{word}_gpu");
     // An entity that never used a GPU has no series, as most never do.
-    let users = || rows.iter().filter(|row| row.energy.dynamic[Zone::Gpu.index()].0 > 0);
+    let users = || rows().filter(|(_, row)| row.energy.dynamic[Zone::Gpu.index()].0 > 0);
     let help = format!(
         "Energy in joules above idle charged to a {word} for its use of GPUs, by shares that jouled_domain_info describes"
     );
     let about = About { name: &name, unit: "joules", help: &help };
-    counters(encoder, &about, users().map(|row| (labels(row, node), row.energy.dynamic[Zone::Gpu.index()])))?;
+    counters(
+        encoder,
+        &about,
+        users().map(|(on_page, row)| (labels(on_page, row, node), row.energy.dynamic[Zone::Gpu.index()])),
+    )?;
     if gpus.iter().any(|gpu| gpu.view.power.is_some()) {
         let help = format!("Power in watts charged to a {word} for its use of GPUs, mean of the last window");
         let about = About { name: &name, unit: "watts", help: &help };
-        gauges(encoder, &about, users().map(|row| (labels(row, node), row.power[Zone::Gpu.index()])))?;
+        gauges(
+            encoder,
+            &about,
+            users().map(|(on_page, row)| (labels(on_page, row, node), row.power[Zone::Gpu.index()])),
+        )?;
     }
     Ok(())
 }
 
-fn labels<'a>(row: &'a Row, node: Label<'a>) -> LabelSet<'a, 2> {
-    LabelSet::of(&row.labels, [("state", row.state.as_str()), node])
+fn labels<'a>(labels: &'a Labels, row: &'a Row, node: Label<'a>) -> LabelSet<'a, 2> {
+    LabelSet::of(labels, [("state", row.state.as_str()), node])
 }

@@ -158,7 +158,7 @@ fn bmc_and_chassis(domain: &Domain) -> (&str, &str) {
 
 fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, kind: Kind) -> fmt::Result {
     let node: Label<'_> = ("node_name", &snapshot.host.node_name);
-    let rows = &snapshot.kind(kind).rows;
+    let rows = || snapshot.kind(kind).page_rows();
     let word = kind.as_str();
     let name = format!("kepler_{word}_cpu");
     let state = |row: &Row| ("state", row.state.as_str());
@@ -167,8 +167,8 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
         "Energy in joules above idle charged to a {word}, by zone, measured or an estimate as jouled_domain_info says"
     );
     let samples = zones.of_processor().flat_map(|zone| {
-        rows.iter().map(move |row| {
-            let labels = LabelSet::of(&row.labels, [state(row), ("zone", zone.name()), node]);
+        rows().map(move |(labels, row)| {
+            let labels = LabelSet::of(labels, [state(row), ("zone", zone.name()), node]);
             (labels, row.energy.dynamic[zone.zone.index()])
         })
     });
@@ -178,8 +178,8 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
         "Power in watts charged to a {word}, by zone, mean of the last window, measured or an estimate as jouled_domain_info says"
     );
     let samples = zones.of_processor().filter(|zone| zone.power.is_some()).flat_map(|zone| {
-        rows.iter().map(move |row| {
-            let labels = LabelSet::of(&row.labels, [state(row), ("zone", zone.name()), node]);
+        rows().map(move |(labels, row)| {
+            let labels = LabelSet::of(labels, [state(row), ("zone", zone.name()), node]);
             (labels, row.power[zone.zone.index()])
         })
     });
@@ -190,11 +190,11 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     match kind {
         // Kepler's CPU seconds of processes have no label `state`.
         Kind::Process => {
-            let samples = rows.iter().map(|row| (LabelSet::of(&row.labels, [node]), row.used.on_cpu));
+            let samples = rows().map(|(labels, row)| (LabelSet::of(labels, [node]), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         Kind::Container => {
-            let samples = rows.iter().map(|row| (LabelSet::of(&row.labels, [state(row), node]), row.used.on_cpu));
+            let samples = rows().map(|(labels, row)| (LabelSet::of(labels, [state(row), node]), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         _ => Ok(()),

@@ -77,6 +77,7 @@ pub(crate) fn row(kind: Kind, labels: &[&str], package: u64, state: State) -> Ro
             cache_misses: package / 100,
         },
         since: Nanos(1_700_000_000_000_000_000),
+        on_page: Default::default(),
     }
 }
 

@@ -55,6 +55,7 @@ pub fn head(LegacyHead { config, state, same_boot, now }: LegacyHead) -> Result<
             }),
             retention: Nanos(limits.retention),
             least: Microjoules(0),
+            name_wait: Nanos::ZERO,
         },
         idle: policy(idle),
         floors: floors.into_iter().map(|(domain, power)| (domain, Microwatts(power))).collect(),

@@ -388,7 +388,7 @@ fn known(kind: &str, labels: &super::fields::Named<'_, super::fields::Text<'_>>)
 
 /// What tells a series that is known in part.
 fn key(labels: &Labels) -> String {
-    format!("series {} {:?}", labels.kind().as_str(), labels.values())
+    format!("series {} {:?}", labels.kind().as_str(), labels.identity().collect::<Vec<_>>())
 }
 
 /// What tells a series that is not known.

@@ -1,0 +1,325 @@
+//! Names of containers and pods, from what the kernel and the kubelet show without privilege: the kubelet's folders in
+//! /var/log (`kubernetes`) and the arguments of Podman's conmon (`conmon`), both read on a thread of their own
+//! (`reader`). Names that a cgroup path has are from `path`. A name is a label: it decides nothing about what a cgroup
+//! is charged to.
+//!
+//! A container whose name is not known is looked for when its cgroup is first listed, at the next ticks, and then less
+//! and less often: what has no name (the pause container of a pod) costs a look every [`RARELY`] ticks.
+
+mod conmon;
+mod kubernetes;
+mod reader;
+
+use crate::model::entity::{ContainerLabels, Kind, Labels, PodLabels};
+use crate::model::tick::CgroupEntities;
+use crate::model::usage::CgroupId;
+use reader::{Reader, Wanted, WantedContainer};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time that a tick waits for the names of new containers. Reading some hundreds takes less; what takes longer comes
+/// with the next tick.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// The same where one of them has ended already: its name has no other tick to come with.
+const PATIENCE_AT_END: Duration = Duration::from_millis(20);
+/// Ticks between two looks for a name that was not found many times.
+const RARELY: u64 = 64;
+/// Looks for the name of a container of Podman: conmon runs before its container does.
+const LOOKS_FOR_CONMON: u32 = 6;
+/// Most pods and containers that are looked for at one time.
+const WANTED_MAX: usize = 10_000;
+
+/// Name and namespace of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PodName {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What is known of one container or pod, while it has a cgroup.
+#[derive(Debug)]
+struct Known<T> {
+    name: Option<T>,
+    /// Number of listed cgroups.
+    cgroups: usize,
+    /// Looks so far.
+    looks: u32,
+    /// Tick of the next look; `None`: none any more, or its name is known.
+    due: Option<u64>,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self { name: None, cgroups: 0, looks: 0, due: Some(0) }
+    }
+}
+
+impl<T> Known<T> {
+    /// Takes the result of a look at `tick`. Whether the name is new.
+    fn found(&mut self, name: Option<T>, tick: u64, most: u32) -> bool {
+        if self.name.is_some() {
+            return false;
+        }
+        self.looks += 1;
+        self.name = name;
+        let again = self.name.is_none() && self.looks < most;
+        // At each of the first ticks, then half as often each time.
+        self.due = again.then(|| tick + (1 << self.looks.saturating_sub(3).min(6)).min(RARELY));
+        self.name.is_some()
+    }
+}
+
+/// A container in its pod, if any. `source` is the directory of a cgroup in which its processes are.
+#[derive(Debug, Default)]
+struct Container {
+    known: Known<String>,
+    pod: String,
+    source: Option<PathBuf>,
+}
+
+/// The names of the containers and pods that have a cgroup now.
+pub(super) struct Names {
+    reader: Reader,
+    /// Whether the kubelet's folders are read.
+    kubernetes: bool,
+    /// Entities of each listed cgroup that is in a container or pod, with the names that were reported.
+    cgroups: FxHashMap<CgroupId, Vec<Labels>>,
+    containers: FxHashMap<String, Container>,
+    pods: FxHashMap<String, Known<PodName>>,
+    /// Containers and pods that have a look due, or will have one.
+    nameless: FxHashSet<(Kind, String)>,
+    tick: u64,
+    /// What keeps names from being read, as it was last logged.
+    trouble: Option<String>,
+}
+
+impl Names {
+    /// Reads conmon's arguments in the /proc at `procfs`, and the kubelet's folders `pods` and `containers` below
+    /// `kubernetes`; `None`: these are not read.
+    pub fn new(procfs: &Path, kubernetes: Option<&Path>) -> Self {
+        Self {
+            reader: Reader::new(procfs, kubernetes),
+            kubernetes: kubernetes.is_some(),
+            cgroups: FxHashMap::default(),
+            containers: FxHashMap::default(),
+            pods: FxHashMap::default(),
+            nameless: FxHashSet::default(),
+            tick: 0,
+            trouble: None,
+        }
+    }
+
+    /// Adds the names to `cgroups`, which are listed at this tick, and lists earlier ones again whose names became
+    /// known. `gone` are those that ended. `dir` maps a cgroup to its directory.
+    pub fn observe<'a>(
+        &mut self,
+        cgroups: &mut Vec<CgroupEntities>,
+        gone: &[CgroupId],
+        dir: impl Fn(CgroupId) -> Option<&'a Path>,
+    ) {
+        self.tick += 1;
+        let listed: FxHashSet<CgroupId> = cgroups.iter().map(|cgroup| cgroup.cgroup).collect();
+        for cgroup in cgroups.iter() {
+            self.remove(cgroup.cgroup);
+            self.add(cgroup, &dir);
+        }
+        let is_new = self.request();
+        let found = self.receive(match is_new {
+            _ if self.reader.is_busy() && gone.iter().any(|cgroup| self.is_sought(*cgroup)) => PATIENCE_AT_END,
+            true => PATIENCE,
+            false => Duration::ZERO,
+        });
+        if found || !cgroups.is_empty() {
+            self.report(cgroups, &listed, found);
+        }
+        // At the last tick at which the core knows them.
+        gone.iter().for_each(|cgroup| self.remove(*cgroup));
+    }
+
+    /// Whether names of a cgroup have been sought at most a few times.
+    fn is_sought(&self, cgroup: CgroupId) -> bool {
+        self.cgroups.get(&cgroup).into_iter().flatten().any(|labels| {
+            let looks = match labels.kind() {
+                Kind::Container => self.containers.get(labels.id()).map(|container| container.known.looks),
+                Kind::Pod => self.pods.get(labels.id()).map(|pod| pod.looks),
+                _ => None,
+            };
+            let is_nameless = || self.nameless.contains(&(labels.kind(), labels.id().to_owned()));
+            looks.is_some_and(|looks| looks <= 1) && is_nameless()
+        })
+    }
+
+    fn add<'a>(&mut self, listed: &CgroupEntities, dir: impl Fn(CgroupId) -> Option<&'a Path>) {
+        let mut is_any = false;
+        for labels in &listed.entities {
+            if let Some(ContainerLabels { container_id, container_name: "", runtime, pod_id }) =
+                ContainerLabels::of(labels)
+            {
+                is_any = true;
+                let has_conmon = runtime == "podman";
+                let container = self.containers.entry(container_id.to_owned()).or_insert_with(|| Container {
+                    pod: pod_id.to_owned(),
+                    source: dir(listed.cgroup).filter(|_| has_conmon).map(Path::to_path_buf),
+                    ..Container::default()
+                });
+                container.known.cgroups += 1;
+                let is_sought = has_conmon || (self.kubernetes && !pod_id.is_empty());
+                if is_sought && container.known.due.is_some() {
+                    self.nameless.insert((Kind::Container, container_id.to_owned()));
+                }
+            } else if let Some(PodLabels { pod_id, .. }) = PodLabels::of(labels) {
+                is_any = true;
+                let pod = self.pods.entry(pod_id.to_owned()).or_default();
+                pod.cgroups += 1;
+                if self.kubernetes && pod.due.is_some() {
+                    self.nameless.insert((Kind::Pod, pod_id.to_owned()));
+                }
+            }
+        }
+        if is_any {
+            self.cgroups.insert(listed.cgroup, listed.entities.clone());
+        }
+    }
+
+    fn remove(&mut self, cgroup: CgroupId) {
+        for labels in self.cgroups.remove(&cgroup).into_iter().flatten() {
+            let id = labels.id();
+            let known = match labels.kind() {
+                Kind::Container => self.containers.get_mut(id).map(|container| &mut container.known.cgroups),
+                Kind::Pod => self.pods.get_mut(id).map(|pod| &mut pod.cgroups),
+                _ => None,
+            };
+            let Some(cgroups) = known else { continue };
+            *cgroups = cgroups.saturating_sub(1);
+            if *cgroups == 0 {
+                if labels.kind() == Kind::Pod {
+                    drop(self.pods.remove(id))
+                } else {
+                    drop(self.containers.remove(id))
+                }
+                self.nameless.remove(&(labels.kind(), id.to_owned()));
+            }
+        }
+    }
+
+    /// Asks for the names that are due, unless an earlier request has no reply yet. Whether any of them is sought for
+    /// the first time.
+    fn request(&mut self) -> bool {
+        if self.reader.is_busy() || self.nameless.is_empty() {
+            return false;
+        }
+        let mut wanted = Wanted::default();
+        let mut is_new = false;
+        for (kind, id) in &self.nameless {
+            let (due, looks) = match kind {
+                Kind::Pod => self.pods.get(id).map(|pod| (pod.due, pod.looks)),
+                _ => self.containers.get(id).map(|container| (container.known.due, container.known.looks)),
+            }
+            .unwrap_or_default();
+            if due.is_none_or(|due| due > self.tick) || wanted.pods.len() + wanted.containers.len() >= WANTED_MAX {
+                continue;
+            }
+            is_new |= looks == 0;
+            match (kind, self.containers.get(id)) {
+                (Kind::Pod, _) => wanted.pods.push(id.clone()),
+                (_, Some(Container { pod, source, .. })) => wanted.containers.push(WantedContainer {
+                    id: id.clone(),
+                    pod: pod.clone(),
+                    pod_name: self.pods.get(pod).and_then(|pod| pod.name.clone()),
+                    source: source.clone(),
+                }),
+                _ => {}
+            }
+        }
+        if wanted.pods.is_empty() && wanted.containers.is_empty() {
+            return false;
+        }
+        self.reader.request(wanted);
+        is_new
+    }
+
+    /// Takes the reply, if there is one. Whether it has a new name.
+    fn receive(&mut self, patience: Duration) -> bool {
+        let Some((wanted, mut found)) = self.reader.reply(patience) else { return false };
+        self.log(found.trouble.take());
+        let (tick, mut any) = (self.tick, false);
+        for id in wanted.pods {
+            if let Some(pod) = self.pods.get_mut(&id) {
+                any |= pod.found(found.pods.remove(&id), tick, u32::MAX);
+                if pod.due.is_none() {
+                    self.nameless.remove(&(Kind::Pod, id));
+                }
+            }
+        }
+        for WantedContainer { id, .. } in wanted.containers {
+            if let Some(container) = self.containers.get_mut(&id) {
+                let most = if container.pod.is_empty() { LOOKS_FOR_CONMON } else { u32::MAX };
+                any |= container.known.found(found.containers.remove(&id), tick, most);
+                if container.known.due.is_none() {
+                    container.source = None;
+                    self.nameless.remove(&(Kind::Container, id));
+                }
+            }
+        }
+        any
+    }
+
+    /// Logs what keeps names from being read, once, and when it is over.
+    fn log(&mut self, trouble: Option<String>) {
+        if trouble != self.trouble {
+            match &trouble {
+                Some(why) => tracing::warn!("names of pods: {why}: containers of Kubernetes may have no names"),
+                None => tracing::info!("names of pods: their folders can be read again"),
+            }
+            self.trouble = trouble;
+        }
+    }
+
+    /// Puts the names into `cgroups`; where `all`, adds those of earlier ticks whose names changed.
+    fn report(&mut self, cgroups: &mut Vec<CgroupEntities>, listed: &FxHashSet<CgroupId>, all: bool) {
+        let Self { cgroups: known, containers, pods, .. } = self;
+        let rename = |entities: &mut Vec<Labels>| {
+            let mut changed = false;
+            for labels in entities {
+                if let Some(named) = named(labels, containers, pods) {
+                    changed |= !named.same_values(labels);
+                    *labels = named;
+                }
+            }
+            changed
+        };
+        for cgroup in cgroups.iter_mut() {
+            if let Some(entities) = known.get_mut(&cgroup.cgroup)
+                && rename(entities)
+            {
+                cgroup.entities.clone_from(entities);
+            }
+        }
+        if all {
+            for (cgroup, entities) in known.iter_mut().filter(|(cgroup, _)| !listed.contains(cgroup)) {
+                if rename(entities) {
+                    cgroups.push(CgroupEntities { cgroup: *cgroup, entities: entities.clone(), vm: None });
+                }
+            }
+        }
+    }
+}
+
+/// The labels with the name that is known; `None`: none is.
+fn named(
+    labels: &Labels,
+    containers: &FxHashMap<String, Container>,
+    pods: &FxHashMap<String, Known<PodName>>,
+) -> Option<Labels> {
+    if let Some(container) = ContainerLabels::of(labels) {
+        let name = containers.get(container.container_id)?.known.name.as_ref()?;
+        return Some(ContainerLabels { container_name: name, ..container }.into());
+    }
+    let PodLabels { pod_id, .. } = PodLabels::of(labels)?;
+    let PodName { namespace, name } = pods.get(pod_id)?.name.as_ref()?;
+    Some(PodLabels { pod_id, pod_name: name, pod_namespace: namespace }.into())
+}
+
+#[cfg(test)]
+mod tests;
