@@ -16,10 +16,15 @@ fn id(number: u32) -> String {
     format!("{number:064x}")
 }
 
-/// A container of the pod; its process has this id.
+/// The cgroup of a container of the pod.
+fn cgroup(number: u32) -> String {
+    let pod = format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
+    format!("/kubepods.slice/kubepods-burstable.slice/{pod}/cri-containerd-{}.scope", id(number))
+}
+
+/// A container of the pod with one process, which has this id.
 fn run(world: &World, pid: u32) {
-    let pod = format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
-    world.spawn(pid, u64::from(pid), "app", &format!("{pod}/cri-containerd-{}.scope", id(pid)), 0);
+    world.spawn(pid, u64::from(pid), "app", &cgroup(pid), 0);
 }
 
 fn work(world: &World, pids: &[u32]) {
@@ -144,6 +149,8 @@ fn a_restart_of_a_container_is_another_container_of_the_same_name() {
     let world = World::new();
     world.kubelet().started(WEB, "nginx", &id(101), 0);
     run(&world, 101);
+    // A made-up tree tells nobody of new cgroups.
+    std::fs::create_dir_all(world.cgroups().join(&cgroup(102)[1..])).unwrap();
     let daemon = start(&world);
     until("the first one", || {
         work(&world, &[101]);

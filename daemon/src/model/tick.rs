@@ -9,8 +9,8 @@ use crate::model::usage::{CgroupId, GpuSample, ProcessKey, UsageSample};
 use crate::model::vm::Vm;
 use serde::{Deserialize, Serialize};
 
-/// The entities that a cgroup belongs to. A cgroup is listed once, when it first ran something; and again when its VM or
-/// a name of its entities becomes known or changes, or when it turns out to be a VM's and not a container's.
+/// The entities that a cgroup belongs to. A cgroup is listed once, when it first ran something; and again when its VM
+/// or a name of its entities becomes known or changes, or when it turns out to be a VM's and not a container's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupEntities {
     /// The cgroup.
