@@ -450,13 +450,17 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__compare)
-            opts="-h --samples --target --json --socket --help"
+            opts="-h --samples --recording --target --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --samples)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --recording)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -476,13 +480,17 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__evaluate)
-            opts="-h --samples --target --leave-out --threads --json --socket --help"
+            opts="-h --samples --recording --target --leave-out --threads --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --samples)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --recording)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -828,13 +836,17 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__train)
-            opts="-h --samples --target --out --name --cpu --packages --threads --force --json --socket --help"
+            opts="-h --samples --recording --target --out --name --cpu --packages --threads --force --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --samples)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --recording)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

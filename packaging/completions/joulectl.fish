@@ -73,6 +73,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l json -d 'A JSON array, one object for each load of 0, 10, … 100 %'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l samples -d 'CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l recording -d 'A recording of jouled (--record) on a machine with a meter; what ran is the process that ran most' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l target -d 'Whose power' -r -f -a "package\t'All processor packages together'
 dram\t'All memory that is metered apart'
 platform\t'The whole machine'"
@@ -86,6 +87,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -l json -d 'One JSON object: the model as it was written'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from train" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l samples -d 'CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l recording -d 'A recording of jouled (--record) on a machine with a meter; what ran is the process that ran most' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l target -d 'Whose power' -r -f -a "package\t'All processor packages together'
 dram\t'All memory that is metered apart'
 platform\t'The whole machine'"
@@ -125,6 +127,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l samples -d 'CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l recording -d 'A recording of jouled (--record) on a machine with a meter; what ran is the process that ran most' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from compare" -l target -d 'Whose power' -r -f -a "package\t'All processor packages together'
 dram\t'All memory that is metered apart'
 platform\t'The whole machine'"

@@ -2,12 +2,22 @@
 //! trained models are on public measurements: the figures of docs/power-models.md.
 
 use crate::common::{joulectl, said};
+use jouled::attribution::ledger::Limits;
+use jouled::attribution::{CoreConfig, State};
+use jouled::model::domain::{Domain, DomainReading, Reading, Scope, Zone};
+use jouled::model::entity::Kind;
+use jouled::model::snapshot::{CpuInfo, Host};
+use jouled::model::source::{PackageId, Stamp};
+use jouled::model::tick::Tick;
+use jouled::model::units::{Microjoules, Nanos};
+use jouled::model::usage::{CgroupId, Counted, ProcessInfo, ProcessKey, UsageSample, Use, Used};
 use jouled::power_model::evaluate::{self, Evaluation, LeaveOut};
 use jouled::power_model::kepler::Output;
 use jouled::power_model::kepler::own::{self, LINEAR_GROUPS};
 use jouled::power_model::learn::Learner;
 use jouled::power_model::samples::{self, Sample, Target};
 use jouled::power_model::train::{About, train};
+use jouled::run::record;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -359,6 +369,96 @@ fn a_model_is_exported_for_kepler_where_a_straight_line_is_good_enough() {
     let why = lab.refuses(&["export", "bent.json", "--kepler", "--out", "AbsPower3.json"]);
     assert!(why.contains("a straight line differs by ") && why.contains("export it without --kepler"), "{why}");
     assert!(!lab.path("AbsPower3.json").exists());
+}
+
+/// A recording of a machine of 4 threads with RAPL: `busy` ticks of a load each, of two programs in turn. It draws 10 W
+/// at rest, 5 W by load, and 10 W by cycles, of which `sort` has half as many.
+fn record_machine(path: &Path, broken: bool) {
+    let mut energy = 0.0;
+    let cpu = |processor| CpuInfo {
+        processor,
+        vendor_id: "GenuineIntel".to_owned(),
+        model_name: "Intel(R) Xeon(R) CPU E3-1230 v6 @ 3.50GHz".to_owned(),
+        physical_id: 0,
+        core_id: processor,
+    };
+    let host = Host { cpus: (0..4).map(cpu).collect(), ..Host::default() };
+    let (retention, least) = (Nanos::SECOND, Microjoules(0));
+    let limits = Limits { shown: [10; Kind::ALL.len()], retention, least, name_wait: Nanos::ZERO };
+    let config = CoreConfig {
+        host,
+        limits,
+        idle: Default::default(),
+        floors: Default::default(),
+        prior_ratio: 0.3,
+        platform: Default::default(),
+        learn: false,
+    };
+    let head = record::Head { config, state: State::default(), same_boot: true, now: Nanos::SECOND };
+    let mut recorder = record::Recorder::create(path, &head).unwrap();
+    let processes = ["build", "sort"].map(|name| {
+        let process = ProcessKey { pid: 100 + name.len() as u32, start: 5 };
+        ProcessInfo { process, comm: name.to_owned(), exe: format!("/usr/bin/{name}") }
+    });
+    for second in 1..800_u64 {
+        let at = Nanos((second + 1) * Nanos::SECOND.0);
+        let mut tick = Tick { at: Stamp { monotonic: at, boottime: at, realtime: at }, ..Tick::default() };
+        let package =
+            Domain::measured("rapl/package-0", "rapl", Zone::Package, Scope::Package(PackageId(0)), "p".into());
+        if second == 1 {
+            tick.new_domains = vec![Domain { billed: true, ..package }];
+        }
+        let name = usize::from(second / 40 % 2 == 1);
+        let load = ((second / 80) % 11) as f64 / 10.0;
+        let (busy, intensity) = (4.0 * load, if name == 1 { 0.5 } else { 1.0 });
+        energy += 10.0 + 5.0 * load + 10.0 * load * intensity + 0.1 * (second % 3) as f64;
+        let used = Used {
+            on_cpu: Nanos((busy * 1e9) as u64),
+            cycles: (busy * 3e9 * intensity) as u64,
+            instructions: (busy * 3e9 * intensity) as u64,
+            cache_misses: (busy * 1e6 * intensity) as u64,
+        };
+        let process = processes[name].process;
+        let counted = Counted { cycles: true, instructions: true, cache_misses: true };
+        tick.usage = Some(UsageSample {
+            uses: vec![Use { process, cgroup: CgroupId(1), package: PackageId(0), used }],
+            processes: if second == 1 { processes.to_vec() } else { Vec::new() },
+            counted,
+            ..UsageSample::default()
+        });
+        // A counter that is taken back, and a tick in which nothing watched.
+        let total = if broken && second == 300 { 5.0 } else { energy };
+        if broken && second % 100 == 50 {
+            tick.usage = None;
+        }
+        let reading = Ok(Reading::Counter { total: Microjoules((total * 1e6) as u64), wraps_at: None });
+        tick.readings = vec![DomainReading::new("rapl/package-0".into(), at, reading)];
+        recorder.tick(&tick).unwrap();
+    }
+}
+
+#[test]
+fn a_model_is_trained_on_a_recording() {
+    let lab = Lab::new();
+    record_machine(&lab.path("first.json"), false);
+    record_machine(&lab.path("second.json"), true);
+    let text = lab.says(&["train", "--recording", "first.json", "--target", "package", "--out", "taught.json"]);
+    assert!(text.contains("Machine:   Intel(R) Xeon(R) CPU E3-1230 v6 @ 3.50GHz, 4 threads"), "{text}");
+    assert!(text.contains("3 regimes, from first.json"), "idle, build and sort: {text}");
+    // What was recorded another time, with a meter that fails once and times in which nothing watched.
+    for arguments in [&["taught.json"][..], &["--leave-out", "regime"]] {
+        let common = ["evaluate", "--recording", "second.json", "--target", "package", "--json"];
+        let found: Value = serde_json::from_str(&lab.says(&[&common[..], arguments].concat())).unwrap();
+        let samples = found["samples"].as_u64().unwrap();
+        assert!((120..158).contains(&samples), "windows of 5 s that are whole: {found}");
+        assert!(found["mape_percent"].as_f64().unwrap() < 5.0, "{found}");
+        assert!(["build", "sort", "idle"].contains(&found["worst_regime"].as_str().unwrap()), "{found}");
+    }
+    lab.says(&["compare", "taught.json", "--recording", "second.json", "--target", "package"]);
+    let why = lab.refuses(&["train", "--recording", "first.json", "--target", "dram", "--out", "none.json"]);
+    assert!(why.contains("first.json: no sample"), "{why}");
+    let why = lab.refuses(&["train", "--recording", "lab.csv", "--target", "package", "--out", "none.json"]);
+    assert!(why.contains("lab.csv: not a recording of jouled"), "{why}");
 }
 
 #[test]

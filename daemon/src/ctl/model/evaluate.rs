@@ -17,9 +17,9 @@ pub struct Arguments {
     /// File or name of a model; without it, --leave-out trains on a part of the samples
     #[arg(value_name = "MODEL", conflicts_with = "leave_out", required_unless_present = "leave_out")]
     pub model: Option<PathBuf>,
-    /// CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts
-    #[arg(long, value_name = "FILE")]
-    pub samples: PathBuf,
+    /// The samples.
+    #[command(flatten)]
+    pub samples: files::Source,
     /// Whose power
     #[arg(long, value_enum)]
     pub target: TargetArgument,
@@ -65,8 +65,8 @@ impl From<PartArgument> for LeaveOut {
 /// Where the model or the samples cannot be read, or nothing can be compared.
 pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
     let target = Target::from(arguments.target);
-    let samples = files::samples(&arguments.samples)?;
-    let fail = |error| files::wrong(&arguments.samples, error);
+    let (samples, recorded) = arguments.samples.read(target)?;
+    let fail = |error| files::wrong(arguments.samples.path(), error);
     let found = match (&arguments.model, arguments.leave_out) {
         (Some(word), _) => {
             let (path, model) = files::named(word, &files::folders(&[]))?;
@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
             evaluate::of_model(&model, &samples, target).map_err(fail)?
         }
         (None, Some(part)) => {
-            let machine = Machine { threads: arguments.threads.unwrap_or_default(), ..Machine::default() };
+            let machine = Machine { threads: arguments.threads.unwrap_or(recorded.threads), ..Machine::default() };
             let about = About { machine, ..About::default() };
             evaluate::leave_out(&samples, target, &about, part.into()).map_err(fail)?
         }

@@ -2,10 +2,12 @@
 
 use super::super::Error;
 use crate::power_model::file::{self, FileError};
-use crate::power_model::model::Model;
+use crate::power_model::model::{Machine, Model};
 use crate::power_model::registry::{Content, DEEPEST, MOST_BYTES, MOST_FILES, Registry};
-use crate::power_model::samples::{self, Sample};
+use crate::power_model::samples::{self, Sample, Target};
+use crate::run::record;
 use crate::sys::{file_tree, small_file};
+use clap::Args;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -31,11 +33,46 @@ pub fn model(path: &Path) -> Result<Model, Error> {
     file::read(&bytes).map_err(|error: FileError| wrong(path, error))
 }
 
+/// Where samples are from.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[group(required = true, multiple = false)]
+pub struct Source {
+    /// CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts
+    #[arg(long, value_name = "FILE")]
+    pub samples: Option<PathBuf>,
+    /// A recording of jouled (--record) on a machine with a meter; what ran is the process that ran most
+    #[arg(long, value_name = "FILE")]
+    pub recording: Option<PathBuf>,
+}
+
+impl Source {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        // The arguments require one of both.
+        self.samples.as_deref().or(self.recording.as_deref()).unwrap_or(Path::new(""))
+    }
+
+    /// The samples, and what is known of the machine that they are of.
+    ///
+    /// # Errors
+    /// Names the file, and the line and column or the tick.
+    pub fn read(&self, target: Target) -> Result<(Vec<Sample>, Machine), Error> {
+        match &self.recording {
+            Some(path) => {
+                let recorded =
+                    record::samples::samples(path, target).map_err(|error| Error::Model(error.to_string()))?;
+                Ok((recorded.samples, recorded.machine))
+            }
+            None => Ok((samples(self.path())?, Machine::default())),
+        }
+    }
+}
+
 /// Reads samples.
 ///
 /// # Errors
 /// Names the file, the line and the column.
-pub fn samples(path: &Path) -> Result<Vec<Sample>, Error> {
+fn samples(path: &Path) -> Result<Vec<Sample>, Error> {
     let text = small_file::read_text(path, MOST_SAMPLES).map_err(|error| wrong(path, error))?;
     samples::read(&text).map_err(|error| wrong(path, error))
 }

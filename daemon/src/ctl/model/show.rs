@@ -92,9 +92,9 @@ pub struct CompareArguments {
     /// Files or names of models
     #[arg(value_name = "MODEL", required = true, num_args = 1..)]
     pub models: Vec<PathBuf>,
-    /// CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts
-    #[arg(long, value_name = "FILE")]
-    pub samples: PathBuf,
+    /// The samples.
+    #[command(flatten)]
+    pub samples: files::Source,
     /// Whose power
     #[arg(long, value_enum)]
     pub target: TargetArgument,
@@ -362,7 +362,7 @@ struct Compared {
 /// Where one of them or the samples cannot be read or compared.
 pub fn compare(arguments: &CompareArguments, out: &mut dyn Write) -> Result<(), Error> {
     let target = Target::from(arguments.target);
-    let samples = files::samples(&arguments.samples)?;
+    let (samples, _) = arguments.samples.read(target)?;
     let one = |word: &PathBuf| {
         let (path, model): (PathBuf, Model) = files::named(word, &files::folders(&[]))?;
         if model.target != target {
@@ -372,7 +372,7 @@ pub fn compare(arguments: &CompareArguments, out: &mut dyn Write) -> Result<(), 
             ));
         }
         let evaluation = evaluate::of_model(&model, &samples, target)
-            .map_err(|error| files::wrong(Path::new(&arguments.samples), error))?;
+            .map_err(|error| files::wrong(arguments.samples.path(), error))?;
         Ok(Compared { model: word.display().to_string(), evaluation })
     };
     let mut rows: Vec<Compared> = arguments.models.iter().map(one).collect::<Result<_, Error>>()?;

@@ -34,9 +34,9 @@ impl From<TargetArgument> for Target {
 /// Samples and the machine that they are of.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub struct Arguments {
-    /// CSV with the columns regime,seconds,busy,cycles,instructions,llc_misses,package_watts,dram_watts,platform_watts
-    #[arg(long, value_name = "FILE")]
-    pub samples: PathBuf,
+    /// The samples.
+    #[command(flatten)]
+    pub samples: files::Source,
     /// Whose power
     #[arg(long, value_enum)]
     pub target: TargetArgument,
@@ -82,17 +82,18 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
             text::safe(&name)
         )));
     }
-    let samples = files::samples(&arguments.samples)?;
-    let source = arguments.samples.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (samples, recorded) = arguments.samples.read(arguments.target.into())?;
+    let from = arguments.samples.path();
+    let source = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let machine = Machine {
-        processor: arguments.cpu.clone().unwrap_or_default(),
-        packages: arguments.packages,
-        threads: arguments.threads.unwrap_or_default(),
+        processor: arguments.cpu.clone().unwrap_or(recorded.processor),
+        packages: arguments.packages.or(recorded.packages),
+        threads: arguments.threads.unwrap_or(recorded.threads),
         memory_gib: None,
     };
     let about = About { name, machine, source };
     let model = train(&samples.iter().collect::<Vec<_>>(), arguments.target.into(), &about)
-        .map_err(|error| files::wrong(&arguments.samples, error))?;
+        .map_err(|error| files::wrong(from, error))?;
     let written = file::write(&model);
     if written.len() > file::MOST_BYTES {
         let why = format!(
@@ -101,7 +102,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
             model.training.regimes.len(),
             file::MOST_BYTES
         );
-        return Err(files::wrong(&arguments.samples, why));
+        return Err(files::wrong(from, why));
     }
     files::write(&arguments.out, &written, arguments.force)?;
     if arguments.json {

@@ -4,6 +4,7 @@
 //! numbers would be others.
 
 mod legacy;
+pub mod samples;
 
 use crate::attribution::{Core, CoreConfig, State};
 use crate::model::snapshot::Snapshot;
@@ -125,6 +126,14 @@ impl Recorder {
 /// # Errors
 /// Where the file is not a recording, is damaged, or holds what this version does not know: names the tick.
 pub fn replay(path: &Path, mut each: impl FnMut(&Arc<Snapshot>)) -> Result<u64, RecordError> {
+    replay_ticks(path, |_, snapshot| each(snapshot))
+}
+
+/// The same with the tick that each snapshot was made from.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_ticks(path: &Path, mut each: impl FnMut(&Tick, &Arc<Snapshot>)) -> Result<u64, RecordError> {
     let fail = |why: String| RecordError { path: path.to_path_buf(), why };
     let mut file = File::open(path).map(BufReader::new).map_err(|error| fail(error.to_string()))?;
     let mut frames: Box<dyn Frames> = match format_of(&mut file) {
@@ -156,7 +165,7 @@ pub fn replay(path: &Path, mut each: impl FnMut(&Arc<Snapshot>)) -> Result<u64, 
             }
         };
         ticks += 1;
-        each(&core.step(&tick));
+        each(&tick, &core.step(&tick));
     }
 }
 
