@@ -41,11 +41,14 @@ pub(super) struct Found {
     pub trouble: Option<String>,
 }
 
+/// Where requests go, and where replies come from, each with its request.
+type Thread = (Sender<Wanted>, Receiver<(Wanted, Found)>);
+
 /// A reader with its thread, which begins with the first request.
 pub(super) struct Reader {
     procfs: PathBuf,
     kubernetes: Option<PathBuf>,
-    thread: Option<(Sender<Wanted>, Receiver<(Wanted, Found)>)>,
+    thread: Option<Thread>,
     /// When the request without a reply was sent.
     since: Option<Instant>,
     is_reported: bool,
@@ -102,7 +105,7 @@ impl Reader {
         }
     }
 
-    fn begin(&self) -> Option<(Sender<Wanted>, Receiver<(Wanted, Found)>)> {
+    fn begin(&self) -> Option<Thread> {
         let ((requests, received), (reply, replies)) = (channel::<Wanted>(), channel());
         let (procfs, root) = (self.procfs.clone(), self.kubernetes.clone());
         let work = move || {
