@@ -1,6 +1,7 @@
 //! VMs in the core: who is charged for them, when they end, what idle energy they get. On the made-up host of `tests`.
 
 use super::*;
+use crate::model::entity::{ContainerLabels, Labels, PodLabels};
 
 /// A VM outside of machine scopes; its process has this id.
 pub(super) fn vm(pid: u32, vcpus: Option<u32>) -> Vm {
@@ -65,6 +66,48 @@ fn a_process_that_joined_a_vm_charges_its_unit_and_the_vm() {
     assert_eq!(by_id(&snapshot, Kind::Vm)["uuid-1"], (40_000_000, 0, RowState::Terminated));
     assert!(snapshot.vms.is_empty());
     assert_conserved(&snapshot);
+}
+
+#[test]
+fn a_name_that_becomes_known_goes_on_with_the_series() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let id = "a".repeat(64);
+    let path = format!("/kubepods.slice/kubepods-pod{}.slice/cri-containerd-{id}.scope", "1".repeat(32));
+    let unnamed = entities(&path);
+    let named = unnamed.iter().map(|labels| match labels.kind() {
+        Kind::Pod => PodLabels { pod_id: labels.id(), pod_name: "web", pod_namespace: "shop" }.into(),
+        Kind::Container => {
+            let container = ContainerLabels::of(labels).unwrap();
+            ContainerLabels { container_name: "nginx", ..container }.into()
+        }
+        _ => labels.clone(),
+    });
+    let named: Vec<Labels> = named.collect();
+    let web = vm(1, Some(2));
+    let renamed = Vm { name: "renamed".into(), ..web.clone() };
+    for (at, (entities, vm)) in [(&unnamed, &web), (&named, &web), (&unnamed, &renamed)].into_iter().enumerate() {
+        let mut tick = host.tick(&[40_000_000, 0, 0, 0], vec![ran(1, 10, 0, 100), ran(5, 11, 0, 100)]);
+        tick.cgroups[1].entities.clone_from(entities);
+        tick.vms = Some(vec![vm.clone()]);
+        tick.vm_members = vec![member(1, vm)];
+        let snapshot = core.step(&tick);
+        assert_conserved(&snapshot);
+        for kind in [Kind::Vm, Kind::Pod, Kind::Container] {
+            let rows = &snapshot.kind(kind).rows;
+            let energy: Vec<u64> = rows.iter().map(|row| row.energy.dynamic[Zone::Package.index()].0).collect();
+            assert_eq!(energy, [20_000_000 * (at as u64 + 1)], "{kind:?} {at}");
+            assert_eq!(rows[0].state, RowState::Running);
+        }
+        let label = |kind, name| snapshot.kind(kind).rows[0].labels.get(name).to_owned();
+        let names =
+            [label(Kind::Vm, "vm_name"), label(Kind::Pod, "pod_name"), label(Kind::Container, "container_name")];
+        let expected = [["vm1", "", ""], ["vm1", "web", "nginx"], ["renamed", "web", "nginx"]];
+        assert_eq!(names, expected[at]);
+        let on_page = |kind| snapshot.kind(kind).page_rows().next().unwrap().0.clone();
+        assert_eq!(on_page(Kind::Vm).get("vm_name"), "vm1", "the labels of a counter stay");
+        assert_eq!(on_page(Kind::Pod).get("pod_name"), "", "no wait is configured here");
+    }
 }
 
 /// Kepler's fault no. 9: vhost kernel threads, virtiofsd and swtpm were not charged to the VM.

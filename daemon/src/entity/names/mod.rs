@@ -3,6 +3,9 @@
 //! (`reader`). Names that a cgroup path has are from `path`. A name is a label: it decides nothing about what a cgroup
 //! is charged to.
 //!
+//! An id is of one owner: the system, or the user in whose slice the cgroup is. Any user can make a cgroup that is
+//! called as somebody else's container or pod; it is none (`add`).
+//!
 //! A container whose name is not known is looked for when its cgroup is first listed, at the next ticks, and then less
 //! and less often: what has no name (the pause container of a pod) costs a look every [`RARELY`] ticks.
 
@@ -43,6 +46,8 @@ struct Known<T> {
     name: Option<T>,
     /// Number of listed cgroups.
     cgroups: usize,
+    /// The user in whose slice they are; `None`: they are the system's.
+    owner: Option<Box<str>>,
     /// Looks so far.
     looks: u32,
     /// Tick of the next look; `None`: none any more, or its name is known.
@@ -51,7 +56,7 @@ struct Known<T> {
 
 impl<T> Default for Known<T> {
     fn default() -> Self {
-        Self { name: None, cgroups: 0, looks: 0, due: Some(0) }
+        Self { name: None, cgroups: 0, owner: None, looks: 0, due: Some(0) }
     }
 }
 
@@ -71,7 +76,7 @@ impl<T> Known<T> {
 }
 
 /// A container in its pod, if any. `source` is the directory of a cgroup in which its processes are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Container {
     known: Known<String>,
     pod: String,
@@ -120,9 +125,17 @@ impl Names {
     ) {
         self.tick += 1;
         let listed: FxHashSet<CgroupId> = cgroups.iter().map(|cgroup| cgroup.cgroup).collect();
-        for cgroup in cgroups.iter() {
+        let mut disowned = Vec::new();
+        for cgroup in cgroups.iter_mut() {
             self.remove(cgroup.cgroup);
+            self.settle_claims(&mut cgroup.entities, &mut disowned);
             self.add(cgroup, &dir);
+        }
+        for CgroupEntities { cgroup, entities, .. } in disowned {
+            match cgroups.iter_mut().find(|listed| listed.cgroup == cgroup) {
+                Some(listed) => listed.entities = entities,
+                None => cgroups.push(CgroupEntities { cgroup, entities, vm: None }),
+            }
         }
         let is_new = self.request();
         let found = self.receive(match is_new {
@@ -150,18 +163,51 @@ impl Names {
         })
     }
 
+    /// Takes a container or pod out of `entities` whose id is another owner's. What a user claimed before the system's
+    /// own came is taken from that user: `disowned` gets these cgroups, as they are to be listed again.
+    fn settle_claims(&mut self, entities: &mut Vec<Labels>, disowned: &mut Vec<CgroupEntities>) {
+        let owner = owner(entities).map(str::to_owned);
+        for kind in [Kind::Pod, Kind::Container] {
+            let Some(id) = entities.iter().find(|labels| labels.kind() == kind).map(|labels| labels.id().to_owned())
+            else {
+                continue;
+            };
+            let known = match kind {
+                Kind::Pod => self.pods.get(&id).map(|pod| &pod.owner),
+                _ => self.containers.get(&id).map(|container| &container.known.owner),
+            };
+            match known {
+                Some(known) if known.as_deref() == owner.as_deref() => {}
+                Some(_) if owner.is_some() => entities.retain(|labels| labels.kind() != kind),
+                Some(_) => {
+                    let is_claim = |labels: &Labels| labels.kind() == kind && labels.id() == id;
+                    let claims = self.cgroups.iter().filter(|(_, entities)| entities.iter().any(is_claim));
+                    let claims: Vec<CgroupId> = claims.map(|(cgroup, _)| *cgroup).collect();
+                    for cgroup in claims {
+                        let mut entities = self.cgroups.get(&cgroup).cloned().unwrap_or_default();
+                        self.remove(cgroup);
+                        entities.retain(|labels| !matches!(labels.kind(), Kind::Pod | Kind::Container));
+                        disowned.push(CgroupEntities { cgroup, entities, vm: None });
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
     fn add<'a>(&mut self, listed: &CgroupEntities, dir: impl Fn(CgroupId) -> Option<&'a Path>) {
         let mut is_any = false;
+        let owner = owner(&listed.entities);
         for labels in &listed.entities {
-            if let Some(ContainerLabels { container_id, container_name: "", runtime, pod_id }) =
-                ContainerLabels::of(labels)
+            if let Some(ContainerLabels { container_id, container_name, runtime, pod_id }) = ContainerLabels::of(labels)
             {
                 is_any = true;
-                let has_conmon = runtime == "podman";
+                let has_conmon = runtime == "podman" && container_name.is_empty();
+                let known = || Known { owner: owner.map(Box::from), ..Known::default() };
                 let container = self.containers.entry(container_id.to_owned()).or_insert_with(|| Container {
+                    known: known(),
                     pod: pod_id.to_owned(),
                     source: dir(listed.cgroup).filter(|_| has_conmon).map(Path::to_path_buf),
-                    ..Container::default()
                 });
                 container.known.cgroups += 1;
                 let is_sought = has_conmon || (self.kubernetes && !pod_id.is_empty());
@@ -170,7 +216,8 @@ impl Names {
                 }
             } else if let Some(PodLabels { pod_id, .. }) = PodLabels::of(labels) {
                 is_any = true;
-                let pod = self.pods.entry(pod_id.to_owned()).or_default();
+                let known = || Known { owner: owner.map(Box::from), ..Known::default() };
+                let pod = self.pods.entry(pod_id.to_owned()).or_insert_with(known);
                 pod.cgroups += 1;
                 if self.kubernetes && pod.due.is_some() {
                     self.nameless.insert((Kind::Pod, pod_id.to_owned()));
@@ -304,6 +351,11 @@ impl Names {
             }
         }
     }
+}
+
+/// The user in whose slice a cgroup with these entities is; `None`: it is the system's.
+fn owner(entities: &[Labels]) -> Option<&str> {
+    entities.iter().find(|labels| labels.kind() == Kind::User).map(Labels::id)
 }
 
 /// The labels with the name that is known; `None`: none is.

@@ -216,6 +216,46 @@ fn a_long_name_that_the_kubelet_cuts_off_and_folders_elsewhere() {
 }
 
 #[test]
+fn a_cgroup_that_is_called_as_the_container_of_somebody_else_is_none() {
+    let mut host = Host::new();
+    let kinds = |host: &mut Host, listed: CgroupEntities| {
+        let (mut cgroups, dir) = (vec![listed], host.path("cgroup"));
+        host.names.observe(&mut cgroups, &[], |_| Some(&dir));
+        let is_one = |labels: &Labels| matches!(labels.kind(), Kind::Container | Kind::Pod);
+        let count = |listed: &CgroupEntities| listed.entities.iter().filter(|labels| is_one(labels)).count();
+        cgroups.iter().map(|listed| (listed.cgroup.0, count(listed))).collect::<Vec<_>>()
+    };
+    let of_user = |user: u32, cgroup: &str| format!("/user.slice/user-{user}.slice/user@{user}.service/{cgroup}");
+    // The system's first, then a user's; a second cgroup of the system's own is another matter.
+    let docker = format!("docker-{}.scope", id(1));
+    for (cgroup, count) in [
+        (format!("/system.slice/{docker}"), 1),
+        (of_user(1000, &docker), 0),
+        (format!("/system.slice/{docker}/init"), 1),
+        (of_user(1000, &docker), 0),
+    ] {
+        let listed = host.list(&cgroup);
+        let expected = vec![(listed.cgroup.0, count)];
+        assert_eq!(kinds(&mut host, listed), expected, "{cgroup}");
+    }
+    // Of two users the first one; both keep their own.
+    for (user, number, count) in [(1000, 2, 1), (1001, 2, 0), (1001, 3, 1)] {
+        let listed = host.list(&of_user(user, &format!("user.slice/libpod-{}.scope", id(number))));
+        assert_eq!(kinds(&mut host, listed)[0].1, count, "{user} {number}");
+    }
+    // A user's first: it is taken from that user when the system's own comes.
+    let pod = format!("kubepods-pod{}.slice/cri-containerd-{}.scope", UID.replace('-', "_"), id(4));
+    let claimed = host.list(&of_user(1000, &pod));
+    let first = claimed.cgroup.0;
+    assert_eq!(kinds(&mut host, claimed), [(first, 2)]);
+    let listed = host.list(&format!("/kubepods.slice/{pod}"));
+    let own = listed.cgroup.0;
+    assert_eq!(kinds(&mut host, listed), [(own, 2), (first, 0)]);
+    let again = host.list(&of_user(1000, &pod));
+    assert_eq!(kinds(&mut host, again)[0].1, 0);
+}
+
+#[test]
 fn a_folder_that_cannot_be_read_is_told_once_and_nothing_waits() {
     let mut host = Host::new();
     fs::remove_dir(host.path("log/pods")).unwrap();
