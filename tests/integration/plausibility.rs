@@ -14,8 +14,10 @@ use std::os::unix::fs::symlink;
 
 const PACKAGE: &str = "rapl/package-0";
 const ACPI: &str = "hwmon/ACPI000D:00/platform";
-/// A process that keeps one CPU of package 0 busy.
+const OTHER: &str = "rapl/package-1";
+/// Processes that keep one CPU of package 0 and one of package 1 busy.
 const WORKER: u32 = 101;
+const SECOND: u32 = 102;
 
 fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a DomainView {
     snapshot.domains.iter().find(|view| view.domain.id == *id).unwrap()
@@ -56,17 +58,17 @@ fn warnings<'a>(log: &'a str, meter: &str) -> Vec<&'a str> {
 #[test]
 fn a_counter_that_stands_still_while_cpus_are_busy_gives_way_to_the_estimate_and_comes_back() {
     let world = World::new();
-    for zone in ["intel-rapl:1:0", "intel-rapl:1"] {
-        world.host.remove_zone(zone);
-    }
+    world.host.remove_zone("intel-rapl:1:0");
     world.spawn(WORKER, 11, "worker", "/system.slice/worker.service", 0);
+    world.spawn(SECOND, 12, "second", "/system.slice/worker.service", 2);
     let daemon = world.start();
     let mut ticks = daemon.ticks();
-    // Between two ticks of 100 ms one CPU is busy, and the package draws 60 W.
-    let work = || world.run(WORKER, 10);
+    // Between two ticks of 100 ms one CPU of each package is busy, and the package draws 60 W.
+    let work = || [WORKER, SECOND].into_iter().for_each(|pid| world.run(pid, 10));
     let draw = || {
         work();
         world.draw("intel-rapl:0", 6_000_000);
+        world.draw("intel-rapl:1", 6_000_000);
         world.draw("intel-rapl:0:0", 500_000);
     };
     let measured = ticks.find("energy by RAPL", |snapshot| {
@@ -118,6 +120,90 @@ fn a_counter_that_stands_still_while_cpus_are_busy_gives_way_to_the_estimate_and
     let log = daemon.stop();
     assert_eq!(warnings(&log, "rapl-powercap").len(), 1, "{log}");
     assert_eq!(log.matches("meter rapl-powercap: healthy").count(), 2, "{log}");
+}
+
+#[test]
+fn one_package_of_two_that_is_dead_is_estimated_and_named_or_missing() {
+    for estimate in ["auto", "never"] {
+        let world = World::new();
+        world.config(&format!("[meter.estimate]\nuse = \"{estimate}\"\n"));
+        world.spawn(WORKER, 11, "worker", "/system.slice/worker.service", 0);
+        world.spawn(SECOND, 12, "second", "/system.slice/worker.service", 2);
+        let daemon = world.start();
+        let mut ticks = daemon.ticks();
+        // The counter of package 1 stands still.
+        let work = |dead: bool| {
+            [WORKER, SECOND].into_iter().for_each(|pid| world.run(pid, 10));
+            world.draw("intel-rapl:0", 6_000_000);
+            world.draw("intel-rapl:0:0", 500_000);
+            world.draw("intel-rapl:1:0", 500_000);
+            if !dead {
+                world.draw("intel-rapl:1", 6_000_000);
+            }
+        };
+        let of_packages = |page: &Page| page.values("kepler_node_cpu_watts", &[("zone", "package")]).next().is_some();
+        ticks.find("both packages", |snapshot| {
+            work(false);
+            view(snapshot, OTHER).power.is_some() && view(snapshot, PACKAGE).power.is_some()
+        });
+        let before = daemon.page();
+        assert!(of_packages(&before), "{before:?}");
+        let dead = ticks.find("that one is dead", |snapshot| {
+            work(true);
+            view(snapshot, OTHER).past
+        });
+        assert!(view(&dead, PACKAGE).power.is_some());
+        let known = ticks.find("that its meter says so", |snapshot| {
+            work(true);
+            state(snapshot, "rapl-powercap").0 == "degraded"
+                && (estimate == "never" || total(snapshot, "estimate/package-1") > 1_000_000)
+        });
+        let why = state(&known, "rapl-powercap").1;
+        assert!(why.starts_with("no power: rapl/package-1: its counter does not move from "), "{why}");
+        let page = daemon.page();
+        page.adds_up();
+        page.only_rose(&before);
+        let verdict = [("domain", OTHER), ("verdict", "no power")];
+        assert!(page.values("jouled_domain_verdict_info", &verdict).eq([1.0]), "{page:?}");
+        let status = said(joulectl(&daemon.state, &["status"]));
+        if estimate == "auto" {
+            let (word, why) = state(&known, "estimate");
+            assert!(word == "degraded" && why.starts_with("it stands in for package 1: "), "{word} {why}");
+            assert_eq!(total(&known, "estimate/package-0"), 0, "package 0 is measured");
+            assert!(of_packages(&page) && has_power(&page, "estimate/package-1"), "{page:?}");
+            assert!(status.contains("Power (est.): ") && !status.contains("unread"), "{status}");
+        } else {
+            assert!(!of_packages(&page) && has_power(&page, PACKAGE), "half of it is not all: {page:?}");
+            assert!(status.contains("without 1 unread domain(s)"), "{status}");
+        }
+        let measured = total(&known, OTHER);
+        ticks.find("it again", |snapshot| {
+            work(false);
+            state(snapshot, "rapl-powercap").0 == "healthy" && total(snapshot, OTHER) > measured + 20_000_000
+        });
+        let again = daemon.page();
+        again.adds_up();
+        again.only_rose(&page);
+        assert!(of_packages(&again) && !has_power(&again, "estimate/package-1"), "{again:?}");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_package_without_a_counter_is_named_and_estimated() {
+    let world = World::new();
+    ["intel-rapl:1:0", "intel-rapl:1"].into_iter().for_each(|zone| world.host.remove_zone(zone));
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    let snapshot = ticks.find("its estimate", |snapshot| {
+        world.draw("intel-rapl:0", 6_000_000);
+        total(snapshot, "estimate/package-1") > 100_000 && total(snapshot, PACKAGE) > 10_000_000
+    });
+    let why = "package 1 has no energy counter: it is not measured";
+    assert_eq!(state(&snapshot, "rapl-powercap"), ("degraded", why));
+    assert!(state(&snapshot, "estimate").1.starts_with("it stands in for package 1: "));
+    assert_eq!(total(&snapshot, "estimate/package-0"), 0);
+    daemon.stop();
 }
 
 /// The ACPI power meter of a host.

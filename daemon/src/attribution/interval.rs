@@ -1,5 +1,6 @@
 //! Computes the energy between two readings of a domain, or finds that the interval is a gap. Pure. Attributes nothing.
 
+use super::plausibility::Pace;
 use crate::model::domain::{Domain, Reading};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 
@@ -12,9 +13,8 @@ pub(super) const SUSPENDED: &str = "the machine was suspended";
 pub(super) const RESET: &str = "the counter was reset";
 /// A counter rose by more than is possible.
 pub(super) const JUMPED: &str = "more energy than the domain can draw: the counter was reset or jumped";
-/// Longest interval over which a gauge is integrated. In a longer one the power may have changed in between,
-/// unobserved.
-const GAUGE_AGE: Nanos = Nanos(120 * Nanos::SECOND.0);
+/// A power was read too long ago: it may have changed in between, unobserved.
+pub(super) const TOO_OLD: &str = "the last reading is too old";
 
 /// The last good reading of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,17 @@ pub enum Interval {
 ///
 /// A counter that fell has wrapped once, if its range is known and the result is plausible. Otherwise it was reset.
 pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, carry: &mut u64) -> Interval {
+    interval_up_to(domain, last, new, carry, Pace::default().longest_gauge(domain))
+}
+
+/// The same, where a power is integrated over at most `longest`.
+pub(super) fn interval_up_to(
+    domain: &Domain,
+    last: Option<&LastReading>,
+    new: &LastReading,
+    carry: &mut u64,
+    longest: Nanos,
+) -> Interval {
     let Some(last) = last else { return Interval::First };
     let time = new.at - last.at;
     if time == Nanos::ZERO {
@@ -73,8 +84,8 @@ pub fn interval(domain: &Domain, last: Option<&LastReading>, new: &LastReading, 
             }
         }
         (Reading::Gauge { power: old }, Reading::Gauge { power: now }) => {
-            if time > GAUGE_AGE.max(Nanos(domain.refresh.unwrap_or_default().0.saturating_mul(3))) {
-                return Interval::Gap { time, why: "the last reading is too old" };
+            if time > longest {
+                return Interval::Gap { time, why: TOO_OLD };
             }
             trapezoid(old, now, time, carry)
         }

@@ -32,7 +32,7 @@ use crate::model::platform::PlatformChoice;
 use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot};
 use crate::model::source::PackageId;
 use crate::model::tick::{Tick, VmMember};
-use crate::model::units::{Microwatts, Nanos};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, GpuSample, UsageSample};
 use crate::model::vm::Vm;
 use accounts::Accounts;
@@ -314,10 +314,23 @@ impl Core {
         used.known.then(|| split::utilisation(on_cpu, self.cpus.values().sum(), time))
     }
 
-    /// The domains of which not every value can be used, after the last tick.
+    /// The domains of which not every value can be used, after the last tick. Without parts of packages that have never
+    /// counted anything, beside packages that do: a machine without such a counter has a healthy meter, too.
     pub fn verdicts(&self) -> impl Iterator<Item = (DomainId, Verdict)> {
         let verdict = |state: &DomainState| (state.shared.id.clone(), state.watch.verdict());
-        self.domains.iter().map(verdict).filter(|(_, verdict)| *verdict != Verdict::Usable)
+        let is_absent = |state: &&DomainState| !self.is_absent(state);
+        self.domains.iter().filter(is_absent).map(verdict).filter(|(_, verdict)| *verdict != Verdict::Usable)
+    }
+
+    /// Whether a domain is a part of a package, or its memory, that has never counted anything.
+    fn is_absent(&self, state: &DomainState) -> bool {
+        let is_part = matches!(state.shared.zone, Zone::Core | Zone::Uncore | Zone::Dram);
+        let counts = |other: &DomainState| {
+            let same = other.shared.source == state.shared.source && other.shared.scope == state.shared.scope;
+            same && other.shared.zone == Zone::Package && !other.watch.has_no_power()
+        };
+        let never = state.watch.never_counted() && state.record.totals.total == Microjoules::ZERO;
+        is_part && never && self.domains.iter().any(counts)
     }
 
     fn snapshot(&self, tick: &Tick, cpu_usage: Option<f64>) -> Snapshot {

@@ -16,6 +16,8 @@ const OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
 const RECENT: Nanos = Nanos(5 * Nanos::SECOND.0);
 /// Comparisons in a row that have to disagree.
 const LASTING: u32 = 2;
+/// What was found is dropped where it could not be compared again this often in a row: a quarter of an hour.
+const FORGOTTEN: u32 = 15;
 /// Parts may exceed their whole by this factor and by [`MARGIN`]: the counters of single cores of AMD's come from a
 /// model, and the package's from another one.
 const PARTS: f64 = 1.25;
@@ -40,8 +42,29 @@ pub(super) struct Neighbours {
     busy: BTreeMap<PackageId, Nanos>,
     /// CPU time is not known for a part of the time.
     unknown: bool,
-    /// How often in a row each domain disagreed, by its index.
-    off: Vec<u32>,
+    /// What disagreed, by the domain's index.
+    off: BTreeMap<(usize, Rule), Off>,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rule {
+    /// A package with its parts.
+    Parts,
+    /// Packages with each other.
+    Packages,
+    /// psys with the packages in it.
+    Psys,
+}
+
+/// A disagreement.
+#[derive(Default)]
+struct Off {
+    why: String,
+    /// How often in a row it was found.
+    times: u32,
+    /// How often in a row it could not be compared.
+    not_compared: u32,
 }
 
 /// A domain at one time.
@@ -87,21 +110,19 @@ impl Neighbours {
         if now - from < OVER {
             return;
         }
-        self.off.resize(domains.len(), 0);
-        for (index, why) in self.compare(domains, host, cpus, now) {
-            let Some((state, off)) = domains.get_mut(index).zip(self.off.get_mut(index)) else { continue };
-            match why {
-                Some(why) => {
-                    *off += 1;
-                    if *off >= LASTING {
-                        state.watch.contradict(Some(why));
-                    }
-                }
-                None => {
-                    *off = 0;
-                    state.watch.contradict(None);
-                }
-            }
+        let found = self.compare(domains, host, cpus, now);
+        self.off.retain(|key, off| {
+            off.not_compared += 1;
+            found.get(key).is_none_or(|why| why.is_some()) && off.not_compared < FORGOTTEN
+        });
+        for (key, why) in found.into_iter().filter_map(|(key, why)| Some((key, why?))) {
+            let off = self.off.entry(key).or_default();
+            *off = Off { why, times: off.times + 1, not_compared: 0 };
+        }
+        for (index, state) in domains.iter_mut().enumerate() {
+            let of_domain = self.off.range((index, Rule::Parts)..=(index, Rule::Psys));
+            let lasting = of_domain.map(|(_, off)| off).find(|off| off.times >= LASTING);
+            state.watch.contradict(lasting.map(|off| off.why.clone()));
         }
         self.begin(domains, now);
     }
@@ -112,14 +133,14 @@ impl Neighbours {
         (self.busy, self.unknown) = (BTreeMap::new(), false);
     }
 
-    /// Each domain that could be compared, once, with what speaks against it.
+    /// Each domain and rule that could be compared, with what speaks against it.
     fn compare(
         &self,
         domains: &[DomainState],
         host: &Host,
         cpus: &BTreeMap<PackageId, usize>,
         now: Nanos,
-    ) -> BTreeMap<usize, Option<String>> {
+    ) -> BTreeMap<(usize, Rule), Option<String>> {
         let seconds = (now - self.from.unwrap_or(now)).seconds();
         let measured = domains.iter().zip(&self.then).enumerate().filter_map(|(index, (state, then))| {
             let point = Point::of(state, now);
@@ -129,11 +150,19 @@ impl Neighbours {
         });
         let means: Vec<Mean<'_>> = measured.collect();
         let mut found = BTreeMap::new();
-        let mut note = |index: usize, why: Option<String>| {
-            let known: &mut Option<String> = found.entry(index).or_default();
+        let mut note = |index: usize, rule: Rule, why: Option<String>| {
+            let known: &mut Option<String> = found.entry((index, rule)).or_default();
             *known = known.take().or(why);
         };
-        let packages = packages(&means);
+        let mut packages = packages(&means);
+        // A package of which one die is not read would lack a part.
+        let is_read = |index: usize| means.iter().any(|mean| mean.index == index);
+        for (index, state) in domains.iter().enumerate() {
+            let is_package = state.shared.zone == Zone::Package;
+            if let Some(place) = Place::of(&state.shared).filter(|_| is_package && !is_read(index)) {
+                packages.remove(&place);
+            }
+        }
         for (place, whole) in &packages {
             let is_part = |mean: &&Mean<'_>| {
                 matches!(mean.domain.zone, Zone::Core | Zone::Uncore) && Place::of(mean.domain) == Some(*place)
@@ -144,7 +173,11 @@ impl Neighbours {
             let why = off
                 .then(|| format!("package {} draws {:.1} W, and its parts {watts:.1} W", place.package.0, whole.watts));
             let compared = if parts.is_empty() { &[][..] } else { &whole.indices };
-            compared.iter().copied().chain(parts.iter().map(|part| part.index)).for_each(|at| note(at, why.clone()));
+            compared
+                .iter()
+                .copied()
+                .chain(parts.iter().map(|part| part.index))
+                .for_each(|at| note(at, Rule::Parts, why.clone()));
         }
         for (place, one) in &packages {
             let load = |place: &Place<'_>| self.load(place.package, cpus, seconds);
@@ -162,7 +195,7 @@ impl Neighbours {
                 let (this, other) = (one.watts, (most.watts, other.package.0));
                 format!("it draws {this:.1} W, and package {}, of the same model and load, {:.1} W", other.1, other.0)
             });
-            one.indices.iter().for_each(|at| note(*at, why.clone()));
+            one.indices.iter().for_each(|at| note(*at, Rule::Packages, why.clone()));
         }
         let of_zone = |zone: Zone| means.iter().filter(move |mean| mean.domain.zone == zone);
         let (psys, inside) = (
@@ -172,7 +205,7 @@ impl Neighbours {
         let why = (psys < CONTAINS * inside - MARGIN)
             .then(|| format!("it draws {psys:.1} W, and the packages in it {inside:.1} W"));
         if !packages.is_empty() {
-            of_zone(Zone::Psys).for_each(|mean| note(mean.index, why.clone()));
+            of_zone(Zone::Psys).for_each(|mean| note(mean.index, Rule::Psys, why.clone()));
         }
         found
     }

@@ -19,8 +19,14 @@ use crate::model::units::{Microjoules, Microwatts, Nanos};
 const REFRESHES: u64 = 3;
 /// A platform meter counts as silent after this many of its refreshes without a reading, but not before this time.
 const SILENT: (u64, Nanos) = (4, Nanos(45 * Nanos::SECOND.0));
-/// Length of the curves that are kept: the longest wait for a component that cannot be read, plus one window.
+/// Length of the curves that are kept: the longest wait for a component that cannot be read, plus one window. For an
+/// authority with a longer period: so many periods of it, up to an hour.
 const LONGEST_KEPT: Nanos = Nanos(2 * LONGEST_WINDOW.0);
+const PERIODS_KEPT: (u64, Nanos) = (3, Nanos(3600 * Nanos::SECOND.0));
+/// Periods of a meter without a reading after which it is silent, where its own period is longer than [`LONGEST_REFRESH`].
+///
+/// [`LONGEST_REFRESH`]: curve::LONGEST_REFRESH
+const SILENT_PERIODS: u64 = 3;
 /// Shortest time over which meters are compared.
 const COMPARE_OVER: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// Accuracy (5 %) of a meter that states none: Intel's figure for RAPL, and the best that IPMI and Redfish specify.
@@ -90,6 +96,8 @@ pub(super) struct Platform {
     deficit: Microjoules,
     compared_from: Option<Nanos>,
     comparisons: Vec<Comparison>,
+    /// Time between two readings of the authority.
+    period: Nanos,
 }
 
 impl Platform {
@@ -113,6 +121,7 @@ impl Platform {
             (self.lag, self.powers) = (Lag::default(), None);
             self.authority = authority;
         }
+        self.period = of_kind(domains, self.authority.as_ref()).map(period).max().unwrap_or_default();
         for state in domains {
             state.role = match kind_of(&state.shared) {
                 Some(kind) if Some(kind) == self.authority.as_ref() => Role::Authority,
@@ -138,7 +147,10 @@ impl Platform {
 
     /// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
     fn measures_now(&self, domains: &[DomainState], kind: &PlatformKind, now: Nanos) -> bool {
-        let silent_after = |state: &DomainState| Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1);
+        let silent_after = |state: &DomainState| {
+            let by_period = Nanos(period(state).0.saturating_mul(SILENT_PERIODS));
+            Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1).max(by_period)
+        };
         let mut meters = of_kind(domains, Some(kind)).peekable();
         meters.peek().is_some()
             && !self.lacking.contains(kind)
@@ -195,7 +207,7 @@ impl Platform {
                 return None;
             }
         };
-        if now - from > LONGEST_KEPT {
+        if now - from > self.longest_kept() {
             // The curves do not reach back to `from` any more.
             self.begin_at(to.max(from));
             return Some(Remainder::Gap { time: to - from });
@@ -309,9 +321,20 @@ impl Platform {
 
     /// The earliest time for which curves are still needed, CLOCK_MONOTONIC.
     pub fn needs_from(&self, now: Nanos) -> Nanos {
-        let longest = now - LONGEST_KEPT;
+        let longest = now - self.longest_kept();
         let window = [self.from, self.compared_from].into_iter().flatten().min().unwrap_or(now) - self.lag.assumed();
         window.min(now - lag::NEEDED).max(longest)
+    }
+
+    fn longest_kept(&self) -> Nanos {
+        let (periods, longest) = PERIODS_KEPT;
+        Nanos(self.period.0.saturating_mul(periods)).min(longest).max(LONGEST_KEPT)
+    }
+
+    /// Whether the authority is read more rarely than use is kept: its power stays shown in between, and its energy is
+    /// not shared out.
+    pub fn is_slow(&self) -> bool {
+        self.period > LONGEST_WINDOW
     }
 
     /// The domain of the remainder.
@@ -380,6 +403,11 @@ fn noticeable(power: Microwatts) -> u64 {
 /// refreshes never outlives the usage kept for it ([`LONGEST_WINDOW`]).
 fn refresh(state: &DomainState) -> Nanos {
     state.curve.refresh().max(state.shared.refresh.unwrap_or_default()).min(curve::LONGEST_REFRESH)
+}
+
+/// Time between two readings, where it is known.
+fn period(state: &DomainState) -> Nanos {
+    state.watch.quiet()
 }
 
 fn is_recent(curve: &Curve, now: Nanos, longest: Nanos) -> bool {

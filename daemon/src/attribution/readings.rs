@@ -5,14 +5,17 @@ use super::Core;
 use super::interval::{self, Interval, LastReading};
 use super::lessons::{Counters, Observed};
 use super::platform;
-use super::plausibility::{Judgement, Load};
+use super::plausibility::{Components, Judgement, Load};
 use super::settle::{Books, ClosedWindow};
 use super::split;
 use super::tick_use::TickUse;
 use super::window::{DomainState, Window, both};
-use crate::model::domain::{DomainReading, Quality, Reading, Scope};
+use crate::model::domain::{DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use rustc_hash::FxHasher;
+use std::collections::BTreeSet;
+use std::hash::Hasher;
 
 impl Core {
     /// Attributes the interval that a reading closes. `index`: position of the domain in `domains`. `at`: the time of
@@ -31,6 +34,7 @@ impl Core {
             }
             Ok(value) => LastReading { at: reading.at, suspended, reading: *value },
             Err(why) => {
+                state.watch.failed();
                 state.error.clone_from(why);
                 state.clear_power();
                 return false;
@@ -75,7 +79,9 @@ impl Core {
         // A counter that stays was not renewed. A power that stays may be a steady load that was measured again.
         let gauge = matches!(new.reading, Reading::Gauge { .. });
         let changed = !gauge && state.record.last.is_none_or(|last| last.reading != new.reading);
-        let interval = interval::interval(&state.shared, state.record.last.as_ref(), &new, &mut state.carry);
+        let longest = state.watch.longest_gauge(&state.shared);
+        let last = state.record.last.as_ref();
+        let interval = interval::interval_up_to(&state.shared, last, &new, &mut state.carry, longest);
         let said = said(state, &new);
         state.record.last = Some(new);
         let broken = matches!(interval, Interval::Gap { .. });
@@ -106,16 +112,28 @@ impl Core {
         true
     }
 
-    /// Power of all components together, for a power of the whole machine; `None` where there are none, or one of them
-    /// is not measured.
-    fn measured_components(&self, index: usize) -> Option<Microwatts> {
-        let state = self.domains.get(index)?;
-        platform::kind_of(&state.shared)?;
-        let mut components = self.domains.iter().filter(|state| platform::is_component(state)).peekable();
-        components.peek()?;
-        components.try_fold(Microwatts::ZERO, |sum, state| {
-            (state.shared.quality == Quality::Measured).then_some(sum + state.power?)
-        })
+    /// All components of the machine together, for a meter of the whole machine; `None` where there are none, or one of
+    /// them is not measured.
+    fn measured_components(&self, index: usize) -> Option<Components> {
+        platform::kind_of(&self.domains.get(index)?.shared)?;
+        let cpus = self.cpus.values().sum::<usize>() as f64;
+        let mut all = Components { cpus, ..Components::default() };
+        let (mut set, mut packages) = (FxHasher::default(), BTreeSet::new());
+        for (index, state) in self.domains.iter().enumerate().filter(|(_, state)| platform::is_component(state)) {
+            if state.shared.quality != Quality::Measured || state.power.is_none() {
+                return None;
+            }
+            all.total += state.record.totals.total;
+            set.write_usize(index);
+            set.write_u64(state.record.gaps);
+            match state.shared.scope {
+                Scope::Package(package) if state.shared.zone == Zone::Package => drop(packages.insert(package)),
+                _ => {}
+            }
+        }
+        all.set = set.finish();
+        all.has_packages = !packages.is_empty() && self.cpus.keys().all(|package| packages.contains(package));
+        (all.total > Microjoules::ZERO).then_some(all)
     }
 
     /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. If the domain is a

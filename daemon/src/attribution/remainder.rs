@@ -50,7 +50,9 @@ impl Core {
         }
         other.standby = false;
         if platform.slices.limit(now) {
-            other.clear_power();
+            if !platform.is_slow() {
+                other.clear_power();
+            }
             other.window.incomplete |= platform.slices.is_empty();
         }
         other.window.incomplete |= !used.known;

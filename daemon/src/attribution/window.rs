@@ -217,11 +217,14 @@ impl DomainState {
     }
 
     /// Restarts a window that is open for longer than [`LONGEST_WINDOW`] as an incomplete one, and clears the power of
-    /// the window before it.
+    /// the window before it, unless its meter always takes that long.
     pub fn limit_window(&mut self, tick: u64, now: Nanos) {
         if now - self.window.since > LONGEST_WINDOW {
             self.window = Window::open(tick, now, true);
-            self.clear_power();
+            let late = LONGEST_WINDOW.max(Nanos(self.watch.quiet().0.saturating_mul(2)));
+            if self.record.last.is_none_or(|last| now - last.at > late) {
+                self.clear_power();
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use super::platform::{self, is_chosen};
 use super::sources::{Source, ago, remarks, source_name};
 use super::text::{self, safe};
-use crate::model::domain::{Domain, Quality, Scope, Verdict, Zone};
+use crate::model::domain::{Domain, Scope, Verdict, Zone};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{DomainView, Role, Snapshot};
 use crate::model::source::{Health, SourceRole};
@@ -33,9 +33,10 @@ pub fn lines(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         lines = vec!["No meter works on this machine.".to_owned()];
     }
     lines.extend(meanings(snapshot));
-    let doubts = |view: &&DomainView| matches!(view.verdict, Verdict::Doubtful(_) | Verdict::Suspect(_));
+    let doubts = |view: &&DomainView| view.verdict != Verdict::Usable;
     let doubt = |view: &DomainView| {
-        format!("{} is {}: {}", safe(&view.domain.id), view.verdict.as_str(), safe(view.verdict.why()))
+        let is = if matches!(view.verdict, Verdict::NoPower(_)) { "has" } else { "is" };
+        format!("{} {is} {}: {}", safe(&view.domain.id), view.verdict.as_str(), safe(view.verdict.why()))
     };
     lines.extend(snapshot.domains.iter().filter(doubts).map(doubt));
     lines.push(String::new());
@@ -71,11 +72,9 @@ fn sees(domain: &Domain) -> String {
     }
 }
 
-/// Whether what the domain's meter says can be true: estimates, and what the host of a VM reports, are not judged here.
+/// Whether what the domain's meter says can be true; `None`: it is not judged here.
 fn verdict(view: &DomainView) -> Option<&'static str> {
-    let judged = view.domain.quality == Quality::Measured && !view.domain.by_host;
-    let known = !view.past || view.verdict != Verdict::Usable;
-    (judged && known).then(|| view.verdict.as_str())
+    view.is_judged().then(|| view.verdict.as_str())
 }
 
 /// The zones of other domains here whose energy is part of this domain's.

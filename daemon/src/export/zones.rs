@@ -13,7 +13,8 @@ pub(in crate::export) struct ZoneView<'a> {
     /// Kepler's `path` label: the domain's, or `aggregated-ZONE` where there are several.
     pub path: Cow<'a, str>,
     pub energy: NodeEnergy,
-    /// `None` while any of its domains has no power: a sum without it would be wrong.
+    /// `None` while any of its domains has no power, or cannot be used and nothing stands in: a sum without it would be
+    /// wrong.
     pub power: Option<Microwatts>,
     pub idle_power: Option<Microwatts>,
     /// Value of label `source` in Kepler up to 0.9.
@@ -86,12 +87,13 @@ fn view(zone: Zone, domains: &[DomainView]) -> Option<ZoneView<'_>> {
     } else {
         Cow::Borrowed(first.domain.path.as_str())
     };
+    let complete = !of_zone().any(|view| view.is_missing(domains));
     Some(ZoneView {
         zone,
         path,
         energy: of_zone().map(|view| view.energy).sum(),
-        power: now().map(|view| view.power).sum(),
-        idle_power: now().map(|view| view.idle_power).sum(),
+        power: now().map(|view| view.power).sum::<Option<_>>().filter(|_| complete),
+        idle_power: now().map(|view| view.idle_power).sum::<Option<_>>().filter(|_| complete),
         legacy_source: legacy_source(first),
     })
 }

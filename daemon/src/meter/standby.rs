@@ -1,11 +1,13 @@
 //! Tracks which meter measures the processor packages now, and runs meters that measure only while others do not (the
-//! estimate, `[meter.estimate]`). `meter::open` decides which meters these are.
+//! estimate, `[meter.estimate]`): of all packages, or of those that the meter in use does not measure. `meter::open`
+//! decides which meters these are.
 
 use super::Meter;
-use crate::model::domain::{Domain, DomainId, DomainReading};
-use crate::model::source::{Health, Stamp};
-use std::sync::Arc;
+use crate::model::domain::{Domain, DomainId, DomainReading, Reading, Scope, Zone};
+use crate::model::source::{Health, PackageId, Stamp};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The flags by which a standby meter takes over from another meter, shared by the two. At each tick the replaced meter
 /// must be read first.
@@ -40,7 +42,13 @@ impl Takeover {
 /// Which meters measure the packages now, shared by all that can. Only the meter of the highest rank should measure
 /// them; the others stand by.
 #[derive(Clone, Debug, Default)]
-pub struct PackageMeters(Arc<AtomicU8>);
+pub struct PackageMeters {
+    measuring: Arc<AtomicU8>,
+    /// The packages of the machine.
+    all: Arc<BTreeSet<PackageId>>,
+    /// Packages that the meter of the others does not measure.
+    missing: Arc<Mutex<BTreeSet<PackageId>>>,
+}
 
 /// A meter that can measure the packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,42 +60,99 @@ pub enum PackageMeter {
 }
 
 impl PackageMeters {
+    /// Of a machine with these packages.
+    pub fn of(packages: impl IntoIterator<Item = PackageId>) -> Self {
+        Self { all: Arc::new(packages.into_iter().collect()), ..Self::default() }
+    }
+
     /// Notes that `meter` measures the packages, or no longer does.
     pub fn set(&self, meter: PackageMeter, measures: bool) {
         if measures {
-            self.0.fetch_or(meter as u8, Ordering::AcqRel);
+            self.measuring.fetch_or(meter as u8, Ordering::AcqRel);
         } else {
-            self.0.fetch_and(!(meter as u8), Ordering::AcqRel);
+            self.measuring.fetch_and(!(meter as u8), Ordering::AcqRel);
         }
     }
 
     /// Whether `meter` measures the packages.
     pub fn has(&self, meter: PackageMeter) -> bool {
-        self.0.load(Ordering::Acquire) & meter as u8 != 0
+        self.measuring.load(Ordering::Acquire) & meter as u8 != 0
     }
 
     /// Whether any meter does.
     pub fn any(&self) -> bool {
-        self.0.load(Ordering::Acquire) != 0
+        self.measuring.load(Ordering::Acquire) != 0
+    }
+
+    /// The packages of the machine, where they are known.
+    pub fn all(&self) -> &BTreeSet<PackageId> {
+        &self.all
+    }
+
+    /// Notes which packages are not measured, while others are.
+    pub fn set_missing(&self, missing: BTreeSet<PackageId>) {
+        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = missing;
+    }
+
+    /// Which packages a meter that stands in has to measure.
+    pub fn needed(&self) -> Needed {
+        if !self.any() {
+            return Needed::All;
+        }
+        Needed::Packages(self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
-/// A meter that measures only while it is needed. Its domains are reported once it was needed for the first time.
+/// What a meter that stands in has to measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// Everything.
+    All,
+    /// Some packages; none: it stands by.
+    Packages(BTreeSet<PackageId>),
+}
+
+impl Needed {
+    /// Everything or nothing.
+    pub fn all_if(needed: bool) -> Self {
+        if needed { Self::All } else { Self::Packages(BTreeSet::new()) }
+    }
+
+    fn is_any(&self) -> bool {
+        !matches!(self, Self::Packages(packages) if packages.is_empty())
+    }
+
+    fn wants(&self, domain: &Domain) -> bool {
+        match (self, domain.scope) {
+            (Self::All, _) => true,
+            (Self::Packages(packages), Scope::Package(package)) => {
+                domain.zone == Zone::Package && packages.contains(&package)
+            }
+            (Self::Packages(_), Scope::Machine | Scope::Gpu(_)) => false,
+        }
+    }
+}
+
+/// A meter that measures only while it is needed, and what is needed of it. Its domains are reported once it was needed
+/// for the first time.
 pub struct Standby<M> {
     meter: M,
-    needed: Box<dyn Fn() -> bool + Send>,
+    needed: Box<dyn Fn() -> Needed + Send>,
     /// The reason shown while it stands by.
     reason: &'static str,
-    active: bool,
+    now: Needed,
     /// Whether it was needed at least once.
     used: bool,
+    /// Domains that stand by, and said so.
+    standing_by: BTreeSet<DomainId>,
 }
 
 impl<M: Meter> Standby<M> {
-    /// `needed` is called at each tick. `reason` is shown while it returns false: which meter measures instead.
-    pub fn new(meter: M, needed: impl Fn() -> bool + Send + 'static, reason: &'static str) -> Self {
-        let used = needed();
-        Self { meter, needed: Box::new(needed), reason, active: used, used }
+    /// `needed` is called at each tick. `reason` is shown while it needs nothing: which meter measures instead.
+    pub fn new(meter: M, needed: impl Fn() -> Needed + Send + 'static, reason: &'static str) -> Self {
+        let now = needed();
+        let (used, standing_by) = (now.is_any(), BTreeSet::new());
+        Self { meter, needed: Box::new(needed), reason, now, used, standing_by }
     }
 }
 
@@ -103,18 +168,40 @@ impl<M: Meter> Meter for Standby<M> {
     /// The meter's own counter may advance while the meter stands by. The reading `Standby` makes the next real reading
     /// start a new interval.
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
-        let was_active = self.active;
-        self.active = (self.needed)();
-        if self.active {
+        self.now = (self.needed)();
+        let from = out.len();
+        if self.now.is_any() {
             self.used = true;
             self.meter.read(now, out);
-        } else if was_active {
-            out.extend(self.meter.domains().iter().map(|domain| DomainReading::standby(domain, now.monotonic)));
+        } else if !self.used {
+            return;
         }
+        for domain in self.meter.domains() {
+            if self.now.wants(domain) {
+                self.standing_by.remove(&domain.id);
+            } else if self.standing_by.insert(domain.id.clone()) {
+                out.push(DomainReading::standby(domain, now.monotonic));
+            }
+        }
+        let mut read = out.split_off(from);
+        read.retain(|one| one.reading == Ok(Reading::Standby) || !self.standing_by.contains(&one.domain));
+        out.append(&mut read);
     }
 
     fn health(&self) -> Health {
-        if self.active { self.meter.health() } else { Health::Unsupported(self.reason.to_owned()) }
+        match &self.now {
+            Needed::All => self.meter.health(),
+            Needed::Packages(packages) if packages.is_empty() => Health::Unsupported(self.reason.to_owned()),
+            Needed::Packages(packages) => {
+                let numbers: Vec<String> = packages.iter().map(|package| package.0.to_string()).collect();
+                let of = format!("it stands in for package {}: ", numbers.join(", "));
+                match self.meter.health() {
+                    Health::Degraded(why) => Health::Degraded(of + &why),
+                    Health::Failed(why) => Health::Failed(of + &why),
+                    other => other,
+                }
+            }
+        }
     }
 
     fn set_without_power(&mut self, domains: &[DomainId]) {
@@ -122,6 +209,6 @@ impl<M: Meter> Meter for Standby<M> {
     }
 
     fn detail(&self) -> String {
-        if self.active { self.meter.detail() } else { String::new() }
+        if self.now.is_any() { self.meter.detail() } else { String::new() }
     }
 }

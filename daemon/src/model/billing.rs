@@ -117,7 +117,7 @@ impl Base {
             node.energy += view.energy;
             match view.power {
                 Some(power) => add(&mut node.power, power),
-                None => node.missing += usize::from(!view.past),
+                None => node.missing += usize::from(!view.past || view.is_missing(&snapshot.domains)),
             }
             if let Some(power) = view.idle_power {
                 add(&mut node.idle_power, power);

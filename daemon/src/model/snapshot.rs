@@ -3,7 +3,7 @@
 
 use crate::model::billing::IdlePolicy;
 use crate::model::by_name;
-use crate::model::domain::{Domain, NodeEnergy, PowerInterval, Verdict, Zone};
+use crate::model::domain::{Domain, NodeEnergy, PowerInterval, Quality, Scope, Verdict, Zone};
 use crate::model::entity::{Kind, Labels, PodLabels};
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
@@ -405,6 +405,29 @@ pub struct LearnedBand {
 }
 
 impl DomainView {
+    /// Whether its verdict says something: estimates, and what the host of a VM reports, are not judged here, nor is what
+    /// was measured earlier.
+    pub fn is_judged(&self) -> bool {
+        let judged = self.domain.quality == Quality::Measured && !self.domain.by_host;
+        judged && (!self.past || self.verdict != Verdict::Usable)
+    }
+
+    /// Whether the machine has this domain, no value of it can be used, and no other meter stands in: sums of its zone
+    /// lack it. `domains`: all of the snapshot. Memory that never counted anything is none that is there.
+    pub fn is_missing(&self, domains: &[DomainView]) -> bool {
+        let matters = match self.domain.zone {
+            Zone::Package | Zone::Gpu => true,
+            Zone::Dram => self.domain.billed && self.energy.total > Microjoules::ZERO,
+            Zone::Core | Zone::Uncore | Zone::Psys | Zone::Platform | Zone::Other => false,
+        };
+        let stands_in = |other: &DomainView| {
+            let (this, other_domain) = (&self.domain, &other.domain);
+            let covers = other_domain.scope == this.scope || matches!(other_domain.scope, Scope::Machine);
+            !other.past && other_domain.zone == this.zone && other_domain.source != this.source && covers
+        };
+        self.past && matters && matches!(self.verdict, Verdict::NoPower(_)) && !domains.iter().any(stands_in)
+    }
+
     /// Whether its energy is not attributed itself: zone `platform`, whose remainder is attributed as zone `other`.
     pub fn undivided(&self) -> bool {
         self.domain.zone == Zone::Platform
@@ -507,7 +530,6 @@ impl Snapshot {
 
     /// Whether every number of energy that is measured now is an estimate.
     pub fn estimated(&self) -> bool {
-        use crate::model::domain::Quality;
         let mut now = self.domains.iter().filter(|view| !view.past).peekable();
         now.peek().is_some() && now.all(|view| view.domain.quality == Quality::Estimated)
     }

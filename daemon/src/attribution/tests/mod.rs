@@ -16,9 +16,12 @@ use std::collections::HashMap;
 mod doubts;
 mod learned;
 mod learning;
+mod periods;
 mod platform;
 mod plausibility;
+mod unchanged;
 mod vms;
+mod whole;
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -24,6 +24,16 @@ impl Host {
         self.work(&[busy], readings)
     }
 
+    /// One tick with this many CPUs of package 0 busy, and readings of these domains only.
+    pub(super) fn only(&mut self, busy: f64, readings: &[(&str, Reading)]) -> Arc<Snapshot> {
+        let all = self.ids.clone();
+        self.ids = readings.iter().map(|(id, _)| DomainId::from((*id).to_owned())).collect();
+        let readings: Vec<Option<Reading>> = readings.iter().map(|(_, reading)| Some(*reading)).collect();
+        let snapshot = self.work(&[busy], &readings);
+        self.ids = all;
+        snapshot
+    }
+
     /// One tick with this many CPUs of each package busy.
     pub(super) fn work(&mut self, busy: &[f64], readings: &[Option<Reading>]) -> Arc<Snapshot> {
         self.second += self.every;

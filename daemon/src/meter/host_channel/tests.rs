@@ -5,7 +5,7 @@ use super::object::tests::example;
 use super::*;
 use crate::attribution::ledger::Limits;
 use crate::attribution::{Core, CoreConfig, State};
-use crate::meter::standby::Standby;
+use crate::meter::standby::{Needed, Standby};
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::{Kind, UnitLabels};
 use crate::model::snapshot::{DomainView, Host, Snapshot};
@@ -85,7 +85,7 @@ impl Guest {
         let host = takeover.clone();
         let guess = stand_in.then(|| {
             host.attach();
-            Standby::new(Guess::new(), move || host.is_needed(), "not needed")
+            Standby::new(Guess::new(), move || Needed::all_if(host.is_needed()), "not needed")
         });
         let reader = Reader::start(address.clone()).unwrap();
         let from = Stamp::now().monotonic.0;

@@ -24,10 +24,11 @@ use std::time::Duration;
 
 /// Name of this source.
 pub const SOURCE: &str = "hwmon";
-/// Upper limit of one sensor's power, 100 kW: no machine with a single such meter draws more.
+/// Upper limit of the machine's power, 100 kW: no machine with a single such meter draws more.
 const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
-/// Upper limit of a GPU's power, 3 kW: twice what the largest GPU modules may draw.
-const GPU_MAX: Microwatts = Microwatts(3_000_000_000);
+/// Upper limit of the power of a GPU, of a processor or of a part of one, 3 kW: twice what the largest GPU modules and
+/// three times what the largest packages may draw. A unit that is too large by a thousand is above it.
+const PART_MAX: Microwatts = Microwatts(3_000_000_000);
 /// Time between two reads, for chips that do not state their averaging time.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Reads between two checks for chips that were added or removed.
@@ -222,7 +223,7 @@ impl Hwmon {
         let index = self.domains.iter().filter(of_vendor).count() as u32;
         self.domains.push(Domain {
             billed: part.billed,
-            max_power: if gpu { GPU_MAX } else { MAX_POWER },
+            max_power: if part.zone == Zone::Platform { MAX_POWER } else { PART_MAX },
             accuracy_ppm: located.accuracy_ppm(),
             refresh,
             platform: (part.zone == Zone::Platform).then_some(PlatformKind::Hwmon),

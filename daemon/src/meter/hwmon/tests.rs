@@ -262,7 +262,7 @@ fn an_amd_card_is_billed_by_the_power_of_its_board() {
     assert_eq!(read(&mut meter), [(0, gauge(90_000_000)), (1, gauge(90_000_000))]);
     let gpu = meter.domains[1].gpu.as_ref().unwrap();
     assert_eq!((gpu.index, gpu.vendor.as_str(), gpu.name.as_str()), (1, "amd", "AMD Instinct\\u{1b}[31m MI210"));
-    assert!(meter.domains.iter().all(|domain| domain.billed && domain.max_power == GPU_MAX));
+    assert!(meter.domains.iter().all(|domain| domain.billed && domain.max_power == PART_MAX));
 }
 
 #[test]
@@ -454,6 +454,8 @@ fn x_gene_has_the_names_of_its_driver_or_of_its_documentation() {
         chip_at(&root, 0, "APMC0D29:00", false, &attributes);
         let mut meter = open(&root, false).unwrap();
         assert_eq!(read(&mut meter), [(0, gauge(31_000_000))], "{attributes:?}");
+        // Were it in another unit, 31 kW, it would be above this.
+        assert_eq!(meter.domains[0].max_power, PART_MAX);
     }
     let root = TempDir::new().unwrap();
     chip_at(&root, 0, "APMC0D29:00", false, &[("name", "apm_xgene"), ("power2_input", "9000000")]);

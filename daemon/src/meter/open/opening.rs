@@ -5,14 +5,15 @@
 //!    [`Opening::replace_rapl`]).
 //! 2. *Only one meter measures the packages.* RAPL or the host has priority over hwmon ([`Opening::packages`]).
 //! 3. *With `use = "auto"`, the estimate measures only while no meter does.* In a VM with a host: while the host is
-//!    silent. Otherwise: while nothing measures the packages ([`Opening::add_standby`]).
+//!    silent. Otherwise: while nothing measures the packages, and those that RAPL does not measure beside those that it
+//!    does ([`Opening::add_standby`]).
 //!
 //! Each meter decides by itself whether it is configured and whether its device exists.
 
 use super::{MeterConfig, Roots};
 use crate::meter::host_channel::Connect;
 use crate::meter::rapl;
-use crate::meter::standby::{PackageMeter, PackageMeters, Standby, Takeover};
+use crate::meter::standby::{Needed, PackageMeter, PackageMeters, Standby, Takeover};
 use crate::meter::{Meter, Topology};
 use crate::model::source::{Health, SourceRole, SourceState};
 use std::path::Path;
@@ -35,7 +36,8 @@ pub struct Opening<'a> {
 impl<'a> Opening<'a> {
     pub(super) fn new(config: &'a MeterConfig, roots: &'a Roots, topology: &'a Topology) -> Self {
         let (meters, states) = (Vec::new(), Vec::new());
-        Self { roots, topology, config, meters, states, packages: PackageMeters::default(), host: None }
+        let packages = PackageMeters::of(topology.packages().into_keys());
+        Self { roots, topology, config, meters, states, packages, host: None }
     }
 
     pub(super) fn finish(self) -> (Vec<Box<dyn Meter>>, Vec<SourceState>) {
@@ -106,9 +108,9 @@ impl<'a> Opening<'a> {
         match (opened, self.host.clone()) {
             (Ok(meter), Some(host)) => {
                 host.attach();
-                self.add(Standby::new(meter, move || host.is_needed(), FOR_HOST));
+                self.add(Standby::new(meter, move || Needed::all_if(host.is_needed()), FOR_HOST));
             }
-            (Ok(meter), None) => self.add(Standby::new(meter, move || !packages.any(), FOR_ALL)),
+            (Ok(meter), None) => self.add(Standby::new(meter, move || packages.needed(), FOR_ALL)),
             (Err(why), None) if packages.any() => {
                 self.unused(source, format!("{FOR_ALL}; it could not take over: {why}"));
             }

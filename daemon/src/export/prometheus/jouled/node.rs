@@ -221,6 +221,7 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     gauges(encoder, &about, samples)?;
 
     intervals(encoder, domains)?;
+    verdicts(encoder, domains)?;
 
     let about = About {
         name: "jouled_domain_gaps",
@@ -238,6 +239,21 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
         &about,
         domains.iter().map(|view| (LabelSet::plain([("domain", &*view.domain.id)]), view.gap_time)),
     )
+}
+
+/// Whether what meters say of their domains can be true. Estimates, and what the host of a VM reports, are not judged.
+fn verdicts(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+    let about = About {
+        name: "jouled_domain_verdict_info",
+        unit: "",
+        help: "Always 1; its labels say whether what a meter says of a domain can be true: verdict is usable, doubtful (single values \
+               are left out), suspect (it is used, and something speaks against it) or no power (it is not used); reason says why",
+    };
+    let samples = domains.iter().filter(|view| view.is_judged()).map(|view| {
+        let (verdict, reason) = (view.verdict.as_str(), shortened(view.verdict.why()));
+        (LabelSet::plain([("domain", &*view.domain.id), ("verdict", verdict), ("reason", reason)]), 1)
+    });
+    gauges(encoder, &about, samples)
 }
 
 /// How well the estimates among the domains know their power.

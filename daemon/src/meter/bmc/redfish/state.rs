@@ -31,9 +31,11 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// After this many rounds without its reading a chassis is searched for again: firmware was updated, or a supply was
 /// removed.
 pub(super) const LOST: u32 = 3;
-/// A sensor that has not changed for so many of its refreshes, and for at least [`STUCK_AFTER`], is reported.
+/// A sensor that has not changed for so many of its refreshes, and for at least [`STUCK_AFTER`], is reported; and for so
+/// many of the times that it took before, which may be far longer than what the BMC states.
 const STUCK_REFRESHES: u64 = 6;
 const STUCK_AFTER: Nanos = Nanos(60 * Nanos::SECOND.0);
+const STUCK_PERIODS: u64 = 3;
 /// Most messages about what a search left out.
 const MOST_SAID: usize = 16;
 /// Readings of one sensor are at least this far apart.
@@ -80,6 +82,8 @@ pub(super) struct FollowedChassis {
     pub(super) rounds_without_reading: u32,
     /// How often the BMC reads the sensor, but not less than the period of the rounds.
     pub(super) refresh: Nanos,
+    /// Times between its last changes that were seen, two at most.
+    pub(super) changes: [Nanos; 2],
 }
 
 /// The last reading of a chassis that was passed on.
@@ -209,6 +213,7 @@ impl State {
                 ignores_sensor_time: false,
                 rounds_without_reading: 0,
                 refresh: first.refresh.unwrap_or_default().max(period),
+                changes: [Nanos::ZERO; 2],
             });
             self.accept(self.chassis.len() - 1, first, out, &mut wrong);
         }
@@ -336,6 +341,7 @@ impl FollowedChassis {
             if same_value && (is_counter || same_time) {
                 return Novelty::Repeated(self.is_stuck(received - last.changed_at));
             }
+            self.changes = [self.changes[1], received - last.changed_at];
             // Never before the last reading: the offset between the clocks is known to a second only.
             at = at.max(last.at + SMALLEST_STEP);
         }
@@ -350,7 +356,11 @@ impl FollowedChassis {
 
     /// `Err` with a line for the operator, where a sensor that has not changed for `unchanged` is stuck.
     fn is_stuck(&self, unchanged: Nanos) -> Result<(), String> {
-        let limit = Nanos(self.refresh.0 * STUCK_REFRESHES).max(STUCK_AFTER);
+        // The shorter of the last two: one long silence is no period.
+        let known = self.changes.iter().filter(|time| **time > Nanos::ZERO);
+        let period = known.min().copied().unwrap_or_default();
+        let limit =
+            Nanos(self.refresh.0 * STUCK_REFRESHES).max(STUCK_AFTER).max(Nanos(period.0.saturating_mul(STUCK_PERIODS)));
         if unchanged <= limit {
             return Ok(());
         }

@@ -4,9 +4,10 @@
 
 use crate::meter::Meter;
 use crate::meter::standby::{PackageMeter, PackageMeters};
-use crate::model::domain::{Domain, DomainId, DomainReading, Zone};
-use crate::model::source::{Health, Stamp};
+use crate::model::domain::{Domain, DomainId, DomainReading, Scope, Zone};
+use crate::model::source::{Health, PackageId, Stamp};
 use crate::model::units::Nanos;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 /// Time between two attempts to open a driver that is not loaded.
@@ -119,6 +120,34 @@ impl<M: Meter> Hotplugged<M> {
         self.domains.iter().any(|domain| domain.zone == Zone::Package && !self.without_power.contains(&domain.id))
     }
 
+    /// Packages of the machine that have no counter here, or none that can be used, while others have one.
+    fn missing(&self) -> BTreeSet<PackageId> {
+        let of = |usable: bool| -> BTreeSet<PackageId> {
+            let is = |domain: &&Domain| !usable || !self.without_power.contains(&domain.id);
+            let packages = self.domains.iter().filter(|domain| domain.zone == Zone::Package).filter(is);
+            packages
+                .filter_map(|domain| match domain.scope {
+                    Scope::Package(package) => Some(package),
+                    Scope::Machine | Scope::Gpu(_) => None,
+                })
+                .collect()
+        };
+        let (known, usable) = (of(false), of(true));
+        self.packages.all().union(&known).filter(|package| !usable.contains(package)).copied().collect()
+    }
+
+    /// Packages of the machine that have no counter here, in words; `None`: all have one, or none has.
+    fn without_counter(&self) -> Option<String> {
+        let has = |package: &PackageId| {
+            let of = |domain: &Domain| domain.zone == Zone::Package && domain.scope == Scope::Package(*package);
+            self.domains.iter().any(of)
+        };
+        let without: Vec<String> =
+            self.packages.all().iter().filter(|package| !has(package)).map(|package| package.0.to_string()).collect();
+        let any = self.meter.is_some() && self.has_package() && !without.is_empty();
+        any.then(|| format!("package {} has no energy counter: it is not measured", without.join(", ")))
+    }
+
     /// Whether a reading proves that the driver works: a good reading of a package; or any good reading, if there is no
     /// package (psys alone).
     fn is_proof(&self, reading: &DomainReading) -> bool {
@@ -168,7 +197,10 @@ impl<M: Meter> Meter for Hotplugged<M> {
         meter.read(now, out);
         self.health = meter.health();
         self.add_domains();
-        self.packages.set(PackageMeter::RaplOrHost, self.measures_packages());
+        let missing = self.missing();
+        let measures = self.measures_packages();
+        self.packages.set(PackageMeter::RaplOrHost, measures);
+        self.packages.set_missing(if measures { missing } else { BTreeSet::new() });
         if out[from..].iter().any(|reading| self.is_proof(reading)) {
             self.good_at = at;
         } else if let Some(health) = self.is_gone(at) {
@@ -176,12 +208,14 @@ impl<M: Meter> Meter for Hotplugged<M> {
             self.meter = None;
             self.health = health;
             self.packages.set(PackageMeter::RaplOrHost, false);
+            self.packages.set_missing(BTreeSet::new());
             self.stand_by(at, out);
         }
     }
 
     fn health(&self) -> Health {
         match (&self.health, self.other()) {
+            (Health::Healthy, None) => self.without_counter().map_or(Health::Healthy, Health::Degraded),
             // No failure: the other interface reads the same counters.
             (Health::Failed(why), Some(other)) => {
                 Health::Unsupported(format!("not needed: {other} reads the same counters ({why})"))

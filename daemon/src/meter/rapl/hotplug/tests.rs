@@ -161,3 +161,85 @@ fn a_way_that_fails_is_no_fault_where_the_other_one_measures() {
     let _powercap = Hotplugged::new("powercap", absent(), way, packages, opener(&Driver::new(AtomicU32::new(1))));
     assert_eq!(perf.health(), Health::Unsupported("not needed: powercap reads the same counters (/fake: no)".into()));
 }
+
+/// A meter of package 0 on a machine with two packages.
+struct Two(Vec<Domain>);
+
+impl Meter for Two {
+    fn source(&self) -> &str {
+        "fake"
+    }
+    fn domains(&self) -> &[Domain] {
+        &self.0
+    }
+    fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
+        let total = Microjoules(now.monotonic.0);
+        let reading = |domain: &Domain| {
+            DomainReading::new(domain.id.clone(), now.monotonic, Ok(Reading::Counter { total, wraps_at: None }))
+        };
+        out.extend(self.0.iter().map(reading));
+    }
+    fn health(&self) -> Health {
+        Health::Degraded("a model".into())
+    }
+}
+
+fn of_package(source: &str, package: u16) -> Domain {
+    let (id, scope) = (format!("{source}/package-{package}"), Scope::Package(PackageId(package)));
+    Domain::measured(id, source, Zone::Package, scope, "/fake".to_owned())
+}
+
+#[test]
+fn a_package_that_is_not_measured_beside_one_that_is_has_a_stand_in() {
+    use crate::meter::standby::Standby;
+    let packages = PackageMeters::of([PackageId(0), PackageId(1)]);
+    let both = || vec![of_package("rapl", 0), of_package("rapl", 1)];
+    let opener: Opener<Two> = Box::new(move || Ok(Some(Two(both()))));
+    let mut rapl = Hotplugged::new("fake", absent(), ChosenInterface::default(), packages.clone(), opener);
+    let memory = Domain::measured("estimate/dram", "estimate", Zone::Dram, Scope::Machine, "/fake".into());
+    let model = Two(vec![of_package("estimate", 0), of_package("estimate", 1), memory]);
+    let mut estimate = Standby::new(model, move || packages.needed(), "not needed");
+    let mut now = Stamp::now();
+    let mut tick = |rapl: &mut Hotplugged<Two>, without: &[&str]| {
+        rapl.set_without_power(&without.iter().map(|id| DomainId::from(*id)).collect::<Vec<_>>());
+        now.monotonic += Nanos::SECOND;
+        let mut out = Vec::new();
+        rapl.read(now, &mut out);
+        out.clear();
+        estimate.read(now, &mut out);
+        let words =
+            |one: DomainReading| format!("{}{}", one.domain, if one.reading == STANDBY { " stands by" } else { "" });
+        let said: Vec<String> = out.into_iter().map(words).collect();
+        (said, estimate.health(), estimate.domains().len())
+    };
+    let not_needed = || Health::Unsupported("not needed".into());
+    assert_eq!(tick(&mut rapl, &[]), (vec![], not_needed(), 0));
+    // Package 1 has no power: it is estimated, and nothing else is.
+    let (said, health, domains) = tick(&mut rapl, &["rapl/package-1"]);
+    assert_eq!(said, ["estimate/package-1", "estimate/package-0 stands by", "estimate/dram stands by"]);
+    assert_eq!((health, domains), (Health::Degraded("it stands in for package 1: a model".into()), 3));
+    assert_eq!(tick(&mut rapl, &["rapl/package-1"]).0, ["estimate/package-1"]);
+    // Neither has: all is estimated.
+    let (said, health, _) = tick(&mut rapl, &["rapl/package-0", "rapl/package-1"]);
+    assert_eq!(said, ["estimate/package-0", "estimate/package-1", "estimate/dram"]);
+    assert_eq!(health, Health::Degraded("a model".into()));
+    let (said, ..) = tick(&mut rapl, &["rapl/package-0"]);
+    assert_eq!(said, ["estimate/package-0", "estimate/package-1 stands by", "estimate/dram stands by"]);
+    // Both are measured again.
+    let (said, health, _) = tick(&mut rapl, &[]);
+    assert_eq!((said, health), (vec!["estimate/package-0 stands by".to_owned()], not_needed()));
+    assert_eq!(tick(&mut rapl, &[]).0, Vec::<String>::new());
+}
+
+#[test]
+fn a_package_without_a_counter_is_named() {
+    let packages = PackageMeters::of([PackageId(0), PackageId(1), PackageId(3)]);
+    let opener: Opener<Two> = Box::new(|| Ok(Some(Two(vec![of_package("rapl", 0)]))));
+    let mut rapl = Hotplugged::new("fake", absent(), ChosenInterface::default(), packages.clone(), opener);
+    rapl.read(Stamp::now(), &mut Vec::new());
+    rapl.health = Health::Healthy;
+    let why = "package 1, 3 has no energy counter: it is not measured";
+    assert_eq!(rapl.health(), Health::Degraded(why.into()));
+    let missing = BTreeSet::from([PackageId(1), PackageId(3)]);
+    assert_eq!(packages.needed(), crate::meter::standby::Needed::Packages(missing));
+}

@@ -204,17 +204,23 @@ fn zones_of_scmi_are_told_of_and_not_used() {
 }
 
 #[test]
-fn the_cap_is_twice_the_constraints_within_reason() {
+fn limits_raise_what_a_zone_can_draw_and_never_lower_it() {
     let host = two_sockets();
     let cap = |host: &FakeHost| open(host).domains()[0].max_power.0;
-    host.write_sys("class/powercap/intel-rapl:0/constraint_0_max_power_uw", "270000000\n");
-    host.write_sys("class/powercap/intel-rapl:0/constraint_1_power_limit_uw", "324000000\n");
+    let write =
+        |what: &str, value: &str| host.write_sys(&format!("class/powercap/intel-rapl:0/constraint_{what}"), value);
+    write("0_max_power_uw", "270000000\n");
+    write("1_power_limit_uw", "324000000\n");
     assert_eq!(cap(&host), 2 * (270_000_000 + 324_000_000));
-    host.write_sys("class/powercap/intel-rapl:0/constraint_1_power_limit_uw", "18446744073709551615\n");
+    write("1_power_limit_uw", "18446744073709551615\n");
     assert_eq!(cap(&host), 10_000_000_000);
-    host.write_sys("class/powercap/intel-rapl:0/constraint_0_max_power_uw", "15000000\n");
-    host.write_sys("class/powercap/intel-rapl:0/constraint_1_power_limit_uw", "garbage\n");
-    assert_eq!(cap(&host), 250_000_000);
+    // Capped at the start, to be uncapped later; with and without the long-term power of a small processor.
+    write("1_power_limit_uw", "garbage\n");
+    for (long_term, limit) in [("15000000\n", "15000000\n"), ("0\n", "50000000\n"), ("", "1\n"), ("0\n", "0\n")] {
+        write("0_max_power_uw", long_term);
+        write("0_power_limit_uw", limit);
+        assert_eq!(cap(&host), 1_000_000_000, "{long_term:?} {limit:?}");
+    }
 }
 
 #[test]

@@ -13,9 +13,6 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
-/// Smallest upper limit of a zone's power, 250 W: the short-term power of a client processor can be many times its
-/// long-term limit.
-const MIN_CAP_UW: u64 = 250_000_000;
 /// Largest upper limit of a zone's power, 10 kW: firmware states a higher value if there is no limit.
 const MAX_CAP_UW: u64 = 10_000_000_000;
 /// Longest name from firmware that is shown, in characters; and below, the largest number of names.
@@ -187,11 +184,13 @@ pub(super) fn walk(class: &Path, rules: &Rules) -> Walk {
         } else if std::fs::symlink_metadata(&energy).is_err() {
             walk.complaints.push(format!("{}: no energy_uj", dir.display()));
         } else {
-            let fallback =
+            // Limits can be lowered and raised at any time, so none of them lowers what a zone can draw.
+            let least =
                 if part.zone() == Zone::Psys { PACKAGE_MAX.0 * rules.packages.max(1) as u64 } else { PACKAGE_MAX.0 };
+            let max_power = Microwatts(limits_uw(&dir).max(least).min(MAX_CAP_UW.max(least)));
             let path = Path::new("/sys/class/powercap").join(&folder).display().to_string();
             walk.zones.push(FoundZone {
-                domain: part.domain(super::SOURCE, path, dram_billed, Microwatts(cap_uw(&dir).unwrap_or(fallback))),
+                domain: part.domain(super::SOURCE, path, dram_billed, max_power),
                 energy,
                 range: read_number(&dir.join("max_energy_range_uj")).filter(|range| *range > 0),
                 identity,
@@ -211,16 +210,16 @@ fn merge_amd_dies(part: RaplZone, vendor: Vendor) -> RaplZone {
     }
 }
 
-/// Upper limit of a zone's power in microwatts: twice the sum of its constraints, each the larger of `max_power_uw`
-/// and `power_limit_uw`. `None`: it has no constraint.
-fn cap_uw(dir: &Path) -> Option<u64> {
-    let sum = (0..CONSTRAINTS)
-        .map(|n| {
-            let limit = |what| read_number(&dir.join(format!("constraint_{n}_{what}_uw"))).unwrap_or(0);
-            limit("max_power").max(limit("power_limit"))
-        })
-        .fold(0, u64::saturating_add);
-    (sum > 0).then(|| sum.saturating_mul(2).clamp(MIN_CAP_UW, MAX_CAP_UW))
+/// Twice the sum of a zone's limits in microwatts, each the larger of `max_power_uw` and `power_limit_uw`; 0 where it
+/// has none. Only ever a reason to expect more than [`PACKAGE_MAX`]: a machine that is capped to 50 W at the start may be
+/// uncapped later, and drivers leave `max_power_uw` out, or state the long-term power of a processor that may draw many
+/// times that for a while.
+fn limits_uw(dir: &Path) -> u64 {
+    let limit = |n: usize| {
+        let limit = |what| read_number(&dir.join(format!("constraint_{n}_{what}_uw"))).unwrap_or(0);
+        limit("max_power").max(limit("power_limit"))
+    };
+    (0..CONSTRAINTS).map(limit).fold(0, u64::saturating_add).saturating_mul(2)
 }
 
 #[cfg(test)]

@@ -48,6 +48,32 @@ fn redfish_a_sensor_that_is_not_updated_is_reported() {
 }
 
 #[test]
+fn redfish_a_sensor_that_is_read_every_quarter_of_an_hour_is_slow_and_not_stuck() {
+    let mut tree = trees::modern();
+    tree.get_mut(POWER).unwrap()["ReadingTime"] = "2024-01-01T00:00:00Z".into();
+    let rig = Rig::new(tree);
+    rig.sim.set(POWER, "/ReadingTime", rig.sim.time(250));
+    let mut meter = rig.open();
+    let passes = |meter: &mut Redfish, seconds: u64| {
+        if let Some(last) = &mut meter.state.chassis[0].last {
+            last.changed_at = last.changed_at - Nanos(seconds * Nanos::SECOND.0);
+        }
+    };
+    assert_eq!(round(&mut meter).len(), 1);
+    for age in [200, 150, 100] {
+        passes(&mut meter, 900);
+        rig.sim.set(POWER, "/ReadingTime", rig.sim.time(age));
+        assert_eq!(round(&mut meter).len(), 1, "a new reading");
+        passes(&mut meter, 890);
+        assert_eq!(round(&mut meter), []);
+        assert_eq!(meter.health(), Health::Healthy);
+    }
+    passes(&mut meter, 2000);
+    assert_eq!(round(&mut meter), []);
+    says(&meter, &["not updated it for more than 2700 s"]);
+}
+
+#[test]
 fn redfish_a_time_that_is_never_set_means_nothing() {
     let mut tree = trees::modern();
     tree.get_mut(POWER).unwrap()["ReadingTime"] = "1970-01-01T00:00:00Z".into();
