@@ -249,9 +249,11 @@ fn verdicts(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt:
         help: "Always 1; its labels say whether what a meter says of a domain can be true: verdict is usable, doubtful (single values \
                are left out), suspect (it is used, and something speaks against it) or no power (it is not used); reason says why",
     };
-    let samples = domains.iter().filter(|view| view.is_judged()).map(|view| {
-        let (verdict, reason) = (view.verdict.as_str(), shortened(view.verdict.why()));
-        (LabelSet::plain([("domain", &*view.domain.id), ("verdict", verdict), ("reason", reason)]), 1)
+    let judged = || domains.iter().filter(|view| view.is_judged());
+    let reasons: Vec<_> = judged().map(|view| shortened(view.verdict.why(), REASON_MAX)).collect();
+    let samples = judged().zip(&reasons).map(|(view, reason)| {
+        let verdict = view.verdict.as_str();
+        (LabelSet::plain([("domain", &*view.domain.id), ("verdict", verdict), ("reason", &**reason)]), 1)
     });
     gauges(encoder, &about, samples)
 }
