@@ -23,7 +23,7 @@ const SILENT: (u64, Nanos) = (4, Nanos(45 * Nanos::SECOND.0));
 /// authority with a longer period: so many periods of it, up to an hour.
 const LONGEST_KEPT: Nanos = Nanos(2 * LONGEST_WINDOW.0);
 const PERIODS_KEPT: (u64, Nanos) = (3, Nanos(3600 * Nanos::SECOND.0));
-/// Periods of a meter without a reading after which it is silent, where its own period is longer than [`LONGEST_REFRESH`].
+/// Periods of a meter without a reading after which it is silent, where its period is longer than [`LONGEST_REFRESH`].
 ///
 /// [`LONGEST_REFRESH`]: curve::LONGEST_REFRESH
 const SILENT_PERIODS: u64 = 3;

@@ -2,8 +2,8 @@
 //! of a meter. A counter has to move while CPUs (or the GPU) are busy (`movement`), a power has to change when the load
 //! does (`same`), no power may exceed what the domain can draw, be far beyond what is in it (`whole`), or be less than
 //! what its kind draws while it is busy (`least`), and a jump that is taken back is no energy (`jumps`). Patience
-//! follows the meter's own period (`pace`). Domains that have to agree are compared in `neighbours`. Pure; how a verdict
-//! reaches meters and their health is in `run/meters`.
+//! follows the meter's own period (`pace`). Domains that have to agree are compared in `neighbours`. Pure; how a
+//! verdict reaches meters and their health is in `run/meters`.
 //!
 //! One unusable value among good ones is bridged: the last good reading stays, so the next interval covers the time.
 //! Where too much of what a meter says is unusable, the domain has *no power*: it stands by, other meters and the

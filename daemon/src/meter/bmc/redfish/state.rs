@@ -31,8 +31,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// After this many rounds without its reading a chassis is searched for again: firmware was updated, or a supply was
 /// removed.
 pub(super) const LOST: u32 = 3;
-/// A sensor that has not changed for so many of its refreshes, and for at least [`STUCK_AFTER`], is reported; and for so
-/// many of the times that it took before, which may be far longer than what the BMC states.
+/// A sensor that has not changed for so many of its refreshes, and for at least [`STUCK_AFTER`], is reported; and for
+/// so many of the times that it took before, which may be far longer than what the BMC states.
 const STUCK_REFRESHES: u64 = 6;
 const STUCK_AFTER: Nanos = Nanos(60 * Nanos::SECOND.0);
 const STUCK_PERIODS: u64 = 3;

@@ -211,9 +211,9 @@ fn merge_amd_dies(part: RaplZone, vendor: Vendor) -> RaplZone {
 }
 
 /// Twice the sum of a zone's limits in microwatts, each the larger of `max_power_uw` and `power_limit_uw`; 0 where it
-/// has none. Only ever a reason to expect more than [`PACKAGE_MAX`]: a machine that is capped to 50 W at the start may be
-/// uncapped later, and drivers leave `max_power_uw` out, or state the long-term power of a processor that may draw many
-/// times that for a while.
+/// has none. Only ever a reason to expect more than [`PACKAGE_MAX`]: a machine that is capped to 50 W at the start may
+/// be uncapped later, and drivers leave `max_power_uw` out, or state the long-term power of a processor that may draw
+/// many times that for a while.
 fn limits_uw(dir: &Path) -> u64 {
     let limit = |n: usize| {
         let limit = |what| read_number(&dir.join(format!("constraint_{n}_{what}_uw"))).unwrap_or(0);
