@@ -188,6 +188,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
         prior_ratio: 0.1 + 0.2,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     }
 }
 

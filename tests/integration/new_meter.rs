@@ -84,6 +84,7 @@ fn run(with_psys: bool, platform: &str) -> (Snapshot, Nanos) {
         prior_ratio: 0.3,
         platform: platform.into(),
         learn: false,
+        weights: Default::default(),
     };
     let start = Stamp::now();
     let mut core = Core::new(config, State::default(), false, start.monotonic);

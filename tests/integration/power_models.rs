@@ -11,6 +11,8 @@ use jouled::model::source::{PackageId, Stamp};
 use jouled::model::tick::Tick;
 use jouled::model::units::{Microjoules, Nanos};
 use jouled::model::usage::{CgroupId, Counted, ProcessInfo, ProcessKey, UsageSample, Use, Used};
+use jouled::power_model::Features;
+use jouled::power_model::costs::Costs;
 use jouled::power_model::evaluate::{self, Evaluation, LeaveOut};
 use jouled::power_model::kepler::Output;
 use jouled::power_model::kepler::own::{self, LINEAR_GROUPS};
@@ -393,6 +395,7 @@ fn record_machine(path: &Path, broken: bool) {
         prior_ratio: 0.3,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     };
     let head = record::Head { config, state: State::default(), same_boot: true, now: Nanos::SECOND };
     let mut recorder = record::Recorder::create(path, &head).unwrap();
@@ -519,4 +522,125 @@ fn samples_that_are_wrong_are_refused_with_line_and_column() {
     assert!(refused(&format!("{good}idle,-2,1,,,,9,,\n")).contains("line 122, column 2 (seconds)"));
     assert!(refused(HEAD).contains("no sample"));
     assert!(refused(&samples_of(&["idle"])).contains("all samples are of one regime"));
+}
+
+/// Errors in percent of the dynamic energy of each of two loads that run at once, mean over pairs and loads.
+#[derive(Debug, Default)]
+struct Shared {
+    pairs: usize,
+    time: f64,
+    cycles: f64,
+    model: f64,
+}
+
+/// Pairs of unlike loads of one frequency, run at once: features and power above rest are added up, and that power is
+/// shared by CPU time, by `counter`, and by what work costs in a model that was trained on all loads, or without both.
+fn shares_of_pairs(samples: &[Sample], target: Target, counter: fn(&Sample) -> Option<f64>, without: bool) -> Shared {
+    let mean = |own: &[&Sample], of: fn(&Sample) -> Option<f64>| {
+        let values: Vec<f64> = own.iter().filter_map(|sample| of(sample)).collect();
+        values.iter().sum::<f64>() / values.len().max(1) as f64
+    };
+    let watts: fn(&Sample) -> Option<f64> = match target {
+        Target::Package => |sample| sample.package,
+        Target::Dram => |sample| sample.dram,
+        Target::Platform => |sample| sample.platform,
+    };
+    let idle: Vec<&Sample> = samples.iter().filter(|sample| sample.is_idle()).collect();
+    let rest = mean(&idle, watts);
+    let threads = samples::threads(samples.iter()).unwrap();
+    let names: std::collections::BTreeSet<&str> =
+        samples.iter().filter(|sample| !sample.is_idle()).map(|sample| sample.regime.as_str()).collect();
+    // The mean of a regime's samples is one load.
+    let load = |name: &str| {
+        let own: Vec<&Sample> = samples.iter().filter(|sample| sample.regime == name).collect();
+        let of = |of: fn(&Sample) -> Option<f64>| Some(mean(&own, of));
+        let regime = name.to_owned();
+        Sample {
+            seconds: 1.0,
+            busy: of(|sample| sample.busy),
+            cycles: of(|sample| sample.cycles),
+            instructions: of(|sample| sample.instructions),
+            cache_misses: of(|sample| sample.cache_misses),
+            ghz: own.first().and_then(|sample| sample.ghz),
+            package: of(|sample| sample.package),
+            dram: of(|sample| sample.dram),
+            platform: of(|sample| sample.platform),
+            regime,
+        }
+    };
+    let loads: Vec<Sample> = names.iter().map(|name| load(name)).collect();
+    let about = About::default();
+    let everything = train(&samples.iter().collect::<Vec<_>>(), target, &about).unwrap();
+    let mut found = Shared::default();
+    let (mut of_pairs, mut sums) = (0.0, [0.0; 3]);
+    for (at, one) in loads.iter().enumerate() {
+        for other in &loads[at + 1..] {
+            let same = one.workload() == other.workload() || one.ghz != other.ghz;
+            let busy = one.busy.unwrap() + other.busy.unwrap();
+            // What does not fit into the machine together cannot run at once.
+            if same || busy > threads {
+                continue;
+            }
+            let truth = [one, other].map(|load| watts(load).unwrap() - rest);
+            if truth.iter().any(|truth| *truth < 0.02 * rest) {
+                continue;
+            }
+            let trained;
+            let model = match without {
+                false => &everything,
+                true => {
+                    let others: Vec<&Sample> = samples
+                        .iter()
+                        .filter(|sample| ![one.workload(), other.workload()].contains(&sample.workload()))
+                        .collect();
+                    trained = train(&others, target, &about).unwrap();
+                    &trained
+                }
+            };
+            let sum = |of: fn(&Sample) -> Option<f64>| Some(of(one)? + of(other)?);
+            let features = Features {
+                busy: busy / threads,
+                cycles: sum(|load| load.cycles),
+                instructions: sum(|load| load.instructions),
+                cache_misses: sum(|load| load.cache_misses),
+                ghz: one.ghz,
+            };
+            let form = &model.forms[0];
+            let costs = Costs::of(form.basis, &form.weights, &features, threads).unwrap();
+            let by_counter = [one, other].map(|load| counter(load).unwrap());
+            let part = |of: [f64; 2]| of.map(|own| own / (of[0] + of[1]));
+            let woken = part(by_counter).map(|part| part * costs.wake_up);
+            let own = [one, other].map(|load| {
+                let of = |value: Option<f64>| value.unwrap_or_default();
+                costs.joules(of(load.busy), of(load.cycles), of(load.instructions), of(load.cache_misses))
+            });
+            let by_model = [own[0] + woken[0], own[1] + woken[1]];
+            let all = truth[0] + truth[1];
+            let shares = [[one, other].map(|load| load.busy.unwrap()), by_counter, by_model];
+            for (sum, of) in sums.iter_mut().zip(shares) {
+                let errors = part(of).map(|part| part * all);
+                *sum += errors.iter().zip(truth).map(|(share, truth)| (share / truth - 1.0).abs()).sum::<f64>() / 2.0;
+            }
+            of_pairs += 1.0;
+        }
+    }
+    found.pairs = of_pairs as usize;
+    [found.time, found.cycles, found.model] = sums.map(|sum| 100.0 * sum / of_pairs);
+    found
+}
+
+/// Two unlike loads of `nx12` at once, each frequency by itself.
+#[test]
+fn nx12_two_loads_at_once() {
+    let Some(samples) = data("nx12.csv") else { return };
+    for target in [Target::Package, Target::Dram] {
+        let counter: fn(&Sample) -> Option<f64> = match target {
+            Target::Dram => |sample| sample.cache_misses,
+            _ => |sample| sample.cycles,
+        };
+        for without in [false, true] {
+            let found = shares_of_pairs(&samples, target, counter, without);
+            println!("{target}, trained {}: {found:.1?}", if without { "without both loads" } else { "on all loads" });
+        }
+    }
 }

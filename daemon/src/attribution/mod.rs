@@ -19,6 +19,7 @@ mod plausibility;
 mod readings;
 mod remainder;
 mod settle;
+mod shares;
 mod slices;
 mod sources;
 pub mod split;
@@ -26,7 +27,7 @@ mod state;
 mod tick_use;
 mod window;
 
-use crate::model::billing::IdlePolicy;
+use crate::model::billing::{IdlePolicy, Weights};
 use crate::model::domain::{Domain, DomainId, Scope, Verdict, Zone};
 use crate::model::platform::PlatformChoice;
 use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot};
@@ -73,6 +74,9 @@ pub struct CoreConfig {
     /// Whether meters teach power models. Recordings of releases before 0.2 have none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub learn: bool,
+    /// What dynamic energy is shared by. Recordings of releases before 0.2 shared by cycles.
+    #[serde(default = "Weights::before", skip_serializing_if = "Weights::is_before")]
+    pub weights: Weights,
 }
 
 /// The core.
@@ -256,6 +260,8 @@ impl Core {
             lessons: Default::default(),
             learned,
             learns,
+            rivals: Default::default(),
+            shared_by: None,
             shown: Vec::new(),
             slow: 0,
         }
@@ -275,7 +281,8 @@ impl Core {
         }
         let charges = usage.uses.iter().map(|one| self.accounts.attribute_use(&mut self.ledger, one)).collect();
         let gpus = self.resolve_gpus(gpus);
-        TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, known: true, gpus }
+        let by_time = self.config.weights == Weights::Time;
+        TickUse { charges, lost: usage.lost.clone(), counted: usage.counted, by_time, known: true, gpus }
     }
 
     /// Attributes the GPU usage of a tick to accounts. A GPU that is passed through to a VM is charged to that VM as a

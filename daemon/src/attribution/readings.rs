@@ -13,6 +13,7 @@ use super::window::{DomainState, Window, both};
 use crate::model::domain::{DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::Stamp;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::model::usage::Used;
 use rustc_hash::FxHasher;
 use std::collections::BTreeSet;
 use std::hash::Hasher;
@@ -152,14 +153,14 @@ impl Core {
         // Where usage is known for a part of the window only, unknown processes may have drawn the energy: all dynamic
         // energy is then unattributed.
         let known = used.knows(scope) && !window.incomplete && !state.resumed;
-        let (load, counters) = if known {
+        let (load, counters, all) = if known {
             let mut all = window.used;
             all.add(&used.used(scope));
             let load = split::utilisation(all.on_cpu, units, time);
             let counters = Counters::of(&all, both(window.counted, used.counted));
-            (used.measures_load(scope).then_some(load), counters)
+            (used.measures_load(scope).then_some(load), counters, all)
         } else {
-            (None, Counters::default())
+            (None, Counters::default(), Used::default())
         };
         if state.undivided() {
             state.record.totals.total += energy;
@@ -169,14 +170,16 @@ impl Core {
             }
             return;
         }
-        let mut closed = ClosedWindow { load, counters, ..ClosedWindow::without_usage(energy, time) };
+        let by = used.by(zone);
+        let mut closed = ClosedWindow { load, counters, by, used: all, ..ClosedWindow::without_usage(energy, time) };
         if known {
             closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
             closed.charges.extend(used.of(scope, zone));
             closed.lost = window.lost.saturating_add(used.lost(scope, zone));
         }
         state.shares_estimated = used.estimated(scope);
-        let split = state.settle(&mut Books { ledger, accounts, idle: config.idle, cpus }, &closed);
+        let split =
+            state.settle(&mut Books { ledger, accounts, idle: config.idle, weights: config.weights, cpus }, &closed);
         if let Some(other) = other
             && !other.standby
             && platform::is_component(state)
@@ -194,7 +197,7 @@ impl Core {
     pub(super) fn keep_windows(&mut self, read: &[bool], used: &TickUse, now: Nanos) {
         let cpus = self.cpus.values().sum();
         let Self { domains, ledger, accounts, config, ticks, .. } = self;
-        let mut books = Books { ledger, accounts, idle: config.idle, cpus };
+        let mut books = Books { ledger, accounts, idle: config.idle, weights: config.weights, cpus };
         for (state, read) in domains.iter_mut().zip(read) {
             if !read {
                 state.keep_window(used, *ticks, now);

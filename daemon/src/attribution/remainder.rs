@@ -65,7 +65,7 @@ impl Core {
         if now - other.window.since >= platform.refresh(domains) {
             platform.slices.push(std::mem::replace(&mut other.window, Window::open(*ticks, now, false)), now);
         }
-        let mut books = Books { ledger, accounts, idle: config.idle, cpus };
+        let mut books = Books { ledger, accounts, idle: config.idle, weights: config.weights, cpus };
         match platform.remainder(domains, now) {
             None => other.show_power(&mut books),
             Some(Remainder::Gap { time }) => other.add_gap(time),

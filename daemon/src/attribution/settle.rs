@@ -6,9 +6,10 @@ use super::ledger::Ledger;
 use super::lessons::{Counters, Observed};
 use super::split::{self, Split};
 use super::window::{DomainState, Payer, ShownPower};
-use crate::model::billing::IdlePolicy;
+use crate::model::billing::{IdlePolicy, SharedBy, Weights};
 use crate::model::domain::NodeEnergy;
 use crate::model::units::{Microjoules, Nanos};
+use crate::model::usage::Used;
 
 /// The ledger and accounts that energy is added to, and the settings for that.
 pub(super) struct Books<'a> {
@@ -16,6 +17,8 @@ pub(super) struct Books<'a> {
     pub accounts: &'a Accounts,
     /// The rule for idle energy.
     pub idle: IdlePolicy,
+    /// What dynamic energy is shared by.
+    pub weights: Weights,
     /// Number of CPUs of the machine.
     pub cpus: usize,
 }
@@ -32,8 +35,12 @@ pub(super) struct ClosedWindow<'a> {
     pub lost: u64,
     /// Mean load of the domain's scope, 0 to 1; `None`: unknown.
     pub load: Option<f64>,
+    /// All use in the domain's scope, with what cannot be attributed.
+    pub used: Used,
     /// What was counted of the use in the domain's scope.
     pub counters: Counters,
+    /// What the weights are.
+    pub by: SharedBy,
     /// Its energy may be of another moment than its load: it teaches no idle floor.
     pub doubtful: bool,
 }
@@ -41,7 +48,23 @@ pub(super) struct ClosedWindow<'a> {
 impl<'a> ClosedWindow<'a> {
     /// A window whose usage is unknown: its dynamic energy is unattributed.
     pub fn without_usage(energy: Microjoules, time: Nanos) -> Self {
-        Self { energy, time, charges: Vec::new(), lost: 1, load: None, counters: Counters::default(), doubtful: false }
+        Self {
+            energy,
+            time,
+            charges: Vec::new(),
+            lost: 1,
+            load: None,
+            used: Used::default(),
+            counters: Counters::default(),
+            by: SharedBy::Time,
+            doubtful: false,
+        }
+    }
+
+    /// What it says of the domain's power; `None`: its load is not known.
+    pub fn observed(&self) -> Option<Observed> {
+        let Self { energy, time, counters, .. } = *self;
+        Some(Observed { energy, time, load: self.load?, counters })
     }
 }
 
@@ -49,15 +72,24 @@ impl DomainState {
     /// Splits the energy of a window into idle and dynamic, and charges both. Returns the shares, in the order of the
     /// charges.
     pub fn settle(&mut self, books: &mut Books<'_>, closed: &ClosedWindow<'_>) -> Split {
-        let ClosedWindow { energy, time, ref charges, lost, load, counters, doubtful } = *closed;
+        let ClosedWindow { energy, time, ref charges, lost, by, doubtful, .. } = *closed;
         let zone = self.shared.zone;
-        self.learn(load.filter(|_| !doubtful).map(|load| Observed { energy, time, load, counters }));
+        self.learn(closed.observed().filter(|_| !doubtful));
         let floor = match self.record.model.floor() {
             Some(floor) if !self.resumed => floor.power.for_time(time),
             _ => Microjoules::ZERO,
         };
         let weights: Vec<u64> = charges.iter().map(|(_, weight)| *weight).collect();
-        let split = split::split(energy, floor, &weights, lost);
+        let split = match self.costed(books.weights, closed) {
+            Some(costed) => {
+                self.shared_by = Some(SharedBy::Model);
+                split::split(energy, floor, &costed.charges, costed.lost)
+            }
+            None => {
+                self.shared_by = (!charges.is_empty()).then_some(by);
+                split::split(energy, floor, &weights, lost)
+            }
+        };
         let idle_shares = match books.idle {
             IdlePolicy::ByUse if !charges.is_empty() => {
                 split::split(split.idle, Microjoules::ZERO, &weights, lost).shares

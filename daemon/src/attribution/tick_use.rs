@@ -1,6 +1,7 @@
 //! The use of one tick by account, and its weight in the scope and zone of a domain. Computes no energy.
 
 use super::accounts::Charge;
+use crate::model::billing::SharedBy;
 use crate::model::domain::{Scope, Zone};
 use crate::model::source::PciAddress;
 use crate::model::units::Nanos;
@@ -15,6 +16,8 @@ pub(super) struct TickUse {
     pub lost: Vec<LostUse>,
     /// Which hardware counters (cycles, cache misses) the usage source counts.
     pub counted: Counted,
+    /// Whether CPU time is shared by although these are counted.
+    pub by_time: bool,
     /// Whether the usage source gave a sample. If not, the use of CPUs is unknown.
     pub known: bool,
     /// Use by GPU.
@@ -39,6 +42,22 @@ impl TickUse {
     fn gpu(&self, scope: Scope) -> Option<&GpuCharges> {
         let Scope::Gpu(gpu) = scope else { return None };
         self.gpus.iter().find(|one| one.gpu == gpu)
+    }
+
+    /// What is counted and may be shared by.
+    fn shared_by(&self) -> Counted {
+        if self.by_time { Counted::default() } else { self.counted }
+    }
+
+    /// What shares in a zone are by.
+    pub fn by(&self, zone: Zone) -> SharedBy {
+        let counted = self.shared_by();
+        match zone {
+            Zone::Gpu => SharedBy::Time,
+            Zone::Dram if counted.cache_misses => SharedBy::CacheMisses,
+            _ if counted.cycles => SharedBy::Cycles,
+            _ => SharedBy::Time,
+        }
     }
 
     /// Whether use in a scope is known.
@@ -67,7 +86,7 @@ impl TickUse {
             }
             Scope::Package(_) | Scope::Machine => &self.charges,
         };
-        let counted = self.counted;
+        let counted = self.shared_by();
         charges
             .iter()
             .filter(move |charge| in_scope(scope, charge))
@@ -78,7 +97,7 @@ impl TickUse {
     pub fn lost(&self, scope: Scope, zone: Zone) -> u64 {
         match self.gpu(scope) {
             Some(gpu) => gpu.lost.0,
-            None => self.lost_in(scope).map(|lost| weight(zone, self.counted, &lost.used)).sum(),
+            None => self.lost_in(scope).map(|lost| weight(zone, self.shared_by(), &lost.used)).sum(),
         }
     }
 

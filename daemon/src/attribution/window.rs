@@ -8,7 +8,9 @@ use super::learned::Learned;
 use super::ledger::AccountId;
 use super::lessons::{Lessons, Observed};
 use super::plausibility::Watch;
+use super::shares::Rivals;
 use super::tick_use::TickUse;
+use crate::model::billing::SharedBy;
 use crate::model::domain::{Domain, PowerInterval, Scope, Verdict, Zone};
 use crate::model::snapshot::{DomainView, IdleFloor, IdleFrom, Role};
 use crate::model::units::{Microwatts, Nanos};
@@ -57,6 +59,10 @@ pub(super) struct DomainState {
     pub learned: Option<Box<Learned>>,
     /// Whether its windows teach the learner.
     pub learns: bool,
+    /// Whether its model or the counter that stands for it says its power better.
+    pub rivals: Rivals,
+    /// What the dynamic energy of its last window was shared by.
+    pub shared_by: Option<SharedBy>,
     /// The power of the last window by account, shown again at each tick that closes no window. Empty for a domain
     /// that is read at every tick.
     pub shown: Vec<ShownPower>,
@@ -109,10 +115,14 @@ impl Window {
         Self { from, since, incomplete, ..Self::default() }
     }
 
-    /// Adds a weight to a charge.
+    /// Adds a weight, and what was used, to a charge.
     pub fn add(&mut self, charge: &Charge, weight: u64) {
         match self.positions.get(&charge.key()) {
-            Some(position) => self.charges[*position].1 = self.charges[*position].1.saturating_add(weight),
+            Some(position) => {
+                let (known, sum) = &mut self.charges[*position];
+                known.used.add(&charge.used);
+                *sum = sum.saturating_add(weight);
+            }
             None => {
                 self.positions.insert(charge.key(), self.charges.len());
                 self.charges.push((charge.clone(), weight));
@@ -181,6 +191,7 @@ impl DomainRecord {
             gaps: self.gaps,
             gap_time: self.gap_time,
             learned: None,
+            shared_by: None,
         }
     }
 }
@@ -233,7 +244,9 @@ impl DomainState {
     pub fn learn(&mut self, observed: Option<Observed>) {
         let lesson = self.lessons.window(&mut self.record.model, observed);
         if let (true, Some(lesson), Some(learned)) = (self.learns, lesson, &mut self.learned) {
-            learned.observe(&self.shared, &lesson.features(), lesson.energy.over(lesson.time).watts(), lesson.time);
+            let (features, watts) = (lesson.features(), lesson.energy.over(lesson.time).watts());
+            self.rivals.compare(learned, self.shared.zone, &features, watts, lesson.time);
+            learned.observe(&self.shared, &features, watts, lesson.time);
         }
     }
 
@@ -272,12 +285,13 @@ impl DomainState {
             learned: self.learned.as_ref().map(|learned| learned.view(&self.shared)),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
             verdict: self.watch.verdict(),
+            shared_by: self.shared_by,
             ..kept
         }
     }
 
-    /// The idle floor. One that a model gives is taken to be as wrong as what the model says now, in parts of its power:
-    /// the interval that holds 90 % of cases is 1.645 standard errors either way.
+    /// The idle floor. One that a model gives is taken to be as wrong as what the model says now, in parts of its
+    /// power: the interval that holds 90 % of cases is 1.645 standard errors either way.
     fn floor(&self) -> Option<IdleFloor> {
         let mut floor = self.record.model.floor()?;
         if floor.from == IdleFrom::Model

@@ -12,7 +12,7 @@ use crate::export::models::ModelsConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
 use crate::meter::MeterConfig;
-use crate::model::billing::IdlePolicy;
+use crate::model::billing::{IdlePolicy, Weights};
 use crate::model::entity::{Kind, Limits};
 use crate::model::platform::PlatformChoice;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -164,6 +164,8 @@ impl Default for UsageConfig {
 pub struct AttributionConfig {
     /// Policy for idle energy.
     pub idle: IdlePolicy,
+    /// What dynamic energy is shared by.
+    pub weights: Weights,
     /// Which platform meter is the authority.
     pub platform: PlatformChoice,
     /// Idle power in watts by domain id (`"rapl/package-0" = 21.5`), instead of learning it.
@@ -355,6 +357,13 @@ impl Config {
         }
         if let Some(rule) = self.names.wrong() {
             range("names.kubernetes", false, rule);
+        }
+        if self.attribution.weights == Weights::Model && !self.learn.enabled {
+            range(
+                "attribution.weights",
+                false,
+                "not \"model\" while enabled in [learn] is false: no model is learned then",
+            );
         }
         for (key, why) in self.meter.check() {
             wrong.push(format!("{}: {why}", place(&format!("meter.{key}"))));

@@ -3,7 +3,8 @@
 use figment::Figment;
 use figment::value::{Dict, Value};
 
-/// The keys whose text has a NUL: no path, name or address has one, and the system would refuse it only when it is used.
+/// The keys whose text has a NUL: no path, name or address has one, and the system would refuse it only when it is
+/// used.
 pub(super) fn with_nul(figment: &Figment) -> Vec<String> {
     let mut keys = Vec::new();
     // What cannot be read at all is said by whoever reads it.

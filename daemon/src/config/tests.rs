@@ -97,6 +97,8 @@ fn what_is_wrong_is_named() {
     says("interval = \"soon\"", &["jouled.toml: ", "interval", "is not a time"]);
     says("[usage]\nsource = \"magic\"", &["jouled.toml: ", "usage.source", "magic", "procfs"]);
     says("[attribution]\nplatform = \"bmc\"", &["jouled.toml: attribution.platform: \"bmc\" is no", "\"redfish\""]);
+    says("[attribution]\nweights = \"watts\"", &["attribution.weights", "watts", "auto, cycles, time, model"]);
+    says("[attribution]\nweights = \"model\"\n[learn]\nenabled = false", &["attribution.weights", "[learn]"]);
     says("[series]\nprocesses = \"many\"", &["series.processes", "many"]);
     says("[control]\nmode = \"rw\"", &["control.mode", "octal"]);
     says("[meter.estimate]\npackage_share = 2", &["meter.estimate.package_share", "at most 1"]);

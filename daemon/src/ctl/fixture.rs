@@ -89,6 +89,7 @@ fn view(zone: Zone, joules: u64, billed: bool) -> DomainView {
         gaps: 0,
         gap_time: Nanos(0),
         learned: None,
+        shared_by: None,
     }
 }
 

@@ -5,6 +5,7 @@ use super::billing::Base;
 use super::platform;
 use super::sources::{Source, ago, remarks};
 use super::text::{self, span, watts};
+use crate::model::billing::SharedBy;
 use crate::model::domain::Quality;
 use crate::model::snapshot::{DomainView, IdleFrom, Snapshot};
 use crate::model::source::SourceRole;
@@ -152,6 +153,9 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
                     .into(),
             );
         }
+        if view.shared_by == Some(SharedBy::Model) {
+            lines.push("  shared by what work costs in its learned model: cycles, instructions, cache misses".into());
+        }
         if view.gaps > 0 {
             lines.push(format!("  {} interval(s) not measured, {} in all", view.gaps, span(view.gap_time)));
         }
@@ -245,6 +249,7 @@ struct Domain<'a> {
     floor_watts: Option<f64>,
     floor_uncertainty_watts: Option<f64>,
     floor_from: Option<&'static str>,
+    shared_by: Option<&'static str>,
     age_seconds: Option<f64>,
     error: &'a str,
     gaps: u64,
@@ -301,6 +306,7 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
                 floor_watts: in_watts(view.floor.map(|floor| floor.power)),
                 floor_uncertainty_watts: in_watts(view.floor.and_then(|floor| floor.error())),
                 floor_from: view.floor.map(|floor| floor.from.as_str()),
+                shared_by: view.shared_by.map(SharedBy::as_str),
                 age_seconds: age(view.read_at),
                 error: &view.error,
                 gaps: view.gaps,

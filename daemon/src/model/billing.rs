@@ -35,6 +35,70 @@ impl IdlePolicy {
     }
 }
 
+/// What dynamic energy is shared by: `[attribution] weights`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// The learned model of a domain, where its error is smaller than that of the counter that stands for it; else as
+    /// [`Weights::Cycles`].
+    #[default]
+    Auto,
+    /// Cycles, and cache misses for memory; where these are not counted, CPU time.
+    Cycles,
+    /// CPU time.
+    Time,
+    /// The learned model of a domain wherever it has one and its features are counted; else as [`Weights::Cycles`].
+    Model,
+}
+
+impl Weights {
+    /// The value of the configuration key.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cycles => "cycles",
+            Self::Time => "time",
+            Self::Model => "model",
+        }
+    }
+
+    /// What recordings of before shared by.
+    pub const fn before() -> Self {
+        Self::Cycles
+    }
+
+    /// Whether it is that.
+    pub const fn is_before(&self) -> bool {
+        matches!(self, Self::Cycles)
+    }
+}
+
+/// What the dynamic energy of a domain's last window was shared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedBy {
+    /// CPU time, or busy time of a GPU.
+    Time,
+    /// Unhalted cycles.
+    Cycles,
+    /// Misses of the last-level cache.
+    CacheMisses,
+    /// What work costs by the domain's learned model.
+    Model,
+}
+
+impl SharedBy {
+    /// The word in metrics and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Cycles => "cycles",
+            Self::CacheMisses => "cache_misses",
+            Self::Model => "model",
+        }
+    }
+}
+
 /// The zones that are added up, in the order of [`Zone::ALL`]. No two of them contain each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Base(Vec<Zone>);

@@ -1,7 +1,7 @@
 //! The snapshot: everything that exports and joulectl show, as of the last tick. Plain data, shared read-only. joulectl
 //! gets it as JSON over the control socket, so names of fields are a protocol.
 
-use crate::model::billing::IdlePolicy;
+use crate::model::billing::{IdlePolicy, SharedBy};
 use crate::model::by_name;
 use crate::model::domain::{Domain, NodeEnergy, PowerInterval, Quality, Scope, Verdict, Zone};
 use crate::model::entity::{Kind, Labels, PodLabels};
@@ -374,6 +374,9 @@ pub struct DomainView {
     /// What was learned of its power while its meter measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedView>,
+    /// What its dynamic energy was shared by in its last window; `None`: it is not shared, or no window has closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_by: Option<SharedBy>,
 }
 
 /// The power model of a domain that its own meter taught.

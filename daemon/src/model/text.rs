@@ -36,8 +36,8 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// `text`, or where it is longer than `most` bytes, its beginning with `…`: up to the end of a clause, else of a word, so
-/// that no number is cut and looks like a smaller one.
+/// `text`, or where it is longer than `most` bytes, its beginning with `…`: up to the end of a clause, else of a word,
+/// so that no number is cut and looks like a smaller one.
 pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     const MARK: &str = "…";
     if text.len() <= most {

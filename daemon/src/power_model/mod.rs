@@ -3,6 +3,7 @@
 //! knowledge of meters. What a model says is a guess, so it always has an interval.
 
 pub mod basis;
+pub mod costs;
 mod csv;
 pub mod evaluate;
 pub mod file;

@@ -209,6 +209,7 @@ fn head(
             prior_ratio: estimate::idle_to_full_ratio(&roots, topology),
             platform: settings.attribution.platform.clone(),
             learn: settings.learn.enabled,
+            weights: settings.attribution.weights,
         },
         same_boot: !boot_id.is_empty() && state.boot_id == boot_id,
         state,

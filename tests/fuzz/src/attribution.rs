@@ -97,6 +97,7 @@ pub fn config(idle: IdlePolicy) -> CoreConfig {
         prior_ratio: 0.3,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     }
 }
 

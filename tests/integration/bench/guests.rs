@@ -146,6 +146,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         prior_ratio: 0.3,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     };
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     snapshot.at = Stamp::now();
@@ -173,6 +174,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         gaps: 0,
         gap_time: Nanos::ZERO,
         learned: None,
+        shared_by: None,
     }];
     let vm = |(n, pid): (usize, &libc::pid_t)| {
         let pid = *pid as u32;

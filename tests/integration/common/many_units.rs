@@ -26,6 +26,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         prior_ratio: 0.3,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     };
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     (snapshot.at, snapshot.ticks) = (Stamp::now(), 1);
@@ -47,6 +48,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         gaps: 0,
         gap_time: Nanos::ZERO,
         learned: None,
+        shared_by: None,
     }];
     let row = |unit: usize| Row {
         labels: UnitLabels { unit: &format!("unit-{unit}.service"), slice: "system.slice" }.into(),

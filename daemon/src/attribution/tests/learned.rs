@@ -3,6 +3,7 @@
 use super::platform::Says::{self, Fails, More, Watts};
 use super::platform::{Machine, meter, of};
 use super::*;
+use crate::model::billing::{SharedBy, Weights};
 use crate::power_model::Features;
 use crate::power_model::file;
 
@@ -181,4 +182,88 @@ fn counters_are_learned_from_where_they_are_counted() {
         model.predict(&features).unwrap().watts
     };
     assert!((said(9.6e9) - 68.0).abs() < 5.0 && (said(1.6e9) - 44.0).abs() < 5.0, "{} {}", said(9.6e9), said(1.6e9));
+}
+
+/// What two kinds of work use in one second at these loads: `LEAN` has few instructions for its cycles, `HEAVY` many.
+fn two_kinds(lean: f64, heavy: f64) -> (Vec<Use>, f64) {
+    let used = |load: f64, per_cycle: f64, misses: f64| {
+        let cycles = load * 4e9;
+        Used {
+            on_cpu: Nanos((load * 2e9) as u64),
+            cycles: cycles as u64,
+            instructions: (cycles * per_cycle) as u64,
+            cache_misses: (cycles * misses) as u64,
+        }
+    };
+    let uses = [(LEAN, used(lean, 0.5, 2e-4)), (HEAVY, used(heavy, 3.0, 1e-3))];
+    let uses = uses.into_iter().filter(|(_, used)| used.on_cpu.0 > 0);
+    let uses = uses.map(|(pid, used)| Use { used, ..ran(pid, u64::from(pid), 0, 0) }).collect();
+    // Above rest, lean work at full load draws 15 W, heavy work 60 W.
+    (uses, 20.0 + 15.0 * lean + 60.0 * heavy)
+}
+
+const LEAN: u32 = 11;
+const HEAVY: u32 = 12;
+
+/// Energy above rest in joules that both are charged within two minutes of a quarter load each, once the kinds have
+/// been seen one after the other; and what it was shared by.
+fn both_at_once(weights: Weights) -> (f64, f64, Option<SharedBy>) {
+    let mut config = CoreConfig { weights, ..learning() };
+    config.floors = BTreeMap::from([("rapl/package-0/package".to_owned(), Microwatts(20_000_000))]);
+    let mut host = Machine::new(domains(), config);
+    let step = |host: &mut Machine, lean: f64, heavy: f64| {
+        let (uses, watts) = two_kinds(lean, heavy);
+        let snapshot = host.tick_counted(&[More(micro(watts)), Watts(200)], uses);
+        assert_conserved(&snapshot);
+        snapshot
+    };
+    for at in 0..2400_u64 {
+        let load = load(at).max(0.02);
+        let (lean, heavy) = if at / 200 % 2 == 0 { (load, 0.0) } else { (0.0, load) };
+        step(&mut host, lean, heavy);
+    }
+    let energy = |snapshot: &Snapshot, pid: u32| {
+        let row = snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels.values()[0] == pid.to_string());
+        row.map_or(0, |row| row.energy.dynamic[Zone::Package.index()].0) as f64 / 1e6
+    };
+    let before = step(&mut host, 0.25, 0.25);
+    let after = (0..120).map(|_| step(&mut host, 0.25, 0.25)).last().unwrap();
+    let charged = |pid: u32| energy(&after, pid) - energy(&before, pid);
+    (charged(LEAN), charged(HEAVY), of(&after, Zone::Package).shared_by)
+}
+
+#[test]
+fn two_kinds_of_work_at_once_are_charged_what_they_cost() {
+    // Truth: 3.75 W and 15 W for 120 s.
+    let (lean, heavy) = (450.0, 1800.0);
+    for weights in [Weights::Auto, Weights::Model] {
+        let (one, other, by) = both_at_once(weights);
+        assert_eq!(by, Some(SharedBy::Model), "{weights:?}");
+        assert!((one / lean - 1.0).abs() < 0.15 && (other / heavy - 1.0).abs() < 0.05, "{weights:?}: {one} {other} J");
+        assert!((one + other - lean - heavy).abs() < 0.01, "{one} + {other} J: all of it, and no more");
+    }
+    for (weights, by) in [(Weights::Cycles, SharedBy::Cycles), (Weights::Time, SharedBy::Time)] {
+        let (one, other, found) = both_at_once(weights);
+        // As many cycles, and as much time.
+        assert!((one - other).abs() < 0.01 && found == Some(by), "{weights:?}: {one} {other} J, {found:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_no_better_than_cycles_is_not_taken() {
+    let mut host = Machine::new(domains(), CoreConfig { weights: Weights::Auto, ..learning() });
+    let mut last = None;
+    for at in 0..2400_u64 {
+        let load = load(at).max(0.02);
+        let cycles = (load * 4e9) as u64;
+        let used =
+            Used { on_cpu: Nanos((load * 2e9) as u64), cycles, instructions: cycles, cache_misses: cycles / 1000 };
+        // A straight line of cycles.
+        let uses = vec![Use { used, ..ran(JOB, 7, 0, 0) }];
+        last = Some(host.tick_counted(&[More(micro(20.0 + 60.0 * load)), Watts(200)], uses));
+    }
+    assert_eq!(of(&last.unwrap(), Zone::Package).shared_by, Some(SharedBy::Cycles));
+    // Nor one of a domain that nothing is learned of, nor where nothing is counted.
+    let mut host = Machine::new(domains(), CoreConfig { weights: Weights::Model, ..learning() });
+    assert_eq!(of(&run(&mut host, 0..300), Zone::Package).shared_by, Some(SharedBy::Time));
 }

@@ -46,6 +46,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
         prior_ratio: 0.3,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     }
 }
 

@@ -74,6 +74,7 @@ fn core(state: State, now: u64) -> Core {
         prior_ratio: 0.3,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     };
     Core::new(config, state, true, Nanos(now))
 }

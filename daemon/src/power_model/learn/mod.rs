@@ -17,6 +17,7 @@ mod tests;
 pub use kept::{Kept, KeptErrors, KeptSums};
 
 use super::basis::{Basis, Feature, MOST_TERMS};
+use super::costs::Costs;
 use super::model::{BANDS, Form, Held, Interval, Machine, Model, Seen, Training, dot};
 use super::nnls::Sums;
 use super::samples::Target;
@@ -173,6 +174,13 @@ impl Learner {
     pub fn error_percent(&self) -> Option<f64> {
         let (absolute, time) = self.errors.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.absolute, sum.1 + one.time));
         (time > 0.0).then(|| 100.0 * absolute / time)
+    }
+
+    /// What work costs where all of it together has these features, by the long memory; `None`: it has not learned
+    /// enough, or one of its features is not known.
+    pub fn costs(&self, features: &Features) -> Option<Costs> {
+        let weights = self.long_weights.filter(|_| self.taught >= FIRST)?;
+        Costs::of(self.basis, &weights, features, self.threads)
     }
 
     /// Its terms.

@@ -20,6 +20,7 @@ fn head() -> Head {
         prior_ratio: 0.1 + 0.2,
         platform: Default::default(),
         learn: false,
+        weights: Default::default(),
     };
     Head { config, state: State { boot_id: "b".into(), ..State::default() }, same_boot: true, now: Nanos(5) }
 }

@@ -220,6 +220,17 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     });
     gauges(encoder, &about, samples)?;
 
+    let about = About {
+        name: "jouled_domain_shares_info",
+        unit: "",
+        help: "Always 1; by says what the dynamic energy of a domain is shared by: time (of CPUs, or of a GPU), cycles, cache_misses, or \
+               model (what work costs by the domain's learned power model); absent where nothing is shared",
+    };
+    let samples = domains.iter().filter_map(|view| {
+        Some((LabelSet::plain([("domain", &*view.domain.id), ("by", view.shared_by?.as_str())]), 1))
+    });
+    gauges(encoder, &about, samples)?;
+
     intervals(encoder, domains)?;
     verdicts(encoder, domains)?;
 

@@ -43,6 +43,7 @@ fn domain(zone: Zone, role: Role) -> DomainView {
         gaps: 0,
         gap_time: Default::default(),
         learned: None,
+        shared_by: None,
     }
 }
 

@@ -48,6 +48,7 @@ fn domain(package: u16, zone: Zone, total: u64, floor: Option<IdleFloor>) -> Dom
         gaps: u64::from(package),
         gap_time: Nanos(1_500_000_000 * u64::from(package)),
         learned: None,
+        shared_by: None,
     }
 }
 
@@ -245,6 +246,7 @@ pub(crate) fn with_platform() -> Snapshot {
             gaps: 0,
             gap_time: Nanos(0),
             learned: None,
+            shared_by: None,
             ..self::domain(0, Zone::Package, total, None)
         });
     };

@@ -62,6 +62,7 @@ pub fn head(LegacyHead { config, state, same_boot, now }: LegacyHead) -> Result<
         prior_ratio,
         platform: PlatformChoice::from(platform),
         learn: false,
+        weights: crate::model::billing::Weights::before(),
     };
     Ok(Head { config, state, same_boot, now: Nanos(now) })
 }
