@@ -48,6 +48,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l sort -d 'Orde
 energy\t'The most energy first'
 name\t'By name'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l ended -d 'Only entities that have ended, with their last numbers, and no sums'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l json -d 'A JSON array (see `joulectl help list`)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F

@@ -23,13 +23,14 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Imports beyond [`ROOMS`]: file or folder below daemon/src, the path that it may import, and the reason.
-const EXCEPTIONS: [(&str, &str, &str); 9] = [
+const EXCEPTIONS: [(&str, &str, &str); 10] = [
     ("ctl/model/files.rs", "run::record", "samples of a recording, which is replayed as the daemon replays it"),
     ("ctl/model/prior.rs", "meter", "the description of this machine, read as the daemon reads it"),
     ("config/mod.rs", "meter::MeterConfig", "the section [meter]"),
     ("config/mod.rs", "usage::bpf", "options of the section [usage]"),
     ("config/mod.rs", "export::dbus::DbusConfig", "the section [export.dbus]"),
     ("config/mod.rs", "export::guest::GuestConfig", "the section [export.guest]"),
+    ("config/mod.rs", "export::job_log::JobsConfig", "the section [export.jobs]"),
     ("config/mod.rs", "export::models::ModelsConfig", "the section [export.models]"),
     ("config/mod.rs", "export::powercap::PowercapOptions", "the section [export.powercap]"),
     ("config/mod.rs", "export::prometheus::PrometheusOptions", "the section [export.prometheus]"),

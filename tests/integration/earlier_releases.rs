@@ -314,7 +314,9 @@ fn joulectl_understands_a_jouled_of_an_earlier_release() {
         for (name, commands) in [("all-kinds", &["status", "meters"][..]), ("real", &["real-status"])] {
             let socket = dir.path().join(name);
             serve(&socket, text(&format!("{release}/{name}.snapshot.json")));
-            let kinds = Kind::ALL.iter().filter(|kind| name == "all-kinds" && **kind != Kind::Vm);
+            // VMs have a form of their own, and release 0.1.0 knew no jobs.
+            let is_other = |kind: &Kind| !matches!(kind, Kind::Vm | Kind::Job | Kind::JobStep);
+            let kinds = Kind::ALL.into_iter().filter(|kind| name == "all-kinds" && is_other(kind));
             let lists = kinds.map(|kind| format!("list-{}", kind.as_str()));
             for command in commands.iter().map(|command| (*command).to_owned()).chain(lists) {
                 let expected: Value = serde_json::from_str(&text(&format!("0.1.0/joulectl/{command}.json"))).unwrap();

@@ -27,6 +27,7 @@ mod hostile_readers;
 mod inventory;
 mod ipmi;
 mod ipmi_sim;
+mod jobs;
 mod joulectl;
 mod man;
 mod manager;

@@ -8,6 +8,7 @@ mod strings;
 
 use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
+use crate::export::job_log::JobsConfig;
 use crate::export::models::ModelsConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
@@ -226,6 +227,8 @@ pub struct ExportConfig {
     pub dbus: DbusConfig,
     /// Power models for others.
     pub models: ModelsConfig,
+    /// A line for each job at its end.
+    pub jobs: JobsConfig,
 }
 
 /// `[control]`: joulectl's socket.
@@ -332,6 +335,9 @@ impl Config {
         }
         for (key, rule) in self.export.models.wrong() {
             range(&format!("export.models.{key}"), false, rule);
+        }
+        if let Some(rule) = self.export.jobs.wrong_log() {
+            range("export.jobs.log", false, rule);
         }
         if let Some(rule) = self.export.powercap.wrong_path() {
             range("export.powercap.path", false, rule);

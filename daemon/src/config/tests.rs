@@ -64,6 +64,7 @@ fn every_key_is_in_the_shipped_file() {
         "meter.nvml",
         "meter.redfish",
         "[meter.redfish.bmc]",
+        "export.jobs",
         "export.powercap",
         "export.prometheus",
         "export.guest",
@@ -136,6 +137,8 @@ fn what_is_wrong_is_named() {
     says("[meter.nvml]\nlibrary = \"lib.so\"", &["meter.nvml.library: wanted: an absolute path"]);
     says("[meter.ipmi]\nperiod = \"1s\"", &["meter.ipmi.period", "5s to 60s"]);
     says("[meter.ipmi]\ndevice = \"ipmi0\"", &["meter.ipmi.device", "absolute"]);
+    says("[export.jobs]\nlog = \"jobs.jsonl\"", &["export.jobs.log", "journal", "absolute"]);
+    says("[export.jobs]\nlog = \"/dev/null\"", &["export.jobs.log", "/dev"]);
     says("[export.powercap]\npath = \"sysfs\"", &["export.powercap.path", "absolute"]);
     says("[export.powercap]\npath = \"/sys/x\"", &["export.powercap.path", "/sys"]);
     says("interval = ", &["jouled.toml"]);

@@ -16,6 +16,7 @@ Examples:
   joulectl list                         systemd units, the most power first
   joulectl list container --limit 5     the five containers with the most power
   joulectl list process --sort energy   processes, the most energy first
+  joulectl list job --ended             jobs that have ended, with their last numbers
   joulectl list vm --json | jq -r '.[] | [.labels.vm_name, .watts] | @tsv'
 
 Exit codes: 0 done, 1 jouled cannot be reached, 2 wrong usage.";
@@ -73,6 +74,7 @@ of entities without a line of their own, `ended` that of entities that are no lo
   kind, labels        labels by name, as in the Prometheus metrics
   name                as in the table: NAMESPACE/POD/CONTAINER of a container of Kubernetes; null for a sum
   state, since        running | terminated; start of the series, RFC 3339
+  settled             of a terminated entity: whether its numbers are final
   quality             measured | derived | estimated
   watts               number; null where there is none
   microjoules         integer: energy of the billing base, dynamic and idle
@@ -89,6 +91,9 @@ of entities without a line of their own, `ended` that of entities that are no lo
         /// Order of the entities.
         #[arg(long, value_enum, default_value_t = Sort::Power)]
         sort: Sort,
+        /// Only entities that have ended, with their last numbers, and no sums.
+        #[arg(long)]
+        ended: bool,
         /// A JSON array (see `joulectl help list`).
         #[arg(long)]
         json: bool,

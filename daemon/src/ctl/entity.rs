@@ -62,12 +62,22 @@ fn name(row: &Row) -> String {
         Kind::Pod if label("pod_namespace").is_empty() => or_id("pod_name", "pod_id"),
         Kind::Pod => format!("{}/{}", label("pod_namespace"), or_id("pod_name", "pod_id")),
         Kind::Vm => or_id("vm_name", "vm_id"),
+        Kind::Job => job(&label, ""),
+        Kind::JobStep => job(&label, &format!(".{}", label("step_id"))),
     };
     let name = text::safe(&name);
     match row.state {
         State::Running => name,
         State::Terminated => format!("{name} [terminated]"),
     }
+}
+
+/// A job as its manager writes it, with the name and user that are known: `slurm 4711 sim (alice)`.
+fn job<'a>(label: &impl Fn(&str) -> &'a str, step: &str) -> String {
+    let name = Some(label("job_name")).filter(|name| !name.is_empty()).map(|name| format!(" {name}"));
+    let user = Some(label("user")).filter(|user| !user.is_empty()).map(|user| format!(" ({user})"));
+    let of = |word: Option<String>| word.unwrap_or_default();
+    format!("{} {}{step}{}{}", label("manager"), label("job_id"), of(name), of(user))
 }
 
 #[cfg(test)]
@@ -90,6 +100,9 @@ mod tests {
         assert_eq!(names.name(&container("", "uid")), "prod/api-0/0123456789ab");
         assert_eq!(names.name(&container("nginx", "other")), "nginx");
         assert_eq!(self::id(&container("nginx", "uid")), "0123456789ab");
+        let job = ["slurm", "7", "99", "alice", "physics", "cpu", "sim"];
+        assert_eq!(name(&row(Kind::Job, &job)), "slurm 7 sim (alice)");
+        assert_eq!(name(&row(Kind::JobStep, &["pbs", "7.a", "99", "0", "", "", "", ""])), "pbs 7.a.0");
         assert_eq!(name(&row(Kind::Process, &["7", "sh\x1b[31m", "", "", "", ""])), "7 sh\\u{1b}[31m");
     }
 }

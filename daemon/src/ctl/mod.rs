@@ -73,10 +73,10 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
                 text::write_lines(out, &meters::lines(&snapshot, now))?;
             }
         }
-        Command::List { kind, limit, sort, json } => {
+        Command::List { kind, limit, sort, ended, json } => {
             let snapshot = client.snapshot().await?;
             let guests = if *kind == Kind::Vm { client.guests().await? } else { Vec::new() };
-            let choice = list::Choice { kind: *kind, limit: limit.unwrap_or(usize::MAX), sort: *sort };
+            let choice = list::Choice { kind: *kind, limit: limit.unwrap_or(usize::MAX), sort: *sort, ended: *ended };
             if *json {
                 writeln!(out, "{}", text::json(&list::json(&snapshot, &guests, choice)))?;
             } else {

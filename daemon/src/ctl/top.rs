@@ -148,7 +148,7 @@ pub struct Line<'a> {
 
 /// As JSON.
 pub fn json(snapshot: &Snapshot) -> Line<'_> {
-    let choice = |kind| Choice { kind, limit: usize::MAX, sort: Sort::Power };
+    let choice = |kind| Choice { kind, limit: usize::MAX, sort: Sort::Power, ended: false };
     Line {
         status: status::json(snapshot, snapshot.at.monotonic),
         entities: SECTIONS.into_iter().flat_map(|kind| list::json(snapshot, &[], choice(kind))).collect(),

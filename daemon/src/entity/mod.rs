@@ -4,10 +4,12 @@
 pub mod cgroups;
 pub mod hypervisor;
 pub mod inventory;
+mod jobs;
 pub mod managers;
 pub mod mounts;
 mod names;
 pub mod path;
+mod reader;
 mod survivors;
 
 use crate::model::entity::{Awaited, Kind, Labels};
@@ -18,6 +20,7 @@ use crate::model::vm::Vm;
 use cgroups::Resolver;
 use hypervisor::{Hypervisors, VmChanges};
 use inventory::Inventory;
+use jobs::Jobs;
 use names::Names;
 use std::path::{Path, PathBuf};
 
@@ -33,13 +36,14 @@ struct CgroupPath {
 
 impl CgroupPath {
     /// The entities of the cgroup. `runs_vm`: whether a VMM runs in the cgroup with this path, so that it is the scope
-    /// of a VM and not of a container.
-    fn resolve(self, runs_vm: impl Fn(&str) -> bool) -> CgroupEntities {
+    /// of a VM and not of a container. `jobs`: the job that it is part of.
+    fn resolve(self, runs_vm: impl Fn(&str) -> bool, jobs: Vec<Labels>) -> CgroupEntities {
         let Self { cgroup, path, vm } = self;
         let mut entities = path.as_deref().map(path::entities).unwrap_or_default();
         if path.is_some_and(|path| runs_vm(&path)) {
             entities.retain(|labels| labels.kind() != Kind::Container);
         }
+        entities.extend(jobs);
         CgroupEntities { cgroup, entities, vm }
     }
 }
@@ -47,7 +51,7 @@ impl CgroupPath {
 /// What is new of entities at a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Entities of the cgroups that ran something for the first time, and of those whose VM or name became known.
+    /// Entities of the cgroups that ran something for the first time, and of those whose VM or names became known.
     pub cgroups: Vec<CgroupEntities>,
     /// Cgroups listed at an earlier tick that no longer exist.
     pub gone: Vec<CgroupId>,
@@ -65,6 +69,7 @@ pub struct Named {
 pub struct Entities {
     resolver: Resolver,
     hypervisors: Hypervisors,
+    jobs: Jobs,
     awaited: Awaited,
     names: Names,
     procfs: PathBuf,
@@ -77,6 +82,7 @@ impl Entities {
         Self {
             resolver: Resolver::open(procfs),
             hypervisors: Hypervisors::open(procfs, sysfs, inventory),
+            jobs: Jobs::new(procfs),
             awaited: Awaited::default(),
             names: Names::new(procfs, None),
             procfs: procfs.to_path_buf(),
@@ -108,13 +114,15 @@ impl Entities {
     /// earlier run are added to it, and on hosts with v1 hierarchies use is moved to the v1 cgroup of its process where
     /// the v2 tree does not say what the process is part of; `sample.born` is taken out.
     pub fn observe(&mut self, sample: &mut UsageSample, at: Stamp) -> Named {
-        let Self { resolver, hypervisors, awaited, names, .. } = self;
+        let Self { resolver, hypervisors, awaited, names, jobs, .. } = self;
         // The order is a protocol. Births come first: they name cgroups that may be gone by now.
         resolver.add_born(std::mem::take(&mut sample.born));
         // Survivors are part of the sample for all that follows.
         let survivors = survivors::add_survivors(&std::mem::take(awaited), at, resolver, sample);
         resolver.place_uses(sample);
         let mut cgroups = resolver.report_new(&sample.uses);
+        // Before `take_gone`: the root cgroup of a job that is gone by now is still known.
+        jobs.add(&mut cgroups, resolver);
         // After naming: a cgroup that could not be named is reported and forgotten at the same tick.
         let gone = resolver.take_gone();
         // After both: a machine scope among them is given its VM.
@@ -128,10 +136,16 @@ impl Entities {
                 cgroups.push(CgroupPath { cgroup, path: Some(scope), vm: None });
             }
         }
+        jobs.find_names(&mut cgroups);
         // Last: the use of a process that ended still had to be placed.
         resolver.forget_processes(&sample.ended);
-        let mut cgroups = cgroups.into_iter().map(|cgroup| cgroup.resolve(|path| hypervisors.runs_in(path))).collect();
+        let resolve = |cgroup: CgroupPath| {
+            let labels = jobs.labels(cgroup.cgroup);
+            cgroup.resolve(|path| hypervisors.runs_in(path), labels)
+        };
+        let mut cgroups = cgroups.into_iter().map(resolve).collect();
         names.observe(&mut cgroups, &gone, |cgroup| resolver.dir(cgroup));
+        jobs.forget(&gone);
         Named { cgroups, gone, members, vms, survivors }
     }
 }

@@ -67,8 +67,8 @@ fn unescape_octal(text: &str) -> Vec<u8> {
 }
 
 /// v1 hierarchies by what they are mounted with, in the order in which they are asked for the cgroup of a process:
-/// systemd's own, then those in which container engines make cgroups.
-const V1_ORDER: [&str; 6] = ["name=systemd", "cpuacct", "cpu", "pids", "memory", "devices"];
+/// systemd's own, then those in which container engines make cgroups, then those in which only schedulers do.
+const V1_ORDER: [&str; 8] = ["name=systemd", "cpuacct", "cpu", "pids", "memory", "devices", "freezer", "cpuset"];
 
 /// Where a process is, by one line of its /proc/PID/cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,10 +91,10 @@ fn existing(path: &str) -> &str {
 }
 
 /// The cgroup of a process, from the text of /proc/PID/cgroup: that in the v2 tree, except where a v1 hierarchy names a
-/// container or the machine scope of a VM and the v2 tree does not, as where a container engine with the cgroupfs
-/// driver runs on a host with both: its containers are in v1 cgroups, and by v2 in the engine's own service. Where the
-/// v2 tree has the process in its root, the first v1 hierarchy in which it is elsewhere counts. `None` where it is in
-/// the root of every hierarchy.
+/// container, a job or the machine scope of a VM and the v2 tree does not, as where a container engine with the
+/// cgroupfs driver, or Slurm with its v1 plugin, runs on a host with both: by v2 all of it is in their own service.
+/// Where the v2 tree has the process in its root, the first v1 hierarchy in which it is elsewhere counts. `None` where
+/// it is in the root of every hierarchy.
 pub fn place(text: &[u8]) -> Option<Place> {
     let text = String::from_utf8_lossy(text);
     let v2 = v2_path(&text);
@@ -177,6 +177,13 @@ mod tests {
                 "3:cpu,cpuacct:/user.slice\n1:name=systemd:/a\n0::/user.slice/user-0.slice/session-1.scope\n"
                     .to_owned(),
                 "/user.slice/user-0.slice/session-1.scope",
+            ),
+            // A job of Slurm with the v1 plugin, by proctrack alone.
+            (
+                "9:freezer:/slurm/uid_1000/job_7/step_0\n1:name=systemd:/system.slice/slurmd.service\n\
+                 0::/system.slice/slurmd.service\n"
+                    .to_owned(),
+                "/slurm/uid_1000/job_7/step_0",
             ),
             // A VM of a libvirt without systemd.
             (

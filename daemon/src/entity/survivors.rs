@@ -3,7 +3,7 @@
 //! shown as terminated. Reads /proc/PID/stat and /proc/PID/exe. Knows no energy.
 
 use super::cgroups::Resolver;
-use super::path;
+use super::{jobs, path};
 use crate::model::entity::{Awaited, ProcessLabels};
 use crate::model::source::{PackageId, Stamp};
 use crate::model::text::{label, safe};
@@ -47,7 +47,7 @@ pub(super) fn add_survivors(
     sample.processes.extend(found.iter().cloned());
     let mut cgroups: FxHashSet<CgroupId> = sample.uses.iter().map(|one| one.cgroup).collect();
     for (cgroup, path, _) in resolver.existing() {
-        if is_root_of_awaited(path, awaited) && cgroups.insert(cgroup) {
+        if is_root_of_awaited(path, resolver.dir(cgroup), awaited) && cgroups.insert(cgroup) {
             sample.uses.push(no_use(ProcessKey { pid: 0, start: 0 }, cgroup));
         }
     }
@@ -56,7 +56,10 @@ pub(super) fn add_survivors(
 
 /// Whether this cgroup is the root of an awaited entity (its parent is not part of that entity). The root lives as long
 /// as the entity, so the cgroups below it need not be listed.
-fn is_root_of_awaited(path: &str, awaited: &Awaited) -> bool {
+fn is_root_of_awaited(path: &str, dir: Option<&Path>, awaited: &Awaited) -> bool {
+    if jobs::of_root(path, dir).iter().any(|labels| awaited.contains_key(labels)) {
+        return true;
+    }
     let of_parent = path.rsplit_once('/').map_or_else(Vec::new, |(parent, _)| path::entities(parent));
     path::entities(path).iter().any(|labels| awaited.contains_key(labels) && !of_parent.contains(labels))
 }

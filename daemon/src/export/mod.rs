@@ -6,6 +6,7 @@ mod epochs;
 pub mod guest;
 mod health;
 pub mod http;
+pub mod job_log;
 pub mod models;
 pub mod powercap;
 pub mod prometheus;

@@ -180,6 +180,8 @@ const fn old_label_names(kind: Kind) -> &'static [&'static str] {
         Kind::Container => &["container_id", "container_name", "runtime", "pod_id"],
         Kind::Pod => &["pod_id", "pod_name", "pod_namespace"],
         Kind::Vm => &["vm_id", "vm_name", "hypervisor"],
+        // It had no jobs.
+        Kind::Job | Kind::JobStep => kind.label_names(),
     }
 }
 

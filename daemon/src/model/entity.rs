@@ -34,11 +34,15 @@ pub enum Kind {
     Pod,
     /// A virtual machine.
     Vm,
+    /// A job of a batch system or scheduler: Slurm, PBS, OAR, Nomad, HTCondor.
+    Job,
+    /// A step of a job, or a task of an allocation. Its energy is also its job's.
+    JobStep,
 }
 
 impl Kind {
     /// Every kind, in the order of [`Kind::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Process,
         Self::Unit,
         Self::UserUnit,
@@ -48,6 +52,8 @@ impl Kind {
         Self::Container,
         Self::Pod,
         Self::Vm,
+        Self::Job,
+        Self::JobStep,
     ];
 
     /// Position in [`Kind::ALL`].
@@ -67,6 +73,8 @@ impl Kind {
             Self::Container => "container",
             Self::Pod => "pod",
             Self::Vm => "vm",
+            Self::Job => "job",
+            Self::JobStep => "job-step",
         }
     }
 
@@ -82,6 +90,8 @@ impl Kind {
             Self::Container => ContainerLabels::NAMES,
             Self::Pod => PodLabels::NAMES,
             Self::Vm => VmLabels::NAMES,
+            Self::Job => JobLabels::NAMES,
+            Self::JobStep => JobStepLabels::NAMES,
         }
     }
 
@@ -92,6 +102,7 @@ impl Kind {
             Self::Container => &["container_name"],
             Self::Pod => &["pod_name", "pod_namespace"],
             Self::Vm => &["vm_name"],
+            Self::Job | Self::JobStep => &["user", "account", "partition", "job_name"],
             Self::Process | Self::Unit | Self::UserUnit | Self::Slice | Self::Session | Self::User => &[],
         }
     }
@@ -189,12 +200,14 @@ impl Labels {
         Self { kind: self.kind, values: self.pairs().map(value).collect() }
     }
 
-    /// Whether the entity is of Kubernetes and its name is not known: the kubelet writes it to /var/log a moment before
-    /// or after the start.
+    /// Whether the entity is of Kubernetes and its name is not known, as the kubelet writes it to /var/log a moment
+    /// before or after the start; or a job or step of which no name is known, as a job may begin with its manager's
+    /// processes alone.
     pub fn awaits_name(&self) -> bool {
         match self.kind {
             Kind::Pod => self.get("pod_name").is_empty(),
             Kind::Container => self.get("container_name").is_empty() && !self.get("pod_id").is_empty(),
+            Kind::Job | Kind::JobStep => self.kind.name_labels().iter().all(|name| self.get(name).is_empty()),
             _ => false,
         }
     }
@@ -205,7 +218,7 @@ impl Labels {
         match self.kind {
             Kind::Unit | Kind::UserUnit => !self.id().ends_with(".scope") && !self.id().starts_with("run-"),
             Kind::Slice | Kind::User => true,
-            Kind::Process | Kind::Session | Kind::Container | Kind::Pod | Kind::Vm => false,
+            Kind::Process | Kind::Session | Kind::Container | Kind::Pod | Kind::Vm | Kind::Job | Kind::JobStep => false,
         }
     }
 }
@@ -374,6 +387,49 @@ labels! {
     }
 }
 
+labels! {
+    /// Labels of a job. The first three identify it; the others are what the environment of its first process says.
+    Job: JobLabels {
+        /// `slurm`, `pbs`, `oar`, `nomad` or `htcondor`.
+        manager: "manager",
+        /// Id of the job, as its manager counts: of Nomad the allocation's, of HTCondor the slot's name.
+        job_id: "job_id",
+        /// Id of the job's cgroup in the kernel, decimal: job ids repeat, these do not until a reboot. Empty where job
+        /// ids never repeat (Nomad).
+        cgroup_id: "cgroup_id",
+        /// Name of its user, else the number; empty where it is not known.
+        user: "user",
+        /// Account that it is charged to, project of OAR, namespace of Nomad; empty where it is not known.
+        account: "account",
+        /// Partition or queue; empty where it is not known.
+        partition: "partition",
+        /// Name of the job, which its owner chose; empty where it is not known.
+        job_name: "job_name",
+    }
+}
+
+labels! {
+    /// Labels of a step of a job. The first four identify it.
+    JobStep: JobStepLabels {
+        /// As in [`JobLabels`].
+        manager: "manager",
+        /// As in [`JobLabels`].
+        job_id: "job_id",
+        /// As in [`JobLabels`].
+        cgroup_id: "cgroup_id",
+        /// Id of the step: `batch`, `extern`, `interactive` or a number; of Nomad the name of the task.
+        step_id: "step_id",
+        /// As in [`JobLabels`].
+        user: "user",
+        /// As in [`JobLabels`].
+        account: "account",
+        /// As in [`JobLabels`].
+        partition: "partition",
+        /// As in [`JobLabels`].
+        job_name: "job_name",
+    }
+}
+
 /// How many series are kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -406,7 +462,7 @@ mod tests {
     fn labels_have_as_many_values_as_names() {
         for kind in Kind::ALL {
             let count = kind.label_names().len();
-            for values in 0..8 {
+            for values in 0..10 {
                 let labels = Labels::new(kind, vec![String::new(); values]);
                 assert_eq!(labels.is_ok(), values == count, "{kind:?}, {values}");
                 let read = by_name::Values::InOrder(vec![String::new(); values]).of(kind);
@@ -474,6 +530,19 @@ mod tests {
         for kind in Kind::ALL {
             assert!(kind.name_labels().iter().all(|name| kind.label_names().contains(name)), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn names_of_a_job_do_not_identify_it() {
+        let job = |cgroup_id, user, account| {
+            let (manager, job_id, partition, job_name) = ("slurm", "7", "", "");
+            Labels::from(JobLabels { manager, job_id, cgroup_id, user, account, partition, job_name })
+        };
+        let (early, late) = (job("11", "", ""), job("11", "alice", ""));
+        assert!(early == late && early.cmp(&late).is_eq() && early.awaits_name() && !late.awaits_name());
+        assert_ne!(early, job("12", "", ""), "job ids repeat after a wrap");
+        let more = job("11", "", "physics").or_names_of(&late);
+        assert_eq!((more.get("user"), more.get("account")), ("alice", "physics"));
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub struct Row {
     /// The labels of its counters on the metrics page, which only jouled itself writes.
     #[serde(skip)]
     pub on_page: OnPage,
+    /// Whether the entity ended and all windows that could charge it have closed: its numbers are final.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
 }
 
 /// The labels under which the metrics page shows the counters of a row. Labels of a counter never change while jouled
@@ -170,6 +173,8 @@ struct UncheckedRow {
     idle_power: [Microwatts; Zone::COUNT],
     used: Used,
     since: Nanos,
+    #[serde(default)]
+    settled: bool,
 }
 
 impl TryFrom<UncheckedKindView> for KindView {
@@ -178,9 +183,9 @@ impl TryFrom<UncheckedKindView> for KindView {
         let UncheckedKindView { kind, rows, rest, ended, parked, rest_power } = view;
         let kind = by_name::kind(&kind).ok_or_else(|| format!("kind {kind:?} is not known"))?;
         let row = |row: UncheckedRow| {
-            let UncheckedRow { labels, state, energy, power, idle_power, used, since } = row;
+            let UncheckedRow { labels, state, energy, power, idle_power, used, since, settled } = row;
             let on_page = OnPage::Current;
-            Ok(Row { labels: labels.of(kind)?, state, energy, power, idle_power, used, since, on_page })
+            Ok(Row { labels: labels.of(kind)?, state, energy, power, idle_power, used, since, on_page, settled })
         };
         let rows = rows.into_iter().map(row).collect::<Result<_, String>>()?;
         Ok(Self { kind, rows, rest, ended, parked, rest_power })

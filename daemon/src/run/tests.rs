@@ -12,6 +12,7 @@ const INVENTORY: &str = "inventory socket";
 const MACHINED: &str = "systemd-machined";
 const MIRROR: &str = "powercap mirror";
 const ESTIMATOR: &str = "estimator's socket";
+const JOBS: &str = "job log";
 const BUS: &str = "org.jouled1 on the bus";
 /// The metrics page and joulectl's socket show the VMs of the guest channel.
 const CHANNEL: &[&str] = &[GUESTS, PAGE, CONTROL];
@@ -90,6 +91,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("export.guest.vm.\"6f1f3ca8-3a64-4a4c-8f0a-0d6b1f9a5c11\"", "profile", r#""trusted""#, CHANNEL),
     ("export.dbus", "use", r#""off""#, &[BUS]),
     ("export.dbus", "group", r#""other""#, &[BUS]),
+    ("export.jobs", "log", r#""journal""#, &[JOBS]),
     ("export.models", "folders", r#"["/run/other"]"#, &[]),
     ("export.models", "serve", "true", &[PAGE]),
     ("export.models", "estimator", r#""/run/other.sock""#, &[ESTIMATOR]),

@@ -137,6 +137,7 @@ const MEMBERS: [&str; 13] = [
     "ListUserUnits",
     "GetMachine",
     "GetContainer",
+    "GetJob",
     "Ping",
 ];
 

@@ -212,6 +212,7 @@ fn row(vm: &Vm) -> Row {
         used: Used::default(),
         since: Nanos(1_700_000_000_000_000_000),
         on_page: Default::default(),
+        settled: false,
     }
 }
 

@@ -21,6 +21,9 @@ mod view;
 use dropped::Dropped;
 pub use entries::Entry;
 
+/// As [`Limits::name_wait`], of jobs: how long a job may have processes of its manager alone, usually.
+const JOBS_WAIT: Nanos = Nanos(5 * Nanos::SECOND.0);
+
 /// Half-life of an account's score, in ticks.
 const SCORE_HALF_LIFE: f64 = 30.0;
 
@@ -370,7 +373,11 @@ impl Ledger {
         unsettled.retain(|id| {
             let account = accounts.get_mut(id.place as usize).and_then(Option::as_mut);
             let Some(account) = account.filter(|account| account.number == id.number) else { return false };
-            let waits = account.labels.awaits_name() && *now < account.opened_at + limits.name_wait;
+            let wait = match account.labels.kind() {
+                Kind::Job | Kind::JobStep => JOBS_WAIT,
+                _ => limits.name_wait,
+            };
+            let waits = account.labels.awaits_name() && *now < account.opened_at + wait;
             account.settled |= account.shown && !waits;
             !account.settled
         });

@@ -1,7 +1,7 @@
 //! The ledger against made-up entities: sums, rising series, ends and returns.
 
 use super::*;
-use crate::model::entity::{PodLabels, SessionLabels, UnitLabels};
+use crate::model::entity::{JobLabels, PodLabels, SessionLabels, UnitLabels};
 use crate::model::snapshot::{KindView, State};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -308,4 +308,34 @@ proptest! {
             prop_assert_eq!(unique.len(), view.rows.len());
         }
     }
+}
+
+fn job(cgroup_id: &str, user: &str) -> Labels {
+    let (account, partition, job_name) = ("", "", "");
+    JobLabels { manager: "slurm", job_id: "7", cgroup_id, user, account, partition, job_name }.into()
+}
+
+#[test]
+fn a_job_is_on_the_page_with_its_names_or_after_a_while_and_is_final_when_it_is_closed() {
+    let mut ledger = ledger(5);
+    let jobs = |ledger: &Ledger| ledger.view().swap_remove(Kind::Job.index());
+    let (named, stays) = (ledger.open(job("11", "")), ledger.open(job("12", "")));
+    tick(&mut ledger, 1, &[(named, 10), (stays, 7)]);
+    assert_eq!(jobs(&ledger).page_rows().count(), 0);
+    ledger.rename(named, &job("11", "alice"));
+    tick(&mut ledger, 2, &[(named, 5)]);
+    let users = |view: &KindView| view.page_rows().map(|(labels, _)| labels.get("user").to_owned()).collect::<Vec<_>>();
+    assert_eq!(users(&jobs(&ledger)), ["alice"]);
+    tick(&mut ledger, JOBS_WAIT.0 + 1, &[(stays, 1)]);
+    assert_eq!(users(&jobs(&ledger)), ["alice", ""]);
+    ledger.set_ended(named, true);
+    let states = |view: &KindView| view.rows.iter().map(|row| (row.state, row.settled)).collect::<Vec<_>>();
+    assert_eq!(states(&jobs(&ledger)), [(State::Terminated, false), (State::Running, false)]);
+    ledger.close(named);
+    assert_eq!(states(&jobs(&ledger)), [(State::Terminated, true), (State::Running, false)]);
+    // The job id of a wrap is another job.
+    let other = ledger.open(job("13", "bob"));
+    tick(&mut ledger, JOBS_WAIT.0 + 2, &[(other, 3)]);
+    let energies = jobs(&ledger).rows.iter().map(|row| row.energy.dynamic[0].0).collect::<Vec<_>>();
+    assert_eq!((energies, sums(&jobs(&ledger))), (vec![15, 8, 3], 26));
 }

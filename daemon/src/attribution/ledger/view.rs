@@ -19,7 +19,8 @@ impl Ledger {
                 let on_page = if account.settled { on_page(account.first_labels.as_ref()) } else { OnPage::Waiting };
                 let charge = self.charged.get(*charged as usize).filter(|_| *tick == self.tick);
                 let power = charge.map_or_else(Power::default, |charge| charge.power);
-                rows.push(row(labels, series, if *ended { State::Terminated } else { State::Running }, power, on_page));
+                let state = if *ended { State::Terminated } else { State::Running };
+                rows.push(Row { settled: false, ..row(labels, series, state, power, on_page) });
             }
         }
         for (labels, retired) in &totals.retired {
@@ -48,5 +49,6 @@ fn row(labels: &Labels, series: &Series, state: State, [power, idle_power]: Powe
         used: series.used,
         since: series.since,
         on_page,
+        settled: true,
     }
 }

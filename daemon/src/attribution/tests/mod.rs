@@ -3,7 +3,7 @@
 use super::*;
 use crate::entity::path::entities;
 use crate::model::domain::{DomainReading, Quality, Reading};
-use crate::model::entity::Kind;
+use crate::model::entity::{JobLabels, Kind};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{CpuInfo, KindView, State as RowState};
 use crate::model::source::{Health, SourceRole, SourceState, Stamp};
@@ -258,6 +258,34 @@ fn a_moved_process_gets_the_containers_label_and_a_new_series() {
         ("regular", 1_000_000, RowState::Terminated)
     );
     assert_eq!(snapshot.kind(Kind::Container).rows[0].energy.dynamic[0].0, 2_000_000);
+}
+
+/// Two jobs on one node: what each is charged is what its processes used, whatever they are called and when.
+#[test]
+fn jobs_on_a_shared_node_are_charged_for_their_own_work() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    let job = |id: &str, user: &str| {
+        let (account, partition, job_name) = ("", "", "");
+        JobLabels { manager: "slurm", job_id: id, cgroup_id: id, user, account, partition, job_name }.into()
+    };
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let both = || vec![ran(1, 10, 0, 300), ran(2, 11, 0, 100)];
+    let mut tick = host.tick(&[4_000_000, 0, 0, 0], both());
+    tick.cgroups[0].entities.push(job("10", "alice"));
+    tick.cgroups[1].entities.push(job("11", ""));
+    assert_conserved(&core.step(&tick));
+    let mut tick = host.tick(&[4_000_000, 0, 0, 0], both());
+    tick.cgroups[0].entities.push(job("10", "alice"));
+    tick.cgroups[1].entities.push(job("11", "bob"));
+    core.step(&tick);
+    let mut tick = host.tick(&[0, 0, 0, 0], vec![]);
+    tick.gone = vec![CgroupId(10), CgroupId(11)];
+    let snapshot = core.step(&tick);
+    let rows = &snapshot.kind(Kind::Job).rows;
+    let told = rows.iter().map(|row| (row.labels.get("user"), row.energy.dynamic[0].0, row.state, row.settled));
+    let ended = RowState::Terminated;
+    assert_eq!(told.collect::<Vec<_>>(), [("alice", 6_000_000, ended, true), ("bob", 2_000_000, ended, true)]);
+    assert_conserved(&snapshot);
 }
 
 #[test]

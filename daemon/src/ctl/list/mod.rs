@@ -9,7 +9,7 @@ use crate::model::billing::Node;
 use crate::model::domain::Zone;
 use crate::model::entity::Kind;
 use crate::model::guest::GuestView;
-use crate::model::snapshot::{Energy, Row, Snapshot};
+use crate::model::snapshot::{Energy, Row, Snapshot, State};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
 use std::cmp::Reverse;
@@ -35,6 +35,8 @@ pub struct Choice {
     pub limit: usize,
     /// Their order.
     pub sort: Sort,
+    /// Whether only entities that have ended are listed, without sums.
+    pub ended: bool,
 }
 
 /// The entities of a kind in order, with their names.
@@ -107,10 +109,12 @@ struct List<'a> {
     base: Base,
     node: Node,
     entries: Vec<Entry<'a>>,
+    /// Only entities that have ended: nothing is added up.
+    ended: bool,
 }
 
 impl<'a> List<'a> {
-    fn of(snapshot: &'a Snapshot, Choice { kind, limit, sort }: Choice) -> Self {
+    fn of(snapshot: &'a Snapshot, Choice { kind, limit, sort, ended }: Choice) -> Self {
         let base = Base::of(snapshot);
         let view = snapshot.kind(kind);
         let entity = |(name, row): (String, &'a Row)| Entry {
@@ -119,17 +123,21 @@ impl<'a> List<'a> {
             cpu: Some(row.used.on_cpu),
             subject: Subject::Entity(name, row),
         };
-        let mut entries: Vec<_> = sorted(snapshot, &base, kind, sort).into_iter().map(entity).collect();
+        let mut rows = sorted(snapshot, &base, kind, sort);
+        rows.retain(|(_, row)| !ended || row.state == State::Terminated);
+        let mut entries: Vec<_> = rows.into_iter().map(entity).collect();
         let hidden = entries.split_off(limit.min(entries.len()));
         // Slices contain each other: they are never added up.
         if !hidden.is_empty() && kind != Kind::Slice {
             entries.push(Entry::sum(&hidden));
         }
         let entry = |subject, power, energy| Entry { subject, power, energy, cpu: None };
-        entries.push(entry(Subject::Rest, Some(view.rest_power), view.rest));
-        entries.push(entry(Subject::Ended, None, view.ended));
-        entries.push(entry(Subject::Parked, None, view.parked));
-        Self { node: base.node(snapshot), snapshot, kind, base, entries }
+        if !ended {
+            entries.push(entry(Subject::Rest, Some(view.rest_power), view.rest));
+            entries.push(entry(Subject::Ended, None, view.ended));
+            entries.push(entry(Subject::Parked, None, view.parked));
+        }
+        Self { node: base.node(snapshot), snapshot, kind, base, entries, ended }
     }
 
     /// Whether an entry is a line of the table, too.
@@ -184,6 +192,9 @@ impl<'a> List<'a> {
     /// The sentences below the table.
     fn notes(&self) -> Vec<String> {
         let base = format!("POWER and ENERGY: {}. {}", self.base.words(), self.base.lacks(self.snapshot));
+        if self.ended {
+            return vec![base];
+        }
         if self.kind == Kind::Slice {
             return vec!["Slices contain each other, so there is no total.".to_owned(), base];
         }
@@ -215,6 +226,7 @@ impl<'a> List<'a> {
             labels: row.map(|row| row.labels.pairs().collect()).unwrap_or_default(),
             state: row.map(|row| row.state.as_str()),
             since: row.map(|row| text::rfc3339(row.since)),
+            settled: row.filter(|row| row.state == State::Terminated).map(|row| row.settled),
             quality: self.base.quality(snapshot).map(|quality| quality.as_str()),
             watts: entry.power.map(|power| self.base.power(&power).watts()),
             microjoules: self.base.energy(energy).0,
@@ -302,7 +314,7 @@ pub fn lines(snapshot: &Snapshot, guests: &[GuestView], choice: Choice, columns:
     let mut table = vec![headings];
     let in_table = list.entries.iter().filter(|entry| list.is_in_table(entry));
     table.extend(in_table.map(|entry| list.line(entry, guests)));
-    if list.kind != Kind::Slice {
+    if list.kind != Kind::Slice && !list.ended {
         table.extend(list.sums());
     }
     let mut lines = text::table(&table, true, columns);
@@ -320,6 +332,8 @@ pub struct Item<'a> {
     labels: BTreeMap<&'static str, &'a str>,
     state: Option<&'static str>,
     since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled: Option<bool>,
     quality: Option<&'static str>,
     watts: Option<f64>,
     microjoules: u64,

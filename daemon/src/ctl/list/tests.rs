@@ -5,7 +5,7 @@ use super::*;
 use crate::model::domain::Quality;
 
 fn choice(kind: Kind) -> Choice {
-    Choice { kind, limit: usize::MAX, sort: Sort::Power }
+    Choice { kind, limit: usize::MAX, sort: Sort::Power, ended: false }
 }
 
 #[test]
@@ -125,4 +125,23 @@ fn json_is_exact_and_by_name() {
     assert_eq!((&first["state"], &first["quality"]), (&"running".into(), &"measured".into()));
     assert_eq!((first["cycles"].as_u64(), first["instructions"].as_u64()), (Some(5), None));
     assert_eq!(first["watts"], 16.5);
+}
+
+#[test]
+fn ended_jobs_alone_with_their_last_numbers() {
+    let mut snapshot = fixture::snapshot();
+    let labels = |id| ["slurm", id, "99", "alice", "physics", "cpu", "sim"];
+    let jobs = &mut snapshot.kinds[Kind::Job.index()].rows;
+    *jobs = vec![fixture::labelled(10, 20, Kind::Job, &labels("7")), fixture::labelled(0, 30, Kind::Job, &labels("6"))];
+    (jobs[1].state, jobs[1].settled) = (State::Terminated, true);
+    let ended = Choice { ended: true, ..choice(Kind::Job) };
+    let text = lines(&snapshot, &[], ended, None).join("\n");
+    assert!(text.contains("slurm 6 sim (alice) [terminated]") && !text.contains("slurm 7"), "{text}");
+    assert!(!text.contains("total of all") && !text.contains("unattributed"), "{text}");
+    let items = serde_json::to_value(json(&snapshot, &[], ended)).unwrap();
+    assert_eq!(items.as_array().unwrap().len(), 1);
+    assert_eq!((&items[0]["labels"]["job_id"], &items[0]["settled"]), (&"6".into(), &true.into()));
+    let all = lines(&snapshot, &[], choice(Kind::Job), None).join("\n");
+    assert!(all.contains("slurm 7") && all.contains("total of all jobs"), "{all}");
+    assert!(lines(&snapshot, &[], Choice { ended: true, ..choice(Kind::Container) }, None).len() > 1);
 }

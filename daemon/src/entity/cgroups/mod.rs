@@ -35,6 +35,17 @@ struct KnownCgroup {
     reported: bool,
 }
 
+/// The root cgroup of an entity that has several: [`Resolver::report_root`].
+#[derive(Debug)]
+pub(super) struct ReportedRoot {
+    pub cgroup: CgroupId,
+    /// Its id in the kernel, also in a v1 hierarchy.
+    pub inode: u64,
+    pub dir: PathBuf,
+    /// It was not reported before.
+    pub is_new: bool,
+}
+
 /// Finds the paths of cgroups, and reports each cgroup once when it first runs something.
 pub(super) struct Resolver {
     procfs: PathBuf,
@@ -176,6 +187,28 @@ impl Resolver {
     fn v2_id(&self, path: &str) -> Option<CgroupId> {
         let dir = self.mounts.v2.as_ref()?.point.join(path.trim_start_matches('/'));
         Some(CgroupId(fs::metadata(dir).ok()?.ino()))
+    }
+
+    /// The cgroup at `root`, which the cgroup `leaf` at `path` is or is inside of. It is marked as reported, so that
+    /// its end is. `None` where it was gone before anything of it was known.
+    pub fn report_root(&mut self, leaf: CgroupId, path: &str, root: &str) -> Option<ReportedRoot> {
+        let leaf_dir = self.known.get(&leaf)?.dir.clone();
+        let below = path.strip_prefix(root)?.split('/').filter(|segment| !segment.is_empty()).count();
+        let dir = leaf_dir.ancestors().nth(below)?.to_path_buf();
+        let inode = fs::metadata(&dir).ok().map(|metadata| metadata.ino());
+        let is_v1 = leaf.0 >= CgroupId::SYNTHETIC;
+        let by_path = || {
+            let mut known = self.known.iter();
+            let same = |(id, known): &(&CgroupId, &KnownCgroup)| id.0 < CgroupId::SYNTHETIC && known.path == root;
+            known.find(same).map(|(id, _)| *id)
+        };
+        let cgroup = if is_v1 { self.v1_id_at(root, &dir) } else { inode.map(CgroupId).or_else(by_path)? };
+        if !self.known.contains_key(&cgroup) {
+            self.learn(cgroup, root.to_owned(), dir.clone());
+        }
+        let known = self.known.get_mut(&cgroup)?;
+        let is_new = !std::mem::replace(&mut known.reported, true);
+        Some(ReportedRoot { cgroup, inode: inode.unwrap_or(cgroup.0), dir, is_new })
     }
 
     /// The directory of a known cgroup.

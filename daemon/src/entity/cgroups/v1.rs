@@ -9,7 +9,7 @@ use super::{Resolver, mounts, path};
 use crate::model::usage::{CgroupId, ProcessKey, UsageSample};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Ticks after which the cgroup of a process is looked up again: processes seldom move between v1 cgroups.
@@ -122,12 +122,20 @@ impl Resolver {
         if let Some(cgroup) = self.v1.ids.get(path) {
             return *cgroup;
         }
-        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.v1.given);
-        self.v1.given += 1;
         let mounted = controllers.split(',').find_map(|one| self.v1_mount(one));
         let dir = mounted.map_or_else(PathBuf::new, |point| point.join(path.trim_start_matches('/')));
+        self.v1_id_at(path, &dir)
+    }
+
+    /// The id of a v1 path whose directory is `dir`; a new one where it has none.
+    pub(super) fn v1_id_at(&mut self, path: &str, dir: &Path) -> CgroupId {
+        if let Some(cgroup) = self.v1.ids.get(path) {
+            return *cgroup;
+        }
+        let cgroup = CgroupId(CgroupId::SYNTHETIC + self.v1.given);
+        self.v1.given += 1;
         self.v1.ids.insert(path.to_owned(), cgroup);
-        self.learn(cgroup, path.to_owned(), dir);
+        self.learn(cgroup, path.to_owned(), dir.to_path_buf());
         cgroup
     }
 

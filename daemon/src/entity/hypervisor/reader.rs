@@ -1,18 +1,14 @@
-//! Inspects processes on a thread of its own, so that a command line that blocks does not delay a tick. Does not
-//! interpret the results.
+//! What is asked of processes that may run a VM: the requests of [`crate::entity::reader`]'s thread. Does not interpret
+//! the results.
 
 use super::inspect::{self, Evidence, VmProcess};
+use crate::entity::reader;
 use crate::model::usage::ProcessKey;
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-/// A thread that has not replied for so long is abandoned with its process.
-const HANG_AFTER: Duration = Duration::from_secs(1);
-/// Abandoned threads at most; then no process is inspected until one of them returns.
-const ABANDONED_MAX: usize = 16;
+/// A reader of processes that may run a VM.
+pub type Reader = reader::Reader<Request>;
 
 /// A request to the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,122 +30,31 @@ pub enum Reply {
     NotVm,
 }
 
-/// A reader of /proc with its thread.
-pub struct Reader {
-    procfs: PathBuf,
-    worker: Option<Worker>,
-    /// Requests without a reply, in the order sent.
-    waiting: VecDeque<Request>,
-    /// When work on the first of them began.
-    since: Instant,
-    abandoned: Vec<JoinHandle<()>>,
-}
+impl reader::Request for Request {
+    type Reply = Reply;
+    const THREAD: &'static str = "jouled-vms";
 
-struct Worker {
-    requests: Sender<Request>,
-    replies: Receiver<Reply>,
-    thread: JoinHandle<()>,
-}
-
-impl Reader {
-    /// Reads the /proc at `procfs`. The thread starts with the first request.
-    pub fn new(procfs: &Path) -> Self {
-        Self {
-            procfs: procfs.to_path_buf(),
-            worker: None,
-            waiting: VecDeque::new(),
-            since: Instant::now(),
-            abandoned: Vec::new(),
-        }
-    }
-
-    /// Sends a request, unless the same one is waiting already.
-    pub fn request(&mut self, request: Request) {
-        if self.waiting.contains(&request) {
-            return;
-        }
-        if self.waiting.is_empty() {
-            self.since = Instant::now();
-        }
-        self.waiting.push_back(request);
-        if self.ensure_thread()
-            && let Some(worker) = &self.worker
-        {
-            let _ = worker.requests.send(request);
-        } else {
-            self.waiting.pop_back();
-        }
-    }
-
-    /// Makes sure that a thread runs; false: it cannot.
-    fn ensure_thread(&mut self) -> bool {
-        if self.worker.is_some() {
-            return true;
-        }
-        self.abandoned.retain(|thread| !thread.is_finished());
-        if self.abandoned.len() >= ABANDONED_MAX {
-            return false;
-        }
-        let (procfs, (requests, received), (reply, replies)) = (self.procfs.clone(), channel(), channel());
-        let work = move || {
-            for request in received {
-                let found = match request {
-                    Request::Inspect(pid) => inspect::inspect(&procfs, pid)
-                        .map_or(Reply::NotVm, |vm_process| Reply::VmProcess(Box::new(vm_process))),
-                    Request::Evidence(process) => Reply::Evidence(process, inspect::evidence(&procfs, process.pid)),
-                };
-                if reply.send(found).is_err() {
-                    break;
-                }
+    fn read(&self, procfs: &Path) -> Reply {
+        match *self {
+            Self::Inspect(pid) => {
+                inspect::inspect(procfs, pid).map_or(Reply::NotVm, |vm_process| Reply::VmProcess(Box::new(vm_process)))
             }
-        };
-        match std::thread::Builder::new().name("jouled-vms".into()).spawn(work) {
-            Ok(thread) => self.worker = Some(Worker { requests, replies, thread }),
-            Err(error) => tracing::warn!("no thread that inspects processes for VMs: {error}"),
+            Self::Evidence(process) => Reply::Evidence(process, inspect::evidence(procfs, process.pid)),
         }
-        self.worker.is_some()
     }
 
-    /// The replies so far; waits up to `patience` for those that are missing.
-    pub fn replies(&mut self, patience: Duration) -> Vec<Reply> {
-        let mut replies = Vec::new();
-        let until = Instant::now() + patience;
-        while !self.waiting.is_empty() {
-            let Some(worker) = &self.worker else { break };
-            let left = until.min(self.since + HANG_AFTER).saturating_duration_since(Instant::now());
-            match worker.replies.recv_timeout(left) {
-                Ok(reply) => {
-                    replies.push(reply);
-                    self.waiting.pop_front();
-                    self.since = Instant::now();
-                }
-                Err(RecvTimeoutError::Timeout) if self.since.elapsed() < HANG_AFTER => break,
-                Err(_) => self.abandon(),
-            }
-        }
-        replies
-    }
-
-    /// Abandons the thread with the process that it hangs on, and sends the other requests to a new one.
-    fn abandon(&mut self) {
-        if let (Some(worker), Some(request)) = (self.worker.take(), self.waiting.pop_front()) {
-            let (Request::Inspect(pid) | Request::Evidence(ProcessKey { pid, .. })) = request;
-            self.abandoned.push(worker.thread);
-            let count = self.abandoned.len();
-            tracing::warn!(
-                "/proc/{pid} cannot be read in {HANG_AFTER:?}: what runs there is taken for no VM \
-                 ({count} such processes)"
-            );
-        }
-        for request in std::mem::take(&mut self.waiting) {
-            self.request(request);
-        }
+    fn unanswered(&self, after: Duration) -> String {
+        let (Self::Inspect(pid) | Self::Evidence(ProcessKey { pid, .. })) = self;
+        format!("/proc/{pid} cannot be read in {after:?}: what runs there is taken for no VM")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
+
+    const HANG_AFTER: Duration = Reader::HANG_AFTER;
 
     #[test]
     fn a_command_line_that_blocks_does_not_delay_others() {
@@ -181,10 +86,10 @@ mod tests {
             matches!(&replies[..], [Reply::VmProcess(vm_process)] if vm_process.claims.name.as_deref() == Some("good")),
             "{replies:?}"
         );
-        assert_eq!(reader.abandoned.len(), 1);
+        assert_eq!(reader.abandoned().len(), 1);
         // Lets the thread end.
         std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
-        while !reader.abandoned[0].is_finished() {
+        while !reader.abandoned()[0].is_finished() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

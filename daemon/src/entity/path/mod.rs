@@ -1,5 +1,9 @@
-//! The entities that a cgroup path names: unit, slices, session, user, container, pod; and the machine scope of a VM.
-//! Pure text: no kernel is asked.
+//! The entities that a cgroup path names: unit, slices, session, user, container, pod; the machine scope of a VM, and
+//! jobs (`job`). Pure text: no kernel is asked.
+
+mod job;
+
+pub use job::{Job, Manager, job};
 
 use crate::model::entity::{
     ContainerLabels, Kind, Labels, PodLabels, SessionLabels, SliceLabels, UnitLabels, UserLabels, UserUnitLabels,
@@ -40,8 +44,8 @@ const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".s
 /// A container or VM is the outermost one in the path, and nothing inside it is taken for a unit of the host: a systemd
 /// in a container has a `system.slice` too.
 ///
-/// A VM is not among them: its labels have a UUID, which the path does not say. [`machine`] finds the machine scope of
-/// one.
+/// VMs and jobs are not among them: labels of a VM have a UUID and those of a job the id of its cgroup, which the path
+/// does not say. [`machine`] finds the machine scope of a VM, [`job`] the cgroup of a job.
 pub fn entities(path: &str) -> Vec<Labels> {
     let path = machine(path).map_or(path, |machine| machine.scope);
     let mut walk = Walk::default();
@@ -54,10 +58,14 @@ pub fn entities(path: &str) -> Vec<Labels> {
     walk.found
 }
 
-/// Path of the container or machine scope that a cgroup is, or is inside of.
+/// Path of the container, machine scope or job that a cgroup is, or is inside of: the outermost one.
 pub fn payload_root(path: &str) -> Option<&str> {
     if let Some(machine) = machine(path) {
         return Some(machine.scope);
+    }
+    // Nothing above a job is a container.
+    if let Some(job) = job(path) {
+        return Some(job.root);
     }
     let mut walk = Walk::default();
     let mut end = 0;
@@ -84,7 +92,7 @@ pub fn unit_root(path: &str) -> Option<&str> {
     None
 }
 
-/// Whether a cgroup is part of a container or of the machine scope of a VM.
+/// Whether a cgroup is part of a container, of a job, or of the machine scope of a VM.
 pub fn holds_payload(path: &str) -> bool {
     payload_root(path).is_some()
 }

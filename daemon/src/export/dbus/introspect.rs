@@ -72,6 +72,7 @@ fn about(iface: Iface) -> &'static str {
         Iface::Unit => "A unit or slice of the system's service manager, or a unit of a user's.",
         Iface::Machine => "A virtual machine.",
         Iface::Container => "A container.",
+        Iface::Job => "A job of a batch system or scheduler.",
         Iface::Process => "A process.",
     }
 }

@@ -78,6 +78,17 @@ pub(super) const METHODS: &[Method] = &[
     },
     Method {
         of: Iface::Manager,
+        name: "ListJobs",
+        takes: &[],
+        gives: LIST,
+        doc: "Jobs of batch systems and schedulers: id, object, energy in microjoules, power in microwatts. The path has the manager.",
+        call: |call| {
+            call.takes_nothing()?;
+            list(call, |object| (object.iface == Iface::Job).then(|| object.label("job_id")))
+        },
+    },
+    Method {
+        of: Iface::Manager,
         name: "GetUnit",
         takes: &[("name", "s")],
         gives: OBJECT,
@@ -147,6 +158,22 @@ pub(super) const METHODS: &[Method] = &[
             let body = call.message.body();
             let word: &str = call.arguments(&body, "s", "container")?;
             call.reply_path(container(call.view, word)?)
+        },
+    },
+    Method {
+        of: Iface::Manager,
+        name: "GetJob",
+        takes: &[("manager", "s"), ("id", "s")],
+        gives: OBJECT,
+        doc: "The object of a job, by its manager (slurm, pbs, oar, nomad, htcondor) and its id there. Of several with one id, the one \
+              that runs, else the last.",
+        call: |call| {
+            let body = call.message.body();
+            let (manager, id): (&str, &str) = call.arguments(&body, "ss", "manager, id")?;
+            call.reply_path(call.view.object(&tree::job(manager, id)).ok_or_else(|| {
+                let why = format!("there is no job {} of {}; ListJobs lists those there are", said(id), said(manager));
+                CallError::new("org.jouled1.NoSuchJob", why)
+            })?)
         },
     },
     Method {

@@ -1,4 +1,4 @@
-//! org.jouled1 on the system bus: the energy of every unit, machine and container, for every program on this host.
+//! org.jouled1 on the system bus: the energy of every unit, machine, container and job, for every program on this host.
 //! Reads the last snapshot; starts no measurement and changes nothing.
 //!
 //! # The interface
@@ -15,6 +15,7 @@
 //! | `/org/jouled1/user/UID/unit/NAME` | `org.jouled1.Unit` | a unit of a user's service manager |
 //! | `/org/jouled1/machine/NAME` | `org.jouled1.Machine` | a virtual machine, by name or id (see `view`) |
 //! | `/org/jouled1/container/ID` | `org.jouled1.Container` | a container |
+//! | `/org/jouled1/job/MANAGER/ID` | `org.jouled1.Job` | a job (the last one with its id) |
 //!
 //! Names are escaped as systemd escapes them: `ssh.service` is `ssh_2eservice`, user 1000 is `_31000`, the empty name
 //! is `_`.
@@ -26,6 +27,7 @@
 //!   GetUnit(s name) → o         GetUserUnit(u uid, s name) → o     GetUnitByPID(u pid; 0: own) → o    org.jouled1.NoSuchUnit, NoSuchProcess
 //!   GetMachine(s id, UUID or name) → o                                                      org.jouled1.NoSuchMachine
 //!   GetContainer(s id, its beginning, or name) → o                                          org.jouled1.NoSuchContainer
+//!   ListJobs() → a(sott)        GetJob(s manager, s id) → o                                 org.jouled1.NoSuchJob
 //!   GetProcess(u pid; 0: own) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
 //!   Version s, NodeName s, IntervalUSec t
 //!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when;
@@ -34,6 +36,7 @@
 //! org.jouled1.Unit       Id s, Slice s, User u (4294967295: the system's)
 //! org.jouled1.Machine    Id s, Name s, UUID s, Hypervisor s
 //! org.jouled1.Container  Id s, Name s, Runtime s, Pod s
+//! org.jouled1.Job        Id s, Manager s, JobName s, UserName s, Account s, Partition s
 //! the numbers            State s ("running", "terminated"), EnergyMicrojoules t, PowerMicrowatts t, EnergyByZone a(sst),
 //!                        PowerByZone a(sst) zone, mode ("dynamic", "idle"; the manager's platform: "total"), value;
 //!                        Since t, Estimated b, UpdatedAt t

@@ -62,10 +62,10 @@ pub(super) struct Property {
     pub get: fn(Subject<'_>) -> Variant<'static>,
 }
 
-use Iface::{Container, Machine, Manager, Process, Unit};
+use Iface::{Container, Job, Machine, Manager, Process, Unit};
 
-const ALL: &[Iface] = &[Manager, Unit, Machine, Container, Process];
-const ENTITIES: &[Iface] = &[Unit, Machine, Container, Process];
+const ALL: &[Iface] = &[Manager, Unit, Machine, Container, Job, Process];
+const ENTITIES: &[Iface] = &[Unit, Machine, Container, Job, Process];
 
 /// Every property of every interface.
 pub(super) const PROPERTIES: &[Property] = &[
@@ -97,10 +97,53 @@ pub(super) const PROPERTIES: &[Property] = &[
         name: "Id",
         signature: "s",
         emits: Emits::Const,
-        of: &[Unit, Machine, Container],
+        of: &[Unit, Machine, Container, Job],
         doc: "What the object is called: the unit's or slice's name; the machine's UUID, or a word made of its process where it has none of \
-              its own; the container's id. Control characters are escaped as \\u{1b}.",
-        get: |of| text(of.object.map_or("", |object| object.labels.id())),
+              its own; the container's id; the job's id. Control characters are escaped as \\u{1b}.",
+        get: |of| match of.object {
+            Some(object) if object.iface == Job => text(object.label("job_id")),
+            object => text(object.map_or("", |object| object.labels.id())),
+        },
+    },
+    Property {
+        name: "Manager",
+        signature: "s",
+        emits: Emits::Const,
+        of: &[Job],
+        doc: "Who runs the job: \"slurm\", \"pbs\", \"oar\", \"nomad\" or \"htcondor\".",
+        get: |of| text(of.label("manager")),
+    },
+    Property {
+        name: "JobName",
+        signature: "s",
+        emits: Emits::True,
+        of: &[Job],
+        doc: "The job's name, which its owner chose; empty where it is not known. Control characters are escaped as \\u{1b}.",
+        get: |of| text(of.label("job_name")),
+    },
+    Property {
+        name: "UserName",
+        signature: "s",
+        emits: Emits::True,
+        of: &[Job],
+        doc: "The name of the job's user, else the number; empty where it is not known.",
+        get: |of| text(of.label("user")),
+    },
+    Property {
+        name: "Account",
+        signature: "s",
+        emits: Emits::True,
+        of: &[Job],
+        doc: "The account that the job says it is charged to: OAR's project, Nomad's namespace; empty where it is not known.",
+        get: |of| text(of.label("account")),
+    },
+    Property {
+        name: "Partition",
+        signature: "s",
+        emits: Emits::True,
+        of: &[Job],
+        doc: "The partition or queue that the job says it is in; empty where it is not known.",
+        get: |of| text(of.label("partition")),
     },
     Property {
         name: "Slice",

@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// The manager's object.
 pub(super) const ROOT: &str = "/org/jouled1";
 /// Nodes below the manager that always exist.
-pub(super) const FOLDERS: [&str; 4] = ["container", "machine", "unit", "user"];
+pub(super) const FOLDERS: [&str; 5] = ["container", "job", "machine", "unit", "user"];
 
 /// A name as one element of an object path, as systemd's bus_label_escape does it: `_` and two hex digits for every
 /// byte that is no ASCII letter or digit, and for a leading digit; `_` alone for the empty name. Different names give
@@ -44,6 +44,11 @@ pub(super) fn machine(name_or_id: &str) -> String {
 /// A container.
 pub(super) fn container(id: &str) -> String {
     format!("{ROOT}/container/{}", escape(id))
+}
+
+/// A job, by its manager and its id there. Of several with one id, one after the other, it is the last.
+pub(super) fn job(manager: &str, id: &str) -> String {
+    format!("{ROOT}/job/{}/{}", escape(manager), escape(id))
 }
 
 /// The name of the next path element where `path` is below `parent`.

@@ -25,12 +25,13 @@ pub(super) enum Iface {
     Unit,
     Machine,
     Container,
+    Job,
     Process,
 }
 
 impl Iface {
     /// The interfaces of objects below the manager.
-    pub const OBJECTS: [Self; 3] = [Self::Unit, Self::Machine, Self::Container];
+    pub const OBJECTS: [Self; 4] = [Self::Unit, Self::Machine, Self::Container, Self::Job];
 
     /// The interface's name.
     pub const fn name(self) -> &'static str {
@@ -39,6 +40,7 @@ impl Iface {
             Self::Unit => "org.jouled1.Unit",
             Self::Machine => "org.jouled1.Machine",
             Self::Container => "org.jouled1.Container",
+            Self::Job => "org.jouled1.Job",
             Self::Process => "org.jouled1.Process",
         }
     }
@@ -259,6 +261,7 @@ fn objects(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<Object> {
     }
     add(Iface::Unit, Kind::UserUnit, &|labels| tree::user_unit(labels.get("user"), labels.get("unit")));
     add(Iface::Container, Kind::Container, &|labels| tree::container(labels.id()));
+    add(Iface::Job, Kind::Job, &|labels| tree::job(labels.get("manager"), labels.get("job_id")));
     let named = named(snapshot);
     add(Iface::Machine, Kind::Vm, &|labels| {
         let (id, name) = (labels.id(), labels.get("vm_name"));

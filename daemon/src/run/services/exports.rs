@@ -1,4 +1,4 @@
-//! The exports as services: guest channel, metrics page, joulectl's socket, powercap mirror, system bus.
+//! The exports as services: guest channel, metrics page, joulectl's socket, powercap mirror, system bus, job log.
 
 use super::listeners::Listeners;
 use super::{ModelSettings, Registration, Serve, Shared, serve};
@@ -7,6 +7,7 @@ use crate::entity::{cgroups, path};
 use crate::export::dbus::{self, DbusConfig};
 use crate::export::guest::{self, GuestConfig, Guests, HostFacts};
 use crate::export::http::web_config::WebConfig;
+use crate::export::job_log::{self, JobLog, JobsConfig};
 use crate::export::models;
 use crate::export::powercap::{Mirror, PowercapOptions};
 use crate::export::prometheus::PrometheusOptions;
@@ -248,6 +249,27 @@ impl Registration for Estimator {
             tracing::info!("the estimator's socket is {}", path.display());
             models::estimator::serve(socket, models, stop)
         })))
+    }
+}
+
+/// `[export.jobs]`: a line for each job at its end.
+pub(super) struct JobLines;
+
+impl Registration for JobLines {
+    const NAME: &'static str = "job log";
+    type Settings = JobsConfig;
+
+    fn settings(config: &Config) -> JobsConfig {
+        config.export.jobs.clone()
+    }
+
+    async fn bind(settings: JobsConfig, shared: &mut Shared) -> Result<Option<Serve>> {
+        let JobsConfig { log } = settings;
+        if log == JobLog::Off {
+            return Ok(None);
+        }
+        let (health, snapshots) = (shared.reports.exports.slot(job_log::SOURCE), shared.snapshots.clone());
+        Ok(Some(serve(move |stop| job_log::serve(log, snapshots, health, stop))))
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// All services, in the order in which they are bound.
-pub(super) static SERVICES: [&Service; 8] = [
+pub(super) static SERVICES: [&Service; 9] = [
     &Service::of::<exports::GuestChannel>(),
     &Service::of::<exports::MetricsPage>(),
     &Service::of::<exports::ControlSocket>(),
@@ -39,6 +39,7 @@ pub(super) static SERVICES: [&Service; 8] = [
     &Service::of::<exports::PowercapMirror>(),
     &Service::of::<exports::SystemBus>(),
     &Service::of::<exports::Estimator>(),
+    &Service::of::<exports::JobLines>(),
 ];
 
 /// One service: its name, its piece of the configuration, and how it is bound. Its health, where it has one, is set

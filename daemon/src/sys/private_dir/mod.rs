@@ -162,6 +162,16 @@ impl PrivateDir {
         self.open_file(name, OFlags::RDWR | OFlags::CREATE)
     }
 
+    /// Opens a file to which text is appended; it is made with mode 0600, or less by the umask, where there is none.
+    ///
+    /// # Errors
+    /// As [`PrivateDir::read`], and where it has another name elsewhere (a hard link).
+    pub fn append_to(&self, name: &str) -> Result<File, DirError> {
+        let file = self.open_file(name, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+        let is_alone = file.metadata().is_ok_and(|of| of.nlink() == 1);
+        if is_alone { Ok(file) } else { Err(DirError::NotAFile(self.path.join(name))) }
+    }
+
     fn open_file(&self, name: &str, flags: OFlags) -> Result<File, DirError> {
         // Not waiting, as it may be a FIFO.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

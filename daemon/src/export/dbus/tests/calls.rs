@@ -25,6 +25,17 @@ fn machines_and_containers_are_found_by_id_uuid_and_name() {
     for word in ["3f4e", ""] {
         assert_eq!(find("GetContainer", word), "org.jouled1.NoSuchContainer", "{word}");
     }
+    let job = |manager: &str, id: &str| {
+        let call = call("/org/jouled1", "org.jouled1.Manager", "GetJob").build(&(manager, id)).unwrap();
+        let answer = ask(&view, USER, &call);
+        let path = answer.body().deserialize::<OwnedObjectPath>();
+        path.map_or_else(|_| error(&answer).0, |path| path.as_str().replace("/org/jouled1/", ""))
+    };
+    assert_eq!(job("slurm", "4711"), "job/slurm/_34711");
+    assert_eq!(
+        (job("pbs", "4711"), job("slurm", "../x")),
+        ("org.jouled1.NoSuchJob".into(), "org.jouled1.NoSuchJob".into())
+    );
     assert_eq!(find("GetUnit", "nginx.service"), "unit/nginx_2eservice");
     assert_eq!(find("GetUnit", "-.slice"), "unit/_2d_2eslice");
     assert_eq!(find("GetUnit", "nginx"), "org.jouled1.NoSuchUnit");
@@ -168,6 +179,7 @@ fn the_tree_can_be_walked_and_leads_to_every_object() {
         if xml.contains("org.jouled1.Unit\"")
             || xml.contains("org.jouled1.Machine\"")
             || xml.contains("org.jouled1.Container\"")
+            || xml.contains("org.jouled1.Job\"")
         {
             found.push(path);
         }

@@ -165,8 +165,20 @@ fn a_machine_is_where_its_name_is_unless_another_has_the_same_right_to_it() {
 }
 
 #[test]
+fn a_job_is_the_running_one_of_its_id_and_its_names_are_properties() {
+    let view = View::of(&sample::snapshot());
+    let path = "/org/jouled1/job/slurm/_34711";
+    let object = view.object(path).unwrap();
+    assert_eq!((object.label("cgroup_id"), object.iface), ("8812", Iface::Job), "the other one has ended");
+    let text = |name: &str| String::try_from(get(&view, path, Iface::Job, name)).unwrap();
+    let words = ["Manager", "Id", "UserName", "Account", "Partition", "JobName", "State"].map(text);
+    assert_eq!(words, ["slurm", "4711", "alice", "physics", "cpu", "a \"b\"", "running"]);
+    assert_eq!(number(&view, path, Iface::Job, "EnergyMicrojoules"), 7_875_000);
+}
+
+#[test]
 fn the_installed_xml_is_that_of_the_tables() {
-    for iface in [Iface::Manager, Iface::Unit, Iface::Machine, Iface::Container] {
+    for iface in [Iface::Manager].into_iter().chain(Iface::OBJECTS) {
         let path = format!("{}/../systemd/interfaces/{}.xml", env!("CARGO_MANIFEST_DIR"), iface.name());
         let now = introspect::file(iface);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {

@@ -155,6 +155,7 @@ fn noun(kind: Kind) -> &'static str {
         Kind::UserUnit => "user unit",
         Kind::Session => "login session",
         Kind::Vm => "VM",
+        Kind::JobStep => "job step",
         kind => kind.as_str(),
     }
 }

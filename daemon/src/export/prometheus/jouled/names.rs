@@ -1,4 +1,4 @@
-//! `jouled_container_info` and `jouled_pod_info`: the names of containers and pods, as they are known now. Counters
+//! `jouled_container_info`, `jouled_pod_info` and `jouled_job_info`: the names of containers, pods and jobs, as they are known now. Counters
 //! keep the labels with which they were first shown; a name that became known later is only here.
 
 use super::super::encode::{About, LabelSet, gauges};
@@ -29,6 +29,14 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, l
             help: "Always 1; its labels are the name and namespace of a pod as they are known now, empty where they are not",
         };
         gauges(encoder, &about, rows(snapshot, Kind::Pod).map(|row| (LabelSet::of(&row.labels, []), 1)))?;
+    }
+    if levels.contains(&Kind::Job) {
+        let about = About {
+            name: "jouled_job_info",
+            unit: "",
+            help: "Always 1; its labels are the names of a job as they are known now, empty where they are not",
+        };
+        gauges(encoder, &about, rows(snapshot, Kind::Job).map(|row| (LabelSet::of(&row.labels, []), 1)))?;
     }
     Ok(())
 }

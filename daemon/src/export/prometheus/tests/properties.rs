@@ -25,7 +25,7 @@ fn label() -> impl Strategy<Value = String> {
 /// Rows of every kind with arbitrary labels, different within a kind.
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let rows = prop::collection::btree_map(
-        prop::collection::vec(label(), 6),
+        prop::collection::vec(label(), 8),
         (any::<u64>(), any::<bool>(), any::<u64>()),
         0..12,
     );

@@ -79,6 +79,7 @@ pub(crate) fn row(kind: Kind, labels: &[&str], package: u64, state: State) -> Ro
         },
         since: Nanos(1_700_000_000_000_000_000),
         on_page: Default::default(),
+        settled: false,
     }
 }
 
@@ -120,6 +121,13 @@ fn rows(kind: Kind) -> Vec<Row> {
             let mut vm = row(kind, &["7d3c0b5e", "build", "kvm"], 99_999_999, running);
             vm.energy.idle = by_zone(3_000_000, 0, 0);
             vec![vm]
+        }
+        Kind::Job => vec![
+            row(kind, &["slurm", "4711", "8812", "alice", "physics", "cpu", "a \"b\""], 7_000_000, running),
+            row(kind, &["slurm", "4711", "7702", "bob", "", "", ""], 9_000_000, State::Terminated),
+        ],
+        Kind::JobStep => {
+            vec![row(kind, &["slurm", "4711", "8812", "0", "alice", "physics", "cpu", "a \"b\""], 6_000_000, running)]
         }
     }
 }

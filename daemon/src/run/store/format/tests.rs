@@ -236,7 +236,7 @@ fn energy() -> impl Strategy<Value = Energy> {
 }
 
 fn labelled() -> impl Strategy<Value = Labels> {
-    (0..Kind::ALL.len(), proptest::collection::vec(text(), 6)).prop_map(|(kind, texts)| {
+    (0..Kind::ALL.len(), proptest::collection::vec(text(), 8)).prop_map(|(kind, texts)| {
         let kind = Kind::ALL[kind];
         let values: Vec<String> = texts.into_iter().take(kind.label_names().len()).collect();
         Labels::new(kind, values).unwrap()
