@@ -118,6 +118,25 @@ impl Model {
         let threads = f64::from(self.machine.threads);
         self.forms.iter().find_map(|form| form.predict(features, threads))
     }
+
+    /// The part of so many of its threads: of a VM on such a machine, at the VM's own load. `rest`: with its part of the
+    /// power of the machine at rest. `None`: nothing is left of the model.
+    pub fn part(&self, threads: u32, rest: bool) -> Option<Self> {
+        // Terms are the means over threads, so weights go by the number of threads.
+        let part = f64::from(threads) / f64::from(self.machine.threads);
+        let mut model = self.clone();
+        model.machine.threads = threads;
+        // A VM has no packages and no memory modules of its own.
+        (model.machine.packages, model.machine.memory_gib) = (None, None);
+        for form in &mut model.forms {
+            form.weights.iter_mut().for_each(|weight| *weight *= part);
+            if !rest {
+                form.weights[0] = 0.0;
+            }
+        }
+        model.forms.retain(|form| form.weights.iter().any(|weight| *weight > 0.0));
+        (threads > 0 && !model.forms.is_empty()).then_some(model)
+    }
 }
 
 impl Form {

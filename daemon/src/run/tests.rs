@@ -86,6 +86,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("export.guest", "port", "5", CHANNEL),
     ("export.guest", "profile", r#""trusted""#, CHANNEL),
     ("export.guest", "privileged_ports", "true", CHANNEL),
+    ("export.guest", "model", "true", CHANNEL),
     ("export.guest", "hybrid", r#"["/run/other"]"#, CHANNEL_OPENS),
     ("export.guest", "serial", r#"["/run/other"]"#, CHANNEL_OPENS),
     ("export.guest.vm.\"6f1f3ca8-3a64-4a4c-8f0a-0d6b1f9a5c11\"", "profile", r#""trusted""#, CHANNEL),

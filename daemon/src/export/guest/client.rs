@@ -62,6 +62,10 @@ pub(super) struct Guest {
     /// The last published object; `None` before the first epoch ends, and while the profile is `off`.
     pub latest: watch::Sender<Option<Arc<Published>>>,
     pub profile: Mutex<Profile>,
+    /// Number of virtual CPUs, where it is known.
+    pub vcpus: Option<u32>,
+    /// What the host learned of its own power; `None`: the operator does not share it.
+    pub models: Mutex<Option<Vec<Arc<str>>>>,
     /// Cancelled when the VM ends or gets another CID: its connections then end.
     pub ended: CancellationToken,
     places: Arc<Places>,
@@ -80,6 +84,8 @@ impl Guest {
             cid: vm.cid,
             latest: watch::Sender::new(latest),
             profile: Mutex::new(profile),
+            vcpus: vm.vcpus,
+            models: Mutex::default(),
             ended: CancellationToken::new(),
             places: Places::new(CONNECTIONS),
             limits: Mutex::new((TokenBucket::new(ACCEPTED.0, ACCEPTED.1), TokenBucket::new(REQUESTS.0, REQUESTS.1))),

@@ -18,6 +18,8 @@ pub struct GuestConfig {
     pub profile: Profile,
     /// Accept only source ports below 1024, which a guest gives to its root user alone. Only AF_VSOCK shows the port.
     pub privileged_ports: bool,
+    /// Whether guests may read their part of what the host learned of its own power.
+    pub model: bool,
     /// Folders with hybrid vsock sockets. jouled creates its own sockets beside them.
     pub hybrid: Vec<PathBuf>,
     /// Folders with the sockets of virtio-serial ports.
@@ -33,6 +35,7 @@ impl Default for GuestConfig {
             port: 28282,
             profile: Profile::Default,
             privileged_ports: false,
+            model: false,
             hybrid: Vec::new(),
             serial: Vec::new(),
             vm: BTreeMap::new(),

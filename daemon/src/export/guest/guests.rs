@@ -4,6 +4,7 @@
 use super::book::{Book, HostNow, Names, ZoneFacts};
 use super::client::{Admission, Guest, Refusal};
 use super::config::{Grain, GuestConfig, Profile};
+use super::share;
 use super::status::Totals;
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::Kind;
@@ -218,6 +219,12 @@ impl Guests {
             self.0.vms.send_replace(Arc::clone(&snapshot.vms));
         }
         registry.facts.learn(snapshot);
+        if self.0.config.model {
+            let learned = share::learned(snapshot);
+            for entry in registry.entries.values() {
+                *lock(&entry.guest.models) = Some(learned.clone());
+            }
+        }
         let rows = rows(snapshot);
         let host = HostNow { snapshot, facts: &registry.facts, names: &self.0.names, idle: self.0.idle };
         for entry in registry.entries.values_mut() {

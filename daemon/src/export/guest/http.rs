@@ -4,10 +4,13 @@
 use super::client::{Admission, Guest};
 use super::config::Profile;
 use super::object::Published;
+use super::share;
 use crate::export::http::answer::Noted;
 use crate::export::http::peer::Transport;
 use crate::export::http::serve::{HEAD_LIMIT, HEADERS, WRITE_LIMIT};
 use crate::export::http::stall::Stall;
+use crate::model::billing::IdlePolicy;
+use crate::sys::mutex::lock;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Frame, Incoming};
@@ -62,8 +65,8 @@ fn answer(guest: &Arc<Guest>, request: &Request<Incoming>) -> Response<Body> {
     if !request.body().is_end_stream() {
         return last(StatusCode::PAYLOAD_TOO_LARGE, None, "no request here has a body\n");
     }
-    if !matches!(path, "/v1/energy" | "/v1/stream" | "/metrics") {
-        return text(StatusCode::NOT_FOUND, None, "there are /v1/energy, /v1/stream and /metrics\n");
+    if !matches!(path, "/v1/energy" | "/v1/stream" | "/v1/model" | "/metrics") {
+        return text(StatusCode::NOT_FOUND, None, "there are /v1/energy, /v1/stream, /v1/model and /metrics\n");
     }
     if request.method() != Method::GET {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, None, "GET only\n");
@@ -79,8 +82,23 @@ fn answer(guest: &Arc<Guest>, request: &Request<Incoming>) -> Response<Body> {
     guest.served();
     match path {
         "/v1/energy" => with_type("application/json", Body::from(latest.line.clone())),
+        "/v1/model" => model(guest, latest.object.idle),
         "/metrics" => with_type("text/plain; version=0.0.4; charset=utf-8", Body::from(latest.object.metrics())),
         _ => with_type("application/x-ndjson", Body::new(Lines::of(Arc::clone(guest)))),
+    }
+}
+
+/// The VM's part of what the host learned.
+fn model(guest: &Guest, idle: IdlePolicy) -> Response<Body> {
+    let Some(learned) = lock(&guest.models).clone() else {
+        return text(StatusCode::FORBIDDEN, None, "the host's operator does not share the host's models\n");
+    };
+    let Some(vcpus) = guest.vcpus else {
+        return text(StatusCode::NOT_FOUND, None, "the host does not know how many virtual CPUs this VM has\n");
+    };
+    match share::of_vm(&learned, vcpus, idle) {
+        Some(answer) => with_type("application/json", Body::from(answer)),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, Some(60), "the host has learned nothing of its power yet\n"),
     }
 }
 

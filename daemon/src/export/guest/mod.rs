@@ -13,6 +13,7 @@ mod hybrid;
 mod look;
 mod object;
 mod serial;
+mod share;
 mod status;
 mod vsock;
 

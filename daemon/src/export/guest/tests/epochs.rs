@@ -3,6 +3,11 @@
 use super::*;
 use crate::export::guest::book::{Book, HostNow, Names, ZoneFacts};
 use crate::export::guest::object::Object;
+use crate::model::snapshot::{DomainView, LearnedView};
+use crate::power_model::basis::{Basis, Feature};
+use crate::power_model::model::{BANDS, Form, Interval, Machine, Model, Seen};
+use crate::power_model::samples::Target;
+use crate::power_model::{Features, file};
 use proptest::prelude::*;
 
 /// One VM's book, fed by hand.
@@ -199,6 +204,58 @@ async fn nothing_measured_yet_is_503() {
         io.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: "), "{answer}");
     }
+}
+
+/// A model of a package of 8 threads: 16 W at rest and 32 W by load.
+fn learned_model() -> String {
+    let form = Form {
+        basis: Basis::Time,
+        weights: std::array::from_fn(|at| [16.0, 0.0, 0.0, 32.0].get(at).copied().unwrap_or_default()),
+        usual_ghz: None,
+        hull: vec![Seen { feature: Feature::Busy, low: 0.0, high: 1.0 }],
+        intervals: BANDS.windows(2).map(|band| Interval { from: band[0], to: band[1], low: -0.1, high: 0.1 }).collect(),
+        held: Default::default(),
+    };
+    let machine = Machine { processor: "CPU".into(), packages: Some(1), threads: 8, memory_gib: None };
+    let name = "rapl-package-0".to_owned();
+    file::write(&Model { name, target: Target::Package, machine, forms: vec![form], training: Default::default() })
+}
+
+#[tokio::test]
+async fn a_vm_gets_its_part_of_the_host_s_model_where_the_operator_opts_in() {
+    let answer_with = async |model: bool, learned: bool| {
+        let mut host = Host::new([vm(1)]);
+        host.tick(0);
+        if learned {
+            let package = |view: &&mut DomainView| view.domain.zone == Zone::Package && !view.past;
+            host.snapshot.domains.iter_mut().find(package).unwrap().learned = Some(LearnedView {
+                name: "rapl-package-0".into(),
+                taught: Nanos::SECOND,
+                error_ppm: None,
+                bands: Vec::new(),
+                model: Some(learned_model().into()),
+            });
+        }
+        let config = GuestConfig { profile: Profile::Trusted, model, ..GuestConfig::default() };
+        let rig = Cids::start(config, host);
+        settle().await;
+        get(rig.dial(101).await, "/v1/model").await
+    };
+    assert_eq!(answer_with(false, true).await.0, 403);
+    let (status, why) = answer_with(true, false).await;
+    assert!(status == 503 && why.contains("learned nothing"), "{status} {why}");
+    let (status, body) = answer_with(true, true).await;
+    assert_eq!(status, 200, "{body}");
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&answer["vcpus"], &answer["idle"]), (&2.into(), &"apart".into()), "{body}");
+    // The guest reads it as a file of a model: a quarter of the threads, and nothing at rest, as idle stays apart.
+    let part = file::read(answer["models"][0].to_string().as_bytes()).unwrap();
+    assert_eq!((part.target, part.machine.threads, part.machine.packages), (Target::Package, 2, None));
+    let at = |busy| part.predict(&Features { busy, ..Features::default() }).unwrap().watts;
+    assert_eq!((at(0.0), at(1.0)), (0.0, 8.0));
+    // Where idle energy is shared out, the VM has its part of the power at rest.
+    let with_rest = file::read(learned_model().as_bytes()).unwrap().part(2, true).unwrap();
+    assert_eq!(with_rest.predict(&Features::default()).unwrap().watts, 4.0);
 }
 
 #[tokio::test]
