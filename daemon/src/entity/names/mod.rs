@@ -330,8 +330,7 @@ impl Names {
             let mut changed = false;
             for labels in entities {
                 if let Some(named) = named(labels, containers, pods) {
-                    changed |= !named.same_values(labels);
-                    *labels = named;
+                    (*labels, changed) = (named, true);
                 }
             }
             changed
@@ -358,17 +357,20 @@ fn owner(entities: &[Labels]) -> Option<&str> {
     entities.iter().find(|labels| labels.kind() == Kind::User).map(Labels::id)
 }
 
-/// The labels with the name that is known; `None`: none is.
+/// The labels with the name that is known; `None`: none is, or they have one. A name that was found stays.
 fn named(
     labels: &Labels,
     containers: &FxHashMap<String, Container>,
     pods: &FxHashMap<String, Known<PodName>>,
 ) -> Option<Labels> {
     if let Some(container) = ContainerLabels::of(labels) {
+        if !container.container_name.is_empty() {
+            return None;
+        }
         let name = containers.get(container.container_id)?.known.name.as_ref()?;
         return Some(ContainerLabels { container_name: name, ..container }.into());
     }
-    let PodLabels { pod_id, .. } = PodLabels::of(labels)?;
+    let PodLabels { pod_id, pod_name: "", .. } = PodLabels::of(labels)? else { return None };
     let PodName { namespace, name } = pods.get(pod_id)?.name.as_ref()?;
     Some(PodLabels { pod_id, pod_name: name, pod_namespace: namespace }.into())
 }

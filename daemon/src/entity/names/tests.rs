@@ -81,7 +81,7 @@ impl Host {
                 .into_iter()
                 .filter(|(one, _)| *one == cgroup)
                 .map(|(_, name)| name)
-                .last()
+                .next_back()
                 .unwrap_or(last);
         }
         assert!(self.names.nameless.iter().all(|(kind, id)| match kind {
