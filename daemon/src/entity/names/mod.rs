@@ -90,6 +90,8 @@ pub(super) struct Names {
     kubernetes: bool,
     /// Entities of each listed cgroup that is in a container or pod, with the names that were reported.
     cgroups: FxHashMap<CgroupId, Vec<Labels>>,
+    /// Those of them whose names are sought.
+    unnamed: FxHashSet<CgroupId>,
     containers: FxHashMap<String, Container>,
     pods: FxHashMap<String, Known<PodName>>,
     /// Containers and pods that have a look due, or will have one.
@@ -107,6 +109,7 @@ impl Names {
             reader: Reader::new(procfs, kubernetes),
             kubernetes: kubernetes.is_some(),
             cgroups: FxHashMap::default(),
+            unnamed: FxHashSet::default(),
             containers: FxHashMap::default(),
             pods: FxHashMap::default(),
             nameless: FxHashSet::default(),
@@ -212,6 +215,7 @@ impl Names {
                 container.known.cgroups += 1;
                 let is_sought = has_conmon || (self.kubernetes && !pod_id.is_empty());
                 if is_sought && container.known.due.is_some() {
+                    self.unnamed.insert(listed.cgroup);
                     self.nameless.insert((Kind::Container, container_id.to_owned()));
                 }
             } else if let Some(PodLabels { pod_id, .. }) = PodLabels::of(labels) {
@@ -220,6 +224,7 @@ impl Names {
                 let pod = self.pods.entry(pod_id.to_owned()).or_insert_with(known);
                 pod.cgroups += 1;
                 if self.kubernetes && pod.due.is_some() {
+                    self.unnamed.insert(listed.cgroup);
                     self.nameless.insert((Kind::Pod, pod_id.to_owned()));
                 }
             }
@@ -230,6 +235,7 @@ impl Names {
     }
 
     fn remove(&mut self, cgroup: CgroupId) {
+        self.unnamed.remove(&cgroup);
         for labels in self.cgroups.remove(&cgroup).into_iter().flatten() {
             let id = labels.id();
             let known = match labels.kind() {
@@ -325,7 +331,7 @@ impl Names {
 
     /// Puts the names into `cgroups`; where `all`, adds those of earlier ticks whose names changed.
     fn report(&mut self, cgroups: &mut Vec<CgroupEntities>, listed: &FxHashSet<CgroupId>, all: bool) {
-        let Self { cgroups: known, containers, pods, .. } = self;
+        let Self { cgroups: known, unnamed, containers, pods, nameless, .. } = self;
         let rename = |entities: &mut Vec<Labels>| {
             let mut changed = false;
             for labels in entities {
@@ -343,11 +349,13 @@ impl Names {
             }
         }
         if all {
-            for (cgroup, entities) in known.iter_mut().filter(|(cgroup, _)| !listed.contains(cgroup)) {
-                if rename(entities) {
+            unnamed.retain(|cgroup| {
+                let Some(entities) = known.get_mut(cgroup) else { return false };
+                if !listed.contains(cgroup) && rename(entities) {
                     cgroups.push(CgroupEntities { cgroup: *cgroup, entities: entities.clone(), vm: None });
                 }
-            }
+                entities.iter().any(|labels| nameless.contains(&(labels.kind(), labels.id().to_owned())))
+            });
         }
     }
 }
