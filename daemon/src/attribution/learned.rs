@@ -1,5 +1,5 @@
-//! What is learned of the power of a domain while its meter measures: two power models, one of CPU time alone (or of the
-//! busy time of a GPU) and one of hardware counters, where these are counted. Which windows teach is decided in
+//! What is learned of the power of a domain while its meter measures: two power models, one of CPU time alone (or of
+//! the busy time of a GPU) and one of hardware counters, where these are counted. Which windows teach is decided in
 //! `lessons`; how they teach in `power_model::learn`.
 
 use crate::model::domain::{Domain, Quality, Scope, Zone};

@@ -91,8 +91,8 @@ pub(super) struct Lessons {
 }
 
 impl Lessons {
-    /// A window that closed. `None`: its energy or its load cannot be trusted. Returns the lesson that taught the model,
-    /// if one did.
+    /// A window that closed. `None`: its energy or its load cannot be trusted. Returns the lesson that taught the
+    /// model, if one did.
     pub fn window(&mut self, model: &mut IdleModel, observed: Option<Observed>) -> Option<Observed> {
         // No domain in use draws nothing: the counter stood still, or the meter has no value yet.
         let Some(observed) = observed.filter(|one| one.energy > Microjoules::ZERO && one.time > Nanos::ZERO) else {

@@ -413,8 +413,8 @@ pub struct LearnedBand {
 }
 
 impl DomainView {
-    /// Whether its verdict says something: estimates, and what the host of a VM reports, are not judged here, nor is what
-    /// was measured earlier.
+    /// Whether its verdict says something: estimates, and what the host of a VM reports, are not judged here, nor is
+    /// what was measured earlier.
     pub fn is_judged(&self) -> bool {
         let judged = self.domain.quality == Quality::Measured && !self.domain.by_host;
         judged && (!self.past || self.verdict != Verdict::Usable)

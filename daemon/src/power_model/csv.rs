@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The fields of a line, without blanks around them. A field in quotes may have commas in it, and quotes, written twice.
+/// The fields of a line, without blanks around them. A field in quotes may have commas in it, and quotes, written
+/// twice.
 ///
 /// # Errors
 /// Where a quote is not closed, or a text follows it.

@@ -1,5 +1,5 @@
-//! What a learner knows, as plain data for a file, and back. Names and lengths are checked: a file may be damaged, or of
-//! a version with other terms.
+//! What a learner knows, as plain data for a file, and back. Names and lengths are checked: a file may be damaged, or
+//! of a version with other terms.
 
 use super::super::basis::{Basis, Feature, MOST_TERMS};
 use super::super::model::{BANDS, Seen};
