@@ -85,7 +85,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
             }
         }
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,
-        Command::Model { command } => model::run(command, out).await?,
+        Command::Model { command } => model::run(command, &client, out).await?,
     }
     Ok(out.flush()?)
 }

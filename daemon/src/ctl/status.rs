@@ -7,7 +7,7 @@ use super::sources::{Source, ago, remarks};
 use super::text::{self, span, watts};
 use crate::model::billing::SharedBy;
 use crate::model::domain::Quality;
-use crate::model::snapshot::{DomainView, IdleFrom, Snapshot};
+use crate::model::snapshot::{DomainView, IdleFrom, LearnedBand, LearnedView, Snapshot};
 use crate::model::source::SourceRole;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use serde::Serialize;
@@ -156,11 +156,29 @@ fn domains(snapshot: &Snapshot, now: Nanos) -> Vec<String> {
         if view.shared_by == Some(SharedBy::Model) {
             lines.push("  shared by what work costs in its learned model: cycles, instructions, cache misses".into());
         }
+        lines.extend(view.learned.as_ref().and_then(learned));
         if view.gaps > 0 {
             lines.push(format!("  {} interval(s) not measured, {} in all", view.gaps, span(view.gap_time)));
         }
     }
     lines
+}
+
+/// What its meter taught of its power, where that is something already.
+fn learned(learned: &LearnedView) -> Option<String> {
+    let percent = |ppm: u64| format!("{:.1} %", ppm as f64 / 1e4);
+    let bands: Vec<String> = learned
+        .bands
+        .iter()
+        .map(|band| format!("{} to {} % load: {}", band.from_percent, band.to_percent, percent(band.error_ppm)))
+        .collect();
+    Some(format!(
+        "  its meter taught the model {} for {}; error before it learned each window: {} ({})",
+        text::safe(&learned.name),
+        span(learned.taught),
+        percent(learned.error_ppm?),
+        bands.join(", ")
+    ))
 }
 
 fn floor(view: &DomainView) -> String {
@@ -254,6 +272,40 @@ struct Domain<'a> {
     error: &'a str,
     gaps: u64,
     gap_seconds: f64,
+    model: Option<Learned<'a>>,
+}
+
+/// The model that a domain's meter taught.
+#[derive(Debug, Serialize)]
+struct Learned<'a> {
+    name: &'a str,
+    taught_seconds: f64,
+    error_percent: Option<f64>,
+    bands: Vec<Band>,
+}
+
+#[derive(Debug, Serialize)]
+struct Band {
+    from_percent: u8,
+    to_percent: u8,
+    error_percent: f64,
+}
+
+impl<'a> Learned<'a> {
+    fn of(learned: &'a LearnedView) -> Self {
+        let percent = |ppm: u64| ppm as f64 / 1e4;
+        let band = |band: &LearnedBand| Band {
+            from_percent: band.from_percent,
+            to_percent: band.to_percent,
+            error_percent: percent(band.error_ppm),
+        };
+        Self {
+            name: &learned.name,
+            taught_seconds: learned.taught.seconds(),
+            error_percent: learned.error_ppm.map(percent),
+            bands: learned.bands.iter().map(band).collect(),
+        }
+    }
 }
 
 /// As JSON. `now`: CLOCK_MONOTONIC, for ages of readings.
@@ -311,6 +363,7 @@ pub fn json(snapshot: &Snapshot, now: Nanos) -> Status<'_> {
                 error: &view.error,
                 gaps: view.gaps,
                 gap_seconds: view.gap_time.seconds(),
+                model: view.learned.as_ref().map(Learned::of),
             })
             .collect(),
     }
@@ -361,6 +414,29 @@ mod tests {
         let text = text_of(&snapshot);
         assert!(text.contains("\nESTIMATE: ") && text.contains("Power (est.): "), "{text}");
         assert!(json(&snapshot, Nanos(0)).estimated);
+    }
+
+    #[test]
+    fn what_a_meter_taught_is_shown_with_its_error() {
+        let mut snapshot = fixture::snapshot();
+        let bands = vec![LearnedBand { from_percent: 0, to_percent: 10, error_ppm: 41_000 }];
+        let learned = LearnedView {
+            name: "learned-rapl-package-0".into(),
+            taught: Nanos(7_200_000_000_000),
+            error_ppm: Some(23_400),
+            bands,
+            model: None,
+        };
+        snapshot.domains[0].learned = Some(learned.clone());
+        let text = text_of(&snapshot);
+        let line = "  its meter taught the model learned-rapl-package-0 for 2 h 0 min; error before it learned each \
+                    window: 2.3 % (0 to 10 % load: 4.1 %)\n";
+        assert!(text.contains(line), "{text}");
+        let shown = serde_json::to_value(json(&snapshot, Nanos(0))).unwrap();
+        assert_eq!(shown["domains"][0]["model"]["error_percent"], 2.34);
+        assert!(shown["domains"][1]["model"].is_null());
+        snapshot.domains[0].learned = Some(LearnedView { error_ppm: None, ..learned });
+        assert!(!text_of(&snapshot).contains("taught the model"), "nothing was predicted yet");
     }
 
     #[test]

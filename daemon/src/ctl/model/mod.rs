@@ -1,14 +1,16 @@
-//! `joulectl model`: power models. None of its commands asks a running jouled: they work from a description of a
-//! machine, from files of models, and from files of samples. `fetch` asks the servers of its list.
+//! `joulectl model`: power models. Its commands work from a description of a machine, from files of models, and from
+//! files of samples. `show` and `export` ask a running jouled for what it learned, and `fetch` the servers of its list.
 
 pub mod evaluate;
 pub mod fetch;
 mod files;
+mod learned;
 pub mod prior;
 pub mod show;
 pub mod train;
 
 use super::Error;
+use super::client::Client;
 use clap::Subcommand;
 use std::io::Write;
 
@@ -38,15 +40,18 @@ pub enum ModelCommand {
 /// Carries out one of the commands, writing to `out`.
 ///
 /// # Errors
-/// Where the arguments contradict each other, a file cannot be read or used, or `out` cannot be written.
-pub async fn run(command: &ModelCommand, out: &mut dyn Write) -> Result<(), Error> {
+/// Where the arguments contradict each other, a file cannot be read or used, `out` cannot be written, or jouled
+/// cannot be reached.
+pub async fn run(command: &ModelCommand, client: &Client, out: &mut dyn Write) -> Result<(), Error> {
     match command {
         ModelCommand::Prior(arguments) => prior::run(arguments, out),
         ModelCommand::Train(arguments) => train::run(arguments, out),
         ModelCommand::Evaluate(arguments) => evaluate::run(arguments, out),
         ModelCommand::List(arguments) => show::list(arguments, out),
-        ModelCommand::Show(arguments) => show::show(arguments, out),
-        ModelCommand::Export(arguments) => show::export(arguments, out),
+        ModelCommand::Show(arguments) => show::show(arguments, &learned::named(&arguments.model, client).await?, out),
+        ModelCommand::Export(arguments) => {
+            show::export(arguments, &learned::named(&arguments.model, client).await?, out)
+        }
         ModelCommand::Import(arguments) => show::import(arguments, out),
         ModelCommand::Fetch(arguments) => fetch::run(arguments, out).await,
         ModelCommand::Compare(arguments) => show::compare(arguments, out),

@@ -208,13 +208,12 @@ fn processor(name: &str) -> String {
 /// Writes one model.
 ///
 /// # Errors
-/// Where it cannot be read.
-pub fn show(arguments: &ShowArguments, out: &mut dyn Write) -> Result<(), Error> {
-    let (_, model) = files::named(&arguments.model, &files::folders(&[]))?;
+/// Where `out` cannot be written.
+pub fn show(arguments: &ShowArguments, model: &Model, out: &mut dyn Write) -> Result<(), Error> {
     if arguments.json {
-        out.write_all(file::write(&model).as_bytes())?;
+        out.write_all(file::write(model).as_bytes())?;
     } else {
-        text::write_lines(out, &lines(&model))?;
+        text::write_lines(out, &lines(model))?;
     }
     Ok(())
 }
@@ -263,12 +262,11 @@ fn features(form: &Form) -> String {
 ///
 /// # Errors
 /// Where it cannot be read or written.
-pub fn export(arguments: &ExportArguments, out: &mut dyn Write) -> Result<(), Error> {
-    let (_, model) = files::named(&arguments.model, &files::folders(&[]))?;
+pub fn export(arguments: &ExportArguments, model: &Model, out: &mut dyn Write) -> Result<(), Error> {
     if arguments.kepler {
-        return export_kepler(arguments, &model, out);
+        return export_kepler(arguments, model, out);
     }
-    files::write(&arguments.out, &file::write(&model), arguments.force)?;
+    files::write(&arguments.out, &file::write(model), arguments.force)?;
     writeln!(out, "Model {} written to {}.", text::safe(&model.name), arguments.out.display())?;
     Ok(())
 }

@@ -233,6 +233,7 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
 
     intervals(encoder, domains)?;
     verdicts(encoder, domains)?;
+    learned(encoder, domains)?;
 
     let about = About {
         name: "jouled_domain_gaps",
@@ -297,6 +298,29 @@ fn intervals(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt
         help: "1 where the load of an estimated domain is outside of what its model has seen, 0 where it is not",
     };
     gauges(encoder, &about, all().map(|(labels, interval)| (labels, interval.extrapolating)))
+}
+
+/// What meters taught of the power of their domains, and how wrong it was before each window taught it.
+fn learned(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+    let all = || {
+        domains.iter().filter_map(|view| Some((view, view.learned.as_ref()?))).map(|(view, learned)| {
+            (LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str())]), learned)
+        })
+    };
+    let about = About {
+        name: "jouled_model_error",
+        unit: "ratio",
+        help: "Mean absolute error of the power that the model of a domain said before each window taught it, as a part \
+               of the measured power, over about a week of each band of load; measured; absent before the first one",
+    };
+    let errors = all().filter_map(|(labels, learned)| Some((labels, learned.error_ppm? as f64 / 1e6)));
+    gauges(encoder, &about, errors)?;
+    let about = About {
+        name: "jouled_model_taught",
+        unit: "seconds",
+        help: "Time in seconds whose measured power taught the model of a domain, over all runs of jouled",
+    };
+    gauges(encoder, &about, all().map(|(labels, learned)| (labels, learned.taught)))
 }
 
 fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {

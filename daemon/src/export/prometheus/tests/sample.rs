@@ -5,8 +5,8 @@ use crate::model::domain::{Domain, GpuInfo, NodeEnergy, PowerInterval, Quality, 
 use crate::model::entity::{Kind, Labels};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{
-    ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, PlatformView, Role, Row,
-    Snapshot, SourceView, State,
+    ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, LearnedView, PlatformView,
+    Role, Row, Snapshot, SourceView, State,
 };
 use crate::model::source::{Health, PackageId, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -253,8 +253,14 @@ pub(crate) fn with_platform() -> Snapshot {
             floor: None,
             gaps: 0,
             gap_time: Nanos(0),
-            learned: None,
             shared_by: None,
+            learned: whole.then(|| LearnedView {
+                name: "learned-platform".into(),
+                taught: Nanos(86_400_000_000_000),
+                error_ppm: Some(21_500),
+                bands: Vec::new(),
+                model: None,
+            }),
             ..self::domain(0, Zone::Package, total, None)
         });
     };
