@@ -6,10 +6,9 @@
 
 use super::accept::accept;
 use super::client::Refusal;
-use super::folder::{FileId, Folder};
 use super::guests::Guests;
 use super::helper;
-use super::look::{Key, ListeningSocket, Noted, Task};
+use super::look::{Key, ListeningSocket, Made, Noted, Serving, Task};
 use crate::model::vm::{Vm, Vmm};
 use crate::sys::mutex::lock;
 use std::ffi::OsStr;
@@ -18,13 +17,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// Time between two looks whether a socket is still there.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Creates the channel's sockets and serves them.
 pub(super) struct Hybrid {
@@ -92,7 +86,7 @@ impl Task for Hybrid {
         (may && self.guests.by_id(&vm.id, vm.process).is_ok()).then(|| Key::of(vm, found))
     }
 
-    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<JoinHandle<()>> {
+    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<Serving> {
         let mut name = found.name.clone();
         name.push(&self.suffix);
         let path = found.folder.path(&name);
@@ -106,6 +100,7 @@ impl Task for Hybrid {
         tracing::info!("guest channel: {path:?} serves VM {:?}", key.vm);
         let shown = path.to_string_lossy().into_owned();
         self.guests.door(&key.vm, "hybrid", &shown);
+        let made = Made { folder: Arc::clone(&found.folder), name: name.clone(), file };
         let (known, folder) = (self.guests.clone(), Arc::clone(&found.folder));
         let (peer, vm, process) = (i32::try_from(key.peer).ok(), key.vm.clone(), key.process);
         let who = move |io: &UnixStream, _: &_| match io.peer_cred() {
@@ -114,34 +109,14 @@ impl Task for Hybrid {
         };
         let (serving, guests, vm) =
             (accept(listener, self.guests.clone(), who, stop), self.guests.clone(), key.vm.clone());
-        let again = Arc::clone(&self.noted.lost);
-        Some(tokio::spawn(async move {
-            let is_lost = tokio::select! {
-                () = serving => false,
-                () = lost(&folder, &name, file) => true,
-            };
+        let task = tokio::spawn(async move {
+            serving.await;
             guests.no_door(&vm, &shown);
             if let Err(error) = folder.remove(&name, file) {
                 tracing::warn!("guest channel: {path:?} stays behind: {error}");
             }
-            if is_lost {
-                tracing::warn!("guest channel: {path:?}: the socket was removed: made again if its VM still runs");
-                again.notify_one();
-            }
-        }))
-    }
-}
-
-/// Waits until the socket of this name is another file, or none.
-async fn lost(folder: &Arc<Folder>, name: &OsStr, file: FileId) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let (folder, name) = (Arc::clone(folder), name.to_owned());
-        // On a blocking thread: the folder belongs to another user.
-        let look = move || folder.socket(&name).is_ok_and(|found| found.is_some_and(|found| found.id == file));
-        if !tokio::task::spawn_blocking(look).await.unwrap_or(false) {
-            return;
-        }
+        });
+        Some(Serving { task, made: Some(made) })
     }
 }
 

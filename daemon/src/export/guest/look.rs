@@ -11,16 +11,15 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Time between two looks whether a folder changed. Folders are also scanned when a VM starts or ends, and when a task
-/// ended.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Time between two looks whether a folder changed: also until a socket that was removed is made again. Folders are also
+/// scanned when a VM starts or ends, and when a task ended.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Looks without a change after which folders are scanned all the same. A scan of 1,000 sockets costs 20 ms of CPU
 /// time.
-const SKIPPED_MAX: u32 = 11;
+const SKIPPED_MAX: u32 = 60;
 /// A folder that changed less than this before its scan may have changed again within the same clock tick.
 const TOO_FRESH: Duration = Duration::from_secs(1);
 
@@ -53,8 +52,6 @@ impl Key {
 pub(super) struct Noted {
     /// Warnings that were logged already: path and reason.
     warned: Mutex<FxHashSet<(PathBuf, String)>>,
-    /// A socket was removed: the folders are scanned at once.
-    pub lost: Arc<Notify>,
 }
 
 impl Noted {
@@ -72,6 +69,27 @@ impl Noted {
     }
 }
 
+/// A task that serves a socket.
+pub(super) struct Serving {
+    pub task: JoinHandle<()>,
+    /// The socket that was made for it, which goes with it. A task whose socket was removed or replaced is begun again.
+    pub made: Option<Made>,
+}
+
+/// A socket that jouled made.
+#[derive(Clone)]
+pub(super) struct Made {
+    pub folder: Arc<Folder>,
+    pub name: OsString,
+    pub file: FileId,
+}
+
+impl Made {
+    fn is_there(&self) -> bool {
+        self.folder.socket(&self.name).is_ok_and(|found| found.is_some_and(|found| found.id == self.file))
+    }
+}
+
 /// What is done with the sockets of one transport.
 pub(super) trait Task: Send + Sync {
     /// Warnings logged for these sockets.
@@ -81,18 +99,20 @@ pub(super) trait Task: Send + Sync {
     /// The VM that the socket belongs to; `None` where it belongs to none, or to none for certain.
     fn whose(&self, found: &ListeningSocket, vms: &[Vm]) -> Option<Key>;
     /// Starts to serve the socket, until `stop`; `None` where that fails.
-    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<JoinHandle<()>>;
+    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<Serving>;
 }
 
 /// Runs until `stop`. When it returns, every task has ended.
 pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathBuf>, task: T, stop: CancellationToken) {
     let (task, folders) = (Arc::new(task), Arc::new(folders));
-    let mut running = FxHashMap::<Key, (CancellationToken, JoinHandle<()>)>::default();
+    let mut running = FxHashMap::<Key, (CancellationToken, Serving)>::default();
     let (mut changes, mut last, mut must) = (guests.vms(), Last::default(), true);
     loop {
         let vms = Arc::clone(&changes.borrow_and_update());
-        must |= running.values().any(|(_, work)| work.is_finished());
+        must |= running.values().any(|(_, work)| work.task.is_finished());
         let (of, folders) = (Arc::clone(&task), Arc::clone(&folders));
+        let made = |(key, (_, work)): (&Key, &(_, Serving))| Some((key.clone(), work.made.clone()?));
+        let made: Vec<(Key, Made)> = running.iter().filter_map(made).collect();
         // On a blocking thread: these files belong to other users, and reading them may block.
         let look = tokio::task::spawn_blocking(move || {
             if !must && last.holds() {
@@ -100,7 +120,9 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
             }
             let found = last.scan(&folders, &*of);
             let whose = |found: ListeningSocket| Some((of.whose(&found, &vms)?, found));
-            (Some(found.into_iter().filter_map(whose).collect::<FxHashMap<Key, ListeningSocket>>()), last)
+            let wanted: FxHashMap<Key, ListeningSocket> = found.into_iter().filter_map(whose).collect();
+            let lost = made.into_iter().filter(|(_, made)| !made.is_there());
+            (Some((wanted, lost.collect::<FxHashMap<Key, Made>>())), last)
         });
         // A blocked scan must not delay the stop.
         let looked = tokio::select! {
@@ -109,10 +131,15 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
         };
         let Ok((wanted, looked)) = looked else { break };
         (last, must) = (looked, false);
-        if let Some(wanted) = wanted {
+        if let Some((wanted, lost)) = wanted {
+            for made in lost.iter().filter_map(|(key, made)| wanted.contains_key(key).then_some(made)) {
+                let path = made.folder.path(&made.name);
+                tracing::warn!("guest channel: {path:?}: the socket was removed: made again as its VM still runs");
+            }
+            let is_over = |key: &Key| lost.contains_key(key) || !wanted.contains_key(key);
             let over: Vec<Key> = running
                 .iter()
-                .filter(|(key, (_, work))| work.is_finished() || !wanted.contains_key(key))
+                .filter(|(key, (_, work))| work.task.is_finished() || is_over(key))
                 .map(|(key, _)| key.clone())
                 .collect();
             end(over.iter().filter_map(|key| running.remove(key)).collect()).await;
@@ -133,7 +160,6 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
                 Ok(()) => must = true,
                 Err(_) => break,
             },
-            () = task.noted().lost.notified() => must = true,
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
@@ -141,10 +167,10 @@ pub(super) async fn follow<T: Task + 'static>(guests: Guests, folders: Vec<PathB
 }
 
 /// Stops tasks and waits for their end: the next VM may need the same socket name.
-async fn end(works: Vec<(CancellationToken, JoinHandle<()>)>) {
+async fn end(works: Vec<(CancellationToken, Serving)>) {
     works.iter().for_each(|(token, _)| token.cancel());
     for (_, work) in works {
-        let _ = work.await;
+        let _ = work.task.await;
     }
 }
 
@@ -156,8 +182,8 @@ type Asked = FxHashMap<(FileId, (i64, i64)), Owner>;
 #[derive(Default)]
 struct Last {
     asked: Asked,
-    /// Every folder that was looked into, with its stamp from before.
-    folders: Vec<(PathBuf, folder::Stamp)>,
+    /// Every folder that was looked into, with its stamp from before; `None` where there was none.
+    folders: Vec<(PathBuf, Option<folder::Stamp>)>,
     /// Whether everything could be looked into, and no folder had changed just before.
     complete: bool,
     skipped: u32,
@@ -167,7 +193,7 @@ impl Last {
     /// Whether a scan would find the same: no folder changed since.
     fn holds(&mut self) -> bool {
         self.skipped += 1;
-        let same = |(path, stamp): &(PathBuf, folder::Stamp)| folder::stamp(path).is_ok_and(|now| now == *stamp);
+        let same = |(path, stamp): &(PathBuf, Option<folder::Stamp>)| folder::stamp(path).ok() == *stamp;
         self.complete && self.skipped <= SKIPPED_MAX && self.folders.iter().all(same)
     }
 
@@ -183,7 +209,7 @@ impl Last {
                 return Vec::new();
             };
             complete &= stamp.1 < (fresh.as_secs() as i64, i64::from(fresh.subsec_nanos()));
-            seen.push((folder.own_path().to_owned(), stamp));
+            seen.push((folder.own_path().to_owned(), Some(stamp)));
             let folder = Arc::new(folder);
             for name in sockets.into_iter().filter(|name| task.may_be(name)) {
                 let Ok(Some(socket)) = folder.socket(&name) else {
@@ -201,17 +227,18 @@ impl Last {
             }
             folders
         };
-        let mut absent = false;
+        let mut closed = Vec::new();
         for path in folders {
             match Folder::open(path) {
                 Ok(folder) => look(folder).into_iter().for_each(|below| drop(look(below))),
                 Err(error) => {
-                    absent = true;
+                    closed.push((path.clone(), folder::stamp(path).ok()));
                     task.noted().warn(path.clone(), format!("cannot be looked into (links are not followed): {error}"));
                 }
             }
         }
-        *self = Self { asked: known, folders: seen, complete: complete && !absent, skipped: 0 };
+        seen.append(&mut closed);
+        *self = Self { asked: known, folders: seen, complete, skipped: 0 };
         all
     }
 }
@@ -233,7 +260,7 @@ mod tests {
         fn whose(&self, _: &ListeningSocket, _: &[Vm]) -> Option<Key> {
             None
         }
-        fn begin(&self, _: &Key, _: &ListeningSocket, _: CancellationToken) -> Option<JoinHandle<()>> {
+        fn begin(&self, _: &Key, _: &ListeningSocket, _: CancellationToken) -> Option<Serving> {
             None
         }
     }
@@ -271,6 +298,8 @@ mod tests {
         assert!(!last.holds(), "now and then in any case");
         std::fs::remove_dir_all(&root).unwrap();
         last.scan(&folders, &task);
-        assert!(!last.holds(), "a folder that is not there may come");
+        assert!(last.holds(), "a folder that is not there is not looked for again and again");
+        std::fs::create_dir(&root).unwrap();
+        assert!(!last.holds(), "it may come");
     }
 }

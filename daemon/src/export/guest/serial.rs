@@ -3,7 +3,7 @@
 
 use super::client::Guest;
 use super::guests::Guests;
-use super::look::{Key, ListeningSocket, Noted, Task};
+use super::look::{Key, ListeningSocket, Noted, Serving, Task};
 use crate::model::vm::Vm;
 use axum::body::Bytes;
 use std::ffi::OsStr;
@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The port's name in the guest. Only sockets with this name are used: other sockets of the VMM have another purpose.
@@ -46,7 +45,7 @@ impl Task for Serial {
         is_its.then(|| Key::of(vm, found))
     }
 
-    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<JoinHandle<()>> {
+    fn begin(&self, key: &Key, found: &ListeningSocket, stop: CancellationToken) -> Option<Serving> {
         let path = found.folder.path(&found.name);
         let guest = self.guests.by_id(&key.vm, key.process).ok()?;
         let connected = match found.folder.socket(&found.name) {
@@ -64,7 +63,7 @@ impl Task for Serial {
         let shown = path.to_string_lossy().into_owned();
         self.guests.door(&key.vm, "serial", &shown);
         let guests = self.guests.clone();
-        Some(tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             tokio::select! {
                 outcome = feed(&io, &guest) => if let Err(error) = outcome {
                     tracing::debug!("guest {:?}: {shown:?}: {error}", guest.id);
@@ -73,7 +72,8 @@ impl Task for Serial {
                 () = stop.cancelled() => {}
             }
             guests.no_door(&guest.id, &shown);
-        }))
+        });
+        Some(Serving { task, made: None })
     }
 }
 
