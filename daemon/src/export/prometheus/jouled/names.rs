@@ -1,5 +1,6 @@
-//! `jouled_container_info`, `jouled_pod_info` and `jouled_job_info`: the names of containers, pods and jobs, as they are
-//! known now. Counters keep the labels with which they were first shown; a name that became known later is only here.
+//! `jouled_container_info`, `jouled_pod_info` and `jouled_job_info`: the names of containers, pods and jobs, as they
+//! are known now. Counters keep the labels with which they were first shown; a name that became known later is only
+//! here.
 
 use super::super::encode::{About, LabelSet, gauges};
 use crate::model::entity::{ContainerLabels, Kind};
