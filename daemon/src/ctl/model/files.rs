@@ -132,7 +132,7 @@ pub fn named(word: &Path, folders: &[PathBuf]) -> Result<(PathBuf, Model), Error
     if text.contains('/') || text.ends_with(".json") {
         return Ok((word.to_path_buf(), model(word)?));
     }
-    for entry in installed(folders)?.entries().filter(|entry| entry.name == text) {
+    if let Some(entry) = installed(folders)?.entries().find(|entry| entry.name == text) {
         return match &entry.content {
             Content::Own(model) => Ok((PathBuf::from(&entry.file), model.clone())),
             Content::Kepler(_) => Err(wrong(

@@ -155,7 +155,7 @@ fn project(form: &Form, threads: f64, output: Output, group: &str) -> Option<Lin
             Output::Dynamic => (off, all) = (off + error, all + watts),
         }
     }
-    if !(all > 0.0) {
+    if all <= 0.0 || !off.is_finite() {
         return None;
     }
     let mut variables = Vec::new();
