@@ -119,8 +119,8 @@ impl Model {
         self.forms.iter().find_map(|form| form.predict(features, threads))
     }
 
-    /// The part of so many of its threads: of a VM on such a machine, at the VM's own load. `rest`: with its part of the
-    /// power of the machine at rest. `None`: nothing is left of the model.
+    /// The part of so many of its threads: of a VM on such a machine, at the VM's own load. `rest`: with its part of
+    /// the power of the machine at rest. `None`: nothing is left of the model.
     pub fn part(&self, threads: u32, rest: bool) -> Option<Self> {
         // Terms are the means over threads, so weights go by the number of threads.
         let part = f64::from(threads) / f64::from(self.machine.threads);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// The version of the answer.
 const PROTOCOL: u32 = 1;
 
-/// The models that the host's meters taught, as texts: of a package and of memory. Packages of one machine are alike, so
-/// the first one stands for all.
+/// The models that the host's meters taught, as texts: of a package and of memory. Packages of one machine are alike,
+/// so the first one stands for all.
 pub(super) fn learned(snapshot: &Snapshot) -> Vec<Arc<str>> {
     let of = |zone: Zone| {
         let views = snapshot.domains.iter().filter(move |view| view.domain.zone == zone && !view.past);

@@ -26,8 +26,8 @@ pub(super) const SUPPLY: f64 = 0.92;
 /// assumption.
 const UNMEASURED_SPREAD: f64 = 1.6;
 /// The same of clients, by what is known of their TDP: firmware sets their limits from half of the listed TDP to more
-/// than twice of it (i9-13900K: 125 and 253 W; N100: 6 W, 6 to 25 W). By letters the TDP may be wrong as well; threads alone
-/// say little: 1.2 W each of an i7-1365U, 16 W each of an i3-8100. Assumptions.
+/// than twice of it (i9-13900K: 125 and 253 W; N100: 6 W, 6 to 25 W). By letters the TDP may be wrong as well; threads
+/// alone say little: 1.2 W each of an i7-1365U, 16 W each of an i3-8100. Assumptions.
 const CLIENT_SPREADS: (f64, f64, f64) = (2.2, 2.8, 3.6);
 /// The same of ARM processors whose core has no figures of its own: boards and older servers.
 const OTHER_ARM_SPREAD: f64 = 2.5;

@@ -1,5 +1,5 @@
-//! Samples for `joulectl model train`, `evaluate` and `compare` from a recording: the use of CPUs and the measured power
-//! in windows of at least five seconds. Energy is the core's, which has checked it; use is that of the ticks.
+//! Samples for `joulectl model train`, `evaluate` and `compare` from a recording: the use of CPUs and the measured
+//! power in windows of at least five seconds. Energy is the core's, which has checked it; use is that of the ticks.
 
 use super::{RecordError, replay_ticks};
 use crate::model::domain::{Quality, Zone};

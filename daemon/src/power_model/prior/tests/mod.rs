@@ -262,8 +262,8 @@ fn arm_servers_by_the_names_that_people_write() {
 
 #[test]
 fn clients_have_the_intervals_of_what_is_not_known() {
-    // Watts of the package under a load of all its threads that lasts, and of the whole at rest, as reviewers and owners
-    // have measured them; 0: not known.
+    // Watts of the package under a load of all its threads that lasts, and of the whole at rest, as reviewers and
+    // owners have measured them; 0: not known.
     for (cpu, threads, memory_gib, package, rest) in [
         ("Apple M1", 8, 16.0, 20.0, 7.0),
         ("Apple M3 Max", 16, 64.0, 55.0, 10.0),
