@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Time between two looks whether a folder changed: also until a socket that was removed is made again. Folders are also
-/// scanned when a VM starts or ends, and when a task ended.
+/// Time between two looks whether a folder changed: also until a socket that was removed is made again. Folders are
+/// also scanned when a VM starts or ends, and when a task ended.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Looks without a change after which folders are scanned all the same. A scan of 1,000 sockets costs 20 ms of CPU
 /// time.
