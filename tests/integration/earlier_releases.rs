@@ -341,6 +341,10 @@ fn assert_holds(found: &Value, expected: &Value, place: &str) {
                 expected.iter().filter(|(name, _)| !["age_seconds", "stalled"].contains(&name.as_str()))
             {
                 let place = format!("{place}.{name}");
+                // Then an estimate's floor was said to be exact; its error is not known.
+                if name == "floor_uncertainty_watts" && *expected == 0.0 && found.get(name) == Some(&Value::Null) {
+                    continue;
+                }
                 assert_holds(found.get(name).unwrap_or_else(|| panic!("{place} is missing")), expected, &place);
             }
         }

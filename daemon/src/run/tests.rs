@@ -80,6 +80,8 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("series", "others", "5", &[MEASURING]),
     ("series", "retention", r#""5s""#, &[MEASURING]),
     ("learn", "enabled", "false", &[MEASURING]),
+    ("attribution", "weights", r#""time""#, &[MEASURING]),
+    ("names", "kubernetes", r#""off""#, &[MEASURING]),
     ("series", "min_joules", "0.5", &[MEASURING]),
     ("export", "web_config_file", r#""/etc/other""#, &[PAGE]),
     ("export.guest", "vsock", r#""on""#, CHANNEL_OPENS),

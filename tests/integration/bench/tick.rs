@@ -1,5 +1,5 @@
-//! The cost of a tick: the daemon's own sampler, with real eBPF or by /proc, over real processes most of which sleep. In
-//! this process, so that its stages can be measured.
+//! The cost of a tick: the daemon's own sampler, with real eBPF or by /proc, over real processes most of which sleep.
+//! In this process, so that its stages can be measured.
 
 use crate::Failure;
 use crate::clock::{self, median, ms, thread_time};
