@@ -227,9 +227,13 @@ getent group jouled
 groupadd -r jouled
 getent passwd jouled
 useradd -r -g jouled -d / -s /sbin/nologin -c Energy daemon jouled
-systemd-update-helper install-system-units jouled.service jouled.socket
+getent group jouled-models
+groupadd -r jouled-models
+getent passwd jouled-models
+useradd -r -g jouled-models -d / -s /sbin/nologin -c Fetches power models for jouled jouled-models
+systemd-update-helper install-system-units jouled.service jouled.socket jouled-models.service jouled-models.timer
 LOG
-    in_root -V --nodeps jouled | grep -v ' /var/lib/jouled$' && fail "what was installed is not what is in the package"
+    in_root -V --nodeps jouled | grep -v ' /var/lib/jouled\(-models\)\?$' && fail "what was installed is not what is in the package"
     [ -x "$root/usr/bin/jouled" ] && [ -f "$root/etc/jouled/jouled.toml" ] || fail "files are not there"
 
     # A newer version with another default configuration. The operator has changed the old configuration.
@@ -247,7 +251,7 @@ LOG
 
     : >"$root/log"
     in_root -e jouled 2>"$dir/log"
-    same "scripts at removal" "$(cat "$root/log")" "systemd-update-helper remove-system-units jouled.socket jouled.service"
+    same "scripts at removal" "$(cat "$root/log")" "systemd-update-helper remove-system-units jouled-models.timer jouled-models.service jouled.socket jouled.service"
     same "what is left" "$(cd "$root" && find . -path './*jouled*' | LC_ALL=C sort | tr '\n' ' ')" \
         "./etc/jouled ./etc/jouled/jouled.toml.rpmnew ./etc/jouled/jouled.toml.rpmsave "
     ok "an RPM is installed, upgraded and erased: its scripts do what they should, configuration is kept, nothing else is left"
