@@ -342,7 +342,10 @@ fn root_other_users_get_coarser_numbers_than_the_group() {
     let Some(bus) = Bus::start(folder.path(), Policy::Installed) else { return };
     let Some(_) = bus.busctl(&[]) else { return };
     let world = world();
-    world.config("[export.dbus]\ngroup = \"65533\"");
+    // Without a floor all that is drawn is charged.
+    world.config(
+        "[export.dbus]\ngroup = \"65533\"\n[attribution.idle_watts]\n\"rapl/package-0\" = 0\n\"rapl/package-1\" = 0\n",
+    );
     let daemon = Daemon::start(&mut on_bus(&world, &bus.address, "on"), &world.state);
     // The bus accepts only users of the user database.
     let as_user = |groups: &str, arguments: &[&str]| {

@@ -253,10 +253,18 @@ fn root_a_sleeping_process_goes_on_after_a_restart() {
     let pid = sleeper.id().to_string();
     let row =
         |snapshot: &Snapshot| snapshot.kind(Kind::Process).rows.iter().find(|row| row.labels.id() == pid).cloned();
-    let before = ticks.find("the process worked and sleeps", |snapshot| {
+    let mut before = ticks.find("the process worked and sleeps", |snapshot| {
         world.draw("intel-rapl:0", 1_000_000);
         row(snapshot).is_some_and(|row| row.energy.sum().0 > 0 && row.power.iter().all(|power| power.0 == 0))
     });
+    // What was drawn while it worked may be charged some ticks later.
+    let mut unchanged = 0;
+    while unchanged < 30 {
+        let next = ticks.next();
+        let same = row(&next).map(|row| row.energy) == row(&before).map(|row| row.energy);
+        unchanged = if same { unchanged + 1 } else { 0 };
+        before = next;
+    }
     daemon.stop();
 
     let daemon = Daemon::start(&mut command, &world.state);
