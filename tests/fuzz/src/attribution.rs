@@ -91,7 +91,12 @@ pub fn config(idle: IdlePolicy) -> CoreConfig {
     };
     CoreConfig {
         host: Host { cpus: (0..4).map(cpu).collect(), interval: Nanos::SECOND, ..Host::default() },
-        limits: Limits { shown: [4; Kind::ALL.len()], retention: Nanos(5_000_000_000), least: Microjoules(0), name_wait: Nanos(0) },
+        limits: Limits {
+            shown: [4; Kind::ALL.len()],
+            retention: Nanos(5_000_000_000),
+            least: Microjoules(0),
+            name_wait: Nanos(0),
+        },
         idle,
         floors: BTreeMap::new(),
         prior_ratio: 0.3,

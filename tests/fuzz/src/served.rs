@@ -124,7 +124,7 @@ const INTERFACES: [&str; 6] = [
     "org.freedesktop.DBus.Peer",
     "org.jouled1.Unit",
 ];
-const MEMBERS: [&str; 13] = [
+const MEMBERS: [&str; 14] = [
     "Get",
     "GetAll",
     "Set",
