@@ -91,6 +91,7 @@ fn wanted(config: &Config) -> Vec<(Capability, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::nobody;
     use std::collections::HashSet;
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
@@ -125,29 +126,11 @@ mod tests {
         assert_eq!(names(&hybrid), [Capability::CAP_SYS_PTRACE, Capability::CAP_CHOWN]);
     }
 
-    /// Runs `test` on a thread of user nobody with these capabilities, ambient as systemd sets them. The bare system
-    /// calls change this thread alone; libc's wrappers would change all threads.
-    fn as_nobody_with(capabilities: &[Capability], test: impl FnOnce() + Send) {
-        let set: HashSet<Capability> = capabilities.iter().copied().collect();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                rustix::thread::set_keep_capabilities(true).unwrap();
-                let nobody = rustix::process::Uid::from_raw(65534);
-                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
-                for which in [CapSet::Permitted, CapSet::Effective, CapSet::Inheritable, CapSet::Ambient] {
-                    caps::set(None, which, &set).unwrap();
-                }
-                test();
-            });
-            thread.join().unwrap();
-        });
-    }
-
     #[test]
     fn root_what_the_unit_gives_is_kept_where_needed_and_is_nobodys_inheritance() {
         use Capability::{CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE};
         let given = [CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE];
-        as_nobody_with(&given, move || {
+        nobody::with(&given, move || {
             let held = |which| caps::read(None, which).unwrap();
             let gone = settle(&Config::default()).unwrap();
             assert_eq!(gone.0, [], "it had no CAP_CHOWN");
@@ -168,7 +151,7 @@ mod tests {
     fn root_what_the_configuration_does_not_need_is_gone_and_other_gifts_stay() {
         use Capability::{CAP_BPF, CAP_DAC_READ_SEARCH, CAP_PERFMON};
         let config = config(|config| config.usage.source = UsageSource::Procfs);
-        as_nobody_with(&[CAP_BPF, CAP_PERFMON, CAP_DAC_READ_SEARCH], || {
+        nobody::with(&[CAP_BPF, CAP_PERFMON, CAP_DAC_READ_SEARCH], || {
             let gone = settle(&config).unwrap();
             assert_eq!((gone.missed(&config), gone.missed(&Config::default())), (vec![], vec![CAP_BPF]));
             for which in [CapSet::Effective, CapSet::Permitted] {

@@ -8,6 +8,8 @@ pub mod file_tree;
 pub mod https_client;
 pub mod malloc;
 pub mod mutex;
+#[cfg(test)]
+pub mod nobody;
 pub mod nvml;
 pub mod nvml_sleep;
 pub mod perf_event;

@@ -116,12 +116,15 @@ fn ids(running: &mut BTreeMap<ProcessKey, RunningVm>, reserved: &FxHashSet<Strin
     }
 }
 
+/// A CID belongs to one VM. A vouched VM comes before all others, and of two alike the one that is seen to hold
+/// /dev/vhost-vsock before one of which that is not known.
 fn cids(running: &mut BTreeMap<ProcessKey, RunningVm>) {
-    let mut claims: BTreeMap<u32, Vec<(bool, ProcessKey)>> = BTreeMap::new();
+    let mut claims: BTreeMap<u32, Vec<((bool, bool), ProcessKey)>> = BTreeMap::new();
     for (key, candidate) in running.iter_mut() {
         candidate.vm.cid = None;
         if let Some(cid) = candidate.credible_cid() {
-            claims.entry(cid).or_default().push((candidate.vm.vouched, *key));
+            let rank = (candidate.vm.vouched, candidate.evidence.vsock == Some(true));
+            claims.entry(cid).or_default().push((rank, *key));
         }
     }
     for (cid, claimers) in claims {
@@ -154,10 +157,10 @@ fn devices(running: &mut BTreeMap<ProcessKey, RunningVm>) {
     }
 }
 
-/// The one that may have something: the only claimant, or the only vouched one.
-fn sole_claimant(claimers: &[(bool, ProcessKey)]) -> Option<ProcessKey> {
-    let vouched = claimers.iter().any(|(vouched, _)| *vouched);
-    let mut best = claimers.iter().filter(|(own, _)| *own == vouched);
+/// The one that may have something: the only claimant of the highest rank.
+fn sole_claimant<R: Ord>(claimers: &[(R, ProcessKey)]) -> Option<ProcessKey> {
+    let highest = claimers.iter().map(|(rank, _)| rank).max()?;
+    let mut best = claimers.iter().filter(|(rank, _)| rank == highest);
     match (best.next(), best.next()) {
         (Some((_, key)), None) => Some(*key),
         _ => None,
@@ -286,6 +289,16 @@ mod tests {
         owner.1.evidence.vsock = Some(true);
         let (mut running, _) = assigned([impostor, owner]);
         assert_eq!(cids(&running), [None, Some(5)]);
+        // Of one of them that is not known.
+        running.values_mut().next().unwrap().evidence.vsock = None;
+        assign(&mut running, &mut FxHashSet::default());
+        assert_eq!(cids(&running), [None, Some(5)]);
+        let mut vouched = vm(3, None, Some(5), true);
+        vouched.1.evidence.vsock = None;
+        running.extend([vouched]);
+        assign(&mut running, &mut FxHashSet::default());
+        assert_eq!(cids(&running), [None, None, Some(5)]);
+        running.pop_last();
         // The other VM ended: the CID is free again.
         running.pop_last();
         running.values_mut().for_each(|candidate| candidate.evidence.vsock = None);

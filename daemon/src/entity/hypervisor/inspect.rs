@@ -2,26 +2,24 @@
 //! has for it. Reads only; `identity` decides what is believed.
 
 use super::command::{self, Claims};
+use super::open_files::{OpenFiles, open_files};
 use crate::entity::{mounts, path};
 use crate::model::source::PciAddress;
 use crate::model::usage::ProcessKey;
 use crate::model::vm::Vmm;
 use crate::sys::proc_pid;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, openat2, statx};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Longest command line that is read, in bytes; a VM's is shorter.
 const CMDLINE_MAX: u64 = 512 << 10;
 /// Longest file of `-readconfig` that is read, in bytes; LXD's have some 10 KB.
 const CONFIG_MAX: u64 = 256 << 10;
-/// Descriptors and threads of one process that are read at most.
+/// Threads of one process that are read at most.
 const ENTRIES_MAX: usize = 8192;
-/// Major and minor number of /dev/vhost-vsock: MISC_MAJOR and VHOST_VSOCK_MINOR of the kernel.
-const VHOST_VSOCK: (u32, u32) = (10, 241);
 
 /// A process that runs a VM (the VMM process).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +39,12 @@ pub struct VmProcess {
 /// What the kernel shows of a VMM process. Some of it appears a while after its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Whether it has /dev/vhost-vsock open; `None`: /proc/PID/fd cannot be read.
+    /// Whether it has /dev/vhost-vsock open; `None`: nothing shows that.
     pub vsock: Option<bool>,
-    /// Major and minor numbers of the character devices below /dev/vfio that it has open; `None`: /proc/PID/fd cannot
-    /// be read.
+    /// Major and minor numbers of the character devices below /dev/vfio that it has open; `None`: nothing shows that.
     pub vfio: Option<Vec<(u32, u32)>>,
+    /// Every descriptor was seen: a device that is not in `vfio` is not open.
+    pub whole: bool,
     /// Number of virtual CPUs of KVM that it has open, or of threads named as virtual CPUs, the higher of both; 0: none
     /// is seen.
     pub vcpus: u32,
@@ -83,28 +82,8 @@ pub fn inspect(procfs: &Path, pid: u32) -> Option<VmProcess> {
 
 /// The evidence of a VMM process now.
 pub fn evidence(procfs: &Path, pid: u32) -> Evidence {
-    let dir = procfs.join(pid.to_string());
-    let fds = fs::read_dir(dir.join("fd")).ok();
-    let (mut kvm, mut open_vcpus) = (false, 0);
-    let held = fds.map(|fds| {
-        let (mut vsock, mut vfio) = (false, Vec::new());
-        for fd in fds.flatten().take(ENTRIES_MAX) {
-            let Ok(link) = fs::read_link(fd.path()) else { continue };
-            // The kernel alone gives these names: no file has one, as a path begins with a slash.
-            open_vcpus += u32::from(link.as_os_str().as_bytes().starts_with(b"anon_inode:kvm-vcpu:"));
-            kvm |= link.as_os_str().as_bytes().starts_with(b"anon_inode:kvm-v");
-            // The link's name is compared first, then statx reads the device number without asking the file's own file
-            // system: a user's file system may never answer. The number decides, as any file may have such a name.
-            if link.as_os_str().as_bytes().ends_with(b"vhost-vsock") {
-                vsock |= device(&fd.path()) == Some(VHOST_VSOCK);
-            } else if link.to_string_lossy().contains("/dev/vfio/") {
-                vfio.extend(device(&fd.path()));
-            }
-        }
-        (vsock, vfio)
-    });
-    let (vsock, vfio) = held.unzip();
-    let tasks = fs::read_dir(dir.join("task")).into_iter().flatten().flatten().take(ENTRIES_MAX);
+    let OpenFiles { vsock, vfio, whole, vcpus, mut kvm } = open_files(procfs, pid);
+    let tasks = fs::read_dir(procfs.join(format!("{pid}/task"))).into_iter().flatten().flatten().take(ENTRIES_MAX);
     let (mut emulated, mut named_vcpus) = (false, 0);
     for name in tasks.filter_map(|task| fs::read(task.path().join("comm")).ok()) {
         let name = name.trim_ascii_end();
@@ -113,7 +92,7 @@ pub fn evidence(procfs: &Path, pid: u32) -> Evidence {
         emulated |= name.ends_with(b"/TCG");
     }
     let kvm = if kvm { Some(true) } else { emulated.then_some(false) };
-    Evidence { vsock, vfio, vcpus: open_vcpus.max(named_vcpus), kvm }
+    Evidence { vsock, vfio, whole, vcpus: vcpus.max(named_vcpus), kvm }
 }
 
 /// Text of a file that a command line names, as the process at `dir` in /proc sees it; `None` where it cannot be read.
@@ -155,13 +134,6 @@ pub fn vfio(sysfs: &Path, address: PciAddress) -> Vec<(u32, u32)> {
     group.into_iter().chain(devices).filter_map(numbers).collect()
 }
 
-/// Major and minor number of a character device; `None`: it is another kind of file.
-fn device(path: &Path) -> Option<(u32, u32)> {
-    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok()?;
-    let is_device = FileType::from_raw_mode(found.stx_mode.into()) == FileType::CharacterDevice;
-    is_device.then_some((found.stx_rdev_major, found.stx_rdev_minor))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,10 +156,9 @@ mod tests {
         }
         assert_eq!(
             evidence(dir.path(), 7),
-            Evidence { vsock: Some(false), vfio: Some(vec![(1, 3)]), ..Evidence::default() }
+            Evidence { vsock: Some(false), vfio: Some(vec![(1, 3)]), whole: true, ..Evidence::default() }
         );
         assert_eq!(evidence(dir.path(), 8), Evidence::default());
-        assert_eq!((device(Path::new("/dev/null")), device(dir.path())), (Some((1, 3)), None));
     }
 
     #[test]
@@ -241,7 +212,7 @@ mod tests {
         fs::write(dir.path().join("outside"), "secret").unwrap();
         symlink("/etc/vm.conf", root.join("absolute")).unwrap();
         symlink("../../outside", root.join("etc/out")).unwrap();
-        rustix::fs::mkfifoat(CWD, root.join("fifo"), Mode::RUSR).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.join("fifo"), Mode::RUSR).unwrap();
         let read = |path: &str| config_file(dir.path(), path);
         assert_eq!(read("/etc/vm.conf").as_deref(), Some("[smp-opts]"));
         assert_eq!(read("absolute").as_deref(), Some("[smp-opts]"));

@@ -10,6 +10,7 @@ mod identity;
 mod inspect;
 mod managers;
 mod micro_vm;
+mod open_files;
 mod qemu;
 mod reader;
 mod scopes;
@@ -323,7 +324,9 @@ impl Hypervisors {
     fn check_devices(&self, running_vm: &mut RunningVm) {
         for (address, held) in &mut running_vm.devices {
             let open = running_vm.evidence.vfio.as_ref();
-            *held = open.map(|open| inspect::vfio(&self.sysfs, *address).iter().any(|device| open.contains(device)));
+            let is_open =
+                open.map(|open| inspect::vfio(&self.sysfs, *address).iter().any(|device| open.contains(device)));
+            *held = is_open.filter(|is_open| *is_open || running_vm.evidence.whole);
         }
     }
 

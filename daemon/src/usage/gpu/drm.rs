@@ -1,5 +1,6 @@
 //! GPU use by process for the drivers amdgpu, i915 and xe: scans /proc/PID/fd for files below /dev/dri and reads
-//! /proc/PID/fdinfo/FD of each. `fdinfo` parses that text, `clients` turns counters into busy time. Compute work
+//! /proc/PID/fdinfo/FD of each. Where `fd` is refused (its mode is 0500, and CAP_SYS_PTRACE does not change that) it
+//! scans fdinfo, which that capability opens since Linux 5.14. `fdinfo` parses that text, `clients` turns counters into busy time. Compute work
 //! without DRM (KFD, ROCm) is only counted.
 
 use super::clients::{Clients, OpenClient};
@@ -61,7 +62,7 @@ struct ScannedProcess {
     interval: u32,
     /// When it was scanned, CLOCK_MONOTONIC.
     scanned_at: Nanos,
-    /// /proc/PID/fd may not be read.
+    /// Neither /proc/PID/fd nor /proc/PID/fdinfo may be read.
     denied: bool,
 }
 
@@ -151,7 +152,11 @@ impl DrmProbe {
                     }
                 }
             }
-            Err(error) => process.denied = error.kind() == std::io::ErrorKind::PermissionDenied,
+            Err(error) if is_refused(&error) => match self.files_by_fdinfo(pid) {
+                Ok(files) => process.files = files,
+                Err(error) => process.denied = is_refused(&error),
+            },
+            Err(_) => {}
         }
         if process.files.is_empty() {
             process.interval = known.map_or(1, |known| (known.interval * 2).min(SCAN_INTERVAL_MAX));
@@ -163,6 +168,13 @@ impl DrmProbe {
             process.start = proc_pid::process(&self.procfs, pid)?.start;
         }
         Some(process)
+    }
+
+    /// The GPU files of a process, each found by what its fdinfo says.
+    fn files_by_fdinfo(&self, pid: u32) -> std::io::Result<Vec<u32>> {
+        let entries = fs::read_dir(self.procfs.join(format!("{pid}/fdinfo")))?.flatten().take(FILES_MAX);
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        Ok(numbers.filter(|file| self.read_client(pid, *file).is_some()).collect())
     }
 
     fn read_client(&self, pid: u32, file: u32) -> Option<fdinfo::Client> {
@@ -217,6 +229,11 @@ impl Probe for DrmProbe {
         };
         ProbeResult { sample: GpuSample { uses, watched, ..GpuSample::default() }, health, detail }
     }
+}
+
+/// Whether the kernel refused to show something of another user's process.
+fn is_refused(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
 }
 
 /// Name of the driver that a device is bound to.
@@ -324,6 +341,41 @@ mod tests {
         fs::remove_dir_all(fake.proc().join("7")).unwrap();
         fake.open(9, 3, 1, 1_000_400);
         assert_eq!(uses(&probe.probe()), [(9, 90, 100)]);
+    }
+
+    /// As under the packaged unit: with CAP_SYS_PTRACE alone `fd` is refused and fdinfo is not.
+    #[test]
+    fn root_clients_are_found_where_their_list_of_files_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let fake = Fake::new("amdgpu");
+        fs::set_permissions(fake.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        fake.process(7, 70);
+        fs::write(fake.proc().join("7/fdinfo/0"), "pos:\t0\nmnt_id:\t9\nino:\t3\n").unwrap();
+        fake.open(7, 5, 1, 1000);
+        let list = |name: &str, mode| {
+            fs::set_permissions(fake.proc().join("7").join(name), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        list("fd", 0o500);
+        let mut probe = DrmProbe::new(&fake.sys(), &fake.proc());
+        crate::sys::nobody::with(&[], || assert_eq!(probe.probe().health, Health::Healthy));
+        fake.open(7, 5, 1, 1300);
+        crate::sys::nobody::with(&[], || assert_eq!(uses(&probe.probe()), [(7, 70, 300)]));
+        // Both are refused.
+        list("fdinfo", 0o500);
+        crate::sys::nobody::with(&[], || {
+            let health = probe.probe().health;
+            assert!(matches!(&health, Health::Degraded(why) if why.contains("1 process(es)")), "{health:?}");
+        });
+        // The real /proc: a process of another user.
+        let mut sleep = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let probe = DrmProbe::new(&fake.sys(), Path::new("/proc"));
+        let denied = |pid| probe.scan_process(pid, None, Nanos(0)).map(|process| process.denied);
+        crate::sys::nobody::with(&[caps::Capability::CAP_SYS_PTRACE], || {
+            assert_eq!(denied(sleep.id()), Some(false));
+        });
+        crate::sys::nobody::with(&[], || assert_eq!(denied(sleep.id()), Some(true)));
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
     }
 
     #[test]
