@@ -41,6 +41,7 @@ mod power_models;
 mod powercap_mirror;
 mod redfish;
 mod release;
+mod replays;
 mod restart;
 mod root_bpf;
 mod root_bpf_identity;
