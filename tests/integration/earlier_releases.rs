@@ -379,16 +379,21 @@ fn a_guest_understands_a_host_of_an_earlier_release() {
 }
 
 #[test]
-fn a_jouled_libvirt_of_an_earlier_release_is_understood() {
+fn helpers_of_earlier_releases_are_understood() {
+    understood("libvirt", "0.1.0/inventory-lines.json");
+    understood("containers", "unreleased/inventory-lines-containers.json");
+}
+
+fn understood(source: &str, lines: &str) {
     let world = World::new();
     let daemon = world.start();
     let mut ticks = daemon.ticks();
-    let libvirt = |snapshot: &Snapshot| {
-        snapshot.sources.iter().find(|view| view.source == "libvirt").map(|view| view.health.clone())
+    let health = |snapshot: &Snapshot| {
+        snapshot.sources.iter().find(|view| view.source == source).map(|view| view.health.clone())
     };
     let mut stream = UnixStream::connect(daemon.state.join("inventory.sock")).unwrap();
-    stream.write_all(text("0.1.0/inventory-lines.json").as_bytes()).unwrap();
-    ticks.find("the lines are taken", |snapshot| libvirt(snapshot) == Some(Health::Healthy));
+    stream.write_all(text(lines).as_bytes()).unwrap();
+    ticks.find("the lines are taken", |snapshot| health(snapshot) == Some(Health::Healthy));
     // One that is refused is told why, and closed.
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let refused = stream.read(&mut [0; 100]);

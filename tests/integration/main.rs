@@ -13,6 +13,7 @@ mod bad_input;
 mod cgroup_v1;
 mod common;
 mod completions;
+mod containers;
 mod dbus;
 mod docs;
 mod earlier_releases;

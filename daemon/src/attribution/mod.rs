@@ -157,6 +157,7 @@ impl Core {
         let now = tick.at.monotonic;
         self.first.get_or_insert(now);
         self.ledger.begin_tick(now, tick.at.realtime);
+        self.ledger.expect_names(tick.names_reported);
         for domain in &tick.new_domains {
             if !self.by_id.contains_key(&domain.id) {
                 self.by_id.insert(domain.id.clone(), self.domains.len());

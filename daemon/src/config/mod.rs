@@ -247,11 +247,11 @@ impl Default for ControlConfig {
     }
 }
 
-/// `[inventory]`: managers of VMs.
+/// `[inventory]`: what helpers and managers report of VMs and containers.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InventoryConfig {
-    /// Path of the socket for jouled-libvirt. Default: `inventory.sock` in the runtime folder.
+    /// Path of the socket for jouled-libvirt and jouled-containers. Default: `inventory.sock` in the runtime folder.
     pub socket: Option<PathBuf>,
     /// Permissions of that socket, octal.
     pub mode: Mode,
@@ -263,7 +263,12 @@ pub struct InventoryConfig {
 
 impl Default for InventoryConfig {
     fn default() -> Self {
-        Self { socket: None, mode: Mode(0o660), users: vec!["jouled-libvirt".into()], machined: true }
+        Self {
+            socket: None,
+            mode: Mode(0o660),
+            users: vec!["jouled-libvirt".into(), "jouled-containers".into()],
+            machined: true,
+        }
     }
 }
 

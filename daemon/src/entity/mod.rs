@@ -21,8 +21,10 @@ use cgroups::Resolver;
 use hypervisor::{Hypervisors, VmChanges};
 use inventory::Inventory;
 use jobs::Jobs;
+use managers::containers::Containers;
 use names::Names;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A cgroup with its path, on its way to [`CgroupEntities`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct Named {
     /// Processes of an earlier run's series that were added to the sample: the usage source has to report their ends
     /// (`Usage::adopt`).
     pub survivors: Vec<ProcessInfo>,
+    /// Whether a helper reports names of containers now.
+    pub names_reported: bool,
 }
 
 /// The cgroups and VMs of the running kernel. Reports each cgroup and VM member only once, so it has to be kept over a
@@ -89,9 +93,10 @@ impl Entities {
         }
     }
 
-    /// Reads names of pods in the folder `kubernetes`, in which the kubelet keeps `pods` and `containers`.
-    pub fn with_kubernetes(self, kubernetes: Option<&Path>) -> Self {
-        Self { names: Names::new(&self.procfs, kubernetes), ..self }
+    /// Reads names of pods in the folder `kubernetes`, in which the kubelet keeps `pods` and `containers`, and takes
+    /// names of containers from what runtimes report.
+    pub fn with_names(self, kubernetes: Option<&Path>, reports: Option<Arc<Containers>>) -> Self {
+        Self { names: Names::new(&self.procfs, kubernetes).with_reports(reports), ..self }
     }
 
     /// The mount point of the v2 cgroup tree, if there is one.
@@ -146,7 +151,7 @@ impl Entities {
         let mut cgroups = cgroups.into_iter().map(resolve).collect();
         names.observe(&mut cgroups, &gone, |cgroup| resolver.dir(cgroup));
         jobs.forget(&gone);
-        Named { cgroups, gone, members, vms, survivors }
+        Named { cgroups, gone, members, vms, survivors, names_reported: names.are_reported() }
     }
 }
 

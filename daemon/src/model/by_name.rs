@@ -5,7 +5,7 @@
 //! Release 0.1.0 wrote arrays, in an order that is frozen here; they are read, too.
 
 use super::domain::Zone;
-use super::entity::{Kind, Labels};
+use super::entity::{Details, Kind, Labels};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ pub struct NamedLabels {
 
 impl From<Labels> for NamedLabels {
     fn from(labels: Labels) -> Self {
-        let named = labels.pairs().filter(|(_, value)| !value.is_empty());
+        let named = named(&labels);
         Self { kind: labels.kind(), labels: named.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
     }
 }
@@ -116,22 +116,35 @@ impl TryFrom<NamedLabels> for Labels {
     type Error = String;
     fn try_from(NamedLabels { kind, labels }: NamedLabels) -> Result<Self, String> {
         let known = kind.label_names();
-        match labels.keys().find(|name| !known.contains(&name.as_str())) {
+        match labels.keys().find(|name| !known.contains(&name.as_str()) && !kind.has_detail(name)) {
             Some(name) => Err(format!("label {name:?} of a {} is not known", kind.as_str())),
             None => Values::Named(labels).of(kind),
         }
     }
 }
 
-/// Writes labels as an object of names and values, without their kind. Empty ones are left out.
+/// Labels and details that are not empty.
+fn named(labels: &Labels) -> impl Iterator<Item = (&str, &str)> {
+    labels.all_pairs().filter(|(_, value)| !value.is_empty())
+}
+
+/// Writes labels and details as an object of names and values, without their kind. Empty ones are left out.
 ///
 /// # Errors
 /// Those of the serializer.
 pub fn label_values<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(named(labels))
+}
+
+/// As [`label_values`], without details.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn labels_alone<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(labels.pairs().filter(|(_, value)| !value.is_empty()))
 }
 
-/// Labels as they are read without their kind: by name, or in the order of release 0.1.0.
+/// Labels and details as they are read without their kind: by name, or in the order of release 0.1.0.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Values {
@@ -164,7 +177,12 @@ impl Values {
         };
         let values: Vec<String> =
             kind.label_names().iter().map(|name| named.remove(*name).unwrap_or_default()).collect();
-        Labels::new(kind, values).map_err(|error| error.to_string())
+        let labels = Labels::new(kind, values).map_err(|error| error.to_string())?;
+        named.retain(|name, _| kind.has_detail(name));
+        if named.is_empty() {
+            return Ok(labels);
+        }
+        Ok(labels.with_details(&Details::of(named.iter().map(|(name, value)| (name.as_str(), value.as_str())))))
     }
 }
 

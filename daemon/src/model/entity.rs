@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use thiserror::Error;
@@ -106,6 +107,19 @@ impl Kind {
             Self::Process | Self::Unit | Self::UserUnit | Self::Slice | Self::Session | Self::User => &[],
         }
     }
+
+    /// The [`Details`] that an entity of this kind may have, without those that begin with [`Details::LABEL`].
+    pub const fn detail_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Container => &["image", "compose_project", "compose_service"],
+            _ => &[],
+        }
+    }
+
+    /// Whether an entity of this kind may have a detail of this name.
+    pub fn has_detail(self, name: &str) -> bool {
+        self.detail_names().contains(&name) || (self == Self::Container && name.starts_with(Details::LABEL))
+    }
 }
 
 /// The label values of one entity, with the kind that names them: the key of an entity in the ledger, in recordings and
@@ -115,13 +129,50 @@ impl Kind {
 /// Comparison, order and hash are those of the identity: [`Kind::name_labels`] are left out, so that a name that
 /// becomes known late does not make another entity. [`Labels::same_values`] compares all values.
 ///
+/// An entity may have [`Details`] beside these: they are found by [`Labels::get`], and are no labels of counters.
+///
 /// Strangers choose the names of processes, cgroups and VMs: what acts on a terminal is escaped here, for every export.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "by_name::NamedLabels", into = "by_name::NamedLabels")]
 pub struct Labels {
     kind: Kind,
+    /// One for each of [`Kind::label_names`], then the text of the details, if there are any.
     values: Arc<[String]>,
 }
+
+/// What else is known of an entity, by name: the image of a container, its compose project, chosen labels that its
+/// runtime keeps. Names and values are safe to print, as those of labels are. Empty values are left out.
+///
+/// One text, as there are as many of these as containers: `NAME TAB VALUE LF` each, in the order of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details(Box<str>);
+
+impl Details {
+    /// What begins the name of a detail that is a label in its runtime: `label.com.example.team`.
+    pub const LABEL: &'static str = "label.";
+
+    /// The details with these names and values. Of several with one name the first is taken.
+    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut details = BTreeMap::new();
+        for (name, value) in pairs.into_iter().filter(|(name, value)| !name.is_empty() && !value.is_empty()) {
+            details.entry(label(name)).or_insert_with(|| label(value));
+        }
+        Self(details.iter().flat_map(|(name, value)| [&**name, "\t", &**value, "\n"]).collect::<String>().into())
+    }
+
+    /// Names and values.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        detail_pairs(&self.0)
+    }
+}
+
+fn detail_pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    // No value has a control character: `label` escapes them.
+    text.lines().filter_map(|line| line.split_once('\t'))
+}
+
+/// Values of the label `runtime` of containers whose names jouled-containers reports.
+const RUNTIMES_WITH_HELPER: [&str; 4] = ["docker", "podman", "containerd", "crio"];
 
 /// A number of label values that is not the kind's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -159,7 +210,30 @@ impl Labels {
 
     /// The label values, in the order of [`Kind::label_names`].
     pub fn values(&self) -> &[String] {
-        &self.values
+        &self.values[..self.names().len()]
+    }
+
+    /// These labels with other details.
+    pub fn with_details(&self, details: &Details) -> Self {
+        let text = Some(details.0.to_string()).filter(|text| !text.is_empty());
+        Self { kind: self.kind, values: self.values().iter().cloned().chain(text).collect() }
+    }
+
+    /// Names and values of the details.
+    pub fn details(&self) -> impl Iterator<Item = (&str, &str)> {
+        detail_pairs(self.details_text())
+    }
+
+    /// Names and values of the labels, in the order of [`Kind::label_names`], then of the details.
+    pub fn all_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        fn shorter<'a>((name, value): (&'static str, &'a str)) -> (&'a str, &'a str) {
+            (name, value)
+        }
+        self.pairs().map(shorter).chain(self.details())
+    }
+
+    fn details_text(&self) -> &str {
+        self.values.get(self.names().len()).map_or("", String::as_str)
     }
 
     /// Names and values, in the order of [`Kind::label_names`].
@@ -167,9 +241,10 @@ impl Labels {
         self.names().iter().copied().zip(self.values.iter().map(String::as_str))
     }
 
-    /// The value of the label `name`; empty where the kind has no such label.
+    /// The value of the label or detail `name`; empty where there is none.
     pub fn get(&self, name: &str) -> &str {
-        self.pairs().find(|(label, _)| *label == name).map_or("", |(_, value)| value)
+        let label = self.pairs().find(|(label, _)| *label == name);
+        label.or_else(|| self.details().find(|(detail, _)| *detail == name)).map_or("", |(_, value)| value)
     }
 
     /// The first label: the pid of a process, the name of a unit or slice, the id of a session, user, container, pod or
@@ -184,29 +259,36 @@ impl Labels {
         self.pairs().filter(|(label, _)| !names.contains(label)).map(|(_, value)| value)
     }
 
-    /// Whether all values are the same, names included.
+    /// Whether all values are the same, names and details included.
     pub fn same_values(&self, other: &Self) -> bool {
         self.kind == other.kind && self.values == other.values
     }
 
-    /// These labels, with the names of `earlier` (labels of the same entity) where these have none.
+    /// These labels, with the names and the details of `earlier` (labels of the same entity) where these have none.
     pub fn or_names_of(self, earlier: &Self) -> Self {
         let names = self.kind.name_labels();
         let lacks = |(label, value): &(&'static str, &str)| value.is_empty() && names.contains(label);
-        if self.kind != earlier.kind || !self.pairs().any(|pair| lacks(&pair) && !earlier.get(pair.0).is_empty()) {
+        let lacks_details = self.details_text().is_empty() && !earlier.details_text().is_empty();
+        let lacks_names = self.pairs().any(|pair| lacks(&pair) && !earlier.get(pair.0).is_empty());
+        if self.kind != earlier.kind || !(lacks_names || lacks_details) {
             return self;
         }
         let value = |pair: (&'static str, &str)| if lacks(&pair) { earlier.get(pair.0) } else { pair.1 }.to_owned();
-        Self { kind: self.kind, values: self.pairs().map(value).collect() }
+        let details = if lacks_details { earlier } else { &self }.details_text();
+        let details = Some(details.to_owned()).filter(|text| !text.is_empty());
+        Self { kind: self.kind, values: self.pairs().map(value).chain(details).collect() }
     }
 
     /// Whether the entity is of Kubernetes and its name is not known, as the kubelet writes it to /var/log a moment
     /// before or after the start; or a job or step of which no name is known, as a job may begin with its manager's
-    /// processes alone.
-    pub fn awaits_name(&self) -> bool {
+    /// processes alone; or a container of a runtime whose helper reports names (`reported`), a moment after the start.
+    pub fn awaits_name(&self, reported: bool) -> bool {
         match self.kind {
             Kind::Pod => self.get("pod_name").is_empty(),
-            Kind::Container => self.get("container_name").is_empty() && !self.get("pod_id").is_empty(),
+            Kind::Container => {
+                let is_reported = || reported && RUNTIMES_WITH_HELPER.contains(&self.get("runtime"));
+                self.get("container_name").is_empty() && (!self.get("pod_id").is_empty() || is_reported())
+            }
             Kind::Job | Kind::JobStep => self.kind.name_labels().iter().all(|name| self.get(name).is_empty()),
             _ => false,
         }
@@ -267,7 +349,7 @@ macro_rules! labels {
             /// The labels by field; `None` where they are of another kind.
             pub fn of(labels: &'a Labels) -> Option<Self> {
                 match (labels.kind, &*labels.values) {
-                    (Kind::$kind, [$($field),+]) => Some(Self { $($field),+ }),
+                    (Kind::$kind, [$($field),+, ..]) => Some(Self { $($field),+ }),
                     _ => None,
                 }
             }
@@ -519,7 +601,7 @@ mod tests {
         };
         let (unnamed, named) = (pod("", ""), pod("web", "shop"));
         assert_eq!(unnamed, named);
-        assert!(!unnamed.same_values(&named) && unnamed.awaits_name() && !named.awaits_name());
+        assert!(!unnamed.same_values(&named) && unnamed.awaits_name(false) && !named.awaits_name(false));
         let mut known = FxHashMap::from_iter([(unnamed.clone(), 1)]);
         assert_eq!(known.insert(named.clone(), 2), Some(1));
         assert_eq!(unnamed.clone().or_names_of(&named).get("pod_namespace"), "shop");
@@ -533,13 +615,50 @@ mod tests {
     }
 
     #[test]
+    fn details_are_found_by_name_and_are_no_identity() {
+        let container = |name| {
+            let (container_id, runtime, pod_id) = ("7", "docker", "");
+            Labels::from(ContainerLabels { container_id, container_name: name, runtime, pod_id })
+        };
+        let details = Details::of([
+            ("image", "nginx:1\n\u{202e}\t"),
+            ("compose_project", "shop"),
+            ("compose_project", "other"),
+            ("compose_service", ""),
+            ("label.team=a\tb", "blue"),
+        ]);
+        let (plain, detailed) = (container("web"), container("web").with_details(&details));
+        assert!(plain == detailed && !plain.same_values(&detailed));
+        assert_eq!(detailed.values(), plain.values());
+        assert_eq!((detailed.get("compose_project"), detailed.get("compose_service")), ("shop", ""));
+        assert_eq!(detailed.get("image"), "nginx:1\\u{a}\\u{202e}\\u{9}");
+        assert_eq!(detailed.get("label.team=a\\u{9}b"), "blue");
+        assert_eq!(detailed.details().count(), 3);
+        assert_eq!(ContainerLabels::of(&detailed), ContainerLabels::of(&plain));
+        // Names and details that come late are added, those that are there stay.
+        let merged = container("new").or_names_of(&detailed);
+        assert_eq!((merged.get("container_name"), merged.get("compose_project")), ("new", "shop"));
+        let merged = container("").with_details(&Details::of([("image", "b")])).or_names_of(&detailed);
+        assert_eq!((merged.get("container_name"), merged.get("image")), ("web", "b"));
+        assert_eq!(merged.get("compose_project"), "", "details are replaced as a whole");
+        assert!(container("").awaits_name(true) && !container("").awaits_name(false) && !plain.awaits_name(true));
+        // In JSON they are beside the labels, and survive it.
+        let json = serde_json::to_string(&detailed).unwrap();
+        assert!(json.contains(r#""compose_project":"shop""#), "{json}");
+        assert!(serde_json::from_str::<Labels>(&json).unwrap().same_values(&detailed));
+        let values = serde_json::from_str::<by_name::Values>(r#"{"container_id":"7","image":"a","uid":"0"}"#).unwrap();
+        let read = values.of(Kind::Container).unwrap();
+        assert_eq!((read.get("image"), read.get("uid"), read.details().count()), ("a", "", 1));
+    }
+
+    #[test]
     fn names_of_a_job_do_not_identify_it() {
         let job = |cgroup_id, user, account| {
             let (manager, job_id, partition, job_name) = ("slurm", "7", "", "");
             Labels::from(JobLabels { manager, job_id, cgroup_id, user, account, partition, job_name })
         };
         let (early, late) = (job("11", "", ""), job("11", "alice", ""));
-        assert!(early == late && early.cmp(&late).is_eq() && early.awaits_name() && !late.awaits_name());
+        assert!(early == late && early.cmp(&late).is_eq() && early.awaits_name(false) && !late.awaits_name(false));
         assert_ne!(early, job("12", "", ""), "job ids repeat after a wrap");
         let more = job("11", "", "physics").or_names_of(&late);
         assert_eq!((more.get("user"), more.get("account")), ("alice", "physics"));

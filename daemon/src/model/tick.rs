@@ -52,6 +52,10 @@ pub struct Tick {
     pub vm_members: Vec<VmMember>,
     /// Every VM that runs; `None` where nothing changed since the last tick.
     pub vms: Option<Vec<Vm>>,
+    /// Whether a helper reports names of containers, so that those without one have one soon. Recordings of releases
+    /// without it lack it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_reported: bool,
     /// Every source with its state; empty where nothing changed since the last tick.
     pub sources: Vec<SourceState>,
     /// CPU time that jouled itself used since its start, user and system, in nanoseconds.

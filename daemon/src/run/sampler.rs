@@ -136,9 +136,10 @@ impl Sampler {
         let Observers { usage, entities, .. } = &mut self.observers;
         match usage.sample() {
             Ok(mut sample) => {
-                let Named { cgroups, gone, members, vms, survivors } = entities.observe(&mut sample, at);
+                let named = entities.observe(&mut sample, at);
+                let Named { cgroups, gone, members, vms, survivors, names_reported } = named;
                 usage.adopt(&survivors);
-                (tick.cgroups, tick.gone) = (cgroups, gone);
+                (tick.cgroups, tick.gone, tick.names_reported) = (cgroups, gone, names_reported);
                 (tick.vm_members, tick.vms) = (members, vms);
                 self.progress.usage_error = None;
                 tick.usage = Some(sample);

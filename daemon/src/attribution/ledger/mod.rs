@@ -24,6 +24,9 @@ pub use entries::Entry;
 /// As [`Limits::name_wait`], of jobs: how long a job may have processes of its manager alone, usually.
 const JOBS_WAIT: Nanos = Nanos(5 * Nanos::SECOND.0);
 
+/// As [`Limits::name_wait`], of containers whose runtime reports names: a moment after the start, and a tick.
+const CONTAINERS_WAIT: Nanos = Nanos(2 * Nanos::SECOND.0);
+
 /// Half-life of an account's score, in ticks.
 const SCORE_HALF_LIFE: f64 = 30.0;
 
@@ -162,6 +165,8 @@ pub struct Ledger {
     free: Vec<u32>,
     /// Accounts of kinds with names whose counters have not been on the metrics page.
     unsettled: Vec<AccountId>,
+    /// A helper reports names of containers now.
+    names_reported: bool,
     /// What was charged at this tick, at most one entry per account.
     charged: Vec<TickCharge>,
     kinds: [KindTotals; Kind::ALL.len()],
@@ -187,6 +192,7 @@ impl Ledger {
             accounts: Vec::new(),
             free: Vec::new(),
             unsettled: Vec::new(),
+            names_reported: false,
             charged: Vec::new(),
             kinds: Default::default(),
             tick: 0,
@@ -213,6 +219,11 @@ impl Ledger {
         for totals in &mut self.kinds {
             totals.rest_power = Default::default();
         }
+    }
+
+    /// Says whether a helper reports names of containers now.
+    pub fn expect_names(&mut self, reported: bool) {
+        self.names_reported = reported;
     }
 
     /// Opens an account. The caller ensures that no two open accounts have the same labels.
@@ -363,21 +374,22 @@ impl Ledger {
         let earlier = std::mem::replace(&mut account.labels, labels);
         if account.settled {
             let first = account.first_labels.take().unwrap_or(earlier);
-            account.first_labels = (!first.same_values(&account.labels)).then_some(first);
+            account.first_labels = (first.values() != account.labels.values()).then_some(first);
         }
     }
 
     /// Settles the labels of the accounts that are on the metrics page from this tick on.
     fn settle_labels(&mut self) {
-        let Self { accounts, unsettled, limits, now, .. } = self;
+        let Self { accounts, unsettled, limits, now, names_reported, .. } = self;
         unsettled.retain(|id| {
             let account = accounts.get_mut(id.place as usize).and_then(Option::as_mut);
             let Some(account) = account.filter(|account| account.number == id.number) else { return false };
             let wait = match account.labels.kind() {
                 Kind::Job | Kind::JobStep => JOBS_WAIT,
+                Kind::Container if account.labels.get("pod_id").is_empty() => CONTAINERS_WAIT,
                 _ => limits.name_wait,
             };
-            let waits = account.labels.awaits_name() && *now < account.opened_at + wait;
+            let waits = account.labels.awaits_name(*names_reported) && *now < account.opened_at + wait;
             account.settled |= account.shown && !waits;
             !account.settled
         });

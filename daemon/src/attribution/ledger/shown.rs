@@ -94,7 +94,7 @@ impl Ledger {
             account.labels = account.labels.clone().or_names_of(&labels);
             if !retired.restored {
                 account.settled = true;
-                account.first_labels = (!first.same_values(&account.labels)).then_some(first);
+                account.first_labels = (first.values() != account.labels.values()).then_some(first);
             }
             account.series = Some(Box::new(retired.series));
             account.shown = true;

@@ -223,7 +223,7 @@ impl<'a> List<'a> {
                 Subject::Entity(name, _) => Some(name.clone()),
                 Subject::More(_) | Subject::Rest | Subject::Ended | Subject::Parked => None,
             },
-            labels: row.map(|row| row.labels.pairs().collect()).unwrap_or_default(),
+            labels: row.map(|row| row.labels.all_pairs().collect()).unwrap_or_default(),
             state: row.map(|row| row.state.as_str()),
             since: row.map(|row| text::rfc3339(row.since)),
             settled: row.filter(|row| row.state == State::Terminated).map(|row| row.settled),
@@ -329,7 +329,7 @@ pub struct Item<'a> {
     row: &'static str,
     kind: &'static str,
     name: Option<String>,
-    labels: BTreeMap<&'static str, &'a str>,
+    labels: BTreeMap<&'a str, &'a str>,
     state: Option<&'static str>,
     since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

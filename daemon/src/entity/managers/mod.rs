@@ -1,6 +1,9 @@
 //! The inventory: the VMs that libvirt (through jouled-libvirt, `[inventory]`) and systemd-machined (D-Bus) report,
-//! kept while it is fresh. Merging it into the VMs that run is `hypervisor`'s task.
+//! kept while it is fresh. Merging it into the VMs that run is `hypervisor`'s task. What container runtimes report
+//! (through jouled-containers) is in `containers`.
 
+mod container_line;
+pub mod containers;
 mod line;
 pub mod machined;
 pub mod socket;
@@ -8,6 +11,7 @@ pub mod socket;
 use super::inventory::{Inventory, KnownMachine};
 use crate::model::source::{Health, SourceRole, SourceState};
 use crate::sys::safe_text;
+use containers::Containers;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +29,7 @@ const LIBVIRTS_MAX: usize = 16;
 pub struct Managers {
     state: Mutex<ManagerState>,
     inventory: watch::Sender<Arc<[KnownMachine]>>,
+    containers: Arc<Containers>,
     sources: watch::Sender<Arc<[SourceState]>>,
 }
 
@@ -53,8 +58,9 @@ impl Default for Managers {
             machined: Vec::new(),
             machined_health: Health::Unsupported("not asked".into()),
         };
-        let sources = watch::Sender::new(state.sources());
-        Self { state: Mutex::new(state), inventory: watch::Sender::new([].into()), sources }
+        let containers = Arc::<Containers>::default();
+        let sources = watch::Sender::new(state.sources(&containers));
+        Self { state: Mutex::new(state), inventory: watch::Sender::new([].into()), containers, sources }
     }
 }
 
@@ -64,16 +70,27 @@ impl Managers {
         self.inventory.subscribe()
     }
 
-    /// The states of the sources `libvirt` and `machined`.
+    /// What container runtimes report.
+    pub fn containers(&self) -> Arc<Containers> {
+        Arc::clone(&self.containers)
+    }
+
+    /// The states of the sources `libvirt`, `machined` and `containers`.
     pub fn sources(&self) -> watch::Receiver<Arc<[SourceState]>> {
         self.sources.subscribe()
     }
 
-    /// Applies a line of a jouled-libvirt, received `at` this time.
+    /// Applies a line of a jouled-libvirt or jouled-containers, received `at` this time.
     ///
     /// # Errors
     /// Why the line cannot be used, in one short printable line.
     pub fn accept_line(&self, line: &[u8], at: Instant) -> Result<(), String> {
+        if container_line::is_one(line) {
+            let result = self.containers.accept(line, at);
+            let state = self.lock();
+            self.sources.send_if_modified(|sources| replace(sources, state.sources(&self.containers)));
+            return result;
+        }
         let line = line::read(line)?;
         let mut state = self.lock();
         if state.libvirts.len() >= LIBVIRTS_MAX && !state.libvirts.contains_key(&line.uri) {
@@ -97,12 +114,13 @@ impl Managers {
         Ok(())
     }
 
-    /// Drops libvirts that have sent nothing for [`STALE`].
+    /// Drops libvirts that have sent nothing for [`STALE`], and marks such container runtimes.
     pub fn expire(&self, now: Instant) {
         let mut state = self.lock();
         let before = state.libvirts.len();
         state.libvirts.retain(|_, libvirt| now.saturating_duration_since(libvirt.last_line) < STALE);
-        if state.libvirts.len() != before {
+        let stale = self.containers.expire(now);
+        if stale || state.libvirts.len() != before {
             self.publish(&state);
         }
     }
@@ -121,7 +139,7 @@ impl Managers {
         let libvirts = of_system.flat_map(|(_, libvirt)| &libvirt.machines);
         let inventory: Arc<[KnownMachine]> = libvirts.chain(&state.machined).cloned().collect();
         self.inventory.send_if_modified(|known| replace(known, inventory));
-        self.sources.send_if_modified(|sources| replace(sources, state.sources()));
+        self.sources.send_if_modified(|sources| replace(sources, state.sources(&self.containers)));
     }
 
     fn lock(&self) -> MutexGuard<'_, ManagerState> {
@@ -142,7 +160,7 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
 }
 
 impl ManagerState {
-    fn sources(&self) -> Arc<[SourceState]> {
+    fn sources(&self, containers: &Containers) -> Arc<[SourceState]> {
         let state = |source: &str, health, detail| SourceState {
             detail,
             ..SourceState::new(source, SourceRole::Entity, health)
@@ -150,6 +168,7 @@ impl ManagerState {
         [
             state("libvirt", self.libvirt_health(), self.detail()),
             state("machined", self.machined_health.clone(), String::new()),
+            containers.source(),
         ]
         .into()
     }

@@ -1,5 +1,5 @@
-//! The inventory socket (`[inventory] socket` and `users`): receives the lines of jouled-libvirt from users that the
-//! operator trusts. Sends nothing but the reason of a refusal.
+//! The inventory socket (`[inventory] socket` and `users`): receives the lines of jouled-libvirt and
+//! jouled-containers from users that the operator trusts. Sends nothing but the reason of a refusal.
 
 use super::{Managers, STALE};
 use crate::sys::unix_socket::ListeningSocket;

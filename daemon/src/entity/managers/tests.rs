@@ -112,3 +112,130 @@ fn a_line_that_cannot_be_used_is_refused_in_one_short_line() {
         );
     }
 }
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A line of jouled-containers.
+fn of_runtime(uri: &str, rest: &str) -> String {
+    format!(r#"{{"v":2,"source":"containers","uri":"unix://{uri}","health":"ok"{rest}}}"#)
+}
+
+fn named(id: &str, name: &str) -> String {
+    format!(r#""containers":[{{"id":"{id}","name":"{name}","image":"nginx","labels":{{"team":"blue"}}}}]"#)
+}
+
+fn containers(managers: &Managers) -> Health {
+    managers.sources().borrow().iter().find(|source| source.source == "containers").unwrap().health.clone()
+}
+
+/// The name that is known of a container of this owner.
+fn name_of(managers: &Managers, owner: Option<u32>, id: &str) -> Option<String> {
+    let mut name = None;
+    managers.containers().find([(owner, id)], |_, reported| name = Some(reported.name.to_string()));
+    name
+}
+
+#[test]
+fn names_of_containers_are_kept_when_the_helper_is_gone_and_dropped_with_the_container() {
+    let managers = Managers::default();
+    let at = Instant::now();
+    let say = |line: &str| managers.accept_line(line.as_bytes(), at);
+    assert!(matches!(containers(&managers), Health::Unsupported(why) if why.contains("jouled-containers")));
+    assert!(say(&of_runtime("/a", "")).unwrap_err().contains("has to have \"begin\""));
+    say(&of_runtime("/a", &format!(r#","begin":true,{}"#, named(ID, "web\\n\\u202e")))).unwrap();
+    assert_eq!(name_of(&managers, None, ID).as_deref(), Some("web\\u{a}\\u{202e}"));
+    assert_eq!(containers(&managers), Health::Healthy);
+    assert!(managers.containers().is_reporting());
+    managers.containers().find([(None, ID)], |_, reported| {
+        assert_eq!(reported.details.pairs().collect::<Vec<_>>(), [("image", "nginx"), ("label.team", "blue")]);
+    });
+    managers.expire(at + STALE);
+    assert!(matches!(containers(&managers), Health::Failed(why) if why.contains("systemctl status jouled-containers")));
+    assert!(!managers.containers().is_reporting());
+    assert!(name_of(&managers, None, ID).is_some(), "names stay");
+    say(&of_runtime("/a", "")).unwrap();
+    assert_eq!(containers(&managers), Health::Healthy);
+    say(&of_runtime("/a", &format!(r#","gone":["{ID}"]"#))).unwrap();
+    assert_eq!(name_of(&managers, None, ID), None);
+    say(&of_runtime("/a", &format!(",{}", named(ID, "again")))).unwrap();
+    say(&of_runtime("/a", r#","begin":true"#)).unwrap();
+    assert_eq!(name_of(&managers, None, ID), None, "a new list replaces the earlier one");
+    say(&of_runtime("/a", "").replace("\"ok\"", "\"closed\"")).unwrap();
+    assert!(matches!(containers(&managers), Health::Failed(why) if why == "unix:///a: closed"));
+    say(&of_runtime("/a", "").replace("\"ok\"", "\"absent\"")).unwrap();
+    assert!(matches!(containers(&managers), Health::Unsupported(why) if why.contains("no container runtime")));
+}
+
+#[test]
+fn a_user_names_only_that_users_containers_and_two_names_are_none() {
+    let managers = Managers::default();
+    let say = |line: &str| managers.accept_line(line.as_bytes(), Instant::now());
+    let begin = |uri: &str, user: &str, name: &str| {
+        say(&of_runtime(uri, &format!(r#"{user},"begin":true,{}"#, named(ID, name)))).unwrap();
+    };
+    begin("/docker", "", "web");
+    begin("/run/user/1000", r#","user":1000"#, "mine");
+    assert_eq!(name_of(&managers, None, ID).as_deref(), Some("web"));
+    assert_eq!(name_of(&managers, Some(1000), ID).as_deref(), Some("mine"));
+    assert_eq!(name_of(&managers, Some(1001), ID), None);
+    begin("/containerd", "", "web");
+    assert_eq!((name_of(&managers, None, ID).as_deref(), containers(&managers)), (Some("web"), Health::Healthy));
+    begin("/containerd", "", "other");
+    assert_eq!(name_of(&managers, None, ID), None, "which of the two is right is not known");
+    assert!(matches!(containers(&managers), Health::Degraded(why) if why.contains("1 containers have no name")));
+    say(&of_runtime("/containerd", "").replace("\"ok\"", "\"absent\"")).unwrap();
+    assert_eq!((name_of(&managers, None, ID).as_deref(), containers(&managers)), (Some("web"), Health::Healthy));
+}
+
+#[test]
+fn lines_about_containers_that_are_not_what_they_should_be() {
+    let managers = Managers::default();
+    let many: Vec<String> = (0..17).map(|number| format!(r#""l{number}":"x""#)).collect();
+    let labels = |labels: &str| format!(r#","begin":true,"containers":[{{"id":"{ID}","labels":{{{labels}}}}}]"#);
+    for (line, words) in [
+        (of_runtime("/a", "").replace("\"v\":2", "\"v\":3"), "version 3 is not known: jouled-containers"),
+        (of_runtime("/a", r#","x":1"#), "unknown field"),
+        (of_runtime("/a", r#","begin":true,"containers":[{"id":"../../etc"}]"#), "is no container id"),
+        (of_runtime("/a", r#","begin":true,"gone":["0123"]"#), "is no container id"),
+        (of_runtime("/a", &labels(&many.join(","))), "17 labels, at most 16"),
+        (of_runtime("/a", &labels(&format!(r#""{}":"x""#, "k".repeat(200)))), "more than 128 bytes"),
+        (of_runtime(&"a".repeat(300), r#","begin":true"#), "not the URI"),
+        (of_runtime("/a", "").replace("containers", "hologram"), "version 2 is not known"),
+    ] {
+        let error = managers.accept_line(line.as_bytes(), Instant::now()).unwrap_err();
+        assert!(error.contains(words) && error.len() < 600 && !error.contains('\n'), "{error}");
+    }
+    assert!(matches!(containers(&managers), Health::Unsupported(_)));
+    let long = named(ID, &"x".repeat(10_000));
+    managers.accept_line(of_runtime("/a", &format!(r#","begin":true,{long}"#)).as_bytes(), Instant::now()).unwrap();
+    assert!(name_of(&managers, None, ID).unwrap().len() < 512);
+}
+
+#[test]
+fn containers_and_changes_are_bounded() {
+    use containers::{Changed, Cursor};
+    let managers = Managers::default();
+    let (mut cursor, known) = (Cursor::default(), managers.containers());
+    assert_eq!(known.changed(&mut cursor, 10), Changed::All);
+    assert_eq!(known.changed(&mut cursor, 10), Changed::These(Vec::new()));
+    let batch = |from: u32, to: u32| {
+        let containers: Vec<String> =
+            (from..to).map(|number| format!(r#"{{"id":"{number:064x}","name":"a"}}"#)).collect();
+        format!(r#","containers":[{}]"#, containers.join(","))
+    };
+    let say = |rest: &str| managers.accept_line(of_runtime("/a", rest).as_bytes(), Instant::now()).unwrap();
+    say(&format!(r#","begin":true{}"#, batch(0, 25)));
+    let Changed::These(first) = known.changed(&mut cursor, 10) else { panic!() };
+    assert_eq!((first.len(), &first[9]), (10, &(None, format!("{:064x}", 9))));
+    let Changed::These(rest) = known.changed(&mut cursor, 100) else { panic!() };
+    assert_eq!(rest.len(), 15);
+    say(&batch(0, 25));
+    assert_eq!(known.changed(&mut cursor, 10), Changed::These(Vec::new()), "nothing changed");
+    (0..21).for_each(|thousand| say(&batch(thousand * 1_000, thousand * 1_000 + 1_000)));
+    assert_eq!(known.changed(&mut cursor, 10), Changed::All, "more than are kept");
+    assert!(matches!(containers(&managers), Health::Degraded(why) if why.contains("more than 20000 containers")));
+    assert!(name_of(&managers, None, &format!("{:064x}", 19_999)).is_some());
+    assert_eq!(name_of(&managers, None, &format!("{:064x}", 20_000)), None);
+    say(r#","begin":true"#);
+    assert_eq!(containers(&managers), Health::Healthy);
+}

@@ -1,7 +1,7 @@
 //! Names of containers and pods, from what the kernel and the kubelet show without privilege: the kubelet's folders in
 //! /var/log (`kubernetes`) and the arguments of Podman's conmon (`conmon`), both read on a thread of their own
-//! (`reader`). Names that a cgroup path has are from `path`. A name is a label: it decides nothing about what a cgroup
-//! is charged to.
+//! (`reader`); and from what container runtimes report (`reports`). Names that a cgroup path has are from `path`. A
+//! name is a label: it decides nothing about what a cgroup is charged to.
 //!
 //! An id is of one owner: the system, or the user in whose slice the cgroup is. Any user can make a cgroup that is
 //! called as somebody else's container or pod; it is none (`add`).
@@ -12,13 +12,17 @@
 mod conmon;
 mod kubernetes;
 mod reader;
+mod reports;
 
+use super::managers::containers::{Containers, Reported};
 use crate::model::entity::{ContainerLabels, Kind, Labels, PodLabels};
 use crate::model::tick::CgroupEntities;
 use crate::model::usage::CgroupId;
 use reader::{Reader, Wanted, WantedContainer};
+use reports::Reports;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Time that a tick waits for the names of new containers. Reading some hundreds takes less; what takes longer comes
@@ -81,6 +85,10 @@ struct Container {
     known: Known<String>,
     pod: String,
     source: Option<PathBuf>,
+    /// What its runtime says.
+    reported: Option<Arc<Reported>>,
+    /// Its listed cgroups.
+    members: Vec<CgroupId>,
 }
 
 /// The names of the containers and pods that have a cgroup now.
@@ -96,6 +104,7 @@ pub(super) struct Names {
     pods: FxHashMap<String, Known<PodName>>,
     /// Containers and pods that have a look due, or will have one.
     nameless: FxHashSet<(Kind, String)>,
+    reports: Option<Reports>,
     tick: u64,
     /// What keeps names from being read, as it was last logged.
     trouble: Option<String>,
@@ -113,9 +122,20 @@ impl Names {
             containers: FxHashMap::default(),
             pods: FxHashMap::default(),
             nameless: FxHashSet::default(),
+            reports: None,
             tick: 0,
             trouble: None,
         }
+    }
+
+    /// Takes names of containers from what their runtimes report, too.
+    pub fn with_reports(self, containers: Option<Arc<Containers>>) -> Self {
+        Self { reports: containers.map(Reports::new), ..self }
+    }
+
+    /// Whether a helper reports names of containers now.
+    pub fn are_reported(&self) -> bool {
+        self.reports.as_ref().is_some_and(Reports::are_there)
     }
 
     /// Adds the names to `cgroups`, which are listed at this tick, and lists earlier ones again whose names became
@@ -146,9 +166,11 @@ impl Names {
             true => PATIENCE,
             false => Duration::ZERO,
         });
+        let renamed = self.take_reports(cgroups);
         if found || !cgroups.is_empty() {
             self.report(cgroups, &listed, found);
         }
+        self.report_renamed(cgroups, &listed, &renamed);
         // At the last tick at which the core knows them.
         gone.iter().for_each(|cgroup| self.remove(*cgroup));
     }
@@ -211,8 +233,11 @@ impl Names {
                     known: known(),
                     pod: pod_id.to_owned(),
                     source: dir(listed.cgroup).filter(|_| has_conmon).map(Path::to_path_buf),
+                    reported: None,
+                    members: Vec::new(),
                 });
                 container.known.cgroups += 1;
+                container.members.push(listed.cgroup);
                 let is_sought = has_conmon || (self.kubernetes && !pod_id.is_empty());
                 if is_sought && container.known.due.is_some() {
                     self.unnamed.insert(listed.cgroup);
@@ -239,7 +264,10 @@ impl Names {
         for labels in self.cgroups.remove(&cgroup).into_iter().flatten() {
             let id = labels.id();
             let known = match labels.kind() {
-                Kind::Container => self.containers.get_mut(id).map(|container| &mut container.known.cgroups),
+                Kind::Container => self.containers.get_mut(id).map(|container| {
+                    container.members.retain(|member| *member != cgroup);
+                    &mut container.known.cgroups
+                }),
                 Kind::Pod => self.pods.get_mut(id).map(|pod| &mut pod.cgroups),
                 _ => None,
             };
@@ -372,11 +400,15 @@ fn named(
     pods: &FxHashMap<String, Known<PodName>>,
 ) -> Option<Labels> {
     if let Some(container) = ContainerLabels::of(labels) {
+        let known = containers.get(container.container_id)?;
+        if let Some(reported) = &known.reported {
+            return reports::named(labels, container, known.known.name.as_deref(), reported);
+        }
         if !container.container_name.is_empty() {
             return None;
         }
-        let name = containers.get(container.container_id)?.known.name.as_ref()?;
-        return Some(ContainerLabels { container_name: name, ..container }.into());
+        let name = known.known.name.as_ref()?;
+        return Some(Labels::from(ContainerLabels { container_name: name, ..container }).or_names_of(labels));
     }
     let PodLabels { pod_id, pod_name: "", .. } = PodLabels::of(labels)? else { return None };
     let PodName { namespace, name } = pods.get(pod_id)?.name.as_ref()?;

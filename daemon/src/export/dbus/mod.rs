@@ -35,7 +35,7 @@
 //!   and the numbers below, without State and Since
 //! org.jouled1.Unit       Id s, Slice s, User u (4294967295: the system's)
 //! org.jouled1.Machine    Id s, Name s, UUID s, Hypervisor s
-//! org.jouled1.Container  Id s, Name s, Runtime s, Pod s
+//! org.jouled1.Container  Id s, Name s, Runtime s, Pod s, Image s, ComposeProject s, ComposeService s, Labels a{ss}
 //! org.jouled1.Job        Id s, Manager s, JobName s, UserName s, Account s, Partition s
 //! the numbers            State s ("running", "terminated"), EnergyMicrojoules t, PowerMicrowatts t, EnergyByZone a(sst),
 //!                        PowerByZone a(sst) zone, mode ("dynamic", "idle"; the manager's platform: "total"), value;

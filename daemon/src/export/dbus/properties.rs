@@ -3,6 +3,7 @@
 
 use super::view::{Iface, Numbers, Object, Shown, UNKNOWN, View};
 use crate::model::domain::Zone;
+use crate::model::entity::Details;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::sys::safe_text::safe;
 use std::collections::BTreeMap;
@@ -226,6 +227,45 @@ pub(super) const PROPERTIES: &[Property] = &[
         of: &[Container],
         doc: "The namespace of that pod, empty where it is not known.",
         get: |of| text(of.pod("pod_namespace")),
+    },
+    Property {
+        name: "Image",
+        signature: "s",
+        emits: Emits::Const,
+        of: &[Container],
+        doc: "The image that the container was made from, as its runtime says (jouled-containers); empty where it is not known. Where it \
+              becomes known late, the object is removed and added again.",
+        get: |of| text(of.label("image")),
+    },
+    Property {
+        name: "ComposeProject",
+        signature: "s",
+        emits: Emits::Const,
+        of: &[Container],
+        doc: "The project of Docker Compose that the container belongs to, empty where it belongs to none.",
+        get: |of| text(of.label("compose_project")),
+    },
+    Property {
+        name: "ComposeService",
+        signature: "s",
+        emits: Emits::Const,
+        of: &[Container],
+        doc: "The service of that project, empty where it belongs to none.",
+        get: |of| text(of.label("compose_service")),
+    },
+    Property {
+        name: "Labels",
+        signature: "a{ss}",
+        emits: Emits::Const,
+        of: &[Container],
+        doc: "The labels of the container that jouled-containers was told to report, as its runtime has them.",
+        get: |of| {
+            let details = of.object.into_iter().flat_map(|object| object.labels.details());
+            let labels = details.filter_map(|(name, value)| Some((name.strip_prefix(Details::LABEL)?, value)));
+            let labels: BTreeMap<String, String> =
+                labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            labels.into()
+        },
     },
     Property {
         name: "PID",

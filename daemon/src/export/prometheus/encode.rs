@@ -1,7 +1,7 @@
 //! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric
 //! by name.
 
-use crate::model::entity::Labels;
+use crate::model::entity::{Details, Labels};
 use crate::model::text::safe;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use prometheus_client::encoding::{
@@ -19,22 +19,31 @@ pub(super) struct LabelSet<'a, const N: usize> {
     names: &'static [&'static str],
     values: &'a [String],
     others: [Label<'a>; N],
+    /// The entity whose runtime's labels come last.
+    of_runtime: Option<&'a Labels>,
 }
 
 impl<'a, const N: usize> LabelSet<'a, N> {
     /// Labels of an entity, then `others`.
     pub fn of(labels: &'a Labels, others: [Label<'a>; N]) -> Self {
-        Self { names: labels.names(), values: labels.values(), others }
+        Self { names: labels.names(), values: labels.values(), others, of_runtime: None }
+    }
+
+    /// Labels of an entity, then `others`, then the labels that its runtime has (details that begin with
+    /// [`Details::LABEL`]) as `label_NAME`, where `_` stands for what a label's name cannot have, as in
+    /// kube-state-metrics. Two that would be the same are told apart by a number at the end.
+    pub fn with_runtime_labels(labels: &'a Labels, others: [Label<'a>; N]) -> Self {
+        Self { of_runtime: Some(labels), ..Self::of(labels, others) }
     }
 
     /// Labels under other names than the entity's own (`names` and `values` have the same length), then `others`.
     pub fn renamed(names: &'static [&'static str], values: &'a [String], others: [Label<'a>; N]) -> Self {
-        Self { names, values, others }
+        Self { names, values, others, of_runtime: None }
     }
 
     /// Labels of a sample that belongs to no entity.
     pub fn plain(others: [Label<'a>; N]) -> Self {
-        Self { names: &[], values: &[], others }
+        Self { names: &[], values: &[], others, of_runtime: None }
     }
 
     fn is_empty(&self) -> bool {
@@ -50,6 +59,18 @@ impl<const N: usize> EncodeLabelSet for LabelSet<'_, N> {
         // Entities' labels are fit already; these are texts of firmware, drivers, managers and other hosts, too.
         for (name, value) in &self.others {
             (*name, &*safe(value)).encode(encoder.encode_label())?;
+        }
+        let mut written: Vec<String> = Vec::new();
+        for (name, value) in self.of_runtime.into_iter().flat_map(Labels::details) {
+            let Some(name) = name.strip_prefix(Details::LABEL) else { continue };
+            let is_fit = |character: char| character.is_ascii_alphanumeric();
+            let name: String = name.chars().map(|character| if is_fit(character) { character } else { '_' }).collect();
+            let name = format!("label_{name}");
+            let numbered = (2..).map(|number| format!("{name}_{number}"));
+            let mut free = std::iter::once(name.clone()).chain(numbered).filter(|name| !written.contains(name));
+            let name = free.next().unwrap_or_default();
+            (name.as_str(), value).encode(encoder.encode_label())?;
+            written.push(name);
         }
         Ok(())
     }

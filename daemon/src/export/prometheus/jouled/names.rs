@@ -14,12 +14,21 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, l
         let about = About {
             name: "jouled_container_info",
             unit: "",
-            help: "Always 1; its labels are the names of a container and its pod as they are known now, empty where they are not",
+            help: "Always 1; its labels are the names of a container and its pod, its image, its compose project and service, and \
+                   chosen labels of its runtime (label_NAME), as they are known now, empty where they are not",
         };
         let samples = rows(snapshot, Kind::Container).map(|row| {
             let pod = ContainerLabels::of(&row.labels).and_then(|labels| pods.get(labels.pod_id));
             let (name, namespace) = pod.map_or(("", ""), |pod| (pod.pod_name, pod.pod_namespace));
-            (LabelSet::of(&row.labels, [("pod_name", name), ("pod_namespace", namespace)]), 1)
+            let detail = |name| (name, row.labels.get(name));
+            let others = [
+                ("pod_name", name),
+                ("pod_namespace", namespace),
+                detail("image"),
+                detail("compose_project"),
+                detail("compose_service"),
+            ];
+            (LabelSet::with_runtime_labels(&row.labels, others), 1)
         });
         gauges(encoder, &about, samples)?;
     }

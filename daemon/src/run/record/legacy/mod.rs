@@ -99,6 +99,7 @@ impl Ticks {
             gone: gone.into_iter().map(CgroupId).collect(),
             vm_members: vm_members.into_iter().map(member).collect::<Result<_, String>>()?,
             vms: vms.map(|vms| vms.into_iter().map(vm).collect()),
+            names_reported: false,
             sources: sources.into_iter().map(source).collect::<Result<_, String>>()?,
             own_cpu: Nanos(own_cpu),
         })

@@ -154,7 +154,8 @@ pub struct Named<'a>(pub &'a Labels);
 
 impl Serialize for Named<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        by_name::label_values(self.0, serializer)
+        // Details come again from where they came, and an earlier version would take a series with them for another one.
+        by_name::labels_alone(self.0, serializer)
     }
 }
 
