@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import trouble
+from guests import Guests
 from watch import Daemon, Watch
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS") or 600)
@@ -29,7 +30,7 @@ def main():
     choose = random.Random(SEED)
     folder = Path(tempfile.mkdtemp(prefix="jouled-chaos-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     daemon = Daemon(program, folder)
-    troubles = [kind(daemon, random.Random(choose.random())) for kind in trouble.KINDS]
+    troubles = [kind(daemon, random.Random(choose.random())) for kind in [*trouble.KINDS, Guests]]
     watch = Watch(daemon)
     try:
         run(daemon, watch, troubles, choose)
@@ -66,6 +67,9 @@ def run(daemon, watch, troubles, choose):
 
 def report(daemon, watch, troubles):
     watch.compare_life()
+    for one in troubles:
+        for fault in one.faults():
+            watch.fault(fault)
     print(f"chaos: {daemon.kills} kills, longest start {daemon.longest_start:.1f} s, {watch.pages} pages, "
           f"{watch.counters} counters compared, {watch.came_back} series came back lower than they had ended")
     print(f"chaos: oldest snapshot {watch.oldest:.1f} s, most beyond what load explains {watch.latest:.1f} s; "

@@ -35,6 +35,10 @@ class Trouble:
     def clean(self):
         pass
 
+    def faults(self):
+        """What was seen to be wrong."""
+        return []
+
     def said(self):
         return f"skipped: {self.missing}" if self.missing else f"{self.done} times"
 
@@ -224,18 +228,22 @@ class Forks(Trouble):
 
 
 class Clients(Trouble):
-    """Clients of the page and of the control socket that send garbage, stop in the middle, and read nothing."""
+    """Clients of the page, of the control socket and of the inventory socket that send garbage, stop in the middle, and read nothing."""
 
     pause_s = 0.05
     TEXTS = [b"", b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 8, b"\x16\x03\x01\x02\x00", b"GET /v1/stream HTTP/1.1\r\nHost: a\r\n\r\n",
              b"POST /metrics HTTP/1.1\r\nContent-Length: 99999999\r\n\r\nx", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /%00 HTTP/1.1\r\n\r\n", b"\0" * 5000,
-             b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip;q=1e99\r\n\r\n"]
+             b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip;q=1e99\r\n\r\n", b"GET /v1/guests HTTP/1.1\r\nHost: a\r\n\r\n" * 50,
+             b'{"protocol":1,"source":"x","vms":[]}\n' * 100, b'{"protocol":99}\n', b"[" * 100_000]
 
     def prepare(self):
         self.open = []
 
     def once(self):
-        if self.choose.random() < 0.7:
+        which = self.choose.random()
+        if which < 0.1:
+            one, address = socket.socket(socket.AF_UNIX), str(self.daemon.runtime / "inventory.sock")
+        elif which < 0.7:
             one, address = socket.socket(), ("127.0.0.1", self.daemon.port)
         else:
             one, address = socket.socket(socket.AF_UNIX), str(self.daemon.socket)

@@ -33,6 +33,8 @@ class Daemon:
         self.port, self.socket, self.log = free_port(), folder / "run/jouled.sock", folder / "log"
         self.url = f"http://127.0.0.1:{self.port}"
         self.bus = None
+        # More of the daemon's environment, by kinds of trouble.
+        self.extra = {}
         self.process = None
         self.kills, self.longest_start = 0, 0.0
 
@@ -41,7 +43,7 @@ class Daemon:
         own |= {"JOULED_METER__VSOCK__CONNECT": "off", "JOULED_EXPORT__GUEST__VSOCK": "off", "JOULED_METER__IPMI__USE": "never",
                 "JOULED_EXPORT__DBUS__USE": "auto" if self.bus else "off", "JOULED_CONTROL__SOCKET": str(self.socket),
                 "JOULED_STATE_DIR": str(self.state), "JOULED_RUNTIME_DIR": str(self.runtime)}
-        return own | ({"DBUS_SYSTEM_BUS_ADDRESS": self.bus} if self.bus else {})
+        return own | self.extra | ({"DBUS_SYSTEM_BUS_ADDRESS": self.bus} if self.bus else {})
 
     def start(self):
         """Starts it: also with a state folder that is full or read-only it gives numbers."""

@@ -79,6 +79,9 @@ impl Listener for Control {
 struct Shown {
     snapshots: Snapshots,
     json: Once,
+    /// The list of guests: what is counted of them is of the moment when the first reader of a snapshot asked.
+    guests: Guests,
+    guests_json: Once,
     stop: CancellationToken,
 }
 
@@ -86,12 +89,14 @@ struct Shown {
 type Readers = Option<Extension<Arc<Places>>>;
 
 fn router(snapshots: Snapshots, guests: Guests, stop: CancellationToken) -> Router {
+    let json = Once::default();
+    let guests_json = json.beside();
     Router::new()
-        .route("/v1/guests", get(async move || axum::Json(guests.list())))
+        .route("/v1/guests", get(list_guests))
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/stream", get(stream))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
-        .with_state(Shown { snapshots, json: Once::default(), stop })
+        .with_state(Shown { snapshots, json, guests, guests_json, stop })
 }
 
 impl Shown {
@@ -100,6 +105,15 @@ impl Shown {
         let readers = readers.as_ref().map(|readers| Arc::clone(&readers.0));
         let (snapshot, line) = self.json.get(&self.snapshots, readers, json).await?;
         (!line.is_empty()).then_some((snapshot, line))
+    }
+}
+
+async fn list_guests(State(shown): State<Shown>, readers: Readers) -> Response {
+    let (readers, guests) = (readers.map(|readers| readers.0), shown.guests.clone());
+    let list = move |_: &Arc<Snapshot>| serde_json::to_vec(&guests.list()).unwrap_or_default();
+    match shown.guests_json.get(&shown.snapshots, readers, list).await {
+        Some((_, json)) if !json.is_empty() => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

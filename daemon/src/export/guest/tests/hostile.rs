@@ -168,3 +168,33 @@ async fn one_that_never_reads_is_dropped() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(connections(&rig), [0, 1]);
 }
+
+#[tokio::test]
+async fn the_list_on_the_control_socket_is_made_once_for_a_snapshot() {
+    use crate::export::control;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let mut server = Server::start(GuestConfig::default(), Host::new([vm(1)]));
+    let stop = CancellationToken::new();
+    let control = control::bind(&path, control::DEFAULT_MODE).unwrap();
+    let serves = control.serve(server.snapshots.subscribe(), server.guests.clone(), stop.clone());
+    let serves = tokio::spawn(serves);
+    while server.guests.list().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let list = async || {
+        let (status, body) = get(dial(&path).await, "/v1/guests").await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<serde_json::Value>(&body).unwrap()
+    };
+    let first = list().await;
+    assert_eq!((first[0]["vm_id"].as_str(), first[0]["channel"].as_str()), (Some(&*vm(1).id), Some("")));
+    // Requests cost no list of their own: what changes meanwhile is in the one of the next snapshot.
+    server.guests.vsock_is_open();
+    assert_eq!(list().await, first);
+    server.tick(1000);
+    assert_eq!(list().await[0]["channel"], "vsock");
+    stop.cancel();
+    serves.await.unwrap();
+    server.end().await;
+}
