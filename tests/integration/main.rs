@@ -47,6 +47,7 @@ mod restart;
 mod root_bpf;
 mod root_bpf_identity;
 mod root_live;
+mod stand_in;
 mod survivors;
 mod unsafe_code;
 mod vms;

@@ -7,8 +7,9 @@ use crate::model::snapshot::{CpuInfo, LearnedBand, LearnedView};
 use crate::model::units::Nanos;
 use crate::power_model::basis::Basis;
 use crate::power_model::learn::Learner;
-use crate::power_model::model::{BANDS, Machine, Model};
+use crate::power_model::model::{BANDS, Machine, Model, Training};
 use crate::power_model::samples::Target;
+use crate::power_model::stand_in::Taught;
 use crate::power_model::{Features, Predicted, file};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,18 +30,22 @@ pub struct Learned {
     made: Option<(Arc<Model>, Arc<str>)>,
     /// Seconds that had taught it at that time.
     made_at: f64,
+    /// Time of the last lesson, CLOCK_REALTIME; `None`: not known. And seconds that had taught it then.
+    taught_at: Option<Nanos>,
+    dated: f64,
 }
 
 impl Learned {
     /// Nothing yet, of this machine.
     pub fn new(machine: Machine) -> Self {
         let by_time = Learner::new(Basis::Time, machine.threads);
-        Self::of(machine, by_time, None)
+        Self::of(machine, by_time, None, None)
     }
 
-    /// What is known already.
-    pub fn of(machine: Machine, by_time: Learner, by_counters: Option<Learner>) -> Self {
-        Self { machine, by_time, by_counters, made: None, made_at: 0.0 }
+    /// What is known already. `taught_at`: time of the last lesson, CLOCK_REALTIME; `None`: not known.
+    pub fn of(machine: Machine, by_time: Learner, by_counters: Option<Learner>, taught_at: Option<Nanos>) -> Self {
+        let dated = by_time.taught();
+        Self { machine, by_time, by_counters, made: None, made_at: 0.0, taught_at, dated }
     }
 
     /// The machine that a model of a domain is of; `None`: of such a domain nothing is learned. `cpus`: those of the
@@ -87,6 +92,7 @@ impl Learned {
     /// After it was read from a file: what is solved from time to time is solved now.
     pub fn refresh(&mut self, domain: &Domain) {
         self.learners_mut().for_each(Learner::refresh);
+        self.dated = self.by_time.taught();
         self.renew(domain);
     }
 
@@ -111,15 +117,11 @@ impl Learned {
     }
 
     fn make(&self, domain: &Domain) -> Option<Model> {
-        let target = match domain.zone {
-            Zone::Package => Target::Package,
-            Zone::Dram => Target::Dram,
-            Zone::Platform => Target::Platform,
-            _ => return None,
-        };
+        let target = target(domain)?;
         let forms: Vec<_> = self.learners().filter_map(Learner::form).collect();
         let model = self.by_time.model(name(domain), target, self.machine.clone(), domain.source.clone())?;
-        Some(Model { forms, ..model })
+        let training = Training { ended: self.taught_at, ..model.training };
+        Some(Model { forms, training, ..model })
     }
 
     /// The model as of the last minute; `None` before it has learned enough, and for GPUs.
@@ -130,6 +132,35 @@ impl Learned {
     /// The power where these features ran; `None`: it has not learned enough.
     pub fn predict(&self, features: &Features) -> Option<Predicted> {
         self.learners().find_map(|learner| learner.predict(features))
+    }
+
+    /// What may stand in for the domain's meter; `None`: of such a domain there is no model.
+    pub(super) fn taught_of(&self, domain: &Domain) -> Option<Taught> {
+        Some(Taught {
+            domain: domain.id.clone(),
+            source: domain.source.clone(),
+            scope: domain.scope,
+            target: target(domain)?,
+            model: self.model(),
+            at: self.taught_at,
+        })
+    }
+
+    /// Notes the time of the last lesson: at the end of each tick. `now`: CLOCK_REALTIME.
+    pub(super) fn date(&mut self, now: Nanos) {
+        if self.by_time.taught() != self.dated {
+            (self.dated, self.taught_at) = (self.by_time.taught(), Some(now));
+        }
+    }
+
+    /// Whether a version of the model was made: of one that is read from a file none is at first.
+    pub(super) fn is_made(&self) -> bool {
+        self.made.is_some()
+    }
+
+    /// Time of the last lesson, CLOCK_REALTIME; `None`: not known.
+    pub fn taught_at(&self) -> Option<Nanos> {
+        self.taught_at
     }
 
     /// Time that taught it.
@@ -164,10 +195,21 @@ impl Learned {
         LearnedView {
             name: name(domain),
             taught: self.taught(),
+            taught_at: self.taught_at,
             error_ppm: best.error_percent().map(ppm),
             bands: bands.collect(),
             model: self.made.as_ref().map(|(_, text)| text.clone()),
         }
+    }
+}
+
+/// Whose power a model of a domain says; `None`: of its zone there are no models.
+fn target(domain: &Domain) -> Option<Target> {
+    match domain.zone {
+        Zone::Package => Some(Target::Package),
+        Zone::Dram => Some(Target::Dram),
+        Zone::Platform => Some(Target::Platform),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! energy (`readings`), the platform and its remainder (`platform`, `remainder`), then the ledger is committed and the
 //! accounts of ended entities are closed.
 
+mod absence;
 pub mod accounts;
 mod curve;
 pub mod idle;
@@ -125,15 +126,23 @@ impl Core {
         }
         let mut ledger = Ledger::new(config.limits);
         ledger.restore(state.entries.into_iter(), now + config.limits.retention);
+        let mut earlier = state.domains;
+        for record in &mut earlier {
+            let DomainRecord { domain, learned: Some(learned), .. } = record else { continue };
+            // It may stand in before its meter is seen, or without it.
+            if !learned.is_made() && Learned::machine(domain, &config.host.cpus).as_ref() == Some(&learned.machine) {
+                learned.refresh(domain);
+            }
+        }
         Self {
             host: Arc::new(Host { idle: config.idle, ..config.host.clone() }),
-            platform: Platform::new(config.platform.clone()),
+            platform: Platform::new(config.platform.clone(), &earlier),
             neighbours: Neighbours::default(),
             other: None,
             config,
             domains: Vec::new(),
             by_id: FxHashMap::default(),
-            earlier: state.domains,
+            earlier,
             same_boot,
             cpus,
             ledger,
@@ -192,6 +201,7 @@ impl Core {
         let ended = tick.usage.iter().flat_map(|usage| &usage.ended);
         self.accounts.close_ended(&mut self.ledger, ended, &tick.gone, self.ticks, closed_before);
         self.ledger.expire();
+        self.domains.iter_mut().flat_map(|state| &mut state.learned).for_each(|one| one.date(tick.at.realtime));
         self.last = Some(now);
         Arc::new(self.snapshot(tick, cpu_usage))
     }

@@ -3,6 +3,7 @@
 //! `joulectl meters` and in `jouled_platform_*` metrics. Attributes nothing, and knows no meter by name: a meter says
 //! of its own domain which kind of platform meter it is ([`Domain::platform`]).
 
+use super::DomainRecord;
 use super::curve::{self, Curve};
 use super::lag::{self, Lag};
 use super::slices::Slices;
@@ -81,6 +82,10 @@ pub(super) struct Platform {
     /// The host of this VM reports the VM's energy, and the configuration chooses no platform meter. Then there is no
     /// authority.
     host_reports: bool,
+    /// See [`Core::platform_is_away`](super::Core::platform_is_away).
+    pub is_away: bool,
+    /// An estimate stood in when the earlier run of jouled ended: a meter is not waited for.
+    was_away: bool,
     /// GPUs that VMs own and no meter of this machine measures: their energy is part of the remainder.
     pub unmetered: Vec<PciAddress>,
     /// The usage of the time for which the remainder is not computed yet.
@@ -101,8 +106,10 @@ pub(super) struct Platform {
 }
 
 impl Platform {
-    pub fn new(choice: PlatformChoice) -> Self {
-        Self { choice, ..Self::default() }
+    /// `earlier`: what an earlier run of jouled kept of its domains.
+    pub fn new(choice: PlatformChoice, earlier: &[DomainRecord]) -> Self {
+        let was_away = earlier.iter().any(|record| stands_in(&record.domain) && record.last.is_some());
+        Self { choice, was_away, ..Self::default() }
     }
 
     /// Chooses the authority, and the role of each domain.
@@ -147,14 +154,14 @@ impl Platform {
 
     /// Whether all meters of a kind measure now: a sum that lacks one would be wrong.
     fn measures_now(&self, domains: &[DomainState], kind: &PlatformKind, now: Nanos) -> bool {
-        let silent_after = |state: &DomainState| {
-            let by_period = Nanos(period(state).0.saturating_mul(SILENT_PERIODS));
-            Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1).max(by_period)
-        };
         let mut meters = of_kind(domains, Some(kind)).peekable();
-        meters.peek().is_some()
-            && !self.lacking.contains(kind)
-            && meters.all(|state| is_recent(&state.curve, now, silent_after(state)))
+        meters.peek().is_some() && !self.lacking.contains(kind) && meters.all(|state| speaks(state, now))
+    }
+
+    /// Notes whether a stand-in has to say the power of the whole machine. `first`: the first tick, CLOCK_MONOTONIC.
+    pub fn note_absence(&mut self, domains: &[DomainState], first: Nanos, now: Nanos) {
+        let measures = domains.iter().any(|state| is_whole(&state.shared) && speaks(state, now));
+        self.is_away = !measures && !self.host_reports && (self.was_away || now - first >= SILENT.1);
     }
 
     /// Finds the GPUs passed through to VMs that no meter on this host measures.
@@ -381,6 +388,23 @@ fn of_kind<'a>(
     kind: Option<&'a PlatformKind>,
 ) -> impl Iterator<Item = &'a DomainState> + Clone {
     domains.iter().filter(move |state| kind.is_some() && kind_of(&state.shared) == kind && !state.standby)
+}
+
+/// Whether it is a meter of the whole machine, not of the part that psys sees.
+pub(super) fn is_whole(domain: &Domain) -> bool {
+    domain.zone == Zone::Platform && kind_of(domain).is_some()
+}
+
+/// Whether a domain stands in for the meters of the whole machine.
+pub(super) fn stands_in(domain: &Domain) -> bool {
+    domain.zone == Zone::Platform && domain.quality == Quality::Estimated && !domain.by_host
+}
+
+/// Whether a platform meter measures now: it is silent after some of its refreshes, at least [`SILENT`].
+pub(super) fn speaks(state: &DomainState, now: Nanos) -> bool {
+    let by_period = Nanos(period(state).0.saturating_mul(SILENT_PERIODS));
+    let silent_after = Nanos(refresh(state).0.saturating_mul(SILENT.0)).max(SILENT.1).max(by_period);
+    !state.standby && is_recent(&state.curve, now, silent_after)
 }
 
 /// Whether a change of the components' power shows in the authority's. `before` and `after`: mean powers of the

@@ -2,6 +2,7 @@
 //! computes energy from two readings; `settle` splits and charges it.
 
 use super::Core;
+use super::absence::StandIn;
 use super::interval::{self, Interval, LastReading};
 use super::lessons::{Counters, Observed};
 use super::platform;
@@ -26,8 +27,13 @@ impl Core {
         let tick_time = self.last.map(|last| at.monotonic - last);
         let suspended = at.boottime - at.monotonic;
         let components = self.measured_components(index);
+        let stand_in = self.stand_in(index, reading, at.monotonic);
         let Some(state) = self.domains.get_mut(index) else { return false };
         let new = match &reading.reading {
+            Ok(_) if stand_in == StandIn::NotNeeded => {
+                state.stand_by(reading.at, self.ticks);
+                return true;
+            }
             Ok(Reading::Standby) => {
                 state.watch.forget();
                 state.stand_by(reading.at, self.ticks);
@@ -84,7 +90,7 @@ impl Core {
         let last = state.record.last.as_ref();
         let interval = interval::interval_up_to(&state.shared, last, &new, &mut state.carry, longest);
         let said = said(state, &new);
-        state.record.last = Some(new);
+        state.record.last = stand_in.begin(new);
         let broken = matches!(interval, Interval::Gap { .. });
         match interval {
             Interval::First => state.clear_power(),

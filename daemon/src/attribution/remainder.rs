@@ -18,6 +18,7 @@ impl Core {
     /// of it closes.
     pub(super) fn update_platform(&mut self, used: &TickUse, passed_through: &[PciAddress], now: Nanos) {
         self.platform.choose(&mut self.domains, &self.sources, now);
+        self.platform.note_absence(&self.domains, self.first.unwrap_or(now), now);
         self.platform.find_unmetered(&self.domains, passed_through, now);
         self.platform.search_lag(&self.domains, now);
         self.platform.compare(&self.domains, now);

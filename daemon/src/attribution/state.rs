@@ -6,11 +6,10 @@ use super::interval::LastReading;
 use super::learned::Learned;
 use super::ledger::{Entry, Ledger};
 use super::window::DomainState;
-use crate::model::domain::{Domain, NodeEnergy, Scope};
+use crate::model::domain::{Domain, NodeEnergy};
 use crate::model::entity::Awaited;
 use crate::model::units::Nanos;
-use crate::power_model::model::Model;
-use std::sync::Arc;
+use crate::power_model::stand_in::Taught;
 
 /// One domain's totals, last reading and idle model. Kept over restarts.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,11 +83,21 @@ impl Core {
         (records.collect(), self.ledger.changes().collect())
     }
 
-    /// The models that meters of this machine taught, with what each is of: also of domains that are not there now.
-    pub fn models(&self) -> Vec<(Scope, Arc<Model>)> {
-        let now = self.domains.iter().map(|state| (state.shared.scope, &state.learned));
-        let earlier = self.earlier.iter().map(|record| (record.domain.scope, &record.learned));
-        now.chain(earlier).filter_map(|(scope, learned)| Some((scope, learned.as_ref()?.model()?))).collect()
+    /// What meters of this machine taught, also of domains that are not there now.
+    pub fn taught(&self) -> Vec<Taught> {
+        let now = self.domains.iter().map(|state| (&*state.shared, &state.learned));
+        let is_of_here = |record: &&DomainRecord| {
+            let machine = Learned::machine(&record.domain, &self.host.cpus);
+            record.learned.as_ref().is_some_and(|learned| Some(&learned.machine) == machine.as_ref())
+        };
+        let earlier = self.earlier.iter().filter(is_of_here).map(|record| (&record.domain, &record.learned));
+        now.chain(earlier).filter_map(|(domain, learned)| learned.as_ref()?.taught_of(domain)).collect()
+    }
+
+    /// Whether no meter of the whole machine measures: none did in the last tick, and jouled has waited for one for as
+    /// long as for one that is silent. A host that reports this VM's part counts as one.
+    pub fn platform_is_away(&self) -> bool {
+        self.platform.is_away
     }
 
     /// Takes what the operator should know of what was learned: a line each.

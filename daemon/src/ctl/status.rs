@@ -423,6 +423,7 @@ mod tests {
         let learned = LearnedView {
             name: "learned-rapl-package-0".into(),
             taught: Nanos(7_200_000_000_000),
+            taught_at: None,
             error_ppm: Some(23_400),
             bands,
             model: None,

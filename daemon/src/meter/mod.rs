@@ -33,6 +33,7 @@ pub use topology::Topology;
 use crate::model::domain::{Domain, DomainId, DomainReading};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
+use crate::power_model::stand_in::Known;
 
 /// An energy meter.
 pub trait Meter: Send {
@@ -77,6 +78,15 @@ pub trait Meter: Send {
     ///
     /// [`Verdict::NoPower`]: crate::model::domain::Verdict::NoPower
     fn set_without_power(&mut self, _domains: &[DomainId]) {}
+
+    /// Tells which power models may stand in for meters: before the first [`Meter::read`], and when they change.
+    fn set_models(&mut self, _known: &Known) {}
+
+    /// Of a meter that stands in for others: by which model it can say the power of the whole machine; `None`: it
+    /// cannot.
+    fn platform_stand_in(&self) -> Option<String> {
+        None
+    }
 
     /// Whether [`polled::Polled`] drops and reopens this meter after a failed read. False for a meter that reconnects
     /// by itself (a BMC session).

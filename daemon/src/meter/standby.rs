@@ -5,6 +5,7 @@
 use super::Meter;
 use crate::model::domain::{Domain, DomainId, DomainReading, Reading, Scope, Zone};
 use crate::model::source::{Health, PackageId, Stamp};
+use crate::power_model::stand_in::Known;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -133,17 +134,20 @@ impl Needed {
     }
 }
 
-/// A meter that measures only while it is needed, and what is needed of it. Its domains are reported once it was needed
-/// for the first time.
+/// A meter that measures only while it is needed, and what is needed of it: packages and memory while no meter measures
+/// them, the whole machine while no meter measures that. Its domains are reported once each was needed for the first
+/// time.
 pub struct Standby<M> {
     meter: M,
     needed: Box<dyn Fn() -> Needed + Send>,
     /// The reason shown while it stands by.
     reason: &'static str,
     now: Needed,
-    /// Whether it was needed at least once.
-    used: bool,
-    /// Domains that stand by, and said so.
+    /// No meter of the whole machine measures now.
+    platform: bool,
+    /// Domains that were needed at least once.
+    domains: Vec<Domain>,
+    /// Those of them that stand by, and said so.
     standing_by: BTreeSet<DomainId>,
 }
 
@@ -151,8 +155,28 @@ impl<M: Meter> Standby<M> {
     /// `needed` is called at each tick. `reason` is shown while it needs nothing: which meter measures instead.
     pub fn new(meter: M, needed: impl Fn() -> Needed + Send + 'static, reason: &'static str) -> Self {
         let now = needed();
-        let (used, standing_by) = (now.is_any(), BTreeSet::new());
-        Self { meter, needed: Box::new(needed), reason, now, used, standing_by }
+        let (domains, standing_by) = (Vec::new(), BTreeSet::new());
+        let mut standby = Self { meter, needed: Box::new(needed), reason, now, platform: false, domains, standing_by };
+        standby.find_domains();
+        standby
+    }
+
+    fn wants(&self, domain: &Domain) -> bool {
+        if domain.zone == Zone::Platform { self.platform } else { self.now.wants(domain) }
+    }
+
+    /// Adds domains that are needed for the first time.
+    fn find_domains(&mut self) {
+        for domain in self.meter.domains() {
+            if self.wants(domain) && self.domains.iter().all(|known| known.id != domain.id) {
+                self.domains.push(domain.clone());
+            }
+        }
+    }
+
+    /// Whether it stands in for the meters of the whole machine.
+    fn is_whole(&self) -> bool {
+        self.platform && self.meter.platform_stand_in().is_some()
     }
 }
 
@@ -162,7 +186,7 @@ impl<M: Meter> Meter for Standby<M> {
     }
 
     fn domains(&self) -> &[Domain] {
-        if self.used { self.meter.domains() } else { &[] }
+        &self.domains
     }
 
     /// The meter's own counter may advance while the meter stands by. The reading `Standby` makes the next real reading
@@ -170,37 +194,43 @@ impl<M: Meter> Meter for Standby<M> {
     fn read(&mut self, now: Stamp, out: &mut Vec<DomainReading>) {
         self.now = (self.needed)();
         let from = out.len();
-        if self.now.is_any() {
-            self.used = true;
+        if self.now.is_any() || self.is_whole() {
             self.meter.read(now, out);
-        } else if !self.used {
-            return;
+            self.find_domains();
         }
-        for domain in self.meter.domains() {
-            if self.now.wants(domain) {
+        for domain in &self.domains {
+            if self.wants(domain) {
                 self.standing_by.remove(&domain.id);
             } else if self.standing_by.insert(domain.id.clone()) {
                 out.push(DomainReading::standby(domain, now.monotonic));
             }
         }
         let mut read = out.split_off(from);
-        read.retain(|one| one.reading == Ok(Reading::Standby) || !self.standing_by.contains(&one.domain));
+        let known = |one: &DomainReading| self.domains.iter().any(|domain| domain.id == one.domain);
+        read.retain(|one| {
+            one.reading == Ok(Reading::Standby) || (known(one) && !self.standing_by.contains(&one.domain))
+        });
         out.append(&mut read);
     }
 
     fn health(&self) -> Health {
-        match &self.now {
-            Needed::All => self.meter.health(),
-            Needed::Packages(packages) if packages.is_empty() => Health::Unsupported(self.reason.to_owned()),
-            Needed::Packages(packages) => {
-                let numbers: Vec<String> = packages.iter().map(|package| package.0.to_string()).collect();
-                let of = format!("it stands in for package {}: ", numbers.join(", "));
-                match self.meter.health() {
-                    Health::Degraded(why) => Health::Degraded(of + &why),
-                    Health::Failed(why) => Health::Failed(of + &why),
-                    other => other,
-                }
-            }
+        let (packages, whole) = match (&self.now, self.platform_stand_in()) {
+            (Needed::All, _) => return self.meter.health(),
+            (Needed::Packages(packages), whole) => (packages, whole.filter(|_| self.platform)),
+        };
+        if packages.is_empty() {
+            return match (whole, self.meter.health()) {
+                (None, _) => Health::Unsupported(self.reason.to_owned()),
+                (Some(_), failed @ Health::Failed(_)) => failed,
+                (Some(by), _) => Health::Degraded(format!("{WHOLE}: estimate, not a measurement: {by}")),
+            };
+        }
+        let numbers: Vec<String> = packages.iter().map(|package| package.0.to_string()).collect();
+        let of = format!("it stands in for package {}: ", numbers.join(", "));
+        match self.meter.health() {
+            Health::Degraded(why) => Health::Degraded(of + &why),
+            Health::Failed(why) => Health::Failed(of + &why),
+            other => other,
         }
     }
 
@@ -208,7 +238,26 @@ impl<M: Meter> Meter for Standby<M> {
         self.meter.set_without_power(domains);
     }
 
+    fn set_models(&mut self, known: &Known) {
+        self.platform = known.platform_is_away;
+        self.meter.set_models(known);
+        // What is not announced yet is announced as it is now.
+        for known in &mut self.domains {
+            if let Some(domain) = self.meter.domains().iter().find(|domain| domain.id == known.id) {
+                known.clone_from(domain);
+            }
+        }
+        self.find_domains();
+    }
+
+    fn platform_stand_in(&self) -> Option<String> {
+        self.meter.platform_stand_in()
+    }
+
     fn detail(&self) -> String {
         if self.now.is_any() { self.meter.detail() } else { String::new() }
     }
 }
+
+/// What it stands in for, where that is not packages.
+const WHOLE: &str = "it stands in for the meter of the whole machine";

@@ -391,6 +391,9 @@ pub struct LearnedView {
     pub name: String,
     /// Time that taught it, in nanoseconds.
     pub taught: Nanos,
+    /// Time of the last lesson, CLOCK_REALTIME; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taught_at: Option<Nanos>,
     /// Mean absolute error of what it said before each window taught it, in millionths of the measured power; `None`
     /// before the first one. Time constant: a week of each band of load.
     pub error_ppm: Option<u64>,

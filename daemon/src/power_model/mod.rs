@@ -15,6 +15,7 @@ pub mod nnls;
 pub mod prior;
 pub mod registry;
 pub mod samples;
+pub mod stand_in;
 pub mod train;
 
 /// What ran in one window on the CPUs of a domain.

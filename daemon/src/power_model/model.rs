@@ -4,6 +4,7 @@
 use super::basis::{Basis, Feature, MOST_TERMS};
 use super::samples::Target;
 use super::{Features, Predicted};
+use crate::model::units::Nanos;
 
 /// Borders of the bands of load (busy share) that have an interval each: near rest, half load, high load.
 pub const BANDS: [f64; 4] = [0.0, 0.1, 0.4, 1.0];
@@ -95,6 +96,8 @@ pub struct Training {
     pub source: String,
     /// Version of jouled that trained it.
     pub jouled: String,
+    /// When its training ended, CLOCK_REALTIME; `None`: not known.
+    pub ended: Option<Nanos>,
 }
 
 /// A model of the power of one domain of a class of machines.

@@ -89,6 +89,8 @@ pub fn train(samples: &[&Sample], target: Target, about: &About) -> Result<Model
         regimes,
         source: about.source.clone(),
         jouled: env!("CARGO_PKG_VERSION").to_owned(),
+        // Samples do not say when they were taken: the caller knows the time.
+        ended: None,
     };
     let machine = Machine { threads: threads as u32, ..about.machine.clone() };
     Ok(Model { name: about.name.clone(), target, machine, forms, training })

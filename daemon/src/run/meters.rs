@@ -6,6 +6,7 @@ use crate::model::domain::{Domain, DomainId, DomainReading, Verdict, Zone};
 use crate::model::source::{Health, SourceRole, SourceState, Stamp};
 use crate::model::text::safe;
 use crate::model::tick::Tick;
+use crate::power_model::stand_in::Known;
 use rustc_hash::FxHashMap;
 
 /// Beginning of the reason of a meter that answers, and of which no value can be used.
@@ -21,6 +22,8 @@ pub struct Meters {
     owners: FxHashMap<DomainId, usize>,
     /// What the core found out about their values at the last tick, for domains that are not beyond doubt.
     verdicts: Vec<(DomainId, Verdict)>,
+    /// The models that may stand in, as of the last tick.
+    known: Known,
 }
 
 impl Meters {
@@ -67,6 +70,15 @@ impl Meters {
             meter.set_without_power(&verdicts.iter().filter_map(without).collect::<Vec<_>>());
         }
         self.verdicts = verdicts;
+    }
+
+    /// Tells the meters which models may stand in for them, where that has changed.
+    pub fn set_models(&mut self, known: Known) {
+        if known.same_models(&self.known) && known.platform_is_away == self.known.platform_is_away {
+            return;
+        }
+        self.meters.iter_mut().for_each(|meter| meter.set_models(&known));
+        self.known = known;
     }
 
     /// The state of every meter.

@@ -175,11 +175,16 @@ impl Daemon {
         let reports = Reports::default();
         let activated = service_manager::sockets()?;
         let (settings, record, reported) = (SourceSettings::of(&config), program.record.clone(), reports.clone());
-        let opening = spawn_blocking(move || open(&settings, record.as_deref(), &reported, &mut Start::Fresh));
-        let sampler = opening.await.context("opening sources failed")??;
+        let read = config.clone();
+        let opening = spawn_blocking(move || {
+            // Before the first tick: it may be one without a meter.
+            let models = services::read_models(&read, &reported);
+            open(&settings, record.as_deref(), &reported, &mut Start::Fresh).map(|sampler| (models, sampler))
+        });
+        let (models, sampler) = opening.await.context("opening sources failed")??;
         let (publish, snapshots) = watch::channel(Arc::new(sampler.core.blank()));
         let daemon = Self {
-            services: Supervisor::new(Shared::new(snapshots.clone(), reports.clone(), activated)),
+            services: Supervisor::new(Shared::new(snapshots.clone(), reports.clone(), activated, models)),
             config,
             program,
             reports,

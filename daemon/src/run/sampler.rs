@@ -9,6 +9,7 @@ use crate::model::source::{Health, PciAddress, SourceRole, SourceState, Stamp};
 use crate::model::text::safe;
 use crate::model::tick::Tick;
 use crate::model::units::Nanos;
+use crate::power_model::stand_in::{Installed, Known};
 use crate::run::meters::{Meters, NO_POWER};
 use crate::run::record::Recorder;
 use crate::run::store::Store;
@@ -63,6 +64,8 @@ pub struct Sampler {
     pub interval: Nanos,
     /// The meters in use.
     pub meters: Meters,
+    /// Models of files that may stand in for a meter; others after each reload.
+    pub installed: watch::Receiver<Arc<[Installed]>>,
     /// Meters that are not in use, each with the reason.
     pub unused: Vec<SourceState>,
     /// The sources of use and entities.
@@ -120,6 +123,7 @@ impl Sampler {
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);
         self.meters.judge(self.core.verdicts().collect());
+        self.hand_over_models();
         self.core.take_notes().iter().for_each(|note| tracing::warn!("{}", safe(note)));
         self.tell_of_platform(&snapshot);
         if let Some(recorder) = &mut self.recorder
@@ -130,6 +134,16 @@ impl Sampler {
         }
         self.keep(at);
         snapshot
+    }
+
+    /// Hands the meters the models that may stand in for them: what the core learned, and what the files hold. Before
+    /// the first tick, and after each.
+    pub fn hand_over_models(&mut self) {
+        self.meters.set_models(Known {
+            taught: self.core.taught(),
+            installed: Arc::clone(&self.installed.borrow()),
+            platform_is_away: self.core.platform_is_away(),
+        });
     }
 
     fn read_usage(&mut self, at: Stamp, tick: &mut Tick) {

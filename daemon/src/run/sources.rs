@@ -12,6 +12,7 @@ use crate::model::domain::Zone;
 use crate::model::snapshot::{CpuInfo, Host};
 use crate::model::source::{Health, PackageId, SourceRole, SourceState, Stamp};
 use crate::model::units::{Microwatts, Nanos};
+use crate::power_model::stand_in::Installed;
 use crate::run::meters::Meters;
 use crate::run::record::{Head, Recorder};
 use crate::run::sampler::{Ended, Observers, Progress, Sampler};
@@ -26,6 +27,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What services report to the sampler.
 #[derive(Clone, Default)]
@@ -34,6 +36,8 @@ pub struct Reports {
     pub managers: Arc<Managers>,
     /// The health of exports.
     pub exports: HealthBoard,
+    /// Models of files.
+    pub installed: Arc<watch::Sender<Arc<[Installed]>>>,
 }
 
 /// The part of the configuration that measuring uses. A reload compares it, and opens the sources again if it changed.
@@ -174,9 +178,10 @@ pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports,
     if meters.iter().all(|meter| meter.domains().is_empty() && meter.source() != host_channel::SOURCE) {
         tracing::warn!("no meter: there is use without energy");
     }
-    Ok(Sampler {
+    let mut sampler = Sampler {
         interval: settings.interval,
         meters: Meters::new(meters),
+        installed: reports.installed.subscribe(),
         unused,
         observers,
         sysfs: sysfs.clone(),
@@ -187,7 +192,9 @@ pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports,
         boot_id,
         recorder,
         progress: Progress::default(),
-    })
+    };
+    sampler.hand_over_models();
+    Ok(sampler)
 }
 
 /// The settings and state that the core begins with. They are also the head of a recording.

@@ -74,7 +74,8 @@ fn a_machine_whose_power_is_no_straight_line_is_learned() {
         }
     }
     assert_eq!(of(&snapshot, Zone::Platform).floor, None, "the energy of a platform is not split");
-    let names: Vec<String> = host.core().models().iter().map(|(_, model)| model.name.clone()).collect();
+    let taught = host.core().taught();
+    let names: Vec<String> = taught.iter().map(|one| one.model.as_ref().unwrap().name.clone()).collect();
     assert_eq!(names, ["learned-rapl-package-0-package", "learned-hwmon-platform"]);
 }
 
@@ -127,7 +128,7 @@ fn a_restart_goes_on_and_another_machine_begins_anew() {
         let mut fake = Fake::new();
         fake.new.truncate(1);
         let after = core.step(&fake.tick(&[5], vec![]));
-        (core.take_notes(), after, core.models().len())
+        (core.take_notes(), after, core.taught().iter().filter(|one| one.model.is_some()).count())
     };
     let (notes, after, models) = again(learning());
     assert_eq!((notes, models), (Vec::<String>::new(), 2), "also of the platform, which is not there yet");

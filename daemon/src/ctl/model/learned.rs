@@ -55,6 +55,7 @@ mod tests {
         let learned = LearnedView {
             name: "learned-x".into(),
             taught: Default::default(),
+            taught_at: None,
             error_ppm: None,
             bands: vec![],
             model: None,

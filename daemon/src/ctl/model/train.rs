@@ -2,6 +2,7 @@
 
 use super::super::{Error, text};
 use super::files;
+use crate::model::source::Stamp;
 use crate::power_model::file;
 use crate::power_model::model::Machine;
 use crate::power_model::samples::Target;
@@ -92,8 +93,9 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
         memory_gib: None,
     };
     let about = About { name, machine, source };
-    let model = train(&samples.iter().collect::<Vec<_>>(), arguments.target.into(), &about)
+    let mut model = train(&samples.iter().collect::<Vec<_>>(), arguments.target.into(), &about)
         .map_err(|error| files::wrong(from, error))?;
+    model.training.ended = Some(Stamp::now().realtime);
     let written = file::write(&model);
     if written.len() > file::MOST_BYTES {
         let why = format!(

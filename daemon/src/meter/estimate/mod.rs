@@ -1,6 +1,8 @@
-//! The meter `estimate` (`[meter.estimate]`): power of packages and memory from CPU utilisation (/proc/stat) and the
-//! prior of the machine (`power_model::prior`), for machines where nothing measures it. It is labelled as an estimate
-//! everywhere, and has an interval.
+//! The meter `estimate` (`[meter.estimate]`): power of packages and memory from CPU utilisation (/proc/stat) and a
+//! power model, for machines where nothing measures it. The model is what this machine's own meter taught while it
+//! measured, else one of such a machine from a file (`power_model::stand_in`), else the prior of the machine
+//! (`power_model::prior`). With one of the first two, the power of the whole machine is estimated, too, while no meter
+//! measures that. It is labelled as an estimate everywhere, and has an interval.
 //!
 //! For each package and read, E += P(u) · Δt, where u is the busy share of the time, and P is a curve with straight
 //! lines between its points: in integers, with the remainder carried. Memory is a domain of its own on servers, by the
@@ -10,10 +12,12 @@
 mod curve;
 pub mod machine;
 mod model;
+mod stand_in;
 mod stat;
 mod watts;
 
 use super::open::{Opening, Section};
+use super::standby::{Needed, Standby};
 use super::topology::{Topology, package_of};
 use super::{Meter, Roots};
 use crate::model::domain::{Domain, DomainReading, PowerInterval, Quality, Reading, Scope, Zone};
@@ -21,10 +25,13 @@ use crate::model::source::Stamp;
 use crate::model::source::{Health, PackageId};
 use crate::model::units::{Microwatts, Nanos};
 use crate::model::values::{Use, broken};
-use crate::power_model::prior::Prior;
+use crate::power_model::prior::{self, Prior};
+use crate::power_model::samples::Target;
+use crate::power_model::stand_in::{Known, Wanted, choose};
 use curve::{Curve, Energy};
 use model::Model;
 use serde::Deserialize;
+use stand_in::StandIn;
 use stat::Stat;
 use std::path::PathBuf;
 
@@ -81,7 +88,10 @@ impl Section for EstimateConfig {
         let open = |opening: &Opening<'_>| Estimate::open(self, opening.roots, opening.topology);
         match self.r#use {
             Use::Never => opening.unused(SOURCE, "not wanted: use = \"never\" in [meter.estimate]"),
-            Use::Always => opening.add_or_fail(SOURCE, open(opening)),
+            Use::Always => {
+                let always = |meter| Standby::new(meter, || Needed::All, "");
+                opening.add_or_fail(SOURCE, open(opening).map(always));
+            }
             Use::Auto => opening.add_standby(SOURCE, open(opening)),
         }
     }
@@ -99,17 +109,24 @@ pub struct Estimate {
     stat: Stat,
     /// The clock tick of /proc/stat.
     tick: Nanos,
+    machine: prior::Machine,
+    /// What counts where no better model is known.
     model: Model,
-    /// Power of a package by the busy share of its threads, for one thread.
+    /// Its power of a package by the busy share of its threads, for one thread.
     curve: Curve,
     memory: Option<Memory>,
+    platform: Option<Whole>,
+    /// The models that there are.
+    known: Known,
     /// Time of the last successful read, CLOCK_MONOTONIC.
     last: Option<Nanos>,
     cpus: Vec<CpuState>,
     packages: Vec<Package>,
     domains: Vec<Domain>,
-    /// What the estimate is based on, for its health.
+    /// What `model` is based on.
     described: String,
+    /// What the estimate is based on, for its health.
+    basis: String,
     /// Error of the last read.
     error: Option<String>,
 }
@@ -118,8 +135,19 @@ pub struct Estimate {
 struct Memory {
     /// Its index in `domains`.
     domain: usize,
-    /// Its power by the busy share of all threads, for one thread.
-    curve: Curve,
+    /// The prior's power of it by the busy share of all threads, for one thread; `None`: the prior does not say it.
+    curve: Option<Curve>,
+    energy: Energy,
+    /// Of the time up to the last read.
+    interval: Option<PowerInterval>,
+}
+
+/// The domain of the whole machine.
+struct Whole {
+    /// Its index in `domains`.
+    domain: usize,
+    /// `None`: its model is gone.
+    model: Option<StandIn>,
     energy: Energy,
     /// Of the time up to the last read.
     interval: Option<PowerInterval>,
@@ -145,6 +173,10 @@ struct Package {
     /// Busy time not yet turned into energy. The kernel counts a clock tick when it ends, so an interval may show more
     /// busy time than it is long.
     busy: Nanos,
+    /// What stands in for its meter; `None`: the prior does.
+    model: Option<StandIn>,
+    /// The same for its memory.
+    memory: Option<StandIn>,
     energy: Energy,
     /// Of the time up to the last read.
     interval: Option<PowerInterval>,
@@ -166,13 +198,17 @@ impl Estimate {
             path: "/proc/stat".to_owned(),
             stat: Stat::new(roots.procfs.join("stat")),
             tick: clock_tick(),
+            machine,
             model,
             curve,
             memory: None,
+            platform: None,
+            known: Known::default(),
             last: None,
             cpus: Vec::new(),
             packages: Vec::new(),
             domains: Vec::new(),
+            basis: described.clone(),
             described,
             error: None,
         };
@@ -180,9 +216,9 @@ impl Estimate {
             meter.package(package, Some(threads));
         }
         if let Some(curve) = memory {
-            let at_rest = curve.at_rest(u64::from(machine.threads));
+            let at_rest = curve.at_rest(u64::from(meter.machine.threads));
             let domain = meter.domain("estimate/dram".to_owned(), Zone::Dram, Scope::Machine, Some(at_rest));
-            meter.memory = Some(Memory { domain, curve, energy: Energy::default(), interval: None });
+            meter.memory = Some(Memory { domain, curve: Some(curve), energy: Energy::default(), interval: None });
         }
         meter.read_busy_time().map(|()| meter)
     }
@@ -244,6 +280,7 @@ impl Estimate {
                 new.push((cpu, busy_ticks));
             }
         })?;
+        let before = self.packages.len();
         for (cpu, busy_ticks) in new {
             let package = self.package(package_of(&self.sysfs, cpu), None);
             self.packages[package].threads += 1;
@@ -251,6 +288,9 @@ impl Estimate {
                 self.cpus.resize(cpu as usize + 1, CpuState::default());
             }
             self.cpus[cpu as usize] = CpuState { package: Some(package), busy_ticks };
+        }
+        if self.packages.len() > before {
+            self.choose();
         }
         Ok(())
     }
@@ -262,7 +302,7 @@ const MAX_CPUS: u32 = 8192;
 impl Package {
     fn new(id: PackageId, domain: usize) -> Self {
         let (busy, energy) = (Nanos::ZERO, Energy::default());
-        Self { id, domain, threads: 0, most: 0, busy, energy, interval: None }
+        Self { id, domain, threads: 0, most: 0, busy, model: None, memory: None, energy, interval: None }
     }
 
     /// Takes the busy time of `span`: that, and the time of all its threads. `whole`: also of those that are offline.
@@ -281,21 +321,119 @@ impl Package {
 impl Estimate {
     /// Adds the energy of `span` to every domain.
     fn integrate(&mut self, span: Nanos) {
-        let (mut all_busy, mut all_capacity) = (Nanos::ZERO, Nanos::ZERO);
-        let whole = matches!(self.model, Model::Prior { guest: false, .. });
+        let (mut all_busy, mut all_capacity, mut all_threads) = (Nanos::ZERO, Nanos::ZERO, 0);
+        // In a VM a vCPU that is offline draws nothing. Elsewhere the package draws what it draws, whichever of its
+        // threads are online.
+        let whole = !self.machine.guest && !matches!(self.model, Model::PerThread);
+        let by_package = self.has_memory_models();
+        let mut of_memory = Vec::new();
         for package in &mut self.packages {
             let (busy, capacity) = package.take(span, whole);
-            package.energy.add(&self.curve, busy, capacity);
             let threads = if whole { package.most } else { package.threads };
-            package.interval = self.model.interval(busy, capacity, threads, |prior, load| Some(prior.package(load)));
-            all_busy += busy;
-            all_capacity += capacity;
+            package.energy.add(package.model.as_ref().map_or(&self.curve, |model| &model.curve), busy, capacity);
+            package.interval = match &package.model {
+                Some(model) => model.interval(busy, capacity, threads),
+                None => self.model.interval(busy, capacity, threads, |prior, load| Some(prior.package(load))),
+            };
+            if let (Some(memory), Some(model)) = (&mut self.memory, package.memory.as_ref().filter(|_| by_package)) {
+                memory.energy.add(&model.curve, busy, capacity);
+                of_memory.push(model.interval(busy, capacity, threads));
+            }
+            (all_busy, all_capacity, all_threads) = (all_busy + busy, all_capacity + capacity, all_threads + threads);
         }
         if let Some(memory) = &mut self.memory {
-            memory.energy.add(&memory.curve, all_busy, all_capacity);
-            let threads = self.packages.iter().map(|package| if whole { package.most } else { package.threads }).sum();
-            memory.interval = self.model.interval(all_busy, all_capacity, threads, Prior::dram);
+            memory.interval = match &memory.curve {
+                _ if by_package => stand_in::sum(of_memory.into_iter()),
+                Some(curve) => {
+                    memory.energy.add(curve, all_busy, all_capacity);
+                    self.model.interval(all_busy, all_capacity, all_threads, Prior::dram)
+                }
+                None => None,
+            };
         }
+        if let Some(Whole { model: Some(model), energy, interval, .. }) = &mut self.platform {
+            energy.add(&model.curve, all_busy, all_capacity);
+            *interval = model.interval(all_busy, all_capacity, all_threads);
+        }
+    }
+
+    /// Whether the memory of every package has a model.
+    fn has_memory_models(&self) -> bool {
+        !self.packages.is_empty() && self.packages.iter().all(|package| package.memory.is_some())
+    }
+
+    /// Chooses the model of each domain.
+    fn choose(&mut self) {
+        let (known, machine) = (self.known.clone(), self.machine.clone());
+        let find = |target: Target, scope: Scope, threads: u64| {
+            let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+            let chosen = choose(&known, &Wanted { target, scope, threads, machine: &machine })?;
+            Some(StandIn::new(chosen, u64::from(threads)))
+        };
+        // What the operator configured counts more than any model.
+        let configured = matches!(self.model, Model::PerThread);
+        for package in &mut self.packages {
+            let threads = package.most.max(package.threads);
+            let of = |target: Target| find(target, Scope::Package(package.id), threads).filter(|_| !configured);
+            (package.model, package.memory) = (of(Target::Package), of(Target::Dram));
+            let rest = package.model.as_ref().map(StandIn::at_rest);
+            let prior = self.domains[package.domain].at_rest.map(|_| self.curve.at_rest(threads));
+            self.domains[package.domain].at_rest = rest.or(prior);
+        }
+        let all = self.packages.iter().map(|package| package.most.max(package.threads)).sum();
+        if self.has_memory_models() {
+            let rest = self.packages.iter().filter_map(|package| Some(package.memory.as_ref()?.at_rest()));
+            let at_rest = Some(rest.sum());
+            match self.memory.as_ref().map(|memory| memory.domain) {
+                Some(domain) => self.domains[domain].at_rest = at_rest,
+                None => {
+                    let domain = self.domain("estimate/dram".to_owned(), Zone::Dram, Scope::Machine, at_rest);
+                    self.memory = Some(Memory { domain, curve: None, energy: Energy::default(), interval: None });
+                }
+            }
+        }
+        let model = find(Target::Platform, Scope::Machine, all);
+        match (&mut self.platform, model) {
+            (Some(whole), model) => whole.model = model,
+            (None, Some(model)) => {
+                let domain = self.domain("estimate/platform".to_owned(), Zone::Platform, Scope::Machine, None);
+                // Contains the packages and the memory.
+                self.domains[domain].billed = false;
+                let energy = Energy::default();
+                self.platform = Some(Whole { domain, model: Some(model), energy, interval: None });
+            }
+            (None, None) => {}
+        }
+        self.describe();
+    }
+
+    /// Says what the estimate is based on now.
+    fn describe(&mut self) {
+        let with = || self.packages.iter().filter_map(|package| Some((package, package.model.as_ref()?)));
+        let without: Vec<String> = self
+            .packages
+            .iter()
+            .filter(|package| package.model.is_none())
+            .map(|package| package.id.0.to_string())
+            .collect();
+        let mut basis = self.described.clone();
+        if with().next().is_some() {
+            let by = stand_in::described(with().map(|(_, model)| model.chosen()));
+            basis = format!("estimate, not a measurement: packages by {by}");
+            if !without.is_empty() {
+                basis += &format!("; package {} by the prior", without.join(", "));
+            }
+        }
+        let memory = self.packages.iter().filter_map(|package| Some(package.memory.as_ref()?.chosen()));
+        if self.has_memory_models() {
+            basis += &format!("; memory by {}", stand_in::described(memory));
+        } else if with().next().is_some() && self.memory.is_some() {
+            basis += "; memory by the prior";
+        }
+        if let Some(said) = self.platform_stand_in().filter(|_| self.known.platform_is_away) {
+            basis += &format!("; the whole machine by {said}");
+        }
+        self.basis = basis;
     }
 }
 
@@ -317,8 +455,11 @@ impl Meter for Estimate {
             self.integrate(span);
         }
         let packages = self.packages.iter().map(|package| (package.domain, package.energy.total(), package.interval));
-        let memory = self.memory.iter().map(|memory| (memory.domain, memory.energy.total(), memory.interval));
-        for (domain, total, interval) in packages.chain(memory) {
+        let memory = self.memory.iter().filter(|memory| memory.curve.is_some() || self.has_memory_models());
+        let memory = memory.map(|memory| (memory.domain, memory.energy.total(), memory.interval));
+        let whole = self.platform.iter().filter(|whole| whole.model.is_some());
+        let whole = whole.map(|whole| (whole.domain, whole.energy.total(), whole.interval));
+        for (domain, total, interval) in packages.chain(memory).chain(whole) {
             let reading = match &self.error {
                 None => Ok(Reading::Counter { total, wraps_at: None }),
                 Some(error) => Err(error.clone()),
@@ -326,13 +467,34 @@ impl Meter for Estimate {
             let reading = DomainReading::new(self.domains[domain].id.clone(), now.monotonic, reading);
             out.push(DomainReading { interval: interval.filter(|_| self.error.is_none()), ..reading });
         }
+        // Domains whose models are gone.
+        let memory = self.memory.iter().filter(|memory| memory.curve.is_none() && !self.has_memory_models());
+        let whole = self.platform.iter().filter(|whole| whole.model.is_none());
+        for domain in memory.map(|memory| memory.domain).chain(whole.map(|whole| whole.domain)) {
+            out.push(DomainReading::standby(&self.domains[domain], now.monotonic));
+        }
     }
 
     fn health(&self) -> Health {
         match &self.error {
             Some(error) => Health::Failed(error.clone()),
-            None => Health::Degraded(self.described.clone()),
+            None => Health::Degraded(self.basis.clone()),
         }
+    }
+
+    fn set_models(&mut self, known: &Known) {
+        let same = self.known.same_models(known);
+        let moved = self.known.platform_is_away != known.platform_is_away;
+        self.known = known.clone();
+        if !same {
+            self.choose();
+        } else if moved {
+            self.describe();
+        }
+    }
+
+    fn platform_stand_in(&self) -> Option<String> {
+        Some(stand_in::described([self.platform.as_ref()?.model.as_ref()?.chosen()].into_iter()))
     }
 }
 

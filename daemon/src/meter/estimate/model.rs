@@ -1,11 +1,12 @@
 //! What the estimate computes with: watts of the configuration or of the table, or the prior. And its description.
 
 use super::curve::Curve;
+use super::stand_in;
 use super::watts::{self, Watts};
 use super::{EstimateConfig, MOST_WATTS, PACKAGE_SHARE};
 use crate::meter::CpuModel;
 use crate::model::domain::PowerInterval;
-use crate::model::units::{Microwatts, Nanos};
+use crate::model::units::Nanos;
 use crate::power_model::Predicted;
 use crate::power_model::prior::{Machine, Prior};
 
@@ -18,9 +19,6 @@ pub(super) enum Model {
         prior: Box<Prior>,
         /// The threads that it is the prior of.
         threads: u64,
-        /// In a VM: a vCPU that is offline draws nothing. Elsewhere the package draws what it draws, whichever of its
-        /// threads are online.
-        guest: bool,
     },
 }
 
@@ -37,10 +35,8 @@ impl Model {
         if capacity == Nanos::ZERO {
             return None;
         }
-        let Predicted { low, high, extrapolating, .. } = of(prior, busy.0 as f64 / capacity.0 as f64)?;
-        let part = threads as f64 / (*all).max(1) as f64;
-        let microwatts = |watts: f64| Microwatts((watts * part * 1e6).round() as u64);
-        Some(PowerInterval { low: microwatts(low), high: microwatts(high), extrapolating })
+        let said = of(prior, busy.0 as f64 / capacity.0 as f64)?;
+        Some(stand_in::interval(&said, threads as f64 / (*all).max(1) as f64))
     }
 }
 
@@ -78,7 +74,7 @@ pub(super) fn by_prior(machine: &Machine) -> Opened {
     let with_memory = prior.is_server() && prior.dram(0.0).is_some();
     let memory = with_memory.then(|| Curve::new(steps().filter_map(|load| Some(prior.dram(load)?.watts / threads))));
     let described = describe_prior(&prior, with_memory);
-    let model = Model::Prior { prior: Box::new(prior), threads: u64::from(machine.threads), guest: machine.guest };
+    let model = Model::Prior { prior: Box::new(prior), threads: u64::from(machine.threads) };
     (model, curve, memory, described)
 }
 

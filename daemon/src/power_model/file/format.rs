@@ -76,4 +76,7 @@ pub(super) struct TrainingRecord {
     pub regimes: Vec<String>,
     pub source: String,
     pub jouled: String,
+    /// Seconds since 1970. Absent in models of samples whose time is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
 }

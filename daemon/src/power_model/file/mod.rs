@@ -9,6 +9,7 @@ use super::basis::{Basis, Feature, MOST_TERMS};
 use super::json;
 use super::model::{BANDS, Form, Held, Interval, Machine, Model, Seen, Training};
 use super::samples::Target;
+use crate::model::units::Nanos;
 use format::{FormRecord, IntervalRecord, MachineRecord, ModelRecord, SeenRecord, TrainingRecord, WeightRecord};
 
 /// The word in `format` of each file.
@@ -21,6 +22,8 @@ pub const MOST_BYTES: usize = 1 << 20;
 const MOST_WATTS: f64 = 1e6;
 /// Weights of single terms may be larger than the power: their terms are small.
 const MOST_WEIGHT: f64 = 1e9;
+/// The year 2500 in seconds since 1970. Milliseconds are found by it.
+const MOST_ENDED: u64 = 16_725_225_600;
 
 /// Why a file is no model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -196,6 +199,7 @@ fn record(model: &Model) -> ModelRecord {
             regimes: model.training.regimes.clone(),
             source: model.training.source.clone(),
             jouled: model.training.jouled.clone(),
+            ended: model.training.ended.map(|ended| ended.0 / Nanos::SECOND.0),
         },
     }
 }
@@ -225,6 +229,9 @@ fn model(record: ModelRecord) -> Result<Model, FileError> {
     if !(0.0..=1e12).contains(&record.training.seconds) {
         return Err(wrong("training.seconds", "it is no time in seconds"));
     }
+    if record.training.ended.is_some_and(|seconds| seconds > MOST_ENDED) {
+        return Err(wrong("training.ended", "it is no time in seconds since 1970: leave it out where it is not known"));
+    }
     let forms = record.forms.into_iter().enumerate().map(|(number, one)| form(one, &format!("forms[{number}]")));
     Ok(Model {
         name: record.name,
@@ -242,6 +249,7 @@ fn model(record: ModelRecord) -> Result<Model, FileError> {
             regimes: record.training.regimes,
             source: record.training.source,
             jouled: record.training.jouled,
+            ended: record.training.ended.map(|seconds| Nanos(seconds * Nanos::SECOND.0)),
         },
     })
 }

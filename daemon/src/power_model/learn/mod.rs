@@ -239,6 +239,7 @@ impl Learner {
             regimes: seen.map(|(bin, _)| format!("bin {bin}")).collect(),
             source,
             jouled: env!("CARGO_PKG_VERSION").to_owned(),
+            ended: None,
         };
         let machine = Machine { threads: self.threads as u32, ..machine };
         Some(Model { name, target, machine, forms: vec![self.form()?], training })

@@ -20,6 +20,7 @@ use crate::export::Snapshots;
 use crate::export::guest::Guests;
 use crate::export::models::SharedModels;
 use crate::meter::Roots;
+use crate::model::values::Use;
 use crate::power_model::kepler::models::Models;
 use anyhow::Result;
 use std::net::TcpListener;
@@ -112,6 +113,11 @@ impl ModelSettings {
         Self { folders: config.export.models.folders.clone(), roots }
     }
 
+    /// Whether anything uses the models: the estimate, or an export of them.
+    fn are_used(config: &Config) -> bool {
+        config.meter.estimate.r#use != Use::Never || config.export.models.any()
+    }
+
     /// `said`: the lines that the log has already; those of files that still are as they were are not repeated.
     fn read(&self, said: &mut models::Lines) -> Arc<Models> {
         let (models, lines) = models::read(&self.folders, &self.roots);
@@ -125,6 +131,25 @@ impl ModelSettings {
         *said = lines;
         Arc::new(models)
     }
+}
+
+/// Power models that were read.
+#[derive(Default)]
+pub(super) struct ReadModels {
+    /// `None`: nothing uses them.
+    models: Option<Arc<Models>>,
+    /// What the log says of their files.
+    said: models::Lines,
+}
+
+/// Reads the files of models, where anything uses them, and hands those of jouled to the estimate.
+pub(super) fn read_models(config: &Config, reports: &Reports) -> ReadModels {
+    let mut said = models::Lines::new();
+    let models = ModelSettings::are_used(config).then(|| ModelSettings::of(config).read(&mut said));
+    if let Some(models) = &models {
+        reports.installed.send_replace(models::installed(models));
+    }
+    ReadModels { models, said }
 }
 
 /// What services share, and what outlives a restart of one of them.
@@ -143,14 +168,14 @@ pub(super) struct Shared {
 impl Shared {
     /// `activated`: listeners of the metrics page that the service manager passed. They replace those of the
     /// configuration.
-    pub fn new(snapshots: Snapshots, reports: Reports, activated: Vec<TcpListener>) -> Self {
+    pub fn new(snapshots: Snapshots, reports: Reports, activated: Vec<TcpListener>, models: ReadModels) -> Self {
         Self {
             snapshots,
             reports,
             listeners: Listeners::new(activated),
             guests: None,
-            models: None,
-            said_of_models: models::Lines::new(),
+            models: models.models.map(watch::Sender::new),
+            said_of_models: models.said,
         }
     }
 
@@ -162,8 +187,14 @@ impl Shared {
 
     /// Reads the files of models again, where they are in use.
     pub fn read_models_again(&mut self, config: &Config) {
-        if let Some(models) = &self.models {
-            models.send_replace(ModelSettings::of(config).read(&mut self.said_of_models));
+        if self.models.is_none() && !ModelSettings::are_used(config) {
+            return;
+        }
+        let models = ModelSettings::of(config).read(&mut self.said_of_models);
+        self.reports.installed.send_replace(models::installed(&models));
+        match &self.models {
+            Some(known) => drop(known.send_replace(models)),
+            None => self.models = Some(watch::Sender::new(models)),
         }
     }
 

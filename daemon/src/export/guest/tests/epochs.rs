@@ -231,6 +231,7 @@ async fn a_vm_gets_its_part_of_the_host_s_model_where_the_operator_opts_in() {
             host.snapshot.domains.iter_mut().find(package).unwrap().learned = Some(LearnedView {
                 name: "rapl-package-0".into(),
                 taught: Nanos::SECOND,
+                taught_at: None,
                 error_ppm: None,
                 bands: Vec::new(),
                 model: Some(learned_model().into()),

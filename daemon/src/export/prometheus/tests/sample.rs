@@ -257,6 +257,7 @@ pub(crate) fn with_platform() -> Snapshot {
             learned: whole.then(|| LearnedView {
                 name: "learned-platform".into(),
                 taught: Nanos(86_400_000_000_000),
+                taught_at: None,
                 error_ppm: Some(21_500),
                 bands: Vec::new(),
                 model: None,

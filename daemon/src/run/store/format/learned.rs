@@ -2,6 +2,7 @@
 
 use super::fields::Float;
 use crate::attribution::learned;
+use crate::model::units::Nanos;
 use crate::power_model::learn;
 use crate::power_model::model::Machine;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub struct Learned {
     pub by_time: Learner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_counters: Option<Learner>,
+    /// Time of the last lesson since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taught_at_ns: Option<u64>,
 }
 
 /// One model.
@@ -75,12 +79,13 @@ impl Learned {
             threads: *threads,
             by_time: Learner::of(learned.by_time.kept()),
             by_counters: learned.by_counters.as_ref().map(|learner| Learner::of(learner.kept())),
+            taught_at_ns: learned.taught_at().map(|at| at.0),
         }
     }
 
     /// `None`: it cannot be true, or is of terms that this version does not have.
     pub fn learned(&self) -> Option<learned::Learned> {
-        let Self { processor, packages, threads, by_time, by_counters } = self;
+        let Self { processor, packages, threads, by_time, by_counters, taught_at_ns } = self;
         let machine =
             Machine { processor: processor.clone(), packages: *packages, threads: *threads, memory_gib: None };
         let resume = |learner: &Learner| learn::Learner::resume(&learner.kept(*threads));
@@ -88,7 +93,7 @@ impl Learned {
             Some(learner) => Some(resume(learner)?),
             None => None,
         };
-        Some(learned::Learned::of(machine, resume(by_time)?, by_counters))
+        Some(learned::Learned::of(machine, resume(by_time)?, by_counters, taught_at_ns.map(Nanos)))
     }
 }
 
