@@ -56,7 +56,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "train" -d 'A model from samples of a machine with a meter'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "list" -d 'The models that are installed'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "list" -d 'The models that are installed, and those that jouled learned'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "show" -d 'Weights, intervals and errors of one model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "export" -d 'Writes a model to a file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "import" -d 'Checks the file of a model and installs it'
@@ -100,9 +100,9 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l json -d 'One JSON object'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l folder -d 'A folder of models; may be given again [default: /etc/jouled/models.d, /var/lib/jouled-models and /usr/share/jouled/models]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l folder -d 'A folder of models; may be given again [default: /etc/jouled/models.d, /var/lib/jouled-models and /usr/share/jouled/models, and what the running jouled learned]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l json -d 'A JSON array, one object for each file'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l json -d 'A JSON array, one object for each file and each learned model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from show" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from show" -l json -d 'The file itself, as this version writes it'
@@ -138,7 +138,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "train" -d 'A model from samples of a machine with a meter'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "list" -d 'The models that are installed'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "list" -d 'The models that are installed, and those that jouled learned'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "show" -d 'Weights, intervals and errors of one model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "export" -d 'Writes a model to a file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "import" -d 'Checks the file of a model and installs it'
@@ -154,7 +154,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_s
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "train" -d 'A model from samples of a machine with a meter'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "list" -d 'The models that are installed'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "list" -d 'The models that are installed, and those that jouled learned'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "show" -d 'Weights, intervals and errors of one model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "export" -d 'Writes a model to a file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "import" -d 'Checks the file of a model and installs it'

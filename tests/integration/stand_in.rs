@@ -439,3 +439,41 @@ fn a_machine_without_a_meter_takes_a_model_of_its_kind_and_bad_files_are_named()
     assert!(line.contains("packages by lab ("), "{line}");
     daemon.stop();
 }
+
+#[test]
+fn a_jouled_that_starts_without_meters_uses_and_lists_what_they_taught() {
+    let mut lab = Lab::new(false);
+    *lab.socket.lock().unwrap() = Some(0);
+    lab.run(400);
+    let world = World::new();
+    crate::common::world::ZONES.iter().for_each(|(zone, _)| world.host.remove_zone(zone));
+    let folders = (world.state.clone(), world.state.clone());
+    let (mut store, _) = Store::open(&folders.0, &folders.1, "", &mut Vec::new()).unwrap();
+    store.checkpoint(lab.core.state("boot")).unwrap();
+    drop(store);
+    let daemon = world.start();
+    let text = said(joulectl(&daemon.state, &["status"]));
+    for words in ["packages by learned-rapl-package-0, learned-rapl-package-1 (taught by", "ESTIMATE"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let list: serde_json::Value =
+        serde_json::from_str(&said(joulectl(&daemon.state, &["model", "list", "--json"]))).unwrap();
+    let learned: Vec<_> = list.as_array().unwrap().iter().filter(|row| row["kind"] == "learned").collect();
+    let names: Vec<_> = learned.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["learned-wall-platform", "learned-rapl-package-0", "learned-rapl-package-1"]);
+    let row = learned[1];
+    assert_eq!(
+        (&row["domain"], &row["target"], &row["threads"]),
+        (&"rapl/package-0".into(), &"package".into(), &2.into())
+    );
+    assert!(row["path"].is_null() && row["error"].is_null() && row["ended"].as_str().unwrap().ends_with('Z'), "{row}");
+    assert!(row["mape_percent"].as_f64().unwrap() < 20.0 && row["taught_seconds"].as_f64().unwrap() > 300.0, "{row}");
+    let text = said(joulectl(&daemon.state, &["model", "list"]));
+    let line = text.lines().find(|line| line.starts_with("learned-rapl-package-0")).unwrap();
+    assert!(line.contains(" package ") && line.contains(ICE_LAKE_SERVER.name) && line.contains(" % "), "{text}");
+    let state = daemon.state.clone();
+    daemon.stop();
+    // Without jouled the files are listed all the same.
+    let text = said(joulectl(&state, &["model", "list"]));
+    assert!(text.contains("what jouled learned is not known: "), "{text}");
+}

@@ -1,10 +1,12 @@
 //! `joulectl model`: power models. Its commands work from a description of a machine, from files of models, and from
-//! files of samples. `show` and `export` ask a running jouled for what it learned, and `fetch` the servers of its list.
+//! files of samples. `list`, `show` and `export` ask a running jouled for what it learned, and `fetch` the servers of
+//! its list.
 
 pub mod evaluate;
 pub mod fetch;
 mod files;
 mod learned;
+pub mod list;
 pub mod prior;
 pub mod show;
 pub mod train;
@@ -23,8 +25,8 @@ pub enum ModelCommand {
     Train(train::Arguments),
     /// How wrong a model is on samples that it was not trained on.
     Evaluate(evaluate::Arguments),
-    /// The models that are installed.
-    List(show::ListArguments),
+    /// The models that are installed, and those that jouled learned.
+    List(list::ListArguments),
     /// Weights, intervals and errors of one model.
     Show(show::ShowArguments),
     /// Writes a model to a file.
@@ -47,7 +49,7 @@ pub async fn run(command: &ModelCommand, client: &Client, out: &mut dyn Write) -
         ModelCommand::Prior(arguments) => prior::run(arguments, out),
         ModelCommand::Train(arguments) => train::run(arguments, out),
         ModelCommand::Evaluate(arguments) => evaluate::run(arguments, out),
-        ModelCommand::List(arguments) => show::list(arguments, out),
+        ModelCommand::List(arguments) => list::list(arguments, client, out).await,
         ModelCommand::Show(arguments) => show::show(arguments, &learned::named(&arguments.model, client).await?, out),
         ModelCommand::Export(arguments) => {
             show::export(arguments, &learned::named(&arguments.model, client).await?, out)

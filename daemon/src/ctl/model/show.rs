@@ -1,4 +1,4 @@
-//! `joulectl model list`, `show`, `export`, `import` and `compare`: files of models.
+//! `joulectl model show`, `export`, `import` and `compare`: files of models.
 
 use super::super::{Error, text};
 use super::files;
@@ -9,24 +9,11 @@ use crate::power_model::kepler::Output;
 use crate::power_model::kepler::own::{self, LINEAR_GROUPS};
 use crate::power_model::kepler::weights::Weights;
 use crate::power_model::model::{Form, Model};
-use crate::power_model::registry::{Content, Entry, NotUsed};
 use crate::power_model::samples::Target;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-
-/// `list`.
-#[derive(Clone, Debug, PartialEq, Args)]
-pub struct ListArguments {
-    /// A folder of models; may be given again [default: /etc/jouled/models.d, /var/lib/jouled-models and
-    /// /usr/share/jouled/models]
-    #[arg(long, value_name = "FOLDER")]
-    pub folder: Vec<PathBuf>,
-    /// A JSON array, one object for each file
-    #[arg(long)]
-    pub json: bool,
-}
+use std::path::PathBuf;
 
 /// `show`.
 #[derive(Clone, Debug, PartialEq, Args)]
@@ -103,105 +90,7 @@ pub struct CompareArguments {
     pub json: bool,
 }
 
-/// One file of a list.
-#[derive(Serialize)]
-struct Listed {
-    path: String,
-    /// `jouled`, `kepler-weights`, or what is not used.
-    kind: Option<&'static str>,
-    name: Option<String>,
-    target: Option<&'static str>,
-    processor: Option<String>,
-    threads: Option<u32>,
-    basis: Option<&'static str>,
-    samples: Option<usize>,
-    mape_percent: Option<f64>,
-    error: Option<String>,
-}
-
-fn listed(path: String, outcome: Result<Entry, NotUsed>) -> Listed {
-    let mut row = Listed {
-        kind: None,
-        name: None,
-        target: None,
-        processor: None,
-        threads: None,
-        basis: None,
-        samples: None,
-        mape_percent: None,
-        error: None,
-        path,
-    };
-    match outcome {
-        Ok(Entry { name, content: Content::Own(model), .. }) => {
-            let form = model.forms.first();
-            row = Listed {
-                kind: Some("jouled"),
-                name: Some(name),
-                target: Some(model.target.as_str()),
-                basis: form.map(|form| form.basis.as_str()),
-                mape_percent: form.map(|form| form.held.mape_percent),
-                samples: Some(model.training.samples),
-                threads: Some(model.machine.threads),
-                processor: Some(model.machine.processor),
-                ..row
-            };
-        }
-        Ok(Entry { name, content: Content::Kepler(weights), .. }) => {
-            let machine = weights.machine.unwrap_or_default();
-            row = Listed {
-                kind: Some("kepler-weights"),
-                name: Some(name),
-                threads: machine.cores,
-                processor: Some(machine.processor),
-                ..row
-            };
-        }
-        Err(not_used) => row.error = Some(format!("{}: {}", row.path, not_used.why())),
-    }
-    row
-}
-
-/// Writes the models of the folders.
-///
-/// # Errors
-/// Where a folder cannot be read.
-pub fn list(arguments: &ListArguments, out: &mut dyn Write) -> Result<(), Error> {
-    let folders = files::folders(&arguments.folder);
-    let mut files = files::installed(&folders)?.files;
-    let folder_of = |path: &str| folders.iter().position(|folder| Path::new(path).starts_with(folder));
-    files.sort_by_key(|(path, _)| (folder_of(path), path.clone()));
-    let rows: Vec<Listed> = files.into_iter().map(|(path, outcome)| listed(path, outcome)).collect();
-    if arguments.json {
-        writeln!(out, "{}", text::json(&rows))?;
-        return Ok(());
-    }
-    if rows.is_empty() {
-        let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
-        writeln!(out, "No model in {}.", folders.join(" and "))?;
-        return Ok(());
-    }
-    let mut table = vec![["MODEL", "TARGET", "THREADS", "ERROR", "SAMPLES", "PROCESSOR"].map(String::from).to_vec()];
-    table.extend(rows.iter().filter(|row| row.error.is_none()).map(|row| {
-        let or_not = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-        vec![
-            text::safe(row.name.as_deref().unwrap_or_default()),
-            row.target.unwrap_or("weights of Kepler").to_owned(),
-            or_not(row.threads.map(|threads| threads.to_string())),
-            or_not(row.mape_percent.map(|percent| format!("{percent:.1} %"))),
-            or_not(row.samples.map(|samples| samples.to_string())),
-            processor(row.processor.as_deref().unwrap_or_default()),
-        ]
-    }));
-    let mut lines = text::table(&table, false, None);
-    lines.extend(
-        rows.iter().filter_map(|row| row.error.as_ref()).map(|error| format!("not used: {}", text::safe(error))),
-    );
-    text::write_lines(out, &lines)?;
-    Ok(())
-}
-
-fn processor(name: &str) -> String {
+pub(super) fn processor(name: &str) -> String {
     if name.is_empty() { "not known".to_owned() } else { text::safe(name) }
 }
 
@@ -224,12 +113,13 @@ pub fn lines(model: &Model) -> Vec<String> {
         format!("Model {}: power of the {}", text::safe(&model.name), model.target),
         format!("Machine:   {}, {} threads", processor(&model.machine.processor), model.machine.threads),
         format!(
-            "Training:  {} samples, {:.1} h, {} regimes, from {} (jouled {})",
+            "Training:  {} samples, {:.1} h, {} regimes, from {} (jouled {}){}",
             model.training.samples,
             model.training.seconds / 3600.0,
             model.training.regimes.len(),
             text::safe(&model.training.source),
-            text::safe(&model.training.jouled)
+            text::safe(&model.training.jouled),
+            model.training.ended.map(|ended| format!(", until {}", text::rfc3339(ended))).unwrap_or_default()
         ),
     ];
     for (number, form) in model.forms.iter().enumerate() {
