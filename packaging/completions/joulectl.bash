@@ -388,7 +388,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__list)
-            opts="-h --limit --sort --ended --json --socket --help process unit user-unit slice session user container pod vm job job-step"
+            opts="-h --limit --sort --ended --json --socket --help process unit user-unit slice session user container pod vm job job-step tenant"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

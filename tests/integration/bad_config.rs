@@ -69,6 +69,21 @@ fn every_bad_value_names_file_key_and_reason() {
         ("[meter.estimate]\npackage_share = 2.0", "meter.estimate.package_share", &["above 0, at most 1"]),
         ("[export.prometheus]\nlevels = [\"planet\"]", "export.prometheus.levels.0", &["\"planet\"", "user-unit"]),
         ("log_level = \"loud\"", "log_level", &["\"loud\"", "error, warn, info"]),
+        ("[[tenant]]\nname = \"a\"\nspace = \"b\"", "tenant.0.space", &["no such key", "namespace, pod"]),
+        ("[[tenant]]\nslice = \"b\"", "tenant.0", &["missing field `name`"]),
+        ("[[tenant]]\nname = \"a\"", "tenant.0.name", &["no condition"]),
+        ("[[tenant]]\nname = \"unassigned\"\nslice = \"b\"", "tenant.0.name", &["choose another name"]),
+        ("[[tenant]]\nname = \"a\\n\"\nslice = \"b\"", "tenant.0.name", &["control characters"]),
+        ("[[tenant]]\nname = \"a\"\nslice = [\"b\", \"x[\"]", "tenant.0.slice.1", &["\"[\" without \"]\""]),
+        ("[[tenant]]\nname = \"a\"\nslice = []", "tenant.0.slice", &["an empty list"]),
+        ("[[tenant]]\nname = \"a\"\nuser = true", "tenant.0.user", &["a name or pattern, or a list of them"]),
+        ("[[tenant]]\nname = \"a\"\nlabel = { \"b.c\" = \"\" }", "tenant.0.label.b.c", &["is empty"]),
+        ("[[tenant]]\nname = \"a\"\nslice = \"b\"\nor = [{}]", "tenant.0.or.0", &["no condition"]),
+        (
+            "[[tenant]]\nname = \"a\"\nslice = \"b\"\n[[tenant]]\nname = \"a\"\nslice = \"c\"",
+            "tenant.1.name",
+            &["the name of two rules", "[[tenant.or]]"],
+        ),
     ] {
         let path = file(&dir, text);
         let message = refused(&mut check(&path));

@@ -189,6 +189,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     }
 }
 
@@ -314,8 +315,8 @@ fn joulectl_understands_a_jouled_of_an_earlier_release() {
         for (name, commands) in [("all-kinds", &["status", "meters"][..]), ("real", &["real-status"])] {
             let socket = dir.path().join(name);
             serve(&socket, text(&format!("{release}/{name}.snapshot.json")));
-            // VMs have a form of their own, and release 0.1.0 knew no jobs.
-            let is_other = |kind: &Kind| !matches!(kind, Kind::Vm | Kind::Job | Kind::JobStep);
+            // VMs have a form of their own, and release 0.1.0 knew no jobs and no tenants.
+            let is_other = |kind: &Kind| !matches!(kind, Kind::Vm | Kind::Job | Kind::JobStep | Kind::Tenant);
             let kinds = Kind::ALL.into_iter().filter(|kind| name == "all-kinds" && is_other(kind));
             let lists = kinds.map(|kind| format!("list-{}", kind.as_str()));
             for command in commands.iter().map(|command| (*command).to_owned()).chain(lists) {

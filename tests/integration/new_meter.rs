@@ -85,6 +85,7 @@ fn run(with_psys: bool, platform: &str) -> (Snapshot, Nanos) {
         platform: platform.into(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     };
     let start = Stamp::now();
     let mut core = Core::new(config, State::default(), false, start.monotonic);

@@ -396,6 +396,7 @@ fn record_machine(path: &Path, broken: bool) {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     };
     let head = record::Head { config, state: State::default(), same_boot: true, now: Nanos::SECOND };
     let mut recorder = record::Recorder::create(path, &head).unwrap();

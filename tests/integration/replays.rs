@@ -329,6 +329,7 @@ impl Scene {
             platform: Default::default(),
             learn: false,
             weights: Default::default(),
+            tenants: Vec::new(),
         };
         let ids = domains.iter().map(|domain| domain.id.to_string()).collect();
         Self { config, second: 1, new: domains, ids, seen: BTreeSet::new(), ticks: Vec::new() }

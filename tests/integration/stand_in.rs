@@ -235,6 +235,7 @@ fn config() -> CoreConfig {
         platform: Default::default(),
         learn: true,
         weights: Default::default(),
+        tenants: Vec::new(),
     }
 }
 

@@ -25,6 +25,7 @@ mod slices;
 mod sources;
 pub mod split;
 mod state;
+pub mod tenants;
 mod tick_use;
 mod window;
 
@@ -33,6 +34,7 @@ use crate::model::domain::{Domain, DomainId, Scope, Verdict, Zone};
 use crate::model::platform::PlatformChoice;
 use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot};
 use crate::model::source::PackageId;
+use crate::model::tenant::TenantRule;
 use crate::model::tick::{Tick, VmMember};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, GpuSample, UsageSample};
@@ -78,6 +80,9 @@ pub struct CoreConfig {
     /// What dynamic energy is shared by. Recordings of releases before 0.2 shared by cycles.
     #[serde(default = "Weights::before", skip_serializing_if = "Weights::is_before")]
     pub weights: Weights,
+    /// Rules for tenants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<TenantRule>,
 }
 
 /// The core.
@@ -134,6 +139,8 @@ impl Core {
                 learned.refresh(domain);
             }
         }
+        let mut accounts = Accounts::default();
+        accounts.set_tenants(&mut ledger, &config.tenants);
         Self {
             host: Arc::new(Host { idle: config.idle, ..config.host.clone() }),
             platform: Platform::new(config.platform.clone(), &earlier),
@@ -146,7 +153,7 @@ impl Core {
             same_boot,
             cpus,
             ledger,
-            accounts: Accounts::default(),
+            accounts,
             sources: Sources::default(),
             vms: Arc::default(),
             ticks: 0,
@@ -167,6 +174,7 @@ impl Core {
         self.first.get_or_insert(now);
         self.ledger.begin_tick(now, tick.at.realtime);
         self.ledger.expect_names(tick.names_reported);
+        self.accounts.begin_tick(now);
         for domain in &tick.new_domains {
             if !self.by_id.contains_key(&domain.id) {
                 self.by_id.insert(domain.id.clone(), self.domains.len());
@@ -193,6 +201,7 @@ impl Core {
         self.sources.update(&tick.sources);
         self.sources.mark_read(&self.domains, now);
         self.update_platform(&used, &tick.gpus.passed_through, now);
+        self.accounts.end_tick(&mut self.ledger);
         self.ledger.commit();
         // Accounts of ended entities stay open until every window that may charge them has closed.
         let windows = self.domains.iter().filter(|state| !state.undivided()).chain(&self.other);

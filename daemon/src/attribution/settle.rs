@@ -14,7 +14,7 @@ use crate::model::usage::Used;
 /// The ledger and accounts that energy is added to, and the settings for that.
 pub(super) struct Books<'a> {
     pub ledger: &'a mut Ledger,
-    pub accounts: &'a Accounts,
+    pub accounts: &'a mut Accounts,
     /// The rule for idle energy.
     pub idle: IdlePolicy,
     /// What dynamic energy is shared by.
@@ -104,10 +104,11 @@ impl DomainState {
             }
         };
         if books.idle == IdlePolicy::ByAllocation {
-            let (accounts, vcpus): (Vec<_>, Vec<_>) = books.accounts.allocations().unzip();
+            let vms: Vec<_> = books.accounts.allocations().collect();
+            let vcpus: Vec<u32> = vms.iter().map(|(_, _, vcpus)| *vcpus).collect();
             let parts = split::allot(split.idle, &vcpus, books.cpus);
-            for (account, part) in accounts.into_iter().zip(parts).filter(|(_, part)| part.0 > 0) {
-                books.ledger.add_energy(account, zone, Microjoules::ZERO, part, time);
+            for ((account, place, _), part) in vms.into_iter().zip(parts).filter(|(_, part)| part.0 > 0) {
+                books.accounts.allot(books.ledger, (account, place), zone, part, time);
                 keep_power(&|| Payer::Account(account), Microjoules::ZERO, part);
             }
         }
@@ -116,6 +117,9 @@ impl DomainState {
             books.accounts.add_energy(books.ledger, charge, zone, *dynamic, idle, time);
             keep_power(&|| Payer::Charge((*charge).clone()), *dynamic, idle);
         }
+        books.accounts.close_window(books.ledger, zone, time, |account, [dynamic, idle]| {
+            keep_power(&|| Payer::Account(account), dynamic, idle);
+        });
         self.record.totals += NodeEnergy {
             total: energy,
             idle: split.idle,

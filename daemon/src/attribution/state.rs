@@ -59,6 +59,7 @@ impl Core {
         self.ledger = std::mem::replace(&mut earlier.ledger, Ledger::new(self.config.limits));
         self.ledger.set_limits(self.config.limits);
         self.accounts = std::mem::take(&mut earlier.accounts);
+        self.accounts.set_tenants(&mut self.ledger, &self.config.tenants);
         (self.vms, self.overflows_before) = (earlier.vms.clone(), earlier.overflows_before);
     }
 

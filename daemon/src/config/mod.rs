@@ -16,6 +16,7 @@ use crate::meter::MeterConfig;
 use crate::model::billing::{IdlePolicy, Weights};
 use crate::model::entity::{Kind, Limits};
 use crate::model::platform::PlatformChoice;
+use crate::model::tenant::{self, TenantRule};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::values::broken;
 pub use crate::model::values::{LogLevel, Mode, Span};
@@ -92,6 +93,8 @@ pub struct Config {
     pub inventory: InventoryConfig,
     /// `[names]`
     pub names: NamesConfig,
+    /// `[[tenant]]`
+    pub tenant: Vec<TenantRule>,
 }
 
 impl Default for Config {
@@ -114,6 +117,7 @@ impl Default for Config {
             control: ControlConfig::default(),
             inventory: InventoryConfig::default(),
             names: NamesConfig::default(),
+            tenant: Vec::new(),
         }
     }
 }
@@ -375,6 +379,10 @@ impl Config {
                 false,
                 "not \"model\" while enabled in [learn] is false: no model is learned then",
             );
+        }
+        for (key, why) in tenant::check(&self.tenant) {
+            let key = if key.is_empty() { "tenant".to_owned() } else { format!("tenant.{key}") };
+            wrong.push(format!("{}: {why}", place(&key)));
         }
         for (key, why) in self.meter.check() {
             wrong.push(format!("{}: {why}", place(&format!("meter.{key}"))));

@@ -58,6 +58,7 @@ fn name(row: &Row) -> String {
         Kind::Slice => label("slice").to_owned(),
         Kind::Session => format!("{} (user {})", label("session"), label("user")),
         Kind::User => label("user").to_owned(),
+        Kind::Tenant => label("tenant").to_owned(),
         Kind::Container => or_id("container_name", "container_id"),
         Kind::Pod if label("pod_namespace").is_empty() => or_id("pod_name", "pod_id"),
         Kind::Pod => format!("{}/{}", label("pod_namespace"), or_id("pod_name", "pod_id")),

@@ -198,8 +198,8 @@ const fn old_label_names(kind: Kind) -> &'static [&'static str] {
         Kind::Container => &["container_id", "container_name", "runtime", "pod_id"],
         Kind::Pod => &["pod_id", "pod_name", "pod_namespace"],
         Kind::Vm => &["vm_id", "vm_name", "hypervisor"],
-        // It had no jobs.
-        Kind::Job | Kind::JobStep => kind.label_names(),
+        // It had no jobs and no tenants.
+        Kind::Job | Kind::JobStep | Kind::Tenant => kind.label_names(),
     }
 }
 

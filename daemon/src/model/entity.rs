@@ -39,11 +39,13 @@ pub enum Kind {
     Job,
     /// A step of a job, or a task of an allocation. Its energy is also its job's.
     JobStep,
+    /// Whoever pays: what the first matching rule of `[[tenant]]` says of a process. Every process has exactly one.
+    Tenant,
 }
 
 impl Kind {
     /// Every kind, in the order of [`Kind::index`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Process,
         Self::Unit,
         Self::UserUnit,
@@ -55,6 +57,7 @@ impl Kind {
         Self::Vm,
         Self::Job,
         Self::JobStep,
+        Self::Tenant,
     ];
 
     /// Position in [`Kind::ALL`].
@@ -76,6 +79,7 @@ impl Kind {
             Self::Vm => "vm",
             Self::Job => "job",
             Self::JobStep => "job-step",
+            Self::Tenant => "tenant",
         }
     }
 
@@ -93,6 +97,7 @@ impl Kind {
             Self::Vm => VmLabels::NAMES,
             Self::Job => JobLabels::NAMES,
             Self::JobStep => JobStepLabels::NAMES,
+            Self::Tenant => TenantLabels::NAMES,
         }
     }
 
@@ -104,7 +109,9 @@ impl Kind {
             Self::Pod => &["pod_name", "pod_namespace"],
             Self::Vm => &["vm_name"],
             Self::Job | Self::JobStep => &["user", "account", "partition", "job_name"],
-            Self::Process | Self::Unit | Self::UserUnit | Self::Slice | Self::Session | Self::User => &[],
+            Self::Process | Self::Unit | Self::UserUnit | Self::Slice | Self::Session | Self::User | Self::Tenant => {
+                &[]
+            }
         }
     }
 
@@ -294,12 +301,19 @@ impl Labels {
         }
     }
 
+    /// Whether the entity is a container whose runtime's helper reports names (`reported`), and has said nothing of it
+    /// yet: its name may be known from elsewhere.
+    pub fn awaits_details(&self, reported: bool) -> bool {
+        let is_reported = reported && RUNTIMES_WITH_HELPER.contains(&self.get("runtime"));
+        self.kind == Kind::Container && is_reported && self.details().next().is_none()
+    }
+
     /// Whether an entity with these labels comes back under the same name after it ended, as the unit of a timer does:
     /// its series then stays, so that its counter goes on. Scopes and transient units have a new name each time.
     pub fn returns(&self) -> bool {
         match self.kind {
             Kind::Unit | Kind::UserUnit => !self.id().ends_with(".scope") && !self.id().starts_with("run-"),
-            Kind::Slice | Kind::User => true,
+            Kind::Slice | Kind::User | Kind::Tenant => true,
             Kind::Process | Kind::Session | Kind::Container | Kind::Pod | Kind::Vm | Kind::Job | Kind::JobStep => false,
         }
     }
@@ -509,6 +523,14 @@ labels! {
         partition: "partition",
         /// As in [`JobLabels`].
         job_name: "job_name",
+    }
+}
+
+labels! {
+    /// Labels of a tenant.
+    Tenant: TenantLabels {
+        /// Name of the tenant as its rule gives it, or `unassigned`.
+        tenant: "tenant",
     }
 }
 

@@ -11,6 +11,7 @@ use crate::meter::{Meter, MeterConfig, Roots, Topology, estimate, host_channel, 
 use crate::model::domain::Zone;
 use crate::model::snapshot::{CpuInfo, Host};
 use crate::model::source::{Health, PackageId, SourceRole, SourceState, Stamp};
+use crate::model::tenant::TenantRule;
 use crate::model::units::{Microwatts, Nanos};
 use crate::power_model::stand_in::Installed;
 use crate::run::meters::Meters;
@@ -18,6 +19,7 @@ use crate::run::record::{Head, Recorder};
 use crate::run::sampler::{Ended, Observers, Progress, Sampler};
 use crate::run::store::Store;
 use crate::sys::nvml::NvmlConfig;
+use crate::sys::users;
 use crate::usage::bpf::{BpfOptions, BpfUsage};
 use crate::usage::procfs::ProcfsUsage;
 use crate::usage::{self, Usage};
@@ -54,6 +56,7 @@ pub struct SourceSettings {
     learn: LearnConfig,
     /// Idle power by domain.
     floors: BTreeMap<String, Microwatts>,
+    tenants: Vec<TenantRule>,
     observers: ObserverSettings,
 }
 
@@ -80,6 +83,7 @@ impl SourceSettings {
             attribution: config.attribution.clone(),
             learn: config.learn,
             floors: config.floors(),
+            tenants: config.tenant.clone(),
             observers: ObserverSettings {
                 sysfs: config.sysfs.clone(),
                 procfs: config.procfs.clone(),
@@ -217,11 +221,34 @@ fn head(
             platform: settings.attribution.platform.clone(),
             learn: settings.learn.enabled,
             weights: settings.attribution.weights,
+            tenants: tenants(&settings.tenants),
         },
         same_boot: !boot_id.is_empty() && state.boot_id == boot_id,
         state,
         now: Stamp::now().monotonic,
     }
+}
+
+/// The rules for tenants, with each user by name and by number: slices of users have numbers, jobs have names.
+fn tenants(rules: &[TenantRule]) -> Vec<TenantRule> {
+    let mut rules = rules.to_vec();
+    for rule in &mut rules {
+        let name = rule.name.clone();
+        rule.add_users(|user| match user.parse::<u32>() {
+            Ok(uid) => users::name_of(uid),
+            Err(_) => {
+                let uid = users::uid_of(user);
+                if uid.is_none() {
+                    tracing::warn!(
+                        "tenant {name:?}: user {user:?} is not known on this machine: only jobs can match it; a number \
+                         needs no name"
+                    );
+                }
+                uid.map(|uid| uid.to_string())
+            }
+        });
+    }
+    rules
 }
 
 /// Logs each configured idle floor whose domain does not exist.

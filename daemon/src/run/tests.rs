@@ -112,10 +112,28 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("inventory", "mode", r#""0600""#, &[INVENTORY]),
     ("inventory", "users", r#"["other"]"#, &[INVENTORY]),
     ("inventory", "machined", "false", &[MACHINED]),
+    ("[tenant]", "name", r#""other""#, &[MEASURING]),
+    ("[tenant]", "namespace", r#"["a", "b-*"]"#, &[MEASURING]),
+    ("[tenant]", "pod", r#""other""#, &[MEASURING]),
+    ("[tenant]", "container", r#""other""#, &[MEASURING]),
+    ("[tenant]", "image", r#""other""#, &[MEASURING]),
+    ("[tenant]", "label", r#"{ team = "a" }"#, &[MEASURING]),
+    ("[tenant]", "project", r#""other""#, &[MEASURING]),
+    ("[tenant]", "vm", r#""other""#, &[MEASURING]),
+    ("[tenant]", "job", r#""other""#, &[MEASURING]),
+    ("[tenant]", "account", r#""other""#, &[MEASURING]),
+    ("[tenant]", "partition", r#""other""#, &[MEASURING]),
+    ("[tenant]", "user", r#"1000"#, &[MEASURING]),
+    ("[tenant]", "slice", r#""other.slice""#, &[MEASURING]),
+    ("[tenant]", "unit", r#""other.service""#, &[MEASURING]),
+    ("[tenant]", "user_unit", r#""other.service""#, &[MEASURING]),
+    ("[tenant]", "named", r#""other""#, &[MEASURING]),
+    ("[tenant]", "or", r#"[{ slice = "other.slice" }]"#, &[MEASURING]),
 ];
 
 /// An entry of a list, complete: every other key of it has a default.
-const ENTRIES: [(&str, &[(&str, &str)]); 2] = [
+const ENTRIES: [(&str, &[(&str, &str)]); 3] = [
+    ("[tenant]", &[("name", r#""one""#), ("unit", r#""one.service""#)]),
     (
         "[meter.ipmi.lan]",
         &[

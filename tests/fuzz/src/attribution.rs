@@ -103,6 +103,7 @@ pub fn config(idle: IdlePolicy) -> CoreConfig {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     }
 }
 

@@ -147,6 +147,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     };
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     snapshot.at = Stamp::now();

@@ -27,6 +27,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     };
     let mut snapshot = Core::new(config, State::default(), false, Nanos::ZERO).blank();
     (snapshot.at, snapshot.ticks) = (Stamp::now(), 1);

@@ -1,8 +1,9 @@
 //! Charges: use of CPUs and GPUs with the accounts that it belongs to, and how energy and power of a window reach these
 //! accounts.
 
-use super::{Accounts, Membership, Placement, process_labels};
+use super::{Accounts, Cgroup, LastRan, MemberAccounts, Membership, Placement, process_labels};
 use crate::attribution::ledger::{AccountId, Ledger};
+use crate::attribution::tenants::{PlaceId, Tenants};
 use crate::model::domain::Zone;
 use crate::model::entity::{Kind, ProcessLabels};
 use crate::model::source::{PackageId, PciAddress};
@@ -18,6 +19,8 @@ pub struct Charge {
     cgroup: CgroupId,
     /// Accounts of the entities that the process runs in.
     entities: Arc<[AccountId]>,
+    /// Whose tenant is charged.
+    place: PlaceId,
     /// The package on whose CPUs it ran; package 0 for use of a GPU.
     pub package: PackageId,
     /// CPU time and counters of this tick. For use of a GPU, `on_cpu` is the time for which the process kept the GPU
@@ -39,16 +42,21 @@ impl Accounts {
     /// Adds one use to the accounts that it belongs to. Returns the charge, by which these accounts get energy when the
     /// window closes.
     pub fn attribute_use(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
-        let (entities, placement) = match self.cgroups.get(&one.cgroup) {
+        let Self { cgroups, processes, unlisted, tenants, .. } = self;
+        let cgroup = cgroups.get(&one.cgroup);
+        let (entities, placement) = match cgroup {
             Some(cgroup) => (cgroup.accounts.clone(), cgroup.placement.clone()),
-            None => self.unlisted.get_or_insert_with(Default::default).clone(),
+            None => unlisted.get_or_insert_with(Default::default).clone(),
         };
-        let membership = self.processes.get_mut(&one.process).and_then(|process| process.membership.as_mut());
-        let (entities, placement) = match membership {
-            Some(membership) if placement.vm_id.is_empty() => membership.accounts_in(one.cgroup, &entities, &placement),
-            _ => (entities, placement),
+        let membership = processes.get_mut(&one.process).and_then(|process| process.membership.as_mut());
+        let (entities, placement, place) = match membership {
+            Some(membership) if placement.vm_id.is_empty() => {
+                membership.accounts_in(ledger, tenants, (one.cgroup, cgroup), &placement)
+            }
+            _ => (entities, placement, cgroup.map_or(PlaceId::NONE, |cgroup| cgroup.place)),
         };
-        let process = self.processes.get_mut(&one.process).map(|process| {
+        tenants.add_use(place, &one.used);
+        let process = processes.get_mut(&one.process).map(|process| {
             if !Arc::ptr_eq(&process.placement, &placement) {
                 if process.placement != placement
                     && let Some(ProcessLabels { comm, exe, .. }) =
@@ -59,27 +67,26 @@ impl Accounts {
                 }
                 process.placement = placement;
             }
-            let same = |(cgroup, accounts): &(CgroupId, Arc<[AccountId]>)| {
-                *cgroup == one.cgroup && Arc::ptr_eq(accounts, &entities)
-            };
+            let same =
+                |ran: &LastRan| ran.cgroup == one.cgroup && Arc::ptr_eq(&ran.entities, &entities) && ran.place == place;
             if !process.last_ran.as_ref().is_some_and(same) {
-                process.last_ran = Some((one.cgroup, entities.clone()));
+                process.last_ran = Some(LastRan { cgroup: one.cgroup, entities: entities.clone(), place });
             }
             process.account
         });
         for account in process.iter().chain(entities.iter()) {
             ledger.add_use(*account, &one.used);
         }
-        Charge { process, cgroup: one.cgroup, entities, package: one.package, used: one.used }
+        Charge { process, cgroup: one.cgroup, entities, place, package: one.package, used: one.used }
     }
 
     /// The charge for use of a GPU by a process: the accounts of its last use of a CPU. `None` for a process that has
     /// not been seen on a CPU.
     pub fn attribute_gpu_use(&self, one: &GpuUse) -> Option<Charge> {
         let process = self.processes.get(&one.process)?;
-        let (cgroup, entities) = process.last_ran.clone()?;
+        let LastRan { cgroup, entities, place } = process.last_ran.clone()?;
         let used = Used::on_cpu(one.busy);
-        Some(Charge { process: Some(process.account), cgroup, entities, package: PackageId(0), used })
+        Some(Charge { process: Some(process.account), cgroup, entities, place, package: PackageId(0), used })
     }
 
     /// The charge for a GPU that is passed through to a VM: all of its energy goes to the process of the VM and the
@@ -89,9 +96,10 @@ impl Accounts {
         self.attribute_gpu_use(&GpuUse { gpu, process: vm.process, busy: Nanos::SECOND })
     }
 
-    /// Adds energy of a window of length `time` to every account of a charge.
+    /// Adds energy of a window of length `time` to every account of a charge. Its tenant is charged by
+    /// [`Accounts::close_window`].
     pub fn add_energy(
-        &self,
+        &mut self,
         ledger: &mut Ledger,
         charge: &Charge,
         zone: Zone,
@@ -106,6 +114,20 @@ impl Accounts {
         for account in charge.entities.iter() {
             ledger.add_energy(*account, zone, dynamic, idle, time);
         }
+        self.tenants.add_energy(ledger, charge.place, zone, [dynamic, idle], time);
+    }
+
+    /// Adds idle energy that a VM is allotted to its account, and to the tenant of its place.
+    pub fn allot(
+        &mut self,
+        ledger: &mut Ledger,
+        (account, place): (AccountId, PlaceId),
+        zone: Zone,
+        idle: Microjoules,
+        time: Nanos,
+    ) {
+        ledger.add_energy(account, zone, Microjoules::ZERO, idle, time);
+        self.tenants.add_energy(ledger, place, zone, [Microjoules::ZERO, idle], time);
     }
 
     /// Shows the power of a window that closed at an earlier tick in every account of a charge. Adds no energy.
@@ -120,22 +142,32 @@ impl Accounts {
 }
 
 impl Membership {
-    /// The accounts and placement of the member process in a cgroup that is not itself part of a VM.
+    /// The accounts, placement and place of the member process in a cgroup that is not itself part of a VM; `None`: one
+    /// that no tick has listed.
     fn accounts_in(
         &mut self,
-        cgroup: CgroupId,
-        entities: &[AccountId],
+        ledger: &Ledger,
+        tenants: &mut Tenants,
+        (id, cgroup): (CgroupId, Option<&Cgroup>),
         placement: &Placement,
-    ) -> (Arc<[AccountId]>, Arc<Placement>) {
-        match &self.accounts {
-            Some((known, accounts, placement)) if *known == cgroup => (accounts.clone(), placement.clone()),
-            _ => {
-                let accounts: Arc<[AccountId]> = entities.iter().copied().chain([self.account]).collect();
+    ) -> (Arc<[AccountId]>, Arc<Placement>, PlaceId) {
+        let changes = cgroup.map_or(0, |cgroup| cgroup.changes);
+        let known = self.accounts.as_ref().filter(|known| known.cgroup == id && known.changes == changes);
+        let (accounts, placement) = match known {
+            Some(known) => (known.accounts.clone(), known.placement.clone()),
+            None => {
+                let entities = cgroup.into_iter().flat_map(|cgroup| &cgroup.entities);
+                tenants.decide(ledger, self.place, &entities.chain([&self.vm]).collect::<Vec<_>>());
+                let entities = cgroup.into_iter().flat_map(|cgroup| cgroup.accounts.iter().copied());
+                let accounts: Arc<[AccountId]> = entities.chain([self.account]).collect();
                 let container_id = placement.container_id.clone();
                 let placement = Arc::new(Placement { container_id, vm_id: self.vm.id().to_owned() });
-                self.accounts = Some((cgroup, accounts.clone(), placement.clone()));
+                let (accounts_too, placement_too) = (accounts.clone(), placement.clone());
+                self.accounts =
+                    Some(MemberAccounts { cgroup: id, changes, accounts: accounts_too, placement: placement_too });
                 (accounts, placement)
             }
-        }
+        };
+        (accounts, placement, self.place)
     }
 }

@@ -1,13 +1,17 @@
 //! Which ledger accounts the use of a process belongs to: its own, and those of the unit, slices, user, session,
-//! container, pod and VM that it runs in; and when each of these entities begins and ends. Pure. The ledger keeps
-//! energy; `entity` decides what a cgroup path means.
+//! container, pod and VM that it runs in; its tenant; and when each of these entities begins and ends. Pure. The ledger
+//! keeps energy; `entity` decides what a cgroup path means.
 
 mod charge;
 
 use super::ledger::{AccountId, Ledger};
+use super::tenants::{PlaceId, Tenants};
+use crate::model::domain::Zone;
 use crate::model::entity::{Kind, Labels, ProcessLabels};
 use crate::model::source::PciAddress;
+use crate::model::tenant::TenantRule;
 use crate::model::tick::{CgroupEntities, VmMember};
+use crate::model::units::{Microjoules, Nanos};
 use crate::model::usage::{CgroupId, ProcessInfo, ProcessKey};
 use crate::model::vm::Vm;
 pub use charge::{Charge, ChargeKey};
@@ -30,6 +34,10 @@ struct Cgroup {
     /// Accounts of `entities`, in the same order.
     accounts: Arc<[AccountId]>,
     placement: Arc<Placement>,
+    /// Whose tenant is charged for what runs in it.
+    place: PlaceId,
+    /// How often its entities or their names changed.
+    changes: u32,
 }
 
 /// A process whose name is known. Kept until it has ended and no window needs it.
@@ -40,7 +48,14 @@ struct Process {
     membership: Option<Membership>,
     /// The cgroup in which it last used a CPU, and the accounts that this use was charged to. Its use of a GPU is
     /// charged to the same accounts, because a tick may show GPU use without CPU use.
-    last_ran: Option<(CgroupId, Arc<[AccountId]>)>,
+    last_ran: Option<LastRan>,
+}
+
+#[derive(Clone, Debug)]
+struct LastRan {
+    cgroup: CgroupId,
+    entities: Arc<[AccountId]>,
+    place: PlaceId,
 }
 
 /// The VM that a process belongs to although its cgroup does not: a VMM outside of a machine scope, a vhost worker.
@@ -49,7 +64,18 @@ struct Membership {
     vm: Labels,
     account: AccountId,
     /// The accounts for the cgroup where it last ran: that cgroup's entities and the VM.
-    accounts: Option<(CgroupId, Arc<[AccountId]>, Arc<Placement>)>,
+    accounts: Option<MemberAccounts>,
+    /// Whose tenant is charged for it, outside of the VM's cgroup.
+    place: PlaceId,
+}
+
+#[derive(Debug)]
+struct MemberAccounts {
+    cgroup: CgroupId,
+    /// [`Cgroup::changes`], as it was then.
+    changes: u32,
+    accounts: Arc<[AccountId]>,
+    placement: Arc<Placement>,
 }
 
 /// An entity with an open account that has members. Members are cgroups (several in a slice, or in a unit with
@@ -70,6 +96,8 @@ struct RunningVm {
     vcpus: Option<u32>,
     process: ProcessKey,
     pci: Vec<PciAddress>,
+    /// Whose tenant is charged for idle energy that it is allotted, until its process has been seen on a CPU.
+    place: PlaceId,
 }
 
 /// An item that ended at `tick`. It is closed when every open window began at `tick` or later.
@@ -101,9 +129,62 @@ pub struct Accounts {
     unlisted: Option<(Arc<[AccountId]>, Arc<Placement>)>,
     /// All running VMs. The account of each stays open while it runs, even if it uses no CPU.
     vms: Vec<RunningVm>,
+    tenants: Tenants,
 }
 
 impl Accounts {
+    /// Sets the rules by which tenants are charged, and decides for all that is known.
+    pub fn set_tenants(&mut self, ledger: &mut Ledger, rules: &[TenantRule]) {
+        let was_active = self.tenants.is_active();
+        self.tenants.set_rules(ledger, rules);
+        let Self { cgroups, processes, vms, tenants, .. } = self;
+        let is_new = tenants.is_active() != was_active;
+        for cgroup in cgroups.values_mut() {
+            if is_new {
+                cgroup.place = tenants.open();
+            }
+            cgroup.changes += 1;
+            cgroup.decide(ledger, tenants);
+        }
+        for vm in vms {
+            if is_new {
+                vm.place = tenants.open();
+            }
+            tenants.decide(ledger, vm.place, &[&vm.labels]);
+        }
+        for process in processes.values_mut() {
+            let Some(membership) = &mut process.membership else { continue };
+            if is_new {
+                membership.place = tenants.open();
+            }
+            membership.accounts = None;
+            let cgroup = process.last_ran.as_ref().and_then(|ran| cgroups.get(&ran.cgroup));
+            let entities = cgroup.into_iter().flat_map(|cgroup| &cgroup.entities);
+            tenants.decide(ledger, membership.place, &entities.chain([&membership.vm]).collect::<Vec<_>>());
+        }
+    }
+
+    /// Begins a tick at `now`, CLOCK_MONOTONIC.
+    pub fn begin_tick(&mut self, now: Nanos) {
+        self.tenants.begin_tick(now);
+    }
+
+    /// Charges what is left of the tick, before the ledger commits.
+    pub fn end_tick(&mut self, ledger: &mut Ledger) {
+        self.tenants.end_tick(ledger);
+    }
+
+    /// Charges the tenants for the window that closes; see [`Tenants::close_window`].
+    pub fn close_window(
+        &mut self,
+        ledger: &mut Ledger,
+        zone: Zone,
+        time: Nanos,
+        charged: impl FnMut(AccountId, [Microjoules; 2]),
+    ) {
+        self.tenants.close_window(ledger, zone, time, charged);
+    }
+
     /// Sets the entities and the VM of a cgroup: of a new cgroup, or of a known cgroup that is listed again. Use in a
     /// cgroup without entities is charged to the process alone.
     pub fn set_cgroup(&mut self, ledger: &mut Ledger, cgroup: &CgroupEntities, tick: u64) {
@@ -130,7 +211,11 @@ impl Accounts {
         };
         let placement = Arc::new(Placement { container_id: id(Kind::Container), vm_id: id(Kind::Vm) });
         let accounts = entities.iter().map(|labels| self.add_member(ledger, labels)).collect();
-        if let Some(earlier) = self.cgroups.insert(cgroup.cgroup, Cgroup { entities, accounts, placement }) {
+        let known = self.cgroups.get(&cgroup.cgroup).map(|known| (known.place, known.changes + 1));
+        let (place, changes) = known.unwrap_or_else(|| (self.tenants.open(), 0));
+        let new = Cgroup { entities, accounts, placement, place, changes };
+        new.decide(ledger, &mut self.tenants);
+        if let Some(earlier) = self.cgroups.insert(cgroup.cgroup, new) {
             self.ended
                 .extend(earlier.entities.into_iter().map(|labels| Ended { tick, what: EndedItem::Member(labels) }));
         }
@@ -143,6 +228,8 @@ impl Accounts {
             ledger.rename(*account, labels);
         }
         known.entities = entities;
+        known.changes += 1;
+        known.decide(ledger, &mut self.tenants);
     }
 
     /// Sets the list of VMs that run.
@@ -150,16 +237,46 @@ impl Accounts {
         let running = |vm: &Vm| {
             let labels = vm.labels();
             let account = self.add_member(ledger, &labels);
-            RunningVm { labels, account, vcpus: vm.vcpus, process: vm.process, pci: vm.pci.clone() }
+            let place = self.tenants.open();
+            self.tenants.decide(ledger, place, &[&labels]);
+            RunningVm { labels, account, vcpus: vm.vcpus, process: vm.process, pci: vm.pci.clone(), place }
         };
         let running = vms.iter().map(running).collect();
         let earlier = std::mem::replace(&mut self.vms, running);
+        earlier.iter().for_each(|vm| self.tenants.close(vm.place));
         self.ended.extend(earlier.into_iter().map(|vm| Ended { tick, what: EndedItem::Member(vm.labels) }));
+        self.rename_vms(ledger);
     }
 
-    /// Account and number of virtual CPUs of each VM that runs, where that number is known.
-    pub fn allocations(&self) -> impl Iterator<Item = (AccountId, u32)> + '_ {
-        self.vms.iter().filter_map(|vm| Some((vm.account, vm.vcpus?)))
+    /// Gives cgroups and members of VMs the labels that the VMs have now.
+    fn rename_vms(&mut self, ledger: &Ledger) {
+        let Self { cgroups, processes, vms, tenants, .. } = self;
+        let known: FxHashMap<&str, &Labels> = vms.iter().map(|vm| (vm.labels.id(), &vm.labels)).collect();
+        let renamed = |labels: &Labels| {
+            known.get(labels.id()).filter(|new| **new == labels && !new.same_values(labels)).map(|new| (*new).clone())
+        };
+        for cgroup in cgroups.values_mut().filter(|cgroup| !cgroup.placement.vm_id.is_empty()) {
+            let vm = cgroup.entities.iter_mut().find(|labels| labels.kind() == Kind::Vm);
+            if let Some(labels) = vm
+                && let Some(new) = renamed(labels)
+            {
+                *labels = new;
+                cgroup.decide(ledger, tenants);
+            }
+        }
+        for membership in processes.values_mut().filter_map(|process| process.membership.as_mut()) {
+            if let Some(new) = renamed(&membership.vm) {
+                (membership.vm, membership.accounts) = (new, None);
+            }
+        }
+    }
+
+    /// Account, place and number of virtual CPUs of each VM that runs, where that number is known.
+    pub fn allocations(&self) -> impl Iterator<Item = (AccountId, PlaceId, u32)> + '_ {
+        self.vms.iter().filter_map(|vm| {
+            let ran = self.processes.get(&vm.process).and_then(|process| process.last_ran.as_ref());
+            Some((vm.account, ran.map_or(vm.place, |ran| ran.place), vm.vcpus?))
+        })
     }
 
     /// Adds a member to an entity. The first one opens its account.
@@ -196,7 +313,11 @@ impl Accounts {
         }
         let account = self.add_member(ledger, &member.vm);
         let Some(process) = self.processes.get_mut(&member.process) else { return };
-        let membership = Membership { vm: member.vm.clone(), account, accounts: None };
+        let place = match &process.membership {
+            Some(earlier) => earlier.place,
+            None => self.tenants.open(),
+        };
+        let membership = Membership { vm: member.vm.clone(), account, accounts: None, place };
         if let Some(earlier) = process.membership.replace(membership) {
             self.ended.push(Ended { tick, what: EndedItem::Member(earlier.vm) });
         }
@@ -283,6 +404,7 @@ impl Accounts {
         if let Some(process) = self.processes.remove(&key) {
             ledger.close(process.account);
             if let Some(membership) = process.membership {
+                self.tenants.close(membership.place);
                 self.remove_member(ledger, &membership.vm);
             }
             if self.by_pid.get(&key.pid) == Some(&key) {
@@ -293,8 +415,18 @@ impl Accounts {
 
     fn close_cgroup(&mut self, ledger: &mut Ledger, id: CgroupId) {
         let Some(cgroup) = self.cgroups.remove(&id) else { return };
+        self.tenants.close(cgroup.place);
         for labels in cgroup.entities {
             self.remove_member(ledger, &labels);
+        }
+    }
+}
+
+impl Cgroup {
+    /// Decides the tenant of its place.
+    fn decide(&self, ledger: &Ledger, tenants: &mut Tenants) {
+        if tenants.is_active() {
+            tenants.decide(ledger, self.place, &self.entities.iter().collect::<Vec<_>>());
         }
     }
 }

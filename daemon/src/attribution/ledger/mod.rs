@@ -8,12 +8,14 @@ use crate::model::domain::Zone;
 pub use crate::model::entity::Limits;
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Energy;
+use crate::model::tenant::MOST_RULES;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Used;
 use rustc_hash::FxHashMap;
 
 mod dropped;
 mod entries;
+mod held;
 mod shown;
 mod small;
 mod view;
@@ -26,6 +28,17 @@ const JOBS_WAIT: Nanos = Nanos(5 * Nanos::SECOND.0);
 
 /// As [`Limits::name_wait`], of containers whose runtime reports names: a moment after the start, and a tick.
 const CONTAINERS_WAIT: Nanos = Nanos(2 * Nanos::SECOND.0);
+
+/// Time for which an entity may await its name; `None`: it awaits none. `reported`: a helper reports names of
+/// containers.
+fn awaits_name(limits: &Limits, labels: &Labels, reported: bool) -> Option<Nanos> {
+    let wait = match labels.kind() {
+        Kind::Job | Kind::JobStep => JOBS_WAIT,
+        Kind::Container if labels.get("pod_id").is_empty() => CONTAINERS_WAIT,
+        _ => limits.name_wait,
+    };
+    labels.awaits_name(reported).then_some(wait)
+}
 
 /// Half-life of an account's score, in ticks.
 const SCORE_HALF_LIFE: f64 = 30.0;
@@ -127,6 +140,8 @@ struct KindTotals {
     parked: Energy,
     /// Energy of small series.
     small: Energy,
+    /// Energy that is held until it is known whom it is charged to. Not kept over a restart.
+    held: Energy,
     /// Places of the accounts whose series are shown.
     shown: Vec<u32>,
     retired: FxHashMap<Labels, Retired>,
@@ -207,6 +222,20 @@ impl Ledger {
     /// Sets other limits, in force from the next tick on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// Most series of a kind that are shown at one time. Tenants are few, and their sum is to be complete.
+    fn limit(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Tenant => MOST_RULES + 1,
+            kind => self.limits.shown[kind.index()] as usize,
+        }
+    }
+
+    /// Time for which a name or detail of an entity may come late; `None`: none is awaited.
+    pub fn awaits_labels(&self, labels: &Labels) -> Option<Nanos> {
+        let awaits_details = labels.awaits_details(self.names_reported).then_some(CONTAINERS_WAIT);
+        awaits_name(&self.limits, labels, self.names_reported).or(awaits_details)
     }
 
     /// Begins a tick at `now` (CLOCK_MONOTONIC) and `realtime` (CLOCK_REALTIME).
@@ -384,12 +413,8 @@ impl Ledger {
         unsettled.retain(|id| {
             let account = accounts.get_mut(id.place as usize).and_then(Option::as_mut);
             let Some(account) = account.filter(|account| account.number == id.number) else { return false };
-            let wait = match account.labels.kind() {
-                Kind::Job | Kind::JobStep => JOBS_WAIT,
-                Kind::Container if account.labels.get("pod_id").is_empty() => CONTAINERS_WAIT,
-                _ => limits.name_wait,
-            };
-            let waits = account.labels.awaits_name(*names_reported) && *now < account.opened_at + wait;
+            let wait = awaits_name(limits, &account.labels, *names_reported);
+            let waits = wait.is_some_and(|wait| *now < account.opened_at + wait);
             account.settled |= account.shown && !waits;
             !account.settled
         });
@@ -452,8 +477,9 @@ impl Ledger {
     /// Drops series of ended entities: after [`Limits::retention`], and earlier, least energy first, while there are
     /// more than [`Limits::shown`]. To be called after [`Ledger::commit`].
     pub fn expire(&mut self) {
-        for (kind, totals) in Kind::ALL.into_iter().zip(&mut self.kinds) {
-            for labels in totals.expired(self.now, self.limits.shown[kind.index()] as usize) {
+        let limits = Kind::ALL.map(|kind| self.limit(kind));
+        for ((kind, totals), limit) in Kind::ALL.into_iter().zip(&mut self.kinds).zip(limits) {
+            for labels in totals.expired(self.now, limit) {
                 if let Some(retired) = totals.retired.remove(&labels) {
                     totals.ended.add(&retired.series.energy);
                     self.dirty[kind.index()] = true;

@@ -10,7 +10,7 @@ impl Ledger {
     /// Parks the least busy series if more are shown than the limit allows. That happens because resumed series are
     /// shown without a check of the limit.
     pub(super) fn trim(&mut self, kind: Kind) {
-        let excess = self.kinds[kind.index()].shown.len().saturating_sub(self.limits.shown[kind.index()] as usize);
+        let excess = self.kinds[kind.index()].shown.len().saturating_sub(self.limit(kind));
         if excess > 0 {
             for place in self.weakest(kind).into_iter().take(excess) {
                 self.park(place);
@@ -37,7 +37,7 @@ impl Ledger {
             return;
         }
         candidates.sort_by(|a, b| self.score(*b).total_cmp(&self.score(*a)).then(a.cmp(b)));
-        let limit = self.limits.shown[kind.index()] as usize;
+        let limit = self.limit(kind);
         let mut candidates = candidates.into_iter();
         while self.kinds[kind.index()].shown.len() < limit {
             let Some(place) = candidates.next() else { return };

@@ -31,6 +31,7 @@ impl Ledger {
         rows.sort_by(|a, b| a.labels.cmp(&b.labels).then((a.state as u8).cmp(&(b.state as u8))));
         let KindTotals { rest, rest_power, ended, mut parked, .. } = *totals;
         parked.add(&totals.small);
+        parked.add(&totals.held);
         KindView { kind, rows, rest, ended, parked, rest_power }
     }
 }

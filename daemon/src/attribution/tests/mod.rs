@@ -19,6 +19,7 @@ mod learning;
 mod periods;
 mod platform;
 mod plausibility;
+mod tenants;
 mod unchanged;
 mod vms;
 mod whole;
@@ -47,6 +48,7 @@ fn config(idle: IdlePolicy) -> CoreConfig {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     }
 }
 

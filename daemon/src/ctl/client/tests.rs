@@ -108,7 +108,7 @@ async fn another_version_is_named() {
 async fn other_kinds_of_entity_are_no_misunderstanding() {
     let mut snapshot = fixture::snapshot();
     let whole = snapshot.clone();
-    assert_eq!(snapshot.kinds.pop().map(|view| view.kind), Some(Kind::JobStep));
+    assert_eq!(snapshot.kinds.pop().map(|view| view.kind), Some(Kind::Tenant));
     snapshot.kinds.reverse();
     let json = serde_json::to_string(&snapshot).unwrap();
     let empty = serde_json::to_string(&KindView::empty(Kind::Pod)).unwrap();

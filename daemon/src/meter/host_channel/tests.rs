@@ -75,6 +75,7 @@ fn core(state: State, now: u64) -> Core {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     };
     Core::new(config, state, true, Nanos(now))
 }

@@ -21,6 +21,7 @@ fn head() -> Head {
         platform: Default::default(),
         learn: false,
         weights: Default::default(),
+        tenants: Vec::new(),
     };
     Head { config, state: State { boot_id: "b".into(), ..State::default() }, same_boot: true, now: Nanos(5) }
 }

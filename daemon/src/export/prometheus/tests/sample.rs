@@ -129,6 +129,11 @@ fn rows(kind: Kind) -> Vec<Row> {
         Kind::JobStep => {
             vec![row(kind, &["slurm", "4711", "8812", "0", "alice", "physics", "cpu", "a \"b\""], 6_000_000, running)]
         }
+        Kind::Tenant => vec![
+            row(kind, &["blue"], 70_000_000, running),
+            row(kind, &["retired \"team\""], 4_000_000, State::Terminated),
+            row(kind, &["unassigned"], 530_000_000, running),
+        ],
     }
 }
 

@@ -63,6 +63,7 @@ pub fn head(LegacyHead { config, state, same_boot, now }: LegacyHead) -> Result<
         platform: PlatformChoice::from(platform),
         learn: false,
         weights: crate::model::billing::Weights::before(),
+        tenants: Vec::new(),
     };
     Ok(Head { config, state, same_boot, now: Nanos(now) })
 }
