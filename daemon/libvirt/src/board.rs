@@ -14,6 +14,15 @@ const MACHINES_BYTES: usize = (4 << 20) - 4096;
 /// Machines of one libvirt at most, as jouled accepts them.
 const MACHINES: usize = 10_000;
 
+/// The version of the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Without labels of machines: for a jouled that does not know them.
+    First = 1,
+    /// With labels of machines.
+    Labels = 2,
+}
+
 /// Machines by UUID.
 pub type Machines = BTreeMap<String, Machine>;
 
@@ -132,11 +141,11 @@ impl Board {
 
     /// The lines for jouled, one for each libvirt whose state is known, and their generation. Without machines where
     /// jouled has those of generation `sent` (a heartbeat).
-    pub fn lines(&self, sent: u64) -> (u64, String) {
+    pub fn lines(&self, sent: u64, version: Version) -> (u64, String) {
         let state = self.lock();
         let full = state.generation != sent;
         let news = state.libvirts.iter().filter(|libvirt| libvirt.known || libvirt.slow(SLOW));
-        let lines = news.map(|libvirt| libvirt.line(full || !libvirt.known)).collect();
+        let lines = news.map(|libvirt| libvirt.line(full || !libvirt.known, version)).collect();
         (state.generation, lines)
     }
 
@@ -169,13 +178,22 @@ impl Libvirt {
         }
     }
 
-    fn line(&self, full: bool) -> String {
+    fn line(&self, full: bool, version: Version) -> String {
         let mut health = self.health();
-        let fitting = full.then(|| fitting(self.machines.values()));
+        let machines = || match version {
+            Version::Labels => self.machines.clone(),
+            Version::First => {
+                let mut machines = self.machines.clone();
+                machines.values_mut().for_each(|machine| machine.labels.clear());
+                machines
+            }
+        };
+        let machines = full.then(machines);
+        let fitting = machines.as_ref().map(|machines| fitting(machines.values()));
         if fitting.as_ref().is_some_and(|fitting| fitting.len() < self.machines.len()) {
             health = "has more machines than fit into a line: the last ones, by UUID, are left out";
         }
-        let line = Line { v: 1, source: "libvirt", uri: &self.uri, health, machines: fitting };
+        let line = Line { v: version as u32, source: "libvirt", uri: &self.uri, health, machines: fitting };
         let mut text = serde_json::to_string(&line).unwrap_or_default();
         text.push('\n');
         text
@@ -215,15 +233,27 @@ mod tests {
     #[test]
     fn a_change_sends_every_machine_and_a_heartbeat_none() {
         let board = Board::new(&["test:///a".into()]);
-        let (none, line) = board.lines(0);
+        let (none, line) = board.lines(0, Version::Labels);
         assert_eq!(line, "", "there is nothing to say yet");
         board.set_machines(0, &machines(2, "a\nb"));
-        let (some, line) = board.lines(none);
+        let (some, line) = board.lines(none, Version::Labels);
         assert_ne!(some, none);
         assert_eq!(parsed(&line)["machines"][1]["name"], "a\nb");
         board.set_machines(0, &machines(2, "a\nb"));
-        let (same, line) = board.lines(some);
+        let (same, line) = board.lines(some, Version::Labels);
         assert_eq!((same, parsed(&line).get("machines"), &parsed(&line)["health"]), (some, None, &"ok".into()));
+    }
+
+    #[test]
+    fn a_jouled_without_labels_gets_lines_of_its_version() {
+        let board = Board::new(&["test:///a".into()]);
+        let mut machines = machines(1, "a");
+        machines.values_mut().for_each(|machine| machine.labels = [("project", "shop".to_owned())].into());
+        board.set_machines(0, &machines);
+        let new = parsed(&board.lines(0, Version::Labels).1);
+        assert_eq!((&new["v"], &new["machines"][0]["labels"]["project"]), (&2.into(), &"shop".into()));
+        let old = parsed(&board.lines(0, Version::First).1);
+        assert_eq!((&old["v"], old["machines"][0].get("labels")), (&1.into(), None));
     }
 
     #[test]
@@ -232,7 +262,7 @@ mod tests {
         board.set_machines(0, &machines(1, "a"));
         assert!(board.set_unreachable(0, "closed"));
         assert!(!board.set_unreachable(0, "closed"));
-        let line = parsed(&board.lines(0).1);
+        let line = parsed(&board.lines(0, Version::Labels).1);
         assert_eq!(
             (line["health"].as_str(), line["machines"][0]["name"].as_str(), line["machines"][0].get("cid")),
             (Some("closed"), Some("a"), None)
@@ -243,12 +273,12 @@ mod tests {
     fn machines_that_do_not_fit_are_reported() {
         let board = Board::new(&["test:///a".into()]);
         board.set_machines(0, &machines(MACHINES + 1, "a"));
-        let line = parsed(&board.lines(0).1);
+        let line = parsed(&board.lines(0, Version::Labels).1);
         assert_eq!(line["machines"].as_array().unwrap().len(), MACHINES);
         assert!(line["health"].as_str().unwrap().contains("left out"));
         // The longest JSON of a name of 256 bytes.
         board.set_machines(0, &machines(MACHINES, &"\u{1}".repeat(256)));
-        let line = parsed(&board.lines(0).1);
+        let line = parsed(&board.lines(0, Version::Labels).1);
         assert!((2_000..MACHINES).contains(&line["machines"].as_array().unwrap().len()));
     }
 

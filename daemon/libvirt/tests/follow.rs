@@ -1,7 +1,7 @@
 //! The follower against libvirt's test driver in this process, whose domains are started and ended meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-use jouled_libvirt::board::Board;
+use jouled_libvirt::board::{Board, Version};
 use jouled_libvirt::domain::NAMESPACE;
 use jouled_libvirt::{events, follow};
 use serde_json::Value;
@@ -31,7 +31,7 @@ fn follow(uris: &[&str]) -> Arc<Board> {
 
 /// The lines that jouled would receive.
 fn lines_of(board: &Board) -> Vec<Value> {
-    board.lines(0).1.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    board.lines(0, Version::Labels).1.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn find(line: &Value, key: &str, value: &str) -> Option<Value> {

@@ -103,7 +103,7 @@ fn names_of_any_kind_reach_jouled_cut_but_unchanged() {
     let line = FakeJouled::accept(&listener).line();
     assert_eq!(
         (&line["v"], &line["source"], &line["uri"], &line["health"]),
-        (&1.into(), &"libvirt".into(), &uri.into(), &"ok".into())
+        (&2.into(), &"libvirt".into(), &uri.into(), &"ok".into())
     );
     assert_eq!(line["machines"].as_array().unwrap().len(), 3);
     assert_eq!(line["machines"][0]["name"].as_str().unwrap(), &long[..256]);

@@ -2,6 +2,7 @@
 //! `managers`; entries are merged into running VMs in `hypervisor`.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -45,6 +46,8 @@ pub struct KnownMachine {
     pub leader: Option<u32>,
     /// The class of the machine.
     pub class: Class,
+    /// Whose it is, by the names of [`crate::model::entity::Kind::detail_names`] of a VM; other names are ignored.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Everything that the system's managers report now. The entity sources hold the receiver; a sender replaces the whole

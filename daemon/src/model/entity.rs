@@ -119,6 +119,7 @@ impl Kind {
     pub const fn detail_names(self) -> &'static [&'static str] {
         match self {
             Self::Container => &["image", "compose_project", "compose_service"],
+            Self::Vm => &["project", "project_id", "user", "user_id", "flavor", "description"],
             _ => &[],
         }
     }

@@ -1,9 +1,10 @@
 //! A virtual machine: plain data. VMs are found by `entity/hypervisor`; their energy is in the ledger.
 
-use crate::model::entity::{Labels, VmLabels};
+use crate::model::entity::{Details, Labels, VmLabels};
 use crate::model::source::PciAddress;
 use crate::model::usage::ProcessKey;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The program that runs a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,11 +67,19 @@ pub struct Vm {
     pub title: String,
     /// The guest channel's profile that the manager's metadata asks for.
     pub profile: Option<String>,
+    /// Whose it is, as its manager reports it: the details of [`crate::model::entity::Kind::detail_names`] that are known. Recordings of releases
+    /// without them lack them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, String>,
 }
 
 impl Vm {
-    /// Its labels.
+    /// Its labels, with its details.
     pub fn labels(&self) -> Labels {
-        VmLabels { vm_id: &self.id, vm_name: &self.name, hypervisor: &self.hypervisor }.into()
+        let labels = Labels::from(VmLabels { vm_id: &self.id, vm_name: &self.name, hypervisor: &self.hypervisor });
+        if self.details.is_empty() {
+            return labels;
+        }
+        labels.with_details(&Details::of(self.details.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
     }
 }

@@ -1,7 +1,7 @@
 """Guests that mean harm, over hybrid vsock sockets: Unix sockets only. Each is a process that is called `firecracker`, owns the socket of its VM and
 connects to jouled's socket beside it, as a VMM does for its guest. One guest is honest, and checks what it is told.
 
-    guests.py FOLDER ID SEED [honest]    as a VMM: serves FOLDER/ID.sock until it is killed
+    guests.py FOLDER --id ID SEED [honest]    as a VMM: serves FOLDER/ID.sock until it is killed
 """
 
 import json
@@ -47,7 +47,7 @@ class Guests(Trouble):
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         environment = {**os.environ, "PYTHONHOME": sys.base_prefix, "TOLD": str(self.told)}
-        command = [self.program, __file__, folder, name, str(self.choose.randrange(1 << 30)), *more]
+        command = [self.program, __file__, folder, "--id", name, str(self.choose.randrange(1 << 30)), *more]
         self.vms[name] = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def once(self):
@@ -130,7 +130,7 @@ class Guest:
 
     def elsewhere(self):
         """Another VM's socket: it is not for this process."""
-        others = [one for one in self.folder.parent.glob(f"*/*_{PORT}") if one != self.own()]
+        others = [one for one in self.folder.parent.glob(f"*/*_{PORT}") if one.resolve().parent != self.folder.resolve()]
         if others:
             one = self.dial(self.choose.choice(others))
             one.sendall(SECRET)
@@ -191,7 +191,7 @@ def tell(line):
 
 
 def main():
-    folder, name, seed, *more = sys.argv[1:]
+    folder, _, name, seed, *more = sys.argv[1:]
     guest = Guest(Path(folder), name, seed)
     # Some work, so that there is energy to tell of.
     threading.Thread(target=guest.ask if more else guest.harm, daemon=True).start()

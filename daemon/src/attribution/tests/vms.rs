@@ -21,6 +21,7 @@ pub(super) fn vm(pid: u32, vcpus: Option<u32>) -> Vm {
         state: String::new(),
         title: String::new(),
         profile: None,
+        details: Default::default(),
     }
 }
 

@@ -192,6 +192,7 @@ mod tests {
             state: String::new(),
             title: String::new(),
             profile: None,
+            details: Default::default(),
         };
         (
             process,

@@ -4,6 +4,7 @@
 use super::identity::{RunningVm, generated_id};
 use super::untrusted;
 use crate::entity::inventory::{Class, KnownMachine};
+use crate::model::entity::Kind;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,6 +72,13 @@ impl Index {
         // one by that.
         if entries.iter().any(|known| known.manager != MACHINED) {
             vm.profile = entries.iter().find_map(|known| known.profile.as_deref()).map(untrusted::name);
+            // Whose a VM is stays for the same time.
+            let labels = entries.iter().map(|known| &known.labels).find(|labels| !labels.is_empty());
+            let known = |(name, value): (&String, &String)| {
+                let value = untrusted::name(value);
+                (Kind::Vm.has_detail(name) && !value.is_empty()).then(|| (name.clone(), value))
+            };
+            vm.details = labels.into_iter().flatten().filter_map(known).collect();
         }
         vm.vcpus = entries.iter().find_map(|known| known.vcpus).filter(|vcpus| *vcpus > 0).or(vm.vcpus);
         running.claimed_cid =

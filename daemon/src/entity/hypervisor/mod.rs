@@ -280,6 +280,7 @@ impl Hypervisors {
             state: String::new(),
             title: String::new(),
             profile: None,
+            details: Default::default(),
         };
         let vouched = if vm.vouched { ", vouched for" } else { "" };
         tracing::debug!("a VM: process {}, {}{vouched}", process.pid, vm.vmm.as_str());

@@ -361,6 +361,9 @@ fn the_inventory_applies_to_vouched_vms_only() {
         profile: Some("trusted".into()),
         leader,
         class,
+        labels: [("project", "shop\n\u{202e}".to_owned()), ("flavor", "f".repeat(10_000)), ("pid", "1".to_owned())]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
     };
     let mut fake = Fake::new();
     fake.qemu(7, &["-uuid", UUID, "-smp", "2"], SCOPE);
@@ -380,6 +383,12 @@ fn the_inventory_applies_to_vouched_vms_only() {
         (vm.title.as_str(), vm.vcpus, vm.cid, vm.profile.as_deref()),
         ("The\u{fffd}web", Some(6), Some(9), None)
     );
+    let details: Vec<(&str, usize)> = vm.details.iter().map(|(name, value)| (name.as_str(), value.len())).collect();
+    assert_eq!(details, [("flavor", 256), ("project", vm.details["project"].len())]);
+    let labels = vm.labels();
+    let project = labels.get("project");
+    assert!(project.starts_with("shop") && !project.contains(['\n', '\u{202e}']), "{project:?}");
+    assert!(vms[1].details.is_empty(), "a user's own");
     assert_eq!(
         (vms[1].manager.as_str(), vms[1].vcpus, vms[1].cid, vms[1].profile.as_deref()),
         ("", Some(2), None, None)
@@ -395,6 +404,7 @@ fn the_inventory_applies_to_vouched_vms_only() {
     // libvirt is gone: the shape of the machine stays as it said last, its state does not.
     sender.send_replace(Arc::from([]));
     let vms = fake.tick(&mut hypervisors, TickInput::default()).vms.unwrap();
+    assert_eq!(vms[0].details.len(), 2, "whose it is stays");
     assert_eq!((vms[0].manager.as_str(), vms[0].state.as_str(), vms[0].vcpus), ("", "", Some(6)));
 }
 

@@ -1,9 +1,16 @@
-//! Parses and checks one line of jouled-libvirt: JSON, described in docs/vms.md. Keeps no state.
+//! Parses and checks one line of jouled-libvirt: JSON, described in docs/vms.md. Keeps no state. Lines of version 1 are
+//! those of helpers that know no labels.
 
 use super::{MACHINES_MAX, printable};
 use crate::entity::inventory::{Class, KnownMachine};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
+/// The versions of lines that are read: machines have labels from version 2 on.
+const VERSIONS: [u32; 2] = [1, 2];
+/// Labels of a machine at most, and the longest name of one and value in bytes. Longer ones are a sender's fault.
+const LABELS_MAX: usize = 16;
+const LABEL_MAX: usize = 1024;
 /// Longest URI and reason, in bytes.
 const TEXT_LIMIT: usize = 256;
 
@@ -46,6 +53,8 @@ struct WireMachine {
     vcpus: Option<u32>,
     cid: Option<u32>,
     profile: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 /// The one field that every version of a line has.
@@ -61,11 +70,11 @@ struct Version {
 pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     let version = |v: u32| format!("version {v} is not known: jouled-libvirt and jouled have to be of one release");
     let wire: WireLine = serde_json::from_slice(line).map_err(|error| match serde_json::from_slice(line) {
-        Ok(Version { v }) if v != 1 => version(v),
+        Ok(Version { v }) if !VERSIONS.contains(&v) => version(v),
         _ => printable(&error.to_string(), TEXT_LIMIT),
     })?;
     let WireSource::Libvirt = wire.source;
-    if wire.v != 1 {
+    if !VERSIONS.contains(&wire.v) {
         return Err(version(wire.v));
     }
     if wire.uri.is_empty() || wire.uri.len() > TEXT_LIMIT || wire.uri.chars().any(char::is_control) {
@@ -73,6 +82,13 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     }
     if let Some(machines) = wire.machines.as_ref().filter(|machines| machines.len() > MACHINES_MAX) {
         return Err(format!("{}: {} machines, at most {MACHINES_MAX} are taken", wire.uri, machines.len()));
+    }
+    for machine in wire.machines.iter().flatten() {
+        let long = machine.labels.iter().any(|(name, value)| name.len().max(value.len()) > LABEL_MAX);
+        if machine.labels.len() > LABELS_MAX || long || (wire.v < 2 && !machine.labels.is_empty()) {
+            let most = format!("at most {LABELS_MAX} of {LABEL_MAX} bytes are taken, in lines of version 2");
+            return Err(format!("{}: labels of {}: {most}", wire.uri, printable(&machine.name, TEXT_LIMIT)));
+        }
     }
     let machines = wire.machines.map(|machines| machines.into_iter().map(from_wire).collect());
     Ok(Line { uri: wire.uri, health: printable(&wire.health, TEXT_LIMIT), machines })
@@ -90,5 +106,6 @@ fn from_wire(machine: WireMachine) -> KnownMachine {
         profile: machine.profile,
         leader: None,
         class: Class::Vm,
+        labels: machine.labels,
     }
 }

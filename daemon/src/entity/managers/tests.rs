@@ -39,6 +39,35 @@ fn a_list_stays_while_heartbeats_come_and_is_dropped_after() {
 }
 
 #[test]
+fn labels_of_machines_come_with_version_2() {
+    let (managers, now) = (Managers::default(), Instant::now());
+    let line = |version: u32, labels: &str| {
+        FULL_LINE
+            .replace("\"v\":1", &format!("\"v\":{version}"))
+            .replace("\"cid\":3", &format!("\"cid\":3,\"labels\":{labels}"))
+    };
+    let labels = |managers: &Managers| managers.inventory().borrow()[0].labels.clone();
+    managers.accept_line(line(2, r#"{"project":"shop","x":"\u202e\n"}"#).as_bytes(), now).unwrap();
+    assert_eq!(labels(&managers)["project"], "shop");
+    managers.accept_line(line(1, "{}").as_bytes(), now).unwrap();
+    managers.accept_line(FULL_LINE.as_bytes(), now).unwrap();
+    assert!(labels(&managers).is_empty());
+    let many: Vec<String> = (0..17).map(|number| format!("\"l{number}\":\"\"")).collect();
+    for (version, bad) in [
+        (1, r#"{"project":"shop"}"#.to_owned()),
+        (2, format!("{{{}}}", many.join(","))),
+        (2, format!(r#"{{"project":"{}"}}"#, "x".repeat(10_000))),
+        (2, format!(r#"{{"{}":"shop"}}"#, "x".repeat(10_000))),
+        (2, r#"{"project":7}"#.to_owned()),
+        (3, "{}".to_owned()),
+    ] {
+        let why = managers.accept_line(line(version, &bad).as_bytes(), now).unwrap_err();
+        assert!(why.len() < 300, "{why}");
+    }
+    assert_eq!(names(&managers), ["web"]);
+}
+
+#[test]
 fn one_of_two_libvirts_fails() {
     let (managers, now) = (Managers::default(), Instant::now());
     managers.accept_line(FULL_LINE.as_bytes(), now).unwrap();
@@ -79,8 +108,8 @@ fn a_line_that_cannot_be_used_is_refused_in_one_short_line() {
     for (line, words) in [
         (String::new(), "EOF"),
         ("\u{1b}[2J\n".into(), "expected value"),
-        (HEARTBEAT.replace("\"v\":1", "\"v\":2,\"more\":[]"), "version 2 is not known"),
-        (HEARTBEAT.replace("\"v\":1", "\"v\":2"), "version 2 is not known"),
+        (HEARTBEAT.replace("\"v\":1", "\"v\":3,\"more\":[]"), "version 3 is not known"),
+        (HEARTBEAT.replace("\"v\":1", "\"v\":3"), "version 3 is not known"),
         (HEARTBEAT.replace("\"libvirt\"", "\"machined\""), "unknown variant `machined`"),
         (HEARTBEAT.replace("\"health\"", &format!("\"{}\\n\"", "x".repeat(5_000))), "unknown field"),
         (HEARTBEAT.replace("qemu:", "qemu:\\n"), "not a connection URI"),
@@ -200,7 +229,7 @@ fn lines_about_containers_that_are_not_what_they_should_be() {
         (of_runtime("/a", &labels(&many.join(","))), "17 labels, at most 16"),
         (of_runtime("/a", &labels(&format!(r#""{}":"x""#, "k".repeat(200)))), "more than 128 bytes"),
         (of_runtime(&"a".repeat(300), r#","begin":true"#), "not the URI"),
-        (of_runtime("/a", "").replace("containers", "hologram"), "version 2 is not known"),
+        (of_runtime("/a", "").replace("containers", "hologram"), "unknown variant `hologram`"),
     ] {
         let error = managers.accept_line(line.as_bytes(), Instant::now()).unwrap_err();
         assert!(error.contains(words) && error.len() < 600 && !error.contains('\n'), "{error}");

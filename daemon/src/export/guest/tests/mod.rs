@@ -41,6 +41,7 @@ pub(super) fn vm(n: u32) -> Vm {
         state: String::new(),
         title: String::new(),
         profile: None,
+        details: Default::default(),
     }
 }
 

@@ -10,15 +10,22 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
     let about = About {
         name: "jouled_vm_info",
         unit: "",
-        help: "Always 1; its labels describe a VM that runs: manager, title and state are as its manager says, empty where nobody does",
+        help: "Always 1; its labels describe a VM that runs: manager, title, state, project, user, flavor and description are as its manager says, empty where nobody does",
     };
     let samples = labels.iter().map(|(vm, labels)| {
+        let detail = |name| (name, labels.get(name));
         let others = [
             ("uuid", vm.uuid.as_deref().unwrap_or_default()),
             ("vmm", vm.vmm.as_str()),
             ("manager", &*vm.manager),
             ("title", &*vm.title),
             ("state", &*vm.state),
+            detail("project"),
+            detail("project_id"),
+            detail("user"),
+            detail("user_id"),
+            detail("flavor"),
+            detail("description"),
         ];
         (LabelSet::of(labels, others), 1)
     });

@@ -163,6 +163,14 @@ pub(crate) fn snapshot() -> Snapshot {
         state: "running".into(),
         title: "A \"title\"\nof two lines".into(),
         profile: None,
+        details: [
+            ("project", "shop"),
+            ("project_id", "f47ac10b"),
+            ("user", "eve\u{1b}\u{202e}"),
+            ("flavor", "m1.large"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
     };
     let source = |source: &str, role: SourceRole, health, read_at| SourceView {
         source: source.into(),

@@ -256,6 +256,7 @@ fn vm(vm: types::Vm) -> Vm {
         state: vm.state,
         title: vm.title,
         profile: vm.profile,
+        details: Default::default(),
     }
 }
 
