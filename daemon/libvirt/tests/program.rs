@@ -95,7 +95,11 @@ fn names_of_any_kind_reach_jouled_cut_but_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let long = "n".repeat(10_000);
     let odd = "&quot;..&quot; 'y' &lt;b&gt; ü\u{202e}";
-    let profile = "<metadata><j:guest xmlns:j='https://jouled.org/xmlns/guest/1' profile='off'/></metadata>";
+    // libvirt itself keeps and writes the metadata, with prefixes of its own choice.
+    let profile = "<metadata><j:guest xmlns:j='https://jouled.org/xmlns/guest/1' profile='off'/>\
+        <nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'><nova:name>shop-db</nova:name>\
+        <nova:flavor name='m1.large'/><nova:owner><nova:user uuid='0a1b'>eve</nova:user>\
+        <nova:project uuid='f47a'>demo</nova:project></nova:owner></nova:instance></metadata>";
     let uri =
         domains(&folder.path().join("node.xml"), &[domain(1, &long, ""), domain(2, odd, ""), domain(3, "c", profile)]);
     let listener = FakeJouled::listen(folder.path());
@@ -108,6 +112,16 @@ fn names_of_any_kind_reach_jouled_cut_but_unchanged() {
     assert_eq!(line["machines"].as_array().unwrap().len(), 3);
     assert_eq!(line["machines"][0]["name"].as_str().unwrap(), &long[..256]);
     assert_eq!(line["machines"][1]["name"], "\"..\" 'y' <b> ü\u{202e}");
+    assert_eq!(
+        (&line["machines"][2]["title"], &line["machines"][2]["labels"]),
+        (
+            &"shop-db".into(),
+            &serde_json::json!({
+                "project": "demo", "project_id": "f47a", "user": "eve", "user_id": "0a1b", "flavor": "m1.large"
+            })
+        )
+    );
+    assert!(line["machines"][0].get("labels").is_none());
     assert_eq!((&line["machines"][2]["profile"], &line["machines"][2]["state"]), (&"off".into(), &"running".into()));
 }
 
