@@ -196,6 +196,7 @@ fn host(pids: &[libc::pid_t]) -> Snapshot {
             state: String::new(),
             title: String::new(),
             profile: None,
+            details: Default::default(),
         }
     };
     snapshot.vms = pids.iter().enumerate().map(vm).collect();
