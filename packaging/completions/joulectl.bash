@@ -19,6 +19,9 @@ _joulectl() {
             joulectl,help)
                 cmd="joulectl__subcmd__help"
                 ;;
+            joulectl,history)
+                cmd="joulectl__subcmd__history"
+                ;;
             joulectl,list)
                 cmd="joulectl__subcmd__list"
                 ;;
@@ -27,6 +30,9 @@ _joulectl() {
                 ;;
             joulectl,model)
                 cmd="joulectl__subcmd__model"
+                ;;
+            joulectl,report)
+                cmd="joulectl__subcmd__report"
                 ;;
             joulectl,status)
                 cmd="joulectl__subcmd__status"
@@ -37,6 +43,9 @@ _joulectl() {
             joulectl__subcmd__help,help)
                 cmd="joulectl__subcmd__help__subcmd__help"
                 ;;
+            joulectl__subcmd__help,history)
+                cmd="joulectl__subcmd__help__subcmd__history"
+                ;;
             joulectl__subcmd__help,list)
                 cmd="joulectl__subcmd__help__subcmd__list"
                 ;;
@@ -45,6 +54,9 @@ _joulectl() {
                 ;;
             joulectl__subcmd__help,model)
                 cmd="joulectl__subcmd__help__subcmd__model"
+                ;;
+            joulectl__subcmd__help,report)
+                cmd="joulectl__subcmd__help__subcmd__report"
                 ;;
             joulectl__subcmd__help,status)
                 cmd="joulectl__subcmd__help__subcmd__status"
@@ -146,7 +158,7 @@ _joulectl() {
 
     case "${cmd}" in
         joulectl)
-            opts="-h -V --socket --help --version status meters top list model help"
+            opts="-h -V --socket --help --version status meters top list report history model help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -164,7 +176,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help)
-            opts="status meters top list model help"
+            opts="status meters top list report history model help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -178,6 +190,20 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__history)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -359,6 +385,20 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__help__subcmd__report)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -380,6 +420,40 @@ _joulectl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__history)
+            opts="-h --by --from --to --step --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --step)
+                    COMPREPLY=($(compgen -W "hour day month" -- "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -872,6 +946,48 @@ _joulectl() {
                     ;;
                 --threads)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report)
+            opts="-h --by --from --to --step --limit --format --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --step)
+                    COMPREPLY=($(compgen -W "hour day month" -- "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "table csv json" -- "${cur}"))
                     return 0
                     ;;
                 --socket)

@@ -31,6 +31,8 @@ complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "status" -d 'What 
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "report" -d 'What was drawn between two times, by entity, in sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "history" -d 'The energy of one entity over time, as a plot'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand status" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
@@ -51,6 +53,26 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l socket -d 'jo
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l ended -d 'Only entities that have ended, with their last numbers, and no sums'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l json -d 'A JSON array (see `joulectl help list`)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l by -d 'What the lines are [default: tenant where tenants are configured, else unit]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l from -d 'Begin [default: this-month]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l to -d 'End, included [default: now]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l step -d 'A part for each of these' -r -f -a "hour\t'Hours of the local clock'
+day\t'Days of the local clock'
+month\t'Months of the local clock'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l limit -d 'Show only the first N of each part; the others are added to `other`' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l format -d 'How it is written' -r -f -a "table\t'For people'
+csv\t'Comma-separated values with a line of names'
+json\t'An array of objects'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l by -d 'What kind of entity it is' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l from -d 'Begin, as of `joulectl report` [default: 24h]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l to -d 'End, included [default: now]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l step -d 'A bar for each of these' -r -f -a "hour\t'Hours of the local clock'
+day\t'Days of the local clock'
+month\t'Months of the local clock'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
@@ -145,12 +167,14 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "compare" -d 'The errors of several models on the same samples'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list model help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "report" -d 'What was drawn between two times, by entity, in sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "history" -d 'The energy of one entity over time, as a plot'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "train" -d 'A model from samples of a machine with a meter'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'

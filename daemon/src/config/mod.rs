@@ -12,6 +12,7 @@ use crate::export::job_log::JobsConfig;
 use crate::export::models::ModelsConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
+use crate::history::{HistoryConfig, SIZE_LEAST};
 use crate::meter::MeterConfig;
 use crate::model::billing::{IdlePolicy, Weights};
 use crate::model::entity::{Kind, Limits};
@@ -95,6 +96,8 @@ pub struct Config {
     pub names: NamesConfig,
     /// `[[tenant]]`
     pub tenant: Vec<TenantRule>,
+    /// `[history]`
+    pub history: HistoryConfig,
 }
 
 impl Default for Config {
@@ -118,6 +121,7 @@ impl Default for Config {
             inventory: InventoryConfig::default(),
             names: NamesConfig::default(),
             tenant: Vec::new(),
+            history: HistoryConfig::default(),
         }
     }
 }
@@ -334,6 +338,7 @@ impl Config {
         range("series.processes", self.series.processes <= 1_000_000, "0 to 1000000");
         range("series.others", (1..=1_000_000).contains(&self.series.others), "1 to 1000000");
         range("series.retention", self.series.retention.0 <= Nanos(86_400 * Nanos::SECOND.0), "0 to 24h");
+        range("history.size_mb", (SIZE_LEAST..=1_000_000).contains(&self.history.size_mb), "8 to 1000000");
         range("series.min_joules", (0.0..=1_000_000.0).contains(&self.series.min_joules), "0 to 1000000 joules");
         let watts_ok = |watts: &f64| watts.is_finite() && (0.0..=100_000.0).contains(watts);
         for (domain, watts) in &self.attribution.idle_watts {

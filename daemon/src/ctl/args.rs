@@ -2,6 +2,8 @@
 
 use super::list::Sort;
 use super::model::ModelCommand;
+use super::report::Format;
+use crate::history::report::{By, ReportStep};
 use crate::model::entity::Kind;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
@@ -17,6 +19,8 @@ Examples:
   joulectl list container --limit 5     the five containers with the most power
   joulectl list process --sort energy   processes, the most energy first
   joulectl list job --ended             jobs that have ended, with their last numbers
+  joulectl report --from yesterday      energy of units since yesterday, 00:00
+  joulectl history ssh.service          its energy in the last 24 hours, as a plot
   joulectl list vm --json | jq -r '.[] | [.labels.vm_name, .watts] | @tsv'
 
 Exit codes: 0 done, 1 jouled cannot be reached, 2 wrong usage.";
@@ -98,12 +102,74 @@ of entities without a line of their own, `ended` that of entities that are no lo
         #[arg(long)]
         json: bool,
     },
+    /// What was drawn between two times, by entity, in sums that add up to the node's energy.
+    #[command(long_about = "\
+What was drawn between two times, by entity, in sums that add up to the node's energy. jouled keeps minutes for two days, hours for 14
+months and days for ever; the current minute is not in it yet.
+
+Times: now, today, yesterday, this-month, last-month, this-year, last-year, a date (2026-01-31, or a month 2026-01), a date and time
+(2026-01-31T14:00, with Z or an offset where it is not local), or an age (90m, 24h, 7d). --from takes the begin, and --to the end, of
+a day, month or year.
+
+Lines that are no entity: `other`, entities without a line of their own; `outside`, processes in no entity of this kind; `idle`, idle
+energy that no entity was charged; `unattributed`, work of unknown processes. Entities that contain each other (slices) do not add up.
+
+--format csv has a line, and --format json an object, for each of these:
+  from, until         of the part, RFC 3339
+  row                 entity | rest | outside | idle | unattributed | node
+  name, labels        the entity
+  kwh, microjoules    energy of the billing base, dynamic and idle; microjoules_dynamic, microjoules_idle
+  share               of the node's energy
+  quality             measured | derived | estimated: the worst that is in the node's energy
+  observed_seconds    how long jouled ran; missing_seconds: how long of that a meter gave nothing")]
+    Report {
+        /// What the lines are [default: tenant where tenants are configured, else unit].
+        #[arg(long, value_name = "WHAT", value_parser = by)]
+        by: Option<By>,
+        /// Begin [default: this-month].
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// End, included [default: now].
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// A part for each of these.
+        #[arg(long, value_enum)]
+        step: Option<ReportStep>,
+        /// Show only the first N of each part; the others are added to `other`.
+        #[arg(long, value_name = "N", default_value_t = 1_000)]
+        limit: usize,
+        /// How it is written.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The energy of one entity over time, as a plot.
+    History {
+        /// Name or id of the entity, as `joulectl report` shows it; `node` for the whole machine.
+        #[arg(default_value = "node")]
+        name: String,
+        /// What kind of entity it is.
+        #[arg(long, default_value = "unit", value_name = "WHAT", value_parser = by)]
+        by: By,
+        /// Begin, as of `joulectl report` [default: 24h].
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// End, included [default: now].
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// A bar for each of these.
+        #[arg(long, value_enum, default_value_t = ReportStep::Hour)]
+        step: ReportStep,
+    },
     /// Power models: what a machine without a meter draws, and how well that is known.
     Model {
         /// What to do.
         #[command(subcommand)]
         command: ModelCommand,
     },
+}
+
+fn by(word: &str) -> Result<By, String> {
+    word.parse()
 }
 
 fn kind(word: &str) -> Kind {

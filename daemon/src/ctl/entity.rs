@@ -1,7 +1,7 @@
 //! Names of entities and kinds as people read them. Not the labels, which are [`crate::model::entity`]'s.
 
 use super::text;
-use crate::model::entity::{Kind, PodLabels};
+use crate::model::entity::{Kind, Labels, PodLabels};
 use crate::model::snapshot::{Row, Snapshot, State};
 use std::collections::BTreeMap;
 
@@ -46,12 +46,21 @@ pub fn plural(kind: Kind) -> String {
 
 /// The name of an entity for people, safe on a terminal. One that has ended is marked.
 fn name(row: &Row) -> String {
-    let label = |name: &str| row.labels.get(name);
+    let name = of_labels(&row.labels);
+    match row.state {
+        State::Running => name,
+        State::Terminated => format!("{name} [terminated]"),
+    }
+}
+
+/// The name of an entity for people by its labels alone, safe on a terminal.
+pub fn of_labels(labels: &Labels) -> String {
+    let label = |name: &str| labels.get(name);
     let or_id = |name: &str, id: &str| {
         let (name, id) = (label(name), label(id));
         if name.is_empty() { short(id) } else { name.to_owned() }
     };
-    let name = match row.labels.kind() {
+    let name = match labels.kind() {
         Kind::Process => format!("{} {}", label("pid"), label("comm")),
         Kind::Unit => label("unit").to_owned(),
         Kind::UserUnit => format!("{} (user {})", label("unit"), label("user")),
@@ -66,11 +75,7 @@ fn name(row: &Row) -> String {
         Kind::Job => job(&label, ""),
         Kind::JobStep => job(&label, &format!(".{}", label("step_id"))),
     };
-    let name = text::safe(&name);
-    match row.state {
-        State::Running => name,
-        State::Terminated => format!("{name} [terminated]"),
-    }
+    text::safe(&name)
 }
 
 /// A job as its manager writes it, with the name and user that are known: `slurm 4711 sim (alice)`.

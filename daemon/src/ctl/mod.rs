@@ -10,6 +10,7 @@ pub mod live;
 pub mod meters;
 pub mod model;
 pub mod platform;
+pub mod report;
 pub mod sources;
 pub mod status;
 pub mod text;
@@ -18,8 +19,10 @@ pub mod top;
 #[cfg(test)]
 mod fixture;
 
+use crate::history::report::By;
 use crate::model::entity::Kind;
 use crate::model::source::Stamp;
+use crate::model::units::Nanos;
 use args::{Args, Command};
 use client::Client;
 use std::io::{self, Write};
@@ -36,6 +39,9 @@ pub enum Error {
     /// A command of `joulectl model` cannot be carried out. Names the argument, or the file and the field.
     #[error("{0}")]
     Model(String),
+    /// An argument that cannot be used: exit code 2.
+    #[error("{0}")]
+    Usage(String),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
@@ -46,6 +52,13 @@ impl Error {
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// What a report is by where neither the arguments nor tenants say.
+const UNITS: By = By::Kind(Kind::Unit);
+
+fn seconds_now() -> i64 {
+    i64::try_from(Stamp::now().realtime.0 / Nanos::SECOND.0).unwrap_or_default()
 }
 
 /// Carries out the command of the arguments, writing to `out`.
@@ -83,6 +96,22 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
                 let width = text::terminal_size().map(|size| size.columns);
                 text::write_lines(out, &list::lines(&snapshot, &guests, choice, width))?;
             }
+        }
+        Command::Report { by, from, to, step, limit, format } => {
+            let asked = report::Asked { from: from.as_deref(), to: to.as_deref() };
+            let mut query =
+                report::query(&asked, by.unwrap_or(UNITS), *step, *limit, seconds_now()).map_err(Error::Usage)?;
+            if by.is_none() && !client.snapshot().await?.kind(Kind::Tenant).rows.is_empty() {
+                query.by = By::Kind(Kind::Tenant);
+            }
+            let made = client.report(&query).await?;
+            text::write_lines(out, &report::lines(&made, &query, *format))?;
+        }
+        Command::History { name, by, from, to, step } => {
+            let asked = report::Asked { from: Some(from.as_deref().unwrap_or("24h")), to: to.as_deref() };
+            let query = report::query(&asked, *by, Some(*step), usize::MAX, seconds_now()).map_err(Error::Usage)?;
+            let made = client.report(&query).await?;
+            text::write_lines(out, &report::plot(&made, &query, name).map_err(Error::Model)?)?;
         }
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,
         Command::Model { command } => model::run(command, &client, out).await?,

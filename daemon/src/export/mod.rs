@@ -5,6 +5,7 @@ pub mod dbus;
 mod epochs;
 pub mod guest;
 mod health;
+pub mod history;
 pub mod http;
 pub mod job_log;
 pub mod models;

@@ -13,6 +13,7 @@ const MACHINED: &str = "systemd-machined";
 const MIRROR: &str = "powercap mirror";
 const ESTIMATOR: &str = "estimator's socket";
 const JOBS: &str = "job log";
+const HISTORY: &str = "history";
 const BUS: &str = "org.jouled1 on the bus";
 /// The metrics page and joulectl's socket show the VMs of the guest channel.
 const CHANNEL: &[&str] = &[GUESTS, PAGE, CONTROL];
@@ -24,7 +25,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("", "interval", r#""2s""#, &[MEASURING]),
     ("", "node_name", r#""other""#, &[MEASURING]),
     ("", "listen", r#"["127.0.0.1:1"]"#, &[PAGE]),
-    ("", "state_dir", r#""/run/other""#, &[MEASURING]),
+    ("", "state_dir", r#""/run/other""#, &[MEASURING, HISTORY]),
     ("", "runtime_dir", r#""/run/other""#, &[MEASURING, CONTROL, INVENTORY]),
     ("", "sysfs", r#""/run/other""#, &[MEASURING]),
     ("", "procfs", r#""/run/other""#, &[MEASURING, GUESTS, PAGE, CONTROL, BUS]),
@@ -80,6 +81,8 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("series", "others", "5", &[MEASURING]),
     ("series", "retention", r#""5s""#, &[MEASURING]),
     ("learn", "enabled", "false", &[MEASURING]),
+    ("history", "use", r#""never""#, &[HISTORY]),
+    ("history", "size_mb", "50", &[HISTORY]),
     ("attribution", "weights", r#""time""#, &[MEASURING]),
     ("names", "kubernetes", r#""off""#, &[MEASURING]),
     ("series", "min_joules", "0.5", &[MEASURING]),

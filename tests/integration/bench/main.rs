@@ -14,6 +14,7 @@ mod dbus;
 mod guest;
 mod guests;
 mod handler;
+mod history;
 mod hook;
 mod load;
 #[path = "../common/many_units.rs"]
@@ -41,13 +42,14 @@ type Failure = Box<dyn std::error::Error>;
 /// Name of a benchmark, its title, and its function.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 11] = [
+const BENCHMARKS: [Benchmark; 12] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("hook", "eBPF: what the programs cost a pipe and a compile, end to end", hook::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("start", "From the start to READY", start::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
     ("names", "Names of 10,000 containers: time of a tick, memory", names::run),
+    ("history", "The history of 2,000 entities: a tick, a minute, a year, a report", history::run),
     ("meters", "Ticks while every slow source hangs: Redfish, IPMI, ACPI, NVML", meters::run),
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
     ("guests", "The guest channel with 1,000 guests that read every second", guests::run),

@@ -1,14 +1,16 @@
 //! The client of jouled's control socket: HTTP/1.1 over a Unix socket. Renders nothing. The server is
 //! [`crate::export::control`].
 
+use crate::history::report::{Query, Report};
 use crate::model::guest::GuestView;
 use crate::model::snapshot::Snapshot;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -95,7 +97,22 @@ impl Client {
     /// # Errors
     /// Where jouled cannot be reached, or answers with something else.
     pub async fn guests(&self) -> Result<Vec<GuestView>, ClientError> {
-        let body = self.in_time(self.patience, async { self.read(self.get("/v1/guests").await?).await }).await?;
+        self.json("/v1/guests").await
+    }
+
+    /// A report of the history.
+    ///
+    /// # Errors
+    /// Where jouled cannot be reached, keeps no history, or answers with something else.
+    pub async fn report(&self, query: &Query) -> Result<Report, ClientError> {
+        let Query { from, until, by, step, limit } = query;
+        let step = step.map(|step| format!("&step={}", step.as_str())).unwrap_or_default();
+        let path = format!("/v1/report?from={from}&until={until}&by={}&limit={limit}{step}", by.as_str());
+        self.json(&path).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.in_time(self.patience, async { self.read(self.get(path).await?).await }).await?;
         let other = |error: serde_json::Error| {
             ClientError::OtherVersion(self.socket.clone(), None, super::text::safe(&error.to_string()))
         };
@@ -119,14 +136,15 @@ impl Client {
         timeout(patience, work).await.unwrap_or_else(|_| Err(ClientError::TimedOut(self.socket.clone(), patience)))
     }
 
-    async fn get(&self, path: &'static str) -> Result<Incoming, ClientError> {
+    async fn get(&self, path: &str) -> Result<Incoming, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unconnected(error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         // The task ends with the body that is returned. Its errors show up there.
         tokio::spawn(connection);
         let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = Uri::from_static(path);
+        *request.uri_mut() =
+            path.parse().map_err(|error| ClientError::Broken(self.socket.clone(), format!("{path}: {error}")))?;
         request.headers_mut().insert(HOST, HeaderValue::from_static("jouled"));
         let answer = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         let code = answer.status();

@@ -2,6 +2,7 @@
 
 use super::Snapshots;
 use super::guest::Guests;
+use super::history::{self, Reports};
 use super::http::answer::Endless;
 use super::http::once::Once;
 use super::http::places::{Limits, Places};
@@ -47,8 +48,8 @@ pub fn bind(path: &Path, mode: u32) -> Result<Control, SocketError> {
 
 impl Control {
     /// Serves until `stop`, then returns within a second and removes the socket.
-    pub async fn serve(self, snapshots: Snapshots, guests: Guests, stop: CancellationToken) {
-        let router = router(snapshots, guests, stop.clone());
+    pub async fn serve(self, snapshots: Snapshots, guests: Guests, reports: Reports, stop: CancellationToken) {
+        let router = router(snapshots.clone(), guests, stop.clone()).merge(history::routes(reports, snapshots));
         serve::accept(self, router, None, Places::new(CONNECTIONS), stop).await;
     }
 }

@@ -26,6 +26,7 @@ fn start(snapshot: Snapshot) -> Server {
     let task = tokio::spawn(bind(&path, DEFAULT_MODE).unwrap().serve(
         receiver,
         crate::export::guest::tests::nobody(),
+        Reports::default(),
         stop.clone(),
     ));
     Server { path, snapshots, stop, task, _directory: directory }

@@ -6,14 +6,17 @@ use crate::config::Config;
 use crate::entity::{cgroups, path};
 use crate::export::dbus::{self, DbusConfig};
 use crate::export::guest::{self, GuestConfig, Guests, HostFacts};
+use crate::export::history;
 use crate::export::http::web_config::WebConfig;
 use crate::export::job_log::{self, JobLog, JobsConfig};
 use crate::export::models;
 use crate::export::powercap::{Mirror, PowercapOptions};
 use crate::export::prometheus::PrometheusOptions;
 use crate::export::{control, http};
+use crate::history::HistoryConfig;
 use crate::model::billing::IdlePolicy;
 use crate::model::source::Stamp;
+use crate::model::values::Use;
 use crate::run::sources::{boot_id, machine_id};
 use crate::sys::{proc_pid, unix_socket};
 use anyhow::{Context, Result};
@@ -112,6 +115,7 @@ impl Registration for MetricsPage {
         let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
         let guests = settings.guests.running(shared);
         let router = http::router(shared.snapshots.clone(), settings.options, guests, Stamp::now);
+        let router = router.merge(history::routes(shared.history.clone(), shared.snapshots.clone()));
         let router = match &settings.models {
             Some(models) => router.merge(models::http::routes(shared.models(models))),
             None => router,
@@ -167,9 +171,10 @@ impl Registration for ControlSocket {
     async fn bind(settings: ControlSettings, shared: &mut Shared) -> Result<Option<Serve>> {
         let control = control::bind(&settings.socket, settings.mode)?;
         let (snapshots, guests) = (shared.snapshots.clone(), settings.guests.running(shared));
+        let reports = shared.history.clone();
         Ok(Some(serve(move |stop| {
             tracing::info!("joulectl's socket is {}", settings.socket.display());
-            control.serve(snapshots, guests, stop)
+            control.serve(snapshots, guests, reports, stop)
         })))
     }
 }
@@ -270,6 +275,33 @@ impl Registration for JobLines {
         }
         let (health, snapshots) = (shared.reports.exports.slot(job_log::SOURCE), shared.snapshots.clone());
         Ok(Some(serve(move |stop| job_log::serve(log, snapshots, health, stop))))
+    }
+}
+
+/// `[history]`: energy over time, kept on this machine.
+pub(super) struct History;
+
+#[derive(PartialEq)]
+pub(super) struct HistorySettings {
+    config: HistoryConfig,
+    folder: PathBuf,
+}
+
+impl Registration for History {
+    const NAME: &'static str = "history";
+    type Settings = HistorySettings;
+
+    fn settings(config: &Config) -> HistorySettings {
+        HistorySettings { config: config.history, folder: config.state_dir() }
+    }
+
+    async fn bind(settings: HistorySettings, shared: &mut Shared) -> Result<Option<Serve>> {
+        if settings.config.wanted == Use::Never {
+            return Ok(Some(serve(move |stop| history::off(settings.folder, stop))));
+        }
+        let (health, snapshots) = (shared.reports.exports.slot(history::SOURCE), shared.snapshots.clone());
+        let (reports, limit) = (shared.history.clone(), u64::from(settings.config.size_mb) * 1_000_000);
+        Ok(Some(serve(move |stop| history::serve(settings.folder, limit, reports, snapshots, health, stop))))
     }
 }
 

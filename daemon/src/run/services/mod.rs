@@ -18,6 +18,7 @@ use super::sources::Reports;
 use crate::config::Config;
 use crate::export::Snapshots;
 use crate::export::guest::Guests;
+use crate::export::history::Reports as EnergyReports;
 use crate::export::models::SharedModels;
 use crate::meter::Roots;
 use crate::model::values::Use;
@@ -31,7 +32,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// All services, in the order in which they are bound.
-pub(super) static SERVICES: [&Service; 9] = [
+pub(super) static SERVICES: [&Service; 10] = [
     &Service::of::<exports::GuestChannel>(),
     &Service::of::<exports::MetricsPage>(),
     &Service::of::<exports::ControlSocket>(),
@@ -41,6 +42,7 @@ pub(super) static SERVICES: [&Service; 9] = [
     &Service::of::<exports::SystemBus>(),
     &Service::of::<exports::Estimator>(),
     &Service::of::<exports::JobLines>(),
+    &Service::of::<exports::History>(),
 ];
 
 /// One service: its name, its piece of the configuration, and how it is bound. Its health, where it has one, is set
@@ -163,6 +165,8 @@ pub(super) struct Shared {
     models: Option<watch::Sender<Arc<Models>>>,
     /// What the log says of their files.
     said_of_models: models::Lines,
+    /// Reports of the history, which the metrics page and joulectl's socket answer.
+    history: EnergyReports,
 }
 
 impl Shared {
@@ -176,6 +180,7 @@ impl Shared {
             guests: None,
             models: models.models.map(watch::Sender::new),
             said_of_models: models.said,
+            history: EnergyReports::default(),
         }
     }
 

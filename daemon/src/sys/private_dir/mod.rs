@@ -172,6 +172,16 @@ impl PrivateDir {
         if is_alone { Ok(file) } else { Err(DirError::NotAFile(self.path.join(name))) }
     }
 
+    /// Opens a file for reading and writing; it is made with mode 0600, or less by the umask, where there is none.
+    ///
+    /// # Errors
+    /// As [`PrivateDir::append_to`].
+    pub fn read_write(&self, name: &str) -> Result<File, DirError> {
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+        let is_alone = file.metadata().is_ok_and(|of| of.nlink() == 1);
+        if is_alone { Ok(file) } else { Err(DirError::NotAFile(self.path.join(name))) }
+    }
+
     fn open_file(&self, name: &str, flags: OFlags) -> Result<File, DirError> {
         // Not waiting, as it may be a FIFO.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

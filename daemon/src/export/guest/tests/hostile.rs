@@ -1,6 +1,7 @@
 //! Guests that mean harm: the others are served on time, and nothing grows.
 
 use super::*;
+use crate::export::history::Reports;
 use std::time::Instant;
 
 fn rig() -> Cids {
@@ -177,7 +178,7 @@ async fn the_list_on_the_control_socket_is_made_once_for_a_snapshot() {
     let mut server = Server::start(GuestConfig::default(), Host::new([vm(1)]));
     let stop = CancellationToken::new();
     let control = control::bind(&path, control::DEFAULT_MODE).unwrap();
-    let serves = control.serve(server.snapshots.subscribe(), server.guests.clone(), stop.clone());
+    let serves = control.serve(server.snapshots.subscribe(), server.guests.clone(), Reports::default(), stop.clone());
     let serves = tokio::spawn(serves);
     while server.guests.list().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,0 +1,296 @@
+//! The history service: makes minutes of snapshots and writes them (`[history]`), and answers `GET /v1/report` on the
+//! metrics page and on joulectl's socket. What is written and how a report is made is in [`crate::history`].
+
+use super::{HealthSlot, Snapshots};
+use crate::history::collector::{Closed, Collector, Kept};
+use crate::history::db::{Db, DbError};
+use crate::history::local::Calendar;
+use crate::history::report::{By, Query as Asked, ReportError, ReportStep, report};
+use crate::model::source::Health;
+use crate::sys::mutex::lock;
+use crate::sys::private_dir::{Access, DirError, PrivateDir};
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the source in `joulectl status`.
+pub const SOURCE: &str = "history";
+/// Name of the file in the state folder.
+pub const FILE: &str = "history.redb";
+/// Minutes that wait for a disk that cannot be written to, at most; then the oldest two become one.
+const WAITING_MAX: usize = 60;
+/// Lines of a report where the request does not say.
+const LINES: usize = 1_000;
+
+/// How often a file that is in use is tried again, and after which time.
+const TRIES: u32 = 50;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// Time after which a database that cannot be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(60);
+
+/// Where reports come from.
+#[derive(Clone)]
+pub struct Reports(Arc<Shared>);
+
+struct Shared {
+    db: Mutex<Result<Arc<Db>, String>>,
+    /// A report of a year costs a fifth of a second: one is made at a time.
+    one: Semaphore,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        let off = "no history is kept here: [history] use is \"never\"".to_owned();
+        Self(Arc::new(Shared { db: Mutex::new(Err(off)), one: Semaphore::new(1) }))
+    }
+}
+
+impl Reports {
+    fn set(&self, db: Result<Arc<Db>, String>) {
+        *lock(&self.0.db) = db;
+    }
+
+    fn db(&self) -> Result<Arc<Db>, String> {
+        lock(&self.0.db).clone()
+    }
+}
+
+/// Why the history is not kept.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Folder(#[from] DirError),
+    #[error("{}: {why}", path.display())]
+    Db { path: PathBuf, why: DbError },
+}
+
+/// Opens the database in the state folder. A damaged one gets another name, and an empty one takes its place.
+fn open(folder: &Path, limit: u64) -> Result<Db, OpenError> {
+    let dir = PrivateDir::create(folder, 0o700, Access::Private)?;
+    let path = folder.join(FILE);
+    let open_once = || {
+        let file = dir.read_write(FILE)?;
+        let checked = Db::open(file, Calendar::system(), limit).and_then(|db| db.kept().map(|_| db));
+        checked.map_err(|why| OpenError::Db { path: path.clone(), why })
+    };
+    // At a reload, a report that is being made may still read the file.
+    let open = || {
+        let mut opened = open_once();
+        for _ in 0..TRIES {
+            if !matches!(&opened, Err(OpenError::Db { why, .. }) if why.is_in_use()) {
+                break;
+            }
+            std::thread::sleep(TRY_AGAIN);
+            opened = open_once();
+        }
+        opened
+    };
+    match open() {
+        Err(OpenError::Db { why, .. }) if why.is_damage() => {
+            let name = set_aside(&dir)?;
+            let aside = folder.join(name);
+            tracing::error!(
+                "{}: cannot be used ({why}): set aside as {}; history begins again, and no counter is lost",
+                path.display(),
+                aside.display()
+            );
+            open()
+        }
+        result => result,
+    }
+}
+
+fn set_aside(dir: &PrivateDir) -> Result<String, DirError> {
+    let mut number = 1_u32;
+    loop {
+        let name = format!("{FILE}.damaged-{number}");
+        if dir.rename_to_free(FILE, &name)? {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+/// Keeps no history until `stop`. What is drawn meanwhile will be of no minute when it is kept again.
+pub async fn off(folder: PathBuf, stop: CancellationToken) {
+    if folder.join(FILE).exists() {
+        let forget = move || {
+            let db = open(&folder, u64::MAX).map_err(|error| error.to_string())?;
+            db.forget_baseline().map_err(|error| error.to_string())
+        };
+        if let Err(why) = blocking(forget).await {
+            tracing::warn!("history is off, and its file cannot be told so: {why}");
+        }
+    }
+    stop.cancelled().await;
+}
+
+/// Keeps the history in `folder` until `stop`.
+pub async fn serve(
+    folder: PathBuf,
+    limit: u64,
+    reports: Reports,
+    mut snapshots: Snapshots,
+    health: HealthSlot,
+    stop: CancellationToken,
+) {
+    let Some((db, kept)) = open_in_time(folder, limit, &reports, &health, &stop).await else { return };
+    reports.set(Ok(Arc::clone(&db)));
+    health.set(Health::Healthy);
+    let mut collector = Collector::new(kept, snapshots.borrow_and_update().clone());
+    let mut waiting: Vec<Closed> = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            changed = snapshots.changed() => if changed.is_err() { break },
+        }
+        let snapshot = snapshots.borrow_and_update().clone();
+        if let Some(closed) = collector.observe(&snapshot) {
+            waiting.push(closed);
+            waiting = write(&db, waiting, &health).await;
+        }
+    }
+    waiting.extend(collector.finish());
+    write(&db, waiting, &health).await;
+    reports.set(Err("jouled is stopping, or its configuration has changed".into()));
+}
+
+/// Opens the database, and tries again as long as that fails: a full or read-only disk may be mended. `None`: stopped.
+async fn open_in_time(
+    folder: PathBuf,
+    limit: u64,
+    reports: &Reports,
+    health: &HealthSlot,
+    stop: &CancellationToken,
+) -> Option<(Arc<Db>, Kept)> {
+    let mut said = String::new();
+    loop {
+        let path = folder.clone();
+        let opened = blocking(move || open(&path, limit).map_err(|error| error.to_string())).await;
+        let opened = opened.and_then(|db| match db.kept() {
+            Ok(kept) => Ok((Arc::new(db), kept)),
+            Err(error) => Err(error.to_string()),
+        });
+        let why = match opened {
+            Ok(opened) => return Some(opened),
+            Err(why) => format!("no history is kept: {why}"),
+        };
+        if why != said {
+            tracing::warn!("{why}");
+        }
+        reports.set(Err(why.clone()));
+        health.set(Health::Failed(why.clone()));
+        said = why;
+        stop.run_until_cancelled(tokio::time::sleep(OPEN_AGAIN)).await?;
+    }
+}
+
+/// Writes minutes. Returns those that could not be written.
+async fn write(db: &Arc<Db>, minutes: Vec<Closed>, health: &HealthSlot) -> Vec<Closed> {
+    let db = Arc::clone(db);
+    let (mut minutes, result) = match tokio::task::spawn_blocking(move || {
+        let result = db.write(&minutes);
+        (minutes, result)
+    })
+    .await
+    {
+        Ok(done) => done,
+        Err(error) => {
+            health.set(Health::Degraded(format!("the last minutes of history are lost: {error}")));
+            return Vec::new();
+        }
+    };
+    match result {
+        Ok(()) => {
+            health.set(Health::Healthy);
+            Vec::new()
+        }
+        Err(error) => {
+            health.set(Health::Degraded(format!("the last minutes of history are not written yet: {error}")));
+            while minutes.len() > WAITING_MAX {
+                let oldest = minutes.remove(0);
+                minutes[0].join(oldest);
+            }
+            minutes
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}
+
+#[derive(Clone)]
+struct Answering {
+    reports: Reports,
+    snapshots: Snapshots,
+}
+
+/// The route `/v1/report`.
+pub fn routes(reports: Reports, snapshots: Snapshots) -> Router {
+    Router::new().route("/v1/report", get(answer)).with_state(Answering { reports, snapshots })
+}
+
+/// The query of a request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Words {
+    /// Seconds since 1970.
+    from: i64,
+    /// Seconds since 1970.
+    until: i64,
+    by: By,
+    step: Option<ReportStep>,
+    limit: Option<usize>,
+}
+
+async fn answer(State(of): State<Answering>, words: Result<Query<Words>, QueryRejection>) -> Response {
+    let refused = |status: StatusCode, why: &str| (status, format!("{why}\n")).into_response();
+    let Words { from, until, by, step, limit } = match words {
+        Ok(Query(words)) => words,
+        Err(error) => {
+            let why = format!(
+                "{error}; wanted: from and until in seconds since 1970, by ({}), and, where wanted, step (hour, day, \
+                 month) and limit",
+                By::words().join(", ")
+            );
+            return refused(StatusCode::BAD_REQUEST, &why);
+        }
+    };
+    let db = match of.reports.db() {
+        Ok(db) => db,
+        Err(why) => return refused(StatusCode::NOT_FOUND, &why),
+    };
+    let Ok(_one) = of.reports.0.one.acquire().await else {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, "jouled is stopping");
+    };
+    let node = of.snapshots.borrow().host.node_name.clone();
+    let asked = Asked { from, until, by, step, limit: limit.unwrap_or(LINES) };
+    let made = tokio::task::spawn_blocking(move || {
+        let report = report(&db, &asked, &node)?;
+        serde_json::to_vec(&report).map_err(|error| ReportError::Asked(error.to_string()))
+    });
+    match made.await {
+        Ok(Ok(json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Ok(Err(ReportError::Asked(why))) => refused(StatusCode::BAD_REQUEST, &why),
+        Ok(Err(ReportError::Db(error))) => {
+            tracing::warn!("history: {error}");
+            refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+        }
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! From snapshots to finished minutes: what each series and the node gained since the last one. Pure: reads no clock
+//! and no file.
+//!
+//! Counters of a snapshot are totals, and a minute's energy is the difference to the totals at its begin, the
+//! *baseline*. The baseline is kept in the database, so that energy of a minute that a crash cut off is in the next
+//! one. So sums over time are exact, whatever is late.
+
+use super::slot::{SeriesId, Slot, Values, ZonePart};
+use crate::model::domain::{NodeEnergy, Quality, Zone};
+use crate::model::entity::{Kind, Labels};
+use crate::model::snapshot::{DomainView, Energy, KindView, Row, Snapshot, State};
+use crate::model::units::{Microjoules, Nanos};
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Length of the shortest interval, in seconds.
+pub const MINUTE: i64 = 60;
+/// Minutes after which a series without a row is forgotten. A row that made room for a busier one and comes back later
+/// is then counted from its begin.
+const FORGET: u64 = 7 * 24 * 60;
+/// Number of a series that gained nothing since history began.
+const UNNAMED: SeriesId = 0;
+
+/// What a series is called in the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesName {
+    /// Its kind and labels.
+    pub labels: Labels,
+    /// When it began, CLOCK_REALTIME. The same labels with another begin are another series.
+    pub since: Nanos,
+}
+
+/// The totals up to which history has the energy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Baseline {
+    /// Energy of each domain, with its gap time, by id.
+    pub domains: BTreeMap<String, DomainBaseline>,
+    /// All that each kind was charged, by name of the kind.
+    pub kinds: BTreeMap<String, Energy>,
+    /// The number that the next series gets.
+    pub next: SeriesId,
+}
+
+impl Baseline {
+    /// Whether history begins.
+    fn is_new(&self) -> bool {
+        self.domains.is_empty() && self.kinds.is_empty()
+    }
+
+    fn begin_at(&mut self, snapshot: &Snapshot) {
+        let domain = |view: &DomainView| {
+            (view.domain.id.to_string(), DomainBaseline { energy: view.energy, gap: view.gap_time })
+        };
+        self.domains = snapshot.domains.iter().map(domain).collect();
+        self.kinds = kinds(snapshot).map(|view| (view.kind.as_str().to_owned(), charged(view))).collect();
+    }
+}
+
+/// What history has of a domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainBaseline {
+    /// Its totals.
+    pub energy: NodeEnergy,
+    /// Time in which it could not be measured.
+    pub gap: Nanos,
+}
+
+/// A finished minute, and what the database has to keep with it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Closed {
+    /// The minute.
+    pub slot: Slot,
+    /// Series that are new, or have other labels than before.
+    pub named: Vec<(SeriesId, SeriesName)>,
+    /// New bases of series whose energy changed.
+    pub bases: BTreeMap<SeriesId, Energy>,
+    /// Series that are gone: their bases are not needed any more.
+    pub gone: Vec<SeriesId>,
+    /// The base of everything else.
+    pub base: Baseline,
+}
+
+impl Closed {
+    /// Adds an earlier minute, whose times are lost.
+    pub fn join(&mut self, earlier: Self) {
+        let Self { mut slot, named, bases, gone, base: _ } = earlier;
+        (slot.from, slot.until) = (self.slot.from, self.slot.until);
+        slot.add(&self.slot);
+        self.slot = slot;
+        let later = std::mem::replace(&mut self.named, named);
+        self.named.extend(later);
+        for (id, energy) in bases {
+            self.bases.entry(id).or_insert(energy);
+        }
+        self.gone.extend(gone);
+        for id in &self.gone {
+            self.bases.remove(id);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    id: SeriesId,
+    base: Energy,
+    /// As in the database, names included.
+    labels: Labels,
+    /// Number of the close at which it had a row.
+    seen: u64,
+}
+
+/// A series is known by its labels and its begin.
+type Key = (Labels, Nanos);
+
+/// Collects minutes from snapshots.
+#[derive(Debug)]
+pub struct Collector {
+    known: FxHashMap<Key, Known>,
+    base: Baseline,
+    /// The last snapshot: at the end of a minute, what the minute ended with.
+    last: Arc<Snapshot>,
+    /// When the current minute began, CLOCK_BOOTTIME.
+    begun: Nanos,
+    /// Series without a row any more since the last minute ended: their last energy, and whether they had ended. A row
+    /// that makes room for a busier one comes back later.
+    dropped: FxHashMap<Key, (Energy, State)>,
+    /// How many minutes were closed.
+    closes: u64,
+}
+
+/// What the database kept, for a new collector.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The base of everything but series.
+    pub base: Baseline,
+    /// Series with a base.
+    pub series: Vec<(SeriesId, SeriesName, Energy)>,
+}
+
+impl Collector {
+    /// Goes on after what the database kept. `first` is a snapshot of this run. Totals that are lower in it than what
+    /// was kept (the totals' files were lost) begin again from there: what is measured from now on is new energy.
+    pub fn new(kept: Kept, first: Arc<Snapshot>) -> Self {
+        let Kept { mut base, series } = kept;
+        let mut known: FxHashMap<Key, Known> = FxHashMap::default();
+        if base.is_new() {
+            // What was drawn before history began is of no minute.
+            base.begin_at(&first);
+            for row in rows(&first) {
+                let entry = Known { id: UNNAMED, base: row.energy, labels: row.labels.clone(), seen: 0 };
+                known.insert((row.labels.clone(), row.since), entry);
+            }
+        }
+        let rows: FxHashMap<(&Labels, Nanos), &Row> = rows(&first).map(|row| ((&row.labels, row.since), row)).collect();
+        for (id, name, mut energy) in series {
+            if let Some(row) = rows.get(&(&name.labels, name.since)) {
+                at_most(&mut energy, &row.energy);
+            }
+            let entry = Known { id, base: energy, labels: name.labels.clone(), seen: 0 };
+            known.insert((name.labels, name.since), entry);
+        }
+        for view in &first.domains {
+            if let Some(base) = base.domains.get_mut(view.domain.id.as_str()) {
+                let (to, now) = (&mut base.energy, &view.energy);
+                to.total = to.total.min(now.total);
+                to.idle = to.idle.min(now.idle);
+                to.active = to.active.min(now.active);
+                to.unattributed = to.unattributed.min(now.unattributed);
+            }
+        }
+        for view in kinds(&first) {
+            if let Some(base) = base.kinds.get_mut(view.kind.as_str()) {
+                at_most(base, &charged(view));
+            }
+        }
+        let begun = first.at.boottime;
+        Self { known, base, last: first, begun, dropped: FxHashMap::default(), closes: 0 }
+    }
+
+    /// Takes the next snapshot. Returns the minute that it ended, if any.
+    pub fn observe(&mut self, snapshot: &Arc<Snapshot>) -> Option<Closed> {
+        if self.last.ticks == 0 {
+            // It has the totals of the runs before, and no time.
+            self.begun = snapshot.at.boottime;
+            self.last = Arc::clone(snapshot);
+            return None;
+        }
+        let closed = (minute(snapshot) != minute(&self.last)).then(|| self.close());
+        self.keep_dropped(snapshot);
+        self.last = Arc::clone(snapshot);
+        closed
+    }
+
+    /// The minute so far, with which a stop ends; `None` before the first tick.
+    pub fn finish(mut self) -> Option<Closed> {
+        (self.last.ticks > 0).then(|| self.close())
+    }
+
+    /// Rows that the last snapshot had and this one lacks were dropped: their energy is final.
+    fn keep_dropped(&mut self, snapshot: &Snapshot) {
+        for (view, before) in kinds(snapshot).zip(kinds(&self.last)) {
+            if view.ended == before.ended && view.rows.len() >= before.rows.len() {
+                continue;
+            }
+            let now: FxHashSet<(&Labels, Nanos)> = view.rows.iter().map(|row| (&row.labels, row.since)).collect();
+            for row in before.rows.iter().filter(|row| !now.contains(&(&row.labels, row.since))) {
+                self.dropped.insert((row.labels.clone(), row.since), (row.energy, row.state));
+            }
+        }
+    }
+
+    fn close(&mut self) -> Closed {
+        let snapshot = Arc::clone(&self.last);
+        self.closes += 1;
+        let from = minute(&snapshot) * MINUTE;
+        let mut closed = Closed { slot: Slot::empty(from, from + MINUTE), ..Closed::default() };
+        let observed = snapshot.at.boottime.saturating_sub(self.begun);
+        closed.slot.observed_ms = observed.0 / 1_000_000;
+        self.begun = snapshot.at.boottime;
+        self.close_zones(&mut closed.slot, &snapshot);
+        for view in kinds(&snapshot) {
+            self.close_kind(&mut closed, view);
+        }
+        self.close_dropped(&mut closed, &snapshot);
+        // The rest of each kind is what its series do not explain.
+        for view in kinds(&snapshot) {
+            let now = charged(view);
+            let base = self.base.kinds.entry(view.kind.as_str().to_owned()).or_default();
+            let gained = values(&closed.slot, &now, base);
+            *base = now;
+            let part = closed.slot.kinds.entry(view.kind.as_str().to_owned()).or_default();
+            let mut rest = gained;
+            for row in part.rows.values() {
+                rest.iter_mut().zip(row).for_each(|(rest, value)| *rest -= value);
+            }
+            part.rest = rest;
+        }
+        closed.slot.kinds.retain(|_, part| !part.rows.is_empty() || part.rest.iter().any(|value| *value != 0));
+        let (closes, gone) = (self.closes, &mut closed.gone);
+        self.known.retain(|_, known| {
+            let keep = closes.saturating_sub(known.seen) < FORGET;
+            if !keep && known.id != UNNAMED {
+                gone.push(known.id);
+            }
+            keep
+        });
+        closed.base = self.base.clone();
+        closed
+    }
+
+    fn close_zones(&mut self, slot: &mut Slot, snapshot: &Snapshot) {
+        let billed = crate::model::billing::Base::of(snapshot);
+        for zone in Zone::ALL {
+            let mut part =
+                ZonePart { zone: zone.as_str().into(), billed: billed.contains(zone), ..ZonePart::default() };
+            let mut has_domain = false;
+            for view in snapshot.domains.iter().filter(|view| view.domain.zone == zone) {
+                has_domain = true;
+                self.add_domain(&mut part, view);
+            }
+            if has_domain {
+                slot.zones.push(part);
+            }
+        }
+    }
+
+    fn add_domain(&mut self, part: &mut ZonePart, view: &DomainView) {
+        let now = DomainBaseline { energy: view.energy, gap: view.gap_time };
+        let base = self.base.domains.insert(view.domain.id.to_string(), now).unwrap_or_default();
+        let less = |now: Microjoules, base: Microjoules| now.saturating_sub(base);
+        let energy = NodeEnergy {
+            total: less(now.energy.total, base.energy.total),
+            idle: less(now.energy.idle, base.energy.idle),
+            active: less(now.energy.active, base.energy.active),
+            unattributed: less(now.energy.unattributed, base.energy.unattributed),
+        };
+        part.energy += energy;
+        *match view.domain.quality {
+            Quality::Measured => &mut part.measured,
+            Quality::Derived => &mut part.derived,
+            Quality::Estimated => &mut part.estimated,
+        } += energy.total.0;
+        if !view.past {
+            let missing = now.gap.saturating_sub(base.gap).0 / 1_000_000;
+            part.missing_ms = part.missing_ms.max(missing);
+        }
+    }
+
+    /// Series whose row is gone. Those that ended are forgotten.
+    fn close_dropped(&mut self, closed: &mut Closed, snapshot: &Snapshot) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped.is_empty() {
+            return;
+        }
+        let now: FxHashSet<(&Labels, Nanos)> = rows(snapshot).map(|row| (&row.labels, row.since)).collect();
+        for (key, (energy, state)) in &dropped {
+            if now.contains(&(&key.0, key.1)) {
+                continue;
+            }
+            self.charge(closed, key, energy);
+            if *state == State::Terminated
+                && let Some(known) = self.known.remove(key)
+            {
+                closed.bases.remove(&known.id);
+                closed.gone.extend((known.id != UNNAMED).then_some(known.id));
+            }
+        }
+    }
+
+    fn close_kind(&mut self, closed: &mut Closed, view: &KindView) {
+        for row in &view.rows {
+            let key = (row.labels.clone(), row.since);
+            self.charge(closed, &key, &row.energy);
+        }
+    }
+
+    /// Puts what a series gained into the slot.
+    fn charge(&mut self, closed: &mut Closed, key: &Key, energy: &Energy) {
+        let next = &mut self.base.next;
+        let known = match self.known.get_mut(key) {
+            Some(known) => {
+                if known.id == UNNAMED && known.base != *energy {
+                    *next += 1;
+                    known.id = *next;
+                    closed.named.push((known.id, SeriesName { labels: key.0.clone(), since: key.1 }));
+                }
+                known
+            }
+            None if energy.sum() == Microjoules::ZERO => return,
+            None => {
+                // The first number is 1.
+                *next += 1;
+                let known = Known { id: *next, base: Energy::default(), labels: key.0.clone(), seen: 0 };
+                closed.named.push((known.id, SeriesName { labels: key.0.clone(), since: key.1 }));
+                self.known.entry(key.clone()).or_insert(known)
+            }
+        };
+        known.seen = self.closes;
+        if known.base == *energy && known.labels.same_values(&key.0) {
+            return;
+        }
+        if !known.labels.same_values(&key.0) && known.id != UNNAMED {
+            known.labels = key.0.clone();
+            closed.named.push((known.id, SeriesName { labels: key.0.clone(), since: key.1 }));
+        }
+        let gained = values(&closed.slot, energy, &known.base);
+        if gained.iter().any(|value| *value != 0) {
+            known.base = *energy;
+            closed.bases.insert(known.id, *energy);
+            let part = closed.slot.kinds.entry(key.0.kind().as_str().to_owned()).or_default();
+            part.rows.insert(known.id, gained);
+        }
+    }
+}
+
+/// The kinds that history has: all but processes, of which there are too many and which are gone too soon.
+fn kinds(snapshot: &Snapshot) -> impl Iterator<Item = &KindView> {
+    snapshot.kinds.iter().filter(|view| view.kind != Kind::Process)
+}
+
+fn rows(snapshot: &Snapshot) -> impl Iterator<Item = &Row> {
+    kinds(snapshot).flat_map(|view| &view.rows)
+}
+
+/// All that was ever charged to a kind.
+fn charged(view: &KindView) -> Energy {
+    let mut sum = view.rest;
+    sum.add(&view.ended);
+    sum.add(&view.parked);
+    view.rows.iter().for_each(|row| sum.add(&row.energy));
+    sum
+}
+
+/// Lowers each number of `energy` to that of `limit`.
+fn at_most(energy: &mut Energy, limit: &Energy) {
+    for zone in 0..Zone::COUNT {
+        energy.dynamic[zone] = energy.dynamic[zone].min(limit.dynamic[zone]);
+        energy.idle[zone] = energy.idle[zone].min(limit.idle[zone]);
+    }
+}
+
+/// What was gained since `base`, in the columns of the slot.
+fn values(slot: &Slot, now: &Energy, base: &Energy) -> Values {
+    let zones = slot.zones.iter().filter_map(|part| Zone::ALL.into_iter().find(|zone| zone.as_str() == part.zone));
+    let less = |now: Microjoules, base: Microjoules| {
+        i64::try_from(now.0).unwrap_or(i64::MAX) - i64::try_from(base.0).unwrap_or(i64::MAX)
+    };
+    zones
+        .map(Zone::index)
+        .flat_map(|zone| [less(now.dynamic[zone], base.dynamic[zone]), less(now.idle[zone], base.idle[zone])])
+        .collect()
+}
+
+/// Number of the minute of a snapshot, since 1970.
+fn minute(snapshot: &Snapshot) -> i64 {
+    i64::try_from(snapshot.at.realtime.0 / Nanos::SECOND.0).unwrap_or(i64::MAX) / MINUTE
+}
+
+#[cfg(test)]
+mod tests;

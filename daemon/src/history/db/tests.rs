@@ -1,0 +1,163 @@
+use super::*;
+use std::fs::OpenOptions;
+use std::path::Path;
+
+fn open(path: &Path, limit: u64) -> Db {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    Db::open(file, Calendar::utc(), limit).unwrap()
+}
+
+/// A minute in which series 1 gained `energy`, and `many` others 1 µJ each.
+fn closed(from: i64, energy: i64, many: u64) -> Closed {
+    let mut slot = Slot::empty(from, from + 60);
+    let at = slot.zone_index("package", true);
+    slot.zones[at].energy.total = crate::model::units::Microjoules(energy.cast_unsigned() + many);
+    slot.observed_ms = 60_000;
+    let mut rows: BTreeMap<SeriesId, Vec<i64>> = (2..many + 2).map(|id| (id, vec![1, 0])).collect();
+    rows.insert(1, vec![energy, 0]);
+    slot.kinds.insert("unit".into(), super::super::slot::KindPart { rows, rest: vec![0, 0] });
+    Closed { slot, ..Closed::default() }
+}
+
+/// Energy of the node, of series 1, and seconds, within the times.
+fn sum(db: &Db, times: Range<i64>, step: Step) -> (u64, i64, i64) {
+    use super::super::encoding::Line;
+    let (mut total, mut one, mut seconds) = (0, 0, 0);
+    db.read(&times, step, |slot| {
+        total += slot.header.zones.iter().map(|zone| zone.energy.total.0).sum::<u64>();
+        seconds += i64::try_from(slot.header.observed_ms / 1_000).unwrap();
+        slot.lines(|_| true, |_, line, values| one += if line == Line::Series(1) { values[0] } else { 0 })
+    })
+    .unwrap();
+    (total, one, seconds)
+}
+
+const DAY: i64 = 86_400;
+
+#[test]
+fn each_second_is_read_once_whatever_the_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir.path().join("history.redb"), u64::MAX);
+    let begin = 20_000 * DAY + 7 * 3600;
+    // Three days, of which the minutes of the first are gone.
+    let minutes = 3 * 1440_i64;
+    for hour in 0..minutes / 60 {
+        let of_hour: Vec<Closed> = (0..60).map(|minute| closed(begin + (hour * 60 + minute) * 60, 7, 0)).collect();
+        db.write(&of_hour).unwrap();
+    }
+    let end = begin + minutes * 60;
+    let minutes_of = |range: Range<i64>| (range.end.min(end) - range.start.max(begin)) / 60;
+    let ranges = [
+        begin..end,
+        0..i64::MAX,
+        begin + 2 * DAY..end - 60,
+        end - DAY - 61 * 60..end - 17 * 60,
+        begin + 3600..begin + DAY,
+        end - 3600..end,
+        end - 60..end,
+    ];
+    for range in ranges {
+        for step in [Step::Hour, Step::Day] {
+            let expected = minutes_of(range.clone());
+            let (total, one, seconds) = sum(&db, range.clone(), step);
+            assert_eq!(
+                (total, one, seconds),
+                ((expected * 7).cast_unsigned(), expected * 7, expected * 60),
+                "{range:?}"
+            );
+        }
+    }
+    // The parts of an old hour are not kept: it is taken whole where it begins.
+    assert_eq!(sum(&db, begin + 1800..begin + 2 * 3600, Step::Day).2, 3600);
+    assert_eq!(db.begin().unwrap(), Some(20_000 * DAY), "the day");
+}
+
+#[test]
+fn a_clock_that_is_set_back_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir.path().join("history.redb"), u64::MAX);
+    let at = 20_000 * DAY;
+    for from in [at, at + 60, at + 3600, at, at + 10 * DAY, at + 60, at + 3660, at, at - 40 * DAY, at] {
+        db.write(&[closed(from, 1, 0)]).unwrap();
+    }
+    assert_eq!(sum(&db, 0..i64::MAX, Step::Day).1, 10);
+    assert_eq!(sum(&db, 0..i64::MAX, Step::Hour).1, 10);
+    assert_eq!(sum(&db, at..at + 3600, Step::Hour).1, 6);
+}
+
+#[test]
+fn a_limit_folds_small_series_of_old_intervals_and_no_sum_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.redb");
+    let limit = 4 << 20;
+    let db = open(&path, limit);
+    let at = 20_000 * DAY;
+    for hour in 0..24 * 6 {
+        db.write(&[closed(at + hour * 3600, 1_000_000, 1_000)]).unwrap();
+    }
+    let (total, one, _) = sum(&db, 0..i64::MAX, Step::Day);
+    assert_eq!((total, one), (24 * 6 * 1_001_000, 24 * 6 * 1_000_000), "the largest series is the last to be folded");
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert!(length <= limit, "{length} bytes");
+    drop(db);
+    assert_eq!(sum(&open(&path, limit), 0..i64::MAX, Step::Hour).0, total);
+}
+
+#[test]
+fn what_was_kept_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.redb");
+    let db = open(&path, u64::MAX);
+    let mut one = closed(60, 5, 0);
+    one.base.next = 1;
+    let labels = crate::model::entity::Labels::new(
+        crate::model::entity::Kind::Unit,
+        vec!["a.service".to_owned(), "system.slice".to_owned()],
+    )
+    .unwrap();
+    let name = SeriesName { labels, since: crate::model::units::Nanos(7) };
+    one.named = vec![(1, name.clone())];
+    one.bases.insert(1, Energy::default());
+    db.write(&[one.clone()]).unwrap();
+    drop(db);
+    let db = open(&path, u64::MAX);
+    let kept = db.kept().unwrap();
+    assert_eq!((kept.base, kept.series), (one.base.clone(), vec![(1, name.clone(), Energy::default())]));
+    assert_eq!(db.names(&[1, 2].into()).unwrap(), [(1, name)]);
+    let gone = Closed { gone: vec![1], base: one.base, ..closed(120, 0, 0) };
+    db.write(&[gone]).unwrap();
+    assert_eq!(db.kept().unwrap().series, []);
+}
+
+#[test]
+fn damaged_files_are_errors_and_no_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.redb");
+    let db = open(&path, u64::MAX);
+    for from in 0..10 {
+        db.write(&[closed(from * 60, 5, 100)]).unwrap();
+    }
+    drop(db);
+    let good = std::fs::read(&path).unwrap();
+    let mut state = 1_u64;
+    let mut damaged = 0;
+    for _ in 0..20 {
+        let mut bytes = good.clone();
+        for _ in 0..200 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = usize::try_from(state >> 33).unwrap() % bytes.len();
+            bytes[at] ^= 0x5a;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let read = Db::open(file, Calendar::utc(), u64::MAX)
+            .and_then(|db| db.kept().and_then(|_| db.read(&(0..i64::MAX), Step::Day, |_| Ok(()))));
+        damaged += usize::from(read.is_err_and(|error| error.is_damage()));
+    }
+    assert!(damaged > 10, "{damaged} of 20 were seen to be damaged");
+    for text in ["", "x", "not a database, but a text that is a little longer than a header of one"] {
+        std::fs::write(&path, text).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        assert_eq!(Db::open(file, Calendar::utc(), u64::MAX).is_ok(), text.is_empty(), "{text}");
+    }
+}

@@ -1,0 +1,388 @@
+//! Reports: what was drawn between two times, by entity, in sums that match the node's to the microjoule. Reads the
+//! database; shows nothing.
+
+use super::collector::SeriesName;
+use super::db::{Db, DbError, Step};
+use super::encoding::{Encoded, Line};
+use super::slot::SeriesId;
+use crate::model::entity::{Kind, Labels};
+use crate::model::units::Nanos;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// What a report is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// Begin in seconds since 1970.
+    pub from: i64,
+    /// End in seconds since 1970.
+    pub until: i64,
+    /// What its lines are.
+    pub by: By,
+    /// One set of lines for each of these; `None`: one for all.
+    pub step: Option<ReportStep>,
+    /// Most lines of a part; the others are added to the rest.
+    pub limit: usize,
+}
+
+/// Most parts of a report: the days of ten years, or the hours of five months.
+const PARTS_MAX: usize = 3_700;
+/// Most lines of all parts together.
+const LINES_MAX: usize = 200_000;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// What was asked for cannot be had.
+    #[error("{0}")]
+    Asked(String),
+}
+
+/// What the lines of a report are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum By {
+    /// Entities of a kind.
+    Kind(Kind),
+    /// Namespaces of pods.
+    Namespace,
+    /// Zones of the node.
+    Zone,
+}
+
+impl By {
+    /// All words, for help and messages.
+    pub fn words() -> Vec<&'static str> {
+        let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Process);
+        kinds.map(|kind| Self::Kind(kind).as_str()).chain([Self::Namespace.as_str(), Self::Zone.as_str()]).collect()
+    }
+
+    /// The word on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind(kind) => kind.as_str(),
+            Self::Namespace => "namespace",
+            Self::Zone => "zone",
+        }
+    }
+
+    /// The kind whose series are read; `None`: none.
+    const fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Kind(kind) => Some(kind),
+            Self::Namespace => Some(Kind::Pod),
+            Self::Zone => None,
+        }
+    }
+
+    /// Whether entities of it contain each other, so that their energy does not add up to the node's.
+    const fn overlaps(self) -> bool {
+        matches!(self, Self::Kind(Kind::Slice))
+    }
+}
+
+impl std::str::FromStr for By {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Process).map(Self::Kind);
+        let known = kinds.chain([Self::Namespace, Self::Zone]).find(|by| by.as_str() == word);
+        known.ok_or_else(|| format!("{word:?} is none of {}", Self::words().join(", ")))
+    }
+}
+
+impl TryFrom<String> for By {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        word.parse()
+    }
+}
+
+impl From<By> for String {
+    fn from(by: By) -> Self {
+        by.as_str().into()
+    }
+}
+
+/// The length of the parts of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportStep {
+    /// Hours of the local clock.
+    Hour,
+    /// Days of the local clock.
+    Day,
+    /// Months of the local clock.
+    Month,
+}
+
+impl ReportStep {
+    /// The word on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
+
+/// A report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Name of the machine.
+    pub node: String,
+    /// Time zone of hours, days and months.
+    pub zone: String,
+    /// What its lines are.
+    pub by: String,
+    /// Its parts in the order of time; those without an interval are left out.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Begin in seconds since 1970.
+    pub from: i64,
+    /// End in seconds since 1970.
+    pub until: i64,
+    /// Begin of the first interval in it.
+    pub first: i64,
+    /// End of the last interval in it.
+    pub last: i64,
+    /// How long jouled measured in it, in seconds.
+    pub observed_seconds: u64,
+    /// The node.
+    pub node: NodeLine,
+    /// Entities, the most energy first.
+    pub lines: Vec<ReportLine>,
+    /// What entities without a line were charged: those that had no series of their own, and small ones that were
+    /// added up. Negative where an entity's line has energy that was counted here earlier.
+    pub rest: Sum,
+    /// What was charged to processes in no entity of this kind. `None` where entities contain each other.
+    pub outside: Option<Sum>,
+    /// Idle energy that no entity was charged.
+    pub idle: i64,
+    /// Energy of work of unknown processes.
+    pub unattributed: i64,
+}
+
+/// The node's energy in a part, in µJ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLine {
+    /// All of it, in the zones that are added up.
+    pub total: u64,
+    /// The part that meters measured.
+    pub measured: u64,
+    /// The part that was derived from meters.
+    pub derived: u64,
+    /// The part that was estimated.
+    pub estimated: u64,
+    /// The longest time of a zone that was not measured while jouled ran, in seconds.
+    pub missing_seconds: u64,
+    /// The total of every zone by name; they may contain each other.
+    pub zones: BTreeMap<String, u64>,
+}
+
+/// Energy in the zones that are added up, in µJ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    /// Of own work.
+    pub dynamic: i64,
+    /// The charged part of the idle energy.
+    pub idle: i64,
+}
+
+impl Sum {
+    /// Both.
+    pub const fn whole(self) -> i64 {
+        self.dynamic.saturating_add(self.idle)
+    }
+
+    const fn add(&mut self, other: Self) {
+        self.dynamic = self.dynamic.saturating_add(other.dynamic);
+        self.idle = self.idle.saturating_add(other.idle);
+    }
+}
+
+/// A line of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportLine {
+    /// The id of the entity, or the name of the namespace or zone.
+    pub name: String,
+    /// The entity's kind and labels, names included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// Its energy.
+    pub energy: Sum,
+}
+
+/// Makes a report.
+///
+/// # Errors
+/// Where the database cannot be read, the times are none, or the report would be too long.
+pub fn report(db: &Db, query: &Query, node: &str) -> Result<Report, ReportError> {
+    let calendar = db.calendar();
+    if query.from >= query.until {
+        return Err(ReportError::Asked("the begin has to be before the end".into()));
+    }
+    let span = |at: i64| match query.step {
+        None => query.from..query.until,
+        Some(ReportStep::Hour) => calendar.hour(at),
+        Some(ReportStep::Day) => calendar.day(at),
+        Some(ReportStep::Month) => calendar.month(at),
+    };
+    let mut parts: BTreeMap<i64, Growing> = BTreeMap::new();
+    let step = if query.step == Some(ReportStep::Hour) { Step::Hour } else { Step::Day };
+    db.read(&(query.from..query.until), step, |slot| {
+        let span = span(slot.header.from);
+        parts.entry(span.start).or_insert_with(|| Growing::new(span)).add(slot, query.by)
+    })?;
+    let lines: usize = parts.values().map(|part| part.series.len().min(query.limit)).sum();
+    if parts.len() > PARTS_MAX || lines > LINES_MAX {
+        let (most, all) = (PARTS_MAX, parts.len());
+        let why = format!(
+            "{all} parts with {lines} lines are too many (at most {most} and {LINES_MAX}): ask for a shorter time, a \
+             longer step or a lower limit"
+        );
+        return Err(ReportError::Asked(why));
+    }
+    let ids: BTreeSet<SeriesId> = parts.values().flat_map(|part| part.series.keys().copied()).collect();
+    let names: FxHashMap<SeriesId, SeriesName> = db.names(&ids)?.into_iter().collect();
+    let parts = parts.into_values().map(|part| part.finish(query, &names)).collect();
+    Ok(Report { node: node.to_owned(), zone: calendar.name().to_owned(), by: query.by.as_str().into(), parts })
+}
+
+/// A part that is being added up.
+#[derive(Debug)]
+struct Growing {
+    part: Part,
+    /// Sum of idle and unattributed energy of the zones that are added up, and of what work was charged.
+    idle: u64,
+    unattributed: u64,
+    active: u64,
+    missing_ms: BTreeMap<String, u64>,
+    observed_ms: u64,
+    series: FxHashMap<SeriesId, Sum>,
+}
+
+impl Growing {
+    fn new(span: Range<i64>) -> Self {
+        let part = Part { from: span.start, until: span.end, first: i64::MAX, last: i64::MIN, ..Part::default() };
+        let (missing_ms, series) = (BTreeMap::new(), FxHashMap::default());
+        Self { part, idle: 0, unattributed: 0, active: 0, missing_ms, observed_ms: 0, series }
+    }
+
+    fn add(&mut self, slot: &Encoded<'_>, by: By) -> Result<(), super::encoding::DecodeError> {
+        let header = &slot.header;
+        self.part.first = self.part.first.min(header.from);
+        self.part.last = self.part.last.max(header.until);
+        self.observed_ms = self.observed_ms.saturating_add(header.observed_ms);
+        for zone in &header.zones {
+            *self.part.node.zones.entry(zone.zone.clone()).or_default() += zone.energy.total.0;
+            if zone.billed {
+                let node = &mut self.part.node;
+                node.total += zone.energy.total.0;
+                node.measured += zone.measured;
+                node.derived += zone.derived;
+                node.estimated += zone.estimated;
+                self.idle += zone.energy.idle.0;
+                self.active += zone.energy.active.0;
+                self.unattributed += zone.energy.unattributed.0;
+                *self.missing_ms.entry(zone.zone.clone()).or_default() += zone.missing_ms;
+            }
+        }
+        let Some(kind) = by.kind() else { return Ok(()) };
+        let billed: Vec<usize> = (0..header.zones.len()).filter(|at| header.zones[*at].billed).collect();
+        slot.lines(
+            |name| name == kind.as_str(),
+            |_, line, values| {
+                let mut sum = Sum::default();
+                for at in &billed {
+                    sum.add(Sum { dynamic: values[at * 2], idle: values[at * 2 + 1] });
+                }
+                match line {
+                    Line::Series(id) => self.series.entry(id).or_default().add(sum),
+                    Line::Rest => self.part.rest.add(sum),
+                }
+            },
+        )
+    }
+
+    fn finish(self, query: &Query, names: &FxHashMap<SeriesId, SeriesName>) -> Part {
+        let mut part = self.part;
+        part.observed_seconds = self.observed_ms / 1_000;
+        part.node.missing_seconds = self.missing_ms.values().copied().max().unwrap_or_default() / 1_000;
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let mut lines: BTreeMap<Vec<String>, (Nanos, ReportLine)> = BTreeMap::new();
+        for (id, sum) in self.series {
+            let Some(name) = names.get(&id) else {
+                part.rest.add(sum);
+                continue;
+            };
+            let line = line(query.by, &name.labels);
+            // The same labels at another time are one line here; the latest names count.
+            let place = lines.entry(identity(query.by, &name.labels)).or_insert_with(|| (name.since, line.clone()));
+            place.1.energy.add(sum);
+            if name.since > place.0 {
+                let energy = place.1.energy;
+                *place = (name.since, ReportLine { energy, ..line });
+            }
+        }
+        part.lines = lines.into_values().map(|(_, line)| line).collect();
+        if query.by == By::Zone {
+            part.lines = zones(&part.node);
+            part.idle = 0;
+            return part;
+        }
+        part.lines.sort_by(|one, other| {
+            other.energy.whole().cmp(&one.energy.whole()).then_with(|| one.name.cmp(&other.name))
+        });
+        for line in part.lines.drain(query.limit.min(part.lines.len())..) {
+            part.rest.add(line.energy);
+        }
+        let mut charged = part.rest;
+        part.lines.iter().for_each(|line| charged.add(line.energy));
+        part.unattributed = signed(self.unattributed);
+        part.idle = signed(self.idle).saturating_sub(charged.idle);
+        let outside = signed(self.active).saturating_sub(part.unattributed).saturating_sub(charged.dynamic);
+        part.outside = (!query.by.overlaps()).then_some(Sum { dynamic: outside, idle: 0 });
+        part
+    }
+}
+
+fn zones(node: &NodeLine) -> Vec<ReportLine> {
+    let line = |(zone, total): (&String, &u64)| ReportLine {
+        name: zone.clone(),
+        labels: None,
+        energy: Sum { dynamic: i64::try_from(*total).unwrap_or(i64::MAX), idle: 0 },
+    };
+    node.zones.iter().map(line).collect()
+}
+
+fn line(by: By, labels: &Labels) -> ReportLine {
+    if by == By::Namespace {
+        return ReportLine { name: namespace(labels), labels: None, energy: Sum::default() };
+    }
+    ReportLine { name: labels.id().to_owned(), labels: Some(labels.clone()), energy: Sum::default() }
+}
+
+/// What makes two series one line.
+fn identity(by: By, labels: &Labels) -> Vec<String> {
+    if by == By::Namespace { vec![namespace(labels)] } else { labels.identity().map(str::to_owned).collect() }
+}
+
+fn namespace(labels: &Labels) -> String {
+    let name = labels.get("pod_namespace");
+    if name.is_empty() { "(unknown)".into() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

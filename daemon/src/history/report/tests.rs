@@ -1,0 +1,117 @@
+use super::*;
+use crate::history::collector::Closed;
+use crate::history::local::Calendar;
+use crate::history::slot::{KindPart, Slot};
+use crate::model::domain::NodeEnergy;
+use crate::model::units::Microjoules;
+use std::fs::OpenOptions;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+/// A Monday, 00:00 UTC.
+const BEGIN: i64 = 20_001 * DAY;
+
+fn labels(kind: Kind, values: &[(&str, &str)]) -> Labels {
+    let value =
+        |name: &&str| values.iter().find(|(label, _)| label == name).map_or(String::new(), |(_, v)| (*v).into());
+    Labels::new(kind, kind.label_names().iter().map(value).collect::<Vec<_>>()).unwrap()
+}
+
+/// A minute: node (total, idle, active, unattributed), and what series were charged: (kind, number, dynamic, idle).
+fn minute(from: i64, node: [u64; 4], rows: &[(Kind, SeriesId, i64, i64)], rest: i64) -> Closed {
+    let [total, idle, active, unattributed] = node.map(Microjoules);
+    let mut slot = Slot { observed_ms: 60_000, ..Slot::empty(from, from + 60) };
+    for (zone, billed) in [("core", false), ("package", true)] {
+        let at = slot.zone_index(zone, billed);
+        slot.zones[at].energy = NodeEnergy { total, idle, active, unattributed };
+        slot.zones[at].measured = total.0;
+    }
+    slot.kinds.insert("unit".into(), KindPart { rest: vec![9, 9, rest, 0], ..KindPart::default() });
+    for (kind, id, dynamic, idle) in rows {
+        let part = slot.kinds.entry(kind.as_str().into()).or_default();
+        part.rest.resize(4, 0);
+        part.rows.insert(*id, vec![*dynamic, *idle, *dynamic, *idle]);
+    }
+    Closed { slot, ..Closed::default() }
+}
+
+fn db(dir: &tempfile::TempDir) -> Db {
+    let path = dir.path().join("history.redb");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    Db::open(file, Calendar::utc(), 200_000_000).unwrap()
+}
+
+fn query(from: i64, until: i64, by: By) -> Query {
+    Query { from, until, by, step: None, limit: 100 }
+}
+
+/// What a part adds up to.
+fn whole(part: &Part) -> i64 {
+    let lines: i64 = part.lines.iter().map(|line| line.energy.whole()).sum();
+    lines + part.rest.whole() + part.outside.unwrap_or_default().whole() + part.idle + part.unattributed
+}
+
+#[test]
+fn lines_add_up_to_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = db(&dir);
+    let unit = |name| labels(Kind::Unit, &[("unit", name), ("slice", "system.slice")]);
+    let mut first = minute(BEGIN, [1000, 400, 600, 50], &[(Kind::Unit, 1, 300, 10), (Kind::Unit, 2, 100, 0)], 7);
+    let name = |id, name, since| (id, SeriesName { labels: unit(name), since: Nanos(since) });
+    first.named = vec![name(1, "a.service", 1), name(2, "b.service", 1), name(3, "a.service", 2)];
+    let second = minute(BEGIN + 60, [500, 100, 400, 0], &[(Kind::Unit, 3, 350, 0)], -3);
+    db.write(&[first, second]).unwrap();
+    let report = report(&db, &query(BEGIN, BEGIN + DAY, By::Kind(Kind::Unit)), "n").unwrap();
+    let [part] = &*report.parts else { panic!("{report:?}") };
+    let lines: Vec<_> = part.lines.iter().map(|line| (line.name.as_str(), line.energy.whole())).collect();
+    assert_eq!(lines, [("a.service", 660), ("b.service", 100)], "a unit that comes back is one line");
+    assert_eq!((part.rest.whole(), part.idle, part.unattributed), (4, 490, 50));
+    assert_eq!(part.outside, Some(Sum { dynamic: 1000 - 50 - 754, idle: 0 }));
+    assert_eq!((whole(part), part.node.total, part.node.measured), (1500, 1500, 1500));
+    assert_eq!((part.observed_seconds, part.first, part.last), (120, BEGIN, BEGIN + 120));
+    let short = Query { limit: 1, ..query(BEGIN, BEGIN + DAY, By::Kind(Kind::Unit)) };
+    let part = &super::report(&db, &short, "n").unwrap().parts[0];
+    assert_eq!((part.lines.len(), part.rest.whole(), whole(part)), (1, 104, 1500));
+}
+
+#[test]
+fn parts_follow_the_step_and_empty_ones_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = db(&dir);
+    for hour in [0, 1, 30, 31 * 24] {
+        db.write(&[minute(BEGIN + hour * HOUR, [10, 4, 6, 6], &[], 0)]).unwrap();
+    }
+    let begins = |step| {
+        let query = Query { step: Some(step), ..query(BEGIN, BEGIN + 40 * DAY, By::Zone) };
+        let report = report(&db, &query, "n").unwrap();
+        report.parts.iter().map(|part| ((part.from - BEGIN) / HOUR, part.node.total)).collect::<Vec<_>>()
+    };
+    assert_eq!(begins(ReportStep::Hour), [(0, 10), (1, 10), (30, 10), (31 * 24, 10)]);
+    assert_eq!(begins(ReportStep::Day), [(0, 20), (24, 10), (31 * 24, 10)]);
+    assert_eq!(begins(ReportStep::Month).iter().map(|(_, total)| total).sum::<u64>(), 40);
+}
+
+#[test]
+fn namespaces_are_sums_of_pods() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = db(&dir);
+    let pod = |id, namespace| labels(Kind::Pod, &[("pod_id", id), ("pod_name", "p"), ("pod_namespace", namespace)]);
+    let mut one =
+        minute(BEGIN, [100, 0, 100, 0], &[(Kind::Pod, 1, 30, 0), (Kind::Pod, 2, 20, 0), (Kind::Pod, 3, 5, 0)], 0);
+    let name = |id, labels| (id, SeriesName { labels, since: Nanos(1) });
+    one.named = vec![name(1, pod("a", "web")), name(2, pod("b", "web")), name(3, pod("c", ""))];
+    db.write(&[one]).unwrap();
+    let part = report(&db, &query(BEGIN, BEGIN + 60, By::Namespace), "n").unwrap().parts.remove(0);
+    let lines: Vec<_> = part.lines.iter().map(|line| (line.name.as_str(), line.energy.whole())).collect();
+    assert_eq!((lines, whole(&part)), (vec![("web", 50), ("(unknown)", 5)], 100));
+}
+
+#[test]
+fn what_cannot_be_had_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = db(&dir);
+    assert!(report(&db, &query(BEGIN, BEGIN, By::Zone), "n").is_err());
+    assert_eq!(report(&db, &query(BEGIN, BEGIN + 1, By::Zone), "n").unwrap().parts, []);
+    assert!("planet".parse::<By>().unwrap_err().contains("namespace"));
+    assert!("process".parse::<By>().is_err(), "there is no history of processes");
+}

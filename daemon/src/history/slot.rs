@@ -1,0 +1,176 @@
+//! What an interval of history holds: energy of the node by zone, and what each series was charged in it. Intervals
+//! are added up to longer ones, and their parts stay exact: integers of microjoules.
+
+use crate::model::domain::NodeEnergy;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Number of a series in the database. Never used for another series.
+pub type SeriesId = u64;
+
+/// Energy in µJ by column: two for each zone, dynamic before idle, in the order of [`Slot::zones`].
+pub type Values = Vec<i64>;
+
+/// An interval of history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// Begin, in seconds since 1970 (UTC), on a boundary of the local clock.
+    pub from: i64,
+    /// End, in seconds since 1970 (UTC).
+    pub until: i64,
+    /// How long jouled measured in it, in ms of CLOCK_BOOTTIME.
+    pub observed_ms: u64,
+    /// Energy of the node by zone.
+    pub zones: Vec<ZonePart>,
+    /// What entities were charged, by kind.
+    pub kinds: BTreeMap<String, KindPart>,
+}
+
+/// The node's energy in one zone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZonePart {
+    /// Name of the zone: `package`.
+    pub zone: String,
+    /// Whether it is one of the zones that are added up to the node's energy.
+    pub billed: bool,
+    /// The node's energy.
+    pub energy: NodeEnergy,
+    /// The part of the total in µJ that meters measured.
+    pub measured: u64,
+    /// The part of the total in µJ that was derived from meters.
+    pub derived: u64,
+    /// The part of the total in µJ that was estimated.
+    pub estimated: u64,
+    /// How long its energy was not measured although jouled ran, in ms.
+    pub missing_ms: u64,
+}
+
+/// What entities of one kind were charged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindPart {
+    /// By series.
+    pub rows: BTreeMap<SeriesId, Values>,
+    /// Entities without a row: those that had no series of their own, and small ones that were added up to save space.
+    /// Negative where an entity got its series later than its energy: that energy is then in its row.
+    pub rest: Values,
+}
+
+impl KindPart {
+    /// All that the kind was charged, by column.
+    pub fn sum(&self) -> Values {
+        let mut sum = self.rest.clone();
+        self.rows.values().for_each(|row| add(&mut sum, row));
+        sum
+    }
+
+    /// Keeps the `count` series with the most energy; what the others were charged is added to the rest.
+    pub fn keep_largest(&mut self, count: usize) {
+        if self.rows.len() <= count {
+            return;
+        }
+        let size = |row: &Values| row.iter().copied().map(i64::unsigned_abs).max().unwrap_or_default();
+        let mut by_size: Vec<(u64, SeriesId)> = self.rows.iter().map(|(id, row)| (size(row), *id)).collect();
+        by_size.sort_unstable_by(|one, other| other.cmp(one));
+        for (_, id) in by_size.drain(count..) {
+            if let Some(row) = self.rows.remove(&id) {
+                add(&mut self.rest, &row);
+            }
+        }
+    }
+}
+
+fn add(to: &mut Values, values: &[i64]) {
+    if to.len() < values.len() {
+        to.resize(values.len(), 0);
+    }
+    for (to, value) in to.iter_mut().zip(values) {
+        *to = to.saturating_add(*value);
+    }
+}
+
+impl Slot {
+    /// An interval without energy.
+    pub fn empty(from: i64, until: i64) -> Self {
+        Self { from, until, ..Self::default() }
+    }
+
+    /// The position of a zone, which is added where there is none of this name.
+    pub fn zone_index(&mut self, name: &str, billed: bool) -> usize {
+        if let Some(at) = self.zones.iter().position(|part| part.zone == name) {
+            return at;
+        }
+        self.zones.push(ZonePart { zone: name.to_owned(), billed, ..ZonePart::default() });
+        self.zones.len() - 1
+    }
+
+    /// Adds what another interval holds to this one. The limits of this one stay.
+    pub fn add(&mut self, other: &Self) {
+        self.observed_ms = self.observed_ms.saturating_add(other.observed_ms);
+        let places: Vec<usize> = other.zones.iter().map(|part| self.zone_index(&part.zone, part.billed)).collect();
+        for (part, at) in other.zones.iter().zip(&places) {
+            let to = &mut self.zones[*at];
+            to.energy += part.energy;
+            to.measured = to.measured.saturating_add(part.measured);
+            to.derived = to.derived.saturating_add(part.derived);
+            to.estimated = to.estimated.saturating_add(part.estimated);
+            to.missing_ms = to.missing_ms.saturating_add(part.missing_ms);
+            // What was billed once stays in the sum.
+            to.billed |= part.billed;
+        }
+        let columns = self.zones.len() * 2;
+        let add_row = |to: &mut Values, row: &Values| {
+            to.resize(columns.max(to.len()), 0);
+            for (column, value) in row.iter().enumerate().filter(|(_, value)| **value != 0) {
+                if let Some(at) = places.get(column / 2) {
+                    let to = &mut to[at * 2 + column % 2];
+                    *to = to.saturating_add(*value);
+                }
+            }
+        };
+        for (name, part) in &other.kinds {
+            let to = self.kinds.entry(name.clone()).or_default();
+            add_row(&mut to.rest, &part.rest);
+            for (id, row) in &part.rows {
+                add_row(to.rows.entry(*id).or_default(), row);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::units::Microjoules;
+
+    fn slot(zones: &[(&str, u64)], rows: &[(SeriesId, &[i64])], rest: &[i64]) -> Slot {
+        let mut slot = Slot::empty(0, 60);
+        for (name, total) in zones {
+            let at = slot.zone_index(name, *name != "core");
+            slot.zones[at].energy.total = Microjoules(*total);
+        }
+        let rows = rows.iter().map(|(id, values)| (*id, values.to_vec())).collect();
+        slot.kinds.insert("unit".into(), KindPart { rows, rest: rest.to_vec() });
+        slot
+    }
+
+    #[test]
+    fn zones_are_added_by_name_whatever_their_order() {
+        let mut sum = slot(&[("package", 10), ("core", 4)], &[(1, &[5, 1, 2, 0])], &[1, 0, 0, 0]);
+        sum.add(&slot(&[("dram", 3), ("package", 20)], &[(1, &[7, 0, 9, 0]), (2, &[0, 0, 4, 2])], &[-3, 0, 0, 0]));
+        let names: Vec<_> = sum.zones.iter().map(|zone| (zone.zone.as_str(), zone.energy.total.0)).collect();
+        assert_eq!(names, [("package", 30), ("core", 4), ("dram", 3)]);
+        let unit = &sum.kinds["unit"];
+        assert_eq!(unit.rows[&1], [14, 1, 2, 0, 7, 0]);
+        assert_eq!(unit.rows[&2], [4, 2, 0, 0, 0, 0]);
+        assert_eq!(unit.rest, [1, 0, 0, 0, -3, 0]);
+    }
+
+    #[test]
+    fn folding_small_series_changes_no_sum() {
+        let rows: &[(SeriesId, &[i64])] = &[(1, &[5, 1]), (2, &[50, 0]), (3, &[0, 7]), (4, &[-6, 0])];
+        let mut part = slot(&[("package", 0)], rows, &[2, 2]).kinds["unit"].clone();
+        let before = part.sum();
+        part.keep_largest(2);
+        assert_eq!((part.rows.keys().copied().collect::<Vec<_>>(), part.sum()), (vec![2, 3], before));
+    }
+}

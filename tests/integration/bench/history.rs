@@ -1,0 +1,160 @@
+//! The history with 2,000 entities: what a tick and a minute cost, a year's size, and a report over it.
+
+use crate::Failure;
+use crate::clock::{median, ms, process_time, thread_time};
+use crate::report::{Limit, Report};
+use jouled::history::collector::{Closed, Collector, Kept, SeriesName};
+use jouled::history::db::Db;
+use jouled::history::local::Calendar;
+use jouled::history::report::{By, Query, report as make};
+use jouled::history::slot::{KindPart, Slot};
+use jouled::model::entity::{Kind, Labels};
+use jouled::model::snapshot::{Energy, KindView, Row, Snapshot, State};
+use jouled::model::source::Stamp;
+use jouled::model::units::{Microjoules, Nanos};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+const ENTITIES: u64 = 2_000;
+const HOURS: i64 = 365 * 24;
+/// 2026-01-01 in UTC.
+const BEGIN: i64 = 1_767_225_600;
+
+fn open(path: &Path) -> Result<Db, Failure> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    Ok(Db::open(file, Calendar::utc(), 200_000_000)?)
+}
+
+fn labels(number: u64) -> Result<Labels, Failure> {
+    Ok(Labels::new(Kind::Unit, vec![format!("service-{number}.service"), "system.slice".to_owned()])?)
+}
+
+/// A number that looks like any other, from 0 to below `most`.
+fn odd(number: u64, most: u64) -> u64 {
+    number.wrapping_mul(6_364_136_223_846_793_005).rotate_left(29) % most
+}
+
+/// An interval in which entities drew 0.1 to 10 W each in two zones; a third of them nothing.
+fn interval(from: i64, seconds: u64) -> Slot {
+    let mut slot = Slot { observed_ms: seconds * 1_000, ..Slot::empty(from, from + seconds.cast_signed()) };
+    for zone in ["package", "dram", "other"] {
+        let at = slot.zone_index(zone, true);
+        slot.zones[at].energy.total = Microjoules(400_000_000 * seconds);
+    }
+    let row = |id: u64| {
+        let energy = (100_000 + odd(id ^ from.cast_unsigned(), 9_900_000)) * seconds;
+        (id, vec![energy.cast_signed(), 0, energy.cast_signed() / 9, 0, 0, 0])
+    };
+    let rows = (1..=ENTITIES).filter(|id| id % 3 != 0).map(row).collect();
+    slot.kinds.insert("unit".into(), KindPart { rows, rest: vec![0; 6] });
+    slot
+}
+
+fn row(number: u64, energy: u64) -> Result<Row, Failure> {
+    let mut total = Energy::default();
+    total.dynamic[0] = Microjoules(energy);
+    Ok(Row {
+        labels: labels(number)?,
+        state: State::Running,
+        energy: total,
+        power: Default::default(),
+        idle_power: Default::default(),
+        used: Default::default(),
+        since: Nanos(1),
+        on_page: Default::default(),
+        settled: false,
+    })
+}
+
+/// A snapshot at so many seconds since 1970.
+fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
+    let at = Nanos(seconds * Nanos::SECOND.0);
+    let mut units = KindView::empty(Kind::Unit);
+    units.rows = (1..=ENTITIES).map(|number| row(number, number * seconds)).collect::<Result<_, _>>()?;
+    let mut kinds: Vec<KindView> = Kind::ALL.into_iter().map(KindView::empty).collect();
+    kinds[Kind::Unit.index()] = units;
+    Ok(Arc::new(Snapshot {
+        host: Arc::default(),
+        ticks: 1,
+        at: Stamp { monotonic: at, boottime: at, realtime: at },
+        cpu_usage: None,
+        sources: Vec::new(),
+        domains: Vec::new(),
+        platform: Default::default(),
+        kinds,
+        vms: Arc::new([]),
+        counted: Default::default(),
+        overflows: 0,
+        lost_cpu: Nanos(0),
+        own_cpu: Nanos(0),
+    }))
+}
+
+/// The benchmark.
+pub fn run(report: &mut Report) -> Result<(), Failure> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("history.redb");
+    let db = open(&path)?;
+
+    // A minute: what the service does with each snapshot, and what it writes.
+    let begin = BEGIN.cast_unsigned();
+    let mut collector = Collector::new(Kept::default(), snapshot(begin)?);
+    let (mut ticks, mut minutes) = (Vec::new(), Vec::new());
+    for minute in 0..10 {
+        for second in 1..60 {
+            let snapshot = snapshot(begin + minute * 60 + second)?;
+            let before = thread_time();
+            collector.observe(&snapshot);
+            ticks.push(thread_time() - before);
+        }
+        let last = snapshot(begin + minute * 60 + 60)?;
+        let before = process_time();
+        let closed = collector.observe(&last).ok_or("a minute has not ended")?;
+        db.write(&[closed])?;
+        minutes.push(process_time() - before);
+    }
+    let (tick, minute) = (median(ticks), median(minutes));
+    report.line(&format!(
+        "{ENTITIES} units that all draw power: a snapshot {:.3} ms, a minute {:.1} ms of CPU time",
+        ms(tick),
+        ms(minute)
+    ))?;
+    report.target("history, a tick", ms(tick), Limit::Most(0.1), "ms");
+    let share = (60.0 * ms(tick) + ms(minute)) / 60_000.0 * 100.0;
+    report.target("history, of a CPU", share, Limit::Most(2.0), "%");
+    drop(db);
+    fs::remove_file(&path)?;
+
+    // A year, by the hour: minutes are kept for two days.
+    let db = open(&path)?;
+    let names = (1..=ENTITIES).map(|id| Ok((id, SeriesName { labels: labels(id)?, since: Nanos(1) })));
+    let mut named: Vec<_> = names.collect::<Result<_, Failure>>()?;
+    for day in 0..HOURS / 24 {
+        // The last two days have their minutes.
+        let (count, seconds) = if day >= HOURS / 24 - 2 { (1440, 60) } else { (24, 3600) };
+        let at = |number: i64| BEGIN + day * 86_400 + number * seconds;
+        let slot = |number| interval(at(number), seconds.cast_unsigned());
+        let named = &mut named;
+        let closed = |number| Closed { slot: slot(number), named: std::mem::take(named), ..Closed::default() };
+        db.write(&(0..count).map(closed).collect::<Vec<_>>())?;
+    }
+    let megabytes = fs::metadata(&path)?.len() as f64 / 1e6;
+    report
+        .line(&format!("a year of {ENTITIES} units, two thirds of which draw power in each hour: {megabytes:.0} MB"))?;
+    report.target("history, a year of 2,000 entities", megabytes, Limit::Most(200.0), "MB");
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let query =
+            Query { from: BEGIN, until: BEGIN + HOURS * 3600, by: By::Kind(Kind::Unit), step: None, limit: 1_000 };
+        let before = Instant::now();
+        let made = make(&db, &query, "node")?;
+        times.push(before.elapsed());
+        if made.parts.len() != 1 || made.parts[0].node.total == 0 {
+            return Err("the report is empty".into());
+        }
+    }
+    report.target("history, a report over a year", ms(median(times)), Limit::Most(200.0), "ms");
+    Ok(())
+}
