@@ -375,8 +375,8 @@ impl Config {
                 "a path that leaves room for the names of sockets: these have at most 107 bytes",
             );
         }
-        if let Some(rule) = self.names.wrong() {
-            range("names.kubernetes", false, rule);
+        if let Some((key, rule)) = self.names.wrong() {
+            range(key, false, rule);
         }
         if self.attribution.weights == Weights::Model && !self.learn.enabled {
             range(

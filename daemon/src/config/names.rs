@@ -13,11 +13,13 @@ const OFF: &str = "off";
 pub struct NamesConfig {
     /// The folder in which the kubelet keeps the folders `pods` and `containers`; `off`: names of pods are not read.
     pub kubernetes: PathBuf,
+    /// The folder in which Proxmox VE keeps the configurations of its containers; `off`: their names are not read.
+    pub proxmox: PathBuf,
 }
 
 impl Default for NamesConfig {
     fn default() -> Self {
-        Self { kubernetes: "/var/log".into() }
+        Self { kubernetes: "/var/log".into(), proxmox: OFF.into() }
     }
 }
 
@@ -31,13 +33,20 @@ impl NamesConfig {
         Some(&*self.kubernetes).filter(|folder| *folder != Path::new(OFF))
     }
 
+    /// The folder of Proxmox's containers; `None`: it is not read.
+    pub fn proxmox(&self) -> Option<&Path> {
+        Some(&*self.proxmox).filter(|folder| *folder != Path::new(OFF))
+    }
+
     /// See [`crate::model::entity::Limits::name_wait`].
     pub fn wait(&self) -> Nanos {
         if self.kubernetes().is_some() { Self::WAIT } else { Nanos::ZERO }
     }
 
-    /// The rule that the folder breaks.
-    pub(super) fn wrong(&self) -> Option<&'static str> {
-        self.kubernetes().is_some_and(|folder| !folder.is_absolute()).then_some("an absolute path, or \"off\"")
+    /// The key whose folder breaks the rule, and the rule.
+    pub(super) fn wrong(&self) -> Option<(&'static str, &'static str)> {
+        let folders = [("names.kubernetes", self.kubernetes()), ("names.proxmox", self.proxmox())];
+        let wrong = folders.iter().find(|(_, folder)| folder.is_some_and(|folder| !folder.is_absolute()));
+        wrong.map(|(key, _)| (*key, "an absolute path, or \"off\""))
     }
 }

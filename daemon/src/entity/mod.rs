@@ -93,10 +93,16 @@ impl Entities {
         }
     }
 
-    /// Reads names of pods in the folder `kubernetes`, in which the kubelet keeps `pods` and `containers`, and takes
-    /// names of containers from what runtimes report.
-    pub fn with_names(self, kubernetes: Option<&Path>, reports: Option<Arc<Containers>>) -> Self {
-        Self { names: Names::new(&self.procfs, kubernetes).with_reports(reports), ..self }
+    /// Reads names of pods in the folder `kubernetes`, in which the kubelet keeps `pods` and `containers`, names of
+    /// Proxmox's containers in the folder `proxmox`, and takes names of containers from what runtimes report.
+    pub fn with_names(
+        self,
+        kubernetes: Option<&Path>,
+        proxmox: Option<&Path>,
+        reports: Option<Arc<Containers>>,
+    ) -> Self {
+        let names = Names::new(&self.procfs, kubernetes).with_proxmox(proxmox).with_reports(reports);
+        Self { names, ..self }
     }
 
     /// The mount point of the v2 cgroup tree, if there is one.

@@ -270,8 +270,11 @@ fn warn_about_floors(settings: &SourceSettings, meters: &[Box<dyn Meter>]) {
 fn open_observers(settings: &ObserverSettings, topology: &Topology, reports: &Reports) -> Result<Observers> {
     let ObserverSettings { sysfs, procfs, usage, nvml, names } = settings;
     let mut unused = Vec::new();
-    let entities = Entities::open(procfs, sysfs, Some(reports.managers.inventory()))
-        .with_names(names.kubernetes(), Some(reports.managers.containers()));
+    let entities = Entities::open(procfs, sysfs, Some(reports.managers.inventory())).with_names(
+        names.kubernetes(),
+        names.proxmox(),
+        Some(reports.managers.containers()),
+    );
     let (gpus, unused_gpus) = usage::gpu::open_all(usage.gpus, nvml, sysfs, procfs);
     let usage = open_usage(usage, procfs, topology, &entities, &mut unused)?;
     unused.extend(unused_gpus);

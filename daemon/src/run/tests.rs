@@ -85,6 +85,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("history", "size_mb", "50", &[HISTORY]),
     ("attribution", "weights", r#""time""#, &[MEASURING]),
     ("names", "kubernetes", r#""off""#, &[MEASURING]),
+    ("names", "proxmox", r#""/etc/pve/lxc""#, &[MEASURING]),
     ("series", "min_joules", "0.5", &[MEASURING]),
     ("export", "web_config_file", r#""/etc/other""#, &[PAGE]),
     ("export.guest", "vsock", r#""on""#, CHANNEL_OPENS),

@@ -1,6 +1,6 @@
 //! Names of containers and pods, from what the kernel and the kubelet show without privilege: the kubelet's folders in
-//! /var/log (`kubernetes`) and the arguments of Podman's conmon (`conmon`), both read on a thread of their own
-//! (`reader`); and from what container runtimes report (`reports`). Names that a cgroup path has are from `path`. A
+//! /var/log (`kubernetes`) and the arguments of Podman's conmon (`conmon`), and the configurations of
+//! Proxmox's containers (`proxmox`), all read on a thread of their own (`reader`); and from what container runtimes report (`reports`). Names that a cgroup path has are from `path`. A
 //! name is a label: it decides nothing about what a cgroup is charged to.
 //!
 //! An id is of one owner: the system, or the user in whose slice the cgroup is. Any user can make a cgroup that is
@@ -11,6 +11,7 @@
 
 mod conmon;
 mod kubernetes;
+mod proxmox;
 mod reader;
 mod reports;
 
@@ -85,6 +86,8 @@ struct Container {
     known: Known<String>,
     pod: String,
     source: Option<PathBuf>,
+    /// Its name is in a configuration of Proxmox.
+    of_proxmox: bool,
     /// What its runtime says.
     reported: Option<Arc<Reported>>,
     /// Its listed cgroups.
@@ -96,6 +99,8 @@ pub(super) struct Names {
     reader: Reader,
     /// Whether the kubelet's folders are read.
     kubernetes: bool,
+    /// Whether configurations of Proxmox are read.
+    proxmox: bool,
     /// Entities of each listed cgroup that is in a container or pod, with the names that were reported.
     cgroups: FxHashMap<CgroupId, Vec<Labels>>,
     /// Those of them whose names are sought.
@@ -117,6 +122,7 @@ impl Names {
         Self {
             reader: Reader::new(procfs, kubernetes),
             kubernetes: kubernetes.is_some(),
+            proxmox: false,
             cgroups: FxHashMap::default(),
             unnamed: FxHashSet::default(),
             containers: FxHashMap::default(),
@@ -126,6 +132,12 @@ impl Names {
             tick: 0,
             trouble: None,
         }
+    }
+
+    /// Reads names of Proxmox's containers in this folder, too; `None`: they are not read.
+    pub fn with_proxmox(mut self, folder: Option<&Path>) -> Self {
+        self.proxmox = folder.is_some();
+        Self { reader: self.reader.with_proxmox(folder), ..self }
     }
 
     /// Takes names of containers from what their runtimes report, too.
@@ -228,17 +240,21 @@ impl Names {
             {
                 is_any = true;
                 let has_conmon = runtime == "podman" && container_name.is_empty();
+                let is_number = || container_id.bytes().all(|byte| byte.is_ascii_digit());
+                let of_proxmox =
+                    self.proxmox && runtime == "lxc" && container_name.is_empty() && owner.is_none() && is_number();
                 let known = || Known { owner: owner.map(Box::from), ..Known::default() };
                 let container = self.containers.entry(container_id.to_owned()).or_insert_with(|| Container {
                     known: known(),
                     pod: pod_id.to_owned(),
                     source: dir(listed.cgroup).filter(|_| has_conmon).map(Path::to_path_buf),
+                    of_proxmox,
                     reported: None,
                     members: Vec::new(),
                 });
                 container.known.cgroups += 1;
                 container.members.push(listed.cgroup);
-                let is_sought = has_conmon || (self.kubernetes && !pod_id.is_empty());
+                let is_sought = has_conmon || of_proxmox || (self.kubernetes && !pod_id.is_empty());
                 if is_sought && container.known.due.is_some() {
                     self.unnamed.insert(listed.cgroup);
                     self.nameless.insert((Kind::Container, container_id.to_owned()));
@@ -304,11 +320,12 @@ impl Names {
             is_new |= looks == 0;
             match (kind, self.containers.get(id)) {
                 (Kind::Pod, _) => wanted.pods.push(id.clone()),
-                (_, Some(Container { pod, source, .. })) => wanted.containers.push(WantedContainer {
+                (_, Some(Container { pod, source, of_proxmox, .. })) => wanted.containers.push(WantedContainer {
                     id: id.clone(),
                     pod: pod.clone(),
                     pod_name: self.pods.get(pod).and_then(|pod| pod.name.clone()),
                     source: source.clone(),
+                    of_proxmox: *of_proxmox,
                 }),
                 _ => {}
             }
@@ -350,8 +367,8 @@ impl Names {
     fn log(&mut self, trouble: Option<String>) {
         if trouble != self.trouble {
             match &trouble {
-                Some(why) => tracing::warn!("names of pods: {why}: containers of Kubernetes may have no names"),
-                None => tracing::info!("names of pods: their folders can be read again"),
+                Some(why) => tracing::warn!("names of pods and containers: {why}: some may have no names"),
+                None => tracing::info!("names of pods and containers can be read again"),
             }
             self.trouble = trouble;
         }

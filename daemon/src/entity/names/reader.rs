@@ -1,7 +1,7 @@
 //! Looks for names on a thread of its own, so that a folder that does not answer (a network file system) delays no
 //! tick. One request at a time.
 
-use super::{PodName, conmon, kubernetes};
+use super::{PodName, conmon, kubernetes, proxmox};
 use rustc_hash::FxHashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -20,6 +20,8 @@ pub(super) struct WantedContainer {
     pub pod_name: Option<PodName>,
     /// Of a container of Podman: the directory of a cgroup with some of its processes.
     pub source: Option<PathBuf>,
+    /// Its name is in a configuration of Proxmox.
+    pub of_proxmox: bool,
 }
 
 /// What one look is to find.
@@ -48,6 +50,7 @@ type Thread = (Sender<Wanted>, Receiver<(Wanted, Found)>);
 pub(super) struct Reader {
     procfs: PathBuf,
     kubernetes: Option<PathBuf>,
+    proxmox: Option<PathBuf>,
     thread: Option<Thread>,
     /// When the request without a reply was sent.
     since: Option<Instant>,
@@ -59,10 +62,15 @@ impl Reader {
         Self {
             procfs: procfs.to_path_buf(),
             kubernetes: kubernetes.map(Path::to_path_buf),
+            proxmox: None,
             thread: None,
             since: None,
             is_reported: false,
         }
+    }
+
+    pub fn with_proxmox(self, folder: Option<&Path>) -> Self {
+        Self { proxmox: folder.map(Path::to_path_buf), ..self }
     }
 
     /// Whether a request has no reply yet.
@@ -107,10 +115,10 @@ impl Reader {
 
     fn begin(&self) -> Option<Thread> {
         let ((requests, received), (reply, replies)) = (channel::<Wanted>(), channel());
-        let (procfs, root) = (self.procfs.clone(), self.kubernetes.clone());
+        let (procfs, root, pve) = (self.procfs.clone(), self.kubernetes.clone(), self.proxmox.clone());
         let work = move || {
             for wanted in received {
-                let found = look(&procfs, root.as_deref(), &wanted);
+                let found = look(&procfs, root.as_deref(), pve.as_deref(), &wanted);
                 if reply.send((wanted, found)).is_err() {
                     break;
                 }
@@ -126,14 +134,19 @@ impl Reader {
     }
 }
 
-fn look(procfs: &Path, root: Option<&Path>, wanted: &Wanted) -> Found {
+fn look(procfs: &Path, root: Option<&Path>, pve: Option<&Path>, wanted: &Wanted) -> Found {
     let mut found = Found::default();
     if let Some(root) = root {
         kubernetes::look(root, wanted, &mut found);
     }
-    for WantedContainer { id, source, .. } in &wanted.containers {
+    for WantedContainer { id, source, of_proxmox, .. } in &wanted.containers {
         if let Some(name) = source.as_ref().and_then(|dir| conmon::name(procfs, dir, id)) {
             found.containers.entry(id.clone()).or_insert(name);
+        }
+        match pve.filter(|_| *of_proxmox).map(|folder| proxmox::name(folder, id)) {
+            Some(Ok(Some(name))) => drop(found.containers.insert(id.clone(), name)),
+            Some(Err(why)) => found.trouble = found.trouble.or(Some(why)),
+            Some(Ok(None)) | None => {}
         }
     }
     found

@@ -271,6 +271,34 @@ fn a_folder_that_cannot_be_read_is_told_once_and_nothing_waits() {
 }
 
 #[test]
+fn a_container_of_proxmox_has_its_hostname() {
+    let mut host = Host::new();
+    fs::create_dir(host.path("lxc")).unwrap();
+    for (file, hostname) in [("101", "shop"), ("102", "a\u{202e}b"), ("web", "other")] {
+        fs::write(host.path(&format!("lxc/{file}.conf")), format!("arch: amd64\nhostname: {hostname}\n")).unwrap();
+    }
+    host.names = Names::new(&host.path("proc"), None).with_proxmox(Some(&host.path("lxc")));
+    // The paths of both cgroups, as pve-container's configuration of LXC gives them.
+    for (cgroup, name) in [
+        ("/lxc/101/ns/system.slice/cron.service", "//shop"),
+        ("/lxc.monitor/101", "//shop"),
+        ("/lxc/102/ns", "//"),
+        ("/lxc/103/ns", "//"),
+        ("/lxc.payload.web", "//web"),
+        // A user's own cgroup of that name is no container of Proxmox.
+        ("/user.slice/user-1000.slice/user@1000.service/lxc/104/ns", "//"),
+    ] {
+        let listed = host.list(cgroup);
+        assert_eq!(host.name_of(listed), name, "{cgroup}");
+    }
+    // It cannot be read.
+    rustix::fs::mkfifoat(rustix::fs::CWD, host.path("lxc/105.conf"), rustix::fs::Mode::RUSR).unwrap();
+    let listed = host.list("/lxc/105/ns");
+    assert_eq!(host.name_of(listed), "//");
+    assert!(host.names.trouble.as_ref().is_some_and(|why| why.contains("105.conf")), "{:?}", host.names.trouble);
+}
+
+#[test]
 fn podman_has_the_name_of_its_conmon() {
     let mut host = Host::new();
     let proc = host.path("proc");
