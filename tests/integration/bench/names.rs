@@ -101,7 +101,7 @@ fn measure(with_names: bool) -> Result<Figures, Failure> {
     let log = host.root.path().join("log");
     let (proc, sys) = (host.root.path().join("proc"), host.root.path().join("sys"));
     let before = heap();
-    let mut entities = Entities::open(&proc, &sys, None).with_names(with_names.then_some(&*log), None);
+    let mut entities = Entities::open(&proc, &sys, None).with_names(with_names.then_some(&*log), None, None);
     let (mut names, mut named_after) = (0, 0);
     while with_names && names < CONTAINERS && named_after < 1000 {
         names += host.tick(&mut entities).1;
