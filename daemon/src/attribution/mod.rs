@@ -376,6 +376,7 @@ impl Core {
                 .collect(),
             platform: self.platform.view(),
             kinds: self.ledger.view(),
+            uncontained: self.accounts.uncontained(),
             vms: self.vms.clone(),
             counted: self.counted,
             overflows: self.overflows,

@@ -51,6 +51,7 @@ impl Core {
     pub fn follow(&mut self, earlier: &Self) {
         (self.ticks, self.lost_cpu) = (earlier.ticks, earlier.lost_cpu);
         (self.overflows, self.overflows_before) = (earlier.overflows, earlier.overflows);
+        self.accounts.follow(&earlier.accounts);
     }
 
     /// Takes over the accounts and VMs of `earlier`. For a reload that keeps the usage and entity sources: these report

@@ -162,6 +162,7 @@ pub fn snapshot() -> Snapshot {
         vms: Arc::default(),
         counted: Counted { cycles: true, ..Counted::default() },
         overflows: 3,
+        uncontained: Default::default(),
         lost_cpu: Nanos(2_000_000_000),
         own_cpu: Nanos(100_000_000),
     }

@@ -495,6 +495,24 @@ pub struct Host {
     pub idle: IdlePolicy,
 }
 
+/// What was charged for processes in no container, since this start of jouled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uncontained {
+    /// Programs of the host.
+    pub system: Charged,
+    /// Threads of the kernel: in the root cgroup, without a program.
+    pub kernel: Charged,
+}
+
+/// Energy and use that were charged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charged {
+    /// Energy by zone, in µJ.
+    pub energy: Energy,
+    /// CPU time and counters.
+    pub used: Used,
+}
+
 /// Everything that is shown, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -515,6 +533,9 @@ pub struct Snapshot {
     /// Entities, in the order of [`Kind::ALL`].
     #[serde(deserialize_with = "every_kind")]
     pub kinds: Vec<KindView>,
+    /// Processes in no container, for the metrics page, which only jouled itself writes.
+    #[serde(skip)]
+    pub uncontained: Uncontained,
     /// VMs that run now, in the order of their ids. Their energy is in the rows of [`Kind::Vm`].
     pub vms: Arc<[Vm]>,
     /// The hardware counters that are counted.

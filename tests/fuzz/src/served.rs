@@ -124,7 +124,7 @@ const INTERFACES: [&str; 6] = [
     "org.freedesktop.DBus.Peer",
     "org.jouled1.Unit",
 ];
-const MEMBERS: [&str; 14] = [
+const MEMBERS: [&str; 15] = [
     "Get",
     "GetAll",
     "Set",
@@ -138,6 +138,7 @@ const MEMBERS: [&str; 14] = [
     "GetMachine",
     "GetContainer",
     "GetJob",
+    "GetTenant",
     "Ping",
 ];
 

@@ -1,7 +1,7 @@
 //! Charges: use of CPUs and GPUs with the accounts that it belongs to, and how energy and power of a window reach these
 //! accounts.
 
-use super::{Accounts, Cgroup, LastRan, MemberAccounts, Membership, Placement, process_labels};
+use super::{Accounts, Cgroup, LastRan, MemberAccounts, Membership, Placement, RunsAs, process_labels};
 use crate::attribution::ledger::{AccountId, Ledger};
 use crate::attribution::tenants::{PlaceId, Tenants};
 use crate::model::domain::Zone;
@@ -21,6 +21,7 @@ pub struct Charge {
     entities: Arc<[AccountId]>,
     /// Whose tenant is charged.
     place: PlaceId,
+    runs_as: RunsAs,
     /// The package on whose CPUs it ran; package 0 for use of a GPU.
     pub package: PackageId,
     /// CPU time and counters of this tick. For use of a GPU, `on_cpu` is the time for which the process kept the GPU
@@ -56,6 +57,7 @@ impl Accounts {
             _ => (entities, placement, cgroup.map_or(PlaceId::NONE, |cgroup| cgroup.place)),
         };
         tenants.add_use(place, &one.used);
+        let mut runs_as = if placement.container_id.is_empty() { RunsAs::System } else { RunsAs::Container };
         let process = processes.get_mut(&one.process).map(|process| {
             if !Arc::ptr_eq(&process.placement, &placement) {
                 if process.placement != placement
@@ -67,26 +69,38 @@ impl Accounts {
                 }
                 process.placement = placement;
             }
-            let same =
-                |ran: &LastRan| ran.cgroup == one.cgroup && Arc::ptr_eq(&ran.entities, &entities) && ran.place == place;
+            let has_no_program = || {
+                ledger.labels(process.account).and_then(ProcessLabels::of).is_some_and(|labels| labels.exe.is_empty())
+            };
+            if runs_as == RunsAs::System && entities.is_empty() && has_no_program() {
+                runs_as = RunsAs::Kernel;
+            }
+            let same = |ran: &LastRan| {
+                let is_same = (ran.cgroup, ran.place, ran.runs_as) == (one.cgroup, place, runs_as);
+                is_same && Arc::ptr_eq(&ran.entities, &entities)
+            };
             if !process.last_ran.as_ref().is_some_and(same) {
-                process.last_ran = Some(LastRan { cgroup: one.cgroup, entities: entities.clone(), place });
+                process.last_ran = Some(LastRan { cgroup: one.cgroup, entities: entities.clone(), place, runs_as });
             }
             process.account
         });
         for account in process.iter().chain(entities.iter()) {
             ledger.add_use(*account, &one.used);
         }
-        Charge { process, cgroup: one.cgroup, entities, place, package: one.package, used: one.used }
+        if let Some(charged) = self.uncontained_as(runs_as) {
+            charged.used.add(&one.used);
+        }
+        Charge { process, cgroup: one.cgroup, entities, place, runs_as, package: one.package, used: one.used }
     }
 
     /// The charge for use of a GPU by a process: the accounts of its last use of a CPU. `None` for a process that has
     /// not been seen on a CPU.
     pub fn attribute_gpu_use(&self, one: &GpuUse) -> Option<Charge> {
         let process = self.processes.get(&one.process)?;
-        let LastRan { cgroup, entities, place } = process.last_ran.clone()?;
+        let LastRan { cgroup, entities, place, runs_as } = process.last_ran.clone()?;
         let used = Used::on_cpu(one.busy);
-        Some(Charge { process: Some(process.account), cgroup, entities, place, package: PackageId(0), used })
+        let process = Some(process.account);
+        Some(Charge { process, cgroup, entities, place, runs_as, package: PackageId(0), used })
     }
 
     /// The charge for a GPU that is passed through to a VM: all of its energy goes to the process of the VM and the
@@ -115,6 +129,10 @@ impl Accounts {
             ledger.add_energy(*account, zone, dynamic, idle, time);
         }
         self.tenants.add_energy(ledger, charge.place, zone, [dynamic, idle], time);
+        if let Some(charged) = self.uncontained_as(charge.runs_as) {
+            charged.energy.dynamic[zone.index()] += dynamic;
+            charged.energy.idle[zone.index()] += idle;
+        }
     }
 
     /// Adds idle energy that a VM is allotted to its account, and to the tenant of its place.

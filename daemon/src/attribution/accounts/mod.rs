@@ -8,6 +8,7 @@ use super::ledger::{AccountId, Ledger};
 use super::tenants::{PlaceId, Tenants};
 use crate::model::domain::Zone;
 use crate::model::entity::{Kind, Labels, ProcessLabels};
+use crate::model::snapshot::{Charged, Uncontained};
 use crate::model::source::PciAddress;
 use crate::model::tenant::TenantRule;
 use crate::model::tick::{CgroupEntities, VmMember};
@@ -56,6 +57,17 @@ struct LastRan {
     cgroup: CgroupId,
     entities: Arc<[AccountId]>,
     place: PlaceId,
+    runs_as: RunsAs,
+}
+
+/// What a process is beside containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunsAs {
+    Container,
+    /// A program of the host.
+    System,
+    /// A thread of the kernel: in the root cgroup, without a program.
+    Kernel,
 }
 
 /// The VM that a process belongs to although its cgroup does not: a VMM outside of a machine scope, a vhost worker.
@@ -130,6 +142,7 @@ pub struct Accounts {
     /// All running VMs. The account of each stays open while it runs, even if it uses no CPU.
     vms: Vec<RunningVm>,
     tenants: Tenants,
+    uncontained: Uncontained,
 }
 
 impl Accounts {
@@ -161,6 +174,24 @@ impl Accounts {
             let cgroup = process.last_ran.as_ref().and_then(|ran| cgroups.get(&ran.cgroup));
             let entities = cgroup.into_iter().flat_map(|cgroup| &cgroup.entities);
             tenants.decide(ledger, membership.place, &entities.chain([&membership.vm]).collect::<Vec<_>>());
+        }
+    }
+
+    /// What was charged for processes in no container, since this start of jouled.
+    pub fn uncontained(&self) -> Uncontained {
+        self.uncontained
+    }
+
+    /// Continues the counters of `earlier`, which were of the same run.
+    pub fn follow(&mut self, earlier: &Self) {
+        self.uncontained = earlier.uncontained;
+    }
+
+    fn uncontained_as(&mut self, runs_as: RunsAs) -> Option<&mut Charged> {
+        match runs_as {
+            RunsAs::Container => None,
+            RunsAs::System => Some(&mut self.uncontained.system),
+            RunsAs::Kernel => Some(&mut self.uncontained.kernel),
         }
     }
 

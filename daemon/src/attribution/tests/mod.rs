@@ -5,7 +5,7 @@ use crate::entity::path::entities;
 use crate::model::domain::{DomainReading, Quality, Reading};
 use crate::model::entity::{JobLabels, Kind};
 use crate::model::platform::PlatformKind;
-use crate::model::snapshot::{CpuInfo, KindView, State as RowState};
+use crate::model::snapshot::{CpuInfo, KindView, State as RowState, Uncontained};
 use crate::model::source::{Health, SourceRole, SourceState, Stamp};
 use crate::model::tick::CgroupEntities;
 use crate::model::units::Microjoules;
@@ -260,6 +260,42 @@ fn a_moved_process_gets_the_containers_label_and_a_new_series() {
         ("regular", 1_000_000, RowState::Terminated)
     );
     assert_eq!(snapshot.kind(Kind::Container).rows[0].energy.dynamic[0].0, 2_000_000);
+}
+
+/// Processes in no container are the host's programs, or the kernel's threads; with containers they are all processes.
+#[test]
+fn what_is_in_no_container_is_the_systems_or_the_kernels() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    for (second, is_reload) in [(1, false), (2, false), (3, true), (4, false)] {
+        let uses = vec![ran(1, 10, 0, 100), ran(2, 11, 0, 200), ran(3, 12, 0, 300), ran(4, 13, 0, 400)];
+        let mut tick = host.tick(&[10_000_000, 0, 0, 0], uses);
+        tick.cgroups[1].entities = entities(&format!("/system.slice/docker-{}.scope", "ab".repeat(32)));
+        tick.cgroups[2].entities.clear();
+        tick.cgroups[3].entities.clear();
+        // A program in the root cgroup, as on hosts without a service manager.
+        if let Some(usage) = &mut tick.usage {
+            usage.processes[3].exe = "/sbin/init".into();
+        }
+        if is_reload {
+            let mut new = Core::new(floored(0.0), core.state("b"), true, Nanos(0));
+            new.follow(&core);
+            new.keep_entities(&mut core);
+            (core, tick.new_domains) = (new, Fake::new().new);
+        }
+        let snapshot = core.step(&tick);
+        // What is drawn up to the first reading after a reload is unattributed.
+        let charged = if second < 3 { second } else { second - 1 };
+        let Uncontained { system, kernel } = snapshot.uncontained;
+        assert_eq!((system.energy.dynamic[0].0, system.used.on_cpu.0), (charged * 5_000_000, second * 500));
+        assert_eq!((kernel.energy.dynamic[0].0, kernel.used.on_cpu.0), (charged * 3_000_000, second * 300));
+        let all = charged_to(&snapshot, Kind::Container) + system.energy.dynamic[0].0 + kernel.energy.dynamic[0].0;
+        assert_eq!(all, charged_to(&snapshot, Kind::Process));
+    }
+}
+
+fn charged_to(snapshot: &Snapshot, kind: Kind) -> u64 {
+    charged(snapshot.kind(kind), Zone::Package)
 }
 
 /// Two jobs on one node: what each is charged is what its processes used, whatever they are called and when.

@@ -73,6 +73,7 @@ fn about(iface: Iface) -> &'static str {
         Iface::Machine => "A virtual machine.",
         Iface::Container => "A container.",
         Iface::Job => "A job of a batch system or scheduler.",
+        Iface::Tenant => "A tenant: whose energy it is, as the rules in jouled.toml say.",
         Iface::Process => "A process.",
     }
 }

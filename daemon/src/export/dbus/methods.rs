@@ -89,6 +89,18 @@ pub(super) const METHODS: &[Method] = &[
     },
     Method {
         of: Iface::Manager,
+        name: "ListTenants",
+        takes: &[],
+        gives: LIST,
+        doc: "Tenants, as the rules in jouled.toml say, and \"unassigned\" for the rest; empty without rules: name, object, energy in \
+              microjoules, power in microwatts.",
+        call: |call| {
+            call.takes_nothing()?;
+            list(call, |object| (object.iface == Iface::Tenant).then(|| object.label("tenant")))
+        },
+    },
+    Method {
+        of: Iface::Manager,
         name: "GetUnit",
         takes: &[("name", "s")],
         gives: OBJECT,
@@ -173,6 +185,21 @@ pub(super) const METHODS: &[Method] = &[
             call.reply_path(call.view.object(&tree::job(manager, id)).ok_or_else(|| {
                 let why = format!("there is no job {} of {}; ListJobs lists those there are", said(id), said(manager));
                 CallError::new("org.jouled1.NoSuchJob", why)
+            })?)
+        },
+    },
+    Method {
+        of: Iface::Manager,
+        name: "GetTenant",
+        takes: &[("name", "s")],
+        gives: OBJECT,
+        doc: "The object of a tenant, by its name.",
+        call: |call| {
+            let body = call.message.body();
+            let name: &str = call.arguments(&body, "s", "name")?;
+            call.reply_path(call.view.object(&tree::tenant(name)).ok_or_else(|| {
+                let why = format!("there is no tenant {}; ListTenants lists those there are", said(name));
+                CallError::new("org.jouled1.NoSuchTenant", why)
             })?)
         },
     },

@@ -1,5 +1,5 @@
-//! org.jouled1 on the system bus: the energy of every unit, machine, container and job, for every program on this host.
-//! Reads the last snapshot; starts no measurement and changes nothing.
+//! org.jouled1 on the system bus: the energy of every unit, machine, container, job and tenant, for every program on this
+//! host. Reads the last snapshot; starts no measurement and changes nothing.
 //!
 //! # The interface
 //!
@@ -16,6 +16,7 @@
 //! | `/org/jouled1/machine/NAME` | `org.jouled1.Machine` | a virtual machine, by name or id (see `view`) |
 //! | `/org/jouled1/container/ID` | `org.jouled1.Container` | a container |
 //! | `/org/jouled1/job/MANAGER/ID` | `org.jouled1.Job` | a job (the last one with its id) |
+//! | `/org/jouled1/tenant/NAME` | `org.jouled1.Tenant` | a tenant |
 //!
 //! Names are escaped as systemd escapes them: `ssh.service` is `ssh_2eservice`, user 1000 is `_31000`, the empty name
 //! is `_`.
@@ -28,6 +29,7 @@
 //!   GetMachine(s id, UUID or name) → o                                                      org.jouled1.NoSuchMachine
 //!   GetContainer(s id, its beginning, or name) → o                                          org.jouled1.NoSuchContainer
 //!   ListJobs() → a(sott)        GetJob(s manager, s id) → o                                 org.jouled1.NoSuchJob
+//!   ListTenants() → a(sott)     GetTenant(s name) → o                                       org.jouled1.NoSuchTenant
 //!   GetProcess(u pid; 0: own) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
 //!   Version s, NodeName s, IntervalUSec t
 //!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when;
@@ -37,6 +39,7 @@
 //! org.jouled1.Machine    Id s, Name s, UUID s, Hypervisor s
 //! org.jouled1.Container  Id s, Name s, Runtime s, Pod s, Image s, ComposeProject s, ComposeService s, Labels a{ss}
 //! org.jouled1.Job        Id s, Manager s, JobName s, UserName s, Account s, Partition s
+//! org.jouled1.Tenant     Id s
 //! the numbers            State s ("running", "terminated"), EnergyMicrojoules t, PowerMicrowatts t, EnergyByZone a(sst),
 //!                        PowerByZone a(sst) zone, mode ("dynamic", "idle"; the manager's platform: "total"), value;
 //!                        Since t, Estimated b, UpdatedAt t

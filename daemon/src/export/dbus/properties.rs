@@ -63,10 +63,10 @@ pub(super) struct Property {
     pub get: fn(Subject<'_>) -> Variant<'static>,
 }
 
-use Iface::{Container, Job, Machine, Manager, Process, Unit};
+use Iface::{Container, Job, Machine, Manager, Process, Tenant, Unit};
 
-const ALL: &[Iface] = &[Manager, Unit, Machine, Container, Job, Process];
-const ENTITIES: &[Iface] = &[Unit, Machine, Container, Job, Process];
+const ALL: &[Iface] = &[Manager, Unit, Machine, Container, Job, Tenant, Process];
+const ENTITIES: &[Iface] = &[Unit, Machine, Container, Job, Tenant, Process];
 
 /// Every property of every interface.
 pub(super) const PROPERTIES: &[Property] = &[
@@ -98,9 +98,9 @@ pub(super) const PROPERTIES: &[Property] = &[
         name: "Id",
         signature: "s",
         emits: Emits::Const,
-        of: &[Unit, Machine, Container, Job],
+        of: &[Unit, Machine, Container, Job, Tenant],
         doc: "What the object is called: the unit's or slice's name; the machine's UUID, or a word made of its process where it has none of \
-              its own; the container's id; the job's id. Control characters are escaped as \\u{1b}.",
+              its own; the container's id; the job's id; the tenant's name. Control characters are escaped as \\u{1b}.",
         get: |of| match of.object {
             Some(object) if object.iface == Job => text(object.label("job_id")),
             object => text(object.map_or("", |object| object.labels.id())),

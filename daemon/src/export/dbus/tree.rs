@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// The manager's object.
 pub(super) const ROOT: &str = "/org/jouled1";
 /// Nodes below the manager that always exist.
-pub(super) const FOLDERS: [&str; 5] = ["container", "job", "machine", "unit", "user"];
+pub(super) const FOLDERS: [&str; 6] = ["container", "job", "machine", "tenant", "unit", "user"];
 
 /// A name as one element of an object path, as systemd's bus_label_escape does it: `_` and two hex digits for every
 /// byte that is no ASCII letter or digit, and for a leading digit; `_` alone for the empty name. Different names give
@@ -49,6 +49,11 @@ pub(super) fn container(id: &str) -> String {
 /// A job, by its manager and its id there. Of several with one id, one after the other, it is the last.
 pub(super) fn job(manager: &str, id: &str) -> String {
     format!("{ROOT}/job/{}/{}", escape(manager), escape(id))
+}
+
+/// A tenant.
+pub(super) fn tenant(name: &str) -> String {
+    format!("{ROOT}/tenant/{}", escape(name))
 }
 
 /// The name of the next path element where `path` is below `parent`.

@@ -26,12 +26,13 @@ pub(super) enum Iface {
     Machine,
     Container,
     Job,
+    Tenant,
     Process,
 }
 
 impl Iface {
     /// The interfaces of objects below the manager.
-    pub const OBJECTS: [Self; 4] = [Self::Unit, Self::Machine, Self::Container, Self::Job];
+    pub const OBJECTS: [Self; 5] = [Self::Unit, Self::Machine, Self::Container, Self::Job, Self::Tenant];
 
     /// The interface's name.
     pub const fn name(self) -> &'static str {
@@ -41,6 +42,7 @@ impl Iface {
             Self::Machine => "org.jouled1.Machine",
             Self::Container => "org.jouled1.Container",
             Self::Job => "org.jouled1.Job",
+            Self::Tenant => "org.jouled1.Tenant",
             Self::Process => "org.jouled1.Process",
         }
     }
@@ -262,6 +264,7 @@ fn objects(snapshot: &Snapshot, maker: &Maker<'_>) -> Vec<Object> {
     add(Iface::Unit, Kind::UserUnit, &|labels| tree::user_unit(labels.get("user"), labels.get("unit")));
     add(Iface::Container, Kind::Container, &|labels| tree::container(labels.id()));
     add(Iface::Job, Kind::Job, &|labels| tree::job(labels.get("manager"), labels.get("job_id")));
+    add(Iface::Tenant, Kind::Tenant, &|labels| tree::tenant(labels.id()));
     let named = named(snapshot);
     add(Iface::Machine, Kind::Vm, &|labels| {
         let (id, name) = (labels.id(), labels.get("vm_name"));

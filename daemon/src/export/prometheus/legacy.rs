@@ -6,8 +6,9 @@ use crate::export::zones::{ZoneView, Zones, legacy_source};
 use crate::model::billing::Base;
 use crate::model::domain::{Scope, Zone};
 use crate::model::entity::{ContainerLabels, Kind, PodLabels, ProcessLabels, VmLabels};
-use crate::model::snapshot::{Row, Snapshot, State};
+use crate::model::snapshot::{Charged, Energy, Row, Snapshot, State};
 use crate::model::units::Microjoules;
+use crate::model::usage::Used;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +16,7 @@ use std::fmt;
 /// Components that are exported from their own domains; `platform` is the sum of the billing base.
 const COMPONENTS: [Zone; 6] = [Zone::Package, Zone::Core, Zone::Uncore, Zone::Dram, Zone::Gpu, Zone::Other];
 /// Reads a count of an entity.
-type OfRow = fn(&Row) -> u64;
+type OfUse = fn(&Used) -> u64;
 
 const USE_SOURCE: Label<'static> = ("source", "bpf");
 
@@ -141,8 +142,13 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
 /// The old labels of a row. There are fewer than in the newer names, so two rows may have the same labels.
 struct OldRow<'a> {
     labels: Vec<String>,
-    row: &'a Row,
+    energy: &'a Energy,
+    used: &'a Used,
 }
+
+/// What that Kepler called the processes in no container: the name of the container and pod, and the namespace.
+const SYSTEM: (&str, &str) = ("system_processes", "system");
+const KERNEL: (&str, &str) = ("kernel_processes", "kernel");
 
 fn workload(
     encoder: &mut DescriptorEncoder<'_>,
@@ -161,7 +167,7 @@ fn workload(
         let about = About { name: &format!("kepler_{word}_{}", zone.name()), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
-                let energy = of(&old.row.energy)[zone.zone.index()];
+                let energy = of(old.energy)[zone.zone.index()];
                 let labels = LabelSet::renamed(names, &old.labels, [("mode", *mode), ("source", zone.legacy_source)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
@@ -183,7 +189,7 @@ fn workload(
         let about = About { name: &format!("kepler_{word}{suffix}"), unit: "joules", help: &help };
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
-                let energy: Microjoules = billed.clone().map(|zone| of(&old.row.energy)[zone.zone.index()]).sum();
+                let energy: Microjoules = billed.clone().map(|zone| of(old.energy)[zone.zone.index()]).sum();
                 let labels = LabelSet::renamed(names, &old.labels, [("mode", *mode), ("source", source)]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
@@ -194,13 +200,13 @@ fn workload(
     let help = format!("Time in milliseconds that a {word} was on a CPU, measured");
     let about = About { name: &format!("kepler_{word}_bpf_cpu_time_ms"), unit: "", help: &help };
     let samples =
-        rows.iter().map(|old| (LabelSet::renamed(names, &old.labels, [USE_SOURCE]), old.row.used.on_cpu.0 / 1_000_000));
+        rows.iter().map(|old| (LabelSet::renamed(names, &old.labels, [USE_SOURCE]), old.used.on_cpu.0 / 1_000_000));
     counters(encoder, &about, samples)?;
     let counted = snapshot.counted;
-    let events: [(&str, &str, bool, OfRow); 3] = [
-        ("cpu_cycles", "unhalted core cycles", counted.cycles, |row| row.used.cycles),
-        ("cpu_instructions", "retired instructions", counted.instructions, |row| row.used.instructions),
-        ("cache_miss", "last-level cache misses", counted.cache_misses, |row| row.used.cache_misses),
+    let events: [(&str, &str, bool, OfUse); 3] = [
+        ("cpu_cycles", "unhalted core cycles", counted.cycles, |used| used.cycles),
+        ("cpu_instructions", "retired instructions", counted.instructions, |used| used.instructions),
+        ("cache_miss", "last-level cache misses", counted.cache_misses, |used| used.cache_misses),
     ];
     for (suffix, what, _, of) in events.into_iter().filter(|(_, _, counted, _)| *counted) {
         let help = format!("Number of {what} of a {word}, measured");
@@ -208,7 +214,7 @@ fn workload(
         counters(
             encoder,
             &about,
-            rows.iter().map(|old| (LabelSet::renamed(names, &old.labels, [USE_SOURCE]), of(old.row))),
+            rows.iter().map(|old| (LabelSet::renamed(names, &old.labels, [USE_SOURCE]), of(old.used))),
         )?;
     }
     Ok(())
@@ -244,5 +250,12 @@ fn old_rows(snapshot: &Snapshot, kind: Kind) -> Vec<OldRow<'_>> {
             *shown = row;
         }
     }
-    rows.into_iter().map(|(labels, row)| OldRow { labels, row }).collect()
+    let rows = rows.into_iter().map(|(labels, row)| OldRow { labels, energy: &row.energy, used: &row.used });
+    let pseudo = [(SYSTEM, &snapshot.uncontained.system), (KERNEL, &snapshot.uncontained.kernel)];
+    let is_there = |charged: &Charged| kind == Kind::Container && *charged != Charged::default();
+    let pseudo = pseudo.into_iter().filter(|(_, charged)| is_there(charged)).map(|((name, namespace), charged)| {
+        let labels = [name, name, name, namespace].map(str::to_owned).to_vec();
+        OldRow { labels, energy: &charged.energy, used: &charged.used }
+    });
+    rows.chain(pseudo).collect()
 }

@@ -36,6 +36,8 @@ fn machines_and_containers_are_found_by_id_uuid_and_name() {
         (job("pbs", "4711"), job("slurm", "../x")),
         ("org.jouled1.NoSuchJob".into(), "org.jouled1.NoSuchJob".into())
     );
+    assert_eq!(find("GetTenant", "retired \"team\""), "tenant/retired_20_22team_22");
+    assert_eq!(find("GetTenant", "no one"), "org.jouled1.NoSuchTenant");
     assert_eq!(find("GetUnit", "nginx.service"), "unit/nginx_2eservice");
     assert_eq!(find("GetUnit", "-.slice"), "unit/_2d_2eslice");
     assert_eq!(find("GetUnit", "nginx"), "org.jouled1.NoSuchUnit");
@@ -180,6 +182,7 @@ fn the_tree_can_be_walked_and_leads_to_every_object() {
             || xml.contains("org.jouled1.Machine\"")
             || xml.contains("org.jouled1.Container\"")
             || xml.contains("org.jouled1.Job\"")
+            || xml.contains("org.jouled1.Tenant\"")
         {
             found.push(path);
         }

@@ -177,6 +177,18 @@ fn a_job_is_the_running_one_of_its_id_and_its_names_are_properties() {
 }
 
 #[test]
+fn tenants_are_objects_with_their_numbers() {
+    let view = View::of(&sample::snapshot());
+    let tenants: Vec<&str> = view.below("/org/jouled1/tenant").iter().map(|object| object.labels.id()).collect();
+    assert_eq!(tenants, ["blue", "retired \"team\"", "unassigned"]);
+    let path = "/org/jouled1/tenant/blue";
+    let text = |name: &str| String::try_from(get(&view, path, Iface::Tenant, name)).unwrap();
+    assert_eq!(["Id", "State"].map(text), ["blue", "running"]);
+    // Package and DRAM of 70 J, as in the other rows of the sample.
+    assert_eq!(number(&view, path, Iface::Tenant, "EnergyMicrojoules"), 78_750_000);
+}
+
+#[test]
 fn the_installed_xml_is_that_of_the_tables() {
     for iface in [Iface::Manager].into_iter().chain(Iface::OBJECTS) {
         let path = format!("{}/../systemd/interfaces/{}.xml", env!("CARGO_MANIFEST_DIR"), iface.name());

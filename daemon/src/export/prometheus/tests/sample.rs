@@ -5,8 +5,8 @@ use crate::model::domain::{Domain, GpuInfo, NodeEnergy, PowerInterval, Quality, 
 use crate::model::entity::{Kind, Labels};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{
-    ByZone, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, LearnedView, PlatformView,
-    Role, Row, Snapshot, SourceView, State,
+    ByZone, Charged, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, LearnedView,
+    PlatformView, Role, Row, Snapshot, SourceView, State, Uncontained,
 };
 use crate::model::source::{Health, PackageId, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -137,6 +137,11 @@ fn rows(kind: Kind) -> Vec<Row> {
     }
 }
 
+fn charged(package: u64) -> Charged {
+    let Row { energy, used, .. } = row(Kind::Slice, &["a.slice"], package, State::Running);
+    Charged { energy, used }
+}
+
 /// The snapshot that the golden files show.
 pub(crate) fn snapshot() -> Snapshot {
     let floor = IdleFloor { power: Microwatts(19_500_000), uncertainty: Microwatts(400_000), from: IdleFrom::Learned };
@@ -238,6 +243,7 @@ pub(crate) fn snapshot() -> Snapshot {
         ],
         platform: PlatformView::default(),
         kinds: Kind::ALL.into_iter().map(view).collect(),
+        uncontained: Uncontained { system: charged(400_000_000), kernel: charged(100_000_000) },
         vms: vec![vm].into(),
         counted: Counted { cycles: false, instructions: false, cache_misses: true },
         overflows: 2,
