@@ -3,7 +3,7 @@
 //! the ticks are made by the daemon's own reader of meters on a fake host, at times that the test sets.
 
 use crate::common::sysfs::{FakeHost, ICE_LAKE_SERVER};
-use crate::common::{World, joulectl, said, until};
+use crate::common::{ProtocolHost, World, joulectl, said, until};
 use figment::Figment;
 use figment::providers::{Format, Toml};
 use jouled::attribution::{Core, CoreConfig, State};
@@ -477,4 +477,35 @@ fn a_jouled_that_starts_without_meters_uses_and_lists_what_they_taught() {
     // Without jouled the files are listed all the same.
     let text = said(joulectl(&state, &["model", "list"]));
     assert!(text.contains("what jouled learned is not known: "), "{text}");
+}
+
+#[test]
+fn a_guest_uses_what_its_host_learned_while_the_host_says_nothing() {
+    let world = World::new();
+    let path = world.state.with_extension("host");
+    world.config(&format!("[meter.vsock]\nconnect = \"unix:{}\"\n", path.display()));
+    let mut host = ProtocolHost::new(&path);
+    let model: serde_json::Value = serde_json::from_str(&file::write(&lab_model("learned-of-host"))).unwrap();
+    let answer = serde_json::json!({"protocol": 1, "vcpus": 4, "idle": "by-use", "models": [model]});
+    host.share(answer.to_string());
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    // It asks once it was sent something; the model shows when the host is away.
+    until("the guest asks for the model", || {
+        host.send_epoch();
+        host.asked().then_some(())
+    });
+    host.close();
+    let snapshot = ticks.find("the host's model stands in", |snapshot| why(snapshot).contains("learned-of-host"));
+    let said_of = why(&snapshot);
+    let words = format!("packages by learned-of-host (the host's, by unix:{}: this VM's part of it; ", path.display());
+    assert!(said_of.contains(&words) && said_of.contains("% mean error on the whole host"), "{said_of}");
+    let last = ticks.find("power", |snapshot| {
+        snapshot.domains.iter().any(|view| view.domain.id == "estimate/package-0" && view.power.is_some())
+    });
+    // The packages are two halves of the model's machine: at rest its lowest power.
+    let at_rest = lab_model("x").predict(&Features::default()).unwrap().watts / 2.0;
+    let power = of(&last, "estimate/package-0").power.unwrap().watts();
+    assert!((power / at_rest - 1.0).abs() < 0.05, "{power} W, {at_rest} W at rest");
+    daemon.stop();
 }

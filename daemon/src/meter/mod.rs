@@ -33,7 +33,8 @@ pub use topology::Topology;
 use crate::model::domain::{Domain, DomainId, DomainReading};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
-use crate::power_model::stand_in::Known;
+use crate::power_model::stand_in::{Installed, Known};
+use std::sync::Arc;
 
 /// An energy meter.
 pub trait Meter: Send {
@@ -81,6 +82,12 @@ pub trait Meter: Send {
 
     /// Tells which power models may stand in for meters: before the first [`Meter::read`], and when they change.
     fn set_models(&mut self, _known: &Known) {}
+
+    /// Models of this machine that the meter was given (by the host of this VM); `None`: it is no meter that is given
+    /// any.
+    fn given_models(&self) -> Option<Arc<[Installed]>> {
+        None
+    }
 
     /// Of a meter that stands in for others: by which model it can say the power of the whole machine; `None`: it
     /// cannot.

@@ -6,8 +6,9 @@ use crate::model::domain::{Domain, DomainId, DomainReading, Verdict, Zone};
 use crate::model::source::{Health, SourceRole, SourceState, Stamp};
 use crate::model::text::safe;
 use crate::model::tick::Tick;
-use crate::power_model::stand_in::Known;
+use crate::power_model::stand_in::{Installed, Known};
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
 /// Beginning of the reason of a meter that answers, and of which no value can be used.
 pub const NO_POWER: &str = "no power: ";
@@ -79,6 +80,11 @@ impl Meters {
         }
         self.meters.iter_mut().for_each(|meter| meter.set_models(&known));
         self.known = known;
+    }
+
+    /// Models that meters were given.
+    pub fn given_models(&self) -> Arc<[Installed]> {
+        self.meters.iter().find_map(|meter| meter.given_models()).unwrap_or_else(|| Arc::clone(&self.known.given))
     }
 
     /// The state of every meter.

@@ -141,6 +141,7 @@ impl Sampler {
     pub fn hand_over_models(&mut self) {
         self.meters.set_models(Known {
             taught: self.core.taught(),
+            given: self.meters.given_models(),
             installed: Arc::clone(&self.installed.borrow()),
             platform_is_away: self.core.platform_is_away(),
         });

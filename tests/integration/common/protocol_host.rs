@@ -36,6 +36,10 @@ struct Shared {
     line: String,
     readers: Vec<UnixStream>,
     open: bool,
+    /// The answer to `GET /v1/model`; empty: the operator does not share it.
+    model: String,
+    /// Whether a guest asked for it and was answered.
+    asked: bool,
 }
 
 /// The fake host. Its socket is closed with it.
@@ -91,6 +95,14 @@ impl ProtocolHost {
                 let mut request = [0; 1024];
                 let length = io.read(&mut request).unwrap();
                 let request = String::from_utf8_lossy(&request[..length]);
+                if request.starts_with("GET /v1/model ") {
+                    let model = shared.lock().unwrap().model.clone();
+                    let status = if model.is_empty() { "403 Forbidden" } else { "200 OK" };
+                    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", model.len());
+                    let _ = io.write_all((head + &model).as_bytes());
+                    shared.lock().unwrap().asked = true;
+                    continue;
+                }
                 assert!(
                     request.starts_with("GET /v1/stream HTTP/1.1\r\n") && request.ends_with("\r\n\r\n"),
                     "{request}"
@@ -124,6 +136,16 @@ impl ProtocolHost {
         shared.line.clone_from(&line);
         shared.readers.retain_mut(|io| send_line(io, &line));
         line
+    }
+
+    /// Shares a model: the answer to `GET /v1/model`.
+    pub fn share(&self, answer: String) {
+        self.shared.lock().unwrap().model = answer;
+    }
+
+    /// Whether a guest asked for the model and was answered.
+    pub fn asked(&self) -> bool {
+        self.shared.lock().unwrap().asked
     }
 
     /// Number of connected guests.

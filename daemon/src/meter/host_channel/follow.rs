@@ -4,6 +4,8 @@
 use super::object::Object;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
+use crate::power_model::stand_in::Installed;
+use std::sync::Arc;
 
 /// Tolerance for delays of one second: an epoch this much later than one period does not count as a pause of this
 /// machine, nor one this much later than three periods as silence.
@@ -19,6 +21,8 @@ pub struct Channel {
     latest: Option<Latest>,
     /// Why there is no connection; empty while there is one, and before the first attempt.
     pub error: String,
+    /// What the host learned of its own power: this VM's part. Empty where it shares nothing.
+    pub models: Arc<[Installed]>,
 }
 
 /// The last epoch that the host sent.
@@ -56,7 +60,7 @@ pub enum Condition {
 impl Channel {
     /// A channel that was opened at this time, CLOCK_MONOTONIC.
     pub fn new(opened: Nanos) -> Self {
-        Self { opened, latest: None, error: String::new() }
+        Self { opened, latest: None, error: String::new(), models: Arc::default() }
     }
 
     /// The last epoch.

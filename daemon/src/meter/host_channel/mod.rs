@@ -21,6 +21,7 @@ use super::standby::Takeover;
 use crate::model::domain::{Domain, DomainReading, Quality, Reading, Scope, Zone};
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
+use crate::power_model::stand_in::Installed;
 use object::{Idle, ZoneTotal};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub struct HostChannel {
     detail: String,
     /// At least one billed total of the host is an estimate, because the host has no meter for it.
     estimated: bool,
+    /// What the host learned of its own power.
+    models: Arc<[Installed]>,
 }
 
 /// A domain of the host.
@@ -129,6 +132,7 @@ impl HostChannel {
             number: None,
             detail: String::new(),
             estimated: false,
+            models: Arc::default(),
         }
     }
 
@@ -218,6 +222,9 @@ impl Meter for HostChannel {
         // Never waits: what the reader is just taking in is read at the next tick.
         let Some(channel) = link.try_channel() else { return };
         self.condition = channel.condition(now);
+        if !Arc::ptr_eq(&self.models, &channel.models) {
+            self.models = Arc::clone(&channel.models);
+        }
         // The estimate has counted the time of an epoch that ended while it measured. Such an epoch is not passed on.
         let late =
             was_replaced && channel.latest().is_some_and(|latest| !latest.fresh || self.number == Some(latest.number));
@@ -260,6 +267,10 @@ impl Meter for HostChannel {
 
     fn detail(&self) -> String {
         self.detail.clone()
+    }
+
+    fn given_models(&self) -> Option<Arc<[Installed]>> {
+        Some(Arc::clone(&self.models))
     }
 }
 

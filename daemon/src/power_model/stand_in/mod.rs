@@ -1,5 +1,5 @@
-//! Which model stands in for a meter, in this order: what this machine's own meter of the domain taught, a model of
-//! just such a machine from a file, and nothing (the caller's prior). Only forms that need the busy share alone can
+//! Which model stands in for a meter, in this order: what this machine's own meter of the domain taught, in a VM what
+//! its host learned, a model of just such a machine from a file, and nothing (the caller's prior). Only forms that need the busy share alone can
 //! stand in: hardware counters are not known where /proc/stat is read. Pure: the core hands over what was taught, and
 //! `run` what the files hold.
 
@@ -51,6 +51,8 @@ pub struct Installed {
 pub struct Known {
     /// What meters of this machine taught, also of those that are away.
     pub taught: Vec<Taught>,
+    /// In a VM: its part of what its host learned.
+    pub given: Arc<[Installed]>,
     /// Models of files, the preferred ones first.
     pub installed: Arc<[Installed]>,
     /// No meter of the whole machine measures now.
@@ -69,6 +71,7 @@ impl Known {
             models && one.domain == other.domain
         };
         Arc::ptr_eq(&self.installed, &other.installed)
+            && Arc::ptr_eq(&self.given, &other.given)
             && self.taught.len() == other.taught.len()
             && self.taught.iter().zip(&other.taught).all(|(one, other)| same(one, other))
     }
@@ -172,7 +175,7 @@ pub fn refuses(model: &Model, machine: &prior::Machine) -> Option<String> {
 
 /// The model that stands in; `None`: there is none but the prior.
 pub fn choose(known: &Known, wanted: &Wanted<'_>) -> Option<Chosen> {
-    taught(known, wanted).or_else(|| installed(known, wanted))
+    taught(known, wanted).or_else(|| given(known, wanted)).or_else(|| installed(known, wanted))
 }
 
 fn taught(known: &Known, wanted: &Wanted<'_>) -> Option<Chosen> {
@@ -234,6 +237,24 @@ fn group(mut all: Vec<&Taught>, wanted: &Wanted<'_>, scope: Scope) -> Option<(f6
         rounded(error)
     );
     Some((error, Chosen { parts, names: names.join(" + "), about }))
+}
+
+/// What the host of this VM learned: of the part of its threads that are this VM's vCPUs.
+fn given(known: &Known, wanted: &Wanted<'_>) -> Option<Chosen> {
+    let fits =
+        |one: &&Installed| one.model.target == wanted.target && one.model.machine.threads == wanted.machine.threads;
+    let one = known.given.iter().find(fits)?;
+    let (model, form) = (&one.model, by_time(&one.model)?);
+    let threads = f64::from(model.machine.threads);
+    let until = model.training.ended.map(|at| format!(" until {}", date(at))).unwrap_or_default();
+    let about = format!(
+        "the host's, by {}: this VM's part of it; {}{until}; {} % mean error on the whole host",
+        one.file,
+        hours(model.training.seconds),
+        rounded(form.held.mape_percent)
+    );
+    let part = Part { form: form.clone(), threads, share: f64::from(wanted.threads) / threads };
+    Some(Chosen { parts: vec![part], names: model.name.clone(), about })
 }
 
 fn installed(known: &Known, wanted: &Wanted<'_>) -> Option<Chosen> {

@@ -44,7 +44,8 @@ fn taught(domain: &str, scope: Scope, model: Option<Model>, day: u64) -> Taught 
 
 fn known(taught: Vec<Taught>, files: Vec<Model>) -> Known {
     let file = |model: Model| Installed { file: format!("/m/{}.json", model.name), model: Arc::new(model) };
-    Known { taught, installed: files.into_iter().map(file).collect(), platform_is_away: true }
+    let given = Arc::default();
+    Known { taught, given, installed: files.into_iter().map(file).collect(), platform_is_away: true }
 }
 
 fn of(known: &Known, target: Target, scope: Scope, threads: u32) -> Option<Chosen> {
@@ -79,6 +80,13 @@ fn what_its_own_meter_taught_goes_before_files_and_files_before_nothing() {
     let (ratio, said) = watts(&known(vec![], vec![model("one", Target::Package, 8, 2.0), file()])).unwrap();
     assert!((ratio - 2.0).abs() < 0.06 && said.starts_with("one (/m/one.json, of such a machine;"), "{said}");
     assert_eq!(watts(&known(vec![], vec![model("memory", Target::Dram, 16, 1.0)])), None);
+    // In a VM: what its host learned goes before files, and after its own.
+    let host = Installed { file: "vsock:2:2870".into(), model: Arc::new(model("host", Target::Package, 16, 2.0)) };
+    let with_host = |taught: Vec<Taught>| Known { given: [host.clone()].into(), ..known(taught, vec![file()]) };
+    let (ratio, said) = watts(&with_host(vec![])).unwrap();
+    assert!((ratio - 1.0).abs() < 0.03, "{ratio}");
+    assert!(said.starts_with("host (the host's, by vsock:2:2870: this VM's part of it; 27 min until 2024-"), "{said}");
+    assert!(watts(&with_host(vec![own()])).unwrap().1.starts_with("own ("));
     // Too little was learned yet.
     assert!(
         watts(&known(vec![taught("rapl/package-0", package(0), None, 20_000)], vec![file()]))

@@ -1,6 +1,8 @@
 //! The reader: a thread that keeps a connection to the host, splits the received bytes into lines and parses these,
 //! with limits on time and size. `follow` interprets the objects.
 
+mod models;
+
 use super::address::Address;
 use super::connect::{self, Connection, Duplex};
 use super::follow::Channel;
@@ -101,7 +103,8 @@ impl Reader {
         let (link, stop) = (Arc::new(Link::new(Stamp::now().monotonic)), CancellationToken::new());
         let (shared, stopped) = (Arc::clone(&link), stop.clone());
         std::thread::Builder::new().name("vsock".to_owned()).spawn(move || {
-            runtime.block_on(stopped.run_until_cancelled(keep_connected(&address, &shared)));
+            let both = async { tokio::join!(keep_connected(&address, &shared), models::keep(&address, &shared)) };
+            runtime.block_on(stopped.run_until_cancelled(both));
         })?;
         Ok(Self { link, stop })
     }
