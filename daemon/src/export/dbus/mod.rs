@@ -1,5 +1,5 @@
-//! org.jouled1 on the system bus: the energy of every unit, machine, container, job and tenant, for every program on this
-//! host. Reads the last snapshot; starts no measurement and changes nothing.
+//! org.jouled1 on the system bus: the energy of every unit, machine, container, job and tenant, for every program on
+//! this host. Reads the last snapshot; starts no measurement and changes nothing.
 //!
 //! # The interface
 //!
