@@ -5,6 +5,8 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export PATH := $(PATH):$(HOME)/.cargo/bin:$(TARGET)/tools
 # A separate workspace, so that jouled builds without libvirt.
 LIBVIRT = --manifest-path daemon/libvirt/Cargo.toml --target-dir $(TARGET)/libvirt
+# A separate workspace, as it is a process of its own that holds the sockets of container runtimes.
+CONTAINERS = --manifest-path daemon/containers/Cargo.toml --target-dir $(TARGET)/containers
 SCRIPTS = .ci/run $(shell find packaging tests -name '*.sh')
 
 # Folders for `make install`, all below DESTDIR.
@@ -20,14 +22,16 @@ ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 # Folders of the binaries to install; a cross build sets others.
 BUILT ?= $(TARGET)/release
 BUILT_LIBVIRT ?= $(TARGET)/libvirt/release
+BUILT_CONTAINERS ?= $(TARGET)/containers/release
 # The output of `make licences`. If it is missing, it is not installed; `make test-packages` checks that packages have it.
 LICENCES ?= $(TARGET)/licences
 INSTALL = install -p
-# The manual pages of jouled-libvirt, and the others.
+# The manual pages of the helpers, and the others.
 PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
-PAGES = $(filter-out $(PAGES_LIBVIRT),$(wildcard man/*.[1-9]))
+PAGES_CONTAINERS = $(wildcard man/jouled-containers.[1-9])
+PAGES = $(filter-out $(PAGES_LIBVIRT) $(PAGES_CONTAINERS),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt licences deb rpm release test-packages test test-build test-user test-root test-system test-vm libvirt test-libvirt fuzz chaos bench bpf bpf-check fmt lint
+.PHONY: help build run install install-libvirt install-containers licences deb rpm release test-packages test test-build test-user test-root test-system test-vm libvirt test-libvirt containers test-containers fuzz chaos bench bpf bpf-check fmt lint
 .PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
@@ -43,7 +47,7 @@ run: ## Build, start a private jouled and show joulectl top until Ctrl-C (COUNT=
 
 install: ## Install jouled from `make build`: DESTDIR=DIR, PREFIX=/usr. This is the only list of installed files
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT)/jouled $(BUILT)/joulectl
-	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket systemd/jouled*.timer))
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service %/jouled-containers.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket systemd/jouled*.timer))
 	$(INSTALL) -D -m 644 systemd/jouled.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled.conf
 	$(INSTALL) -D -m 644 systemd/jouled.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/jouled.conf
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d systemd/60-jouled.rules
@@ -70,6 +74,13 @@ install-libvirt: ## Install jouled-libvirt from `make libvirt`
 	$(INSTALL) -D -m 644 systemd/jouled-libvirt.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled-libvirt.conf
 	$(foreach page,$(PAGES_LIBVIRT),$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) $(page) &&) true
 	$(call install-licences,jouled-libvirt)
+
+install-containers: ## Install jouled-containers from `make containers`
+	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT_CONTAINERS)/jouled-containers
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/jouled-containers.service
+	$(INSTALL) -D -m 644 systemd/jouled-containers.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled-containers.conf
+	$(foreach page,$(PAGES_CONTAINERS),$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) $(page) &&) true
+	$(call install-licences,jouled-containers)
 
 define install-licences
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(LICENSEDIR)/$(1) LICENSE $(wildcard $(LICENCES)/$(1)/THIRD-PARTY)
@@ -130,6 +141,14 @@ test-libvirt: ## Lints and tests of jouled-libvirt, with libvirt's test driver, 
 	cargo test --locked $(LIBVIRT)
 	cargo build --locked $(LIBVIRT)
 	JOULED_LIBVIRT=$(TARGET)/libvirt/debug/jouled-libvirt cargo test --locked --test integration inventory::libvirt_
+
+containers: ## The release binary of jouled-containers
+	cargo build --release --locked $(CONTAINERS)
+
+test-containers: ## Lints and tests of jouled-containers, with simulated runtimes, and with Podman where it is installed
+	cargo fmt --manifest-path daemon/containers/Cargo.toml --check
+	cargo clippy --locked --all-targets $(CONTAINERS) -- -D warnings
+	cargo test --locked $(CONTAINERS)
 
 fuzz: ## Fuzz targets, each for a minute (FUZZ_SECONDS=5, TARGET="core dbus"): tests/fuzz/README.md
 	@# Without TARGET= on the command line, TARGET is cargo's folder.

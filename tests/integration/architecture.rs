@@ -290,7 +290,7 @@ const SHARED_FIXTURES: [&str; 4] = ["fixture", "fake_redfish", "fake_redfish_tre
 fn comments_fit_the_columns() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut broken = Vec::new();
-    for dir in ["daemon/src", "daemon/libvirt/src", "daemon-bpf/src", "tests/integration"] {
+    for dir in ["daemon/src", "daemon/libvirt/src", "daemon/containers/src", "daemon-bpf/src", "tests/integration"] {
         for file in rust_files(&repository.join(dir)) {
             // A listing in a comment (```) keeps its lines.
             let mut in_listing = false;

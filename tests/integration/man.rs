@@ -187,6 +187,16 @@ fn every_option_of_jouled_libvirt_is_in_jouled_libvirt_8_and_nothing_else() {
 }
 
 #[test]
+fn every_option_of_jouled_containers_is_in_jouled_containers_8_and_nothing_else() {
+    let source = fs::read_to_string(root().join("daemon/containers/src/main.rs")).unwrap();
+    let after = source.split("#[arg(long").skip(1).map(|rest| rest.split_once(")]\n").unwrap().1);
+    let names = after.map(|field| format!("--{}", field.trim_start().split(':').next().unwrap().replace('_', "-")));
+    let names: BTreeSet<String> = names.chain(["-h", "--help", "-V", "--version"].map(str::to_owned)).collect();
+    assert!(names.contains("--label"), "{names:?}");
+    assert_eq!(options_of(&page("jouled-containers.8")), names);
+}
+
+#[test]
 fn every_command_option_and_kind_of_joulectl_is_in_joulectl_1_and_nothing_else() {
     let (page, nowhere) = (page("joulectl.1"), Path::new("/nonexistent"));
     let help = |arguments: &[&str]| said(joulectl(nowhere, arguments));

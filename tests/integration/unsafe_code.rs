@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 3] = ["daemon/src", "daemon/libvirt/src", "daemon-bpf/src"];
+const SOURCES: [&str; 4] = ["daemon/src", "daemon/libvirt/src", "daemon/containers/src", "daemon-bpf/src"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -1,0 +1,292 @@
+//! What every runtime says, and what of it jouled has not been told yet. Written by the followers, read by the sender.
+
+use crate::container::{Id, hex};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Containers of all runtimes at most, as jouled keeps them.
+pub const CONTAINERS_MAX: usize = 20_000;
+/// Bytes of containers in a line. jouled accepts 4 MiB.
+const LINE_BYTES: usize = 32 << 10;
+
+/// The shared state of every runtime.
+#[derive(Debug, Default)]
+pub struct Board {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the URI of the socket.
+    runtimes: BTreeMap<String, Runtime>,
+    /// URIs that jouled has to be told are gone.
+    absent: BTreeSet<String>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Runtime {
+    /// The user whose runtime it is; `None`: the system's.
+    user: Option<u32>,
+    /// `ok`, or why it cannot be asked.
+    health: String,
+    /// The JSON of each container.
+    containers: BTreeMap<Id, Box<str>>,
+    /// jouled has to be told everything anew.
+    begin: bool,
+    /// jouled has not been told this health.
+    is_news: bool,
+    /// Containers of which jouled has to be told.
+    news: BTreeSet<Id>,
+    /// Containers that were left out, as there are too many.
+    is_full: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    v: u32,
+    source: &'a str,
+    uri: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<u32>,
+    health: &'a str,
+}
+
+impl Board {
+    /// A runtime can be asked, or cannot for a reason. Its containers stay, as they go on running. Whether that is a
+    /// change.
+    pub fn set_health(&self, uri: &str, user: Option<u32>, health: &str) -> bool {
+        self.change(|state| {
+            state.absent.remove(uri);
+            let is_new = !state.runtimes.contains_key(uri);
+            let runtime = state.runtimes.entry(uri.to_owned()).or_default();
+            let changed = is_new || runtime.health != health || runtime.user != user;
+            runtime.begin |= is_new || runtime.user != user;
+            runtime.is_news |= changed;
+            (runtime.user, runtime.health) = (user, health.to_owned());
+            changed
+        })
+    }
+
+    /// Whether this is what is known of a container.
+    pub fn is_known(&self, uri: &str, id: &Id, json: &str) -> bool {
+        self.lock()
+            .runtimes
+            .get(uri)
+            .and_then(|runtime| runtime.containers.get(id))
+            .is_some_and(|known| **known == *json)
+    }
+
+    /// A container of a runtime runs.
+    pub fn set(&self, uri: &str, id: Id, json: Box<str>) {
+        self.change(|state| {
+            let is_full = state.count >= CONTAINERS_MAX;
+            let Some(runtime) = state.runtimes.get_mut(uri) else { return };
+            match runtime.containers.get(&id) {
+                Some(known) if *known == json => return,
+                None if is_full => {
+                    runtime.is_news |= !runtime.is_full;
+                    runtime.is_full = true;
+                    return;
+                }
+                Some(_) => {}
+                None => state.count += 1,
+            }
+            runtime.containers.insert(id, json);
+            runtime.news.insert(id);
+        });
+    }
+
+    /// A container of a runtime ended, or cannot be named.
+    pub fn remove(&self, uri: &str, id: &Id) {
+        self.change(|state| {
+            let Some(runtime) = state.runtimes.get_mut(uri) else { return };
+            if runtime.containers.remove(id).is_some() {
+                runtime.news.insert(*id);
+                state.count -= 1;
+            }
+        });
+    }
+
+    /// Removes all containers of a runtime but these.
+    pub fn retain(&self, uri: &str, keep: &BTreeSet<Id>) {
+        let gone: Vec<Id> = match self.lock().runtimes.get(uri) {
+            Some(runtime) => runtime.containers.keys().filter(|id| !keep.contains(*id)).copied().collect(),
+            None => return,
+        };
+        gone.iter().for_each(|id| self.remove(uri, id));
+    }
+
+    /// A runtime is no longer there.
+    pub fn forget(&self, uri: &str) {
+        self.change(|state| {
+            if let Some(runtime) = state.runtimes.remove(uri) {
+                state.count -= runtime.containers.len();
+                state.absent.insert(uri.to_owned());
+            }
+        });
+    }
+
+    /// Everything is to be told again: a new jouled is connected.
+    pub fn begin(&self) {
+        self.change(|state| {
+            state.absent.clear();
+            state.runtimes.values_mut().for_each(|runtime| runtime.begin = true);
+        });
+    }
+
+    /// The next line for jouled; `None`: there is nothing new.
+    pub fn line(&self) -> Option<String> {
+        let mut state = self.lock();
+        if let Some(uri) = state.absent.pop_first() {
+            return Some(Line { v: 2, source: "containers", uri: &uri, user: None, health: "absent" }.with(""));
+        }
+        let is_new = |runtime: &&mut Runtime| runtime.begin || runtime.is_news || !runtime.news.is_empty();
+        let (uri, runtime) = state.runtimes.iter_mut().find(|(_, runtime)| is_new(runtime))?;
+        runtime.is_news = false;
+        if std::mem::take(&mut runtime.begin) {
+            runtime.news = runtime.containers.keys().copied().collect();
+            return Some(runtime.line(uri, r#","begin":true"#));
+        }
+        let (mut containers, mut gone) = (String::new(), String::new());
+        while containers.len() + gone.len() < LINE_BYTES
+            && let Some(id) = runtime.news.pop_first()
+        {
+            match runtime.containers.get(&id) {
+                Some(json) => append(&mut containers, json),
+                None => append(&mut gone, &format!("\"{}\"", hex(&id))),
+            }
+        }
+        let list = |name: &str, items: &str| match items {
+            "" => String::new(),
+            items => format!(r#","{name}":[{items}]"#),
+        };
+        Some(runtime.line(uri, &format!("{}{}", list("containers", &containers), list("gone", &gone))))
+    }
+
+    /// A line for each runtime that says that nothing changed.
+    pub fn heartbeat(&self) -> String {
+        let state = self.lock();
+        state
+            .runtimes
+            .iter()
+            .filter(|(_, runtime)| !runtime.begin)
+            .map(|(uri, runtime)| runtime.line(uri, ""))
+            .collect()
+    }
+
+    /// Returns when something changed since the last call.
+    pub async fn wait(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The state of every runtime in one line, for the service manager.
+    pub fn status(&self) -> String {
+        let state = self.lock();
+        let lines = state.runtimes.iter().map(|(uri, runtime)| match runtime.health.as_str() {
+            "ok" => format!("{uri}: {} containers", runtime.containers.len()),
+            why => format!("{uri}: {why}"),
+        });
+        let lines: Vec<String> = lines.collect();
+        if lines.is_empty() { "no container runtime has a socket here".to_owned() } else { lines.join("; ") }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_one();
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is complete when the lock is released.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runtime {
+    fn line(&self, uri: &str, rest: &str) -> String {
+        let full = "has more containers than jouled keeps: the others have no names";
+        let health = if self.is_full && self.health == "ok" { full } else { &self.health };
+        Line { v: 2, source: "containers", uri, user: self.user, health }.with(rest)
+    }
+}
+
+impl Line<'_> {
+    /// The line with more fields, each with a comma before it.
+    fn with(&self, rest: &str) -> String {
+        let mut text = serde_json::to_string(self).unwrap_or_default();
+        text.pop();
+        format!("{text}{rest}}}\n")
+    }
+}
+
+fn append(list: &mut String, item: &str) {
+    if !list.is_empty() {
+        list.push(',');
+    }
+    list.push_str(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u16) -> Id {
+        let mut id = Id::default();
+        id[30..].copy_from_slice(&number.to_be_bytes());
+        id
+    }
+
+    fn json(number: u16, name: &str) -> Box<str> {
+        format!(r#"{{"id":"{}","name":"{name}"}}"#, hex(&id(number))).into()
+    }
+
+    fn lines(board: &Board) -> Vec<serde_json::Value> {
+        let lines = std::iter::from_fn(|| board.line());
+        lines.map(|line| serde_json::from_str(line.strip_suffix('\n').unwrap()).unwrap()).collect()
+    }
+
+    #[test]
+    fn jouled_is_told_once_and_a_new_one_everything() {
+        let board = Board::default();
+        assert!(board.set_health("unix:///a", None, "ok") && !board.set_health("unix:///a", None, "ok"));
+        board.set("unix:///a", id(1), json(1, "web"));
+        let first = lines(&board);
+        assert_eq!((first.len(), &first[0]["begin"]), (2, &true.into()));
+        assert_eq!(first[1]["containers"][0]["name"], "web");
+        board.set("unix:///a", id(1), json(1, "web"));
+        assert_eq!(lines(&board), Vec::<serde_json::Value>::new());
+        board.set("unix:///a", id(2), json(2, "db"));
+        board.remove("unix:///a", &id(1));
+        let news = lines(&board);
+        assert_eq!((news.len(), &news[0]["gone"][0]), (1, &hex(&id(1)).into()));
+        assert_eq!(news[0]["containers"][0]["name"], "db");
+        board.begin();
+        assert_eq!(lines(&board)[1]["containers"].as_array().unwrap().len(), 1);
+        assert!(board.set_health("unix:///a", None, "closed"));
+        assert_eq!(lines(&board)[0]["health"], "closed");
+        board.set("unix:///a", id(3), json(3, "x"));
+        board.retain("unix:///a", &[id(3)].into());
+        assert_eq!(lines(&board)[0]["gone"][0], hex(&id(2)));
+        board.forget("unix:///a");
+        assert_eq!(lines(&board)[0]["health"], "absent");
+        assert_eq!(board.heartbeat(), "");
+    }
+
+    #[test]
+    fn lines_are_short_and_containers_bounded() {
+        let board = Board::default();
+        board.set_health("unix:///a", Some(1000), "ok");
+        for number in 0..=CONTAINERS_MAX {
+            board.set("unix:///a", id(number as u16), json(number as u16, "a name of some length"));
+        }
+        let all = lines(&board);
+        let count: usize = all.iter().filter_map(|line| Some(line["containers"].as_array()?.len())).sum();
+        assert_eq!(count, CONTAINERS_MAX);
+        assert!(all.iter().all(|line| line.to_string().len() < LINE_BYTES + 4096 && line["user"] == 1000));
+        assert!(board.heartbeat().contains("more containers than jouled keeps"));
+    }
+}

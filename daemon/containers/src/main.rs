@@ -1,0 +1,140 @@
+//! jouled-containers, the program: parses arguments, looks for sockets of runtimes, and starts a task for each. The only
+//! place where the process ends.
+
+use anyhow::{Context, bail};
+use clap::{Parser, ValueEnum};
+use jouled_containers::board::Board;
+use jouled_containers::follow::{Runtime, uri};
+use jouled_containers::send::send;
+use jouled_containers::sockets;
+use sd_notify::NotifyState;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// Time between two looks for sockets.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Labels at most, and their longest name in bytes, as jouled accepts them.
+const LABELS_MAX: usize = 16;
+const LABEL_NAME_MAX: usize = 128;
+
+/// Tells jouled which containers Docker and Podman run: names, images, compose projects and services, chosen labels.
+///
+/// It is optional: without it, jouled finds containers by what the kernel shows, and Docker's have no names. Whoever can
+/// write to a runtime's socket is root on the machine, which is why jouled has none of them.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// The socket of a runtime to follow, by its path; may be repeated. Default: those of Docker and Podman, also of
+    /// users
+    #[arg(long, value_name = "PATH")]
+    runtime: Vec<PathBuf>,
+    /// A label of containers to report, by its name; may be repeated
+    #[arg(long, value_name = "NAME")]
+    label: Vec<String>,
+    /// jouled's inventory socket
+    #[arg(long, value_name = "PATH", default_value = "/run/jouled/inventory.sock")]
+    socket: PathBuf,
+    /// How much is logged
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Level::Info)]
+    log_level: Level,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(arguments.log_level);
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "jouled-containers: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { runtime, label, socket, .. } = arguments;
+    if label.len() > LABELS_MAX {
+        bail!("--label: {} of them, at most {LABELS_MAX} can be reported", label.len());
+    }
+    if let Some(wrong) = label.iter().find(|name| name.is_empty() || name.len() > LABEL_NAME_MAX) {
+        bail!("--label {wrong:?}: a name has 1 to {LABEL_NAME_MAX} bytes");
+    }
+    if runtime.len() > sockets::RUNTIMES_MAX {
+        bail!("--runtime: {} of them, at most {} can be followed", runtime.len(), sockets::RUNTIMES_MAX);
+    }
+    if let Some(wrong) = runtime.iter().find(|path| !path.is_absolute() || path.as_os_str().len() > 200) {
+        bail!("--runtime {}: an absolute path of at most 200 bytes", wrong.display());
+    }
+    let tasks = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
+    tasks.block_on(serve(runtime, label.into(), socket))
+}
+
+/// Follows the runtimes that there are, until a signal ends the process.
+async fn serve(named: Vec<PathBuf>, labels: Arc<[String]>, socket: PathBuf) -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let board = Arc::<Board>::default();
+    let for_sender = Arc::clone(&board);
+    tokio::spawn(async move { send(&socket, &for_sender).await });
+    let mut followed: BTreeMap<PathBuf, JoinHandle<_>> = BTreeMap::new();
+    let (mut status, mut is_ready) = (String::new(), false);
+    loop {
+        let found = sockets::find(Path::new("/"), &named);
+        followed.retain(|path, task| {
+            let is_there = found.contains_key(path);
+            if !is_there {
+                tracing::info!("{}: its socket is gone", uri(path));
+                task.abort();
+                board.forget(&uri(path));
+            }
+            is_there
+        });
+        for (path, owner) in found {
+            followed.entry(path.clone()).or_insert_with(|| {
+                let (labels, board) = (Arc::clone(&labels), Arc::clone(&board));
+                tokio::spawn(Runtime { path, owner, labels, board }.follow())
+            });
+        }
+        if !std::mem::replace(&mut is_ready, true) {
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+        }
+        let now = board.status();
+        if now != status {
+            let _ = sd_notify::notify(&[NotifyState::Status(&now)]);
+            status = now;
+        }
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Logs to standard error; under systemd without time stamps, as the journal has its own.
+fn log(level: Level) {
+    let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let level = level.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
+    let filter = tracing_subscriber::EnvFilter::new(format!("jouled_containers={level}"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match to_journal {
+        true => log.with_ansi(false).without_time().init(),
+        false => log.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+}

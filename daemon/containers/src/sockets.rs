@@ -1,0 +1,80 @@
+//! Which sockets of runtimes there are. Looked for every few seconds, as a runtime may be installed, and a user log in,
+//! later.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Runtimes at most, as jouled accepts them.
+pub const RUNTIMES_MAX: usize = 64;
+/// Sockets of the system's runtimes, below the root. /var/run is a link to /run.
+const OF_SYSTEM: [&str; 2] = ["run/docker.sock", "run/podman/podman.sock"];
+/// Sockets of a user's runtimes (rootless), below /run/user/UID.
+const OF_USER: [&str; 2] = ["docker.sock", "podman/podman.sock"];
+
+/// Whom a socket has to belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Root: a runtime of the system.
+    Root,
+    /// This user: a runtime of that user.
+    User(u32),
+    /// Whoever listens there: the operator named the socket.
+    Any,
+}
+
+/// The sockets that exist now, with their owners. `named` are those of the command line; without any, the usual places
+/// below `root` are looked at.
+pub fn find(root: &Path, named: &[PathBuf]) -> BTreeMap<PathBuf, Owner> {
+    let mut found = BTreeMap::new();
+    let mut seen = Vec::new();
+    let mut add = |path: PathBuf, owner: Owner| {
+        let Ok(metadata) = fs::metadata(&path) else { return };
+        let file = (metadata.dev(), metadata.ino());
+        if metadata.file_type().is_socket() && !seen.contains(&file) && seen.len() < RUNTIMES_MAX {
+            seen.push(file);
+            found.insert(path, owner);
+        }
+    };
+    if !named.is_empty() {
+        named.iter().for_each(|path| add(path.clone(), Owner::Any));
+        return found;
+    }
+    OF_SYSTEM.iter().for_each(|path| add(root.join(path), Owner::Root));
+    let Ok(users) = fs::read_dir(root.join("run/user")) else { return found };
+    let mut users: Vec<u32> = users.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    users.sort_unstable();
+    for user in users {
+        let folder = root.join("run/user").join(user.to_string());
+        OF_USER.iter().for_each(|path| add(folder.join(path), Owner::User(user)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn sockets_of_the_system_and_of_users_are_found_once() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |of: &str| root.path().join(of);
+        assert!(find(root.path(), &[]).is_empty());
+        for folder in ["run/podman", "run/user/1000/podman", "run/user/x", "run/user/1001"] {
+            fs::create_dir_all(path(folder)).unwrap();
+        }
+        let _listeners: Vec<UnixListener> =
+            ["run/docker.sock", "run/user/1000/podman/podman.sock", "run/user/x/docker.sock"]
+                .map(|of| UnixListener::bind(path(of)).unwrap())
+                .into();
+        fs::write(path("run/podman/podman.sock"), "no socket").unwrap();
+        std::os::unix::fs::symlink(path("run/docker.sock"), path("run/user/1001/docker.sock")).unwrap();
+        let found = find(root.path(), &[]);
+        let expected =
+            [(path("run/docker.sock"), Owner::Root), (path("run/user/1000/podman/podman.sock"), Owner::User(1000))];
+        assert_eq!(found, expected.into());
+        assert_eq!(find(root.path(), &[path("run/user/x/docker.sock"), path("none")]).len(), 1);
+    }
+}
