@@ -67,8 +67,8 @@ pub struct Vm {
     pub title: String,
     /// The guest channel's profile that the manager's metadata asks for.
     pub profile: Option<String>,
-    /// Whose it is, as its manager reports it: the details of [`crate::model::entity::Kind::detail_names`] that are known. Recordings of releases
-    /// without them lack them.
+    /// Whose it is, as its manager reports it: those of [`crate::model::entity::Kind::detail_names`] that are known.
+    /// Recordings of releases without them lack them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
 }

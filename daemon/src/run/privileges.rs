@@ -91,7 +91,7 @@ fn wanted(config: &Config) -> Vec<(Capability, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::nobody;
+    use crate::sys::tests::as_nobody_with;
     use std::collections::HashSet;
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
@@ -130,7 +130,7 @@ mod tests {
     fn root_what_the_unit_gives_is_kept_where_needed_and_is_nobodys_inheritance() {
         use Capability::{CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE};
         let given = [CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE];
-        nobody::with(&given, move || {
+        as_nobody_with(&given, move || {
             let held = |which| caps::read(None, which).unwrap();
             let gone = settle(&Config::default()).unwrap();
             assert_eq!(gone.0, [], "it had no CAP_CHOWN");
@@ -151,7 +151,7 @@ mod tests {
     fn root_what_the_configuration_does_not_need_is_gone_and_other_gifts_stay() {
         use Capability::{CAP_BPF, CAP_DAC_READ_SEARCH, CAP_PERFMON};
         let config = config(|config| config.usage.source = UsageSource::Procfs);
-        nobody::with(&[CAP_BPF, CAP_PERFMON, CAP_DAC_READ_SEARCH], || {
+        as_nobody_with(&[CAP_BPF, CAP_PERFMON, CAP_DAC_READ_SEARCH], || {
             let gone = settle(&config).unwrap();
             assert_eq!((gone.missed(&config), gone.missed(&Config::default())), (vec![], vec![CAP_BPF]));
             for which in [CapSet::Effective, CapSet::Permitted] {

@@ -8,8 +8,6 @@ pub mod file_tree;
 pub mod https_client;
 pub mod malloc;
 pub mod mutex;
-#[cfg(test)]
-pub mod nobody;
 pub mod nvml;
 pub mod nvml_sleep;
 pub mod perf_event;
@@ -22,3 +20,6 @@ pub mod sock_diag;
 pub mod token_bucket;
 pub mod unix_socket;
 pub mod users;
+
+#[cfg(test)]
+pub mod tests;

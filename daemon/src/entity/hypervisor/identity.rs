@@ -119,7 +119,7 @@ fn ids(running: &mut BTreeMap<ProcessKey, RunningVm>, reserved: &FxHashSet<Strin
 /// A CID belongs to one VM. A vouched VM comes before all others, and of two alike the one that is seen to hold
 /// /dev/vhost-vsock before one of which that is not known.
 fn cids(running: &mut BTreeMap<ProcessKey, RunningVm>) {
-    let mut claims: BTreeMap<u32, Vec<((bool, bool), ProcessKey)>> = BTreeMap::new();
+    let mut claims: BTreeMap<u32, Vec<_>> = BTreeMap::new();
     for (key, candidate) in running.iter_mut() {
         candidate.vm.cid = None;
         if let Some(cid) = candidate.credible_cid() {

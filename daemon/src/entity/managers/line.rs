@@ -86,8 +86,10 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     for machine in wire.machines.iter().flatten() {
         let long = machine.labels.iter().any(|(name, value)| name.len().max(value.len()) > LABEL_MAX);
         if machine.labels.len() > LABELS_MAX || long || (wire.v < 2 && !machine.labels.is_empty()) {
-            let most = format!("at most {LABELS_MAX} of {LABEL_MAX} bytes are taken, in lines of version 2");
-            return Err(format!("{}: labels of {}: {most}", wire.uri, printable(&machine.name, TEXT_LIMIT)));
+            let (uri, name) = (&wire.uri, printable(&machine.name, TEXT_LIMIT));
+            return Err(format!(
+                "{uri}: labels of {name}: {LABELS_MAX} of {LABEL_MAX} bytes are taken, in lines of version 2"
+            ));
         }
     }
     let machines = wire.machines.map(|machines| machines.into_iter().map(from_wire).collect());

@@ -1,7 +1,8 @@
 //! Names of containers and pods, from what the kernel and the kubelet show without privilege: the kubelet's folders in
-//! /var/log (`kubernetes`) and the arguments of Podman's conmon (`conmon`), and the configurations of
-//! Proxmox's containers (`proxmox`), all read on a thread of their own (`reader`); and from what container runtimes report (`reports`). Names that a cgroup path has are from `path`. A
-//! name is a label: it decides nothing about what a cgroup is charged to.
+//! /var/log (`kubernetes`), the arguments of Podman's conmon (`conmon`) and the configurations of Proxmox's containers
+//! (`proxmox`), all read on a thread of their own (`reader`); and from what container runtimes report (`reports`).
+//! Names that a cgroup path has are from `path`. A name is a label: it decides nothing about what a cgroup is charged
+//! to.
 //!
 //! An id is of one owner: the system, or the user in whose slice the cgroup is. Any user can make a cgroup that is
 //! called as somebody else's container or pod; it is none (`add`).

@@ -25,7 +25,7 @@ pub(super) fn name(folder: &Path, number: &str) -> Result<Option<String>, String
     }
 }
 
-/// The hostname in a configuration: `OPTION: value` a line, comments with `#`, and a section of each snapshot behind it.
+/// The hostname in a configuration: `OPTION: value` a line, comments with `#`, and then a section for each snapshot.
 fn hostname(config: &str) -> Option<String> {
     let present = config.lines().take_while(|line| !line.trim_start().starts_with('['));
     let name = present.filter_map(|line| line.strip_prefix("hostname:")).last()?.trim();

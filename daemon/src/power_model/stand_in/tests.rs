@@ -144,7 +144,8 @@ fn a_model_of_another_machine_says_which_field_differs() {
     assert_eq!(refused(&|model| model.machine.memory_gib = Some(60.0), Target::Dram), None);
     let named = "intel xeon platinum 8380";
     assert_eq!(refused(&|model| model.machine.processor = named.into(), Target::Package), None, "as Kepler names it");
-    let wrong: [(&dyn Fn(&mut Model), Target, &str); 5] = [
+    type Wrong<'a> = (&'a dyn Fn(&mut Model), Target, &'a str);
+    let wrong: [Wrong<'_>; 5] = [
         (&|model| model.machine.processor = "AMD EPYC 7763".into(), Target::Package, "field machine.processor"),
         (&|model| model.machine.threads = 12, Target::Package, "field machine.threads: it is of 12 threads"),
         (&|model| model.machine.threads = 8, Target::Platform, "field machine.threads"),

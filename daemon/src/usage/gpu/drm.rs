@@ -1,7 +1,7 @@
 //! GPU use by process for the drivers amdgpu, i915 and xe: scans /proc/PID/fd for files below /dev/dri and reads
 //! /proc/PID/fdinfo/FD of each. Where `fd` is refused (its mode is 0500, and CAP_SYS_PTRACE does not change that) it
-//! scans fdinfo, which that capability opens since Linux 5.14. `fdinfo` parses that text, `clients` turns counters into busy time. Compute work
-//! without DRM (KFD, ROCm) is only counted.
+//! scans fdinfo, which that capability opens since Linux 5.14. `fdinfo` parses that text, `clients` turns counters into
+//! busy time. Compute work without DRM (KFD, ROCm) is only counted.
 
 use super::clients::{Clients, OpenClient};
 use super::fdinfo;
@@ -346,6 +346,7 @@ mod tests {
     /// As under the packaged unit: with CAP_SYS_PTRACE alone `fd` is refused and fdinfo is not.
     #[test]
     fn root_clients_are_found_where_their_list_of_files_is_refused() {
+        use crate::sys::tests::as_nobody_with;
         use std::os::unix::fs::PermissionsExt;
         let fake = Fake::new("amdgpu");
         fs::set_permissions(fake.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -357,12 +358,12 @@ mod tests {
         };
         list("fd", 0o500);
         let mut probe = DrmProbe::new(&fake.sys(), &fake.proc());
-        crate::sys::nobody::with(&[], || assert_eq!(probe.probe().health, Health::Healthy));
+        as_nobody_with(&[], || assert_eq!(probe.probe().health, Health::Healthy));
         fake.open(7, 5, 1, 1300);
-        crate::sys::nobody::with(&[], || assert_eq!(uses(&probe.probe()), [(7, 70, 300)]));
+        as_nobody_with(&[], || assert_eq!(uses(&probe.probe()), [(7, 70, 300)]));
         // Both are refused.
         list("fdinfo", 0o500);
-        crate::sys::nobody::with(&[], || {
+        as_nobody_with(&[], || {
             let health = probe.probe().health;
             assert!(matches!(&health, Health::Degraded(why) if why.contains("1 process(es)")), "{health:?}");
         });
@@ -370,10 +371,10 @@ mod tests {
         let mut sleep = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let probe = DrmProbe::new(&fake.sys(), Path::new("/proc"));
         let denied = |pid| probe.scan_process(pid, None, Nanos(0)).map(|process| process.denied);
-        crate::sys::nobody::with(&[caps::Capability::CAP_SYS_PTRACE], || {
+        as_nobody_with(&[caps::Capability::CAP_SYS_PTRACE], || {
             assert_eq!(denied(sleep.id()), Some(false));
         });
-        crate::sys::nobody::with(&[], || assert_eq!(denied(sleep.id()), Some(true)));
+        as_nobody_with(&[], || assert_eq!(denied(sleep.id()), Some(true)));
         sleep.kill().unwrap();
         sleep.wait().unwrap();
     }

@@ -154,7 +154,7 @@ pub struct Named<'a>(pub &'a Labels);
 
 impl Serialize for Named<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Details come again from where they came, and an earlier version would take a series with them for another one.
+        // Details come again from where they came, and an earlier version would take a series with them for another.
         by_name::labels_alone(self.0, serializer)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 /// Runs `test` on a thread of user nobody with these capabilities, ambient as systemd sets them. The bare system
 /// calls change this thread alone; libc's wrappers would change all threads.
-pub fn with(capabilities: &[Capability], test: impl FnOnce() + Send) {
+pub fn as_nobody_with(capabilities: &[Capability], test: impl FnOnce() + Send) {
     let set: HashSet<Capability> = capabilities.iter().copied().collect();
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
