@@ -91,8 +91,8 @@ licences: ## Check the licences of all crates against deny.toml; write their tex
 	@packaging/licences.py --self-test
 	@packaging/licences.py --write $(TARGET)/licences
 
-# BUILT= (and BUILT_LIBVIRT=) name the folder of existing binaries; without them, binaries are built for the packages.
-PACKAGE = ARCH='$(ARCH)' VERSION='$(VERSION)' $(foreach name,BUILT BUILT_LIBVIRT,$(if $(findstring command,$(origin $(name))),$(name)='$($(name))'))
+# BUILT= (and BUILT_LIBVIRT=, BUILT_CONTAINERS=) name the folder of existing binaries; without them, binaries are built for the packages.
+PACKAGE = ARCH='$(ARCH)' VERSION='$(VERSION)' $(foreach name,BUILT BUILT_LIBVIRT BUILT_CONTAINERS,$(if $(findstring command,$(origin $(name))),$(name)='$($(name))'))
 
 deb: ## Debian packages in target/deb (ARCH=arm64: cross build; VERSION=0.2.0~test; BUILT=target/release: use these binaries)
 	$(PACKAGE) packaging/deb/build.sh
@@ -105,6 +105,7 @@ release: ## The files of a release in target/dist (ARCHES="amd64 arm64"), from a
 
 test-packages: build ## Test the packages: contents, lintian, rpmlint, reproducible, installed, upgraded, removed
 	@packaging/dev/deps.sh package
+	@$(MAKE) --no-print-directory containers
 	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	packaging/test.sh
 

@@ -4,7 +4,7 @@
 #
 #   build.sh [ARCH]    ARCH: amd64 (x86_64) or arm64 (aarch64); default: this machine's
 #
-# Prints BUILT=DIR, and BUILT_LIBVIRT=DIR if libvirt is available to build with.
+# Prints BUILT=DIR, BUILT_CONTAINERS=DIR, and BUILT_LIBVIRT=DIR if libvirt is available to build with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . packaging/common.sh
@@ -36,6 +36,8 @@ fi
 
 cargo build "${options[@]}" --bins >&2
 echo "BUILT=$target/$out"
+cargo build "${options[@]}" --manifest-path daemon/containers/Cargo.toml --target-dir "$target/containers" >&2
+echo "BUILT_CONTAINERS=$target/containers/$out"
 if [ "$arch" != "$(debian_arch)" ]; then
     echo "build: jouled-libvirt is not cross-built, because it links the libvirt of the target machine" >&2
 elif packaging/dev/deps.sh libvirt >&2; then

@@ -60,11 +60,13 @@ copy_sources() {
 #
 #   ARCH                   amd64 (x86_64) or arm64 (aarch64); default: this machine's
 #   VERSION                version of the packages; default: that of Cargo.toml. It does not change `jouled --version`
-#   BUILT, BUILT_LIBVIRT   folders of existing binaries. Without BUILT they are built (packaging/build.sh). Without a jouled-libvirt its
-#                          package is not made
+#   BUILT, BUILT_LIBVIRT, BUILT_CONTAINERS
+#                          folders of existing binaries. Without BUILT they are built (packaging/build.sh). Without a jouled-libvirt or
+#                          jouled-containers its package is not made
 #   OUT                    the output folder; default: target/deb or target/rpm
 #
-# It sets them, and the variables target, arch, version, out, licences (a folder), and libvirt (if that package is made).
+# It sets them, and the variables target, arch, version, out, licences (a folder), and libvirt and
+# containers (if these packages are made).
 # shellcheck disable=SC2034
 begin_package() {
     target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -77,12 +79,16 @@ begin_package() {
     packaging/dev/deps.sh package
     [ -n "${BUILT:-}" ] || eval "$(packaging/build.sh "$arch")"
     BUILT=$(realpath "$BUILT") BUILT_LIBVIRT=$(realpath -m "${BUILT_LIBVIRT:-$target/libvirt/release}")
-    libvirt=''
-    if [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] && [ "$arch" = "$(debian_arch)" ]; then
-        libvirt=yes
-        packaging/licences.py --target "$(rust_triple "$arch")" --write "$licences"
-    else
+    BUILT_CONTAINERS=$(realpath -m "${BUILT_CONTAINERS:-$target/containers/release}")
+    local program programs=(jouled)
+    libvirt='' containers=''
+    if [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] && [ "$arch" = "$(debian_arch)" ]; then libvirt=yes programs+=(jouled-libvirt); else
         echo "$1: jouled-libvirt is not built, so its package is not made"
-        packaging/licences.py --target "$(rust_triple "$arch")" --write "$licences" --program jouled
     fi
+    if [ -x "$BUILT_CONTAINERS/jouled-containers" ]; then containers=yes programs+=(jouled-containers); else
+        echo "$1: jouled-containers is not built, so its package is not made"
+    fi
+    for program in "${programs[@]}"; do
+        packaging/licences.py --target "$(rust_triple "$arch")" --write "$licences" --program "$program"
+    done
 }

@@ -3,7 +3,7 @@
 
 It reads `cargo metadata`, Cargo.lock and the sources that cargo has fetched. Only cargo uses the network, and no tool has to be built.
 
-    licences.py                        checks jouled and jouled-libvirt against deny.toml
+    licences.py                        checks jouled, jouled-libvirt and jouled-containers against deny.toml
     licences.py --write DIR            also writes DIR/PROGRAM/THIRD-PARTY and DIR/PROGRAM/PROGRAM.cdx.json (CycloneDX 1.5)
     licences.py --spdx --program NAME  prints the SPDX expression of all crates of a program
     licences.py --self-test            runs its own tests
@@ -25,7 +25,8 @@ import tomllib
 import uuid
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
-PROGRAMS = {"jouled": TOP / "Cargo.toml", "jouled-libvirt": TOP / "daemon/libvirt/Cargo.toml"}
+PROGRAMS = {"jouled": TOP / "Cargo.toml", "jouled-libvirt": TOP / "daemon/libvirt/Cargo.toml",
+            "jouled-containers": TOP / "daemon/containers/Cargo.toml"}
 # Words in the names of files that hold the text of a licence.
 HINTS = {"Apache-2.0": "apache", "MIT": "mit", "ISC": "isc", "Zlib": "zlib", "BSL-1.0": "bsl|boost", "Unicode-3.0": "unicode",
          "BSD-2-Clause": "bsd", "BSD-3-Clause": "bsd", "LGPL-2.1": "lgpl"}

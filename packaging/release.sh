@@ -42,6 +42,7 @@ $changed"
 # What Cargo.toml says is compared with each other file that names the version.
 the_versions_agree() {
     same daemon/libvirt/Cargo.toml "$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' daemon/libvirt/Cargo.toml)" "$version"
+    same daemon/containers/Cargo.toml "$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' daemon/containers/Cargo.toml)" "$version"
     same packaging/deb/changelog "$(sed -n '1s/^jouled (\(.*\)) .*$/\1/p' packaging/deb/changelog)" "$version"
     same "packaging/rpm/jouled.spec (Version)" "$(sed -n 's/^Version: *//p' packaging/rpm/jouled.spec)" "$version"
     same "packaging/rpm/jouled.spec (%changelog)" "$(sed -n '/^%changelog/,$s/^\* .* - //p' packaging/rpm/jouled.spec | head -n 1)" "$version-1"
@@ -92,13 +93,13 @@ build() {
 
 # The binaries once, then both kinds of packages from them. The package builders write the SBOMs.
 build_for() {
-    local BUILT='' BUILT_LIBVIRT=$target/none
+    local BUILT='' BUILT_LIBVIRT=$target/none BUILT_CONTAINERS=$target/none
     eval "$(packaging/build.sh "$1")"
-    export ARCH=$1 OUT=$out BUILT BUILT_LIBVIRT
+    export ARCH=$1 OUT=$out BUILT BUILT_LIBVIRT BUILT_CONTAINERS
     packaging/deb/build.sh
     packaging/rpm/build.sh
-    for name in jouled jouled-libvirt; do
-        [ ! -x "$BUILT/$name" ] && [ ! -x "$BUILT_LIBVIRT/$name" ] ||
+    for name in jouled jouled-libvirt jouled-containers; do
+        [ ! -x "$BUILT/$name" ] && [ ! -x "$BUILT_LIBVIRT/$name" ] && [ ! -x "$BUILT_CONTAINERS/$name" ] ||
             cp "$target/licences/$1/$name/$name.cdx.json" "$out/$name-$version-$1.cdx.json"
     done
 }

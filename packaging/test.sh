@@ -40,9 +40,10 @@ main() {
         "$@"
         return
     fi
-    export BUILT=${BUILT:-$target/release} BUILT_LIBVIRT=${BUILT_LIBVIRT:-$target/libvirt/release}
+    export BUILT=${BUILT:-$target/release} BUILT_LIBVIRT=${BUILT_LIBVIRT:-$target/libvirt/release} BUILT_CONTAINERS=${BUILT_CONTAINERS:-$target/containers/release}
     [ -x "$BUILT/jouled" ] && [ -x "$BUILT/joulectl" ] || fail "$BUILT has no binaries: run make build"
     [ -x "$BUILT_LIBVIRT/jouled-libvirt" ] || echo "skip: jouled-libvirt is not built (make libvirt): its packages are not made"
+    [ -x "$BUILT_CONTAINERS/jouled-containers" ] || echo "skip: jouled-containers is not built (make containers): its packages are not made"
     local check
     # The source package contains packaging/contents, so packages built before are out of date afterwards.
     [ -z "${UPDATE_GOLDEN:-}" ] || set -- packages_are_built contents_are_as_in_the_golden_files
@@ -68,6 +69,7 @@ same() {
 versions_agree() {
     [ -n "$version" ] || fail "Cargo.toml has no version"
     same "daemon/libvirt/Cargo.toml" "$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' daemon/libvirt/Cargo.toml)" "$version"
+    same "daemon/containers/Cargo.toml" "$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' daemon/containers/Cargo.toml)" "$version"
     same "packaging/deb/changelog" "$(dpkg-parsechangelog -l packaging/deb/changelog -S Version)" "$version"
     same "packaging/rpm/jouled.spec" "$(sed -n 's/^Version: *//p' packaging/rpm/jouled.spec)" "$version"
     same "packaging/rpm/jouled.spec, its changelog" "$(sed -n '/^%changelog/,$s/^\* .* - //p' packaging/rpm/jouled.spec | head -n 1)" "$version-1"
@@ -86,14 +88,14 @@ licences_are_checked() {
     if packaging/licences.py --policy "$dir/strict.toml" >"$dir/strict" 2>&1; then fail "licences.py allows what deny.toml does not"; fi
     grep -q "axum .*: 'MIT' is not among those that deny.toml allows" "$dir/strict" || fail "licences.py does not say why: $(head -n 1 "$dir/strict")"
     local program
-    for program in jouled jouled-libvirt; do
+    for program in jouled jouled-libvirt jouled-containers; do
         same "packaging/rpm/jouled.spec, licences of $program" "$(spec_licence "$program")" "$(packaging/licences.py --spdx --program "$program")"
     done
     ok "a licence that is not allowed is refused; the spec names all that there are"
 }
 
 spec_licence() {
-    sed -n 's/^License: *//p' packaging/rpm/jouled.spec | sed -n "$([ "$1" = jouled ] && echo 1 || echo 2)p"
+    sed -n 's/^License: *//p' packaging/rpm/jouled.spec | sed -n "$(case $1 in jouled) echo 1 ;; jouled-libvirt) echo 2 ;; *) echo 3 ;; esac)p"
 }
 
 debs() {
@@ -143,7 +145,7 @@ packages_are_small_and_run_on_old_systems() {
     for file in $(debs); do
         echo "size: $(dpkg-deb -f "$file" Package) installed: $(dpkg-deb -f "$file" Installed-Size) KiB; Depends: $(dpkg-deb -f "$file" Depends)"
     done
-    for file in "$BUILT"/{jouled,joulectl} "$BUILT_LIBVIRT/jouled-libvirt"; do
+    for file in "$BUILT"/{jouled,joulectl} "$BUILT_LIBVIRT/jouled-libvirt" "$BUILT_CONTAINERS/jouled-containers"; do
         [ -x "$file" ] || continue
         newest=$(objdump -T "$file" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
         [ "$(printf 'GLIBC_2.34\n%s\n' "$newest" | sort -V | tail -n 1)" = GLIBC_2.34 ] || fail "$file needs $newest: EL 9 has 2.34"
@@ -284,7 +286,7 @@ binaries_are_the_same_from_another_checkout() {
     mkdir -p "$elsewhere"
     copy_sources "$elsewhere"
     (cd "$elsewhere" && CARGO_TARGET_DIR=$dir/another/target packaging/build.sh) >"$dir/second"
-    for binary in "$BUILT"/{jouled,joulectl} ${BUILT_LIBVIRT:+"$BUILT_LIBVIRT/jouled-libvirt"}; do
+    for binary in "$BUILT"/{jouled,joulectl} "$BUILT_CONTAINERS/jouled-containers" ${BUILT_LIBVIRT:+"$BUILT_LIBVIRT/jouled-libvirt"}; do
         cmp "$binary" "$(sed -n "s|^BUILT[A-Z_]*=||p" "$dir/second" | while read -r at; do find "$at" -maxdepth 1 -name "$(basename "$binary")"; done)"
         if grep -qa -e "$PWD" -e "$HOME/.cargo" "$binary"; then fail "$binary names a folder of this machine"; fi
     done

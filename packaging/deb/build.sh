@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 begin_package deb
 profiles=''
 [ -n "$libvirt" ] || profiles=pkg.jouled.nolibvirt
+[ -n "$containers" ] || profiles="$profiles pkg.jouled.nocontainers"
 
 work=$target/deb-build/$arch
 rm -rf "$work"
@@ -28,7 +29,7 @@ if [ "$version" != "$(dpkg-parsechangelog -S Version)" ]; then
 fi
 
 # Rust is not installed as a package, so dpkg does not check build dependencies.
-JOULED_BUILT=$BUILT JOULED_BUILT_LIBVIRT=$BUILT_LIBVIRT JOULED_LICENCES=$licences \
+JOULED_BUILT=$BUILT JOULED_BUILT_LIBVIRT=$BUILT_LIBVIRT JOULED_BUILT_CONTAINERS=$BUILT_CONTAINERS JOULED_LICENCES=$licences \
     DEB_BUILD_PROFILES=$profiles DEB_BUILD_OPTIONS=nocheck \
     dpkg-buildpackage --build=binary --no-check-builddeps --unsigned-changes --unsigned-buildinfo \
     ${ARCH:+--host-arch "$arch"} >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }

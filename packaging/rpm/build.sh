@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 begin_package rpm
 parts=(--without libvirt)
 [ -z "$libvirt" ] || parts=(--with libvirt)
+if [ -n "$containers" ]; then parts+=(--with containers); else parts+=(--without containers); fi
 
 work=$target/rpm-build/$arch
 rm -rf "$work"
@@ -16,13 +17,14 @@ copy_sources "$work/sources/jouled-$version"
 sed "s/^\(Version: *\).*/\1$version/" packaging/rpm/jouled.spec >"$work/SPECS/jouled.spec"
 tar -C "$work/sources" --sort=name --mode=u=rwX,go=rX --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c "jouled-$version" | gzip -n9 \
     >"$work/SOURCES/jouled-$version.tar.gz"
-cp systemd/jouled{,-libvirt}.sysusers.conf "$work/SOURCES/"
+cp systemd/jouled{,-libvirt,-containers}.sysusers.conf "$work/SOURCES/"
 chmod 644 "$work"/{SOURCES,SPECS}/*
 
 # All files get the time of the last commit, also the binaries.
 mkdir "$work/built"
 cp "$BUILT"/{jouled,joulectl} "$work/built/"
 [ -z "$libvirt" ] || cp "$BUILT_LIBVIRT/jouled-libvirt" "$work/built/"
+[ -z "$containers" ] || cp "$BUILT_CONTAINERS/jouled-containers" "$work/built/"
 touch -d "@$SOURCE_DATE_EPOCH" "$work"/{built,SOURCES,SPECS}/*
 
 # If rpm lacks the macros of Fedora and EL, it reads ours, as the user's macros.
@@ -43,7 +45,7 @@ options=(--nodeps --target "$(rpm_arch "$arch")-linux" "${parts[@]}" "${debug[@]
     cd "$work"
     HOME=$home rpmbuild -bs "${options[@]}" --define "_topdir ." SPECS/jouled.spec
     HOME=$home rpmbuild -bb "${options[@]}" --define "_topdir $work" \
-        --define "built $work/built" --define "built_libvirt $work/built" --define "licences $licences" SPECS/jouled.spec
+        --define "built $work/built" --define "built_libvirt $work/built" --define "built_containers $work/built" --define "licences $licences" SPECS/jouled.spec
 ) >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 grep -iE '^(warning|error)' "$work/log" || true
 rm -f "$out"/jouled*."$(rpm_arch "$arch")".rpm "$out"/jouled*.src.rpm

@@ -6,11 +6,12 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// Files that release.sh reads, as they are in this tree.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "packaging/release.sh",
     "packaging/common.sh",
     "Cargo.toml",
     "daemon/libvirt/Cargo.toml",
+    "daemon/containers/Cargo.toml",
     "packaging/deb/changelog",
     "packaging/rpm/jouled.spec",
 ];
@@ -110,6 +111,7 @@ fn a_dirty_tree_is_refused() {
 #[test]
 fn a_version_that_differs_is_refused() {
     let cases = [
+        ("daemon/containers/Cargo.toml", format!("version = \"{VERSION}\""), "version = \"9.9.9\""),
         ("daemon/libvirt/Cargo.toml", format!("version = \"{VERSION}\""), "version = \"9.9.9\""),
         ("packaging/deb/changelog", format!("jouled ({VERSION})"), "jouled (9.9.9)"),
         ("packaging/rpm/jouled.spec", format!("Version:        {VERSION}"), "Version:        9.9.9"),
