@@ -24,6 +24,7 @@ mod folders;
 mod gpu;
 mod guest;
 mod guest_meter;
+mod history;
 mod hostile_readers;
 mod inventory;
 mod ipmi;

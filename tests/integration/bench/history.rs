@@ -83,6 +83,7 @@ fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
         sources: Vec::new(),
         domains: Vec::new(),
         platform: Default::default(),
+        uncontained: Default::default(),
         kinds,
         vms: Arc::new([]),
         counted: Default::default(),
