@@ -88,7 +88,6 @@ fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
         vms: Arc::new([]),
         counted: Default::default(),
         overflows: 0,
-        uncontained: Default::default(),
         lost_cpu: Nanos(0),
         own_cpu: Nanos(0),
     }))
