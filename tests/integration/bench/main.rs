@@ -20,6 +20,7 @@ mod load;
 #[path = "../common/many_units.rs"]
 mod many_units;
 mod meters;
+mod models;
 mod names;
 #[path = "../common/protocol_host.rs"]
 mod protocol_host;
@@ -42,7 +43,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Name of a benchmark, its title, and its function.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 12] = [
+const BENCHMARKS: [Benchmark; 13] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("hook", "eBPF: what the programs cost a pipe and a compile, end to end", hook::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
@@ -51,6 +52,7 @@ const BENCHMARKS: [Benchmark; 12] = [
     ("names", "Names of 10,000 containers: time of a tick, memory", names::run),
     ("history", "The history of 2,000 entities: a tick, a minute, a year, a report", history::run),
     ("meters", "Ticks while every slow source hangs: Redfish, IPMI, ACPI, NVML", meters::run),
+    ("models", "Power models: a lesson, a read of the estimate, memory", models::run),
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
     ("guests", "The guest channel with 1,000 guests that read every second", guests::run),
     ("dbus", "org.jouled1 with 2,000 units: reads, introspection", dbus::run),
