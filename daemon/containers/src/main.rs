@@ -1,5 +1,5 @@
-//! jouled-containers, the program: parses arguments, looks for sockets of runtimes, and starts a task for each. The only
-//! place where the process ends.
+//! jouled-containers, the program: parses arguments, looks for sockets of runtimes, and starts a task for each. The
+//! only place where the process ends.
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
@@ -25,8 +25,8 @@ const LABEL_NAME_MAX: usize = 128;
 
 /// Tells jouled which containers Docker and Podman run: names, images, compose projects and services, chosen labels.
 ///
-/// It is optional: without it, jouled finds containers by what the kernel shows, and Docker's have no names. Whoever can
-/// write to a runtime's socket is root on the machine, which is why jouled has none of them.
+/// It is optional: without it, jouled finds containers by what the kernel shows, and Docker's have no names. Whoever
+/// can write to a runtime's socket is root on the machine, which is why jouled has none of them.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
