@@ -8,9 +8,10 @@ use jouled::history::db::Db;
 use jouled::history::local::Calendar;
 use jouled::history::report::{By, Query, report as make};
 use jouled::history::slot::{KindPart, Slot};
+use jouled::model::domain::{Domain, NodeEnergy, Scope, Zone};
 use jouled::model::entity::{Kind, Labels};
-use jouled::model::snapshot::{Energy, KindView, Row, Snapshot, State};
-use jouled::model::source::Stamp;
+use jouled::model::snapshot::{DomainView, Energy, KindView, Role, Row, Snapshot, State};
+use jouled::model::source::{PackageId, Stamp};
 use jouled::model::units::{Microjoules, Nanos};
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -81,7 +82,7 @@ fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
         at: Stamp { monotonic: at, boottime: at, realtime: at },
         cpu_usage: None,
         sources: Vec::new(),
-        domains: Vec::new(),
+        domains: vec![package(seconds)],
         platform: Default::default(),
         uncontained: Default::default(),
         kinds,
@@ -91,6 +92,31 @@ fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
         lost_cpu: Nanos(0),
         own_cpu: Nanos(0),
     }))
+}
+
+/// A package that has drawn 100 W since 1970.
+fn package(seconds: u64) -> DomainView {
+    let scope = Scope::Package(PackageId(0));
+    let domain = Domain::measured("rapl/package-0", "rapl-perf", Zone::Package, scope, "package-0".to_owned());
+    let total = Microjoules(100_000_000 * seconds);
+    DomainView {
+        role: Role::Billed,
+        shares_estimated: false,
+        past: false,
+        domain: Arc::new(Domain { billed: true, ..domain }),
+        energy: NodeEnergy { total, active: total, ..NodeEnergy::default() },
+        power: None,
+        idle_power: None,
+        interval: None,
+        floor: None,
+        read_at: None,
+        error: String::new(),
+        verdict: Default::default(),
+        gaps: 0,
+        gap_time: Nanos(0),
+        learned: None,
+        shared_by: None,
+    }
 }
 
 /// The benchmark.
@@ -139,7 +165,8 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         let slot = |number| interval(at(number), seconds.cast_unsigned());
         let named = &mut named;
         let closed = |number| Closed { slot: slot(number), named: std::mem::take(named), ..Closed::default() };
-        db.write(&(0..count).map(closed).collect::<Vec<_>>())?;
+        let all: Vec<_> = (0..count).map(closed).collect();
+        all.chunks(60).try_for_each(|hour| db.write(hour))?;
     }
     let megabytes = fs::metadata(&path)?.len() as f64 / 1e6;
     report

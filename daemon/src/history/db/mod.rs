@@ -4,16 +4,19 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `minutes`, `hours`, `days` | begin in seconds since 1970, number | an interval (`encoding`) |
+//! | `minutes`, `hours`, `days` | begin in seconds since 1970, number | number of parts |
+//! | `minute-parts`, `hour-parts`, `day-parts` | begin, number, part | a part of the bytes of an interval (`encoding`) |
 //! | `series` | number of the series | its labels and begin, JSON |
 //! | `baselines` | number of the series | the totals up to which history has its energy, JSON |
-//! | `meta` | `format`, `baseline`, `folded`, `written` | JSON |
+//! | `meta` | `format`, `baseline`, `unfolded`, `written` | JSON |
 //!
-//! Minutes are added to the hour and the day that they are in when the hour has ended. The number in their key rises
-//! with each minute, and minutes up to the number `folded` are in an hour and a day.
+//! Minutes are added to the hour and the day that they are in when the hour has ended. Until then they are in the list
+//! `unfolded`. The number in their key rises with each minute.
+
+mod slots;
 
 use super::collector::{Baseline, Closed, Kept, SeriesName};
-use super::encoding::{DecodeError, Encoded, Header, decode, encode};
+use super::encoding::{DecodeError, Encoded, decode};
 use super::local::Calendar;
 use super::slot::{SeriesId, Slot};
 use crate::model::snapshot::Energy;
@@ -22,19 +25,12 @@ use redb::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use slots::{DAYS, HOURS, MINUTES, SlotKey, Writable, named};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 
-/// Key of an interval: its begin, and a number that tells intervals with the same begin apart, as after the clock was
-/// set back.
-type SlotKey = (i64, u64);
-type SlotTable = TableDefinition<'static, SlotKey, &'static [u8]>;
-
-const MINUTES: SlotTable = TableDefinition::new("minutes");
-const HOURS: SlotTable = TableDefinition::new("hours");
-const DAYS: SlotTable = TableDefinition::new("days");
 const SERIES: TableDefinition<'static, SeriesId, &'static [u8]> = TableDefinition::new("series");
 const BASELINES: TableDefinition<'static, SeriesId, &'static [u8]> = TableDefinition::new("baselines");
 const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
@@ -43,10 +39,12 @@ const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinit
 const FORMAT: u32 = 1;
 /// Memory for pages of the file, in bytes.
 const CACHE: usize = 2 << 20;
-/// How long minutes are kept, in seconds.
-const KEEP_MINUTES: i64 = 2 * 86_400;
-/// How long hours are kept, in seconds: 14 months.
-const KEEP_HOURS: i64 = 427 * 86_400;
+/// How many minutes are kept: two days. Counted, and not by the clock, which may be set.
+const KEEP_MINUTES: u64 = 2 * 1_440;
+/// How many hours are kept: 14 months.
+const KEEP_HOURS: u64 = 427 * 24;
+/// How many hours and days stay as they are when space is needed.
+const KEEP_WHOLE: usize = 48;
 /// Fewest series of a kind that an interval keeps when space is needed.
 const SERIES_LEAST: usize = 10;
 
@@ -156,8 +154,8 @@ impl Db {
     fn prepare(&self) -> Result<(), DbError> {
         let write = self.db.begin_write()?;
         {
-            for table in [MINUTES, HOURS, DAYS] {
-                write.open_table(table)?;
+            for length in [MINUTES, HOURS, DAYS] {
+                length.write(&write)?;
             }
             write.open_table(SERIES)?;
             write.open_table(BASELINES)?;
@@ -226,11 +224,13 @@ impl Db {
             {
                 let mut meta = write.open_table(META)?;
                 let mut written = get::<u64>(&meta, "written")?.unwrap_or_default();
-                let (mut table, mut names) = (write.open_table(MINUTES)?, write.open_table(SERIES)?);
+                let mut unfolded = get::<Vec<SlotKey>>(&meta, "unfolded")?.unwrap_or_default();
+                let (mut table, mut names) = (MINUTES.write(&write)?, write.open_table(SERIES)?);
                 let mut baselines = write.open_table(BASELINES)?;
                 for closed in minutes {
                     written += 1;
-                    table.insert((closed.slot.from, written), &*encode(&closed.slot))?;
+                    table.put((closed.slot.from, written), &closed.slot)?;
+                    unfolded.push((closed.slot.from, written));
                     for (id, name) in &closed.named {
                         names.insert(*id, &*json(name)?)?;
                     }
@@ -242,6 +242,7 @@ impl Db {
                     }
                 }
                 put(&mut meta, "written", &written)?;
+                put(&mut meta, "unfolded", &unfolded)?;
                 put(&mut meta, "baseline", &last.base)?;
             }
             self.fold(&write, last.slot.from)?;
@@ -252,29 +253,23 @@ impl Db {
     /// Adds minutes that are in no hour yet to their hours and days, except those of the hour of `now`.
     fn fold(&self, write: &WriteTransaction, now: i64) -> Result<(), DbError> {
         let mut meta = write.open_table(META)?;
-        let folded = get::<u64>(&meta, "folded")?.unwrap_or_default();
         let hour = self.calendar.hour(now);
-        let mut minutes = write.open_table(MINUTES)?;
-        let mut unfolded = Vec::new();
-        for entry in minutes.iter()? {
-            let (key, bytes) = entry?;
-            let (from, number) = key.value();
-            if number > folded {
-                unfolded.push((number, slot(from, bytes.value())?));
-            }
+        let unfolded = get::<Vec<SlotKey>>(&meta, "unfolded")?.unwrap_or_default();
+        let (stay, done): (Vec<_>, Vec<_>) = unfolded.into_iter().partition(|(from, _)| hour.contains(from));
+        if done.is_empty() {
+            return Ok(());
         }
-        unfolded.sort_unstable_by_key(|(number, _)| *number);
-        // In the order in which they were written, up to the first one of the current hour.
-        let done = unfolded.iter().take_while(|(_, slot)| !hour.contains(&slot.from)).count();
-        let Some((number, _)) = done.checked_sub(1).and_then(|last| unfolded.get(last)) else { return Ok(()) };
-        put(&mut meta, "folded", number)?;
-        let done = unfolded[..done].iter().map(|(_, slot)| slot);
-        add_to(&mut write.open_table(HOURS)?, done.clone(), |at| self.calendar.hour(at))?;
-        add_to(&mut write.open_table(DAYS)?, done, |at| self.calendar.day(at))?;
-        let folded = *number;
-        minutes.retain_in(..(now.saturating_sub(KEEP_MINUTES), 0), |(_, number), _| number > folded)?;
-        write.open_table(HOURS)?.retain_in(..(now.saturating_sub(KEEP_HOURS), 0), |_, _| false)?;
-        drop((meta, minutes));
+        put(&mut meta, "unfolded", &stay)?;
+        drop(meta);
+        let mut minutes = MINUTES.write(write)?;
+        let slots: Vec<Slot> =
+            done.into_iter().filter_map(|key| minutes.get(key).transpose()).collect::<Result<_, _>>()?;
+        let mut hours = HOURS.write(write)?;
+        add_to(&mut hours, &slots, |at| self.calendar.hour(at))?;
+        add_to(&mut DAYS.write(write)?, &slots, |at| self.calendar.day(at))?;
+        minutes.keep_last(KEEP_MINUTES, &stay)?;
+        hours.keep_last(KEEP_HOURS, &[])?;
+        drop((minutes, hours));
         self.make_room(write)
     }
 
@@ -282,8 +277,8 @@ impl Db {
     /// old hour, then of each old day; the last two days stay as they are.
     fn make_room(&self, write: &WriteTransaction) -> Result<(), DbError> {
         let mut size = bytes(&write.open_table(SERIES)?)? + bytes(&write.open_table(BASELINES)?)?;
-        for table in [MINUTES, HOURS, DAYS] {
-            size += bytes(&write.open_table(table)?)?;
+        for length in [MINUTES, HOURS, DAYS] {
+            size += length.write(write)?.size()?;
         }
         // A commit needs room for what it changes beside what it replaces, and pages are not filled to the last byte.
         let most = self.limit / 2;
@@ -292,22 +287,20 @@ impl Db {
         }
         // Some room for the next days, so that this is not done each hour.
         let wanted = most / 10 * 9;
-        for definition in [HOURS, DAYS] {
-            let mut table = write.open_table(definition)?;
-            let keys: Vec<SlotKey> = table.iter()?.map(|entry| Ok(entry?.0.value())).collect::<Result<_, DbError>>()?;
-            let old = keys.len().saturating_sub(48);
-            for key in &keys[..old] {
+        for length in [HOURS, DAYS] {
+            let mut table = length.write(write)?;
+            let keys = table.keys(&(i64::MIN..i64::MAX))?;
+            for key in &keys[..keys.len().saturating_sub(KEEP_WHOLE)] {
                 if size <= wanted {
                     break;
                 }
-                let Some(before) = table.get(*key)?.map(|bytes| bytes.value().to_vec()) else { continue };
-                let mut slot = slot(key.0, &before)?;
+                let Some(before) = table.bytes(*key)? else { continue };
+                let mut slot = decode(&before).map_err(named(key.0))?;
                 for part in slot.kinds.values_mut() {
                     part.keep_largest((part.rows.len() / 2).max(SERIES_LEAST));
                 }
-                let after = encode(&slot);
-                size = size.saturating_sub((before.len() - after.len().min(before.len())) as u64);
-                table.insert(*key, &*after)?;
+                let after = table.put(*key, &slot)?;
+                size = size.saturating_sub(before.len().saturating_sub(after) as u64);
             }
         }
         self.forget_series(write)
@@ -316,10 +309,10 @@ impl Db {
     /// Removes the labels of series that no interval has.
     fn forget_series(&self, write: &WriteTransaction) -> Result<(), DbError> {
         let mut used = BTreeSet::new();
-        for definition in [MINUTES, HOURS, DAYS] {
-            for entry in write.open_table(definition)?.iter()? {
-                let (key, bytes) = entry?;
-                let slot = slot(key.value().0, bytes.value())?;
+        for length in [MINUTES, HOURS, DAYS] {
+            let table = length.write(write)?;
+            for key in table.keys(&(i64::MIN..i64::MAX))? {
+                let Some(slot) = table.get(key)? else { continue };
                 used.extend(slot.kinds.values().flat_map(|part| part.rows.keys().copied()));
             }
         }
@@ -345,44 +338,41 @@ impl Db {
     ) -> Result<(), DbError> {
         unpanicked(|| {
             let read = self.db.begin_read()?;
-            let folded = get::<u64>(&read.open_table(META)?, "folded")?.unwrap_or_default();
-            let (minutes, hours, days) = (read.open_table(MINUTES)?, read.open_table(HOURS)?, read.open_table(DAYS)?);
+            let unfolded = get::<BTreeSet<SlotKey>>(&read.open_table(META)?, "unfolded")?.unwrap_or_default();
+            let (minutes, hours, days) = (MINUTES.read(&read)?, HOURS.read(&read)?, DAYS.read(&read)?);
             let within = |from: i64, until: i64| times.start <= from && until <= times.end;
-            let range = (times.start, 0)..(times.end, 0);
             let mut taken: Vec<Range<i64>> = Vec::new();
-            for entry in days.range(range.clone())? {
-                let (key, bytes) = entry?;
-                let day = encoded(key.value().0, bytes.value())?;
-                let Header { from, until, .. } = day.header;
+            for key in days.keys(times)? {
+                let Some(bytes) = days.bytes(key)? else { continue };
+                let day = encoded(key.0, &bytes)?;
+                let (from, until) = (day.header.from, day.header.until);
                 let is_whole = step != Step::Hour && within(from, until);
-                if is_whole || hours.range((from, 0)..(until, 0))?.next().is_none() {
-                    each(&day).map_err(|error| DbError::Slot(from, error))?;
+                if is_whole || !hours.has(&(from..until))? {
+                    each(&day).map_err(named(from))?;
                     taken.push(from..until);
                 }
             }
-            for entry in hours.range(range.clone())? {
-                let (key, bytes) = entry?;
-                let from = key.value().0;
-                if taken.iter().any(|day| day.contains(&from)) {
+            for key in hours.keys(times)? {
+                if taken.iter().any(|day| day.contains(&key.0)) {
                     continue;
                 }
-                let hour = encoded(from, bytes.value())?;
-                let until = hour.header.until;
-                if within(from, until) || minutes.range((from, 0)..(until, 0))?.next().is_none() {
-                    each(&hour).map_err(|error| DbError::Slot(from, error))?;
+                let Some(bytes) = hours.bytes(key)? else { continue };
+                let hour = encoded(key.0, &bytes)?;
+                let (from, until) = (hour.header.from, hour.header.until);
+                if within(from, until) || !minutes.has(&(from..until))? {
+                    each(&hour).map_err(named(from))?;
                     taken.push(from..until);
                 }
             }
             taken.sort_unstable_by_key(|span| span.start);
-            for entry in minutes.range(range)? {
-                let (key, bytes) = entry?;
-                let (from, number) = key.value();
-                let before = taken.partition_point(|span| span.start <= from);
-                let is_taken = before.checked_sub(1).is_some_and(|at| taken[at].contains(&from));
-                if number > folded || !is_taken {
-                    let minute = encoded(from, bytes.value())?;
-                    each(&minute).map_err(|error| DbError::Slot(from, error))?;
+            for key in minutes.keys(times)? {
+                let before = taken.partition_point(|span| span.start <= key.0);
+                let is_taken = before.checked_sub(1).is_some_and(|at| taken[at].contains(&key.0));
+                if is_taken && !unfolded.contains(&key) {
+                    continue;
                 }
+                let Some(bytes) = minutes.bytes(key)? else { continue };
+                each(&encoded(key.0, &bytes)?).map_err(named(key.0))?;
             }
             Ok(())
         })
@@ -416,11 +406,8 @@ impl Db {
         unpanicked(|| {
             let read = self.db.begin_read()?;
             let mut first = None;
-            for table in [MINUTES, HOURS, DAYS] {
-                if let Some((key, _)) = read.open_table(table)?.first()? {
-                    let from = key.value().0;
-                    first = Some(first.map_or(from, |first: i64| first.min(from)));
-                }
+            for begin in [MINUTES.read(&read)?.first()?, HOURS.read(&read)?.first()?, DAYS.read(&read)?.first()?] {
+                first = [first, begin].into_iter().flatten().min();
             }
             Ok(first)
         })
@@ -442,27 +429,20 @@ pub enum Step {
 }
 
 /// Adds intervals to longer ones, which begin and end as `span` says of their begin.
-fn add_to<'a>(
-    table: &mut Table<'_, SlotKey, &'static [u8]>,
-    slots: impl Iterator<Item = &'a Slot>,
-    span: impl Fn(i64) -> Range<i64>,
-) -> Result<(), DbError> {
+fn add_to(table: &mut Writable<'_>, slots: &[Slot], span: impl Fn(i64) -> Range<i64>) -> Result<(), DbError> {
     let mut sums: BTreeMap<i64, Slot> = BTreeMap::new();
-    for one in slots {
-        let span = span(one.from);
+    for slot in slots {
+        let span = span(slot.from);
         let sum = match sums.entry(span.start) {
             Entry::Occupied(sum) => sum.into_mut(),
             Entry::Vacant(place) => {
-                let kept = table.get((span.start, 0))?.map(|bytes| slot(span.start, bytes.value())).transpose()?;
+                let kept = table.get((span.start, 0))?;
                 place.insert(kept.unwrap_or_else(|| Slot::empty(span.start, span.end)))
             }
         };
-        sum.add(one);
+        sum.add(slot);
     }
-    for (from, sum) in sums {
-        table.insert((from, 0), &*encode(&sum))?;
-    }
-    Ok(())
+    sums.iter().try_for_each(|(from, sum)| table.put((*from, 0), sum).map(drop))
 }
 
 fn bytes<K: redb::Key + 'static>(table: &Table<'_, K, &'static [u8]>) -> Result<u64, DbError> {
@@ -472,11 +452,7 @@ fn bytes<K: redb::Key + 'static>(table: &Table<'_, K, &'static [u8]>) -> Result<
 }
 
 fn encoded(from: i64, bytes: &[u8]) -> Result<Encoded<'_>, DbError> {
-    Encoded::parse(bytes).map_err(|error| DbError::Slot(from, error))
-}
-
-fn slot(from: i64, bytes: &[u8]) -> Result<Slot, DbError> {
-    decode(bytes).map_err(|error| DbError::Slot(from, error))
+    Encoded::parse(bytes).map_err(named(from))
 }
 
 /// `None`: its kind is of a later version.
