@@ -5,7 +5,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `minutes`, `hours`, `days` | begin in seconds since 1970, number | number of parts |
-//! | `minute-parts`, `hour-parts`, `day-parts` | begin, number, part | a part of the bytes of an interval (`encoding`) |
+//! | `minute-parts`, `hour-parts`, `day-parts` | begin, number, part | bytes of an interval (`encoding`) |
 //! | `series` | number of the series | its labels and begin, JSON |
 //! | `baselines` | number of the series | the totals up to which history has its energy, JSON |
 //! | `meta` | `format`, `baseline`, `unfolded`, `written` | JSON |

@@ -1,7 +1,7 @@
 //! Which model stands in for a meter, in this order: what this machine's own meter of the domain taught, in a VM what
-//! its host learned, a model of just such a machine from a file, and nothing (the caller's prior). Only forms that need the busy share alone can
-//! stand in: hardware counters are not known where /proc/stat is read. Pure: the core hands over what was taught, and
-//! `run` what the files hold.
+//! its host learned, a model of just such a machine from a file, and nothing (the caller's prior). Only forms that need
+//! the busy share alone can stand in: hardware counters are not known where /proc/stat is read. Pure: the core hands
+//! over what was taught, and `run` what the files hold.
 
 #[cfg(test)]
 mod tests;
