@@ -90,3 +90,12 @@ def case_containers_sandbox_has_a_good_score():
     score = float(said.split(":")[1].split()[0])
     note(said.strip("→ "))
     assert score <= 3.0, said
+
+
+def case_containers_purge_leaves_nothing():
+    ensure_running()
+    install()
+    apt("purge", "jouled-containers")
+    left = [path for top in ("/etc", "/usr/bin", "/usr/lib/systemd") for path in Path(top).rglob("*jouled-containers*")]
+    assert not left, left
+    ensure_running()
