@@ -146,7 +146,7 @@ test-libvirt: ## Lints and tests of jouled-libvirt, with libvirt's test driver, 
 containers: ## The release binary of jouled-containers
 	cargo build --release --locked $(CONTAINERS)
 
-test-containers: ## Lints and tests of jouled-containers, with simulated runtimes, and with Podman where it is installed
+test-containers: ## Lints and tests of jouled-containers, with simulated runtimes
 	cargo fmt --manifest-path daemon/containers/Cargo.toml --check
 	cargo clippy --locked --all-targets $(CONTAINERS) -- -D warnings
 	cargo test --locked $(CONTAINERS)
