@@ -5,14 +5,17 @@
 //! *baseline*. The baseline is kept in the database, so that energy of a minute that a crash cut off is in the next
 //! one. So sums over time are exact, whatever is late.
 
-use super::slot::{SeriesId, Slot, Values, ZonePart};
+mod baseline;
+
+pub use baseline::{Baseline, Closed, DomainBaseline, Kept, SeriesName};
+
+use super::slot::{SeriesId, Slot, ZonePart};
 use crate::model::domain::{NodeEnergy, Quality, Zone};
-use crate::model::entity::{Kind, Labels};
+use crate::model::entity::Labels;
 use crate::model::snapshot::{DomainView, Energy, KindView, Row, Snapshot, State};
 use crate::model::units::{Microjoules, Nanos};
+use baseline::{at_most, charged, kinds, values};
 use rustc_hash::{FxHashMap, FxHashSet};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Length of the shortest interval, in seconds.
@@ -22,85 +25,6 @@ pub const MINUTE: i64 = 60;
 const FORGET: u64 = 7 * 24 * 60;
 /// Number of a series that gained nothing since history began.
 const UNNAMED: SeriesId = 0;
-
-/// What a series is called in the database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeriesName {
-    /// Its kind and labels.
-    pub labels: Labels,
-    /// When it began, CLOCK_REALTIME. The same labels with another begin are another series.
-    pub since: Nanos,
-}
-
-/// The totals up to which history has the energy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Baseline {
-    /// Energy of each domain, with its gap time, by id.
-    pub domains: BTreeMap<String, DomainBaseline>,
-    /// All that each kind was charged, by name of the kind.
-    pub kinds: BTreeMap<String, Energy>,
-    /// The number that the next series gets.
-    pub next: SeriesId,
-}
-
-impl Baseline {
-    /// Whether history begins.
-    fn is_new(&self) -> bool {
-        self.domains.is_empty() && self.kinds.is_empty()
-    }
-
-    fn begin_at(&mut self, snapshot: &Snapshot) {
-        let domain = |view: &DomainView| {
-            (view.domain.id.to_string(), DomainBaseline { energy: view.energy, gap: view.gap_time })
-        };
-        self.domains = snapshot.domains.iter().map(domain).collect();
-        self.kinds = kinds(snapshot).map(|view| (view.kind.as_str().to_owned(), charged(view))).collect();
-    }
-}
-
-/// What history has of a domain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DomainBaseline {
-    /// Its totals.
-    pub energy: NodeEnergy,
-    /// Time in which it could not be measured.
-    pub gap: Nanos,
-}
-
-/// A finished minute, and what the database has to keep with it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Closed {
-    /// The minute.
-    pub slot: Slot,
-    /// Series that are new, or have other labels than before.
-    pub named: Vec<(SeriesId, SeriesName)>,
-    /// New bases of series whose energy changed.
-    pub bases: BTreeMap<SeriesId, Energy>,
-    /// Series that are gone: their bases are not needed any more.
-    pub gone: Vec<SeriesId>,
-    /// The base of everything else.
-    pub base: Baseline,
-}
-
-impl Closed {
-    /// Adds an earlier minute, whose times are lost.
-    pub fn join(&mut self, earlier: Self) {
-        let Self { mut slot, named, bases, gone, base: _ } = earlier;
-        (slot.from, slot.until) = (self.slot.from, self.slot.until);
-        slot.add(&self.slot);
-        self.slot = slot;
-        let later = std::mem::replace(&mut self.named, named);
-        self.named.extend(later);
-        for (id, energy) in bases {
-            self.bases.entry(id).or_insert(energy);
-        }
-        self.gone.extend(gone);
-        for id in &self.gone {
-            self.bases.remove(id);
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Known {
@@ -129,15 +53,6 @@ pub struct Collector {
     dropped: FxHashMap<Key, (Energy, State)>,
     /// How many minutes were closed.
     closes: u64,
-}
-
-/// What the database kept, for a new collector.
-#[derive(Debug, Default)]
-pub struct Kept {
-    /// The base of everything but series.
-    pub base: Baseline,
-    /// Series with a base.
-    pub series: Vec<(SeriesId, SeriesName, Energy)>,
 }
 
 impl Collector {
@@ -356,42 +271,8 @@ impl Collector {
     }
 }
 
-/// The kinds that history has: all but processes, of which there are too many and which are gone too soon.
-fn kinds(snapshot: &Snapshot) -> impl Iterator<Item = &KindView> {
-    snapshot.kinds.iter().filter(|view| view.kind != Kind::Process)
-}
-
 fn rows(snapshot: &Snapshot) -> impl Iterator<Item = &Row> {
     kinds(snapshot).flat_map(|view| &view.rows)
-}
-
-/// All that was ever charged to a kind.
-fn charged(view: &KindView) -> Energy {
-    let mut sum = view.rest;
-    sum.add(&view.ended);
-    sum.add(&view.parked);
-    view.rows.iter().for_each(|row| sum.add(&row.energy));
-    sum
-}
-
-/// Lowers each number of `energy` to that of `limit`.
-fn at_most(energy: &mut Energy, limit: &Energy) {
-    for zone in 0..Zone::COUNT {
-        energy.dynamic[zone] = energy.dynamic[zone].min(limit.dynamic[zone]);
-        energy.idle[zone] = energy.idle[zone].min(limit.idle[zone]);
-    }
-}
-
-/// What was gained since `base`, in the columns of the slot.
-fn values(slot: &Slot, now: &Energy, base: &Energy) -> Values {
-    let zones = slot.zones.iter().filter_map(|part| Zone::ALL.into_iter().find(|zone| zone.as_str() == part.zone));
-    let less = |now: Microjoules, base: Microjoules| {
-        i64::try_from(now.0).unwrap_or(i64::MAX) - i64::try_from(base.0).unwrap_or(i64::MAX)
-    };
-    zones
-        .map(Zone::index)
-        .flat_map(|zone| [less(now.dynamic[zone], base.dynamic[zone]), less(now.idle[zone], base.idle[zone])])
-        .collect()
 }
 
 /// Number of the minute of a snapshot, since 1970.

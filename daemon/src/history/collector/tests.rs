@@ -1,6 +1,7 @@
 use super::*;
 use crate::export::prometheus::tests as sample;
 use crate::history::slot::KindPart;
+use crate::model::entity::Kind;
 
 /// A machine with one package, whose units have this energy: (name, energy, state).
 fn snapshot(seconds: u64, package: (u64, u64, u64), units: &[(&str, u64, State)]) -> Arc<Snapshot> {

@@ -13,21 +13,25 @@
 //! Minutes are added to the hour and the day that they are in when the hour has ended. Until then they are in the list
 //! `unfolded`. The number in their key rises with each minute.
 
+mod error;
+mod fold;
 mod slots;
 
+pub use error::DbError;
+
 use super::collector::{Baseline, Closed, Kept, SeriesName};
-use super::encoding::{DecodeError, Encoded, decode};
+use super::encoding::{DecodeError, Encoded};
 use super::local::Calendar;
-use super::slot::{SeriesId, Slot};
+use super::slot::SeriesId;
 use crate::model::snapshot::Energy;
+use error::unpanicked;
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slots::{DAYS, HOURS, MINUTES, SlotKey, Writable, named};
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use slots::{DAYS, HOURS, MINUTES, SlotKey, named};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 
@@ -39,63 +43,6 @@ const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinit
 const FORMAT: u32 = 1;
 /// Memory for pages of the file, in bytes.
 const CACHE: usize = 2 << 20;
-/// How many minutes are kept: two days. Counted, and not by the clock, which may be set.
-const KEEP_MINUTES: u64 = 2 * 1_440;
-/// How many hours are kept: 14 months.
-const KEEP_HOURS: u64 = 427 * 24;
-/// How many hours and days stay as they are when space is needed.
-const KEEP_WHOLE: usize = 48;
-/// Fewest series of a kind that an interval keeps when space is needed.
-const SERIES_LEAST: usize = 10;
-
-/// Why the database cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    /// redb's error.
-    #[error("{0}")]
-    Redb(#[from] redb::Error),
-    /// An interval that cannot be read.
-    #[error("the interval of {0} cannot be read: {1}")]
-    Slot(i64, DecodeError),
-    /// A record that cannot be read.
-    #[error("the record {0:?} cannot be read: {1}")]
-    Record(String, serde_json::Error),
-    /// Written by a later version of jouled.
-    #[error("its format is number {0}, and this version of jouled knows number {FORMAT}: install the later version")]
-    Later(u32),
-    /// The library met what it holds to be impossible: the file is damaged.
-    #[error("it is damaged: {0}")]
-    Damaged(String),
-}
-
-impl DbError {
-    /// Whether another one has the file open.
-    pub fn is_in_use(&self) -> bool {
-        matches!(self, Self::Redb(redb::Error::DatabaseAlreadyOpen))
-    }
-
-    /// Whether the file cannot be used as it is, and another one is to be begun.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Redb(redb::Error::Corrupted(_)) | Self::Slot(..) | Self::Record(..) | Self::Damaged(_) => true,
-            Self::Redb(redb::Error::Io(error)) => error.kind() == std::io::ErrorKind::InvalidData,
-            Self::Redb(_) | Self::Later(_) => false,
-        }
-    }
-}
-
-/// Errors of redb's calls, each of a type of its own.
-macro_rules! from_redb {
-    ($($error:ident),+) => {
-        $(impl From<redb::$error> for DbError {
-            fn from(error: redb::$error) -> Self {
-                Self::Redb(error.into())
-            }
-        })+
-    };
-}
-
-from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError, SetDurabilityError);
 
 /// The open database. Readers and the one writer may use it from several threads.
 #[derive(Debug)]
@@ -250,80 +197,6 @@ impl Db {
         })
     }
 
-    /// Adds minutes that are in no hour yet to their hours and days, except those of the hour of `now`.
-    fn fold(&self, write: &WriteTransaction, now: i64) -> Result<(), DbError> {
-        let mut meta = write.open_table(META)?;
-        let hour = self.calendar.hour(now);
-        let unfolded = get::<Vec<SlotKey>>(&meta, "unfolded")?.unwrap_or_default();
-        let (stay, done): (Vec<_>, Vec<_>) = unfolded.into_iter().partition(|(from, _)| hour.contains(from));
-        if done.is_empty() {
-            return Ok(());
-        }
-        put(&mut meta, "unfolded", &stay)?;
-        drop(meta);
-        let mut minutes = MINUTES.write(write)?;
-        let slots: Vec<Slot> =
-            done.into_iter().filter_map(|key| minutes.get(key).transpose()).collect::<Result<_, _>>()?;
-        let mut hours = HOURS.write(write)?;
-        add_to(&mut hours, &slots, |at| self.calendar.hour(at))?;
-        add_to(&mut DAYS.write(write)?, &slots, |at| self.calendar.day(at))?;
-        minutes.keep_last(KEEP_MINUTES, &stay)?;
-        hours.keep_last(KEEP_HOURS, &[])?;
-        drop((minutes, hours));
-        self.make_room(write)
-    }
-
-    /// Adds up small series of old intervals until what is kept is within the limit. First every other series of each
-    /// old hour, then of each old day; the last two days stay as they are.
-    fn make_room(&self, write: &WriteTransaction) -> Result<(), DbError> {
-        let mut size = bytes(&write.open_table(SERIES)?)? + bytes(&write.open_table(BASELINES)?)?;
-        for length in [MINUTES, HOURS, DAYS] {
-            size += length.write(write)?.size()?;
-        }
-        // A commit needs room for what it changes beside what it replaces, and pages are not filled to the last byte.
-        let most = self.limit / 2;
-        if size <= most {
-            return Ok(());
-        }
-        // Some room for the next days, so that this is not done each hour.
-        let wanted = most / 10 * 9;
-        for length in [HOURS, DAYS] {
-            let mut table = length.write(write)?;
-            let keys = table.keys(&(i64::MIN..i64::MAX))?;
-            for key in &keys[..keys.len().saturating_sub(KEEP_WHOLE)] {
-                if size <= wanted {
-                    break;
-                }
-                let Some(before) = table.bytes(*key)? else { continue };
-                let mut slot = decode(&before).map_err(named(key.0))?;
-                for part in slot.kinds.values_mut() {
-                    part.keep_largest((part.rows.len() / 2).max(SERIES_LEAST));
-                }
-                let after = table.put(*key, &slot)?;
-                size = size.saturating_sub(before.len().saturating_sub(after) as u64);
-            }
-        }
-        self.forget_series(write)
-    }
-
-    /// Removes the labels of series that no interval has.
-    fn forget_series(&self, write: &WriteTransaction) -> Result<(), DbError> {
-        let mut used = BTreeSet::new();
-        for length in [MINUTES, HOURS, DAYS] {
-            let table = length.write(write)?;
-            for key in table.keys(&(i64::MIN..i64::MAX))? {
-                let Some(slot) = table.get(key)? else { continue };
-                used.extend(slot.kinds.values().flat_map(|part| part.rows.keys().copied()));
-            }
-        }
-        let baselines = write.open_table(BASELINES)?;
-        for entry in baselines.iter()? {
-            used.insert(entry?.0.value());
-        }
-        write.open_table(SERIES)?.retain(|id, _| used.contains(&id))?;
-        Ok(())
-    }
-
     /// All intervals that lie within the times, each second once: days where they are whole (unless `step` is hours),
     /// else hours, else minutes. An hour or day at an edge is taken whole where it begins within and its parts are not
     /// kept any more. In no particular order.
@@ -428,29 +301,6 @@ pub enum Step {
     Day,
 }
 
-/// Adds intervals to longer ones, which begin and end as `span` says of their begin.
-fn add_to(table: &mut Writable<'_>, slots: &[Slot], span: impl Fn(i64) -> Range<i64>) -> Result<(), DbError> {
-    let mut sums: BTreeMap<i64, Slot> = BTreeMap::new();
-    for slot in slots {
-        let span = span(slot.from);
-        let sum = match sums.entry(span.start) {
-            Entry::Occupied(sum) => sum.into_mut(),
-            Entry::Vacant(place) => {
-                let kept = table.get((span.start, 0))?;
-                place.insert(kept.unwrap_or_else(|| Slot::empty(span.start, span.end)))
-            }
-        };
-        sum.add(slot);
-    }
-    sums.iter().try_for_each(|(from, sum)| table.put((*from, 0), sum).map(drop))
-}
-
-fn bytes<K: redb::Key + 'static>(table: &Table<'_, K, &'static [u8]>) -> Result<u64, DbError> {
-    use redb::ReadableTableMetadata as _;
-    let stats = table.stats()?;
-    Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
-}
-
 fn encoded(from: i64, bytes: &[u8]) -> Result<Encoded<'_>, DbError> {
     Encoded::parse(bytes).map_err(named(from))
 }
@@ -482,15 +332,6 @@ fn put<T: Serialize>(
 
 fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, DbError> {
     serde_json::to_vec(value).map_err(|error| DbError::Record("a new one".into(), error))
-}
-
-/// redb panics where a damaged file holds what it takes to be impossible. That is an error here: counters go on.
-fn unpanicked<T>(work: impl FnOnce() -> Result<T, DbError>) -> Result<T, DbError> {
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    result.unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(DbError::Damaged(said.unwrap_or("no reason given").to_owned()))
-    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 use super::*;
+use crate::history::slot::Slot;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::Path;
 
