@@ -1,7 +1,7 @@
 //! The bytes of an interval in the database: a version, a header in JSON with names, then numbers of variable length.
 //! Nothing in them depends on the order of zones or kinds in the code.
 
-use super::slot::{KindPart, SeriesId, Slot, Values, ZonePart};
+use super::slot::{KindPart, SeriesId, Slot, Spans, Values, ZonePart};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -32,6 +32,9 @@ pub struct Header {
     pub until: i64,
     /// As [`Slot::observed_ms`].
     pub observed_ms: u64,
+    /// As [`Slot::quality_ms`].
+    #[serde(default, skip_serializing_if = "Spans::is_empty")]
+    pub quality_ms: Spans,
     /// As [`Slot::zones`].
     pub zones: Vec<ZonePart>,
     kinds: Vec<KindHeader>,
@@ -59,8 +62,8 @@ pub fn encode(slot: &Slot) -> Vec<u8> {
         }
         kinds.push(KindHeader { name: name.clone(), rows: part.rows.len(), bytes: numbers.len() - begin });
     }
-    let (from, until, observed_ms) = (slot.from, slot.until, slot.observed_ms);
-    let header = Header { from, until, observed_ms, zones: slot.zones.clone(), kinds };
+    let (from, until, observed_ms, quality_ms) = (slot.from, slot.until, slot.observed_ms, slot.quality_ms);
+    let header = Header { from, until, observed_ms, quality_ms, zones: slot.zones.clone(), kinds };
     // Names and numbers always have a form in JSON.
     let header = serde_json::to_vec(&header).unwrap_or_default();
     let mut out = vec![VERSION];
@@ -159,8 +162,8 @@ pub fn decode(bytes: &[u8]) -> Result<Slot, DecodeError> {
             Line::Series(id) => drop(kinds.entry(kind.to_owned()).or_default().rows.insert(id, values.to_vec())),
         },
     )?;
-    let Header { from, until, observed_ms, zones, .. } = encoded.header;
-    Ok(Slot { from, until, observed_ms, zones, kinds })
+    let Header { from, until, observed_ms, quality_ms, zones, .. } = encoded.header;
+    Ok(Slot { from, until, observed_ms, quality_ms, zones, kinds })
 }
 
 /// LEB128: seven bits a byte, the lowest first.
@@ -237,7 +240,8 @@ mod tests {
                     ..ZonePart::default()
                 };
                 let zones = (0..zones).map(zone).collect();
-                Slot { zones, kinds, observed_ms: number, ..Slot::empty(from, from) }
+                let quality_ms = Spans { of: number, estimated: number / 3, ..Spans::default() };
+                Slot { zones, kinds, observed_ms: number, quality_ms, ..Slot::empty(from, from) }
             })
         })
     }
@@ -263,6 +267,15 @@ mod tests {
     #[test]
     fn later_versions_are_named() {
         assert_eq!(decode(&[9, 0]), Err(DecodeError::Version(9)));
+    }
+
+    #[test]
+    fn intervals_of_earlier_versions_have_no_times_of_quality() {
+        let mut slot = Slot::empty(60, 120);
+        slot.zone_index("package", true);
+        let bytes = encode(&slot);
+        assert!(!bytes.windows(10).any(|word| word == b"quality_ms"), "as they wrote it: {bytes:?}");
+        assert_eq!(decode(&bytes), Ok(slot));
     }
 
     #[test]

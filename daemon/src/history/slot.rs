@@ -20,6 +20,8 @@ pub struct Slot {
     pub until: i64,
     /// How long jouled measured in it, in ms of CLOCK_BOOTTIME.
     pub observed_ms: u64,
+    /// How long the node's energy was measured, and how: by the worst zone among those that are added up.
+    pub quality_ms: Spans,
     /// Energy of the node by zone.
     pub zones: Vec<ZonePart>,
     /// What entities were charged, by kind.
@@ -43,6 +45,48 @@ pub struct ZonePart {
     pub estimated: u64,
     /// How long its energy was not measured although jouled ran, in ms.
     pub missing_ms: u64,
+    /// How long it was measured, and how.
+    #[serde(default, skip_serializing_if = "Spans::is_empty")]
+    pub quality_ms: Spans,
+}
+
+/// How long energy was measured, derived and estimated, in ms. Resolution: a minute, which is as its worst part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spans {
+    /// The time that this is about. What the other three lack of it was not measured. Intervals of versions before have
+    /// 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub of: u64,
+    /// Measured by meters. May be longer than `of`: a counter that was read again covers the time before.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub measured: u64,
+    /// Derived from meters.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub derived: u64,
+    /// Estimated by a model.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub estimated: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Spans {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds those of another interval.
+    pub const fn add(&mut self, other: &Self) {
+        self.of = self.of.saturating_add(other.of);
+        self.measured = self.measured.saturating_add(other.measured);
+        self.derived = self.derived.saturating_add(other.derived);
+        self.estimated = self.estimated.saturating_add(other.estimated);
+    }
 }
 
 /// What entities of one kind were charged.
@@ -106,6 +150,7 @@ impl Slot {
     /// Adds what another interval holds to this one. The limits of this one stay.
     pub fn add(&mut self, other: &Self) {
         self.observed_ms = self.observed_ms.saturating_add(other.observed_ms);
+        self.quality_ms.add(&other.quality_ms);
         let places: Vec<usize> = other.zones.iter().map(|part| self.zone_index(&part.zone, part.billed)).collect();
         for (part, at) in other.zones.iter().zip(&places) {
             let to = &mut self.zones[*at];
@@ -114,6 +159,7 @@ impl Slot {
             to.derived = to.derived.saturating_add(part.derived);
             to.estimated = to.estimated.saturating_add(part.estimated);
             to.missing_ms = to.missing_ms.saturating_add(part.missing_ms);
+            to.quality_ms.add(&part.quality_ms);
             // What was billed once stays in the sum.
             to.billed |= part.billed;
         }

@@ -6,6 +6,7 @@
 //! one. So sums over time are exact, whatever is late.
 
 mod baseline;
+mod quality;
 
 pub use baseline::{Baseline, Closed, DomainBaseline, Kept, SeriesName};
 
@@ -15,6 +16,7 @@ use crate::model::entity::Labels;
 use crate::model::snapshot::{DomainView, Energy, KindView, Row, Snapshot, State};
 use crate::model::units::{Microjoules, Nanos};
 use baseline::{at_most, charged, kinds, values};
+use quality::{Unsettled, ZoneTime};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
@@ -53,6 +55,7 @@ pub struct Collector {
     dropped: FxHashMap<Key, (Energy, State)>,
     /// How many minutes were closed.
     closes: u64,
+    unsettled: Unsettled,
 }
 
 impl Collector {
@@ -92,7 +95,15 @@ impl Collector {
             }
         }
         let begun = first.at.boottime;
-        Self { known, base, last: first, begun, dropped: FxHashMap::default(), closes: 0 }
+        Self {
+            known,
+            base,
+            last: first,
+            begun,
+            dropped: FxHashMap::default(),
+            closes: 0,
+            unsettled: Unsettled::default(),
+        }
     }
 
     /// Takes the next snapshot. Returns the minute that it ended, if any.
@@ -168,18 +179,22 @@ impl Collector {
 
     fn close_zones(&mut self, slot: &mut Slot, snapshot: &Snapshot) {
         let billed = crate::model::billing::Base::of(snapshot);
+        let mut times = Vec::new();
         for zone in Zone::ALL {
             let mut part =
                 ZonePart { zone: zone.as_str().into(), billed: billed.contains(zone), ..ZonePart::default() };
-            let mut has_domain = false;
+            let mut time = None;
             for view in snapshot.domains.iter().filter(|view| view.domain.zone == zone) {
-                has_domain = true;
+                let before = part.energy.total;
                 self.add_domain(&mut part, view);
+                time.get_or_insert_with(ZoneTime::default).add(view, part.energy.total > before);
             }
-            if has_domain {
+            if let Some(time) = time {
                 slot.zones.push(part);
+                times.push(time);
             }
         }
+        slot.quality_ms = self.unsettled.close(slot.observed_ms, &mut slot.zones, &times);
     }
 
     fn add_domain(&mut self, part: &mut ZonePart, view: &DomainView) {

@@ -4,7 +4,7 @@
 use super::collector::SeriesName;
 use super::db::{Db, DbError, Step};
 use super::encoding::{Encoded, Line};
-use super::slot::SeriesId;
+use super::slot::{SeriesId, Spans};
 use crate::model::entity::{Kind, Labels};
 use crate::model::units::Nanos;
 use rustc_hash::FxHashMap;
@@ -187,6 +187,15 @@ pub struct NodeLine {
     pub estimated: u64,
     /// The longest time of a zone that was not measured while jouled ran, in seconds.
     pub missing_seconds: u64,
+    /// How long it was measured, and how, by the worst zone at each minute, in ms.
+    #[serde(default)]
+    pub quality_ms: Spans,
+    /// The same of each zone.
+    #[serde(default)]
+    pub zone_quality_ms: BTreeMap<String, Spans>,
+    /// Names of the zones that are added up.
+    #[serde(default)]
+    pub billed: BTreeSet<String>,
     /// The total of every zone by name; they may contain each other.
     pub zones: BTreeMap<String, u64>,
 }
@@ -285,10 +294,13 @@ impl Growing {
         self.part.first = self.part.first.min(header.from);
         self.part.last = self.part.last.max(header.until);
         self.observed_ms = self.observed_ms.saturating_add(header.observed_ms);
+        self.part.node.quality_ms.add(&header.quality_ms);
         for zone in &header.zones {
+            self.part.node.zone_quality_ms.entry(zone.zone.clone()).or_default().add(&zone.quality_ms);
             *self.part.node.zones.entry(zone.zone.clone()).or_default() += zone.energy.total.0;
             if zone.billed {
                 let node = &mut self.part.node;
+                node.billed.insert(zone.zone.clone());
                 node.total += zone.energy.total.0;
                 node.measured += zone.measured;
                 node.derived += zone.derived;
