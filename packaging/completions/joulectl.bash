@@ -22,6 +22,9 @@ _joulectl() {
             joulectl,history)
                 cmd="joulectl__subcmd__history"
                 ;;
+            joulectl,key)
+                cmd="joulectl__subcmd__key"
+                ;;
             joulectl,list)
                 cmd="joulectl__subcmd__list"
                 ;;
@@ -46,6 +49,9 @@ _joulectl() {
             joulectl__subcmd__help,history)
                 cmd="joulectl__subcmd__help__subcmd__history"
                 ;;
+            joulectl__subcmd__help,key)
+                cmd="joulectl__subcmd__help__subcmd__key"
+                ;;
             joulectl__subcmd__help,list)
                 cmd="joulectl__subcmd__help__subcmd__list"
                 ;;
@@ -63,6 +69,9 @@ _joulectl() {
                 ;;
             joulectl__subcmd__help,top)
                 cmd="joulectl__subcmd__help__subcmd__top"
+                ;;
+            joulectl__subcmd__help__subcmd__key,generate)
+                cmd="joulectl__subcmd__help__subcmd__key__subcmd__generate"
                 ;;
             joulectl__subcmd__help__subcmd__model,compare)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__compare"
@@ -90,6 +99,18 @@ _joulectl() {
                 ;;
             joulectl__subcmd__help__subcmd__model,train)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__train"
+                ;;
+            joulectl__subcmd__key,generate)
+                cmd="joulectl__subcmd__key__subcmd__generate"
+                ;;
+            joulectl__subcmd__key,help)
+                cmd="joulectl__subcmd__key__subcmd__help"
+                ;;
+            joulectl__subcmd__key__subcmd__help,generate)
+                cmd="joulectl__subcmd__key__subcmd__help__subcmd__generate"
+                ;;
+            joulectl__subcmd__key__subcmd__help,help)
+                cmd="joulectl__subcmd__key__subcmd__help__subcmd__help"
                 ;;
             joulectl__subcmd__model,compare)
                 cmd="joulectl__subcmd__model__subcmd__compare"
@@ -158,7 +179,7 @@ _joulectl() {
 
     case "${cmd}" in
         joulectl)
-            opts="-h -V --socket --help --version status meters top list report history model help"
+            opts="-h -V --socket --help --version status meters top list report history model key help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -176,7 +197,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help)
-            opts="status meters top list report history model help"
+            opts="status meters top list report history model key help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -206,6 +227,34 @@ _joulectl() {
         joulectl__subcmd__help__subcmd__history)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__key)
+            opts="generate"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__key__subcmd__generate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -454,6 +503,88 @@ _joulectl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__key)
+            opts="-h --socket --help generate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__key__subcmd__generate)
+            opts="-h --out --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --out)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__key__subcmd__help)
+            opts="generate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__key__subcmd__help__subcmd__generate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__key__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -1,5 +1,6 @@
 //! joulectl's arguments and its help. Not what the commands do.
 
+use super::key::KeyCommand;
 use super::list::Sort;
 use super::model::ModelCommand;
 use super::report::Format;
@@ -165,6 +166,12 @@ energy that no entity was charged; `unattributed`, work of unknown processes. En
         /// What to do.
         #[command(subcommand)]
         command: ModelCommand,
+    },
+    /// Keys that sign files.
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeyCommand,
     },
 }
 

@@ -5,6 +5,7 @@ pub mod args;
 pub mod billing;
 pub mod client;
 pub mod entity;
+pub mod key;
 pub mod list;
 pub mod live;
 pub mod meters;
@@ -36,7 +37,7 @@ pub enum Error {
     /// The connection to jouled was lost and could not be made again.
     #[error("the connection to jouled was lost and does not come back: {0}")]
     Lost(String),
-    /// A command of `joulectl model` cannot be carried out. Names the argument, or the file and the field.
+    /// A command of `joulectl model` or `joulectl key` cannot be carried out. Names the argument, or the file and the field.
     #[error("{0}")]
     Model(String),
     /// An argument that cannot be used: exit code 2.
@@ -115,6 +116,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
         }
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,
         Command::Model { command } => model::run(command, &client, out).await?,
+        Command::Key { command } => key::run(command, out)?,
     }
     Ok(out.flush()?)
 }

@@ -1,6 +1,6 @@
 //! Small shared parts: access to the operating system (sockets, users, processes, locks, perf events, NVIDIA's
-//! library), and helpers for remote peers (backoff, token buckets, HTTPS, safe text, dates). Knows neither energy nor
-//! entities.
+//! library), and helpers for remote peers (backoff, token buckets, HTTPS, safe text, dates, signatures of files). Knows
+//! neither energy nor entities.
 
 pub mod backoff;
 pub mod date_time;
@@ -15,6 +15,7 @@ pub mod private_dir;
 pub mod proc_pid;
 pub mod safe_text;
 pub mod secret;
+pub mod signature;
 pub mod small_file;
 pub mod sock_diag;
 pub mod token_bucket;

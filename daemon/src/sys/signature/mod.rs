@@ -1,0 +1,237 @@
+//! Signatures of files (Ed25519, RFC 8032): `FILE.sig` beside FILE, a text of four lines (docs/signatures.md). What is
+//! signed are the bytes of the file as they are, so that nothing depends on how JSON is written, and `openssl pkeyutl`
+//! can check it. Power models and reports use it. Decides nothing about which keys are trusted.
+
+mod key;
+#[cfg(test)]
+mod tests;
+
+pub use key::{PrivateKey, PublicKey};
+
+use super::{file_tree, small_file};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The most bytes of a file with a signature: one has some 170.
+pub const MOST_BYTES: usize = 4096;
+/// The version that this one writes and reads.
+pub const VERSION: u32 = 1;
+/// The most files of a folder of trusted keys.
+const MOST_KEYS: usize = 256;
+/// The first words of each signature; the version follows.
+const HEAD: &str = "jouled signature ";
+
+/// The name of the file with the signature of a file.
+pub fn beside(file: &Path) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(".sig");
+    PathBuf::from(name)
+}
+
+/// The content of a file with a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// Which key made it.
+    pub key: KeyId,
+    bytes: [u8; 64],
+}
+
+/// The first 16 bytes of the SHA-256 of a public key as SPKI in DER. It says which key is meant and proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyId([u8; 16]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Display for Signature {
+    /// The text of the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signature = STANDARD.encode(self.bytes);
+        write!(f, "{HEAD}{VERSION}\nalgorithm: ed25519\nkey: {}\nsignature: {signature}\n", self.key)
+    }
+}
+
+impl Signature {
+    /// Reads the content of a file with a signature.
+    ///
+    /// # Errors
+    /// Names the line.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > MOST_BYTES {
+            return Err(format!("it has more than {MOST_BYTES} bytes: it is no signature of jouled"));
+        }
+        let foreign = || "it is no signature of jouled, which begins with \"jouled signature\"".to_owned();
+        let text = str::from_utf8(bytes).map_err(|_| foreign())?;
+        let mut lines = text.lines();
+        let version = lines.next().and_then(|line| line.strip_prefix(HEAD)).ok_or_else(foreign)?;
+        match version.parse::<u32>() {
+            Ok(VERSION) => {}
+            Ok(later) if later > VERSION => {
+                return Err(format!(
+                    "line 1: version {later}, and this jouled reads version {VERSION}: update jouled, or sign again"
+                ));
+            }
+            _ => return Err(format!("line 1: no version: this jouled reads version {VERSION}")),
+        }
+        let mut number = 1;
+        let mut value = |name: &str| {
+            number += 1;
+            match lines.next() {
+                None => {
+                    Err(format!("it is cut short: line {number}, {name}, is missing; copy it again, or sign again"))
+                }
+                Some(line) => line
+                    .strip_prefix(name)
+                    .and_then(|rest| rest.strip_prefix(": "))
+                    .ok_or_else(|| format!("line {number}: it has to be \"{name}: …\"; copy it again, or sign again")),
+            }
+        };
+        if value("algorithm")? != "ed25519" {
+            return Err("line 2: the algorithm has to be ed25519: sign again with such a key".to_owned());
+        }
+        let key = value("key")?;
+        let key = hex(key).ok_or("line 3: the key has to be 32 hexadecimal digits; copy it again, or sign again")?;
+        let encoded = value("signature")?;
+        let bytes = STANDARD.decode(encoded).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
+        let bytes = bytes.ok_or(
+            "line 4: the signature has to be 64 bytes in base64, so it is cut short or changed; copy it again, or sign \
+             again",
+        )?;
+        if lines.next().is_some() {
+            return Err("line 5: a signature has four lines; copy it again, or sign again".to_owned());
+        }
+        Ok(Self { key: KeyId(key), bytes })
+    }
+}
+
+fn hex(digits: &str) -> Option<[u8; 16]> {
+    if digits.len() != 32 || !digits.bytes().all(|one| matches!(one, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    u128::from_str_radix(digits, 16).ok().map(u128::to_be_bytes)
+}
+
+/// What the signature of a file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// There is none.
+    Unsigned,
+    /// There is one, and no key is trusted, so it says nothing.
+    NoTrustedKey {
+        /// Which key made it.
+        key: KeyId,
+    },
+    /// It is right.
+    Signed {
+        /// Which key made it.
+        key: KeyId,
+        /// The file of the trusted key.
+        by: String,
+    },
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsigned => f.write_str("not signed"),
+            Self::NoTrustedKey { key } => write!(f, "signed by the key {key}, not checked, as no key is trusted"),
+            Self::Signed { key, by } => write!(f, "signed by the key {key} of {by}"),
+        }
+    }
+}
+
+/// Public keys that are trusted, each with its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trusted(Vec<(String, PublicKey)>);
+
+impl Trusted {
+    /// The keys of all files of a folder whose names end in `.pub` or `.pem`, and what is wrong with the others. A
+    /// folder that does not exist has none. No link is followed.
+    pub fn folder(folder: &Path) -> (Self, Vec<String>) {
+        let (files, not_listed) = file_tree::list(folder, 0, MOST_KEYS);
+        let mut wrong: Vec<String> =
+            not_listed.into_iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+        let mut keys = Vec::new();
+        for file in files {
+            if !file.below.ends_with(".pub") && !file.below.ends_with(".pem") {
+                wrong.push(format!("{}: its name does not end in .pub or .pem, so it is no key", file.path.display()));
+                continue;
+            }
+            match small_file::read_no_link(&file.path, key::MOST_BYTES).map_err(|error| error.to_string()) {
+                Ok(bytes) => match PublicKey::from_pem(&bytes) {
+                    Ok(key) => keys.push((file.path.display().to_string(), key)),
+                    Err(why) => wrong.push(format!("{}: {why}", file.path.display())),
+                },
+                Err(why) => wrong.push(format!("{}: {why}", file.path.display())),
+            }
+        }
+        (Self(keys), wrong)
+    }
+
+    /// The keys of these files.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub fn files(files: &[PathBuf]) -> Result<Self, String> {
+        let read = |path: &PathBuf| {
+            let bytes = small_file::read(path, key::MOST_BYTES).map_err(|error| error.to_string());
+            let key = bytes.and_then(|bytes| PublicKey::from_pem(&bytes));
+            key.map(|key| (path.display().to_string(), key)).map_err(|why| format!("{}: {why}", path.display()))
+        };
+        files.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a signature says of these bytes.
+    ///
+    /// # Errors
+    /// Where its key is not among the trusted ones, or it is not of these bytes.
+    pub fn check(&self, bytes: &[u8], signature: &Signature) -> Result<Checked, String> {
+        let key = signature.key;
+        if self.is_empty() {
+            return Ok(Checked::NoTrustedKey { key });
+        }
+        let Some((by, public)) = self.0.iter().find(|(_, public)| public.id() == key) else {
+            let known: Vec<String> = self.0.iter().map(|(file, public)| format!("{file} ({})", public.id())).collect();
+            return Err(format!(
+                "it is signed by the key {key}, which is not trusted; trusted: {}. Add the signer's public key if you \
+                 trust it, or remove the signature",
+                known.join(", ")
+            ));
+        };
+        if !public.is_signature(bytes, &signature.bytes) {
+            return Err(format!(
+                "its signature is wrong: not what the key of {by} made for this content. The file or its signature was \
+                 changed, or the signature is another file's: get both again"
+            ));
+        }
+        Ok(Checked::Signed { key, by: by.clone() })
+    }
+
+    /// What the signature beside a file says of `bytes`, its content.
+    ///
+    /// # Errors
+    /// Where there is a signature that cannot be read, is wrong, or is of a key that is not trusted. Names the file of
+    /// the signature.
+    pub fn check_file(&self, file: &Path, bytes: &[u8]) -> Result<Checked, String> {
+        let path = beside(file);
+        let signature = match small_file::read_no_link(&path, MOST_BYTES) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Checked::Unsigned),
+            Err(error) => Err(error.to_string()),
+            Ok(bytes) => Signature::read(&bytes),
+        };
+        let signature = signature.map_err(|why| format!("its signature {}: {why}", path.display()))?;
+        self.check(bytes, &signature).map_err(|why| format!("{why} (signature: {})", path.display()))
+    }
+}
