@@ -14,6 +14,8 @@ const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 const KUBERNETES_NAME: &str = "io.kubernetes.container.name";
 /// The kubelet's name for a pause container, which has none.
 const KUBERNETES_PAUSE: &str = "POD";
+/// Labels that the kubelet gives all containers: uid, name and namespace of their pod.
+const KUBERNETES_POD: [&str; 3] = ["io.kubernetes.pod.uid", "io.kubernetes.pod.name", "io.kubernetes.pod.namespace"];
 
 /// The id of a container: 64 hex digits.
 pub type Id = [u8; 32];
@@ -88,6 +90,16 @@ struct Container<'a> {
     compose_service: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<&'a str, &'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pod: Option<Pod<'a>>,
+}
+
+/// The pod of a container in a line to jouled.
+#[derive(Serialize)]
+struct Pod<'a> {
+    pod_uid: &'a str,
+    pod_name: &'a str,
+    pod_namespace: &'a str,
 }
 
 /// Id and JSON of an element of the list. `chosen`: the labels that are sent.
@@ -132,21 +144,30 @@ fn parse<T: DeserializeOwned>(object: &[u8]) -> Result<T, String> {
     parsed.map_err(|error| printable(&error.to_string()))
 }
 
-fn json(id: &str, name: &str, image: &str, labels: &HashMap<String, String>, chosen: &[String]) -> Box<str> {
+/// The name that a container's owner gave it: the kubelet makes one of several for the runtime. Empty: it has none.
+pub fn own_name<'a>(name: &'a str, labels: &'a HashMap<String, String>) -> &'a str {
+    match labels.get(KUBERNETES_NAME).map(String::as_str) {
+        None | Some("") => name,
+        Some(KUBERNETES_PAUSE) => "",
+        Some(name) => name,
+    }
+}
+
+/// A container for jouled, as JSON. `labels` are all of its labels, `chosen` the names of those that are sent.
+pub fn json(id: &str, name: &str, image: &str, labels: &HashMap<String, String>, chosen: &[String]) -> Box<str> {
     let of = |name: &str| cut(labels.get(name).map(String::as_str).unwrap_or_default());
-    let name = match of(KUBERNETES_NAME) {
-        "" => name,
-        KUBERNETES_PAUSE => "",
-        name => name,
-    };
     let chosen = chosen.iter().map(|name| (name.as_str(), of(name))).filter(|(_, value)| !value.is_empty());
     let container = Container {
         id,
-        name: cut(name),
+        name: cut(own_name(name, labels)),
         image: cut(image),
         compose_project: of(COMPOSE_PROJECT),
         compose_service: of(COMPOSE_SERVICE),
         labels: chosen.collect(),
+        pod: match KUBERNETES_POD.map(of) {
+            [_, "", _] | ["", ..] => None,
+            [pod_uid, pod_name, pod_namespace] => Some(Pod { pod_uid, pod_name, pod_namespace }),
+        },
     };
     serde_json::to_string(&container).unwrap_or_default().into()
 }
@@ -188,6 +209,11 @@ mod tests {
         let kubernetes = |name: &str| {
             listed(&format!(r#","Names":["/k8s_x_pod_ns_uid_0"],"Labels":{{"io.kubernetes.container.name":"{name}"}}"#))
         };
+        let of_pod = listed(
+            r#","Labels":{"io.kubernetes.pod.uid":"u","io.kubernetes.pod.name":"web-0","io.kubernetes.pod.namespace":"shop"}"#,
+        );
+        let expected = serde_json::json!({ "id": ID, "pod_uid": "u", "pod_name": "web-0", "pod_namespace": "shop" });
+        assert_eq!(of_pod, expected);
         assert_eq!((&kubernetes("nginx")["name"], kubernetes("POD").get("name")), (&"nginx".into(), None));
     }
 

@@ -17,9 +17,9 @@ use tokio::time::timeout;
 /// A runtime that does not say anything for so long in an answer is taken for hung.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer to a list, in bytes: 20,000 containers with 10 KB each.
-const LIST_MAX: u64 = 200 << 20;
+pub const LIST_MAX: u64 = 200 << 20;
 /// Largest part of an answer that hyper holds.
-const BUFFER: usize = 64 << 10;
+pub const BUFFER: usize = 64 << 10;
 
 /// An answer that is still being read.
 pub struct Answer {
@@ -37,7 +37,11 @@ pub async fn get(path: &Path, owner: Owner, target: &str) -> Result<(Answer, u32
     within.await.map_err(|_| format!("it does not answer within {} s", PATIENCE.as_secs()))?
 }
 
-async fn request(path: &Path, owner: Owner, target: &str) -> Result<(Answer, u32), String> {
+/// Connects to the socket of a runtime. Returns the stream, and the user who listens there.
+///
+/// # Errors
+/// Why it cannot be connected to, or is not asked, in one line.
+pub async fn connect(path: &Path, owner: Owner) -> Result<(UnixStream, u32), String> {
     let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
     let user = stream.peer_cred().map_err(|error| error.to_string())?.uid();
     match owner {
@@ -47,6 +51,11 @@ async fn request(path: &Path, owner: Owner, target: &str) -> Result<(Answer, u32
         }
         _ => {}
     }
+    Ok((stream, user))
+}
+
+async fn request(path: &Path, owner: Owner, target: &str) -> Result<(Answer, u32), String> {
+    let (stream, user) = connect(path, owner).await?;
     let io = TokioIo::new(stream);
     let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@
 pub mod board;
 pub mod container;
 pub mod follow;
+pub mod grpc;
 pub mod http;
 pub mod objects;
 pub mod send;

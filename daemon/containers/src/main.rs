@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use jouled_containers::board::Board;
 use jouled_containers::follow::{Runtime, uri};
 use jouled_containers::send::send;
-use jouled_containers::sockets;
+use jouled_containers::sockets::{self, Protocol};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -23,17 +23,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LABELS_MAX: usize = 16;
 const LABEL_NAME_MAX: usize = 128;
 
-/// Tells jouled which containers Docker and Podman run: names, images, compose projects and services, chosen labels.
+/// Tells jouled which containers Docker, Podman, containerd (nerdctl) and CRI-O run: names, images, compose projects and services, chosen labels.
 ///
 /// It is optional: without it, jouled finds containers by what the kernel shows, and Docker's have no names. Whoever
 /// can write to a runtime's socket is root on the machine, which is why jouled has none of them.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
-    /// The socket of a runtime to follow, by its path; may be repeated. Default: those of Docker and Podman, also of
-    /// users
+    /// The socket of a runtime with Docker's API (Docker, Podman) to follow, by its path; may be repeated. Default: the
+    /// sockets of Docker, Podman, containerd and CRI-O, also those of users. Where one is named, the others are not asked
     #[arg(long, value_name = "PATH")]
     runtime: Vec<PathBuf>,
+    /// The socket of a containerd to follow, by its path; may be repeated
+    #[arg(long, value_name = "PATH")]
+    containerd: Vec<PathBuf>,
+    /// The socket of a runtime with Kubernetes' CRI (CRI-O) to follow, by its path; may be repeated
+    #[arg(long, value_name = "PATH")]
+    cri: Vec<PathBuf>,
     /// A label of containers to report, by its name; may be repeated
     #[arg(long, value_name = "NAME")]
     label: Vec<String>,
@@ -67,25 +73,34 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { runtime, label, socket, .. } = arguments;
+    let Arguments { runtime, containerd, cri, label, socket, .. } = arguments;
     if label.len() > LABELS_MAX {
         bail!("--label: {} of them, at most {LABELS_MAX} can be reported", label.len());
     }
     if let Some(wrong) = label.iter().find(|name| name.is_empty() || name.len() > LABEL_NAME_MAX) {
         bail!("--label {wrong:?}: a name has 1 to {LABEL_NAME_MAX} bytes");
     }
-    if runtime.len() > sockets::RUNTIMES_MAX {
-        bail!("--runtime: {} of them, at most {} can be followed", runtime.len(), sockets::RUNTIMES_MAX);
+    let mut named = Vec::new();
+    let options = [
+        ("runtime", runtime, Protocol::Docker),
+        ("containerd", containerd, Protocol::Containerd),
+        ("cri", cri, Protocol::Cri),
+    ];
+    for (option, paths, protocol) in options {
+        if let Some(wrong) = paths.iter().find(|path| !path.is_absolute() || path.as_os_str().len() > 200) {
+            bail!("--{option} {}: an absolute path of at most 200 bytes", wrong.display());
+        }
+        named.extend(paths.into_iter().map(|path| (path, protocol)));
     }
-    if let Some(wrong) = runtime.iter().find(|path| !path.is_absolute() || path.as_os_str().len() > 200) {
-        bail!("--runtime {}: an absolute path of at most 200 bytes", wrong.display());
+    if named.len() > sockets::RUNTIMES_MAX {
+        bail!("{} sockets of runtimes are named, at most {} can be followed", named.len(), sockets::RUNTIMES_MAX);
     }
     let tasks = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
-    tasks.block_on(serve(runtime, label.into(), socket))
+    tasks.block_on(serve(named, label.into(), socket))
 }
 
 /// Follows the runtimes that there are, until a signal ends the process.
-async fn serve(named: Vec<PathBuf>, labels: Arc<[String]>, socket: PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve(named: Vec<(PathBuf, Protocol)>, labels: Arc<[String]>, socket: PathBuf) -> anyhow::Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let board = Arc::<Board>::default();
@@ -104,10 +119,10 @@ async fn serve(named: Vec<PathBuf>, labels: Arc<[String]>, socket: PathBuf) -> a
             }
             is_there
         });
-        for (path, owner) in found {
+        for (path, (owner, protocol)) in found {
             followed.entry(path.clone()).or_insert_with(|| {
                 let (labels, board) = (Arc::clone(&labels), Arc::clone(&board));
-                tokio::spawn(Runtime { path, owner, labels, board }.follow())
+                tokio::spawn(Runtime { path, protocol, owner, labels, board }.follow())
             });
         }
         if !std::mem::replace(&mut is_ready, true) {

@@ -1,19 +1,17 @@
 //! The program between simulated runtimes and a simulated jouled: what is told when, and what a bad runtime does.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
+use common::{Jouled, PATIENCE, World, id, lacks_ok};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-
-fn id(number: u32) -> String {
-    format!("{number:064x}")
-}
 
 fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
@@ -79,77 +77,12 @@ fn event(runtime: &Shared, action: &str, number: u32, name: &str) {
     runtime.lock().unwrap().events.iter_mut().for_each(|stream| drop(stream.write_all(chunk(&text).as_bytes())));
 }
 
-struct World {
-    folder: tempfile::TempDir,
-    children: Vec<Child>,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl World {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), children: Vec::new() }
-    }
-
-    fn path(&self, of: &str) -> PathBuf {
-        self.folder.path().join(of)
-    }
-
-    /// Starts the program for the runtime at `docker`, and another one where it is named.
-    fn start(&mut self, runtimes: &[&str]) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_jouled-containers"));
-        for runtime in runtimes {
-            command.arg("--runtime").arg(self.path(runtime));
-        }
-        command.args(["--label", "team", "--socket"]).arg(self.path("inventory.sock")).stderr(Stdio::inherit());
-        self.children.push(command.spawn().unwrap());
-    }
-}
-
-/// A jouled that takes lines.
-struct Jouled(BufReader<UnixStream>);
-
-impl Jouled {
-    fn accept(listener: &UnixListener) -> Self {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// The first line in which `is` is found.
-    fn line(&mut self, is: impl Fn(&str) -> bool) -> serde_json::Value {
-        let (began, mut last) = (Instant::now(), String::new());
-        loop {
-            let mut line = String::new();
-            // There is a line every ten seconds.
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "it closed the connection");
-            assert!(began.elapsed() < PATIENCE, "waited in vain; before: {last}");
-            last.push_str(line.get(..line.len().min(300)).unwrap_or_default());
-            assert!(line.len() < 4 << 20);
-            if is(&line) {
-                return serde_json::from_str(&line).unwrap();
-            }
-        }
-    }
-}
-
-fn lacks_ok(line: &str) -> bool {
-    !line.contains(r#""health":"ok""#)
-}
-
 #[test]
 fn names_of_a_runtime_reach_jouled_and_a_new_jouled() {
     let mut world = World::new();
     let docker = listen(&world.path("docker"), whole(&[listed(1, "shop-web-1")]));
     let listener = UnixListener::bind(world.path("inventory.sock")).unwrap();
-    world.start(&["docker"]);
+    world.start(&[("--runtime", "docker")]);
     let mut jouled = Jouled::accept(&listener);
     let first = jouled.line(|line| line.contains("begin"));
     assert_eq!((&first["v"], &first["source"], &first["health"]), (&2.into(), &"containers".into(), &"ok".into()));
@@ -179,7 +112,7 @@ fn a_runtime_that_is_restarted_is_asked_again() {
     let mut world = World::new();
     let docker = listen(&world.path("docker"), whole(&[listed(1, "one"), listed(2, "two")]));
     let listener = UnixListener::bind(world.path("inventory.sock")).unwrap();
-    world.start(&["docker"]);
+    world.start(&[("--runtime", "docker")]);
     let mut jouled = Jouled::accept(&listener);
     jouled.line(|line| line.contains("containers\":["));
     {
@@ -214,7 +147,7 @@ fn bad_answers_are_named_and_the_other_runtime_goes_on() {
         let _bad = listen(&world.path("bad"), answer);
         let _docker = listen(&world.path("docker"), whole(&[listed(5, "kept")]));
         let listener = UnixListener::bind(world.path("inventory.sock")).unwrap();
-        world.start(&["bad", "docker"]);
+        world.start(&[("--runtime", "bad"), ("--runtime", "docker")]);
         let mut jouled = Jouled::accept(&listener);
         let (mut kept, mut good, mut said) = (false, !others, String::new());
         while !kept || !good || !said.contains(words) {
@@ -251,7 +184,7 @@ fn an_answer_of_a_gigabyte_takes_no_memory_and_a_hung_runtime_is_named() {
     let hung = listen(&world.path("hung"), String::new());
     hung.lock().unwrap().hangs = true;
     let listener = UnixListener::bind(world.path("inventory.sock")).unwrap();
-    world.start(&["endless", "hung"]);
+    world.start(&[("--runtime", "endless"), ("--runtime", "hung")]);
     let mut jouled = Jouled::accept(&listener);
     let (mut long, mut slow) = (false, false);
     let began = Instant::now();
@@ -262,10 +195,7 @@ fn an_answer_of_a_gigabyte_takes_no_memory_and_a_hung_runtime_is_named() {
         slow |= health.contains("does not answer within 10 s");
         assert!(began.elapsed() < PATIENCE, "{health}");
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", world.children[0].id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(kilobytes < 30 << 10, "{peak}");
+    assert!(world.peak_kilobytes() < 30 << 10, "{} kB", world.peak_kilobytes());
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn awaits_name(limits: &Limits, labels: &Labels, reported: bool) -> Option<Nanos
     let wait = match labels.kind() {
         Kind::Job | Kind::JobStep => JOBS_WAIT,
         Kind::Container if labels.get("pod_id").is_empty() => CONTAINERS_WAIT,
+        Kind::Container | Kind::Pod if reported => limits.name_wait.max(CONTAINERS_WAIT),
         _ => limits.name_wait,
     };
     labels.awaits_name(reported).then_some(wait)

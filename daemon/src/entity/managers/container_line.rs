@@ -1,8 +1,9 @@
 //! Parses and checks one line of jouled-containers: JSON, described in docs/containers.md. Keeps no state.
 
-use super::containers::{Id, Reported, id};
+use super::containers::{Id, Reported, ReportedPod, id};
 use super::printable;
 use crate::model::entity::Details;
+use crate::model::text::label;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -65,6 +66,9 @@ struct WireContainer {
     compose_project: String,
     compose_service: String,
     labels: BTreeMap<String, String>,
+    pod_uid: String,
+    pod_name: String,
+    pod_namespace: String,
 }
 
 /// The fields that every version of a line has.
@@ -107,7 +111,8 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
 }
 
 fn reported(container: &WireContainer) -> Result<Reported, String> {
-    let WireContainer { id, name, image, compose_project, compose_service, labels } = container;
+    let WireContainer { id, name, image, compose_project, compose_service, labels, .. } = container;
+    let WireContainer { pod_uid, pod_name, pod_namespace, .. } = container;
     if labels.len() > LABELS_MAX {
         return Err(format!("{id}: {} labels, at most {LABELS_MAX} are taken", labels.len()));
     }
@@ -119,5 +124,11 @@ fn reported(container: &WireContainer) -> Result<Reported, String> {
     let fixed = [("image", image), ("compose_project", compose_project), ("compose_service", compose_service)];
     let pairs = fixed.into_iter().chain(chosen.iter().map(|(name, value)| (name.as_str(), *value)));
     let details = Details::of(pairs.map(|(name, value)| (name, value.as_str())));
-    Ok(Reported { name: crate::model::text::label(name).into(), details })
+    let pod = || ReportedPod {
+        uid: label(pod_uid).into(),
+        name: label(pod_name).into(),
+        namespace: label(pod_namespace).into(),
+    };
+    let pod = (!pod_uid.is_empty() && !pod_name.is_empty()).then(|| Box::new(pod()));
+    Ok(Reported { name: label(name).into(), details, pod })
 }

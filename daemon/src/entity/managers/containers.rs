@@ -52,6 +52,19 @@ pub struct Reported {
     pub name: Box<str>,
     /// Image, compose project and service, chosen labels.
     pub details: Details,
+    /// The pod that it is in; `None`: it is in none, or its runtime does not say.
+    pub pod: Option<Box<ReportedPod>>,
+}
+
+/// What a runtime says of the pod of a container.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReportedPod {
+    /// Its uid, as it is in the path of the pod's cgroup.
+    pub uid: Box<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its namespace.
+    pub namespace: Box<str>,
 }
 
 /// A container: its owner (a user, or the system) and its id.

@@ -1,8 +1,9 @@
-//! Names of containers as their runtimes report them, through jouled-containers. A name that the kubelet gave a
-//! container stays; otherwise the runtime's is the one in force, as a container can be renamed.
+//! Names of containers, and of the pods that they are in, as their runtimes report them, through jouled-containers. A
+//! name that the kubelet gave a container or pod stays; otherwise the runtime's is the one in force, as a container can
+//! be renamed.
 
-use super::super::managers::containers::{Changed, Containers, Cursor, Reported};
-use super::Names;
+use super::super::managers::containers::{Changed, Containers, Cursor, Reported, ReportedPod};
+use super::{Names, PodName};
 use crate::model::entity::{ContainerLabels, Kind, Labels};
 use crate::model::tick::CgroupEntities;
 use crate::model::usage::CgroupId;
@@ -35,9 +36,9 @@ impl Reports {
 
 impl Names {
     /// Takes what runtimes say of the containers of `cgroups`, which are listed at this tick, and of those of which
-    /// they said something new. Returns the containers that are listed no more at this tick and have other names now.
-    pub(super) fn take_reports(&mut self, cgroups: &[CgroupEntities]) -> Vec<String> {
-        let Self { reports: Some(reports), containers, nameless, .. } = self else { return Vec::new() };
+    /// they said something new.
+    pub(super) fn take_reports(&mut self, cgroups: &[CgroupEntities]) -> Renamed {
+        let Self { reports: Some(reports), containers, pods, nameless, .. } = self else { return Renamed::default() };
         let listed =
             cgroups.iter().flat_map(|cgroup| &cgroup.entities).filter(|labels| labels.kind() == Kind::Container);
         let mut wanted: Vec<String> = listed.map(|labels| labels.id().to_owned()).collect();
@@ -55,7 +56,7 @@ impl Names {
         };
         wanted.retain(|id| containers.contains_key(id));
         let keys: Vec<(Option<u32>, String)> = wanted.iter().map(owned).collect();
-        let mut renamed = FxHashSet::default();
+        let mut renamed = Renamed::default();
         reports.containers.find(keys.iter().map(|(owner, id)| (*owner, id.as_str())), |place, reported| {
             let Some(container) = wanted.get(place).and_then(|id| containers.get_mut(id)) else { return };
             if container.reported.as_ref().is_some_and(|known| Arc::ptr_eq(known, reported) || known == reported) {
@@ -68,33 +69,56 @@ impl Names {
                 container.source = None;
                 nameless.remove(&(Kind::Container, id.clone()));
             }
-            renamed.insert(id.clone());
+            let of_container = |pod: &&ReportedPod| *pod.uid == *container.pod;
+            if let Some(pod) = reported.pod.as_deref().filter(of_container)
+                && let Some(known) = pods.get_mut(&*pod.uid)
+                && known.owner == container.known.owner
+                && known.name.is_none()
+            {
+                known.name = Some(PodName { namespace: pod.namespace.to_string(), name: pod.name.to_string() });
+                known.due = None;
+                nameless.remove(&(Kind::Pod, pod.uid.to_string()));
+                renamed.pods.insert(pod.uid.to_string());
+            }
+            renamed.containers.insert(id.clone());
         });
-        renamed.into_iter().collect()
+        renamed
     }
 
-    /// Lists the cgroups of these containers again where their labels change, unless they are `listed` at this tick.
+    /// Lists the cgroups of what was renamed again where their labels change, unless they are `listed` at this tick.
     pub(super) fn report_renamed(
         &mut self,
         cgroups: &mut Vec<CgroupEntities>,
         listed: &FxHashSet<CgroupId>,
-        renamed: &[String],
+        renamed: &Renamed,
     ) {
-        for container in renamed.iter().filter_map(|id| self.containers.get(id)) {
-            for cgroup in container.members.iter().filter(|cgroup| !listed.contains(cgroup)) {
-                let Some(entities) = self.cgroups.get_mut(cgroup) else { continue };
-                let mut changed = false;
-                for labels in entities.iter_mut() {
-                    if let Some(named) = super::named(labels, &self.containers, &self.pods) {
-                        (*labels, changed) = (named, true);
-                    }
+        let containers = renamed.containers.iter().filter_map(|id| self.containers.get(id));
+        let mut again: FxHashSet<CgroupId> = containers.flat_map(|container| &container.members).copied().collect();
+        if !renamed.pods.is_empty() {
+            let is_of_pod = |labels: &Labels| labels.kind() == Kind::Pod && renamed.pods.contains(labels.id());
+            let of_pods = self.cgroups.iter().filter(|(_, entities)| entities.iter().any(is_of_pod));
+            again.extend(of_pods.map(|(cgroup, _)| *cgroup));
+        }
+        for cgroup in again.iter().filter(|cgroup| !listed.contains(cgroup)) {
+            let Some(entities) = self.cgroups.get_mut(cgroup) else { continue };
+            let mut changed = false;
+            for labels in entities.iter_mut() {
+                if let Some(named) = super::named(labels, &self.containers, &self.pods) {
+                    (*labels, changed) = (named, true);
                 }
-                if changed {
-                    cgroups.push(CgroupEntities { cgroup: *cgroup, entities: entities.clone(), vm: None });
-                }
+            }
+            if changed {
+                cgroups.push(CgroupEntities { cgroup: *cgroup, entities: entities.clone(), vm: None });
             }
         }
     }
+}
+
+/// What has another name since the last tick.
+#[derive(Debug, Default)]
+pub(super) struct Renamed {
+    containers: FxHashSet<String>,
+    pods: FxHashSet<String>,
 }
 
 /// The labels of a container as its runtime reports it; `None`: they are the same. `kubelet`: the name that was found
@@ -210,6 +234,51 @@ mod tests {
         let own = format!(r#","user":1000,"containers":[{{"id":"{}","name":"mine"}}]"#, id(3));
         host.say("unix:///run/user/1000/docker.sock", &own);
         assert_eq!(host.tick(Some((13, of_user(3)))), said(13, "mine", ""));
+    }
+
+    /// Where the kubelet's folders are elsewhere, the runtime names the pod, too, also in cgroups that were listed before.
+    #[test]
+    fn pods_are_named_by_the_runtime_of_their_containers_and_only_their_own() {
+        let mut host = Host::new();
+        host.say("unix:///crio", r#","begin":true"#);
+        let uid = |number: u64| format!("0b9e1dd6-0000-4000-8000-{number:012x}");
+        let of_pod = |number| format!("/kubepods.slice/kubepods-pod{}.slice", uid(number).replace('-', "_"));
+        let container = |pod, number| format!("{}/crio-{}.scope", of_pod(pod), id(number));
+        let mut pods = |new: &[(u64, String)]| {
+            let list = |(cgroup, path): &(u64, String)| CgroupEntities {
+                cgroup: CgroupId(*cgroup),
+                entities: path::entities(path),
+                vm: None,
+            };
+            let mut cgroups: Vec<CgroupEntities> = new.iter().map(list).collect();
+            host.names.observe(&mut cgroups, &[], |_| None);
+            let mut named: Vec<(u64, String)> = cgroups
+                .iter()
+                .flat_map(|cgroup| cgroup.entities.iter().map(|labels| (cgroup.cgroup.0, labels)))
+                .filter(|(_, labels)| labels.kind() == Kind::Pod && !labels.get("pod_name").is_empty())
+                .map(|(cgroup, of)| (cgroup, format!("{}/{}", of.get("pod_namespace"), of.get("pod_name"))))
+                .collect();
+            named.sort();
+            named
+        };
+        let paths = [(1, of_pod(1)), (11, container(1, 11)), (12, container(1, 12)), (2, of_pod(2))];
+        assert_eq!(pods(&paths), []);
+        let say = |number: u64, pod: u64, name: &str| {
+            let of = format!(r#""pod_uid":"{}","pod_name":"{name}","pod_namespace":"shop""#, uid(pod));
+            let container = format!(r#"{{"id":"{}","name":"nginx",{of}}}"#, id(number));
+            let line = format!(
+                r#"{{"v":2,"source":"containers","uri":"unix:///crio","health":"ok","containers":[{container}]}}"#
+            );
+            host.managers.accept_line(line.as_bytes(), Instant::now()).unwrap();
+        };
+        // A container of one pod says nothing about another pod.
+        say(12, 2, "evil");
+        assert_eq!(pods(&[]), []);
+        say(11, 1, "web-0");
+        assert_eq!(pods(&[]), [1, 11, 12].map(|cgroup| (cgroup, "shop/web-0".to_owned())));
+        // A container that is restarted has another id; the name of its pod stays.
+        say(13, 1, "other");
+        assert_eq!(pods(&[(13, container(1, 13))]), [(13, "shop/web-0".to_owned())]);
     }
 
     #[test]
