@@ -51,6 +51,7 @@ fn snapshot(ticks: u64, seconds: u64, total: u64) -> Arc<Snapshot> {
         cpu_usage: None,
         sources: Vec::new(),
         domains: vec![domain(total)],
+        origins: Default::default(),
         platform: Default::default(),
         uncontained: Default::default(),
         kinds,

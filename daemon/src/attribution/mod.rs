@@ -32,13 +32,14 @@ mod window;
 use crate::model::billing::{IdlePolicy, Weights};
 use crate::model::domain::{Domain, DomainId, Scope, Verdict, Zone};
 use crate::model::platform::PlatformChoice;
-use crate::model::snapshot::{Host, IdleFrom, Role, Snapshot};
+use crate::model::snapshot::{DomainView, Host, IdleFrom, Role, Snapshot};
 use crate::model::source::PackageId;
 use crate::model::tenant::TenantRule;
 use crate::model::tick::{Tick, VmMember};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, GpuSample, UsageSample};
 use crate::model::vm::Vm;
+use crate::model::zone_origin::{ZoneOrigin, ZoneOrigins};
 use accounts::Accounts;
 use idle::IdleModel;
 use interval::LastReading;
@@ -117,6 +118,8 @@ pub struct Core {
     overflows_before: u64,
     /// CPU time that cannot be attributed, since jouled started.
     lost_cpu: Nanos,
+    /// Where the energy of each zone came from when it was first shown.
+    origins: ZoneOrigins,
     /// What the operator should know of what was learned.
     notes: Vec<String>,
 }
@@ -163,6 +166,7 @@ impl Core {
             overflows: 0,
             overflows_before: 0,
             lost_cpu: Nanos::ZERO,
+            origins: ZoneOrigins::default(),
             notes: Vec::new(),
         }
     }
@@ -212,7 +216,9 @@ impl Core {
         self.ledger.expire();
         self.domains.iter_mut().flat_map(|state| &mut state.learned).for_each(|one| one.date(tick.at.realtime));
         self.last = Some(now);
-        Arc::new(self.snapshot(tick, cpu_usage))
+        let snapshot = self.snapshot(tick, cpu_usage);
+        self.origins.clone_from(&snapshot.origins);
+        Arc::new(snapshot)
     }
 
     /// The snapshot before the first tick.
@@ -360,20 +366,24 @@ impl Core {
         is_part && never && self.domains.iter().any(counts)
     }
 
+    /// All domains: those of this run, the remainder, and those of earlier runs.
+    fn domain_views(&self) -> Vec<DomainView> {
+        let now = self.domains.iter().chain(&self.other).map(DomainState::view);
+        now.chain(self.earlier.iter().map(DomainRecord::view_past)).collect()
+    }
+
     fn snapshot(&self, tick: &Tick, cpu_usage: Option<f64>) -> Snapshot {
+        let mut origins = self.origins.clone();
+        let domains = self.domain_views();
+        ZoneOrigin::complete(&mut origins, &domains);
         Snapshot {
             host: self.host.clone(),
             ticks: self.ticks,
             at: tick.at,
             cpu_usage,
             sources: self.sources.view(),
-            domains: self
-                .domains
-                .iter()
-                .chain(&self.other)
-                .map(DomainState::view)
-                .chain(self.earlier.iter().map(DomainRecord::view_past))
-                .collect(),
+            domains,
+            origins,
             platform: self.platform.view(),
             kinds: self.ledger.view(),
             uncontained: self.accounts.uncontained(),

@@ -52,6 +52,7 @@ impl Core {
         (self.ticks, self.lost_cpu) = (earlier.ticks, earlier.lost_cpu);
         (self.overflows, self.overflows_before) = (earlier.overflows, earlier.overflows);
         self.accounts.follow(&earlier.accounts);
+        self.origins.clone_from(&earlier.origins);
     }
 
     /// Takes over the accounts and VMs of `earlier`. For a reload that keeps the usage and entity sources: these report

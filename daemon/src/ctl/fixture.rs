@@ -157,6 +157,7 @@ pub fn snapshot() -> Snapshot {
             view(Zone::Core, 700, false),
             view(Zone::Psys, 1500, false),
         ],
+        origins: Default::default(),
         platform: PlatformView::default(),
         kinds,
         vms: Arc::default(),

@@ -8,6 +8,7 @@ use crate::model::usage::{CgroupBorn, ProcessKey, Use, Used};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A host with cgroup v2 and no processes.
 struct Host {
@@ -38,7 +39,11 @@ impl Host {
     }
 
     fn open(&self) -> Entities {
-        Entities::open(&self.proc(), &self.root.path().join("sys"), None)
+        let mut entities = Entities::open(&self.proc(), &self.root.path().join("sys"), None);
+        // A busy machine may take longer than a tick waits.
+        let patience = Duration::from_secs(20);
+        (entities.hypervisors.reply_wait, entities.jobs.reply_wait) = (patience, patience);
+        entities
     }
 }
 

@@ -151,7 +151,7 @@ impl Follower {
             return Vec::new();
         }
         let rows = &snapshot.kind(Kind::Job).rows;
-        let (base, zones) = (Base::of(snapshot), Zones::new(&snapshot.domains));
+        let (base, zones) = (Base::of(snapshot), Zones::new(snapshot));
         let mut lines = Vec::new();
         for row in rows {
             if !row.settled {
@@ -196,7 +196,7 @@ struct Modes {
     idle: u64,
 }
 
-fn line(snapshot: &Snapshot, base: &Base, zones: &Zones<'_>, row: &Row, ended: Nanos) -> Option<String> {
+fn line(snapshot: &Snapshot, base: &Base, zones: &Zones, row: &Row, ended: Nanos) -> Option<String> {
     let modes = |zone: usize| Modes { dynamic: row.energy.dynamic[zone].0, idle: row.energy.idle[zone].0 };
     let line = Line {
         labels: row.labels.pairs().filter(|(_, value)| !value.is_empty()).collect(),

@@ -17,3 +17,4 @@ pub mod units;
 pub mod usage;
 pub mod values;
 pub mod vm;
+pub mod zone_origin;

@@ -10,6 +10,7 @@ use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, Used};
 use crate::model::vm::Vm;
+use crate::model::zone_origin::ZoneOrigins;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -528,6 +529,9 @@ pub struct Snapshot {
     pub sources: Vec<SourceView>,
     /// Energy domains of the node.
     pub domains: Vec<DomainView>,
+    /// Where the energy of each zone comes from, for the metrics page, which only jouled itself writes.
+    #[serde(skip)]
+    pub origins: ZoneOrigins,
     /// The platform meter in use.
     pub platform: PlatformView,
     /// Entities, in the order of [`Kind::ALL`].

@@ -83,6 +83,7 @@ fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
         cpu_usage: None,
         sources: Vec::new(),
         domains: vec![package(seconds)],
+        origins: Default::default(),
         platform: Default::default(),
         uncontained: Default::default(),
         kinds,

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 mod doubts;
 mod learned;
 mod learning;
+mod origins;
 mod periods;
 mod platform;
 mod plausibility;

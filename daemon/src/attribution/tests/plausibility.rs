@@ -19,6 +19,12 @@ impl Host {
         Self { core, new: domains, ids, second: 1, every: 1 }
     }
 
+    /// A domain that comes with the next tick.
+    pub(super) fn add(&mut self, domain: Domain) {
+        self.ids.push(domain.id.clone());
+        self.new.push(domain);
+    }
+
     /// One tick with this many CPUs of package 0 busy. `None`: a failed read.
     pub(super) fn tick(&mut self, busy: f64, readings: &[Option<Reading>]) -> Arc<Snapshot> {
         self.work(&[busy], readings)
@@ -91,7 +97,7 @@ fn joules(snapshot: &Snapshot, id: &str) -> f64 {
     snapshot.domains.iter().find(|view| view.domain.id == *id).unwrap().energy.total.joules()
 }
 
-pub(super) fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a crate::model::snapshot::DomainView {
+pub(super) fn view<'a>(snapshot: &'a Snapshot, id: &str) -> &'a DomainView {
     snapshot.domains.iter().find(|view| view.domain.id == *id).unwrap()
 }
 

@@ -36,7 +36,7 @@ fn assert_complete(snapshot: &Snapshot) {
     let (tenants, processes) = (everything(snapshot.kind(Kind::Tenant)), everything(snapshot.kind(Kind::Process)));
     assert_eq!(tenants, processes);
     for zone in [Zone::Package, Zone::Dram, Zone::Psys, Zone::Other] {
-        let of_zone = |view: &&crate::model::snapshot::DomainView| view.domain.zone == zone;
+        let of_zone = |view: &&DomainView| view.domain.zone == zone;
         let (mut total, mut rest) = (0, 0);
         for view in snapshot.domains.iter().filter(of_zone) {
             total += view.energy.total.0;

@@ -66,7 +66,7 @@ pub struct Hypervisors {
     /// Inspects all other processes. Any user can start those, and some may block the reader.
     other_reader: Reader,
     /// Longest time that a tick waits for either reader: [`REPLY_WAIT`].
-    reply_wait: Duration,
+    pub(super) reply_wait: Duration,
     inventory: Option<Inventory>,
     /// The last inventory, indexed.
     manager_index: managers::Index,

@@ -106,7 +106,7 @@ pub struct Jobs {
     /// Number of jobs without names.
     unnamed: usize,
     /// Longest time that a tick waits for names: [`REPLY_WAIT`].
-    reply_wait: Duration,
+    pub(super) reply_wait: Duration,
 }
 
 impl Jobs {

@@ -129,7 +129,7 @@ pub(super) struct View {
 impl View {
     /// The fine view of a snapshot, to the microjoule.
     pub fn of(snapshot: &Snapshot) -> Self {
-        let zones = Zones::new(&snapshot.domains);
+        let zones = Zones::new(snapshot);
         let base = Base::of(snapshot);
         let of_base = || zones.billed(&base);
         // A zone without a current domain has energy and no power. It does not hide the power of the other zones.

@@ -25,7 +25,7 @@ const USE_SOURCE: Label<'static> = ("source", "bpf");
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot,
-    zones: &Zones<'_>,
+    zones: &Zones,
     levels: &[Kind],
     today: bool,
 ) -> fmt::Result {
@@ -45,7 +45,7 @@ pub(super) fn encode(
     Ok(())
 }
 
-fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
+fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     let host = &*snapshot.host;
     let about = About {
         name: "kepler_exporter_build_info",
@@ -67,8 +67,8 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<
     };
     let labels = LabelSet::plain([
         ("cpu_architecture", &*host.arch),
-        ("components_power_source", zones.get(Zone::Package).map_or("none", |zone| zone.legacy_source)),
-        ("platform_power_source", zones.get(Zone::Platform).map_or("none", |zone| zone.legacy_source)),
+        ("components_power_source", zones.get(Zone::Package).map_or("none", |zone| zone.legacy_source())),
+        ("platform_power_source", zones.get(Zone::Platform).map_or("none", |zone| zone.legacy_source())),
         ("source", "os"),
     ]);
     gauges(encoder, &about, [(labels, 1)])
@@ -83,7 +83,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[
                 Scope::Package(package) => package.0.to_string(),
                 Scope::Machine | Scope::Gpu(_) => String::new(),
             };
-            let sum = sums.entry((package, legacy_source(view))).or_default();
+            let sum = sums.entry((package, legacy_source(&view.domain))).or_default();
             sum.0 += view.energy.active;
             sum.1 += view.energy.idle;
         }
@@ -109,13 +109,13 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[
 }
 
 /// Label `source` of `platform`, where a platform meter is the authority.
-fn platform_source<'a>(zones: &Zones<'a>) -> Option<&'a str> {
+fn platform_source(zones: &Zones) -> Option<&str> {
     zones.get(Zone::Other)?;
-    Some(zones.get(Zone::Platform).or(zones.get(Zone::Psys))?.legacy_source)
+    Some(zones.get(Zone::Platform).or(zones.get(Zone::Psys))?.legacy_source())
 }
 
 /// Energy of `platform`: the sum over the billing base, idle and dynamic as in its domains.
-fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
+fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     let Some(source) = platform_source(zones) else { return Ok(()) };
     let about = About {
         name: "kepler_node_platform",
@@ -123,7 +123,7 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
         help: "Energy in joules of the whole machine, as far as it is accounted for, measured unless source says otherwise",
     };
     let base = Base::of(snapshot);
-    let of = |part: fn(&ZoneView<'_>) -> Microjoules| zones.billed(&base).map(part).sum::<Microjoules>();
+    let of = |part: fn(&ZoneView) -> Microjoules| zones.billed(&base).map(part).sum::<Microjoules>();
     let samples =
         [("dynamic", of(|zone| zone.energy.active)), ("idle", of(|zone| zone.energy.idle))].map(|(mode, energy)| {
             (
@@ -153,7 +153,7 @@ const KERNEL: (&str, &str) = ("kernel_processes", "kernel");
 fn workload(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot,
-    zones: &Zones<'_>,
+    zones: &Zones,
     components: &[Zone],
     (kind, names): (Kind, &'static [&'static str]),
 ) -> fmt::Result {
@@ -168,7 +168,7 @@ fn workload(
         let samples = MODES.iter().flat_map(|(mode, of)| {
             rows.iter().filter_map(move |old| {
                 let energy = of(old.energy)[zone.zone.index()];
-                let labels = LabelSet::renamed(names, &old.labels, [("mode", *mode), ("source", zone.legacy_source)]);
+                let labels = LabelSet::renamed(names, &old.labels, [("mode", *mode), ("source", zone.legacy_source())]);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
         });
@@ -178,7 +178,7 @@ fn workload(
     let sums = [
         (kind != Kind::Vm).then_some(()).and(zones.get(Zone::Package)).map(|package| {
             let help = "what counts everything once: package, memory where it is metered apart, GPUs and the rest of the platform";
-            (String::new(), package.legacy_source, help)
+            (String::new(), package.legacy_source(), help)
         }),
         platform_source(zones).map(|source| ("_platform".to_owned(), source, "the whole machine")),
     ];

@@ -129,7 +129,7 @@ impl Collector for Page {
                 return guests.as_ref().map_or(Ok(()), |guests| jouled::guests(&mut encoder, guests));
             }
         };
-        let zones = Zones::new(&self.snapshot.domains);
+        let zones = Zones::new(&self.snapshot);
         if options.dialects.kepler {
             kepler::encode(&mut encoder, &self.snapshot, &zones, &options.levels)?;
         }

@@ -19,7 +19,7 @@ use std::fmt;
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot,
-    zones: &Zones<'_>,
+    zones: &Zones,
     options: &PrometheusOptions,
 ) -> fmt::Result {
     node::encode(encoder, snapshot, zones)?;
@@ -37,7 +37,7 @@ pub(super) fn encode(
 fn rows(
     encoder: &mut DescriptorEncoder<'_>,
     view: &KindView,
-    zones: &Zones<'_>,
+    zones: &Zones,
     in_kepler: bool,
     seconds_in_kepler: bool,
 ) -> fmt::Result {
@@ -82,7 +82,7 @@ fn rows(
 }
 
 /// Energy of a kind outside of its rows (rest, ended, parked), so that the sum is complete.
-fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones<'_>) -> fmt::Result {
+fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones) -> fmt::Result {
     let words = match view.kind {
         Kind::Process => "processes".to_owned(),
         kind => format!("{}s", noun(kind)),

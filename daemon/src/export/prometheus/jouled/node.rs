@@ -16,7 +16,7 @@ const REASON_MAX: usize = 256;
 /// Reads a quantity of a domain.
 type Of<T> = fn(&DomainView) -> T;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     itself(encoder, snapshot)?;
     sources(encoder, &snapshot.sources)?;
     usage(encoder, snapshot)?;

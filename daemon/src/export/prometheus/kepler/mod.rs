@@ -28,12 +28,12 @@ pub(super) fn says(kind: Kind, zone: Zone) -> bool {
 }
 
 /// Reads a quantity of a zone.
-type Of<T> = fn(&ZoneView<'_>) -> T;
+type Of<T> = fn(&ZoneView) -> T;
 
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot,
-    zones: &Zones<'_>,
+    zones: &Zones,
     levels: &[Kind],
 ) -> fmt::Result {
     info(encoder, snapshot)?;
@@ -81,7 +81,7 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     gauges(encoder, &about, samples)
 }
 
-fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>) -> fmt::Result {
+fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     let node: Label<'_> = ("node_name", &snapshot.host.node_name);
     let about = About {
         name: "kepler_node_cpu_usage",
@@ -133,7 +133,7 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Re
     let samples = views.filter_map(|view| {
         let (bmc_id, chassis_id) = bmc_and_chassis(&view.domain);
         let labels = LabelSet::plain([
-            ("source", legacy_source(view)),
+            ("source", legacy_source(&view.domain)),
             ("node_name", &snapshot.host.node_name),
             ("bmc_id", bmc_id),
             ("chassis_id", chassis_id),
@@ -156,7 +156,7 @@ fn bmc_and_chassis(domain: &Domain) -> (&str, &str) {
     }
 }
 
-fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones<'_>, kind: Kind) -> fmt::Result {
+fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones, kind: Kind) -> fmt::Result {
     let node: Label<'_> = ("node_name", &snapshot.host.node_name);
     let rows = || snapshot.kind(kind).page_rows();
     let word = kind.as_str();

@@ -241,6 +241,7 @@ pub(crate) fn snapshot() -> Snapshot {
                 ..domain(1, Zone::Dram, 250_000_000_000, None)
             },
         ],
+        origins: Default::default(),
         platform: PlatformView::default(),
         kinds: Kind::ALL.into_iter().map(view).collect(),
         uncontained: Uncontained { system: charged(400_000_000), kernel: charged(100_000_000) },
