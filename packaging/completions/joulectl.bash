@@ -97,8 +97,14 @@ _joulectl() {
             joulectl__subcmd__help__subcmd__model,show)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__show"
                 ;;
+            joulectl__subcmd__help__subcmd__model,sign)
+                cmd="joulectl__subcmd__help__subcmd__model__subcmd__sign"
+                ;;
             joulectl__subcmd__help__subcmd__model,train)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__train"
+                ;;
+            joulectl__subcmd__help__subcmd__model,verify)
+                cmd="joulectl__subcmd__help__subcmd__model__subcmd__verify"
                 ;;
             joulectl__subcmd__key,generate)
                 cmd="joulectl__subcmd__key__subcmd__generate"
@@ -139,8 +145,14 @@ _joulectl() {
             joulectl__subcmd__model,show)
                 cmd="joulectl__subcmd__model__subcmd__show"
                 ;;
+            joulectl__subcmd__model,sign)
+                cmd="joulectl__subcmd__model__subcmd__sign"
+                ;;
             joulectl__subcmd__model,train)
                 cmd="joulectl__subcmd__model__subcmd__train"
+                ;;
+            joulectl__subcmd__model,verify)
+                cmd="joulectl__subcmd__model__subcmd__verify"
                 ;;
             joulectl__subcmd__model__subcmd__help,compare)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__compare"
@@ -169,8 +181,14 @@ _joulectl() {
             joulectl__subcmd__model__subcmd__help,show)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__show"
                 ;;
+            joulectl__subcmd__model__subcmd__help,sign)
+                cmd="joulectl__subcmd__model__subcmd__help__subcmd__sign"
+                ;;
             joulectl__subcmd__model__subcmd__help,train)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__train"
+                ;;
+            joulectl__subcmd__model__subcmd__help,verify)
+                cmd="joulectl__subcmd__model__subcmd__help__subcmd__verify"
                 ;;
             *)
                 ;;
@@ -295,7 +313,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help__subcmd__model)
-            opts="prior train evaluate list show export import fetch compare"
+            opts="prior train evaluate list show export import sign verify fetch compare"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -420,7 +438,35 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__help__subcmd__model__subcmd__sign)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__help__subcmd__model__subcmd__train)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__model__subcmd__verify)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -637,7 +683,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model)
-            opts="-h --socket --help prior train evaluate list show export import fetch compare help"
+            opts="-h --socket --help prior train evaluate list show export import sign verify fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -753,7 +799,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__fetch)
-            opts="-h --list --folder --ca-file --changed --socket --help"
+            opts="-h --list --folder --ca-file --trusted --changed --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -768,6 +814,10 @@ _joulectl() {
                     return 0
                     ;;
                 --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -787,7 +837,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__help)
-            opts="prior train evaluate list show export import fetch compare help"
+            opts="prior train evaluate list show export import sign verify fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -926,6 +976,20 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__model__subcmd__help__subcmd__sign)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__model__subcmd__help__subcmd__train)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -940,14 +1004,32 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__model__subcmd__help__subcmd__verify)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__model__subcmd__import)
-            opts="-h --folder --force --socket --help"
+            opts="-h --folder --trusted --force --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --folder)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -963,13 +1045,17 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__list)
-            opts="-h --folder --json --socket --help"
+            opts="-h --folder --trusted --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --folder)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1040,6 +1126,28 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__model__subcmd__sign)
+            opts="-h --key --force --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__model__subcmd__train)
             opts="-h --samples --recording --target --out --name --cpu --packages --threads --force --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1076,6 +1184,32 @@ _joulectl() {
                     return 0
                     ;;
                 --threads)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model__subcmd__verify)
+            opts="-h --key --trusted --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

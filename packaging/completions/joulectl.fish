@@ -74,18 +74,20 @@ day\t'Days of the local clock'
 month\t'Months of the local clock'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -s h -l help -d 'Print help'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "train" -d 'A model from samples of a machine with a meter'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "list" -d 'The models that are installed, and those that jouled learned'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "show" -d 'Weights, intervals and errors of one model'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "export" -d 'Writes a model to a file'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "import" -d 'Checks the file of a model and installs it'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "compare" -d 'The errors of several models on the same samples'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import fetch compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "train" -d 'A model from samples of a machine with a meter'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "list" -d 'The models that are installed, and those that jouled learned'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "show" -d 'Weights, intervals and errors of one model'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "export" -d 'Writes a model to a file'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "sign" -d 'Signs the file of a model: FILE.sig beside it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "verify" -d 'Checks the signature of the file of a model'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "compare" -d 'The errors of several models on the same samples'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l cpu -d '`model name` of /proc/cpuinfo [default: this machine\'s]' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l packages -d 'Number of processor packages (sockets) [default: this machine\'s; 1 with --cpu]' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from prior" -l threads -d 'Number of hardware threads of all packages [default: this machine\'s; with --cpu it must be given]' -r
@@ -124,6 +126,7 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -l json -d 'One JSON object'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from evaluate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l folder -d 'A folder of models; may be given again [default: /etc/jouled/models.d, /var/lib/jouled-models and /usr/share/jouled/models, and what the running jouled learned]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l trusted -d 'The folder of the public keys whose signatures count' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -l json -d 'A JSON array, one object for each file and each learned model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
@@ -141,12 +144,22 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -l kepler -d 'As linear weights for Kepler\'s exporters; refused where they are wrong by more than 20 %'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l folder -d 'The folder that it is copied to' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l trusted -d 'The folder of the public keys whose signatures count' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -l force -d 'Take a model of another machine, and replace one of the same name'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help'
-complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l list -d 'Addresses, one a line: https://HOST/FILE.json, and sha256=HEX behind it where only one file will do' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from sign" -l key -d 'The private key, as of joulectl key generate' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from sign" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from sign" -l force -d 'Replace the signature where there is one'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from sign" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from verify" -l key -d 'A public key that counts, in place of those of --trusted; may be given again' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from verify" -l trusted -d 'The folder of the public keys whose signatures count' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from verify" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l list -d 'Addresses, one a line: https://HOST/FILE.json, and behind it sha256=HEX where only one file will do, or signed where FILE.json.sig is to be fetched with it' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l folder -d 'The folder of the files; those that were fetched and are not in the list any more are removed' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l ca-file -d 'Certificates (PEM) that sign those of the servers, in place of the system\'s' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l trusted -d 'The folder of the public keys whose signatures count' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l changed -d 'A file that is made where a model came, changed or went' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from fetch" -s h -l help -d 'Print help'
@@ -165,6 +178,8 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "show" -d 'Weights, intervals and errors of one model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "export" -d 'Writes a model to a file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "sign" -d 'Signs the file of a model: FILE.sig beside it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Checks the signature of the file of a model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "compare" -d 'The errors of several models on the same samples'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -193,6 +208,8 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "show" -d 'Weights, intervals and errors of one model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "export" -d 'Writes a model to a file'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "import" -d 'Checks the file of a model and installs it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "sign" -d 'Signs the file of a model: FILE.sig beside it'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "verify" -d 'Checks the signature of the file of a model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "compare" -d 'The errors of several models on the same samples'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Makes a key that signs files (Ed25519), and the public key that checks what it signed'

@@ -104,6 +104,45 @@ fn models_of_another_jouled_are_fetched_kept_up_to_date_and_removed() {
         (fs::read_to_string(&file).unwrap() == newer && lab.path("changed").exists()).then_some(())
     });
 
+    // With its signature, which the other jouled serves beside it.
+    let (key, keys) = (lab.path("key"), lab.path("keys"));
+    let sign = ["model", "sign", source.to_str().unwrap(), "--key", key.to_str().unwrap(), "--force"];
+    assert!(texts(&joulectl(Path::new("/"), &["key", "generate", "--out", key.to_str().unwrap()])).0);
+    fs::create_dir(&keys).unwrap();
+    fs::rename(lab.path("key.pub"), keys.join("key.pub")).unwrap();
+    lab.list(&format!("{address} signed\n"));
+    let checked = [trusted[0], trusted[1], "--trusted", keys.to_str().unwrap()];
+    let (well, out, _) = texts(&lab.fetch(&checked));
+    assert!(!well && out.contains("its signature: the server answers 404"), "{out}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), newer, "the last file stays");
+    assert!(texts(&joulectl(Path::new("/"), &sign)).0);
+    until("the signature", || {
+        // A reload right after one of the same configuration is none.
+        daemon.signal(libc::SIGHUP);
+        texts(&lab.fetch(&checked)).0.then_some(())
+    });
+    let beside = format!("{name}.sig");
+    assert_eq!(lab.files(), [".fetched.json", &name, &beside]);
+    let text = fs::read_to_string(served.join("acpi_AbsPower.json.sig")).unwrap();
+    assert_eq!(fs::read_to_string(lab.path("models").join(&beside)).unwrap(), text);
+    let (well, out, _) = texts(&lab.fetch(&checked));
+    assert!(well && out.contains("as it was") && !lab.path("changed").exists(), "{out}");
+    // By another key: neither the file nor its signature changes.
+    let other = lab.path("other");
+    assert!(texts(&joulectl(Path::new("/"), &["key", "generate", "--out", other.to_str().unwrap()])).0);
+    let by_other = [&sign[..4], &[other.to_str().unwrap(), "--force"]].concat();
+    assert!(texts(&joulectl(Path::new("/"), &by_other)).0);
+    until("the other signature", || {
+        daemon.signal(libc::SIGHUP);
+        let (well, out, _) = texts(&lab.fetch(&checked));
+        (!well && out.contains("which is not trusted")).then_some(())
+    });
+    assert_eq!(fs::read_to_string(lab.path("models").join(&beside)).unwrap(), text);
+    // Not asked for any more.
+    lab.list(&format!("{address}\n"));
+    assert!(texts(&lab.fetch(&checked)).0);
+    assert_eq!(lab.files(), [".fetched.json", &name]);
+
     // A server that proves nothing: the last file stays, and the unit fails.
     let (well, out, err) = texts(&lab.fetch(&[]));
     assert!(!well && out.contains("not fetched: ") && out.contains("the last file stays"), "{out}{err}");

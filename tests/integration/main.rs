@@ -48,6 +48,7 @@ mod restart;
 mod root_bpf;
 mod root_bpf_identity;
 mod root_live;
+mod signatures;
 mod stand_in;
 mod survivors;
 mod unsafe_code;

@@ -37,7 +37,8 @@ pub enum Error {
     /// The connection to jouled was lost and could not be made again.
     #[error("the connection to jouled was lost and does not come back: {0}")]
     Lost(String),
-    /// A command of `joulectl model` or `joulectl key` cannot be carried out. Names the argument, or the file and the field.
+    /// A command of `joulectl model` or `joulectl key` cannot be carried out. Names the argument, or the file and the
+    /// field.
     #[error("{0}")]
     Model(String),
     /// An argument that cannot be used: exit code 2.

@@ -33,8 +33,28 @@ pub struct Entry {
     pub file: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// Its signature.
+    pub signature: Signature,
     /// What it holds.
     pub content: Content,
+}
+
+/// What is known of the signature of a file that is used: it is none, or it is right.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// The content of the file with the signature.
+    pub text: Option<String>,
+    /// The file of the trusted key that made it; `None`: it is not signed, or no key is trusted.
+    pub by: Option<String>,
+}
+
+/// What was read of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Its signature.
+    pub signature: Signature,
 }
 
 /// Why a file is not used.
@@ -75,19 +95,17 @@ impl Registry {
     }
 
     /// Adds a file. `below`: its path in its folder. `read` reads it, and is not called where nothing in it could be
-    /// used.
-    pub fn add(&mut self, path: String, below: &str, read: impl FnOnce() -> Result<Vec<u8>, String>) {
+    /// used. Signatures are read with the files that they are of.
+    pub fn add(&mut self, path: String, below: &str, read: impl FnOnce() -> Result<Read, String>) {
+        if below.ends_with(".json.sig") {
+            return;
+        }
         let outcome = self.outcome(&path, below, read);
         self.used += usize::from(outcome.is_ok());
         self.files.push((path, outcome));
     }
 
-    fn outcome(
-        &self,
-        path: &str,
-        below: &str,
-        read: impl FnOnce() -> Result<Vec<u8>, String>,
-    ) -> Result<Entry, NotUsed> {
+    fn outcome(&self, path: &str, below: &str, read: impl FnOnce() -> Result<Read, String>) -> Result<Entry, NotUsed> {
         let file = below.rsplit('/').next().unwrap_or(below);
         match file.rsplit_once('.').map_or("", |(_, ending)| ending) {
             "zip" | "pkl" | "pickle" => {
@@ -106,13 +124,13 @@ impl Registry {
         if self.used == MOST_MODELS {
             return Err(NotUsed::Refused(format!("more than {MOST_MODELS} models: this one is not read")));
         }
-        let bytes = read().map_err(NotUsed::Refused)?;
+        let Read { bytes, signature } = read().map_err(NotUsed::Refused)?;
         let (name, content) = content(&bytes, below).map_err(NotUsed::Refused)?;
         if let Some(first) = self.entries().find(|known| known.name == name) {
             let why = format!("{} has the same name, {name}, and goes before it", first.file);
             return Err(NotUsed::Ignored(why));
         }
-        Ok(Entry { name, file: path.to_owned(), bytes, content })
+        Ok(Entry { name, file: path.to_owned(), bytes, signature, content })
     }
 }
 
@@ -143,7 +161,8 @@ mod tests {
         let mut registry = Registry::default();
         let own = file::write(&model("lab", 8));
         let mut add = |below: &str, bytes: &str| {
-            registry.add(format!("/m/{below}"), below, || Ok(bytes.as_bytes().to_vec()));
+            let bytes = bytes.as_bytes().to_vec();
+            registry.add(format!("/m/{below}"), below, || Ok(Read { bytes, signature: Signature::default() }));
             match &registry.files.last().unwrap().1 {
                 Ok(entry) => format!("used as {}", entry.name),
                 Err(NotUsed::Refused(why)) => format!("refused: {why}"),
@@ -158,6 +177,7 @@ mod tests {
         assert!(add("e.json", &own.replace("\"version\": 1", "\"version\": 7")).contains("field version: it is 7"));
         assert!(add("f.json", &own.replace("jouled power model", "other")).contains("field format"));
         assert!(add("README.md", "text").starts_with("ignored: its name"));
+        assert!(add("README.md.sig", "text").starts_with("ignored: its name"));
         assert!(add("node_type_index.json", "{}").starts_with("ignored: it is Kepler's list"));
         for archive in ["g.zip", "h.pkl", "i.pickle"] {
             assert!(add(archive, "").contains("never read"), "{archive}");

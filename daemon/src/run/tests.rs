@@ -100,6 +100,8 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("export.dbus", "group", r#""other""#, &[BUS]),
     ("export.jobs", "log", r#""journal""#, &[JOBS]),
     ("export.models", "folders", r#"["/run/other"]"#, &[]),
+    ("export.models", "trusted_keys", r#""/run/other""#, &[]),
+    ("export.models", "require_signatures", "true", &[]),
     ("export.models", "serve", "true", &[PAGE]),
     ("export.models", "estimator", r#""/run/other.sock""#, &[ESTIMATOR]),
     ("export.models", "mode", r#""0600""#, &[]),

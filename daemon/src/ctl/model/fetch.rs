@@ -7,6 +7,7 @@ use super::files;
 use crate::power_model::registry::{self, MOST_BYTES};
 use crate::sys::https_client::{Client, Endpoint, Options, Verify};
 use crate::sys::private_dir::{Access, PrivateDir};
+use crate::sys::signature::{Signature, Trusted};
 use crate::sys::small_file;
 use clap::Args;
 use hyper::header::{self, HeaderValue};
@@ -37,7 +38,8 @@ const LONGEST_NAME: usize = 180;
 /// The list, and where the files go.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub struct Arguments {
-    /// Addresses, one a line: https://HOST/FILE.json, and sha256=HEX behind it where only one file will do
+    /// Addresses, one a line: https://HOST/FILE.json, and behind it sha256=HEX where only one file will do, or signed
+    /// where FILE.json.sig is to be fetched with it
     #[arg(long, value_name = "FILE")]
     pub list: PathBuf,
     /// The folder of the files; those that were fetched and are not in the list any more are removed
@@ -46,6 +48,9 @@ pub struct Arguments {
     /// Certificates (PEM) that sign those of the servers, in place of the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// The folder of the public keys whose signatures count
+    #[arg(long, value_name = "FOLDER", default_value = files::TRUSTED_KEYS)]
+    pub trusted: PathBuf,
     /// A file that is made where a model came, changed or went
     #[arg(long, value_name = "FILE")]
     pub changed: Option<PathBuf>,
@@ -61,6 +66,8 @@ struct Address {
     id: String,
     /// The only content that is taken.
     sha256: Option<String>,
+    /// Whether it has a signature, whose address has `.sig` behind the path.
+    signed: bool,
 }
 
 impl Address {
@@ -81,6 +88,9 @@ struct Fetched {
     etag: Option<String>,
     /// SHA-256 of the content.
     sha256: String,
+    /// SHA-256 of the signature beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
 }
 
 /// [`STATE`]. Fields that a later version adds are ignored: at worst a file is fetched once more.
@@ -126,12 +136,17 @@ fn addresses(list: &str) -> Result<Vec<Address>, String> {
 fn address(line: &str) -> Result<Address, String> {
     let mut words = line.split_whitespace();
     let url = words.next().unwrap_or_default();
-    let mut sum = None;
+    let (mut sum, mut signed) = (None, false);
     for word in words {
+        if word == "signed" {
+            signed = true;
+            continue;
+        }
         let digits = word.strip_prefix("sha256=").map(str::to_ascii_lowercase);
         let digits = digits.filter(|digits| digits.len() == 64 && digits.bytes().all(|one| one.is_ascii_hexdigit()));
-        sum =
-            Some(digits.ok_or("behind the address there may be sha256= with 64 hexadecimal digits, and nothing else")?);
+        sum = Some(digits.ok_or(
+            "behind the address there may be sha256= with 64 hexadecimal digits, and the word signed, and nothing else",
+        )?);
     }
     let endpoint = Endpoint::parse(url).map_err(|why| match why {
         why if why.starts_with("not a URL") => "it is no address such as https://models.example/lab.json".to_owned(),
@@ -154,7 +169,7 @@ fn address(line: &str) -> Result<Address, String> {
         // The end says what it is of; the beginning is replaced by a sum of all.
         name = format!("{}_{}", &id[..16], &name[name.len() - LONGEST_NAME..]);
     }
-    Ok(Address { endpoint, name: format!("{name}.json"), id, sha256: sum })
+    Ok(Address { endpoint, name: format!("{name}.json"), id, sha256: sum, signed })
 }
 
 /// Fetches all files of the list.
@@ -167,12 +182,13 @@ pub async fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error
     let all = addresses(&list).map_err(|why| files::wrong(&arguments.list, why))?;
     let folder =
         PrivateDir::open(&arguments.folder, Access::Private).map_err(|error| Error::Model(error.to_string()))?;
+    let trusted = files::trusted(&arguments.trusted)?;
     let before = state(&folder);
     let mut after = State::default();
     let (mut changed, mut failed) = (false, 0);
     for address in &all {
         let known = before.files.get(&address.name).filter(|known| known.address == address.id);
-        match fetch(address, known, &folder, arguments.ca_file.as_deref()).await {
+        match fetch(address, known, &folder, arguments.ca_file.as_deref(), &trusted).await {
             Ok(Outcome::Same) => {
                 writeln!(out, "{}: as it was", address.shown())?;
                 after.files.extend(known.map(|known| (address.name.clone(), known.clone())));
@@ -193,7 +209,9 @@ pub async fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error
     for name in before.files.keys().filter(|name| all.iter().all(|address| address.name != **name)) {
         // A name with a folder in it was not written by this program.
         if !name.contains('/') && folder.id_of(name).is_some() {
-            folder.remove(name).map_err(|error| Error::Model(error.to_string()))?;
+            for name in [name, &signature_name(name)] {
+                folder.remove(name).map_err(|error| Error::Model(error.to_string()))?;
+            }
             writeln!(out, "{}: removed, as its address is not in the list any more", text::safe(name))?;
             changed = true;
         }
@@ -227,11 +245,43 @@ fn state(folder: &PrivateDir) -> State {
     read().unwrap_or_default()
 }
 
-/// SHA-256 of a file of the folder.
-fn present(folder: &PrivateDir, name: &str) -> Option<String> {
+/// The bytes of a file of the folder.
+fn present(folder: &PrivateDir, name: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     folder.read(name).ok()??.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
-    Some(sha256(&bytes))
+    Some(bytes)
+}
+
+fn signature_name(name: &str) -> String {
+    format!("{name}.sig")
+}
+
+/// An answer of a server.
+enum Answer {
+    /// It is as it was.
+    Same,
+    New {
+        etag: Option<String>,
+        bytes: Vec<u8>,
+    },
+}
+
+/// Asks for one file. `etag`: the server's mark of the one that is there.
+async fn get(client: &mut Client, path: &str, etag: Option<&str>) -> Result<Answer, String> {
+    let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok()).map(|etag| (header::IF_NONE_MATCH, etag));
+    let asked_for_changes = etag.is_some();
+    let response = client.request(&Method::GET, path, etag, None).await.map_err(|error| error.why)?;
+    match response.status {
+        StatusCode::NOT_MODIFIED if asked_for_changes => return Ok(Answer::Same),
+        StatusCode::OK => {}
+        status if status.is_redirection() => {
+            let to = response.header(header::LOCATION).unwrap_or_default().chars().take(200).collect::<String>();
+            return Err(format!("the server answers {status} and names {to}: only addresses of the list are asked"));
+        }
+        status => return Err(format!("the server answers {status}")),
+    }
+    let etag = response.header(header::ETAG).filter(|etag| etag.len() <= 1024).map(str::to_owned);
+    Ok(Answer::New { etag, bytes: response.body.map_err(|error| error.why)?.to_vec() })
 }
 
 async fn fetch(
@@ -239,11 +289,15 @@ async fn fetch(
     known: Option<&Fetched>,
     folder: &PrivateDir,
     ca_file: Option<&Path>,
+    trusted: &Trusted,
 ) -> Result<Outcome, String> {
     // A file that somebody changed or removed since is fetched again, whatever the server's mark says.
-    let known = known.filter(|known| present(folder, &address.name).as_deref() == Some(known.sha256.as_str()));
+    let there = present(folder, &address.name);
+    let known = known.filter(|known| there.as_deref().map(sha256).as_ref() == Some(&known.sha256));
     if let Some(known) = known
         && address.sha256.as_deref() == Some(known.sha256.as_str())
+        && !address.signed
+        && known.signature.is_none()
     {
         return Ok(Outcome::Same);
     }
@@ -256,31 +310,51 @@ async fn fetch(
         max_body: MOST_BYTES,
         headers: &[],
     })?;
-    let etag = known.and_then(|known| known.etag.as_deref()).and_then(|etag| HeaderValue::from_str(etag).ok());
-    let etag = etag.map(|etag| (header::IF_NONE_MATCH, etag));
-    let asked_for_changes = etag.is_some();
-    let response = client.request(&Method::GET, &address.endpoint.path, etag, None).await.map_err(|error| error.why)?;
-    match response.status {
-        StatusCode::NOT_MODIFIED if asked_for_changes => return Ok(Outcome::Same),
-        StatusCode::OK => {}
-        status if status.is_redirection() => {
-            let to = response.header(header::LOCATION).unwrap_or_default().chars().take(200).collect::<String>();
-            return Err(format!("the server answers {status} and names {to}: only addresses of the list are asked"));
-        }
-        status => return Err(format!("the server answers {status}")),
-    }
-    let etag = response.header(header::ETAG).filter(|etag| etag.len() <= 1024).map(str::to_owned);
-    let bytes = response.body.map_err(|error| error.why)?;
+    let marked = known.and_then(|known| known.etag.as_deref());
+    let (etag, bytes) = match get(&mut client, &address.endpoint.path, marked).await? {
+        Answer::New { etag, bytes } => (etag, bytes),
+        Answer::Same => (marked.map(str::to_owned), there.unwrap_or_default()),
+    };
     let sum = sha256(&bytes);
     if let Some(wanted) = address.sha256.as_ref().filter(|wanted| **wanted != sum) {
         return Err(format!("its SHA-256 is {sum}, and the list asks for {wanted}"));
     }
     registry::content(&bytes, &address.name)?;
-    if known.is_some_and(|known| known.sha256 == sum && known.etag == etag) {
+    let signature = if address.signed { Some(signature(&mut client, address, &bytes, trusted).await?) } else { None };
+    let fetched = Fetched {
+        address: address.id.clone(),
+        etag,
+        sha256: sum,
+        signature: signature.as_deref().map(|text| sha256(text.as_bytes())),
+    };
+    let beside = signature_name(&address.name);
+    let signature_is_there = present(folder, &beside).as_deref().map(sha256) == fetched.signature;
+    if known == Some(&fetched) && signature_is_there {
         return Ok(Outcome::Same);
     }
+    // Never the signature of one content beside another one, which would be refused.
+    if !signature_is_there || known.is_none() {
+        folder.remove(&beside).map_err(|error| error.to_string())?;
+    }
     write(folder, &address.name, &bytes)?;
-    Ok(Outcome::New(Fetched { address: address.id.clone(), etag, sha256: sum }))
+    if let Some(text) = signature {
+        write(folder, &beside, text.as_bytes())?;
+    }
+    Ok(Outcome::New(fetched))
+}
+
+/// The text of the signature of a file that was fetched.
+async fn signature(client: &mut Client, address: &Address, bytes: &[u8], trusted: &Trusted) -> Result<String, String> {
+    let path = &address.endpoint.path;
+    let path = match path.split_once('?') {
+        Some((path, query)) => format!("{path}.sig?{query}"),
+        None => format!("{path}.sig"),
+    };
+    let got = get(client, &path, None).await.map_err(|why| format!("its signature: {why}"))?;
+    let Answer::New { bytes: text, .. } = got else { return Err("its signature: the server sent none".to_owned()) };
+    let signature = Signature::read(&text).map_err(|why| format!("its signature: {why}"))?;
+    trusted.check(bytes, &signature)?;
+    Ok(signature.to_string())
 }
 
 /// Writes a file that takes its name when it is complete. Everybody may read it: jouled is another user.
@@ -317,6 +391,9 @@ mod tests {
         let long = format!("https://models.example/{}AbsPower.json", "x".repeat(400));
         let name = &addresses(&long).unwrap()[0].name;
         assert!(name.len() < 210 && name.ends_with("xAbsPower.json"), "{name}");
+        let signed = format!("https://models.example/lab.json signed sha256={sum}");
+        let signed = &addresses(&signed).unwrap()[0];
+        assert!(signed.signed && signed.sha256.is_some() && !all[1].signed);
         let served = &addresses("https://models.example/v1/models/lab").unwrap()[0].name;
         assert_eq!(served, "models.example_v1_models_lab.json", "as jouled serves it");
         assert_eq!(addresses("").unwrap(), []);

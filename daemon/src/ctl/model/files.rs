@@ -3,9 +3,10 @@
 use super::super::Error;
 use crate::power_model::file::{self, FileError};
 use crate::power_model::model::{Machine, Model};
-use crate::power_model::registry::{Content, DEEPEST, MOST_BYTES, MOST_FILES, Registry};
+use crate::power_model::registry::{self, Content, DEEPEST, MOST_BYTES, MOST_FILES, Registry};
 use crate::power_model::samples::{self, Sample, Target};
 use crate::run::record;
+use crate::sys::signature::{self, Checked, Trusted};
 use crate::sys::{file_tree, small_file};
 use clap::Args;
 use std::fs::{self, OpenOptions};
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 /// Folders of models: the operator's, those that were fetched, the packages'. Of two models with one name, the first
 /// folder's counts.
 pub const FOLDERS: [&str; 3] = ["/etc/jouled/models.d", "/var/lib/jouled-models", "/usr/share/jouled/models"];
+/// The folder of the public keys whose signatures count, as `trusted_keys` of `[export.models]` has it by default.
+pub const TRUSTED_KEYS: &str = "/etc/jouled/trusted-keys";
 /// The most bytes of a file of samples: a week of samples of two seconds is some 30 MB.
 const MOST_SAMPLES: usize = 256 << 20;
 
@@ -81,7 +84,7 @@ fn samples(path: &Path) -> Result<Vec<Sample>, Error> {
 ///
 /// # Errors
 /// Where it exists, or cannot be written.
-pub fn write(path: &Path, text: &str, replace: bool) -> Result<(), Error> {
+pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Error> {
     if !replace && path.symlink_metadata().is_ok() {
         return Err(wrong(path, "it exists: choose another name, or give --force to replace it"));
     }
@@ -89,7 +92,7 @@ pub fn write(path: &Path, text: &str, replace: bool) -> Result<(), Error> {
     let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let written = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
@@ -99,12 +102,37 @@ pub fn write(path: &Path, text: &str, replace: bool) -> Result<(), Error> {
     })
 }
 
+/// Writes a file with its signature, or without one: then one that an earlier file had is removed.
+///
+/// # Errors
+/// As [`write`].
+pub fn replace_signed(path: &Path, bytes: &[u8], signature: Option<&str>, replace: bool) -> Result<(), Error> {
+    let beside = signature::beside(path);
+    if path.symlink_metadata().is_err() || replace {
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(&beside, error)),
+            _ => {}
+        }
+    }
+    write(path, bytes, replace)?;
+    signature.map_or(Ok(()), |text| write(&beside, text.as_bytes(), true))
+}
+
+/// The keys of a folder.
+///
+/// # Errors
+/// Names the file of the folder that is no key.
+pub fn trusted(folder: &Path) -> Result<Trusted, Error> {
+    let (trusted, wrong) = Trusted::folder(folder);
+    if wrong.is_empty() { Ok(trusted) } else { Err(Error::Model(wrong.join("; "))) }
+}
+
 /// All files of the folders: jouled's own models, Kepler's weights, and what is not used. A folder that is not there is
-/// empty.
+/// empty. `trusted`: the keys whose signatures count; `None`: signatures are not looked at.
 ///
 /// # Errors
 /// Where a folder is there and cannot be read.
-pub fn installed(folders: &[PathBuf]) -> Result<Registry, Error> {
+pub fn installed(folders: &[PathBuf], trusted: Option<&Trusted>) -> Result<Registry, Error> {
     let mut registry = Registry::default();
     for folder in folders {
         match fs::read_dir(folder) {
@@ -116,7 +144,15 @@ pub fn installed(folders: &[PathBuf]) -> Result<Registry, Error> {
             registry.refuse(path.display().to_string(), why);
         }
         for file in files {
-            let read = || small_file::read_no_link(&file.path, MOST_BYTES).map_err(|error| error.to_string());
+            let read = || {
+                let Some(trusted) = trusted else {
+                    let bytes = small_file::read_no_link(&file.path, MOST_BYTES).map_err(|error| error.to_string())?;
+                    return Ok(registry::Read { bytes, signature: registry::Signature::default() });
+                };
+                let read = trusted.read_file(&file.path, MOST_BYTES)?;
+                let by = if let Checked::Signed { by, .. } = read.checked { Some(by) } else { None };
+                Ok(registry::Read { bytes: read.bytes, signature: registry::Signature { text: read.signature, by } })
+            };
             registry.add(file.path.display().to_string(), &file.below, read);
         }
     }
@@ -128,18 +164,38 @@ pub fn installed(folders: &[PathBuf]) -> Result<Registry, Error> {
 /// # Errors
 /// Where there is none, or it cannot be read.
 pub fn named(word: &Path, folders: &[PathBuf]) -> Result<(PathBuf, Model), Error> {
-    let text = word.to_string_lossy();
-    if text.contains('/') || text.ends_with(".json") {
+    if is_file(word) {
         return Ok((word.to_path_buf(), model(word)?));
     }
-    if let Some(entry) = installed(folders)?.entries().find(|entry| entry.name == text) {
-        return match &entry.content {
-            Content::Own(model) => Ok((PathBuf::from(&entry.file), model.clone())),
-            Content::Kepler(_) => Err(wrong(
-                Path::new(&entry.file),
-                "it is a file of weights of Kepler, of which nothing but the weights is known: look at the file itself",
-            )),
-        };
+    let entry = installed_as(word, folders)?;
+    match entry.content {
+        Content::Own(model) => Ok((PathBuf::from(&entry.file), model)),
+        Content::Kepler(_) => Err(wrong(
+            Path::new(&entry.file),
+            "it is a file of weights of Kepler, of which nothing but the weights is known: look at the file itself",
+        )),
+    }
+}
+
+/// The file of a name in one of the folders, or the file itself.
+///
+/// # Errors
+/// Where there is none of this name.
+pub fn path_of(word: &Path, folders: &[PathBuf]) -> Result<PathBuf, Error> {
+    if is_file(word) { Ok(word.to_path_buf()) } else { Ok(PathBuf::from(installed_as(word, folders)?.file)) }
+}
+
+fn is_file(word: &Path) -> bool {
+    let text = word.to_string_lossy();
+    text.contains('/') || text.ends_with(".json")
+}
+
+/// The file of a name in one of the folders. Signatures are not checked: this is about the name.
+fn installed_as(word: &Path, folders: &[PathBuf]) -> Result<registry::Entry, Error> {
+    let text = word.to_string_lossy();
+    let files = installed(folders, None)?.files.into_iter();
+    if let Some(entry) = files.filter_map(|(_, outcome)| outcome.ok()).find(|entry| entry.name == text) {
+        return Ok(entry);
     }
     let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     Err(Error::Model(format!(

@@ -20,6 +20,9 @@ pub struct ListArguments {
     /// /usr/share/jouled/models, and what the running jouled learned]
     #[arg(long, value_name = "FOLDER")]
     pub folder: Vec<PathBuf>,
+    /// The folder of the public keys whose signatures count
+    #[arg(long, value_name = "FOLDER", default_value = files::TRUSTED_KEYS)]
+    pub trusted: PathBuf,
     /// A JSON array, one object for each file and each learned model
     #[arg(long)]
     pub json: bool,
@@ -45,12 +48,16 @@ struct Listed {
     taught_seconds: Option<f64>,
     /// When training ended, RFC 3339.
     ended: Option<String>,
+    /// Whether the file has a signature.
+    signed: Option<bool>,
+    /// The file of the trusted key that made it; `None`: not signed, or no key is trusted.
+    signed_by: Option<String>,
     error: Option<String>,
 }
 
 fn listed(path: String, outcome: Result<Entry, NotUsed>) -> Listed {
     match outcome {
-        Ok(Entry { name, content: Content::Own(model), .. }) => {
+        Ok(Entry { name, signature, content: Content::Own(model), .. }) => {
             let form = model.forms.first();
             Listed {
                 path: Some(path),
@@ -60,10 +67,12 @@ fn listed(path: String, outcome: Result<Entry, NotUsed>) -> Listed {
                 mape_percent: form.map(|form| form.held.mape_percent),
                 taught_seconds: Some(model.training.seconds),
                 ended: model.training.ended.map(text::rfc3339),
+                signed: Some(signature.text.is_some()),
+                signed_by: signature.by,
                 ..of(&model)
             }
         }
-        Ok(Entry { name, content: Content::Kepler(weights), .. }) => {
+        Ok(Entry { name, signature, content: Content::Kepler(weights), .. }) => {
             let machine = weights.machine.unwrap_or_default();
             Listed {
                 path: Some(path),
@@ -71,6 +80,8 @@ fn listed(path: String, outcome: Result<Entry, NotUsed>) -> Listed {
                 name: Some(name),
                 threads: machine.cores,
                 processor: Some(machine.processor),
+                signed: Some(signature.text.is_some()),
+                signed_by: signature.by,
                 ..Listed::default()
             }
         }
@@ -113,13 +124,24 @@ fn learned(view: &DomainView) -> Option<Listed> {
     .filter(|_| *taught > Nanos::ZERO)
 }
 
+/// What the table says of the signature of a file.
+fn signed(row: &Listed) -> &'static str {
+    match (row.signed, &row.signed_by) {
+        (None, _) => "-",
+        (Some(false), _) => "no",
+        (Some(true), Some(_)) => "yes",
+        (Some(true), None) => "not checked",
+    }
+}
+
 /// Writes the models of the folders and, where no folder is given, those that the jouled behind `client` learned.
 ///
 /// # Errors
 /// Where a folder cannot be read.
 pub async fn list(arguments: &ListArguments, client: &Client, out: &mut dyn Write) -> Result<(), Error> {
     let folders = files::folders(&arguments.folder);
-    let mut files = files::installed(&folders)?.files;
+    let trusted = files::trusted(&arguments.trusted)?;
+    let mut files = files::installed(&folders, Some(&trusted))?.files;
     let folder_of = |path: &str| folders.iter().position(|folder| Path::new(path).starts_with(folder));
     files.sort_by_key(|(path, _)| (folder_of(path), path.clone()));
     let mut rows: Vec<Listed> = files.into_iter().map(|(path, outcome)| listed(path, outcome)).collect();
@@ -141,7 +163,7 @@ pub async fn list(arguments: &ListArguments, client: &Client, out: &mut dyn Writ
         let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
         lines.push(format!("No model in {}.", folders.join(" and ")));
     }
-    let heads = ["MODEL", "TARGET", "THREADS", "ERROR", "SAMPLES", "TAUGHT", "UNTIL", "PROCESSOR"];
+    let heads = ["MODEL", "TARGET", "THREADS", "ERROR", "SAMPLES", "TAUGHT", "UNTIL", "SIGNED", "PROCESSOR"];
     let mut table = vec![heads.map(String::from).to_vec()];
     table.extend(rows.iter().filter(|row| row.error.is_none()).map(|row| {
         let or_not = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
@@ -154,6 +176,7 @@ pub async fn list(arguments: &ListArguments, client: &Client, out: &mut dyn Writ
             or_not(row.samples.map(|samples| samples.to_string())),
             or_not(taught),
             or_not(row.ended.as_ref().map(|ended| ended.chars().take(16).collect())),
+            signed(row).to_owned(),
             show::processor(row.processor.as_deref().unwrap_or_default()),
         ]
     }));

@@ -9,6 +9,7 @@ mod learned;
 pub mod list;
 pub mod prior;
 pub mod show;
+pub mod sign;
 pub mod train;
 
 use super::Error;
@@ -33,6 +34,10 @@ pub enum ModelCommand {
     Export(show::ExportArguments),
     /// Checks the file of a model and installs it.
     Import(show::ImportArguments),
+    /// Signs the file of a model: FILE.sig beside it.
+    Sign(sign::SignArguments),
+    /// Checks the signature of the file of a model.
+    Verify(sign::VerifyArguments),
     /// Gets files of models from the addresses of a list.
     Fetch(fetch::Arguments),
     /// The errors of several models on the same samples.
@@ -55,6 +60,8 @@ pub async fn run(command: &ModelCommand, client: &Client, out: &mut dyn Write) -
             show::export(arguments, &learned::named(&arguments.model, client).await?, out)
         }
         ModelCommand::Import(arguments) => show::import(arguments, out),
+        ModelCommand::Sign(arguments) => sign::sign(arguments, out),
+        ModelCommand::Verify(arguments) => sign::verify(arguments, out),
         ModelCommand::Fetch(arguments) => fetch::run(arguments, out).await,
         ModelCommand::Compare(arguments) => show::compare(arguments, out),
     }

@@ -68,6 +68,9 @@ pub struct ImportArguments {
     /// The folder that it is copied to
     #[arg(long, value_name = "FOLDER", default_value = files::FOLDERS[0])]
     pub folder: PathBuf,
+    /// The folder of the public keys whose signatures count
+    #[arg(long, value_name = "FOLDER", default_value = files::TRUSTED_KEYS)]
+    pub trusted: PathBuf,
     /// Take a model of another machine, and replace one of the same name
     #[arg(long)]
     pub force: bool,
@@ -156,7 +159,7 @@ pub fn export(arguments: &ExportArguments, model: &Model, out: &mut dyn Write) -
     if arguments.kepler {
         return export_kepler(arguments, model, out);
     }
-    files::write(&arguments.out, &file::write(model), arguments.force)?;
+    files::write(&arguments.out, file::write(model).as_bytes(), arguments.force)?;
     writeln!(out, "Model {} written to {}.", text::safe(&model.name), arguments.out.display())?;
     Ok(())
 }
@@ -178,7 +181,7 @@ fn export_kepler(arguments: &ExportArguments, model: &Model, out: &mut dyn Write
     let (loss, error) = (line.loss_percent, line.error_percent);
     let parts = vec![(own::component(model.target), line.bias, line.variables)];
     let weights = Weights::linear(output, Some(own::spec(model)), parts);
-    files::write(&arguments.out, &format!("{:#}\n", weights.to_json()), arguments.force)?;
+    files::write(&arguments.out, format!("{:#}\n", weights.to_json()).as_bytes(), arguments.force)?;
     writeln!(
         out,
         "Model {} written to {}: weights of {} for {}, {loss:.1} % from the model, {error:.1} % with its own error.",
@@ -195,14 +198,17 @@ fn export_kepler(arguments: &ExportArguments, model: &Model, out: &mut dyn Write
 /// # Errors
 /// Where it is no model, or one of another machine.
 pub fn import(arguments: &ImportArguments, out: &mut dyn Write) -> Result<(), Error> {
-    let model = files::model(&arguments.file)?;
+    let read = files::trusted(&arguments.trusted)?.read_file(&arguments.file, file::MOST_BYTES);
+    let read = read.map_err(|why| files::wrong(&arguments.file, why))?;
+    let model = file::read(&read.bytes).map_err(|error| files::wrong(&arguments.file, error))?;
     if !arguments.force {
         fits(&model, &this_machine()).map_err(|why| files::wrong(&arguments.file, why))?;
     }
     let path = arguments.folder.join(format!("{}.json", model.name));
-    files::write(&path, &file::write(&model), arguments.force)?;
+    // The bytes as they are: a signature is of them.
+    files::replace_signed(&path, &read.bytes, read.signature.as_deref(), arguments.force)?;
     text::write_lines(out, &lines(&model))?;
-    writeln!(out, "Written to {}.", path.display())?;
+    writeln!(out, "Written to {}: {}.", path.display(), read.checked)?;
     Ok(())
 }
 

@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
         );
         return Err(files::wrong(from, why));
     }
-    files::write(&arguments.out, &written, arguments.force)?;
+    files::write(&arguments.out, written.as_bytes(), arguments.force)?;
     if arguments.json {
         out.write_all(written.as_bytes())?;
         return Ok(());

@@ -21,6 +21,10 @@ pub type SharedModels = watch::Receiver<Arc<Models>>;
 pub struct ModelsConfig {
     /// Folders with files of models, the preferred ones first.
     pub folders: Vec<PathBuf>,
+    /// The folder with the public keys of those whose signatures of models count.
+    pub trusted_keys: PathBuf,
+    /// Whether files without a right signature are refused.
+    pub require_signatures: bool,
     /// Whether models are served on the metrics page's listener.
     pub serve: bool,
     /// Path of the estimator's socket. `None`: there is none.
@@ -32,7 +36,14 @@ pub struct ModelsConfig {
 impl Default for ModelsConfig {
     fn default() -> Self {
         let folders = ["/etc/jouled/models.d", "/var/lib/jouled-models", "/usr/share/jouled/models"];
-        Self { folders: folders.map(PathBuf::from).to_vec(), serve: false, estimator: None, mode: Mode(0o660) }
+        Self {
+            folders: folders.map(PathBuf::from).to_vec(),
+            trusted_keys: PathBuf::from("/etc/jouled/trusted-keys"),
+            require_signatures: false,
+            serve: false,
+            estimator: None,
+            mode: Mode(0o660),
+        }
     }
 }
 
@@ -47,6 +58,9 @@ impl ModelsConfig {
         let mut wrong = Vec::new();
         if !self.folders.iter().all(|folder| folder.is_absolute()) {
             wrong.push(("folders", "absolute paths of folders"));
+        }
+        if !self.trusted_keys.is_absolute() {
+            wrong.push(("trusted_keys", "an absolute path of a folder"));
         }
         if self.estimator.as_ref().is_some_and(|path| !path.is_absolute()) {
             wrong.push(("estimator", "an absolute path"));

@@ -47,6 +47,8 @@ pub struct Models {
     own: Vec<Own>,
     /// Weights of models of jouled, with their errors in percent.
     lines: Vec<(Loaded, f64)>,
+    /// Signatures of files, by the names of their models.
+    signatures: Vec<(String, String)>,
 }
 
 /// What a model is wanted for.
@@ -66,15 +68,16 @@ pub(super) struct Wanted<'a> {
 impl Models {
     /// The models of `machine`: those of files, the preferred ones first, and its prior.
     pub fn new(machine: Machine, entries: Vec<Entry>) -> Self {
-        let (mut loaded, mut own) = (Vec::new(), Vec::new());
-        for Entry { name, file, bytes, content } in entries {
+        let (mut loaded, mut own, mut signatures) = (Vec::new(), Vec::new(), Vec::new());
+        for Entry { name, file, bytes, signature, content } in entries {
+            signatures.extend(signature.text.map(|text| (name.clone(), text)));
             match content {
                 Content::Own(model) => own.push(Own { file, bytes, model }),
                 Content::Kepler(weights) => loaded.push(Loaded { name, file, bytes, weights }),
             }
         }
         let lines = own::weights(&own);
-        Self { spec: Spec::of(&machine), prior: Prior::of(&machine), machine, loaded, own, lines }
+        Self { spec: Spec::of(&machine), prior: Prior::of(&machine), machine, loaded, own, lines, signatures }
     }
 
     /// The files of weights, the preferred ones first.
@@ -87,11 +90,13 @@ impl Models {
         &self.own
     }
 
-    /// The bytes of the file of this name.
+    /// The bytes of the file of this name; with `.sig` behind the name of a model, those of its signature.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         let of_kepler = self.loaded.iter().filter(|one| one.name == name).map(|one| one.bytes.as_slice());
         let own = self.own.iter().filter(|one| one.model.name == name).map(|one| one.bytes.as_slice());
-        of_kepler.chain(own).next()
+        let signed = name.strip_suffix(".sig").unwrap_or_default();
+        let signatures = self.signatures.iter().filter(|(one, _)| one == signed).map(|(_, text)| text.as_bytes());
+        of_kepler.chain(own).chain(signatures).next()
     }
 
     /// This machine.

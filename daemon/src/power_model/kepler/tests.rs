@@ -9,7 +9,7 @@ use super::served::{self, BestQuery};
 use super::weights::{Variable, Weights};
 use super::{Component, Output};
 use crate::power_model::prior::Machine;
-use crate::power_model::registry::{Content, Entry};
+use crate::power_model::registry::{Content, Entry, Signature};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -59,7 +59,13 @@ fn models(files: Vec<Loaded>) -> Models {
 }
 
 fn entries(files: Vec<Loaded>) -> Vec<Entry> {
-    let of = |Loaded { name, file, bytes, weights }| Entry { name, file, bytes, content: Content::Kepler(weights) };
+    let of = |Loaded { name, file, bytes, weights }| Entry {
+        name,
+        file,
+        bytes,
+        signature: Signature::default(),
+        content: Content::Kepler(weights),
+    };
     files.into_iter().map(of).collect()
 }
 

@@ -25,7 +25,6 @@ use crate::model::values::Use;
 use crate::power_model::kepler::models::Models;
 use anyhow::Result;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -105,14 +104,20 @@ impl Service {
 /// What reading the models needs of the configuration, for the services that serve them.
 #[derive(Clone, PartialEq)]
 struct ModelSettings {
-    folders: Vec<PathBuf>,
+    sources: models::Sources,
     roots: Roots,
 }
 
 impl ModelSettings {
     fn of(config: &Config) -> Self {
         let roots = Roots { sysfs: config.sysfs.clone(), procfs: config.procfs.clone() };
-        Self { folders: config.export.models.folders.clone(), roots }
+        let models = &config.export.models;
+        let sources = models::Sources {
+            folders: models.folders.clone(),
+            trusted_keys: models.trusted_keys.clone(),
+            require_signatures: models.require_signatures,
+        };
+        Self { sources, roots }
     }
 
     /// Whether anything uses the models: the estimate, or an export of them.
@@ -122,7 +127,7 @@ impl ModelSettings {
 
     /// `said`: the lines that the log has already; those of files that still are as they were are not repeated.
     fn read(&self, said: &mut models::Lines) -> Arc<Models> {
-        let (models, lines) = models::read(&self.folders, &self.roots);
+        let (models, lines) = models::read(&self.sources, &self.roots);
         for (act, line) in lines.difference(said) {
             if *act {
                 tracing::warn!("models: {line}");

@@ -120,11 +120,12 @@ impl PrivateKey {
     pub fn read(path: &Path) -> Result<Self, String> {
         let wrong = |why: String| format!("{}: {why}", path.display());
         let bytes = small_file::read(path, MOST_BYTES).map_err(|error| wrong(error.to_string()))?;
+        let key = Self::from_pem(&bytes).map_err(wrong)?;
         let mode = path.metadata().map_err(|error| wrong(error.to_string()))?.permissions().mode() & 0o7777;
         if mode & 0o027 != 0 {
             return Err(wrong(format!("others can read or change this private key (mode {mode:04o}): chmod 0600")));
         }
-        Self::from_pem(&bytes).map_err(wrong)
+        Ok(key)
     }
 
     pub(super) fn from_pem(bytes: &[u8]) -> Result<Self, String> {

@@ -137,6 +137,26 @@ pub enum Checked {
     },
 }
 
+impl Checked {
+    /// Whether it is a right signature, where `setting` (a key of the configuration) asks for one.
+    ///
+    /// # Errors
+    /// What is missing, and what to do.
+    pub fn required(&self, setting: &str, keys: &str) -> Result<(), String> {
+        match self {
+            Self::Signed { .. } => Ok(()),
+            Self::Unsigned => Err(format!(
+                "it is not signed, and {setting} asks for signatures: put its signature beside it, with .sig behind the \
+                 name, or set that to false"
+            )),
+            Self::NoTrustedKey { key } => Err(format!(
+                "it is signed by the key {key}, and no key is trusted, while {setting} asks for signatures: put the \
+                 signer's public key into {keys} if you trust it, or set that to false"
+            )),
+        }
+    }
+}
+
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,6 +165,17 @@ impl fmt::Display for Checked {
             Self::Signed { key, by } => write!(f, "signed by the key {key} of {by}"),
         }
     }
+}
+
+/// A file that was read with its signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedFile {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What its signature says.
+    pub checked: Checked,
+    /// The text of its signature; `None`: it has none.
+    pub signature: Option<String>,
 }
 
 /// Public keys that are trusted, each with its file.
@@ -219,19 +250,23 @@ impl Trusted {
         Ok(Checked::Signed { key, by: by.clone() })
     }
 
-    /// What the signature beside a file says of `bytes`, its content.
+    /// Reads a file of at most `most` bytes that is no link, and what the signature beside it says.
     ///
     /// # Errors
-    /// Where there is a signature that cannot be read, is wrong, or is of a key that is not trusted. Names the file of
-    /// the signature.
-    pub fn check_file(&self, file: &Path, bytes: &[u8]) -> Result<Checked, String> {
+    /// Where the file cannot be read, or there is a signature that cannot be read, is wrong, or is of a key that is not
+    /// trusted. Names the file of the signature.
+    pub fn read_file(&self, file: &Path, most: usize) -> Result<SignedFile, String> {
+        let bytes = small_file::read_no_link(file, most).map_err(|error| error.to_string())?;
         let path = beside(file);
         let signature = match small_file::read_no_link(&path, MOST_BYTES) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Checked::Unsigned),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(SignedFile { bytes, checked: Checked::Unsigned, signature: None });
+            }
             Err(error) => Err(error.to_string()),
             Ok(bytes) => Signature::read(&bytes),
         };
         let signature = signature.map_err(|why| format!("its signature {}: {why}", path.display()))?;
-        self.check(bytes, &signature).map_err(|why| format!("{why} (signature: {})", path.display()))
+        let checked = self.check(&bytes, &signature).map_err(|why| format!("{why} (signature: {})", path.display()))?;
+        Ok(SignedFile { bytes, checked, signature: Some(signature.to_string()) })
     }
 }

@@ -48,7 +48,8 @@ fn a_signature_is_right_for_its_file_and_its_key_alone() {
     let file = dir.path().join("lab.json");
     fs::write(&file, "{}\n").unwrap();
     let trusted = Trusted::files(std::slice::from_ref(&public)).unwrap();
-    assert_eq!(trusted.check_file(&file, b"{}\n"), Ok(Checked::Unsigned));
+    let check = |trusted: &Trusted| trusted.read_file(&file, 100).map(|read| read.checked);
+    assert_eq!(check(&trusted), Ok(Checked::Unsigned));
     let text = key.sign(b"{}\n").to_string();
     fs::write(beside(&file), &text).unwrap();
     assert_eq!(text.lines().next(), Some("jouled signature 1"));
@@ -59,24 +60,22 @@ fn a_signature_is_right_for_its_file_and_its_key_alone() {
         "line ends of mail and Windows"
     );
     let signed = Checked::Signed { key: key.public().id(), by: public.display().to_string() };
-    assert_eq!(trusted.check_file(&file, b"{}\n"), Ok(signed));
-    assert_eq!(
-        Trusted::default().check_file(&file, b"{}\n"),
-        Ok(Checked::NoTrustedKey { key: key.public().id() }),
-        "no key is trusted"
-    );
+    assert_eq!(check(&trusted), Ok(signed));
+    assert_eq!(check(&Trusted::default()), Ok(Checked::NoTrustedKey { key: key.public().id() }), "no key is trusted");
     // Another content, also one that is the same JSON.
     for other in [&b"{ }\n"[..], b"{}", b""] {
-        let why = trusted.check_file(&file, other).unwrap_err();
+        fs::write(&file, other).unwrap();
+        let why = check(&trusted).unwrap_err();
         assert!(why.contains("its signature is wrong") && why.contains("lab.json.sig"), "{why}");
     }
     // Another key.
+    fs::write(&file, "{}\n").unwrap();
     let (_other_dir, other, other_public) = self::key();
     fs::write(beside(&file), other.sign(b"{}\n").to_string()).unwrap();
-    let why = trusted.check_file(&file, b"{}\n").unwrap_err();
+    let why = check(&trusted).unwrap_err();
     assert!(why.contains("which is not trusted") && why.contains(&public.display().to_string()), "{why}");
     let both = Trusted::files(&[public, other_public]).unwrap();
-    assert!(both.check_file(&file, b"{}\n").is_ok());
+    assert!(check(&both).is_ok());
     // Another key that says that it is this one.
     let forged = Signature { key: key.public().id(), ..other.sign(b"{}\n") };
     assert!(both.check(b"{}\n", &forged).unwrap_err().contains("its signature is wrong"));
@@ -87,10 +86,11 @@ fn what_is_no_signature_says_why() {
     let (dir, key, public) = key();
     let trusted = Trusted::files(&[public]).unwrap();
     let file = dir.path().join("lab.json");
+    fs::write(&file, "x").unwrap();
     let good = key.sign(b"x").to_string();
     let why = |text: &[u8]| {
         fs::write(beside(&file), text).unwrap();
-        let why = trusted.check_file(&file, b"x").unwrap_err();
+        let why = trusted.read_file(&file, 1).unwrap_err();
         assert!(why.contains("lab.json.sig"), "{why}");
         why
     };
@@ -109,11 +109,12 @@ fn what_is_no_signature_says_why() {
     assert!(why(&[0xff; 200]).contains("no signature of jouled"));
     assert!(why(&[b'x'; MOST_BYTES + 1]).contains("more than 4096 bytes"));
     // Also where no key is trusted: what cannot be read is never taken for unsigned.
-    assert!(Trusted::default().check_file(&file, b"x").is_err());
+    assert!(Trusted::default().read_file(&file, 1).is_err());
     fs::remove_file(beside(&file)).unwrap();
     fs::write(dir.path().join("good"), &good).unwrap();
     symlink(dir.path().join("good"), beside(&file)).unwrap();
-    assert!(trusted.check_file(&file, b"x").unwrap_err().contains("symbolic link"));
+    assert!(trusted.read_file(dir.path(), 1).is_err() && trusted.read_file(&dir.path().join("none"), 1).is_err());
+    assert!(trusted.read_file(&file, 1).unwrap_err().contains("symbolic link"));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::power_model::file;
 use crate::power_model::kepler::models::Models;
 use crate::power_model::kepler::served;
 use crate::power_model::prior;
-use crate::power_model::registry::{Content, Entry};
+use crate::power_model::registry::{Content, Entry, Signature};
 use crate::power_model::samples::Sample;
 use crate::power_model::train::{About, train};
 
@@ -62,6 +62,7 @@ fn models(own: &[Model]) -> Models {
         name: model.name.clone(),
         file: format!("/etc/jouled/models.d/{}.json", model.name),
         bytes: file::write(model).into_bytes(),
+        signature: Signature::default(),
         content: Content::Own(model.clone()),
     };
     Models::new(machine, own.iter().map(entry).collect())
