@@ -231,7 +231,7 @@ fn totals_are_taken_over_exactly() {
             let mut notes = Vec::new();
             let (mut store, _) = open_store(dir.path(), "some machine", &mut notes);
             let core = Core::new(config(idle), state.clone(), false, Nanos(1));
-            store.append((vec![], vec![]), || core.state(&state.boot_id)).unwrap();
+            store.append((vec![], vec![], Default::default()), || core.state(&state.boot_id)).unwrap();
             store.checkpoint(core.state(&state.boot_id)).unwrap();
             drop(store);
             let (again, notes) = open(dir.path());

@@ -60,6 +60,7 @@ fn snapshot(ticks: u64, seconds: u64, total: u64) -> Arc<Snapshot> {
         overflows: 0,
         lost_cpu: Nanos(0),
         own_cpu: Nanos(0),
+        footprint: None,
     })
 }
 

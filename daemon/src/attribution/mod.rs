@@ -8,6 +8,7 @@
 mod absence;
 pub mod accounts;
 mod curve;
+mod footprint;
 pub mod idle;
 pub mod interval;
 mod lag;
@@ -41,6 +42,7 @@ use crate::model::usage::{Counted, GpuSample, UsageSample};
 use crate::model::vm::Vm;
 use crate::model::zone_origin::{ZoneOrigin, ZoneOrigins};
 use accounts::Accounts;
+use footprint::FootprintAccounts;
 use idle::IdleModel;
 use interval::LastReading;
 use learned::Learned;
@@ -50,7 +52,7 @@ use platform::Platform;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use sources::Sources;
-pub use state::{DomainRecord, State};
+pub use state::{Changes, DomainRecord, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tick_use::{GpuCharges, TickUse};
@@ -122,6 +124,7 @@ pub struct Core {
     origins: ZoneOrigins,
     /// What the operator should know of what was learned.
     notes: Vec<String>,
+    footprint: FootprintAccounts,
 }
 
 impl Core {
@@ -144,7 +147,7 @@ impl Core {
         }
         let mut accounts = Accounts::default();
         accounts.set_tenants(&mut ledger, &config.tenants);
-        Self {
+        let mut core = Self {
             host: Arc::new(Host { idle: config.idle, ..config.host.clone() }),
             platform: Platform::new(config.platform.clone(), &earlier),
             neighbours: Neighbours::default(),
@@ -168,7 +171,10 @@ impl Core {
             lost_cpu: Nanos::ZERO,
             origins: ZoneOrigins::default(),
             notes: Vec::new(),
-        }
+            footprint: FootprintAccounts::default(),
+        };
+        core.footprint = FootprintAccounts::new(state.footprint, &core.blank());
+        core
     }
 
     /// Processes one tick, and returns the snapshot after it.
@@ -216,8 +222,9 @@ impl Core {
         self.ledger.expire();
         self.domains.iter_mut().flat_map(|state| &mut state.learned).for_each(|one| one.date(tick.at.realtime));
         self.last = Some(now);
-        let snapshot = self.snapshot(tick, cpu_usage);
+        let mut snapshot = self.snapshot(tick, cpu_usage);
         self.origins.clone_from(&snapshot.origins);
+        snapshot.footprint = self.footprint.charge(&snapshot, &tick.factors);
         Arc::new(snapshot)
     }
 
@@ -392,6 +399,7 @@ impl Core {
             overflows: self.overflows,
             lost_cpu: self.lost_cpu,
             own_cpu: tick.own_cpu,
+            footprint: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::ledger::{Entry, Ledger};
 use super::window::DomainState;
 use crate::model::domain::{Domain, NodeEnergy};
 use crate::model::entity::Awaited;
+use crate::model::footprint::AmountTotals;
 use crate::model::units::Nanos;
 use crate::power_model::stand_in::Taught;
 
@@ -30,6 +31,9 @@ pub struct DomainRecord {
     pub learned: Option<Box<Learned>>,
 }
 
+/// What a tick changed of a [`State`].
+pub type Changes = (Vec<DomainRecord>, Vec<Entry>, AmountTotals);
+
 /// Everything that is kept over a restart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
@@ -39,6 +43,8 @@ pub struct State {
     pub domains: Vec<DomainRecord>,
     /// The ledger.
     pub entries: Vec<Entry>,
+    /// Carbon and cost.
+    pub footprint: AmountTotals,
 }
 
 impl Core {
@@ -77,13 +83,14 @@ impl Core {
             boot_id: boot_id.to_string(),
             domains: self.domains.iter().chain(&self.other).map(with_learned).chain(unseen).collect(),
             entries: self.ledger.entries().collect(),
+            footprint: self.footprint.state(),
         }
     }
 
     /// The part of the state that the last tick changed.
-    pub fn changes(&self) -> (Vec<DomainRecord>, Vec<Entry>) {
+    pub fn changes(&self) -> Changes {
         let records = self.domains.iter().chain(&self.other).map(|state| state.record.clone());
-        (records.collect(), self.ledger.changes().collect())
+        (records.collect(), self.ledger.changes().collect(), self.footprint.changes())
     }
 
     /// What meters of this machine taught, also of domains that are not there now.

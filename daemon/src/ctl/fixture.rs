@@ -166,5 +166,6 @@ pub fn snapshot() -> Snapshot {
         uncontained: Default::default(),
         lost_cpu: Nanos(2_000_000_000),
         own_cpu: Nanos(100_000_000),
+        footprint: None,
     }
 }

@@ -1,14 +1,16 @@
 //! The bytes of an interval in the database: a version, a header in JSON with names, then numbers of variable length.
 //! Nothing in them depends on the order of zones or kinds in the code.
 
-use super::slot::{KindPart, SeriesId, Slot, Spans, Values, ZonePart};
+use super::slot::{AmountPart, KindPart, SeriesId, Slot, Spans, Values, ZonePart};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// First byte.
-const VERSION: u8 = 1;
-/// Most zones of an interval.
+const VERSION: u8 = 2;
+/// The same without carbon and cost, as versions of jouled before these wrote it.
+const WITHOUT_AMOUNTS: u8 = 1;
+/// Most zones and amounts of an interval together: each has two columns, and a row has a bit for each column.
 const ZONES_MAX: usize = 32;
 const CUT: DecodeError = DecodeError::Damaged("it ends too early");
 
@@ -37,6 +39,9 @@ pub struct Header {
     pub quality_ms: Spans,
     /// As [`Slot::zones`].
     pub zones: Vec<ZonePart>,
+    /// As [`Slot::amounts`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amounts: Vec<AmountPart>,
     kinds: Vec<KindHeader>,
 }
 
@@ -51,22 +56,36 @@ struct KindHeader {
 /// The bytes of an interval.
 pub fn encode(slot: &Slot) -> Vec<u8> {
     let (mut numbers, mut kinds) = (Vec::new(), Vec::new());
+    let rates = Slot::rates(&slot.zones, &slot.amounts);
+    // Of amounts, what the factors do not say.
+    let columns = |row: &Values, amounts: Option<&Values>| {
+        let mut values = row.clone();
+        if !rates.is_empty() {
+            values.resize(slot.zones.len() * 2, 0);
+            let expected = Slot::expected(&slot.zones, &rates, row);
+            let amount = |at: usize| amounts.and_then(|amounts| amounts.get(at)).copied().unwrap_or_default();
+            values.extend(expected.iter().enumerate().map(|(at, expected)| amount(at).wrapping_sub(*expected)));
+        }
+        values
+    };
     for (name, part) in &slot.kinds {
         let begin = numbers.len();
-        put_values(&mut numbers, &part.rest);
+        put_values(&mut numbers, &columns(&part.rest, Some(&part.amounts_rest)));
         let mut before: SeriesId = 0;
-        for (id, values) in &part.rows {
+        for (id, row) in &part.rows {
             put(&mut numbers, id - before);
             before = *id;
-            put_values(&mut numbers, values);
+            put_values(&mut numbers, &columns(row, part.amounts.get(id)));
         }
         kinds.push(KindHeader { name: name.clone(), rows: part.rows.len(), bytes: numbers.len() - begin });
     }
     let (from, until, observed_ms, quality_ms) = (slot.from, slot.until, slot.observed_ms, slot.quality_ms);
-    let header = Header { from, until, observed_ms, quality_ms, zones: slot.zones.clone(), kinds };
+    let (zones, amounts) = (slot.zones.clone(), slot.amounts.clone());
+    let version = if amounts.is_empty() { WITHOUT_AMOUNTS } else { VERSION };
+    let header = Header { from, until, observed_ms, quality_ms, zones, amounts, kinds };
     // Names and numbers always have a form in JSON.
     let header = serde_json::to_vec(&header).unwrap_or_default();
-    let mut out = vec![VERSION];
+    let mut out = vec![version];
     put(&mut out, header.len() as u64);
     out.extend(header);
     out.extend(numbers);
@@ -97,14 +116,14 @@ impl<'a> Encoded<'a> {
     /// Where the bytes are of a later version, cut short or damaged.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let (version, mut rest) = bytes.split_first().ok_or(DecodeError::Damaged("it is empty"))?;
-        if *version != VERSION {
+        if ![WITHOUT_AMOUNTS, VERSION].contains(version) {
             return Err(DecodeError::Version(*version));
         }
         let length = usize::try_from(take(&mut rest)?).map_err(|_| CUT)?;
         let (header, numbers) = rest.split_at_checked(length).ok_or(CUT)?;
         let header: Header =
             serde_json::from_slice(header).map_err(|_| DecodeError::Damaged("its header is no JSON"))?;
-        if header.zones.len() > ZONES_MAX {
+        if header.zones.len() + header.amounts.len() > ZONES_MAX {
             return Err(DecodeError::Damaged("it has too many zones"));
         }
         let length = header.kinds.iter().try_fold(0_usize, |sum, kind| sum.checked_add(kind.bytes));
@@ -115,7 +134,8 @@ impl<'a> Encoded<'a> {
         }
     }
 
-    /// Reads the numbers of the kinds that `wanted` accepts: their name, and each line with its values by column.
+    /// Reads the numbers of the kinds that `wanted` accepts: their name, and each line with its values by column: two
+    /// for each zone, then two for each of the header's amounts.
     ///
     /// # Errors
     /// Where they are damaged.
@@ -124,7 +144,17 @@ impl<'a> Encoded<'a> {
         wanted: impl Fn(&str) -> bool,
         mut each: impl FnMut(&str, Line, &[i64]),
     ) -> Result<(), DecodeError> {
-        let mut values = vec![0; self.header.zones.len() * 2];
+        let (zones, amounts) = (&self.header.zones, &self.header.amounts);
+        let (rates, energies) = (Slot::rates(zones, amounts), zones.len() * 2);
+        let mut values = vec![0; energies + amounts.len() * 2];
+        let take_values = |part: &mut &[u8], values: &mut [i64]| -> Result<(), DecodeError> {
+            take_values(part, values)?;
+            if !rates.is_empty() {
+                let expected = Slot::expected(zones, &rates, &values[..energies]);
+                values[energies..].iter_mut().zip(expected).for_each(|(value, it)| *value = value.wrapping_add(it));
+            }
+            Ok(())
+        };
         let mut numbers = self.numbers;
         for kind in &self.header.kinds {
             let (mut part, after) = numbers.split_at_checked(kind.bytes).ok_or(CUT)?;
@@ -155,15 +185,25 @@ impl<'a> Encoded<'a> {
 pub fn decode(bytes: &[u8]) -> Result<Slot, DecodeError> {
     let encoded = Encoded::parse(bytes)?;
     let mut kinds: BTreeMap<String, KindPart> = BTreeMap::new();
+    let energies = encoded.header.zones.len() * 2;
     encoded.lines(
         |_| true,
-        |kind, line, values| match line {
-            Line::Rest => kinds.entry(kind.to_owned()).or_default().rest = values.to_vec(),
-            Line::Series(id) => drop(kinds.entry(kind.to_owned()).or_default().rows.insert(id, values.to_vec())),
+        |kind, line, values| {
+            let (energy, amounts) = values.split_at(energies);
+            let part = kinds.entry(kind.to_owned()).or_default();
+            match line {
+                Line::Rest => (part.rest, part.amounts_rest) = (energy.to_vec(), amounts.to_vec()),
+                Line::Series(id) => {
+                    part.rows.insert(id, energy.to_vec());
+                    if !amounts.is_empty() {
+                        part.amounts.insert(id, amounts.to_vec());
+                    }
+                }
+            }
         },
     )?;
-    let Header { from, until, observed_ms, quality_ms, zones, .. } = encoded.header;
-    Ok(Slot { from, until, observed_ms, quality_ms, zones, kinds })
+    let Header { from, until, observed_ms, quality_ms, zones, amounts, .. } = encoded.header;
+    Ok(Slot { from, until, observed_ms, quality_ms, zones, kinds, amounts })
 }
 
 /// LEB128: seven bits a byte, the lowest first.
@@ -225,11 +265,23 @@ mod tests {
 
     fn slots() -> impl Strategy<Value = Slot> {
         let value = prop_oneof![Just(0_i64), any::<i64>(), 0..1_000_000_i64];
-        let zones = 0..6_usize;
-        zones.prop_flat_map(move |zones| {
-            let values = prop::collection::vec(value.clone(), zones * 2);
+        let counts = (0..6_usize, 0..3_usize);
+        counts.prop_flat_map(move |(zones, amounts)| {
+            let values = prop::collection::vec(value.clone(), (zones + amounts) * 2);
             let rows = prop::collection::btree_map(any::<u64>(), values.clone(), 0..20);
-            let part = (rows, values).prop_map(|(rows, rest)| KindPart { rows, rest });
+            let part = (rows, values).prop_map(move |(rows, rest)| {
+                let split = |values: &Values| (values[..zones * 2].to_vec(), values[zones * 2..].to_vec());
+                let (rest, amounts_rest) = split(&rest);
+                let mut part = KindPart { rest, amounts_rest, ..KindPart::default() };
+                for (id, values) in rows {
+                    let (row, of_row) = split(&values);
+                    part.rows.insert(id, row);
+                    if amounts > 0 {
+                        part.amounts.insert(id, of_row);
+                    }
+                }
+                part
+            });
             let kinds = prop::collection::btree_map("[a-z]{1,8}", part, 0..4);
             (any::<i64>(), any::<u64>(), kinds).prop_map(move |(from, number, kinds)| {
                 let zone = |at: usize| ZonePart {
@@ -241,7 +293,14 @@ mod tests {
                 };
                 let zones = (0..zones).map(zone).collect();
                 let quality_ms = Spans { of: number, estimated: number / 3, ..Spans::default() };
-                Slot { zones, kinds, observed_ms: number, quality_ms, ..Slot::empty(from, from) }
+                let amount = |at: usize| AmountPart {
+                    measure: format!("measure{at}"),
+                    uniform: at.is_multiple_of(2).then_some(from / 1000),
+                    active: from / 2,
+                    ..AmountPart::default()
+                };
+                let amounts = (0..amounts).map(amount).collect();
+                Slot { zones, kinds, amounts, observed_ms: number, quality_ms, ..Slot::empty(from, from) }
             })
         })
     }
@@ -269,6 +328,41 @@ mod tests {
         assert_eq!(decode(&[9, 0]), Err(DecodeError::Version(9)));
     }
 
+    /// As the version of jouled before carbon and cost wrote it.
+    #[test]
+    fn intervals_of_before_are_read() {
+        let text = include_str!("../../../tests/integration/fixtures/unreleased/history-interval-1.hex");
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
+        assert_eq!(bytes[0], WITHOUT_AMOUNTS);
+        let slot = decode(&bytes).unwrap();
+        assert_eq!((slot.zones[0].zone.as_str(), slot.zones[0].energy.total.0), ("package", 400));
+        assert_eq!((&slot.kinds["unit"].rows[&7], &slot.kinds["unit"].rest), (&vec![300, 0], &vec![-3, 2]));
+        assert_eq!(encode(&slot), bytes, "without amounts, earlier versions can read what this one writes");
+    }
+
+    #[test]
+    fn uniform_factors_cost_no_byte_in_rows() {
+        let mut slot = Slot::empty(0, 3600);
+        for zone in ["package", "dram"] {
+            slot.zone_index(zone, true);
+        }
+        let row = |id: u64| (id, vec![36_000_000 + id as i64 * 777, 0, 4_000_000, 0]);
+        slot.kinds.insert("unit".into(), KindPart { rows: (0..1000).map(row).collect(), ..KindPart::default() });
+        let before = encode(&slot).len();
+        for (measure, rate) in [("co2e_location", 342_123_456), ("cost", -300_001)] {
+            let uniform = Some(rate);
+            slot.amounts.push(AmountPart { measure: measure.into(), uniform, ..AmountPart::default() });
+        }
+        slot.apply_uniform();
+        let after = encode(&slot).len();
+        assert!(after < before + 600, "{before} {after}");
+        slot.kinds.get_mut("unit").unwrap().amounts_rest.resize(4, 0);
+        slot.kinds.get_mut("unit").unwrap().rest.resize(4, 0);
+        assert_eq!(decode(&encode(&slot)), Ok(slot));
+    }
+
     #[test]
     fn intervals_of_earlier_versions_have_no_times_of_quality() {
         let mut slot = Slot::empty(60, 120);
@@ -286,7 +380,7 @@ mod tests {
         });
         let header = encode(&slot).len();
         let rows = (0..1000).map(|id| (id, vec![36_000_000 + id as i64 * 777, 0, 4_000_000, 0, 0, 0])).collect();
-        slot.kinds.insert("unit".into(), KindPart { rows, rest: vec![0; 6] });
+        slot.kinds.insert("unit".into(), KindPart { rows, rest: vec![0; 6], ..KindPart::default() });
         let each = (encode(&slot).len() - header) / 1000;
         assert!(each <= 10, "{each} bytes for a series with energy in two zones");
     }

@@ -2,6 +2,7 @@
 //! are added up to longer ones, and their parts stay exact: integers of microjoules.
 
 use crate::model::domain::NodeEnergy;
+use crate::model::footprint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,8 @@ pub struct Slot {
     pub zones: Vec<ZonePart>,
     /// What entities were charged, by kind.
     pub kinds: BTreeMap<String, KindPart>,
+    /// Carbon and cost of the node.
+    pub amounts: Vec<AmountPart>,
 }
 
 /// The node's energy in one zone.
@@ -89,6 +92,75 @@ impl Spans {
     }
 }
 
+/// Carbon or cost of the node, in billionths of the unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AmountPart {
+    /// What is measured: `co2e_location`, `co2e_market` or `cost`.
+    pub measure: String,
+    /// What it is in: `gCO2e`, or a currency.
+    pub unit: String,
+    /// The factor, in millionths of the unit by kWh, where it was the same for all energy of the interval. Amounts of
+    /// entities are then their energy times this, and are not stored.
+    pub uniform: Option<i64>,
+    /// Of the idle energy.
+    pub idle: i64,
+    /// Of the energy of work, the unattributed part included.
+    pub active: i64,
+    /// The unattributed part of `active`.
+    pub unattributed: i64,
+    /// Where the factors came from.
+    pub sources: Vec<AmountSource>,
+    /// The node's energy for which there was no factor, in µJ.
+    pub uncounted: u64,
+}
+
+/// How much of an amount is by one source of factors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmountSource {
+    /// Its name.
+    pub source: String,
+    /// Whether it stood in for the source that is configured before it.
+    pub fallback: bool,
+    /// The node's energy, in µJ.
+    pub energy: u64,
+    /// The amount, in billionths of the unit.
+    pub amount: i64,
+}
+
+/// Most sources of an interval that are told apart; the energy of others is added to the last one, `others`.
+pub const SOURCES_MAX: usize = 12;
+const OTHERS: &str = "others";
+
+impl AmountPart {
+    /// All of it.
+    pub const fn total(&self) -> i64 {
+        self.idle.saturating_add(self.active)
+    }
+
+    /// The factor that amounts of entities are near to, in millionths of the unit by kWh.
+    pub fn rate(&self, energy: i64) -> i64 {
+        self.uniform.unwrap_or_else(|| footprint::mean(self.total(), energy))
+    }
+
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.measure, &self.unit) == (&other.measure, &other.unit)
+    }
+
+    /// Adds how much is by a source.
+    pub fn add_source(&mut self, one: &AmountSource) {
+        let is_it = |known: &&mut AmountSource| (&known.source, known.fallback) == (&one.source, one.fallback);
+        if let Some(known) = self.sources.iter_mut().find(is_it) {
+            known.energy = known.energy.saturating_add(one.energy);
+            known.amount = known.amount.saturating_add(one.amount);
+        } else if self.sources.len() < SOURCES_MAX || one.source == OTHERS {
+            self.sources.push(one.clone());
+        } else {
+            self.add_source(&AmountSource { source: OTHERS.into(), ..one.clone() });
+        }
+    }
+}
+
 /// What entities of one kind were charged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KindPart {
@@ -97,6 +169,11 @@ pub struct KindPart {
     /// Entities without a row: those that had no series of their own, and small ones that were added up to save space.
     /// Negative where an entity got its series later than its energy: that energy is then in its row.
     pub rest: Values,
+    /// Amounts by series, in billionths of the units: two for each of [`Slot::amounts`], dynamic before idle. A series
+    /// with energy has them wherever the slot has amounts.
+    pub amounts: BTreeMap<SeriesId, Values>,
+    /// Amounts of `rest`.
+    pub amounts_rest: Values,
 }
 
 impl KindPart {
@@ -118,6 +195,9 @@ impl KindPart {
         for (_, id) in by_size.drain(count..) {
             if let Some(row) = self.rows.remove(&id) {
                 add(&mut self.rest, &row);
+            }
+            if let Some(amounts) = self.amounts.remove(&id) {
+                add(&mut self.amounts_rest, &amounts);
             }
         }
     }
@@ -180,6 +260,125 @@ impl Slot {
                 add_row(to.rows.entry(*id).or_default(), row);
             }
         }
+        self.add_amounts(other);
+    }
+
+    /// The node's energy in the zones that are added up, in µJ.
+    pub fn billed(&self) -> NodeEnergy {
+        self.zones.iter().filter(|part| part.billed).fold(NodeEnergy::default(), |sum, part| sum + part.energy)
+    }
+
+    /// A row's energy in these zones: dynamic and idle.
+    fn billed_row(zones: &[ZonePart], row: &[i64]) -> [i64; 2] {
+        let mut sum = [0_i64; 2];
+        for (pair, _) in row.chunks(2).zip(zones).filter(|(_, part)| part.billed) {
+            for (sum, value) in sum.iter_mut().zip(pair) {
+                *sum = sum.saturating_add(*value);
+            }
+        }
+        sum
+    }
+
+    /// What amounts of a row are near to: its energy times the factors. Exactly so where factors are uniform.
+    pub fn expected(zones: &[ZonePart], rates: &[i64], row: &[i64]) -> Values {
+        let energy = Self::billed_row(zones, row);
+        rates.iter().flat_map(|rate| energy.map(|energy| footprint::nano(energy, *rate))).collect()
+    }
+
+    /// The factors that amounts of entities are near to, in the order of [`Slot::amounts`].
+    pub fn rates(zones: &[ZonePart], amounts: &[AmountPart]) -> Vec<i64> {
+        let billed = zones.iter().filter(|part| part.billed).map(|part| part.energy.total.0);
+        let energy = billed.fold(0_u64, u64::saturating_add);
+        amounts.iter().map(|part| part.rate(i64::try_from(energy).unwrap_or(i64::MAX))).collect()
+    }
+
+    /// Computes all amounts of uniform factors from the energies. Those of a kind's series and rest are its energy
+    /// times the factor, to the last digit.
+    pub fn apply_uniform(&mut self) {
+        let energy = self.billed();
+        for (at, part) in self.amounts.iter_mut().enumerate() {
+            let Some(rate) = part.uniform else { continue };
+            let of = |energy: crate::model::units::Microjoules| {
+                footprint::nano(i64::try_from(energy.0).unwrap_or(i64::MAX), rate)
+            };
+            part.idle = of(energy.idle);
+            part.unattributed = of(energy.unattributed);
+            part.active = part.unattributed.saturating_add(of(energy.active - energy.unattributed));
+            let total = part.total();
+            if let [source] = &mut *part.sources {
+                (source.energy, source.amount) = (energy.total.0.saturating_sub(part.uncounted), total);
+            }
+            for kind in self.kinds.values_mut() {
+                let mut left = Self::billed_row(&self.zones, &kind.sum()).map(|energy| footprint::nano(energy, rate));
+                let columns = at * 2..at * 2 + 2;
+                for (id, row) in &kind.rows {
+                    let amounts = kind.amounts.entry(*id).or_default();
+                    amounts.resize(amounts.len().max(columns.end), 0);
+                    let energy = Self::billed_row(&self.zones, row);
+                    for ((to, energy), left) in amounts[columns.clone()].iter_mut().zip(energy).zip(&mut left) {
+                        *to = footprint::nano(energy, rate);
+                        *left = left.saturating_sub(*to);
+                    }
+                }
+                kind.amounts_rest.resize(kind.amounts_rest.len().max(columns.end), 0);
+                kind.amounts_rest[columns].copy_from_slice(&left);
+            }
+        }
+    }
+
+    /// Adds amounts of `other`, whose energy was added already.
+    fn add_amounts(&mut self, other: &Self) {
+        if self.amounts.is_empty() && other.amounts.is_empty() {
+            return;
+        }
+        let before = self.billed().total.0.saturating_sub(other.billed().total.0);
+        // What only one of both has was not counted in the other.
+        for part in self.amounts.iter_mut().filter(|part| !other.amounts.iter().any(|one| one.is_of(part))) {
+            part.uncounted = part.uncounted.saturating_add(other.billed().total.0);
+            part.uniform = part.uniform.filter(|_| other.billed().total.0 == 0);
+        }
+        let mut places = Vec::new();
+        for part in &other.amounts {
+            let at = match self.amounts.iter().position(|one| one.is_of(part)) {
+                Some(at) => {
+                    let to = &mut self.amounts[at];
+                    if to.uniform != part.uniform {
+                        to.uniform = None;
+                    }
+                    to.idle = to.idle.saturating_add(part.idle);
+                    to.active = to.active.saturating_add(part.active);
+                    to.unattributed = to.unattributed.saturating_add(part.unattributed);
+                    to.uncounted = to.uncounted.saturating_add(part.uncounted);
+                    part.sources.iter().for_each(|source| to.add_source(source));
+                    at
+                }
+                None => {
+                    let uniform = part.uniform.filter(|_| before == 0);
+                    let uncounted = part.uncounted.saturating_add(before);
+                    self.amounts.push(AmountPart { uniform, uncounted, ..part.clone() });
+                    self.amounts.len() - 1
+                }
+            };
+            places.push(at);
+        }
+        let columns = self.amounts.len() * 2;
+        let add_row = |to: &mut Values, row: &Values| {
+            to.resize(columns.max(to.len()), 0);
+            for (column, value) in row.iter().enumerate().filter(|(_, value)| **value != 0) {
+                if let Some(at) = places.get(column / 2) {
+                    let to = &mut to[at * 2 + column % 2];
+                    *to = to.saturating_add(*value);
+                }
+            }
+        };
+        for (name, part) in &other.kinds {
+            let to = self.kinds.entry(name.clone()).or_default();
+            add_row(&mut to.amounts_rest, &part.amounts_rest);
+            for (id, row) in &part.amounts {
+                add_row(to.amounts.entry(*id).or_default(), row);
+            }
+        }
+        self.apply_uniform();
     }
 }
 
@@ -195,7 +394,7 @@ mod tests {
             slot.zones[at].energy.total = Microjoules(*total);
         }
         let rows = rows.iter().map(|(id, values)| (*id, values.to_vec())).collect();
-        slot.kinds.insert("unit".into(), KindPart { rows, rest: rest.to_vec() });
+        slot.kinds.insert("unit".into(), KindPart { rows, rest: rest.to_vec(), ..KindPart::default() });
         slot
     }
 

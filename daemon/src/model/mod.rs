@@ -5,6 +5,7 @@ pub mod billing;
 pub mod by_name;
 pub mod domain;
 pub mod entity;
+pub mod footprint;
 pub mod guest;
 pub mod pattern;
 pub mod platform;

@@ -5,6 +5,7 @@ use crate::model::billing::{IdlePolicy, SharedBy};
 use crate::model::by_name;
 use crate::model::domain::{Domain, NodeEnergy, PowerInterval, Quality, Scope, Verdict, Zone};
 use crate::model::entity::{Kind, Labels, PodLabels};
+use crate::model::footprint::Footprint;
 use crate::model::platform::{PlatformChoice, PlatformKind};
 use crate::model::source::{Health, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -550,6 +551,9 @@ pub struct Snapshot {
     pub lost_cpu: Nanos,
     /// CPU time that jouled itself used since it started, user and system, in nanoseconds.
     pub own_cpu: Nanos,
+    /// Carbon and cost; `None` where neither is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footprint: Option<Arc<Footprint>>,
 }
 
 impl Snapshot {

@@ -3,6 +3,7 @@
 
 use crate::model::domain::{Domain, DomainReading};
 use crate::model::entity::Labels;
+use crate::model::footprint::Factor;
 use crate::model::source::{SourceState, Stamp};
 use crate::model::units::Nanos;
 use crate::model::usage::{CgroupId, GpuSample, ProcessKey, UsageSample};
@@ -60,4 +61,7 @@ pub struct Tick {
     pub sources: Vec<SourceState>,
     /// CPU time that jouled itself used since its start, user and system, in nanoseconds.
     pub own_cpu: Nanos,
+    /// Factors of carbon and price that are valid at this tick. Only in recordings of machines that have some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub factors: Vec<Factor>,
 }

@@ -49,7 +49,7 @@ fn interval(from: i64, seconds: u64) -> Slot {
         (id, vec![energy.cast_signed(), 0, energy.cast_signed() / 9, 0, 0, 0])
     };
     let rows = (1..=ENTITIES).filter(|id| id % 3 != 0).map(row).collect();
-    slot.kinds.insert("unit".into(), KindPart { rows, rest: vec![0; 6] });
+    slot.kinds.insert("unit".into(), KindPart { rows, rest: vec![0; 6], ..Default::default() });
     slot
 }
 
@@ -92,6 +92,7 @@ fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
         overflows: 0,
         lost_cpu: Nanos(0),
         own_cpu: Nanos(0),
+        footprint: None,
     }))
 }
 

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 
 mod doubts;
+mod footprint;
 mod learned;
 mod learning;
 mod origins;

@@ -5,7 +5,7 @@ use crate::model::entity::Labels;
 
 fn unit(name: &str, dynamic: i64) -> ReportLine {
     let labels = Labels::new(Kind::Unit, [name.to_owned(), "system.slice".to_owned()].to_vec()).unwrap();
-    ReportLine { name: name.into(), labels: Some(labels), energy: Sum { dynamic, idle: 0 } }
+    ReportLine { name: name.into(), labels: Some(labels), energy: Sum { dynamic, idle: 0 }, amounts: Vec::new() }
 }
 
 fn part() -> Part {

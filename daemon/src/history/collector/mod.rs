@@ -10,7 +10,7 @@ mod quality;
 
 pub use baseline::{Baseline, Closed, DomainBaseline, Kept, SeriesName};
 
-use super::slot::{SeriesId, Slot, ZonePart};
+use super::slot::{AmountPart, AmountSource, SeriesId, Slot, ZonePart};
 use crate::model::domain::{NodeEnergy, Quality, Zone};
 use crate::model::entity::Labels;
 use crate::model::snapshot::{DomainView, Energy, KindView, Row, Snapshot, State};
@@ -165,6 +165,7 @@ impl Collector {
             part.rest = rest;
         }
         closed.slot.kinds.retain(|_, part| !part.rows.is_empty() || part.rest.iter().any(|value| *value != 0));
+        add_amounts(&mut closed.slot, &snapshot);
         let (closes, gone) = (self.closes, &mut closed.gone);
         self.known.retain(|_, known| {
             let keep = closes.saturating_sub(known.seen) < FORGET;
@@ -284,6 +285,26 @@ impl Collector {
             part.rows.insert(known.id, gained);
         }
     }
+}
+
+/// Carbon and cost of a minute, by the factors of its last tick: these change with minutes alone.
+fn add_amounts(slot: &mut Slot, snapshot: &Snapshot) {
+    let Some(footprint) = &snapshot.footprint else { return };
+    let energy = slot.billed().total.0;
+    for factor in &footprint.factors {
+        let mut part =
+            AmountPart { measure: factor.measure.as_str().into(), unit: factor.unit.to_string(), ..Default::default() };
+        match factor.per_kwh {
+            None => part.uncounted = energy,
+            Some(_) => {
+                let source = AmountSource { source: factor.source.to_string(), energy, ..Default::default() };
+                part.sources.push(AmountSource { fallback: factor.fallback, ..source });
+            }
+        }
+        part.uniform = Some(factor.per_kwh.unwrap_or_default());
+        slot.amounts.push(part);
+    }
+    slot.apply_uniform();
 }
 
 fn rows(snapshot: &Snapshot) -> impl Iterator<Item = &Row> {

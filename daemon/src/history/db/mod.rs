@@ -39,8 +39,10 @@ const SERIES: TableDefinition<'static, SeriesId, &'static [u8]> = TableDefinitio
 const BASELINES: TableDefinition<'static, SeriesId, &'static [u8]> = TableDefinition::new("baselines");
 const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
 
-/// Format of the tables.
-const FORMAT: u32 = 1;
+/// Format of the tables, the latest that is known. 2: intervals may have carbon and cost.
+const FORMAT: u32 = 2;
+/// The format without these, which versions of jouled before know. A file has it until there is an amount.
+const FIRST_FORMAT: u32 = 1;
 /// Memory for pages of the file, in bytes.
 const CACHE: usize = 2 << 20;
 
@@ -108,7 +110,7 @@ impl Db {
             write.open_table(BASELINES)?;
             let mut meta = write.open_table(META)?;
             match get::<u32>(&meta, "format")? {
-                None => put(&mut meta, "format", &FORMAT)?,
+                None => put(&mut meta, "format", &FIRST_FORMAT)?,
                 Some(format) if format > FORMAT => return Err(DbError::Later(format)),
                 Some(_) => {}
             }
@@ -187,6 +189,9 @@ impl Db {
                     for id in &closed.gone {
                         baselines.remove(*id)?;
                     }
+                }
+                if minutes.iter().any(|closed| !closed.slot.amounts.is_empty()) {
+                    put(&mut meta, "format", &FORMAT)?;
                 }
                 put(&mut meta, "written", &written)?;
                 put(&mut meta, "unfolded", &unfolded)?;

@@ -17,7 +17,7 @@ fn closed(from: i64, energy: i64, many: u64) -> Closed {
     slot.observed_ms = 60_000;
     let mut rows: BTreeMap<SeriesId, Vec<i64>> = (2..many + 2).map(|id| (id, vec![1, 0])).collect();
     rows.insert(1, vec![energy, 0]);
-    slot.kinds.insert("unit".into(), super::super::slot::KindPart { rows, rest: vec![0, 0] });
+    slot.kinds.insert("unit".into(), super::super::slot::KindPart { rows, rest: vec![0, 0], ..Default::default() });
     Closed { slot, ..Closed::default() }
 }
 
@@ -162,4 +162,22 @@ fn damaged_files_are_errors_and_no_panics() {
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         assert_eq!(Db::open(file, Calendar::utc(), u64::MAX).is_ok(), text.is_empty(), "{text}");
     }
+}
+
+#[test]
+fn a_file_without_amounts_stays_one_that_earlier_versions_read() {
+    use super::super::slot::AmountPart;
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir.path().join("history.redb"), u64::MAX);
+    let format = |db: &Db| {
+        let read = db.db.begin_read().unwrap();
+        get::<u32>(&read.open_table(META).unwrap(), "format").unwrap()
+    };
+    db.write(&[closed(60, 1, 1)]).unwrap();
+    assert_eq!(format(&db), Some(1));
+    let mut priced = closed(120, 1, 1);
+    priced.slot.amounts.push(AmountPart { uniform: Some(5), ..AmountPart::default() });
+    priced.slot.apply_uniform();
+    db.write(&[priced]).unwrap();
+    assert_eq!(format(&db), Some(2), "an earlier version says that it needs a later one");
 }

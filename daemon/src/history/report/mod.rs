@@ -4,7 +4,7 @@
 use super::collector::SeriesName;
 use super::db::{Db, DbError, Step};
 use super::encoding::{Encoded, Line};
-use super::slot::{SeriesId, Spans};
+use super::slot::{AmountPart, AmountSource, SeriesId, Spans};
 use crate::model::entity::{Kind, Labels};
 use crate::model::units::Nanos;
 use rustc_hash::FxHashMap;
@@ -172,6 +172,32 @@ pub struct Part {
     pub idle: i64,
     /// Energy of work of unknown processes.
     pub unattributed: i64,
+    /// Carbon and cost of everything but the lines, which have theirs in the same order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amounts: Vec<AmountLine>,
+}
+
+/// Carbon or cost in a part, in billionths of the unit. Lines + rest + outside + idle + unattributed = node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmountLine {
+    /// `co2e_location`, `co2e_market` or `cost`.
+    pub measure: String,
+    /// `gCO2e`, or a currency.
+    pub unit: String,
+    /// The node's.
+    pub node: i64,
+    /// As [`Part::rest`].
+    pub rest: Sum,
+    /// As [`Part::outside`].
+    pub outside: Option<Sum>,
+    /// As [`Part::idle`].
+    pub idle: i64,
+    /// As [`Part::unattributed`].
+    pub unattributed: i64,
+    /// Where the factors came from, and whether they stood in for better ones.
+    pub sources: Vec<AmountSource>,
+    /// The node's energy for which there was no factor, in µJ: the amounts lack it.
+    pub uncounted: u64,
 }
 
 /// The node's energy in a part, in µJ.
@@ -231,6 +257,9 @@ pub struct ReportLine {
     pub labels: Option<Labels>,
     /// Its energy.
     pub energy: Sum,
+    /// Its carbon and cost, in billionths of the units, in the order of [`Part::amounts`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amounts: Vec<Sum>,
 }
 
 /// Makes a report.
@@ -279,14 +308,45 @@ struct Growing {
     active: u64,
     missing_ms: BTreeMap<String, u64>,
     observed_ms: u64,
-    series: FxHashMap<SeriesId, Sum>,
+    series: FxHashMap<SeriesId, Sums>,
+    rest: Sums,
+    /// The node's carbon and cost.
+    amounts: Vec<AmountPart>,
+}
+
+/// Energy, and carbon and cost in the order of [`Growing::amounts`], which are as many as intervals have had so far.
+#[derive(Clone, Debug, Default)]
+struct Sums(Sum, Vec<Sum>);
+
+impl Sums {
+    fn add_at(&mut self, at: usize, sum: Sum) {
+        if self.1.len() <= at {
+            self.1.resize(at + 1, Sum::default());
+        }
+        self.1[at].add(sum);
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.0.add(other.0);
+        other.1.iter().enumerate().for_each(|(at, sum)| self.add_at(at, *sum));
+    }
 }
 
 impl Growing {
     fn new(span: Range<i64>) -> Self {
         let part = Part { from: span.start, until: span.end, first: i64::MAX, last: i64::MIN, ..Part::default() };
         let (missing_ms, series) = (BTreeMap::new(), FxHashMap::default());
-        Self { part, idle: 0, unattributed: 0, active: 0, missing_ms, observed_ms: 0, series }
+        Self {
+            part,
+            idle: 0,
+            unattributed: 0,
+            active: 0,
+            missing_ms,
+            observed_ms: 0,
+            series,
+            rest: Sums::default(),
+            amounts: Vec::new(),
+        }
     }
 
     fn add(&mut self, slot: &Encoded<'_>, by: By) -> Result<(), super::encoding::DecodeError> {
@@ -311,7 +371,9 @@ impl Growing {
                 *self.missing_ms.entry(zone.zone.clone()).or_default() += zone.missing_ms;
             }
         }
+        let places = self.add_node_amounts(slot);
         let Some(kind) = by.kind() else { return Ok(()) };
+        let energies = header.zones.len() * 2;
         let billed: Vec<usize> = (0..header.zones.len()).filter(|at| header.zones[*at].billed).collect();
         slot.lines(
             |name| name == kind.as_str(),
@@ -320,12 +382,49 @@ impl Growing {
                 for at in &billed {
                     sum.add(Sum { dynamic: values[at * 2], idle: values[at * 2 + 1] });
                 }
+                let mut sums = Sums(sum, Vec::new());
+                for (pair, at) in values[energies..].chunks(2).zip(&places) {
+                    sums.add_at(*at, Sum { dynamic: pair[0], idle: pair[1] });
+                }
                 match line {
-                    Line::Series(id) => self.series.entry(id).or_default().add(sum),
-                    Line::Rest => self.part.rest.add(sum),
+                    Line::Series(id) => self.series.entry(id).or_default().add(&sums),
+                    Line::Rest => self.rest.add(&sums),
                 }
             },
         )
+    }
+
+    /// Adds the node's carbon and cost. Returns where each of the interval's amounts is in `amounts`.
+    fn add_node_amounts(&mut self, slot: &Encoded<'_>) -> Vec<usize> {
+        let energy = |header: &super::encoding::Header| {
+            let billed = header.zones.iter().filter(|zone| zone.billed).map(|zone| zone.energy.total.0);
+            billed.fold(0_u64, u64::saturating_add)
+        };
+        let of_slot = energy(&slot.header);
+        let mut places = Vec::new();
+        let mut absent: Vec<usize> = (0..self.amounts.len()).collect();
+        for part in &slot.header.amounts {
+            let is_it = |one: &AmountPart| (&one.measure, &one.unit) == (&part.measure, &part.unit);
+            let at = self.amounts.iter().position(is_it).unwrap_or_else(|| {
+                let (measure, unit) = (part.measure.clone(), part.unit.clone());
+                // What was drawn before this measure was counted has no amount.
+                let uncounted = self.part.node.total.saturating_sub(of_slot);
+                self.amounts.push(AmountPart { measure, unit, uncounted, ..AmountPart::default() });
+                self.amounts.len() - 1
+            });
+            let to = &mut self.amounts[at];
+            to.idle = to.idle.saturating_add(part.idle);
+            to.active = to.active.saturating_add(part.active);
+            to.unattributed = to.unattributed.saturating_add(part.unattributed);
+            to.uncounted = to.uncounted.saturating_add(part.uncounted);
+            part.sources.iter().for_each(|source| to.add_source(source));
+            absent.retain(|one| *one != at);
+            places.push(at);
+        }
+        for at in absent {
+            self.amounts[at].uncounted = self.amounts[at].uncounted.saturating_add(of_slot);
+        }
+        places
     }
 
     fn finish(self, query: &Query, names: &FxHashMap<SeriesId, SeriesName>) -> Part {
@@ -334,31 +433,48 @@ impl Growing {
         part.node.missing_seconds = self.missing_ms.values().copied().max().unwrap_or_default() / 1_000;
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let mut lines: BTreeMap<Vec<String>, (Nanos, ReportLine)> = BTreeMap::new();
-        for (id, sum) in self.series {
+        let count = self.amounts.len();
+        let mut rest = self.rest;
+        for (id, mut sums) in self.series {
             let Some(name) = names.get(&id) else {
-                part.rest.add(sum);
+                rest.add(&sums);
                 continue;
             };
-            let line = line(query.by, &name.labels);
+            sums.1.resize(count, Sum::default());
+            let line = line(query.by, &name.labels, count);
             // The same labels at another time are one line here; the latest names count.
             let place = lines.entry(identity(query.by, &name.labels)).or_insert_with(|| (name.since, line.clone()));
-            place.1.energy.add(sum);
+            place.1.energy.add(sums.0);
+            place.1.amounts.iter_mut().zip(&sums.1).for_each(|(to, sum)| to.add(*sum));
             if name.since > place.0 {
-                let energy = place.1.energy;
-                *place = (name.since, ReportLine { energy, ..line });
+                let (energy, amounts) = (place.1.energy, std::mem::take(&mut place.1.amounts));
+                *place = (name.since, ReportLine { energy, amounts, ..line });
             }
         }
         part.lines = lines.into_values().map(|(_, line)| line).collect();
         if query.by == By::Zone {
             part.lines = zones(&part.node);
             part.idle = 0;
+            part.amounts = self.amounts.iter().map(AmountLine::of_node).collect();
             return part;
         }
         part.lines.sort_by(|one, other| {
             other.energy.whole().cmp(&one.energy.whole()).then_with(|| one.name.cmp(&other.name))
         });
         for line in part.lines.drain(query.limit.min(part.lines.len())..) {
-            part.rest.add(line.energy);
+            rest.add(&Sums(line.energy, line.amounts));
+        }
+        part.rest = rest.0;
+        part.amounts = self.amounts.iter().map(AmountLine::of_node).collect();
+        for (at, amount) in part.amounts.iter_mut().enumerate() {
+            amount.rest = rest.1.get(at).copied().unwrap_or_default();
+            let mut charged = amount.rest;
+            part.lines.iter().filter_map(|line| line.amounts.get(at)).for_each(|sum| charged.add(*sum));
+            let node = &self.amounts[at];
+            amount.unattributed = node.unattributed;
+            amount.idle = node.idle.saturating_sub(charged.idle);
+            let outside = node.active.saturating_sub(node.unattributed).saturating_sub(charged.dynamic);
+            amount.outside = (!query.by.overlaps()).then_some(Sum { dynamic: outside, idle: 0 });
         }
         let mut charged = part.rest;
         part.lines.iter().for_each(|line| charged.add(line.energy));
@@ -370,20 +486,30 @@ impl Growing {
     }
 }
 
+impl AmountLine {
+    /// The node's, with nothing of lines yet.
+    fn of_node(part: &AmountPart) -> Self {
+        let AmountPart { measure, unit, sources, uncounted, .. } = part.clone();
+        Self { measure, unit, node: part.total(), sources, uncounted, ..Self::default() }
+    }
+}
+
 fn zones(node: &NodeLine) -> Vec<ReportLine> {
     let line = |(zone, total): (&String, &u64)| ReportLine {
         name: zone.clone(),
         labels: None,
         energy: Sum { dynamic: i64::try_from(*total).unwrap_or(i64::MAX), idle: 0 },
+        amounts: Vec::new(),
     };
     node.zones.iter().map(line).collect()
 }
 
-fn line(by: By, labels: &Labels) -> ReportLine {
+fn line(by: By, labels: &Labels, amounts: usize) -> ReportLine {
+    let amounts = vec![Sum::default(); amounts];
     if by == By::Namespace {
-        return ReportLine { name: namespace(labels), labels: None, energy: Sum::default() };
+        return ReportLine { name: namespace(labels), labels: None, energy: Sum::default(), amounts };
     }
-    ReportLine { name: labels.id().to_owned(), labels: Some(labels.clone()), energy: Sum::default() }
+    ReportLine { name: labels.id().to_owned(), labels: Some(labels.clone()), energy: Sum::default(), amounts }
 }
 
 /// What makes two series one line.

@@ -115,3 +115,70 @@ fn what_cannot_be_had_is_said() {
     assert!("planet".parse::<By>().unwrap_err().contains("namespace"));
     assert!("process".parse::<By>().is_err(), "there is no history of processes");
 }
+
+#[test]
+fn carbon_and_cost_add_up_in_minutes_hours_and_days() {
+    use crate::history::slot::{AmountPart, AmountSource};
+    let dir = tempfile::tempdir().unwrap();
+    let db = db(&dir);
+    let unit = |name| labels(Kind::Unit, &[("unit", name), ("slice", "system.slice")]);
+    let priced = |from: i64, rate: Option<i64>, first: bool| {
+        let rows = [(Kind::Unit, 1, 1_234_567, 10_001), (Kind::Unit, 2, 100_003, 0)];
+        let mut closed = minute(from, [5_000_003, 1_000_001, 4_000_002, 50_001], &rows, 7_777);
+        closed.slot.kinds.get_mut("unit").unwrap().rest = vec![9, 9, 7_777, 0];
+        let source = AmountSource { source: format!("{rate:?}"), energy: 5_000_003, ..AmountSource::default() };
+        let of = |measure: &str, uniform: i64, sources: &[AmountSource]| AmountPart {
+            measure: measure.into(),
+            unit: "EUR".into(),
+            uniform: Some(uniform),
+            sources: sources.to_vec(),
+            ..AmountPart::default()
+        };
+        closed.slot.amounts.push(of("co2e_location", 342_000_000, std::slice::from_ref(&source)));
+        match rate {
+            Some(rate) => closed.slot.amounts.push(of("cost", rate, &[source])),
+            None => {
+                let uncounted = 5_000_003;
+                closed.slot.amounts.push(AmountPart { uncounted, ..of("cost", 0, &[]) });
+            }
+        }
+        closed.slot.apply_uniform();
+        if first {
+            let name = |id, name| (id, SeriesName { labels: unit(name), since: Nanos(1) });
+            closed.named = vec![name(1, "a.service"), name(2, "b.service")];
+        }
+        closed
+    };
+    let whole = |report: &Report, at: usize| {
+        let part = &report.parts[0];
+        let amounts = &part.amounts[at];
+        let lines: i64 = part.lines.iter().map(|line| line.amounts[at].whole()).sum();
+        let rest = amounts.rest.whole() + amounts.outside.unwrap_or_default().whole();
+        assert_eq!(lines + rest + amounts.idle + amounts.unattributed, amounts.node, "{amounts:?}");
+        (amounts.node, part.lines[0].amounts[at].whole(), amounts.uncounted)
+    };
+    let rates = [Some(300_000), Some(-20_000), None];
+    for (number, rate) in rates.into_iter().enumerate() {
+        db.write(&[priced(BEGIN + number as i64 * 60, rate, number == 0)]).unwrap();
+    }
+    let ask =
+        |db: &Db, limit| report(db, &Query { limit, ..query(BEGIN, BEGIN + DAY, By::Kind(Kind::Unit)) }, "n").unwrap();
+    let minutes = ask(&db, 100);
+    // 5 J by 0.30 EUR/kWh, by -0.02 and by nothing, in billionths of a euro: each part of the node to the nearest.
+    let (node, line, uncounted) = whole(&minutes, 1);
+    assert_eq!((node, line, uncounted), (83 + 4 + 329 - 6 - 22, 103 + 1 - 7, 5_000_003));
+    assert_eq!(minutes.parts[0].amounts[1].sources.len(), 2);
+    let carbon = whole(&minutes, 0);
+    assert_eq!(whole(&ask(&db, 1), 0), carbon, "cut lines go to the rest");
+    // The same from the hour and from the day, which the next two days bring about.
+    db.write(&[minute(BEGIN + DAY, [1, 0, 1, 1], &[], 0)]).unwrap();
+    for number in 0..3 {
+        let more = (number * 1_000..(number + 1) * 1_000).map(|at| minute(BEGIN + DAY + (at + 1) * 60, [0; 4], &[], 0));
+        db.write(&more.collect::<Vec<_>>()).unwrap();
+        let later = ask(&db, 100);
+        assert_eq!(whole(&later, 1), (node, line, uncounted));
+        let (total, line, none) = whole(&later, 0);
+        assert_eq!(none, 0, "{:?}", later.parts[0].amounts[0]);
+        assert!((total - carbon.0).abs() <= 3 && (line - carbon.1).abs() <= 3, "uniform factors need no numbers");
+    }
+}

@@ -13,8 +13,7 @@ mod legacy;
 mod load;
 mod place;
 
-use crate::attribution::ledger::Entry;
-use crate::attribution::{DomainRecord, State};
+use crate::attribution::{Changes, State};
 use crate::sys::private_dir::DirError;
 use format::Carried;
 use place::Place;
@@ -104,11 +103,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the journal cannot be written. The next call tries again, with everything.
-    pub fn append(
-        &mut self,
-        changes: (Vec<DomainRecord>, Vec<Entry>),
-        whole: impl FnOnce() -> State,
-    ) -> Result<(), StoreError> {
+    pub fn append(&mut self, changes: Changes, whole: impl FnOnce() -> State) -> Result<(), StoreError> {
         self.generation += 1;
         let result = self.append_to_journal(changes, whole);
         if result.is_err() {
@@ -117,11 +112,7 @@ impl Store {
         result
     }
 
-    fn append_to_journal(
-        &mut self,
-        changes: (Vec<DomainRecord>, Vec<Entry>),
-        whole: impl FnOnce() -> State,
-    ) -> Result<(), StoreError> {
+    fn append_to_journal(&mut self, changes: Changes, whole: impl FnOnce() -> State) -> Result<(), StoreError> {
         if self.runtime.ready()? {
             self.journal = None;
         }
@@ -132,7 +123,7 @@ impl Store {
         match &mut self.journal {
             Some(journal) if self.written < JOURNAL_LIMIT => {
                 let (domains, entries) = (format::Domains(&changes.0), format::Entries(&changes.1));
-                let line = frames::line(&format::Changes { domains, entries })?;
+                let line = frames::line(&format::Changes { domains, entries, footprint: &changes.2 })?;
                 let written = journal.write_all(&line).and_then(|()| journal.flush());
                 written.map_err(|why| StoreError::Io { path: self.runtime.file_path(), why })?;
                 self.written += line.len() as u64;
@@ -163,6 +154,7 @@ impl Store {
             machine: &self.machine,
             domains: format::Domains(&state.domains),
             entries: format::Entries(&state.entries),
+            footprint: &state.footprint,
             carried: &self.carried.items,
             fields: &self.carried.fields,
         })?)

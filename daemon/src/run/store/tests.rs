@@ -1,7 +1,7 @@
 //! The store: crashes, torn and damaged files, files of other versions and machines, two daemons.
 
 use super::*;
-use crate::attribution::ledger::Series;
+use crate::attribution::ledger::{Entry, Series};
 use crate::model::entity::UnitLabels;
 use crate::model::units::Nanos;
 use std::fs::{self, OpenOptions};
@@ -23,7 +23,7 @@ fn open(dir: &Path) -> (Store, State, Vec<String>) {
 }
 
 fn append(store: &mut Store, entries: Vec<Entry>) {
-    store.append((vec![], entries), || State { boot_id: "b".into(), ..State::default() }).unwrap();
+    store.append((vec![], entries, Default::default()), || State { boot_id: "b".into(), ..State::default() }).unwrap();
 }
 
 /// What is kept in the file `ledger` of a folder.
@@ -242,7 +242,10 @@ fn a_folder_that_is_removed_meanwhile_is_made_again_with_all_totals() {
     let (mut store, ..) = open(dir.path());
     let run = dir.path().join("run");
     let step = |store: &mut Store, since: u64| {
-        store.append((vec![], vec![entry("a", since)]), || State { entries: vec![entry("a", since)], ..state("b") })
+        store.append((vec![], vec![entry("a", since)], Default::default()), || State {
+            entries: vec![entry("a", since)],
+            ..state("b")
+        })
     };
     step(&mut store, 1).unwrap();
     fs::remove_dir_all(&run).unwrap();
@@ -281,7 +284,10 @@ fn a_folder_that_cannot_be_made_again_keeps_the_lock_and_is_tried_again() {
     // Not even root can make a folder there.
     fs::write(&run, "").unwrap();
     for _ in 0..2 {
-        let error = store.append((vec![], vec![]), || unreachable!("nothing to write to")).unwrap_err().to_string();
+        let error = store
+            .append((vec![], vec![], Default::default()), || unreachable!("nothing to write to"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("removed while jouled runs") && error.contains("Not a directory"), "{error}");
     }
     store.checkpoint(state("c")).unwrap();
@@ -290,7 +296,7 @@ fn a_folder_that_cannot_be_made_again_keeps_the_lock_and_is_tried_again() {
     fs::remove_file(&run).unwrap();
     // Another jouled was faster.
     let other = Store::open(&run, &dir.path().join("other"), "this", &mut Vec::new()).unwrap();
-    let error = store.append((vec![], vec![]), || state("b")).unwrap_err().to_string();
+    let error = store.append((vec![], vec![], Default::default()), || state("b")).unwrap_err().to_string();
     assert!(error.contains("another jouled"), "{error}");
     drop(other);
     append(&mut store, vec![entry("a", 2)]);

@@ -250,6 +250,7 @@ pub(crate) fn snapshot() -> Snapshot {
         overflows: 2,
         lost_cpu: Nanos(250_000_000),
         own_cpu: Nanos(1_230_000_000),
+        footprint: None,
     }
 }
 

@@ -103,6 +103,7 @@ impl Ticks {
             names_reported: false,
             sources: sources.into_iter().map(source).collect::<Result<_, String>>()?,
             own_cpu: Nanos(own_cpu),
+            factors: Vec::new(),
         })
     }
 }

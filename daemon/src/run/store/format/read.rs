@@ -105,6 +105,16 @@ impl Reader {
         for json in &frame.entries {
             self.entry(json);
         }
+        if let Some(json) = frame.footprint {
+            match serde_json::from_str(json.get()) {
+                Ok(totals) => self.state.footprint.merge(totals),
+                // Of a later version: kept as it is.
+                Err(error) => {
+                    self.names.insert(format!("carbon and cost ({error})"));
+                    self.fields.insert("footprint_unread".into(), json.to_owned());
+                }
+            }
+        }
         Some(())
     }
 

@@ -23,6 +23,9 @@ pub struct Frame<'a> {
     pub entries: Vec<&'a RawValue>,
     #[serde(borrow, default)]
     pub carried: Vec<&'a RawValue>,
+    /// Carbon and cost: an [`AmountTotals`](crate::model::footprint::AmountTotals), all of it or what a tick changed.
+    #[serde(borrow, default)]
+    pub footprint: Option<&'a RawValue>,
 }
 
 /// One domain.

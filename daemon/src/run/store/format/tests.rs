@@ -29,6 +29,7 @@ fn write(state: &State, carried: &Carried) -> String {
         machine: "",
         domains: Domains(&state.domains),
         entries: Entries(&state.entries),
+        footprint: &state.footprint,
         carried: &carried.items,
         fields: &carried.fields,
     })
@@ -413,7 +414,7 @@ proptest! {
     ) {
         let mut by_id = BTreeMap::new();
         domains.into_iter().for_each(|record| drop(by_id.insert(record.domain.id.clone(), record)));
-        let state = State { boot_id, domains: by_id.into_values().collect(), entries };
+        let state = State { boot_id, domains: by_id.into_values().collect(), entries, ..State::default() };
         let json = write(&state, &Carried::default());
         prop_assert!(!json.contains('\n'), "a frame is a line");
         let (back, carried) = read(&json);

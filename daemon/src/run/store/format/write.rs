@@ -8,6 +8,7 @@ use crate::attribution::{DomainRecord, State};
 use crate::model::by_name;
 use crate::model::domain::Zone;
 use crate::model::entity::Labels;
+use crate::model::footprint::AmountTotals;
 use crate::model::snapshot::{ByZone, Energy};
 use serde::Serialize;
 use serde::ser::Serializer;
@@ -25,6 +26,8 @@ pub struct Whole<'a> {
     pub machine: &'a str,
     pub domains: Domains<'a>,
     pub entries: Entries<'a>,
+    #[serde(skip_serializing_if = "AmountTotals::is_empty")]
+    pub footprint: &'a AmountTotals,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub carried: &'a [Box<RawValue>],
     #[serde(flatten)]
@@ -36,6 +39,8 @@ pub struct Whole<'a> {
 pub struct Changes<'a> {
     pub domains: Domains<'a>,
     pub entries: Entries<'a>,
+    #[serde(skip_serializing_if = "AmountTotals::is_empty")]
+    pub footprint: &'a AmountTotals,
 }
 
 /// A state by itself: in the head of a recording.
@@ -47,7 +52,7 @@ pub struct Bare<'a> {
 }
 
 impl<'a> From<&'a State> for Bare<'a> {
-    fn from(State { boot_id, domains, entries }: &'a State) -> Self {
+    fn from(State { boot_id, domains, entries, footprint: _ }: &'a State) -> Self {
         Self { boot_id, domains: Domains(domains), entries: Entries(entries) }
     }
 }
