@@ -47,7 +47,7 @@ run: ## Build, start a private jouled and show joulectl top until Ctrl-C (COUNT=
 
 install: ## Install jouled from `make build`: DESTDIR=DIR, PREFIX=/usr. This is the only list of installed files
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT)/jouled $(BUILT)/joulectl
-	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service %/jouled-containers.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket systemd/jouled*.timer))
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) $(filter-out %/jouled-libvirt.service %/jouled-containers.service %/jouled-kubelet.service,$(wildcard systemd/jouled*.service systemd/jouled*.socket systemd/jouled*.timer))
 	$(INSTALL) -D -m 644 systemd/jouled.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled.conf
 	$(INSTALL) -D -m 644 systemd/jouled.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/jouled.conf
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d systemd/60-jouled.rules
@@ -77,7 +77,7 @@ install-libvirt: ## Install jouled-libvirt from `make libvirt`
 
 install-containers: ## Install jouled-containers from `make containers`
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(BINDIR) $(BUILT_CONTAINERS)/jouled-containers
-	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/jouled-containers.service
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/jouled-containers.service systemd/jouled-kubelet.service
 	$(INSTALL) -D -m 644 systemd/jouled-containers.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/jouled-containers.conf
 	$(foreach page,$(PAGES_CONTAINERS),$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) $(page) &&) true
 	$(call install-licences,jouled-containers)

@@ -11,11 +11,12 @@ const TEXT_MAX: usize = 1024;
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 /// Labels that the kubelet gives containers (cri-dockerd): their own names are made of several.
-const KUBERNETES_NAME: &str = "io.kubernetes.container.name";
+pub const KUBERNETES_NAME: &str = "io.kubernetes.container.name";
 /// The kubelet's name for a pause container, which has none.
 const KUBERNETES_PAUSE: &str = "POD";
 /// Labels that the kubelet gives all containers: uid, name and namespace of their pod.
-const KUBERNETES_POD: [&str; 3] = ["io.kubernetes.pod.uid", "io.kubernetes.pod.name", "io.kubernetes.pod.namespace"];
+pub const KUBERNETES_POD: [&str; 3] =
+    ["io.kubernetes.pod.uid", "io.kubernetes.pod.name", "io.kubernetes.pod.namespace"];
 
 /// The id of a container: 64 hex digits.
 pub type Id = [u8; 32];

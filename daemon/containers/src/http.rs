@@ -11,6 +11,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::path::Path;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -56,21 +57,42 @@ pub async fn connect(path: &Path, owner: Owner) -> Result<(UnixStream, u32), Str
 
 async fn request(path: &Path, owner: Owner, target: &str) -> Result<(Answer, u32), String> {
     let (stream, user) = connect(path, owner).await?;
-    let io = TokioIo::new(stream);
-    let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await;
+    let request = Request::get(target).header("Host", "localhost").body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| error.to_string())?;
+    let response = send(stream, request).await?;
+    Ok((Answer::new(response, Objects::default())?, user))
+}
+
+/// Sends a request over a connection of HTTP/1, and waits for the head of the answer.
+///
+/// # Errors
+/// Why there is none, in one line.
+pub async fn send(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Incoming>, String> {
+    let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     // It ends when the answer has been read, or is dropped.
     tokio::spawn(async move { drop(connection.await) });
-    let request = Request::get(target).header("Host", "localhost").body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| printable(&error.to_string()))?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("it answers with status {}", response.status().as_u16()));
-    }
-    Ok((Answer { response, objects: Objects::default(), read: 0 }, user))
+    sender.send_request(request).await.map_err(|error| printable(&error.to_string()))
 }
 
 impl Answer {
+    /// An answer whose head has come, with the objects that are wanted of it.
+    ///
+    /// # Errors
+    /// Its status, where that is not 200.
+    pub fn new(response: Response<Incoming>, objects: Objects) -> Result<Self, String> {
+        match response.status() {
+            StatusCode::OK => Ok(Self { response, objects, read: 0 }),
+            status if status.is_redirection() => {
+                Err(format!("it answers with status {}: a redirect is not followed", status.as_u16()))
+            }
+            status => Err(format!("it answers with status {}", status.as_u16())),
+        }
+    }
+
     /// Reads on, and calls `each` for each object that is complete. False at the end of the answer.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod container;
 pub mod follow;
 pub mod grpc;
 pub mod http;
+pub mod kubelet;
 pub mod objects;
 pub mod send;
 pub mod sockets;

@@ -5,6 +5,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use jouled_containers::board::Board;
 use jouled_containers::follow::{Runtime, uri};
+use jouled_containers::kubelet::Source;
 use jouled_containers::send::send;
 use jouled_containers::sockets::{self, Protocol};
 use sd_notify::NotifyState;
@@ -23,7 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LABELS_MAX: usize = 16;
 const LABEL_NAME_MAX: usize = 128;
 
-/// Tells jouled which containers Docker, Podman, containerd (nerdctl) and CRI-O run: names, images, compose projects and services, chosen labels.
+/// Tells jouled which containers Docker, Podman, containerd (nerdctl) and CRI-O run: names, images, compose projects
+/// and services, chosen labels.
 ///
 /// It is optional: without it, jouled finds containers by what the kernel shows, and Docker's have no names. Whoever
 /// can write to a runtime's socket is root on the machine, which is why jouled has none of them.
@@ -31,7 +33,8 @@ const LABEL_NAME_MAX: usize = 128;
 #[command(version, max_term_width = 100)]
 struct Arguments {
     /// The socket of a runtime with Docker's API (Docker, Podman) to follow, by its path; may be repeated. Default: the
-    /// sockets of Docker, Podman, containerd and CRI-O, also those of users. Where one is named, the others are not asked
+    /// sockets of Docker, Podman, containerd and CRI-O, also those of users. Where one is named, no other
+    /// is asked
     #[arg(long, value_name = "PATH")]
     runtime: Vec<PathBuf>,
     /// The socket of a containerd to follow, by its path; may be repeated
@@ -40,6 +43,22 @@ struct Arguments {
     /// The socket of a runtime with Kubernetes' CRI (CRI-O) to follow, by its path; may be repeated
     #[arg(long, value_name = "PATH")]
     cri: Vec<PathBuf>,
+    /// Ask the kubelet for its pods, at this address (127.0.0.1:10250), and no runtime that is not named
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["kubelet_token", "kubelet_ca"])]
+    kubelet: Option<String>,
+    /// The file with the token for the kubelet. It is read anew each time
+    #[arg(long, value_name = "FILE", requires = "kubelet")]
+    kubelet_token: Option<PathBuf>,
+    /// The file with the certificates, in PEM, by which the kubelet is known
+    #[arg(long, value_name = "FILE", requires = "kubelet")]
+    kubelet_ca: Option<PathBuf>,
+    /// The name that the kubelet's certificate has to have. Default: HOST
+    #[arg(long, value_name = "NAME", requires = "kubelet")]
+    kubelet_name: Option<String>,
+    /// Seconds between two questions to the kubelet
+    #[arg(long, value_name = "SECONDS", requires = "kubelet", default_value_t = 2,
+        value_parser = clap::value_parser!(u64).range(1..=300))]
+    kubelet_interval: u64,
     /// A label of containers to report, by its name; may be repeated
     #[arg(long, value_name = "NAME")]
     label: Vec<String>,
@@ -73,6 +92,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let kubelet = kubelet(&arguments)?;
     let Arguments { runtime, containerd, cri, label, socket, .. } = arguments;
     if label.len() > LABELS_MAX {
         bail!("--label: {} of them, at most {LABELS_MAX} can be reported", label.len());
@@ -96,20 +116,40 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         bail!("{} sockets of runtimes are named, at most {} can be followed", named.len(), sockets::RUNTIMES_MAX);
     }
     let tasks = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
-    tasks.block_on(serve(named, label.into(), socket))
+    tasks.block_on(serve(named, kubelet, label.into(), socket))
+}
+
+/// The kubelet that is to be asked.
+fn kubelet(arguments: &Arguments) -> anyhow::Result<Option<Source>> {
+    let Arguments { kubelet: Some(address), kubelet_token: Some(token), kubelet_ca: Some(ca), .. } = arguments else {
+        return Ok(None);
+    };
+    let every = Duration::from_secs(arguments.kubelet_interval);
+    let source = Source::new(address, arguments.kubelet_name.as_deref(), token, ca, every);
+    source.map(Some).map_err(|why| anyhow::anyhow!("--kubelet {address}: {why}"))
 }
 
 /// Follows the runtimes that there are, until a signal ends the process.
-async fn serve(named: Vec<(PathBuf, Protocol)>, labels: Arc<[String]>, socket: PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve(
+    named: Vec<(PathBuf, Protocol)>,
+    kubelet: Option<Source>,
+    labels: Arc<[String]>,
+    socket: PathBuf,
+) -> anyhow::Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let board = Arc::<Board>::default();
     let for_sender = Arc::clone(&board);
     tokio::spawn(async move { send(&socket, &for_sender).await });
+    let looks = kubelet.is_none() || !named.is_empty();
+    if let Some(source) = kubelet {
+        let (labels, board) = (Arc::clone(&labels), Arc::clone(&board));
+        tokio::spawn(async move { source.follow(&labels, &board).await });
+    }
     let mut followed: BTreeMap<PathBuf, JoinHandle<_>> = BTreeMap::new();
     let (mut status, mut is_ready) = (String::new(), false);
     loop {
-        let found = sockets::find(Path::new("/"), &named);
+        let found = if looks { sockets::find(Path::new("/"), &named) } else { BTreeMap::new() };
         followed.retain(|path, task| {
             let is_there = found.contains_key(path);
             if !is_there {

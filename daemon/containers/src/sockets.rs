@@ -44,8 +44,8 @@ pub enum Protocol {
     Cri,
 }
 
-/// The sockets that exist now, with their owners and what is spoken there. `named` are those of the command line; without any, the usual places
-/// below `root` are looked at.
+/// The sockets that exist now, with their owners and what is spoken there. `named` are those of the command line;
+/// without any, the usual places below `root` are looked at.
 pub fn find(root: &Path, named: &[(PathBuf, Protocol)]) -> BTreeMap<PathBuf, (Owner, Protocol)> {
     let mut found = BTreeMap::new();
     let mut seen = Vec::new();

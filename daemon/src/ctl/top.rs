@@ -14,7 +14,7 @@ use crate::model::units::Microjoules;
 use serde::Serialize;
 
 /// The kinds that are shown, in this order.
-const SECTIONS: [Kind; 4] = [Kind::Unit, Kind::Container, Kind::Vm, Kind::Process];
+const SECTIONS: [Kind; 5] = [Kind::Tenant, Kind::Unit, Kind::Container, Kind::Vm, Kind::Process];
 /// Entities per section where the output is not a terminal.
 const PLAIN: usize = 10;
 /// Domains at most, so that a terminal of the usual size has room for entities.
@@ -176,6 +176,19 @@ mod tests {
         );
         assert!(!text.contains("VMS"), "{text}");
         assert!(text.contains("bpf degraded: no PMU in this guest"), "{text}");
+    }
+
+    #[test]
+    fn tenants_come_first_where_there_are_any() {
+        let mut snapshot = fixture::snapshot();
+        assert!(!lines(&snapshot, None, "").concat().contains("TENANTS"));
+        let shop = fixture::labelled(5, 50, Kind::Tenant, &["shop"]);
+        snapshot.kinds[Kind::Tenant.index()].rows.push(shop);
+        let text = lines(&snapshot, None, "").join("\n");
+        let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}: {text}"));
+        assert!(at("TENANTS (1)") < at("shop") && at("shop") < at("UNITS (3)"), "{text}");
+        let json = serde_json::to_value(json(&snapshot)).unwrap();
+        assert_eq!(json["entities"][0]["name"], "shop");
     }
 
     #[test]

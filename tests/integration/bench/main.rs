@@ -29,6 +29,7 @@ mod scale;
 mod start;
 #[path = "../common/sysfs.rs"]
 mod sysfs;
+mod tenants;
 mod tick;
 mod truth;
 mod unit;
@@ -43,13 +44,14 @@ type Failure = Box<dyn std::error::Error>;
 /// Name of a benchmark, its title, and its function.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 13] = [
+const BENCHMARKS: [Benchmark; 14] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("hook", "eBPF: what the programs cost a pipe and a compile, end to end", hook::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
     ("start", "From the start to READY", start::run),
     ("scale", "jouled with 10,000 processes: memory and scrapes", scale::run),
     ("names", "Names of 10,000 containers: time of a tick, memory", names::run),
+    ("tenants", "Tenants of 10,000 containers: time of a tick by number of rules", tenants::run),
     ("history", "The history of 2,000 entities: a tick, a minute, a year, a report", history::run),
     ("meters", "Ticks while every slow source hangs: Redfish, IPMI, ACPI, NVML", meters::run),
     ("models", "Power models: a lesson, a read of the estimate, memory", models::run),

@@ -1,8 +1,8 @@
 //! containerd's own API: nerdctl's containers, and those that the kubelet has containerd run (the CRI plugin keeps them
 //! in the namespace k8s.io, with the kubelet's labels). Docker's (the namespace moby) have no names there.
 //!
-//! Events say which container is new, and a list of these alone has their labels. A container is known from its creation
-//! to its removal, also while it does not run: containerd lists it so.
+//! Events say which container is new, and a list of these alone has their labels. A container is known from its
+//! creation to its removal, also while it does not run: containerd lists it so.
 
 use super::listing::Listing;
 use super::{LIST_LIMIT, Runtime, SETTLE, slow};

@@ -1,5 +1,5 @@
-//! The CRI, version v1, as CRI-O speaks it: a list at each event, and without events (CRI-O's `enable_pod_events` is off
-//! by default; its stream then ends at once) a list every second.
+//! The CRI, version v1, as CRI-O speaks it: a list at each event, and without events (CRI-O's `enable_pod_events` is
+//! off by default; its stream then ends at once) a list every second.
 
 use super::listing::Listing;
 use super::{LIST_EVERY, LIST_LIMIT, Runtime, SETTLE, slow};

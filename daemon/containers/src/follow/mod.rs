@@ -3,7 +3,7 @@
 mod containerd;
 mod cri;
 mod docker;
-mod listing;
+pub(crate) mod listing;
 
 use crate::board::Board;
 use crate::sockets::{Owner, Protocol};
@@ -19,7 +19,7 @@ const LIST_EVERY: Duration = Duration::from_secs(60);
 /// Pause between two attempts: the first, and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Longest time for a list.
-const LIST_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIST_LIMIT: Duration = Duration::from_secs(60);
 /// Time after which a runtime that was asked for events sends them.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -47,34 +47,50 @@ impl Runtime {
     /// Follows the runtime, forever.
     pub async fn follow(self) -> Infallible {
         let uri = uri(&self.path);
-        let mut pause = RETRY_PAUSES.0;
+        let user = match self.owner {
+            Owner::User(user) => Some(user),
+            Owner::Root | Owner::Any => None,
+        };
+        let mut attempts = Attempts::default();
         loop {
-            let began = Instant::now();
             let session = match self.protocol {
                 Protocol::Docker => self.docker(&uri).await,
                 Protocol::Containerd => self.containerd(&uri).await,
                 Protocol::Cri => self.cri(&uri).await,
             };
-            let why = match session {
-                Ok(never) => match never {},
-                Err(why) => why,
-            };
-            let user = match self.owner {
-                Owner::User(user) => Some(user),
-                Owner::Root | Owner::Any => None,
-            };
-            if self.board.set_health(&uri, user, &why) {
-                tracing::warn!("{uri}: {why}; trying again");
-            }
-            if began.elapsed() > RETRY_PAUSES.1 {
-                pause = RETRY_PAUSES.0;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSES.1);
+            let Err(why) = session;
+            attempts.ended(&self.board, &uri, user, &why).await;
         }
     }
 }
 
-fn slow(_: Elapsed) -> String {
+/// Sessions that end and begin again.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    began: Instant,
+    pause: Duration,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { began: Instant::now(), pause: RETRY_PAUSES.0 }
+    }
+}
+
+impl Attempts {
+    /// Puts on the board why a session ended, and returns when the next one may begin.
+    pub async fn ended(&mut self, board: &Board, uri: &str, user: Option<u32>, why: &str) {
+        if board.set_health(uri, user, why) {
+            tracing::warn!("{uri}: {why}; trying again");
+        }
+        if self.began.elapsed() > RETRY_PAUSES.1 {
+            self.pause = RETRY_PAUSES.0;
+        }
+        sleep(self.pause).await;
+        (self.began, self.pause) = (Instant::now(), (self.pause * 2).min(RETRY_PAUSES.1));
+    }
+}
+
+pub(crate) fn slow(_: Elapsed) -> String {
     format!("its list takes more than {} s", LIST_LIMIT.as_secs())
 }

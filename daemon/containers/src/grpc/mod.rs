@@ -89,8 +89,8 @@ async fn begin(socket: &Path, owner: Owner, method: Method<'_>, message: Vec<u8>
 }
 
 impl Call {
-    /// Reads on, and calls `each` for each part that is complete. False at the end of the answer. A call that is dropped
-    /// while it waits loses nothing.
+    /// Reads on, and calls `each` for each part that is complete. False at the end of the answer. A call that is
+    /// dropped while it waits loses nothing.
     ///
     /// # Errors
     /// Why the answer cannot be read any further, in one line.

@@ -16,6 +16,7 @@ pub fn id(number: u32) -> String {
 pub struct World {
     pub folder: tempfile::TempDir,
     pub children: Vec<Child>,
+    options: Vec<String>,
 }
 
 impl Drop for World {
@@ -29,7 +30,7 @@ impl Drop for World {
 
 impl World {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), children: Vec::new() }
+        Self { folder: tempfile::tempdir().unwrap(), children: Vec::new(), options: Vec::new() }
     }
 
     pub fn path(&self, of: &str) -> PathBuf {
@@ -38,12 +39,30 @@ impl World {
 
     /// Starts the program for these runtimes: the option that names each, and its socket.
     pub fn start(&mut self, runtimes: &[(&str, &str)]) {
+        let options = runtimes.iter().flat_map(|(option, runtime)| [(*option).into(), self.path(runtime)]);
+        let options: Vec<String> = options.map(|option: PathBuf| option.display().to_string()).collect();
+        self.start_with(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Starts the program with these options.
+    pub fn start_with(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+        self.again();
+    }
+
+    /// Starts the program with the options of the last time.
+    pub fn again(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jouled-containers"));
-        for (option, runtime) in runtimes {
-            command.arg(option).arg(self.path(runtime));
+        command.args(&self.options).args(["--label", "team", "--socket"]).arg(self.path("inventory.sock"));
+        self.children.push(command.stderr(Stdio::inherit()).spawn().unwrap());
+    }
+
+    /// Ends the program.
+    pub fn stop(&mut self) {
+        for mut child in self.children.drain(..) {
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
-        command.args(["--label", "team", "--socket"]).arg(self.path("inventory.sock")).stderr(Stdio::inherit());
-        self.children.push(command.spawn().unwrap());
     }
 
     /// The most memory that the program started last has had.

@@ -3,7 +3,7 @@
 
 use super::vms::vm;
 use super::*;
-use crate::model::entity::{ContainerLabels, Labels, PodLabels};
+use crate::model::entity::{ContainerLabels, Details, Labels, PodLabels};
 use crate::model::snapshot::Energy;
 use crate::model::tenant::{TenantRule, UNASSIGNED};
 
@@ -266,6 +266,52 @@ fn idle_energy_that_vms_are_allotted_is_their_tenants() {
     step(Some(vec![other]));
     let found = step(None);
     assert_eq!((found["first"], found["renamed"].1), ((10_000_000, 5_000_000), 10_000_000));
+}
+
+/// Docker Compose's project of a container, as its runtime reports it after the container began, and OpenStack's
+/// project of a VM, as libvirt has it.
+#[test]
+fn projects_of_compose_and_of_openstack_are_tenants() {
+    let rules = rules(serde_json::json!([
+        { "name": "shop", "project": "shop", "or": [{ "label": { "com.example.team": "blue" } }] },
+        { "name": "research", "project": ["physics-*"] },
+    ]));
+    let config = with_rules(IdlePolicy::Apart, rules);
+    let (mut core, mut host) = (Core::new(config, State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let container = |number: u64, details: &[(&str, &str)]| {
+        let found = entities(&format!("/system.slice/docker-{number:064x}.scope"));
+        let named = |labels: &Labels| match labels.kind() {
+            Kind::Container => labels.with_details(&Details::of(details.iter().copied())),
+            _ => labels.clone(),
+        };
+        CgroupEntities { cgroup: CgroupId(number), entities: found.iter().map(named).collect(), vm: None }
+    };
+    let of_nova = [("project", "physics-7"), ("project_id", "f0e1"), ("flavor", "m1.large")];
+    let vm = Vm { details: of_nova.map(|(name, value)| (name.into(), value.into())).into(), ..vm(4, Some(1)) };
+    let mut step = |containers: Vec<CgroupEntities>, vms: Option<Vec<Vm>>| {
+        let uses = (1..=5).map(|number| ran(number, u64::from(number), 0, 100)).collect();
+        let mut tick = host.tick(&[60_000_000, 0, 0, 0], uses);
+        tick.cgroups.retain(|listed| listed.cgroup.0 > 3);
+        tick.cgroups.extend(containers);
+        tick.names_reported = true;
+        tick.vm_members = vms.iter().flatten().map(|vm| VmMember { process: vm.process, vm: vm.labels() }).collect();
+        tick.vms = vms;
+        let snapshot = core.step(&tick);
+        assert_complete(&snapshot);
+        tenants(&snapshot)
+    };
+    // The first one has its labels at once, the second one later, the third one has others.
+    let shop = [("compose_project", "shop"), ("compose_service", "web")];
+    let team = [("label.com.example.team", "blue")];
+    step(vec![container(1, &shop), container(2, &[]), container(3, &[("compose_project", "other")])], Some(vec![vm]));
+    let found = step(vec![container(2, &team)], None);
+    let of = |name: &str, joules: u64| (name.to_owned(), (joules * 1_000_000, 0));
+    // That of the third container waits for a name, with which a rule could match.
+    assert_eq!(found, [of("research", 20), of("shop", 40), of(UNASSIGNED, 20)].into());
+    step(Vec::new(), None);
+    let found = step(Vec::new(), None);
+    assert_eq!(found, [of("research", 40), of("shop", 80), of(UNASSIGNED, 80)].into());
 }
 
 proptest! {

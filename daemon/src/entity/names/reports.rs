@@ -236,7 +236,8 @@ mod tests {
         assert_eq!(host.tick(Some((13, of_user(3)))), said(13, "mine", ""));
     }
 
-    /// Where the kubelet's folders are elsewhere, the runtime names the pod, too, also in cgroups that were listed before.
+    /// Where the kubelet's folders are elsewhere, the runtime names the pod, too, also in cgroups that were listed
+    /// before.
     #[test]
     fn pods_are_named_by_the_runtime_of_their_containers_and_only_their_own() {
         let mut host = Host::new();
