@@ -97,14 +97,17 @@ _joulectl() {
             joulectl__subcmd__help__subcmd__model,show)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__show"
                 ;;
-            joulectl__subcmd__help__subcmd__model,sign)
-                cmd="joulectl__subcmd__help__subcmd__model__subcmd__sign"
-                ;;
             joulectl__subcmd__help__subcmd__model,train)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__train"
                 ;;
-            joulectl__subcmd__help__subcmd__model,verify)
-                cmd="joulectl__subcmd__help__subcmd__model__subcmd__verify"
+            joulectl__subcmd__help__subcmd__report,statement)
+                cmd="joulectl__subcmd__help__subcmd__report__subcmd__statement"
+                ;;
+            joulectl__subcmd__help__subcmd__report,verify)
+                cmd="joulectl__subcmd__help__subcmd__report__subcmd__verify"
+                ;;
+            joulectl__subcmd__help__subcmd__report,year)
+                cmd="joulectl__subcmd__help__subcmd__report__subcmd__year"
                 ;;
             joulectl__subcmd__key,generate)
                 cmd="joulectl__subcmd__key__subcmd__generate"
@@ -145,14 +148,8 @@ _joulectl() {
             joulectl__subcmd__model,show)
                 cmd="joulectl__subcmd__model__subcmd__show"
                 ;;
-            joulectl__subcmd__model,sign)
-                cmd="joulectl__subcmd__model__subcmd__sign"
-                ;;
             joulectl__subcmd__model,train)
                 cmd="joulectl__subcmd__model__subcmd__train"
-                ;;
-            joulectl__subcmd__model,verify)
-                cmd="joulectl__subcmd__model__subcmd__verify"
                 ;;
             joulectl__subcmd__model__subcmd__help,compare)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__compare"
@@ -181,14 +178,32 @@ _joulectl() {
             joulectl__subcmd__model__subcmd__help,show)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__show"
                 ;;
-            joulectl__subcmd__model__subcmd__help,sign)
-                cmd="joulectl__subcmd__model__subcmd__help__subcmd__sign"
-                ;;
             joulectl__subcmd__model__subcmd__help,train)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__train"
                 ;;
-            joulectl__subcmd__model__subcmd__help,verify)
-                cmd="joulectl__subcmd__model__subcmd__help__subcmd__verify"
+            joulectl__subcmd__report,help)
+                cmd="joulectl__subcmd__report__subcmd__help"
+                ;;
+            joulectl__subcmd__report,statement)
+                cmd="joulectl__subcmd__report__subcmd__statement"
+                ;;
+            joulectl__subcmd__report,verify)
+                cmd="joulectl__subcmd__report__subcmd__verify"
+                ;;
+            joulectl__subcmd__report,year)
+                cmd="joulectl__subcmd__report__subcmd__year"
+                ;;
+            joulectl__subcmd__report__subcmd__help,help)
+                cmd="joulectl__subcmd__report__subcmd__help__subcmd__help"
+                ;;
+            joulectl__subcmd__report__subcmd__help,statement)
+                cmd="joulectl__subcmd__report__subcmd__help__subcmd__statement"
+                ;;
+            joulectl__subcmd__report__subcmd__help,verify)
+                cmd="joulectl__subcmd__report__subcmd__help__subcmd__verify"
+                ;;
+            joulectl__subcmd__report__subcmd__help,year)
+                cmd="joulectl__subcmd__report__subcmd__help__subcmd__year"
                 ;;
             *)
                 ;;
@@ -313,7 +328,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help__subcmd__model)
-            opts="prior train evaluate list show export import sign verify fetch compare"
+            opts="prior train evaluate list show export import fetch compare"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -438,20 +453,6 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__help__subcmd__model__subcmd__sign)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         joulectl__subcmd__help__subcmd__model__subcmd__train)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -466,7 +467,21 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__help__subcmd__model__subcmd__verify)
+        joulectl__subcmd__help__subcmd__report)
+            opts="year statement verify"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__report__subcmd__statement)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -480,9 +495,23 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__help__subcmd__report)
+        joulectl__subcmd__help__subcmd__report__subcmd__verify)
             opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__report__subcmd__year)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -683,7 +712,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model)
-            opts="-h --socket --help prior train evaluate list show export import sign verify fetch compare help"
+            opts="-h --socket --help prior train evaluate list show export import fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -799,7 +828,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__fetch)
-            opts="-h --list --folder --ca-file --trusted --changed --socket --help"
+            opts="-h --list --folder --ca-file --changed --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -814,10 +843,6 @@ _joulectl() {
                     return 0
                     ;;
                 --ca-file)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -837,7 +862,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__help)
-            opts="prior train evaluate list show export import sign verify fetch compare help"
+            opts="prior train evaluate list show export import fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -976,20 +1001,6 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__model__subcmd__help__subcmd__sign)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         joulectl__subcmd__model__subcmd__help__subcmd__train)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1004,32 +1015,14 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__model__subcmd__help__subcmd__verify)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         joulectl__subcmd__model__subcmd__import)
-            opts="-h --folder --trusted --force --socket --help"
+            opts="-h --folder --force --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --folder)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1045,17 +1038,13 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__list)
-            opts="-h --folder --trusted --json --socket --help"
+            opts="-h --folder --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --folder)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1126,28 +1115,6 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__model__subcmd__sign)
-            opts="-h --key --force --socket --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         joulectl__subcmd__model__subcmd__train)
             opts="-h --samples --recording --target --out --name --cpu --packages --threads --force --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1198,34 +1165,8 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__model__subcmd__verify)
-            opts="-h --key --trusted --socket --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --trusted)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         joulectl__subcmd__report)
-            opts="-h --by --from --to --step --limit --format --socket --help"
+            opts="-h --by --from --to --step --limit --format --output --sign --socket --help year statement verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1252,7 +1193,167 @@ _joulectl() {
                     return 0
                     ;;
                 --format)
-                    COMPREPLY=($(compgen -W "table csv json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table csv json focus" -- "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sign)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__help)
+            opts="year statement verify help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__help__subcmd__statement)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__help__subcmd__verify)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__help__subcmd__year)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__statement)
+            opts="-h --from --to --json --output --sign --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sign)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__verify)
+            opts="-h --key --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__report__subcmd__year)
+            opts="-h --json --output --sign --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sign)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)

@@ -54,18 +54,44 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l socket -d 'jo
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l ended -d 'Only entities that have ended, with their last numbers, and no sums'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -l json -d 'A JSON array (see `joulectl help list`)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l by -d 'What the lines are [default: tenant where tenants are configured, else unit]' -r
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l from -d 'Begin [default: this-month]' -r
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l to -d 'End, included [default: now]' -r
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l step -d 'A part for each of these' -r -f -a "hour\t'Hours of the local clock'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l by -d 'What the lines are [default: tenant where tenants are configured, else unit]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l from -d 'Begin [default: this-month]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l to -d 'End, included [default: now]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l step -d 'A part for each of these' -r -f -a "hour\t'Hours of the local clock'
 day\t'Days of the local clock'
 month\t'Months of the local clock'"
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l limit -d 'Show only the first N of each part; the others are added to `other`' -r
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l format -d 'How it is written' -r -f -a "table\t'For people'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l limit -d 'Show only the first N of each part; the others are added to `other`' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l format -d 'How it is written' -r -f -a "table\t'For people'
 csv\t'Comma-separated values with a line of names'
-json\t'An array of objects'"
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
-complete -c joulectl -n "__fish_joulectl_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
+json\t'An array of objects'
+focus\t'CSV with the columns of FOCUS 1.2, for tools for cloud costs'"
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l output -d 'Write to this file, in place of one that is there' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l sign -d 'Sign the file with this private key (joulectl key generate): writes FILE.sig beside it' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -f -a "year" -d 'The yearly figures of this machine that operators of data centres report (Delegated Regulation (EU) 2024/1364, Annex II): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -f -a "statement" -d 'The statement of an entity, also of one that has ended: its times, energy by zone and mode, and quality'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -f -a "verify" -d 'Checks the signature of a file with a report. Exit code 0: it is right, and of one of the keys'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from year" -l output -d 'Write to this file, in place of one that is there' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from year" -l sign -d 'Sign the file with this private key (joulectl key generate): writes FILE.sig beside it' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from year" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from year" -l json -d 'One JSON object'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from year" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from statement" -l from -d 'Begin, as of a report [default: all that is kept]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from statement" -l to -d 'End, included [default: now]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from statement" -l output -d 'Write to this file, in place of one that is there' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from statement" -l sign -d 'Sign the file with this private key (joulectl key generate): writes FILE.sig beside it' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from statement" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from statement" -l json -d 'One JSON object'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from statement" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from verify" -l key -d 'A public key that counts; may be given again' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from verify" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "year" -d 'The yearly figures of this machine that operators of data centres report (Delegated Regulation (EU) 2024/1364, Annex II): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "statement" -d 'The statement of an entity, also of one that has ended: its times, energy by zone and mode, and quality'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Checks the signature of a file with a report. Exit code 0: it is right, and of one of the keys'
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l by -d 'What kind of entity it is' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l from -d 'Begin, as of `joulectl report` [default: 24h]' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l to -d 'End, included [default: now]' -r
@@ -201,6 +227,9 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_s
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "key" -d 'Keys that sign files'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "year" -d 'The yearly figures of this machine that operators of data centres report (Delegated Regulation (EU) 2024/1364, Annex II): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "statement" -d 'The statement of an entity, also of one that has ended: its times, energy by zone and mode, and quality'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "verify" -d 'Checks the signature of a file with a report. Exit code 0: it is right, and of one of the keys'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "train" -d 'A model from samples of a machine with a meter'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "evaluate" -d 'How wrong a model is on samples that it was not trained on'

@@ -91,6 +91,16 @@ fn busctl_shows_the_tree_the_interfaces_and_the_numbers() {
     assert!(said(busctl(&["get-property", NAME, ROOT, MANAGER, "NodeName"])).contains("node-1"));
     let sources = said(busctl(&["get-property", NAME, ROOT, MANAGER, "Sources"]));
     assert!(sources.contains("\"rapl-powercap\" \"meter\" \"healthy\" \"\""), "{sources}");
+    // The first minute is not over, or it is: both are answers.
+    let report = ["call", NAME, ROOT, MANAGER, "GetReport", "ttssu", "0", "18446744073709551615", "unit", "", "0"];
+    let report = until("the history is open", || {
+        let asked = busctl(&report);
+        asked.status.success().then(|| said(asked))
+    });
+    assert!(report.starts_with("a(tssa{ss}a{sv})a(tta{sv}) "), "{report}");
+    let backwards = ["call", NAME, ROOT, MANAGER, "GetReport", "ttssu", "1000000", "0", "zone", "", "0"];
+    let failed = busctl(&backwards);
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("the begin has to be before the end"), "{failed:?}");
     let failed = busctl(&["call", NAME, ROOT, MANAGER, "GetUnit", "s", "nobody.service"]);
     assert!(String::from_utf8_lossy(&failed.stderr).contains("there is no unit \"nobody.service\" here"), "{failed:?}");
     let failed = busctl(&["set-property", NAME, unit, "org.jouled1.Unit", "EnergyMicrojoules", "t", "0"]);

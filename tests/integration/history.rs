@@ -1,13 +1,17 @@
-//! The history over kills: a writer is killed at random moments, and started again. No minute that it had written is
-//! lost, and no energy is counted twice. `JOULED_KILLS=1000` kills it more often.
+//! The history over kills: a writer, and the daemon itself, are killed at random moments and started again. No minute
+//! that was written is lost, and no energy is counted twice. `JOULED_KILLS=1000` kills the writer more often, and
+//! `JOULED_DAEMON_KILLS=1000` the daemon.
 
+use crate::common::client::Ticks;
+use crate::common::world::ZONES;
+use crate::common::{Daemon, World, joulectl, many_units, said, until};
 use jouled::history::collector::Collector;
 use jouled::history::db::{Db, Step};
 use jouled::history::local::Calendar;
-use jouled::model::domain::{Domain, NodeEnergy, Scope, Zone};
-use jouled::model::entity::{Kind, Labels};
-use jouled::model::snapshot::{DomainView, Energy, KindView, Role, Row, Snapshot, State};
-use jouled::model::source::{PackageId, Stamp};
+use jouled::model::domain::{NodeEnergy, Zone};
+use jouled::model::entity::Kind;
+use jouled::model::snapshot::{Snapshot, SourceView};
+use jouled::model::source::{Health, Stamp};
 use jouled::model::units::{Microjoules, Nanos};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
@@ -27,66 +31,15 @@ fn open(folder: &Path) -> Db {
     Db::open(file, Calendar::utc(), 200_000_000).unwrap()
 }
 
-/// A host whose unit has been charged `total` µJ.
+/// A host whose unit has been charged `total` µJ, all that its package drew.
 fn snapshot(ticks: u64, seconds: u64, total: u64) -> Arc<Snapshot> {
     let at = Nanos(seconds * Nanos::SECOND.0);
-    let mut energy = Energy::default();
-    energy.dynamic[0] = Microjoules(total);
-    let mut kinds: Vec<KindView> = Kind::ALL.into_iter().map(KindView::empty).collect();
-    kinds[Kind::Unit.index()].rows.push(Row {
-        labels: Labels::new(Kind::Unit, vec!["a.service".to_owned(), "system.slice".to_owned()]).unwrap(),
-        state: State::Running,
-        energy,
-        power: Default::default(),
-        idle_power: Default::default(),
-        used: Default::default(),
-        since: Nanos(1),
-        on_page: Default::default(),
-        settled: false,
-    });
-    Arc::new(Snapshot {
-        host: Arc::default(),
-        ticks,
-        at: Stamp { monotonic: at, boottime: at, realtime: at },
-        cpu_usage: None,
-        sources: Vec::new(),
-        domains: vec![domain(total)],
-        origins: Default::default(),
-        platform: Default::default(),
-        uncontained: Default::default(),
-        kinds,
-        vms: Arc::new([]),
-        counted: Default::default(),
-        overflows: 0,
-        lost_cpu: Nanos(0),
-        own_cpu: Nanos(0),
-        footprint: None,
-    })
-}
-
-/// A package that drew `total` µJ, all of it by work.
-fn domain(total: u64) -> DomainView {
-    let scope = Scope::Package(PackageId(0));
-    let domain = Domain::measured("rapl/package-0", "rapl-perf", Zone::Package, scope, "package-0".to_owned());
-    let energy = NodeEnergy { total: Microjoules(total), active: Microjoules(total), ..NodeEnergy::default() };
-    DomainView {
-        role: Role::Billed,
-        shares_estimated: false,
-        past: false,
-        domain: Arc::new(Domain { billed: true, ..domain }),
-        energy,
-        power: None,
-        idle_power: None,
-        interval: None,
-        floor: None,
-        read_at: None,
-        error: String::new(),
-        verdict: Default::default(),
-        gaps: 0,
-        gap_time: Nanos(0),
-        learned: None,
-        shared_by: None,
-    }
+    let mut snapshot = many_units::snapshot(1);
+    (snapshot.ticks, snapshot.at) = (ticks, Stamp { monotonic: at, boottime: at, realtime: at });
+    let total = Microjoules(total);
+    snapshot.domains[0].energy = NodeEnergy { total, active: total, ..NodeEnergy::default() };
+    snapshot.kinds[Kind::Unit.index()].rows[0].energy.dynamic[Zone::Package.index()] = total;
+    Arc::new(snapshot)
 }
 
 /// The totals, as a jouled keeps them: written before anything else learns of them.
@@ -169,4 +122,152 @@ fn kills_lose_no_finished_minute_and_count_none_twice() {
     db.write(&[collector.finish().unwrap()]).unwrap();
     drop(db);
     assert_eq!(kept(dir.path()), (total, total.cast_signed()));
+}
+
+/// What `joulectl report` has of all times: the node, and the unit, in µJ.
+fn reported(daemon: &Daemon, unit: &str) -> (i64, i64) {
+    let rows = until("a report", || {
+        let args = ["report", "--by", "unit", "--from", "2000-01-01", "--to", "2100-01-01", "--format", "json"];
+        let output = joulectl(&daemon.state, &args);
+        // While the file is being opened, there is none.
+        output.status.success().then(|| serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap())
+    });
+    let sum = |row: &str, name: Option<&str>| {
+        let rows = rows.as_array().unwrap().iter();
+        let wanted = rows.filter(|line| line["row"] == row && name.is_none_or(|name| line["name"] == name));
+        wanted.map(|line| line["microjoules"].as_i64().unwrap()).sum()
+    };
+    (sum("node", None), sum("entity", Some(unit)))
+}
+
+/// The same of a snapshot's totals.
+fn totals_of(snapshot: &Snapshot, unit: &str) -> (i64, i64) {
+    let node: u64 = snapshot.domains.iter().map(|view| view.energy.total.0).sum();
+    let row = snapshot.kind(Kind::Unit).rows.iter().find(|row| row.labels.id() == unit);
+    (node.cast_signed(), row.map_or(0, |row| row.energy.sum().0).cast_signed())
+}
+
+/// Processor time and energy in some ticks.
+fn work(world: &World, ticks: &mut Ticks, count: u64) -> u64 {
+    for tick in 0..count {
+        world.run(101, 1 + tick % 3);
+        for (zone, _) in ZONES {
+            world.draw(zone, 1_000_000 + tick * 1_001);
+        }
+        ticks.caught_up();
+    }
+    (0..count).map(|tick| 4 * (1_000_000 + tick * 1_001)).sum()
+}
+
+fn is_kept(view: &SourceView) -> bool {
+    view.source == "history" && view.health == Health::Healthy
+}
+
+#[test]
+fn kills_of_the_daemon_lose_no_finished_minute_and_count_none_twice() {
+    const UNIT: &str = "nginx.service";
+    let kills: u64 = std::env::var("JOULED_DAEMON_KILLS").map_or(2, |text| text.parse().unwrap());
+    let world = World::new();
+    world.spawn(101, 1, "nginx", "/system.slice/nginx.service", 0);
+    let (mut drawn, mut kept, mut grown) = (0, (0, 0), 0);
+    for kill in 0..kills {
+        let daemon = world.start();
+        let mut ticks = daemon.ticks();
+        // The file is open, and the begin of history is written.
+        ticks.find("history", |snapshot| snapshot.sources.iter().any(is_kept));
+        let now = reported(&daemon, UNIT);
+        assert!(
+            kept.0 <= now.0 && kept.1 <= now.1 && now.0 <= drawn,
+            "kill {kill}: {kept:?} became {now:?} of {drawn}"
+        );
+        grown += u64::from(now != kept);
+        drawn += work(&world, &mut ticks, 1 + kill * 7_919 % 12).cast_signed();
+        kept = reported(&daemon, UNIT);
+        std::thread::sleep(Duration::from_micros(kill * 104_729 % 100_000));
+        daemon.kill();
+    }
+    // The minute of a stop is written at once.
+    let daemon = world.start();
+    let last = daemon.ticks().find("all energy booked", |snapshot| totals_of(snapshot, UNIT).0 == drawn);
+    daemon.stop();
+    let daemon = world.start();
+    assert_eq!(reported(&daemon, UNIT), totals_of(&last, UNIT), "{kills} kills");
+    println!("{kills} kills of the daemon; in {grown} of its lives a minute had been finished before the kill");
+    daemon.stop();
+}
+
+#[test]
+fn reports_statements_and_yearly_figures_are_signed_files() {
+    let world = World::new();
+    world.spawn(101, 1, "nginx", "/system.slice/nginx.service", 0);
+    let daemon = world.start();
+    let mut ticks = daemon.ticks();
+    ticks.find("history", |snapshot| snapshot.sources.iter().any(is_kept));
+    let drawn = work(&world, &mut ticks, 6).cast_signed();
+    ticks.find("all energy booked", |snapshot| totals_of(snapshot, "nginx.service").0 == drawn);
+    daemon.stop();
+    let daemon = world.start();
+    assert_eq!(reported(&daemon, "nginx.service").0, drawn);
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let run = |args: &[&str]| joulectl(&daemon.state, args);
+    let ok = |args: &[&str]| said(run(args));
+    let refused = |args: &[&str]| {
+        let output = run(args);
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (key, public, file) = (path("lab.key"), path("lab.key.pub"), path("report.json"));
+    ok(&["key", "generate", "--out", &key]);
+
+    // A report in each form, its signature, and what openssl says of it.
+    let signed = ["report", "--by", "unit", "--format", "json", "--output", &file, "--sign", &key];
+    assert!(ok(&signed).contains("signed by the key"));
+    assert!(ok(&["report", "verify", &file, "--key", &public]).contains("signed by the key"));
+    openssl_verifies(dir.path());
+    let content = fs::read_to_string(&file).unwrap();
+    assert!(content.contains("nginx.service"));
+    fs::write(&file, content.replace("nginx", "nginy")).unwrap();
+    assert!(refused(&["report", "verify", &file, "--key", &public]).contains("its signature is wrong"));
+    assert!(refused(&["report", "--output", &file]).contains("report.json.sig is there"), "or it would be of another");
+    fs::remove_file(path("report.json.sig")).unwrap();
+    assert!(refused(&["report", "verify", &file, "--key", &public]).contains("report.json.sig: "));
+    assert!(refused(&["report", "--sign", &key]).contains("--output"));
+    assert!(refused(&["report", "--output", &path("no/such"), "--format", "csv"]).contains("no/such: "));
+
+    let year = ok(&["report", "year", "--json"]);
+    let year: serde_json::Value = serde_json::from_str(&year).unwrap();
+    assert_eq!(year["e_it"]["microjoules"], drawn);
+    assert_eq!((&year["complete"], &year["e_it"]["whole_machine"]), (&false.into(), &false.into()));
+    assert!(year["quality"]["not_running"]["kwh"].is_null() && year["not_known"][2]["figure"] == "E_DC");
+    assert!(ok(&["report", "year"]).contains("Not known to this machine:"));
+    assert!(refused(&["report", "year", "9000"]).contains("has not begun yet"));
+
+    let statement = ok(&["report", "statement", "unit/nginx.service", "--json"]);
+    let statement: serde_json::Value = serde_json::from_str(&statement).unwrap();
+    let one = &statement["statements"][0];
+    assert_eq!((&one["running"], &one["labels"]["slice"]), (&true.into(), &"system.slice".into()));
+    assert_eq!(one["microjoules"], reported(&daemon, "nginx.service").1);
+    assert!(
+        ok(&["report", "statement", "unit/nginx.service"]).contains("Statement of the unit nginx.service on node-1")
+    );
+    assert!(refused(&["report", "statement", "job/7"]).contains("there is no history of the job \"7\""));
+    assert!(refused(&["report", "statement", "planet/7"]).contains("planet"));
+
+    let focus = ok(&["report", "--by", "unit", "--format", "focus"]);
+    assert!(focus.starts_with("AvailabilityZone,BilledCost,") && focus.contains(",kWh,"), "{focus}");
+    daemon.stop();
+}
+
+/// The commands of docs/signatures.md.
+fn openssl_verifies(dir: &Path) {
+    let script = "sed -n 's/^signature: //p' report.json.sig | base64 -d > raw && \
+                  openssl pkeyutl -verify -pubin -inkey lab.key.pub -rawin -in report.json -sigfile raw";
+    let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
+    let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if all.contains("openssl: not found") {
+        println!("skipped: no openssl");
+        return;
+    }
+    assert!(output.status.success() && all.contains("Verified Successfully"), "{all}");
 }

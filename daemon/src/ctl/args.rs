@@ -4,6 +4,7 @@ use super::key::KeyCommand;
 use super::list::Sort;
 use super::model::ModelCommand;
 use super::report::Format;
+use super::report::command::{ReportCommand, ToFile};
 use crate::history::report::{By, ReportStep};
 use crate::model::entity::Kind;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
@@ -21,6 +22,7 @@ Examples:
   joulectl list process --sort energy   processes, the most energy first
   joulectl list job --ended             jobs that have ended, with their last numbers
   joulectl report --from yesterday      energy of units since yesterday, 00:00
+  joulectl report statement job/4711    what a job used, also after its end
   joulectl history ssh.service          its energy in the last 24 hours, as a plot
   joulectl list vm --json | jq -r '.[] | [.labels.vm_name, .watts] | @tsv'
 
@@ -104,7 +106,8 @@ of entities without a line of their own, `ended` that of entities that are no lo
         json: bool,
     },
     /// What was drawn between two times, by entity, in sums that add up to the node's energy.
-    #[command(long_about = "\
+    #[command(
+        long_about = "\
 What was drawn between two times, by entity, in sums that add up to the node's energy. jouled keeps minutes for two days, hours for 14
 months and days for ever; the current minute is not in it yet.
 
@@ -122,8 +125,15 @@ energy that no entity was charged; `unattributed`, work of unknown processes. En
   kwh, microjoules    energy of the billing base, dynamic and idle; microjoules_dynamic, microjoules_idle
   share               of the node's energy
   quality             measured | derived | estimated: the worst that is in the node's energy
-  observed_seconds    how long jouled ran; missing_seconds: how long of that a meter gave nothing")]
+  observed_seconds    how long jouled ran; missing_seconds: how long of that a meter gave nothing
+
+--format focus is CSV with the columns of FOCUS 1.2, by month where no --step is given. What is not known is empty.",
+        args_conflicts_with_subcommands = true
+    )]
     Report {
+        /// Another report.
+        #[command(subcommand)]
+        command: Option<ReportCommand>,
         /// What the lines are [default: tenant where tenants are configured, else unit].
         #[arg(long, value_name = "WHAT", value_parser = by)]
         by: Option<By>,
@@ -142,6 +152,9 @@ energy that no entity was charged; `unattributed`, work of unknown processes. En
         /// How it is written.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+        /// Where it is written to.
+        #[command(flatten)]
+        file: ToFile,
     },
     /// The energy of one entity over time, as a plot.
     History {

@@ -20,7 +20,7 @@ pub mod top;
 #[cfg(test)]
 mod fixture;
 
-use crate::history::report::By;
+use crate::history::report::{By, ReportStep};
 use crate::model::entity::Kind;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
@@ -37,7 +37,7 @@ pub enum Error {
     /// The connection to jouled was lost and could not be made again.
     #[error("the connection to jouled was lost and does not come back: {0}")]
     Lost(String),
-    /// A command of `joulectl model` or `joulectl key` cannot be carried out. Names the argument, or the file and the
+    /// A command of `joulectl model`, `key` or `report` cannot be carried out. Names the argument, or the file and the
     /// field.
     #[error("{0}")]
     Model(String),
@@ -99,15 +99,20 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
                 text::write_lines(out, &list::lines(&snapshot, &guests, choice, width))?;
             }
         }
-        Command::Report { by, from, to, step, limit, format } => {
+        Command::Report { command: Some(command), .. } => {
+            report::command::run(command, &client, seconds_now(), out).await?;
+        }
+        Command::Report { command: None, by, from, to, step, limit, format, file } => {
             let asked = report::Asked { from: from.as_deref(), to: to.as_deref() };
+            // A row of FOCUS is in one billing period, which is a month.
+            let step = step.or((*format == report::Format::Focus).then_some(ReportStep::Month));
             let mut query =
-                report::query(&asked, by.unwrap_or(UNITS), *step, *limit, seconds_now()).map_err(Error::Usage)?;
+                report::query(&asked, by.unwrap_or(UNITS), step, *limit, seconds_now()).map_err(Error::Usage)?;
             if by.is_none() && !client.snapshot().await?.kind(Kind::Tenant).rows.is_empty() {
                 query.by = By::Kind(Kind::Tenant);
             }
             let made = client.report(&query).await?;
-            text::write_lines(out, &report::lines(&made, &query, *format))?;
+            file.write(&report::lines(&made, &query, *format), out)?;
         }
         Command::History { name, by, from, to, step } => {
             let asked = report::Asked { from: Some(from.as_deref().unwrap_or("24h")), to: to.as_deref() };

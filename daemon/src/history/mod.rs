@@ -7,6 +7,7 @@ pub mod encoding;
 pub mod local;
 pub mod report;
 pub mod slot;
+pub mod statement;
 
 use crate::model::values::Use;
 use serde::Deserialize;

@@ -173,6 +173,7 @@ pub fn dbus(data: &[u8]) {
         place_of: Arc::new(move |pid| Some(Place { cgroup: cgroup(pid), entities: path::entities(&cgroup(pid)) })),
         owner_of: Arc::new(|pid| Some(Owner { uids: vec![pid % 2 * 1000; 4], began: Nanos(1) })),
         machine_id: "0".repeat(32),
+        reports: Default::default(),
     };
     let answer = dbus::answer(&SAMPLE, &message, if call.root { 0 } else { 1000 }, &facts).unwrap();
     if answer.message_type() == zbus::message::Type::Error {

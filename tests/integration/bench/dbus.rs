@@ -112,7 +112,12 @@ fn server(
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let facts = Facts { place_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: String::new() };
+        let facts = Facts {
+            place_of: Arc::new(|_| None),
+            owner_of: Arc::new(|_| None),
+            machine_id: String::new(),
+            reports: Default::default(),
+        };
         let config = DbusConfig { mode: DbusMode::Auto, ..DbusConfig::default() };
         // On a task, as in the daemon: the future of `block_on` itself costs one more epoll_wait each time it is woken.
         let served = runtime.spawn(async {

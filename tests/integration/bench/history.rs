@@ -2,16 +2,17 @@
 
 use crate::Failure;
 use crate::clock::{median, ms, process_time, thread_time};
+use crate::many_units;
 use crate::report::{Limit, Report};
 use jouled::history::collector::{Closed, Collector, Kept, SeriesName};
 use jouled::history::db::Db;
 use jouled::history::local::Calendar;
 use jouled::history::report::{By, Query, report as make};
 use jouled::history::slot::{KindPart, Slot};
-use jouled::model::domain::{Domain, NodeEnergy, Scope, Zone};
-use jouled::model::entity::{Kind, Labels};
-use jouled::model::snapshot::{DomainView, Energy, KindView, Role, Row, Snapshot, State};
-use jouled::model::source::{PackageId, Stamp};
+use jouled::model::domain::{NodeEnergy, Zone};
+use jouled::model::entity::{Kind, Labels, ProcessLabels};
+use jouled::model::snapshot::{Row, Snapshot};
+use jouled::model::source::Stamp;
 use jouled::model::units::{Microjoules, Nanos};
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 const ENTITIES: u64 = 2_000;
+const PROCESSES: u64 = 10_000;
 const HOURS: i64 = 365 * 24;
 /// 2026-01-01 in UTC.
 const BEGIN: i64 = 1_767_225_600;
@@ -53,72 +55,26 @@ fn interval(from: i64, seconds: u64) -> Slot {
     slot
 }
 
-fn row(number: u64, energy: u64) -> Result<Row, Failure> {
-    let mut total = Energy::default();
-    total.dynamic[0] = Microjoules(energy);
-    Ok(Row {
-        labels: labels(number)?,
-        state: State::Running,
-        energy: total,
-        power: Default::default(),
-        idle_power: Default::default(),
-        used: Default::default(),
-        since: Nanos(1),
-        on_page: Default::default(),
-        settled: false,
-    })
-}
-
-/// A snapshot at so many seconds since 1970.
-fn snapshot(seconds: u64) -> Result<Arc<Snapshot>, Failure> {
+/// A snapshot at so many seconds since 1970: a package with 100 W, units that all draw power, and processes, which
+/// history does not look at.
+fn snapshot(seconds: u64) -> Arc<Snapshot> {
     let at = Nanos(seconds * Nanos::SECOND.0);
-    let mut units = KindView::empty(Kind::Unit);
-    units.rows = (1..=ENTITIES).map(|number| row(number, number * seconds)).collect::<Result<_, _>>()?;
-    let mut kinds: Vec<KindView> = Kind::ALL.into_iter().map(KindView::empty).collect();
-    kinds[Kind::Unit.index()] = units;
-    Ok(Arc::new(Snapshot {
-        host: Arc::default(),
-        ticks: 1,
-        at: Stamp { monotonic: at, boottime: at, realtime: at },
-        cpu_usage: None,
-        sources: Vec::new(),
-        domains: vec![package(seconds)],
-        origins: Default::default(),
-        platform: Default::default(),
-        uncontained: Default::default(),
-        kinds,
-        vms: Arc::new([]),
-        counted: Default::default(),
-        overflows: 0,
-        lost_cpu: Nanos(0),
-        own_cpu: Nanos(0),
-        footprint: None,
-    }))
+    let mut snapshot = many_units::snapshot(ENTITIES as usize);
+    snapshot.at = Stamp { monotonic: at, boottime: at, realtime: at };
+    let total = Microjoules(100_000_000 * seconds);
+    snapshot.domains[0].energy = NodeEnergy { total, active: total, ..NodeEnergy::default() };
+    let units = &mut snapshot.kinds[Kind::Unit.index()].rows;
+    for (number, row) in (1..).zip(&mut *units) {
+        row.energy.dynamic[Zone::Package.index()] = Microjoules(number * seconds);
+    }
+    let process = |pid: u64| Row { labels: process(pid), ..units[0].clone() };
+    snapshot.kinds[Kind::Process.index()].rows = (0..PROCESSES).map(process).collect();
+    Arc::new(snapshot)
 }
 
-/// A package that has drawn 100 W since 1970.
-fn package(seconds: u64) -> DomainView {
-    let scope = Scope::Package(PackageId(0));
-    let domain = Domain::measured("rapl/package-0", "rapl-perf", Zone::Package, scope, "package-0".to_owned());
-    let total = Microjoules(100_000_000 * seconds);
-    DomainView {
-        role: Role::Billed,
-        shares_estimated: false,
-        past: false,
-        domain: Arc::new(Domain { billed: true, ..domain }),
-        energy: NodeEnergy { total, active: total, ..NodeEnergy::default() },
-        power: None,
-        idle_power: None,
-        interval: None,
-        floor: None,
-        read_at: None,
-        error: String::new(),
-        verdict: Default::default(),
-        gaps: 0,
-        gap_time: Nanos(0),
-        learned: None,
-        shared_by: None,
-    }
+fn process(pid: u64) -> Labels {
+    let pid = pid.to_string();
+    ProcessLabels { pid: &pid, comm: "worker", exe: "", process_type: "", container_id: "", vm_id: "" }.into()
 }
 
 /// The benchmark.
@@ -129,24 +85,28 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
 
     // A minute: what the service does with each snapshot, and what it writes.
     let begin = BEGIN.cast_unsigned();
-    let mut collector = Collector::new(Kept::default(), snapshot(begin)?);
+    let mut last = snapshot(begin);
+    let mut collector = Collector::new(Kept::default(), Arc::clone(&last));
     let (mut ticks, mut minutes) = (Vec::new(), Vec::new());
     for minute in 0..10 {
         for second in 1..60 {
-            let snapshot = snapshot(begin + minute * 60 + second)?;
+            let next = snapshot(begin + minute * 60 + second);
             let before = thread_time();
-            collector.observe(&snapshot);
+            collector.observe(&next);
             ticks.push(thread_time() - before);
+            // Whoever has a snapshot last frees it. That is no work of the history's.
+            drop(std::mem::replace(&mut last, next));
         }
-        let last = snapshot(begin + minute * 60 + 60)?;
+        let next = snapshot(begin + minute * 60 + 60);
         let before = process_time();
-        let closed = collector.observe(&last).ok_or("a minute has not ended")?;
+        let closed = collector.observe(&next).ok_or("a minute has not ended")?;
         db.write(&[closed])?;
         minutes.push(process_time() - before);
+        last = next;
     }
     let (tick, minute) = (median(ticks), median(minutes));
     report.line(&format!(
-        "{ENTITIES} units that all draw power: a snapshot {:.3} ms, a minute {:.1} ms of CPU time",
+        "{ENTITIES} units that all draw power, {PROCESSES} processes: a snapshot {:.3} ms, a minute {:.1} ms of CPU time",
         ms(tick),
         ms(minute)
     ))?;

@@ -28,7 +28,12 @@ impl Served {
         let (publish, snapshots) = watch::channel(Arc::new(first));
         let (stop, address) = (CancellationToken::new(), bus.address.clone());
         let stopped = stop.clone();
-        let facts = Facts { place_of: Arc::new(|_| None), owner_of: Arc::new(|_| None), machine_id: "0".repeat(32) };
+        let facts = Facts {
+            place_of: Arc::new(|_| None),
+            owner_of: Arc::new(|_| None),
+            machine_id: "0".repeat(32),
+            reports: Default::default(),
+        };
         let config = DbusConfig { mode: DbusMode::On, ..DbusConfig::default() };
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {

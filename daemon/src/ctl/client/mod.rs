@@ -2,6 +2,7 @@
 //! [`crate::export::control`].
 
 use crate::history::report::{Query, Report};
+use crate::history::statement::{StatementQuery, Statements};
 use crate::model::guest::GuestView;
 use crate::model::snapshot::Snapshot;
 use http_body_util::{BodyExt as _, Empty};
@@ -109,6 +110,16 @@ impl Client {
         let step = step.map(|step| format!("&step={}", step.as_str())).unwrap_or_default();
         let path = format!("/v1/report?from={from}&until={until}&by={}&limit={limit}{step}", by.as_str());
         self.json(&path).await
+    }
+
+    /// The statements of the entities with a name.
+    ///
+    /// # Errors
+    /// Where jouled cannot be reached, keeps no history, or answers with something else.
+    pub async fn statements(&self, query: &StatementQuery) -> Result<Statements, ClientError> {
+        let StatementQuery { from, until, kind, name } = query;
+        let name: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.json(&format!("/v1/statement?from={from}&until={until}&kind={}&name={name}", kind.as_str())).await
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -3,7 +3,11 @@
 //!
 //! All forms are made of one list of [`Row`]s, so that what one shows the others have.
 
+pub mod command;
+pub mod focus;
+pub mod statement;
 pub mod times;
+pub mod year;
 
 use super::{entity, text};
 use crate::history::local::Calendar;
@@ -29,6 +33,8 @@ pub enum Format {
     Csv,
     /// An array of objects.
     Json,
+    /// CSV with the columns of FOCUS 1.2, for tools for cloud costs.
+    Focus,
 }
 
 /// The times that are asked for.
@@ -135,6 +141,7 @@ pub fn lines(report: &Report, query: &Query, format: Format) -> Vec<String> {
     match format {
         Format::Json => vec![text::json(&all.into_iter().flat_map(|(_, rows)| rows).collect::<Vec<_>>())],
         Format::Csv => csv(all.into_iter().flat_map(|(_, rows)| rows)),
+        Format::Focus => focus::lines(report, query, &calendar),
         Format::Table => table(report, query, &all, &calendar),
     }
 }

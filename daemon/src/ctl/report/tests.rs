@@ -8,7 +8,7 @@ fn unit(name: &str, dynamic: i64) -> ReportLine {
     ReportLine { name: name.into(), labels: Some(labels), energy: Sum { dynamic, idle: 0 }, amounts: Vec::new() }
 }
 
-fn part() -> Part {
+pub(super) fn part() -> Part {
     let lines = vec![unit("a.service", 5_400_001), unit("=cmd()", 5_400_000), unit("b.service", 1_800_000)];
     let node = NodeLine { total: 20_000_001, measured: 15_000_000, estimated: 5_000_001, ..NodeLine::default() };
     let sum = |dynamic| Sum { dynamic, idle: 0 };
@@ -26,7 +26,7 @@ fn part() -> Part {
     }
 }
 
-fn report() -> (Report, Query) {
+pub(super) fn report() -> (Report, Query) {
     let report = Report { node: "n".into(), zone: "UTC".into(), by: "unit".into(), parts: vec![part()] };
     (report, Query { from: 0, until: 3_600, by: By::Kind(Kind::Unit), step: None, limit: 10 })
 }

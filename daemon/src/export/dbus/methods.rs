@@ -2,6 +2,7 @@
 
 use super::call::{Call, CallError, said};
 use super::properties::{Subject, all};
+use super::report;
 use super::tree;
 use super::view::{Iface, Object, UNKNOWN, View};
 use crate::model::entity::{Kind, UserUnitLabels};
@@ -211,6 +212,18 @@ pub(super) const METHODS: &[Method] = &[
         doc: "The numbers of a process: PID, Comm, State, EnergyMicrojoules, PowerMicrowatts, EnergyByZone, PowerByZone, Since, Estimated, \
               UpdatedAt, as objects have them. Everybody may ask of processes that are wholly their own; root and the group jouled of all. 0: the caller's own.",
         call: process,
+    },
+    Method {
+        of: Iface::Manager,
+        name: "GetReport",
+        takes: report::TAKES,
+        gives: report::GIVES,
+        doc: report::DOC,
+        // The session answers it from the history. This is the answer where there is no session.
+        call: |call| {
+            report::query(call)?;
+            Err(CallError::new("org.jouled1.NoHistory", "no history is kept here"))
+        },
     },
 ];
 

@@ -31,6 +31,7 @@
 //!   ListJobs() → a(sott)        GetJob(s manager, s id) → o                                 org.jouled1.NoSuchJob
 //!   ListTenants() → a(sott)     GetTenant(s name) → o                                       org.jouled1.NoSuchTenant
 //!   GetProcess(u pid; 0: own) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
+//!   GetReport(t from, t until, s by, s step, u limit) → a(tssa{ss}a{sv}), a(tta{sv})   see `report`    org.jouled1.NoHistory, AccessDenied
 //!   Version s, NodeName s, IntervalUSec t
 //!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when;
 //!   EstimateByZone a(stt) zone, lowest and highest power
@@ -46,8 +47,8 @@
 //! ```
 //!
 //! Errors of org.freedesktop.DBus.Error: UnknownObject, UnknownInterface, UnknownMethod, UnknownProperty, InvalidArgs,
-//! PropertyReadOnly, AccessDenied (GetProcess of another user's process), LimitsExceeded (a user who asks too much, a
-//! call that is too long).
+//! PropertyReadOnly, AccessDenied (GetProcess of another user's process, GetReport of entities without an object),
+//! LimitsExceeded (a user who asks too much, a call that is too long).
 //!
 //! # Resolution by caller
 //!
@@ -70,6 +71,7 @@ mod grain;
 mod introspect;
 mod methods;
 mod properties;
+mod report;
 mod session;
 mod signals;
 mod socket;
@@ -79,6 +81,7 @@ mod view;
 pub use config::{DbusConfig, DbusMode};
 
 use super::Snapshots;
+use super::history::Reports;
 use crate::export::HealthSlot;
 use crate::model::snapshot::Snapshot;
 use crate::model::source::Health;
@@ -129,6 +132,8 @@ pub struct Facts {
     pub owner_of: Arc<dyn Fn(u32) -> Option<Owner> + Send + Sync>,
     /// machine-id(5), for Peer.GetMachineId.
     pub machine_id: String,
+    /// The history.
+    pub reports: Reports,
 }
 
 /// Answers one method call from `snapshot` alone, without a bus and without budgets: with an error reply where it

@@ -6,11 +6,13 @@ use super::call::{Call, CallError};
 use super::caller::{BURST, Caller, Callers, Parked, RATE, STRANGER, Trusted};
 use super::dispatch::{self, Xml};
 use super::grain;
+use super::report;
 use super::signals::{PACE, Signals};
 use super::view::View;
 use super::{Facts, NAME, PATIENCE, socket};
 use crate::export::Snapshots;
 use crate::export::epochs::Epochs;
+use crate::history::report::Query;
 use crate::model::snapshot::Snapshot;
 use crate::model::units::Nanos;
 use std::convert::Infallible;
@@ -20,6 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use zbus::export::futures_core::Stream;
 use zbus::fdo::ConnectionCredentials;
@@ -36,6 +39,11 @@ const LONGEST: usize = 64 << 10;
 const BATCH: (usize, Duration) = (64, Duration::from_millis(2));
 /// Most calls that are kept while the name is being acquired.
 const EARLY: usize = 64;
+/// Most reports that are being made or wait for their turn.
+const REPORTS: usize = 16;
+/// A report costs its caller as much as an answer that is so many bytes longer: a report of a year takes a fifth of a
+/// second of a processor.
+const REPORT_BYTES: usize = 1 << 20;
 
 /// A connection that has asked for the name.
 pub(super) struct Link {
@@ -126,7 +134,13 @@ pub(super) struct Session<'a> {
     signals: Signals,
     owns: bool,
     out: Vec<Message>,
+    /// Reports that are being made.
+    making: usize,
+    made: (mpsc::Sender<Made>, mpsc::Receiver<Made>),
 }
+
+/// A finished report: the call, its caller and the answer.
+type Made = (Message, Caller, zbus::Result<Message>);
 
 impl<'a> Session<'a> {
     /// A session that starts with the last snapshot.
@@ -144,6 +158,8 @@ impl<'a> Session<'a> {
             signals: Signals::default(),
             owns,
             out: Vec::new(),
+            making: 0,
+            made: mpsc::channel(REPORTS),
         }
     }
 
@@ -187,6 +203,12 @@ impl<'a> Session<'a> {
                     // The sampler ended, so jouled ends soon.
                     Err(_) => std::future::pending().await,
                 },
+                Some((call, caller, answer)) = self.made.1.recv() => {
+                    self.making = self.making.saturating_sub(1);
+                    let answer = answer?;
+                    self.callers.answered(caller, answer.data().len() + REPORT_BYTES);
+                    self.reply(&call, answer);
+                }
                 _ = pace.tick(), if !self.signals.is_empty() => self.out = self.signals.portion(&self.coarse)?,
             }
             if self.owns != owned {
@@ -281,9 +303,34 @@ impl<'a> Session<'a> {
         }
         let view = if caller.fine { self.fine.get_or_insert_with(|| View::of(&self.snapshot)) } else { &self.coarse };
         let header = message.header();
-        let answer = dispatch::answer(&Call { message, header: &header, view, caller, facts: self.facts }, &self.xml)?;
+        let call = Call { message, header: &header, view, caller, facts: self.facts };
+        match report::asked(&call) {
+            Some(Ok(query)) => return self.make(message, caller, query),
+            Some(Err(error)) => return self.refuse(message, &error),
+            None => {}
+        }
+        let answer = dispatch::answer(&call, &self.xml)?;
         self.callers.answered(caller, answer.data().len());
         self.reply(message, answer);
+        Ok(())
+    }
+
+    /// Makes a report on another thread; [`Session::run`] sends it.
+    fn make(&mut self, message: &Message, caller: Caller, query: Query) -> zbus::Result<()> {
+        if self.making >= REPORTS {
+            return self.refuse(message, &CallError::limits(format!("{REPORTS} reports are being made: try again")));
+        }
+        self.making += 1;
+        let (reports, node) = (self.facts.reports.clone(), self.snapshot.host.node_name.clone());
+        let (message, made) = (message.clone(), self.made.0.clone());
+        tokio::spawn(async move {
+            let answer = match reports.report(query, node).await {
+                Ok(report) => report::reply(&message, caller, &report),
+                Err(why) => report::refused(&why).reply(&message.header()),
+            };
+            // Where the session has ended, nobody waits for it.
+            let _ = made.send((message, caller, answer)).await;
+        });
         Ok(())
     }
 

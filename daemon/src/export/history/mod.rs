@@ -1,21 +1,18 @@
-//! The history service: makes minutes of snapshots and writes them (`[history]`), and answers `GET /v1/report` on the
-//! metrics page and on joulectl's socket. What is written and how a report is made is in [`crate::history`].
+//! The history service: makes minutes of snapshots and writes them (`[history]`), and makes reports for
+//! `GET /v1/report` and `/v1/statement` ([`http`]) and for D-Bus. What is written and how a report is made is in [`crate::history`].
+
+mod http;
+
+pub use http::routes;
 
 use super::{HealthSlot, Snapshots};
 use crate::history::collector::{Closed, Collector, Kept};
 use crate::history::db::{Db, DbError};
 use crate::history::local::Calendar;
-use crate::history::report::{By, Query as Asked, ReportError, ReportStep, report};
+use crate::history::report::{Query, Report, ReportError, report};
 use crate::model::source::Health;
 use crate::sys::mutex::lock;
 use crate::sys::private_dir::{Access, DirError, PrivateDir};
-use axum::Router;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,7 +26,7 @@ pub const FILE: &str = "history.redb";
 /// Minutes that wait for a disk that cannot be written to, at most; then the oldest two become one.
 const WAITING_MAX: usize = 60;
 /// Lines of a report where the request does not say.
-const LINES: usize = 1_000;
+pub const LINES: usize = 1_000;
 
 /// How often a file that is in use is tried again, and after which time.
 const TRIES: u32 = 50;
@@ -63,6 +60,46 @@ impl Reports {
     fn db(&self) -> Result<Arc<Db>, String> {
         lock(&self.0.db).clone()
     }
+
+    /// A report of the machine with this name. Waits until other reports are made.
+    ///
+    /// # Errors
+    /// Where there is no history, the question cannot be answered, or the database cannot be read.
+    pub async fn report(&self, query: Query, node: String) -> Result<Report, Refusal> {
+        self.with(move |db| report(db, &query, &node)).await
+    }
+
+    /// Lets `work` read the database, on a thread that may wait.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Db) -> Result<T, ReportError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let db = self.db().map_err(Refusal::NoHistory)?;
+        let _one = self.0.one.acquire().await.map_err(|_| Refusal::NoHistory("jouled is stopping".into()))?;
+        match tokio::task::spawn_blocking(move || work(&db)).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(ReportError::Asked(why))) => Err(Refusal::Asked(why)),
+            Ok(Err(ReportError::Db(error))) => {
+                tracing::warn!("history: {error}");
+                Err(Refusal::Failed(error.to_string()))
+            }
+            Err(error) => Err(Refusal::Failed(error.to_string())),
+        }
+    }
+}
+
+/// Why there is no report.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No history is kept, or it cannot be opened.
+    #[error("{0}")]
+    NoHistory(String),
+    /// What was asked for cannot be had.
+    #[error("{0}")]
+    Asked(String),
+    /// The database cannot be read.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Why the history is not kept.
@@ -145,10 +182,11 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let Some((db, kept)) = open_in_time(folder, limit, &reports, &health, &stop).await else { return };
-    reports.set(Ok(Arc::clone(&db)));
-    health.set(Health::Healthy);
     let mut collector = Collector::new(kept, snapshots.borrow_and_update().clone());
-    let mut waiting: Vec<Closed> = Vec::new();
+    reports.set(Ok(Arc::clone(&db)));
+    let begin: Vec<Closed> = collector.take_begin().into_iter().collect();
+    // Healthy from here on, if that succeeds.
+    let mut waiting = write(&db, begin, &health).await;
     loop {
         tokio::select! {
             biased;
@@ -229,67 +267,6 @@ async fn write(db: &Arc<Db>, minutes: Vec<Closed>, health: &HealthSlot) -> Vec<C
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
-}
-
-#[derive(Clone)]
-struct Answering {
-    reports: Reports,
-    snapshots: Snapshots,
-}
-
-/// The route `/v1/report`.
-pub fn routes(reports: Reports, snapshots: Snapshots) -> Router {
-    Router::new().route("/v1/report", get(answer)).with_state(Answering { reports, snapshots })
-}
-
-/// The query of a request.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Words {
-    /// Seconds since 1970.
-    from: i64,
-    /// Seconds since 1970.
-    until: i64,
-    by: By,
-    step: Option<ReportStep>,
-    limit: Option<usize>,
-}
-
-async fn answer(State(of): State<Answering>, words: Result<Query<Words>, QueryRejection>) -> Response {
-    let refused = |status: StatusCode, why: &str| (status, format!("{why}\n")).into_response();
-    let Words { from, until, by, step, limit } = match words {
-        Ok(Query(words)) => words,
-        Err(error) => {
-            let why = format!(
-                "{error}; wanted: from and until in seconds since 1970, by ({}), and, where wanted, step (hour, day, \
-                 month) and limit",
-                By::words().join(", ")
-            );
-            return refused(StatusCode::BAD_REQUEST, &why);
-        }
-    };
-    let db = match of.reports.db() {
-        Ok(db) => db,
-        Err(why) => return refused(StatusCode::NOT_FOUND, &why),
-    };
-    let Ok(_one) = of.reports.0.one.acquire().await else {
-        return refused(StatusCode::SERVICE_UNAVAILABLE, "jouled is stopping");
-    };
-    let node = of.snapshots.borrow().host.node_name.clone();
-    let asked = Asked { from, until, by, step, limit: limit.unwrap_or(LINES) };
-    let made = tokio::task::spawn_blocking(move || {
-        let report = report(&db, &asked, &node)?;
-        serde_json::to_vec(&report).map_err(|error| ReportError::Asked(error.to_string()))
-    });
-    match made.await {
-        Ok(Ok(json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Ok(Err(ReportError::Asked(why))) => refused(StatusCode::BAD_REQUEST, &why),
-        Ok(Err(ReportError::Db(error))) => {
-            tracing::warn!("history: {error}");
-            refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
-        }
-        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -25,8 +25,6 @@ pub const MINUTE: i64 = 60;
 /// Minutes after which a series without a row is forgotten. A row that made room for a busier one and comes back later
 /// is then counted from its begin.
 const FORGET: u64 = 7 * 24 * 60;
-/// Number of a series that gained nothing since history began.
-const UNNAMED: SeriesId = 0;
 
 #[derive(Debug)]
 struct Known {
@@ -55,6 +53,7 @@ pub struct Collector {
     dropped: FxHashMap<Key, (Energy, State)>,
     /// How many minutes were closed.
     closes: u64,
+    begin: Option<Closed>,
     unsettled: Unsettled,
 }
 
@@ -64,13 +63,22 @@ impl Collector {
     pub fn new(kept: Kept, first: Arc<Snapshot>) -> Self {
         let Kept { mut base, series } = kept;
         let mut known: FxHashMap<Key, Known> = FxHashMap::default();
+        let mut begin = None;
         if base.is_new() {
             // What was drawn before history began is of no minute.
             base.begin_at(&first);
+            let at = minute(&first) * MINUTE;
+            let mut closed = Closed { slot: Slot::empty(at, at), ..Closed::default() };
             for row in rows(&first) {
-                let entry = Known { id: UNNAMED, base: row.energy, labels: row.labels.clone(), seen: 0 };
+                base.next += 1;
+                let name = SeriesName { labels: row.labels.clone(), since: row.since };
+                closed.named.push((base.next, name));
+                closed.bases.insert(base.next, row.energy);
+                let entry = Known { id: base.next, base: row.energy, labels: row.labels.clone(), seen: 0 };
                 known.insert((row.labels.clone(), row.since), entry);
             }
+            closed.base = base.clone();
+            begin = Some(closed);
         }
         let rows: FxHashMap<(&Labels, Nanos), &Row> = rows(&first).map(|row| ((&row.labels, row.since), row)).collect();
         for (id, name, mut energy) in series {
@@ -102,8 +110,15 @@ impl Collector {
             begun,
             dropped: FxHashMap::default(),
             closes: 0,
+            begin,
             unsettled: Unsettled::default(),
         }
+    }
+
+    /// Where history begins with this run: the totals up to which nothing is counted, as a minute without length. It
+    /// has to be written before the first minute.
+    pub const fn take_begin(&mut self) -> Option<Closed> {
+        self.begin.take()
     }
 
     /// Takes the next snapshot. Returns the minute that it ended, if any.
@@ -169,7 +184,7 @@ impl Collector {
         let (closes, gone) = (self.closes, &mut closed.gone);
         self.known.retain(|_, known| {
             let keep = closes.saturating_sub(known.seen) < FORGET;
-            if !keep && known.id != UNNAMED {
+            if !keep {
                 gone.push(known.id);
             }
             keep
@@ -236,7 +251,7 @@ impl Collector {
                 && let Some(known) = self.known.remove(key)
             {
                 closed.bases.remove(&known.id);
-                closed.gone.extend((known.id != UNNAMED).then_some(known.id));
+                closed.gone.push(known.id);
             }
         }
     }
@@ -252,14 +267,7 @@ impl Collector {
     fn charge(&mut self, closed: &mut Closed, key: &Key, energy: &Energy) {
         let next = &mut self.base.next;
         let known = match self.known.get_mut(key) {
-            Some(known) => {
-                if known.id == UNNAMED && known.base != *energy {
-                    *next += 1;
-                    known.id = *next;
-                    closed.named.push((known.id, SeriesName { labels: key.0.clone(), since: key.1 }));
-                }
-                known
-            }
+            Some(known) => known,
             None if energy.sum() == Microjoules::ZERO => return,
             None => {
                 // The first number is 1.
@@ -273,7 +281,7 @@ impl Collector {
         if known.base == *energy && known.labels.same_values(&key.0) {
             return;
         }
-        if !known.labels.same_values(&key.0) && known.id != UNNAMED {
+        if !known.labels.same_values(&key.0) {
             known.labels = key.0.clone();
             closed.named.push((known.id, SeriesName { labels: key.0.clone(), since: key.1 }));
         }

@@ -82,10 +82,23 @@ fn what_was_drawn_before_history_began_is_of_no_minute() {
     let mut first = Snapshot::clone(&snapshot(0, (1_000, 2_000, 0), &[("a", 1_500, Running), ("idle", 7, Running)]));
     first.at.realtime = Nanos(0);
     let mut collector = Collector::new(Kept::default(), Arc::new(first));
+    let begin = collector.take_begin().unwrap();
+    assert_eq!((begin.slot.from, begin.slot.until, begin.named.len()), (0, 0, 2));
     collector.observe(&snapshot(90, (1_000, 2_010, 0), &[("a", 1_510, Running), ("idle", 7, Running)]));
     let closed = collector.observe(&snapshot(121, (1_000, 2_010, 0), &[])).unwrap();
     assert_eq!((gained(&closed), closed.slot.zones[0].energy.total.0), ((vec![10], 0), 10));
-    assert_eq!(closed.named.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1], "the other gained nothing");
+    // A kill before the first minute was written: history goes on from its begin.
+    let again = |begin: &Closed, ticks, units: &[(&str, u64, State)]| {
+        let mut first = Snapshot::clone(&snapshot(0, (1_000, 2_010, 0), units));
+        first.ticks = ticks;
+        let series = begin.named.iter().map(|(id, name)| (*id, name.clone(), begin.bases[id])).collect();
+        Collector::new(Kept { base: begin.base.clone(), series }, Arc::new(first))
+    };
+    let mut next = again(&begin, 0, &[("a", 1_510, Running), ("idle", 7, Running)]);
+    assert_eq!(next.take_begin(), None);
+    next.observe(&snapshot(130, (1_000, 2_013, 0), &[("a", 1_510, Running), ("idle", 10, Running)]));
+    let closed = next.finish().unwrap();
+    assert_eq!((gained(&closed), closed.slot.zones[0].energy.total.0), ((vec![10, 3], 0), 13), "and no more");
 }
 
 #[test]

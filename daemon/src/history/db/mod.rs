@@ -177,9 +177,12 @@ impl Db {
                 let (mut table, mut names) = (MINUTES.write(&write)?, write.open_table(SERIES)?);
                 let mut baselines = write.open_table(BASELINES)?;
                 for closed in minutes {
-                    written += 1;
-                    table.put((closed.slot.from, written), &closed.slot)?;
-                    unfolded.push((closed.slot.from, written));
+                    // The begin of history has no length.
+                    if closed.slot.from < closed.slot.until {
+                        written += 1;
+                        table.put((closed.slot.from, written), &closed.slot)?;
+                        unfolded.push((closed.slot.from, written));
+                    }
                     for (id, name) in &closed.named {
                         names.insert(*id, &*json(name)?)?;
                     }
@@ -270,6 +273,24 @@ impl Db {
                     && let Some(name) = series_name(name.value())
                 {
                     names.push((*id, name));
+                }
+            }
+            Ok(names)
+        })
+    }
+
+    /// Series that `wanted` accepts.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn named(&self, wanted: impl Fn(&SeriesName) -> bool) -> Result<Vec<(SeriesId, SeriesName)>, DbError> {
+        unpanicked(|| {
+            let read = self.db.begin_read()?;
+            let mut names = Vec::new();
+            for entry in read.open_table(SERIES)?.iter()? {
+                let (id, name) = entry?;
+                if let Some(name) = series_name(name.value()).filter(&wanted) {
+                    names.push((id.value(), name));
                 }
             }
             Ok(names)

@@ -1,9 +1,13 @@
 //! Reports: what was drawn between two times, by entity, in sums that match the node's to the microjoule. Reads the
 //! database; shows nothing.
 
+mod query;
+
+pub use query::{By, Query, ReportStep};
+
 use super::collector::SeriesName;
 use super::db::{Db, DbError, Step};
-use super::encoding::{Encoded, Line};
+use super::encoding::{Encoded, Header, Line};
 use super::slot::{AmountPart, AmountSource, SeriesId, Spans};
 use crate::model::entity::{Kind, Labels};
 use crate::model::units::Nanos;
@@ -11,21 +15,6 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-
-/// What a report is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Query {
-    /// Begin in seconds since 1970.
-    pub from: i64,
-    /// End in seconds since 1970.
-    pub until: i64,
-    /// What its lines are.
-    pub by: By,
-    /// One set of lines for each of these; `None`: one for all.
-    pub step: Option<ReportStep>,
-    /// Most lines of a part; the others are added to the rest.
-    pub limit: usize,
-}
 
 /// Most parts of a report: the days of ten years, or the hours of five months.
 const PARTS_MAX: usize = 3_700;
@@ -41,96 +30,6 @@ pub enum ReportError {
     /// What was asked for cannot be had.
     #[error("{0}")]
     Asked(String),
-}
-
-/// What the lines of a report are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum By {
-    /// Entities of a kind.
-    Kind(Kind),
-    /// Namespaces of pods.
-    Namespace,
-    /// Zones of the node.
-    Zone,
-}
-
-impl By {
-    /// All words, for help and messages.
-    pub fn words() -> Vec<&'static str> {
-        let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Process);
-        kinds.map(|kind| Self::Kind(kind).as_str()).chain([Self::Namespace.as_str(), Self::Zone.as_str()]).collect()
-    }
-
-    /// The word on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kind(kind) => kind.as_str(),
-            Self::Namespace => "namespace",
-            Self::Zone => "zone",
-        }
-    }
-
-    /// The kind whose series are read; `None`: none.
-    const fn kind(self) -> Option<Kind> {
-        match self {
-            Self::Kind(kind) => Some(kind),
-            Self::Namespace => Some(Kind::Pod),
-            Self::Zone => None,
-        }
-    }
-
-    /// Whether entities of it contain each other, so that their energy does not add up to the node's.
-    const fn overlaps(self) -> bool {
-        matches!(self, Self::Kind(Kind::Slice))
-    }
-}
-
-impl std::str::FromStr for By {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Process).map(Self::Kind);
-        let known = kinds.chain([Self::Namespace, Self::Zone]).find(|by| by.as_str() == word);
-        known.ok_or_else(|| format!("{word:?} is none of {}", Self::words().join(", ")))
-    }
-}
-
-impl TryFrom<String> for By {
-    type Error = String;
-
-    fn try_from(word: String) -> Result<Self, String> {
-        word.parse()
-    }
-}
-
-impl From<By> for String {
-    fn from(by: By) -> Self {
-        by.as_str().into()
-    }
-}
-
-/// The length of the parts of a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ReportStep {
-    /// Hours of the local clock.
-    Hour,
-    /// Days of the local clock.
-    Day,
-    /// Months of the local clock.
-    Month,
-}
-
-impl ReportStep {
-    /// The word on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
 }
 
 /// A report.
@@ -226,6 +125,25 @@ pub struct NodeLine {
     pub zones: BTreeMap<String, u64>,
 }
 
+impl NodeLine {
+    /// Adds an interval, and its time without readings to that of its zones.
+    pub(super) fn add(&mut self, header: &Header, missing_ms: &mut BTreeMap<String, u64>) {
+        self.quality_ms.add(&header.quality_ms);
+        for zone in &header.zones {
+            self.zone_quality_ms.entry(zone.zone.clone()).or_default().add(&zone.quality_ms);
+            *self.zones.entry(zone.zone.clone()).or_default() += zone.energy.total.0;
+            if zone.billed {
+                self.billed.insert(zone.zone.clone());
+                self.total += zone.energy.total.0;
+                self.measured += zone.measured;
+                self.derived += zone.derived;
+                self.estimated += zone.estimated;
+                *missing_ms.entry(zone.zone.clone()).or_default() += zone.missing_ms;
+            }
+        }
+    }
+}
+
 /// Energy in the zones that are added up, in µJ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
@@ -241,7 +159,7 @@ impl Sum {
         self.dynamic.saturating_add(self.idle)
     }
 
-    const fn add(&mut self, other: Self) {
+    pub(super) const fn add(&mut self, other: Self) {
         self.dynamic = self.dynamic.saturating_add(other.dynamic);
         self.idle = self.idle.saturating_add(other.idle);
     }
@@ -354,22 +272,11 @@ impl Growing {
         self.part.first = self.part.first.min(header.from);
         self.part.last = self.part.last.max(header.until);
         self.observed_ms = self.observed_ms.saturating_add(header.observed_ms);
-        self.part.node.quality_ms.add(&header.quality_ms);
-        for zone in &header.zones {
-            self.part.node.zone_quality_ms.entry(zone.zone.clone()).or_default().add(&zone.quality_ms);
-            *self.part.node.zones.entry(zone.zone.clone()).or_default() += zone.energy.total.0;
-            if zone.billed {
-                let node = &mut self.part.node;
-                node.billed.insert(zone.zone.clone());
-                node.total += zone.energy.total.0;
-                node.measured += zone.measured;
-                node.derived += zone.derived;
-                node.estimated += zone.estimated;
-                self.idle += zone.energy.idle.0;
-                self.active += zone.energy.active.0;
-                self.unattributed += zone.energy.unattributed.0;
-                *self.missing_ms.entry(zone.zone.clone()).or_default() += zone.missing_ms;
-            }
+        self.part.node.add(header, &mut self.missing_ms);
+        for zone in header.zones.iter().filter(|zone| zone.billed) {
+            self.idle += zone.energy.idle.0;
+            self.active += zone.energy.active.0;
+            self.unattributed += zone.energy.unattributed.0;
         }
         let places = self.add_node_amounts(slot);
         let Some(kind) = by.kind() else { return Ok(()) };
@@ -396,7 +303,7 @@ impl Growing {
 
     /// Adds the node's carbon and cost. Returns where each of the interval's amounts is in `amounts`.
     fn add_node_amounts(&mut self, slot: &Encoded<'_>) -> Vec<usize> {
-        let energy = |header: &super::encoding::Header| {
+        let energy = |header: &Header| {
             let billed = header.zones.iter().filter(|zone| zone.billed).map(|zone| zone.energy.total.0);
             billed.fold(0_u64, u64::saturating_add)
         };
@@ -509,7 +416,16 @@ fn line(by: By, labels: &Labels, amounts: usize) -> ReportLine {
     if by == By::Namespace {
         return ReportLine { name: namespace(labels), labels: None, energy: Sum::default(), amounts };
     }
-    ReportLine { name: labels.id().to_owned(), labels: Some(labels.clone()), energy: Sum::default(), amounts }
+    ReportLine { name: own_id(labels), labels: Some(labels.clone()), energy: Sum::default(), amounts }
+}
+
+/// The id of an entity among those of its kind. The first label of a job is its manager.
+pub(super) fn own_id(labels: &Labels) -> String {
+    match labels.kind() {
+        Kind::Job => labels.get("job_id").to_owned(),
+        Kind::JobStep => format!("{}.{}", labels.get("job_id"), labels.get("step_id")),
+        _ => labels.id().to_owned(),
+    }
 }
 
 /// What makes two series one line.

@@ -2,6 +2,7 @@ use super::*;
 use crate::history::collector::Closed;
 use crate::history::local::Calendar;
 use crate::history::slot::{KindPart, Slot};
+use crate::history::statement::{StatementQuery, statements};
 use crate::model::domain::NodeEnergy;
 use crate::model::units::Microjoules;
 use std::fs::OpenOptions;
@@ -181,4 +182,39 @@ fn carbon_and_cost_add_up_in_minutes_hours_and_days() {
         assert_eq!(none, 0, "{:?}", later.parts[0].amounts[0]);
         assert!((total - carbon.0).abs() <= 3 && (line - carbon.1).abs() <= 3, "uniform factors need no numbers");
     }
+}
+
+#[test]
+fn a_statement_is_of_one_entity_with_its_runs_and_zones() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = db(&dir);
+    let job = |manager, cgroup, name| {
+        labels(Kind::Job, &[("manager", manager), ("job_id", "47"), ("cgroup_id", cgroup), ("job_name", name)])
+    };
+    let name = |id, labels, since| (id, SeriesName { labels, since: Nanos(since) });
+    let mut one = minute(BEGIN, [100, 0, 100, 0], &[(Kind::Job, 1, 30, 2), (Kind::Job, 2, 20, 0)], 0);
+    one.named = vec![name(1, job("slurm", "9", ""), 1), name(2, job("pbs", "8", ""), 1)];
+    let mut two = minute(BEGIN + 60, [100, 0, 100, 0], &[(Kind::Job, 3, 5, 0)], 0);
+    two.named = vec![name(3, job("slurm", "9", "sim"), 5)];
+    let mut later = minute(BEGIN + 180, [50, 0, 50, 0], &[], 0);
+    later.slot.zones[1].estimated = 50;
+    db.write(&[one, two, later]).unwrap();
+    let asked = |until, name: &str| StatementQuery { from: BEGIN, until, kind: Kind::Job, name: name.into() };
+    let runs = |_: &Labels, since| since == Nanos(5);
+    let made = statements(&db, &asked(BEGIN + DAY, "47"), "n", runs).unwrap();
+    let [pbs, slurm] = &*made.entities else { panic!("{made:#?}") };
+    assert_eq!((pbs.labels.get("manager"), pbs.energy.whole(), pbs.running), ("pbs", 20, false));
+    assert_eq!((slurm.energy, slurm.running), (Sum { dynamic: 35, idle: 2 }, true));
+    assert_eq!((slurm.first, slurm.last, slurm.seconds), (BEGIN, BEGIN + 120, 120), "only while it was charged");
+    assert_eq!((slurm.during.total, slurm.during.estimated), (200, 0));
+    let runs_of: Vec<_> = slurm.runs.iter().map(|run| (run.since.0, run.energy.whole())).collect();
+    assert_eq!((runs_of, slurm.labels.get("job_name")), (vec![(1, 32), (5, 5)], "sim"), "the latest name");
+    let zones: Vec<_> = slurm.zones.iter().map(|zone| (&*zone.zone, zone.billed, zone.energy.whole())).collect();
+    assert_eq!(zones, [("core", false, 37), ("package", true, 37)]);
+    assert_eq!(statements(&db, &asked(BEGIN + 60, "sim"), "n", runs).unwrap().entities[0].energy.whole(), 32);
+    assert_eq!(statements(&db, &asked(BEGIN + DAY, ""), "n", runs).unwrap().entities, []);
+    assert_eq!(statements(&db, &asked(BEGIN + DAY, "slurm"), "n", runs).unwrap().entities, [], "no id");
+    assert!(statements(&db, &asked(BEGIN, "47"), "n", runs).is_err());
+    let by_job = report(&db, &query(BEGIN, BEGIN + DAY, By::Kind(Kind::Job)), "n").unwrap();
+    assert!(by_job.parts[0].lines.iter().all(|line| line.name == "47"), "and not the manager");
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::entity::{cgroups, path};
 use crate::export::dbus::{self, DbusConfig};
 use crate::export::guest::{self, GuestConfig, Guests, HostFacts};
-use crate::export::history;
+use crate::export::history::{self, Reports};
 use crate::export::http::web_config::WebConfig;
 use crate::export::job_log::{self, JobLog, JobsConfig};
 use crate::export::models;
@@ -221,7 +221,9 @@ impl Registration for SystemBus {
 
     async fn bind(settings: BusSettings, shared: &mut Shared) -> Result<Option<Serve>> {
         let health = shared.reports.exports.slot(dbus::SOURCE);
-        let bus = dbus::bind(settings.dbus, process_facts(&settings.procfs), health, Address::system).await?;
+        let bus =
+            dbus::bind(settings.dbus, process_facts(&settings.procfs, shared.history.clone()), health, Address::system)
+                .await?;
         let snapshots = shared.snapshots.clone();
         Ok(Some(serve(move |stop| bus.serve(Address::system, snapshots, stop))))
     }
@@ -306,7 +308,7 @@ impl Registration for History {
 }
 
 /// What callers on the bus may ask about a process.
-fn process_facts(procfs: &Path) -> dbus::Facts {
+fn process_facts(procfs: &Path, reports: Reports) -> dbus::Facts {
     let (for_cgroup, for_owner) = (procfs.to_owned(), procfs.to_owned());
     let owner_of = move |pid| {
         let process = || proc_pid::process(&for_owner, pid);
@@ -318,5 +320,5 @@ fn process_facts(procfs: &Path) -> dbus::Facts {
         let cgroup = cgroups::path_of(&for_cgroup, pid)?;
         Some(dbus::Place { entities: path::entities(&cgroup), cgroup })
     };
-    dbus::Facts { place_of: Arc::new(place_of), owner_of: Arc::new(owner_of), machine_id: machine_id() }
+    dbus::Facts { place_of: Arc::new(place_of), owner_of: Arc::new(owner_of), machine_id: machine_id(), reports }
 }

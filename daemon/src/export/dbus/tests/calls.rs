@@ -195,3 +195,95 @@ fn the_tree_can_be_walked_and_leads_to_every_object() {
     let managed: Managed = managed.body().deserialize().unwrap();
     assert_eq!(managed.keys().map(|path| path.as_str()).collect::<BTreeSet<_>>(), objects.into_iter().collect());
 }
+
+/// A report by unit of one part.
+fn made() -> Report {
+    let line = |name: &str, dynamic| ReportLine {
+        name: name.into(),
+        labels: Some(UnitLabels { unit: name, slice: "system.slice" }.into()),
+        energy: Sum { dynamic, idle: 0 },
+        amounts: Vec::new(),
+    };
+    let node = NodeLine { total: 9_500_000, measured: 9_500_000, missing_seconds: 2, ..NodeLine::default() };
+    let part = Part {
+        from: 60,
+        until: 120,
+        observed_seconds: 58,
+        node,
+        lines: vec![line("a\u{1b}.service", 5_400_000), line("b.service", 999_999)],
+        rest: Sum { dynamic: -100_000, idle: 0 },
+        outside: Some(Sum::default()),
+        idle: 3_200_001,
+        ..Part::default()
+    };
+    Report { node: "n".into(), zone: "UTC".into(), by: "unit".into(), parts: vec![part] }
+}
+
+type Rows = Vec<(u64, String, String, HashMap<String, String>, HashMap<String, OwnedVariant>)>;
+type Parts = Vec<(u64, u64, HashMap<String, OwnedVariant>)>;
+
+#[test]
+fn a_report_has_rows_that_add_up_and_whole_joules_for_strangers() {
+    let call = call("/org/jouled1", "org.jouled1.Manager", "GetReport").build(&()).unwrap();
+    let of = |caller| {
+        let answer = report::reply(&call, caller, &made()).unwrap();
+        answer.body().deserialize::<(Rows, Parts)>().unwrap()
+    };
+    let numbers = |rows: &Rows| {
+        let number = |row: &HashMap<String, OwnedVariant>, name: &str| i64::try_from(row[name].clone()).unwrap();
+        let sum =
+            |row: &HashMap<String, OwnedVariant>| number(row, "DynamicMicrojoules") + number(row, "IdleMicrojoules");
+        rows.iter().map(|row| (row.1.clone(), sum(&row.4))).collect::<Vec<_>>()
+    };
+    let (rows, parts) = of(ROOT);
+    let told = numbers(&rows);
+    let (node, others) = told.split_last().unwrap();
+    assert_eq!((node.0.as_str(), node.1), ("node", 9_500_000));
+    assert_eq!(others.iter().map(|(_, energy)| energy).sum::<i64>(), 9_500_000);
+    assert_eq!(
+        (rows[0].0, rows[0].2.as_str(), rows[0].3["slice"].as_str()),
+        (60_000_000, "a\\u{1b}.service", "system.slice")
+    );
+    assert_eq!((parts[0].0, parts[0].1), (60_000_000, 120_000_000));
+    let part = |name: &str| u64::try_from(parts[0].2[name].clone()).unwrap();
+    assert_eq!(
+        [part("EnergyMicrojoules"), part("ObservedUSec"), part("MissingUSec")],
+        [9_500_000, 58_000_000, 2_000_000]
+    );
+    let (rows, parts) = of(USER);
+    let told: Vec<i64> = numbers(&rows).into_iter().map(|(_, energy)| energy).collect();
+    assert_eq!(told, [5_000_000, 0, -1_000_000, 0, 3_000_000, 0, 9_000_000]);
+    assert_eq!(u64::try_from(parts[0].2["MeasuredMicrojoules"].clone()).unwrap(), 9_000_000);
+}
+
+#[test]
+fn reports_are_asked_for_by_the_right_words_and_strangers_get_what_has_an_object() {
+    let view = view();
+    let asked = |caller, by: &str, step: &str| {
+        let message = call("/org/jouled1", "org.jouled1.Manager", "GetReport");
+        let message = message.build(&(60_000_000_u64, u64::MAX, by, step, 0_u32)).unwrap();
+        let header = message.header();
+        let call = Call { message: &message, header: &header, view: &view, caller, facts: &facts() };
+        report::asked(&call).unwrap().map_err(|error| error.name.rsplit('.').next().unwrap())
+    };
+    let query = asked(USER, "unit", "day").unwrap();
+    assert_eq!((query.from, query.limit, query.step.unwrap().as_str()), (60, 1_000, "day"));
+    for by in ["unit", "user-unit", "slice", "vm", "container", "job", "tenant", "zone"] {
+        assert!(asked(USER, by, "").is_ok() && asked(ROOT, by, "").is_ok(), "{by}");
+    }
+    for by in ["user", "session", "pod", "namespace", "job-step"] {
+        assert_eq!(asked(USER, by, ""), Err("AccessDenied"), "{by}");
+        assert_eq!(asked(STRANGER, by, ""), Err("AccessDenied"), "{by}");
+        assert!(asked(ROOT, by, "").is_ok(), "{by}");
+    }
+    for (by, step) in [("planet", ""), ("process", ""), ("", ""), ("unit", "week")] {
+        assert_eq!(asked(ROOT, by, step), Err("InvalidArgs"), "{by} {step}");
+    }
+    // Without a session, as here, there is no history.
+    let message = call("/org/jouled1", "", "GetReport").build(&(0_u64, 1_u64, "unit", "", 0_u32)).unwrap();
+    assert_eq!(error(&ask(&view, USER, &message)).0, "org.jouled1.NoHistory");
+    let message = call("/org/jouled1", "", "GetReport").build(&(0_u64, 1_u64, "user", "", 0_u32)).unwrap();
+    assert_eq!(error(&ask(&view, USER, &message)).0, "AccessDenied");
+    let elsewhere = call("/org/jouled1/unit", "", "GetReport").build(&()).unwrap();
+    assert_ne!(error(&ask(&view, USER, &elsewhere)).0, "org.jouled1.NoHistory");
+}

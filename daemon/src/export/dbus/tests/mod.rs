@@ -9,13 +9,15 @@ use super::caller::{BURST, Callers, Parked, RATE, STRANGER};
 use super::dispatch::{self, Xml};
 use super::grain::coarse;
 use super::properties::{self, PROPERTIES, Subject};
+use super::report;
 use super::signals::Signals;
 use super::view::{Iface, UNKNOWN, View};
 use super::*;
 use crate::export::prometheus::tests as sample;
+use crate::history::report::{NodeLine, Part, Report, ReportLine, Sum};
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::Zone;
-use crate::model::entity::Kind;
+use crate::model::entity::{Kind, UnitLabels};
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::vm::Vm;
@@ -58,6 +60,7 @@ fn facts() -> Facts {
         place_of: Arc::new(place),
         owner_of: Arc::new(owner),
         machine_id: "0123456789abcdef0123456789abcdef".into(),
+        reports: Default::default(),
     }
 }
 

@@ -1,0 +1,142 @@
+//! GetReport: what was drawn between two times, as `GET /v1/report` answers it. Reading the history takes milliseconds
+//! and more, so the session makes reports on another thread and sends the answer later.
+//!
+//! Root and the group jouled get everything, to the microjoule. Others get entities that have an object on the bus, and
+//! whole joules: a minute is longer than the 10 s for which they see all other numbers.
+
+use super::call::{Call, CallError, said};
+use super::grain::coarse_grain;
+use super::view::Iface;
+use super::{Caller, tree};
+use crate::export::history::{LINES, Refusal};
+use crate::history::report::{By, Part, Query, Report, ReportStep, Sum};
+use crate::model::entity::Kind;
+use crate::sys::safe_text::safe;
+use std::collections::BTreeMap;
+use zbus::{Message, Variant};
+
+/// Names and signature of its arguments.
+pub(super) const TAKES: &[(&str, &str)] = &[("from", "t"), ("until", "t"), ("by", "s"), ("step", "s"), ("limit", "u")];
+/// Names and signatures of what it returns.
+pub(super) const GIVES: &[(&str, &str)] = &[("rows", "a(tssa{ss}a{sv})"), ("parts", "a(tta{sv})")];
+/// Its documentation.
+pub(super) const DOC: &str = "What was drawn between two times, from the history: a row for each entity, and rows for what is no entity (rest, outside, \
+     idle, unattributed); together they are the row node. Times are microseconds of CLOCK_REALTIME. by: unit, slice, user-unit, \
+     vm, container, job, tenant or zone; for root and the group jouled also user, session, pod, namespace and job-step. step: hour, \
+     day or month of the local clock, or empty for one part. limit: most rows of entities in each part; 0: 1000. rows: begin of \
+     the part, row, name, labels, and DynamicMicrojoules and IdleMicrojoules (x). parts: begin, end, and the node's \
+     EnergyMicrojoules, MeasuredMicrojoules, DerivedMicrojoules, EstimatedMicrojoules, ObservedUSec (how long jouled ran), \
+     MissingUSec (how long of that a meter gave nothing) (t). Others than root and the group jouled are told whole joules, rounded \
+     down. More entries may be added to both dictionaries.";
+
+/// What a call asks for; `None` where it calls another method.
+pub(super) fn asked(call: &Call<'_>) -> Option<Result<Query, CallError>> {
+    let header = call.header;
+    let is_ours = header.interface().is_none_or(|interface| interface.as_str() == Iface::Manager.name());
+    let is_it = header.path().is_some_and(|path| path.as_str() == tree::ROOT)
+        && header.member().is_some_and(|member| member.as_str() == "GetReport");
+    (is_ours && is_it).then(|| query(call))
+}
+
+/// The arguments.
+pub(super) fn query(call: &Call<'_>) -> Result<Query, CallError> {
+    let body = call.message.body();
+    let (from, until, by, step, limit): (u64, u64, &str, &str, u32) =
+        call.arguments(&body, "ttssu", "from, until, by, step, limit")?;
+    let unknown = |_| CallError::invalid(format!("by: {} is none of {}", said(by), By::words().join(", ")));
+    let by = by.parse::<By>().map_err(unknown)?;
+    if !call.caller.fine && !is_public(by) {
+        let why = format!("only root and the group jouled may have reports by {}", by.as_str());
+        return Err(CallError::new("org.freedesktop.DBus.Error.AccessDenied", why));
+    }
+    let steps = [ReportStep::Hour, ReportStep::Day, ReportStep::Month];
+    let step = match step {
+        "" => None,
+        word => {
+            let step = steps.into_iter().find(|step| step.as_str() == word);
+            Some(step.ok_or_else(|| CallError::invalid("step: hour, day or month, or empty for one part"))?)
+        }
+    };
+    let seconds = |time: u64| i64::try_from(time / 1_000_000).unwrap_or(i64::MAX);
+    let limit = if limit == 0 { LINES } else { usize::try_from(limit).unwrap_or(LINES) };
+    Ok(Query { from: seconds(from), until: seconds(until), by, step, limit })
+}
+
+/// Whether everybody may have reports of these: they have an object on the bus, which everybody may read.
+const fn is_public(by: By) -> bool {
+    match by {
+        By::Zone => true,
+        By::Namespace => false,
+        By::Kind(kind) => match kind {
+            Kind::Unit | Kind::UserUnit | Kind::Slice | Kind::Container | Kind::Vm | Kind::Job | Kind::Tenant => true,
+            Kind::Process | Kind::Session | Kind::User | Kind::Pod | Kind::JobStep => false,
+        },
+    }
+}
+
+/// The answer without a report.
+pub(super) fn refused(why: &Refusal) -> CallError {
+    match why {
+        Refusal::NoHistory(why) => CallError::new("org.jouled1.NoHistory", why),
+        Refusal::Asked(why) => CallError::invalid(why),
+        Refusal::Failed(why) => CallError::new("org.freedesktop.DBus.Error.Failed", why),
+    }
+}
+
+type Numbers = BTreeMap<&'static str, Variant<'static>>;
+type Row = (u64, &'static str, String, BTreeMap<String, String>, Numbers);
+
+/// The answer with a report.
+pub(super) fn reply(to: &Message, caller: Caller, report: &Report) -> zbus::Result<Message> {
+    let grain = if caller.fine { 1 } else { i64::try_from(coarse_grain().quantum.0).unwrap_or(i64::MAX) };
+    let rows: Vec<Row> = report.parts.iter().flat_map(|part| rows(part, &report.by, grain)).collect();
+    let parts: Vec<(u64, u64, Numbers)> = report.parts.iter().map(|part| summary(part, grain.unsigned_abs())).collect();
+    let header = to.header();
+    let built = Message::method_return(&header).build(&(rows, parts));
+    built.or_else(|error| CallError::limits(format!("the report does not fit into a message: {error}")).reply(&header))
+}
+
+fn micros(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000)
+}
+
+fn rows(part: &Part, by: &str, grain: i64) -> Vec<Row> {
+    let row = |row, name: String, labels, sum: Sum| {
+        let told = |energy: i64| Variant::from(energy.div_euclid(grain) * grain);
+        let numbers = [("DynamicMicrojoules", told(sum.dynamic)), ("IdleMicrojoules", told(sum.idle))];
+        (micros(part.from), row, name, labels, numbers.into_iter().collect())
+    };
+    let node = i64::try_from(part.node.total).unwrap_or(i64::MAX);
+    let mut rows: Vec<Row> = Vec::new();
+    for line in &part.lines {
+        let labels = line.labels.iter().flat_map(|labels| labels.pairs()).filter(|(_, value)| !value.is_empty());
+        let labels = labels.map(|(name, value)| (name.to_owned(), safe(value))).collect();
+        rows.push(row("entity", safe(&line.name), labels, line.energy));
+    }
+    let mut other = |name, sum| rows.push(row(name, String::new(), BTreeMap::new(), sum));
+    if by != By::Zone.as_str() {
+        other("rest", part.rest);
+        if let Some(outside) = part.outside {
+            other("outside", outside);
+        }
+        other("idle", Sum { dynamic: 0, idle: part.idle });
+        other("unattributed", Sum { dynamic: part.unattributed, idle: 0 });
+    }
+    other("node", Sum { dynamic: node.saturating_sub(part.idle), idle: part.idle });
+    rows
+}
+
+fn summary(part: &Part, grain: u64) -> (u64, u64, Numbers) {
+    let told = |energy: u64| Variant::from(energy / grain * grain);
+    let time = |seconds: u64| Variant::from(seconds.saturating_mul(1_000_000));
+    let node = &part.node;
+    let numbers = [
+        ("EnergyMicrojoules", told(node.total)),
+        ("MeasuredMicrojoules", told(node.measured)),
+        ("DerivedMicrojoules", told(node.derived)),
+        ("EstimatedMicrojoules", told(node.estimated)),
+        ("ObservedUSec", time(part.observed_seconds)),
+        ("MissingUSec", time(node.missing_seconds)),
+    ];
+    (micros(part.from), micros(part.until), numbers.into_iter().collect())
+}

@@ -1,0 +1,257 @@
+//! Statements: what one entity was charged between two times, by zone and mode, with each of its runs. Reads the
+//! database; shows nothing.
+
+use super::collector::SeriesName;
+use super::db::{Db, DbError, Step};
+use super::encoding::Line;
+use super::report::{NodeLine, ReportError, Sum, own_id};
+use super::slot::SeriesId;
+use crate::model::entity::{Kind, Labels};
+use crate::model::units::Nanos;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// What a statement is asked of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementQuery {
+    /// Begin in seconds since 1970.
+    pub from: i64,
+    /// End in seconds since 1970.
+    pub until: i64,
+    /// Kind of the entity.
+    pub kind: Kind,
+    /// Its id, or its name where it has one.
+    pub name: String,
+}
+
+/// Most entities with one name.
+const ENTITIES_MAX: usize = 100;
+
+/// The statements of all entities that have the name: two jobs of two managers may have one id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statements {
+    /// Name of the machine.
+    pub node: String,
+    /// Time zone of the machine.
+    pub zone: String,
+    /// Begin of the time that was asked for, in seconds since 1970.
+    pub from: i64,
+    /// Its end.
+    pub until: i64,
+    /// In the order of their labels. Entities without energy in that time are left out.
+    pub entities: Vec<Statement>,
+}
+
+/// What one entity was charged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Its kind and labels, the latest names included.
+    pub labels: Labels,
+    /// Whether it runs now.
+    pub running: bool,
+    /// Begin of the first interval in which it was charged, in seconds since 1970: a minute, an hour or a day.
+    pub first: i64,
+    /// End of the last one.
+    pub last: i64,
+    /// Its energy in the zones that are added up.
+    pub energy: Sum,
+    /// Its energy in every zone, in the order of names. Zones may contain each other.
+    pub zones: Vec<ZoneLine>,
+    /// Each run of it: the same entity with another begin.
+    pub runs: Vec<Run>,
+    /// The node in the intervals in which the entity was charged: its quality is that of the energy it was charged.
+    pub during: NodeLine,
+    /// How long jouled ran in these intervals, in seconds.
+    pub observed_seconds: u64,
+    /// Length of these intervals, in seconds.
+    pub seconds: u64,
+}
+
+/// Energy in one zone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneLine {
+    /// Name of the zone.
+    pub zone: String,
+    /// Whether it is one of those that are added up.
+    pub billed: bool,
+    /// The energy in it.
+    pub energy: Sum,
+}
+
+/// One run of an entity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// When it began, CLOCK_REALTIME in ns.
+    pub since: Nanos,
+    /// Its energy in the zones that are added up.
+    pub energy: Sum,
+}
+
+/// Makes the statements. `runs` says whether an entity with these labels and this begin runs now.
+///
+/// # Errors
+/// Where the database cannot be read, the times are none, or too many entities have the name.
+pub fn statements(
+    db: &Db,
+    query: &StatementQuery,
+    node: &str,
+    runs: impl Fn(&Labels, Nanos) -> bool,
+) -> Result<Statements, ReportError> {
+    if query.from >= query.until {
+        return Err(ReportError::Asked("the begin has to be before the end".into()));
+    }
+    let of_kind = |name: &SeriesName| name.labels.kind() == query.kind;
+    let identity = |labels: &Labels| labels.identity().map(str::to_owned).collect::<Vec<_>>();
+    let called = db.named(|name| of_kind(name) && is_called(&name.labels, &query.name))?;
+    let wanted: BTreeSet<Vec<String>> = called.iter().map(|(_, name)| identity(&name.labels)).collect();
+    // Also runs in which the entity had no name yet, or another one.
+    let names = db.named(|name| of_kind(name) && wanted.contains(&identity(&name.labels)))?;
+    let mut growing: BTreeMap<Vec<String>, Growing> = BTreeMap::new();
+    let mut of: FxHashMap<SeriesId, Vec<String>> = FxHashMap::default();
+    for (id, name) in names {
+        let identity = identity(&name.labels);
+        growing.entry(identity.clone()).or_insert_with(|| Growing::new(&name)).add_series(id, &name);
+        of.insert(id, identity);
+    }
+    if growing.len() > ENTITIES_MAX {
+        let (count, kind) = (growing.len(), query.kind.as_str());
+        return Err(ReportError::Asked(format!("{count} entities of kind {kind} have this name: ask by id")));
+    }
+    read(db, &(query.from..query.until), query.kind, &of, &mut growing)?;
+    let entities = growing.into_values().filter(|growing| !growing.is_empty()).map(|growing| growing.finish(&runs));
+    Ok(Statements {
+        node: node.to_owned(),
+        zone: db.calendar().name().to_owned(),
+        from: query.from,
+        until: query.until,
+        entities: entities.collect(),
+    })
+}
+
+/// Whether an entity has this id, or this name.
+fn is_called(labels: &Labels, name: &str) -> bool {
+    let named = labels.kind().name_labels().iter().any(|label| label.ends_with("_name") && labels.get(label) == name);
+    !name.is_empty() && (own_id(labels) == name || named)
+}
+
+fn read(
+    db: &Db,
+    times: &Range<i64>,
+    kind: Kind,
+    of: &FxHashMap<SeriesId, Vec<String>>,
+    growing: &mut BTreeMap<Vec<String>, Growing>,
+) -> Result<(), DbError> {
+    db.read(times, Step::Hour, |slot| {
+        let mut charged: Vec<&Vec<String>> = Vec::new();
+        slot.lines(
+            |name| name == kind.as_str(),
+            |_, line, values| {
+                let Line::Series(id) = line else { return };
+                if let Some(identity) = of.get(&id)
+                    && let Some(growing) = growing.get_mut(identity)
+                {
+                    growing.add(id, &slot.header.zones, values);
+                    charged.push(identity);
+                }
+            },
+        )?;
+        charged.sort_unstable();
+        charged.dedup();
+        for identity in charged {
+            if let Some(growing) = growing.get_mut(identity) {
+                growing.add_interval(&slot.header);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A statement that is being added up.
+#[derive(Debug)]
+struct Growing {
+    labels: Labels,
+    /// Begin of the series that has the labels.
+    named: Nanos,
+    runs: BTreeMap<SeriesId, Run>,
+    zones: BTreeMap<String, ZoneLine>,
+    first: i64,
+    last: i64,
+    seconds: i64,
+    observed_ms: u64,
+    during: NodeLine,
+    missing_ms: BTreeMap<String, u64>,
+}
+
+impl Growing {
+    fn new(name: &SeriesName) -> Self {
+        Self {
+            labels: name.labels.clone(),
+            named: name.since,
+            runs: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            first: i64::MAX,
+            last: i64::MIN,
+            seconds: 0,
+            observed_ms: 0,
+            during: NodeLine::default(),
+            missing_ms: BTreeMap::new(),
+        }
+    }
+
+    fn add_series(&mut self, id: SeriesId, name: &SeriesName) {
+        if name.since >= self.named {
+            (self.labels, self.named) = (name.labels.clone(), name.since);
+        }
+        self.runs.insert(id, Run { since: name.since, energy: Sum::default() });
+    }
+
+    fn add(&mut self, id: SeriesId, zones: &[super::slot::ZonePart], values: &[i64]) {
+        for (part, modes) in zones.iter().zip(values.as_chunks::<2>().0) {
+            let sum = Sum { dynamic: modes[0], idle: modes[1] };
+            let line = self.zones.entry(part.zone.clone()).or_default();
+            line.billed |= part.billed;
+            line.energy.add(sum);
+            if part.billed
+                && let Some(run) = self.runs.get_mut(&id)
+            {
+                run.energy.add(sum);
+            }
+        }
+    }
+
+    fn add_interval(&mut self, header: &super::encoding::Header) {
+        self.first = self.first.min(header.from);
+        self.last = self.last.max(header.until);
+        self.seconds = self.seconds.saturating_add(header.until.saturating_sub(header.from));
+        self.observed_ms = self.observed_ms.saturating_add(header.observed_ms);
+        self.during.add(header, &mut self.missing_ms);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.zones.is_empty()
+    }
+
+    fn finish(mut self, runs: &impl Fn(&Labels, Nanos) -> bool) -> Statement {
+        self.during.missing_seconds = self.missing_ms.values().copied().max().unwrap_or_default() / 1_000;
+        let name = |(zone, line): (String, ZoneLine)| ZoneLine { zone, ..line };
+        let mut energy = Sum::default();
+        self.runs.values().for_each(|run| energy.add(run.energy));
+        let running = self.runs.values().any(|run| runs(&self.labels, run.since));
+        let mut each: Vec<Run> = self.runs.into_values().filter(|run| run.energy != Sum::default()).collect();
+        each.sort_unstable_by_key(|run| run.since);
+        Statement {
+            running,
+            labels: self.labels,
+            first: self.first,
+            last: self.last,
+            energy,
+            zones: self.zones.into_iter().map(name).collect(),
+            runs: each,
+            during: self.during,
+            observed_seconds: self.observed_ms / 1_000,
+            seconds: self.seconds.max(0).unsigned_abs(),
+        }
+    }
+}
