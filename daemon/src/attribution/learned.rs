@@ -2,12 +2,12 @@
 //! the busy time of a GPU) and one of hardware counters, where these are counted. Which windows teach is decided in
 //! `lessons`; how they teach in `power_model::learn`.
 
-use crate::model::domain::{Domain, Quality, Scope, Zone};
-use crate::model::snapshot::{CpuInfo, LearnedBand, LearnedView};
-use crate::model::units::Nanos;
+use crate::model::domain::{Domain, PowerInterval, Quality, Scope, Zone};
+use crate::model::snapshot::{CpuInfo, LearnedBand, LearnedView, PredictedPower};
+use crate::model::units::{Microwatts, Nanos};
 use crate::power_model::basis::Basis;
 use crate::power_model::learn::Learner;
-use crate::power_model::model::{BANDS, Machine, Model, Training};
+use crate::power_model::model::{BANDS, Form, Machine, Model, Training};
 use crate::power_model::samples::Target;
 use crate::power_model::stand_in::Taught;
 use crate::power_model::{Features, Predicted, file};
@@ -28,6 +28,8 @@ pub struct Learned {
     pub by_counters: Option<Learner>,
     /// The model as of the last renewal, and its text.
     made: Option<(Arc<Model>, Arc<str>)>,
+    /// What the learners said at that time, the one with the smaller error first; also of GPUs.
+    forms: Vec<Form>,
     /// Seconds that had taught it at that time.
     made_at: f64,
     /// Time of the last lesson, CLOCK_REALTIME; `None`: not known. And seconds that had taught it then.
@@ -45,7 +47,7 @@ impl Learned {
     /// What is known already. `taught_at`: time of the last lesson, CLOCK_REALTIME; `None`: not known.
     pub fn of(machine: Machine, by_time: Learner, by_counters: Option<Learner>, taught_at: Option<Nanos>) -> Self {
         let dated = by_time.taught();
-        Self { machine, by_time, by_counters, made: None, made_at: 0.0, taught_at, dated }
+        Self { machine, by_time, by_counters, made: None, forms: Vec::new(), made_at: 0.0, taught_at, dated }
     }
 
     /// The machine that a model of a domain is of; `None`: of such a domain nothing is learned. `cpus`: those of the
@@ -98,6 +100,7 @@ impl Learned {
 
     fn renew(&mut self, domain: &Domain) {
         self.made_at = self.by_time.taught();
+        self.forms = self.learners().filter_map(Learner::form).collect();
         self.made = self.make(domain).map(|model| {
             let text = file::write(&model).into();
             (Arc::new(model), text)
@@ -118,10 +121,9 @@ impl Learned {
 
     fn make(&self, domain: &Domain) -> Option<Model> {
         let target = target(domain)?;
-        let forms: Vec<_> = self.learners().filter_map(Learner::form).collect();
         let model = self.by_time.model(name(domain), target, self.machine.clone(), domain.source.clone())?;
         let training = Training { ended: self.taught_at, ..model.training };
-        Some(Model { forms, training, ..model })
+        Some(Model { forms: self.forms.clone(), training, ..model })
     }
 
     /// The model as of the last minute; `None` before it has learned enough, and for GPUs.
@@ -132,6 +134,17 @@ impl Learned {
     /// The power where these features ran; `None`: it has not learned enough.
     pub fn predict(&self, features: &Features) -> Option<Predicted> {
         self.learners().find_map(|learner| learner.predict(features))
+    }
+
+    /// What the last version of the model says of the power of a window that has not taught it; `None`: it has not
+    /// learned enough.
+    pub(super) fn says(&self, features: &Features) -> Option<PredictedPower> {
+        let threads = f64::from(self.machine.threads);
+        let said = self.forms.iter().find_map(|form| form.predict(features, threads))?;
+        let micro = |watts: f64| Microwatts((watts * 1e6).round() as u64);
+        let interval =
+            PowerInterval { low: micro(said.low), high: micro(said.high), extrapolating: said.extrapolating };
+        Some(PredictedPower { power: micro(said.watts), interval })
     }
 
     /// What may stand in for the domain's meter; `None`: of such a domain there is no model.
@@ -183,8 +196,8 @@ impl Learned {
         )
     }
 
-    /// As the snapshot shows it: the errors of the model that is used.
-    pub(super) fn view(&self, domain: &Domain) -> LearnedView {
+    /// As the snapshot shows it: the errors of the model that is used. `predicted`: what it says of the last window.
+    pub(super) fn view(&self, domain: &Domain, predicted: Option<PredictedPower>) -> LearnedView {
         let ppm = |percent: f64| (percent * 1e4).round() as u64;
         let best = self.learners().next().unwrap_or(&self.by_time);
         let percent = |share: f64| (share * 100.0).round() as u8;
@@ -198,6 +211,7 @@ impl Learned {
             taught_at: self.taught_at,
             error_ppm: best.error_percent().map(ppm),
             bands: bands.collect(),
+            predicted,
             model: self.made.as_ref().map(|(_, text)| text.clone()),
         }
     }

@@ -292,6 +292,7 @@ impl Core {
             curve: curve::Curve::default(),
             lessons: Default::default(),
             learned,
+            predicted: None,
             learns,
             rivals: Default::default(),
             shared_by: None,

@@ -12,8 +12,8 @@ use super::shares::Rivals;
 use super::tick_use::TickUse;
 use crate::model::billing::SharedBy;
 use crate::model::domain::{Domain, PowerInterval, Scope, Verdict, Zone};
-use crate::model::snapshot::{DomainView, IdleFloor, IdleFrom, Role};
-use crate::model::units::{Microwatts, Nanos};
+use crate::model::snapshot::{DomainView, IdleFloor, IdleFrom, PredictedPower, Role};
+use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, Used};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub(super) struct DomainState {
     pub lessons: Lessons,
     /// What was learned of its power; `None`: nothing yet, or it is of no kind of which power is learned.
     pub learned: Option<Box<Learned>>,
+    /// What its learned model said of the last window, before that taught it.
+    pub predicted: Option<PredictedPower>,
     /// Whether its windows teach the learner.
     pub learns: bool,
     /// Whether its model or the counter that stands for it says its power better.
@@ -170,7 +172,7 @@ impl DomainRecord {
     /// View of a domain that an earlier run saw and this run has not seen yet. Its energy is part of the totals.
     pub(super) fn view_past(&self) -> DomainView {
         let view = self.view(Arc::new(self.domain.clone()), "not found since this start".to_owned());
-        DomainView { learned: self.learned.as_ref().map(|learned| learned.view(&self.domain)), ..view }
+        DomainView { learned: self.learned.as_ref().map(|learned| learned.view(&self.domain, None)), ..view }
     }
 
     /// View of a domain's record: energy and gaps, without power. `error` says why there is no power.
@@ -242,6 +244,9 @@ impl DomainState {
     /// A window that closed: what can be trusted teaches the idle floor and, by the same rule, the learner. `None`: its
     /// energy or its load cannot be trusted.
     pub fn learn(&mut self, observed: Option<Observed>) {
+        // Predict, then learn.
+        let shown = observed.filter(|one| one.energy > Microjoules::ZERO && one.time > Nanos::ZERO);
+        self.predicted = shown.and_then(|one| self.learned.as_ref()?.says(&one.features()));
         let lesson = self.lessons.window(&mut self.record.model, observed);
         if let (true, Some(lesson), Some(learned)) = (self.learns, lesson, &mut self.learned) {
             let (features, watts) = (lesson.features(), lesson.energy.over(lesson.time).watts());
@@ -282,7 +287,10 @@ impl DomainState {
             interval: self.interval,
             // Windows of a platform meter teach it, to find contradictions; its energy is not split.
             floor: self.floor().filter(|_| !self.undivided()),
-            learned: self.learned.as_ref().map(|learned| learned.view(&self.shared)),
+            learned: self.learned.as_ref().map(|learned| {
+                let predicted = self.predicted.filter(|_| self.power.is_some() && !self.standby);
+                learned.view(&self.shared, predicted)
+            }),
             read_at: self.record.last.map(|last| last.at).or(self.curve.last_at()),
             verdict: self.watch.verdict(),
             shared_by: self.shared_by,

@@ -172,8 +172,12 @@ fn learned(learned: &LearnedView) -> Option<String> {
         .iter()
         .map(|band| format!("{} to {} % load: {}", band.from_percent, band.to_percent, percent(band.error_ppm)))
         .collect();
+    let now = learned.predicted.map_or_else(String::new, |said| {
+        let (low, high) = (said.interval.low, said.interval.high);
+        format!("; of the last window it says {} ({} to {})", watts(said.power), watts(low), watts(high))
+    });
     Some(format!(
-        "  its meter taught the model {} for {}; error before it learned each window: {} ({})",
+        "  its meter taught the model {} for {}; error before it learned each window: {} ({}){now}",
         text::safe(&learned.name),
         span(learned.taught),
         percent(learned.error_ppm?),
@@ -282,6 +286,16 @@ struct Learned<'a> {
     taught_seconds: f64,
     error_percent: Option<f64>,
     bands: Vec<Band>,
+    predicted: Option<Said>,
+}
+
+/// What it says of the last window, before that taught it.
+#[derive(Debug, Serialize)]
+struct Said {
+    watts: f64,
+    low: f64,
+    high: f64,
+    extrapolating: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -304,6 +318,12 @@ impl<'a> Learned<'a> {
             taught_seconds: learned.taught.seconds(),
             error_percent: learned.error_ppm.map(percent),
             bands: learned.bands.iter().map(band).collect(),
+            predicted: learned.predicted.map(|said| Said {
+                watts: said.power.watts(),
+                low: said.interval.low.watts(),
+                high: said.interval.high.watts(),
+                extrapolating: said.interval.extrapolating,
+            }),
         }
     }
 }
@@ -374,6 +394,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
     use crate::model::domain::{PowerInterval, Quality};
+    use crate::model::snapshot::PredictedPower;
 
     fn text_of(snapshot: &Snapshot) -> String {
         lines(snapshot, snapshot.at.monotonic + Nanos(300_000_000)).join("\n")
@@ -426,6 +447,7 @@ mod tests {
             taught_at: None,
             error_ppm: Some(23_400),
             bands,
+            predicted: None,
             model: None,
         };
         snapshot.domains[0].learned = Some(learned.clone());
@@ -436,6 +458,14 @@ mod tests {
         let shown = serde_json::to_value(json(&snapshot, Nanos(0))).unwrap();
         assert_eq!(shown["domains"][0]["model"]["error_percent"], 2.34);
         assert!(shown["domains"][1]["model"].is_null());
+        let interval = PowerInterval { low: Microwatts(38_000_000), high: Microwatts(44_500_000), extrapolating: true };
+        let predicted = Some(PredictedPower { power: Microwatts(41_250_000), interval });
+        snapshot.domains[0].learned = Some(LearnedView { predicted, ..learned.clone() });
+        let text = text_of(&snapshot);
+        assert!(text.contains("4.1 %); of the last window it says 41.2 W (38.0 W to 44.5 W)\n"), "{text}");
+        let shown = serde_json::to_value(json(&snapshot, Nanos(0))).unwrap();
+        let said = serde_json::json!({"watts": 41.25, "low": 38.0, "high": 44.5, "extrapolating": true});
+        assert_eq!(shown["domains"][0]["model"]["predicted"], said);
         snapshot.domains[0].learned = Some(LearnedView { error_ppm: None, ..learned });
         assert!(!text_of(&snapshot).contains("taught the model"), "nothing was predicted yet");
     }

@@ -386,6 +386,15 @@ pub struct DomainView {
     pub shared_by: Option<SharedBy>,
 }
 
+/// What a model says of the power of a domain that a meter measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PredictedPower {
+    /// The most likely power, in µW.
+    pub power: Microwatts,
+    /// The interval that holds the true power in 90 % of cases.
+    pub interval: PowerInterval,
+}
+
 /// The power model of a domain that its own meter taught.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnedView {
@@ -401,6 +410,10 @@ pub struct LearnedView {
     pub error_ppm: Option<u64>,
     /// The same by band of load.
     pub bands: Vec<LearnedBand>,
+    /// The power that the last version of the model says of the last window, which did not teach that version; `None`
+    /// where none is known, nothing was measured, or the load is not of the same moment as the power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<PredictedPower>,
     /// The model in the format of files of models; `None` before it has learned enough, and for GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Arc<str>>,

@@ -58,6 +58,7 @@ mod tests {
             taught_at: None,
             error_ppm: None,
             bands: vec![],
+            predicted: None,
             model: None,
         };
         let error = |snapshot: &Snapshot| of(snapshot, "learned-x").unwrap_err().to_string();

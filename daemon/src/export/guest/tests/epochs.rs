@@ -234,6 +234,7 @@ async fn a_vm_gets_its_part_of_the_host_s_model_where_the_operator_opts_in() {
                 taught_at: None,
                 error_ppm: None,
                 bands: Vec::new(),
+                predicted: None,
                 model: Some(learned_model().into()),
             });
         }

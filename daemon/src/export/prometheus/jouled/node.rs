@@ -320,7 +320,27 @@ fn learned(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
         unit: "seconds",
         help: "Time in seconds whose measured power taught the model of a domain, over all runs of jouled",
     };
-    gauges(encoder, &about, all().map(|(labels, learned)| (labels, learned.taught)))
+    gauges(encoder, &about, all().map(|(labels, learned)| (labels, learned.taught)))?;
+    let said = || all().filter_map(|(labels, learned)| Some((labels, learned.predicted?)));
+    let about = About {
+        name: "jouled_model_predicted",
+        unit: "watts",
+        help: "Power in watts that the model of a metered domain says of its last window, before that taught the model, an estimate \
+               beside the measured jouled_domain_watts; absent where nothing is measured, and before the model has learned enough",
+    };
+    gauges(encoder, &about, said().map(|(labels, said)| (labels, said.power)))?;
+    let about = About {
+        name: "jouled_model_predicted_low",
+        unit: "watts",
+        help: "Lower end in watts of the interval in which the model expects the power of a metered domain in 90 % of cases, an estimate",
+    };
+    gauges(encoder, &about, said().map(|(labels, said)| (labels, said.interval.low)))?;
+    let about = About {
+        name: "jouled_model_predicted_high",
+        unit: "watts",
+        help: "Upper end in watts of the interval in which the model expects the power of a metered domain in 90 % of cases, an estimate",
+    };
+    gauges(encoder, &about, said().map(|(labels, said)| (labels, said.interval.high)))
 }
 
 fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {

@@ -6,7 +6,7 @@ use crate::model::entity::{Kind, Labels};
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{
     ByZone, Charged, Comparison, CpuInfo, DomainView, Energy, Host, IdleFloor, IdleFrom, KindView, LearnedView,
-    PlatformView, Role, Row, Snapshot, SourceView, State, Uncontained,
+    PlatformView, PredictedPower, Role, Row, Snapshot, SourceView, State, Uncontained,
 };
 use crate::model::source::{Health, PackageId, PciAddress, SourceRole, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
@@ -281,6 +281,14 @@ pub(crate) fn with_platform() -> Snapshot {
                 taught_at: None,
                 error_ppm: Some(21_500),
                 bands: Vec::new(),
+                predicted: Some(PredictedPower {
+                    power: Microwatts(total / 98),
+                    interval: PowerInterval {
+                        low: Microwatts(total / 110),
+                        high: Microwatts(total / 90),
+                        extrapolating: false,
+                    },
+                }),
                 model: None,
             }),
             ..self::domain(0, Zone::Package, total, None)
