@@ -10,6 +10,13 @@
  *   core power    = core_mw + busy_mw x busy CPUs
  *   dram power    = dram_mw
  *
+ * With wake_mw, turbo_mw or dram_busy_mw the power is no straight line of CPU time. Once a second it is set by the share u of all CPUs that was busy
+ * in the second before, as real processors draw it:
+ *
+ *   package power += wake_mw x u / (u + 0.05)              what any work wakes up: caches, links, clocks
+ *   package power += turbo_mw x busy CPUs x (1 - u)        the frequency falls as more CPUs are busy
+ *   dram power    += dram_busy_mw x u / (u + 0.3)          a load of memory, which saturates
+ *
  * "Busy CPUs" is what the kernel's idle accounting says, to the microsecond, so that a test knows how much energy a burner drew.
  * The powers may be changed at any time; energy drawn before the change is kept. CPU hotplug is not modelled.
  */
@@ -21,6 +28,7 @@
 #include <linux/powercap.h>
 #include <linux/spinlock.h>
 #include <linux/tick.h>
+#include <linux/workqueue.h>
 
 #define PJ_PER_UJ 1000000ULL
 #define PJ_PER_J 1000000000000ULL
@@ -29,12 +37,17 @@ enum domain { PKG, CORE, DRAM, DOMAINS };
 
 static unsigned int mw[DOMAINS] = { 45000, 30000, 5000 };
 static unsigned int busy_mw;
+static unsigned int wake_mw, turbo_mw, dram_busy_mw;
 
 /* Energy since the module was loaded. A u64 of picojoules lasts for 18 MJ: two days at 100 W. */
 static struct account {
 	u64 pj[DOMAINS];
 	u64 at_ns;
 	u64 busy_us;
+	/* What the last second adds to the power, and when that second began. */
+	u64 bent_mw[DOMAINS];
+	u64 bent_at_ns;
+	u64 bent_busy_us;
 } account;
 
 /* Raw, because the PMU reads in hard interrupt context with interrupts off. */
@@ -76,9 +89,38 @@ static void advance(void)
 		account.busy_us = busy_us;
 	}
 	account.at_ns = now_ns;
-	account.pj[PKG] += ns * mw[PKG] + busy_ns * busy_mw;
+	account.pj[PKG] += ns * (mw[PKG] + account.bent_mw[PKG]) + busy_ns * busy_mw;
 	account.pj[CORE] += ns * mw[CORE] + busy_ns * busy_mw;
-	account.pj[DRAM] += ns * mw[DRAM];
+	account.pj[DRAM] += ns * (mw[DRAM] + account.bent_mw[DRAM]);
+}
+
+/* Part of `most` that a saturating term has at a share of u millionths, where half of it is reached at k millionths. */
+static u64 saturating(u64 most, u64 u, u64 k)
+{
+	return div64_u64(most * u, u + k);
+}
+
+/* Sets what the second that ends now adds to the power of the next one. */
+static void bend(struct work_struct *work);
+static DECLARE_DELAYED_WORK(bend_work, bend);
+
+static void bend(struct work_struct *work)
+{
+	unsigned int cpus = num_online_cpus();
+	unsigned long flags;
+	u64 us, u;
+
+	raw_spin_lock_irqsave(&account_lock, flags);
+	advance();
+	us = div64_u64(account.at_ns - account.bent_at_ns, NSEC_PER_USEC) * cpus;
+	u = us ? div64_u64((account.busy_us - account.bent_busy_us) * 1000000, us) : 0;
+	u = min_t(u64, u, 1000000);
+	account.bent_mw[PKG] = saturating(wake_mw, u, 50000) + div64_u64((u64)turbo_mw * cpus * u * (1000000 - u), 1000000000000ULL);
+	account.bent_mw[DRAM] = saturating(dram_busy_mw, u, 300000);
+	account.bent_at_ns = account.at_ns;
+	account.bent_busy_us = account.busy_us;
+	raw_spin_unlock_irqrestore(&account_lock, flags);
+	schedule_delayed_work(&bend_work, HZ);
 }
 
 static struct account account_now(void)
@@ -121,6 +163,13 @@ module_param_cb(dram_mw, &power_ops, &mw[DRAM], 0644);
 MODULE_PARM_DESC(dram_mw, "dram power, mW");
 module_param_cb(busy_mw, &power_ops, &busy_mw, 0644);
 MODULE_PARM_DESC(busy_mw, "what every busy CPU adds to package and core, mW");
+
+module_param_cb(wake_mw, &power_ops, &wake_mw, 0644);
+MODULE_PARM_DESC(wake_mw, "what any work adds to the package, mW; half of it at 5 % of all CPUs");
+module_param_cb(turbo_mw, &power_ops, &turbo_mw, 0644);
+MODULE_PARM_DESC(turbo_mw, "what a busy CPU adds to the package while all others rest, mW; nothing where all are busy");
+module_param_cb(dram_busy_mw, &power_ops, &dram_busy_mw, 0644);
+MODULE_PARM_DESC(dram_busy_mw, "what work adds to dram, mW; half of it at 30 % of all CPUs");
 
 static unsigned long long range_uj = 262143328850ULL;
 module_param(range_uj, ullong, 0444);
@@ -348,6 +397,8 @@ static int __init fakerapl_init(void)
 
 	account.busy_us = busy_us_since_boot();
 	account.at_ns = ktime_get_ns();
+	account.bent_at_ns = account.at_ns;
+	account.bent_busy_us = account.busy_us;
 
 	err = powercap_start();
 	if (err) {
@@ -355,17 +406,21 @@ static int __init fakerapl_init(void)
 		return err;
 	}
 	if (!pmu)
-		return 0;
+		goto started;
 	err = perf_pmu_register(&power_pmu, "power", -1);
 	if (err) {
 		pr_err("fakerapl: PMU \"power\": error %d (is the name taken?)\n", err);
 		powercap_stop();
+		return err;
 	}
-	return err;
+started:
+	schedule_delayed_work(&bend_work, HZ);
+	return 0;
 }
 
 static void __exit fakerapl_exit(void)
 {
+	cancel_delayed_work_sync(&bend_work);
 	if (pmu)
 		perf_pmu_unregister(&power_pmu);
 	powercap_stop();
