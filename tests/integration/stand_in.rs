@@ -36,6 +36,11 @@ fn package(load: f64) -> f64 {
     20.0 + 15.0 * load / (load + 0.05) + 60.0 * load
 }
 
+/// Watts of the memory of a package: a load of memory saturates.
+fn memory(load: f64) -> f64 {
+    6.0 + 14.0 * load / (load + 0.3)
+}
+
 /// Watts of the whole machine at the wall.
 fn wall(load: f64) -> f64 {
     90.0 + 1.08 * 2.0 * package(load)
@@ -97,6 +102,8 @@ struct Lab {
     start: Stamp,
     second: u64,
     joules: [u64; PACKAGES as usize],
+    /// The counter of the memory of each package; `None`: memory has no meter.
+    of_memory: Option<u64>,
     busy: Vec<u64>,
     idle: Vec<u64>,
     /// True energy of the packages and at the wall, in µJ.
@@ -105,6 +112,10 @@ struct Lab {
 
 fn zone(package: usize) -> String {
     format!("intel-rapl:{package}")
+}
+
+fn dram(package: usize) -> String {
+    format!("intel-rapl:{package}:0")
 }
 
 impl Lab {
@@ -120,7 +131,20 @@ impl Lab {
         let start = Stamp::now();
         let meters = meters(&host, &socket, counts);
         let core = Core::new(config(), State::default(), false, start.monotonic);
-        Self { host, socket, counts, meters, core, start, second: 0, joules, busy, idle, truth: (0, 0) }
+        Self {
+            host,
+            socket,
+            counts,
+            meters,
+            core,
+            start,
+            second: 0,
+            joules,
+            of_memory: None,
+            busy,
+            idle,
+            truth: (0, 0),
+        }
     }
 
     /// A second at a load, with the meters that are there.
@@ -131,6 +155,12 @@ impl Lab {
             *joules += micro(package(load));
             if self.host.zone_dir(&zone(at)).exists() {
                 self.host.set_energy(&zone(at), *joules);
+            }
+        }
+        if let Some(joules) = &mut self.of_memory {
+            *joules += micro(memory(load));
+            for zone in (0..2).map(dram).filter(|zone| self.host.zone_dir(zone).exists()) {
+                self.host.set_energy(&zone, *joules);
             }
         }
         self.truth.0 += 2 * micro(package(load));
@@ -256,6 +286,66 @@ fn why(snapshot: &Snapshot) -> String {
 
 fn percent(energy: f64, truth: f64) -> f64 {
     100.0 * (energy / truth - 1.0)
+}
+
+#[test]
+fn what_the_meters_of_memory_taught_stands_in() {
+    let mut lab = Lab::new(false);
+    lab.of_memory = Some(1_000_000);
+    (0..2).for_each(|at| lab.host.zone(&dram(at), "dram", 1_000_000));
+    lab.host.write_proc("meminfo", "MemTotal: 201326592 kB\n");
+    lab.meters = meters(&lab.host, &lab.socket, lab.counts);
+    let before = lab.run(1200);
+    let metered =
+        |snapshot: &Snapshot| [0, 1].map(|at| of(snapshot, &format!("rapl/package-{at}/dram")).energy.total.0);
+    assert!(metered(&before).iter().all(|total| *total > 0), "{:?}", metered(&before));
+    (0..2).for_each(|at| lab.host.remove_zone(&dram(at)));
+    lab.lose_meters();
+    let gone = lab.run(60);
+    let said = why(&gone);
+    assert!(said.contains("; memory by learned-rapl-package-0-dram, learned-rapl-package-1-dram (taught by"), "{said}");
+    let (mut truth, mut prior, mut inside, mut last) = (0.0, 0.0, 0, gone.clone());
+    let machine = prior::Machine {
+        cpu: ICE_LAKE_SERVER.name.into(),
+        generation: Some("Ice Lake"),
+        server: Some(true),
+        packages: PACKAGES,
+        threads: PACKAGES * THREADS,
+        memory_gib: Some(192.0),
+        ..prior::Machine::default()
+    };
+    let of_prior = Prior::of(&machine);
+    for second in 0..400_u64 {
+        let load = [0.05, 0.2, 0.6, 0.8, 0.35, 0.01, 0.95, 0.15][(second / 15 % 8) as usize];
+        last = lab.tick(load);
+        truth += 2.0 * memory(load);
+        prior += of_prior.dram(load).unwrap().watts;
+        let view = of(&last, "estimate/dram");
+        let (power, interval) = (view.power.unwrap().watts(), view.interval.unwrap());
+        assert!(
+            (power / (2.0 * memory(load)) - 1.0).abs() < 0.15,
+            "at {load}: {power} W, true {} W",
+            2.0 * memory(load)
+        );
+        inside +=
+            usize::from(interval.low.watts() <= 2.0 * memory(load) && 2.0 * memory(load) <= interval.high.watts());
+    }
+    let estimated =
+        (of(&last, "estimate/dram").energy.total.0 - of(&gone, "estimate/dram").energy.total.0) as f64 / 1e6;
+    let (error, of_prior) = (percent(estimated, truth), percent(prior, truth));
+    println!("400 s without meters: memory {error:+.2} % (the prior {of_prior:+.1} %), {inside} of 400 inside");
+    assert!(error.abs() < 3.0 && of_prior.abs() > 3.0 * error.abs() && inside >= 360, "{error} {of_prior} {inside}");
+    let now = metered(&last);
+    assert_eq!(now, metered(&gone), "nothing was measured meanwhile");
+
+    // The meters return, and count from here on; what they counted meanwhile is not counted twice.
+    (0..2).for_each(|at| lab.host.zone(&dram(at), "dram", lab.of_memory.unwrap()));
+    lab.bring_back_meters();
+    let back = lab.run(60);
+    assert!(of(&back, "estimate/dram").past, "{:?}", of(&back, "estimate/dram"));
+    let drawn = (metered(&back)[0] - now[0]) as f64 / 1e6;
+    let most: f64 = (0..60).map(|at| memory(LOADS[at / 20])).sum();
+    assert!(drawn > 0.5 * most && drawn <= 1.01 * most, "{drawn} J of at most {most} J");
 }
 
 #[test]

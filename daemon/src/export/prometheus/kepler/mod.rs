@@ -127,7 +127,8 @@ fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Re
     let about = About {
         name: "kepler_platform",
         unit: "watts",
-        help: "Power in watts of the whole machine as a meter outside of the processor sees it, mean of the last window, measured",
+        help: "Power in watts of the whole machine as a meter outside of the processor sees it, mean of the last window, measured; where \
+               that is away, an estimate by what it taught, with source trained_power_model",
     };
     let views = snapshot.domains.iter().filter(|view| view.domain.zone == Zone::Platform && !view.past);
     let samples = views.filter_map(|view| {
