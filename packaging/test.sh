@@ -235,7 +235,7 @@ getent passwd jouled-models
 useradd -r -g jouled-models -d / -s /sbin/nologin -c Fetches power models for jouled jouled-models
 systemd-update-helper install-system-units jouled.service jouled.socket jouled-models.service jouled-models.timer
 LOG
-    in_root -V --nodeps jouled | grep -v ' /var/lib/jouled\(-models\)\?$' && fail "what was installed is not what is in the package"
+    in_root -V --nodeps jouled | grep -v ' /var/lib/jouled\(-models\|-fetch\)\?$' && fail "what was installed is not what is in the package"
     [ -x "$root/usr/bin/jouled" ] && [ -f "$root/etc/jouled/jouled.toml" ] || fail "files are not there"
 
     # A newer version with another default configuration. The operator has changed the old configuration.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod ctl;
 pub mod entity;
 pub mod export;
+pub mod footprint;
 pub mod history;
 pub mod meter;
 pub mod model;

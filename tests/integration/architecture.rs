@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, with the other rooms that it may import. A room that is not listed is a broken rule, too.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("sys", &["model"]),
     ("power_model", &["model"]),
@@ -15,16 +15,32 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("meter", &["model", "sys", "power_model"]),
     ("usage", &["model", "sys"]),
     ("entity", &["model", "sys"]),
+    ("footprint", &["model", "sys"]),
     ("history", &["model", "sys"]),
     ("export", &["model", "sys", "power_model", "history"]),
-    ("ctl", &["model", "sys", "power_model", "history"]),
+    ("ctl", &["model", "sys", "power_model", "history", "footprint"]),
     ("config", &["model", "sys"]),
-    ("run", &["model", "sys", "power_model", "attribution", "meter", "usage", "entity", "export", "config", "history"]),
+    (
+        "run",
+        &[
+            "model",
+            "sys",
+            "power_model",
+            "attribution",
+            "meter",
+            "usage",
+            "entity",
+            "export",
+            "config",
+            "history",
+            "footprint",
+        ],
+    ),
     ("bin", &["run", "ctl", "config"]),
 ];
 
 /// Imports beyond [`ROOMS`]: file or folder below daemon/src, the path that it may import, and the reason.
-const EXCEPTIONS: [(&str, &str, &str); 11] = [
+const EXCEPTIONS: [(&str, &str, &str); 12] = [
     ("ctl/model/files.rs", "run::record", "samples of a recording, which is replayed as the daemon replays it"),
     ("ctl/model/prior.rs", "meter", "the description of this machine, read as the daemon reads it"),
     ("config/mod.rs", "meter::MeterConfig", "the section [meter]"),
@@ -35,6 +51,7 @@ const EXCEPTIONS: [(&str, &str, &str); 11] = [
     ("config/mod.rs", "export::models::ModelsConfig", "the section [export.models]"),
     ("config/mod.rs", "export::powercap::PowercapOptions", "the section [export.powercap]"),
     ("config/mod.rs", "export::prometheus::PrometheusOptions", "the section [export.prometheus]"),
+    ("config/mod.rs", "footprint", "the sections [carbon], [price] and [report]"),
     ("config/mod.rs", "history", "the section [history]"),
 ];
 

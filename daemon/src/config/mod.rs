@@ -12,6 +12,7 @@ use crate::export::job_log::JobsConfig;
 use crate::export::models::ModelsConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
+use crate::footprint::{CarbonConfig, PriceConfig, ReportConfig};
 use crate::history::{HistoryConfig, SIZE_LEAST};
 use crate::meter::MeterConfig;
 use crate::model::billing::{IdlePolicy, Weights};
@@ -98,6 +99,12 @@ pub struct Config {
     pub tenant: Vec<TenantRule>,
     /// `[history]`
     pub history: HistoryConfig,
+    /// `[carbon]`
+    pub carbon: CarbonConfig,
+    /// `[price]`
+    pub price: PriceConfig,
+    /// `[report]`
+    pub report: ReportConfig,
 }
 
 impl Default for Config {
@@ -122,6 +129,9 @@ impl Default for Config {
             names: NamesConfig::default(),
             tenant: Vec::new(),
             history: HistoryConfig::default(),
+            carbon: CarbonConfig::default(),
+            price: PriceConfig::default(),
+            report: ReportConfig::default(),
         }
     }
 }
@@ -384,6 +394,15 @@ impl Config {
                 false,
                 "not \"model\" while enabled in [learn] is false: no model is learned then",
             );
+        }
+        if self.report.pue.is_some_and(|pue| !ReportConfig::is_pue(pue)) {
+            range("report.pue", false, "1 to 10");
+        }
+        for (key, why) in self.carbon.wrong() {
+            wrong.push(format!("{}: {why}", place(&format!("carbon.{key}"))));
+        }
+        for (key, why) in self.price.wrong() {
+            wrong.push(format!("{}: {why}", place(&format!("price.{key}"))));
         }
         for (key, why) in tenant::check(&self.tenant) {
             let key = if key.is_empty() { "tenant".to_owned() } else { format!("tenant.{key}") };

@@ -126,6 +126,9 @@ energy that no entity was charged; `unattributed`, work of unknown processes. En
   share               of the node's energy
   quality             measured | derived | estimated: the worst that is in the node's energy
   observed_seconds    how long jouled ran; missing_seconds: how long of that a meter gave nothing
+  amounts             carbon and cost, where configured: measure, unit, nano (billionths of the unit, which add up), value, and factors:
+                      valid, fallback (some by a source that stood in) or incomplete (some energy had none). In CSV a column each
+  pue, embodied_grams, sci   of the node; sci in JSON alone
 
 --format focus is CSV with the columns of FOCUS 1.2, by month where no --step is given. What is not known is empty.",
         args_conflicts_with_subcommands = true
@@ -155,6 +158,13 @@ energy that no entity was charged; `unattributed`, work of unknown processes. En
         /// Where it is written to.
         #[command(flatten)]
         file: ToFile,
+        /// Multiply carbon and cost by this PUE (the site's energy by its machines') [default: of the configuration].
+        #[arg(long, value_name = "NUMBER", value_parser = super::report::pue)]
+        pue: Option<f64>,
+        /// Software carbon intensity (ISO/IEC 21031) of the machine, by so many functional units where they are known.
+        #[arg(long, value_name = "COUNT[:NAME]", num_args = 0..=1, value_parser = super::report::functional_units)]
+        #[allow(clippy::option_option, reason = "not asked for, asked for, asked for by units")]
+        sci: Option<Option<(f64, String)>>,
     },
     /// The energy of one entity over time, as a plot.
     History {
@@ -174,6 +184,8 @@ energy that no entity was charged; `unattributed`, work of unknown processes. En
         #[arg(long, value_enum, default_value_t = ReportStep::Hour)]
         step: ReportStep,
     },
+    /// Gets carbon intensities or prices from a service, into a file that jouled watches.
+    Fetch(super::fetch::Arguments),
     /// Power models: what a machine without a meter draws, and how well that is known.
     Model {
         /// What to do.

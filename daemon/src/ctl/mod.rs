@@ -5,6 +5,7 @@ pub mod args;
 pub mod billing;
 pub mod client;
 pub mod entity;
+pub mod fetch;
 pub mod key;
 pub mod list;
 pub mod live;
@@ -41,6 +42,9 @@ pub enum Error {
     /// field.
     #[error("{0}")]
     Model(String),
+    /// Values of a service cannot be had, or not be written.
+    #[error("{0}")]
+    Fetch(String),
     /// An argument that cannot be used: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -102,7 +106,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Report { command: Some(command), .. } => {
             report::command::run(command, &client, seconds_now(), out).await?;
         }
-        Command::Report { command: None, by, from, to, step, limit, format, file } => {
+        Command::Report { command: None, by, from, to, step, limit, format, file, pue, sci } => {
             let asked = report::Asked { from: from.as_deref(), to: to.as_deref() };
             // A row of FOCUS is in one billing period, which is a month.
             let step = step.or((*format == report::Format::Focus).then_some(ReportStep::Month));
@@ -112,7 +116,8 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
                 query.by = By::Kind(Kind::Tenant);
             }
             let made = client.report(&query).await?;
-            file.write(&report::lines(&made, &query, *format), out)?;
+            let shown = report::Shown { format: *format, pue: *pue, sci: sci.clone() };
+            file.write(&report::lines(&made, &query, &shown), out)?;
         }
         Command::History { name, by, from, to, step } => {
             let asked = report::Asked { from: Some(from.as_deref().unwrap_or("24h")), to: to.as_deref() };
@@ -121,6 +126,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
             text::write_lines(out, &report::plot(&made, &query, name).map_err(Error::Model)?)?;
         }
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,
+        Command::Fetch(arguments) => fetch::run(arguments, seconds_now(), out).await?,
         Command::Model { command } => model::run(command, &client, out).await?,
         Command::Key { command } => key::run(command, out)?,
     }

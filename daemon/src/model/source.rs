@@ -64,6 +64,8 @@ pub enum SourceRole {
     Entity,
     /// It publishes the snapshot: D-Bus.
     Export,
+    /// It says what carbon or money a kWh stands for.
+    Factor,
     /// It keeps totals over a restart.
     #[serde(rename = "state")]
     Store,
@@ -78,6 +80,7 @@ impl SourceRole {
             Self::GpuUsage => "gpu-usage",
             Self::Entity => "entity",
             Self::Export => "export",
+            Self::Factor => "factor",
             Self::Store => "state",
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::attribution::Core;
 use crate::entity::{Entities, Named};
+use crate::footprint::Factors;
 use crate::model::platform::PlatformKind;
 use crate::model::snapshot::Snapshot;
 use crate::model::source::{Health, PciAddress, SourceRole, SourceState, Stamp};
@@ -84,6 +85,8 @@ pub struct Sampler {
     pub boot_id: String,
     /// The recording that each tick is written to, if any.
     pub recorder: Option<Recorder>,
+    /// What a kWh stands for in carbon and money.
+    pub factors: Factors,
     /// State of the loop itself.
     pub progress: Progress,
 }
@@ -119,6 +122,7 @@ impl Sampler {
             self.progress.passed_through = gpu::passed_through(&self.sysfs);
         }
         tick.gpus.passed_through.clone_from(&self.progress.passed_through);
+        tick.factors = self.factors.at(at.realtime);
         tick.sources = self.changed_sources(at.monotonic);
         tick.own_cpu = own_cpu();
         let snapshot = self.core.step(&tick);
@@ -185,6 +189,7 @@ impl Sampler {
         }
         sources.extend(self.managers.borrow().iter().cloned());
         sources.extend(self.exports.borrow().iter().cloned());
+        sources.extend(self.factors.states());
         sources.extend(self.unused.iter().chain(&self.observers.unused).cloned());
         sources.iter().filter(|source| self.progress.logged.is_due(source, now)).for_each(log_health);
         if sources == self.progress.sources {

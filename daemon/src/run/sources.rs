@@ -7,6 +7,7 @@ use crate::config::{AttributionConfig, Config, LearnConfig, NamesConfig, UsageCo
 use crate::entity::Entities;
 use crate::entity::managers::Managers;
 use crate::export::HealthBoard;
+use crate::footprint::{FactorSettings, Factors};
 use crate::meter::{Meter, MeterConfig, Roots, Topology, estimate, host_channel, open_all};
 use crate::model::domain::Zone;
 use crate::model::snapshot::{CpuInfo, Host};
@@ -57,6 +58,7 @@ pub struct SourceSettings {
     /// Idle power by domain.
     floors: BTreeMap<String, Microwatts>,
     tenants: Vec<TenantRule>,
+    factors: FactorSettings,
     observers: ObserverSettings,
 }
 
@@ -84,6 +86,7 @@ impl SourceSettings {
             learn: config.learn,
             floors: config.floors(),
             tenants: config.tenant.clone(),
+            factors: FactorSettings::of(&config.carbon, &config.price),
             observers: ObserverSettings {
                 sysfs: config.sysfs.clone(),
                 procfs: config.procfs.clone(),
@@ -195,6 +198,7 @@ pub fn open(settings: &SourceSettings, record: Option<&Path>, reports: &Reports,
         store,
         boot_id,
         recorder,
+        factors: Factors::open(&settings.factors),
         progress: Progress::default(),
     };
     sampler.hand_over_models();

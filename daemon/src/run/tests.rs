@@ -83,6 +83,20 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("learn", "enabled", "false", &[MEASURING]),
     ("history", "use", r#""never""#, &[HISTORY]),
     ("history", "size_mb", "50", &[HISTORY]),
+    ("carbon", "intensity", "300", &[MEASURING]),
+    ("carbon", "country", r#""DE""#, &[MEASURING]),
+    ("carbon", "file", r#""/run/other.json""#, &[MEASURING]),
+    ("carbon", "market_intensity", "0", &[MEASURING]),
+    ("carbon", "market_source", r#""other""#, &[MEASURING]),
+    ("carbon", "market_file", r#""/run/other.json""#, &[MEASURING]),
+    ("carbon", "embodied_kg", "900", &[HISTORY]),
+    ("carbon", "lifetime_years", "5", &[HISTORY]),
+    ("price", "currency", r#""USD""#, &[MEASURING]),
+    ("price", "per_kwh", "0.5", &[MEASURING]),
+    ("price", "file", r#""/run/other.json""#, &[MEASURING]),
+    ("price", "time_zone", r#""UTC""#, &[MEASURING]),
+    ("price", "tariff", r#"[{ name = "night", price = 0.2, from = "22:00", until = "06:00" }]"#, &[MEASURING]),
+    ("report", "pue", "1.5", &[HISTORY]),
     ("attribution", "weights", r#""time""#, &[MEASURING]),
     ("names", "kubernetes", r#""off""#, &[MEASURING]),
     ("names", "proxmox", r#""/etc/pve/lxc""#, &[MEASURING]),
@@ -137,8 +151,10 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("[tenant]", "or", r#"[{ slice = "other.slice" }]"#, &[MEASURING]),
 ];
 
-/// An entry of a list, complete: every other key of it has a default.
-const ENTRIES: [(&str, &[(&str, &str)]); 3] = [
+/// An entry of a list, or a section with keys that need each other, complete: every other key of it has a default.
+const ENTRIES: [(&str, &[(&str, &str)]); 5] = [
+    ("carbon", &[("embodied_kg", "1200"), ("lifetime_years", "4")]),
+    ("price", &[("currency", r#""EUR""#), ("per_kwh", "0.3")]),
     ("[tenant]", &[("name", r#""one""#), ("unit", r#""one.service""#)]),
     (
         "[meter.ipmi.lan]",

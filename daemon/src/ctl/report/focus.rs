@@ -5,7 +5,7 @@
 //! know is empty, also where FOCUS asks for a value (costs, accounts). What FOCUS has no column for is in columns that
 //! begin with `x_`, as it asks for.
 
-use super::{Row, quoted, rows};
+use super::{Row, Shown, amounts, quoted, rows};
 use crate::history::local::Calendar;
 use crate::history::report::{By, Part, Query, Report};
 
@@ -84,10 +84,10 @@ const OWN: [&str; 8] = [
 
 /// The report as lines: a heading, and a line for each row that has energy. Sums over ConsumedQuantity are the node's
 /// energy: the node itself has no line, so that nothing is counted twice.
-pub fn lines(report: &Report, query: &Query, calendar: &Calendar) -> Vec<String> {
+pub fn lines(report: &Report, query: &Query, shown: &Shown, calendar: &Calendar) -> Vec<String> {
     let mut lines = vec![COLUMNS.iter().chain(&OWN).copied().collect::<Vec<_>>().join(",")];
     for part in &report.parts {
-        let rows = rows(part, query.by, calendar);
+        let rows = rows(part, query.by, calendar, &report.declared, shown);
         let shown = rows.iter().enumerate().filter(|(_, row)| row.row != "node" && row.microjoules != 0);
         lines.extend(shown.map(|(at, row)| line(report, query, (part, part.lines.get(at)), row, calendar)));
     }
@@ -106,6 +106,8 @@ fn line(report: &Report, query: &Query, (part, entity): (&Part, Entity<'_>), row
         By::Namespace => "namespace",
         By::Zone => "zone",
     };
+    let mut costs = row.amounts.iter().filter(|cell| cell.measure == "cost");
+    let cost = costs.next().filter(|_| costs.next().is_none());
     let value = |column: &str| -> String {
         match column {
             "BillingPeriodStart" => period.as_ref().map(|month| utc(month.start)).unwrap_or_default(),
@@ -120,6 +122,9 @@ fn line(report: &Report, query: &Query, (part, entity): (&Part, Entity<'_>), row
             },
             "ConsumedQuantity" => kwh(row.microjoules),
             "ConsumedUnit" => "kWh".into(),
+            // What was paid is not known; what it is worth by the prices of the time is, where there is one currency.
+            "BillingCurrency" => cost.map(|cell| cell.unit.clone()).unwrap_or_default(),
+            "EffectiveCost" => cost.map(|cell| amounts::decimal(cell.nano, 9)).unwrap_or_default(),
             "ResourceId" => entity.map_or_else(String::new, |line| resource(report, kind, line)),
             "ResourceName" => entity.map(|_| row.name.clone()).unwrap_or_default(),
             "ResourceType" => entity.map(|_| kind.to_owned()).unwrap_or_default(),
@@ -191,7 +196,7 @@ mod tests {
     #[test]
     fn quantities_add_up_to_the_node_and_what_is_not_known_is_empty() {
         let (report, query) = report();
-        let lines = lines(&report, &query, &Calendar::utc());
+        let lines = lines(&report, &query, &Shown::default(), &Calendar::utc());
         let heading = cells(&lines[0]);
         let column =
             |line: &str, name: &str| cells(line)[heading.iter().position(|column| *column == name).unwrap()].to_owned();
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn entities_have_tags_in_json_and_no_formula() {
         let (report, query) = report();
-        let lines = lines(&report, &query, &Calendar::utc());
+        let lines = lines(&report, &query, &Shown::default(), &Calendar::utc());
         let line = lines.iter().find(|line| line.contains("a.service")).unwrap();
         assert!(line.contains(r#""{""slice"":""system.slice"",""unit"":""a.service""}""#), "{line}");
         assert!(line.contains(",n/unit/a.service:system.slice,a.service,unit,"), "{line}");

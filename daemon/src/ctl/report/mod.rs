@@ -3,6 +3,7 @@
 //!
 //! All forms are made of one list of [`Row`]s, so that what one shows the others have.
 
+mod amounts;
 pub mod command;
 pub mod focus;
 pub mod statement;
@@ -11,8 +12,9 @@ pub mod year;
 
 use super::{entity, text};
 use crate::history::local::Calendar;
-use crate::history::report::{By, Part, Query, Report, ReportStep, Sum};
+use crate::history::report::{By, Declared, Part, Query, Report, ReportStep, Sum};
 use crate::model::units::{Microjoules, Nanos};
+use amounts::{Cell, Sci};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -35,6 +37,37 @@ pub enum Format {
     Json,
     /// CSV with the columns of FOCUS 1.2, for tools for cloud costs.
     Focus,
+}
+
+/// How a report is shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shown {
+    /// Its form.
+    pub format: Format,
+    /// `--pue`, in place of the configuration's.
+    pub pue: Option<f64>,
+    /// `--sci`: software carbon intensity is wanted, by so many units of a name where there are some.
+    pub sci: Option<Option<(f64, String)>>,
+}
+
+/// Reads the argument of `--sci`: `1000` or `1000:request`.
+///
+/// # Errors
+/// Where the number is none above 0.
+pub fn functional_units(text: &str) -> Result<(f64, String), String> {
+    let (number, name) = text.split_once(':').unwrap_or((text, ""));
+    let count = number.trim().parse::<f64>().ok().filter(|count| count.is_finite() && *count > 0.0);
+    let count = count.ok_or_else(|| format!("{text:?}: a number above 0 is wanted, such as 1000 or 1000:request"))?;
+    Ok((count, name.trim().to_owned()))
+}
+
+/// Reads a PUE.
+///
+/// # Errors
+/// Where it is not from 1 to 10.
+pub fn pue(text: &str) -> Result<f64, String> {
+    let pue = text.parse::<f64>().ok().filter(|pue| crate::footprint::ReportConfig::is_pue(*pue));
+    pue.ok_or_else(|| format!("{text:?} is no PUE: wanted is a number from 1 to 10"))
 }
 
 /// The times that are asked for.
@@ -84,10 +117,22 @@ struct Row {
     quality: &'static str,
     observed_seconds: u64,
     missing_seconds: u64,
+    /// Carbon and cost, PUE included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    amounts: Vec<Cell>,
+    /// The PUE by which amounts are multiplied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pue: Option<f64>,
+    /// Of the node, where declared: emissions of making the machine for this time, in grams. In no amount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embodied_grams: Option<f64>,
+    /// Of the node, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sci: Option<Sci>,
 }
 
 /// A row and whether a table shows it although it is 0.
-fn rows(part: &Part, by: By, calendar: &Calendar) -> Vec<Row> {
+fn rows(part: &Part, by: By, calendar: &Calendar, declared: &Declared, shown: &Shown) -> Vec<Row> {
     let node = i64::try_from(part.node.total).unwrap_or(i64::MAX);
     let quality = match &part.node {
         node if node.estimated > 0 => "estimated",
@@ -108,6 +153,10 @@ fn rows(part: &Part, by: By, calendar: &Calendar) -> Vec<Row> {
         quality,
         observed_seconds: part.observed_seconds,
         missing_seconds: part.node.missing_seconds,
+        amounts: Vec::new(),
+        pue: None,
+        embodied_grams: None,
+        sci: None,
     };
     let line = |line: &crate::history::report::ReportLine| {
         let name = line.labels.as_ref().map_or_else(|| text::safe(&line.name), entity::of_labels);
@@ -131,17 +180,32 @@ fn rows(part: &Part, by: By, calendar: &Calendar) -> Vec<Row> {
         rows.push(row("unattributed", "unattributed".into(), only(part.unattributed, 0)));
     }
     rows.push(row("node", "node".into(), only(node.saturating_sub(part.idle), part.idle)));
+    let pue = shown.pue.or(declared.pue);
+    let cells = amounts::cells(part, rows.len(), pue);
+    for (row, cells) in rows.iter_mut().zip(cells) {
+        row.pue = pue.filter(|_| !cells.is_empty());
+        row.amounts = cells;
+    }
+    if let Some(node) = rows.last_mut() {
+        node.embodied_grams = amounts::embodied(part, declared);
+        let units = |units: &Option<(f64, String)>| {
+            let units = units.as_ref().map(|(count, name)| (*count, name.as_str()));
+            amounts::sci(part, declared, pue, units)
+        };
+        node.sci = shown.sci.as_ref().map(units);
+    }
     rows
 }
 
 /// The report as text.
-pub fn lines(report: &Report, query: &Query, format: Format) -> Vec<String> {
+pub fn lines(report: &Report, query: &Query, shown: &Shown) -> Vec<String> {
     let calendar = Calendar::system();
-    let all: Vec<(&Part, Vec<Row>)> = report.parts.iter().map(|part| (part, rows(part, query.by, &calendar))).collect();
-    match format {
+    let of = |part| (part, rows(part, query.by, &calendar, &report.declared, shown));
+    let all: Vec<(&Part, Vec<Row>)> = report.parts.iter().map(of).collect();
+    match shown.format {
         Format::Json => vec![text::json(&all.into_iter().flat_map(|(_, rows)| rows).collect::<Vec<_>>())],
-        Format::Csv => csv(all.into_iter().flat_map(|(_, rows)| rows)),
-        Format::Focus => focus::lines(report, query, &calendar),
+        Format::Csv => csv(all.into_iter().flat_map(|(_, rows)| rows).collect()),
+        Format::Focus => focus::lines(report, query, shown, &calendar),
         Format::Table => table(report, query, &all, &calendar),
     }
 }
@@ -158,7 +222,8 @@ fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &C
         }
         lines.push(format!("{}, {} ({})", report.node, span(part.from, part.until), report.zone));
         // What is 0 says nothing, but the node's line is always there.
-        let shown: Vec<&Row> = rows.iter().filter(|row| row.row == "node" || row.microjoules != 0).collect();
+        let is_0 = |row: &&Row| row.microjoules == 0 && row.amounts.iter().all(|cell| cell.nano == 0);
+        let shown: Vec<&Row> = rows.iter().filter(|row| row.row == "node" || !is_0(row)).collect();
         let digits = rounded(&shown);
         let heading = query.by.as_str().to_uppercase();
         let mut cells = vec![vec![heading, "KWH".into(), "SHARE".into()]];
@@ -166,8 +231,28 @@ fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &C
             let share = row.share.map(|share| format!("{:.1} %", share * 100.0)).unwrap_or_default();
             cells.push(vec![row.name.clone(), kwh(digits), share]);
         }
+        let of_node = rows.last().map(|node| node.amounts.as_slice()).unwrap_or_default();
+        for (at, cell) in of_node.iter().enumerate() {
+            let (digit, decimals) = amounts::digit(&cell.measure);
+            // Zones have none of their own.
+            let values: Vec<Option<i64>> = shown.iter().map(|row| row.amounts.get(at).map(|cell| cell.nano)).collect();
+            let known: Vec<i64> = values.iter().copied().flatten().collect();
+            let mut digits = amounts::apportioned(&known, 1_000_000, digit).into_iter();
+            cells[0].push(amounts::heading(&cell.measure, &cell.unit));
+            for (row, value) in cells[1..].iter_mut().zip(&values) {
+                let digits = value.and_then(|_| digits.next());
+                row.push(digits.map(|digits| amounts::decimal(digits, decimals)).unwrap_or_default());
+            }
+        }
         lines.extend(text::table(&cells, true, text::terminal_size().map(|size| size.columns)));
         lines.push(quality(part));
+        lines.extend(amounts::notes(part, rows.last().and_then(|node| node.pue)));
+        if let Some(node) = rows.last() {
+            let grams = node.embodied_grams;
+            lines
+                .extend(grams.map(|grams| format!("Embodied CO2e of this machine for this time, apart: {grams:.3} g")));
+            lines.extend(node.sci.as_ref().map(Sci::words));
+        }
     }
     lines
 }
@@ -204,36 +289,32 @@ fn quality(part: &Part) -> String {
     line
 }
 
-/// Rows in units of the last digit of the table, so that the rows above the node's add up to it: what rounding leaves
-/// goes to the rows that lost the most by it.
+/// Rows in units of the last digit of the table, so that the rows above the node's add up to it.
 fn rounded(rows: &[&Row]) -> Vec<i64> {
-    let mut digits: Vec<i64> = rows.iter().map(|row| row.microjoules.div_euclid(DIGIT)).collect();
-    let Some((node, entries)) = rows.split_last() else { return digits };
-    let whole = node.microjoules.saturating_add(DIGIT / 2).div_euclid(DIGIT);
-    let sum: i64 = entries.iter().map(|row| row.microjoules).sum();
-    if sum == node.microjoules {
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_by_key(|at| std::cmp::Reverse(entries[*at].microjoules.rem_euclid(DIGIT)));
-        let missing = whole - digits[..entries.len()].iter().sum::<i64>();
-        for at in order.into_iter().take(usize::try_from(missing).unwrap_or_default()) {
-            digits[at] += 1;
-        }
-    }
-    if let Some(last) = digits.last_mut() {
-        *last = whole;
-    }
-    digits
+    let energies: Vec<i64> = rows.iter().map(|row| row.microjoules).collect();
+    amounts::apportioned(&energies, 1_000_000, DIGIT)
 }
 
 /// So many mWh in kWh.
 fn kwh(digits: i64) -> String {
-    let sign = if digits < 0 { "-" } else { "" };
-    format!("{sign}{}.{:06}", digits.unsigned_abs() / 1_000_000, digits.unsigned_abs() % 1_000_000)
+    amounts::decimal(digits, 6)
 }
 
-fn csv(rows: impl Iterator<Item = Row>) -> Vec<String> {
+fn csv(rows: Vec<Row>) -> Vec<String> {
     let names = "from,until,row,name,labels,kwh,microjoules,microjoules_dynamic,microjoules_idle,share,quality,\
                  observed_seconds,missing_seconds";
+    // Measures and currencies that any part has, each in a column of its own, and how well its factors are known.
+    let mut measures: Vec<(String, String)> = Vec::new();
+    for cell in rows.iter().flat_map(|row| &row.amounts) {
+        if !measures.iter().any(|(measure, unit)| (measure, unit) == (&cell.measure, &cell.unit)) {
+            measures.push((cell.measure.clone(), cell.unit.clone()));
+        }
+    }
+    let mut names = names.to_owned();
+    for (measure, unit) in &measures {
+        let column = amounts::column(measure, unit);
+        names += &format!(",{column},{column}_factors");
+    }
     let line = |row: Row| {
         let labels: Vec<String> = row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let cells = [
@@ -251,9 +332,15 @@ fn csv(rows: impl Iterator<Item = Row>) -> Vec<String> {
             row.observed_seconds.to_string(),
             row.missing_seconds.to_string(),
         ];
-        cells.map(|cell| quoted(&cell)).join(",")
+        let mut cells = cells.to_vec();
+        for (measure, unit) in &measures {
+            let cell = row.amounts.iter().find(|cell| (&cell.measure, &cell.unit) == (measure, unit));
+            cells.push(cell.map(|cell| amounts::decimal(cell.nano, 9)).unwrap_or_default());
+            cells.push(cell.map(|cell| cell.factors.to_owned()).unwrap_or_default());
+        }
+        cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",")
     };
-    std::iter::once(names.to_owned()).chain(rows.map(line)).collect()
+    std::iter::once(names).chain(rows.into_iter().map(line)).collect()
 }
 
 /// A cell of CSV (RFC 4180). A spreadsheet takes a cell that begins with one of these characters for a formula, and

@@ -26,15 +26,53 @@ pub(super) fn part() -> Part {
     }
 }
 
+/// A part with the cost of its energy, at 0.30 EUR/kWh by a fallback, and location-based carbon for half of it.
+fn priced() -> Part {
+    use crate::history::report::AmountLine;
+    use crate::history::slot::AmountSource;
+    let mut part = part();
+    let sum = |dynamic| Sum { dynamic, idle: 0 };
+    let of = |energy: i64, rate: i64| crate::model::footprint::nano(energy, rate);
+    for rate in [300_000, 342_000_000] {
+        let mut left = of(20_000_001, rate);
+        let node = left;
+        for line in &mut part.lines {
+            line.amounts.push(sum(of(line.energy.dynamic, rate)));
+            left -= of(line.energy.dynamic, rate);
+        }
+        let (rest, unattributed) = (of(-600_000, rate), of(1_000_000, rate));
+        let source = |fallback, energy| AmountSource { source: "lab".into(), fallback, energy, amount: 0 };
+        let cost = rate == 300_000;
+        part.amounts.push(AmountLine {
+            measure: if cost { "cost".into() } else { "co2e_location".into() },
+            unit: if cost { "EUR".into() } else { "gCO2e".into() },
+            node,
+            rest: sum(rest),
+            outside: Some(sum(0)),
+            idle: left - rest - unattributed,
+            unattributed,
+            sources: vec![source(cost, 20_000_001)],
+            uncounted: if cost { 0 } else { 10_000_000 },
+        });
+    }
+    part
+}
+
 pub(super) fn report() -> (Report, Query) {
-    let report = Report { node: "n".into(), zone: "UTC".into(), by: "unit".into(), parts: vec![part()] };
+    let report = Report {
+        node: "n".into(),
+        zone: "UTC".into(),
+        by: "unit".into(),
+        parts: vec![part()],
+        declared: Default::default(),
+    };
     (report, Query { from: 0, until: 3_600, by: By::Kind(Kind::Unit), step: None, limit: 10 })
 }
 
 #[test]
 fn a_table_adds_up_to_its_last_digit() {
     let (report, query) = report();
-    let lines = lines(&report, &query, Format::Table);
+    let lines = lines(&report, &query, &Shown { format: Format::Table, ..Shown::default() });
     let text = lines.join("\n");
     let number = |line: &String| {
         let kwh = line.split_whitespace().rev().find(|word| word.contains('.') && word.len() >= 8)?;
@@ -54,10 +92,11 @@ fn a_table_adds_up_to_its_last_digit() {
 #[test]
 fn csv_and_json_have_all_rows_exactly() {
     let (report, query) = report();
-    let csv = lines(&report, &query, Format::Csv);
+    let csv = lines(&report, &query, &Shown { format: Format::Csv, ..Shown::default() });
     assert_eq!(csv.len(), 1 + 3 + 5);
     assert!(csv[2].contains(",'=cmd(),unit='=cmd()") || csv[2].contains(",'=cmd(),"), "no formula: {}", csv[2]);
-    let json: serde_json::Value = serde_json::from_str(&lines(&report, &query, Format::Json)[0]).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&lines(&report, &query, &Shown { format: Format::Json, ..Shown::default() })[0]).unwrap();
     let rows = json.as_array().unwrap();
     let sum: i64 = rows.iter().filter(|row| row["row"] != "node").map(|row| row["microjoules"].as_i64().unwrap()).sum();
     let node = rows.last().unwrap();
@@ -69,8 +108,8 @@ fn csv_and_json_have_all_rows_exactly() {
 fn a_time_without_history_is_said() {
     let (report, query) = report();
     let empty = Report { parts: Vec::new(), ..report };
-    assert!(lines(&empty, &query, Format::Table)[0].contains("no history of n"));
-    assert_eq!(lines(&empty, &query, Format::Json), ["[]"]);
+    assert!(lines(&empty, &query, &Shown { format: Format::Table, ..Shown::default() })[0].contains("no history of n"));
+    assert_eq!(lines(&empty, &query, &Shown { format: Format::Json, ..Shown::default() }), ["[]"]);
     let backwards = Asked { from: Some("today"), to: Some("yesterday") };
     let why = super::query(&backwards, By::Zone, None, 1, 1_795_876_200).unwrap_err();
     assert!(why.contains("--from") && why.contains("before --to"), "{why}");
@@ -85,4 +124,68 @@ fn a_plot_has_a_bar_for_each_part() {
     assert_eq!((lines.len(), blocks(&lines[1]), blocks(&lines[2])), (3, 60, 29));
     assert!(plot(&report, &query, "x.service").unwrap_err().contains("a.service"));
     assert_eq!(plot(&report, &query, "node").unwrap().len(), 3);
+}
+
+#[test]
+fn amounts_add_up_in_every_form_and_say_what_they_rest_on() {
+    let (mut report, query) = report();
+    report.parts = vec![priced()];
+    report.declared = Declared { pue: Some(1.3), embodied_kg: Some(1200.0), lifetime_years: Some(4.0) };
+    let show = |format, pue| {
+        let shown = Shown { format, pue, sci: Some(Some((10.0, "request".into()))) };
+        lines(&report, &query, &shown)
+    };
+    for (pue, by) in [(None, 1.3), (Some(1.0), 1.0)] {
+        let json: serde_json::Value = serde_json::from_str(&show(Format::Json, pue)[0]).unwrap();
+        let rows = json.as_array().unwrap();
+        let (node, entries) = rows.split_last().unwrap();
+        for at in 0..2 {
+            let nano = |row: &serde_json::Value| row["amounts"][at]["nano"].as_i64().unwrap();
+            assert_eq!(entries.iter().map(nano).sum::<i64>(), nano(node));
+            let plain = report.parts[0].amounts[at].node as f64;
+            assert!((nano(node) as f64 - plain * by).abs() <= 1.0, "PUE {by}");
+        }
+        let factors = [&node["amounts"][0]["factors"], &rows[0]["amounts"][1]["factors"]];
+        assert_eq!(factors, [&"fallback".into(), &serde_json::Value::from("incomplete")]);
+        let sci = &node["sci"];
+        assert!(sci["value"].is_null() && sci["status"].as_str().unwrap().contains("I is not known"), "{sci}");
+        assert_eq!(sci["embodied_source"], "declared");
+        let embodied = node["embodied_grams"].as_f64().unwrap();
+        assert!((embodied - 1_200_000.0 / (4.0 * 365.25 * 24.0)).abs() < 1e-6, "an hour of four years: {embodied}");
+    }
+    let csv = show(Format::Csv, None);
+    assert!(csv[0].ends_with("cost_EUR,cost_EUR_factors,co2e_location_g,co2e_location_g_factors"), "{}", csv[0]);
+    let last = |line: &String| line.rsplit(',').nth(1).unwrap().replace('.', "").parse::<i64>().unwrap();
+    assert_eq!(csv[1..csv.len() - 1].iter().map(last).sum::<i64>(), last(&csv[csv.len() - 1]));
+    let text = show(Format::Table, None).join("\n");
+    for what in [
+        "COST (EUR)",
+        "CO2E (G)",
+        "by lab (fallback)",
+        "50.0 % without a factor",
+        "PUE of 1.3",
+        "Embodied CO2e",
+        "SCI: not known",
+    ] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    let digits: Vec<i64> =
+        text.lines().skip(2).filter_map(|line| line.rsplit(' ').next()?.trim().replace('.', "").parse().ok()).collect();
+    let (node, entries) = digits.split_last().unwrap();
+    assert_eq!((entries.iter().sum::<i64>(), *node), (*node, 2), "milligrams: {text}");
+    let bare = Report { declared: Declared::default(), parts: vec![part()], ..report.clone() };
+    let shown = Shown { sci: Some(None), ..Shown::default() };
+    let text = lines(&bare, &query, &shown).join("\n");
+    assert!(text.contains("R (functional units) is not declared; M is not declared and taken as 0"), "{text}");
+}
+
+#[test]
+fn apportioning_keeps_sums() {
+    use super::amounts::{apportioned, decimal};
+    assert_eq!(apportioned(&[1, 1, 1, 3], 1_300_000, 1), [2, 1, 1, 4]);
+    assert_eq!(apportioned(&[-5, 6, 1], 1_500_000, 1), [-7, 9, 2]);
+    assert_eq!(apportioned(&[], 1, 1), [0; 0]);
+    assert_eq!((decimal(-5, 3), decimal(1_234_567, 6)), ("-0.005".into(), "1.234567".into()));
+    assert!(functional_units("0").is_err() && functional_units("x:y").is_err() && pue("0.9").is_err());
+    assert_eq!(functional_units("5:job").unwrap(), (5.0, "job".into()));
 }

@@ -269,7 +269,13 @@ mod tests {
         part.node.billed = BTreeSet::from(["package".to_owned(), zone.to_owned()]);
         part.node.zones = BTreeMap::from([("package".to_owned(), 15_000_000), (zone.to_owned(), 5_000_001)]);
         part.node.quality_ms = Spans { of: 2_000_000, measured: 1_500_000, estimated: 488_000, ..Spans::default() };
-        Report { node: "n".into(), zone: "UTC".into(), by: "zone".into(), parts: vec![part] }
+        Report {
+            node: "n".into(),
+            zone: "UTC".into(),
+            by: "zone".into(),
+            parts: vec![part],
+            declared: Default::default(),
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{HealthSlot, Snapshots};
 use crate::history::collector::{Closed, Collector, Kept};
 use crate::history::db::{Db, DbError};
 use crate::history::local::Calendar;
-use crate::history::report::{Query, Report, ReportError, report};
+use crate::history::report::{Declared, Query, Report, ReportError, report};
 use crate::model::source::Health;
 use crate::sys::mutex::lock;
 use crate::sys::private_dir::{Access, DirError, PrivateDir};
@@ -41,6 +41,8 @@ pub struct Reports(Arc<Shared>);
 
 struct Shared {
     db: Mutex<Result<Arc<Db>, String>>,
+    /// What the configuration declares for reports.
+    declared: Mutex<Declared>,
     /// A report of a year costs a fifth of a second: one is made at a time.
     one: Semaphore,
 }
@@ -48,13 +50,18 @@ struct Shared {
 impl Default for Reports {
     fn default() -> Self {
         let off = "no history is kept here: [history] use is \"never\"".to_owned();
-        Self(Arc::new(Shared { db: Mutex::new(Err(off)), one: Semaphore::new(1) }))
+        Self(Arc::new(Shared { db: Mutex::new(Err(off)), declared: Mutex::default(), one: Semaphore::new(1) }))
     }
 }
 
 impl Reports {
     fn set(&self, db: Result<Arc<Db>, String>) {
         *lock(&self.0.db) = db;
+    }
+
+    /// What reports add to what was measured.
+    pub fn declare(&self, declared: Declared) {
+        *lock(&self.0.declared) = declared;
     }
 
     fn db(&self) -> Result<Arc<Db>, String> {
@@ -66,7 +73,8 @@ impl Reports {
     /// # Errors
     /// Where there is no history, the question cannot be answered, or the database cannot be read.
     pub async fn report(&self, query: Query, node: String) -> Result<Report, Refusal> {
-        self.with(move |db| report(db, &query, &node)).await
+        let declared = *lock(&self.0.declared);
+        self.with(move |db| Ok(Report { declared, ..report(db, &query, &node)? })).await
     }
 
     /// Lets `work` read the database, on a thread that may wait.

@@ -33,7 +33,7 @@ pub enum ReportError {
 }
 
 /// A report.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Name of the machine.
     pub node: String,
@@ -43,6 +43,9 @@ pub struct Report {
     pub by: String,
     /// Its parts in the order of time; those without an interval are left out.
     pub parts: Vec<Part>,
+    /// What the operator declared.
+    #[serde(default)]
+    pub declared: Declared,
 }
 
 /// A part of a report.
@@ -97,6 +100,21 @@ pub struct AmountLine {
     pub sources: Vec<AmountSource>,
     /// The node's energy for which there was no factor, in µJ: the amounts lack it.
     pub uncounted: u64,
+}
+
+/// What the operator declared for reports, which measures nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Declared {
+    /// `[report] pue`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pue: Option<f64>,
+    /// `[carbon] embodied_kg`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embodied_kg: Option<f64>,
+    /// `[carbon] lifetime_years`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime_years: Option<f64>,
 }
 
 /// The node's energy in a part, in µJ.
@@ -213,7 +231,13 @@ pub fn report(db: &Db, query: &Query, node: &str) -> Result<Report, ReportError>
     let ids: BTreeSet<SeriesId> = parts.values().flat_map(|part| part.series.keys().copied()).collect();
     let names: FxHashMap<SeriesId, SeriesName> = db.names(&ids)?.into_iter().collect();
     let parts = parts.into_values().map(|part| part.finish(query, &names)).collect();
-    Ok(Report { node: node.to_owned(), zone: calendar.name().to_owned(), by: query.by.as_str().into(), parts })
+    Ok(Report {
+        node: node.to_owned(),
+        zone: calendar.name().to_owned(),
+        by: query.by.as_str().into(),
+        parts,
+        declared: Declared::default(),
+    })
 }
 
 /// A part that is being added up.

@@ -13,7 +13,9 @@ use crate::export::models;
 use crate::export::powercap::{Mirror, PowercapOptions};
 use crate::export::prometheus::PrometheusOptions;
 use crate::export::{control, http};
+use crate::footprint::CarbonConfig;
 use crate::history::HistoryConfig;
+use crate::history::report::Declared;
 use crate::model::billing::IdlePolicy;
 use crate::model::source::Stamp;
 use crate::model::values::Use;
@@ -287,6 +289,7 @@ pub(super) struct History;
 pub(super) struct HistorySettings {
     config: HistoryConfig,
     folder: PathBuf,
+    declared: Declared,
 }
 
 impl Registration for History {
@@ -294,10 +297,13 @@ impl Registration for History {
     type Settings = HistorySettings;
 
     fn settings(config: &Config) -> HistorySettings {
-        HistorySettings { config: config.history, folder: config.state_dir() }
+        let CarbonConfig { embodied_kg, lifetime_years, .. } = config.carbon;
+        let declared = Declared { pue: config.report.pue, embodied_kg, lifetime_years };
+        HistorySettings { config: config.history, folder: config.state_dir(), declared }
     }
 
     async fn bind(settings: HistorySettings, shared: &mut Shared) -> Result<Option<Serve>> {
+        shared.history.declare(settings.declared);
         if settings.config.wanted == Use::Never {
             return Ok(Some(serve(move |stop| history::off(settings.folder, stop))));
         }

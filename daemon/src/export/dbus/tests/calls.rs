@@ -216,7 +216,7 @@ fn made() -> Report {
         idle: 3_200_001,
         ..Part::default()
     };
-    Report { node: "n".into(), zone: "UTC".into(), by: "unit".into(), parts: vec![part] }
+    Report { node: "n".into(), zone: "UTC".into(), by: "unit".into(), parts: vec![part], declared: Default::default() }
 }
 
 type Rows = Vec<(u64, String, String, HashMap<String, String>, HashMap<String, OwnedVariant>)>;

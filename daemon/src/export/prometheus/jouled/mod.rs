@@ -1,6 +1,7 @@
 //! `jouled_*`: the metrics that Kepler has no name for. Entities are here; domains, sources and jouled itself in
 //! [`node`]; names of containers and pods in [`names`]; properties of VMs in [`vms`].
 
+mod footprint;
 mod names;
 mod node;
 mod vms;
@@ -29,6 +30,7 @@ pub(super) fn encode(
         rows(encoder, view, zones, in_kepler, seconds_in_kepler)?;
         others(encoder, view, zones)?;
     }
+    footprint::encode(encoder, snapshot)?;
     names::encode(encoder, snapshot, &options.levels)?;
     if options.levels.contains(&Kind::Vm) { vms::encode(encoder, snapshot) } else { Ok(()) }
 }

@@ -49,6 +49,55 @@ fn the_legacy_dialect_is_as_in_the_golden_file() {
     check("metrics-legacy.txt", &kepler.concat());
 }
 
+/// What the page of a machine with factors has more.
+#[test]
+fn carbon_and_cost_are_as_in_the_golden_file() {
+    use crate::model::footprint::{Amount, AmountTotals, Amounts, Factor, Footprint, Measure, Part};
+    let factor = |measure, unit: &str, per_kwh, fallback| Factor {
+        measure,
+        unit: unit.into(),
+        per_kwh,
+        source: "lab \"x\"".into(),
+        fallback,
+        from: Some(1_795_876_200),
+        until: (!fallback).then_some(1_795_878_000),
+        why: "".into(),
+    };
+    let amount = |grams: u128, credit: u128| Amount {
+        charge: grams * 36 * 10_u128.pow(17),
+        credit: credit * 36 * 10_u128.pow(17),
+    };
+    let of = |measure, unit: &str, fallback, credit| {
+        let parts = [Part::Idle, Part::Unattributed, Part::Tenant("web".into()), Part::Tenant("db".into())];
+        let parts = parts.into_iter().zip(1..).map(|(part, grams)| (part, amount(grams, credit))).collect();
+        Amounts { measure, unit: unit.into(), fallback, parts }
+    };
+    let amounts = vec![
+        of(Measure::Co2eLocation, "gCO2e", false, 0),
+        of(Measure::Co2eLocation, "gCO2e", true, 0),
+        of(Measure::Cost, "EUR", false, 5),
+    ];
+    let uncounted = [(Measure::Co2eMarket, crate::model::units::Microjoules(7_000_000))].into_iter().collect();
+    let factors = vec![
+        factor(Measure::Co2eLocation, "gCO2e", Some(344_000_000), true),
+        factor(Measure::Co2eMarket, "gCO2e", None, false),
+        factor(Measure::Cost, "EUR", Some(-50_000), false),
+    ];
+    let footprint = Some(Arc::new(Footprint { factors, totals: AmountTotals { amounts, uncounted } }));
+    let (now, options) = (Stamp::default(), PrometheusOptions::default());
+    let show = |snapshot| render(&Arc::new(snapshot), None, now, &options, Format::Classic);
+    let without: std::collections::HashSet<String> = show(snapshot()).lines().map(str::to_owned).collect();
+    let text = show(crate::model::snapshot::Snapshot { footprint, ..snapshot() });
+    let more: Vec<&str> = text.split_inclusive('\n').filter(|line| !without.contains(line.trim_end())).collect();
+    check("metrics-footprint.txt", &more.concat());
+    let page = parse(&text, false);
+    let node: f64 =
+        page.all("jouled_co2e_grams_total", &[("state", "valid")]).map(|one| one.parse::<f64>().unwrap()).sum();
+    let tenants: f64 =
+        page.all("jouled_tenant_co2e_grams_total", &[("state", "valid")]).map(|one| one.parse::<f64>().unwrap()).sum();
+    assert_eq!((node, tenants), (10.0, 7.0), "parts are the node's, and tenants one of them");
+}
+
 /// The families and samples of GPUs, platform meters and the remainder: what the page of a machine without them lacks.
 #[test]
 fn gpus_and_platform_meters_are_as_in_the_golden_file() {

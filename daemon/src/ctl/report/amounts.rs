@@ -1,0 +1,231 @@
+//! Carbon and cost in reports: cells of rows, what their numbers rest on, PUE, and SCI. Integers throughout, so that
+//! every column adds up to the node's last digit.
+
+use super::super::text;
+use crate::history::report::{AmountLine, Declared, Part};
+use serde::Serialize;
+
+/// Billionths of a unit.
+const NANO: f64 = 1e9;
+/// Microjoules of a kWh.
+const KWH: f64 = 3.6e12;
+/// Seconds of a year.
+const YEAR: f64 = 365.25 * 86_400.0;
+
+/// One amount of a row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cell {
+    /// `co2e_location`, `co2e_market` or `cost`.
+    pub measure: String,
+    /// `gCO2e`, or a currency.
+    pub unit: String,
+    /// The amount, PUE included, in billionths of the unit: rows add up to the node's.
+    pub nano: i64,
+    /// The same in the unit.
+    pub value: f64,
+    /// `valid`: all of it by the source that is configured first; `fallback`: some by one that stood in for it;
+    /// `incomplete`: some energy had no factor and is not in it.
+    pub factors: &'static str,
+}
+
+/// The column's name in CSV.
+pub fn column(measure: &str, unit: &str) -> String {
+    match measure {
+        "co2e_location" => "co2e_location_g".into(),
+        "co2e_market" => "co2e_market_g".into(),
+        _ => format!("{measure}_{}", text::safe(unit)),
+    }
+}
+
+/// The column's heading in a table.
+pub fn heading(measure: &str, unit: &str) -> String {
+    match measure {
+        "co2e_location" => "CO2E (G)".into(),
+        "co2e_market" => "CO2E MARKET (G)".into(),
+        _ => format!("COST ({})", text::safe(unit)),
+    }
+}
+
+/// Billionths of a unit in the last digit of a table, and its decimals: a milligram, a millionth of a currency.
+pub fn digit(measure: &str) -> (i64, usize) {
+    if measure == "cost" { (1_000, 6) } else { (1_000_000, 3) }
+}
+
+/// An integer with so many decimals.
+pub fn decimal(value: i64, decimals: usize) -> String {
+    let sign = if value < 0 { "-" } else { "" };
+    let one = 10_u64.pow(u32::try_from(decimals).unwrap_or_default());
+    format!("{sign}{}.{:0decimals$}", value.unsigned_abs() / one, value.unsigned_abs() % one)
+}
+
+/// How well the factors of a measure are known in a part.
+fn factors(line: &AmountLine) -> &'static str {
+    match line {
+        line if line.uncounted > 0 => "incomplete",
+        line if line.sources.iter().any(|source| source.fallback) => "fallback",
+        _ => "valid",
+    }
+}
+
+/// Values times `by` in millionths, divided by `unit`: all but the last one, the node's, add up to it as they did
+/// before. What rounding leaves goes to those that lost the most by it.
+pub fn apportioned(values: &[i64], by: i64, unit: i64) -> Vec<i64> {
+    let divisor = i128::from(unit) * 1_000_000;
+    let scaled: Vec<i128> = values.iter().map(|value| i128::from(*value) * i128::from(by)).collect();
+    let narrow = |value: i128| i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
+    let mut digits: Vec<i64> = scaled.iter().map(|value| narrow(value.div_euclid(divisor))).collect();
+    let Some((node, entries)) = scaled.split_last() else { return digits };
+    let whole = narrow((node + divisor / 2).div_euclid(divisor));
+    if entries.iter().sum::<i128>() == *node {
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_by_key(|at| std::cmp::Reverse(entries[*at].rem_euclid(divisor)));
+        let missing = whole - digits[..entries.len()].iter().sum::<i64>();
+        for at in order.into_iter().take(usize::try_from(missing).unwrap_or_default()) {
+            digits[at] += 1;
+        }
+    }
+    if let Some(last) = digits.last_mut() {
+        *last = whole;
+    }
+    digits
+}
+
+/// A factor in millionths.
+fn millionths(factor: f64) -> i64 {
+    (factor * 1e6).round() as i64
+}
+
+/// The cells of all rows of a part, in the order of rows: lines, then, unless there are zones, rest, outside, idle and
+/// unattributed, then the node.
+pub fn cells(part: &Part, rows: usize, pue: Option<f64>) -> Vec<Vec<Cell>> {
+    let mut cells = vec![Vec::new(); rows];
+    for (at, line) in part.amounts.iter().enumerate() {
+        let of_line = |one: &crate::history::report::ReportLine| one.amounts.get(at).map_or(0, |sum| sum.whole());
+        let mut values: Vec<i64> = part.lines.iter().map(of_line).collect();
+        let by_zone = rows == part.lines.len() + 1;
+        if !by_zone {
+            values.push(line.rest.whole());
+            values.extend(line.outside.map(|sum| sum.whole()));
+            values.extend([line.idle, line.unattributed]);
+        }
+        values.push(line.node);
+        let values = apportioned(&values, millionths(pue.unwrap_or(1.0)), 1);
+        for (number, (row, nano)) in cells.iter_mut().zip(values).enumerate() {
+            // Zones are of the node's energy, and have no amounts of their own.
+            if by_zone && number + 1 < rows {
+                continue;
+            }
+            let (measure, unit) = (line.measure.clone(), line.unit.clone());
+            row.push(Cell { measure, unit, nano, value: nano as f64 / NANO, factors: factors(line) });
+        }
+    }
+    cells
+}
+
+/// What the amounts of a part rest on, a line each.
+pub fn notes(part: &Part, pue: Option<f64>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for line in &part.amounts {
+        let of = |energy: u64| text::share(energy, part.node.total);
+        let source = |source: &crate::history::slot::AmountSource| {
+            let how = if source.fallback { " (fallback)" } else { "" };
+            format!("{} by {}{how}", of(source.energy), text::safe(&source.source))
+        };
+        let mut words: Vec<String> = line.sources.iter().map(source).collect();
+        if line.uncounted > 0 {
+            words.push(format!("{} without a factor, which is not in it", of(line.uncounted)));
+        }
+        let name = match line.measure.as_str() {
+            "co2e_location" => "CO2e (location-based)".to_owned(),
+            "co2e_market" => "CO2e (market-based)".to_owned(),
+            _ => format!("Cost in {}", text::safe(&line.unit)),
+        };
+        notes.push(format!("{name}: of the energy, {}", words.join(", ")));
+    }
+    if let Some(pue) = pue.filter(|_| !part.amounts.is_empty()) {
+        notes.push(format!("CO2e and cost are those of the energy times a PUE of {pue}"));
+    }
+    notes
+}
+
+/// What is known of the machine's own emissions, in grams for the time of a part; `None`: not declared.
+pub fn embodied(part: &Part, declared: &Declared) -> Option<f64> {
+    let (kg, years) = (declared.embodied_kg?, declared.lifetime_years?);
+    Some(kg * 1000.0 * (part.until - part.from).max(0) as f64 / (years * YEAR))
+}
+
+/// Software carbon intensity (ISO/IEC 21031): ((E · I) + M) / R, with what was not declared said.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sci {
+    /// gCO2e by functional unit; `None` where it is not known, see `status`.
+    pub value: Option<f64>,
+    /// `complete`, or what is missing.
+    pub status: String,
+    /// E: energy in kWh, PUE included.
+    pub energy_kwh: f64,
+    /// I: location-based intensity in gCO2e/kWh, the mean by energy. SCI knows no market-based one.
+    pub intensity: Option<f64>,
+    /// Where I comes from: `valid`, `fallback` or `incomplete`.
+    pub intensity_factors: &'static str,
+    /// M: embodied emissions in grams; 0 where not declared.
+    pub embodied_grams: f64,
+    /// `declared` or `not declared`.
+    pub embodied_source: &'static str,
+    /// R: how many functional units, and what they are.
+    pub functional_units: Option<f64>,
+    /// Their name.
+    pub functional_unit: String,
+}
+
+/// The SCI of the node in a part. `units`: R and its name.
+pub fn sci(part: &Part, declared: &Declared, pue: Option<f64>, units: Option<(f64, &str)>) -> Sci {
+    let energy_kwh = part.node.total as f64 / KWH * pue.unwrap_or(1.0);
+    let carbon = part.amounts.iter().find(|line| line.measure == "co2e_location");
+    let grams = carbon.map(|line| line.node as f64 / NANO * pue.unwrap_or(1.0));
+    let intensity = grams.filter(|_| energy_kwh > 0.0).map(|grams| grams / energy_kwh);
+    let (intensity_factors, embodied) = (carbon.map_or("not configured", factors), embodied(part, declared));
+    let mut missing = Vec::new();
+    if intensity.is_none() || intensity_factors == "incomplete" {
+        missing.push("I is not known for all of the energy");
+    }
+    if units.is_none() {
+        missing.push("R (functional units) is not declared");
+    }
+    let known = missing.is_empty();
+    if embodied.is_none() {
+        missing.push("M is not declared and taken as 0");
+    }
+    let total = grams.unwrap_or_default() + embodied.unwrap_or_default();
+    Sci {
+        value: units.filter(|(count, _)| known && *count > 0.0).map(|(count, _)| total / count),
+        status: if missing.is_empty() { "complete".into() } else { missing.join("; ") },
+        energy_kwh,
+        intensity,
+        intensity_factors,
+        embodied_grams: embodied.unwrap_or_default(),
+        embodied_source: if embodied.is_some() { "declared" } else { "not declared" },
+        functional_units: units.map(|(count, _)| count),
+        functional_unit: units.map_or_else(String::new, |(_, name)| name.to_owned()),
+    }
+}
+
+impl Sci {
+    /// In words.
+    pub fn words(&self) -> String {
+        let number = |value: f64| format!("{value:.6}");
+        let value = match (self.value, self.functional_unit.as_str()) {
+            (Some(value), "") => format!("{} gCO2e by unit", number(value)),
+            (Some(value), unit) => format!("{} gCO2e by {}", number(value), text::safe(unit)),
+            (None, _) => "not known".into(),
+        };
+        let intensity = self.intensity.map_or_else(|| "not known".to_owned(), |value| format!("{value:.1} gCO2e/kWh"));
+        format!(
+            "SCI: {value} (E {} kWh, I {intensity} ({}), M {} gCO2e ({})): {}",
+            number(self.energy_kwh),
+            self.intensity_factors,
+            number(self.embodied_grams),
+            self.embodied_source,
+            self.status
+        )
+    }
+}
