@@ -374,3 +374,24 @@ fn a_folder_that_only_can_be_read_is_read_and_tried_again() {
     store.checkpoint(state("c")).unwrap();
     assert_eq!(fs::read(folder.join("ledger.damaged")).unwrap(), b"garbage");
 }
+
+#[test]
+fn carbon_and_cost_are_kept_with_each_tick() {
+    use crate::model::footprint::{Amount, AmountTotals, Amounts, Measure, Part};
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path());
+    let totals = |parts: &[(Part, u128)], uncounted: u64| {
+        let amount = |charge: u128| Amount { charge, credit: charge / 3 };
+        let parts = parts.iter().map(|(part, charge)| (part.clone(), amount(*charge))).collect();
+        let amounts = vec![Amounts { measure: Measure::Cost, unit: "EUR".into(), fallback: true, parts }];
+        let uncounted = [(Measure::Co2eLocation, crate::model::units::Microjoules(uncounted))].into_iter().collect();
+        AmountTotals { amounts, uncounted }
+    };
+    let (web, large) = (Part::Tenant("web \"x\"".into()), u128::from(u64::MAX) * 1000);
+    let whole = || State { footprint: totals(&[(Part::Idle, 5), (web.clone(), 7)], 1), ..state("b") };
+    store.append((vec![], vec![], AmountTotals::default()), whole).unwrap();
+    store.append((vec![], vec![], totals(&[(Part::Idle, large)], 2)), || unreachable!("the journal is open")).unwrap();
+    drop(store);
+    let (_, state, notes) = open(dir.path());
+    assert_eq!((state.footprint, notes), (totals(&[(Part::Idle, large), (web, 7)], 2), vec![]));
+}
