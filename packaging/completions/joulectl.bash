@@ -97,8 +97,14 @@ _joulectl() {
             joulectl__subcmd__help__subcmd__model,show)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__show"
                 ;;
+            joulectl__subcmd__help__subcmd__model,sign)
+                cmd="joulectl__subcmd__help__subcmd__model__subcmd__sign"
+                ;;
             joulectl__subcmd__help__subcmd__model,train)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__train"
+                ;;
+            joulectl__subcmd__help__subcmd__model,verify)
+                cmd="joulectl__subcmd__help__subcmd__model__subcmd__verify"
                 ;;
             joulectl__subcmd__help__subcmd__report,statement)
                 cmd="joulectl__subcmd__help__subcmd__report__subcmd__statement"
@@ -148,8 +154,14 @@ _joulectl() {
             joulectl__subcmd__model,show)
                 cmd="joulectl__subcmd__model__subcmd__show"
                 ;;
+            joulectl__subcmd__model,sign)
+                cmd="joulectl__subcmd__model__subcmd__sign"
+                ;;
             joulectl__subcmd__model,train)
                 cmd="joulectl__subcmd__model__subcmd__train"
+                ;;
+            joulectl__subcmd__model,verify)
+                cmd="joulectl__subcmd__model__subcmd__verify"
                 ;;
             joulectl__subcmd__model__subcmd__help,compare)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__compare"
@@ -178,8 +190,14 @@ _joulectl() {
             joulectl__subcmd__model__subcmd__help,show)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__show"
                 ;;
+            joulectl__subcmd__model__subcmd__help,sign)
+                cmd="joulectl__subcmd__model__subcmd__help__subcmd__sign"
+                ;;
             joulectl__subcmd__model__subcmd__help,train)
                 cmd="joulectl__subcmd__model__subcmd__help__subcmd__train"
+                ;;
+            joulectl__subcmd__model__subcmd__help,verify)
+                cmd="joulectl__subcmd__model__subcmd__help__subcmd__verify"
                 ;;
             joulectl__subcmd__report,help)
                 cmd="joulectl__subcmd__report__subcmd__help"
@@ -328,7 +346,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help__subcmd__model)
-            opts="prior train evaluate list show export import fetch compare"
+            opts="prior train evaluate list show export import sign verify fetch compare"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -453,7 +471,35 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__help__subcmd__model__subcmd__sign)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__help__subcmd__model__subcmd__train)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__model__subcmd__verify)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -712,7 +758,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model)
-            opts="-h --socket --help prior train evaluate list show export import fetch compare help"
+            opts="-h --socket --help prior train evaluate list show export import sign verify fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -828,7 +874,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__fetch)
-            opts="-h --list --folder --ca-file --changed --socket --help"
+            opts="-h --list --folder --ca-file --trusted --changed --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -843,6 +889,10 @@ _joulectl() {
                     return 0
                     ;;
                 --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -862,7 +912,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__help)
-            opts="prior train evaluate list show export import fetch compare help"
+            opts="prior train evaluate list show export import sign verify fetch compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1001,6 +1051,20 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__model__subcmd__help__subcmd__sign)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__model__subcmd__help__subcmd__train)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1015,14 +1079,32 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__model__subcmd__help__subcmd__verify)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__model__subcmd__import)
-            opts="-h --folder --force --socket --help"
+            opts="-h --folder --trusted --force --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --folder)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1038,13 +1120,17 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__model__subcmd__list)
-            opts="-h --folder --json --socket --help"
+            opts="-h --folder --trusted --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --folder)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1115,6 +1201,28 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__model__subcmd__sign)
+            opts="-h --key --force --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__model__subcmd__train)
             opts="-h --samples --recording --target --out --name --cpu --packages --threads --force --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1151,6 +1259,32 @@ _joulectl() {
                     return 0
                     ;;
                 --threads)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__model__subcmd__verify)
+            opts="-h --key --trusted --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,5 +1,6 @@
 //! The history service: makes minutes of snapshots and writes them (`[history]`), and makes reports for
-//! `GET /v1/report` and `/v1/statement` ([`http`]) and for D-Bus. What is written and how a report is made is in [`crate::history`].
+//! `GET /v1/report` and `/v1/statement` ([`http`]) and for D-Bus. What is written and how a report is made is in
+//! [`crate::history`].
 
 mod http;
 

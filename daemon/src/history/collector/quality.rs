@@ -47,8 +47,8 @@ pub struct Unsettled {
 }
 
 impl Unsettled {
-    /// Settles a minute that lasted `observed` ms. Fills in the times of the zones, and returns those of the node, which
-    /// are those of its worst zone among the ones that are added up.
+    /// Settles a minute that lasted `observed` ms. Fills in the times of the zones, and returns those of the node,
+    /// which are those of its worst zone among the ones that are added up.
     pub fn close(&mut self, observed: u64, zones: &mut [ZonePart], times: &[ZoneTime]) -> Spans {
         let (mut worst, mut missing, mut is_silent) = (None, 0, false);
         for (part, time) in zones.iter_mut().zip(times) {
