@@ -120,6 +120,12 @@ fn a_model_is_installed_with_its_signature() {
     assert_eq!((rows.as_array().unwrap().len(), &rows[0]["signed"]), (1, &true.into()), "{rows}");
     assert!(rows[0]["signed_by"].as_str().unwrap().ends_with("trusted/a.pub"), "{rows}");
     assert!(lab.says(&list).contains(" yes "));
+    // A file in the folder of keys that is none does no harm; one that is called as a key does.
+    fs::write(lab.path("trusted/README"), "ours").unwrap();
+    assert!(lab.says(&list).contains(" yes "));
+    fs::write(lab.path("trusted/broken.pub"), "ours").unwrap();
+    assert!(lab.refuses(&list).contains("broken.pub: it has no PUBLIC KEY"));
+    fs::remove_file(lab.path("trusted/broken.pub")).unwrap();
     assert!(
         lab.says(&["model", "list", "--folder", &installed, "--trusted", &lab.text("none")]).contains("not checked")
     );

@@ -334,7 +334,7 @@ fn what_the_meters_of_memory_taught_stands_in() {
         (of(&last, "estimate/dram").energy.total.0 - of(&gone, "estimate/dram").energy.total.0) as f64 / 1e6;
     let (error, of_prior) = (percent(estimated, truth), percent(prior, truth));
     println!("400 s without meters: memory {error:+.2} % (the prior {of_prior:+.1} %), {inside} of 400 inside");
-    assert!(error.abs() < 3.0 && of_prior.abs() > 3.0 * error.abs() && inside >= 360, "{error} {of_prior} {inside}");
+    assert!(error.abs() < 5.0 && of_prior.abs() > 5.0 * error.abs() && inside >= 360, "{error} {of_prior} {inside}");
     let now = metered(&last);
     assert_eq!(now, metered(&gone), "nothing was measured meanwhile");
 

@@ -44,11 +44,12 @@ fn read_file(path: &Path, trusted: &Trusted, sources: &Sources) -> Result<regist
 }
 
 /// The files of these folders, the preferred ones first, and what is wrong with the keys.
-fn registry(sources: &Sources) -> (Registry, Vec<String>) {
+fn registry(sources: &Sources) -> (Registry, Vec<(bool, String)>) {
     let (trusted, mut wrong) = Trusted::folder(&sources.trusted_keys);
     if trusted.is_empty() && sources.require_signatures {
         let folder = sources.trusted_keys.display();
-        wrong.push(format!("{folder}: there is no key, and {REQUIRE} is true, so that no file of a model is used"));
+        let line = format!("{folder}: there is no key, and {REQUIRE} is true, so that no file of a model is used");
+        wrong.push((true, line));
     }
     let mut registry = Registry::default();
     for folder in &sources.folders {
@@ -74,7 +75,7 @@ pub fn read(sources: &Sources, roots: &Roots) -> (Models, Lines) {
     let machine = machine::machine(roots, &Topology::read(roots));
     let (mut entries, mut lines) = (Vec::<Entry>::new(), Lines::new());
     let (registry, wrong_keys) = registry(sources);
-    lines.extend(wrong_keys.into_iter().map(|line| (true, format!("trusted_keys: {line}"))));
+    lines.extend(wrong_keys.into_iter().map(|(act, line)| (act, format!("trusted_keys: {line}"))));
     for (file, outcome) in registry.files {
         match outcome {
             Ok(entry) => {

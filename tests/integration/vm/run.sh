@@ -8,7 +8,7 @@
 #   JOULED=FILE JOULECTL=FILE   binaries under test (default: target/release)
 #   JOULED_LIBVIRT=FILE         jouled-libvirt, which is optional (default: target/libvirt/release)
 #   VM_DIR=DIR                  where the machine is kept (default: target/vm)
-#   VM_TIMEOUT=SECONDS          limit for the machine's life, each boot (default: 600; with VMs 1500)
+#   VM_TIMEOUT=SECONDS          limit for the machine's life, each boot (default: 900; with VMs 1500)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(realpath "$here/../../..")
@@ -48,7 +48,7 @@ main() {
 run_layer() {
     run_dir=$(mktemp -d "$VM_DIR/run.XXXXXX")
     : >"$run_dir/cases.log"
-    limit=${VM_TIMEOUT:-600}
+    limit=${VM_TIMEOUT:-900}
     [ "$layer" = host ] || limit=${VM_TIMEOUT:-1500}
     attempt "$@"
     # The emulator's SVM once overwrote a stack of the machine's kernel. A kernel that panics for another reason does so again.

@@ -118,12 +118,13 @@ pub fn replace_signed(path: &Path, bytes: &[u8], signature: Option<&str>, replac
     signature.map_or(Ok(()), |text| write(&beside, text.as_bytes(), true))
 }
 
-/// The keys of a folder.
+/// The keys of a folder. Files whose names are not those of keys do no harm.
 ///
 /// # Errors
-/// Names the file of the folder that is no key.
+/// Names the file that is no key though its name says so.
 pub fn trusted(folder: &Path) -> Result<Trusted, Error> {
     let (trusted, wrong) = Trusted::folder(folder);
+    let wrong: Vec<String> = wrong.into_iter().filter(|(act, _)| *act).map(|(_, line)| line).collect();
     if wrong.is_empty() { Ok(trusted) } else { Err(Error::Model(wrong.join("; "))) }
 }
 

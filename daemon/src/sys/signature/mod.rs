@@ -183,24 +183,23 @@ pub struct SignedFile {
 pub struct Trusted(Vec<(String, PublicKey)>);
 
 impl Trusted {
-    /// The keys of all files of a folder whose names end in `.pub` or `.pem`, and what is wrong with the others. A
-    /// folder that does not exist has none. No link is followed.
-    pub fn folder(folder: &Path) -> (Self, Vec<String>) {
+    /// The keys of all files of a folder whose names end in `.pub` or `.pem`, and a line for each file that is none:
+    /// true where somebody should do something, false where its name says that it is no key. A folder that does not
+    /// exist has none. No link is followed.
+    pub fn folder(folder: &Path) -> (Self, Vec<(bool, String)>) {
         let (files, not_listed) = file_tree::list(folder, 0, MOST_KEYS);
-        let mut wrong: Vec<String> =
-            not_listed.into_iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+        let line = |path: &Path, why: &str| format!("{}: {why}", path.display());
+        let mut wrong: Vec<_> = not_listed.into_iter().map(|(path, why)| (true, line(&path, &why))).collect();
         let mut keys = Vec::new();
         for file in files {
             if !file.below.ends_with(".pub") && !file.below.ends_with(".pem") {
-                wrong.push(format!("{}: its name does not end in .pub or .pem, so it is no key", file.path.display()));
+                wrong.push((false, line(&file.path, "its name does not end in .pub or .pem, so it is no key")));
                 continue;
             }
-            match small_file::read_no_link(&file.path, key::MOST_BYTES).map_err(|error| error.to_string()) {
-                Ok(bytes) => match PublicKey::from_pem(&bytes) {
-                    Ok(key) => keys.push((file.path.display().to_string(), key)),
-                    Err(why) => wrong.push(format!("{}: {why}", file.path.display())),
-                },
-                Err(why) => wrong.push(format!("{}: {why}", file.path.display())),
+            let bytes = small_file::read_no_link(&file.path, key::MOST_BYTES).map_err(|error| error.to_string());
+            match bytes.and_then(|bytes| PublicKey::from_pem(&bytes)) {
+                Ok(key) => keys.push((file.path.display().to_string(), key)),
+                Err(why) => wrong.push((true, line(&file.path, &why))),
             }
         }
         (Self(keys), wrong)
