@@ -1,6 +1,6 @@
 //! The history over kills: a writer, and the daemon itself, are killed at random moments and started again. No minute
 //! that was written is lost, and no energy is counted twice. `JOULED_KILLS=1000` kills the writer more often, and
-//! `JOULED_DAEMON_KILLS=1000` the daemon.
+//! `JOULED_DAEMON_KILLS=20` the daemon, once a minute within two seconds after the minute's end, when it writes.
 
 use crate::common::client::Ticks;
 use crate::common::world::ZONES;
@@ -18,7 +18,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Names the folder to the writer.
 const FOLDER: &str = "JOULED_TEST_HISTORY";
@@ -159,6 +159,18 @@ fn work(world: &World, ticks: &mut Ticks, count: u64) -> u64 {
     (0..count).map(|tick| 4 * (1_000_000 + tick * 1_001)).sum()
 }
 
+/// Waits until the last three seconds of a minute, and returns its end.
+fn next_minute() -> SystemTime {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut end = (now.as_secs() / 60 + 1) * 60;
+    if end - now.as_secs() < 3 {
+        end += 60;
+    }
+    let end = Duration::from_secs(end);
+    std::thread::sleep(end.saturating_sub(now + Duration::from_secs(3)));
+    SystemTime::UNIX_EPOCH + end
+}
+
 fn is_kept(view: &SourceView) -> bool {
     view.source == "history" && view.health == Health::Healthy
 }
@@ -166,11 +178,13 @@ fn is_kept(view: &SourceView) -> bool {
 #[test]
 fn kills_of_the_daemon_lose_no_finished_minute_and_count_none_twice() {
     const UNIT: &str = "nginx.service";
-    let kills: u64 = std::env::var("JOULED_DAEMON_KILLS").map_or(2, |text| text.parse().unwrap());
+    let wanted = std::env::var("JOULED_DAEMON_KILLS").ok();
+    let kills: u64 = wanted.as_ref().map_or(2, |text| text.parse().unwrap());
     let world = World::new();
     world.spawn(101, 1, "nginx", "/system.slice/nginx.service", 0);
     let (mut drawn, mut kept, mut grown) = (0, (0, 0), 0);
     for kill in 0..kills {
+        let ended = wanted.as_ref().map(|_| next_minute());
         let daemon = world.start();
         let mut ticks = daemon.ticks();
         // The file is open, and the begin of history is written.
@@ -183,7 +197,16 @@ fn kills_of_the_daemon_lose_no_finished_minute_and_count_none_twice() {
         grown += u64::from(now != kept);
         drawn += work(&world, &mut ticks, 1 + kill * 7_919 % 12).cast_signed();
         kept = reported(&daemon, UNIT);
-        std::thread::sleep(Duration::from_micros(kill * 104_729 % 100_000));
+        let moment = Duration::from_micros(kill * 1_047_290 % 2_000_000);
+        match ended {
+            // Energy until the moment of the kill.
+            Some(ended) => {
+                while SystemTime::now() < ended + moment {
+                    drawn += work(&world, &mut ticks, 1).cast_signed();
+                }
+            }
+            None => std::thread::sleep(moment / 20),
+        }
         daemon.kill();
     }
     // The minute of a stop is written at once.

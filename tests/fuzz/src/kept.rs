@@ -4,6 +4,8 @@
 use crate::attribution::config;
 use crate::tree::Tree;
 use jouled::attribution::Core;
+use jouled::history::encoding::{decode, encode};
+use jouled::history::slot::Slot;
 use jouled::model::billing::IdlePolicy;
 use jouled::model::domain::{DomainReading, Reading};
 use jouled::model::source::Stamp;
@@ -11,6 +13,7 @@ use jouled::model::tick::Tick;
 use jouled::model::units::{Microjoules, Nanos};
 use jouled::run::record::replay;
 use jouled::run::store::Store;
+use std::collections::BTreeSet;
 
 /// The input with a checksum in front of each line but the first, which names the format.
 fn framed(data: &[u8]) -> Vec<u8> {
@@ -65,6 +68,33 @@ pub fn ledger(data: &[u8]) {
     let mut notes = Vec::new();
     let (_, again) = Store::open(&run_dir, &state_dir, "machine", &mut notes).unwrap();
     assert_eq!(again.domains.len(), core.state("boot").domains.len(), "{notes:?}");
+}
+
+/// An interval of history, with its length in place: what can be read comes back after it was written again, and can be
+/// added to another one without a change of sums that fit.
+pub fn history(data: &[u8]) {
+    let Some((&how, data)) = data.split_first() else { return };
+    // A length of the header that is right gets past it.
+    let framed = match data.iter().position(|byte| *byte == b'\n').filter(|_| how & 1 == 0) {
+        Some(end) if end < 1 << 14 => {
+            let mut framed = vec![1, (end & 0x7f) as u8 | 0x80, (end >> 7) as u8];
+            framed.extend(&data[..end]);
+            framed.extend(&data[end + 1..]);
+            framed
+        }
+        _ => data.to_vec(),
+    };
+    let Ok(slot) = decode(&framed) else { return };
+    assert_eq!(decode(&encode(&slot)).as_ref(), Ok(&slot));
+    let mut sum = Slot::empty(slot.from, slot.until);
+    sum.add(&slot);
+    assert_eq!(sum.zones.len(), slot.zones.iter().map(|zone| &zone.zone).collect::<BTreeSet<_>>().len());
+    let mut folded = slot.clone();
+    for part in folded.kinds.values_mut() {
+        part.keep_largest(1);
+        assert!(part.rows.len() <= 1);
+    }
+    assert!(decode(&encode(&folded)).is_ok());
 }
 
 /// A recording: replayed as far as it can be read.

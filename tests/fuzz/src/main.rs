@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 /// A target: its name, which is also the name of its folder of seeds, and what it does with the bytes.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 24] = [
+const TARGETS: [Target; 25] = [
     ("cgroup-path", text::cgroup_path),
     ("command-line", text::command_line),
     ("cgroup-files", text::cgroup_files),
@@ -39,6 +39,7 @@ const TARGETS: [Target; 24] = [
     ("dbus", served::dbus),
     ("ledger", kept::ledger),
     ("recording", kept::recording),
+    ("history", kept::history),
     ("core", attribution::core),
     ("page", attribution::page),
 ];

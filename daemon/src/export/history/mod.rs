@@ -190,12 +190,13 @@ pub async fn serve(
     health: HealthSlot,
     stop: CancellationToken,
 ) {
-    let Some((db, kept)) = open_in_time(folder, limit, &reports, &health, &stop).await else { return };
+    let Some((db, kept)) = open_in_time(folder.clone(), limit, &reports, &health, &stop).await else { return };
     let mut collector = Collector::new(kept, snapshots.borrow_and_update().clone());
     reports.set(Ok(Arc::clone(&db)));
+    let mut file = DbFile { folder, limit, db: Some(db), reports, health };
     let begin: Vec<Closed> = collector.take_begin().into_iter().collect();
     // Healthy from here on, if that succeeds.
-    let mut waiting = write(&db, begin, &health).await;
+    let mut waiting = file.write(begin).await;
     loop {
         tokio::select! {
             biased;
@@ -205,12 +206,12 @@ pub async fn serve(
         let snapshot = snapshots.borrow_and_update().clone();
         if let Some(closed) = collector.observe(&snapshot) {
             waiting.push(closed);
-            waiting = write(&db, waiting, &health).await;
+            waiting = file.write(waiting).await;
         }
     }
     waiting.extend(collector.finish());
-    write(&db, waiting, &health).await;
-    reports.set(Err("jouled is stopping, or its configuration has changed".into()));
+    file.write(waiting).await;
+    file.reports.set(Err("jouled is stopping, or its configuration has changed".into()));
 }
 
 /// Opens the database, and tries again as long as that fails: a full or read-only disk may be mended. `None`: stopped.
@@ -243,34 +244,71 @@ async fn open_in_time(
     }
 }
 
-/// Writes minutes. Returns those that could not be written.
-async fn write(db: &Arc<Db>, minutes: Vec<Closed>, health: &HealthSlot) -> Vec<Closed> {
-    let db = Arc::clone(db);
-    let (mut minutes, result) = match tokio::task::spawn_blocking(move || {
-        let result = db.write(&minutes);
-        (minutes, result)
-    })
-    .await
-    {
-        Ok(done) => done,
-        Err(error) => {
-            health.set(Health::Degraded(format!("the last minutes of history are lost: {error}")));
-            return Vec::new();
-        }
-    };
-    match result {
-        Ok(()) => {
-            health.set(Health::Healthy);
-            Vec::new()
-        }
-        Err(error) => {
-            health.set(Health::Degraded(format!("the last minutes of history are not written yet: {error}")));
-            while minutes.len() > WAITING_MAX {
-                let oldest = minutes.remove(0);
-                minutes[0].join(oldest);
+/// The file of the history, which is opened again after an error: redb writes nothing more until then.
+struct DbFile {
+    folder: PathBuf,
+    limit: u64,
+    /// `None` after an error.
+    db: Option<Arc<Db>>,
+    reports: Reports,
+    health: HealthSlot,
+}
+
+impl DbFile {
+    /// Writes minutes. Returns those that could not be written.
+    async fn write(&mut self, minutes: Vec<Closed>) -> Vec<Closed> {
+        let db = match self.opened().await {
+            Ok(db) => db,
+            Err(why) => return self.not_written(minutes, &why),
+        };
+        let (minutes, result) = match tokio::task::spawn_blocking(move || {
+            let result = db.write(&minutes);
+            (minutes, result)
+        })
+        .await
+        {
+            Ok(done) => done,
+            Err(error) => {
+                self.health.set(Health::Degraded(format!("the last minutes of history are lost: {error}")));
+                return Vec::new();
             }
-            minutes
+        };
+        match result {
+            Ok(()) => {
+                self.health.set(Health::Healthy);
+                Vec::new()
+            }
+            Err(error) => {
+                self.db = None;
+                self.not_written(minutes, &error.to_string())
+            }
         }
+    }
+
+    async fn opened(&mut self) -> Result<Arc<Db>, String> {
+        if let Some(db) = &self.db {
+            return Ok(Arc::clone(db));
+        }
+        let (folder, limit) = (self.folder.clone(), self.limit);
+        let db = blocking(move || open(&folder, limit).map_err(|error| error.to_string())).await?;
+        let db = Arc::new(db);
+        self.db = Some(Arc::clone(&db));
+        self.reports.set(Ok(Arc::clone(&db)));
+        Ok(db)
+    }
+
+    /// Keeps minutes for the next time, and says so.
+    fn not_written(&self, mut minutes: Vec<Closed>, why: &str) -> Vec<Closed> {
+        let why = format!("the last minutes of history are not written yet: {why}");
+        if self.db.is_none() {
+            self.reports.set(Err(why.clone()));
+        }
+        self.health.set(Health::Degraded(why));
+        while minutes.len() > WAITING_MAX {
+            let oldest = minutes.remove(0);
+            minutes[0].join(oldest);
+        }
+        minutes
     }
 }
 

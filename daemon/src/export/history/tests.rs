@@ -148,3 +148,66 @@ async fn wrong_questions_are_refused_with_what_is_wanted() {
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("before the end"), "{answer}");
     drop(service.end().await);
 }
+
+/// A file system of its own, without much room.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`: this user cannot mount.
+    fn mount(folder: PathBuf) -> Option<Self> {
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2500k,mode=0700", "tmpfs"]).arg(&folder);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            println!("skipped: no file system can be mounted");
+        }
+        mounted.then(|| Self(folder))
+    }
+
+    /// Takes all room that is left.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut junk = std::fs::File::create(self.0.join("junk")).unwrap();
+        while junk.write_all(&[1; 4096]).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn root_a_full_disk_loses_no_minute_and_history_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path().join("state")) else { return };
+    let service = Service::start(Some(disk.0.clone()));
+    assert_eq!(service.health().await, Health::Healthy);
+    disk.fill();
+    let health = || service.board.subscribe().borrow().first().map(|state| state.health.clone()).unwrap();
+    let mut minute = 1;
+    while health() == Health::Healthy {
+        service.tick(minute, BEGIN + minute * 60, minute * 100).await;
+        minute += 1;
+        assert!(minute < 500, "the disk is full, and history is written");
+    }
+    assert!(health().why().contains("No space left on device"), "{:?}", health());
+    let answer = service.ask("/v1/report?from=0&until=9000000000&by=zone").await;
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("not written yet"), "{answer}");
+    std::fs::remove_file(disk.0.join("junk")).unwrap();
+    while health() != Health::Healthy {
+        service.tick(minute, BEGIN + minute * 60, minute * 100).await;
+        minute += 1;
+        assert!(minute < 1_000, "there is room, and history is not written: {:?}", health());
+    }
+    // The last snapshot is of the current minute.
+    let all = async {
+        while service.total().await != (minute - 2) * 100 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("a minute is lost");
+    drop(service.end().await);
+}

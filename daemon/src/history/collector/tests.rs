@@ -182,3 +182,26 @@ fn a_clock_that_is_set_moves_no_energy() {
     sum += gained(&collector.finish().unwrap()).0.iter().sum::<i64>();
     assert_eq!(sum, 70);
 }
+
+#[test]
+fn a_minute_with_a_reboot_in_it_has_the_time_of_both_boots_and_all_energy_once() {
+    let mut collector = start(60);
+    collector.observe(&snapshot(61, (0, 10, 0), &[("a", 10, Running)]));
+    // A crash at 70 s; the next boot's clock begins at 0, and its totals go on.
+    let begin = collector.finish().unwrap();
+    let kept = Kept {
+        base: begin.base.clone(),
+        series: begin.named.iter().map(|(id, name)| (*id, name.clone(), begin.bases[id])).collect(),
+    };
+    let boot = |ticks, at: u64, since_boot: u64, energy| {
+        let mut next = Snapshot::clone(&snapshot(at, (0, energy, 0), &[("a", energy, Running)]));
+        (next.ticks, next.at.boottime) = (ticks, Nanos(since_boot * Nanos::SECOND.0));
+        Arc::new(next)
+    };
+    let mut next = Collector::new(kept, boot(0, 0, 5, 10));
+    next.observe(&boot(1, 100, 6, 10));
+    next.observe(&boot(2, 110, 16, 25));
+    let closed = next.observe(&boot(3, 121, 27, 27)).unwrap();
+    assert_eq!((gained(&closed).0, closed.slot.observed_ms), (vec![15], 10_000));
+    assert_eq!(closed.slot.from, 60, "an interval that comes twice is added up");
+}

@@ -233,8 +233,10 @@ impl Db {
                     taken.push(from..until);
                 }
             }
+            // Hours overlap where clocks change by half an hour.
+            let whole_days = taken.len();
             for key in hours.keys(times)? {
-                if taken.iter().any(|day| day.contains(&key.0)) {
+                if taken[..whole_days].iter().any(|day| day.contains(&key.0)) {
                     continue;
                 }
                 let Some(bytes) = hours.bytes(key)? else { continue };

@@ -181,3 +181,40 @@ fn a_file_without_amounts_stays_one_that_earlier_versions_read() {
     db.write(&[priced]).unwrap();
     assert_eq!(format(&db), Some(2), "an earlier version says that it needs a later one");
 }
+
+#[test]
+fn nights_in_which_clocks_change_and_other_zones_keep_every_minute_in_its_day() {
+    for (zone, date, hours) in [
+        ("Europe/Berlin", "2026-03-29T12:00", 23),
+        ("Europe/Berlin", "2026-10-25T12:00", 25),
+        ("Australia/Lord_Howe", "2026-04-05T12:00", 24),
+        ("Asia/Kolkata", "2026-06-01T12:00", 24),
+    ] {
+        let Ok(calendar) = Calendar::named(zone) else {
+            println!("skipped: no time zone database");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.redb");
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
+        let db = Db::open(file, calendar.clone(), u64::MAX).unwrap();
+        let day = calendar.day(calendar.at(date.parse().unwrap()).unwrap());
+        // Lord Howe's clocks change by half an hour.
+        let minutes = (day.end - day.start) / 60;
+        assert_eq!(minutes / 60, hours, "{zone}");
+        for hour in 0..minutes / 60 + 2 {
+            let of_hour: Vec<Closed> =
+                (0..60).map(|minute| closed(day.start + (hour * 60 + minute) * 60, 3, 0)).collect();
+            db.write(&of_hour).unwrap();
+        }
+        for step in [Step::Hour, Step::Day] {
+            assert_eq!(
+                sum(&db, day.clone(), step),
+                ((minutes * 3).cast_unsigned(), minutes * 3, minutes * 60),
+                "{zone}"
+            );
+            let all = (minutes / 60 + 2) * 60;
+            assert_eq!(sum(&db, 0..i64::MAX, step).1, all * 3, "{zone}");
+        }
+    }
+}

@@ -149,14 +149,15 @@ impl NodeLine {
         self.quality_ms.add(&header.quality_ms);
         for zone in &header.zones {
             self.zone_quality_ms.entry(zone.zone.clone()).or_default().add(&zone.quality_ms);
-            *self.zones.entry(zone.zone.clone()).or_default() += zone.energy.total.0;
+            let add = |to: &mut u64, more: u64| *to = to.saturating_add(more);
+            add(self.zones.entry(zone.zone.clone()).or_default(), zone.energy.total.0);
             if zone.billed {
                 self.billed.insert(zone.zone.clone());
-                self.total += zone.energy.total.0;
-                self.measured += zone.measured;
-                self.derived += zone.derived;
-                self.estimated += zone.estimated;
-                *missing_ms.entry(zone.zone.clone()).or_default() += zone.missing_ms;
+                add(&mut self.total, zone.energy.total.0);
+                add(&mut self.measured, zone.measured);
+                add(&mut self.derived, zone.derived);
+                add(&mut self.estimated, zone.estimated);
+                add(missing_ms.entry(zone.zone.clone()).or_default(), zone.missing_ms);
             }
         }
     }
@@ -298,9 +299,9 @@ impl Growing {
         self.observed_ms = self.observed_ms.saturating_add(header.observed_ms);
         self.part.node.add(header, &mut self.missing_ms);
         for zone in header.zones.iter().filter(|zone| zone.billed) {
-            self.idle += zone.energy.idle.0;
-            self.active += zone.energy.active.0;
-            self.unattributed += zone.energy.unattributed.0;
+            self.idle = self.idle.saturating_add(zone.energy.idle.0);
+            self.active = self.active.saturating_add(zone.energy.active.0);
+            self.unattributed = self.unattributed.saturating_add(zone.energy.unattributed.0);
         }
         let places = self.add_node_amounts(slot);
         let Some(kind) = by.kind() else { return Ok(()) };
