@@ -146,10 +146,12 @@ test-libvirt: ## Lints and tests of jouled-libvirt, with libvirt's test driver, 
 containers: ## The release binary of jouled-containers
 	cargo build --release --locked $(CONTAINERS)
 
-test-containers: ## Lints and tests of jouled-containers, with simulated runtimes
+test-containers: ## Lints and tests of jouled-containers, with simulated runtimes, and from a runtime to /metrics
 	cargo fmt --manifest-path daemon/containers/Cargo.toml --check
 	cargo clippy --locked --all-targets $(CONTAINERS) -- -D warnings
 	cargo test --locked $(CONTAINERS)
+	cargo build --locked $(CONTAINERS)
+	JOULED_CONTAINERS=$(TARGET)/containers/debug/jouled-containers cargo test --locked --test integration containers::helper_
 
 fuzz: ## Fuzz targets, each for a minute (FUZZ_SECONDS=5, TARGET="core dbus"): tests/fuzz/README.md
 	@# Without TARGET= on the command line, TARGET is cargo's folder.

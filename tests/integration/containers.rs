@@ -165,3 +165,92 @@ fn a_container_that_starts_under_a_helper_is_never_shown_without_its_name() {
     assert!(names == ["a\"b\\c\\u{202e}"] || names == [""], "{names:?}");
     daemon.stop();
 }
+
+/// A Docker with one container and one event of its start, which comes when the file `started` is there.
+fn docker(socket: &std::path::Path, number: u32, started: std::path::PathBuf) {
+    use std::io::Read;
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, started) = (stream.unwrap(), started.clone());
+            std::thread::spawn(move || {
+                let mut request = [0; 2048];
+                let count = stream.read(&mut request).unwrap();
+                let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                if !request[..count].starts_with(b"GET /events") {
+                    return drop(stream.write_all(format!("{chunked}2\r\n[]\r\n0\r\n\r\n").as_bytes()));
+                }
+                let _ = stream.write_all(chunked.as_bytes());
+                until("the container starts", || started.exists().then_some(()));
+                let attributes = r#"{"name":"shop-web-1","image":"nginx:1","com.docker.compose.project":"shop"}"#;
+                let actor = format!(r#"{{"ID":"{}","Attributes":{attributes}}}"#, id(number));
+                let event = format!("{{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{actor}}}\n");
+                let _ = stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes());
+                // Docker's stream of events stays open.
+                let _ = stream.read(&mut request);
+            });
+        }
+    });
+}
+
+/// From a runtime through the real helper to the metrics page; as root with the helper as another user, whom the
+/// inventory socket knows by its credentials. JOULED_CONTAINERS names the jouled-containers to run, which is built
+/// separately.
+#[test]
+fn helper_names_a_container_on_the_metrics_page() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const OTHER: u32 = 65_534;
+    let Some(program) = std::env::var_os("JOULED_CONTAINERS") else {
+        println!("skipped: JOULED_CONTAINERS does not name a jouled-containers (make test-containers does)");
+        return;
+    };
+    let world = World::new();
+    world.config(&format!("[inventory]\nusers = [\"{OTHER}\"]\n"));
+    run(&world, 101);
+    // A made-up tree says nothing of new cgroups.
+    std::fs::create_dir_all(world.cgroups().join(&cgroup(102)[1..])).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, started) = (folder.path().join("docker.sock"), folder.path().join("started"));
+    docker(&socket, 102, started.clone());
+    let daemon = start(&world);
+    let mut command = std::process::Command::new(program);
+    command.arg("--runtime").arg(&socket).arg("--socket").arg(daemon.state.join("inventory.sock"));
+    if rustix::process::geteuid().is_root() {
+        let open = |path: &std::path::Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        // The packaged helper has jouled's group, by which it may enter the folder and write to the socket.
+        daemon.state.ancestors().take_while(|path| path.starts_with("/tmp/")).for_each(|path| open(path, 0o755));
+        open(folder.path(), 0o755);
+        open(&socket, 0o666);
+        command.uid(OTHER).gid(0);
+    }
+    let mut helper = command.spawn().unwrap();
+    until("the helper is heard", || (*health(&daemon.snapshot()) == Health::Healthy).then_some(()));
+
+    run(&world, 102);
+    std::fs::write(started, "").unwrap();
+    let began = std::time::Instant::now();
+    until("the container is named", || {
+        work(&world, &[101, 102]);
+        let snapshot = daemon.snapshot();
+        let mut rows = snapshot.kind(jouled::model::entity::Kind::Container).rows.iter();
+        rows.any(|row| row.labels.get("container_name") == "shop-web-1").then_some(())
+    });
+    println!("a name {} ms after the start of its container, with a tick every 100 ms", began.elapsed().as_millis());
+    let page = until("the page has the name", || {
+        work(&world, &[101, 102]);
+        let page = daemon.page();
+        (label(&page, "jouled_container_info", 102, "compose_project") == ["shop"]).then_some(page)
+    });
+    assert_eq!(label(&page, "jouled_container_info", 102, "container_name"), ["shop-web-1"]);
+    page.adds_up();
+
+    // It is killed: the name stays, and the container goes on.
+    helper.kill().unwrap();
+    helper.wait().unwrap();
+    work(&world, &[101, 102]);
+    assert_eq!(label(&daemon.page(), "jouled_container_info", 102, "container_name"), ["shop-web-1"]);
+    daemon.stop();
+}
