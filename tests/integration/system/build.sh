@@ -14,6 +14,9 @@ mirror=${SYSTEM_MIRROR:-}
 cannot=77
 
 packages=(systemd systemd-sysv systemd-container dbus udev procps python3)
+# What some cases are about: they start it, and it is not started at boot.
+packages+=(slurmctld slurmd slurm-client munge containerd runc busybox-static)
+idle=(slurmctld slurmd munge containerd)
 
 # Of no use here, or not possible in a container.
 masked=(
@@ -84,6 +87,9 @@ build_root() {
         --include="$(IFS=,; echo "${packages[*]}")" "$suite" "$root" "deb $mirror $suite main"
     for unit in "${masked[@]}"; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
+    done
+    for unit in "${idle[@]}"; do
+        rm -f "$root/etc/systemd/system/multi-user.target.wants/$unit.service"
     done
     install -m 644 "$here/guest/systemtest.service" "$root/etc/systemd/system/"
     mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/payload"

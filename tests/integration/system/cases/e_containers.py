@@ -1,11 +1,15 @@
 """The unit of jouled-containers in its sandbox: names of a runtime's containers reach the metrics page."""
 
+import hashlib
 import http.server
+import io
 import json
 import os
 import socketserver
 import subprocess
+import tarfile
 import threading
+import time
 from pathlib import Path
 
 from host import sh, wait_for
@@ -17,6 +21,7 @@ UNIT = "jouled-containers.service"
 SOCKET = Path("/run/docker.sock")
 LIMIT_S = 90
 ID = f"{0x5eed:064x}"
+IMAGE = "local/busybox:1"
 
 
 class Docker(http.server.BaseHTTPRequestHandler):
@@ -81,6 +86,61 @@ def case_containers_are_named_under_the_packages_unit():
         server.shutdown()
         SOCKET.unlink(missing_ok=True)
         sh("systemctl", "stop", UNIT)
+
+
+def image(path):
+    """An image with the system's busybox, as `ctr image import` takes it."""
+    files = {}
+
+    def blob(content, kind):
+        name = hashlib.sha256(content).hexdigest()
+        files[f"blobs/sha256/{name}"] = content
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{name}", "size": len(content)}
+
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        tar.add("/bin/busybox", "bin/sh")
+    layer = layer.getvalue()
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    config = blob(json.dumps({"architecture": arch, "os": "linux", "config": {}, "rootfs": rootfs}).encode(), "config.v1+json")
+    manifest = {"schemaVersion": 2, "config": config, "layers": [blob(layer, "layer.v1.tar")]}
+    entry = blob(json.dumps(manifest).encode(), "manifest.v1+json") | {"annotations": {"io.containerd.image.name": IMAGE}}
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    files["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def case_containers_of_a_real_containerd_are_named():
+    ensure_running()
+    install()
+    if not Path("/usr/bin/containerd").exists():
+        raise Skip("this system has no containerd")
+    sh("systemctl", "start", "containerd", timeout=60)
+    try:
+        image("/tmp/image.tar")
+        sh("ctr", "image", "import", "--snapshotter", "native", "/tmp/image.tar", timeout=60)
+        sh("systemctl", "restart", UNIT, timeout=30)
+        wait_for("containerd to be followed", lambda: "containerd.sock: 0" in show("StatusText", unit=UNIT), 60)
+        labels = ["--label", "nerdctl/name=shop-db", "--label", "com.docker.compose.project=shop"]
+        began = time.monotonic()
+        # Without a weight: the booted system has no controllers of cgroups.
+        sh("ctr", "run", "--detach", "--cpu-shares", "0", "--snapshotter", "native", *labels, IMAGE, ID, "/bin/sh", "-c", "while :; do :; done", timeout=60)
+        started = time.monotonic()
+        named = lambda: any(row["name"] == "shop-db" for row in json.loads(sh("joulectl", "list", "container", "--json")))
+        wait_for("the name", named, 60, 0.05)
+        note(f"ctr run {started - began:.2f} s, the name in joulectl {time.monotonic() - started:.2f} s later")
+        wait_for("the page", lambda: "shop-db" in scrape().values("jouled_container_info", "container_name"), 60)
+        assert "shop" in scrape().values("jouled_container_info", "compose_project")
+    finally:
+        subprocess.run(["ctr", "task", "kill", "-s", "KILL", ID], capture_output=True, timeout=30)
+        time.sleep(0.5)
+        subprocess.run(["ctr", "container", "rm", ID], capture_output=True, timeout=30)
+        sh("systemctl", "stop", UNIT, "containerd", timeout=60)
 
 
 def case_containers_sandbox_has_a_good_score():
