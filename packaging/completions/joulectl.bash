@@ -16,6 +16,9 @@ _joulectl() {
             ",$1")
                 cmd="joulectl"
                 ;;
+            joulectl,fetch)
+                cmd="joulectl__subcmd__fetch"
+                ;;
             joulectl,help)
                 cmd="joulectl__subcmd__help"
                 ;;
@@ -42,6 +45,9 @@ _joulectl() {
                 ;;
             joulectl,top)
                 cmd="joulectl__subcmd__top"
+                ;;
+            joulectl__subcmd__help,fetch)
+                cmd="joulectl__subcmd__help__subcmd__fetch"
                 ;;
             joulectl__subcmd__help,help)
                 cmd="joulectl__subcmd__help__subcmd__help"
@@ -230,7 +236,7 @@ _joulectl() {
 
     case "${cmd}" in
         joulectl)
-            opts="-h -V --socket --help --version status meters top list report history model key help"
+            opts="-h -V --socket --help --version status meters top list report history fetch model key help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -247,9 +253,73 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        joulectl__subcmd__help)
-            opts="status meters top list report history model key help"
+        joulectl__subcmd__fetch)
+            opts="-h --out --zone --url --query --currency --add --key-file --ca-file --socket --help uk france energy-charts-carbon energy-charts-price electricity-maps watttime prometheus"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --out)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --zone)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --query)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --currency)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --add)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help)
+            opts="status meters top list report history fetch model key help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__fetch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1300,7 +1370,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__report)
-            opts="-h --by --from --to --step --limit --format --output --sign --socket --help year statement verify help"
+            opts="-h --by --from --to --step --limit --format --output --sign --pue --sci --socket --help year statement verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1335,6 +1405,14 @@ _joulectl() {
                     return 0
                     ;;
                 --sign)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pue)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sci)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

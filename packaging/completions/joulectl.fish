@@ -33,6 +33,7 @@ complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "top" -d 'A live v
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "report" -d 'What was drawn between two times, by entity, in sums that add up to the node\'s energy'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "history" -d 'The energy of one entity over time, as a plot'
+complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "fetch" -d 'Gets carbon intensities or prices from a service, into a file that jouled watches'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "key" -d 'Keys that sign files'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -67,6 +68,8 @@ json\t'An array of objects'
 focus\t'CSV with the columns of FOCUS 1.2, for tools for cloud costs'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l output -d 'Write to this file, in place of one that is there' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l sign -d 'Sign the file with this private key (joulectl key generate): writes FILE.sig beside it' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l pue -d 'Multiply carbon and cost by this PUE (the site\'s energy by its machines\') [default: of the configuration]' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l sci -d 'Software carbon intensity (ISO/IEC 21031) of the machine, by so many functional units where they are known' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand report; and not __fish_seen_subcommand_from year statement verify help" -f -a "year" -d 'The yearly figures of this machine that operators of data centres report (Delegated Regulation (EU) 2024/1364, Annex II): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known'
@@ -100,6 +103,16 @@ day\t'Days of the local clock'
 month\t'Months of the local clock'"
 complete -c joulectl -n "__fish_joulectl_using_subcommand history" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l out -d 'The file that is written' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l zone -d 'The zone, country, region or postcode that is asked for' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l url -d 'Another address of the service; of prometheus the address of the server' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l query -d 'Of prometheus: the query, whose result is one number' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l currency -d 'Of prometheus: the number is a price in this currency' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l add -d 'Taxes and fees by kWh that are added to each price' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l key-file -d 'A file with the key of the service; an empty one is no key' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l ca-file -d 'Certificates (PEM) that sign that of the service, in place of the system\'s' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand fetch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and not __fish_seen_subcommand_from prior train evaluate list show export import sign verify fetch compare help" -f -a "prior" -d 'The power that a machine is expected to draw by load, from its description alone'
@@ -218,15 +231,16 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_s
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Makes a key that signs files (Ed25519), and the public key that checks what it signed'
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "report" -d 'What was drawn between two times, by entity, in sums that add up to the node\'s energy'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "history" -d 'The energy of one entity over time, as a plot'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "key" -d 'Keys that sign files'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history model key help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "report" -d 'What was drawn between two times, by entity, in sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "history" -d 'The energy of one entity over time, as a plot'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "fetch" -d 'Gets carbon intensities or prices from a service, into a file that jouled watches'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "key" -d 'Keys that sign files'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "year" -d 'The yearly figures of this machine that operators of data centres report (Delegated Regulation (EU) 2024/1364, Annex II): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "statement" -d 'The statement of an entity, also of one that has ended: its times, energy by zone and mode, and quality'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "verify" -d 'Checks the signature of a file with a report. Exit code 0: it is right, and of one of the keys'

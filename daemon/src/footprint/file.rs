@@ -1,8 +1,8 @@
 //! Files of factors over time, as JSON or CSV: what `joulectl fetch` writes, or anybody. Pure: bytes in, values out.
 //!
-//! JSON: `{"unit": "gCO2e/kWh", "source": "…", "values": [{"from": TIME, "until": TIME, "value": 123.4}]}`, where the unit
-//! of a price is `EUR/kWh`. CSV: a line `from,until,g_per_kwh` (or `from,until,EUR_per_kwh`), then values; lines that
-//! begin with `#` are comments, and `# source: …` names the source. Times are RFC 3339, or seconds since 1970.
+//! JSON: `{"unit": "gCO2e/kWh", "source": "…", "values": [{"from": TIME, "until": TIME, "value": 123.4}]}`, where the
+//! unit of a price is `EUR/kWh`. CSV: a line `from,until,g_per_kwh` (or `from,until,EUR_per_kwh`), then values; lines
+//! that begin with `#` are comments, and `# source: …` names the source. Times are RFC 3339, or seconds since 1970.
 
 use super::config::{GRAMS_MAX, PRICE_MAX};
 use super::{micro, time};

@@ -1,7 +1,7 @@
-//! Which factor of carbon and price is valid: `[carbon]` and `[price]`. Sources in the order in which they count: a file
-//! that is watched, prices by the time of day, a constant, the yearly value of a country. Where one has no value for a
-//! time, the next stands in, and the factor says so. Reads files and the clock's zone; asks no network: what others
-//! know comes as a file (`joulectl fetch`). What energy comes to is the core's (`attribution/footprint.rs`).
+//! Which factor of carbon and price is valid: `[carbon]` and `[price]`. Sources in the order in which they count: a
+//! file that is watched, prices by the time of day, a constant, the yearly value of a country. Where one has no value
+//! for a time, the next stands in, and the factor says so. Reads files and the clock's zone; asks no network: what
+//! others know comes as a file (`joulectl fetch`). What energy comes to is the core's (`attribution/footprint.rs`).
 
 pub mod config;
 pub mod countries;

@@ -1,5 +1,5 @@
-//! Prices by the time of day, of the local clock. In the night in which clocks are set back, an hour comes twice and has
-//! its price twice; in the one in which they are set forward, an hour never comes.
+//! Prices by the time of day, of the local clock. In the night in which clocks are set back, an hour comes twice and
+//! has its price twice; in the one in which they are set forward, an hour never comes.
 
 use super::micro;
 use jiff::Timestamp;

@@ -30,17 +30,17 @@ const MOST_KEY: usize = 4096;
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Service {
-    /// Carbon intensity of Great Britain, with a forecast of 48 h; --zone: the first half of a postcode.
+    /// Carbon intensity of Great Britain, with a forecast of 48 h; zone: the first half of a postcode.
     Uk,
     /// Carbon intensity of France (RTE, éco2mix).
     France,
-    /// Carbon intensity of energy-charts.info; --zone: a country such as de.
+    /// Carbon intensity of energy-charts.info; zone: a country such as de.
     EnergyChartsCarbon,
-    /// Day-ahead prices of energy-charts.info in EUR, without taxes and fees; --zone: a bidding zone such as DE-LU.
+    /// Day-ahead prices of energy-charts.info in EUR, without taxes and fees; zone: a bidding zone such as DE-LU.
     EnergyChartsPrice,
-    /// Carbon intensity of Electricity Maps, with a key; --zone: one of its zones.
+    /// Carbon intensity of Electricity Maps, with a key; zone: one of its zones.
     ElectricityMaps,
-    /// Marginal carbon intensity of WattTime, with USER:PASSWORD as the key; --zone: one of its regions.
+    /// Marginal carbon intensity of WattTime, with USER:PASSWORD as the key; zone: one of its regions.
     Watttime,
     /// A query to a Prometheus server, in gCO2e/kWh, or with --currency a price.
     Prometheus,
