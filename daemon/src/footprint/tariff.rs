@@ -172,8 +172,8 @@ impl Tariffs {
         edges.retain(|edge| *edge < DAY);
         edges.sort_unstable();
         edges.dedup();
-        for month in 0..12 {
-            for weekday in 0..7 {
+        for (month, month_name) in MONTHS.iter().enumerate() {
+            for (weekday, day_name) in DAYS.iter().enumerate() {
                 for before in [month, (month + 11) % 12] {
                     for minute in &edges {
                         let eve = ((weekday + 6) % 7, before);
@@ -181,7 +181,7 @@ impl Tariffs {
                         let found: Vec<&Window> = self.windows.iter().filter(has).collect();
                         let at = || {
                             let (hour, minute) = (minute / 60, minute % 60);
-                            format!("{hour:02}:{minute:02} on {} in {}", DAYS[weekday], MONTHS[month])
+                            format!("{hour:02}:{minute:02} on {day_name} in {month_name}")
                         };
                         // The text is made for the two cases that are told.
                         let text = if found.len() == 1 { String::new() } else { at() };

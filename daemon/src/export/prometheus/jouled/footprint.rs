@@ -35,6 +35,9 @@ const fn state(fallback: bool) -> &'static str {
     if fallback { "fallback" } else { "valid" }
 }
 
+/// Begin or end of the validity of a factor.
+type Time = fn(&Factor) -> Option<i64>;
+
 fn factors(encoder: &mut DescriptorEncoder<'_>, factors: &[Factor]) -> fmt::Result {
     let about = About {
         name: "jouled_carbon_intensity",
@@ -58,7 +61,7 @@ fn factors(encoder: &mut DescriptorEncoder<'_>, factors: &[Factor]) -> fmt::Resu
         Some((LabelSet::plain(labels), factor.value()?))
     });
     gauges(encoder, &about, samples)?;
-    let times: [(&str, &str, fn(&Factor) -> Option<i64>); 2] = [
+    let times: [(&str, &str, Time); 2] = [
         (
             "begin",
             "Begin of the validity of the factor in use, in seconds since 1970; absent where it has none",
