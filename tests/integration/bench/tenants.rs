@@ -1,5 +1,5 @@
-//! Tenants of 10,000 containers of Kubernetes: CPU time of a step of the core, without rules and with several numbers of
-//! them; where all are decided, and where none is new.
+//! Tenants of 10,000 containers of Kubernetes: CPU time of a step of the core, without rules and with several numbers
+//! of them; where all are decided, and where none is new.
 
 use crate::Failure;
 use crate::clock::{median, ms, thread_time};
