@@ -118,7 +118,8 @@ fn a_counter_that_stands_still_while_cpus_are_busy_gives_way_to_the_estimate_and
     page.adds_up();
     page.only_rose(&stood_in);
     let log = daemon.stop();
-    // Where a tick came between the draws of both packages, one is found out before the other, which is a state of its own.
+    // Where a tick came between the draws of both packages, one is found out before the other, which is a state of its
+    // own.
     let warned = warnings(&log, "rapl-powercap");
     let of = |state: &str| warned.iter().filter(|line| line.contains(&format!("rapl-powercap: {state}: "))).count();
     assert!(of("failed") == 1 && of("degraded") <= 1 && of("failed") + of("degraded") == warned.len(), "{log}");
