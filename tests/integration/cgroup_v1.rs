@@ -76,8 +76,8 @@ fn short_lived_work_is_charged_to_its_container_and_unit() {
         let name = if kind == "unit" { "jouled_unit_joules_total".to_owned() } else { name };
         daemon.page().values(&name, &[label, ("zone", "package")]).sum::<f64>()
     };
-    // Four parts of six for the container, one for the unit, one that nothing accounts for. A tick that reads between two
-    // of the files sees a part of the work; the more ticks, the less these weigh.
+    // Four parts of six for the container, one for the unit, one that nothing accounts for. A tick that reads between
+    // two of the files sees a part of the work; the more ticks, the less these weigh.
     let parts = |page: &Page| {
         let total = page.microjoules("kepler_node_cpu_active_joules_total", &[("zone", "package")]) as f64 / 1e6;
         [charged("container", ("container_id", CONTAINER)), charged("unit", ("unit", "cron.service")), total]

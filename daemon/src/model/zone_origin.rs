@@ -20,8 +20,8 @@ pub struct ZoneOrigin {
 pub type ZoneOrigins = [Option<ZoneOrigin>; Zone::COUNT];
 
 impl ZoneOrigin {
-    /// The origin of a zone with these domains. An estimate beside a meter that gives nothing now, or that gives nothing
-    /// itself, only stood in for a meter: that is not where the energy of its zone comes from.
+    /// The origin of a zone with these domains. An estimate beside a meter that gives nothing now, or that gives
+    /// nothing itself, only stood in for a meter: that is not where the energy of its zone comes from.
     pub fn of(zone: Zone, domains: &[DomainView]) -> Option<Self> {
         let of_zone = || domains.iter().filter(|view| view.domain.zone == zone);
         let is_estimated = |view: &DomainView| view.domain.quality == Quality::Estimated;
