@@ -22,6 +22,8 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS") or 600)
 SEED = int(os.environ.get("CHAOS_SEED") or time.time())
 # The last part of the run is one life of the daemon, in which memory and descriptors are compared.
 LAST_LIFE = 0.4
+# Seconds without hostile clients, twice in that life: sizes are compared then.
+PAUSE = 6
 
 
 def main():
@@ -58,11 +60,23 @@ def run(daemon, watch, troubles, choose):
         time.sleep(min(choose.expovariate(1 / 3), max(0, killing - time.monotonic())))
         daemon.kill()
         daemon.start()
-    watch.long_life()
-    while time.monotonic() < began + SECONDS and daemon.alive():
-        time.sleep(0.5)
+    # The first third of the last life is its start.
+    for until in (SECONDS * (1 - LAST_LIFE * 2 / 3), SECONDS):
+        while time.monotonic() < began + until - PAUSE and daemon.alive():
+            time.sleep(0.5)
+        pause(troubles, watch)
     if not daemon.alive():
         watch.fault(f"the daemon ended by itself with {daemon.process.poll()}: {daemon.log_end()}")
+
+
+def pause(troubles, watch):
+    """Lets the hostile clients go and measures the daemon: what they were given and did not read is memory of theirs."""
+    for one in troubles:
+        one.pause()
+    time.sleep(PAUSE / 2)
+    watch.measure(PAUSE / 2)
+    for one in troubles:
+        one.resume()
 
 
 def report(daemon, watch, troubles):

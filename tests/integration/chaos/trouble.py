@@ -17,7 +17,7 @@ class Trouble:
     def __init__(self, daemon, choose):
         self.daemon, self.choose = daemon, choose
         self.done, self.missing = 0, ""
-        self.stopped = threading.Event()
+        self.stopped, self.paused = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
 
     def prepare(self):
@@ -34,6 +34,12 @@ class Trouble:
 
     def clean(self):
         pass
+
+    def pause(self):
+        """Lets go of what of the daemon is held, where this holds something of it."""
+
+    def resume(self):
+        self.paused.clear()
 
     def faults(self):
         """What was seen to be wrong."""
@@ -239,7 +245,16 @@ class Clients(Trouble):
     def prepare(self):
         self.open = []
 
+    def pause(self):
+        self.paused.set()
+        # What is under way ends within its time.
+        time.sleep(1)
+        self.clean()
+        self.open = []
+
     def once(self):
+        if self.paused.is_set():
+            return
         which = self.choose.random()
         if which < 0.1:
             one, address = socket.socket(socket.AF_UNIX), str(self.daemon.runtime / "inventory.sock")

@@ -1,5 +1,6 @@
 """The daemon under test, and what is asserted of it while everything else goes on."""
 
+import http.client
 import os
 import re
 import socket
@@ -96,7 +97,7 @@ class Watch:
         self.faults, self.pages, self.counters, self.came_back = [], 0, 0, 0
         self.oldest, self.latest = 0.0, 0.0
         self.last, self.ended, self.pid = {}, {}, 0
-        self.sizes, self.resident, self.descriptors = None, "", ""
+        self.sizes, self.resident, self.descriptors = [], "", ""
         self.lateness = [0.0]
         self.stopped = threading.Event()
         self.threads = [threading.Thread(target=one, daemon=True) for one in (self._sleep, self._read)]
@@ -126,12 +127,11 @@ class Watch:
                 began = time.monotonic()
                 page = self.daemon.page()
                 took = time.monotonic() - began
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 continue
             # A page of a daemon that was replaced meanwhile belongs to neither.
             if pid == self.daemon.process.pid:
                 self._compare(page, pid, took)
-                self._size(pid)
 
     def _compare(self, page, pid, took):
         counters, series, gauges = set(), {}, {}
@@ -167,29 +167,25 @@ class Watch:
         if beyond > LATE_LIMIT:
             self.fault(f"the snapshot is {age:.1f} s old; a process that sleeps was {max(self.lateness):.2f} s late")
 
-    def _size(self, pid):
-        try:
-            with open(f"/proc/{pid}/status") as status:
-                resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
-            if self.sizes is not None:
-                self.sizes.append((resident / 1024, len(os.listdir(f"/proc/{pid}/fd"))))
-        except (OSError, StopIteration):
-            pass
-
-    def long_life(self):
-        """From now on there is one life: its size is compared at its end."""
-        self.sizes = []
+    def measure(self, seconds):
+        """Resident memory in MiB and the number of descriptors, medians over a time."""
+        sizes, pid, end = [], self.daemon.process.pid, time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.2)
+            try:
+                with open(f"/proc/{pid}/status") as status:
+                    resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+                sizes.append((resident / 1024, len(os.listdir(f"/proc/{pid}/fd"))))
+            except (OSError, StopIteration):
+                return
+        self.sizes.append([statistics.median(size[index] for size in sizes) for index in (0, 1)])
 
     def compare_life(self):
-        quarter = len(self.sizes or []) // 4
-        if quarter < 5:
-            self.fault("too few pages in the last life")
+        if len(self.sizes) != 2:
+            self.fault("the last life could not be measured twice")
             return
-        # The first quarter of a life is its start.
-        early, late = self.sizes[quarter:2 * quarter], self.sizes[-quarter:]
         for index, name, slack in ((0, "resident", 6), (1, "descriptors", 40)):
-            one, other = (statistics.median(size[index] for size in part) for part in (early, late))
-            most = max(size[index] for size in self.sizes)
-            setattr(self, name, f"{one:.0f} then {other:.0f} (most {most:.0f})" + (" MB" if index == 0 else ""))
-            if other > one * 1.25 + slack:
-                self.fault(f"{name} grew from {one:.0f} to {other:.0f}")
+            early, late = (size[index] for size in self.sizes)
+            setattr(self, name, f"{early:.0f} then {late:.0f}" + (" MB" if index == 0 else ""))
+            if late > early * 1.25 + slack:
+                self.fault(f"{name} grew from {early:.0f} to {late:.0f}")
