@@ -2,7 +2,7 @@
 
 use super::{LINES, Refusal, Reports};
 use crate::export::Snapshots;
-use crate::history::report::{By, Query as Asked, ReportError, ReportStep, report};
+use crate::history::report::{By, Query as Asked, Report, ReportError, ReportStep, report};
 use crate::history::statement::{StatementQuery, statements};
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::{Snapshot, State as RowState};
@@ -54,7 +54,8 @@ async fn of_all(State(of): State<Answering>, words: Result<Query<Words>, QueryRe
     };
     let node = of.snapshots.borrow().host.node_name.clone();
     let asked = Asked { from, until, by, step, limit: limit.unwrap_or(LINES) };
-    answer(of.reports.with(move |db| json(&report(db, &asked, &node)?)).await)
+    let declared = of.reports.declared();
+    answer(of.reports.with(move |db| json(&Report { declared, ..report(db, &asked, &node)? })).await)
 }
 
 /// The query of a statement.

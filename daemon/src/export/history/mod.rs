@@ -65,6 +65,10 @@ impl Reports {
         *lock(&self.0.declared) = declared;
     }
 
+    fn declared(&self) -> Declared {
+        *lock(&self.0.declared)
+    }
+
     fn db(&self) -> Result<Arc<Db>, String> {
         lock(&self.0.db).clone()
     }
@@ -74,7 +78,7 @@ impl Reports {
     /// # Errors
     /// Where there is no history, the question cannot be answered, or the database cannot be read.
     pub async fn report(&self, query: Query, node: String) -> Result<Report, Refusal> {
-        let declared = *lock(&self.0.declared);
+        let declared = self.declared();
         self.with(move |db| Ok(Report { declared, ..report(db, &query, &node)? })).await
     }
 
