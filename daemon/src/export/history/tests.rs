@@ -3,7 +3,7 @@ use crate::export::HealthBoard;
 use crate::export::control;
 use crate::export::http::tests::ask;
 use crate::export::prometheus::tests as sample;
-use crate::history::report::Report;
+use crate::history::report::{Declared, Report};
 use crate::model::snapshot::Snapshot;
 use crate::model::units::{Microjoules, Nanos};
 use tokio::net::UnixStream;
@@ -102,6 +102,10 @@ async fn minutes_are_kept_and_reported_over_a_restart() {
     assert_eq!(service.total().await, 250, "the current minute is not in it yet");
     let answer = service.ask("/v1/report?from=0&until=9000000000&by=unit&step=day").await;
     assert!(answer.contains("\"node\":\"node-1\"") && answer.contains("\"lines\":["), "{answer}");
+    assert!(!answer.contains("\"pue\":1.5"), "{answer}");
+    service.reports.declare(Declared { pue: Some(1.5), ..Declared::default() });
+    let answer = service.ask("/v1/report?from=0&until=9000000000&by=unit&step=day").await;
+    assert!(answer.contains("\"pue\":1.5"), "what the configuration declares is in it: {answer}");
     let folder = service.folder.clone();
     let dir = service.end().await;
     // Stopped in the middle of a minute, whose energy is kept, too.
