@@ -73,21 +73,25 @@ pub enum Command {
     #[command(long_about = "\
 A table of all entities of one kind, with sums that add up to the node's energy.
 
-POWER is the mean over the last tick, ENERGY is since the start of the series, SHARE is of the node's power. `rest` is the energy
-of entities without a line of their own, `ended` that of entities that are no longer shown.
+POWER is the mean over the last tick, ENERGY is since the start of the series, SHARE is of the
+node's power. `rest` is the energy of entities without a line of their own, `ended` that of entities
+that are no longer shown.
 
 --json prints an array of objects, one per entity, then one for each sum without an entity:
   row                 entity | more (cut off by --limit) | rest | ended | parked
   kind, labels        labels by name, as in the Prometheus metrics
-  name                as in the table: NAMESPACE/POD/CONTAINER of a container of Kubernetes; null for a sum
+  name                as in the table: NAMESPACE/POD/CONTAINER of a container of Kubernetes; null
+                      for a sum
   state, since        running | terminated; start of the series, RFC 3339
   settled             of a terminated entity: whether its numbers are final
   quality             measured | derived | estimated
   watts               number; null where there is none
   microjoules         integer: energy of the billing base, dynamic and idle
-  microjoules_total   integers by zone and mode: {\"package\": {\"dynamic\": 5, \"idle\": 0}}; zones overlap, never add them up
+  microjoules_total   integers by zone and mode: {\"package\": {\"dynamic\": 5, \"idle\": 0}}; zones overlap,
+                      never add them up
   cpu_seconds, cycles, instructions, cache_misses   null where not counted
-  channel             of a VM that is running: how it reads its energy (channel, peer, profile, epoch, served_seconds_ago, …)")]
+  channel             of a VM that is running: how it reads its energy (channel, peer, profile,
+                      epoch, served_seconds_ago, …)")]
     List {
         /// Kind of entity.
         #[arg(default_value = "unit", value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).map(|word| kind(&word)))]
@@ -108,29 +112,34 @@ of entities without a line of their own, `ended` that of entities that are no lo
     /// What was drawn between two times, by entity, in sums that add up to the node's energy.
     #[command(
         long_about = "\
-What was drawn between two times, by entity, in sums that add up to the node's energy. jouled keeps minutes for two days, hours for 14
-months and days for ever; the current minute is not in it yet.
+What was drawn between two times, by entity, in sums that add up to the node's energy. jouled
+keeps minutes for two days, hours for 14 months and days for ever; the current minute is not in it
+yet.
 
-Times: now, today, yesterday, this-month, last-month, this-year, last-year, a date (2026-01-31, or a month 2026-01), a date and time
-(2026-01-31T14:00, with Z or an offset where it is not local), or an age (90m, 24h, 7d). --from takes the begin, and --to the end, of
-a day, month or year.
+Times: now, today, yesterday, this-month, last-month, this-year, last-year, a date (2026-01-31, or
+a month 2026-01), a date and time (2026-01-31T14:00, with Z or an offset where it is not local),
+or an age (90m, 24h, 7d). --from takes the begin, and --to the end, of a day, month or year.
 
-Lines that are no entity: `other`, entities without a line of their own; `outside`, processes in no entity of this kind; `idle`, idle
-energy that no entity was charged; `unattributed`, work of unknown processes. Entities that contain each other (slices) do not add up.
+Lines that are no entity: `other`, entities without a line of their own; `outside`, processes in
+no entity of this kind; `idle`, idle energy that no entity was charged; `unattributed`, work of
+unknown processes. Entities that contain each other (slices) do not add up.
 
 --format csv has a line, and --format json an object, for each of these:
   from, until         of the part, RFC 3339
   row                 entity | rest | outside | idle | unattributed | node
   name, labels        the entity
-  kwh, microjoules    energy of the billing base, dynamic and idle; microjoules_dynamic, microjoules_idle
+  kwh, microjoules    energy of the billing base, dynamic and idle; microjoules_dynamic,
+                      microjoules_idle
   share               of the node's energy
   quality             measured | derived | estimated: the worst that is in the node's energy
   observed_seconds    how long jouled ran; missing_seconds: how long of that a meter gave nothing
-  amounts             carbon and cost, where configured: measure, unit, nano (billionths of the unit, which add up), value, and factors:
-                      valid, fallback (some by a source that stood in) or incomplete (some energy had none). In CSV a column each
+  amounts             carbon and cost, where configured: measure, unit, nano (billionths of the
+                      unit, which add up), value, and factors: valid, fallback (some by a source
+                      that stood in) or incomplete (some energy had none). In CSV a column each
   pue, embodied_grams, sci   of the node; sci in JSON alone
 
---format focus is CSV with the columns of FOCUS 1.2, by month where no --step is given. What is not known is empty.",
+--format focus is CSV with the columns of FOCUS 1.2, by month where no --step is given. What is
+not known is empty.",
         args_conflicts_with_subcommands = true
     )]
     Report {
