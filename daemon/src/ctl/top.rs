@@ -149,9 +149,15 @@ pub struct Line<'a> {
 /// As JSON.
 pub fn json(snapshot: &Snapshot) -> Line<'_> {
     let choice = |kind| Choice { kind, limit: usize::MAX, sort: Sort::Power, ended: false };
+    // Without tenants, all is in no tenant: sums of these say nothing.
+    let is_shown = |kind: &Kind| *kind != Kind::Tenant || !snapshot.kind(*kind).rows.is_empty();
     Line {
         status: status::json(snapshot, snapshot.at.monotonic),
-        entities: SECTIONS.into_iter().flat_map(|kind| list::json(snapshot, &[], choice(kind))).collect(),
+        entities: SECTIONS
+            .into_iter()
+            .filter(is_shown)
+            .flat_map(|kind| list::json(snapshot, &[], choice(kind)))
+            .collect(),
     }
 }
 
