@@ -276,19 +276,21 @@ fn a_wrong_password_is_tried_once_and_the_right_one_at_once() {
     config(&world, &[("bmc", line.port, &format!("password_file = \"{}\"", file.display()))]);
     let begun = Instant::now();
     let daemon = world.start();
-    let snapshot = wait(&daemon, "a refusal", |snapshot| health(snapshot, "ipmi:bmc").as_str() == "failed");
-    assert!(
-        health(&snapshot, "ipmi:bmc").why().contains("wrong password, or no such user; tried again ever more rarely")
-    );
+    // On a busy machine an answer may be late first, which is another failure.
+    let words = "wrong password, or no such user; tried again ever more rarely";
+    let snapshot = wait(&daemon, "a refusal", |snapshot| health(snapshot, "ipmi:bmc").why().contains(words));
+    assert_eq!(health(&snapshot, "ipmi:bmc").as_str(), "failed");
+    let tried = line.faults.sessions.load(SeqCst);
     // Two more periods have passed, without a log-in at the BMC.
     std::thread::sleep(Duration::from_secs(16));
     if begun.elapsed() < Duration::from_secs(55) {
-        assert_eq!(line.faults.sessions.load(SeqCst), 1);
+        assert_eq!(line.faults.sessions.load(SeqCst), tried);
     }
     fs::write(&file, PASSWORD).unwrap();
     wait(&daemon, "137 W", |snapshot| watts(snapshot) == Some(137));
     let log = daemon.stop();
-    assert_eq!(log.matches("ipmi:bmc: failed").count(), 1, "{log}");
+    let refusals = log.lines().filter(|line| line.contains("ipmi:bmc: failed") && line.contains(words));
+    assert_eq!(refusals.count(), 1, "{log}");
     assert!(log.contains(&format!("{}: everybody on this machine may read this password", file.display())), "{log}");
 }
 
