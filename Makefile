@@ -31,7 +31,7 @@ PAGES_LIBVIRT = $(wildcard man/jouled-libvirt.[1-9])
 PAGES_CONTAINERS = $(wildcard man/jouled-containers.[1-9])
 PAGES = $(filter-out $(PAGES_LIBVIRT) $(PAGES_CONTAINERS),$(wildcard man/*.[1-9]))
 
-.PHONY: help build run install install-libvirt install-containers licences deb rpm release test-packages test test-build test-user test-root test-system test-vm libvirt test-libvirt containers test-containers fuzz chaos bench bpf bpf-check fmt lint
+.PHONY: help build run install install-libvirt install-containers licences deb rpm release test-packages test test-build test-user test-root test-system test-vm libvirt test-libvirt containers test-containers fuzz chaos bench bpf bpf-check fmt lint test-browser
 .PHONY: lint-shell lint-man
 .DEFAULT_GOAL := help
 
@@ -130,6 +130,9 @@ test-system: build ## Test the installed service in a booted Debian in a contain
 test-vm: build ## Test a booted Debian under emulation, with meters and guests (minutes)
 	@if packaging/dev/deps.sh libvirt; then $(MAKE) --no-print-directory libvirt; fi
 	tests/integration/vm/run.sh
+
+test-browser: build ## Test the page in Chromium without a window, on a made-up machine: tests/integration/browser
+	tests/integration/browser/browser.py $(BUILT)/jouled
 
 libvirt: ## The release binary of jouled-libvirt, which links libvirt's C library
 	@packaging/dev/deps.sh libvirt

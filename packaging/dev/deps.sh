@@ -3,7 +3,7 @@
 #
 #   deps.sh          a C linker
 #   deps.sh test     also promtool, prometheus-node-exporter, mandoc and ipmi_sim. They are unpacked into the target folder, because
-#                    installing Debian's packages would start services. Also dbus-daemon, whose package starts none
+#                    installing Debian's packages would start services. Also dbus-daemon, chromium and its driver, whose packages start none
 #   deps.sh libvirt  also libvirt's headers, and libvirtd for tests, which is unpacked for the same reason
 #   deps.sh package  also the tools that make and check Debian packages, RPMs, manual pages and completions
 #   deps.sh machines also the tools that build the root file systems of the machines that tests boot
@@ -24,6 +24,7 @@ main() {
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
         unpack mandoc usr/bin/mandoc
         install_dbus_daemon
+        install_chromium
         unpack_ipmi_sim
         ;;
     libvirt)
@@ -81,6 +82,13 @@ install_dbus_daemon() {
     command -v dbus-daemon >/dev/null && return
     as_root apt-get -qy install --no-install-recommends dbus-daemon >/dev/null 2>&1 && command -v dbus-daemon >/dev/null ||
         echo "deps: dbus-daemon is missing: tests that need a bus will be skipped"
+}
+
+# Debian's own Python has selenium, whatever python3 is first in PATH.
+install_chromium() {
+    if command -v chromium >/dev/null && command -v chromedriver >/dev/null && /usr/bin/python3 -c 'import selenium' 2>/dev/null; then return; fi
+    as_root apt-get -qy install --no-install-recommends chromium chromium-driver python3-selenium fonts-dejavu-core >/dev/null 2>&1 ||
+        echo "deps: chromium, chromedriver or python3-selenium is missing: make test-browser will be skipped"
 }
 
 # Gets one program of a package without installing the package. If the program is missing, tests that need it print that they are skipped.
