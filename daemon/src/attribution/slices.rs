@@ -22,7 +22,8 @@ impl Slices {
     /// Adds a slice that ends at `to`, CLOCK_MONOTONIC. Where there are too many, the oldest two neighbours are joined
     /// that are at most a quarter of all together: the newest stay short, so that a window can end where the load is
     /// steady. Were the oldest joined without that limit, none of them would ever be older than a long lag.
-    pub fn push(&mut self, window: Window, to: Nanos) {
+    pub fn push(&mut self, mut window: Window, to: Nanos) {
+        window.seal();
         self.0.push_back(Slice { window, to });
         if self.0.len() <= MOST {
             return;
@@ -38,6 +39,7 @@ impl Slices {
             && let Some(first) = self.0.get_mut(at)
         {
             first.window.join(second.window);
+            first.window.seal();
             first.to = second.to;
         }
     }

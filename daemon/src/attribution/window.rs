@@ -16,11 +16,15 @@ use crate::model::snapshot::{DomainView, IdleFloor, IdleFrom, PredictedPower, Ro
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{Counted, Used};
 use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// After this time (5 minutes) without a reading the usage of the window is dropped. Active energy of that time is
 /// unattributed when the next reading comes.
 pub(super) const LONGEST_WINDOW: Nanos = Nanos(300 * Nanos::SECOND.0);
+/// Most charges of processes in a window. Beyond them, half are kept by process, those with the most weight; what the
+/// others used is kept by cgroup alone. A charge takes some 100 bytes, and 200 while the window collects.
+pub(super) const MOST_CHARGES: usize = 16_384;
 /// Number of consecutive windows of one tick after which a domain counts as read at every tick.
 pub(super) const SLOW_WINDOWS: u8 = 10;
 
@@ -94,7 +98,10 @@ pub(super) enum Payer {
 pub(super) struct Window {
     /// Usage with its weight, one entry for each process, cgroup and package.
     pub charges: Vec<(Charge, u64)>,
+    /// Where the charge of a key is in `charges`. Empty in a sealed window.
     positions: FxHashMap<ChargeKey, usize>,
+    /// How many charges are of processes.
+    processes: usize,
     /// Weight of usage that cannot be attributed.
     pub lost: u64,
     /// All use in the domain's scope, summed over CPUs; or the busy time of its GPU.
@@ -126,14 +133,50 @@ impl Window {
                 *sum = sum.saturating_add(weight);
             }
             None => {
-                self.positions.insert(charge.key(), self.charges.len());
-                self.charges.push((charge.clone(), weight));
+                self.push(charge.clone(), weight);
+                if self.processes > MOST_CHARGES {
+                    self.fold(MOST_CHARGES / 2);
+                }
             }
+        }
+    }
+
+    fn push(&mut self, charge: Charge, weight: u64) {
+        self.positions.insert(charge.key(), self.charges.len());
+        self.processes += usize::from(charge.has_process());
+        self.charges.push((charge, weight));
+    }
+
+    /// Keeps the charges of the `most` processes with the most weight. What the others used is kept by cgroup alone.
+    fn fold(&mut self, most: usize) {
+        let charges = std::mem::take(&mut self.charges);
+        (self.positions, self.processes) = Default::default();
+        let (mut of_processes, others): (Vec<_>, Vec<_>) =
+            charges.into_iter().partition(|(charge, _)| charge.has_process());
+        if of_processes.len() > most {
+            of_processes.select_nth_unstable_by_key(most, |(_, weight)| Reverse(*weight));
+        }
+        let light = of_processes.split_off(most.min(of_processes.len()));
+        of_processes.into_iter().chain(others).for_each(|(charge, weight)| self.push(charge, weight));
+        light.into_iter().for_each(|(charge, weight)| self.add(&charge.without_process(), weight));
+    }
+
+    /// Gives back the memory that only [`Window::add`] needs. For a window that waits.
+    pub fn seal(&mut self) {
+        self.positions = FxHashMap::default();
+        self.charges.shrink_to_fit();
+    }
+
+    /// Makes a sealed window ready for [`Window::add`].
+    fn unseal(&mut self) {
+        if self.positions.is_empty() {
+            self.positions = self.charges.iter().enumerate().map(|(at, (charge, _))| (charge.key(), at)).collect();
         }
     }
 
     /// Adds the usage of a window that follows this one.
     pub fn join(&mut self, later: Self) {
+        self.unseal();
         later.charges.iter().for_each(|(charge, weight)| self.add(charge, *weight));
         self.lost = self.lost.saturating_add(later.lost);
         self.used.add(&later.used);

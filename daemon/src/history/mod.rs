@@ -15,6 +15,10 @@ use serde::Deserialize;
 /// Smallest `size_mb`.
 pub const SIZE_LEAST: u32 = 8;
 
+/// Most series of a kind that an interval has. What more of them were charged, those with the least energy, is in the
+/// rest of the kind: a hundred containers a second would give a day millions of them.
+pub const MOST_SERIES: usize = 10_000;
+
 /// `[history]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -30,12 +30,40 @@ pub struct Charge {
 }
 
 /// The key of a charge within a window: charges with the same key charge the same accounts for the same package.
-pub type ChargeKey = (Option<AccountId>, CgroupId, PackageId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChargeKey(Key);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    /// Use of one process.
+    Process(AccountId, CgroupId, PackageId),
+    /// Use of no known process, or of several. Two processes in one cgroup can charge different entities, where one of
+    /// them belongs to a VM: the entities are told apart by their address, which is not used again while a charge
+    /// holds them.
+    Entities { address: usize, cgroup: CgroupId, package: PackageId, place: PlaceId, runs_as: RunsAs },
+}
 
 impl Charge {
     /// See [`ChargeKey`].
     pub fn key(&self) -> ChargeKey {
-        (self.process, self.cgroup, self.package)
+        let Self { process, cgroup, ref entities, place, runs_as, package, .. } = *self;
+        match process {
+            Some(process) => ChargeKey(Key::Process(process, cgroup, package)),
+            None => {
+                let address = entities.as_ptr().addr();
+                ChargeKey(Key::Entities { address, cgroup, package, place, runs_as })
+            }
+        }
+    }
+
+    /// Whether it charges a process, beside the entities that this runs in.
+    pub fn has_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The same use, without its process: the kind `process` is charged by its `rest`.
+    pub fn without_process(self) -> Self {
+        Self { process: None, ..self }
     }
 }
 

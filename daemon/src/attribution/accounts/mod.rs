@@ -61,7 +61,7 @@ struct LastRan {
 }
 
 /// What a process is beside containers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum RunsAs {
     Container,
     /// A program of the host.
@@ -111,6 +111,11 @@ struct RunningVm {
     /// Whose tenant is charged for idle energy that it is allotted, until its process has been seen on a CPU.
     place: PlaceId,
 }
+
+/// Most ended processes whose accounts stay open for windows that may still charge them. A meter that does not answer
+/// keeps a window open for five minutes, in which a machine can start a million processes of 1 kB each. What is charged
+/// to a process after its account was closed goes to `rest` of its kind, and to its unit, container and user as ever.
+const MOST_ENDED: usize = 8192;
 
 /// An item that ended at `tick`. It is closed when every open window began at `tick` or later.
 #[derive(Debug)]
@@ -175,6 +180,12 @@ impl Accounts {
             let entities = cgroup.into_iter().flat_map(|cgroup| &cgroup.entities);
             tenants.decide(ledger, membership.place, &entities.chain([&membership.vm]).collect::<Vec<_>>());
         }
+    }
+
+    /// Number of processes with an open account.
+    #[cfg(test)]
+    pub fn open_processes(&self) -> usize {
+        self.processes.len()
     }
 
     /// What was charged for processes in no container, since this start of jouled.
@@ -396,12 +407,42 @@ impl Accounts {
         let (closed, open): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.ended).into_iter().partition(|ended| ended.tick <= windows_from);
         self.ended = open;
+        self.close_early(ledger);
         for ended in closed {
             match ended.what {
                 EndedItem::Process(key) => self.close_process(ledger, key),
                 EndedItem::Cgroup(id) => self.close_cgroup(ledger, id),
                 EndedItem::Member(labels) => self.remove_member(ledger, &labels),
             }
+        }
+    }
+
+    /// Closes ended processes before their windows have closed, while more than [`MOST_ENDED`] wait: first those without
+    /// a series of their own, and of these and of the others first those that ended first.
+    fn close_early(&mut self, ledger: &mut Ledger) {
+        let of_process = |ended: &Ended| match ended.what {
+            EndedItem::Process(key) => Some(key),
+            EndedItem::Cgroup(_) | EndedItem::Member(_) => None,
+        };
+        let mut excess = self.ended.iter().filter_map(of_process).count().saturating_sub(MOST_ENDED);
+        for also_shown in [false, true] {
+            if excess == 0 {
+                return;
+            }
+            let mut ended = std::mem::take(&mut self.ended);
+            ended.retain(|one| {
+                let key = of_process(one).filter(|_| excess > 0);
+                let Some(account) = key.and_then(|key| self.processes.get(&key)).map(|process| process.account) else {
+                    return true;
+                };
+                if !also_shown && ledger.is_shown(account) {
+                    return true;
+                }
+                excess -= 1;
+                key.into_iter().for_each(|key| self.close_process(ledger, key));
+                false
+            });
+            self.ended = ended;
         }
     }
 

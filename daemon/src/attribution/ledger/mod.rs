@@ -376,6 +376,11 @@ impl Ledger {
         self.charged.get_mut(account.charged as usize)
     }
 
+    /// Whether an account has a series that is shown.
+    pub fn is_shown(&self, id: AccountId) -> bool {
+        self.account(id).is_some_and(|account| account.shown)
+    }
+
     /// Labels of an account; `None` if it is closed.
     pub fn labels(&self, id: AccountId) -> Option<&Labels> {
         self.account(id).map(|account| &account.labels)

@@ -20,7 +20,7 @@ use rules::Rules;
 use rustc_hash::FxHashMap;
 
 /// A place by its number. Numbers are used again, with another serial number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PlaceId {
     index: u32,
     serial: u32,

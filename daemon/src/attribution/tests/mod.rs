@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 mod doubts;
 mod footprint;
+mod forks;
 mod learned;
 mod learning;
 mod origins;

@@ -26,6 +26,8 @@ pub const SOURCE: &str = "history";
 pub const FILE: &str = "history.redb";
 /// Minutes that wait for a disk that cannot be written to, at most; then the oldest two become one.
 const WAITING_MAX: usize = 60;
+/// The same for their series, of which each takes some 300 bytes.
+const WAITING_SERIES_MAX: usize = 50_000;
 /// Lines of a report where the request does not say.
 pub const LINES: usize = 1_000;
 
@@ -308,12 +310,16 @@ impl DbFile {
             self.reports.set(Err(why.clone()));
         }
         self.health.set(Health::Degraded(why));
-        while minutes.len() > WAITING_MAX {
+        while minutes.len() > WAITING_MAX || (minutes.len() > 1 && series_of(&minutes) > WAITING_SERIES_MAX) {
             let oldest = minutes.remove(0);
             minutes[0].join(oldest);
         }
         minutes
     }
+}
+
+fn series_of(minutes: &[Closed]) -> usize {
+    minutes.iter().flat_map(|closed| closed.slot.kinds.values()).map(|part| part.rows.len()).sum()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {

@@ -1,10 +1,12 @@
 //! The totals up to which the history has the energy, a finished minute, and differences between totals.
 
+use crate::history::MOST_SERIES;
 use crate::history::slot::{SeriesId, Slot, Values};
 use crate::model::domain::{NodeEnergy, Zone};
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::{DomainView, Energy, KindView, Snapshot};
 use crate::model::units::{Microjoules, Nanos};
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,8 +27,11 @@ pub struct Baseline {
     pub domains: BTreeMap<String, DomainBaseline>,
     /// All that each kind was charged, by name of the kind.
     pub kinds: BTreeMap<String, Energy>,
-    /// The number that the next series gets.
+    /// The last number that a series got.
     pub next: SeriesId,
+    /// The latest begin of a series that was forgotten without having ended, CLOCK_REALTIME. One that began up to then
+    /// and is not known may be that one: what it had before is in the history already.
+    pub forgotten: Nanos,
 }
 
 impl Baseline {
@@ -84,6 +89,11 @@ impl Closed {
         for id in &self.gone {
             self.bases.remove(id);
         }
+        self.slot.kinds.values_mut().for_each(|part| part.keep_largest(MOST_SERIES));
+        // The labels of series that are gone and in no interval are not needed.
+        let Self { slot, named, gone, .. } = self;
+        let gone: FxHashSet<SeriesId> = gone.iter().copied().collect();
+        named.retain(|(id, _)| !gone.contains(id) || slot.kinds.values().any(|part| part.rows.contains_key(id)));
     }
 }
 

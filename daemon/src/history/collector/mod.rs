@@ -10,6 +10,7 @@ mod quality;
 
 pub use baseline::{Baseline, Closed, DomainBaseline, Kept, SeriesName};
 
+use super::MOST_SERIES;
 use super::slot::{AmountPart, AmountSource, SeriesId, Slot, ZonePart};
 use crate::model::domain::{NodeEnergy, Quality, Zone};
 use crate::model::entity::Labels;
@@ -18,6 +19,7 @@ use crate::model::units::{Microjoules, Nanos};
 use baseline::{at_most, charged, kinds, values};
 use quality::{Unsettled, ZoneTime};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// Length of the shortest interval, in seconds.
@@ -25,10 +27,18 @@ pub const MINUTE: i64 = 60;
 /// Minutes after which a series without a row is forgotten. A row that made room for a busier one and comes back later
 /// is then counted from its begin.
 const FORGET: u64 = 7 * 24 * 60;
+/// Most series without a row that are remembered. Those that had none for longest are forgotten first.
+const MOST_WITHOUT_ROW: usize = 10_000;
+/// How many series may get a number at once, and how many more each minute. A machine that starts a hundred containers
+/// a second would fill the database with names within an hour. The series with the most energy get the numbers; what
+/// the others are charged is in the rest of their kind.
+const NEW_AT_ONCE: usize = 50_000;
+const NEW_A_MINUTE: usize = 1_000;
 
 #[derive(Debug)]
 struct Known {
-    id: SeriesId,
+    /// `None`: it has no number yet, as too many others were new. It may get one at a later minute.
+    id: Option<SeriesId>,
     base: Energy,
     /// As in the database, names included.
     labels: Labels,
@@ -38,6 +48,22 @@ struct Known {
 
 /// A series is known by its labels and its begin.
 type Key = (Labels, Nanos);
+
+/// A series without a number that gained energy in the minute that ends.
+#[derive(Debug)]
+struct New {
+    key: Key,
+    base: Energy,
+    energy: Energy,
+    /// Its row is still there.
+    has_row: bool,
+}
+
+impl New {
+    fn gained(&self) -> Microjoules {
+        self.energy.sum().saturating_sub(self.base.sum())
+    }
+}
 
 /// Collects minutes from snapshots.
 #[derive(Debug)]
@@ -55,6 +81,9 @@ pub struct Collector {
     closes: u64,
     begin: Option<Closed>,
     unsettled: Unsettled,
+    /// How many series may get a number now.
+    numbers: usize,
+    new: Vec<New>,
 }
 
 impl Collector {
@@ -74,7 +103,7 @@ impl Collector {
                 let name = SeriesName { labels: row.labels.clone(), since: row.since };
                 closed.named.push((base.next, name));
                 closed.bases.insert(base.next, row.energy);
-                let entry = Known { id: base.next, base: row.energy, labels: row.labels.clone(), seen: 0 };
+                let entry = Known { id: Some(base.next), base: row.energy, labels: row.labels.clone(), seen: 0 };
                 known.insert((row.labels.clone(), row.since), entry);
             }
             closed.base = base.clone();
@@ -85,7 +114,7 @@ impl Collector {
             if let Some(row) = rows.get(&(&name.labels, name.since)) {
                 at_most(&mut energy, &row.energy);
             }
-            let entry = Known { id, base: energy, labels: name.labels.clone(), seen: 0 };
+            let entry = Known { id: Some(id), base: energy, labels: name.labels.clone(), seen: 0 };
             known.insert((name.labels, name.since), entry);
         }
         for view in &first.domains {
@@ -112,6 +141,8 @@ impl Collector {
             closes: 0,
             begin,
             unsettled: Unsettled::default(),
+            numbers: NEW_AT_ONCE,
+            new: Vec::new(),
         }
     }
 
@@ -166,6 +197,7 @@ impl Collector {
             self.close_kind(&mut closed, view);
         }
         self.close_dropped(&mut closed, &snapshot);
+        self.number_new(&mut closed);
         // The rest of each kind is what its series do not explain.
         for view in kinds(&snapshot) {
             let now = charged(view);
@@ -178,19 +210,33 @@ impl Collector {
                 rest.iter_mut().zip(row).for_each(|(rest, value)| *rest -= value);
             }
             part.rest = rest;
+            part.keep_largest(MOST_SERIES);
         }
         closed.slot.kinds.retain(|_, part| !part.rows.is_empty() || part.rest.iter().any(|value| *value != 0));
         add_amounts(&mut closed.slot, &snapshot);
-        let (closes, gone) = (self.closes, &mut closed.gone);
-        self.known.retain(|_, known| {
-            let keep = closes.saturating_sub(known.seen) < FORGET;
+        self.forget(&mut closed.gone);
+        closed.base = self.base.clone();
+        closed
+    }
+
+    /// Forgets series that had no row for long.
+    fn forget(&mut self, gone: &mut Vec<SeriesId>) {
+        let Self { known, base, closes, .. } = self;
+        let without_row: usize = known.values().filter(|known| known.seen < *closes).count();
+        let mut first_kept = closes.saturating_sub(FORGET - 1);
+        if without_row > MOST_WITHOUT_ROW {
+            let mut seen: Vec<u64> = known.values().map(|known| known.seen).filter(|seen| seen < closes).collect();
+            let (_, seen, _) = seen.select_nth_unstable(without_row - MOST_WITHOUT_ROW - 1);
+            first_kept = first_kept.max(*seen + 1);
+        }
+        known.retain(|(_, since), known| {
+            let keep = known.seen >= first_kept;
             if !keep {
-                gone.push(known.id);
+                base.forgotten = base.forgotten.max(*since);
+                gone.extend(known.id);
             }
             keep
         });
-        closed.base = self.base.clone();
-        closed
     }
 
     fn close_zones(&mut self, slot: &mut Slot, snapshot: &Snapshot) {
@@ -246,12 +292,12 @@ impl Collector {
             if now.contains(&(&key.0, key.1)) {
                 continue;
             }
-            self.charge(closed, key, energy);
+            self.charge(closed, key, energy, *state != State::Terminated);
             if *state == State::Terminated
-                && let Some(known) = self.known.remove(key)
+                && let Some(Known { id: Some(id), .. }) = self.known.remove(key)
             {
-                closed.bases.remove(&known.id);
-                closed.gone.push(known.id);
+                closed.bases.remove(&id);
+                closed.gone.push(id);
             }
         }
     }
@@ -259,39 +305,77 @@ impl Collector {
     fn close_kind(&mut self, closed: &mut Closed, view: &KindView) {
         for row in &view.rows {
             let key = (row.labels.clone(), row.since);
-            self.charge(closed, &key, &row.energy);
+            self.charge(closed, &key, &row.energy, true);
         }
     }
 
-    /// Puts what a series gained into the slot.
-    fn charge(&mut self, closed: &mut Closed, key: &Key, energy: &Energy) {
-        let next = &mut self.base.next;
+    /// Puts what a series gained into the slot. One without a number is put into `new`.
+    fn charge(&mut self, closed: &mut Closed, key: &Key, energy: &Energy, has_row: bool) {
         let known = match self.known.get_mut(key) {
             Some(known) => known,
             None if energy.sum() == Microjoules::ZERO => return,
             None => {
-                // The first number is 1.
-                *next += 1;
-                let known = Known { id: *next, base: Energy::default(), labels: key.0.clone(), seen: 0 };
-                closed.named.push((known.id, SeriesName { labels: key.0.clone(), since: key.1 }));
-                self.known.entry(key.clone()).or_insert(known)
+                // What a forgotten series had before is in the history already.
+                let base = if key.1 <= self.base.forgotten { *energy } else { Energy::default() };
+                self.new.push(New { key: key.clone(), base, energy: *energy, has_row });
+                return;
             }
         };
         known.seen = self.closes;
+        let Some(id) = known.id else {
+            if known.base != *energy {
+                self.new.push(New { key: key.clone(), base: known.base, energy: *energy, has_row });
+            }
+            return;
+        };
         if known.base == *energy && known.labels.same_values(&key.0) {
             return;
         }
         if !known.labels.same_values(&key.0) {
             known.labels = key.0.clone();
-            closed.named.push((known.id, SeriesName { labels: key.0.clone(), since: key.1 }));
+            closed.named.push((id, SeriesName { labels: key.0.clone(), since: key.1 }));
         }
         let gained = values(&closed.slot, energy, &known.base);
         if gained.iter().any(|value| *value != 0) {
             known.base = *energy;
-            closed.bases.insert(known.id, *energy);
+            closed.bases.insert(id, *energy);
             let part = closed.slot.kinds.entry(key.0.kind().as_str().to_owned()).or_default();
-            part.rows.insert(known.id, gained);
+            part.rows.insert(id, gained);
         }
+    }
+
+    /// Gives numbers to series that have none, to those with the most energy where there are too many. What the others
+    /// gained is in the rest of their kind, and is not charged to them later.
+    fn number_new(&mut self, closed: &mut Closed) {
+        let mut new = std::mem::take(&mut self.new);
+        if new.len() > self.numbers {
+            new.sort_by_key(|one| Reverse(one.gained()));
+        }
+        for (position, New { key, base, energy, has_row }) in new.into_iter().enumerate() {
+            let id = (position < self.numbers).then(|| {
+                // The first number is 1.
+                self.base.next += 1;
+                self.base.next
+            });
+            if let Some(id) = id {
+                closed.named.push((id, SeriesName { labels: key.0.clone(), since: key.1 }));
+                let gained = values(&closed.slot, &energy, &base);
+                if gained.iter().any(|value| *value != 0) {
+                    let part = closed.slot.kinds.entry(key.0.kind().as_str().to_owned()).or_default();
+                    part.rows.insert(id, gained);
+                }
+                if has_row {
+                    closed.bases.insert(id, energy);
+                } else {
+                    closed.gone.push(id);
+                }
+            }
+            if has_row {
+                let known = Known { id, base: energy, labels: key.0.clone(), seen: self.closes };
+                self.known.insert(key, known);
+            }
+        }
+        self.numbers = (self.numbers.saturating_sub(closed.named.len()) + NEW_A_MINUTE).min(NEW_AT_ONCE);
     }
 }
 

@@ -205,3 +205,50 @@ fn a_minute_with_a_reboot_in_it_has_the_time_of_both_boots_and_all_energy_once()
     assert_eq!((gained(&closed).0, closed.slot.observed_ms), (vec![15], 10_000));
     assert_eq!(closed.slot.from, 60, "an interval that comes twice is added up");
 }
+
+#[test]
+fn series_beyond_what_a_minute_may_number_are_in_the_rest_and_are_counted_once() {
+    let names: Vec<String> = (0..NEW_AT_ONCE + 2_000).map(|number| format!("u{number}")).collect();
+    let units = |energy: &dyn Fn(u64) -> u64| -> Vec<(&str, u64, State)> {
+        (0..).zip(&names).map(|(number, name)| (name.as_str(), energy(number), Running)).collect()
+    };
+    let sum = |units: &[(&str, u64, State)]| units.iter().map(|unit| unit.1).sum::<u64>();
+    let mut collector = start(60);
+    let first = units(&|number| number + 1);
+    collector.observe(&snapshot(61, (0, sum(&first), 0), &first));
+    let second = units(&|number| 2 * number + 2);
+    let closed = collector.observe(&snapshot(120, (0, sum(&second), 0), &second)).unwrap();
+    assert_eq!(closed.named.len(), NEW_AT_ONCE);
+    assert!(closed.named.iter().all(|(_, name)| name.labels.id() != "u0"), "those with the least have no number");
+    let (rows, rest) = gained(&closed);
+    assert_eq!(rows.len(), MOST_SERIES);
+    assert_eq!(rows.iter().sum::<i64>() + rest, sum(&first) as i64);
+    let closed = collector.observe(&snapshot(180, (0, sum(&second), 0), &second)).unwrap();
+    assert_eq!(closed.named.len(), NEW_A_MINUTE);
+    let (rows, rest) = gained(&closed);
+    assert_eq!(rows.iter().sum::<i64>() + rest, (sum(&second) - sum(&first)) as i64, "each joule once");
+    assert!(rest >= 0, "{rest}");
+}
+
+#[test]
+fn a_row_that_comes_back_after_it_was_forgotten_is_not_counted_again() {
+    let mut collector = start(60);
+    let names: Vec<String> = (0..=MOST_WITHOUT_ROW).map(|number| format!("u{number}")).collect();
+    let parked: Vec<(&str, u64, State)> = names.iter().map(|name| (name.as_str(), 5, Running)).collect();
+    let all = 5 * parked.len() as u64;
+    collector.observe(&snapshot(61, (0, all, 0), &parked));
+    let park = |seconds, rows: &[(&str, u64, State)], energy: u64| {
+        with(&snapshot(seconds, (0, energy, 0), rows), |unit| unit.parked = energy_of(all - 5 * rows.len() as u64))
+    };
+    collector.observe(&park(120, &[], all));
+    collector.observe(&park(180, &[], all));
+    let closed = collector.observe(&park(240, &[], all)).unwrap();
+    assert!(closed.gone.len() > MOST_WITHOUT_ROW, "all had their last row at the same minute: {}", closed.gone.len());
+    // One of them is busy again.
+    let back = park(299, &[(&names[3], 9, Running)], all + 4);
+    collector.observe(&back);
+    let closed = collector.observe(&park(300, &[(&names[3], 9, Running)], all + 4)).unwrap();
+    let (rows, rest) = gained(&closed);
+    assert_eq!(rows.iter().sum::<i64>() + rest, 4);
+    assert!(rows.iter().all(|row| (0..=4).contains(row)), "{rows:?}");
+}

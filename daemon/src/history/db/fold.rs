@@ -3,11 +3,12 @@
 
 use super::slots::{DAYS, HOURS, MINUTES, SlotKey, Writable, named};
 use super::{BASELINES, Db, DbError, META, SERIES, get, put};
+use crate::history::MOST_SERIES;
 use crate::history::encoding::decode;
-use crate::history::slot::Slot;
+use crate::history::slot::{SeriesId, Slot};
 use redb::{ReadableTable, Table, WriteTransaction};
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// How many minutes are kept: two days. Counted, and not by the clock, which may be set.
@@ -31,15 +32,18 @@ impl Db {
         }
         put(&mut meta, "unfolded", &stay)?;
         drop(meta);
-        let mut minutes = MINUTES.write(write)?;
-        let slots: Vec<Slot> =
-            done.into_iter().filter_map(|key| minutes.get(key).transpose()).collect::<Result<_, _>>()?;
-        let mut hours = HOURS.write(write)?;
-        add_to(&mut hours, &slots, |at| self.calendar.hour(at))?;
-        add_to(&mut DAYS.write(write)?, &slots, |at| self.calendar.day(at))?;
+        let (mut minutes, mut hours, mut days) = (MINUTES.write(write)?, HOURS.write(write)?, DAYS.write(write)?);
+        let (mut to_hours, mut to_days) = (Sums::default(), Sums::default());
+        for key in done {
+            let Some(slot) = minutes.get(key)? else { continue };
+            to_hours.add(&hours, &slot, self.calendar.hour(slot.from))?;
+            to_days.add(&days, &slot, self.calendar.day(slot.from))?;
+        }
+        to_hours.write(&mut hours)?;
+        to_days.write(&mut days)?;
         minutes.keep_last(KEEP_MINUTES, &stay)?;
         hours.keep_last(KEEP_HOURS, &[])?;
-        drop((minutes, hours));
+        drop((minutes, hours, days));
         self.make_room(write)
     }
 
@@ -78,29 +82,51 @@ impl Db {
 
     /// Removes the labels of series that no interval has.
     fn forget_series(&self, write: &WriteTransaction) -> Result<(), DbError> {
-        let mut used = BTreeSet::new();
+        let mut used = Numbers::default();
         for length in [MINUTES, HOURS, DAYS] {
             let table = length.write(write)?;
             for key in table.keys(&(i64::MIN..i64::MAX))? {
                 let Some(slot) = table.get(key)? else { continue };
-                used.extend(slot.kinds.values().flat_map(|part| part.rows.keys().copied()));
+                slot.kinds.values().flat_map(|part| part.rows.keys()).for_each(|id| used.insert(*id));
             }
         }
         let baselines = write.open_table(BASELINES)?;
         for entry in baselines.iter()? {
             used.insert(entry?.0.value());
         }
-        write.open_table(SERIES)?.retain(|id, _| used.contains(&id))?;
+        write.open_table(SERIES)?.retain(|id, _| used.contains(id))?;
         Ok(())
     }
 }
 
-/// Adds intervals to longer ones, which begin and end as `span` says of their begin.
-fn add_to(table: &mut Writable<'_>, slots: &[Slot], span: impl Fn(i64) -> Range<i64>) -> Result<(), DbError> {
-    let mut sums: BTreeMap<i64, Slot> = BTreeMap::new();
-    for slot in slots {
-        let span = span(slot.from);
-        let sum = match sums.entry(span.start) {
+/// A set of numbers of series, as bits: they are given in turn, and millions of them may be used.
+#[derive(Default)]
+struct Numbers(BTreeMap<u64, [u64; 16]>);
+
+impl Numbers {
+    /// Where the bit of a number is: block, word and bit.
+    const fn place(id: SeriesId) -> (u64, usize, u64) {
+        (id / 1_024, (id / 64 % 16) as usize, 1 << (id % 64))
+    }
+
+    fn insert(&mut self, id: SeriesId) {
+        let (block, word, bit) = Self::place(id);
+        self.0.entry(block).or_default()[word] |= bit;
+    }
+
+    fn contains(&self, id: SeriesId) -> bool {
+        let (block, word, bit) = Self::place(id);
+        self.0.get(&block).is_some_and(|words| words[word] & bit != 0)
+    }
+}
+
+/// Longer intervals that minutes are added to, by their begin.
+#[derive(Default)]
+struct Sums(BTreeMap<i64, Slot>);
+
+impl Sums {
+    fn add(&mut self, table: &Writable<'_>, slot: &Slot, span: Range<i64>) -> Result<(), DbError> {
+        let sum = match self.0.entry(span.start) {
             Entry::Occupied(sum) => sum.into_mut(),
             Entry::Vacant(place) => {
                 let kept = table.get((span.start, 0))?;
@@ -108,8 +134,19 @@ fn add_to(table: &mut Writable<'_>, slots: &[Slot], span: impl Fn(i64) -> Range<
             }
         };
         sum.add(slot);
+        // Not after each minute: that would drop a series before its energy of the whole time is known.
+        let many = sum.kinds.values_mut().filter(|part| part.rows.len() > 2 * MOST_SERIES);
+        many.for_each(|part| part.keep_largest(MOST_SERIES));
+        Ok(())
     }
-    sums.iter().try_for_each(|(from, sum)| table.put((*from, 0), sum).map(drop))
+
+    fn write(self, table: &mut Writable<'_>) -> Result<(), DbError> {
+        for (from, mut sum) in self.0 {
+            sum.kinds.values_mut().for_each(|part| part.keep_largest(MOST_SERIES));
+            table.put((from, 0), &sum)?;
+        }
+        Ok(())
+    }
 }
 
 fn bytes<K: redb::Key + 'static>(table: &Table<'_, K, &'static [u8]>) -> Result<u64, DbError> {

@@ -218,3 +218,36 @@ fn nights_in_which_clocks_change_and_other_zones_keep_every_minute_in_its_day() 
         }
     }
 }
+
+#[test]
+fn an_hour_of_many_short_series_keeps_the_largest_and_loses_no_energy() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir.path().join("history.redb"), u64::MAX);
+    for minute in 0..3_u64 {
+        // Others in each minute, of 1 µJ each; series 1 is in all.
+        let mut one = closed(minute as i64 * 60, 3, 9_000);
+        let part = one.slot.kinds.get_mut("unit").unwrap();
+        let rows = std::mem::take(&mut part.rows).into_iter();
+        part.rows = rows.map(|(id, row)| (if id == 1 { 1 } else { id + minute * 9_000 }, row)).collect();
+        db.write(&[one]).unwrap();
+    }
+    db.write(&[closed(3_600, 0, 0)]).unwrap();
+    let (mut rows, mut energy) = (0, 0);
+    let mut of_first = None;
+    db.read(&(0..3_600), Step::Hour, |slot| {
+        assert_eq!((slot.header.from, slot.header.until), (0, 3_600));
+        slot.lines(
+            |_| true,
+            |_, line, values| {
+                use super::super::encoding::Line;
+                energy += values.iter().sum::<i64>();
+                rows += usize::from(matches!(line, Line::Series(_)));
+                if line == Line::Series(1) {
+                    of_first = Some(values[0]);
+                }
+            },
+        )
+    })
+    .unwrap();
+    assert_eq!((rows, energy, of_first), (crate::history::MOST_SERIES, 3 * 9_003, Some(9)));
+}
