@@ -2,8 +2,9 @@
 # Gets missing tools for building and testing jouled, on Debian and its derivatives. It does not install Rust: use rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     also promtool, prometheus-node-exporter, mandoc and ipmi_sim. They are unpacked into the target folder, because
-#                    installing Debian's packages would start services. Also dbus-daemon, chromium and its driver, whose packages start none
+#   deps.sh test     also prometheus, promtool, prometheus-node-exporter, mandoc and ipmi_sim. They are unpacked into the target folder,
+#                    because installing Debian's packages would start services. Also dbus-daemon, chromium and its driver, whose packages
+#                    start none
 #   deps.sh libvirt  also libvirt's headers, and libvirtd for tests, which is unpacked for the same reason
 #   deps.sh package  also the tools that make and check Debian packages, RPMs, manual pages and completions
 #   deps.sh machines also the tools that build the root file systems of the machines that tests boot
@@ -20,6 +21,7 @@ main() {
     command -v cc >/dev/null || install_cc
     case "${1:-}" in
     test)
+        unpack prometheus usr/bin/prometheus
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
         unpack mandoc usr/bin/mandoc

@@ -14,6 +14,7 @@ mod cgroup_v1;
 mod common;
 mod completions;
 mod containers;
+mod dashboards;
 mod dbus;
 mod docs;
 mod earlier_releases;

@@ -8,6 +8,8 @@ use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
 use crate::model::entity::Kind;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
+use crate::model::usage::Counted;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -47,6 +49,34 @@ fn the_legacy_dialect_is_as_in_the_golden_file() {
     let text = page(Format::Classic, false, true);
     let kepler: Vec<&str> = text.split_inclusive('\n').filter(|line| line.contains("kepler_")).collect();
     check("metrics-legacy.txt", &kepler.concat());
+}
+
+/// Where the processor's counters work, Kepler 0.9's names have them too, for the same containers, processes and VMs as
+/// the time on a CPU, also for what runs in no container.
+#[test]
+fn the_legacy_dialect_has_the_events_that_are_counted() {
+    let mut snapshot = snapshot();
+    let options =
+        PrometheusOptions { dialects: Dialects { kepler: false, legacy: true }, ..PrometheusOptions::default() };
+    let now = Stamp { monotonic: Nanos(100_250_000_000), ..Stamp::default() };
+    for counted in [true, false] {
+        snapshot.counted = Counted { cycles: counted, instructions: counted, cache_misses: counted };
+        let page = render(&Arc::new(snapshot.clone()), None, now, &options, Format::Classic);
+        let page = parse(&page, false);
+        for kind in ["container", "process", "vm"] {
+            let series = |event: &str| -> Vec<_> {
+                let name = format!("kepler_{kind}_{event}_total");
+                page.samples.keys().filter(|(has, _)| *has == name).map(|(_, labels)| labels.clone()).collect()
+            };
+            let expected = if counted { series("bpf_cpu_time_ms") } else { Vec::new() };
+            for event in ["cpu_cycles", "cpu_instructions", "cache_miss"] {
+                assert_eq!(series(event), expected, "{kind} {event}");
+            }
+            let system =
+                |labels: &BTreeMap<String, String>| labels.get("pod_name").is_some_and(|pod| pod == "system_processes");
+            assert_eq!(expected.iter().any(system), counted && kind == "container");
+        }
+    }
 }
 
 /// What the page of a machine with factors has more.
