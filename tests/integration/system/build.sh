@@ -15,8 +15,11 @@ cannot=77
 
 packages=(systemd systemd-sysv systemd-container dbus udev procps python3)
 # What some cases are about: they start it, and it is not started at boot.
-packages+=(slurmctld slurmd slurm-client munge containerd runc busybox-static)
-idle=(slurmctld slurmd munge containerd)
+packages+=(slurmctld slurmd slurm-client munge containerd runc busybox-static openssl)
+packages+=(docker.io iptables podman crun uidmap slirp4netns fuse-overlayfs dbus-user-session)
+# In older releases it is part of docker.io.
+[ "$suite" = bookworm ] || packages+=(docker-cli)
+idle=(slurmctld slurmd munge containerd docker podman podman-auto-update podman-clean-transient podman-restart netavark-dhcp-proxy)
 
 # Of no use here, or not possible in a container.
 masked=(
@@ -89,7 +92,7 @@ build_root() {
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
     done
     for unit in "${idle[@]}"; do
-        rm -f "$root/etc/systemd/system/multi-user.target.wants/$unit.service"
+        rm -f "$root"/etc/systemd/system/*.target.wants/"$unit".{service,socket,timer}
     done
     install -m 644 "$here/guest/systemtest.service" "$root/etc/systemd/system/"
     mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/payload"
