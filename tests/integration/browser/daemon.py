@@ -156,18 +156,25 @@ class Recorder(threading.Thread):
 
     def __init__(self, daemon):
         super().__init__(daemon=True)
-        self.source, self.pages, self.stopped = daemon, {}, threading.Event()
+        self.source, self.pages, self.stopped = daemon, [], threading.Event()
 
     def run(self):
         while not self.stopped.wait(0.05):
+            asked = time.time()
             try:
                 page = self.source.metrics()
             except (OSError, http.client.HTTPException):
                 continue
-            self.pages.setdefault(int(page.one("jouled_ticks_total")), page)
+            # The page says how old its snapshot was when it was written: at some time since it was asked for.
+            begin = asked - page.one("jouled_tick_age_seconds")
+            self.pages.append((begin, begin + time.time() - asked, page))
 
-    def at(self, tick):
-        return until(f"/metrics of tick {tick}; seen were {sorted(self.pages)[-5:]}", lambda: self.pages.get(tick))
+    def at(self, when):
+        """The page of the snapshot of this time, in seconds since 1970."""
+        def found():
+            near = [(abs((begin + end) / 2 - when), page) for begin, end, page in self.pages if begin - 0.05 <= when <= end + 0.05]
+            return min(near, key=lambda one: one[0])[1] if near else None
+        return until(f"/metrics of the tick at {when:.2f}; the last one is of {self.pages[-1][0] if self.pages else 0:.2f}", found)
 
     def stop(self):
         self.stopped.set()

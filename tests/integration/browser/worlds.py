@@ -97,3 +97,73 @@ def certificate(folder):
 
 # The password `secret`, with the least cost that jouled takes.
 WEB_CONFIG = 'tls_server_config:\n  cert_file: node.crt\n  key_file: node.key\nbasic_auth_users:\n  operator: "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"\n'
+
+
+# Names of a server at work, and the shares of a CPU that they use: base, swing, period in seconds.
+SERVICES = [
+    ("nginx", "/system.slice/nginx.service", 1.1, 0.5, 41), ("postgres", "/system.slice/system-postgresql.slice/postgresql@16-main.service", 1.9, 0.9, 63),
+    ("redis-server", "/system.slice/redis-server.service", 0.35, 0.1, 23), ("prometheus", "/system.slice/prometheus.service", 0.4, 0.25, 15),
+    ("grafana", "/system.slice/grafana-server.service", 0.08, 0.05, 31), ("php-fpm8.2", "/system.slice/php8.2-fpm.service", 0.7, 0.4, 37),
+    ("sshd", "/system.slice/ssh.service", 0.01, 0.01, 70), ("systemd-journal", "/system.slice/systemd-journald.service", 0.03, 0.02, 19),
+    ("dockerd", "/system.slice/docker.service", 0.05, 0.03, 29), ("containerd", "/system.slice/containerd.service", 0.07, 0.02, 17),
+    ("kubelet", "/system.slice/kubelet.service", 0.16, 0.05, 21), ("cron", "/system.slice/cron.service", 0.004, 0.004, 60),
+    ("chronyd", "/system.slice/chrony.service", 0.002, 0.0, 60), ("node_exporter", "/system.slice/prometheus-node-exporter.service", 0.02, 0.02, 15),
+    ("bash", "/user.slice/user-1000.slice/session-4.scope", 0.02, 0.02, 33), ("cargo", "/user.slice/user-1000.slice/session-4.scope", 0.9, 0.8, 90),
+    ("python3", "/user.slice/user-1001.slice/user@1001.service/app.slice/jupyter.service", 0.5, 0.45, 77),
+]
+PODS = [
+    ("shop", "checkout-6d8f7c9b4-x2lqp", "checkout", "node", 0.55, 0.3, 35), ("shop", "catalog-7b5d9f6c8-9mzkt", "catalog", "java", 0.8, 0.3, 51),
+    ("shop", "search-0", "elasticsearch", "java", 1.2, 0.5, 83), ("monitoring", "loki-0", "loki", "loki", 0.25, 0.1, 27),
+    ("kube-system", "coredns-5d78c9869d-4vb7w", "coredns", "coredns", 0.06, 0.02, 13), ("batch", "train-resnet-28841-7kq2d", "trainer", "python3", 1.6, 1.4, 120),
+]
+VMS = [("build-runner-1", 1.3, 1.0, 71), ("windows-legacy", 0.6, 0.2, 45), ("staging-db", 0.4, 0.15, 39)]
+
+
+def server(folder):
+    """A machine of two sockets that looks like a real one, and its work over time."""
+    host = Host(folder, cpus=32)
+    host.platform(160)
+    work, pid = {}, 700
+    for comm, cgroup, *shape in SERVICES:
+        pid += 37
+        host.spawn(pid, comm, cgroup, pid % 32)
+        work[pid] = shape
+    for index, (namespace, pod, container, comm, *shape) in enumerate(PODS):
+        pid += 211
+        uid, own = f"3f1c9a{index:02x}-7d2e-4b6a-9c1d-5e8f0a2b4c6d", f"{index + 10:02x}c4e7a91b" * 6 + "d2f4"
+        host.spawn(pid, comm, f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid.replace('-', '_')}.slice/cri-containerd-{own}.scope", pid % 32)
+        host.pod(namespace, pod, uid, container, own)
+        work[pid] = shape
+    for index, (name, *shape) in enumerate(VMS):
+        pid += 503
+        qemu(host, pid, name, f"9e107d9d-372b-4f81-8b5c-{index:012x}", pid % 32, f"machine-qemu\\x2d{index + 1}\\x2d{name}.scope")
+        work[pid] = shape
+
+    def shares(at):
+        wave = lambda base, swing, period, shift: max(0.0, base + swing * math.sin(6.283 * (at / period + shift)) + 0.15 * base * math.sin(at * 2.9 + 40 * shift))
+        return {pid: wave(*shape, pid % 17 / 17) for pid, shape in work.items()}
+
+    return host, shares
+
+
+SERVER_CONFIG = """
+node_name = "rack3-node7"
+[attribution.idle_watts]
+"rapl/package-0" = 21
+"rapl/package-0/dram" = 2.2
+"rapl/package-1" = 21
+"rapl/package-1/dram" = 2.2
+[carbon]
+country = "DE"
+[price]
+currency = "EUR"
+per_kwh = 0.28
+[history]
+use = "auto"
+[[tenant]]
+name = "web shop"
+namespace = "shop"
+[[tenant]]
+name = "research"
+namespace = "batch"
+"""
