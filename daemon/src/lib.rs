@@ -16,3 +16,4 @@ pub mod power_model;
 pub mod run;
 pub mod sys;
 pub mod usage;
+pub mod words;

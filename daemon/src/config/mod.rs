@@ -10,6 +10,7 @@ use crate::export::dbus::DbusConfig;
 use crate::export::guest::GuestConfig;
 use crate::export::job_log::JobsConfig;
 use crate::export::models::ModelsConfig;
+use crate::export::page::PageConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
 use crate::footprint::{CarbonConfig, PriceConfig, ReportConfig};
@@ -235,6 +236,8 @@ impl Default for SeriesConfig {
 pub struct ExportConfig {
     /// The metrics page.
     pub prometheus: PrometheusOptions,
+    /// The page to look at.
+    pub page: PageConfig,
     /// The powercap mirror.
     pub powercap: PowercapOptions,
     /// TLS and passwords of the metrics page: a file in the exporter-toolkit's `web.config.file` format.

@@ -2,16 +2,13 @@
 //! Measures nothing itself.
 
 pub mod args;
-pub mod billing;
 pub mod client;
-pub mod entity;
 pub mod fetch;
 pub mod key;
 pub mod list;
 pub mod live;
 pub mod meters;
 pub mod model;
-pub mod platform;
 pub mod report;
 pub mod sources;
 pub mod status;
@@ -19,12 +16,13 @@ pub mod text;
 pub mod top;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 use crate::history::report::{By, ReportStep};
 use crate::model::entity::Kind;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
+use crate::words::{billing, entity, platform};
 use args::{Args, Command};
 use client::Client;
 use std::io::{self, Write};

@@ -9,6 +9,7 @@ pub mod history;
 pub mod http;
 pub mod job_log;
 pub mod models;
+pub mod page;
 pub mod powercap;
 pub mod prometheus;
 mod zones;

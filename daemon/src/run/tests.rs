@@ -112,6 +112,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("export.guest.vm.\"6f1f3ca8-3a64-4a4c-8f0a-0d6b1f9a5c11\"", "profile", r#""trusted""#, CHANNEL),
     ("export.dbus", "use", r#""off""#, &[BUS]),
     ("export.dbus", "group", r#""other""#, &[BUS]),
+    ("export.page", "use", r#""off""#, &[PAGE]),
     ("export.jobs", "log", r#""journal""#, &[JOBS]),
     ("export.models", "folders", r#"["/run/other"]"#, &[]),
     ("export.models", "trusted_keys", r#""/run/other""#, &[]),

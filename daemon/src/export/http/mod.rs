@@ -1,4 +1,4 @@
-//! The HTTP server: listeners, routes (/metrics, probes, landing page). The accept loop is `serve`; the metrics are
+//! The HTTP server: listeners, routes (/metrics, probes, the bare list where there is no page to look at). The accept loop is `serve`; the metrics are
 //! `prometheus`.
 
 pub(in crate::export) mod answer;
@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use web_config::WebConfig;
 
 /// Most connections at a time, over all addresses.
-const CONNECTIONS: Limits = Limits { all: 256, each: 64, waiting: 64 };
+const CONNECTIONS: Limits = Limits { all: 256, each: 128, waiting: 64 };
 const BACKLOG: i32 = 512;
 /// What the kernel keeps for a connection, in bytes: sent to it and not read yet, and not yet taken by its reader. The
 /// kernel doubles both for its own use. By default they grow to megabytes.
@@ -136,6 +136,17 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, web: Option<Arc<
     tasks.join_all().await;
 }
 
+/// Texts that are made of snapshots, and count together.
+#[derive(Clone, Default)]
+pub struct SharedTexts(Once);
+
+impl SharedTexts {
+    /// Another text.
+    pub(in crate::export) fn another(&self) -> Once {
+        self.0.beside()
+    }
+}
+
 #[derive(Clone)]
 struct Pages {
     snapshots: Snapshots,
@@ -143,26 +154,28 @@ struct Pages {
     guests: Guests,
     openmetrics: Once,
     classic: Once,
-    landing: Once,
     clock: fn() -> Stamp,
     started: Stamp,
 }
 
-/// The routes. `clock` is [`Stamp::now`], except in tests.
-pub fn router(snapshots: Snapshots, options: PrometheusOptions, guests: Guests, clock: fn() -> Stamp) -> Router {
-    let openmetrics = Once::default();
+/// The routes, without `/`. `clock` is [`Stamp::now`], except in tests.
+pub fn router(
+    texts: &SharedTexts,
+    snapshots: Snapshots,
+    options: PrometheusOptions,
+    guests: Guests,
+    clock: fn() -> Stamp,
+) -> Router {
     let pages = Pages {
         snapshots,
         options: Arc::new(options),
         guests,
-        classic: openmetrics.beside(),
-        landing: openmetrics.beside(),
-        openmetrics,
+        classic: texts.another(),
+        openmetrics: texts.another(),
         clock,
         started: clock(),
     };
     Router::new()
-        .route("/", get(landing))
         .route("/metrics", get(metrics))
         .route("/healthz", get(live))
         .route("/probe/livez", get(live))
@@ -228,9 +241,14 @@ async fn ready(State(pages): State<Pages>) -> Response {
     if pages.snapshot().is_some() { "ok\n".into_response() } else { not_yet() }
 }
 
-async fn landing(State(pages): State<Pages>, readers: Readers) -> Response {
+/// `/` where there is no page to look at: a bare list.
+pub fn bare(texts: &SharedTexts, snapshots: Snapshots) -> Router {
+    Router::new().route("/", get(landing)).with_state((texts.another(), snapshots))
+}
+
+async fn landing(State((text, snapshots)): State<(Once, Snapshots)>, readers: Readers) -> Response {
     let make = |snapshot: &Arc<Snapshot>| landing_page(snapshot).into_bytes();
-    match pages.landing.get(&pages.snapshots, readers.map(|readers| readers.0), make).await {
+    match text.get(&snapshots, readers.map(|readers| readers.0), make).await {
         Some((_, page)) => Html(page).into_response(),
         None => too_much_is_held(),
     }
@@ -263,7 +281,7 @@ fn landing_page(snapshot: &Snapshot) -> String {
 }
 
 /// `text` escaped for HTML, in text and in attributes.
-fn escape(text: &str) -> String {
+pub(in crate::export) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
         match char {

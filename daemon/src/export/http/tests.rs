@@ -37,13 +37,14 @@ fn start(snapshot: Snapshot, clock: fn() -> Stamp) -> Server {
     let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let address = listeners[0].local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve(
-        listeners,
-        router(receiver, PrometheusOptions::default(), crate::export::guest::tests::nobody(), clock),
-        None,
-        stop.clone(),
-    ));
+    let task = tokio::spawn(serve(listeners, routes(receiver, clock), None, stop.clone()));
     Server { address, snapshots, stop, task }
+}
+
+fn routes(snapshots: Snapshots, clock: fn() -> Stamp) -> Router {
+    let (texts, guests) = (SharedTexts::default(), crate::export::guest::tests::nobody());
+    let of_metrics = router(&texts, snapshots.clone(), PrometheusOptions::default(), guests, clock);
+    of_metrics.merge(bare(&texts, snapshots))
 }
 
 impl Server {

@@ -10,6 +10,7 @@ use crate::export::history::{self, Reports};
 use crate::export::http::web_config::WebConfig;
 use crate::export::job_log::{self, JobLog, JobsConfig};
 use crate::export::models;
+use crate::export::page::{self, PageConfig, PageUse};
 use crate::export::powercap::{Mirror, PowercapOptions};
 use crate::export::prometheus::PrometheusOptions;
 use crate::export::{control, http};
@@ -91,6 +92,7 @@ pub(super) struct PageSettings {
     listen: Vec<SocketAddr>,
     web_config_file: Option<PathBuf>,
     options: PrometheusOptions,
+    page: PageConfig,
     guests: GuestSettings,
     /// `None`: the page has no models.
     models: Option<ModelSettings>,
@@ -105,6 +107,7 @@ impl Registration for MetricsPage {
             listen: config.listen.clone(),
             web_config_file: config.export.web_config_file.clone(),
             options: config.export.prometheus.clone(),
+            page: config.export.page,
             guests: GuestChannel::settings(config),
             models: config.export.models.serve.then(|| ModelSettings::of(config)),
         }
@@ -116,15 +119,24 @@ impl Registration for MetricsPage {
         let scheme = if web.as_ref().is_some_and(|web| web.tls().is_some()) { "https" } else { "http" };
         let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
         let guests = settings.guests.running(shared);
-        let router = http::router(shared.snapshots.clone(), settings.options, guests, Stamp::now);
+        let (texts, snapshots) = (http::SharedTexts::default(), shared.snapshots.clone());
+        let levels = settings.options.levels.clone();
+        let router = http::router(&texts, snapshots.clone(), settings.options, guests.clone(), Stamp::now);
         let router = router.merge(history::routes(shared.history.clone(), shared.snapshots.clone()));
         let router = match &settings.models {
             Some(models) => router.merge(models::http::routes(shared.models(models))),
             None => router,
         };
-        Ok(Some(serve(move |stop| {
+        let feed = (settings.page.wanted == PageUse::On).then(|| Arc::clone(&shared.page));
+        Ok(Some(serve(move |stop| async move {
             addresses.iter().for_each(|address| tracing::info!("metrics at {scheme}://{address}/metrics"));
-            http::serve(listeners, router, web, stop)
+            match feed {
+                Some(feed) => {
+                    let router = router.merge(page::routes(&texts, Arc::clone(&feed), guests, stop.clone()));
+                    tokio::join!(feed.run(snapshots, levels, stop.clone()), http::serve(listeners, router, web, stop));
+                }
+                None => http::serve(listeners, router.merge(http::bare(&texts, snapshots)), web, stop).await,
+            }
         })))
     }
 }

@@ -20,6 +20,7 @@ use crate::export::Snapshots;
 use crate::export::guest::Guests;
 use crate::export::history::Reports as EnergyReports;
 use crate::export::models::SharedModels;
+use crate::export::page::Feed;
 use crate::meter::Roots;
 use crate::model::values::Use;
 use crate::power_model::kepler::models::Models;
@@ -172,6 +173,8 @@ pub(super) struct Shared {
     said_of_models: models::Lines,
     /// Reports of the history, which the metrics page and joulectl's socket answer.
     history: EnergyReports,
+    /// What the page shows: its curves outlive a reload.
+    page: Arc<Feed>,
 }
 
 impl Shared {
@@ -186,6 +189,7 @@ impl Shared {
             models: models.models.map(watch::Sender::new),
             said_of_models: models.said,
             history: EnergyReports::default(),
+            page: Arc::default(),
         }
     }
 

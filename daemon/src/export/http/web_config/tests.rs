@@ -1,7 +1,7 @@
 //! Tests of TLS and passwords over real connections, with certificates made here.
 
 use super::*;
-use crate::export::http::{bind, router, serve, tests::ask};
+use crate::export::http::{SharedTexts, bind, router, serve, tests::ask};
 use crate::export::prometheus::{PrometheusOptions, tests::snapshot};
 use crate::model::source::Stamp;
 use base64::Engine;
@@ -86,7 +86,8 @@ fn start(path: &Path) -> Server {
     let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let address = listeners[0].local_addr().unwrap();
     let stop = CancellationToken::new();
-    let router = router(receiver, PrometheusOptions::default(), crate::export::guest::tests::nobody(), Stamp::default);
+    let guests = crate::export::guest::tests::nobody();
+    let router = router(&SharedTexts::default(), receiver, PrometheusOptions::default(), guests, Stamp::default);
     tokio::spawn(serve(listeners, router, Some(Arc::clone(&web)), stop.clone()));
     Server { address, web, _stop: stop.drop_guard(), _snapshots: snapshots }
 }

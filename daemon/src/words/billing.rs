@@ -48,8 +48,8 @@ impl Base {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::ctl::fixture;
     use crate::model::billing::Node;
     use crate::model::units::Microjoules;
 

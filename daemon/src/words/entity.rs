@@ -1,8 +1,8 @@
 //! Names of entities and kinds as people read them. Not the labels, which are [`crate::model::entity`]'s.
 
-use super::text;
 use crate::model::entity::{Kind, Labels, PodLabels};
 use crate::model::snapshot::{Row, Snapshot, State};
+use crate::sys::safe_text as text;
 use std::collections::BTreeMap;
 
 /// Names of the entities of a snapshot.
@@ -88,8 +88,8 @@ fn job<'a>(label: &impl Fn(&str) -> &'a str, step: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::ctl::fixture;
 
     #[test]
     fn names_fall_back_to_ids() {

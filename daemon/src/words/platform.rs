@@ -1,9 +1,9 @@
 //! The platform meters in words: which one is the authority, why none is, and whether they agree. Shared by `status`,
 //! `meters`, `top`, and the footers of all tables.
 
-use super::text::safe;
 use crate::model::platform::PlatformChoice;
 use crate::model::snapshot::{Comparison, Snapshot};
+use crate::sys::safe_text::safe;
 
 /// One line on the authority.
 pub fn line(snapshot: &Snapshot) -> String {

@@ -1,0 +1,67 @@
+// One row's own page: curve, zones and modes, since when, what it belongs to and what belongs to it.
+const rowView = (id) => {
+  const node = el("div", {});
+  const curve = bigCurve("Power");
+  const figure = el("p", { class: "big" });
+  const [title, kind, sub, rest] = [el("h2"), el("h1"), el("p", { class: "sub" }), el("div")];
+  let asked = -1;
+  let gone = false;
+  const shell = [el("p", { class: "crumbs" }, el("a", { href: "#/" }, "← All")), title,
+    el("section", { class: "hero" }, el("div", { class: "figure" }, kind, figure, sub), curve.node), rest];
+  node.append(...shell);
+  const list = (heading, rows) =>
+    rows.length === 0 ? "" : el("section", {}, el("h3", {}, heading), table(["Kind", "Name", ">Power", ">Energy"], rows.map((row) => [
+      one(row.kind), row.id === null ? safe(row.name) : el("a", { href: `#/row/${row.id}` }, safe(row.name)),
+      marked(watts(row.power), state.head.estimated), marked(energy(row.energy), state.head.estimated)]), heading));
+  const fill = (said) => {
+    const estimated = state.head.estimated;
+    const zones = said.zones.filter((zone) => zone.power + zone.idle + zone.energy + zone.idleEnergy > 0 || zone.billed);
+    const has = (field) => zones.some((zone) => zone[field] > 0);
+    const heads = ["Zone", ">Own work", has("idle") ? ">Idle part" : null, zones.some((zone) => zone.low !== null) ? ">Interval" : null, ">Energy of own work", has("idleEnergy") ? ">Idle energy" : null, "Quality"];
+    const cell = (zone) => {
+      const guess = zone.quality === "estimated";
+      return [zone.billed ? zone.zone : `${zone.zone} (not in the sum)`, marked(watts(zone.power), guess), marked(watts(zone.idle), guess),
+        interval(zone.low, zone.high), marked(energy(zone.energy), guess), marked(energy(zone.idleEnergy), guess), zone.quality];
+    };
+    const kept = heads.map((head) => head !== null);
+    const keep = (cells) => cells.filter((_, at) => kept[at]);
+    const used = [["CPU time", span(said.cpu)], said.cycles !== null && ["Cycles", said.cycles.toLocaleString()],
+      said.instructions !== null && ["Instructions", said.instructions.toLocaleString()], said.misses !== null && ["Cache misses", said.misses.toLocaleString()]];
+    const bounds = zones.filter((zone) => zone.billed && zone.low !== null);
+    const between = bounds.length === 0 ? "" : interval(bounds.reduce((sum, zone) => sum + zone.low, 0), bounds.reduce((sum, zone) => sum + zone.high, 0));
+    setText(sub, `${marked(energy(said.energy), estimated)} since ${dateTime(said.since)}${said.ended ? ", ended" : ""}${between ? ` · ${between}` : ""}`);
+    const guest = said.guest;
+    rest.replaceChildren(
+      el("h3", {}, "By zone"), table(keep(heads), zones.map((zone) => keep(cell(zone))), "Zones"),
+      factsOf(used),
+      guest ? el("section", {}, el("h3", {}, "Guest channel"), factsOf([["Channel", guest.channel || "none"], ["Profile", guest.profile], ["Last read", guest.served_seconds_ago === null ? "never" : `${span(guest.served_seconds_ago)} ago`], ["Requests", guest.requests.toLocaleString()], ["Refused", String(guest.refused)]])) : "",
+      list("Belongs to", said.in), list("Belongs to it", said.of),
+      el("h3", {}, "Labels"), table(["Label", "Value"], [...said.labels, ...said.details].map(([name, value]) => [safe(name), safe(value)]), "Labels"));
+  };
+  const ask = async () => {
+    if (asked === state.tick || gone) return;
+    asked = state.tick;
+    try {
+      const answer = await fetch(`/v1/page/row?life=${state.all.life}&id=${id}`);
+      if (answer.ok) fill(await answer.json());
+      else if (!state.rows.has(id)) end();
+    } catch {
+      asked = -1;
+    }
+  };
+  const end = () => {
+    gone = true;
+    node.replaceChildren(el("p", { class: "crumbs" }, el("a", { href: "#/" }, "← All")), el("p", { class: "note" }, "This row is gone: it ended some time ago, or jouled was restarted and numbers its rows anew."));
+  };
+  const update = () => {
+    const row = state.rows.get(id);
+    if (!row) return gone || end();
+    setText(title, row.name);
+    setText(kind, `${one(row.kind)}${row.ended ? ", ended" : ""} draws`);
+    figure.replaceChildren(...big(row.power, state.head.estimated));
+    wantCurve(row);
+    if (row.curve) curve.draw(row.curve, null, clock(state.at - state.all.points * state.all.step * 1000), clock(state.at));
+    ask();
+  };
+  return { title: "Row", node, update, end: () => {} };
+};

@@ -1,0 +1,112 @@
+// What the event stream has told: the machine, and the rows by their numbers.
+const state = { all: null, head: null, rows: new Map(), at: 0, tick: 0, heard: 0, span: 0, machine: [[], []], sums: null };
+const listeners = new Set();
+const FIELDS = ["id", "kind", "name", "note", "since", "ended", "power", "energy"];
+const readRow = (list) => {
+  const known = state.rows.get(list[0]);
+  const row = known ?? { curve: null, born: state.span, sum: 0, count: 0 };
+  FIELDS.forEach((field, at) => (row[field] = list[at]));
+  row.kind = state.all.kinds[row.kind];
+  row.name = safe(row.name);
+  row.note = safe(row.note);
+  row.find = `${row.name} ${row.note}`.toLowerCase();
+  state.rows.set(row.id, row);
+};
+const shift = (curve, point, spans) => {
+  for (let at = 0; at < spans; at++) curve.push(at === 0 ? point : null);
+  curve.splice(0, curve.length - state.all.points);
+};
+const mean = (of) => (of.count > 0 ? of.sum / of.count : null);
+// The points of the span that is over; the server cuts spans by its own clock.
+const closeSpan = (spans) => {
+  state.machine.forEach((curve, at) => shift(curve, mean(state.sums[at]), spans));
+  state.sums = [{ sum: 0, count: 0 }, { sum: 0, count: 0 }];
+  for (const row of state.rows.values()) {
+    if (row.curve) shift(row.curve, mean(row), spans);
+    [row.sum, row.count] = [0, 0];
+  }
+};
+const addToSpan = (gap) => {
+  [state.head.power, state.head.idle].forEach((power, at) => {
+    if (!gap && power !== null) {
+      state.sums[at].sum += power;
+      state.sums[at].count += 1;
+    }
+  });
+  if (gap) return;
+  for (const row of state.rows.values()) {
+    row.sum += row.power;
+    row.count += 1;
+  }
+};
+const heard = (message) => {
+  [state.head, state.at, state.tick, state.heard] = [message.head, message.at, message.tick, performance.now()];
+};
+const takeFull = (message) => {
+  state.all = message;
+  state.rows = new Map();
+  state.span = message.span;
+  heard(message);
+  message.rows.forEach(readRow);
+  delete message.rows;
+  state.machine = message.machine.map(unpack);
+  state.sums = [{ sum: 0, count: 0 }, { sum: 0, count: 0 }];
+  takeCurves(message.curves);
+  listeners.forEach((listener) => listener(true));
+};
+const takeCurves = (curves) => {
+  for (const [id, ...packed] of curves) {
+    const row = state.rows.get(id);
+    if (row) row.curve = unpack(packed);
+  }
+};
+const takeTick = (message) => {
+  if (!state.all || message.tick <= state.tick) return;
+  if (message.span > state.span) {
+    closeSpan(Math.min(message.span - state.span, state.all.points));
+    state.span = message.span;
+  }
+  heard(message);
+  message.gone.forEach((id) => state.rows.delete(id));
+  message.rows.forEach(readRow);
+  const pairs = (list, field) => {
+    for (let at = 0; at < list.length; at += 2) {
+      const row = state.rows.get(list[at]);
+      if (row) row[field] = list[at + 1];
+    }
+  };
+  pairs(message.power, "power");
+  pairs(message.energy, "energy");
+  addToSpan(message.gap);
+  listeners.forEach((listener) => listener(false));
+};
+// Curves that no frame brought are asked for when their rows come into view.
+const wanted = new Set();
+let asking = false;
+const wantCurve = (row) => {
+  if (row.curve === null && row.asked !== state.all.life) {
+    row.asked = state.all.life;
+    wanted.add(row.id);
+    if (!asking) {
+      asking = true;
+      setTimeout(askCurves, 60);
+    }
+  }
+};
+const askCurves = async () => {
+  const ids = [...wanted].slice(0, 200);
+  ids.forEach((id) => wanted.delete(id));
+  try {
+    const answer = await fetch(`/v1/page/curves?life=${state.all.life}&ids=${ids.join(".")}`);
+    if (answer.ok) {
+      const said = await answer.json();
+      if (said.span === state.span) takeCurves(said.curves);
+      else ids.forEach((id) => state.rows.has(id) && (state.rows.get(id).asked = null));
+    }
+  } catch {
+    ids.forEach((id) => state.rows.has(id) && (state.rows.get(id).asked = null));
+  }
+  asking = wanted.size > 0;
+  if (asking) setTimeout(askCurves, 60);
+};
+const ofKind = (kind) => [...state.rows.values()].filter((row) => row.kind === kind);
