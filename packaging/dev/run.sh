@@ -18,6 +18,7 @@ main() {
     trap cleanup EXIT
     trap stop_top INT TERM HUP
     start "127.0.0.1:$port"
+    echo "run: page:    http://127.0.0.1:$port/"
     echo "run: metrics: http://127.0.0.1:$port/metrics"
     echo "run: status:  $bin/joulectl --socket $dir/jouled.sock status"
     show
