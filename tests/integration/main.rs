@@ -46,6 +46,7 @@ mod powercap_mirror;
 mod redfish;
 mod release;
 mod replays;
+mod reports;
 mod restart;
 mod root_bpf;
 mod root_bpf_identity;

@@ -135,7 +135,8 @@ unknown processes. Entities that contain each other (slices) do not add up.
   observed_seconds    how long jouled ran; missing_seconds: how long of that a meter gave nothing
   amounts             carbon and cost, where configured: measure, unit, nano (billionths of the
                       unit, which add up), value, and factors: valid, fallback (some by a source
-                      that stood in) or incomplete (some energy had none). In CSV a column each
+                      that stood in), incomplete (some energy had none) or none (then nano and
+                      value are null). In CSV two columns each
   pue, embodied_grams, sci   of the node; sci in JSON alone
 
 --format focus is CSV with the columns of FOCUS 1.2, by month where no --step is given. What is

@@ -110,12 +110,15 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
             let step = step.or((*format == report::Format::Focus).then_some(ReportStep::Month));
             let mut query =
                 report::query(&asked, by.unwrap_or(UNITS), step, *limit, seconds_now()).map_err(Error::Usage)?;
+            if *format == report::Format::Focus {
+                report::focus::check(query.by).map_err(Error::Usage)?;
+            }
             if by.is_none() && !client.snapshot().await?.kind(Kind::Tenant).rows.is_empty() {
                 query.by = By::Kind(Kind::Tenant);
             }
             let made = client.report(&query).await?;
             let shown = report::Shown { format: *format, pue: *pue, sci: sci.clone() };
-            file.write(&report::lines(&made, &query, &shown), out)?;
+            file.write(&report::lines(&made, &query, &shown), &made.node, seconds_now(), out)?;
         }
         Command::History { name, by, from, to, step } => {
             let asked = report::Asked { from: Some(from.as_deref().unwrap_or("24h")), to: to.as_deref() };

@@ -1,11 +1,11 @@
-//! Statements: what one entity was charged between two times, by zone and mode, with each of its runs. Reads the
-//! database; shows nothing.
+//! Statements: what one entity was charged between two times, by zone and mode, with carbon, cost and each of its runs.
+//! Reads the database; shows nothing.
 
 use super::collector::SeriesName;
 use super::db::{Db, DbError, Step};
-use super::encoding::Line;
-use super::report::{NodeLine, ReportError, Sum, own_id};
-use super::slot::SeriesId;
+use super::encoding::{Header, Line};
+use super::report::{Declared, NodeAmounts, NodeLine, ReportError, Sum, Sums, own_id};
+use super::slot::{AmountPart, AmountSource, SeriesId};
 use crate::model::entity::{Kind, Labels};
 use crate::model::units::Nanos;
 use rustc_hash::FxHashMap;
@@ -30,7 +30,7 @@ pub struct StatementQuery {
 const ENTITIES_MAX: usize = 100;
 
 /// The statements of all entities that have the name: two jobs of two managers may have one id.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statements {
     /// Name of the machine.
     pub node: String,
@@ -42,6 +42,9 @@ pub struct Statements {
     pub until: i64,
     /// In the order of their labels. Entities without energy in that time are left out.
     pub entities: Vec<Statement>,
+    /// What the operator declared.
+    #[serde(default)]
+    pub declared: Declared,
 }
 
 /// What one entity was charged.
@@ -61,6 +64,9 @@ pub struct Statement {
     pub zones: Vec<ZoneLine>,
     /// Each run of it: the same entity with another begin.
     pub runs: Vec<Run>,
+    /// Its carbon and cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amounts: Vec<StatementAmount>,
     /// The node in the intervals in which the entity was charged: its quality is that of the energy it was charged.
     pub during: NodeLine,
     /// How long jouled ran in these intervals, in seconds.
@@ -80,6 +86,21 @@ pub struct ZoneLine {
     pub energy: Sum,
 }
 
+/// Carbon or cost of an entity, in billionths of the unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementAmount {
+    /// `co2e_location`, `co2e_market` or `cost`.
+    pub measure: String,
+    /// `gCO2e`, or a currency.
+    pub unit: String,
+    /// The amount: of own work, and of the charged part of the idle energy.
+    pub amount: Sum,
+    /// Where the factors came from, with the node's energy and amount in the intervals of [`Statement::during`].
+    pub sources: Vec<AmountSource>,
+    /// The node's energy in these intervals for which there was no factor, in µJ: the amount lacks it.
+    pub uncounted: u64,
+}
+
 /// One run of an entity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -87,6 +108,9 @@ pub struct Run {
     pub since: Nanos,
     /// Its energy in the zones that are added up.
     pub energy: Sum,
+    /// Its carbon and cost, in the order of [`Statement::amounts`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amounts: Vec<Sum>,
 }
 
 /// Makes the statements. `runs` says whether an entity with these labels and this begin runs now.
@@ -127,6 +151,7 @@ pub fn statements(
         from: query.from,
         until: query.until,
         entities: entities.collect(),
+        declared: Declared::default(),
     })
 }
 
@@ -144,7 +169,8 @@ fn read(
     growing: &mut BTreeMap<Vec<String>, Growing>,
 ) -> Result<(), DbError> {
     db.read(times, Step::Hour, |slot| {
-        let mut charged: Vec<&Vec<String>> = Vec::new();
+        // The entities with a line in this interval, and the places of its amounts in theirs.
+        let mut charged: BTreeMap<&Vec<String>, Vec<usize>> = BTreeMap::new();
         slot.lines(
             |name| name == kind.as_str(),
             |_, line, values| {
@@ -152,19 +178,11 @@ fn read(
                 if let Some(identity) = of.get(&id)
                     && let Some(growing) = growing.get_mut(identity)
                 {
-                    growing.add(id, &slot.header.zones, values);
-                    charged.push(identity);
+                    let places = charged.entry(identity).or_insert_with(|| growing.add_interval(&slot.header));
+                    growing.add(id, &slot.header.zones, values, places);
                 }
             },
-        )?;
-        charged.sort_unstable();
-        charged.dedup();
-        for identity in charged {
-            if let Some(growing) = growing.get_mut(identity) {
-                growing.add_interval(&slot.header);
-            }
-        }
-        Ok(())
+        )
     })
 }
 
@@ -174,7 +192,8 @@ struct Growing {
     labels: Labels,
     /// Begin of the series that has the labels.
     named: Nanos,
-    runs: BTreeMap<SeriesId, Run>,
+    runs: BTreeMap<SeriesId, (Nanos, Sums)>,
+    amounts: NodeAmounts,
     zones: BTreeMap<String, ZoneLine>,
     first: i64,
     last: i64,
@@ -190,6 +209,7 @@ impl Growing {
             labels: name.labels.clone(),
             named: name.since,
             runs: BTreeMap::new(),
+            amounts: NodeAmounts::default(),
             zones: BTreeMap::new(),
             first: i64::MAX,
             last: i64::MIN,
@@ -204,29 +224,35 @@ impl Growing {
         if name.since >= self.named {
             (self.labels, self.named) = (name.labels.clone(), name.since);
         }
-        self.runs.insert(id, Run { since: name.since, energy: Sum::default() });
+        self.runs.insert(id, (name.since, Sums::default()));
     }
 
-    fn add(&mut self, id: SeriesId, zones: &[super::slot::ZonePart], values: &[i64]) {
-        for (part, modes) in zones.iter().zip(values.as_chunks::<2>().0) {
+    /// Adds a line of an interval. `places`: of the interval's amounts in `amounts`.
+    fn add(&mut self, id: SeriesId, zones: &[super::slot::ZonePart], values: &[i64], places: &[usize]) {
+        let (energies, amounts) = values.split_at(zones.len() * 2);
+        let mut billed = Sum::default();
+        for (part, modes) in zones.iter().zip(energies.as_chunks::<2>().0) {
             let sum = Sum { dynamic: modes[0], idle: modes[1] };
             let line = self.zones.entry(part.zone.clone()).or_default();
             line.billed |= part.billed;
             line.energy.add(sum);
-            if part.billed
-                && let Some(run) = self.runs.get_mut(&id)
-            {
-                run.energy.add(sum);
+            if part.billed {
+                billed.add(sum);
             }
+        }
+        if let Some((_, sums)) = self.runs.get_mut(&id) {
+            sums.add_line(billed, amounts, places);
         }
     }
 
-    fn add_interval(&mut self, header: &super::encoding::Header) {
+    /// Adds the node in an interval in which the entity has a line. Returns the places of its amounts in `amounts`.
+    fn add_interval(&mut self, header: &Header) -> Vec<usize> {
         self.first = self.first.min(header.from);
         self.last = self.last.max(header.until);
         self.seconds = self.seconds.saturating_add(header.until.saturating_sub(header.from));
         self.observed_ms = self.observed_ms.saturating_add(header.observed_ms);
         self.during.add(header, &mut self.missing_ms);
+        self.amounts.add(header)
     }
 
     fn is_empty(&self) -> bool {
@@ -236,17 +262,32 @@ impl Growing {
     fn finish(mut self, runs: &impl Fn(&Labels, Nanos) -> bool) -> Statement {
         self.during.missing_seconds = self.missing_ms.values().copied().max().unwrap_or_default() / 1_000;
         let name = |(zone, line): (String, ZoneLine)| ZoneLine { zone, ..line };
-        let mut energy = Sum::default();
-        self.runs.values().for_each(|run| energy.add(run.energy));
-        let running = self.runs.values().any(|run| runs(&self.labels, run.since));
-        let mut each: Vec<Run> = self.runs.into_values().filter(|run| run.energy != Sum::default()).collect();
+        let mut all = Sums::default();
+        self.runs.values().for_each(|(_, sums)| all.add(sums));
+        let count = self.amounts.parts.len();
+        all.1.resize(count, Sum::default());
+        let running = self.runs.values().any(|(since, _)| runs(&self.labels, *since));
+        let run = |(since, Sums(energy, mut amounts)): (Nanos, Sums)| {
+            amounts.resize(count, Sum::default());
+            Run { since, energy, amounts }
+        };
+        let is_0 = |run: &Run| run.energy == Sum::default() && run.amounts.iter().all(|sum| *sum == Sum::default());
+        let mut each: Vec<Run> = self.runs.into_values().map(run).filter(|run| !is_0(run)).collect();
         each.sort_unstable_by_key(|run| run.since);
+        let amount = |(AmountPart { measure, unit, sources, uncounted, .. }, amount)| StatementAmount {
+            measure,
+            unit,
+            amount,
+            sources,
+            uncounted,
+        };
         Statement {
             running,
             labels: self.labels,
             first: self.first,
             last: self.last,
-            energy,
+            energy: all.0,
+            amounts: self.amounts.parts.into_iter().zip(all.1).map(amount).collect(),
             zones: self.zones.into_iter().map(name).collect(),
             runs: each,
             during: self.during,

@@ -1,4 +1,5 @@
-//! The history with 2,000 entities: what a tick and a minute cost, a year's size, and a report over it.
+//! The history with 2,000 entities, with carbon and cost by factors that change: what a tick and a minute cost, a year's
+//! size, and a report over it.
 
 use crate::Failure;
 use crate::clock::{median, ms, process_time, thread_time};
@@ -8,9 +9,10 @@ use jouled::history::collector::{Closed, Collector, Kept, SeriesName};
 use jouled::history::db::Db;
 use jouled::history::local::Calendar;
 use jouled::history::report::{By, Query, report as make};
-use jouled::history::slot::{KindPart, Slot};
+use jouled::history::slot::{AmountPart, AmountSource, KindPart, Slot};
 use jouled::model::domain::{NodeEnergy, Zone};
 use jouled::model::entity::{Kind, Labels, ProcessLabels};
+use jouled::model::footprint::{Factor, Footprint, Measure};
 use jouled::model::snapshot::{Row, Snapshot};
 use jouled::model::source::Stamp;
 use jouled::model::units::{Microjoules, Nanos};
@@ -39,12 +41,47 @@ fn odd(number: u64, most: u64) -> u64 {
     number.wrapping_mul(6_364_136_223_846_793_005).rotate_left(29) % most
 }
 
+/// Carbon and price by the kWh, in millionths of the unit, of a time of so many seconds: other ones every `length`.
+pub fn factors(seconds: u64, length: u64) -> Vec<Factor> {
+    let of = |measure, unit: &str, per_kwh: u64| Factor {
+        measure,
+        unit: unit.into(),
+        per_kwh: Some(per_kwh.cast_signed()),
+        source: "file".into(),
+        fallback: false,
+        from: None,
+        until: None,
+        why: "".into(),
+    };
+    let time = seconds / length;
+    vec![
+        of(Measure::Co2eLocation, "gCO2e", 50_000_000 + odd(time, 600_000_000)),
+        of(Measure::Cost, "EUR", 50_000 + odd(time ^ 77, 400_000)),
+    ]
+}
+
+/// The carbon and cost of an interval in which the factors do not change.
+fn price(slot: &mut Slot, length: u64) {
+    for factor in factors(slot.from.cast_unsigned(), length) {
+        let source = AmountSource { source: factor.source.to_string(), ..AmountSource::default() };
+        slot.amounts.push(AmountPart {
+            measure: factor.measure.as_str().into(),
+            unit: factor.unit.to_string(),
+            uniform: factor.per_kwh,
+            sources: vec![source],
+            ..AmountPart::default()
+        });
+    }
+    slot.apply_uniform();
+}
+
 /// An interval in which entities drew 0.1 to 10 W each in two zones; a third of them nothing.
 fn interval(from: i64, seconds: u64) -> Slot {
     let mut slot = Slot { observed_ms: seconds * 1_000, ..Slot::empty(from, from + seconds.cast_signed()) };
     for zone in ["package", "dram", "other"] {
         let at = slot.zone_index(zone, true);
-        slot.zones[at].energy.total = Microjoules(400_000_000 * seconds);
+        let total = Microjoules(400_000_000 * seconds);
+        slot.zones[at].energy = NodeEnergy { total, active: total, ..NodeEnergy::default() };
     }
     let row = |id: u64| {
         let energy = (100_000 + odd(id ^ from.cast_unsigned(), 9_900_000)) * seconds;
@@ -61,6 +98,8 @@ fn snapshot(seconds: u64) -> Arc<Snapshot> {
     let at = Nanos(seconds * Nanos::SECOND.0);
     let mut snapshot = many_units::snapshot(ENTITIES as usize);
     snapshot.at = Stamp { monotonic: at, boottime: at, realtime: at };
+    // A minute has its own factors here: more work than with half hours.
+    snapshot.footprint = Some(Arc::new(Footprint { factors: factors(seconds, 60), ..Footprint::default() }));
     let total = Microjoules(100_000_000 * seconds);
     snapshot.domains[0].energy = NodeEnergy { total, active: total, ..NodeEnergy::default() };
     let units = &mut snapshot.kinds[Kind::Unit.index()].rows;
@@ -124,7 +163,19 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         // The last two days have their minutes.
         let (count, seconds) = if day >= HOURS / 24 - 2 { (1440, 60) } else { (24, 3600) };
         let at = |number: i64| BEGIN + day * 86_400 + number * seconds;
-        let slot = |number| interval(at(number), seconds.cast_unsigned());
+        let slot = |number| {
+            // An hour is the sum of two half hours, each with factors and loads of its own.
+            let whole = seconds.cast_unsigned();
+            let mut parts = [0, 1800].into_iter().filter(|begin| *begin < whole).map(|begin| {
+                let mut slot = interval(at(number) + begin.cast_signed(), whole.min(1800));
+                price(&mut slot, 1800);
+                slot
+            });
+            let mut slot = parts.next().unwrap_or_default();
+            parts.for_each(|part| slot.add(&part));
+            slot.until = at(number + 1);
+            slot
+        };
         let named = &mut named;
         let closed = |number| Closed { slot: slot(number), named: std::mem::take(named), ..Closed::default() };
         let all: Vec<_> = (0..count).map(closed).collect();
@@ -132,7 +183,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
     }
     let megabytes = fs::metadata(&path)?.len() as f64 / 1e6;
     report
-        .line(&format!("a year of {ENTITIES} units, two thirds of which draw power in each hour: {megabytes:.0} MB"))?;
+        .line(&format!("a year of {ENTITIES} units, two thirds of which draw power in each hour, other factors each half hour: {megabytes:.0} MB"))?;
     report.target("history, a year of 2,000 entities", megabytes, Limit::Most(200.0), "MB");
     let mut times = Vec::new();
     for _ in 0..5 {
@@ -141,7 +192,7 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         let before = Instant::now();
         let made = make(&db, &query, "node")?;
         times.push(before.elapsed());
-        if made.parts.len() != 1 || made.parts[0].node.total == 0 {
+        if made.parts.len() != 1 || made.parts[0].node.total == 0 || made.parts[0].amounts.len() != 2 {
             return Err("the report is empty".into());
         }
     }

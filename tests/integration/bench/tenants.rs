@@ -94,6 +94,8 @@ impl Host {
 struct Figures {
     first: Duration,
     steady: Duration,
+    /// As `steady`, with carbon and cost by factors.
+    counted: Duration,
     changing: Duration,
 }
 
@@ -137,14 +139,19 @@ fn measure(count: usize) -> Result<Figures, Failure> {
     };
     step(host.tick(0..0, 0..0, 0..0));
     let first = step(host.tick(0..CONTAINERS, 0..0, 0..0));
-    let steady = (0..TICKS).map(|_| step(host.tick(0..0, 0..0, 0..ACTIVE))).collect();
+    let (mut steady, mut counted) = (Vec::new(), Vec::new());
+    for number in 0..TICKS {
+        steady.push(step(host.tick(0..0, 0..0, 0..ACTIVE)));
+        let factors = crate::history::factors(number * 60, 1800);
+        counted.push(step(Tick { factors, ..host.tick(0..0, 0..0, 0..ACTIVE) }));
+    }
     let mut changing = Vec::new();
     for number in 0..TICKS {
         let (begin, end) = (number * CHANGED, CONTAINERS + number * CHANGED);
         let running = begin + CHANGED..begin + CHANGED + ACTIVE;
         changing.push(step(host.tick(end..end + CHANGED, begin..begin + CHANGED, running)));
     }
-    Ok(Figures { first, steady: median(steady), changing: median(changing) })
+    Ok(Figures { first, steady: median(steady), counted: median(counted), changing: median(changing) })
 }
 
 /// The benchmark.
@@ -153,16 +160,23 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         "{CONTAINERS} containers in {NAMESPACES} namespaces, {ACTIVE} of them active; CPU time of a step of the core in ms: at \
          which all are new, at which none is, and at which {CHANGED} begin and {CHANGED} end"
     ))?;
-    report.line(&format!("{:>6}{:>10}{:>10}{:>10}", "rules", "all new", "none new", "changing"))?;
+    report.line(&format!("{:>6}{:>10}{:>10}{:>10}{:>10}", "rules", "all new", "none new", "counted", "changing"))?;
     let mut figures = Vec::new();
     for count in [0, 10, 100, 1_000] {
-        let Figures { first, steady, changing } = measure(count)?;
-        report.line(&format!("{count:>6}{:>10.2}{:>10.2}{:>10.2}", ms(first), ms(steady), ms(changing)))?;
-        figures.push((steady, changing));
+        let Figures { first, steady, counted, changing } = measure(count)?;
+        report.line(&format!(
+            "{count:>6}{:>10.2}{:>10.2}{:>10.2}{:>10.2}",
+            ms(first),
+            ms(steady),
+            ms(counted),
+            ms(changing)
+        ))?;
+        figures.push((steady, changing, counted));
     }
     let more = |with: Duration, without: Duration| ms(with.saturating_sub(without));
     let (without, with) = (figures[0], figures[2]);
     report.target("tenants, 100 rules, 10,000 containers, a tick", more(with.0, without.0), Limit::Most(1.0), "ms");
+    report.target("tenants, 100 rules, carbon and cost, a tick", more(with.2, with.0), Limit::Most(0.1), "ms");
     let changing = more(with.1, without.1);
     report.target("tenants, 100 rules, 100 containers begin and 100 end", changing, Limit::Most(1.0), "ms");
     Ok(())

@@ -12,6 +12,8 @@ pub mod show;
 pub mod sign;
 pub mod train;
 
+pub use files::{TRUSTED_KEYS, trusted};
+
 use super::Error;
 use super::client::Client;
 use clap::Subcommand;

@@ -2,7 +2,9 @@
 //! every column adds up to the node's last digit.
 
 use super::super::text;
+use super::digits::{apportioned, millionths};
 use crate::history::report::{AmountLine, Declared, Part};
+use crate::history::slot::AmountSource;
 use serde::Serialize;
 
 /// Billionths of a unit.
@@ -19,13 +21,20 @@ pub struct Cell {
     pub measure: String,
     /// `gCO2e`, or a currency.
     pub unit: String,
-    /// The amount, PUE included, in billionths of the unit: rows add up to the node's.
-    pub nano: i64,
+    /// The amount, PUE included, in billionths of the unit: rows add up to the node's. `None`: not known.
+    pub nano: Option<i64>,
     /// The same in the unit.
-    pub value: f64,
-    /// `valid`: all of it by the source that is configured first; `fallback`: some by one that stood in for it;
-    /// `incomplete`: some energy had no factor and is not in it.
+    pub value: Option<f64>,
+    /// `valid`: all of it by the source that is configured first; `fallback`: some by another source in its place;
+    /// `incomplete`: some energy had no factor and is not in it; `none`: no energy had a factor.
     pub factors: &'static str,
+}
+
+impl Cell {
+    pub fn new(measure: &str, unit: &str, nano: Option<i64>, factors: &'static str) -> Self {
+        let (measure, unit) = (measure.to_owned(), unit.to_owned());
+        Self { measure, unit, nano, value: nano.map(|nano| nano as f64 / NANO), factors }
+    }
 }
 
 /// The column's name in CSV.
@@ -51,48 +60,15 @@ pub fn digit(measure: &str) -> (i64, usize) {
     if measure == "cost" { (1_000, 6) } else { (1_000_000, 3) }
 }
 
-/// An integer with so many decimals.
-pub fn decimal(value: i64, decimals: usize) -> String {
-    let sign = if value < 0 { "-" } else { "" };
-    let one = 10_u64.pow(u32::try_from(decimals).unwrap_or_default());
-    format!("{sign}{}.{:0decimals$}", value.unsigned_abs() / one, value.unsigned_abs() % one)
-}
-
-/// How well the factors of a measure are known in a part.
-fn factors(line: &AmountLine) -> &'static str {
-    match line {
-        line if line.uncounted > 0 => "incomplete",
-        line if line.sources.iter().any(|source| source.fallback) => "fallback",
-        _ => "valid",
+/// How well the factors of a measure are known: where they came from, how much of the node's energy had none, and the
+/// node's energy.
+pub fn factors(sources: &[AmountSource], uncounted: u64, node: u64) -> &'static str {
+    match uncounted {
+        0 if sources.iter().any(|source| source.fallback) => "fallback",
+        0 => "valid",
+        _ if uncounted >= node => "none",
+        _ => "incomplete",
     }
-}
-
-/// Values times `by` in millionths, divided by `unit`: all but the last one, the node's, add up to it as they did
-/// before. What rounding leaves goes to those that lost the most by it.
-pub fn apportioned(values: &[i64], by: i64, unit: i64) -> Vec<i64> {
-    let divisor = i128::from(unit) * 1_000_000;
-    let scaled: Vec<i128> = values.iter().map(|value| i128::from(*value) * i128::from(by)).collect();
-    let narrow = |value: i128| i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
-    let mut digits: Vec<i64> = scaled.iter().map(|value| narrow(value.div_euclid(divisor))).collect();
-    let Some((node, entries)) = scaled.split_last() else { return digits };
-    let whole = narrow((node + divisor / 2).div_euclid(divisor));
-    if entries.iter().sum::<i128>() == *node {
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_by_key(|at| std::cmp::Reverse(entries[*at].rem_euclid(divisor)));
-        let missing = whole - digits[..entries.len()].iter().sum::<i64>();
-        for at in order.into_iter().take(usize::try_from(missing).unwrap_or_default()) {
-            digits[at] += 1;
-        }
-    }
-    if let Some(last) = digits.last_mut() {
-        *last = whole;
-    }
-    digits
-}
-
-/// A factor in millionths.
-fn millionths(factor: f64) -> i64 {
-    (factor * 1e6).round() as i64
 }
 
 /// The cells of all rows of a part, in the order of rows: lines, then, unless there are zones, rest, outside, idle and
@@ -109,14 +85,14 @@ pub fn cells(part: &Part, rows: usize, pue: Option<f64>) -> Vec<Vec<Cell>> {
             values.extend([line.idle, line.unattributed]);
         }
         values.push(line.node);
+        let factors = factors(&line.sources, line.uncounted, part.node.total);
         let values = apportioned(&values, millionths(pue.unwrap_or(1.0)), 1);
         for (number, (row, nano)) in cells.iter_mut().zip(values).enumerate() {
             // Zones are of the node's energy, and have no amounts of their own.
             if by_zone && number + 1 < rows {
                 continue;
             }
-            let (measure, unit) = (line.measure.clone(), line.unit.clone());
-            row.push(Cell { measure, unit, nano, value: nano as f64 / NANO, factors: factors(line) });
+            row.push(Cell::new(&line.measure, &line.unit, (factors != "none").then_some(nano), factors));
         }
     }
     cells
@@ -124,28 +100,37 @@ pub fn cells(part: &Part, rows: usize, pue: Option<f64>) -> Vec<Vec<Cell>> {
 
 /// What the amounts of a part rest on, a line each.
 pub fn notes(part: &Part, pue: Option<f64>) -> Vec<String> {
-    let mut notes = Vec::new();
-    for line in &part.amounts {
-        let of = |energy: u64| text::share(energy, part.node.total);
-        let source = |source: &crate::history::slot::AmountSource| {
-            let how = if source.fallback { " (fallback)" } else { "" };
-            format!("{} by {}{how}", of(source.energy), text::safe(&source.source))
-        };
-        let mut words: Vec<String> = line.sources.iter().map(source).collect();
-        if line.uncounted > 0 {
-            words.push(format!("{} without a factor, which is not in it", of(line.uncounted)));
-        }
-        let name = match line.measure.as_str() {
-            "co2e_location" => "CO2e (location-based)".to_owned(),
-            "co2e_market" => "CO2e (market-based)".to_owned(),
-            _ => format!("Cost in {}", text::safe(&line.unit)),
-        };
-        notes.push(format!("{name}: of the energy, {}", words.join(", ")));
-    }
-    if let Some(pue) = pue.filter(|_| !part.amounts.is_empty()) {
-        notes.push(format!("CO2e and cost are those of the energy times a PUE of {pue}"));
-    }
+    let note = |line: &AmountLine| note(&line.measure, &line.unit, &line.sources, line.uncounted, part.node.total);
+    let mut notes: Vec<String> = part.amounts.iter().map(note).collect();
+    notes.extend(pue.filter(|_| !part.amounts.is_empty()).map(pue_note));
     notes
+}
+
+/// What an amount rests on: sources of factors by their part of the node's energy.
+pub fn note(measure: &str, unit: &str, sources: &[AmountSource], uncounted: u64, node: u64) -> String {
+    let of = |energy: u64| text::share(energy, node);
+    let source = |source: &AmountSource| {
+        let how = if source.fallback { " (fallback)" } else { "" };
+        format!("{} by {}{how}", of(source.energy), text::safe(&source.source))
+    };
+    let name = match measure {
+        "co2e_location" => "CO2e (location-based)".to_owned(),
+        "co2e_market" => "CO2e (market-based)".to_owned(),
+        _ => format!("Cost in {}", text::safe(unit)),
+    };
+    if factors(sources, uncounted, node) == "none" {
+        return format!("{name}: not known, as there was no factor");
+    }
+    let mut words: Vec<String> = sources.iter().filter(|one| one.energy > 0 || node == 0).map(source).collect();
+    if uncounted > 0 {
+        words.push(format!("{} without a factor, which is not in it", of(uncounted)));
+    }
+    format!("{name}: of the machine's energy, {}", words.join(", "))
+}
+
+/// That amounts are multiplied.
+pub fn pue_note(pue: f64) -> String {
+    format!("CO2e and cost are those of the energy times a PUE of {pue}")
 }
 
 /// What is known of the machine's own emissions, in grams for the time of a part; `None`: not declared.
@@ -181,7 +166,8 @@ pub struct Sci {
 pub fn sci(part: &Part, declared: &Declared, pue: Option<f64>, units: Option<(f64, &str)>) -> Sci {
     let energy_kwh = part.node.total as f64 / KWH * pue.unwrap_or(1.0);
     let carbon = part.amounts.iter().find(|line| line.measure == "co2e_location");
-    let grams = carbon.map(|line| line.node as f64 / NANO * pue.unwrap_or(1.0));
+    let factors = |line: &AmountLine| factors(&line.sources, line.uncounted, part.node.total);
+    let grams = carbon.filter(|line| factors(line) != "none").map(|line| line.node as f64 / NANO * pue.unwrap_or(1.0));
     let intensity = grams.filter(|_| energy_kwh > 0.0).map(|grams| grams / energy_kwh);
     let (intensity_factors, embodied) = (carbon.map_or("not configured", factors), embodied(part, declared));
     let mut missing = Vec::new();

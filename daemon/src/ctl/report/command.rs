@@ -2,6 +2,7 @@
 //! files with a report, which can be signed and checked.
 
 use super::super::Error;
+use super::verify::{self, VerifyArguments};
 use super::{Asked, statement, times, year};
 use crate::ctl::client::Client;
 use crate::ctl::text;
@@ -9,15 +10,11 @@ use crate::history::local::Calendar;
 use crate::history::report::{By, Query, ReportStep};
 use crate::history::statement::StatementQuery;
 use crate::model::entity::Kind;
-use crate::sys::signature::{self, Checked, PrivateKey, Signature, Trusted};
-use crate::sys::small_file;
+use crate::sys::signature::{self, Made, PrivateKey};
 use clap::{Args, Subcommand};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// Longest report that is checked, in bytes.
-const LONGEST: usize = 256 << 20;
 
 /// Other reports.
 #[derive(Debug, Subcommand)]
@@ -35,7 +32,8 @@ pub enum ReportCommand {
         #[allow(missing_docs)]
         file: ToFile,
     },
-    /// The statement of an entity, also of one that has ended: its times, energy by zone and mode, and quality.
+    /// The statement of an entity, also of one that has ended: its times, energy by zone and mode, carbon, cost, and the
+    /// quality of these numbers.
     Statement {
         /// Kind, and id or name: job/4711, vm/web, container/0123456789ab…, tenant/physics
         #[arg(value_name = "KIND/NAME", value_parser = entity)]
@@ -46,6 +44,9 @@ pub enum ReportCommand {
         /// End, included [default: now]
         #[arg(long, value_name = "TIME")]
         to: Option<String>,
+        /// Multiply carbon and cost by this PUE [default: of the configuration]
+        #[arg(long, value_name = "NUMBER", value_parser = super::pue)]
+        pue: Option<f64>,
         /// One JSON object.
         #[arg(long)]
         json: bool,
@@ -53,15 +54,10 @@ pub enum ReportCommand {
         #[allow(missing_docs)]
         file: ToFile,
     },
-    /// Checks the signature of a file with a report. Exit code 0: it is right, and of one of the keys.
-    Verify {
-        /// The file; its signature is FILE.sig beside it
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// A public key that counts; may be given again
-        #[arg(long, value_name = "KEY", required = true)]
-        key: Vec<PathBuf>,
-    },
+    /// Checks the signature of a file with a report: who signed it, when, and of which host it is. Exit code 0: it is
+    /// right, and of a trusted key. One changed byte, also a blank or the end of a line, makes it wrong: then nothing in
+    /// the file can be believed.
+    Verify(VerifyArguments),
 }
 
 /// Where a report is written to.
@@ -76,18 +72,19 @@ pub struct ToFile {
 }
 
 impl ToFile {
-    /// Writes the lines to the file, with its signature, or to `out`.
+    /// Writes the lines to the file, with its signature, or to `out`. `node`: the machine that they are about. `now`:
+    /// seconds since 1970.
     ///
     /// # Errors
     /// Where the key cannot be used or a file cannot be written: then the file with the report is as before.
-    pub fn write(&self, lines: &[String], out: &mut dyn Write) -> Result<(), Error> {
+    pub fn write(&self, lines: &[String], node: &str, now: i64, out: &mut dyn Write) -> Result<(), Error> {
         let Some(file) = &self.output else { return Ok(text::write_lines(out, lines)?) };
         let content = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect::<String>().into_bytes();
         let beside = signature::beside(file);
         let key = self.sign.as_deref().map(PrivateKey::read).transpose().map_err(Error::Model)?;
         match key {
             Some(key) => {
-                let signature = key.sign(&content).to_string();
+                let signature = key.sign_made(Some(Made::new(now, node)), &content).to_string();
                 let signature = prepare(&beside, signature.as_bytes())?;
                 replace(&prepare(file, &content)?, file)?;
                 replace(&signature, &beside)?;
@@ -165,11 +162,12 @@ pub async fn run(command: &ReportCommand, client: &Client, now: i64, out: &mut d
                 step: Some(ReportStep::Month),
                 limit: usize::MAX,
             };
-            let figures = year::figures(&client.report(&query).await?, year, &span, now);
+            let made = client.report(&query).await?;
+            let figures = year::figures(&made, year, &span, now);
             let lines = if *json { vec![text::json(&figures)] } else { year::lines(&figures) };
-            file.write(&lines, out)
+            file.write(&lines, &made.node, now, out)
         }
-        ReportCommand::Statement { entity: (kind, name), from, to, json, file } => {
+        ReportCommand::Statement { entity: (kind, name), from, to, pue, json, file } => {
             let asked = Asked { from: Some(from.as_deref().unwrap_or("1970-01-02")), to: to.as_deref() };
             let Query { from, until, .. } =
                 super::query(&asked, By::Kind(*kind), None, usize::MAX, now).map_err(Error::Usage)?;
@@ -183,25 +181,10 @@ pub async fn run(command: &ReportCommand, client: &Client, now: i64, out: &mut d
                 );
                 return Err(Error::Model(why));
             }
-            let lines = if *json { vec![text::json(&statement::json(&made))] } else { statement::lines(&made) };
-            file.write(&lines, out)
+            let made = statement::Made::new(made, *pue);
+            let lines = if *json { vec![text::json(&made.json())] } else { made.lines() };
+            file.write(&lines, made.node(), now, out)
         }
-        ReportCommand::Verify { file, key } => {
-            let trusted = Trusted::files(key).map_err(Error::Model)?;
-            let content = small_file::read(file, LONGEST).map_err(|error| failed(file, &error))?;
-            let beside = signature::beside(file);
-            let signature = small_file::read_no_link(&beside, signature::MOST_BYTES);
-            let signature = signature.map_err(|error| failed(&beside, &error))?;
-            let signature = Signature::read(&signature);
-            let signature = signature.map_err(|why| Error::Model(format!("{}: {why}", beside.display())))?;
-            let checked = trusted.check(&content, &signature);
-            let checked = checked.map_err(|why| Error::Model(format!("{}: {why}", file.display())))?;
-            match checked {
-                Checked::Signed { .. } => Ok(writeln!(out, "{}: {checked}", file.display())?),
-                Checked::Unsigned | Checked::NoTrustedKey { .. } => {
-                    Err(Error::Model(format!("{}: {checked}", file.display())))
-                }
-            }
-        }
+        ReportCommand::Verify(arguments) => verify::run(arguments, out),
     }
 }

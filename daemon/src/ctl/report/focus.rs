@@ -2,12 +2,16 @@
 //! (https://focus.finops.org/focus-specification/v1-2/), which tools for cloud costs read; OpenCost is one of them.
 //!
 //! The columns and their units are those of the specification, in its order. jouled issues no invoice: what it does not
-//! know is empty, also where FOCUS asks for a value (costs, accounts). What FOCUS has no column for is in columns that
+//! know is empty, also where FOCUS asks for a value (what was billed, accounts). What FOCUS has no column for is in columns that
 //! begin with `x_`, as it asks for.
 
-use super::{Row, Shown, amounts, quoted, rows};
+use super::csv::quoted;
+use super::digits::decimal;
+use super::{Row, Shown, rows};
+use crate::ctl::report::amounts::Cell;
 use crate::history::local::Calendar;
 use crate::history::report::{By, Part, Query, Report};
+use crate::model::entity::Kind;
 
 /// The columns of FOCUS 1.2, in the order of the specification.
 pub const COLUMNS: [&str; 57] = [
@@ -71,7 +75,7 @@ pub const COLUMNS: [&str; 57] = [
 ];
 
 /// jouled's own columns.
-const OWN: [&str; 8] = [
+const OWN: [&str; 13] = [
     "x_Node",
     "x_Row",
     "x_EnergyMicrojoules",
@@ -80,7 +84,25 @@ const OWN: [&str; 8] = [
     "x_Quality",
     "x_ObservedSeconds",
     "x_MissingSeconds",
+    "x_CostFactors",
+    "x_Co2eLocationGrams",
+    "x_Co2eLocationFactors",
+    "x_Co2eMarketGrams",
+    "x_Co2eMarketFactors",
 ];
+
+/// Whether the rows of such a report add up, as those of FOCUS have to.
+///
+/// # Errors
+/// Why they do not.
+pub fn check(by: By) -> Result<(), String> {
+    let why = match by {
+        By::Zone => "zones contain each other and have no cost",
+        By::Kind(Kind::Slice) => "slices contain each other",
+        _ => return Ok(()),
+    };
+    Err(format!("--format focus --by {}: {why}, and rows of FOCUS are added up: take another --by", by.as_str()))
+}
 
 /// The report as lines: a heading, and a line for each row that has energy. Sums over ConsumedQuantity are the node's
 /// energy: the node itself has no line, so that nothing is counted twice.
@@ -88,7 +110,7 @@ pub fn lines(report: &Report, query: &Query, shown: &Shown, calendar: &Calendar)
     let mut lines = vec![COLUMNS.iter().chain(&OWN).copied().collect::<Vec<_>>().join(",")];
     for part in &report.parts {
         let rows = rows(part, query.by, calendar, &report.declared, shown);
-        let shown = rows.iter().enumerate().filter(|(_, row)| row.row != "node" && row.microjoules != 0);
+        let shown = rows.iter().enumerate().filter(|(_, row)| row.row != "node" && !row.is_0());
         lines.extend(shown.map(|(at, row)| line(report, query, (part, part.lines.get(at)), row, calendar)));
     }
     lines
@@ -108,6 +130,9 @@ fn line(report: &Report, query: &Query, (part, entity): (&Part, Entity<'_>), row
     };
     let mut costs = row.amounts.iter().filter(|cell| cell.measure == "cost");
     let cost = costs.next().filter(|_| costs.next().is_none());
+    let of = |measure: &str| row.amounts.iter().find(|cell| cell.measure == measure);
+    let amount = |cell: &Cell| cell.nano.map(|nano| decimal(nano, 9)).unwrap_or_default();
+    let factors = |cell: &Cell| cell.factors.to_owned();
     let value = |column: &str| -> String {
         match column {
             "BillingPeriodStart" => period.as_ref().map(|month| utc(month.start)).unwrap_or_default(),
@@ -124,7 +149,7 @@ fn line(report: &Report, query: &Query, (part, entity): (&Part, Entity<'_>), row
             "ConsumedUnit" => "kWh".into(),
             // What was paid is not known; what it is worth by the prices of the time is, where there is one currency.
             "BillingCurrency" => cost.map(|cell| cell.unit.clone()).unwrap_or_default(),
-            "EffectiveCost" => cost.map(|cell| amounts::decimal(cell.nano, 9)).unwrap_or_default(),
+            "EffectiveCost" => cost.map(amount).unwrap_or_default(),
             "ResourceId" => entity.map_or_else(String::new, |line| resource(report, kind, line)),
             "ResourceName" => entity.map(|_| row.name.clone()).unwrap_or_default(),
             "ResourceType" => entity.map(|_| kind.to_owned()).unwrap_or_default(),
@@ -140,6 +165,11 @@ fn line(report: &Report, query: &Query, (part, entity): (&Part, Entity<'_>), row
             "x_Quality" => row.quality.to_owned(),
             "x_ObservedSeconds" => row.observed_seconds.to_string(),
             "x_MissingSeconds" => row.missing_seconds.to_string(),
+            "x_CostFactors" => cost.map(factors).unwrap_or_default(),
+            "x_Co2eLocationGrams" => of("co2e_location").map(amount).unwrap_or_default(),
+            "x_Co2eLocationFactors" => of("co2e_location").map(factors).unwrap_or_default(),
+            "x_Co2eMarketGrams" => of("co2e_market").map(amount).unwrap_or_default(),
+            "x_Co2eMarketFactors" => of("co2e_market").map(factors).unwrap_or_default(),
             _ => String::new(),
         }
     };

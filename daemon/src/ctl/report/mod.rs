@@ -5,15 +5,21 @@
 
 mod amounts;
 pub mod command;
+mod csv;
+mod digits;
 pub mod focus;
+mod plot;
 pub mod statement;
 pub mod times;
+mod verify;
 pub mod year;
+
+pub use plot::plot;
 
 use super::{entity, text};
 use crate::history::local::Calendar;
 use crate::history::report::{By, Declared, Part, Query, Report, ReportStep, Sum};
-use crate::model::units::{Microjoules, Nanos};
+use crate::model::units::Nanos;
 use amounts::{Cell, Sci};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -22,8 +28,6 @@ use std::collections::BTreeMap;
 const KWH: f64 = 3.6e12;
 /// Microjoules of the last digit of a table: 1 mWh.
 const DIGIT: i64 = 3_600_000;
-/// Widest bar of a plot, in columns.
-const BAR: usize = 60;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -131,7 +135,14 @@ struct Row {
     sci: Option<Sci>,
 }
 
-/// A row and whether a table shows it although it is 0.
+impl Row {
+    /// Whether it has neither energy nor an amount.
+    fn is_0(&self) -> bool {
+        self.microjoules == 0 && self.amounts.iter().all(|cell| cell.nano.is_none_or(|nano| nano == 0))
+    }
+}
+
+/// The rows of a part.
 fn rows(part: &Part, by: By, calendar: &Calendar, declared: &Declared, shown: &Shown) -> Vec<Row> {
     let node = i64::try_from(part.node.total).unwrap_or(i64::MAX);
     let quality = match &part.node {
@@ -204,7 +215,7 @@ pub fn lines(report: &Report, query: &Query, shown: &Shown) -> Vec<String> {
     let all: Vec<(&Part, Vec<Row>)> = report.parts.iter().map(of).collect();
     match shown.format {
         Format::Json => vec![text::json(&all.into_iter().flat_map(|(_, rows)| rows).collect::<Vec<_>>())],
-        Format::Csv => csv(all.into_iter().flat_map(|(_, rows)| rows).collect()),
+        Format::Csv => csv::lines(all.into_iter().flat_map(|(_, rows)| rows).collect()),
         Format::Focus => focus::lines(report, query, shown, &calendar),
         Format::Table => table(report, query, &all, &calendar),
     }
@@ -222,26 +233,27 @@ fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &C
         }
         lines.push(format!("{}, {} ({})", report.node, span(part.from, part.until), report.zone));
         // What is 0 says nothing, but the node's line is always there.
-        let is_0 = |row: &&Row| row.microjoules == 0 && row.amounts.iter().all(|cell| cell.nano == 0);
-        let shown: Vec<&Row> = rows.iter().filter(|row| row.row == "node" || !is_0(row)).collect();
-        let digits = rounded(&shown);
+        let shown: Vec<&Row> = rows.iter().filter(|row| row.row == "node" || !row.is_0()).collect();
+        let energies: Vec<i64> = shown.iter().map(|row| row.microjoules).collect();
+        let digits = digits::apportioned(&energies, 1_000_000, DIGIT);
+        let shares = shares(&energies);
         let heading = query.by.as_str().to_uppercase();
         let mut cells = vec![vec![heading, "KWH".into(), "SHARE".into()]];
-        for (row, digits) in shown.iter().zip(digits) {
-            let share = row.share.map(|share| format!("{:.1} %", share * 100.0)).unwrap_or_default();
-            cells.push(vec![row.name.clone(), kwh(digits), share]);
+        for ((row, digits), share) in shown.iter().zip(digits).zip(shares) {
+            cells.push(vec![row.name.clone(), digits::decimal(digits, 6), share]);
         }
         let of_node = rows.last().map(|node| node.amounts.as_slice()).unwrap_or_default();
         for (at, cell) in of_node.iter().enumerate() {
             let (digit, decimals) = amounts::digit(&cell.measure);
             // Zones have none of their own.
-            let values: Vec<Option<i64>> = shown.iter().map(|row| row.amounts.get(at).map(|cell| cell.nano)).collect();
+            let of_row = |row: &&Row| row.amounts.get(at).and_then(|cell| cell.nano);
+            let values: Vec<Option<i64>> = shown.iter().map(of_row).collect();
             let known: Vec<i64> = values.iter().copied().flatten().collect();
-            let mut digits = amounts::apportioned(&known, 1_000_000, digit).into_iter();
+            let mut digits = digits::apportioned(&known, 1_000_000, digit).into_iter();
             cells[0].push(amounts::heading(&cell.measure, &cell.unit));
             for (row, value) in cells[1..].iter_mut().zip(&values) {
                 let digits = value.and_then(|_| digits.next());
-                row.push(digits.map(|digits| amounts::decimal(digits, decimals)).unwrap_or_default());
+                row.push(digits.map_or_else(|| "-".into(), |digits| digits::decimal(digits, decimals)));
             }
         }
         lines.extend(text::table(&cells, true, text::terminal_size().map(|size| size.columns)));
@@ -289,124 +301,15 @@ fn quality(part: &Part) -> String {
     line
 }
 
-/// Rows in units of the last digit of the table, so that the rows above the node's add up to it.
-fn rounded(rows: &[&Row]) -> Vec<i64> {
-    let energies: Vec<i64> = rows.iter().map(|row| row.microjoules).collect();
-    amounts::apportioned(&energies, 1_000_000, DIGIT)
-}
-
-/// So many mWh in kWh.
-fn kwh(digits: i64) -> String {
-    amounts::decimal(digits, 6)
-}
-
-fn csv(rows: Vec<Row>) -> Vec<String> {
-    let names = "from,until,row,name,labels,kwh,microjoules,microjoules_dynamic,microjoules_idle,share,quality,\
-                 observed_seconds,missing_seconds";
-    // Measures and currencies that any part has, each in a column of its own, and how well its factors are known.
-    let mut measures: Vec<(String, String)> = Vec::new();
-    for cell in rows.iter().flat_map(|row| &row.amounts) {
-        if !measures.iter().any(|(measure, unit)| (measure, unit) == (&cell.measure, &cell.unit)) {
-            measures.push((cell.measure.clone(), cell.unit.clone()));
+/// Shares of the node's energy, the last one, which add up to it.
+fn shares(energies: &[i64]) -> Vec<String> {
+    match energies.last() {
+        Some(node) if *node > 0 => {
+            let permille = digits::apportioned(energies, 1_000 * 1_000_000, *node);
+            permille.into_iter().map(|permille| format!("{} %", digits::decimal(permille, 1))).collect()
         }
+        _ => vec![String::new(); energies.len()],
     }
-    let mut names = names.to_owned();
-    for (measure, unit) in &measures {
-        let column = amounts::column(measure, unit);
-        names += &format!(",{column},{column}_factors");
-    }
-    let line = |row: Row| {
-        let labels: Vec<String> = row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let cells = [
-            row.from,
-            row.until,
-            row.row.to_owned(),
-            row.name,
-            labels.join(";"),
-            format!("{:.9}", row.kwh),
-            row.microjoules.to_string(),
-            row.microjoules_dynamic.to_string(),
-            row.microjoules_idle.to_string(),
-            row.share.map(|share| format!("{share:.6}")).unwrap_or_default(),
-            row.quality.to_owned(),
-            row.observed_seconds.to_string(),
-            row.missing_seconds.to_string(),
-        ];
-        let mut cells = cells.to_vec();
-        for (measure, unit) in &measures {
-            let cell = row.amounts.iter().find(|cell| (&cell.measure, &cell.unit) == (measure, unit));
-            cells.push(cell.map(|cell| amounts::decimal(cell.nano, 9)).unwrap_or_default());
-            cells.push(cell.map(|cell| cell.factors.to_owned()).unwrap_or_default());
-        }
-        cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",")
-    };
-    std::iter::once(names).chain(rows.into_iter().map(line)).collect()
-}
-
-/// A cell of CSV (RFC 4180). A spreadsheet takes a cell that begins with one of these characters for a formula, and
-/// names are chosen by strangers: such a name gets an apostrophe.
-fn quoted(cell: &str) -> String {
-    let cell = text::safe(cell);
-    let is_number = cell.parse::<f64>().is_ok();
-    let cell = if !is_number && cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell };
-    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
-}
-
-/// The energy of one entity over time, as bars: the parts of a report, in which the entity is one line.
-pub fn plot(report: &Report, query: &Query, name: &str) -> Result<Vec<String>, String> {
-    let calendar = Calendar::system();
-    let is_it = |line: &crate::history::report::ReportLine| {
-        let shown = line.labels.as_ref().map_or_else(|| line.name.clone(), entity::of_labels);
-        line.name == name || shown == name
-    };
-    let energy = |part: &Part| {
-        if name == "node" {
-            return i64::try_from(part.node.total).unwrap_or(i64::MAX);
-        }
-        part.lines.iter().filter(|line| is_it(line)).map(|line| line.energy.whole()).sum()
-    };
-    let points: Vec<(&Part, i64)> = report.parts.iter().map(|part| (part, energy(part))).collect();
-    let most = points.iter().map(|(_, energy)| *energy).max().unwrap_or_default();
-    if report.parts.is_empty() {
-        return Ok(vec![nothing(report, query, &calendar)]);
-    }
-    if most <= 0 {
-        let mut known: Vec<&str> =
-            report.parts.iter().flat_map(|part| &part.lines).map(|line| line.name.as_str()).collect();
-        known.sort_unstable();
-        known.dedup();
-        known.truncate(10);
-        let known: Vec<String> = known.into_iter().map(text::safe).collect();
-        let some =
-            if known.is_empty() { String::new() } else { format!("; there are, for example, {}", known.join(", ")) };
-        return Err(format!("there is no history of the {} {name:?} in that time{some}", query.by.as_str()));
-    }
-    let mut cells = vec![vec!["FROM".to_owned(), "ENERGY".into(), "POWER".into(), String::new()]];
-    for (part, energy) in points {
-        let seconds = part.observed_seconds;
-        let watts = energy as f64 / 1e6 / seconds as f64;
-        let watts = if seconds > 0 { format!("{watts:.1} W") } else { String::new() };
-        let columns = usize::try_from(energy.max(0).saturating_mul(BAR as i64 * 8) / most).unwrap_or_default();
-        let part_of_block = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][columns % 8];
-        let bar = "█".repeat(columns / 8) + part_of_block;
-        cells.push(vec![
-            date_time(&calendar, part.from),
-            text::joules(Microjoules(energy.max(0).unsigned_abs())),
-            watts,
-            bar,
-        ]);
-    }
-    Ok(bars(&cells))
-}
-
-/// Lines up the cells; the last one, the bar, to the left.
-fn bars(cells: &[Vec<String>]) -> Vec<String> {
-    let numbers: Vec<Vec<String>> = cells.iter().map(|row| row[..row.len() - 1].to_vec()).collect();
-    let lines = text::table(&numbers, true, None);
-    let line = |(line, row): (String, &Vec<String>)| {
-        format!("{line}  {}", row.last().map_or("", String::as_str)).trim_end().to_owned()
-    };
-    lines.into_iter().zip(cells).map(line).collect()
 }
 
 fn date_time(calendar: &Calendar, at: i64) -> String {

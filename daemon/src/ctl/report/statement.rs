@@ -1,66 +1,252 @@
 //! The statement of an entity as text and JSON. Pure.
 
+use super::amounts::{self, Cell};
+use super::digits::{apportioned, decimal, millionths, spread};
 use super::{KWH, date_time, entity};
 use crate::ctl::text;
 use crate::history::local::Calendar;
 use crate::history::report::{NodeLine, Sum};
-use crate::history::statement::{Statement, Statements};
+use crate::history::statement::{Run, Statement, StatementAmount, Statements, ZoneLine};
 use crate::model::units::Nanos;
 use serde_json::{Map, Value, json};
 
-/// The statements as text.
-pub fn lines(made: &Statements) -> Vec<String> {
-    let calendar = Calendar::system();
-    let mut lines = Vec::new();
-    for statement in &made.entities {
-        if !lines.is_empty() {
-            lines.push(String::new());
-        }
-        lines.extend(one(made, statement, &calendar));
-    }
-    lines
+/// Microjoules of the last digit of a kWh, 10⁻⁹: three digits more than in a report, as a job is small.
+const DIGIT: i64 = 3_600;
+
+/// Statements, and how they are shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    made: Statements,
+    pue: Option<f64>,
 }
 
-fn one(made: &Statements, statement: &Statement, calendar: &Calendar) -> Vec<String> {
-    let at = |time| date_time(calendar, time);
-    let kind = statement.labels.kind().as_str();
-    let mut lines =
-        vec![format!("Statement of the {kind} {} on {}", entity::of_labels(&statement.labels), text::safe(&made.node))];
-    let labels = statement.labels.pairs().filter(|(_, value)| !value.is_empty());
-    lines.extend(labels.map(|(name, value)| format!("  {name}: {}", text::safe(value))));
-    let state = if statement.running { "it runs" } else { "it has ended, or has no numbers of its own now" };
-    lines.push(format!("Charged from {} to {} ({}); {state}", at(statement.first), at(statement.last), made.zone));
-    lines.push(String::new());
-    let mut cells = vec![vec!["ZONE".to_owned(), "DYNAMIC KWH".into(), "IDLE KWH".into(), "KWH".into()]];
-    let row = |name: String, sum: Sum| vec![name, kwh(sum.dynamic), kwh(sum.idle), kwh(sum.whole())];
-    for line in statement.zones.iter().filter(|line| line.billed) {
-        cells.push(row(text::safe(&line.zone), line.energy));
+/// Carbon or cost of an entity, PUE included: of its runs, of work, of idle energy, and all of it.
+struct Amount {
+    runs: Vec<Cell>,
+    dynamic: Cell,
+    idle: Cell,
+    sum: Cell,
+}
+
+impl Made {
+    /// `pue`: in place of the configuration's.
+    pub fn new(made: Statements, pue: Option<f64>) -> Self {
+        let pue = pue.or(made.declared.pue);
+        Self { made, pue }
     }
-    cells.push(row("sum".into(), statement.energy));
-    for line in statement.zones.iter().filter(|line| !line.billed) {
-        cells.push(row(format!("{} (not in the sum)", text::safe(&line.zone)), line.energy));
+
+    /// Name of the machine.
+    pub fn node(&self) -> &str {
+        &self.made.node
     }
-    lines.extend(text::table(&cells, true, None));
-    if statement.runs.len() > 1 {
-        lines.push(String::new());
-        let mut cells = vec![vec!["RUN SINCE".to_owned(), "KWH".into()]];
-        for run in &statement.runs {
-            cells.push(vec![at(seconds(run.since)), kwh(run.energy.whole())]);
+
+    /// The statements as text.
+    pub fn lines(&self) -> Vec<String> {
+        let calendar = Calendar::system();
+        let mut lines = Vec::new();
+        for statement in &self.made.entities {
+            if !lines.is_empty() {
+                lines.push(String::new());
+            }
+            lines.extend(self.one(statement, &calendar));
         }
-        lines.extend(text::table(&cells, true, None));
+        lines
     }
-    lines.push(String::new());
-    lines.push(quality(statement));
-    lines
+
+    fn one(&self, statement: &Statement, calendar: &Calendar) -> Vec<String> {
+        let at = |time| date_time(calendar, time);
+        let (kind, node) = (statement.labels.kind().as_str(), text::safe(&self.made.node));
+        let mut lines = vec![format!("Statement of the {kind} {} on {node}", entity::of_labels(&statement.labels))];
+        let labels = statement.labels.pairs().filter(|(_, value)| !value.is_empty());
+        lines.extend(labels.map(|(name, value)| format!("  {name}: {}", text::safe(value))));
+        let state = if statement.running { "it runs" } else { "it has ended, or has no numbers of its own now" };
+        let zone = &self.made.zone;
+        lines.push(format!("Charged from {} to {} ({zone}); {state}", at(statement.first), at(statement.last)));
+        lines.push(String::new());
+        lines.extend(text::table(&energies(statement), true, None));
+        let amounts = self.amounts(statement);
+        if !amounts.is_empty() {
+            lines.push(String::new());
+            let mut cells = vec![["AMOUNT", "OF WORK", "OF IDLE", "SUM"].map(str::to_owned).to_vec()];
+            for amount in &amounts {
+                let name = amounts::heading(&amount.sum.measure, &amount.sum.unit);
+                cells.push(vec![name, shown(&amount.dynamic), shown(&amount.idle), shown(&amount.sum)]);
+            }
+            lines.extend(text::table(&cells, true, None));
+        }
+        if statement.runs.len() > 1 {
+            lines.push(String::new());
+            lines.extend(text::table(&runs(statement, &amounts, calendar), true, None));
+        }
+        lines.push(String::new());
+        lines.push(quality(statement));
+        lines.extend(self.notes(statement));
+        lines
+    }
+
+    /// What carbon and cost rest on.
+    fn notes(&self, statement: &Statement) -> Vec<String> {
+        if statement.amounts.is_empty() {
+            return vec![
+                "CO2e and cost are not known: there was no factor ([carbon] and [price] of jouled.toml)".into(),
+            ];
+        }
+        let note = |one: &StatementAmount| {
+            amounts::note(&one.measure, &one.unit, &one.sources, one.uncounted, statement.during.total)
+        };
+        let mut notes: Vec<String> = statement.amounts.iter().map(note).collect();
+        notes.extend(self.pue.map(amounts::pue_note));
+        notes
+    }
+
+    fn amounts(&self, statement: &Statement) -> Vec<Amount> {
+        let by = millionths(self.pue.unwrap_or(1.0));
+        let of = |(at, one): (usize, &StatementAmount)| {
+            let factors = amounts::factors(&one.sources, one.uncounted, statement.during.total);
+            let cell = |nano: i64| Cell::new(&one.measure, &one.unit, (factors != "none").then_some(nano), factors);
+            let modes = apportioned(&[one.amount.dynamic, one.amount.idle, one.amount.whole()], by, 1);
+            let of_run = |run: &Run| run.amounts.get(at).copied().unwrap_or_default().whole();
+            let mut of_runs: Vec<i64> = statement.runs.iter().map(of_run).collect();
+            of_runs.push(one.amount.whole());
+            let mut runs: Vec<Cell> = apportioned(&of_runs, by, 1).into_iter().map(cell).collect();
+            runs.pop();
+            Amount { runs, dynamic: cell(modes[0]), idle: cell(modes[1]), sum: cell(modes[2]) }
+        };
+        statement.amounts.iter().enumerate().map(of).collect()
+    }
+
+    /// The statements as one JSON object.
+    pub fn json(&self) -> Value {
+        let calendar = Calendar::system();
+        let at = |time| date_time(&calendar, time);
+        json!({
+            "node": self.made.node,
+            "time_zone": self.made.zone,
+            "from": at(self.made.from),
+            "until": at(self.made.until),
+            "statements": self.made.entities.iter().map(|one| self.statement(one, &calendar)).collect::<Vec<_>>(),
+        })
+    }
+
+    fn statement(&self, one: &Statement, calendar: &Calendar) -> Value {
+        let at = |time| date_time(calendar, time);
+        let labels = one.labels.pairs().filter(|(_, value)| !value.is_empty());
+        let labels: Map<String, Value> = labels.map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let amounts = self.amounts(one);
+        let zone = |line: &ZoneLine| {
+            with(energy(line.energy), vec![("zone", line.zone.clone().into()), ("billed", line.billed.into())])
+        };
+        let run = |(number, run): (usize, &Run)| {
+            let cells: Vec<&Cell> = amounts.iter().filter_map(|amount| amount.runs.get(number)).collect();
+            let mut more = vec![("since", at(seconds(run.since)).into())];
+            if !cells.is_empty() {
+                more.push(("amounts", json!(cells)));
+            }
+            with(energy(run.energy), more)
+        };
+        let node = &one.during;
+        let share = |energy: u64| (node.total > 0).then(|| energy as f64 / node.total as f64);
+        let mut more = vec![
+            ("kind", one.labels.kind().as_str().into()),
+            ("name", entity::of_labels(&one.labels).into()),
+            ("labels", labels.into()),
+            ("running", one.running.into()),
+            ("from", at(one.first).into()),
+            ("until", at(one.last).into()),
+            ("zones", one.zones.iter().map(zone).collect()),
+            ("runs", one.runs.iter().enumerate().map(run).collect()),
+            ("quality", quality_word(node).into()),
+            (
+                "node",
+                json!({
+                    "microjoules": node.total,
+                    "share_measured": share(node.measured),
+                    "share_derived": share(node.derived),
+                    "share_estimated": share(node.estimated),
+                }),
+            ),
+            ("seconds", one.seconds.into()),
+            ("observed_seconds", one.observed_seconds.into()),
+            ("missing_seconds", node.missing_seconds.into()),
+        ];
+        let amount = |(amount, of): (&Amount, &StatementAmount)| {
+            let source = |source: &crate::history::slot::AmountSource| json!({"source": source.source, "fallback": source.fallback, "node_microjoules": source.energy});
+            let more = vec![
+                ("nano_dynamic", json!(amount.dynamic.nano)),
+                ("nano_idle", json!(amount.idle.nano)),
+                ("sources", of.sources.iter().map(source).collect()),
+                ("node_microjoules_without_factor", of.uncounted.into()),
+            ];
+            with(json!(amount.sum), more)
+        };
+        more.push(("amounts", amounts.iter().zip(&one.amounts).map(amount).collect()));
+        more.extend(self.pue.filter(|_| !amounts.is_empty()).map(|pue| ("pue", pue.into())));
+        with(energy(one.energy), more)
+    }
+}
+
+fn with(mut value: Value, more: Vec<(&str, Value)>) -> Value {
+    if let Value::Object(map) = &mut value {
+        map.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    }
+    value
+}
+
+fn energy(sum: Sum) -> Value {
+    json!({
+        "kwh": sum.whole() as f64 / KWH,
+        "microjoules": sum.whole(),
+        "microjoules_dynamic": sum.dynamic,
+        "microjoules_idle": sum.idle,
+    })
+}
+
+/// An amount with all digits that are kept, or that it is not known.
+fn shown(cell: &Cell) -> String {
+    cell.nano.map_or_else(|| "-".into(), |nano| decimal(nano, 9))
+}
+
+/// Energy by zone and mode, in digits that add up in both directions.
+fn energies(statement: &Statement) -> Vec<Vec<String>> {
+    let Sum { dynamic, idle } = statement.energy;
+    let all = apportioned(&[dynamic, idle, statement.energy.whole()], 1_000_000, DIGIT);
+    let billed: Vec<&ZoneLine> = statement.zones.iter().filter(|line| line.billed).collect();
+    let column = |of: fn(Sum) -> i64, whole| {
+        let values: Vec<i64> = billed.iter().map(|line| of(line.energy)).collect();
+        spread(&values, DIGIT, whole)
+    };
+    let columns = column(|sum| sum.dynamic, all[0]).into_iter().zip(column(|sum| sum.idle, all[1]));
+    let row = |name: String, dynamic: i64, idle: i64| {
+        let kwh = |digits| decimal(digits, 9);
+        vec![name, kwh(dynamic), kwh(idle), kwh(dynamic.saturating_add(idle))]
+    };
+    let mut cells = vec![vec!["ZONE".to_owned(), "DYNAMIC KWH".into(), "IDLE KWH".into(), "KWH".into()]];
+    cells.extend(billed.iter().zip(columns).map(|(line, (dynamic, idle))| row(text::safe(&line.zone), dynamic, idle)));
+    cells.push(row("sum".into(), all[0], all[1]));
+    for line in statement.zones.iter().filter(|line| !line.billed) {
+        let modes = apportioned(&[line.energy.dynamic, line.energy.idle, line.energy.whole()], 1_000_000, DIGIT);
+        cells.push(row(format!("{} (not in the sum)", text::safe(&line.zone)), modes[0], modes[1]));
+    }
+    cells
+}
+
+/// A line for each run: its energy, carbon and cost.
+fn runs(statement: &Statement, amounts: &[Amount], calendar: &Calendar) -> Vec<Vec<String>> {
+    let mut energies: Vec<i64> = statement.runs.iter().map(|run| run.energy.whole()).collect();
+    energies.push(statement.energy.whole());
+    let digits = apportioned(&energies, 1_000_000, DIGIT);
+    let mut cells = vec![vec!["RUN SINCE".to_owned(), "KWH".into()]];
+    cells[0].extend(amounts.iter().map(|amount| amounts::heading(&amount.sum.measure, &amount.sum.unit)));
+    for (number, (run, digits)) in statement.runs.iter().zip(digits).enumerate() {
+        let mut row = vec![date_time(calendar, seconds(run.since)), decimal(digits, 9)];
+        row.extend(amounts.iter().map(|amount| amount.runs.get(number).map_or_else(String::new, shown)));
+        cells.push(row);
+    }
+    cells
 }
 
 fn seconds(at: Nanos) -> i64 {
     i64::try_from(at.0 / Nanos::SECOND.0).unwrap_or(i64::MAX)
-}
-
-/// Three more digits than a report, as a job is small.
-fn kwh(microjoules: i64) -> String {
-    format!("{:.9}", microjoules as f64 / KWH)
 }
 
 fn quality(statement: &Statement) -> String {
@@ -89,73 +275,10 @@ fn quality_word(node: &NodeLine) -> &'static str {
     }
 }
 
-/// The statements as one JSON object.
-pub fn json(made: &Statements) -> Value {
-    let calendar = Calendar::system();
-    let at = |time| date_time(&calendar, time);
-    let energy = |sum: Sum| {
-        json!({
-            "kwh": sum.whole() as f64 / KWH,
-            "microjoules": sum.whole(),
-            "microjoules_dynamic": sum.dynamic,
-            "microjoules_idle": sum.idle,
-        })
-    };
-    let with = |mut value: Value, more: &[(&str, Value)]| {
-        if let Value::Object(map) = &mut value {
-            map.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        }
-        value
-    };
-    let statement = |one: &Statement| {
-        let labels = one.labels.pairs().filter(|(_, value)| !value.is_empty());
-        let labels: Map<String, Value> = labels.map(|(name, value)| (name.to_owned(), value.into())).collect();
-        let zone = |line: &crate::history::statement::ZoneLine| {
-            with(energy(line.energy), &[("zone", line.zone.clone().into()), ("billed", line.billed.into())])
-        };
-        let run = |run: &crate::history::statement::Run| {
-            with(energy(run.energy), &[("since", at(seconds(run.since)).into())])
-        };
-        let node = &one.during;
-        let share = |energy: u64| (node.total > 0).then(|| energy as f64 / node.total as f64);
-        let more = [
-            ("kind", one.labels.kind().as_str().into()),
-            ("name", entity::of_labels(&one.labels).into()),
-            ("labels", labels.into()),
-            ("running", one.running.into()),
-            ("from", at(one.first).into()),
-            ("until", at(one.last).into()),
-            ("zones", one.zones.iter().map(zone).collect()),
-            ("runs", one.runs.iter().map(run).collect()),
-            ("quality", quality_word(node).into()),
-            (
-                "node",
-                json!({
-                    "microjoules": node.total,
-                    "share_measured": share(node.measured),
-                    "share_derived": share(node.derived),
-                    "share_estimated": share(node.estimated),
-                }),
-            ),
-            ("seconds", one.seconds.into()),
-            ("observed_seconds", one.observed_seconds.into()),
-            ("missing_seconds", node.missing_seconds.into()),
-        ];
-        with(energy(one.energy), &more)
-    };
-    json!({
-        "node": made.node,
-        "time_zone": made.zone,
-        "from": at(made.from),
-        "until": at(made.until),
-        "statements": made.entities.iter().map(statement).collect::<Vec<_>>(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::statement::{Run, ZoneLine};
+    use crate::history::slot::AmountSource;
     use crate::model::entity::JobLabels;
 
     fn made() -> Statements {
@@ -181,17 +304,88 @@ mod tests {
                 zone("dram", true, sum(3_600_000_000_000, 0)),
                 zone("package", true, sum(3_600_000_000_000, 3_600_000_000_000)),
             ],
-            runs: vec![Run { since: Nanos(1_000_000_000), energy: sum(7_200_000_000_000, 3_600_000_000_000) }],
+            runs: vec![
+                Run {
+                    since: Nanos(1_000_000_000),
+                    energy: sum(7_200_000_000_000, 0),
+                    amounts: vec![sum(600_000_001, 0)],
+                },
+                Run {
+                    since: Nanos(9_000_000_000),
+                    energy: sum(0, 3_600_000_000_000),
+                    amounts: vec![sum(0, -300_000_001)],
+                },
+            ],
+            amounts: vec![StatementAmount {
+                measure: "cost".into(),
+                unit: "EUR".into(),
+                amount: sum(600_000_001, -300_000_001),
+                sources: vec![AmountSource { source: "lab".into(), fallback: true, energy: 60, amount: 0 }],
+                uncounted: 40,
+            }],
             during: NodeLine { total: 100, measured: 75, estimated: 25, missing_seconds: 3, ..NodeLine::default() },
             observed_seconds: 7_000,
             seconds: 7_200,
         };
-        Statements { node: "n".into(), zone: "UTC".into(), from: 0, until: 86_400, entities: vec![statement] }
+        Statements {
+            node: "n".into(),
+            zone: "UTC".into(),
+            from: 0,
+            until: 86_400,
+            entities: vec![statement],
+            ..Statements::default()
+        }
+    }
+
+    fn priced(pue: Option<f64>) -> Made {
+        Made::new(made(), pue)
+    }
+
+    #[test]
+    fn carbon_and_cost_are_there_with_their_sources_and_times_the_pue() {
+        let text = priced(None).lines().join("\n");
+        for words in [
+            "COST (EUR)  0.600000001  -0.300000001  0.300000000",
+            "Cost in EUR: of the machine's energy, 60.0 % by lab (fallback), 40.0 % without a factor, which is not in it",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let json = priced(Some(1.3)).json();
+        let one = &json["statements"][0];
+        let cost = &one["amounts"][0];
+        assert_eq!(
+            (&cost["nano"], &cost["factors"], &one["pue"]),
+            (&390_000_000.into(), &"incomplete".into(), &1.3.into())
+        );
+        let nano = |value: &Value| value.as_i64().unwrap();
+        assert_eq!(nano(&cost["nano_dynamic"]) + nano(&cost["nano_idle"]), 390_000_000);
+        let runs: i64 = (0..2).map(|run| nano(&one["runs"][run]["amounts"][0]["nano"])).sum();
+        assert_eq!(runs, 390_000_000);
+        assert_eq!(cost["sources"][0]["fallback"], true);
+        assert_eq!(cost["node_microjoules_without_factor"], 40);
+    }
+
+    #[test]
+    fn an_amount_without_any_factor_is_no_number() {
+        let mut none = made();
+        let amount = &mut none.entities[0].amounts[0];
+        (amount.amount, amount.sources, amount.uncounted) = (Sum::default(), Vec::new(), 100);
+        let none = Made::new(none, None);
+        let json = none.json();
+        let cost = &json["statements"][0]["amounts"][0];
+        assert!(cost["nano"].is_null() && cost["value"].is_null() && cost["factors"] == "none", "{cost}");
+        let text = none.lines().join("\n");
+        assert!(text.contains("Cost in EUR: not known, as there was no factor"), "{text}");
+        assert!(text.contains("COST (EUR)        -        -    -"), "{text}");
+        let mut bare = made();
+        bare.entities[0].amounts.clear();
+        let text = Made::new(bare, None).lines().join("\n");
+        assert!(text.contains("CO2e and cost are not known: there was no factor"), "{text}");
     }
 
     #[test]
     fn a_statement_has_times_zones_modes_and_quality() {
-        let text = lines(&made()).join("\n");
+        let text = priced(None).lines().join("\n");
         for words in [
             "Statement of the job slurm 4711 sim",
             "account: physics",
@@ -209,7 +403,7 @@ mod tests {
 
     #[test]
     fn json_has_all_of_it() {
-        let json = json(&made());
+        let json = priced(None).json();
         let one = &json["statements"][0];
         assert_eq!((&one["kwh"], &one["microjoules_idle"]), (&3.0.into(), &3_600_000_000_000_u64.into()));
         assert_eq!((&one["labels"]["job_id"], &one["running"]), (&"4711".into(), &false.into()));

@@ -1,15 +1,17 @@
 //! GetReport: what was drawn between two times, as `GET /v1/report` answers it. Reading the history takes milliseconds
 //! and more, so the session makes reports on another thread and sends the answer later.
 //!
-//! Root and the group jouled get everything, to the microjoule. Others get entities that have an object on the bus, and
-//! whole joules: a minute is longer than the 10 s for which they see all other numbers.
+//! Root and the group jouled get everything, to the microjoule, with carbon and cost. Others get entities that have an
+//! object on the bus, and whole joules: a minute is longer than the 10 s for which they see all other numbers. Carbon and
+//! cost would tell them the microjoules.
 
 use super::call::{Call, CallError, said};
 use super::grain::coarse_grain;
 use super::view::Iface;
 use super::{Caller, tree};
 use crate::export::history::{LINES, Refusal};
-use crate::history::report::{By, Part, Query, Report, ReportStep, Sum};
+use crate::history::report::{AmountLine, By, Part, Query, Report, ReportStep, Sum};
+use crate::history::slot::AmountSource;
 use crate::model::entity::Kind;
 use crate::sys::safe_text::safe;
 use std::collections::BTreeMap;
@@ -26,7 +28,11 @@ pub(super) const DOC: &str = "What was drawn between two times, from the history
      day or month of the local clock, or empty for one part. limit: most rows of entities in each part; 0: 1000. rows: begin of \
      the part, row, name, labels, and DynamicMicrojoules and IdleMicrojoules (x). parts: begin, end, and the node's \
      EnergyMicrojoules, MeasuredMicrojoules, DerivedMicrojoules, EstimatedMicrojoules, ObservedUSec (how long jouled ran), \
-     MissingUSec (how long of that a meter gave nothing) (t). Others than root and the group jouled are told whole joules, rounded \
+     MissingUSec (how long of that a meter gave nothing) (t). Where carbon or price is configured, root and the group jouled also \
+     get Amounts: of a row a(ssx), measure (co2e_location, co2e_market, cost), unit and billionths of the unit, which add up to the \
+     row node; of a part a(ssxta(sbtx)), the same of the node, its energy without a factor, and for each source of factors name, \
+     whether it stood in for another one, energy and billionths. An amount without any factor is left out of rows. PUE (d) of \
+     parts is the declared one; no amount is multiplied by it. Others than root and the group jouled are told whole joules, rounded \
      down. More entries may be added to both dictionaries.";
 
 /// What a call asks for; `None` where it calls another method.
@@ -84,13 +90,17 @@ pub(super) fn refused(why: &Refusal) -> CallError {
 }
 
 type Numbers = BTreeMap<&'static str, Variant<'static>>;
+/// Measure, unit, and billionths of the unit.
+type Amounts = Vec<(String, String, i64)>;
 type Row = (u64, &'static str, String, BTreeMap<String, String>, Numbers);
 
 /// The answer with a report.
 pub(super) fn reply(to: &Message, caller: Caller, report: &Report) -> zbus::Result<Message> {
     let grain = if caller.fine { 1 } else { i64::try_from(coarse_grain().quantum.0).unwrap_or(i64::MAX) };
     let rows: Vec<Row> = report.parts.iter().flat_map(|part| rows(part, &report.by, grain)).collect();
-    let parts: Vec<(u64, u64, Numbers)> = report.parts.iter().map(|part| summary(part, grain.unsigned_abs())).collect();
+    let pue = report.declared.pue;
+    let part = |part| summary(part, grain.unsigned_abs(), pue);
+    let parts: Vec<(u64, u64, Numbers)> = report.parts.iter().map(part).collect();
     let header = to.header();
     let built = Message::method_return(&header).build(&(rows, parts));
     built.or_else(|error| CallError::limits(format!("the report does not fit into a message: {error}")).reply(&header))
@@ -101,42 +111,65 @@ fn micros(seconds: i64) -> u64 {
 }
 
 fn rows(part: &Part, by: &str, grain: i64) -> Vec<Row> {
-    let row = |row, name: String, labels, sum: Sum| {
+    // An amount says energy to the microjoule, and what the operator pays.
+    let known: Vec<(usize, &AmountLine)> = part.amounts.iter().enumerate().filter(|_| grain == 1).collect();
+    let has_factor = |line: &AmountLine| line.uncounted == 0 || line.uncounted < part.node.total;
+    let amounts = |of: &dyn Fn(usize, &AmountLine) -> Option<i64>| -> Amounts {
+        let known = known.iter().filter(|(_, line)| has_factor(line));
+        known.filter_map(|(at, line)| Some((line.measure.clone(), line.unit.clone(), of(*at, line)?))).collect()
+    };
+    let row = |row, name: String, labels, sum: Sum, amounts: Amounts| {
         let told = |energy: i64| Variant::from(energy.div_euclid(grain) * grain);
-        let numbers = [("DynamicMicrojoules", told(sum.dynamic)), ("IdleMicrojoules", told(sum.idle))];
-        (micros(part.from), row, name, labels, numbers.into_iter().collect())
+        let mut numbers =
+            Numbers::from([("DynamicMicrojoules", told(sum.dynamic)), ("IdleMicrojoules", told(sum.idle))]);
+        if !amounts.is_empty() {
+            numbers.insert("Amounts", Variant::from(amounts));
+        }
+        (micros(part.from), row, name, labels, numbers)
     };
     let node = i64::try_from(part.node.total).unwrap_or(i64::MAX);
     let mut rows: Vec<Row> = Vec::new();
     for line in &part.lines {
         let labels = line.labels.iter().flat_map(|labels| labels.pairs()).filter(|(_, value)| !value.is_empty());
         let labels = labels.map(|(name, value)| (name.to_owned(), safe(value))).collect();
-        rows.push(row("entity", safe(&line.name), labels, line.energy));
+        let amounts = amounts(&|at, _| Some(line.amounts.get(at).copied().unwrap_or_default().whole()));
+        rows.push(row("entity", safe(&line.name), labels, line.energy, amounts));
     }
-    let mut other = |name, sum| rows.push(row(name, String::new(), BTreeMap::new(), sum));
+    let mut other = |name, sum, amounts| rows.push(row(name, String::new(), BTreeMap::new(), sum, amounts));
     if by != By::Zone.as_str() {
-        other("rest", part.rest);
+        other("rest", part.rest, amounts(&|_, line| Some(line.rest.whole())));
         if let Some(outside) = part.outside {
-            other("outside", outside);
+            other("outside", outside, amounts(&|_, line| line.outside.map(Sum::whole)));
         }
-        other("idle", Sum { dynamic: 0, idle: part.idle });
-        other("unattributed", Sum { dynamic: part.unattributed, idle: 0 });
+        other("idle", Sum { dynamic: 0, idle: part.idle }, amounts(&|_, line| Some(line.idle)));
+        let unattributed = Sum { dynamic: part.unattributed, idle: 0 };
+        other("unattributed", unattributed, amounts(&|_, line| Some(line.unattributed)));
     }
-    other("node", Sum { dynamic: node.saturating_sub(part.idle), idle: part.idle });
+    let node = Sum { dynamic: node.saturating_sub(part.idle), idle: part.idle };
+    other("node", node, amounts(&|_, line| Some(line.node)));
     rows
 }
 
-fn summary(part: &Part, grain: u64) -> (u64, u64, Numbers) {
+fn summary(part: &Part, grain: u64, pue: Option<f64>) -> (u64, u64, Numbers) {
     let told = |energy: u64| Variant::from(energy / grain * grain);
     let time = |seconds: u64| Variant::from(seconds.saturating_mul(1_000_000));
     let node = &part.node;
-    let numbers = [
+    let mut numbers = Numbers::from([
         ("EnergyMicrojoules", told(node.total)),
         ("MeasuredMicrojoules", told(node.measured)),
         ("DerivedMicrojoules", told(node.derived)),
         ("EstimatedMicrojoules", told(node.estimated)),
         ("ObservedUSec", time(part.observed_seconds)),
         ("MissingUSec", time(node.missing_seconds)),
-    ];
-    (micros(part.from), micros(part.until), numbers.into_iter().collect())
+    ]);
+    if grain == 1 && !part.amounts.is_empty() {
+        let amount = |line: &AmountLine| {
+            let source = |one: &AmountSource| (one.source.clone(), one.fallback, one.energy, one.amount);
+            let sources: Vec<(String, bool, u64, i64)> = line.sources.iter().map(source).collect();
+            (line.measure.clone(), line.unit.clone(), line.node, line.uncounted, sources)
+        };
+        numbers.insert("Amounts", Variant::from(part.amounts.iter().map(amount).collect::<Vec<_>>()));
+        numbers.extend(pue.map(|pue| ("PUE", Variant::from(pue))));
+    }
+    (micros(part.from), micros(part.until), numbers)
 }

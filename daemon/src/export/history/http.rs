@@ -2,11 +2,8 @@
 
 use super::{LINES, Refusal, Reports};
 use crate::export::Snapshots;
-use crate::history::report::{By, Query as Asked, Report, ReportError, ReportStep, report};
-use crate::history::statement::{StatementQuery, statements};
-use crate::model::entity::{Kind, Labels};
-use crate::model::snapshot::{Snapshot, State as RowState};
-use crate::model::units::Nanos;
+use crate::history::report::{By, Query as Asked, ReportStep};
+use crate::history::statement::StatementQuery;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -54,8 +51,7 @@ async fn of_all(State(of): State<Answering>, words: Result<Query<Words>, QueryRe
     };
     let node = of.snapshots.borrow().host.node_name.clone();
     let asked = Asked { from, until, by, step, limit: limit.unwrap_or(LINES) };
-    let declared = of.reports.declared();
-    answer(of.reports.with(move |db| json(&Report { declared, ..report(db, &asked, &node)? })).await)
+    answer(of.reports.report(asked, node).await.and_then(|report| json(&report)))
 }
 
 /// The query of a statement.
@@ -83,21 +79,11 @@ async fn of_one(State(of): State<Answering>, words: Result<Query<Entity>, QueryR
     };
     let snapshot = of.snapshots.borrow().clone();
     let asked = StatementQuery { from, until, kind, name };
-    let made = of.reports.with(move |db| {
-        let runs = |labels: &Labels, since| runs(&snapshot, kind, labels, since);
-        json(&statements(db, &asked, &snapshot.host.node_name, runs)?)
-    });
-    answer(made.await)
+    answer(of.reports.statements(asked, snapshot).await.and_then(|made| json(&made)))
 }
 
-/// Whether an entity has a row and has not ended.
-fn runs(snapshot: &Snapshot, kind: Kind, labels: &Labels, since: Nanos) -> bool {
-    let rows = &snapshot.kind(kind).rows;
-    rows.iter().any(|row| row.state == RowState::Running && row.since == since && row.labels == *labels)
-}
-
-fn json(value: &impl Serialize) -> Result<Vec<u8>, ReportError> {
-    serde_json::to_vec(value).map_err(|error| ReportError::Asked(error.to_string()))
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(value).map_err(|error| Refusal::Failed(error.to_string()))
 }
 
 fn answer(made: Result<Vec<u8>, Refusal>) -> Response {

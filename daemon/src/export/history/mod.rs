@@ -11,7 +11,11 @@ use crate::history::collector::{Closed, Collector, Kept};
 use crate::history::db::{Db, DbError};
 use crate::history::local::Calendar;
 use crate::history::report::{Declared, Query, Report, ReportError, report};
+use crate::history::statement::{StatementQuery, Statements, statements};
+use crate::model::entity::{Kind, Labels};
+use crate::model::snapshot::{Snapshot, State};
 use crate::model::source::Health;
+use crate::model::units::Nanos;
 use crate::sys::mutex::lock;
 use crate::sys::private_dir::{Access, DirError, PrivateDir};
 use std::path::{Path, PathBuf};
@@ -84,6 +88,19 @@ impl Reports {
         self.with(move |db| Ok(Report { declared, ..report(db, &query, &node)? })).await
     }
 
+    /// The statements of the entities with a name. Waits until other reports are made.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub async fn statements(&self, query: StatementQuery, snapshot: Arc<Snapshot>) -> Result<Statements, Refusal> {
+        let declared = self.declared();
+        let made = self.with(move |db| {
+            let runs = |labels: &Labels, since| runs(&snapshot, query.kind, labels, since);
+            Ok(Statements { declared, ..statements(db, &query, &snapshot.host.node_name, runs)? })
+        });
+        made.await
+    }
+
     /// Lets `work` read the database, on a thread that may wait.
     async fn with<T: Send + 'static>(
         &self,
@@ -101,6 +118,12 @@ impl Reports {
             Err(error) => Err(Refusal::Failed(error.to_string())),
         }
     }
+}
+
+/// Whether an entity has a row and has not ended.
+fn runs(snapshot: &Snapshot, kind: Kind, labels: &Labels, since: Nanos) -> bool {
+    let rows = &snapshot.kind(kind).rows;
+    rows.iter().any(|row| row.state == State::Running && row.since == since && row.labels == *labels)
 }
 
 /// Why there is no report.

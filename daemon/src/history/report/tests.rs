@@ -4,7 +4,8 @@ use crate::history::local::Calendar;
 use crate::history::slot::{KindPart, Slot};
 use crate::history::statement::{StatementQuery, statements};
 use crate::model::domain::NodeEnergy;
-use crate::model::units::Microjoules;
+use crate::model::entity::{Kind, Labels};
+use crate::model::units::{Microjoules, Nanos};
 use std::fs::OpenOptions;
 
 const HOUR: i64 = 3600;

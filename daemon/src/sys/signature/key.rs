@@ -1,6 +1,6 @@
 //! Keys of Ed25519 in PEM: PKCS#8 (RFC 8410) and SubjectPublicKeyInfo, as openssl reads and writes them.
 
-use super::{KeyId, Signature};
+use super::{KeyId, Made, Signature, message};
 use crate::sys::small_file;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -152,10 +152,17 @@ impl PrivateKey {
     }
 
     /// The signature of these bytes. Its `Display` is the content of the file beside.
-    pub fn sign(&self, message: &[u8]) -> Signature {
+    pub fn sign(&self, content: &[u8]) -> Signature {
+        self.sign_made(None, content)
+    }
+
+    /// The signature of these bytes with what is said of them.
+    pub fn sign_made(&self, made: Option<Made>, content: &[u8]) -> Signature {
+        let key = self.public().id();
         let mut bytes = [0; 64];
-        bytes.iter_mut().zip(self.0.sign(message).as_ref()).for_each(|(to, from)| *to = *from);
-        Signature { key: self.public().id(), bytes }
+        let signature = self.0.sign(&message(key, made.as_ref(), content));
+        bytes.iter_mut().zip(signature.as_ref()).for_each(|(to, from)| *to = *from);
+        Signature { key, made, bytes }
     }
 }
 

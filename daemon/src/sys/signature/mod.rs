@@ -1,6 +1,7 @@
-//! Signatures of files (Ed25519, RFC 8032): `FILE.sig` beside FILE, a text of four lines (docs/signatures.md). What is
+//! Signatures of files (Ed25519, RFC 8032): `FILE.sig` beside FILE, a text of a few lines (docs/signatures.md). What is
 //! signed are the bytes of the file as they are, so that nothing depends on how JSON is written, and `openssl pkeyutl`
-//! can check it. Power models and reports use it. Decides nothing about which keys are trusted.
+//! can check it. Version 1, of power models, signs these alone. Version 2, of reports, also signs when and of which host
+//! the file was made. Decides nothing about which keys are trusted.
 
 mod key;
 #[cfg(test)]
@@ -18,8 +19,12 @@ use std::path::{Path, PathBuf};
 
 /// The most bytes of a file with a signature: one has some 170.
 pub const MOST_BYTES: usize = 4096;
-/// The version that this one writes and reads.
+/// The version that signs the file alone.
 pub const VERSION: u32 = 1;
+/// The version that also signs its own lines: time and host.
+pub const VERSION_MADE: u32 = 2;
+/// Longest name of a host, in bytes.
+const LONGEST_HOST: usize = 255;
 /// The most files of a folder of trusted keys.
 const MOST_KEYS: usize = 256;
 /// The first words of each signature; the version follows.
@@ -33,11 +38,34 @@ pub fn beside(file: &Path) -> PathBuf {
 }
 
 /// The content of a file with a signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// Which key made it.
     pub key: KeyId,
+    /// When and of which host the file was made; `None`: version 1, which does not say it.
+    pub made: Option<Made>,
     bytes: [u8; 64],
+}
+
+/// What the signer says of a file. It is signed with the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// When it was signed, by the signer's clock: RFC 3339 in UTC.
+    pub at: String,
+    /// The machine that the file is about.
+    pub host: String,
+}
+
+impl Made {
+    /// `at`: seconds since 1970.
+    pub fn new(at: i64, host: &str) -> Self {
+        let at = jiff::Timestamp::from_second(at).unwrap_or_default().to_string();
+        let mut host = super::safe_text::safe(host);
+        while host.len() > LONGEST_HOST {
+            host.pop();
+        }
+        Self { at, host }
+    }
 }
 
 /// The first 16 bytes of the SHA-256 of a public key as SPKI in DER. It says which key is meant and proves nothing.
@@ -53,9 +81,21 @@ impl fmt::Display for KeyId {
 impl fmt::Display for Signature {
     /// The text of the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signature = STANDARD.encode(self.bytes);
-        write!(f, "{HEAD}{VERSION}\nalgorithm: ed25519\nkey: {}\nsignature: {signature}\n", self.key)
+        write!(f, "{}signature: {}\n", head(self.key, self.made.as_ref()), STANDARD.encode(self.bytes))
     }
+}
+
+/// All lines of a signature but the last one.
+fn head(key: KeyId, made: Option<&Made>) -> String {
+    let version = if made.is_some() { VERSION_MADE } else { VERSION };
+    let made = made.map_or_else(String::new, |Made { at, host }| format!("at: {at}\nhost: {host}\n"));
+    format!("{HEAD}{version}\nalgorithm: ed25519\nkey: {key}\n{made}")
+}
+
+/// The bytes that a signature is of: the content of the file, from version 2 on after the lines above.
+fn message(key: KeyId, made: Option<&Made>, content: &[u8]) -> Vec<u8> {
+    let head = if made.is_some() { head(key, made) } else { String::new() };
+    [head.as_bytes(), content].concat()
 }
 
 impl Signature {
@@ -71,15 +111,16 @@ impl Signature {
         let text = str::from_utf8(bytes).map_err(|_| foreign())?;
         let mut lines = text.lines();
         let version = lines.next().and_then(|line| line.strip_prefix(HEAD)).ok_or_else(foreign)?;
-        match version.parse::<u32>() {
-            Ok(VERSION) => {}
-            Ok(later) if later > VERSION => {
+        let version = match version.parse::<u32>() {
+            Ok(version @ (VERSION | VERSION_MADE)) => version,
+            Ok(later) if later > VERSION_MADE => {
                 return Err(format!(
-                    "line 1: version {later}, and this jouled reads version {VERSION}: update jouled, or sign again"
+                    "line 1: version {later}, and this jouled reads versions up to {VERSION_MADE}: update jouled, or sign \
+                     again"
                 ));
             }
-            _ => return Err(format!("line 1: no version: this jouled reads version {VERSION}")),
-        }
+            _ => return Err(format!("line 1: no version: this jouled reads versions up to {VERSION_MADE}")),
+        };
         let mut number = 1;
         let mut value = |name: &str| {
             number += 1;
@@ -98,16 +139,31 @@ impl Signature {
         }
         let key = value("key")?;
         let key = hex(key).ok_or("line 3: the key has to be 32 hexadecimal digits; copy it again, or sign again")?;
+        let made = if version == VERSION_MADE {
+            let at = value("at")?.parse::<jiff::Timestamp>().map(|at| at.to_string());
+            let at = at.map_err(|_| "line 4: no time in RFC 3339; copy it again, or sign again")?;
+            let host = value("host")?.to_owned();
+            if host.is_empty() || host.len() > LONGEST_HOST || host.chars().any(char::is_control) {
+                return Err("line 5: no name of a host; copy it again, or sign again".to_owned());
+            }
+            Some(Made { at, host })
+        } else {
+            None
+        };
         let encoded = value("signature")?;
         let bytes = STANDARD.decode(encoded).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
-        let bytes = bytes.ok_or(
-            "line 4: the signature has to be 64 bytes in base64, so it is cut short or changed; copy it again, or sign \
-             again",
-        )?;
+        let last = if made.is_some() { 6 } else { 4 };
+        let bytes = bytes.ok_or_else(|| {
+            format!(
+                "line {last}: the signature has to be 64 bytes in base64, so it is cut short or changed; copy it again, or \
+                 sign again"
+            )
+        })?;
         if lines.next().is_some() {
-            return Err("line 5: a signature has four lines; copy it again, or sign again".to_owned());
+            let next = last + 1;
+            return Err(format!("line {next}: a signature has {last} lines; copy it again, or sign again"));
         }
-        Ok(Self { key: KeyId(key), bytes })
+        Ok(Self { key: KeyId(key), made, bytes })
     }
 }
 
@@ -240,10 +296,11 @@ impl Trusted {
                 known.join(", ")
             ));
         };
-        if !public.is_signature(bytes, &signature.bytes) {
+        if !public.is_signature(&message(key, signature.made.as_ref(), bytes), &signature.bytes) {
             return Err(format!(
                 "its signature is wrong: not what the key of {by} made for this content. The file or its signature was \
-                 changed, or the signature is another file's: get both again"
+                 changed, by one byte or more, or the signature is another file's: nothing in it can be believed. Get both \
+                 again"
             ));
         }
         Ok(Checked::Signed { key, by: by.clone() })

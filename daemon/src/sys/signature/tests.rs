@@ -100,12 +100,20 @@ fn what_is_no_signature_says_why() {
     assert!(why(b"").contains("begins with"));
     assert!(why(&good.as_bytes()[..38]).contains("cut short: line 3, key"));
     assert!(why(&good.as_bytes()[..good.len() - 9]).contains("line 4: the signature has to be 64 bytes"));
-    assert!(why(good.replace("signature 1", "signature 2").as_bytes()).contains("update jouled"));
+    assert!(why(good.replace("signature 1", "signature 3").as_bytes()).contains("update jouled"));
     assert!(why(good.replace("signature 1", "signature x").as_bytes()).contains("line 1: no version"));
     assert!(why(good.replace("ed25519", "rsa").as_bytes()).contains("line 2: the algorithm"));
     assert!(why(good.replace("key: ", "key: +").as_bytes()).contains("line 3: "));
     assert!(why(good.replace("key: ", "name: ").as_bytes()).contains("line 3: it has to be \"key: …\""));
     assert!(why(format!("{good}more\n").as_bytes()).contains("line 5"));
+    let made = Made::new(1_795_876_200, "node-1");
+    let good = key.sign_made(Some(made), b"x").to_string();
+    for cut in 0..good.len() - 1 {
+        why(&good.as_bytes()[..cut]);
+    }
+    assert!(why(good.replace("at: 2026", "at: x").as_bytes()).contains("line 4: no time"));
+    assert!(why(good.replace("host: node-1", "host: ").as_bytes()).contains("line 5: no name of a host"));
+    assert!(why(format!("{good}more\n").as_bytes()).contains("line 7: a signature has 6 lines"));
     assert!(why(&[0xff; 200]).contains("no signature of jouled"));
     assert!(why(&[b'x'; MOST_BYTES + 1]).contains("more than 4096 bytes"));
     // Also where no key is trusted: what cannot be read is never taken for unsigned.
@@ -115,6 +123,43 @@ fn what_is_no_signature_says_why() {
     symlink(dir.path().join("good"), beside(&file)).unwrap();
     assert!(trusted.read_file(dir.path(), 1).is_err() && trusted.read_file(&dir.path().join("none"), 1).is_err());
     assert!(trusted.read_file(&file, 1).unwrap_err().contains("symbolic link"));
+}
+
+#[test]
+fn time_and_host_are_signed_with_the_file() {
+    let (dir, key, public) = key();
+    let trusted = Trusted::files(&[public]).unwrap();
+    let text = key.sign_made(Some(Made::new(1_795_876_200, "node-1")), b"x").to_string();
+    assert!(text.starts_with("jouled signature 2\n") && text.contains("\nat: 2026-11-28T14:30:00Z\nhost: node-1\n"));
+    let check = |text: &str| trusted.check(b"x", &Signature::read(text.as_bytes()).unwrap());
+    assert!(matches!(check(&text), Ok(Checked::Signed { .. })));
+    assert!(matches!(check(&text.replace('\n', "\r\n")), Ok(Checked::Signed { .. })));
+    for (from, to) in [("node-1", "node-2"), ("14:30:00Z", "14:30:01Z")] {
+        assert!(check(&text.replace(from, to)).unwrap_err().contains("by one byte or more"), "{to}");
+    }
+    // As version 1, of the file with these lines before it: the lines are no part of a file.
+    let plain = format!(
+        "jouled signature 1\n{}",
+        text.lines()
+            .filter(|l| !l.starts_with("at: ") && !l.starts_with("host: "))
+            .skip(1)
+            .map(|l| format!("{l}\n"))
+            .collect::<String>()
+    );
+    assert!(check(&plain).is_err());
+    let long = Made::new(0, &"\u{1b}ä".repeat(200));
+    let text = key.sign_made(Some(long), b"x").to_string();
+    assert!(matches!(check(&text), Ok(Checked::Signed { .. })), "a name of a host that is no name: {text}");
+    // The commands of docs/signatures.md.
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("report"), "x").unwrap();
+    fs::write(path("report.sig"), key.sign_made(Some(Made::new(0, "node-1")), b"x").to_string()).unwrap();
+    let script = "{ sed '/^signature: /d' report.sig; cat report; } > signed; \
+                  sed -n 's/^signature: //p' report.sig | base64 -d > raw";
+    assert!(Command::new("sh").args(["-c", script]).current_dir(dir.path()).status().unwrap().success());
+    let arguments = ["pkeyutl", "-verify", "-pubin", "-inkey", "key.pub", "-rawin", "-in", "signed", "-sigfile", "raw"];
+    let Some(said) = openssl(dir.path(), &arguments) else { return };
+    assert!(said.contains("Verified Successfully"), "{said}");
 }
 
 #[test]
