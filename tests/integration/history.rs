@@ -246,7 +246,23 @@ fn reports_statements_and_yearly_figures_are_signed_files() {
     // A report in each form, its signature, and what openssl says of it.
     let signed = ["report", "--by", "unit", "--format", "json", "--output", &file, "--sign", &key];
     assert!(ok(&signed).contains("signed by the key"));
-    assert!(ok(&["report", "verify", &file, "--key", &public]).contains("signed by the key"));
+    let verified = ok(&["report", "verify", &file, "--key", &public]);
+    for words in
+        ["no byte was changed since", "Signed by: the key ", "lab.key.pub", "Signed at: 2", "Host:      node-1"]
+    {
+        assert!(verified.contains(words), "{words}: {verified}");
+    }
+    // By a folder of trusted keys, as models are.
+    let trusted = path("trusted");
+    fs::create_dir(&trusted).unwrap();
+    assert!(refused(&["report", "verify", &file, "--trusted", &trusted]).contains("has no key: name the signer's"));
+    fs::copy(&public, format!("{trusted}/lab.pub")).unwrap();
+    assert!(ok(&["report", "verify", &file, "--trusted", &trusted]).contains("trusted/lab.pub"));
+    // Time and host are signed, too.
+    let signature = fs::read_to_string(path("report.json.sig")).unwrap();
+    fs::write(path("report.json.sig"), signature.replace("host: node-1", "host: node-2")).unwrap();
+    assert!(refused(&["report", "verify", &file, "--key", &public]).contains("by one byte or more"));
+    fs::write(path("report.json.sig"), signature).unwrap();
     openssl_verifies(dir.path());
     let content = fs::read_to_string(&file).unwrap();
     assert!(content.contains("nginx.service"));
@@ -254,7 +270,7 @@ fn reports_statements_and_yearly_figures_are_signed_files() {
     assert!(refused(&["report", "verify", &file, "--key", &public]).contains("its signature is wrong"));
     assert!(refused(&["report", "--output", &file]).contains("report.json.sig is there"), "or it would be of another");
     fs::remove_file(path("report.json.sig")).unwrap();
-    assert!(refused(&["report", "verify", &file, "--key", &public]).contains("report.json.sig: "));
+    assert!(refused(&["report", "verify", &file, "--key", &public]).contains("there is no "));
     assert!(refused(&["report", "--sign", &key]).contains("--output"));
     assert!(refused(&["report", "--output", &path("no/such"), "--format", "csv"]).contains("no/such: "));
 
@@ -284,8 +300,10 @@ fn reports_statements_and_yearly_figures_are_signed_files() {
 
 /// The commands of docs/signatures.md.
 fn openssl_verifies(dir: &Path) {
-    let script = "sed -n 's/^signature: //p' report.json.sig | base64 -d > raw && \
-                  openssl pkeyutl -verify -pubin -inkey lab.key.pub -rawin -in report.json -sigfile raw";
+    let script = "{ grep -q '^jouled signature 1' report.json.sig || sed '/^signature: /d' report.json.sig
+         cat report.json; } > signed
+         sed -n 's/^signature: //p' report.json.sig | base64 -d > raw && \
+         openssl pkeyutl -verify -pubin -inkey lab.key.pub -rawin -in signed -sigfile raw";
     let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
     let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if all.contains("openssl: not found") {

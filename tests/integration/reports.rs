@@ -200,7 +200,7 @@ fn without_node(sums: &Sums) -> Sums {
 
 /// That each column of numbers of a table adds up to the last line, the node's.
 fn table_adds_up(text: &str, columns: usize) {
-    let rows = text.lines().skip(2).take_while(|line| line.contains(" %") && line.contains('.'));
+    let rows = text.lines().skip(2).take_while(|line| !line.contains("; jouled ran for"));
     let numbers: Vec<Vec<i64>> = rows
         .map(|line| {
             let words: Vec<&str> = line.split_whitespace().filter(|word| *word != "%").rev().collect();

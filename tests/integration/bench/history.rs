@@ -1,4 +1,4 @@
-//! The history with 2,000 entities, with carbon and cost by factors that change: what a tick and a minute cost, a year's
+//! The history of 2,000 entities, with carbon and cost by factors that change: what a tick and a minute cost, a year's
 //! size, and a report over it.
 
 use crate::Failure;
@@ -182,8 +182,10 @@ pub fn run(report: &mut Report) -> Result<(), Failure> {
         all.chunks(60).try_for_each(|hour| db.write(hour))?;
     }
     let megabytes = fs::metadata(&path)?.len() as f64 / 1e6;
-    report
-        .line(&format!("a year of {ENTITIES} units, two thirds of which draw power in each hour, other factors each half hour: {megabytes:.0} MB"))?;
+    report.line(&format!(
+        "a year of {ENTITIES} units, two thirds of which draw power in each hour, other factors each half hour: \
+         {megabytes:.0} MB"
+    ))?;
     report.target("history, a year of 2,000 entities", megabytes, Limit::Most(200.0), "MB");
     let mut times = Vec::new();
     for _ in 0..5 {

@@ -157,8 +157,9 @@ fn measure(count: usize) -> Result<Figures, Failure> {
 /// The benchmark.
 pub fn run(report: &mut Report) -> Result<(), Failure> {
     report.line(&format!(
-        "{CONTAINERS} containers in {NAMESPACES} namespaces, {ACTIVE} of them active; CPU time of a step of the core in ms: at \
-         which all are new, at which none is, and at which {CHANGED} begin and {CHANGED} end"
+        "{CONTAINERS} containers in {NAMESPACES} namespaces, {ACTIVE} of them active; CPU time of a step of the core in \
+         ms: at which all are new, at which none is, the same with carbon and cost, and at which {CHANGED} begin and \
+         {CHANGED} end"
     ))?;
     report.line(&format!("{:>6}{:>10}{:>10}{:>10}{:>10}", "rules", "all new", "none new", "counted", "changing"))?;
     let mut figures = Vec::new();

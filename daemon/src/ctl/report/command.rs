@@ -32,8 +32,8 @@ pub enum ReportCommand {
         #[allow(missing_docs)]
         file: ToFile,
     },
-    /// The statement of an entity, also of one that has ended: its times, energy by zone and mode, carbon, cost, and the
-    /// quality of these numbers.
+    /// The statement of an entity, also of one that has ended: its times, energy by zone and mode, carbon, cost, and
+    /// the quality of these numbers.
     Statement {
         /// Kind, and id or name: job/4711, vm/web, container/0123456789ab…, tenant/physics
         #[arg(value_name = "KIND/NAME", value_parser = entity)]
@@ -55,8 +55,8 @@ pub enum ReportCommand {
         file: ToFile,
     },
     /// Checks the signature of a file with a report: who signed it, when, and of which host it is. Exit code 0: it is
-    /// right, and of a trusted key. One changed byte, also a blank or the end of a line, makes it wrong: then nothing in
-    /// the file can be believed.
+    /// right, and of a trusted key. One changed byte, also a blank or the end of a line, makes it wrong: then nothing
+    /// in the file can be believed.
     Verify(VerifyArguments),
 }
 

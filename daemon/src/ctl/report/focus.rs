@@ -2,8 +2,8 @@
 //! (https://focus.finops.org/focus-specification/v1-2/), which tools for cloud costs read; OpenCost is one of them.
 //!
 //! The columns and their units are those of the specification, in its order. jouled issues no invoice: what it does not
-//! know is empty, also where FOCUS asks for a value (what was billed, accounts). What FOCUS has no column for is in columns that
-//! begin with `x_`, as it asks for.
+//! know is empty, also where FOCUS asks for a value (what was billed, accounts). What FOCUS has no column for is in
+//! columns that begin with `x_`, as it asks for.
 
 use super::csv::quoted;
 use super::digits::decimal;

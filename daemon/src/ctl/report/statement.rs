@@ -6,6 +6,7 @@ use super::{KWH, date_time, entity};
 use crate::ctl::text;
 use crate::history::local::Calendar;
 use crate::history::report::{NodeLine, Sum};
+use crate::history::slot::AmountSource;
 use crate::history::statement::{Run, Statement, StatementAmount, Statements, ZoneLine};
 use crate::model::units::Nanos;
 use serde_json::{Map, Value, json};
@@ -170,7 +171,7 @@ impl Made {
             ("missing_seconds", node.missing_seconds.into()),
         ];
         let amount = |(amount, of): (&Amount, &StatementAmount)| {
-            let source = |source: &crate::history::slot::AmountSource| json!({"source": source.source, "fallback": source.fallback, "node_microjoules": source.energy});
+            let source = |one: &AmountSource| json!({"source": one.source, "fallback": one.fallback, "node_microjoules": one.energy});
             let more = vec![
                 ("nano_dynamic", json!(amount.dynamic.nano)),
                 ("nano_idle", json!(amount.idle.nano)),
@@ -278,7 +279,6 @@ fn quality_word(node: &NodeLine) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::slot::AmountSource;
     use crate::model::entity::JobLabels;
 
     fn made() -> Statements {
@@ -346,7 +346,7 @@ mod tests {
         let text = priced(None).lines().join("\n");
         for words in [
             "COST (EUR)  0.600000001  -0.300000001  0.300000000",
-            "Cost in EUR: of the machine's energy, 60.0 % by lab (fallback), 40.0 % without a factor, which is not in it",
+            "Cost in EUR: of the machine's energy, 60.0 % by lab (fallback), 40.0 % without a factor, which is not in",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }

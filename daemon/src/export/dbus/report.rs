@@ -2,8 +2,8 @@
 //! and more, so the session makes reports on another thread and sends the answer later.
 //!
 //! Root and the group jouled get everything, to the microjoule, with carbon and cost. Others get entities that have an
-//! object on the bus, and whole joules: a minute is longer than the 10 s for which they see all other numbers. Carbon and
-//! cost would tell them the microjoules.
+//! object on the bus, and whole joules: a minute is longer than the 10 s for which they see all other numbers. Carbon
+//! and cost would tell them the microjoules.
 
 use super::call::{Call, CallError, said};
 use super::grain::coarse_grain;

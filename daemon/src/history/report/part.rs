@@ -1,4 +1,4 @@
-//! What a report consists of: the node's energy, lines of entities, carbon and cost, in a form that is sent to programs.
+//! What a report consists of: the node's energy, lines of entities, carbon and cost. Programs get it in this form.
 
 use crate::history::encoding::Header;
 use crate::history::slot::{AmountSource, Spans};

@@ -1,7 +1,7 @@
 //! Signatures of files (Ed25519, RFC 8032): `FILE.sig` beside FILE, a text of a few lines (docs/signatures.md). What is
 //! signed are the bytes of the file as they are, so that nothing depends on how JSON is written, and `openssl pkeyutl`
-//! can check it. Version 1, of power models, signs these alone. Version 2, of reports, also signs when and of which host
-//! the file was made. Decides nothing about which keys are trusted.
+//! can check it. Version 1, of power models, signs these alone. Version 2, of reports, also signs when and of which
+//! host the file was made. Decides nothing about which keys are trusted.
 
 mod key;
 #[cfg(test)]
@@ -115,8 +115,8 @@ impl Signature {
             Ok(version @ (VERSION | VERSION_MADE)) => version,
             Ok(later) if later > VERSION_MADE => {
                 return Err(format!(
-                    "line 1: version {later}, and this jouled reads versions up to {VERSION_MADE}: update jouled, or sign \
-                     again"
+                    "line 1: version {later}, and this jouled reads versions up to {VERSION_MADE}: update jouled, or \
+                     sign again"
                 ));
             }
             _ => return Err(format!("line 1: no version: this jouled reads versions up to {VERSION_MADE}")),
@@ -155,8 +155,8 @@ impl Signature {
         let last = if made.is_some() { 6 } else { 4 };
         let bytes = bytes.ok_or_else(|| {
             format!(
-                "line {last}: the signature has to be 64 bytes in base64, so it is cut short or changed; copy it again, or \
-                 sign again"
+                "line {last}: the signature has to be 64 bytes in base64, so it is cut short or changed; copy it again, \
+                 or sign again"
             )
         })?;
         if lines.next().is_some() {
@@ -299,8 +299,8 @@ impl Trusted {
         if !public.is_signature(&message(key, signature.made.as_ref(), bytes), &signature.bytes) {
             return Err(format!(
                 "its signature is wrong: not what the key of {by} made for this content. The file or its signature was \
-                 changed, by one byte or more, or the signature is another file's: nothing in it can be believed. Get both \
-                 again"
+                 changed, by one byte or more, or the signature is another file's: nothing in it can be believed. Get \
+                 both again"
             ));
         }
         Ok(Checked::Signed { key, by: by.clone() })
