@@ -16,19 +16,19 @@ pub const PRICE_MAX: f64 = 1_000_000.0;
 pub struct CarbonConfig {
     /// Location-based intensity in gCO2e/kWh, the same at all times.
     pub intensity: Option<f64>,
-    /// The country whose yearly intensity counts where nothing better has a value: its code in ISO 3166-1.
+    /// The country whose yearly intensity counts where no other source has a value: its code in ISO 3166-1.
     pub country: Option<String>,
     /// A file with the location-based intensity over time.
     pub file: Option<PathBuf>,
     /// Market-based intensity in gCO2e/kWh, as the contract says.
     pub market_intensity: Option<f64>,
-    /// What the contract is called in reports.
+    /// Name of the contract in reports.
     pub market_source: Option<String>,
     /// A file with the market-based intensity over time.
     pub market_file: Option<PathBuf>,
     /// CO2-equivalents in kg of making this machine, for reports.
     pub embodied_kg: Option<f64>,
-    /// Years over which these are spread.
+    /// Years over which the embodied carbon is spread.
     pub lifetime_years: Option<f64>,
 }
 
@@ -43,7 +43,7 @@ impl CarbonConfig {
         self.market_intensity.is_some() || self.market_file.is_some()
     }
 
-    /// What cannot be used: key in the section, and why.
+    /// Values that cannot be used: key in the section, and reason.
     pub fn wrong(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
         let range = format!(
@@ -87,7 +87,7 @@ impl CarbonConfig {
 pub struct PriceConfig {
     /// The currency: its three letters in ISO 4217.
     pub currency: Option<String>,
-    /// Price of a kWh, at all times for which nothing else says one.
+    /// Price of a kWh at all times for which neither file nor tariff has one.
     pub per_kwh: Option<f64>,
     /// A file with prices over time.
     pub file: Option<PathBuf>,
@@ -103,7 +103,7 @@ impl PriceConfig {
         self.per_kwh.is_some() || self.file.is_some() || !self.tariff.is_empty()
     }
 
-    /// What cannot be used: key in the section, and why.
+    /// Values that cannot be used: key in the section, and reason.
     pub fn wrong(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
         let mut add = |key: &str, why: String| wrong.push((key.to_owned(), why));
@@ -143,7 +143,7 @@ impl PriceConfig {
     }
 }
 
-/// `[report]`: what reports add.
+/// `[report]`: declarations of the operator for reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportConfig {
@@ -152,7 +152,7 @@ pub struct ReportConfig {
 }
 
 impl ReportConfig {
-    /// Whether a PUE can be one.
+    /// Whether a number can be a PUE.
     pub fn is_pue(value: f64) -> bool {
         (1.0..=10.0).contains(&value)
     }

@@ -1,7 +1,7 @@
 //! Yearly carbon intensity of electricity by country: `countries.csv` beside this file, made of Our World in Data's
 //! table of Ember's data (CC BY 4.0), of which it has the latest year of each country, to a gram.
 
-/// How the table is named wherever one of its values is used.
+/// Name of the table where one of its values is used.
 pub const SOURCE: &str = "Ember, Our World in Data";
 
 const TABLE: &str = include_str!("countries.csv");

@@ -1,4 +1,4 @@
-//! Files of factors over time, as JSON or CSV: what `joulectl fetch` writes, or anybody. Pure: bytes in, values out.
+//! Files of factors over time, as JSON or CSV, written by `joulectl fetch` or other programs. Pure: bytes in, values out.
 //!
 //! JSON: `{"unit": "gCO2e/kWh", "source": "…", "values": [{"from": TIME, "until": TIME, "value": 123.4}]}`, where the
 //! unit of a price is `EUR/kWh`. CSV: a line `from,until,g_per_kwh` (or `from,until,EUR_per_kwh`), then values; lines
@@ -39,12 +39,12 @@ pub struct Series {
     values: Vec<Value>,
 }
 
-/// A file in JSON. What the fetcher writes and the daemon reads.
+/// A file in JSON, which the fetcher writes and the daemon reads.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Written {
     /// `gCO2e/kWh`, or a currency by kWh.
     pub unit: String,
-    /// Who says so, for reports.
+    /// Name of the source, for reports.
     #[serde(default)]
     pub source: String,
     /// The values.
@@ -58,7 +58,7 @@ pub struct WrittenValue {
     pub from: Time,
     /// End.
     pub until: Time,
-    /// In the unit.
+    /// The value, in the unit of the file.
     pub value: f64,
 }
 
@@ -138,12 +138,12 @@ impl Series {
         &self.path
     }
 
-    /// What its values are called in reports.
+    /// Name of the source in reports.
     pub fn name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
-    /// Whether a value is exactly 0, with its begin: right for some grids, and what a missing value looks like.
+    /// Whether a value is exactly 0, with its begin: right for some grids, and for some services a missing value.
     pub fn zero(&self) -> Option<i64> {
         self.values.iter().find(|value| value.per_kwh == 0).map(|value| value.from)
     }

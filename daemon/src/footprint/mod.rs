@@ -1,7 +1,7 @@
 //! Which factor of carbon and price is valid: `[carbon]` and `[price]`. Sources in the order in which they count: a
-//! file that is watched, prices by the time of day, a constant, the yearly value of a country. Where one has no value
-//! for a time, the next stands in, and the factor says so. Reads files and the clock's zone; asks no network: what
-//! others know comes as a file (`joulectl fetch`). What energy comes to is the core's (`attribution/footprint.rs`).
+//! file that is watched, prices by the time of day, a constant, the yearly value of a country. A source without a value
+//! for a time is replaced by the next one, and the factor says so. Reads files and the clock's zone; asks no network:
+//! values of services come as files (`joulectl fetch`). The core multiplies (`attribution/footprint.rs`).
 
 pub mod config;
 pub mod countries;
@@ -29,7 +29,7 @@ const fn source(measure: Measure) -> &'static str {
     }
 }
 
-/// The settings of which factors are made: what a reload compares.
+/// The settings that decide factors. A reload compares them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FactorSettings {
     /// `[carbon]`
@@ -46,7 +46,7 @@ impl FactorSettings {
     }
 }
 
-/// A value that is always valid.
+/// A constant value.
 #[derive(Debug)]
 struct Constant {
     per_kwh: i64,
@@ -67,8 +67,8 @@ struct Sources {
 #[derive(Debug, Default)]
 pub struct Factors {
     sources: Vec<Sources>,
-    /// Minute of the clock for which `now` was chosen: within a minute factors stay, so that history, which has
-    /// minutes, and counters come to the same.
+    /// Minute of the clock for which `now` was chosen: factors stay within a minute, so that history, which has
+    /// minutes, and counters have the same amounts.
     minute: Option<u64>,
     now: Vec<Factor>,
 }
@@ -133,7 +133,7 @@ impl Factors {
         self.now.clone()
     }
 
-    /// The state of each source. Degraded where another one stands in, failed where there is no value.
+    /// The state of each source. Degraded where a later source gives the value, failed where none does.
     pub fn states(&self) -> impl Iterator<Item = SourceState> + '_ {
         self.sources.iter().zip(&self.now).map(|(sources, factor)| {
             let trouble = sources.file.as_ref().and_then(Watched::trouble);

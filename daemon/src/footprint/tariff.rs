@@ -1,5 +1,5 @@
 //! Prices by the time of day, of the local clock. In the night in which clocks are set back, an hour comes twice and
-//! has its price twice; in the one in which they are set forward, an hour never comes.
+//! has its price twice; in the night in which clocks are set forward, an hour never comes.
 
 use super::micro;
 use jiff::Timestamp;
@@ -183,7 +183,7 @@ impl Tariffs {
                             let (hour, minute) = (minute / 60, minute % 60);
                             format!("{hour:02}:{minute:02} on {day_name} in {month_name}")
                         };
-                        // The text is made for the two cases that are told.
+                        // The text is made only for a time that the message names.
                         let text = if found.len() == 1 { String::new() } else { at() };
                         if each(&text, &found) {
                             return;

@@ -1,5 +1,5 @@
 //! A file of factors that is watched: looked at every few seconds by a thread of its own, as a disk may hang, and read
-//! again when it changed. What it had before is used until a new file can be read.
+//! again when it changed. Values of before are used until a new file can be read.
 
 use super::file::{MOST_BYTES, Series};
 use super::time;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How often a file is looked at.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// What tells a file from the one before: device, inode, length, and time of the last change.
+/// Identity of a file's content: device, inode, length, and time of the last change.
 type Mark = Option<(u64, u64, u64, i64, i64)>;
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ fn watch(shared: &Weak<Shared>) {
 }
 
 impl Shared {
-    /// Reads the file if it is another one than before.
+    /// Reads the file if its content may have changed.
     fn look(&self) {
         let found = self.path.symlink_metadata();
         let mark = found.as_ref().ok().map(|it| (it.dev(), it.ino(), it.len(), it.ctime(), it.ctime_nsec()));

@@ -6,6 +6,9 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ZonedDateTime};
 use std::ops::Range;
 
+/// The first and last second that every zone has, in seconds since 1970. -9999-01-02 and 9999-12-28 in UTC.
+const LIMITS: (i64, i64) = (-377_705_023_201, 253_402_207_200 - 2 * 86_400);
+
 /// The calendar of a time zone. Times are in seconds since 1970 (UTC).
 #[derive(Clone, Debug)]
 pub struct Calendar(TimeZone);
@@ -52,12 +55,14 @@ impl Calendar {
     /// The month of a time.
     pub fn month(&self, at: i64) -> Range<i64> {
         let first = self.zoned(at).date().first_of_month();
-        self.start(first)..self.start(first.checked_add(Span::new().months(1)).unwrap_or(first))
+        let next = first.checked_add(Span::new().months(1)).map_or(LIMITS.1, |next| self.start(next));
+        self.start(first)..next
     }
 
-    /// The first second of a date.
+    /// The first second of a date. Of dates that no calendar has, the first or last second that there is.
     pub fn start(&self, date: Date) -> i64 {
-        self.at(date.at(0, 0, 0, 0)).unwrap_or_default()
+        let (first, last) = LIMITS;
+        self.at(date.at(0, 0, 0, 0)).unwrap_or(if date.year() < 1970 { first } else { last })
     }
 
     /// A date and time of day of this calendar. `None`: out of its range.
@@ -67,8 +72,7 @@ impl Calendar {
 
     /// A time on this calendar. Times that no calendar has are taken to be its first or last ones.
     pub fn zoned(&self, at: i64) -> ZonedDateTime {
-        let limits = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second() - 2 * 86_400);
-        let at = Timestamp::from_second(at.clamp(limits.0, limits.1)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let at = Timestamp::from_second(at.clamp(LIMITS.0, LIMITS.1)).unwrap_or(Timestamp::UNIX_EPOCH);
         at.to_zoned_datetime(self.0.clone())
     }
 }
@@ -88,6 +92,19 @@ mod tests {
     fn at(calendar: &Calendar, text: &str) -> i64 {
         let civil: DateTime = text.parse().unwrap();
         calendar.at(civil).unwrap()
+    }
+
+    #[test]
+    fn times_out_of_range_are_the_first_or_last_ones() {
+        let limits = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second() - 2 * 86_400);
+        assert_eq!(LIMITS, limits);
+        let utc = Calendar::utc();
+        assert_eq!(utc.start(Date::constant(9999, 12, 31)), LIMITS.1, "and not 1970");
+        assert_eq!(utc.start(Date::constant(-9999, 1, 1)), LIMITS.0);
+        for at in [i64::MIN, LIMITS.0, LIMITS.1, i64::MAX] {
+            let (day, month) = (utc.day(at), utc.month(at));
+            assert!(day.start < day.end && month.start < month.end, "{at}: {day:?} {month:?}");
+        }
     }
 
     #[test]

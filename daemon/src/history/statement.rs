@@ -1,5 +1,5 @@
-//! Statements: what one entity was charged between two times, by zone and mode, with carbon, cost and each of its runs.
-//! Reads the database; shows nothing.
+//! Statements: the energy charged to one entity between two times, by zone and mode, with carbon, cost and each of its
+//! runs. Reads the database; shows nothing.
 
 use super::collector::SeriesName;
 use super::db::{Db, DbError, Step};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// What a statement is asked of.
+/// The question that statements answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatementQuery {
     /// Begin in seconds since 1970.
@@ -47,7 +47,7 @@ pub struct Statements {
     pub declared: Declared,
 }
 
-/// What one entity was charged.
+/// Energy, carbon and cost charged to one entity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// Its kind and labels, the latest names included.
@@ -80,7 +80,7 @@ pub struct Statement {
 pub struct ZoneLine {
     /// Name of the zone.
     pub zone: String,
-    /// Whether it is one of those that are added up.
+    /// Whether it is one of the zones that are added up.
     pub billed: bool,
     /// The energy in it.
     pub energy: Sum,

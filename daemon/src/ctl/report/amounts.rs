@@ -183,7 +183,7 @@ pub fn sci(part: &Part, declared: &Declared, pue: Option<f64>, units: Option<(f6
     }
     let total = grams.unwrap_or_default() + embodied.unwrap_or_default();
     Sci {
-        value: units.filter(|(count, _)| known && *count > 0.0).map(|(count, _)| total / count),
+        value: units.filter(|_| known).map(|(count, _)| total / count).filter(|value| value.is_finite()),
         status: if missing.is_empty() { "complete".into() } else { missing.join("; ") },
         energy_kwh,
         intensity,

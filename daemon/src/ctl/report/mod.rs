@@ -231,7 +231,7 @@ fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &C
         if !lines.is_empty() {
             lines.push(String::new());
         }
-        lines.push(format!("{}, {} ({})", report.node, span(part.from, part.until), report.zone));
+        lines.push(format!("{}, {} ({})", report.node, span(part.from, part.until), calendar.name()));
         // What is 0 says nothing, but the node's line is always there.
         let shown: Vec<&Row> = rows.iter().filter(|row| row.row == "node" || !row.is_0()).collect();
         let energies: Vec<i64> = shown.iter().map(|row| row.microjoules).collect();

@@ -61,7 +61,7 @@ impl Made {
         let labels = statement.labels.pairs().filter(|(_, value)| !value.is_empty());
         lines.extend(labels.map(|(name, value)| format!("  {name}: {}", text::safe(value))));
         let state = if statement.running { "it runs" } else { "it has ended, or has no numbers of its own now" };
-        let zone = &self.made.zone;
+        let zone = calendar.name();
         lines.push(format!("Charged from {} to {} ({zone}); {state}", at(statement.first), at(statement.last)));
         lines.push(String::new());
         lines.extend(text::table(&energies(statement), true, None));

@@ -116,6 +116,14 @@ fn a_time_without_history_is_said() {
 }
 
 #[test]
+fn times_are_named_by_the_zone_that_shows_them() {
+    let (report, query) = report();
+    let elsewhere = Report { zone: "Pacific/Kiritimati".into(), ..report };
+    let table = lines(&elsewhere, &query, &Shown::default()).remove(0);
+    assert!(table.ends_with(&format!("({})", Calendar::system().name())), "{table}");
+}
+
+#[test]
 fn a_plot_has_a_bar_for_each_part() {
     let (mut report, query) = report();
     report.parts.push(Part { from: 3_600, until: 7_200, lines: vec![unit("a.service", 2_700_000)], ..part() });

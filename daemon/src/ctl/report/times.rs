@@ -110,6 +110,15 @@ mod tests {
     }
 
     #[test]
+    fn all_times_are_from_the_first_to_the_last_date() {
+        for first in ["-009999-01-01", "0001-01-01", "1970-01-01"] {
+            for last in ["9999-12-31", "9999-12", "9998-12-31", "now"] {
+                assert!(utc(first).start <= 0 && utc(last).end >= NOW, "{first} to {last}");
+            }
+        }
+    }
+
+    #[test]
     fn other_texts_are_refused_with_what_is_wanted() {
         let year = "99999999999999999999d";
         for text in ["", "tomorrow", "2026-13-01", "2026-1", "h", "-3h", "1.5h", "2026-02-30", "25:00", year, "ü"] {

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a series is called in the database.
+/// Name of a series in the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesName {
     /// Its kind and labels.
@@ -49,7 +49,7 @@ impl Baseline {
     }
 }
 
-/// What history has of a domain.
+/// Totals of a domain up to which history has the energy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainBaseline {
     /// Its totals.
@@ -58,7 +58,7 @@ pub struct DomainBaseline {
     pub gap: Nanos,
 }
 
-/// A finished minute, and what the database has to keep with it.
+/// A finished minute, with the changes of series and baseline that are written with it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Closed {
     /// The minute.
@@ -69,7 +69,7 @@ pub struct Closed {
     pub bases: BTreeMap<SeriesId, Energy>,
     /// Series that are gone: their bases are not needed any more.
     pub gone: Vec<SeriesId>,
-    /// The base of everything else.
+    /// The base of domains and kinds.
     pub base: Baseline,
 }
 
@@ -97,10 +97,10 @@ impl Closed {
     }
 }
 
-/// What the database kept, for a new collector.
+/// The state that the database kept, for a new collector.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// The base of everything but series.
+    /// The base of domains and kinds.
     pub base: Baseline,
     /// Series with a base.
     pub series: Vec<(SeriesId, SeriesName, Energy)>,
@@ -128,7 +128,7 @@ pub(super) fn at_most(energy: &mut Energy, limit: &Energy) {
     }
 }
 
-/// What was gained since `base`, in the columns of the slot.
+/// Energy gained since `base`, in the columns of the slot.
 pub(super) fn values(slot: &Slot, now: &Energy, base: &Energy) -> Values {
     let zones = slot.zones.iter().filter_map(|part| Zone::ALL.into_iter().find(|zone| zone.as_str() == part.zone));
     let less = |now: Microjoules, base: Microjoules| {

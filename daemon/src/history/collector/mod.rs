@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 /// Length of the shortest interval, in seconds.
 pub const MINUTE: i64 = 60;
-/// Minutes after which a series without a row is forgotten. A row that made room for a busier one and comes back later
-/// is then counted from its begin.
+/// Minutes after which a series without a row is forgotten. A row that made room for a busier series and comes back
+/// later is then counted from its begin.
 const FORGET: u64 = 7 * 24 * 60;
 /// Most series without a row that are remembered. Those that had none for longest are forgotten first.
 const MOST_WITHOUT_ROW: usize = 10_000;
@@ -70,7 +70,7 @@ impl New {
 pub struct Collector {
     known: FxHashMap<Key, Known>,
     base: Baseline,
-    /// The last snapshot: at the end of a minute, what the minute ended with.
+    /// The last snapshot. At the end of a minute it has the totals with which the minute ended.
     last: Arc<Snapshot>,
     /// When the current minute began, CLOCK_BOOTTIME.
     begun: Nanos,
@@ -87,14 +87,14 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Goes on after what the database kept. `first` is a snapshot of this run. Totals that are lower in it than what
-    /// was kept (the totals' files were lost) begin again from there: what is measured from now on is new energy.
+    /// Goes on after what the database kept. `first` is a snapshot of this run. Totals that are lower in it than the
+    /// kept ones (the totals' files were lost) begin again from there: energy that is measured from now on is new.
     pub fn new(kept: Kept, first: Arc<Snapshot>) -> Self {
         let Kept { mut base, series } = kept;
         let mut known: FxHashMap<Key, Known> = FxHashMap::default();
         let mut begin = None;
         if base.is_new() {
-            // What was drawn before history began is of no minute.
+            // Energy from before history began is in no minute.
             base.begin_at(&first);
             let at = minute(&first) * MINUTE;
             let mut closed = Closed { slot: Slot::empty(at, at), ..Closed::default() };
@@ -155,7 +155,7 @@ impl Collector {
     /// Takes the next snapshot. Returns the minute that it ended, if any.
     pub fn observe(&mut self, snapshot: &Arc<Snapshot>) -> Option<Closed> {
         if self.last.ticks == 0 {
-            // It has the totals of the runs before, and no time.
+            // The first snapshot has the totals of the runs before, and no time.
             self.begun = snapshot.at.boottime;
             self.last = Arc::clone(snapshot);
             return None;
@@ -166,7 +166,7 @@ impl Collector {
         closed
     }
 
-    /// The minute so far, with which a stop ends; `None` before the first tick.
+    /// The unfinished minute at a stop; `None` before the first tick.
     pub fn finish(mut self) -> Option<Closed> {
         (self.last.ticks > 0).then(|| self.close())
     }
@@ -198,7 +198,7 @@ impl Collector {
         }
         self.close_dropped(&mut closed, &snapshot);
         self.number_new(&mut closed);
-        // The rest of each kind is what its series do not explain.
+        // The rest of each kind is its energy without that of its series.
         for view in kinds(&snapshot) {
             let now = charged(view);
             let base = self.base.kinds.entry(view.kind.as_str().to_owned()).or_default();
@@ -309,7 +309,7 @@ impl Collector {
         }
     }
 
-    /// Puts what a series gained into the slot. One without a number is put into `new`.
+    /// Puts the energy that a series gained into the slot. A series without a number is put into `new`.
     fn charge(&mut self, closed: &mut Closed, key: &Key, energy: &Energy, has_row: bool) {
         let known = match self.known.get_mut(key) {
             Some(known) => known,

@@ -9,14 +9,14 @@ use crate::model::domain::Quality;
 use crate::model::snapshot::DomainView;
 use std::collections::BTreeMap;
 
-/// What the domains of one zone did in a minute.
+/// Quality of the domains of one zone in a minute.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZoneTime {
     /// The worst quality of the domains that gained energy.
     gained: Option<Quality>,
     /// The worst quality of the domains that are measured now.
     live: Option<Quality>,
-    /// Whether one of these gave nothing at the end of the minute.
+    /// Whether one of these domains had no reading at the end of the minute.
     is_silent: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct Unsettled {
 
 impl Unsettled {
     /// Settles a minute that lasted `observed` ms. Fills in the times of the zones, and returns those of the node,
-    /// which are those of its worst zone among the ones that are added up.
+    /// which are those of its worst zone among the zones that are added up.
     pub fn close(&mut self, observed: u64, zones: &mut [ZonePart], times: &[ZoneTime]) -> Spans {
         let (mut worst, mut missing, mut is_silent) = (None, 0, false);
         for (part, time) in zones.iter_mut().zip(times) {

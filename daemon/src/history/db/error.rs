@@ -24,12 +24,12 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// Whether another one has the file open.
+    /// Whether another process has the file open.
     pub fn is_in_use(&self) -> bool {
         matches!(self, Self::Redb(redb::Error::DatabaseAlreadyOpen))
     }
 
-    /// Whether the file cannot be used as it is, and another one is to be begun.
+    /// Whether the file is damaged, so that an empty file has to take its place.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Redb(redb::Error::Corrupted(_)) | Self::Slot(..) | Self::Record(..) | Self::Damaged(_) => true,

@@ -41,7 +41,7 @@ const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinit
 
 /// Format of the tables, the latest that is known. 2: intervals may have carbon and cost.
 const FORMAT: u32 = 2;
-/// The format without these, which versions of jouled before know. A file has it until there is an amount.
+/// The format without carbon and cost, which earlier versions of jouled know. A file has it until its first amount.
 const FIRST_FORMAT: u32 = 1;
 /// Memory for pages of the file, in bytes.
 const CACHE: usize = 2 << 20;
@@ -76,7 +76,7 @@ fn closed() -> DbError {
 impl Drop for Guarded {
     fn drop(&mut self) {
         let db = self.0.take();
-        // There is nobody to tell: what was written was committed.
+        // An error is dropped: all that was written is committed.
         let _ = unpanicked(move || {
             drop(db);
             Ok(())
@@ -118,7 +118,7 @@ impl Db {
         Ok(write.commit()?)
     }
 
-    /// What a new collector goes on from.
+    /// The state that a new collector continues from.
     ///
     /// # Errors
     /// Where it cannot be read.
@@ -141,7 +141,7 @@ impl Db {
         })
     }
 
-    /// Begins the history again at the next totals, as it was off meanwhile.
+    /// Begins the history again at the next totals, after a time in which it was off.
     ///
     /// # Errors
     /// Where that cannot be written.
@@ -314,18 +314,18 @@ impl Db {
         })
     }
 
-    /// The local clock by which hours and days are told apart.
+    /// The local calendar that limits hours and days.
     pub const fn calendar(&self) -> &Calendar {
         &self.calendar
     }
 }
 
-/// How fine a reader wants intervals.
+/// Resolution that a reader needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Hours are enough to tell its rows apart.
+    /// Hours.
     Hour,
-    /// Days are enough.
+    /// Days.
     Day,
 }
 

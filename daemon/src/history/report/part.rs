@@ -23,10 +23,10 @@ pub struct Part {
     pub node: NodeLine,
     /// Entities, the most energy first.
     pub lines: Vec<ReportLine>,
-    /// What entities without a line were charged: those that had no series of their own, and small ones that were
-    /// added up. Negative where an entity's line has energy that was counted here earlier.
+    /// Energy charged to entities without a line: entities without a series of their own, and small entities that
+    /// were added up. Negative where an entity's line has energy that was counted here earlier.
     pub rest: Sum,
-    /// What was charged to processes in no entity of this kind. `None` where entities contain each other.
+    /// Energy charged to processes in no entity of this kind. `None` where entities contain each other.
     pub outside: Option<Sum>,
     /// Idle energy that no entity was charged.
     pub idle: i64,
@@ -54,13 +54,13 @@ pub struct AmountLine {
     pub idle: i64,
     /// As [`Part::unattributed`].
     pub unattributed: i64,
-    /// Where the factors came from, and whether they stood in for the configured ones.
+    /// The sources of the factors.
     pub sources: Vec<AmountSource>,
     /// The node's energy for which there was no factor, in µJ: the amounts lack it.
     pub uncounted: u64,
 }
 
-/// What the operator declared for reports, which measures nothing.
+/// Declarations of the operator for reports. They measure nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Declared {

@@ -28,12 +28,12 @@ pub struct AmountPart {
     pub uncounted: u64,
 }
 
-/// How much of an amount is by one source of factors.
+/// The part of an amount that one source of factors gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AmountSource {
     /// Its name.
     pub source: String,
-    /// Whether it stood in for the source that is configured before it.
+    /// Whether a source that is configured before it had no value.
     pub fallback: bool,
     /// The node's energy, in µJ.
     pub energy: u64,
@@ -41,7 +41,7 @@ pub struct AmountSource {
     pub amount: i64,
 }
 
-/// Most sources of an interval that are told apart; the energy of others is added to the last one, `others`.
+/// Most sources of an interval. The energy of further sources is added to the last one, `others`.
 pub const SOURCES_MAX: usize = 12;
 const OTHERS: &str = "others";
 

@@ -24,7 +24,7 @@ pub struct Slot {
     pub until: i64,
     /// How long jouled measured in it, in ms of CLOCK_BOOTTIME.
     pub observed_ms: u64,
-    /// How long the node's energy was measured, and how: by the worst zone among those that are added up.
+    /// How long the node's energy was measured, and how: by the worst zone among the zones that are added up.
     pub quality_ms: Spans,
     /// Energy of the node by zone.
     pub zones: Vec<ZonePart>,
@@ -108,7 +108,8 @@ impl Spans {
 pub struct KindPart {
     /// By series.
     pub rows: BTreeMap<SeriesId, Values>,
-    /// Entities without a row: those that had no series of their own, and small ones that were added up to save space.
+    /// Entities without a row: entities without a series of their own, and small series that were added up to save
+    /// space.
     /// Negative where an entity got its series later than its energy: that energy is then in its row.
     pub rest: Values,
     /// Amounts by series, in billionths of the units: two for each of [`Slot::amounts`], dynamic before idle. A series
