@@ -1498,7 +1498,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__report__subcmd__statement)
-            opts="-h --from --to --json --output --sign --socket --help"
+            opts="-h --from --to --pue --json --output --sign --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1509,6 +1509,10 @@ _joulectl() {
                     return 0
                     ;;
                 --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pue)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1532,13 +1536,17 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__report__subcmd__verify)
-            opts="-h --key --socket --help"
+            opts="-h --key --trusted --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

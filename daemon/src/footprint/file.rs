@@ -1,4 +1,4 @@
-//! Files of factors over time, as JSON or CSV, written by `joulectl fetch` or other programs. Pure: bytes in, values out.
+//! Files of factors over time, as JSON or CSV, by `joulectl fetch` or other programs. Pure: bytes in, values out.
 //!
 //! JSON: `{"unit": "gCO2e/kWh", "source": "…", "values": [{"from": TIME, "until": TIME, "value": 123.4}]}`, where the
 //! unit of a price is `EUR/kWh`. CSV: a line `from,until,g_per_kwh` (or `from,until,EUR_per_kwh`), then values; lines
