@@ -303,7 +303,7 @@ fn modules_have_one_style() {
 }
 
 /// Modules of test data that unit tests of several modules share.
-const SHARED_FIXTURES: [&str; 4] = ["fixture", "fake_redfish", "fake_redfish_trees", "fake_sysfs"];
+const SHARED_FIXTURES: [&str; 5] = ["fixture", "fake_plug", "fake_redfish", "fake_redfish_trees", "fake_sysfs"];
 
 #[test]
 fn comments_fit_the_columns() {

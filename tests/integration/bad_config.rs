@@ -33,7 +33,11 @@ fn every_bad_value_names_file_key_and_reason() {
     let dir = tempfile::tempdir().unwrap();
     for (text, key, reason) in [
         ("wibble = 1", "wibble", &["no such key", "interval"][..]),
-        ("[meter]\nradar = 1", "meter.radar", &["no such key", "rapl, vsock, nvml, hwmon, ipmi, redfish, estimate"]),
+        (
+            "[meter]\nradar = 1",
+            "meter.radar",
+            &["no such key", "rapl, vsock, nvml, hwmon, ipmi, redfish, http, prometheus, nut, estimate"],
+        ),
         ("[meter.nvml]\nlibrary = \"libnvidia-ml.so.1\"", "meter.nvml.library", &["wanted", "an absolute path"]),
         ("[meter.nvml]\nuse = \"always\"", "meter.nvml.use", &["\"always\"", "auto, never"]),
         (
@@ -42,6 +46,9 @@ fn every_bad_value_names_file_key_and_reason() {
             &["\"vsock:1:28282\"", "\"auto\"", "serial:"],
         ),
         ("[export.powercap]\npath = \"/sys/class\"", "export.powercap.path", &["wanted", "/sys"]),
+        ("[[meter.http]]\nname = \"a\"\nurl = \"http://a\"", "meter.http.0.power", &["is missing: a JSON pointer"]),
+        ("[[meter.http]]\nname = \"a\"\npreset = \"fritz\"", "meter.http.0.preset", &["\"fritz\"", "home-assistant"]),
+        ("[[meter.http]]\nname = \"a\"\nmeasures = \"rack\"", "meter.http.0.measures", &["\"rack\"", "this machine"]),
         ("[meter.estimate]\nfoo = 1", "meter.estimate.foo", &["no such key", "package_share"]),
         ("[meter.rapl]\nvia = \"sideways\"", "meter.rapl.via", &["\"sideways\"", "auto, perf, powercap, off"]),
         ("interval = \"50ms\"", "interval", &["out of range", "100ms to 60s"]),

@@ -3,6 +3,7 @@
 //! source hangs. A section without a case here fails the test. Not whether the numbers are right: that is in each
 //! meter's own tests.
 
+use crate::common::plug_sim::{self, Plug};
 use crate::common::redfish_sim::{self, Fault};
 use crate::common::redfish_trees::{self, UUID};
 use crate::common::sysfs::{FakeHost, ICE_LAKE_SERVER};
@@ -17,10 +18,12 @@ use jouled::model::units::{Microwatts, Nanos};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -161,9 +164,78 @@ fn case(section: &str) -> Result<Case, String> {
             let hanging = sim.clone();
             Case::new(host, &config, &["redfish"]).hangs(move || hanging.fail("GET", usize::MAX, Fault::Hang), sim)
         }
+        "http" => {
+            let plug = Plug::start();
+            let page = |tick: u64| {
+                let (watts, wh) = (83.0 + tick as f64 % 3.0, 1234.0 + tick as f64 / 50.0);
+                format!(r#"{{"switch:0": {{"apower": {watts}, "aenergy": {{"total": {wh:.3}}}}}}}"#)
+            };
+            plug.page("/shelly", r#"{"gen": 2}"#);
+            plug.page("/rpc/Shelly.GetStatus", page(0));
+            changes(plug.clone(), "/rpc/Shelly.GetStatus", page);
+            let config = format!(
+                "[[http]]\nname = \"plug\"\nurl = {:?}\npreset = \"shelly\"\nmeasures = \"this machine\"\n\
+                 period = \"1s\"\ntimeout = \"8s\"",
+                plug.url()
+            );
+            let hanging = plug.clone();
+            Case::new(host, &config, &["http:plug"]).hangs(move || hanging.fault(Some(plug_sim::Fault::Hang)), plug)
+        }
+        "prometheus" => {
+            let exporter = Plug::start();
+            let page = |tick: u64| format!("pdu_watts {}\npdu_joules_total {}\n", 83 + tick % 3, 5000 + tick * 8);
+            exporter.page("/metrics", page(0));
+            changes(exporter.clone(), "/metrics", page);
+            let config = format!(
+                "[[prometheus]]\nname = \"pdu\"\nurl = \"{}/metrics\"\nfrom = \"page\"\nmeasures = \"this machine\"\n\
+                 power = \"pdu_watts\"\nenergy = \"pdu_joules_total\"\nperiod = \"1s\"\ntimeout = \"8s\"",
+                exporter.url()
+            );
+            let hanging = exporter.clone();
+            let hang = move || hanging.fault(Some(plug_sim::Fault::Hang));
+            Case::new(host, &config, &["prometheus:pdu"]).hangs(hang, exporter)
+        }
+        "nut" => {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let silent = Arc::new(AtomicBool::new(false));
+            let hangs = silent.clone();
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let silent = silent.clone();
+                    thread::spawn(move || {
+                        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                        for (tick, _) in lines.map_while(Result::ok).enumerate() {
+                            while silent.load(Ordering::Relaxed) {
+                                thread::sleep(Duration::from_millis(100));
+                            }
+                            let answer = format!("VAR rack ups.realpower \"{}\"\n", 137 + tick % 3);
+                            if (&stream).write_all(answer.as_bytes()).is_err() {
+                                return;
+                            }
+                        }
+                    });
+                }
+            });
+            let config = format!(
+                "[[nut]]\nname = \"ups\"\naddress = \"{address}\"\nups = \"rack\"\nmeasures = \"this machine\"\n\
+                 period = \"1s\"\ntimeout = \"4s\""
+            );
+            Case::new(host, &config, &["nut:ups"]).hangs(move || hangs.store(true, Ordering::Relaxed), ())
+        }
         "estimate" => Case::new(host, "[estimate]\nuse = \"always\"", &["estimate"]),
         other => panic!("[meter.{other}] has no case: every meter keeps the contract, so add one"),
     })
+}
+
+/// Changes a page ten times a second, as long as the test runs.
+fn changes(plug: Plug, path: &'static str, page: impl Fn(u64) -> String + Send + 'static) {
+    thread::spawn(move || {
+        for tick in 1.. {
+            thread::sleep(Duration::from_millis(100));
+            plug.page(path, page(tick));
+        }
+    });
 }
 
 /// The sections of `[meter]` that this build knows, as it lists them where one is misspelt.
@@ -324,7 +396,7 @@ fn keeps_the_contract(section: &str) {
 #[test]
 fn every_meter_keeps_the_contract() {
     let sections = sections();
-    assert!(sections.len() >= 7, "{sections:?}");
+    assert!(sections.len() >= 10, "{sections:?}");
     thread::scope(|scope| {
         let cases = sections.iter().map(String::as_str).chain(VARIANTS);
         let threads: Vec<_> = cases.map(|section| (section, scope.spawn(|| keeps_the_contract(section)))).collect();

@@ -30,16 +30,21 @@ struct WallMeter(Vec<Domain>);
 
 impl WallMeter {
     fn new() -> Self {
-        let domain =
-            Domain::measured("wall/socket-3/platform", "wall", Zone::Platform, Scope::Machine, "socket 3".to_owned());
-        let kind = PlatformKind::Other("wall".into());
+        let domain = Domain::measured(
+            "socket/socket-3/platform",
+            "socket",
+            Zone::Platform,
+            Scope::Machine,
+            "socket 3".to_owned(),
+        );
+        let kind = PlatformKind::Other("socket".into());
         Self(vec![Domain { platform: Some(kind), accuracy_ppm: Some(10_000), ..domain }])
     }
 }
 
 impl Meter for WallMeter {
     fn source(&self) -> &str {
-        "wall"
+        "socket"
     }
 
     fn domains(&self) -> &[Domain] {
@@ -115,7 +120,7 @@ fn a_made_up_meter_is_the_authority_and_is_reconciled_by_the_trait_alone() {
     let (snapshot, now) = run(false, "auto");
     let [wall, package, other] = [Zone::Platform, Zone::Package, Zone::Other].map(|zone| view(&snapshot, zone));
     assert_eq!([wall.role, package.role, other.role], [Role::Authority, Role::Billed, Role::Billed]);
-    assert_eq!(snapshot.platform.authority, Some(PlatformKind::Other("wall".into())));
+    assert_eq!(snapshot.platform.authority, Some(PlatformKind::Other("socket".into())));
     assert_eq!(other.power, Some(Microwatts(WALL - PACKAGE)));
     let seconds = |view: &DomainView, power: u64| view.energy.total.0 / power;
     assert!(
@@ -124,19 +129,19 @@ fn a_made_up_meter_is_the_authority_and_is_reconciled_by_the_trait_alone() {
     );
     assert_eq!((seconds(wall, WALL), seconds(package, PACKAGE)), (99, 99));
     let comparison = &snapshot.platform.comparisons[0];
-    assert_eq!((&*comparison.source, &*comparison.against), ("components", "wall"));
+    assert_eq!((&*comparison.source, &*comparison.against), ("components", "socket"));
     assert_eq!((comparison.off_ppm, comparison.allowed_ppm), (0, 60_000), "RAPL states no accuracy: 5 %");
-    let source = snapshot.sources.iter().find(|source| source.source == "wall").unwrap();
+    let source = snapshot.sources.iter().find(|source| source.source == "socket").unwrap();
     assert_eq!((source.role, source.read_at), (SourceRole::Meter, Some(now)));
 
     let text = ctl::meters::lines(&snapshot, now).join("\n");
-    let row = text.lines().find(|line| line.starts_with("wall/socket-3/platform")).unwrap();
+    let row = text.lines().find(|line| line.starts_with("socket/socket-3/platform")).unwrap();
     for words in ["the whole machine", "everything", " authority ", "300", "± 1.0 %"] {
         assert!(row.contains(words), "{words:?} is not in\n{text}");
     }
-    assert!(text.contains("Platform: wall is believed (platform = \"auto\" in [attribution])."), "{text}");
+    assert!(text.contains("Platform: socket is believed (platform = \"auto\" in [attribution])."), "{text}");
     let json = serde_json::to_value(ctl::meters::json(&snapshot, now)).unwrap();
-    assert_eq!(json["platform_authority"], "wall");
+    assert_eq!(json["platform_authority"], "socket");
 }
 
 #[test]
@@ -148,16 +153,16 @@ fn a_made_up_meter_comes_after_the_known_kinds_and_can_be_chosen() {
         [Role::Authority, Role::Comparison]
     );
     let comparison = &snapshot.platform.comparisons[0];
-    assert_eq!((&*comparison.source, comparison.off_ppm, comparison.agrees()), ("wall", 1_000_000, false));
+    assert_eq!((&*comparison.source, comparison.off_ppm, comparison.agrees()), ("socket", 1_000_000, false));
     let text = ctl::meters::lines(&snapshot, now).join("\n");
-    assert!(text.contains("wall says 100.0 % more than psys") && text.contains("comparison with psys"), "{text}");
+    assert!(text.contains("socket says 100.0 % more than psys") && text.contains("comparison with psys"), "{text}");
 
-    let (snapshot, now) = run(true, "wall");
-    assert_eq!(snapshot.platform.authority, Some(PlatformKind::Other("wall".into())));
+    let (snapshot, now) = run(true, "socket");
+    assert_eq!(snapshot.platform.authority, Some(PlatformKind::Other("socket".into())));
     assert_eq!(
         [Zone::Psys, Zone::Platform].map(|zone| view(&snapshot, zone).role),
         [Role::Comparison, Role::Authority]
     );
     let text = ctl::meters::lines(&snapshot, now).join("\n");
-    assert!(text.contains("psys says no more than wall") && text.contains("platform = \"wall\""), "{text}");
+    assert!(text.contains("psys says no more than socket") && text.contains("platform = \"socket\""), "{text}");
 }

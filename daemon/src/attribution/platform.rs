@@ -392,7 +392,7 @@ fn of_kind<'a>(
 
 /// Whether it is a meter of the whole machine, not of the part that psys sees.
 pub(super) fn is_whole(domain: &Domain) -> bool {
-    domain.zone == Zone::Platform && kind_of(domain).is_some()
+    domain.zone == Zone::Platform && kind_of(domain).is_some_and(|kind| !kind.is_check())
 }
 
 /// Whether a domain stands in for the meters of the whole machine.

@@ -1,10 +1,15 @@
-//! Meters read energy and power: RAPL, hwmon, BMCs, GPUs, the host of a VM, an estimate. Each implements the trait
+//! Meters read energy and power: RAPL, hwmon, BMCs, wall meters, GPUs, the host of a VM, an
+//! estimate. Each implements the trait
 //! [`Meter`]; [`open`] has the list of all. Meters compute no differences and attribute nothing, and know no usage
 //! source.
 
 pub mod bmc;
 pub mod cpu;
+mod decimal;
 pub mod estimate;
+#[cfg(test)]
+#[path = "../../../tests/integration/common/plug_sim.rs"]
+mod fake_plug;
 #[cfg(test)]
 #[path = "../../../tests/integration/common/redfish_sim.rs"]
 mod fake_redfish;
@@ -25,6 +30,7 @@ pub mod rapl;
 pub mod standby;
 pub mod still;
 pub mod topology;
+pub mod wall;
 
 pub use cpu::CpuModel;
 pub use open::{MeterConfig, Roots, open_all};
@@ -51,8 +57,8 @@ pub trait Meter: Send {
     ///   which are of the machine); psys and platform of the machine; a GPU of a GPU, and only then `gpu` is set. What
     ///   the host reports of a VM (`by_host`) is of the machine.
     /// - `platform`: set for psys and platform, unless they are estimates or the host's, to a kind that the section
-    ///   lists in `platform_kinds`. Such a domain is not `billed`: zone `other` is. Nor are core and uncore, which are
-    ///   parts of the package.
+    ///   lists in `platform_kinds`, or to a check of its own (`PlatformKind::Check`). Such a domain is not `billed`: zone
+    ///   `other` is. Nor are core and uncore, which are parts of the package.
     /// - `max_power`: 1 W to 1 MW, and no reading is above it. `at_rest`: not above `max_power`. `accuracy_ppm`: below
     ///   1,000,000. `refresh`: at most an hour.
     fn domains(&self) -> &[Domain];

@@ -18,6 +18,8 @@ pub enum PlatformKind {
     Redfish,
     /// BMCs by IPMI over the network.
     IpmiLan,
+    /// Meters between the machine and the wall (plugs, PDUs, UPSs) that the configuration says to measure this machine.
+    Wall,
     /// ACPI power meters, and others of hwmon.
     Hwmon,
     /// This machine's BMC, by its own device.
@@ -26,21 +28,37 @@ pub enum PlatformKind {
     Psys,
     /// Any other kind, by the name that its meter gives it: lower-case letters, digits and dashes.
     Other(Arc<str>),
+    /// A meter that is only compared with the authority, and never is one: `check:NAME`. Each is a kind of its own.
+    Check(Arc<str>),
 }
+
+/// The beginning of the word of [`PlatformKind::Check`].
+const CHECK: &str = "check:";
 
 impl PlatformKind {
     /// The kinds with a place of their own in the order of belief, in this order.
-    pub const KNOWN: [Self; 5] = [Self::Redfish, Self::IpmiLan, Self::Hwmon, Self::Ipmi, Self::Psys];
+    pub const KNOWN: [Self; 6] = [Self::Redfish, Self::IpmiLan, Self::Wall, Self::Hwmon, Self::Ipmi, Self::Psys];
+
+    /// The kind of a meter of this name that is only compared.
+    pub fn check(name: &str) -> Self {
+        Self::Check(format!("{CHECK}{name}").into())
+    }
+
+    /// Whether it is only compared, and never the authority.
+    pub const fn is_check(&self) -> bool {
+        matches!(self, Self::Check(_))
+    }
 
     /// The word for it.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Redfish => "redfish",
             Self::IpmiLan => "ipmi-lan",
+            Self::Wall => "wall",
             Self::Hwmon => "hwmon",
             Self::Ipmi => "ipmi",
             Self::Psys => "psys",
-            Self::Other(name) => name,
+            Self::Other(name) | Self::Check(name) => name,
         }
     }
 }
@@ -55,7 +73,8 @@ impl From<&str> for PlatformKind {
     /// The kind of this name. Names that are not known are kept: they may be of a later release.
     fn from(name: &str) -> Self {
         let known = Self::KNOWN.into_iter().find(|kind| kind.as_str() == name);
-        known.unwrap_or_else(|| Self::Other(name.into()))
+        let other = || if name.starts_with(CHECK) { Self::Check(name.into()) } else { Self::Other(name.into()) };
+        known.unwrap_or_else(other)
     }
 }
 
@@ -97,7 +116,7 @@ impl PlatformChoice {
     /// Whether this kind may be the authority.
     pub fn allows(&self, kind: &PlatformKind) -> bool {
         match self {
-            Self::Auto => true,
+            Self::Auto => !kind.is_check(),
             Self::None => false,
             Self::Kind(chosen) => chosen == kind,
         }
@@ -148,11 +167,12 @@ mod tests {
 
     #[test]
     fn kinds_are_believed_in_the_order_that_docs_state() {
-        let mut kinds =
-            ["wall", "psys", "ipmi", "a-plug", "redfish", "hwmon", "ipmi-lan"].map(PlatformKind::from).to_vec();
+        let mut kinds = ["check:ups", "z-plug", "psys", "ipmi", "a-plug", "redfish", "wall", "hwmon", "ipmi-lan"]
+            .map(PlatformKind::from)
+            .to_vec();
         kinds.sort();
         let words: Vec<&str> = kinds.iter().map(PlatformKind::as_str).collect();
-        assert_eq!(words, ["redfish", "ipmi-lan", "hwmon", "ipmi", "psys", "a-plug", "wall"]);
+        assert_eq!(words, ["redfish", "ipmi-lan", "wall", "hwmon", "ipmi", "psys", "a-plug", "z-plug", "check:ups"]);
         assert_eq!(serde_json::to_value(&kinds).unwrap(), serde_json::json!(words), "words in JSON");
     }
 
@@ -162,14 +182,16 @@ mod tests {
         for good in ["auto", "none", "redfish", "psys"] {
             assert_eq!(choice(good).check(&PlatformKind::KNOWN), Ok(()), "{good}");
         }
-        let wall = PlatformKind::Other("wall".into());
-        assert_eq!(choice("wall").check(std::slice::from_ref(&wall)), Ok(()));
-        assert!(choice("wall").allows(&wall) && !choice("wall").allows(&PlatformKind::Psys));
+        let plug = PlatformKind::Other("plug".into());
+        assert_eq!(choice("plug").check(std::slice::from_ref(&plug)), Ok(()));
+        assert!(choice("plug").allows(&plug) && !choice("plug").allows(&PlatformKind::Psys));
+        assert!(!choice("auto").allows(&PlatformKind::check("ups")), "a check is never the authority");
+        assert_eq!(PlatformKind::from("check:ups"), PlatformKind::check("ups"));
         let refused = choice("redfsh").check(&PlatformKind::KNOWN).unwrap_err();
         assert_eq!(
             refused,
-            "\"redfsh\" is no platform meter: write \"auto\", \"none\" or one of \"redfish\", \"ipmi-lan\", \"hwmon\", \
-             \"ipmi\", \"psys\""
+            "\"redfsh\" is no platform meter: write \"auto\", \"none\" or one of \"redfish\", \"ipmi-lan\", \"wall\", \
+             \"hwmon\", \"ipmi\", \"psys\""
         );
     }
 }

@@ -63,6 +63,60 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("[meter.redfish.bmc]", "chassis", r#"["other"]"#, &[MEASURING]),
     ("[meter.redfish.bmc]", "period", r#""20s""#, &[MEASURING]),
     ("[meter.redfish.bmc]", "timeout", r#""1s""#, &[MEASURING]),
+    ("[meter.http]", "name", r#""other""#, &[MEASURING]),
+    ("[meter.http]", "url", r#""https://192.0.2.11""#, &[MEASURING]),
+    ("[meter.http]", "preset", r#""shelly""#, &[MEASURING]),
+    ("[meter.http]", "measures", r#""this machine""#, &[MEASURING]),
+    ("[meter.http]", "share", "0.5", &[MEASURING]),
+    ("[meter.http]", "scale", "2.0", &[MEASURING]),
+    ("[meter.http]", "power", r#""/other""#, &[MEASURING]),
+    ("[meter.http]", "energy", r#""/other""#, &[MEASURING]),
+    ("[meter.http]", "time", r#""/other""#, &[MEASURING]),
+    ("[meter.http]", "power_unit", r#""kW""#, &[MEASURING]),
+    ("[meter.http]", "energy_unit", r#""Wh""#, &[MEASURING]),
+    ("[meter.http]", "channel", "1", &[MEASURING]),
+    ("[meter.http]", "auth", r#""digest""#, &[MEASURING]),
+    ("[meter.http]", "username", r#""other""#, &[MEASURING]),
+    ("[meter.http]", "password_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.http]", "credential", r#""other""#, &[MEASURING]),
+    ("[meter.http]", "tls", r#""insecure""#, &[MEASURING]),
+    ("[meter.http]", "ca_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.http]", "sha256", r#""1111111111111111111111111111111111111111111111111111111111111111""#, &[MEASURING]),
+    ("[meter.http]", "period", r#""20s""#, &[MEASURING]),
+    ("[meter.http]", "timeout", r#""1s""#, &[MEASURING]),
+    ("[meter.prometheus]", "name", r#""other""#, &[MEASURING]),
+    ("[meter.prometheus]", "url", r#""https://192.0.2.11""#, &[MEASURING]),
+    ("[meter.prometheus]", "from", r#""page""#, &[MEASURING]),
+    ("[meter.prometheus]", "measures", r#""this machine""#, &[MEASURING]),
+    ("[meter.prometheus]", "share", "0.5", &[MEASURING]),
+    ("[meter.prometheus]", "scale", "2.0", &[MEASURING]),
+    ("[meter.prometheus]", "power", r#""other""#, &[MEASURING]),
+    ("[meter.prometheus]", "energy", r#""other""#, &[MEASURING]),
+    ("[meter.prometheus]", "power_unit", r#""kW""#, &[MEASURING]),
+    ("[meter.prometheus]", "energy_unit", r#""Wh""#, &[MEASURING]),
+    ("[meter.prometheus]", "auth", r#""digest""#, &[MEASURING]),
+    ("[meter.prometheus]", "username", r#""other""#, &[MEASURING]),
+    ("[meter.prometheus]", "password_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.prometheus]", "credential", r#""other""#, &[MEASURING]),
+    ("[meter.prometheus]", "tls", r#""insecure""#, &[MEASURING]),
+    ("[meter.prometheus]", "ca_file", r#""/etc/other""#, &[MEASURING]),
+    (
+        "[meter.prometheus]",
+        "sha256",
+        r#""1111111111111111111111111111111111111111111111111111111111111111""#,
+        &[MEASURING],
+    ),
+    ("[meter.prometheus]", "period", r#""20s""#, &[MEASURING]),
+    ("[meter.prometheus]", "timeout", r#""1s""#, &[MEASURING]),
+    ("[meter.nut]", "name", r#""other""#, &[MEASURING]),
+    ("[meter.nut]", "address", r#""192.0.2.11""#, &[MEASURING]),
+    ("[meter.nut]", "ups", r#""other""#, &[MEASURING]),
+    ("[meter.nut]", "variable", r#""outlet.1.realpower""#, &[MEASURING]),
+    ("[meter.nut]", "measures", r#""this machine""#, &[MEASURING]),
+    ("[meter.nut]", "share", "0.5", &[MEASURING]),
+    ("[meter.nut]", "scale", "2.0", &[MEASURING]),
+    ("[meter.nut]", "period", r#""20s""#, &[MEASURING]),
+    ("[meter.nut]", "timeout", r#""1s""#, &[MEASURING]),
     ("meter.vsock", "connect", r#""auto""#, &[MEASURING]),
     ("meter.estimate", "use", r#""always""#, &[MEASURING]),
     ("meter.estimate", "idle_watts_per_thread", "0.5", &[MEASURING]),
@@ -153,7 +207,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
 ];
 
 /// An entry of a list, or a section with keys that need each other, complete: every other key of it has a default.
-const ENTRIES: [(&str, &[(&str, &str)]); 5] = [
+const ENTRIES: [(&str, &[(&str, &str)]); 8] = [
     ("carbon", &[("embodied_kg", "1200"), ("lifetime_years", "4")]),
     ("price", &[("currency", r#""EUR""#), ("per_kwh", "0.3")]),
     ("[tenant]", &[("name", r#""one""#), ("unit", r#""one.service""#)]),
@@ -175,6 +229,29 @@ const ENTRIES: [(&str, &[(&str, &str)]); 5] = [
             ("password_file", r#""/etc/bmc""#),
         ],
     ),
+    (
+        "[meter.http]",
+        &[
+            ("name", r#""plug""#),
+            ("url", r#""https://192.0.2.10""#),
+            ("power", r#""/apower""#),
+            ("auth", r#""basic""#),
+            ("username", r#""jouled""#),
+            ("password_file", r#""/etc/plug""#),
+        ],
+    ),
+    (
+        "[meter.prometheus]",
+        &[
+            ("name", r#""pdu""#),
+            ("url", r#""https://192.0.2.10""#),
+            ("energy", r#""pdu_energy""#),
+            ("auth", r#""basic""#),
+            ("username", r#""jouled""#),
+            ("password_file", r#""/etc/prometheus""#),
+        ],
+    ),
+    ("[meter.nut]", &[("name", r#""ups""#), ("ups", r#""rack""#)]),
 ];
 
 fn config(toml: &str) -> Config {
@@ -215,8 +292,10 @@ fn each_key_restarts_what_uses_it() {
         let entry = ENTRIES.iter().find(|(list, _)| list == section);
         let mut keys: BTreeMap<&str, &str> = entry.map(|(_, keys)| keys.iter().copied().collect()).unwrap_or_default();
         let before = if entry.is_some() { file(section, &keys) } else { String::new() };
-        if *key == "credential" {
-            keys.remove("password_file");
+        match *key {
+            "credential" => drop(keys.remove("password_file")),
+            "preset" => drop(keys.remove("power")),
+            _ => {}
         }
         keys.insert(key, value);
         let (old, new) = (config(&before), config(&file(section, &keys)));

@@ -12,6 +12,9 @@ use super::estimate::EstimateConfig;
 use super::host_channel::VsockConfig;
 use super::hwmon::HwmonConfig;
 use super::rapl::RaplConfig;
+use super::wall::http::HttpConfig;
+use super::wall::nut::NutConfig;
+use super::wall::prometheus::PrometheusConfig;
 use super::{Meter, Topology};
 use crate::model::platform::PlatformKind;
 use crate::model::source::SourceState;
@@ -88,6 +91,12 @@ sections! {
     ipmi: IpmiConfig,
     /// `[meter.redfish]`: BMCs by Redfish.
     redfish: RedfishConfig,
+    /// `[[meter.http]]`: wall meters with JSON over HTTP.
+    http: HttpConfig,
+    /// `[[meter.prometheus]]`: wall meters that Prometheus scrapes.
+    prometheus: PrometheusConfig,
+    /// `[[meter.nut]]`: UPSs by Network UPS Tools.
+    nut: NutConfig,
     /// `[meter.estimate]`: the estimate of the packages' power.
     estimate: EstimateConfig,
 }
