@@ -45,7 +45,6 @@ const makeup = () => {
         factsOf([...known.map(([name, power], at) => [name, marked(watts(power), head.estimated), at]),
           head.cpu !== null && ["CPUs busy", `${(head.cpu * 100).toFixed(0)}${NBSP}%`],
           ["Energy so far", marked(energy(head.energy[0]), head.estimated)]])),
-      ...head.zones.filter((zone) => !zone.billed && zone.power !== null).slice(0, 0),
       ...head.warnings.map((words) => el("p", { class: "warning" }, safe(words))),
       head.unwell > 0 ? el("p", { class: "note" }, el("a", { href: "#/meters" }, `${head.unwell} source${head.unwell > 1 ? "s" : ""} could do better: see why`)) : "",
       el("p", { class: "note" }, safe(head.lacks)));

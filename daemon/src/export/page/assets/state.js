@@ -2,9 +2,10 @@
 const state = { all: null, head: null, rows: new Map(), at: 0, tick: 0, heard: 0, span: 0, machine: [[], []], sums: null };
 const listeners = new Set();
 const FIELDS = ["id", "kind", "name", "note", "since", "ended", "power", "energy"];
-const readRow = (list) => {
+const readRow = (list, fresh) => {
   const known = state.rows.get(list[0]);
-  const row = known ?? { curve: null, born: state.span, sum: 0, count: 0 };
+  // A row that begins while the page looks has no earlier points.
+  const row = known ?? { curve: fresh ? null : Array(state.all.points).fill(null), sum: 0, count: 0 };
   FIELDS.forEach((field, at) => (row[field] = list[at]));
   row.kind = state.all.kinds[row.kind];
   row.name = safe(row.name);
@@ -47,12 +48,22 @@ const takeFull = (message) => {
   state.rows = new Map();
   state.span = message.span;
   heard(message);
-  message.rows.forEach(readRow);
+  message.rows.forEach((row) => readRow(row, true));
   delete message.rows;
   state.machine = message.machine.map(unpack);
   state.sums = [{ sum: 0, count: 0 }, { sum: 0, count: 0 }];
   takeCurves(message.curves);
+  if (!message.more) flat();
+  addToSpan(message.head.power === null || message.head.missing > 0);
   listeners.forEach((listener) => listener(true));
+};
+// Rows without a curve drew nothing in these minutes, from their begin on.
+const flat = () => {
+  const { points, step } = state.all;
+  for (const row of state.rows.values()) {
+    const known = Math.min(points, Math.max(0, Math.ceil((state.at / 1000 - row.since) / step)));
+    row.curve ??= [...Array(points - known).fill(null), ...Array(known).fill(0)];
+  }
 };
 const takeCurves = (curves) => {
   for (const [id, ...packed] of curves) {
@@ -68,7 +79,7 @@ const takeTick = (message) => {
   }
   heard(message);
   message.gone.forEach((id) => state.rows.delete(id));
-  message.rows.forEach(readRow);
+  message.rows.forEach((row) => readRow(row, false));
   const pairs = (list, field) => {
     for (let at = 0; at < list.length; at += 2) {
       const row = state.rows.get(list[at]);

@@ -13,13 +13,16 @@ const beginOf = (period) => {
   }
   return Math.floor(day.getTime() / 1000);
 };
-const kwh = (micro) => (micro / 3.6e12).toLocaleString(undefined, { minimumFractionDigits: 3, maximumFractionDigits: 3 });
+const kwh = (micro) => {
+  const value = micro / 3.6e12;
+  return value.toLocaleString(undefined, Math.abs(value) < 1 ? { maximumSignificantDigits: 3 } : { minimumFractionDigits: 3, maximumFractionDigits: 3 });
+};
 const whole = (sum) => sum.dynamic + sum.idle;
 const MEASURES = { co2e_location: "CO2e (location)", co2e_market: "CO2e (market)", cost: "Cost" };
 const amount = (nano, unit) => {
   const value = nano / 1e9;
   return unit === "gCO2e" ? (Math.abs(value) < 1000 ? `${value.toFixed(value < 10 ? 2 : 0)}${NBSP}g` : `${(value / 1000).toFixed(2)}${NBSP}kg`)
-    : `${value.toLocaleString(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 4 })}${NBSP}${safe(unit)}`;
+    : `${value.toLocaleString(undefined, value !== 0 && Math.abs(value) < 0.01 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 })}${NBSP}${safe(unit)}`;
 };
 const nameOf = (labels, line) => {
   const of = Object.values(labels ?? {}).find((value) => typeof value === "object" && value !== null) ?? labels ?? {};
@@ -36,12 +39,21 @@ const quoted = (cell) => {
   const inert = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
   return /[",\r\n]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
 };
-const dayChart = (parts, step) => {
+const SLOTS = { day: 24, week: 7, month: 30, year: 12 };
+// Where the bar of a part is: also one that nothing was kept of has its place.
+const slotOf = (part, from, step) => {
+  const [begin, at] = [new Date(from * 1000), new Date(part.from * 1000)];
+  if (step === "month") return (at.getFullYear() - begin.getFullYear()) * 12 + at.getMonth() - begin.getMonth();
+  return Math.round((part.from - from) / (step === "hour" ? 3600 : 86400));
+};
+const dayChart = (parts, step, from) => {
   const most = round(parts.reduce((top, part) => Math.max(top, part.node.total), 0) / 3.6e12);
-  const width = 1000 / Math.max(1, parts.length);
+  const slots = SLOTS[past.period];
+  const width = 1000 / slots;
   const label = (part) => new Date(part.from * 1000).toLocaleDateString(undefined, step === "month" ? { month: "short", year: "numeric" } : { month: "short", day: "numeric" });
   const name = (part) => (step === "hour" ? clock(part.from * 1000, false) : label(part));
-  const rects = parts.map((part, at) => {
+  const rects = parts.map((part) => {
+    const at = slotOf(part, from, step);
     const height = (part.node.total / 3.6e12 / most) * 180;
     const rect = svg("rect", { x: (at * width + width * 0.1).toFixed(1), y: (182 - height).toFixed(1), width: (width * 0.8).toFixed(1), height: Math.max(height, 0.5).toFixed(1), rx: 2 });
     rect.append(svg("title", {}, `${name(part)}: ${kwh(part.node.total)} kWh`));
@@ -50,7 +62,7 @@ const dayChart = (parts, step) => {
   const words = parts.map((part) => `${name(part)} ${kwh(part.node.total)} kWh`).join(", ");
   return el("div", {},
     svg("svg", { class: "days", viewBox: "0 0 1000 182", preserveAspectRatio: "none", role: "img", "aria-label": `Energy: ${words}` }, ...rects),
-    el("div", { class: "axis", "aria-hidden": "true" }, el("span", {}, parts.length ? name(parts[0]) : ""), el("span", {}, `0 to ${most} kWh`), el("span", {}, parts.length ? name(parts.at(-1)) : "")));
+    el("div", { class: "axis", "aria-hidden": "true" }, el("span", {}, name({ from })), el("span", {}, `0 to ${most} kWh`), el("span", {}, name({ from: Math.floor(state.at / 1000) }))));
 };
 const timeView = () => {
   const curve = bigCurve("Power of this machine in the last hours");
@@ -73,7 +85,7 @@ const timeView = () => {
     try {
       const [bars, all] = await Promise.all([report(from, until, "zone", step, 1), report(from, until, past.by, null, 500)]);
       if (own !== loaded) return;
-      show(bars, all, step);
+      show(bars, all, step, from);
     } catch (error) {
       if (own !== loaded) return;
       csv.hidden = true;
@@ -81,7 +93,7 @@ const timeView = () => {
       lines.replaceChildren();
     }
   };
-  const show = (bars, all, step) => {
+  const show = (bars, all, step, from) => {
     const part = all.parts[0];
     csv.hidden = !part;
     if (!part) {
@@ -92,7 +104,7 @@ const timeView = () => {
     const amounts = part.amounts ?? [];
     const estimated = part.node.estimated > 0;
     const portion = part.node.total > 0 ? part.node.estimated / part.node.total : 0;
-    days.replaceChildren(dayChart(bars.parts, step), factsOf([
+    days.replaceChildren(dayChart(bars.parts, step, from), factsOf([
       ["Energy", `${estimated ? `≈${NBSP}` : ""}${kwh(part.node.total)}${NBSP}kWh`], ...amounts.map((one) => [MEASURES[one.measure] ?? safe(one.measure), amount(one.node, one.unit)]),
       ["Observed", span(part.observed_seconds)], estimated && ["Estimated", `${(portion * 100).toFixed(0)}${NBSP}%`], all.declared?.pue && ["PUE (not in these numbers)", String(all.declared.pue)]]),
       ...amounts.filter((one) => one.uncounted > 0).map((one) => el("p", { class: "note" }, `${MEASURES[one.measure]}: there was no factor for ${kwh(one.uncounted)} kWh.`)));

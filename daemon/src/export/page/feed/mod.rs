@@ -308,6 +308,8 @@ impl State {
             let (most, points) = packed(known.points(self.span).into_iter());
             json!([known.id, most, points])
         };
+        // Where there are fewer, all others drew nothing.
+        let more = busiest.len() >= CURVES;
         let curves: Vec<Value> = busiest.into_iter().map(|(_, known)| curve(known)).collect();
         let machine =
             [&self.power, &self.idle].map(|curve| packed(curve.points(self.span).collect::<Vec<_>>().into_iter()));
@@ -328,6 +330,7 @@ impl State {
             "head": Head::of(snapshot, &base),
             "machine": machine,
             "curves": curves,
+            "more": more,
         });
         // The rows are JSON already.
         let all = all.to_string();
