@@ -14,7 +14,7 @@ const asker = (path, fill, every = 1) => {
 };
 const pill = (word) => el("span", { class: `state ${String(word).split(" ")[0]}` }, word);
 const metersView = () => {
-  const node = el("div", {}, el("h2", {}, "Meters"), el("p", { class: "note" }, "Reading …"));
+  const node = el("div", {}, el("h1", { class: "title" }, "Meters"), el("p", { class: "note" }, "Reading …"));
   let was = "";
   const fill = (said) => {
     const is = JSON.stringify([said.domains.map((one) => [one.power, one.why, one.use]), said.sources.map((one) => [one.state, one.why]), Math.floor(said.ticks / 5)]);
@@ -31,7 +31,7 @@ const metersView = () => {
       [safe(one.detail), one.detail && one.why ? "; " : "", reason(one.why, one.row)], one.age === null ? "–" : `${span(one.age)} ago`]);
     const counted = ["cycles", "instructions", "cache misses"].filter((_, at) => said.counted[at]);
     const factors = said.factors ?? [];
-    node.replaceChildren(el("h2", {}, "Meters"),
+    node.replaceChildren(el("h1", { class: "title" }, "Meters"),
       said.domains.length ? table(["Domain", "Sees", "Contains", "Used for", ">Power", "Idle floor", "Verdict", "Accuracy", "Last read"], domains, "Energy domains")
         : el("p", { class: "warning" }, "No meter works on this machine."),
       el("p", { class: "note" }, safe(said.platform)),
@@ -48,14 +48,14 @@ const metersView = () => {
   return { title: "Meters", node, update, end: () => {} };
 };
 const guestsView = () => {
-  const node = el("div", {}, el("h2", {}, "Guests"), el("p", { class: "note" }, "Reading …"));
+  const node = el("div", {}, el("h1", { class: "title" }, "Guests"), el("p", { class: "note" }, "Reading …"));
   const fill = (said) => {
     if (node.contains(document.activeElement)) return;
     const host = said.domains.filter((one) => one.byHost || one.source.startsWith("vsock"));
     const vms = ofKind("vm").map((row) => [row, said.guests.find((guest) => row.note.includes(guest.vm_id))]);
     vms.sort(([a], [b]) => b.power - a.power);
     const told = said.sources.filter((one) => one.source === "vsock" || one.source === "serial");
-    node.replaceChildren(el("h2", {}, "Guests"),
+    node.replaceChildren(el("h1", { class: "title" }, "Guests"),
       vms.length ? table(["VM", ">Power", ">Share", ">Energy", "Channel", "Profile", "Last read", ">Requests", ">Refused"], vms.map(([row, guest]) => [
         el("a", { href: `#/row/${row.id}` }, row.name), marked(watts(row.power), state.head.estimated), share(row.power, state.head.power ?? 0), marked(energy(row.energy), state.head.estimated),
         guest?.channel ? `${safe(guest.channel)} ${safe(guest.peer)}` : "none", guest ? pill(guest.profile) : "–",

@@ -3,14 +3,14 @@ const rowView = (id) => {
   const node = el("div", {});
   const curve = bigCurve("Power");
   const figure = el("p", { class: "big" });
-  const [title, kind, sub, rest] = [el("h2"), el("h1"), el("p", { class: "sub" }), el("div")];
+  const [title, kind, sub, rest] = [el("h1", { class: "title" }), el("p", { class: "kind" }), el("p", { class: "sub" }), el("div")];
   let asked = -1;
   let gone = false;
   const shell = [el("p", { class: "crumbs" }, el("a", { href: "#/" }, "← All")), title,
     el("section", { class: "hero" }, el("div", { class: "figure" }, kind, figure, sub), curve.node), rest];
   node.append(...shell);
   const list = (heading, rows) =>
-    rows.length === 0 ? "" : el("section", {}, el("h3", {}, heading), table(["Kind", "Name", ">Power", ">Energy"], rows.map((row) => [
+    rows.length === 0 ? "" : el("section", {}, el("h2", {}, heading), table(["Kind", "Name", ">Power", ">Energy"], rows.map((row) => [
       one(row.kind), row.id === null ? safe(row.name) : el("a", { href: `#/row/${row.id}` }, safe(row.name)),
       marked(watts(row.power), state.head.estimated), marked(energy(row.energy), state.head.estimated)]), heading));
   const fill = (said) => {
@@ -32,11 +32,11 @@ const rowView = (id) => {
     setText(sub, `${marked(energy(said.energy), estimated)} since ${dateTime(said.since)}${said.ended ? ", ended" : ""}${between ? ` · ${between}` : ""}`);
     const guest = said.guest;
     rest.replaceChildren(
-      el("h3", {}, "By zone"), table(keep(heads), zones.map((zone) => keep(cell(zone))), "Zones"),
+      el("h2", {}, "By zone"), table(keep(heads), zones.map((zone) => keep(cell(zone))), "Zones"),
       factsOf(used),
-      guest ? el("section", {}, el("h3", {}, "Guest channel"), factsOf([["Channel", guest.channel || "none"], ["Profile", guest.profile], ["Last read", guest.served_seconds_ago === null ? "never" : `${span(guest.served_seconds_ago)} ago`], ["Requests", guest.requests.toLocaleString()], ["Refused", String(guest.refused)]])) : "",
+      guest ? el("section", {}, el("h2", {}, "Guest channel"), factsOf([["Channel", guest.channel || "none"], ["Profile", guest.profile], ["Last read", guest.served_seconds_ago === null ? "never" : `${span(guest.served_seconds_ago)} ago`], ["Requests", guest.requests.toLocaleString()], ["Refused", String(guest.refused)]])) : "",
       list("Belongs to", said.in), list("Belongs to it", said.of),
-      el("h3", {}, "Labels"), table(["Label", "Value"], [...said.labels, ...said.details].map(([name, value]) => [safe(name), safe(value)]), "Labels"));
+      el("h2", {}, "Labels"), table(["Label", "Value"], [...said.labels, ...said.details].map(([name, value]) => [safe(name), safe(value)]), "Labels"));
   };
   const ask = async () => {
     if (asked === state.tick || gone) return;
@@ -57,7 +57,7 @@ const rowView = (id) => {
     const row = state.rows.get(id);
     if (!row) return gone || end();
     setText(title, row.name);
-    setText(kind, `${one(row.kind)}${row.ended ? ", ended" : ""} draws`);
+    setText(kind, row.ended ? `${one(row.kind)}, which has ended` : `${one(row.kind)} draws`);
     figure.replaceChildren(...big(row.power, state.head.estimated));
     wantCurve(row);
     if (row.curve) curve.draw(row.curve, null, clock(state.at - state.all.points * state.all.step * 1000), clock(state.at));

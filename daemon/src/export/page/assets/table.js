@@ -2,7 +2,7 @@
 const ROW = 40;
 const COLUMNS = [
   { key: "name", title: "Name", text: (row) => row.name },
-  { key: "", title: "Last minutes" },
+  { key: "", title: "Minutes" },
   { key: "power", title: "Power", n: true },
   { key: "share", title: "Share", n: true, by: "power" },
   { key: "energy", title: "Energy", n: true },

@@ -77,7 +77,7 @@ const timeView = () => {
   const tools = el("div", { class: "tools" },
     pick(PERIODS, past.period, "Period", (period) => { past.period = period; load(); }),
     pick([...kinds, ["zone", "Zones"]], past.by, "By", (by) => { past.by = by; load(); }), csv);
-  const node = el("div", {}, hours, el("h2", {}, "Energy"), tools, days, lines);
+  const node = el("div", {}, el("h1", { class: "title" }, "Over time"), hours, el("h2", {}, "Energy"), tools, days, lines);
   let loaded = 0;
   const load = async () => {
     const own = ++loaded;
