@@ -14,13 +14,13 @@ const views = () => {
 };
 const open = () => {
   const hash = location.hash || "#/";
-  const row = hash.match(/^#\/row\/(\d+)$/);
+  const row = hash.startsWith("#/row/");
   view?.end();
-  view = row ? rowView(Number(row[1])) : hash === "#/meters" ? metersView() : hash === "#/guests" ? guestsView() : hash === "#/time" ? timeView() : nowView(say);
+  view = row ? rowView(hash) : hash === "#/meters" ? metersView() : hash === "#/guests" ? guestsView() : hash === "#/time" ? timeView() : nowView(say);
   main.replaceChildren(view.node);
   view.update(true);
   drawNav();
-  document.title = `${view.title === "Now" ? "" : `${view.title} · `}${safe(state.all.node)} · jouled`;
+  document.title = `${view.title === "Now" ? "" : `${view.title.slice(0, 80)} · `}${safe(state.all.node)} · jouled`;
 };
 let drawn = "";
 const drawNav = () => {
@@ -39,6 +39,7 @@ const drawLive = () => {
   live.classList.toggle("old", old);
   const words = !state.all ? "connecting" : old ? `no news for ${span(age())}` : `live · ${clock(state.at)}`;
   setText(live.lastChild, words);
+  live.dataset.at = state.at;
   if (old !== wasOld) say(old ? "jouled does not answer; the numbers are old" : "jouled answers again");
   wasOld = old;
 };
@@ -60,12 +61,34 @@ listeners.add((all, onlyClock) => {
   if (state.all) drawLive();
 });
 let version = null;
+// Where one was in the first view: going back from a row leads there.
+let left = null;
+main.addEventListener("click", (event) => {
+  const link = event.target.closest?.(".name a");
+  if (link) left = { hash: link.hash, top: scrollY, within: main.querySelector(".viewport")?.scrollTop ?? 0 };
+});
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const find = main.querySelector("input[type=search]");
+  if (event.key === "/" && find && !/^(INPUT|SELECT)$/.test(document.activeElement.tagName)) {
+    event.preventDefault();
+    find.focus();
+  }
+  if (event.key === "Escape" && location.hash.startsWith("#/row/")) location.hash = "#/";
+});
 addEventListener("hashchange", () => {
   if (!state.all) return;
   if (location.hash.startsWith("#/") || location.hash === "") {
     open();
-    scrollTo(0, 0);
-    main.focus({ preventScroll: true });
+    const back = left !== null && (location.hash === "#/" || location.hash === "") ? left : null;
+    scrollTo(0, back?.top ?? 0);
+    if (back) {
+      main.querySelector(".viewport")?.scrollTo(0, back.within);
+      view.update(true);
+      left = null;
+    }
+    const link = back && [...main.querySelectorAll(".name a")].find((one) => one.hash === back.hash);
+    (link ?? main).focus({ preventScroll: true });
   }
 });
 connect();

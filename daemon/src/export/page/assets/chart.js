@@ -55,7 +55,7 @@ const bigCurve = (label) => {
   const [under, idle, top] = [svg("path", { class: "area" }), svg("path", { class: "idle" }), svg("path", { class: "line" })];
   const drawing = svg("svg", { class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" }, grid, under, idle, top);
   const [from, scale, to] = [el("span"), el("span"), el("span")];
-  const node = el("div", {}, drawing, el("div", { class: "axis", "aria-hidden": "true" }, from, scale, to));
+  const node = el("div", { class: "chart" }, el("span", { class: "top", "aria-hidden": "true" }, scale), drawing, el("div", { class: "axis", "aria-hidden": "true" }, from, to));
   const draw = (points, idles, start, end) => {
     const most = round(largest(points) * 1.02);
     top.setAttribute("d", line(points, WIDTH, HEIGHT, most));
@@ -63,7 +63,7 @@ const bigCurve = (label) => {
     idle.setAttribute("d", idles ? area(idles, WIDTH, HEIGHT, most) : "");
     drawing.setAttribute("aria-label", `${label}: up to ${watts(largest(points))}, from ${start} to ${end}`);
     setText(from, start);
-    setText(scale, `0 to ${watts(most)}`);
+    setText(scale, watts(most));
     setText(to, end);
   };
   return { node, draw };
@@ -84,7 +84,7 @@ const stack = (label, pieces) => {
   let at = 0;
   const rects = pieces.map((piece, index) => {
     const width = whole > 0 ? (piece.value / whole) * 1000 : 0;
-    const rect = svg("rect", { class: `z${Math.min(index, 5)}`, x: at.toFixed(2), y: 0, height: 16, width: Math.max(0, width - 2).toFixed(2) });
+    const rect = svg("rect", { class: `z${piece.color ?? Math.min(index, 5)}`, x: at.toFixed(2), y: 0, height: 16, width: Math.max(0, width - 2).toFixed(2) });
     at += width;
     return rect;
   });

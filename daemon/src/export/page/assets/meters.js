@@ -25,10 +25,10 @@ const metersView = () => {
       [marked(watts(one.power), one.quality === "estimated"), one.low === null ? null : el("small", {}, ` ${interval(one.low, one.high)}`)],
       one.floor === null ? "–" : [`${watts(one.floor)}${one.floorError ? ` ± ${watts(one.floorError)}` : ""} `, el("small", {}, one.guess ? "guess" : one.floorFrom)],
       [one.verdict ? pill(one.verdict) : "–", one.why ? " " : "", reason(one.why, one.row)],
-      safe(one.accuracy), one.age === null ? "never" : `${span(one.age)} ago`]);
+      safe(one.accuracy), ago(one.age)]);
     const sources = said.sources.map((one) => [
       [el("div", {}, safe(one.source)), el("small", {}, one.role)], pill(one.state),
-      [safe(one.detail), one.detail && one.why ? "; " : "", reason(one.why, one.row)], one.age === null ? "–" : `${span(one.age)} ago`]);
+      [safe(one.detail), one.detail && one.why ? "; " : "", reason(one.why, one.row)], one.age === null ? "–" : ago(one.age)]);
     const counted = ["cycles", "instructions", "cache misses"].filter((_, at) => said.counted[at]);
     const factors = said.factors ?? [];
     node.replaceChildren(el("h1", { class: "title" }, "Meters"),
@@ -57,13 +57,13 @@ const guestsView = () => {
     const told = said.sources.filter((one) => one.source === "vsock" || one.source === "serial");
     node.replaceChildren(el("h1", { class: "title" }, "Guests"),
       vms.length ? table(["VM", ">Power", ">Share", ">Energy", "Channel", "Profile", "Last read", ">Requests", ">Refused"], vms.map(([row, guest]) => [
-        el("a", { href: `#/row/${row.id}` }, row.name), marked(watts(row.power), state.head.estimated), share(row.power, state.head.power ?? 0), marked(energy(row.energy), state.head.estimated),
+        el("a", { href: linkTo(row) }, row.name), marked(watts(row.power), state.head.estimated), share(row.power, state.head.power ?? 0), marked(energy(row.energy), state.head.estimated),
         guest?.channel ? `${safe(guest.channel)} ${safe(guest.peer)}` : "none", guest ? pill(guest.profile) : "–",
-        !guest || guest.served_seconds_ago === null ? "never" : `${span(guest.served_seconds_ago)} ago`, guest ? guest.requests.toLocaleString() : "–", guest ? String(guest.refused) : "–"]), "VMs")
+        ago(guest?.served_seconds_ago), guest ? guest.requests.toLocaleString() : "–", guest ? String(guest.refused) : "–"]), "VMs")
         : el("p", { class: "note" }, "No VM runs on this machine."),
       said.byHost || told.some((one) => one.state !== "unsupported") ? el("section", {}, el("h2", {}, "This machine is a guest"),
-        table(["Host", "State", "What, why", "Last told"], told.map((one) => [safe(one.source), pill(one.state), [safe(one.detail), one.why ? " " : "", reason(one.why, one.row)], one.age === null ? "never" : `${span(one.age)} ago`]), "Host"),
-        table(["Domain", ">Power", "Last told"], host.map((one) => [safe(one.domain), watts(one.power), one.age === null ? "never" : `${span(one.age)} ago`]), "Domains of the host")) : "");
+        table(["Host", "State", "What, why", "Last told"], told.map((one) => [safe(one.source), pill(one.state), [safe(one.detail), one.why ? " " : "", reason(one.why, one.row)], ago(one.age)]), "Host"),
+        table(["Domain", ">Power", "Last told"], host.map((one) => [safe(one.domain), watts(one.power), ago(one.age)]), "Domains of the host")) : "");
   };
   return { title: "Guests", node, update: asker("/v1/page/meters", fill), end: () => {} };
 };

@@ -34,19 +34,19 @@ const makeup = () => {
     was = is;
     const zones = head.zones.filter((zone) => zone.billed && zone.power !== null);
     const amount = (power, low, high, estimated) => [marked(watts(power), estimated), low === null ? null : el("small", {}, ` ${interval(low, high)}`)];
-    const use = [["Charged", head.charged], ["Idle", head.idle], ["Unattributed", head.unattributed]];
+    const use = [["Charged", head.charged, 0], ["Idle", head.idle, 4], ["Unattributed", head.unattributed, 3]];
     const known = use.filter(([, power]) => power !== null);
     node.replaceChildren(
       el("div", { class: "bars" },
         stack("Zones", zones.map((zone) => ({ name: zone.zone, value: zone.power }))),
         factsOf(zones.map((zone, at) => [zone.zone, amount(zone.power, zone.low, zone.high, zone.quality === "estimated"), at]))),
       el("div", { class: "bars" },
-        stack("Use", known.map(([name, value]) => ({ name, value }))),
-        factsOf([...known.map(([name, power], at) => [name, marked(watts(power), head.estimated), at]),
+        stack("Use", known.map(([name, value, color]) => ({ name, value, color }))),
+        factsOf([...known.map(([name, power, color]) => [name, marked(watts(power), head.estimated), color]),
           head.cpu !== null && ["CPUs busy", `${(head.cpu * 100).toFixed(0)}${NBSP}%`],
           ["Energy so far", marked(energy(head.energy[0]), head.estimated)]])),
       ...head.warnings.map((words) => el("p", { class: "warning" }, safe(words))),
-      head.unwell > 0 ? el("p", { class: "note" }, el("a", { href: "#/meters" }, `${head.unwell} source${head.unwell > 1 ? "s" : ""} could do better: see why`)) : "",
+      head.unwell > 0 ? el("p", { class: "note" }, el("a", { href: "#/meters" }, `${head.unwell} ${head.unwell > 1 ? "sources are" : "source is"} degraded or failed: see why`)) : "",
       el("p", { class: "note" }, safe(head.lacks)));
   };
   return { node, update };
@@ -102,7 +102,7 @@ const nowView = (live) => {
     if (!choice.kind || !rows) {
       const asked = new URLSearchParams(location.search).get("kind");
       const busy = ["tenant", "container", "vm", "unit", "process"].filter((kind) => counts.has(kind));
-      const first = choice.kind ?? (state.all.kinds.includes(asked) ? asked : busy.includes("unit") ? "unit" : busy[0] ?? state.all.kinds[0]);
+      const first = choice.kind ?? (state.all.kinds.includes(asked) ? asked : busy.includes("unit") || (!busy.length && state.all.kinds.includes("unit")) ? "unit" : busy[0] ?? state.all.kinds[0]);
       if (first) choose(first);
     } else {
       drawTabs(false);

@@ -1,17 +1,33 @@
+// The address of a row is its kind and name: numbers of rows are others after a restart of jouled. Of rows with the same
+// name the note tells which.
+const linkTo = (row) => `#/row/${row.kind}/${encodeURIComponent(safe(row.name))}${row.note ? `/${encodeURIComponent(safe(row.note))}` : ""}`;
+const decoded = (word) => {
+  try {
+    return decodeURIComponent(word ?? "");
+  } catch {
+    return word;
+  }
+};
+const rowAt = (hash) => {
+  const [, , kind, ...words] = hash.split("/");
+  const [name, note] = words.map(decoded);
+  const all = ofKind(kind).filter((row) => row.name === name);
+  return all.find((row) => row.note === note && !row.ended) ?? all.find((row) => row.note === note) ?? all.find((row) => !row.ended) ?? all[0];
+};
 // One row's own page: curve, zones and modes, since when, what it belongs to and what belongs to it.
-const rowView = (id) => {
+const rowView = (hash) => {
   const node = el("div", {});
   const curve = bigCurve("Power");
   const figure = el("p", { class: "big" });
   const [title, kind, sub, rest] = [el("h1", { class: "title" }), el("p", { class: "kind" }), el("p", { class: "sub" }), el("div")];
   let asked = -1;
-  let gone = false;
   const shell = [el("p", { class: "crumbs" }, el("a", { href: "#/" }, "← All")), title,
     el("section", { class: "hero" }, el("div", { class: "figure" }, kind, figure, sub), curve.node), rest];
-  node.append(...shell);
+  const none = el("p", { class: "note" }, "This is not among the rows now: it ended some time ago, or has drawn no energy since jouled was started.");
+  node.append(...shell, none);
   const list = (heading, rows) =>
     rows.length === 0 ? "" : el("section", {}, el("h2", {}, heading), table(["Kind", "Name", ">Power", ">Energy"], rows.map((row) => [
-      one(row.kind), row.id === null ? safe(row.name) : el("a", { href: `#/row/${row.id}` }, safe(row.name)),
+      one(row.kind), row.id === null ? brief(safe(row.name)) : el("a", { href: linkTo(row) }, brief(safe(row.name))),
       marked(watts(row.power), state.head.estimated), marked(energy(row.energy), state.head.estimated)]), heading));
   const fill = (said) => {
     const estimated = state.head.estimated;
@@ -34,34 +50,33 @@ const rowView = (id) => {
     rest.replaceChildren(
       el("h2", {}, "By zone"), table(keep(heads), zones.map((zone) => keep(cell(zone))), "Zones"),
       factsOf(used),
-      guest ? el("section", {}, el("h2", {}, "Guest channel"), factsOf([["Channel", guest.channel || "none"], ["Profile", guest.profile], ["Last read", guest.served_seconds_ago === null ? "never" : `${span(guest.served_seconds_ago)} ago`], ["Requests", guest.requests.toLocaleString()], ["Refused", String(guest.refused)]])) : "",
-      list("Belongs to", said.in), list("Belongs to it", said.of),
+      guest ? el("section", {}, el("h2", {}, "Guest channel"), factsOf([["Channel", guest.channel || "none"], ["Profile", guest.profile], ["Last read", ago(guest.served_seconds_ago)], ["Requests", guest.requests.toLocaleString()], ["Refused", String(guest.refused)]])) : "",
+      list("Belongs to", said.in), list("Contains", said.of),
       el("h2", {}, "Labels"), table(["Label", "Value"], [...said.labels, ...said.details].map(([name, value]) => [safe(name), safe(value)]), "Labels"));
   };
-  const ask = async () => {
-    if (asked === state.tick || gone) return;
+  const ask = async (id) => {
+    // The lists below may have the keyboard's attention or a selection: they are then left as they are.
+    if (state.tick - asked < 3 && asked >= 0 && state.tick >= asked) return;
+    if (rest.contains(document.activeElement) || (!getSelection().isCollapsed && rest.contains(getSelection().anchorNode))) return;
     asked = state.tick;
     try {
       const answer = await fetch(`/v1/page/row?life=${state.all.life}&id=${id}`);
       if (answer.ok) fill(await answer.json());
-      else if (!state.rows.has(id)) end();
     } catch {
       asked = -1;
     }
   };
-  const end = () => {
-    gone = true;
-    node.replaceChildren(el("p", { class: "crumbs" }, el("a", { href: "#/" }, "← All")), el("p", { class: "note" }, "This row is gone: it ended some time ago, or jouled was restarted and numbers its rows anew."));
-  };
   const update = () => {
-    const row = state.rows.get(id);
-    if (!row) return gone || end();
-    setText(title, row.name);
+    const row = rowAt(hash);
+    shell[2].hidden = shell[3].hidden = !row;
+    none.hidden = row !== undefined;
+    if (!row) return setText(title, decoded(hash.split("/")[3]).slice(0, 520));
+    setText(title, brief(row.name));
     setText(kind, row.ended ? `${one(row.kind)}, which has ended` : `${one(row.kind)} draws`);
     figure.replaceChildren(...big(row.power, state.head.estimated));
     wantCurve(row);
     if (row.curve) curve.draw(row.curve, null, clock(state.at - state.all.points * state.all.step * 1000), clock(state.at));
-    ask();
+    ask(row.id);
   };
-  return { title: "Row", node, update, end: () => {} };
+  return { title: safe(decoded(hash.split("/")[3])), node, update, end: () => {} };
 };

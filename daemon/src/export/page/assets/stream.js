@@ -43,13 +43,14 @@ const connect = () => {
     listeners.forEach((listener) => listener(false));
   };
   waits = setTimeout(() => {
-    if (source === own && !any && own.readyState === EventSource.OPEN) {
+    // A proxy may keep even the head of the answer; where jouled is gone, single questions come back by themselves.
+    if (source === own && !any && own.readyState !== EventSource.CLOSED) {
       held += 1;
       connect();
     }
   }, Math.max(PATIENCE, 3000 * (state.all?.interval ?? 1)));
 };
-const poll = async () => {
+const poll = async (asked = 1) => {
   let next = 5_000;
   try {
     const answer = await fetch("/v1/events?once=1");
@@ -59,7 +60,9 @@ const poll = async () => {
   } catch {
     next = 10_000;
   }
-  waits = setTimeout(poll, next);
+  // Now and then the stream is tried again.
+  held = asked < 12 ? 2 : 1;
+  waits = setTimeout(() => (held < 2 ? connect() : poll(asked + 1)), next);
 };
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
@@ -73,7 +76,13 @@ document.addEventListener("visibilitychange", () => {
 // A tab that slept does not know how long: its timers stood still.
 const age = () => (performance.now() - state.heard) / 1000;
 const isOld = () => age() > 3 * (state.all?.interval ?? 1) + 4;
+let silence = 20;
 setInterval(() => {
-  if (!document.hidden && source && source.readyState === EventSource.OPEN && isOld() && age() > 20 + 3 * (state.all?.interval ?? 1)) connect();
+  if (!document.hidden && source && source.readyState === EventSource.OPEN && age() > silence) {
+    // A stream that is open and silent: it is opened again, each time with more patience.
+    silence = age() + 20 + 3 * (state.all?.interval ?? 1);
+    connect();
+  }
+  if (!isOld()) silence = 20 + 3 * (state.all?.interval ?? 1);
   listeners.forEach((listener) => listener(false, true));
 }, 1_000);

@@ -29,7 +29,7 @@ const kindTable = (choice, live) => {
   };
   const make = (row) => {
     const curve = spark();
-    const link = el("a", { href: `#/row/${row.id}` });
+    const link = el("a", { href: linkTo(row) });
     const note = el("small");
     const numbers = [0, 1, 2].map(() => el("div", { role: "cell", class: "n" }));
     const line = el("div", { class: "gridrow", role: "row" },
@@ -37,7 +37,7 @@ const kindTable = (choice, live) => {
     return { line, link, note, curve, numbers };
   };
   const fill = (made, row, at) => {
-    setText(made.link, row.ended ? `${row.name} (ended)` : row.name);
+    setText(made.link, row.ended ? `${brief(row.name)} (ended)` : brief(row.name));
     setText(made.note, row.note);
     made.link.title = row.note ? `${row.name} · ${row.note}` : row.name;
     made.line.className = row.ended ? "gridrow ended" : "gridrow";

@@ -26,6 +26,10 @@ const safe = (text) => {
   return shown.length > 520 ? `${shown.slice(0, 519)}…` : shown;
 };
 
+// An id of a container in a name: its first letters say which one it is.
+const brief = (text) => text.replace(/[0-9a-f]{32,}/g, (id) => `${id.slice(0, 12)}…`);
+const ago = (seconds) => (seconds === null || seconds === undefined ? "never" : seconds < 1.5 ? "now" : `${span(seconds)}${NBSP}ago`);
+
 // Three significant digits with the prefix that fits, as joulectl writes them.
 const PREFIXES = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"]];
 const parts = (value, unit) => {

@@ -13,16 +13,13 @@ const beginOf = (period) => {
   }
   return Math.floor(day.getTime() / 1000);
 };
-const kwh = (micro) => {
-  const value = micro / 3.6e12;
-  return value.toLocaleString(undefined, Math.abs(value) < 1 ? { maximumSignificantDigits: 3 } : { minimumFractionDigits: 3, maximumFractionDigits: 3 });
-};
+const wattHours = (micro) => (micro < 0 ? "−" : "") + parts(Math.abs(micro) / 3.6e9, "Wh").join(NBSP);
 const whole = (sum) => sum.dynamic + sum.idle;
-const MEASURES = { co2e_location: "CO2e (location)", co2e_market: "CO2e (market)", cost: "Cost" };
+const MEASURES = { co2e_location: "CO₂e (location)", co2e_market: "CO₂e (market)", cost: "Cost" };
 const amount = (nano, unit) => {
   const value = nano / 1e9;
   return unit === "gCO2e" ? (Math.abs(value) < 1000 ? `${value.toFixed(value < 10 ? 2 : 0)}${NBSP}g` : `${(value / 1000).toFixed(2)}${NBSP}kg`)
-    : `${value.toLocaleString(undefined, value !== 0 && Math.abs(value) < 0.01 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 })}${NBSP}${safe(unit)}`;
+    : `${value.toLocaleString(undefined, value !== 0 && Math.abs(value) < 0.01 ? { maximumSignificantDigits: 1 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 })}${NBSP}${safe(unit)}`;
 };
 const nameOf = (labels, line) => {
   const of = Object.values(labels ?? {}).find((value) => typeof value === "object" && value !== null) ?? labels ?? {};
@@ -47,22 +44,22 @@ const slotOf = (part, from, step) => {
   return Math.round((part.from - from) / (step === "hour" ? 3600 : 86400));
 };
 const dayChart = (parts, step, from) => {
-  const most = round(parts.reduce((top, part) => Math.max(top, part.node.total), 0) / 3.6e12);
+  const most = round(parts.reduce((top, part) => Math.max(top, part.node.total), 0) / 3.6e9);
   const slots = SLOTS[past.period];
   const width = 1000 / slots;
   const label = (part) => new Date(part.from * 1000).toLocaleDateString(undefined, step === "month" ? { month: "short", year: "numeric" } : { month: "short", day: "numeric" });
   const name = (part) => (step === "hour" ? clock(part.from * 1000, false) : label(part));
   const rects = parts.map((part) => {
     const at = slotOf(part, from, step);
-    const height = (part.node.total / 3.6e12 / most) * 180;
+    const height = (part.node.total / 3.6e9 / most) * 180;
     const rect = svg("rect", { x: (at * width + width * 0.1).toFixed(1), y: (182 - height).toFixed(1), width: (width * 0.8).toFixed(1), height: Math.max(height, 0.5).toFixed(1), rx: 2 });
-    rect.append(svg("title", {}, `${name(part)}: ${kwh(part.node.total)} kWh`));
+    rect.append(svg("title", {}, `${name(part)}: ${wattHours(part.node.total)}`));
     return rect;
   });
-  const words = parts.map((part) => `${name(part)} ${kwh(part.node.total)} kWh`).join(", ");
-  return el("div", {},
+  const words = parts.map((part) => `${name(part)} ${wattHours(part.node.total)}`).join(", ");
+  return el("div", { class: "chart" }, el("span", { class: "top", "aria-hidden": "true" }, wattHours(most * 3.6e9)),
     svg("svg", { class: "days", viewBox: "0 0 1000 182", preserveAspectRatio: "none", role: "img", "aria-label": `Energy: ${words}` }, ...rects),
-    el("div", { class: "axis", "aria-hidden": "true" }, el("span", {}, name({ from })), el("span", {}, `0 to ${most} kWh`), el("span", {}, name({ from: Math.floor(state.at / 1000) }))));
+    el("div", { class: "axis", "aria-hidden": "true" }, el("span", {}, name({ from })), el("span", {}, name({ from: Math.floor(state.at / 1000) }))));
 };
 const timeView = () => {
   const curve = bigCurve("Power of this machine in the last hours");
@@ -105,12 +102,12 @@ const timeView = () => {
     const estimated = part.node.estimated > 0;
     const portion = part.node.total > 0 ? part.node.estimated / part.node.total : 0;
     days.replaceChildren(dayChart(bars.parts, step, from), factsOf([
-      ["Energy", `${estimated ? `≈${NBSP}` : ""}${kwh(part.node.total)}${NBSP}kWh`], ...amounts.map((one) => [MEASURES[one.measure] ?? safe(one.measure), amount(one.node, one.unit)]),
+      ["Energy", `${estimated ? `≈${NBSP}` : ""}${wattHours(part.node.total)}`], ...amounts.map((one) => [MEASURES[one.measure] ?? safe(one.measure), amount(one.node, one.unit)]),
       ["Observed", span(part.observed_seconds)], estimated && ["Estimated", `${(portion * 100).toFixed(0)}${NBSP}%`], all.declared?.pue && ["PUE (not in these numbers)", String(all.declared.pue)]]),
-      ...amounts.filter((one) => one.uncounted > 0).map((one) => el("p", { class: "note" }, `${MEASURES[one.measure]}: there was no factor for ${kwh(one.uncounted)} kWh.`)));
-    const heads = [past.by === "zone" ? "Zone" : one(past.by), ">kWh", ">Share", ...amounts.map((of) => `>${MEASURES[of.measure] ?? of.measure}`)];
-    const cells = (name, micro, values) => [name, kwh(micro), share(micro, part.node.total), ...amounts.map((of, at) => (values[at] === undefined ? "–" : amount(values[at], of.unit)))];
-    const rows = part.lines.map((line) => cells(safe(nameOf(line.labels, line)), whole(line.energy), (line.amounts ?? []).map(whole)));
+      ...amounts.filter((one) => one.uncounted > 0).map((one) => el("p", { class: "note" }, `${MEASURES[one.measure]}: there was no factor for ${wattHours(one.uncounted)}.`)));
+    const heads = [past.by === "zone" ? "Zone" : one(past.by), ">Energy", ">Share", ...amounts.map((of) => `>${MEASURES[of.measure] ?? of.measure}`)];
+    const cells = (name, micro, values) => [name, wattHours(micro), share(micro, part.node.total), ...amounts.map((of, at) => (values[at] === undefined ? "–" : amount(values[at], of.unit)))];
+    const rows = part.lines.map((line) => cells(brief(safe(nameOf(line.labels, line))), whole(line.energy), (line.amounts ?? []).map(whole)));
     const extra = [["(others)", whole(part.rest), amounts.map((of) => whole(of.rest))], part.outside && ["(outside)", whole(part.outside), amounts.map((of) => (of.outside ? whole(of.outside) : 0))],
       ["(idle)", part.idle, amounts.map((of) => of.idle)], ["(unattributed)", part.unattributed, amounts.map((of) => of.unattributed)]];
     const rest = past.by === "zone" ? [] : extra.filter((line) => line && line[1] !== 0).map((line) => cells(...line));
