@@ -138,7 +138,7 @@ class Browser:
     def complaints(self):
         """What the console says since the last call: errors of scripts, refused by the Content-Security-Policy, failed requests."""
         return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")
-                if entry["level"] in ("SEVERE", "WARNING") and "/favicon.ico" not in entry["message"]]
+                if entry["level"] in ("SEVERE", "WARNING")]
 
     def content(self, what="no complaints of the console"):
         """Fails where the console has complained since the last call of `complaints`."""

@@ -42,18 +42,20 @@ class Host:
         self.write(self.sys / "devices/system/cpu/online", f"0-{self.cpus - 1}\n")
         self.write(self.proc / "cpuinfo", cpuinfo)
 
-    def zone(self, zone, name):
-        """A powercap zone, whose counter begins at 1 J."""
+    def zone(self, zone, name, energy=1_000_000):
+        """A powercap zone, whose counter begins at 1 J or at `energy` µJ."""
         folder = self.sys / "class/powercap" / zone
         self.write(folder / "name", f"{name}\n")
         self.write(folder / "max_energy_range_uj", f"{RANGE}\n")
-        self.energy[zone] = 1_000_000
+        self.energy[zone] = energy
         self.draw(zone, 0)
 
     def draw(self, zone, microjoules):
         """Adds energy to a counter, by a write of the same length, so that no reader sees a part of it."""
         self.energy[zone] += int(microjoules)
         path = self.sys / "class/powercap" / zone / "energy_uj"
+        if not path.parent.is_dir():
+            return
         text = f"{self.energy[zone] % RANGE:<20}\n"
         if path.exists() and path.stat().st_size == len(text):
             with open(path, "r+") as file:

@@ -53,3 +53,27 @@ def main():
     sizes = {path.name: path.stat().st_size for path in target.glob("page-*.png")}
     print(f"pictures: {sizes}")
     return 1 if max(sizes.values()) > LIMIT else 0
+
+
+def take(browser, daemon):
+    """Now in dark, a unit in light, and a phone's width."""
+    browser.size(1280, 800)
+    browser.scheme("dark")
+    browser.open(daemon.url)
+    browser.until("curves", "return document.querySelectorAll('.gridrow .spark path[d]').length > 3")
+    time.sleep(4)
+    browser.picture("page-now")
+    browser.scheme("light")
+    browser.js("location.hash = '#/row/unit/nginx.service/system.slice'")
+    browser.until("the unit", "return document.querySelectorAll('main table').length > 1")
+    time.sleep(4)
+    browser.picture("page-unit")
+    browser.size(390, 800)
+    browser.js("location.hash = '#/time'")
+    browser.until("the days", "return document.querySelectorAll('.days rect').length > 5")
+    time.sleep(2)
+    browser.picture("page-phone")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
