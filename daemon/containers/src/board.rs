@@ -35,7 +35,7 @@ struct Runtime {
     health: String,
     /// The JSON of each container.
     containers: BTreeMap<Id, Box<str>>,
-    /// jouled has to be told everything anew.
+    /// Everything has to be sent to jouled again.
     begin: bool,
     /// jouled has not been told this health.
     is_news: bool,
@@ -183,15 +183,15 @@ impl Board {
         self.changed.notified().await;
     }
 
-    /// The state of every runtime in one line, for the service manager.
-    pub fn status(&self) -> String {
+    /// The state of every runtime in one line, for the service manager; `none`: the line where there is none.
+    pub fn status(&self, none: &str) -> String {
         let state = self.lock();
         let lines = state.runtimes.iter().map(|(uri, runtime)| match runtime.health.as_str() {
             "ok" => format!("{uri}: {} containers", runtime.containers.len()),
             why => format!("{uri}: {why}"),
         });
         let lines: Vec<String> = lines.collect();
-        if lines.is_empty() { "no container runtime has a socket here".to_owned() } else { lines.join("; ") }
+        if lines.is_empty() { none.to_owned() } else { lines.join("; ") }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
