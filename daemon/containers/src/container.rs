@@ -1,5 +1,6 @@
 //! A container as a runtime describes it (an element of `GET /containers/json`, an event of `GET /events` of Docker's
-//! API, which Podman has, too), and as jouled is told of it (docs/containers.md). All texts are foreign.
+//! API, which Podman has, too), and in the form that is sent to jouled (docs/containers.md). No
+//! text of a runtime is trusted.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -154,7 +155,7 @@ pub fn own_name<'a>(name: &'a str, labels: &'a HashMap<String, String>) -> &'a s
     }
 }
 
-/// A container for jouled, as JSON. `labels` are all of its labels, `chosen` the names of those that are sent.
+/// A container for jouled, as JSON. `labels` are all of its labels, `chosen` the names of the labels that are sent.
 pub fn json(id: &str, name: &str, image: &str, labels: &HashMap<String, String>, chosen: &[String]) -> Box<str> {
     let of = |name: &str| cut(labels.get(name).map(String::as_str).unwrap_or_default());
     let chosen = chosen.iter().map(|name| (name.as_str(), of(name))).filter(|(_, value)| !value.is_empty());

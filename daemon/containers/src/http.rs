@@ -29,7 +29,7 @@ pub struct Answer {
     read: u64,
 }
 
-/// Asks the runtime at `path` for `target`. Returns the answer, and the user who listens there.
+/// Asks the runtime at `path` for `target`. Returns the answer, and the user id of the listening process.
 ///
 /// # Errors
 /// Why there is no answer, in one line.
@@ -38,7 +38,7 @@ pub async fn get(path: &Path, owner: Owner, target: &str) -> Result<(Answer, u32
     within.await.map_err(|_| format!("it does not answer within {} s", PATIENCE.as_secs()))?
 }
 
-/// Connects to the socket of a runtime. Returns the stream, and the user who listens there.
+/// Connects to the socket of a runtime. Returns the stream, and the user id of the listening process.
 ///
 /// # Errors
 /// Why it cannot be connected to, or is not asked, in one line.

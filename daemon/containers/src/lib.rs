@@ -1,6 +1,6 @@
 //! jouled-containers: sends jouled the names of the containers that runtimes of this machine run. A process of its own,
-//! because whoever can write to a runtime's socket is root on the machine: jouled never has one. It changes nothing in
-//! a runtime, and nothing in jouled.
+//! because write access to a runtime's socket is root on the machine: jouled never has it. It changes nothing in a
+//! runtime, and nothing in jouled.
 
 pub mod board;
 pub mod container;

@@ -27,8 +27,8 @@ const LABEL_NAME_MAX: usize = 128;
 /// Tells jouled which containers Docker, Podman, containerd (nerdctl) and CRI-O run: names, images, compose projects
 /// and services, chosen labels.
 ///
-/// It is optional: without it, jouled finds containers by what the kernel shows, and Docker's have no names. Whoever
-/// can write to a runtime's socket is root on the machine, which is why jouled has none of them.
+/// It is optional: without it, jouled finds containers by what the kernel shows, and Docker's have no names. Write
+/// access to a runtime's socket is root on the machine, so jouled has no such socket.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -46,7 +46,7 @@ struct Arguments {
     /// Ask the kubelet for its pods, at this address (127.0.0.1:10250), and no runtime that is not named
     #[arg(long, value_name = "HOST:PORT", requires_all = ["kubelet_token", "kubelet_ca"])]
     kubelet: Option<String>,
-    /// The file with the token for the kubelet. It is read anew each time
+    /// The file with the token for the kubelet. It is read for each request
     #[arg(long, value_name = "FILE", requires = "kubelet")]
     kubelet_token: Option<PathBuf>,
     /// The file with the certificates, in PEM, by which the kubelet is known
@@ -142,6 +142,7 @@ async fn serve(
     let for_sender = Arc::clone(&board);
     tokio::spawn(async move { send(&socket, &for_sender).await });
     let looks = kubelet.is_none() || !named.is_empty();
+    let none = if looks { "no container runtime has a socket here" } else { "the kubelet has not answered yet" };
     if let Some(source) = kubelet {
         let (labels, board) = (Arc::clone(&labels), Arc::clone(&board));
         tokio::spawn(async move { source.follow(&labels, &board).await });
@@ -168,7 +169,7 @@ async fn serve(
         if !std::mem::replace(&mut is_ready, true) {
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
-        let now = board.status();
+        let now = board.status(none);
         if now != status {
             let _ = sd_notify::notify(&[NotifyState::Status(&now)]);
             status = now;

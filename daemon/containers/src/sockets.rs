@@ -22,14 +22,14 @@ const OF_SYSTEM: [(&str, Protocol); 7] = [
 /// Sockets of a user's runtimes (rootless), below /run/user/UID.
 const OF_USER: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 
-/// Whom a socket has to belong to.
+/// The user that must own a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// Root: a runtime of the system.
     Root,
     /// This user: a runtime of that user.
     User(u32),
-    /// Whoever listens there: the operator named the socket.
+    /// Any user: the operator named the socket.
     Any,
 }
 

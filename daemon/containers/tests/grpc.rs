@@ -1,4 +1,4 @@
-//! The program between simulated containerds and CRI-Os, which speak gRPC, and a simulated jouled: what is told when,
+//! The program between simulated containerds and CRI-Os, which speak gRPC, and a simulated jouled: what is sent when,
 //! what bad ones do, and the memory for 10,000 containers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 

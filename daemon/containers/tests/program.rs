@@ -1,4 +1,4 @@
-//! The program between simulated runtimes and a simulated jouled: what is told when, and what a bad runtime does.
+//! The program between simulated runtimes and a simulated jouled: what is sent when, and what a bad runtime does.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;

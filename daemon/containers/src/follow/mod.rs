@@ -30,7 +30,7 @@ pub struct Runtime {
     pub path: PathBuf,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Whom the socket has to belong to.
+    /// The user that must own the socket.
     pub owner: Owner,
     /// Labels that are sent.
     pub labels: Arc<[String]>,

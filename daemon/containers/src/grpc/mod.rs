@@ -48,7 +48,7 @@ enum State {
     Ended,
 }
 
-/// Calls a method of the runtime at `socket`. Returns the call, and the user who listens there.
+/// Calls a method of the runtime at `socket`. Returns the call, and the user id of the listening process.
 ///
 /// # Errors
 /// Why it cannot be called, in one line.

@@ -109,7 +109,7 @@ impl Source {
         }
     }
 
-    /// The token. It is read each time, as whoever made it may replace it.
+    /// The token. It is read for each request, as the file may be replaced at any time.
     fn read_token(&self) -> Result<String, String> {
         let text = read(&self.token, TOKEN_MAX)?;
         let token = text.trim();

@@ -1,4 +1,4 @@
-//! A pod as the kubelet lists it (`v1.Pod` of Kubernetes), and its containers as jouled is told of them.
+//! A pod as the kubelet lists it (`v1.Pod` of Kubernetes), and its containers in the form that is sent to jouled.
 
 use crate::container::{Id, KUBERNETES_NAME, KUBERNETES_POD, id, json, printable};
 use serde::Deserialize;
