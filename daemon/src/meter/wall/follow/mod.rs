@@ -91,6 +91,9 @@ struct Counter {
     /// The smallest rise that was seen, and the smallest difference of two: its resolution, µJ.
     step: u64,
     rise: u64,
+    /// When it stepped last, CLOCK_MONOTONIC, and the time between its last steps.
+    stepped_at: Nanos,
+    between: Nanos,
 }
 
 /// A step of the counter.
@@ -177,9 +180,8 @@ impl Follow {
                 return Ok(at.and_then(|at| self.reading(Some(at))));
             }
         }
-        if let Some(counter) = &self.counter
-            && let Some(expected) = counter.steps.iter().max()
-            && counter.since_step > expected.saturating_mul(MISSING)
+        if let (Some(counter), Some(power)) = (&self.counter, sample.power)
+            && counter.stands_still(power.at)
         {
             return Err("its power is not zero, and its energy counter stands still: one of both is stuck".into());
         }
@@ -269,6 +271,8 @@ impl Follow {
         let step = if counter.step == 0 { rise.0 } else { counter.step.min(rise.0) };
         counter.step = differs.map_or(step, |by| step.min(by));
         counter.rise = rise.0;
+        counter.between = new.at - counter.stepped_at;
+        counter.stepped_at = new.at;
         if counter.since_step > 0 {
             counter.steps.push_back(counter.since_step.max(counter.step));
             counter.steps.drain(..counter.steps.len().saturating_sub(STEPS));
@@ -325,8 +329,27 @@ impl Follow {
 }
 
 impl Counter {
+    /// Whether steps are missing. Of a counter that is renewed once in a while, whatever was drawn, renewals have to be
+    /// missing, too.
+    fn stands_still(&self, now: Nanos) -> bool {
+        let by_steps = self.rise.abs_diff(self.step) <= SAME;
+        let is_late = by_steps || now - self.stepped_at > Nanos(self.between.0.saturating_mul(MISSING));
+        let expected = self.steps.iter().max();
+        is_late && expected.is_some_and(|expected| self.since_step > expected.saturating_mul(MISSING))
+    }
+
     fn new(seen: At<Total>) -> Self {
-        Self { seen, moves: false, anchor: None, since_step: 0, steps: VecDeque::new(), step: 0, rise: 0 }
+        Self {
+            seen,
+            moves: false,
+            anchor: None,
+            since_step: 0,
+            steps: VecDeque::new(),
+            step: 0,
+            rise: 0,
+            stepped_at: seen.at,
+            between: Nanos::ZERO,
+        }
     }
 }
 

@@ -238,6 +238,29 @@ fn a_counter_that_stands_still_beside_a_power_is_said_and_not_used() {
     assert!(!run.errors.is_empty() && run.to < 800.0, "{} {:?}", run.to, run.errors);
 }
 
+/// Idle, then eight times as much.
+fn wakes(second: f64) -> f64 {
+    if second < 630.0 { 50.0 } else { 400.0 }
+}
+
+#[test]
+fn a_counter_that_is_renewed_once_a_minute_is_not_stuck_where_the_load_begins() {
+    let mut shown = None;
+    let device = Device { profile: wakes, step: 0.0036, period: 5.0, ..plug() };
+    let run = device.run(1200.0, |second, sample| {
+        // Shelly counts in minutes, and its power is of now.
+        let minute = (second / 60.0) as u64;
+        let (of, value) = *shown.get_or_insert((minute, sample.energy.unwrap().value));
+        let value = if of == minute { value } else { sample.energy.unwrap().value };
+        shown = Some((minute, value));
+        sample.energy.as_mut().unwrap().value = value;
+    });
+    assert_eq!((run.errors.len(), run.gaps.len()), (0, 0), "{:?} {:?}", run.errors, run.gaps);
+    let truth = drawn(wakes, 1200.0);
+    let drawn = truth[(run.to * 10.0) as usize] - truth[(run.from * 10.0) as usize];
+    assert!(((run.energy - drawn) / drawn).abs() < 0.01, "{} of {drawn}", run.energy);
+}
+
 #[test]
 fn a_silence_is_what_the_counter_says_where_it_is_fine_and_else_a_gap() {
     let silent = |device: Device| {
