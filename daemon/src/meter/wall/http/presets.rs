@@ -97,8 +97,8 @@ impl Page {
             Value::Number(number) => {
                 let seconds = number.as_f64().filter(|seconds| (0.0..1e15).contains(seconds)).ok_or_else(fail)?;
                 // Milliseconds of today are above 10¹², seconds below.
-                let nanos = if seconds > 1e11 { seconds * 1e6 } else { seconds * 1e9 };
-                Ok(nanos as i128)
+                let millis = if seconds > 1e11 { seconds } else { seconds * 1e3 };
+                Ok(millis.round() as i128 * 1_000_000)
             }
             Value::String(text) => date_time::parse(text).ok_or_else(fail),
             _ => Err(fail()),

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 fn probe(address: &str, variable: Option<&str>) -> NutProbe {
@@ -22,28 +23,23 @@ fn probe(address: &str, variable: Option<&str>) -> NutProbe {
 }
 
 /// A server that answers each line by a function; `None`: never.
-fn server(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> String {
+fn server(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let (address, answer) = (listener.local_addr().unwrap().to_string(), Arc::new(answer));
     std::thread::spawn(move || {
-        let mut silent = Vec::new();
         for stream in listener.incoming().flatten() {
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut line = String::new();
-            while reader.read_line(&mut line).unwrap_or(0) > 0 {
-                match answer(line.trim()) {
-                    Some(bytes) => {
-                        if (&stream).write_all(&bytes).is_err() {
-                            break;
-                        }
-                    }
-                    None => {
-                        silent.push(stream.try_clone().unwrap());
-                        break;
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                for line in lines.map_while(Result::ok) {
+                    // Without an answer it waits for the next line, which never comes.
+                    if let Some(bytes) = answer(line.trim())
+                        && (&stream).write_all(&bytes).is_err()
+                    {
+                        return;
                     }
                 }
-                line.clear();
-            }
+            });
         }
     });
     address

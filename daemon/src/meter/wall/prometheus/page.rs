@@ -101,7 +101,8 @@ pub(super) fn sample(page: &str, query: &str) -> Result<Found, Failure> {
         let value = words.next().unwrap_or_default().to_owned();
         let time = words.next().and_then(|time| time.parse::<f64>().ok()).filter(|time| *time > 0.0 && *time < 1e15);
         // OpenMetrics has seconds, the older format milliseconds.
-        let time = time.map(|time| if time > 1e11 { time * 1e6 } else { time * 1e9 } as i128);
+        let millis = time.map(|time| if time > 1e11 { time } else { time * 1e3 });
+        let time = millis.map(|millis| millis.round() as i128 * 1_000_000);
         found = Some(Found { value, time });
     }
     found.ok_or_else(|| Failure::absent(format!("{place}: the page has no such series")))
