@@ -122,7 +122,8 @@ impl Drop for Ended {
 #[test]
 fn a_real_upsd_with_a_dummy_ups() {
     let driver = ["/lib/nut/dummy-ups", "/usr/lib/nut/dummy-ups"].iter().map(Path::new).find(|path| path.exists());
-    let upsd = ["/usr/sbin/upsd", "/sbin/upsd"].iter().map(Path::new).find(|path| path.exists());
+    let upsd =
+        ["/lib/nut/upsd", "/usr/lib/nut/upsd", "/usr/sbin/upsd"].iter().map(Path::new).find(|path| path.exists());
     let (Some(driver), Some(upsd)) = (driver, upsd) else { return println!("skipped: no upsd and dummy-ups") };
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| -> PathBuf { dir.path().join(name) };
