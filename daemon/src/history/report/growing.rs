@@ -77,6 +77,21 @@ impl Growing {
         )
     }
 
+    /// Keeps the `count` series with the most energy so far; what the others were charged is added to the rest.
+    pub(super) fn keep_largest(&mut self, count: usize) {
+        if self.series.len() <= count {
+            return;
+        }
+        let mut by_size: Vec<(i64, SeriesId)> =
+            self.series.iter().map(|(id, sums)| (sums.0.whole().saturating_abs(), *id)).collect();
+        by_size.sort_unstable_by(|one, other| other.cmp(one));
+        for (_, id) in by_size.drain(count..) {
+            if let Some(sums) = self.series.remove(&id) {
+                self.rest.add(&sums);
+            }
+        }
+    }
+
     /// The part, with entities by name.
     pub(super) fn finish(self, query: &Query, names: &FxHashMap<SeriesId, SeriesName>) -> Part {
         let mut part = self.part;

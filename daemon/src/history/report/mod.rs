@@ -35,6 +35,10 @@ pub enum ReportError {
     Asked(String),
 }
 
+/// Most series that are added up at one time, in all parts, before the lightest of them are added to the rest: a
+/// machine that starts containers all day has millions of them in a month, of some 500 bytes each with their labels.
+const SERIES_MAX: usize = 50_000;
+
 /// A report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -68,11 +72,30 @@ pub fn report(db: &Db, query: &Query, node: &str) -> Result<Report, ReportError>
     };
     let mut parts: BTreeMap<i64, Growing> = BTreeMap::new();
     let step = if query.step == Some(ReportStep::Hour) { Step::Hour } else { Step::Day };
+    let lines_of = |parts: &BTreeMap<i64, Growing>| -> usize {
+        parts.values().map(|part| part.series.len().min(query.limit)).sum()
+    };
+    let (mut series, mut is_too_long) = (0, false);
     db.read(&(query.from..query.until), step, |slot| {
+        if is_too_long {
+            return Ok(());
+        }
         let span = span(slot.header.from);
-        parts.entry(span.start).or_insert_with(|| Growing::new(span)).add(slot, query.by)
+        let part = parts.entry(span.start).or_insert_with(|| Growing::new(span));
+        let before = part.series.len();
+        part.add(slot, query.by)?;
+        series += part.series.len() - before;
+        if series > 2 * SERIES_MAX {
+            let most = (SERIES_MAX / parts.len()).max(query.limit);
+            if series > 2 * most.saturating_mul(parts.len()) {
+                parts.values_mut().for_each(|part| part.keep_largest(most));
+                series = parts.values().map(|part| part.series.len()).sum();
+            }
+            is_too_long = lines_of(&parts) > LINES_MAX;
+        }
+        Ok(())
     })?;
-    let lines: usize = parts.values().map(|part| part.series.len().min(query.limit)).sum();
+    let lines = lines_of(&parts);
     if parts.len() > PARTS_MAX || lines > LINES_MAX {
         let (most, all) = (PARTS_MAX, parts.len());
         let why = format!(

@@ -219,3 +219,23 @@ fn a_statement_is_of_one_entity_with_its_runs_and_zones() {
     let by_job = report(&db, &query(BEGIN, BEGIN + DAY, By::Kind(Kind::Job)), "n").unwrap();
     assert!(by_job.parts[0].lines.iter().all(|line| line.name == "47"), "and not the manager");
 }
+
+#[test]
+fn a_month_of_short_containers_keeps_the_largest_and_adds_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = db(&dir);
+    // 13 hours with 9,000 units of their own, of 1 µJ, and one that is in all.
+    for hour in 0..13_u64 {
+        let own = (0..9_000).map(|number| (Kind::Unit, 2 + hour * 9_000 + number, 1, 0));
+        let rows: Vec<_> = own.chain([(Kind::Unit, 1, 50, 0)]).collect();
+        let mut minute = minute(BEGIN + hour as i64 * HOUR, [9_050, 0, 9_050, 0], &rows, 0);
+        if hour == 0 {
+            let name = labels(Kind::Unit, &[("unit", "long.service"), ("slice", "system.slice")]);
+            minute.named = vec![(1, SeriesName { labels: name, since: Nanos(1) })];
+        }
+        db.write(&[minute]).unwrap();
+    }
+    let part = report(&db, &query(BEGIN, BEGIN + DAY, By::Kind(Kind::Unit)), "n").unwrap().parts.remove(0);
+    assert_eq!((part.lines.len(), part.lines[0].energy.whole()), (1, 13 * 50));
+    assert_eq!(whole(&part), 13 * 9_050);
+}
