@@ -4,6 +4,8 @@ use super::*;
 use crate::export::prometheus::tests::snapshot;
 use crate::model::snapshot::Snapshot;
 use crate::model::units::{Microwatts, Nanos};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 fn feed() -> Arc<Feed> {
@@ -75,7 +77,15 @@ fn a_reader_goes_on_where_it_was_or_begins_again() {
     let _reader = feed.reader();
     (2..100).for_each(|second| feed.take(&Arc::new(after(second))));
     assert_eq!(feed.resume(&format!("{life}.99")), Some(99));
-    for lost in ["", "1", "x.99", &format!("{life}.2"), &format!("{life}.101"), &format!("{life}.-1")] {
+    for lost in [
+        "",
+        "1",
+        "x.99",
+        &format!("{life}.2"),
+        &format!("{life}.101"),
+        &format!("{life}.-1"),
+        &format!("{life}.{}", u64::MAX),
+    ] {
         assert_eq!(feed.resume(lost), None, "{lost}");
     }
     assert!(matches!(feed.next(2), feed::Next::Lost) && matches!(feed.next(100), feed::Next::Nothing));
@@ -104,4 +114,23 @@ fn a_tick_without_a_power_is_a_gap() {
     let points = feed.machine();
     let known: Vec<bool> = points[points.len() - 9..].iter().map(Option::is_some).collect();
     assert_eq!(known, [true, true, true, false, true, true, true, true, true]);
+}
+
+#[test]
+fn a_row_has_no_power_of_nothing_while_that_of_the_machine_is_not_known() {
+    let feed = feed();
+    for second in (0..30).step_by(3) {
+        let mut now = after(second);
+        if second < 9 {
+            now.domains.iter_mut().for_each(|view| (view.power, view.idle_power) = (None, None));
+            now.kinds.iter_mut().flat_map(|view| &mut view.rows).for_each(|row| row.power = Default::default());
+        }
+        feed.take(&Arc::new(now));
+    }
+    let all = full(&feed);
+    let curve = |one: &Value| BASE64_STANDARD.decode(one[2].as_str().unwrap()).unwrap();
+    let busy: Vec<Vec<u8>> = all["curves"].as_array().unwrap().iter().map(curve).collect();
+    // 0 is a gap, 1 is no power.
+    let begins = |points: &Vec<u8>| points.iter().find(|point| **point > 0).is_some_and(|first| *first > 1);
+    assert!(busy.iter().any(begins) && !busy.iter().any(|points| points.iter().any(|point| *point == 1)), "{busy:?}");
 }

@@ -181,7 +181,7 @@ impl Feed {
         let (life, number) = mark.split_once('.')?;
         let number = number.parse().ok()?;
         let state = lock(&self.state);
-        let next_is_kept = state.frames.front().is_some_and(|(first, _)| *first <= number + 1);
+        let next_is_kept = state.frames.front().is_some_and(|(first, _)| first.saturating_sub(1) <= number);
         (life == self.life && number <= state.number && (number == state.number || next_is_kept)).then_some(number)
     }
 

@@ -120,8 +120,13 @@ impl Rows {
             known.labels = row.labels.clone();
         }
         (known.ended, known.power, known.energy, known.seen) = (ended, shown_power, shown_energy, at.number);
+        if at.gap && known.curve.is_none() {
+            // What it drew until now is not known: that is a gap, and not nothing.
+            known.born = known.born.max(at.span + 1);
+        }
         if power > 0 && known.curve.is_none() {
-            let mut curve = Curve::new(POINTS, known.born.max(at.span.saturating_sub(POINTS as u64)));
+            let begin = known.born.min(at.span);
+            let mut curve = Curve::new(POINTS, begin.max(at.span.saturating_sub(POINTS as u64)));
             // It drew nothing since it was first seen.
             (curve.span()..at.span).for_each(|span| curve.add(span, Some(0.0)));
             known.curve = Some(curve);
