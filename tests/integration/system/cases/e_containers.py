@@ -21,6 +21,8 @@ UNIT = "jouled-containers.service"
 SOCKET = Path("/run/docker.sock")
 LIMIT_S = 90
 ID = f"{0x5eed:064x}"
+# No two runtimes give one id.
+OF_CONTAINERD = f"{0xc0de:064x}"
 IMAGE = "local/busybox:1"
 
 
@@ -129,7 +131,7 @@ def case_containers_of_a_real_containerd_are_named():
         labels = ["--label", "nerdctl/name=shop-db", "--label", "com.docker.compose.project=shop"]
         began = time.monotonic()
         # Without a weight: the booted system has no controllers of cgroups.
-        sh("ctr", "run", "--detach", "--cpu-shares", "0", "--snapshotter", "native", *labels, IMAGE, ID, "/bin/sh", "-c", "while :; do :; done", timeout=60)
+        sh("ctr", "run", "--detach", "--cpu-shares", "0", "--snapshotter", "native", *labels, IMAGE, OF_CONTAINERD, "/bin/sh", "-c", "while :; do :; done", timeout=60)
         started = time.monotonic()
         named = lambda: any(row["name"] == "shop-db" for row in json.loads(sh("joulectl", "list", "container", "--json")))
         wait_for("the name", named, 60, 0.05)
@@ -137,9 +139,9 @@ def case_containers_of_a_real_containerd_are_named():
         wait_for("the page", lambda: "shop-db" in scrape().values("jouled_container_info", "container_name"), 60)
         assert "shop" in scrape().values("jouled_container_info", "compose_project")
     finally:
-        subprocess.run(["ctr", "task", "kill", "-s", "KILL", ID], capture_output=True, timeout=30)
+        subprocess.run(["ctr", "task", "kill", "-s", "KILL", OF_CONTAINERD], capture_output=True, timeout=30)
         time.sleep(0.5)
-        subprocess.run(["ctr", "container", "rm", ID], capture_output=True, timeout=30)
+        subprocess.run(["ctr", "container", "rm", OF_CONTAINERD], capture_output=True, timeout=30)
         sh("systemctl", "stop", UNIT, "containerd", timeout=60)
 
 
