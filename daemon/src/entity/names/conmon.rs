@@ -1,6 +1,7 @@
 //! The name of a container of Podman, from the arguments of the conmon that runs it: `conmon … -c ID … -n NAME …`
 //! (sharedConmonArgs in Podman's libpod/oci_conmon_common.go; the same for rootless containers and quadlets). Reads
-//! cgroup.procs, /proc/PID/stat and /proc/PID/cmdline. Whoever started the container chose its name.
+//! cgroup.procs, and /proc/PID/stat, cmdline and cgroup. The user of Podman chose the name. What runs in the container has
+//! no say in it: a process of the container with the arguments of a conmon is none, as conmon is never in its cgroup.
 
 use crate::sys::proc_pid;
 use std::fs::File;
@@ -22,12 +23,20 @@ pub(super) fn name(procfs: &Path, dir: &Path, id: &str) -> Option<String> {
             return None;
         }
         let arguments = read(&procfs.join(pid.to_string()).join("cmdline"));
-        if let Some(name) = by_arguments(&arguments, id) {
+        if let Some(name) = by_arguments(&arguments, id).filter(|_| is_outside(procfs, pid, id)) {
             return Some(name);
         }
         pid = proc_pid::stat(procfs, pid, |stat| stat.parent)?;
     }
     None
+}
+
+/// Whether a process is in no cgroup of the container with this id; conmon's own has the id behind `libpod-conmon-`.
+fn is_outside(procfs: &Path, pid: u32, id: &str) -> bool {
+    let cgroups = read(&procfs.join(pid.to_string()).join("cgroup"));
+    let cgroups = String::from_utf8_lossy(&cgroups);
+    let is_inside = |segment: &str| segment.contains(id) && !segment.starts_with("libpod-conmon-");
+    !cgroups.is_empty() && !cgroups.split(['/', '\n']).any(is_inside)
 }
 
 fn read(path: &Path) -> Vec<u8> {

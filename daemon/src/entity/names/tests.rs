@@ -308,6 +308,7 @@ fn podman_has_the_name_of_its_conmon() {
         let stat = format!("{pid} (x) S {parent} 1 1 0 -1 4194560 1 1 1 1 9 0 0 0 20 0 1 0 1 1 1");
         fs::write(dir.join("stat"), stat).unwrap();
         fs::write(dir.join("cmdline"), arguments).unwrap();
+        fs::write(dir.join("cgroup"), "0::/machine.slice/libpod-conmon-x.scope\n").unwrap();
     };
     let conmon = |pid: u32, id: &str, name: &[u8]| {
         let before = format!("/usr/bin/conmon\0--api-version\x001\0-c\0{id}\0-u\0{id}\0-r\0/usr/bin/crun\0-n\0");
@@ -324,10 +325,23 @@ fn podman_has_the_name_of_its_conmon() {
     process(41, 40, b"sh\0");
     conmon(50, &id(5), b"\xff");
     process(51, 50, b"sh\0");
+    // A process of the container that calls itself conmon, in the container's cgroup or in one below, or as it ends.
+    let conmon_in = |pid: u32, number: u32, cgroup: &str| {
+        conmon(pid, &id(number), b"evil");
+        fs::write(proc.join(format!("{pid}/cgroup")), cgroup.replace("ID", &id(number))).unwrap();
+    };
+    conmon_in(70, 70, "0::/machine.slice/libpod-ID.scope/container\n");
+    conmon_in(71, 71, "0::/system.slice/web.service/libpod-payload-ID/system.slice/x.service\n");
+    conmon_in(72, 72, "12:pids:/\n1:name=systemd:/machine.slice/libpod-ID.scope\n");
+    conmon_in(73, 73, "");
+    conmon_in(74, 74, "0::/machine.slice/libpod-conmon-ID.scope\n");
+    conmon_in(75, 75, "0::/user.slice/user-0.slice/session-1.scope\n");
     process(61, 62, b"in\0");
     process(62, 61, b"a\0-c\0circle\0");
     for (number, pid, name) in
         [(1, 12, "web_1.db-x"), (2, 21, ""), (3, 31, ""), (4, 41, ""), (5, 51, ""), (6, 61, ""), (7, 0, "")]
+            .into_iter()
+            .chain([(70, 70, ""), (71, 71, ""), (72, 72, ""), (73, 73, ""), (74, 74, "evil"), (75, 75, "evil")])
     {
         fs::write(host.path("cgroup/cgroup.procs"), format!("{pid}\n")).unwrap();
         let listed = host.list(&format!("/machine.slice/libpod-{}.scope/container", id(number)));
