@@ -125,6 +125,9 @@ pub fn note(measure: &str, unit: &str, sources: &[AmountSource], uncounted: u64,
     if uncounted > 0 {
         words.push(format!("{} without a factor, which is not in it", of(uncounted)));
     }
+    if words.is_empty() {
+        return format!("{name}: there was no energy");
+    }
     format!("{name}: of the machine's energy, {}", words.join(", "))
 }
 
