@@ -39,6 +39,7 @@ mod meters;
 mod models;
 mod names;
 mod new_meter;
+mod page;
 mod pictures;
 mod plausibility;
 mod power_models;

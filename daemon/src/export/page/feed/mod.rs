@@ -1,5 +1,6 @@
-//! What the page shows, kept from snapshot to snapshot by a task of its own: numbers of rows, curves of the last minutes
-//! and hours, and the frames of the event stream. Each frame is made once for all readers. No reader changes anything.
+//! What the page shows, kept from snapshot to snapshot by a task of its own: numbers of rows, curves of the last
+//! minutes and hours, and the frames of the event stream. Each frame is made once for all readers. No reader changes
+//! anything.
 
 mod curve;
 mod head;
