@@ -21,16 +21,15 @@ pub fn html(text: &str) -> Help {
         at += 1;
         if line.trim().is_empty() {
             continue;
-        } else if let Some(kind) = line.strip_prefix("```") {
+        } else if line.starts_with("```") {
             let end = lines[at..].iter().position(|line| line.starts_with("```")).map_or(lines.len(), |end| at + end);
             let code = lines[at..end].iter().map(|line| escape(line) + "\n").collect::<String>();
-            let _ = kind;
             let _ = write!(help.html, "<pre tabindex=\"0\"><code>{code}</code></pre>");
             at = end + 1;
         } else if line.starts_with('#') {
             let level = line.chars().take_while(|c| *c == '#').count();
             let title = line[level..].trim();
-            let _ = write!(help.html, "<h{level} id=\"{}\">{}</h{level}>\n", slug(title), inline(title));
+            let _ = writeln!(help.html, "<h{level} id=\"{}\">{}</h{level}>", slug(title), inline(title));
         } else if line.starts_with('|') {
             let end = lines[at..].iter().position(|line| !line.starts_with('|')).map_or(lines.len(), |end| at + end);
             table(&mut help, line, &lines[(at + 1).min(end)..end]);
@@ -56,14 +55,14 @@ pub fn html(text: &str) -> Help {
                 item = next.to_owned();
                 at += 1;
             }
-            let _ = write!(help.html, "</{tag}>\n");
+            let _ = writeln!(help.html, "</{tag}>");
         } else {
             let mut words = line.trim().to_owned();
             while let Some(next) = lines.get(at).filter(|next| goes_on(next)) {
                 words = format!("{words} {}", next.trim());
                 at += 1;
             }
-            let _ = write!(help.html, "<p>{}</p>\n", inline(&words));
+            let _ = writeln!(help.html, "<p>{}</p>", inline(&words));
         }
     }
     help

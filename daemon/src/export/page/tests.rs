@@ -53,7 +53,7 @@ fn a_frame_has_what_changed_alone() {
     }
     let mut changed = after(2);
     let unit = &mut changed.kinds[Kind::Unit.index()].rows[0];
-    unit.power[0] = unit.power[0] + Microwatts(7_000_000);
+    unit.power[0] += Microwatts(7_000_000);
     changed.kinds[Kind::Process.index()].rows.remove(0);
     feed.take(&Arc::new(changed));
     let frame = next(&feed, 2);
