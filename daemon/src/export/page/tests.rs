@@ -12,9 +12,13 @@ fn feed() -> Arc<Feed> {
     Feed::showing(&Kind::ALL)
 }
 
-/// The sample snapshot `seconds` later.
+/// The sample snapshot `seconds` later. All of its domains have a power: otherwise that of the machine is a gap.
 fn after(seconds: u64) -> Snapshot {
     let mut later = snapshot();
+    for view in later.domains.iter_mut().filter(|view| !view.past) {
+        view.power.get_or_insert(Microwatts(0));
+        view.idle_power.get_or_insert(Microwatts(0));
+    }
     later.at.boottime = Nanos((100 + seconds) * Nanos::SECOND.0);
     later
 }
