@@ -64,8 +64,11 @@ fn minute(number: i64, begin: i64, factors: &[(&str, &str, Option<i64>, bool)]) 
     Closed { slot, named, ..Closed::default() }
 }
 
+/// A factor: measure, unit, millionths of the unit per kWh, and whether it stands in.
+type Factor = (&'static str, &'static str, Option<i64>, bool);
+
 /// Writes minutes that begin some hours ago; when that is, in seconds since 1970.
-fn prepare(state: &Path, factors: &[&[(&str, &str, Option<i64>, bool)]]) -> i64 {
+fn prepare(state: &Path, factors: &[&[Factor]]) -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed();
     let begin = (now / 3600 - 5) * 3600;
     std::fs::create_dir_all(state).unwrap();

@@ -80,20 +80,34 @@ def main():
     pictures = Path(os.environ.get("BROWSER_OUT") or ROOT / "target/browser")
     pictures.mkdir(parents=True, exist_ok=True)
     chosen = [case for case in cases.ALL if not wanted or any(case.__name__.startswith(word) for word in wanted)]
-    failed = []
     with tempfile.TemporaryDirectory(prefix="jouled-browser-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        bench = Bench(program, Path(folder), pictures)
-        try:
-            for case in chosen:
-                failed += run(bench, case)
-        finally:
-            bench.close(bench.browser)
-    others = bench.asked - {"127.0.0.1"}
-    print(f"{'FAIL' if others else 'ok'} no other host was asked: {sorted(bench.asked)}")
+        failed, asked = run_all(program, Path(folder) / "first", pictures, chosen)
+        # On a busy machine a case can wait in vain: up to three that fail are run once more, each in a new browser. A
+        # fault fails again.
+        for case in list(failed) if len(failed) <= 3 else []:
+            again, more = run_all(program, Path(folder) / f"again-{case.__name__}", pictures, [case])
+            asked |= more
+            if not again:
+                failed.remove(case)
+                print(f"browser: {case.__name__} passed at the second attempt")
+    failed = [case.__name__ for case in failed]
+    others = asked - {"127.0.0.1"}
+    print(f"{'FAIL' if others else 'ok'} no other host was asked: {sorted(asked)}")
     failed += ["no_other_host"] if others else []
     print(f"browser: screenshots in {pictures}")
     print(f"browser: {len(chosen) + 1 - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def run_all(program, folder, pictures, chosen):
+    """Runs cases in one browser. Returns those that failed, and the hosts that were asked."""
+    folder.mkdir()
+    bench = Bench(program, folder, pictures)
+    try:
+        failed = [case for case in chosen if not run(bench, case)]
+    finally:
+        bench.close(bench.browser)
+    return failed, bench.asked
 
 
 def run(bench, case):
@@ -113,7 +127,7 @@ def run(bench, case):
     print(f"{'FAIL' if fault else 'ok'} {name} ({time.monotonic() - began:.1f} s)", flush=True)
     if fault:
         print("".join(traceback.format_exception(fault)), flush=True)
-    return [name] if fault else []
+    return fault is None
 
 
 def picture(bench, name):

@@ -81,7 +81,7 @@ impl fmt::Display for KeyId {
 impl fmt::Display for Signature {
     /// The text of the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}signature: {}\n", head(self.key, self.made.as_ref()), STANDARD.encode(self.bytes))
+        writeln!(f, "{}signature: {}", head(self.key, self.made.as_ref()), STANDARD.encode(self.bytes))
     }
 }
 
