@@ -28,7 +28,7 @@ const VM: &str = "8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7";
 /// Process ids: a container of a pod, one of Docker, a VM, a service, a kernel thread.
 const PIDS: [u32; 5] = [101, 102, 43, 50, 2];
 const CORE: &str = "intel-rapl:0:1";
-/// Zones and what is drawn of each in a step, in microjoules. More than what idle hosts of this kind are assumed to draw.
+/// Zones and what is drawn of each in a step, in microjoules. More than idle hosts of this kind are assumed to draw.
 const STEP_UJ: u64 = 3_000_000;
 
 #[derive(Deserialize)]

@@ -64,7 +64,7 @@ fn minute(number: i64, begin: i64, factors: &[(&str, &str, Option<i64>, bool)]) 
     Closed { slot, named, ..Closed::default() }
 }
 
-/// A factor: measure, unit, millionths of the unit per kWh, and whether it stands in.
+/// A factor: measure, unit, its value as in [`AmountPart::uniform`], and whether it stands in.
 type Factor = (&'static str, &'static str, Option<i64>, bool);
 
 /// Writes minutes that begin some hours ago; when that is, in seconds since 1970.

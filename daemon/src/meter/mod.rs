@@ -57,8 +57,8 @@ pub trait Meter: Send {
     ///   which are of the machine); psys and platform of the machine; a GPU of a GPU, and only then `gpu` is set. What
     ///   the host reports of a VM (`by_host`) is of the machine.
     /// - `platform`: set for psys and platform, unless they are estimates or the host's, to a kind that the section
-    ///   lists in `platform_kinds`, or to a check of its own (`PlatformKind::Check`). Such a domain is not `billed`: zone
-    ///   `other` is. Nor are core and uncore, which are parts of the package.
+    ///   lists in `platform_kinds`, or to a check of its own (`PlatformKind::Check`). Such a domain is not `billed`:
+    ///   zone `other` is. Nor are core and uncore, which are parts of the package.
     /// - `max_power`: 1 W to 1 MW, and no reading is above it. `at_rest`: not above `max_power`. `accuracy_ppm`: below
     ///   1,000,000. `refresh`: at most an hour.
     fn domains(&self) -> &[Domain];

@@ -417,8 +417,8 @@ impl Accounts {
         }
     }
 
-    /// Closes ended processes before their windows have closed, while more than [`MOST_ENDED`] wait: first those without
-    /// a series of their own, and of these and of the others first those that ended first.
+    /// Closes ended processes before their windows have closed, while more than [`MOST_ENDED`] wait: first those
+    /// without a series of their own, and of these and of the others first those that ended first.
     fn close_early(&mut self, ledger: &mut Ledger) {
         let of_process = |ended: &Ended| match ended.what {
             EndedItem::Process(key) => Some(key),

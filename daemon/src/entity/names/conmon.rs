@@ -1,7 +1,8 @@
 //! The name of a container of Podman, from the arguments of the conmon that runs it: `conmon … -c ID … -n NAME …`
 //! (sharedConmonArgs in Podman's libpod/oci_conmon_common.go; the same for rootless containers and quadlets). Reads
-//! cgroup.procs, and /proc/PID/stat, cmdline and cgroup. The user of Podman chose the name. What runs in the container has
-//! no say in it: a process of the container with the arguments of a conmon is none, as conmon is never in its cgroup.
+//! cgroup.procs, and /proc/PID/stat, cmdline and cgroup. The user of Podman chose the name. What runs in the container
+//! has no say in it: a process of the container with the arguments of a conmon is none, as conmon is never in its
+//! cgroup.
 
 use crate::sys::proc_pid;
 use std::fs::File;

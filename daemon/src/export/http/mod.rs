@@ -1,5 +1,5 @@
-//! The HTTP server: listeners, routes (/metrics, probes, the bare list where there is no page to look at). The accept loop is `serve`; the metrics are
-//! `prometheus`.
+//! The HTTP server: listeners, routes (/metrics, probes, the bare list where there is no page to look at). The accept
+//! loop is `serve`; the metrics are `prometheus`.
 
 pub(in crate::export) mod answer;
 pub(in crate::export) mod once;

@@ -129,7 +129,7 @@ async fn tls_works_and_plain_http_is_told_so() {
     let answer = server.plain("GET /metrics HTTP/1.1").await;
     assert!(answer.starts_with("HTTP/1.0 400") && answer.contains("HTTPS") && !answer.contains("kepler_"), "{answer}");
     // Neither connection has affected the next one.
-    assert!(server.secret(files.client(false), "GET / HTTP/1.1").await.starts_with("HTTP/1.1 200"));
+    assert!(server.secret(files.client(false), "GET /metrics HTTP/1.1").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test(start_paused = true)]
