@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 # Pages of other projects. They may not be installed here, so mandoc does not check these references.
-OTHERS=" busctl.1 journalctl.1 jq.1 systemctl.1 fnmatch.3 sd_bus_path_encode.3 systemd.exec.5 systemd.socket.5 capabilities.7 "
+OTHERS=" busctl.1 journalctl.1 jq.1 systemctl.1 fnmatch.3 sd_bus_path_encode.3 systemd.exec.5 systemd.socket.5 capabilities.7 upsd.8 "
 wrong=0
 
 while read -r file name section; do
