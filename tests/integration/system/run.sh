@@ -8,7 +8,7 @@
 #   SYSTEM_DEBS=DIR                 packages to install (default: target/deb, where there are any; else `make install`)
 #   BUILT=DIR                       binaries for `make install` (default: target/release)
 #   SYSTEM_DIR=DIR                  where roots are kept (default: target/system)
-#   SYSTEM_TIMEOUT=SECONDS          limit for each suite (default: 400)
+#   SYSTEM_TIMEOUT=SECONDS          limit for each suite (default: 900)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(realpath "$here/../../..")
@@ -17,7 +17,7 @@ export SYSTEM_DIR=${SYSTEM_DIR:-$target/system}
 suites=${SYSTEM_SUITES:-trixie}
 debs=${SYSTEM_DEBS:-$target/deb}
 built=${BUILT:-$target/release}
-limit=${SYSTEM_TIMEOUT:-400}
+limit=${SYSTEM_TIMEOUT:-900}
 passed=0 failed=0 skipped=0
 # build.sh ends with this where the machine lacks something, not where something is wrong.
 cannot=77
