@@ -21,7 +21,7 @@ from host import Load
 ROOT = Path(__file__).resolve().parents[3]
 # A minute has to end before there is history; the curves show some minutes.
 FIRST_LIFE, CURVES = 75, int(os.environ.get("PICTURES_SECONDS") or 300)
-LIMIT = 120 * 1024
+LIMIT = 150 * 1024
 
 
 def main():
