@@ -1,4 +1,4 @@
-//! What the page asks for when somebody looks closer: one row, curves, hours, meters. JSON of the last snapshot.
+//! What the page asks for beside the stream: one row, curves, hours, meters. JSON of the last snapshot.
 
 use super::Page;
 use super::feed::{bounds, note};

@@ -92,7 +92,7 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Response {
     let places = places.map(|places| places.0);
-    // No other site may read along through the browser of somebody who may.
+    // Another site must not read the stream through the browser of a user who may.
     if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
         return (StatusCode::FORBIDDEN, "the events are for the page of this address alone\n").into_response();
     }

@@ -1,5 +1,5 @@
 //! The page to look at (`[export.page]`), on the metrics page's listener: `GET /`, its event stream `/v1/events`, what
-//! it asks for when somebody looks closer (`/v1/page/…`), and `/troubleshooting`. Reads snapshots; measures nothing,
+//! it asks for beside the stream (`/v1/page/…`), and `/troubleshooting`. Reads snapshots; measures nothing,
 //! and no request changes anything.
 
 mod assets;
