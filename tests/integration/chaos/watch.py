@@ -184,9 +184,7 @@ class Watch:
         if len(self.sizes) != 2:
             self.fault("the last life could not be measured twice")
             return
-        # While a meter hangs, forks fill its window and its slices (12 of 16,384 charges of 100 bytes) and 8,192 ended
-        # processes of 1 kB wait for it: up to 28 MB, and no more however long it lasts.
-        for index, name, slack in ((0, "resident", 28), (1, "descriptors", 40)):
+        for index, name, slack in ((0, "resident", 6), (1, "descriptors", 40)):
             early, late = (size[index] for size in self.sizes)
             setattr(self, name, f"{early:.0f} then {late:.0f}" + (" MB" if index == 0 else ""))
             if late > early * 1.25 + slack:
