@@ -62,8 +62,8 @@ fn the_stream_says_what_the_snapshot_says() {
         assert!(shown.iter().zip(&expected).all(near), "{kind:?}: {shown:?}, {expected:?}");
     }
     assert_eq!(all["node"], "node-1");
-    // Each further frame has what changed, and a reader goes on after the frame that it names. What came while the first
-    // one was made may be sent once more.
+    // Each further frame has what changed, and a reader goes on after the frame that it names. What came while the
+    // first one was made may be sent once more.
     let (next, tick) = loop {
         let (next, tick) = events.next().unwrap();
         assert!(tick["tick"].as_u64() >= all["tick"].as_u64() && tick.get("node").is_none(), "{tick}");
