@@ -37,6 +37,7 @@ pub fn row(watts: u64, joules: u64) -> Row {
         used: Used { on_cpu: Nanos(joules * 10_000_000), cycles: 5, ..Used::default() },
         since: Nanos(1_767_225_599_000_000_000),
         on_page: Default::default(),
+        within: None,
         settled: false,
     }
 }

@@ -175,19 +175,24 @@ impl Base {
 
     /// The node's energy and power.
     pub fn node(&self, snapshot: &Snapshot) -> Node {
-        let mut node = Node::default();
+        let mut node = Node { missing: self.missing(snapshot).count(), ..Node::default() };
         let add = |sum: &mut Option<Microwatts>, power| *sum = Some(sum.unwrap_or_default() + power);
         for view in self.domains(snapshot) {
             node.energy += view.energy;
-            match view.power {
-                Some(power) => add(&mut node.power, power),
-                None => node.missing += usize::from(!view.past || view.is_missing(&snapshot.domains)),
+            if let Some(power) = view.power {
+                add(&mut node.power, power);
             }
             if let Some(power) = view.idle_power {
                 add(&mut node.idle_power, power);
             }
         }
         node
+    }
+
+    /// The domains of the base that have no power now, so that the sums lack it.
+    pub fn missing<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a DomainView> {
+        let lacks = |view: &&DomainView| view.power.is_none() && (!view.past || view.is_missing(&snapshot.domains));
+        self.domains(snapshot).filter(lacks)
     }
 
     /// The worst quality among the domains of the base that are measured now: the quality of their sum. `None` without

@@ -98,6 +98,10 @@ pub struct Row {
     /// The labels of its counters on the metrics page, which only jouled itself writes.
     #[serde(skip)]
     pub on_page: OnPage,
+    /// The tenant and the entities of the cgroup in which the entity runs, the outermost first; `None`: not known. The
+    /// list may have the entity itself: it is in those before it. For the page, which only jouled itself shows.
+    #[serde(skip)]
+    pub within: Option<Arc<[Labels]>>,
     /// Whether the entity ended and all windows that could charge it have closed: its numbers are final.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settled: bool,
@@ -186,8 +190,8 @@ impl TryFrom<UncheckedKindView> for KindView {
         let kind = by_name::kind(&kind).ok_or_else(|| format!("kind {kind:?} is not known"))?;
         let row = |row: UncheckedRow| {
             let UncheckedRow { labels, state, energy, power, idle_power, used, since, settled } = row;
-            let on_page = OnPage::Current;
-            Ok(Row { labels: labels.of(kind)?, state, energy, power, idle_power, used, since, on_page, settled })
+            let (labels, on_page, within) = (labels.of(kind)?, OnPage::Current, None);
+            Ok(Row { labels, state, energy, power, idle_power, used, since, on_page, within, settled })
         };
         let rows = rows.into_iter().map(row).collect::<Result<_, String>>()?;
         Ok(Self { kind, rows, rest, ended, parked, rest_power })

@@ -75,6 +75,27 @@ pub fn label(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}…{hash:016x}…{}", &text[..begin], &text[end..]))
 }
 
+/// Undoes the escapes of systemd's unit names: `\x2d` is `-`. A plain `-` stands for `/` in escaped paths only; machine
+/// names are no paths.
+pub fn unescape_unit(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = rest.strip_prefix(b"\\x").and_then(|hex| hex.get(..2)).and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use crate::model::entity::{Kind, Labels, PodLabels};
 use crate::model::snapshot::{Row, Snapshot, State};
+use crate::model::text::unescape_unit;
 use crate::sys::safe_text as text;
 use std::collections::BTreeMap;
 
@@ -78,6 +79,14 @@ pub fn of_labels(labels: &Labels) -> String {
     text::safe(&name)
 }
 
+/// The name of a unit or slice without systemd's escapes (`\x2d` is `-`), safe on a terminal; `None` where it has none.
+pub fn unescaped(labels: &Labels) -> Option<String> {
+    let kind = labels.kind();
+    let has = matches!(kind, Kind::Unit | Kind::UserUnit | Kind::Slice) && labels.id().contains("\\x");
+    let name = has.then(|| of_labels(labels))?;
+    Some(text::safe(&unescape_unit(&name))).filter(|other| *other != name)
+}
+
 /// A job as its manager writes it, with the name and user that are known: `slurm 4711 sim (alice)`.
 fn job<'a>(label: &impl Fn(&str) -> &'a str, step: &str) -> String {
     let name = Some(label("job_name")).filter(|name| !name.is_empty()).map(|name| format!(" {name}"));
@@ -109,6 +118,10 @@ mod tests {
         let job = ["slurm", "7", "99", "alice", "physics", "cpu", "sim"];
         assert_eq!(name(&row(Kind::Job, &job)), "slurm 7 sim (alice)");
         assert_eq!(name(&row(Kind::JobStep, &["pbs", "7.a", "99", "0", "", "", "", ""])), "pbs 7.a.0");
+        let unit = |name: &str| unescaped(&row(Kind::Unit, &[name, "machine.slice"]).labels);
+        assert_eq!(unit("machine-qemu\\x2d1\\x2dweb.scope").as_deref(), Some("machine-qemu-1-web.scope"));
+        assert_eq!(unit("a\\x1b\\xff.scope").as_deref(), Some("a\\u{1b}\u{fffd}.scope"));
+        assert_eq!((unit("a-b.scope"), unit("a\\xzz.scope")), (None, None));
         assert_eq!(name(&row(Kind::Process, &["7", "sh\x1b[31m", "", "", "", ""])), "7 sh\\u{1b}[31m");
     }
 }

@@ -214,6 +214,7 @@ fn row(vm: &Vm) -> Row {
         used: Used::default(),
         since: Nanos(1_700_000_000_000_000_000),
         on_page: Default::default(),
+        within: None,
         settled: false,
     }
 }
@@ -307,7 +308,7 @@ fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), Failure> {
 }
 
 /// Resident anonymous memory of this process (`RssAnon`) in bytes.
-fn resident() -> Result<f64, Failure> {
+pub fn resident() -> Result<f64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
     let kib: f64 = line.trim_matches([' ', '\t', 'k', 'B']).parse()?;

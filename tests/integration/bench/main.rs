@@ -22,6 +22,7 @@ mod many_units;
 mod meters;
 mod models;
 mod names;
+mod page;
 #[path = "../common/protocol_host.rs"]
 mod protocol_host;
 mod report;
@@ -44,7 +45,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Name of a benchmark, its title, and its function.
 type Benchmark = (&'static str, &'static str, fn(&mut Report) -> Result<(), Failure>);
 
-const BENCHMARKS: [Benchmark; 14] = [
+const BENCHMARKS: [Benchmark; 15] = [
     ("handler", "eBPF: nanoseconds at a switch, against an empty program at the same place", handler::run),
     ("hook", "eBPF: what the programs cost a pipe and a compile, end to end", hook::run),
     ("tick", "One tick: CPU time of the sampler's thread, by stage", tick::run),
@@ -58,6 +59,7 @@ const BENCHMARKS: [Benchmark; 14] = [
     ("guest", "The guest channel: from the end of an epoch to the guest's own jouled", guest::run),
     ("guests", "The guest channel with 1,000 guests that read every second", guests::run),
     ("dbus", "org.jouled1 with 2,000 units: reads, introspection", dbus::run),
+    ("page", "The page with 10,000 processes and 2,000 units: a tick, 100 open pages", page::run),
     ("accuracy", "Energy of units against the truth, on a machine whose meter is made from the truth", accuracy::run),
 ];
 

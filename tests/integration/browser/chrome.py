@@ -185,6 +185,22 @@ class Browser:
                 return family - {self.driver.service.process.pid}
             family |= more
 
+    def frozen(self, seconds):
+        """Freezes the page, as the browser does with a tab that nobody looks at for long: no script of it runs."""
+        self.cdp("Page.setWebLifecycleState", state="frozen")
+        time.sleep(seconds)
+        self.cdp("Page.setWebLifecycleState", state="active")
+        # Chromium shows the tab again only once another one is left.
+        tab = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        self.driver.close()
+        self.driver.switch_to.window(tab)
+        self.cdp("Page.bringToFront")
+
+    def downloads(self, folder):
+        """What pages save goes to this folder."""
+        self.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def sleep(self, seconds):
         """Stops the whole browser, as a notebook does whose lid is closed."""
         stopped = self.processes()

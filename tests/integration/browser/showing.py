@@ -38,6 +38,34 @@ def entities(metrics, kind):
     return list(found.values())
 
 
+def intervals(kind, metrics):
+    """Labels, power and both ends of its interval of each entity: the parts of the zones' intervals that it has of their power."""
+    name, key = KINDS[kind]
+    ends = {}
+    for zone in BILLED:
+        domains = {labels["domain"] for labels, _ in metrics.all("jouled_estimate_low_watts", zone=zone)}
+        whole = sum(value for _, value in metrics.all("kepler_node_cpu_watts", zone=zone))
+        if domains and whole > 0:
+            ends[zone] = [sum(value for _, value in metrics.all(f"jouled_estimate_{end}_watts", zone=zone)) / whole for end in ("low", "high")]
+    found = {}
+    for labels, value in metrics.all(f"{name}_watts"):
+        if labels["zone"] in BILLED and labels.get("state") != "terminated":
+            own = {label: of for label, of in labels.items() if label not in ("zone", "mode", "state", "node_name", "path")}
+            entry = found.setdefault(tuple(sorted(own.items())), [own, 0.0, 0.0, 0.0])
+            low, high = ends.get(labels["zone"], (1.0, 1.0))
+            for at, part in enumerate((value, value * low, value * high)):
+                entry[1 + at] += part
+    return [tuple(entry) for entry in found.values()]
+
+
+def is_between(shown, low, high):
+    """Whether `0.80 to 1.90 W`, or `900 mW to 1.20 W`, says these ends."""
+    first, _, last = shown.replace("\u00a0", " ").partition(" to ")
+    unit = last.rpartition(" ")[2]
+    first = first if first.endswith("W") else f"{first} {unit}"
+    return near(first, low) and near(last, high)
+
+
 def near(shown, value):
     """Whether a shown text says this value: to the digits that it has, of a frame that has four."""
     read = quantity(shown)

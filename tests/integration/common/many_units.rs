@@ -60,6 +60,7 @@ pub fn snapshot(units: usize) -> Snapshot {
         used: Used::default(),
         since: Nanos(1_700_000_000_000_000_000),
         on_page: Default::default(),
+        within: None,
         settled: false,
     };
     snapshot.kinds[Kind::Unit.index()].rows = (0..units).map(row).collect();

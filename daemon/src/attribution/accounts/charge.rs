@@ -1,11 +1,11 @@
 //! Charges: use of CPUs and GPUs with the accounts that it belongs to, and how energy and power of a window reach these
 //! accounts.
 
-use super::{Accounts, Cgroup, LastRan, MemberAccounts, Membership, Placement, RunsAs, process_labels};
+use super::{Accounts, Cgroup, LastRan, MemberAccounts, Membership, Placement, Runs, RunsAs, process_labels};
 use crate::attribution::ledger::{AccountId, Ledger};
 use crate::attribution::tenants::{PlaceId, Tenants};
 use crate::model::domain::Zone;
-use crate::model::entity::{Kind, ProcessLabels};
+use crate::model::entity::{Kind, Labels, ProcessLabels};
 use crate::model::source::{PackageId, PciAddress};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::{CgroupId, GpuUse, Use, Used};
@@ -73,16 +73,16 @@ impl Accounts {
     pub fn attribute_use(&mut self, ledger: &mut Ledger, one: &Use) -> Charge {
         let Self { cgroups, processes, unlisted, tenants, .. } = self;
         let cgroup = cgroups.get(&one.cgroup);
-        let (entities, placement) = match cgroup {
-            Some(cgroup) => (cgroup.accounts.clone(), cgroup.placement.clone()),
+        let (entities, placement, within) = match cgroup {
+            Some(cgroup) => (cgroup.accounts.clone(), cgroup.placement.clone(), cgroup.within.clone()),
             None => unlisted.get_or_insert_with(Default::default).clone(),
         };
         let membership = processes.get_mut(&one.process).and_then(|process| process.membership.as_mut());
-        let (entities, placement, place) = match membership {
+        let ((entities, placement, within), place) = match membership {
             Some(membership) if placement.vm_id.is_empty() => {
                 membership.accounts_in(ledger, tenants, (one.cgroup, cgroup), &placement)
             }
-            _ => (entities, placement, cgroup.map_or(PlaceId::NONE, |cgroup| cgroup.place)),
+            _ => ((entities, placement, within), cgroup.map_or(PlaceId::NONE, |cgroup| cgroup.place)),
         };
         tenants.add_use(place, &one.used);
         let mut runs_as = if placement.container_id.is_empty() { RunsAs::System } else { RunsAs::Container };
@@ -105,10 +105,12 @@ impl Accounts {
             }
             let same = |ran: &LastRan| {
                 let is_same = (ran.cgroup, ran.place, ran.runs_as) == (one.cgroup, place, runs_as);
-                is_same && Arc::ptr_eq(&ran.entities, &entities)
+                is_same && Arc::ptr_eq(&ran.entities, &entities) && Arc::ptr_eq(&ran.within, &within)
             };
             if !process.last_ran.as_ref().is_some_and(same) {
-                process.last_ran = Some(LastRan { cgroup: one.cgroup, entities: entities.clone(), place, runs_as });
+                ledger.set_within(process.account, &within);
+                let (cgroup, entities) = (one.cgroup, entities.clone());
+                process.last_ran = Some(LastRan { cgroup, entities, within, place, runs_as });
             }
             process.account
         });
@@ -125,7 +127,7 @@ impl Accounts {
     /// not been seen on a CPU.
     pub fn attribute_gpu_use(&self, one: &GpuUse) -> Option<Charge> {
         let process = self.processes.get(&one.process)?;
-        let LastRan { cgroup, entities, place, runs_as } = process.last_ran.clone()?;
+        let LastRan { cgroup, entities, place, runs_as, .. } = process.last_ran.clone()?;
         let used = Used::on_cpu(one.busy);
         let process = Some(process.account);
         Some(Charge { process, cgroup, entities, place, runs_as, package: PackageId(0), used })
@@ -188,32 +190,39 @@ impl Accounts {
 }
 
 impl Membership {
-    /// The accounts, placement and place of the member process in a cgroup that is not itself part of a VM; `None`: one
-    /// that no tick has listed.
+    /// The accounts, placement, entities and place of the member process in a cgroup that is not itself part of a VM;
+    /// `None`: one that no tick has listed.
     fn accounts_in(
         &mut self,
         ledger: &Ledger,
         tenants: &mut Tenants,
         (id, cgroup): (CgroupId, Option<&Cgroup>),
         placement: &Placement,
-    ) -> (Arc<[AccountId]>, Arc<Placement>, PlaceId) {
+    ) -> (Runs, PlaceId) {
         let changes = cgroup.map_or(0, |cgroup| cgroup.changes);
         let known = self.accounts.as_ref().filter(|known| known.cgroup == id && known.changes == changes);
-        let (accounts, placement) = match known {
-            Some(known) => (known.accounts.clone(), known.placement.clone()),
+        let (accounts, placement, within) = match known {
+            Some(known) => (known.accounts.clone(), known.placement.clone(), known.within.clone()),
             None => {
-                let entities = cgroup.into_iter().flat_map(|cgroup| &cgroup.entities);
-                tenants.decide(ledger, self.place, &entities.chain([&self.vm]).collect::<Vec<_>>());
+                let entities = cgroup.into_iter().flat_map(|cgroup| &*cgroup.entities);
+                let entities: Vec<&Labels> = entities.chain([&self.vm]).collect();
+                tenants.decide(ledger, self.place, &entities);
+                let tenant = tenants.tenant(ledger, self.place);
+                let within: Arc<[Labels]> = tenant.iter().chain(entities).cloned().collect();
                 let entities = cgroup.into_iter().flat_map(|cgroup| cgroup.accounts.iter().copied());
                 let accounts: Arc<[AccountId]> = entities.chain([self.account]).collect();
                 let container_id = placement.container_id.clone();
                 let placement = Arc::new(Placement { container_id, vm_id: self.vm.id().to_owned() });
-                let (accounts_too, placement_too) = (accounts.clone(), placement.clone());
-                self.accounts =
-                    Some(MemberAccounts { cgroup: id, changes, accounts: accounts_too, placement: placement_too });
-                (accounts, placement)
+                self.accounts = Some(MemberAccounts {
+                    cgroup: id,
+                    changes,
+                    accounts: accounts.clone(),
+                    placement: placement.clone(),
+                    within: within.clone(),
+                });
+                (accounts, placement, within)
             }
         };
-        (accounts, placement, self.place)
+        ((accounts, placement, within), self.place)
     }
 }

@@ -31,7 +31,9 @@ struct Placement {
 /// A cgroup that a tick has listed. Kept until it is gone and no window needs it.
 #[derive(Debug)]
 struct Cgroup {
-    entities: Vec<Labels>,
+    entities: Arc<[Labels]>,
+    /// `entities`, after the tenant where there are tenants.
+    within: Arc<[Labels]>,
     /// Accounts of `entities`, in the same order.
     accounts: Arc<[AccountId]>,
     placement: Arc<Placement>,
@@ -56,6 +58,7 @@ struct Process {
 struct LastRan {
     cgroup: CgroupId,
     entities: Arc<[AccountId]>,
+    within: Arc<[Labels]>,
     place: PlaceId,
     runs_as: RunsAs,
 }
@@ -88,6 +91,7 @@ struct MemberAccounts {
     changes: u32,
     accounts: Arc<[AccountId]>,
     placement: Arc<Placement>,
+    within: Arc<[Labels]>,
 }
 
 /// An entity with an open account that has members. Members are cgroups (several in a slice, or in a unit with
@@ -117,6 +121,9 @@ struct RunningVm {
 /// to a process after its account was closed goes to `rest` of its kind, and to its unit, container and user as ever.
 const MOST_ENDED: usize = 8192;
 
+/// Accounts, placement and entities of what runs in a cgroup.
+type Runs = (Arc<[AccountId]>, Arc<Placement>, Arc<[Labels]>);
+
 /// An item that ended at `tick`. It is closed when every open window began at `tick` or later.
 #[derive(Debug)]
 struct Ended {
@@ -141,9 +148,8 @@ pub struct Accounts {
     by_pid: FxHashMap<u32, ProcessKey>,
     /// Items that have ended and are not closed yet.
     ended: Vec<Ended>,
-    /// Accounts (none) and placement (empty) of a cgroup that no tick has listed. One copy, shared by all such
-    /// processes.
-    unlisted: Option<(Arc<[AccountId]>, Arc<Placement>)>,
+    /// Of a cgroup that no tick has listed. One copy, shared by all such processes.
+    unlisted: Option<Runs>,
     /// All running VMs. The account of each stays open while it runs, even if it uses no CPU.
     vms: Vec<RunningVm>,
     tenants: Tenants,
@@ -177,7 +183,7 @@ impl Accounts {
             }
             membership.accounts = None;
             let cgroup = process.last_ran.as_ref().and_then(|ran| cgroups.get(&ran.cgroup));
-            let entities = cgroup.into_iter().flat_map(|cgroup| &cgroup.entities);
+            let entities = cgroup.into_iter().flat_map(|cgroup| &*cgroup.entities);
             tenants.decide(ledger, membership.place, &entities.chain([&membership.vm]).collect::<Vec<_>>());
         }
     }
@@ -238,7 +244,7 @@ impl Accounts {
                 // A removed cgroup is listed without entities.
                 let others = if cgroup.entities.is_empty() { others } else { cgroup.entities.clone() };
                 let entities: Vec<Labels> = others.into_iter().chain(vm).collect();
-                if entities == known.entities {
+                if *entities == *known.entities {
                     return self.rename(ledger, cgroup.cgroup, entities);
                 }
                 entities
@@ -253,13 +259,15 @@ impl Accounts {
         };
         let placement = Arc::new(Placement { container_id: id(Kind::Container), vm_id: id(Kind::Vm) });
         let accounts = entities.iter().map(|labels| self.add_member(ledger, labels)).collect();
+        let entities: Arc<[Labels]> = entities.into();
         let known = self.cgroups.get(&cgroup.cgroup).map(|known| (known.place, known.changes + 1));
         let (place, changes) = known.unwrap_or_else(|| (self.tenants.open(), 0));
-        let new = Cgroup { entities, accounts, placement, place, changes };
+        let within = Arc::clone(&entities);
+        let mut new = Cgroup { entities, within, accounts, placement, place, changes };
         new.decide(ledger, &mut self.tenants);
         if let Some(earlier) = self.cgroups.insert(cgroup.cgroup, new) {
-            self.ended
-                .extend(earlier.entities.into_iter().map(|labels| Ended { tick, what: EndedItem::Member(labels) }));
+            let member = |labels: &Labels| Ended { tick, what: EndedItem::Member(labels.clone()) };
+            self.ended.extend(earlier.entities.iter().map(member));
         }
     }
 
@@ -269,7 +277,7 @@ impl Accounts {
         for (labels, account) in entities.iter().zip(known.accounts.iter()) {
             ledger.rename(*account, labels);
         }
-        known.entities = entities;
+        known.entities = entities.into();
         known.changes += 1;
         known.decide(ledger, &mut self.tenants);
     }
@@ -291,18 +299,16 @@ impl Accounts {
     }
 
     /// Gives cgroups and members of VMs the labels that the VMs have now.
-    fn rename_vms(&mut self, ledger: &Ledger) {
+    fn rename_vms(&mut self, ledger: &mut Ledger) {
         let Self { cgroups, processes, vms, tenants, .. } = self;
         let known: FxHashMap<&str, &Labels> = vms.iter().map(|vm| (vm.labels.id(), &vm.labels)).collect();
         let renamed = |labels: &Labels| {
             known.get(labels.id()).filter(|new| **new == labels && !new.same_values(labels)).map(|new| (*new).clone())
         };
         for cgroup in cgroups.values_mut().filter(|cgroup| !cgroup.placement.vm_id.is_empty()) {
-            let vm = cgroup.entities.iter_mut().find(|labels| labels.kind() == Kind::Vm);
-            if let Some(labels) = vm
-                && let Some(new) = renamed(labels)
-            {
-                *labels = new;
+            let new = |labels: &Labels| renamed(labels).unwrap_or_else(|| labels.clone());
+            if cgroup.entities.iter().any(|labels| renamed(labels).is_some()) {
+                cgroup.entities = cgroup.entities.iter().map(new).collect();
                 cgroup.decide(ledger, tenants);
             }
         }
@@ -380,7 +386,7 @@ impl Accounts {
     }
 
     fn open_process(&mut self, ledger: &mut Ledger, info: &ProcessInfo) {
-        let (_, placement) = self.unlisted.get_or_insert_with(Default::default).clone();
+        let (_, placement, _) = self.unlisted.get_or_insert_with(Default::default).clone();
         // A process id belongs to one process at a time: the previous process with this pid has ended, even if no
         // source reported that.
         if let Some(earlier) = self.by_pid.insert(info.process.pid, info.process) {
@@ -464,7 +470,7 @@ impl Accounts {
                     }
                 }
                 EndedItem::Cgroup(id) => {
-                    let entities = cgroups.get(id).into_iter().flat_map(|cgroup| &cgroup.entities);
+                    let entities = cgroups.get(id).into_iter().flat_map(|cgroup| &*cgroup.entities);
                     entities.for_each(|labels| end_member(ledger, labels));
                 }
                 EndedItem::Member(labels) => end_member(ledger, labels),
@@ -488,18 +494,23 @@ impl Accounts {
     fn close_cgroup(&mut self, ledger: &mut Ledger, id: CgroupId) {
         let Some(cgroup) = self.cgroups.remove(&id) else { return };
         self.tenants.close(cgroup.place);
-        for labels in cgroup.entities {
-            self.remove_member(ledger, &labels);
+        for labels in &*cgroup.entities {
+            self.remove_member(ledger, labels);
         }
     }
 }
 
 impl Cgroup {
-    /// Decides the tenant of its place.
-    fn decide(&self, ledger: &Ledger, tenants: &mut Tenants) {
+    /// Decides the tenant of its place, and sets in what its entities are.
+    fn decide(&mut self, ledger: &mut Ledger, tenants: &mut Tenants) {
         if tenants.is_active() {
             tenants.decide(ledger, self.place, &self.entities.iter().collect::<Vec<_>>());
         }
+        self.within = match tenants.tenant(ledger, self.place) {
+            Some(tenant) => [tenant].iter().chain(&*self.entities).cloned().collect(),
+            None => Arc::clone(&self.entities),
+        };
+        self.accounts.iter().for_each(|account| ledger.set_within(*account, &self.within));
     }
 }
 

@@ -42,7 +42,8 @@ impl Ledger {
                 Entry::Series { labels, series } => {
                     let until = if labels.returns() { Nanos(u64::MAX) } else { until };
                     let power = Power::default();
-                    let retired = Retired { series, power, power_tick: 0, until, restored: true, first_labels: None };
+                    let (first_labels, within) = (None, None);
+                    let retired = Retired { series, power, power_tick: 0, until, restored: true, first_labels, within };
                     let known = &mut self.kinds[labels.kind().index()].retired;
                     let labels = match known.remove_entry(&labels) {
                         Some((earlier, _)) => labels.or_names_of(&earlier),

@@ -12,6 +12,7 @@ use crate::model::tenant::MOST_RULES;
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::usage::Used;
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
 mod dropped;
 mod entries;
@@ -87,6 +88,8 @@ struct Account {
     settled: bool,
     /// Labels of its counters on the metrics page; `None`: `labels`.
     first_labels: Option<Labels>,
+    /// See [`Row::within`](crate::model::snapshot::Row::within).
+    within: Option<Arc<[Labels]>>,
     /// The tick of the last charge.
     tick: u64,
     /// Position of that charge in [`Ledger::charged`].
@@ -127,6 +130,8 @@ struct Retired {
     restored: bool,
     /// Labels of its counters on the metrics page; `None`: those of the series.
     first_labels: Option<Labels>,
+    /// As of the account.
+    within: Option<Arc<[Labels]>>,
 }
 
 /// The series of one kind, and the energy that is not in a shown series.
@@ -274,6 +279,7 @@ impl Ledger {
             opened_at: self.now,
             settled,
             first_labels: None,
+            within: None,
             tick: 0,
             charged: 0,
             score: 0.0,
@@ -384,6 +390,13 @@ impl Ledger {
     /// Labels of an account; `None` if it is closed.
     pub fn labels(&self, id: AccountId) -> Option<&Labels> {
         self.account(id).map(|account| &account.labels)
+    }
+
+    /// Sets in what an entity runs: see [`Row::within`](crate::model::snapshot::Row::within).
+    pub fn set_within(&mut self, id: AccountId, within: &Arc<[Labels]>) {
+        if let Some(account) = self.account_mut(id) {
+            account.within = Some(Arc::clone(within));
+        }
     }
 
     /// Gives an account other labels, as when a process executes another program: its series ends, and a new one begins

@@ -126,9 +126,9 @@ impl Ledger {
             Some(charge) if account.tick == self.tick => charge.power,
             _ => Power::default(),
         };
-        let first_labels = account.first_labels.take();
-        let retired =
-            Retired { series: *series, power, power_tick: account.tick, until, restored: false, first_labels };
+        let (first_labels, within) = (account.first_labels.take(), account.within.clone());
+        let (series, power_tick) = (*series, account.tick);
+        let retired = Retired { series, power, power_tick, until, restored: false, first_labels, within };
         let twin = totals.retired.remove(&account.labels);
         totals.retired.insert(account.labels.clone(), retired);
         if let Some(twin) = twin {

@@ -20,13 +20,15 @@ impl Ledger {
                 let charge = self.charged.get(*charged as usize).filter(|_| *tick == self.tick);
                 let power = charge.map_or_else(Power::default, |charge| charge.power);
                 let state = if *ended { State::Terminated } else { State::Running };
-                rows.push(Row { settled: false, ..row(labels, series, state, power, on_page) });
+                let within = account.within.clone();
+                rows.push(Row { settled: false, within, ..row(labels, series, state, power, on_page) });
             }
         }
         for (labels, retired) in &totals.retired {
             let power = if retired.power_tick == self.tick { retired.power } else { Default::default() };
             let on_page = on_page(retired.first_labels.as_ref());
-            rows.push(row(labels, &retired.series, State::Terminated, power, on_page));
+            let within = retired.within.clone();
+            rows.push(Row { within, ..row(labels, &retired.series, State::Terminated, power, on_page) });
         }
         rows.sort_by(|a, b| a.labels.cmp(&b.labels).then((a.state as u8).cmp(&(b.state as u8))));
         let KindTotals { rest, rest_power, ended, mut parked, .. } = *totals;
@@ -50,6 +52,7 @@ fn row(labels: &Labels, series: &Series, state: State, [power, idle_power]: Powe
         used: series.used,
         since: series.since,
         on_page,
+        within: None,
         settled: true,
     }
 }

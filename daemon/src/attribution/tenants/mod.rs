@@ -191,6 +191,11 @@ impl Tenants {
         }
     }
 
+    /// The tenant of a place, as far as the labels say that are known; `None` without rules.
+    pub fn tenant(&self, ledger: &Ledger, id: PlaceId) -> Option<Labels> {
+        ledger.labels(*self.accounts.get(self.place(id)?.tenant)?).cloned()
+    }
+
     /// Ends the wait of a place: what was held goes to its tenant at the end of the tick.
     fn settle(&mut self, id: PlaceId) {
         let Some(place) = self.place_mut(id) else { return };

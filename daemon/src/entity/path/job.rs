@@ -14,7 +14,8 @@
 //! A job counts only where everything above it is made by the system's manager or the scheduler: no ordinary user can
 //! make a cgroup there.
 
-use super::{is_hex, is_number, unescape_unit};
+use super::{is_hex, is_number};
+use crate::model::text::unescape_unit;
 
 /// A job that a cgroup is part of.
 #[derive(Clone, Debug, PartialEq, Eq)]

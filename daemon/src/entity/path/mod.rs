@@ -8,6 +8,7 @@ pub use job::{Job, Manager, job};
 use crate::model::entity::{
     ContainerLabels, Kind, Labels, PodLabels, SessionLabels, SliceLabels, UnitLabels, UserLabels, UserUnitLabels,
 };
+use crate::model::text::unescape_unit;
 
 /// Prefixes of cgroups that container runtimes name `PREFIX-<id>` or `PREFIX-<id>.scope`, each with its value of the
 /// label `runtime` (Kepler's where Kepler has one).
@@ -340,27 +341,6 @@ pub fn is_machine_scope(path: &str) -> bool {
     let is_slice = |segment: &str| segment.ends_with(".slice") && segment != "user.slice";
     let stem = scope.strip_suffix(".scope").filter(|stem| stem.starts_with("machine-"));
     stem.and_then(nspawn_machine).is_some() && above.split('/').skip(1).all(is_slice)
-}
-
-/// Undoes the escapes of systemd's unit names: `\x2d` is `-`. A plain `-` stands for `/` in escaped paths only; machine
-/// names are no paths.
-pub fn unescape_unit(name: &str) -> String {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let code = rest.strip_prefix(b"\\x").and_then(|hex| hex.get(..2)).and_then(|hex| std::str::from_utf8(hex).ok());
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &rest[4..];
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn is_id(text: &str) -> bool {

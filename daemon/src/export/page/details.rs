@@ -1,7 +1,8 @@
 //! What the page asks for beside the stream: one row, curves, hours, meters. JSON of the last snapshot.
 
 use super::Page;
-use super::feed::{bounds, note};
+use super::belongs::{above, belongs, belongs_by_labels};
+use super::feed::{Intervals, note};
 use super::reasons::row_of;
 use crate::export::http::places::Places;
 use crate::model::billing::Base;
@@ -9,8 +10,8 @@ use crate::model::domain::{PowerInterval, Zone};
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::{DomainView, IdleFrom, Role, Row, Snapshot, State as RowState};
 use crate::model::source::Health;
-use crate::model::units::{Microwatts, Nanos};
-use crate::words::entity::Names;
+use crate::model::units::Nanos;
+use crate::words::entity::{Names, of_labels, unescaped};
 use crate::words::meters::{accuracy, contains, sees, used_for, verdict};
 use crate::words::platform;
 use crate::words::sources::source_name;
@@ -59,75 +60,81 @@ fn one_row(page: &Page, snapshot: &Snapshot, labels: &Labels, life: &str) -> Opt
     let base = Base::of(snapshot);
     let names = Names::of(snapshot);
     let row = snapshot.kind(labels.kind()).rows.iter().find(|row| row.labels == *labels)?;
+    let intervals = Intervals::of(snapshot);
     let kinds = page.feed.kinds();
-    let related = |is: &dyn Fn(&Labels) -> bool| {
-        let mut rows: Vec<&Row> = kinds
-            .iter()
-            .flat_map(|kind| &snapshot.kind(*kind).rows)
-            .filter(|other| other.state == RowState::Running && is(&other.labels))
-            .collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(base.power(&row.whole_power())));
-        rows.truncate(BELONG);
+    let all = || kinds.iter().flat_map(|kind| &snapshot.kind(*kind).rows);
+    let list = |rows: &[&Row]| {
         let ids = page.feed.ids(rows.iter().map(|row| &row.labels));
         let one = |(row, id): (&&Row, Option<u32>)| {
             json!({
                 "id": id,
                 "kind": row.labels.kind().as_str(),
                 "name": names.name(row),
+                "shown": unescaped(&row.labels),
                 "note": note(row),
                 "power": base.power(&row.whole_power()),
+                "bounds": intervals.of_sum(&row.whole_power(), &base),
                 "energy": base.energy(&row.energy),
             })
         };
         rows.iter().zip(ids).map(one).collect::<Vec<_>>()
     };
+    let mut parts: Vec<&Row> =
+        all().filter(|other| other.state == RowState::Running && belongs(other, labels)).collect();
+    parts.sort_by_key(|row| std::cmp::Reverse(base.power(&row.whole_power())));
+    let more = parts.len().saturating_sub(BELONG);
+    parts.truncate(BELONG);
+    // The innermost first; what only labels say comes after it.
+    let above: Vec<&Labels> = above(row).filter(|labels| kinds.contains(&labels.kind())).collect();
+    let depth = |other: &Row| above.iter().position(|labels| **labels == other.labels);
+    let is_above = |other: &&Row| depth(other).is_some() || belongs_by_labels(labels, &other.labels);
+    let mut wholes: Vec<&Row> = all().filter(is_above).collect();
+    wholes.sort_by_key(|row| (depth(row).unwrap_or(usize::MAX), row.state as u8));
+    wholes.dedup_by(|a, b| a.labels == b.labels);
+    let has_row = |labels: &&&Labels| !wholes.iter().any(|row| row.labels == ***labels);
+    let without_row = |labels: &&Labels| json!({ "id": null, "kind": labels.kind().as_str(), "name": of_labels(labels), "shown": unescaped(labels) });
+    let wholes: Vec<Value> = list(&wholes).into_iter().chain(above.iter().filter(has_row).map(without_row)).collect();
     let own_id = page.feed.ids(std::iter::once(labels))[0]?;
     Some(json!({
         "id": own_id,
         "tick": page.feed.last(),
         "kind": labels.kind().as_str(),
         "name": names.name(row),
+        "shown": unescaped(labels),
         "labels": row.labels.pairs().filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>(),
         "details": row.labels.details().collect::<Vec<_>>(),
         "ended": row.state == RowState::Terminated,
         "since": row.since.0 / 1_000_000,
         "power": base.power(&row.whole_power()),
+        "bounds": intervals.of_sum(&row.whole_power(), &base),
         "energy": base.energy(&row.energy),
-        "zones": zones_of(row, snapshot, &base),
+        "zones": zones_of(row, snapshot, &base, &intervals),
         "cpu": row.used.on_cpu.seconds(),
         "cycles": snapshot.counted.cycles.then_some(row.used.cycles),
         "instructions": snapshot.counted.instructions.then_some(row.used.instructions),
         "misses": snapshot.counted.cache_misses.then_some(row.used.cache_misses),
-        "in": related(&|other| belongs(labels, other)),
-        "of": related(&|other| belongs(other, labels)),
+        "in": wholes,
+        "of": list(&parts),
+        "more": more,
         "guest": guest(page, row),
         "curve": page.feed.curves(life, &[own_id]),
     }))
 }
 
 /// The zones of a row: power and energy by mode, and the interval where the zone's power is an estimate.
-fn zones_of(row: &Row, snapshot: &Snapshot, base: &Base) -> Vec<Value> {
+fn zones_of(row: &Row, snapshot: &Snapshot, base: &Base, intervals: &Intervals) -> Vec<Value> {
     let of = |zone: Zone| snapshot.domains.iter().filter(move |view| view.domain.zone == zone);
     let here = Zone::ALL.into_iter().filter(|zone| *zone != Zone::Platform && of(*zone).next().is_some());
     here.map(|zone| {
         let at = zone.index();
-        let power = row.power[at] + row.idle_power[at];
         let now = of(zone).filter(|view| !view.past);
-        let whole: Microwatts = now.clone().filter_map(|view| view.power).sum();
-        let (low, high) = bounds(now.clone());
-        // Its share of the zone's interval.
-        let part = |bound: Option<Microwatts>| {
-            let bound = bound.filter(|_| whole > Microwatts::ZERO)?;
-            Some(Microwatts((power.0 as f64 * bound.0 as f64 / whole.0 as f64).round() as u64))
-        };
         json!({
             "zone": zone.as_str(),
             "billed": base.contains(zone),
-            "quality": now.clone().map(|view| view.domain.quality).max().map(|quality| quality.as_str()),
+            "quality": now.map(|view| view.domain.quality).max().map(|quality| quality.as_str()),
             "power": row.power[at],
             "idle": row.idle_power[at],
-            "low": part(low),
-            "high": part(high),
+            "bounds": intervals.in_zone(zone, row.power[at] + row.idle_power[at]),
             "energy": row.energy.dynamic[at],
             "idleEnergy": row.energy.idle[at],
         })
@@ -139,33 +146,6 @@ fn guest(page: &Page, row: &Row) -> Option<Value> {
     let of = (row.labels.kind() == Kind::Vm).then(|| page.guests.list())?;
     let view = of.into_iter().find(|view| view.vm_id == row.labels.id())?;
     serde_json::to_value(view).ok()
-}
-
-/// Whether `part` is directly within `whole`, as far as their labels say.
-fn belongs(part: &Labels, whole: &Labels) -> bool {
-    let same = |of_part: &str, of_whole: &str| {
-        let value = part.get(of_part);
-        !value.is_empty() && value == whole.get(of_whole)
-    };
-    match (part.kind(), whole.kind()) {
-        (Kind::Process, Kind::Container) => same("container_id", "container_id"),
-        (Kind::Process, Kind::Vm) => same("vm_id", "vm_id"),
-        (Kind::Container, Kind::Pod) => same("pod_id", "pod_id"),
-        (Kind::Unit | Kind::UserUnit, Kind::Slice) => same("slice", "slice"),
-        (Kind::Session | Kind::UserUnit, Kind::User) => same("user", "user"),
-        (Kind::User, Kind::Slice) => whole.id() == format!("user-{}.slice", part.id()),
-        (Kind::Slice, Kind::Slice) => parent(part.id()).is_some_and(|parent| parent == whole.id()),
-        (Kind::JobStep, Kind::Job) => {
-            ["manager", "job_id", "cgroup_id"].iter().all(|label| part.get(label) == whole.get(label))
-        }
-        _ => false,
-    }
-}
-
-/// The slice that contains a slice, by the rule of its name.
-fn parent(slice: &str) -> Option<String> {
-    let (above, _) = slice.strip_suffix(".slice")?.rsplit_once('-')?;
-    (!above.is_empty()).then(|| format!("{above}.slice"))
 }
 
 /// The query of curves: numbers with dots between them.
@@ -225,8 +205,7 @@ pub(super) fn of_meters(snapshot: &Snapshot) -> Value {
             "quality": view.domain.quality.as_str(),
             "power": view.power,
             "idle": view.idle_power,
-            "low": interval.map(|interval: PowerInterval| interval.low),
-            "high": interval.map(|interval: PowerInterval| interval.high),
+            "bounds": interval.map(|interval: PowerInterval| [interval.low, interval.high]),
             "extrapolating": interval.is_some_and(|interval| interval.extrapolating),
             "energy": view.energy.total,
             "verdict": verdict(view),

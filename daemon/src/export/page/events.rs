@@ -117,7 +117,7 @@ pub(super) async fn events(
             return;
         }
         if mark.is_none() {
-            // Before the first tick there is no frame; that of the first tick has nothing that the full one lacks.
+            // Before the first tick there is no frame; the frame of the first tick has nothing more than the full one.
             if after == 0 {
                 match news.wait_for(|number| *number > 0).await {
                     Ok(number) => after = *number,

@@ -4,7 +4,7 @@
 use super::Page;
 use super::assets::takes_gzip;
 use super::details::of_meters;
-use super::feed::{Head, note};
+use super::feed::{Head, Intervals, note};
 use crate::export::http::escape;
 use crate::export::http::places::Places;
 use crate::model::billing::Base;
@@ -12,7 +12,7 @@ use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot, State as RowState};
 use crate::model::units::{Microjoules, Microwatts};
 use crate::sys::date_time::rfc3339;
-use crate::words::entity::{Names, plural};
+use crate::words::entity::{Names, plural, unescaped};
 use crate::words::quantity::{joules, share, watts};
 use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -67,6 +67,8 @@ struct Document<'a> {
     kinds: Vec<Kind>,
     alone: Option<Kind>,
     curve: Vec<Option<f64>>,
+    lack: Vec<String>,
+    intervals: Intervals,
     out: String,
 }
 
@@ -79,8 +81,9 @@ impl<'a> Document<'a> {
     fn of(page: &Page, snapshot: &'a Snapshot, alone: Option<Kind>) -> Self {
         let base = Base::of(snapshot);
         let head = Head::of(snapshot, &base);
-        let (kinds, curve) = (page.feed.kinds(), page.feed.machine());
-        Self { snapshot, base, head, kinds, alone, curve, out: String::new() }
+        let (kinds, curve, lack) = (page.feed.kinds(), page.feed.machine(), page.feed.lack());
+        let intervals = Intervals::of(snapshot);
+        Self { snapshot, base, head, kinds, alone, curve, lack, intervals, out: String::new() }
     }
 
     fn text(mut self) -> String {
@@ -132,16 +135,25 @@ impl<'a> Document<'a> {
         put!(
             self.out,
             "<section class=\"hero\" aria-label=\"This machine\"><div class=\"figure\"><h1>This machine draws</h1>\
-             <p class=\"big\">{}</p><p class=\"sub\">{} · {about}{}</p></div>{}</section>\n",
+             <p class=\"big\">{}</p><p class=\"sub\">{}{} · {about}{}</p></div>{}</section>\n",
             marked(head.power, head.estimated),
             escape(&head.words),
-            interval(head.low, head.high),
+            without(&head.missing),
+            interval(head.bounds),
             drawing(&self.curve),
         );
+        if !self.lack.is_empty() {
+            put!(self.out, "<p class=\"note\">The curve is {}.</p>", without(&self.lack).trim_start_matches(", "));
+        }
         self.out.push_str("<dl class=\"facts\">");
-        let parts = [("Idle", head.idle), ("Charged", head.charged), ("Unattributed", head.unattributed)];
-        for (name, power) in parts {
-            put!(self.out, "<div><dt>{name}</dt><dd>{}</dd></div>", marked(power, head.estimated));
+        let parts = [
+            ("Idle", head.idle, head.idle_bounds),
+            ("Charged", head.charged, head.charged_bounds),
+            ("Unattributed", head.unattributed, head.unattributed_bounds),
+        ];
+        for (name, power, bounds) in parts {
+            let (power, between) = (marked(power, head.estimated), interval(bounds));
+            put!(self.out, "<div><dt>{name}</dt><dd>{power}{between}</dd></div>");
         }
         if let Some(cpu) = head.cpu {
             put!(self.out, "<div><dt>CPUs busy</dt><dd>{:.0} %</dd></div>", cpu * 100.0);
@@ -164,7 +176,7 @@ impl<'a> Document<'a> {
                 zone.zone,
                 if zone.billed { "" } else { " <small>(not in the sum)</small>" },
                 marked(zone.power, estimated),
-                interval(zone.low, zone.high),
+                interval(zone.bounds),
                 marked(zone.idle, estimated),
                 joules(zone.energy),
                 zone.quality,
@@ -197,15 +209,21 @@ impl<'a> Document<'a> {
         );
         let estimated = self.head.estimated;
         for (power, energy, row) in rows {
-            let note = note(row);
+            // Units are shown without systemd's escapes, and with them as the unit that systemctl knows.
+            let name = names.name(row);
+            let shown = unescaped(&row.labels);
+            let (exact, what) = (if shown.is_some() { name.as_str() } else { "" }, note(row));
+            let note = [exact, &what].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" · ");
+            let bounds = self.intervals.of_sum(&row.whole_power(), &self.base);
             let ended = if row.state == RowState::Terminated { " class=\"ended\"" } else { "" };
             put!(
                 self.out,
-                "<tr{ended}><th scope=\"row\">{}{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+                "<tr{ended}><th scope=\"row\">{}{}</th><td class=\"n\">{}{}</td><td class=\"n\">{}</td>\
                  <td class=\"n\">{}{}</td></tr>\n",
-                escape(&names.name(row)),
+                escape(shown.as_deref().unwrap_or(&name)),
                 if note.is_empty() { String::new() } else { format!(" <small>{}</small>", escape(&note)) },
                 marked(Some(power), estimated),
+                interval(bounds),
                 share(power.0, self.head.power.unwrap_or_default().0),
                 if estimated { "≈ " } else { "" },
                 joules(energy),
@@ -214,6 +232,11 @@ impl<'a> Document<'a> {
         self.out.push_str("</tbody></table></div>");
         if self.alone.is_none() && all > ROWS {
             put!(self.out, "<p class=\"note\"><a href=\"/?kind={}\">All {all}</a></p>", kind.as_str());
+        }
+        let rest = self.base.power(&view.rest_power);
+        if rest > Microwatts::ZERO {
+            let rest = marked(Some(rest), estimated);
+            put!(self.out, "<p class=\"note\">{} without a row of their own: {rest} together.</p>", title(kind));
         }
         self.out.push_str("</section>\n");
     }
@@ -276,9 +299,18 @@ fn marked(power: Option<Microwatts>, estimated: bool) -> String {
     }
 }
 
-fn interval(low: Option<Microwatts>, high: Option<Microwatts>) -> String {
-    let words = low.zip(high).map(|(low, high)| format!(" <small>{} to {}</small>", watts(low), watts(high)));
-    words.unwrap_or_default()
+/// The interval of an estimate.
+fn interval(bounds: Option<[Microwatts; 2]>) -> String {
+    let words = |[low, high]: [Microwatts; 2]| format!(" <small>{} to {}</small>", watts(low), watts(high));
+    bounds.map(words).unwrap_or_default()
+}
+
+/// What a sum lacks.
+fn without(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(", without {}: no value now", escape(&names.join(", ")))
 }
 
 /// A curve as SVG; a gap is a gap.

@@ -3,6 +3,7 @@
 //! and no request changes anything.
 
 mod assets;
+mod belongs;
 mod details;
 mod events;
 mod feed;

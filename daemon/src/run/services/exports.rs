@@ -129,7 +129,12 @@ impl Registration for MetricsPage {
         };
         let feed = (settings.page.wanted == PageUse::On).then(|| Arc::clone(&shared.page));
         Ok(Some(serve(move |stop| async move {
-            addresses.iter().for_each(|address| tracing::info!("metrics at {scheme}://{address}/metrics"));
+            for address in addresses {
+                if feed.is_some() {
+                    tracing::info!("the page to look at is {scheme}://{address}/");
+                }
+                tracing::info!("metrics at {scheme}://{address}/metrics");
+            }
             match feed {
                 Some(feed) => {
                     let router = router.merge(page::routes(&texts, Arc::clone(&feed), guests, stop.clone()));

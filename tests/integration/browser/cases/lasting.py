@@ -56,6 +56,21 @@ def a_sleeping_tab(bench):
     goes_on(bench.browser, "new numbers after a sleep")
 
 
+def a_frozen_tab(bench):
+    """The browser freezes the tab for longer than a reader may be slow, and jouled is restarted meanwhile; then the page is current again."""
+    daemon = working(bench)
+    bench.browser.js("window.before = document.querySelectorAll('.gridrow').length")
+    bench.browser.frozen(25)
+    goes_on(bench.browser, "new numbers after it was frozen")
+    bench.browser.until("that it is live", LIVE)
+    daemon.process.terminate()
+    daemon.process.wait()
+    daemon.start()
+    bench.browser.frozen(5)
+    goes_on(bench.browser, "new numbers of another life after it was frozen")
+    bench.browser.until("that it is live", LIVE)
+
+
 def a_proxy_that_holds_back(bench):
     """A proxy gives what it has only in lumps: the page still has numbers, and new ones."""
     daemon = working(bench)
@@ -103,4 +118,4 @@ def thousand_that_never_read(bench):
     assert held[1] < before[1] + 300, "more connections than there are places"
 
 
-ALL = [a_restart, a_reload_that_moves_the_port, a_sleeping_tab, a_proxy_that_holds_back, a_clock_that_is_wrong, thousand_that_never_read]
+ALL = [a_restart, a_reload_that_moves_the_port, a_sleeping_tab, a_frozen_tab, a_proxy_that_holds_back, a_clock_that_is_wrong, thousand_that_never_read]

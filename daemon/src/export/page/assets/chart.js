@@ -63,7 +63,7 @@ const bigCurve = (label) => {
     idle.setAttribute("d", idles ? area(idles, WIDTH, HEIGHT, most) : "");
     drawing.setAttribute("aria-label", `${label}: up to ${watts(largest(points))}, from ${start} to ${end}`);
     setText(from, start);
-    setText(scale, watts(most));
+    setText(scale, largest(points) > 0 ? watts(most) : "");
     setText(to, end);
   };
   return { node, draw };

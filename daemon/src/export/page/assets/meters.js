@@ -22,7 +22,7 @@ const metersView = () => {
     was = is;
     const domains = said.domains.map((one) => [
       [el("div", {}, safe(one.domain)), el("small", {}, safe(one.source))], safe(one.sees), safe(one.contains), safe(one.use),
-      [marked(watts(one.power), one.quality === "estimated"), one.low === null ? null : el("small", {}, ` ${interval(one.low, one.high)}`)],
+      [marked(watts(one.power), one.quality === "estimated"), small(interval(one.bounds))],
       one.floor === null ? "–" : [`${watts(one.floor)}${one.floorError ? ` ± ${watts(one.floorError)}` : ""} `, el("small", {}, one.guess ? "guess" : one.floorFrom)],
       [one.verdict ? pill(one.verdict) : "–", one.why ? " " : "", reason(one.why, one.row)],
       safe(one.accuracy), ago(one.age)]);
@@ -54,16 +54,16 @@ const guestsView = () => {
     const host = said.domains.filter((one) => one.byHost || one.source.startsWith("vsock"));
     const vms = ofKind("vm").map((row) => [row, said.guests.find((guest) => row.note.includes(guest.vm_id))]);
     vms.sort(([a], [b]) => b.power - a.power);
-    const told = said.sources.filter((one) => one.source === "vsock" || one.source === "serial");
+    const hosts = said.sources.filter((one) => one.source === "vsock" || one.source === "serial");
     node.replaceChildren(el("h1", { class: "title" }, "Guests"),
       vms.length ? table(["VM", ">Power", ">Share", ">Energy", "Channel", "Profile", "Last read", ">Requests", ">Refused"], vms.map(([row, guest]) => [
-        el("a", { href: linkTo(row) }, row.name), marked(watts(row.power), state.head.estimated), share(row.power, state.head.power ?? 0), marked(energy(row.energy), state.head.estimated),
+        el("a", { href: linkTo(row) }, row.name), [marked(watts(row.power), state.head.estimated), small(interval(row.bounds))], share(row.power, state.head.power ?? 0), marked(energy(row.energy), state.head.estimated),
         guest?.channel ? `${safe(guest.channel)} ${safe(guest.peer)}` : "none", guest ? pill(guest.profile) : "–",
         ago(guest?.served_seconds_ago), guest ? guest.requests.toLocaleString() : "–", guest ? String(guest.refused) : "–"]), "VMs")
-        : el("p", { class: "note" }, "No VM runs on this machine."),
-      said.byHost || told.some((one) => one.state !== "unsupported") ? el("section", {}, el("h2", {}, "This machine is a guest"),
-        table(["Host", "State", "What, why", "Last told"], told.map((one) => [safe(one.source), pill(one.state), [safe(one.detail), one.why ? " " : "", reason(one.why, one.row)], ago(one.age)]), "Host"),
-        table(["Domain", ">Power", "Last told"], host.map((one) => [safe(one.domain), watts(one.power), ago(one.age)]), "Domains of the host")) : "");
+        : said.byHost ? "" : el("p", { class: "note" }, "No VM runs on this machine."),
+      said.byHost || hosts.some((one) => one.state !== "unsupported") ? el("section", {}, el("h2", {}, "This machine is a guest"),
+        table(["Host", "State", "What, why", "Last report"], hosts.map((one) => [safe(one.source), pill(one.state), [safe(one.detail), one.why ? " " : "", reason(one.why, one.row)], ago(one.age)]), "Host"),
+        table(["Domain", ">Power", "Last report"], host.map((one) => [safe(one.domain), watts(one.power), ago(one.age)]), "Domains of the host")) : "");
   };
   return { title: "Guests", node, update: asker("/v1/page/meters", fill), end: () => {} };
 };

@@ -5,18 +5,23 @@ const big = (micro, estimated) => {
   const [number, unit] = parts(micro / 1e6, "W");
   return [`${estimated ? "≈" : ""}${number}`, el("span", { class: "u" }, unit)];
 };
+// What the curves lack, and since when.
+const lackOf = () => (state.lack ? `From ${clock(state.lack.since, false)} on ${without(state.lack.what)}` : "");
 const hero = () => {
   const curve = bigCurve("Power of this machine");
   const figure = el("p", { class: "big" });
   const sub = el("p", { class: "sub" });
+  const lack = el("p", { class: "lack" });
   const node = el("section", { class: "hero", "aria-label": "This machine" },
-    el("div", { class: "figure" }, el("h1", {}, "This machine draws"), figure, sub), curve.node);
+    el("div", { class: "figure" }, el("h1", {}, "This machine draws"), figure, sub), el("div", {}, curve.node, lack));
   const update = () => {
     const { head, all } = state;
     figure.replaceChildren(...big(head.power, head.estimated));
-    const missing = head.missing > 0 ? `, without ${head.missing} unread domain(s)` : "";
-    const between = interval(head.low, head.high);
-    setText(sub, `${head.words}${missing} · ${head.quality ?? "not measured"}${between ? `, ${between}` : ""}`);
+    const missing = without(head.missing);
+    const between = interval(head.bounds);
+    setText(sub, `${head.words}${missing ? `, ${missing}` : ""} · ${head.quality ?? "not measured"}${between ? `, ${between}` : ""}`);
+    setText(lack, lackOf());
+    lack.hidden = !state.lack;
     const minutes = all.points * all.step;
     curve.draw(state.machine[0], state.machine[1], clock(state.at - minutes * 1000), clock(state.at));
   };
@@ -33,16 +38,16 @@ const makeup = () => {
     if (is === was) return;
     was = is;
     const zones = head.zones.filter((zone) => zone.billed && zone.power !== null);
-    const amount = (power, low, high, estimated) => [marked(watts(power), estimated), low === null ? null : el("small", {}, ` ${interval(low, high)}`)];
-    const use = [["Charged", head.charged, 0], ["Idle", head.idle, 4], ["Unattributed", head.unattributed, 3]];
+    const amount = (power, bounds, estimated) => [marked(watts(power), estimated), small(interval(bounds))];
+    const use = [["Charged", head.charged, 0, head.charged_bounds], ["Idle", head.idle, 4, head.idle_bounds], ["Unattributed", head.unattributed, 3, head.unattributed_bounds]];
     const known = use.filter(([, power]) => power !== null);
     node.replaceChildren(
       el("div", { class: "bars" },
         stack("Zones", zones.map((zone) => ({ name: zone.zone, value: zone.power }))),
-        factsOf(zones.map((zone, at) => [zone.zone, amount(zone.power, zone.low, zone.high, zone.quality === "estimated"), at]))),
+        factsOf(zones.map((zone, at) => [zone.zone, amount(zone.power, zone.bounds, zone.quality === "estimated"), at]))),
       el("div", { class: "bars" },
         stack("Use", known.map(([name, value, color]) => ({ name, value, color }))),
-        factsOf([...known.map(([name, power, color]) => [name, marked(watts(power), head.estimated), color]),
+        factsOf([...known.map(([name, power, color, bounds]) => [name, amount(power, bounds, head.estimated), color]),
           head.cpu !== null && ["CPUs busy", `${(head.cpu * 100).toFixed(0)}${NBSP}%`],
           ["Energy so far", marked(energy(head.energy[0]), head.estimated)]])),
       ...head.warnings.map((words) => el("p", { class: "warning" }, safe(words))),

@@ -1,5 +1,5 @@
-// What the event stream has told: the machine, and the rows by their numbers.
-const state = { all: null, head: null, rows: new Map(), at: 0, tick: 0, heard: 0, span: 0, machine: [[], []], sums: null };
+// The machine and its rows, as of the last frame of the event stream; rows by their numbers.
+const state = { all: null, head: null, rows: new Map(), lack: null, others: {}, at: 0, tick: 0, heard: 0, span: 0, machine: [[], []], sums: null };
 const listeners = new Set();
 const FIELDS = ["id", "kind", "name", "note", "since", "ended", "power", "energy"];
 const readRow = (list, fresh) => {
@@ -10,7 +10,10 @@ const readRow = (list, fresh) => {
   row.kind = state.all.kinds[row.kind];
   row.name = safe(row.name);
   row.note = safe(row.note);
-  row.find = `${row.name} ${row.note}`.toLowerCase();
+  row.bounds = list[9] ? [list[8], list[9]] : null;
+  // A unit's name without systemd's escapes, where it has some.
+  row.shown = list[10] ? safe(list[10]) : row.name;
+  row.find = `${row.name} ${row.shown} ${row.note}`.toLowerCase();
   state.rows.set(row.id, row);
 };
 const shift = (curve, point, spans) => {
@@ -42,6 +45,7 @@ const addToSpan = (gap) => {
 };
 const heard = (message) => {
   [state.head, state.at, state.tick, state.heard] = [message.head, message.at, message.tick, performance.now()];
+  [state.lack, state.others] = [message.lack, message.others];
 };
 const takeFull = (message) => {
   state.all = message;
@@ -54,7 +58,7 @@ const takeFull = (message) => {
   state.sums = [{ sum: 0, count: 0 }, { sum: 0, count: 0 }];
   takeCurves(message.curves);
   if (!message.more) flat();
-  addToSpan(message.head.power === null || message.head.missing > 0);
+  addToSpan(message.gap);
   listeners.forEach((listener) => listener(true));
 };
 // Rows without a curve drew nothing in these minutes, from their begin on.
@@ -73,6 +77,8 @@ const takeCurves = (curves) => {
 };
 const takeTick = (message) => {
   if (!state.all || message.tick <= state.tick) return;
+  // The curves are another sum now: those of before have to be asked for.
+  if (JSON.stringify(message.lack) !== JSON.stringify(state.lack)) return again();
   if (message.span > state.span) {
     closeSpan(Math.min(message.span - state.span, state.all.points));
     state.span = message.span;
@@ -88,6 +94,11 @@ const takeTick = (message) => {
   };
   pairs(message.power, "power");
   pairs(message.energy, "energy");
+  for (let at = 0; at < message.bounds.length; at += 3) {
+    const [id, low, high] = message.bounds.slice(at, at + 3);
+    const row = state.rows.get(id);
+    if (row) row.bounds = high ? [low, high] : null;
+  }
   addToSpan(message.gap);
   listeners.forEach((listener) => listener(false));
 };

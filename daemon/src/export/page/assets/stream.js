@@ -50,6 +50,11 @@ const connect = () => {
     }
   }, Math.max(PATIENCE, 3000 * (state.all?.interval ?? 1)));
 };
+// Begins again with everything.
+const again = () => {
+  mark = "";
+  connect();
+};
 const poll = async (asked = 1) => {
   let next = 5_000;
   try {

@@ -7,6 +7,13 @@ const COLUMNS = [
   { key: "share", title: "Share", n: true, by: "power" },
   { key: "energy", title: "Energy", n: true },
 ];
+// What of a kind has no row here.
+const remark = (kind) => {
+  const [cut, rest] = state.others[kind] ?? [0, 0];
+  const words = cut > 0 ? [`${cut.toLocaleString()} more, with less energy, are not shown here: joulectl list ${kind} and /metrics have them.`] : [];
+  if (rest > 0) words.push(`${many(kind)} without a row of their own draw ${marked(watts(rest), state.head.estimated)} together.`);
+  return words.join(" ");
+};
 const kindTable = (choice, live) => {
   const heads = COLUMNS.map((column) => {
     const attributes = { role: "columnheader", class: column.n ? "n" : null };
@@ -18,7 +25,8 @@ const kindTable = (choice, live) => {
   const grid = el("div", { role: "table", "aria-label": many(choice.kind) }, el("div", { role: "rowgroup" }, head), body);
   const view = el("div", { class: "viewport", tabindex: "0", role: "region", "aria-label": `${many(choice.kind)}, scrolls` }, grid);
   const empty = el("p", { class: "empty" });
-  const node = el("div", {}, view, empty);
+  const more = el("p", { class: "note" });
+  const node = el("div", {}, view, empty, more);
   const shown = new Map();
   let rows = [];
   const sortBy = (by) => {
@@ -31,20 +39,22 @@ const kindTable = (choice, live) => {
     const curve = spark();
     const link = el("a", { href: linkTo(row) });
     const note = el("small");
-    const numbers = [0, 1, 2].map(() => el("div", { role: "cell", class: "n" }));
+    const [power, between] = [el("span"), el("small")];
+    const numbers = [el("div", { role: "cell", class: "n" }, power, between), ...[0, 1].map(() => el("div", { role: "cell", class: "n" }))];
     const line = el("div", { class: "gridrow", role: "row" },
       el("div", { role: "rowheader", class: "name" }, link, note), el("div", { role: "cell" }, curve.node), numbers);
-    return { line, link, note, curve, numbers };
+    return { line, link, note, curve, power, between, numbers };
   };
   const fill = (made, row, at) => {
-    setText(made.link, row.ended ? `${brief(row.name)} (ended)` : brief(row.name));
+    setText(made.link, row.ended ? `${brief(row.shown)} (ended)` : brief(row.shown));
     setText(made.note, row.note);
     made.link.title = row.note ? `${row.name} · ${row.note}` : row.name;
     made.line.className = row.ended ? "gridrow ended" : "gridrow";
     made.line.style.top = `${at * ROW}px`;
     made.line.setAttribute("aria-rowindex", at + 2);
     const estimated = state.head.estimated;
-    setText(made.numbers[0], marked(watts(row.power), estimated));
+    setText(made.power, marked(watts(row.power), estimated));
+    setText(made.between, interval(row.bounds));
     setText(made.numbers[1], share(row.power, state.head.power ?? 0));
     setText(made.numbers[2], marked(energy(row.energy), estimated));
     wantCurve(row);
@@ -101,6 +111,8 @@ const kindTable = (choice, live) => {
     setText(empty, rows.length ? "" : find ? "No name has these letters." : "Nothing is charged here yet.");
     empty.hidden = rows.length > 0;
     view.hidden = rows.length === 0;
+    setText(more, remark(choice.kind));
+    more.hidden = more.textContent === "";
     draw();
   };
   view.addEventListener("scroll", draw, { passive: true });

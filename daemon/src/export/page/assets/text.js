@@ -19,7 +19,7 @@ const svg = (tag, of = {}, ...within) => {
 const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
-// What acts without being seen is shown by its code; jouled has done so already, this is for whatever it missed.
+// What acts without being seen is shown by its code; jouled has done so already, this is for what it has not.
 const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]/g;
 const safe = (text) => {
   const shown = String(text).replace(HIDDEN, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
@@ -47,7 +47,14 @@ const energy = (micro) => {
 };
 const marked = (text, estimated) => (estimated && text !== "–" ? `≈${NBSP}${text}` : text);
 const share = (part, whole) => (whole > 0 ? `${((part / whole) * 100).toFixed(1)}${NBSP}%` : "–");
-const interval = (low, high) => (low === null || low === undefined ? "" : `${watts(low)} to ${watts(high)}`);
+// Both ends of an interval, with one unit where it is the same.
+const interval = (bounds) => {
+  if (!bounds) return "";
+  const [low, high] = bounds.map((end) => parts(end / 1e6, "W"));
+  return `${low[1] === high[1] ? low[0] : low.join(NBSP)}${NBSP}to${NBSP}${high.join(NBSP)}`;
+};
+const small = (text) => (text ? el("small", {}, ` ${text}`) : null);
+const without = (names) => (names.length ? `without ${safe(names.join(", "))}: no value now` : "");
 const span = (seconds) => {
   if (seconds === null || seconds === undefined) return "never";
   if (seconds < 10) return `${seconds.toFixed(1)}${NBSP}s`;

@@ -1,7 +1,7 @@
 // Over time: the machine's hours from memory; days, months and the report from the history where that is on.
 const PERIODS = [["day", "Today", "hour"], ["week", "7 days", "day"], ["month", "30 days", "day"], ["year", "12 months", "month"]];
 const past = { period: "week", by: "unit" };
-// The server's clock counts: that of the browser may be wrong.
+// By the server's clock: the browser's may be wrong.
 const beginOf = (period) => {
   const day = new Date(state.at);
   day.setHours(0, 0, 0, 0);
@@ -37,7 +37,7 @@ const quoted = (cell) => {
   return /[",\r\n]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
 };
 const SLOTS = { day: 24, week: 7, month: 30, year: 12 };
-// Where the bar of a part is: also one that nothing was kept of has its place.
+// The place of a part's bar. Parts of which nothing was kept keep their places free.
 const slotOf = (part, from, step) => {
   const [begin, at] = [new Date(from * 1000), new Date(part.from * 1000)];
   if (step === "month") return (at.getFullYear() - begin.getFullYear()) * 12 + at.getMonth() - begin.getMonth();
@@ -63,7 +63,8 @@ const dayChart = (parts, step, from) => {
 };
 const timeView = () => {
   const curve = bigCurve("Power of this machine in the last hours");
-  const hours = el("section", {}, el("h2", {}, "Last 24 hours"), curve.node);
+  const lack = el("p", { class: "lack" });
+  const hours = el("section", {}, el("h2", {}, "Last 24 hours"), curve.node, lack);
   const days = el("section");
   const lines = el("section", { "aria-live": "polite" });
   const pick = (values, chosen, name, change) =>
@@ -131,6 +132,8 @@ const timeView = () => {
     const kept = Math.max(60, first < 0 ? 0 : points.length - first);
     [points, idle] = [points, idle].map((curve) => curve.slice(-kept));
     hours.firstChild.textContent = kept > 60 ? `Last ${Math.ceil(kept / 60)} hours` : "Last hour";
+    setText(lack, lackOf());
+    lack.hidden = !state.lack;
     curve.draw(points, idle, clock(state.at - points.length * said.step * 1000, false), clock(state.at, false));
   }, 30);
   load();

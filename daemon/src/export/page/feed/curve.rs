@@ -81,6 +81,17 @@ impl Curve {
         self.points[at as usize] = code(mean);
     }
 
+    /// Takes away the points of span `from` and later.
+    pub fn forget(&mut self, from: u64) {
+        let most = self.points.len() as u64;
+        for span in from.max(self.span.saturating_sub(most))..self.span {
+            self.put(span, None);
+        }
+        if self.span >= from {
+            (self.sum, self.count) = (0.0, 0);
+        }
+    }
+
     /// The points of the spans before `span`, the oldest first.
     pub fn points(&self, span: u64) -> impl Iterator<Item = Option<f64>> {
         let most = self.points.len() as u64;
@@ -127,6 +138,11 @@ mod tests {
         let points: Vec<Option<f64>> = curve.points(14).collect();
         assert!((points[0].unwrap() - 3e6).abs() < 2e3, "{points:?}");
         assert_eq!(points[1..], [None, None, Some(0.0)]);
+        let mut shorter = curve.clone();
+        shorter.forget(13);
+        assert_eq!(shorter.points(14).map(|point| point.is_some()).collect::<Vec<_>>(), [true, false, false, false]);
+        shorter.add(15, None);
+        assert_eq!(shorter.points(15).last(), Some(None), "the sum of span 14 was forgotten, too");
         // Much later nothing of it is left.
         curve.add(100, Some(1.0));
         assert!(curve.points(100).all(|point| point.is_none()));

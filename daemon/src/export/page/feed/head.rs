@@ -1,12 +1,14 @@
 //! The machine at a tick: its power and what it is made of.
 
+use super::bounds::{Bounds, Intervals, bounds};
 use crate::export::zones::Zones;
 use crate::model::billing::Base;
 use crate::model::domain::{Quality, Zone};
 use crate::model::entity::Kind;
-use crate::model::snapshot::{DomainView, Snapshot};
+use crate::model::snapshot::Snapshot;
 use crate::model::source::Health;
 use crate::model::units::{Microjoules, Microwatts};
+use crate::words::meters::sees;
 use crate::words::platform;
 use serde::Serialize;
 
@@ -19,14 +21,16 @@ pub(in crate::export::page) struct Head {
     pub charged: Option<Microwatts>,
     /// Power of work that no entity could be charged for.
     pub unattributed: Option<Microwatts>,
-    /// The interval of `power`, where a part of it is an estimate.
-    pub low: Option<Microwatts>,
-    pub high: Option<Microwatts>,
+    /// The intervals of these four, where a part of them is an estimate.
+    pub bounds: Bounds,
+    pub idle_bounds: Bounds,
+    pub charged_bounds: Bounds,
+    pub unattributed_bounds: Bounds,
     pub estimated: bool,
     /// The worst quality of what is added up.
     pub quality: Option<&'static str>,
-    /// Domains without a power now.
-    pub missing: usize,
+    /// What cannot be read now, so that the sums lack it.
+    pub missing: Vec<String>,
     /// Utilisation of all CPUs, 0 to 1.
     pub cpu: Option<f64>,
     pub energy: [Microjoules; 4],
@@ -47,8 +51,7 @@ pub(in crate::export::page) struct ZoneHead {
     pub zone: &'static str,
     pub power: Option<Microwatts>,
     pub idle: Option<Microwatts>,
-    pub low: Option<Microwatts>,
-    pub high: Option<Microwatts>,
+    pub bounds: Bounds,
     pub quality: &'static str,
     /// Whether it is part of the sum.
     pub billed: bool,
@@ -58,29 +61,24 @@ pub(in crate::export::page) struct ZoneHead {
 impl Head {
     pub fn of(snapshot: &Snapshot, base: &Base) -> Self {
         let node = base.node(snapshot);
-        // Processes are charged for everything; what is charged to other kinds is a part of it.
-        let processes = snapshot.kind(Kind::Process);
-        let rows = processes.rows.iter().map(|row| (base.power(&row.power), base.power(&row.idle_power)));
-        let (work, idle_shares) = rows
-            .fold((Microwatts::ZERO, Microwatts::ZERO), |(work, idle), (power, share)| (work + power, idle + share));
-        let charged = work + idle_shares + base.power(&processes.rest_power);
-        let idle = node.idle_power.map(|idle| idle - idle_shares);
-        let power = node.power.filter(|_| node.missing == 0).or(node.power);
-        let charged = power.map(|power| charged.min(power));
-        let unattributed = power.zip(idle).zip(charged).map(|((power, idle), charged)| power - idle - charged);
-        let billed = || snapshot.domains.iter().filter(|view| base.contains(view.domain.zone));
-        let (low, high) = bounds(billed());
+        let intervals = Intervals::of(snapshot);
+        let [idle, charged, unattributed] = parts(snapshot, base);
+        let of = |part: &ByZone| node.power.map(|_| base.power(part));
+        let between = |part: &ByZone| intervals.of_sum(part, base);
+        let billed = snapshot.domains.iter().filter(|view| base.contains(view.domain.zone));
         let quality = base.quality(snapshot);
         Self {
-            power,
-            idle,
-            charged,
-            unattributed,
-            low,
-            high,
+            power: node.power,
+            idle: node.idle_power.and_then(|_| of(&idle)),
+            charged: of(&charged),
+            unattributed: node.idle_power.and_then(|_| of(&unattributed)),
+            bounds: bounds(billed),
+            idle_bounds: between(&idle),
+            charged_bounds: between(&charged),
+            unattributed_bounds: between(&unattributed),
             estimated: quality == Some(Quality::Estimated),
             quality: quality.map(Quality::as_str),
-            missing: node.missing,
+            missing: base.missing(snapshot).map(|view| sees(&view.domain)).collect(),
             cpu: snapshot.cpu_usage,
             energy: [
                 node.energy.total,
@@ -101,36 +99,44 @@ impl Head {
     }
 }
 
-fn zones(snapshot: &Snapshot, base: &Base) -> Vec<ZoneHead> {
-    let of = |zone: Zone| snapshot.domains.iter().filter(move |view| view.domain.zone == zone && !view.past);
-    let view = |view: &crate::export::zones::ZoneView| {
-        let (low, high) = bounds(of(view.zone));
-        ZoneHead {
-            zone: view.name(),
-            power: view.power,
-            idle: view.idle_power,
-            low,
-            high,
-            quality: of(view.zone).map(|view| view.domain.quality).max().map_or("past", Quality::as_str),
-            billed: base.contains(view.zone),
-            energy: view.energy.total,
+type ByZone = [Microwatts; Zone::COUNT];
+
+/// What becomes of the power of the zones that are added up: idle power of nobody, what is charged to entities, and
+/// what is not.
+fn parts(snapshot: &Snapshot, base: &Base) -> [ByZone; 3] {
+    let [mut idle, mut charged, mut left] = [ByZone::default(); 3];
+    for view in &snapshot.domains {
+        let zone = view.domain.zone.index();
+        left[zone] += view.power.unwrap_or_default();
+        idle[zone] += view.idle_power.unwrap_or_default();
+    }
+    // Processes are charged for everything; what is charged to other kinds is a part of it.
+    let processes = snapshot.kind(Kind::Process);
+    for zone in base.zones().iter().map(|zone| zone.index()) {
+        for row in &processes.rows {
+            charged[zone] += row.power[zone] + row.idle_power[zone];
+            idle[zone] = idle[zone] - row.idle_power[zone];
         }
-    };
-    Zones::new(snapshot).iter().map(view).collect()
+        charged[zone] = (charged[zone] + processes.rest_power[zone]).min(left[zone]);
+        left[zone] = left[zone] - charged[zone];
+        idle[zone] = idle[zone].min(left[zone]);
+        left[zone] = left[zone] - idle[zone];
+    }
+    [idle, charged, left]
 }
 
-/// The interval of the sum of domains, where one of them is an estimate.
-pub(in crate::export::page) fn bounds<'a>(
-    domains: impl Iterator<Item = &'a DomainView> + Clone,
-) -> (Option<Microwatts>, Option<Microwatts>) {
-    let known = || domains.clone().filter_map(|view| Some((view.power?, view.interval)));
-    if known().all(|(_, interval)| interval.is_none()) {
-        return (None, None);
-    }
-    let sum = |of: fn(crate::model::domain::PowerInterval) -> Microwatts| {
-        known().map(|(power, interval)| interval.map_or(power, of)).sum()
+fn zones(snapshot: &Snapshot, base: &Base) -> Vec<ZoneHead> {
+    let of = |zone: Zone| snapshot.domains.iter().filter(move |view| view.domain.zone == zone && !view.past);
+    let view = |view: &crate::export::zones::ZoneView| ZoneHead {
+        zone: view.name(),
+        power: view.power,
+        idle: view.idle_power,
+        bounds: bounds(of(view.zone)),
+        quality: of(view.zone).map(|view| view.domain.quality).max().map_or("past", Quality::as_str),
+        billed: base.contains(view.zone),
+        energy: view.energy.total,
     };
-    (Some(sum(|interval| interval.low)), Some(sum(|interval| interval.high)))
+    Zones::new(snapshot).iter().map(view).collect()
 }
 
 /// What is wrong with the numbers.

@@ -2,41 +2,32 @@
 //! minutes and hours, and the frames of the event stream. Each frame is made once for all readers. No reader changes
 //! anything.
 
+mod bounds;
 mod curve;
 mod head;
 mod json;
+mod lacking;
 mod rows;
+mod state;
 
-pub(super) use curve::{POINTS, packed};
-pub(super) use head::{Head, bounds};
+pub(super) use bounds::Intervals;
+pub(super) use curve::packed;
+pub(super) use head::Head;
 pub(super) use rows::note;
 
 use crate::export::Snapshots;
-use crate::model::billing::Base;
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::Snapshot;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use crate::sys::mutex::lock;
 use axum::body::Bytes;
-use curve::Curve;
-use rows::{Rows, Tick};
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use state::{HOURS, State};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Frames that are kept for readers that fall behind or come back, and their bytes together.
-const FRAMES: usize = 60;
-const FRAME_BYTES: usize = 8 << 20;
-/// Shortest span of a point, and the span in intervals between ticks.
-const SPAN: Nanos = Nanos(3 * Nanos::SECOND.0);
-/// The machine's hours: a point a minute, for a day.
-const HOURS: (usize, Nanos) = (1440, Nanos(60 * Nanos::SECOND.0));
-/// Rows of which the first frame has the curve; others are asked for.
-const CURVES: usize = 200;
 
 /// What is kept for the page.
 pub struct Feed {
@@ -49,21 +40,6 @@ pub struct Feed {
     /// Number of the last frame.
     news: watch::Sender<u64>,
     readers: AtomicUsize,
-}
-
-struct State {
-    life: String,
-    /// Number of ticks that were taken in.
-    number: u64,
-    kinds: Vec<Kind>,
-    rows: Rows,
-    span: u64,
-    step: Nanos,
-    power: Curve,
-    idle: Curve,
-    hours: [Curve; 2],
-    minute: u64,
-    frames: VecDeque<(u64, Bytes)>,
 }
 
 /// What a reader gets next.
@@ -94,25 +70,11 @@ impl Default for Feed {
 impl Feed {
     /// Without anything.
     pub fn new() -> Self {
-        let curve = |points| Curve::new(points, 0);
         let life = format!("{:x}", Stamp::now().realtime.0);
-        let state = State {
-            life: life.clone(),
-            number: 0,
-            kinds: Vec::new(),
-            rows: Rows::default(),
-            span: 0,
-            step: SPAN,
-            power: curve(POINTS),
-            idle: curve(POINTS),
-            hours: [curve(HOURS.0), curve(HOURS.0)],
-            minute: 0,
-            frames: VecDeque::new(),
-        };
         let (shown, receiver) = watch::channel(Arc::new(nothing()));
         Self {
+            state: Mutex::new(State::new(life.clone())),
             life,
-            state: Mutex::new(state),
             shown,
             receiver,
             news: watch::Sender::new(0),
@@ -177,7 +139,7 @@ impl Feed {
         self.news.subscribe()
     }
 
-    /// The number after which a reader goes on that was given `mark` with its last frame. `None`: it begins again.
+    /// The number after which a reader goes on whose last frame had the mark `mark`. `None`: it begins again.
     pub(super) fn resume(&self, mark: &str) -> Option<u64> {
         let (life, number) = mark.split_once('.')?;
         let number = number.parse().ok()?;
@@ -245,102 +207,14 @@ impl Feed {
         state.power.points(state.span).collect()
     }
 
+    /// What the curves lack.
+    pub(super) fn lack(&self) -> Vec<String> {
+        lock(&self.state).lacking.without().to_vec()
+    }
+
     /// The kinds that are shown.
     pub(super) fn kinds(&self) -> Vec<Kind> {
         lock(&self.state).kinds.clone()
-    }
-}
-
-impl State {
-    fn take(&mut self, snapshot: &Snapshot, wanted: bool) {
-        let base = Base::of(snapshot);
-        self.number += 1;
-        let step = SPAN.max(Nanos(snapshot.host.interval.0.saturating_mul(2)));
-        if step != self.step {
-            // Points of other spans are not comparable.
-            self.step = step;
-            self.rows = Rows::default();
-            (self.power, self.idle) = (Curve::new(POINTS, 0), Curve::new(POINTS, 0));
-        }
-        self.span = snapshot.at.boottime.0 / step.0;
-        self.minute = snapshot.at.boottime.0 / HOURS.1.0;
-        let node = base.node(snapshot);
-        let gap = node.power.is_none() || node.missing > 0;
-        let point = |power: Option<crate::model::units::Microwatts>| power.filter(|_| !gap).map(|power| power.0 as f64);
-        self.power.add(self.span, point(node.power));
-        self.idle.add(self.span, point(node.idle_power));
-        self.hours[0].add(self.minute, point(node.power));
-        self.hours[1].add(self.minute, point(node.idle_power));
-        let tick = Tick { number: self.number, span: self.span, gap, kinds: &self.kinds, base: &base };
-        let changes = self.rows.step(snapshot, &tick, wanted);
-        if !wanted {
-            self.frames.clear();
-            return;
-        }
-        let head = serde_json::to_string(&Head::of(snapshot, &base)).unwrap_or_default();
-        let frame = format!(
-            "id: {}.{}\ndata: {{\"tick\":{},\"at\":{},\"span\":{},\"gap\":{gap},\"head\":{head},\"rows\":[{}],\"power\":[{}],\
-             \"energy\":[{}],\"gone\":[{}]}}\n\n",
-            self.life,
-            self.number,
-            self.number,
-            snapshot.at.realtime.0 / 1_000_000,
-            self.span,
-            changes.rows,
-            changes.power,
-            changes.energy,
-            changes.gone,
-        );
-        self.keep(frame.into());
-    }
-
-    fn keep(&mut self, frame: Bytes) {
-        self.frames.push_back((self.number, frame));
-        let mut bytes: usize = self.frames.iter().map(|(_, frame)| frame.len()).sum();
-        while self.frames.len() > FRAMES || (bytes > FRAME_BYTES && self.frames.len() > 1) {
-            bytes -= self.frames.pop_front().map_or(0, |(_, frame)| frame.len());
-        }
-    }
-
-    fn full(&self, snapshot: &Snapshot) -> String {
-        let base = Base::of(snapshot);
-        let (rows, busiest) = self.rows.all(snapshot, &self.kinds, &base, CURVES);
-        let curve = |known: &rows::Known| {
-            let (most, points) = packed(known.points(self.span).into_iter());
-            json!([known.id, most, points])
-        };
-        // Where there are fewer, all others drew nothing.
-        let more = busiest.len() >= CURVES;
-        let curves: Vec<Value> = busiest.into_iter().map(|(_, known)| curve(known)).collect();
-        let machine =
-            [&self.power, &self.idle].map(|curve| packed(curve.points(self.span).collect::<Vec<_>>().into_iter()));
-        let host = &snapshot.host;
-        let all = json!({
-            "life": self.life,
-            "tick": self.number,
-            "at": snapshot.at.realtime.0 / 1_000_000,
-            "interval": host.interval.seconds(),
-            "step": self.step.seconds(),
-            "points": POINTS,
-            "span": self.span,
-            "node": host.node_name,
-            "version": host.version,
-            "arch": host.arch,
-            "cpus": host.cpus.len(),
-            "kinds": self.kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
-            "head": Head::of(snapshot, &base),
-            "machine": machine,
-            "curves": curves,
-            "more": more,
-        });
-        // The rows are JSON already.
-        let all = all.to_string();
-        format!(
-            "event: full\nid: {}.{}\ndata: {},\"rows\":[{rows}]}}\n\n",
-            self.life,
-            self.number,
-            &all[..all.len() - 1]
-        )
     }
 }
 

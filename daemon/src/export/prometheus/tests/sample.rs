@@ -79,6 +79,7 @@ pub(crate) fn row(kind: Kind, labels: &[&str], package: u64, state: State) -> Ro
         },
         since: Nanos(1_700_000_000_000_000_000),
         on_page: Default::default(),
+        within: None,
         settled: false,
     }
 }
