@@ -57,7 +57,10 @@ const CASES: &[Case] = &[
         file: "counter-catches-up",
         was: "A1a: the same, and it catches up",
         scene: || still(true),
-        values: &[("lowest floor after it, W", 54.0, 2.5, |all| lowest_floor(&all[200..], Zone::Package))],
+        values: &[
+            ("lowest floor after it, W", 54.0, 2.5, |all| lowest_floor(&all[200..], Zone::Package)),
+            ("the job from second 150 on, J", 636.0, 25.0, |all| job(all, JOB) - job(&all[..151], JOB)),
+        ],
     },
     Case {
         file: "late-platform-meter",

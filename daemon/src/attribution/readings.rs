@@ -90,6 +90,7 @@ impl Core {
         let last = state.record.last.as_ref();
         let interval = interval::interval_up_to(&state.shared, last, &new, &mut state.carry, longest);
         let said = said(state, &new);
+        let doubtful = state.watch.take_pause();
         state.record.last = stand_in.begin(new);
         let broken = matches!(interval, Interval::Gap { .. });
         match interval {
@@ -98,7 +99,9 @@ impl Core {
                 state.add_gap(time);
                 state.error = format!("{:.1} s not measured: {why}", time.seconds());
             }
-            Interval::Energy { energy, time } => self.attribute(index, energy, time, used),
+            Interval::Energy { energy, time } => {
+                self.attribute(index, ClosedWindow { doubtful, ..ClosedWindow::without_usage(energy, time) }, used)
+            }
         }
         if let Some(state) = self.domains.get_mut(index) {
             if state.power.is_some() {
@@ -144,8 +147,9 @@ impl Core {
     }
 
     /// Closes a domain's window: attributes its energy by the usage of the window and of this tick. If the domain is a
-    /// component, its shares are also the weights for the remainder.
-    fn attribute(&mut self, index: usize, energy: Microjoules, time: Nanos, used: &TickUse) {
+    /// component, its shares are also the weights for the remainder. `unshared`: the window's energy, without usage.
+    fn attribute(&mut self, index: usize, unshared: ClosedWindow<'_>, used: &TickUse) {
+        let ClosedWindow { energy, time, doubtful, .. } = unshared;
         let cpus = self.cpus.values().sum();
         let Self { domains, other, ledger, accounts, config, cpus: by_package, .. } = self;
         let Some(state) = domains.get_mut(index) else { return };
@@ -172,12 +176,12 @@ impl Core {
             state.record.totals.total += energy;
             state.power = Some(energy.over(time));
             if state.learns {
-                state.learn(load.map(|load| Observed { energy, time, load, counters }));
+                state.learn(load.filter(|_| !doubtful).map(|load| Observed { energy, time, load, counters }));
             }
             return;
         }
         let by = used.by(zone);
-        let mut closed = ClosedWindow { load, counters, by, used: all, ..ClosedWindow::without_usage(energy, time) };
+        let mut closed = ClosedWindow { load, counters, by, used: all, ..unshared };
         if known {
             closed.charges.extend(window.charges.iter().map(|(charge, weight)| (charge, *weight)));
             closed.charges.extend(used.of(scope, zone));

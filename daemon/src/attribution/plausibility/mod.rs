@@ -105,6 +105,8 @@ pub(super) struct Watch {
     busy_time: BusyTime,
     /// A power that stays the same.
     same: Same,
+    /// Its counter stood still for a part of the interval that is open.
+    paused: bool,
     /// A meter of the whole machine beside its components.
     whole: Whole,
     /// Why its values are doubted, which are used all the same: as they do not change, by what is in it, and by its
@@ -146,6 +148,11 @@ impl Watch {
         }
         if let Some(why) = stands_still {
             return self.give_up(why, Rule::None);
+        }
+        let waits = last.is_some_and(|last| new.at - last.at < self.pace.patience(domain, PATIENCE));
+        if waits && self.movement.pauses() {
+            self.paused = true;
+            return Judgement::Wait;
         }
         let judgement = match new.reading {
             Reading::Gauge { power } => no_power(domain, power).map_or(Judgement::Take, Judgement::Refuse),
@@ -200,6 +207,12 @@ impl Watch {
     /// Time for which its meter may be silent without being late.
     pub fn quiet(&self) -> Nanos {
         self.pace.quiet()
+    }
+
+    /// Whether the counter stood still for a part of the interval that closes now, while its scope was busy: then its
+    /// mean power may be less than what was drawn, and teaches nothing.
+    pub fn take_pause(&mut self) -> bool {
+        std::mem::take(&mut self.paused)
     }
 
     /// Its meter could not be read.

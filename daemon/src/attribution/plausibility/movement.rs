@@ -103,6 +103,11 @@ impl Movement {
         None
     }
 
+    /// Whether it stands still for the moment although its scope was busy: what was drawn meanwhile may still come.
+    pub(super) fn pauses(&self) -> bool {
+        self.moved && self.still.1 > 0
+    }
+
     /// Whether it has never moved, also while its scope was busy: 0 W of it would be no measurement.
     pub(super) fn has_never_moved(&self) -> bool {
         !self.moved && self.still.1 > 0
