@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 
 /// Where there are more slices than this, two are joined: each holds what every process used.
 const MOST: usize = 12;
+/// Most charges of processes in all slices together. Beyond them, the slice with the most keeps half of its processes,
+/// those with the most weight; what the others used is kept by cgroup alone.
+const MOST_CHARGES: usize = 32_768;
 
 /// Closed slices, in the order of time.
 #[derive(Default)]
@@ -25,9 +28,14 @@ impl Slices {
     pub fn push(&mut self, mut window: Window, to: Nanos) {
         window.seal();
         self.0.push_back(Slice { window, to });
-        if self.0.len() <= MOST {
-            return;
+        if self.0.len() > MOST {
+            self.join_two(to);
         }
+        self.limit_charges();
+    }
+
+    /// Joins two neighbours, see [`Slices::push`].
+    fn join_two(&mut self, to: Nanos) {
         let quarter = Nanos(self.0.front().map_or(0, |oldest| (to - oldest.window.since).0 / 4));
         let together = || {
             let pairs = self.0.iter().zip(self.0.iter().skip(1)).enumerate();
@@ -42,6 +50,24 @@ impl Slices {
             first.window.seal();
             first.to = second.to;
         }
+    }
+
+    fn limit_charges(&mut self) {
+        let mut all: usize = self.0.iter().map(|slice| slice.window.processes()).sum();
+        while all > MOST_CHARGES
+            && let Some(largest) = self.0.iter_mut().max_by_key(|slice| slice.window.processes())
+        {
+            let before = largest.window.processes();
+            largest.window.fold(before / 2);
+            largest.window.seal();
+            all -= before - before / 2;
+        }
+    }
+
+    /// Number of charges of processes in all slices.
+    #[cfg(test)]
+    pub fn processes(&self) -> usize {
+        self.0.iter().map(|slice| slice.window.processes()).sum()
     }
 
     /// The ends of all slices, CLOCK_MONOTONIC, the latest first.

@@ -147,8 +147,13 @@ impl Window {
         self.charges.push((charge, weight));
     }
 
+    /// How many of its charges are of processes.
+    pub fn processes(&self) -> usize {
+        self.processes
+    }
+
     /// Keeps the charges of the `most` processes with the most weight. What the others used is kept by cgroup alone.
-    fn fold(&mut self, most: usize) {
+    pub fn fold(&mut self, most: usize) {
         let charges = std::mem::take(&mut self.charges);
         (self.positions, self.processes) = Default::default();
         let (mut of_processes, others): (Vec<_>, Vec<_>) =

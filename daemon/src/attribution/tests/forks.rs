@@ -1,5 +1,7 @@
 //! Many short processes while a meter does not answer: memory has a bound, and no energy changes its owner.
 
+use super::platform::Says::{More, Nothing};
+use super::platform::{Machine, meter};
 use super::*;
 use crate::attribution::window::MOST_CHARGES;
 use crate::model::entity::ProcessLabels;
@@ -63,4 +65,40 @@ fn when_it_answers_units_get_what_they_used_and_the_long_process_has_its_own() {
         .iter()
         .find(|row| ProcessLabels::of(&row.labels).is_some_and(|labels| labels.pid == "1"));
     assert_eq!(long.unwrap().energy.dynamic[Zone::Package.index()].0, energy * 5 / 8);
+}
+
+#[test]
+fn a_platform_meter_that_hangs_keeps_a_bounded_number_of_charges_and_no_unit_loses_by_it() {
+    let used = |second: u32| {
+        let short =
+            (0..FORKS).map(move |number| ran(10 + second * FORKS + number, 2 + u64::from(number % 2), 0, 100_000));
+        short.chain([ran(1, 1, 0, 500_000_000)]).collect::<Vec<_>>()
+    };
+    let mut config = floored(0.0);
+    config.floors.insert("other".into(), Microwatts(0));
+    let mut host = Machine::new(vec![meter("redfish:a", Zone::Platform)], config);
+    host.tick(&[More(0)], used(0));
+    host.tick(&[More(80_000_000)], used(1));
+    let mut most = 0;
+    for second in 2..=31 {
+        host.tick(&[Nothing], used(second));
+        most = most.max(host.core().platform.slices.processes());
+    }
+    assert!((16_000..=32_768).contains(&most), "{most} charges");
+    let mut last = host.tick(&[More(31 * 80_000_000)], used(32));
+    for second in 33..=40 {
+        last = host.tick(&[More(80_000_000)], used(second));
+    }
+    assert_conserved(&last);
+    // Of 0.8 s a second 0.5 are the long process's, and 0.15 of each of the two units with the short ones.
+    let other = |kind: Kind, id: &str| {
+        let rows = &last.kind(kind).rows;
+        let row = rows.iter().find(|row| row.labels.id() == id).unwrap();
+        row.energy.dynamic[Zone::Other.index()].0
+    };
+    let all = other(Kind::Unit, "u1.service") * 8 / 5;
+    assert!(all >= 30 * 80_000_000, "{all}");
+    assert!(other(Kind::Unit, "u2.service").abs_diff(all * 3 / 16) <= 100);
+    assert!(other(Kind::Unit, "u3.service").abs_diff(all * 3 / 16) <= 100);
+    assert_eq!(other(Kind::Process, "1"), other(Kind::Unit, "u1.service"));
 }
