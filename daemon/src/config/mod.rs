@@ -13,6 +13,7 @@ use crate::export::models::ModelsConfig;
 use crate::export::page::PageConfig;
 use crate::export::powercap::PowercapOptions;
 use crate::export::prometheus::PrometheusOptions;
+use crate::export::push;
 use crate::footprint::{CarbonConfig, PriceConfig, ReportConfig};
 use crate::history::{HistoryConfig, SIZE_LEAST};
 use crate::meter::MeterConfig;
@@ -250,6 +251,8 @@ pub struct ExportConfig {
     pub models: ModelsConfig,
     /// A line for each job at its end.
     pub jobs: JobsConfig,
+    /// Receivers that are sent metrics.
+    pub push: Vec<push::Receiver>,
 }
 
 /// `[control]`: joulectl's socket.
@@ -400,6 +403,9 @@ impl Config {
         }
         if self.report.pue.is_some_and(|pue| !ReportConfig::is_pue(pue)) {
             range("report.pue", false, "1 to 10");
+        }
+        for (key, rule) in push::wrong(&self.export.push) {
+            range(&format!("export.push.{key}"), false, &rule);
         }
         for (key, why) in self.carbon.wrong() {
             wrong.push(format!("{}: {why}", place(&format!("carbon.{key}"))));

@@ -2,6 +2,7 @@
 //! `Sources` show of them. The sampler reads the board at each tick.
 
 use crate::model::source::{Health, SourceRole, SourceState};
+use std::borrow::Cow;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -18,8 +19,8 @@ impl Default for HealthBoard {
 impl HealthBoard {
     /// The slot of one export, by the name of its source. It stays empty, and the source unlisted, until a health is
     /// set.
-    pub fn slot(&self, source: &'static str) -> HealthSlot {
-        HealthSlot { board: self.clone(), source }
+    pub fn slot(&self, source: impl Into<Cow<'static, str>>) -> HealthSlot {
+        HealthSlot { board: self.clone(), source: source.into() }
     }
 
     /// All slots in which a health was set, in the order in which that happened first.
@@ -32,18 +33,28 @@ impl HealthBoard {
 #[derive(Clone)]
 pub struct HealthSlot {
     board: HealthBoard,
-    source: &'static str,
+    source: Cow<'static, str>,
 }
 
 impl HealthSlot {
+    /// Takes this export off the board: it is not configured any more.
+    pub fn clear(&self) {
+        self.board.0.send_if_modified(|states| {
+            let all: Vec<SourceState> = states.iter().filter(|state| state.source != *self.source).cloned().collect();
+            let is_new = all.len() != states.len();
+            *states = all.into();
+            is_new
+        });
+    }
+
     /// Sets the health of this export; that of others stays. Readers are notified only of a change.
     pub fn set(&self, health: Health) {
         self.board.0.send_if_modified(|states| {
-            let known = states.iter().position(|state| state.source == self.source);
+            let known = states.iter().position(|state| state.source == *self.source);
             if known.is_some_and(|at| states[at].health == health) {
                 return false;
             }
-            let new = SourceState::new(self.source, SourceRole::Export, health);
+            let new = SourceState::new(&*self.source, SourceRole::Export, health);
             let mut all = states.to_vec();
             match known {
                 Some(at) => all[at] = new,

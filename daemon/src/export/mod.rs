@@ -12,6 +12,7 @@ pub mod models;
 pub mod page;
 pub mod powercap;
 pub mod prometheus;
+pub mod push;
 mod zones;
 
 pub use health::{HealthBoard, HealthSlot};

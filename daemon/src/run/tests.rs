@@ -14,6 +14,7 @@ const MIRROR: &str = "powercap mirror";
 const ESTIMATOR: &str = "estimator's socket";
 const JOBS: &str = "job log";
 const HISTORY: &str = "history";
+const PUSH: &str = "push";
 const BUS: &str = "org.jouled1 on the bus";
 /// The metrics page and joulectl's socket show the VMs of the guest channel.
 const CHANNEL: &[&str] = &[GUESTS, PAGE, CONTROL];
@@ -181,6 +182,28 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ("export.prometheus", "levels", r#"["vm"]"#, &[PAGE]),
     ("export.prometheus.dialects", "kepler", "false", &[PAGE]),
     ("export.prometheus.dialects", "legacy", "true", &[PAGE]),
+    ("[export.push]", "name", r#""other""#, &[PUSH]),
+    ("[export.push]", "url", r#""https://192.0.2.11/api/v1/push""#, &[PUSH]),
+    ("[export.push]", "protocol", r#""remote-write-1.0""#, &[PUSH]),
+    ("[export.push]", "interval", r#""15s""#, &[PUSH]),
+    ("[export.push]", "levels", r#"["vm"]"#, &[PUSH]),
+    ("[export.push]", "series", r#""all""#, &[PUSH]),
+    ("[export.push]", "labels", r#"{ cluster = "other" }"#, &[PUSH]),
+    ("[export.push]", "headers", r#"{ "X-Scope-OrgID" = "other" }"#, &[PUSH]),
+    ("[export.push]", "auth", r#""bearer""#, &[PUSH]),
+    ("[export.push]", "username", r#""other""#, &[PUSH]),
+    ("[export.push]", "password_file", r#""/etc/other""#, &[PUSH]),
+    ("[export.push]", "credential", r#""other""#, &[PUSH]),
+    ("[export.push]", "tls", r#""insecure""#, &[PUSH]),
+    ("[export.push]", "ca_file", r#""/etc/other""#, &[PUSH]),
+    ("[export.push]", "sha256", r#""1111111111111111111111111111111111111111111111111111111111111111""#, &[PUSH]),
+    ("[export.push]", "cert_file", r#""/etc/other""#, &[PUSH]),
+    ("[export.push]", "key_file", r#""/etc/other""#, &[PUSH]),
+    ("[export.push]", "timeout", r#""20s""#, &[PUSH]),
+    ("[export.push]", "spread", r#""0s""#, &[PUSH]),
+    ("[export.push]", "log_mb", "100", &[PUSH]),
+    ("[export.push]", "log_age", r#""24h""#, &[PUSH]),
+    ("[export.push]", "replay_rate", "1000", &[PUSH]),
     ("control", "socket", r#""/run/other.sock""#, &[CONTROL]),
     ("control", "mode", r#""0600""#, &[CONTROL]),
     ("inventory", "socket", r#""/run/other.sock""#, &[INVENTORY]),
@@ -207,7 +230,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
 ];
 
 /// An entry of a list, or a section with keys that need each other, complete: every other key of it has a default.
-const ENTRIES: [(&str, &[(&str, &str)]); 8] = [
+const ENTRIES: [(&str, &[(&str, &str)]); 9] = [
     ("carbon", &[("embodied_kg", "1200"), ("lifetime_years", "4")]),
     ("price", &[("currency", r#""EUR""#), ("per_kwh", "0.3")]),
     ("[tenant]", &[("name", r#""one""#), ("unit", r#""one.service""#)]),
@@ -252,6 +275,18 @@ const ENTRIES: [(&str, &[(&str, &str)]); 8] = [
         ],
     ),
     ("[meter.nut]", &[("name", r#""ups""#), ("ups", r#""rack""#)]),
+    (
+        "[export.push]",
+        &[
+            ("name", r#""central""#),
+            ("url", r#""https://192.0.2.10/api/v1/write""#),
+            ("auth", r#""basic""#),
+            ("username", r#""jouled""#),
+            ("password_file", r#""/etc/central""#),
+            ("cert_file", r#""/etc/jouled.pem""#),
+            ("key_file", r#""/etc/jouled.key""#),
+        ],
+    ),
 ];
 
 fn config(toml: &str) -> Config {
@@ -295,6 +330,7 @@ fn each_key_restarts_what_uses_it() {
         match *key {
             "credential" => drop(keys.remove("password_file")),
             "preset" => drop(keys.remove("power")),
+            "auth" if *section == "[export.push]" => drop(keys.remove("username")),
             _ => {}
         }
         keys.insert(key, value);

@@ -10,6 +10,12 @@
 
 pub use crate::model::text::{acts, is_terminal_control};
 
+/// Whether it is a word that may be part of names: 1 to 64 ASCII letters, digits, '-', '_' and '.'.
+pub fn is_word(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !text.is_empty() && text.len() <= 64 && text.chars().all(plain)
+}
+
 /// `text` with everything that acts on a terminal made visible: `\u{1b}`.
 pub fn safe(text: &str) -> String {
     crate::model::text::safe(text).into_owned()

@@ -1,6 +1,7 @@
 //! Passwords and tokens: read from a file (`password_file`) or a systemd credential (`credential`), and never shown.
 //! Sends them nowhere.
 
+use super::safe_text::is_word;
 use super::small_file;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
@@ -64,6 +65,19 @@ fn path(file: Option<&Path>, credential: Option<&str>) -> Result<PathBuf, String
             Ok(PathBuf::from(folder).join(name))
         }
         (None, None) => Err("password_file is missing".into()),
+    }
+}
+
+/// Wrong values of the keys `password_file` and `credential`. Says nothing where both are missing.
+pub fn keys_wrong(file: Option<&Path>, credential: Option<&str>, say: &mut (impl FnMut(&str, &str) + ?Sized)) {
+    match (file, credential) {
+        (Some(_), Some(_)) => say("credential", "either password_file or credential, not both"),
+        (Some(path), None) if !path.is_absolute() => say("password_file", "an absolute path"),
+        (None, Some(name)) if !is_word(name) || name.starts_with('.') => say(
+            "credential",
+            "the name of a systemd credential (LoadCredential=NAME:…): letters, digits, '-', '_' and '.'",
+        ),
+        _ => {}
     }
 }
 

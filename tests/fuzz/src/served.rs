@@ -11,7 +11,9 @@ use jouled::entity::path;
 use jouled::export::dbus::{self, Facts, Owner, Place};
 use jouled::export::guest::{GuestConfig, Guests, HostFacts};
 use jouled::export::http::web_config::WebConfig;
+use jouled::export::http::SharedTexts;
 use jouled::export::prometheus::PrometheusOptions;
+use jouled::export::push::Board;
 use jouled::model::billing::IdlePolicy;
 use jouled::model::snapshot::Snapshot;
 use jouled::model::source::Stamp;
@@ -61,7 +63,8 @@ fn pages() -> Pages {
     };
     let (sender, snapshots) = watch::channel(Arc::clone(&SAMPLE));
     let guests = Guests::new(GuestConfig::default(), host);
-    let router = jouled::export::http::router(snapshots, PrometheusOptions::default(), guests, Stamp::default);
+    let (texts, options) = (SharedTexts::default(), PrometheusOptions::default());
+    let router = jouled::export::http::router(&texts, snapshots, options, guests, Board::default(), Stamp::default);
     Pages { runtime, router, _snapshots: sender }
 }
 

@@ -13,6 +13,7 @@ pub mod web_config;
 use super::Snapshots;
 use super::guest::Guests;
 use super::prometheus::{Format, PrometheusOptions, render_changing, render_lasting};
+use super::push::Board;
 use crate::model::snapshot::Snapshot;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
@@ -152,6 +153,7 @@ struct Pages {
     snapshots: Snapshots,
     options: Arc<PrometheusOptions>,
     guests: Guests,
+    receivers: Board,
     openmetrics: Once,
     classic: Once,
     clock: fn() -> Stamp,
@@ -164,12 +166,14 @@ pub fn router(
     snapshots: Snapshots,
     options: PrometheusOptions,
     guests: Guests,
+    receivers: Board,
     clock: fn() -> Stamp,
 ) -> Router {
     let pages = Pages {
         snapshots,
         options: Arc::new(options),
         guests,
+        receivers,
         classic: texts.another(),
         openmetrics: texts.another(),
         clock,
@@ -218,7 +222,8 @@ async fn metrics(State(pages): State<Pages>, readers: Readers, headers: HeaderMa
     let Some((snapshot, lasting)) = page.get(&pages.snapshots, readers.map(|readers| readers.0), make).await else {
         return too_much_is_held();
     };
-    let changing = render_changing(&snapshot, pages.guests.totals(), (pages.clock)(), format);
+    let receivers = pages.receivers.all();
+    let changing = render_changing(&snapshot, pages.guests.totals(), receivers, (pages.clock)(), format);
     let body = Body::new(Texts([lasting, changing.into()]));
     ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
 }

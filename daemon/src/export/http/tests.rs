@@ -43,7 +43,7 @@ fn start(snapshot: Snapshot, clock: fn() -> Stamp) -> Server {
 
 fn routes(snapshots: Snapshots, clock: fn() -> Stamp) -> Router {
     let (texts, guests) = (SharedTexts::default(), crate::export::guest::tests::nobody());
-    let of_metrics = router(&texts, snapshots.clone(), PrometheusOptions::default(), guests, clock);
+    let of_metrics = router(&texts, snapshots.clone(), PrometheusOptions::default(), guests, Board::default(), clock);
     of_metrics.merge(bare(&texts, snapshots))
 }
 

@@ -1,5 +1,5 @@
-//! Writing metric families with prometheus-client, and the older text format made from its OpenMetrics. Knows no metric
-//! by name.
+//! Writing metric families: as text with prometheus-client, the older text format made from its OpenMetrics, or as data
+//! for receivers that are sent them. Knows no metric by name.
 
 use crate::model::entity::{Details, Labels};
 use crate::model::text::safe;
@@ -11,6 +11,40 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use std::fmt::{self, Write};
 
+/// Where metric families go.
+pub(super) enum Encoder<'a> {
+    /// To the text of a page.
+    Text(DescriptorEncoder<'a>),
+    /// To a list of families, as far as these are wanted.
+    Families(&'a mut Vec<Family>, &'a dyn Fn(&About<'_>) -> bool),
+}
+
+/// A metric family as data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// Name of its samples: with the unit, and `_total` where it is a counter.
+    pub name: String,
+    /// The unit; empty where it has none.
+    pub unit: &'static str,
+    /// One sentence on what it is.
+    pub help: String,
+    /// Whether its values only rise.
+    pub is_counter: bool,
+    /// Its samples.
+    pub samples: Vec<FamilySample>,
+}
+
+/// One sample of a [`Family`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct FamilySample {
+    /// Names and values of its labels, in the order of the page; no name is there twice.
+    pub labels: Vec<(String, String)>,
+    /// When its counter began at zero, CLOCK_REALTIME; `None`: not known, or it is no counter.
+    pub since: Option<Nanos>,
+    /// The value.
+    pub value: f64,
+}
+
 /// A label in addition to an entity's own labels.
 pub(super) type Label<'a> = (&'static str, &'a str);
 
@@ -21,12 +55,14 @@ pub(super) struct LabelSet<'a, const N: usize> {
     others: [Label<'a>; N],
     /// The entity whose runtime's labels come last.
     of_runtime: Option<&'a Labels>,
+    /// When the counter with these labels began.
+    since: Option<Nanos>,
 }
 
 impl<'a, const N: usize> LabelSet<'a, N> {
     /// Labels of an entity, then `others`.
     pub fn of(labels: &'a Labels, others: [Label<'a>; N]) -> Self {
-        Self { names: labels.names(), values: labels.values(), others, of_runtime: None }
+        Self { names: labels.names(), values: labels.values(), others, of_runtime: None, since: None }
     }
 
     /// Labels of an entity, then `others`, then the labels that its runtime has (details that begin with
@@ -38,27 +74,31 @@ impl<'a, const N: usize> LabelSet<'a, N> {
 
     /// Labels under other names than the entity's own (`names` and `values` have the same length), then `others`.
     pub fn renamed(names: &'static [&'static str], values: &'a [String], others: [Label<'a>; N]) -> Self {
-        Self { names, values, others, of_runtime: None }
+        Self { names, values, others, of_runtime: None, since: None }
     }
 
     /// Labels of a sample that belongs to no entity.
     pub fn plain(others: [Label<'a>; N]) -> Self {
-        Self { names: &[], values: &[], others, of_runtime: None }
+        Self { names: &[], values: &[], others, of_runtime: None, since: None }
+    }
+
+    /// Says when the counter with these labels began at zero, CLOCK_REALTIME. The text of the page does not show it.
+    pub fn since(self, since: Nanos) -> Self {
+        Self { since: Some(since), ..self }
     }
 
     fn is_empty(&self) -> bool {
         N == 0 && self.values.is_empty()
     }
-}
 
-impl<const N: usize> EncodeLabelSet for LabelSet<'_, N> {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+    /// Hands over each label: its name and its value.
+    fn each<E>(&self, mut take: impl FnMut(&str, &str) -> Result<(), E>) -> Result<(), E> {
         for (name, value) in self.names.iter().zip(self.values) {
-            (*name, value.as_str()).encode(encoder.encode_label())?;
+            take(name, value)?;
         }
         // Entities' labels are fit already; these are texts of firmware, drivers, managers and other hosts, too.
         for (name, value) in &self.others {
-            (*name, &*safe(value)).encode(encoder.encode_label())?;
+            take(name, &safe(value))?;
         }
         let mut written: Vec<String> = Vec::new();
         for (name, value) in self.of_runtime.into_iter().flat_map(Labels::details) {
@@ -69,10 +109,16 @@ impl<const N: usize> EncodeLabelSet for LabelSet<'_, N> {
             let numbered = (2..).map(|number| format!("{name}_{number}"));
             let mut free = std::iter::once(name.clone()).chain(numbered).filter(|name| !written.contains(name));
             let name = free.next().unwrap_or_default();
-            (name.as_str(), value).encode(encoder.encode_label())?;
+            take(&name, value)?;
             written.push(name);
         }
         Ok(())
+    }
+}
+
+impl<const N: usize> EncodeLabelSet for LabelSet<'_, N> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        self.each(|name, value| (name, value).encode(encoder.encode_label()))
     }
 }
 
@@ -81,6 +127,15 @@ impl<const N: usize> EncodeLabelSet for LabelSet<'_, N> {
 pub(super) enum Value {
     Real(f64),
     Whole(u64),
+}
+
+impl Value {
+    fn number(self) -> f64 {
+        match self {
+            Self::Real(number) => number,
+            Self::Whole(count) => count as f64,
+        }
+    }
 }
 
 /// One division of an integer. The result is the double nearest to the exact decimal, below 2^53 µJ.
@@ -122,9 +177,24 @@ pub(super) struct About<'a> {
     pub help: &'a str,
 }
 
+impl About<'_> {
+    fn family(&self, metric_type: MetricType, samples: Vec<FamilySample>) -> Family {
+        let is_counter = matches!(metric_type, MetricType::Counter);
+        let unit = if self.unit.is_empty() { String::new() } else { format!("_{}", self.unit) };
+        let total = if is_counter { "_total" } else { "" };
+        Family {
+            name: format!("{}{unit}{total}", self.name),
+            unit: self.unit,
+            help: self.help.to_owned(),
+            is_counter,
+            samples,
+        }
+    }
+}
+
 /// Writes a counter family; nothing at all where there are no samples.
 pub(super) fn counters<'a, const N: usize, V: Into<Value>>(
-    encoder: &mut DescriptorEncoder<'_>,
+    encoder: &mut Encoder<'_>,
     about: &About<'_>,
     samples: impl IntoIterator<Item = (LabelSet<'a, N>, V)>,
 ) -> fmt::Result {
@@ -133,7 +203,7 @@ pub(super) fn counters<'a, const N: usize, V: Into<Value>>(
 
 /// Writes a gauge family; nothing at all where there are no samples.
 pub(super) fn gauges<'a, const N: usize, V: Into<Value>>(
-    encoder: &mut DescriptorEncoder<'_>,
+    encoder: &mut Encoder<'_>,
     about: &About<'_>,
     samples: impl IntoIterator<Item = (LabelSet<'a, N>, V)>,
 ) -> fmt::Result {
@@ -141,7 +211,7 @@ pub(super) fn gauges<'a, const N: usize, V: Into<Value>>(
 }
 
 fn family<'a, const N: usize, V: Into<Value>>(
-    encoder: &mut DescriptorEncoder<'_>,
+    encoder: &mut Encoder<'_>,
     about: &About<'_>,
     metric_type: MetricType,
     samples: impl IntoIterator<Item = (LabelSet<'a, N>, V)>,
@@ -150,6 +220,16 @@ fn family<'a, const N: usize, V: Into<Value>>(
     if samples.peek().is_none() {
         return Ok(());
     }
+    let encoder = match encoder {
+        Encoder::Text(encoder) => encoder,
+        Encoder::Families(families, is_wanted) => {
+            if is_wanted(about) {
+                let samples = samples.map(|(labels, value)| data(&labels, value.into())).collect();
+                families.push(about.family(metric_type, samples));
+            }
+            return Ok(());
+        }
+    };
     let unit = (!about.unit.is_empty()).then(|| Unit::Other(about.unit.to_owned()));
     let mut family = encoder.encode_descriptor(about.name, about.help, unit.as_ref(), metric_type)?;
     for (labels, value) in samples {
@@ -161,6 +241,16 @@ fn family<'a, const N: usize, V: Into<Value>>(
         }
     }
     Ok(())
+}
+
+fn data<const N: usize>(labels: &LabelSet<'_, N>, value: Value) -> FamilySample {
+    let mut all = Vec::with_capacity(labels.names.len() + N);
+    let done: Result<(), std::convert::Infallible> = labels.each(|name, value| {
+        all.push((name.to_owned(), value.to_owned()));
+        Ok(())
+    });
+    let Ok(()) = done;
+    FamilySample { labels: all, since: labels.since, value: value.number() }
 }
 
 fn sample(encoder: &mut MetricEncoder<'_>, metric_type: MetricType, value: Value) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! Kepler's metrics up to 0.9, for old dashboards. Off by default: every value is also under a newer name.
 
 use super::MODES;
-use super::encode::{About, Label, LabelSet, counters, gauges};
+use super::encode::{About, Encoder, Label, LabelSet, counters, gauges};
 use crate::export::zones::{ZoneView, Zones, legacy_source};
 use crate::model::billing::Base;
 use crate::model::domain::{Scope, Zone};
@@ -9,7 +9,6 @@ use crate::model::entity::{ContainerLabels, Kind, PodLabels, ProcessLabels, VmLa
 use crate::model::snapshot::{Charged, Energy, Row, Snapshot, State};
 use crate::model::units::Microjoules;
 use crate::model::usage::Used;
-use prometheus_client::encoding::DescriptorEncoder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -23,7 +22,7 @@ const USE_SOURCE: Label<'static> = ("source", "bpf");
 /// `today`: whether the newer names are on the page as well. Where both have the same name (GPUs), the newer one is
 /// written.
 pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
+    encoder: &mut Encoder<'_>,
     snapshot: &Snapshot,
     zones: &Zones,
     levels: &[Kind],
@@ -45,7 +44,7 @@ pub(super) fn encode(
     Ok(())
 }
 
-fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
+fn info(encoder: &mut Encoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     let host = &*snapshot.host;
     let about = About {
         name: "kepler_exporter_build_info",
@@ -74,7 +73,7 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones)
     gauges(encoder, &about, [(labels, 1)])
 }
 
-fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, components: &[Zone]) -> fmt::Result {
+fn node(encoder: &mut Encoder<'_>, snapshot: &Snapshot, components: &[Zone]) -> fmt::Result {
     for component in components.iter().copied() {
         // Domains of one zone, socket and source are added up.
         let mut sums: BTreeMap<(String, &str), (Microjoules, Microjoules)> = BTreeMap::new();
@@ -115,7 +114,7 @@ fn platform_source(zones: &Zones) -> Option<&str> {
 }
 
 /// Energy of `platform`: the sum over the billing base, idle and dynamic as in its domains.
-fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
+fn platform(encoder: &mut Encoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     let Some(source) = platform_source(zones) else { return Ok(()) };
     let about = About {
         name: "kepler_node_platform",
@@ -151,7 +150,7 @@ const SYSTEM: (&str, &str) = ("system_processes", "system");
 const KERNEL: (&str, &str) = ("kernel_processes", "kernel");
 
 fn workload(
-    encoder: &mut DescriptorEncoder<'_>,
+    encoder: &mut Encoder<'_>,
     snapshot: &Snapshot,
     zones: &Zones,
     components: &[Zone],

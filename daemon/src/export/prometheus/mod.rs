@@ -9,13 +9,16 @@ mod legacy;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use encode::{Family, FamilySample};
 pub use format::Format;
 
 use super::guest::Totals;
+use super::push;
 use crate::export::zones::Zones;
 use crate::model::entity::Kind;
 use crate::model::snapshot::{ByZone, Energy, Snapshot};
 use crate::model::source::Stamp;
+use encode::{About, Encoder};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
@@ -55,7 +58,8 @@ impl Default for Dialects {
     }
 }
 
-/// The metrics page of `snapshot`, and of the guest channel where it is configured. `now` is used only for ages.
+/// The metrics page of `snapshot`, and of the guest channel where it is configured, without receivers. `now` is used
+/// only for ages.
 pub fn render(
     snapshot: &Arc<Snapshot>,
     guests: Option<Totals>,
@@ -63,7 +67,7 @@ pub fn render(
     options: &PrometheusOptions,
     format: Format,
 ) -> String {
-    render_lasting(snapshot, options, format) + &render_changing(snapshot, guests, now, format)
+    render_lasting(snapshot, options, format) + &render_changing(snapshot, guests, Vec::new(), now, format)
 }
 
 /// The first part of the page, nearly all of it: what stays the same until the next snapshot.
@@ -72,9 +76,15 @@ pub fn render_lasting(snapshot: &Arc<Snapshot>, options: &PrometheusOptions, for
     page.write(size_hint(snapshot), format)
 }
 
-/// The rest of the page: ages, and the counters of the guest channel.
-pub fn render_changing(snapshot: &Arc<Snapshot>, guests: Option<Totals>, now: Stamp, format: Format) -> String {
-    let page = Page { snapshot: Arc::clone(snapshot), part: Part::Changing { guests, now } };
+/// The rest of the page: ages, and the counters of the guest channel and of receivers.
+pub fn render_changing(
+    snapshot: &Arc<Snapshot>,
+    guests: Option<Totals>,
+    receivers: Vec<push::Totals>,
+    now: Stamp,
+    format: Format,
+) -> String {
+    let page = Page { snapshot: Arc::clone(snapshot), part: Part::Changing { guests, receivers, now } };
     let mut text = page.write(4096, format);
     if format == Format::OpenMetrics {
         text.push_str("# EOF\n");
@@ -103,7 +113,7 @@ struct Page {
 #[derive(Debug)]
 enum Part {
     Lasting(PrometheusOptions),
-    Changing { guests: Option<Totals>, now: Stamp },
+    Changing { guests: Option<Totals>, receivers: Vec<push::Totals>, now: Stamp },
 }
 
 impl Page {
@@ -121,21 +131,48 @@ impl Page {
 }
 
 impl Collector for Page {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let options = match &self.part {
-            Part::Lasting(options) => options,
-            Part::Changing { guests, now } => {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let mut encoder = Encoder::Text(encoder);
+        match &self.part {
+            Part::Lasting(options) => lasting(&mut encoder, &self.snapshot, options),
+            Part::Changing { guests, receivers, now } => {
                 jouled::ages(&mut encoder, &self.snapshot, *now)?;
-                return guests.as_ref().map_or(Ok(()), |guests| jouled::guests(&mut encoder, guests));
+                jouled::push(&mut encoder, receivers)?;
+                guests.as_ref().map_or(Ok(()), |guests| jouled::guests(&mut encoder, guests))
             }
-        };
-        let zones = Zones::new(&self.snapshot);
-        if options.dialects.kepler {
-            kepler::encode(&mut encoder, &self.snapshot, &zones, &options.levels)?;
         }
-        if options.dialects.legacy {
-            legacy::encode(&mut encoder, &self.snapshot, &zones, &options.levels, options.dialects.kepler)?;
-        }
-        jouled::encode(&mut encoder, &self.snapshot, &zones, options)
     }
+}
+
+fn lasting(encoder: &mut Encoder<'_>, snapshot: &Snapshot, options: &PrometheusOptions) -> std::fmt::Result {
+    let zones = Zones::new(snapshot);
+    if options.dialects.kepler {
+        kepler::encode(encoder, snapshot, &zones, &options.levels)?;
+    }
+    if options.dialects.legacy {
+        legacy::encode(encoder, snapshot, &zones, &options.levels, options.dialects.kepler)?;
+    }
+    jouled::encode(encoder, snapshot, &zones, options)
+}
+
+/// The families of the page that are wanted, as data: the same names, labels and values. `is_wanted` is asked with a
+/// family's name without its unit, and its unit.
+pub fn families(
+    snapshot: &Snapshot,
+    options: &PrometheusOptions,
+    is_wanted: &dyn Fn(&str, &'static str) -> bool,
+) -> Vec<Family> {
+    let mut families = Vec::new();
+    let is_wanted = |about: &About<'_>| is_wanted(about.name, about.unit);
+    // A list takes everything: no encoder fails by itself.
+    let _ = lasting(&mut Encoder::Families(&mut families, &is_wanted), snapshot, options);
+    families
+}
+
+/// The families of the page about receivers, as data.
+pub fn own_families(receivers: &[push::Totals]) -> Vec<Family> {
+    let mut families = Vec::new();
+    // A list takes everything: no encoder fails by itself.
+    let _ = jouled::push(&mut Encoder::Families(&mut families, &|_| true), receivers);
+    families
 }

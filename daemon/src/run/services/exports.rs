@@ -12,7 +12,8 @@ use crate::export::job_log::{self, JobLog, JobsConfig};
 use crate::export::models;
 use crate::export::page::{self, PageConfig, PageUse};
 use crate::export::powercap::{Mirror, PowercapOptions};
-use crate::export::prometheus::PrometheusOptions;
+use crate::export::prometheus::{Dialects, PrometheusOptions};
+use crate::export::push::{self, Receiver};
 use crate::export::{control, http};
 use crate::footprint::CarbonConfig;
 use crate::history::HistoryConfig;
@@ -121,7 +122,14 @@ impl Registration for MetricsPage {
         let guests = settings.guests.running(shared);
         let (texts, snapshots) = (http::SharedTexts::default(), shared.snapshots.clone());
         let levels = settings.options.levels.clone();
-        let router = http::router(&texts, snapshots.clone(), settings.options, guests.clone(), Stamp::now);
+        let router = http::router(
+            &texts,
+            snapshots.clone(),
+            settings.options,
+            guests.clone(),
+            shared.receivers.clone(),
+            Stamp::now,
+        );
         let router = router.merge(history::routes(shared.history.clone(), shared.snapshots.clone()));
         let router = match &settings.models {
             Some(models) => router.merge(models::http::routes(shared.models(models))),
@@ -274,6 +282,43 @@ impl Registration for Estimator {
         Ok(Some(serve(move |stop| {
             tracing::info!("the estimator's socket is {}", path.display());
             models::estimator::serve(socket, models, stop)
+        })))
+    }
+}
+
+/// `[[export.push]]`: metrics that are sent to receivers.
+pub(super) struct Push;
+
+#[derive(PartialEq)]
+pub(super) struct PushSettings {
+    receivers: Vec<Receiver>,
+    folder: PathBuf,
+    /// Names on the metrics page.
+    dialects: Dialects,
+}
+
+impl Registration for Push {
+    const NAME: &'static str = "push";
+    /// `None`: nothing is sent.
+    type Settings = Option<PushSettings>;
+
+    fn settings(config: &Config) -> Option<PushSettings> {
+        let receivers = config.export.push.clone();
+        let dialects = config.export.prometheus.dialects;
+        (!receivers.is_empty()).then(|| PushSettings { receivers, folder: config.state_dir(), dialects })
+    }
+
+    async fn bind(settings: Option<PushSettings>, shared: &mut Shared) -> Result<Option<Serve>> {
+        let Some(PushSettings { receivers, folder: state_dir, dialects }) = settings else {
+            shared.receivers.keep(&[]);
+            return Ok(None);
+        };
+        let (board, health) = (shared.receivers.clone(), shared.reports.exports.clone());
+        let common = push::Common { state_dir, dialects, board, health };
+        let snapshots = shared.snapshots.clone();
+        Ok(Some(serve(move |stop| {
+            receivers.iter().for_each(|receiver| tracing::info!("metrics are sent to {}", receiver.authority()));
+            push::serve(receivers, common, snapshots, stop)
         })))
     }
 }

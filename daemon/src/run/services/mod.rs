@@ -21,6 +21,7 @@ use crate::export::guest::Guests;
 use crate::export::history::Reports as EnergyReports;
 use crate::export::models::SharedModels;
 use crate::export::page::Feed;
+use crate::export::push::Board;
 use crate::meter::Roots;
 use crate::model::values::Use;
 use crate::power_model::kepler::models::Models;
@@ -32,7 +33,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// All services, in the order in which they are bound.
-pub(super) static SERVICES: [&Service; 10] = [
+pub(super) static SERVICES: [&Service; 11] = [
     &Service::of::<exports::GuestChannel>(),
     &Service::of::<exports::MetricsPage>(),
     &Service::of::<exports::ControlSocket>(),
@@ -43,6 +44,7 @@ pub(super) static SERVICES: [&Service; 10] = [
     &Service::of::<exports::Estimator>(),
     &Service::of::<exports::JobLines>(),
     &Service::of::<exports::History>(),
+    &Service::of::<exports::Push>(),
 ];
 
 /// One service: its name, its piece of the configuration, and how it is bound. Its health, where it has one, is set
@@ -175,6 +177,8 @@ pub(super) struct Shared {
     history: EnergyReports,
     /// What the page shows: its curves outlive a reload.
     page: Arc<Feed>,
+    /// What became of samples for receivers, which the metrics page shows; it goes on over a reload.
+    receivers: Board,
 }
 
 impl Shared {
@@ -190,6 +194,7 @@ impl Shared {
             said_of_models: models.said,
             history: EnergyReports::default(),
             page: Arc::default(),
+            receivers: Board::default(),
         }
     }
 

@@ -1,17 +1,19 @@
-//! An HTTP/1.1 client for one server over TLS (or plain TCP), for meters that are read over the network. Bounds the
-//! time and size of everything that the server sends. Knows no schema, no login and no configuration:
-//! `meter/bmc/redfish` has those of a BMC.
+//! An HTTP/1.1 client for one server over TLS (or plain TCP), for meters that are read over the network and receivers
+//! of metrics. Bounds the time and size of everything that the server sends. Knows no schema, no login and no
+//! configuration: `meter/bmc/redfish` has those of a BMC.
 //!
 //! One connection, one request at a time. Errors are texts for the operator, with the names of the usual
 //! configuration keys: `url`, `ca_file`, `sha256`. A server's text in them is escaped and cut.
 
 mod endpoint;
+mod keys;
 #[cfg(test)]
 mod tests;
 mod trust;
 
 pub use endpoint::Endpoint;
-pub use trust::{Fingerprint, Verify, pem_words};
+pub use keys::{Tls, TrustKeys};
+pub use trust::{Fingerprint, Identity, Verify, pem_words};
 
 use crate::sys::safe_text::excerpt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -176,7 +178,15 @@ impl Client {
     /// # Errors
     /// A file of certificates cannot be used; the message names it.
     pub fn new(options: Options) -> Result<Self, String> {
-        let trust = Trust::new(&options.verify, options.peer)?;
+        Self::with_identity(options, None)
+    }
+
+    /// The same with a certificate that it shows to a server that asks for one.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_identity(options: Options, identity: Option<&Identity>) -> Result<Self, String> {
+        let trust = Trust::new(&options.verify, options.peer, identity)?;
         Ok(Self { options, trust, connection: None })
     }
 
@@ -210,8 +220,27 @@ impl Client {
         header: Option<(HeaderName, HeaderValue)>,
         json: Option<&str>,
     ) -> Result<Response, Error> {
+        let mut headers = HeaderMap::new();
+        if json.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        headers.extend(header.map(|(name, value)| (Some(name), value)));
+        self.send(method, uri, &headers, Bytes::from(json.unwrap_or_default().to_owned())).await
+    }
+
+    /// Sends a request with any body, and `headers` beside the usual ones; as [`Client::request`].
+    ///
+    /// # Errors
+    /// No connection, no trust, or no status within the bounds.
+    pub async fn send(
+        &mut self,
+        method: &Method,
+        uri: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, Error> {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.used);
-        let response = self.request_once(method, uri, header.clone(), json).await;
+        let response = self.request_once(method, uri, headers, body.clone()).await;
         let again = reused
             && match &response {
                 Err(failed) => failed.unread || (*method != Method::POST && failed.error.kind == ErrorKind::Broken),
@@ -220,7 +249,7 @@ impl Client {
                 }
                 Ok(_) => false,
             };
-        let response = if again { self.request_once(method, uri, header, json).await } else { response };
+        let response = if again { self.request_once(method, uri, headers, body).await } else { response };
         response.map_err(|failed| failed.error)
     }
 
@@ -228,12 +257,12 @@ impl Client {
         &mut self,
         method: &Method,
         uri: &str,
-        header: Option<(HeaderName, HeaderValue)>,
-        json: Option<&str>,
+        headers: &HeaderMap,
+        body: Bytes,
     ) -> Result<Response, Failed> {
         let what = format!("{method} {}", excerpt(uri, EXCERPT));
         let request = self
-            .build(method, uri, header, json)
+            .build(method, uri, headers, body)
             .map_err(|error| Error::broken(format!("{}: {error}", excerpt(uri, EXCERPT))))?;
         if self.connection.as_ref().is_none_or(|connection| connection.sender.is_closed()) {
             self.close();
@@ -265,8 +294,8 @@ impl Client {
         &self,
         method: &Method,
         uri: &str,
-        header: Option<(HeaderName, HeaderValue)>,
-        json: Option<&str>,
+        headers: &HeaderMap,
+        body: Bytes,
     ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let mut request = Request::builder()
             .method(method)
@@ -277,13 +306,10 @@ impl Client {
         for (name, value) in self.options.headers {
             request = request.header(*name, *value);
         }
-        if json.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        if let Some((name, value)) = header {
+        for (name, value) in headers {
             request = request.header(name, value);
         }
-        request.body(Full::new(Bytes::from(json.unwrap_or_default().to_owned())))
+        request.body(Full::new(body))
     }
 
     /// Reads the body of a response.

@@ -4,13 +4,14 @@
 use crate::sys::safe_text::excerpt;
 use crate::sys::small_file;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
 };
 use serde::Deserialize;
 use std::fmt;
@@ -88,25 +89,28 @@ pub(super) struct Trust {
 impl Trust {
     /// # Errors
     /// A file of certificates cannot be used; the message names it.
-    pub(super) fn new(verify: &Verify, peer: &'static str) -> Result<Self, String> {
+    pub(super) fn new(verify: &Verify, peer: &'static str, identity: Option<&Identity>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let judge = match verify {
             Verify::Insecure => Judge::Any,
             Verify::Fingerprint(fingerprint) => Judge::Fingerprint(*fingerprint),
             Verify::CaFile(path) => {
-                let listed = read_file(path)?;
+                let listed = read_file(path, "ca_file")?;
                 Judge::Roots { roots: verifier(listed.clone(), &provider)?, listed }
             }
             Verify::System => Judge::Roots { roots: verifier(system_certificates()?, &provider)?, listed: Vec::new() },
         };
         let presented = Presented::default();
         let verifier = Verifier { judge, provider: Arc::clone(&provider), presented: Arc::clone(&presented) };
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("no TLS: {error}"))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => identity.show(builder)?,
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), verify: verify.clone(), presented, peer })
     }
@@ -196,8 +200,31 @@ fn is_unknown_issuer(why: &CertificateError) -> bool {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let fail = |why: String| format!("{}: {why} (ca_file)", path.display());
+/// The client's own certificate, and its private key: files with PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, then those between it and its CA.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+impl Identity {
+    fn show(&self, builder: ConfigBuilder<ClientConfig, WantsClientCert>) -> Result<ClientConfig, String> {
+        let chain = read_file(&self.cert_file, "cert_file")?;
+        let fail = |why: &str| format!("{}: {why} (key_file)", self.key_file.display());
+        let bytes = small_file::read(&self.key_file, MAX_FILE).map_err(|error| fail(&error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| fail(pem_words(&error)))?;
+        builder.with_client_auth_cert(chain, key).map_err(|error| {
+            // rustls names neither file, and shows nothing of the key.
+            format!("{}: {}", fail("cannot be used with cert_file"), excerpt(&error.to_string(), super::EXCERPT))
+        })
+    }
+}
+
+/// `key`: the configuration's key for the file.
+fn read_file(path: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let fail = |why: String| format!("{}: {why} ({key})", path.display());
     let bytes = small_file::read(path, MAX_FILE).map_err(|error| fail(error.to_string()))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<_, _>>()

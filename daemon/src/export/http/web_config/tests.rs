@@ -3,6 +3,7 @@
 use super::*;
 use crate::export::http::{SharedTexts, bind, router, serve, tests::ask};
 use crate::export::prometheus::{PrometheusOptions, tests::snapshot};
+use crate::export::push::Board;
 use crate::model::source::Stamp;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -87,7 +88,14 @@ fn start(path: &Path) -> Server {
     let address = listeners[0].local_addr().unwrap();
     let stop = CancellationToken::new();
     let guests = crate::export::guest::tests::nobody();
-    let router = router(&SharedTexts::default(), receiver, PrometheusOptions::default(), guests, Stamp::default);
+    let router = router(
+        &SharedTexts::default(),
+        receiver,
+        PrometheusOptions::default(),
+        guests,
+        Board::default(),
+        Stamp::default,
+    );
     tokio::spawn(serve(listeners, router, Some(Arc::clone(&web)), stop.clone()));
     Server { address, web, _stop: stop.drop_guard(), _snapshots: snapshots }
 }

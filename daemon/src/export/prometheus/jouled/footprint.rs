@@ -1,13 +1,12 @@
 //! Carbon and cost: factors, and what energy came to by them. Absent where neither is configured.
 
-use super::super::encode::{About, LabelSet, counters, gauges};
+use super::super::encode::{About, Encoder, LabelSet, counters, gauges};
 use crate::model::footprint::{Amount, Amounts, Factor, Footprint, Measure, Part};
 use crate::model::snapshot::Snapshot;
-use prometheus_client::encoding::DescriptorEncoder;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+pub(super) fn encode(encoder: &mut Encoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let Some(footprint) = &snapshot.footprint else { return Ok(()) };
     factors(encoder, &footprint.factors)?;
     carbon(encoder, footprint)?;
@@ -38,7 +37,7 @@ const fn state(fallback: bool) -> &'static str {
 /// Begin or end of the validity of a factor.
 type Time = fn(&Factor) -> Option<i64>;
 
-fn factors(encoder: &mut DescriptorEncoder<'_>, factors: &[Factor]) -> fmt::Result {
+fn factors(encoder: &mut Encoder<'_>, factors: &[Factor]) -> fmt::Result {
     let about = About {
         name: "jouled_carbon_intensity",
         unit: "grams_per_kwh",
@@ -85,7 +84,7 @@ fn factors(encoder: &mut DescriptorEncoder<'_>, factors: &[Factor]) -> fmt::Resu
     Ok(())
 }
 
-fn carbon(encoder: &mut DescriptorEncoder<'_>, footprint: &Footprint) -> fmt::Result {
+fn carbon(encoder: &mut Encoder<'_>, footprint: &Footprint) -> fmt::Result {
     let of = || footprint.totals.amounts.iter().filter_map(|one| Some((one, method(one.measure)?)));
     let about = About {
         name: "jouled_co2e",
@@ -114,7 +113,7 @@ fn carbon(encoder: &mut DescriptorEncoder<'_>, footprint: &Footprint) -> fmt::Re
     counters(encoder, &about, samples)
 }
 
-fn cost(encoder: &mut DescriptorEncoder<'_>, footprint: &Footprint) -> fmt::Result {
+fn cost(encoder: &mut Encoder<'_>, footprint: &Footprint) -> fmt::Result {
     let of = || footprint.totals.amounts.iter().filter(|one| one.measure == Measure::Cost);
     // Prices may be negative, and a counter cannot fall.
     let directions = |amount: &Amount| {

@@ -1,24 +1,25 @@
 //! `jouled_*`: the metrics that Kepler has no name for. Entities are here; domains, sources and jouled itself in
-//! [`node`]; names of containers and pods in [`names`]; properties of VMs in [`vms`].
+//! [`node`]; names of containers and pods in [`names`]; properties of VMs in [`vms`]; receivers in [`push`].
 
 mod footprint;
 mod names;
 mod node;
+mod push;
 mod vms;
 
 pub(super) use node::ages;
+pub(super) use push::encode as push;
 
-use super::encode::{About, LabelSet, counters, gauges};
+use super::encode::{About, Encoder, LabelSet, counters, gauges};
 use super::{MODES, PrometheusOptions, kepler};
 use crate::export::guest::Totals;
 use crate::export::zones::Zones;
 use crate::model::entity::Kind;
 use crate::model::snapshot::{KindView, Snapshot};
-use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
 pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
+    encoder: &mut Encoder<'_>,
     snapshot: &Snapshot,
     zones: &Zones,
     options: &PrometheusOptions,
@@ -37,7 +38,7 @@ pub(super) fn encode(
 
 /// The series of a kind's entities, without those that Kepler's names cover.
 fn rows(
-    encoder: &mut DescriptorEncoder<'_>,
+    encoder: &mut Encoder<'_>,
     view: &KindView,
     zones: &Zones,
     in_kepler: bool,
@@ -55,7 +56,7 @@ fn rows(
         zones.charged().filter(move |zone| *mode == "idle" || !by_kepler(zone.zone)).flat_map(move |zone| {
             view.page_rows().filter_map(move |(labels, row)| {
                 let energy = of(&row.energy)[zone.zone.index()];
-                let labels = LabelSet::of(labels, [("zone", zone.name()), ("mode", mode)]);
+                let labels = LabelSet::of(labels, [("zone", zone.name()), ("mode", mode)]).since(row.since);
                 (*mode == "dynamic" || energy.0 > 0).then_some((labels, energy))
             })
         })
@@ -77,14 +78,15 @@ fn rows(
     if !seconds_in_kepler {
         let help = format!("Time in seconds that a {word} was on a CPU, measured");
         let about = About { name: &format!("{name}_cpu"), unit: "seconds", help: &help };
-        let samples = view.page_rows().map(|(labels, row)| (LabelSet::of(labels, []), row.used.on_cpu));
+        let samples =
+            view.page_rows().map(|(labels, row)| (LabelSet::of(labels, []).since(row.since), row.used.on_cpu));
         counters(encoder, &about, samples)?;
     }
     Ok(())
 }
 
 /// Energy of a kind outside of its rows (rest, ended, parked), so that the sum is complete.
-fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones) -> fmt::Result {
+fn others(encoder: &mut Encoder<'_>, view: &KindView, zones: &Zones) -> fmt::Result {
     let words = match view.kind {
         Kind::Process => "processes".to_owned(),
         kind => format!("{}s", noun(kind)),
@@ -134,7 +136,7 @@ fn others(encoder: &mut DescriptorEncoder<'_>, view: &KindView, zones: &Zones) -
 }
 
 /// The guest channel.
-pub(super) fn guests(encoder: &mut DescriptorEncoder<'_>, guests: &Totals) -> fmt::Result {
+pub(super) fn guests(encoder: &mut Encoder<'_>, guests: &Totals) -> fmt::Result {
     let about =
         About { name: "jouled_guest_connections", unit: "", help: "Number of open connections of guests, measured" };
     gauges(encoder, &about, [(LabelSet::plain([]), guests.connections)])?;

@@ -2,13 +2,12 @@
 //! are known now. Counters keep the labels with which they were first shown; a name that became known later is only
 //! here.
 
-use super::super::encode::{About, LabelSet, gauges};
+use super::super::encode::{About, Encoder, LabelSet, gauges};
 use crate::model::entity::{ContainerLabels, Kind};
 use crate::model::snapshot::{Row, Snapshot};
-use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, levels: &[Kind]) -> fmt::Result {
+pub(super) fn encode(encoder: &mut Encoder<'_>, snapshot: &Snapshot, levels: &[Kind]) -> fmt::Result {
     if levels.contains(&Kind::Container) {
         let pods = snapshot.pods();
         let about = About {

@@ -1,13 +1,12 @@
 //! `jouled_*` of the node: domains, sources, idle floors and jouled itself. Not of entities.
 
-use super::super::encode::{About, LabelSet, counters, gauges};
+use super::super::encode::{About, Encoder, LabelSet, counters, gauges};
 use crate::export::zones::Zones;
 use crate::model::snapshot::{DomainView, Snapshot, SourceView};
 use crate::model::source::Health;
 use crate::model::source::Stamp;
 use crate::model::text::shortened;
 use crate::model::units::{Microjoules, Microwatts};
-use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
 /// The longest reason that is put into a label, in bytes.
@@ -16,7 +15,7 @@ const REASON_MAX: usize = 256;
 /// Reads a quantity of a domain.
 type Of<T> = fn(&DomainView) -> T;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
+pub(super) fn encode(encoder: &mut Encoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     itself(encoder, snapshot)?;
     sources(encoder, &snapshot.sources)?;
     usage(encoder, snapshot)?;
@@ -37,7 +36,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, z
 }
 
 /// What changes between two snapshots: the ages at the time `now`.
-pub(in super::super) fn ages(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
+pub(in super::super) fn ages(encoder: &mut Encoder<'_>, snapshot: &Snapshot, now: Stamp) -> fmt::Result {
     let about = About {
         name: "jouled_tick_age",
         unit: "seconds",
@@ -68,7 +67,7 @@ pub(in super::super) fn ages(encoder: &mut DescriptorEncoder<'_>, snapshot: &Sna
     gauges(encoder, &about, samples)
 }
 
-fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn itself(encoder: &mut Encoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let about = About { name: "jouled_build_info", unit: "", help: "Always 1; its labels say which jouled this is" };
     let labels = LabelSet::plain([("version", &*snapshot.host.version), ("arch", &*snapshot.host.arch)]);
     gauges(encoder, &about, [(labels, 1)])?;
@@ -95,7 +94,7 @@ fn itself(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resu
     counters(encoder, &about, [(LabelSet::plain([]), snapshot.own_cpu)])
 }
 
-fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView]) -> fmt::Result {
+fn sources(encoder: &mut Encoder<'_>, sources: &[SourceView]) -> fmt::Result {
     let states = [
         Health::Healthy,
         Health::Unsupported(String::new()),
@@ -128,7 +127,7 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, sources: &[SourceView]) -> fmt::
     gauges(encoder, &about, samples)
 }
 
-fn usage(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn usage(encoder: &mut Encoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let about = About {
         name: "jouled_usage_overflows",
         unit: "",
@@ -153,7 +152,7 @@ fn usage(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resul
     gauges(encoder, &about, samples)
 }
 
-fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+fn domains(encoder: &mut Encoder<'_>, domains: &[DomainView]) -> fmt::Result {
     let about = About {
         name: "jouled_domain_info",
         unit: "",
@@ -254,7 +253,7 @@ fn domains(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
 }
 
 /// Whether what meters say of their domains can be true. Estimates, and what the host of a VM reports, are not judged.
-fn verdicts(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+fn verdicts(encoder: &mut Encoder<'_>, domains: &[DomainView]) -> fmt::Result {
     let about = About {
         name: "jouled_domain_verdict_info",
         unit: "",
@@ -271,7 +270,7 @@ fn verdicts(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt:
 }
 
 /// How well the estimates among the domains know their power.
-fn intervals(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+fn intervals(encoder: &mut Encoder<'_>, domains: &[DomainView]) -> fmt::Result {
     let all = || {
         let known = domains.iter().filter_map(|view| Some((view, view.power.and(view.interval)?)));
         known.map(|(view, interval)| {
@@ -301,7 +300,7 @@ fn intervals(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt
 }
 
 /// What meters taught of the power of their domains, and how wrong it was before each window taught it.
-fn learned(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+fn learned(encoder: &mut Encoder<'_>, domains: &[DomainView]) -> fmt::Result {
     let all = || {
         domains.iter().filter_map(|view| Some((view, view.learned.as_ref()?))).map(|(view, learned)| {
             (LabelSet::plain([("domain", &*view.domain.id), ("zone", view.domain.zone.as_str())]), learned)
@@ -343,7 +342,7 @@ fn learned(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::
     gauges(encoder, &about, said().map(|(labels, said)| (labels, said.interval.high)))
 }
 
-fn floors(encoder: &mut DescriptorEncoder<'_>, domains: &[DomainView]) -> fmt::Result {
+fn floors(encoder: &mut Encoder<'_>, domains: &[DomainView]) -> fmt::Result {
     let floors = || domains.iter().filter_map(|view| Some((&*view.domain.id, view.floor?)));
     let about = About {
         name: "jouled_idle_floor",
@@ -371,7 +370,7 @@ fn shares(view: &DomainView) -> &'static str {
     }
 }
 
-fn meters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn meters(encoder: &mut Encoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let platform = &snapshot.platform;
     if let Some(authority) = &platform.authority {
         let about = About {

@@ -1,11 +1,10 @@
 //! `jouled_vm_*`: properties of VMs. Their energy is in the series of entities.
 
-use super::super::encode::{About, LabelSet, gauges};
+use super::super::encode::{About, Encoder, LabelSet, gauges};
 use crate::model::snapshot::Snapshot;
-use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+pub(super) fn encode(encoder: &mut Encoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let labels: Vec<_> = snapshot.vms.iter().map(|vm| (vm, vm.labels())).collect();
     let about = About {
         name: "jouled_vm_info",

@@ -1,18 +1,17 @@
 //! Kepler's metric names for GPUs. The energy is [`Zone::Gpu`] of entities, and domains of this zone.
 
-use super::super::encode::{About, Label, LabelSet, counters, gauges};
+use super::super::encode::{About, Encoder, Label, LabelSet, counters, gauges};
 use super::ON_GPUS;
 use crate::model::domain::{GpuInfo, Zone};
 use crate::model::entity::{Kind, Labels};
 use crate::model::snapshot::{DomainView, Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
-use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
 /// Reads a quantity of a domain.
 type Of<T> = fn(&DomainView) -> T;
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, levels: &[Kind]) -> fmt::Result {
+pub(super) fn encode(encoder: &mut Encoder<'_>, snapshot: &Snapshot, levels: &[Kind]) -> fmt::Result {
     let gpus: Vec<Gpu<'_>> = snapshot.domains.iter().filter_map(Gpu::of).collect();
     if gpus.is_empty() {
         return Ok(());
@@ -43,7 +42,7 @@ impl<'a> Gpu<'a> {
     }
 }
 
-fn node(encoder: &mut DescriptorEncoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) -> fmt::Result {
+fn node(encoder: &mut Encoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) -> fmt::Result {
     let about = About { name: "kepler_node_gpu_info", unit: "", help: "Always 1; its labels describe one GPU" };
     gauges(encoder, &about, gpus.iter().map(|gpu| (gpu.labels(node), 1)))?;
     let energies: [(&str, &str, Of<Microjoules>); 3] = [
@@ -75,7 +74,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, gpus: &[Gpu<'_>], node: Label<'_>) 
     Ok(())
 }
 
-fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, gpus: &[Gpu<'_>], kind: Kind) -> fmt::Result {
+fn workload(encoder: &mut Encoder<'_>, snapshot: &Snapshot, gpus: &[Gpu<'_>], kind: Kind) -> fmt::Result {
     let node: Label<'_> = ("node_name", &snapshot.host.node_name);
     let rows = || snapshot.kind(kind).page_rows();
     let word = kind.as_str();
@@ -89,7 +88,8 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, gpus: &[Gp
     counters(
         encoder,
         &about,
-        users().map(|(on_page, row)| (labels(on_page, row, node), row.energy.dynamic[Zone::Gpu.index()])),
+        users()
+            .map(|(on_page, row)| (labels(on_page, row, node).since(row.since), row.energy.dynamic[Zone::Gpu.index()])),
     )?;
     if gpus.iter().any(|gpu| gpu.view.power.is_some()) {
         let help = format!("Power in watts charged to a {word} for its use of GPUs, mean of the last window");

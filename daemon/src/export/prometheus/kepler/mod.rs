@@ -3,13 +3,12 @@
 
 mod gpu;
 
-use super::encode::{About, Label, LabelSet, counters, gauges};
+use super::encode::{About, Encoder, Label, LabelSet, counters, gauges};
 use crate::export::zones::{ZoneView, Zones, legacy_source};
 use crate::model::domain::{Domain, Zone};
 use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot};
 use crate::model::units::{Microjoules, Microwatts};
-use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
 /// The kinds that Kepler knows.
@@ -30,12 +29,7 @@ pub(super) fn says(kind: Kind, zone: Zone) -> bool {
 /// Reads a quantity of a zone.
 type Of<T> = fn(&ZoneView) -> T;
 
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    snapshot: &Snapshot,
-    zones: &Zones,
-    levels: &[Kind],
-) -> fmt::Result {
+pub(super) fn encode(encoder: &mut Encoder<'_>, snapshot: &Snapshot, zones: &Zones, levels: &[Kind]) -> fmt::Result {
     info(encoder, snapshot)?;
     node(encoder, snapshot, zones)?;
     platform(encoder, snapshot)?;
@@ -46,7 +40,7 @@ pub(super) fn encode(
     Ok(())
 }
 
-fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn info(encoder: &mut Encoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let host = &*snapshot.host;
     let labels = LabelSet::plain([
         ("arch", &*host.arch),
@@ -81,7 +75,7 @@ fn info(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     gauges(encoder, &about, samples)
 }
 
-fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
+fn node(encoder: &mut Encoder<'_>, snapshot: &Snapshot, zones: &Zones) -> fmt::Result {
     let node: Label<'_> = ("node_name", &snapshot.host.node_name);
     let about = About {
         name: "kepler_node_cpu_usage",
@@ -123,7 +117,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones)
     Ok(())
 }
 
-fn platform(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn platform(encoder: &mut Encoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let about = About {
         name: "kepler_platform",
         unit: "watts",
@@ -157,7 +151,7 @@ fn bmc_and_chassis(domain: &Domain) -> (&str, &str) {
     }
 }
 
-fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zones, kind: Kind) -> fmt::Result {
+fn workload(encoder: &mut Encoder<'_>, snapshot: &Snapshot, zones: &Zones, kind: Kind) -> fmt::Result {
     let node: Label<'_> = ("node_name", &snapshot.host.node_name);
     let rows = || snapshot.kind(kind).page_rows();
     let word = kind.as_str();
@@ -169,7 +163,7 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     );
     let samples = zones.of_processor().flat_map(|zone| {
         rows().map(move |(labels, row)| {
-            let labels = LabelSet::of(labels, [state(row), ("zone", zone.name()), node]);
+            let labels = LabelSet::of(labels, [state(row), ("zone", zone.name()), node]).since(row.since);
             (labels, row.energy.dynamic[zone.zone.index()])
         })
     });
@@ -191,11 +185,12 @@ fn workload(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, zones: &Zo
     match kind {
         // Kepler's CPU seconds of processes have no label `state`.
         Kind::Process => {
-            let samples = rows().map(|(labels, row)| (LabelSet::of(labels, [node]), row.used.on_cpu));
+            let samples = rows().map(|(labels, row)| (LabelSet::of(labels, [node]).since(row.since), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         Kind::Container => {
-            let samples = rows().map(|(labels, row)| (LabelSet::of(labels, [state(row), node]), row.used.on_cpu));
+            let samples = rows()
+                .map(|(labels, row)| (LabelSet::of(labels, [state(row), node]).since(row.since), row.used.on_cpu));
             counters(encoder, &about, samples)
         }
         _ => Ok(()),

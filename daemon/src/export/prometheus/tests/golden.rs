@@ -4,7 +4,8 @@
 use super::parse::parse;
 use super::{snapshot, with_platform};
 use crate::export::guest::Totals;
-use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render};
+use crate::export::prometheus::{Dialects, Format, PrometheusOptions, render, render_changing, render_lasting};
+use crate::export::push;
 use crate::model::entity::Kind;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
@@ -19,7 +20,18 @@ fn page(format: Format, kepler: bool, legacy: bool) -> String {
     let now = Stamp { monotonic: Nanos(100_250_000_000), ..Stamp::default() };
     let options = PrometheusOptions { dialects: Dialects { kepler, legacy }, ..PrometheusOptions::default() };
     let guests = Totals { connections: 3, requests: 20, refused: vec![("unknown", 1), ("rate", 0)] };
-    render(&Arc::new(snapshot()), Some(guests), now, &options, format)
+    let receiver = push::Totals {
+        receiver: "central".into(),
+        samples: BTreeMap::from([("written", 4_400), ("refused", 2), ("dropped", 0)]),
+        requests: BTreeMap::from([("204".into(), 40), ("none".into(), 1)]),
+        waiting: 220,
+        log_bytes: 5_539,
+        oldest: Some(1_700_000_060_000),
+        last_taken: Some(1_700_000_000_250),
+    };
+    let snapshot = Arc::new(snapshot());
+    let changing = render_changing(&snapshot, Some(guests), vec![receiver], now, format);
+    render_lasting(&snapshot, &options, format) + &changing
 }
 
 fn check(file: &str, text: &str) {
