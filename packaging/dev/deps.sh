@@ -3,8 +3,8 @@
 #
 #   deps.sh          a C linker
 #   deps.sh test     also prometheus, promtool, prometheus-node-exporter, mandoc and ipmi_sim. They are unpacked into the target folder,
-#                    because installing Debian's packages would start services. Also dbus-daemon, chromium and its driver, whose packages
-#                    start none
+#                    because installing Debian's packages would start services. Also dbus-daemon, iasl, chromium and its driver, whose
+#                    packages start none
 #   deps.sh libvirt  also libvirt's headers, and libvirtd for tests, which is unpacked for the same reason
 #   deps.sh package  also the tools that make and check Debian packages, RPMs, manual pages and completions
 #   deps.sh machines also the tools that build the root file systems of the machines that tests boot
@@ -26,6 +26,7 @@ main() {
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
         unpack mandoc usr/bin/mandoc
         install_dbus_daemon
+        install_commands iasl:acpica-tools
         install_chromium
         unpack_ipmi_sim
         ;;

@@ -2,8 +2,11 @@
 //! are in the unit tests, and real ones in tests/integration/vm.
 
 use crate::common::known::{inhabit, known_run};
-use crate::common::{World, joulectl, said};
+use crate::common::{World, joulectl, said, until};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 #[test]
 fn a_channel_without_vms_serves_no_guest_and_makes_no_file() {
@@ -23,7 +26,7 @@ fn a_channel_without_vms_serves_no_guest_and_makes_no_file() {
     assert_eq!(value("jouled_guest_requests_total").as_deref(), Some("0"));
     assert_eq!(value("jouled_guest_refused_total").as_deref(), Some("0"));
     let log = daemon.stop();
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     assert_eq!(log.matches("cannot be looked into").count(), 1, "once: {log}");
 }
 
@@ -38,4 +41,68 @@ fn without_a_channel_nothing_of_it_is_shown() {
         serde_json::from_str(&said(joulectl(&daemon.state, &["list", "vm", "--json"]))).unwrap();
     assert!(items[0].get("channel").is_none() && items[0]["watts"].is_number(), "{items}");
     assert!(!daemon.stop().contains("guest channel"));
+}
+
+/// Epoch, power in mW and period in ms in the page of a VM.
+fn page(path: &Path) -> [u32; 3] {
+    let bytes = fs::read(path).unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    [word(20), word(12), word(16)]
+}
+
+#[test]
+fn a_guest_without_an_agent_has_a_page_with_its_power() {
+    const UNKNOWN: u32 = u32::MAX;
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    inhabit(&world);
+    let me = rustix::process::geteuid().as_raw();
+    world.host.write_proc("104/status", format!("Name:\tqemu\nUid:\t{me}\t{me}\t{me}\t{me}\n"));
+    let (folder, web, db) =
+        (dir.path().join("pages"), dir.path().join("pages/web.page"), dir.path().join("pages/db.page"));
+    let acpi = format!("[export.guest]\nprofile = \"trusted\"\n[export.guest.acpi]\nfolder = {folder:?}\n");
+    world.config(&format!("{acpi}vms = {{ web = \"{me}\", db = \"{me}\" }}\n"));
+    let daemon = world.start();
+    assert_eq!((page(&web)[1..].to_vec(), page(&db)[1]), (vec![UNKNOWN, 1000], UNKNOWN));
+    let measured = || {
+        until("a power in the page", || {
+            world.run(104, 3);
+            world.draw("intel-rapl:0", 1_000_000);
+            (1..UNKNOWN).contains(&page(&web)[1]).then_some(())
+        });
+    };
+    measured();
+    assert_eq!(page(&db)[1], UNKNOWN, "another VM has none of it");
+    let all = said(joulectl(&daemon.state, &["guest", "acpi"]));
+    assert!(all.lines().any(|line| line.starts_with("web ") && line.ends_with(" W")), "{all}");
+    assert!(all.lines().any(|line| line.starts_with("db ") && line.ends_with("its VM does not run")), "{all}");
+    let how = said(joulectl(&daemon.state, &["guest", "acpi", "web"]));
+    assert!(how.contains(&format!("mem-path={},", web.display())) && how.contains("readonly=on"), "{how}");
+    let unknown = joulectl(&daemon.state, &["guest", "acpi", "mail"]);
+    let why = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        unknown.status.code() == Some(2) && why.contains("db, web") && why.contains("[export.guest.acpi]"),
+        "{why}"
+    );
+    // What is left by a kill is not believed at the next start, and the page stays the same file.
+    let file = fs::File::open(&web).unwrap();
+    daemon.kill();
+    assert_ne!(page(&web)[1], UNKNOWN);
+    let daemon = world.start();
+    assert_eq!(page(&web)[1], UNKNOWN);
+    measured();
+    assert!(file.metadata().unwrap().ino() == fs::metadata(&web).unwrap().ino());
+    daemon.stop();
+    assert_eq!((page(&web)[1], page(&db)[1]), (UNKNOWN, UNKNOWN), "after the stop");
+}
+
+#[test]
+fn a_folder_of_pages_that_cannot_be_used_is_named() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("pages"), "a file").unwrap();
+    let folder = dir.path().join("pages");
+    world.config(&format!("[export.guest.acpi]\nfolder = {folder:?}\nvms = {{ web = \"0\" }}\n"));
+    let ended = crate::common::output(&mut world.jouled());
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success() && said.contains("export.guest.acpi.folder"), "{said}");
+    assert!(said.contains(folder.to_str().unwrap()), "{said}");
 }

@@ -69,6 +69,7 @@ fn every_key_is_in_the_shipped_file() {
         "export.prometheus",
         "export.guest",
         "export.guest.vm.x",
+        "export.guest.acpi",
         "export.dbus",
         "control",
         "inventory",
@@ -125,6 +126,13 @@ fn what_is_wrong_is_named() {
     says("[export.dbus]\nusers = []", &["export.dbus", "users", "group"]);
     says("[export.guest]\nport = 0", &["export.guest.port", "out of range"]);
     says("[export.guest]\nhybrid = [\"run\"]", &["export.guest.hybrid", "absolute"]);
+    says("[export.guest.acpi]\nslot = 32", &["export.guest.acpi.slot", "1 to 31"]);
+    says("[export.guest.acpi]\nfolder = \"/run/a,b\"", &["export.guest.acpi.folder", "comma"]);
+    for vm in ["../web", ".web", "a b", "a,b", ""] {
+        let vms = format!("[export.guest.acpi.vms]\n\"{vm}\" = \"root\"");
+        says(&vms, &["export.guest.acpi.vms", "else its UUID"]);
+    }
+    says("[export.guest.acpi]\nvms = { web = \"\" }", &["export.guest.acpi.vms", "with a user"]);
     says(
         "[[meter.redfish.bmc]]\nurl = \"bmc\"",
         &["jouled.toml: meter.redfish.bmc.0.url: not a URL", "bmc.0.username: ", "bmc.0.password_file: "],

@@ -1,5 +1,6 @@
 //! joulectl's arguments and its help. Not what the commands do.
 
+use super::guest::GuestCommand;
 use super::key::KeyCommand;
 use super::list::Sort;
 use super::model::ModelCommand;
@@ -201,6 +202,12 @@ not known is empty.",
         /// What to do.
         #[command(subcommand)]
         command: ModelCommand,
+    },
+    /// Power meters in guests that need no agent.
+    Guest {
+        /// What to do.
+        #[command(subcommand)]
+        command: GuestCommand,
     },
     /// Keys that sign files.
     Key {

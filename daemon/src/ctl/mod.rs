@@ -4,6 +4,7 @@
 pub mod args;
 pub mod client;
 pub mod fetch;
+pub mod guest;
 pub mod key;
 pub mod list;
 pub mod live;
@@ -129,6 +130,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,
         Command::Fetch(arguments) => fetch::run(arguments, seconds_now(), out).await?,
         Command::Model { command } => model::run(command, &client, out).await?,
+        Command::Guest { command } => guest::run(command, &client, out).await?,
         Command::Key { command } => key::run(command, out)?,
     }
     Ok(out.flush()?)

@@ -26,3 +26,24 @@ pub struct GuestView {
     /// Connections refused since jouled started.
     pub refused: u64,
 }
+
+/// The page of a VM's ACPI power meter: an element of `GET /v1/guests/acpi` on the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeterPage {
+    /// The VM's UUID or name, as configured.
+    pub vm: String,
+    /// The user that runs its QEMU, as configured.
+    pub user: String,
+    /// Path of the page.
+    pub page: String,
+    /// Size of the page in bytes.
+    pub bytes: u64,
+    /// Path of the ACPI table.
+    pub table: String,
+    /// Slot of the page's device on the guest's first PCI bus.
+    pub slot: u8,
+    /// Whether QEMU may write to the page, and so can migrate the VM.
+    pub migration: bool,
+    /// The power that the page has now, or why it has none, for people.
+    pub state: String,
+}

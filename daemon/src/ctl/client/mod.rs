@@ -3,7 +3,7 @@
 
 use crate::history::report::{Query, Report};
 use crate::history::statement::{StatementQuery, Statements};
-use crate::model::guest::GuestView;
+use crate::model::guest::{GuestView, MeterPage};
 use crate::model::snapshot::Snapshot;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -99,6 +99,14 @@ impl Client {
     /// Where jouled cannot be reached, or answers with something else.
     pub async fn guests(&self) -> Result<Vec<GuestView>, ClientError> {
         self.json("/v1/guests").await
+    }
+
+    /// The pages of ACPI power meters in guests.
+    ///
+    /// # Errors
+    /// Where jouled cannot be reached, or answers with something else.
+    pub async fn meter_pages(&self) -> Result<Vec<MeterPage>, ClientError> {
+        self.json("/v1/guests/acpi").await
     }
 
     /// A report of the history.

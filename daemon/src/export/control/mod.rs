@@ -9,13 +9,13 @@ use super::http::places::{Limits, Places};
 use super::http::serve;
 use crate::model::snapshot::Snapshot;
 use crate::sys::unix_socket::{self, ListeningSocket, SocketError};
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use axum::{Json, Router};
 use http_body_util::channel::Channel;
 use std::io;
 use std::path::Path;
@@ -94,6 +94,7 @@ fn router(snapshots: Snapshots, guests: Guests, stop: CancellationToken) -> Rout
     let guests_json = json.beside();
     Router::new()
         .route("/v1/guests", get(list_guests))
+        .route("/v1/guests/acpi", get(list_meter_pages))
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/stream", get(stream))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
@@ -116,6 +117,10 @@ async fn list_guests(State(shown): State<Shown>, readers: Readers) -> Response {
         Some((_, json)) if !json.is_empty() => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+async fn list_meter_pages(State(shown): State<Shown>) -> Response {
+    Json(shown.guests.meter_pages()).into_response()
 }
 
 async fn snapshot(State(shown): State<Shown>, readers: Readers) -> Response {

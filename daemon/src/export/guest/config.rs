@@ -1,5 +1,6 @@
 //! `[export.guest]`: the resolution that guests get, and the transports they can use. Opens nothing.
 
+use super::acpi::AcpiConfig;
 use crate::model::units::{Microjoules, Nanos};
 use crate::model::vm::Vm;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub struct GuestConfig {
     pub serial: Vec<PathBuf>,
     /// Settings of single VMs, by UUID or name.
     pub vm: BTreeMap<String, VmConfig>,
+    /// Power meters in guests without an agent.
+    pub acpi: AcpiConfig,
 }
 
 impl Default for GuestConfig {
@@ -39,6 +42,7 @@ impl Default for GuestConfig {
             hybrid: Vec::new(),
             serial: Vec::new(),
             vm: BTreeMap::new(),
+            acpi: AcpiConfig::default(),
         }
     }
 }
@@ -119,9 +123,22 @@ pub struct Grain {
 }
 
 impl GuestConfig {
-    /// Whether any transport for guests is configured.
+    /// Whether any guest can read its energy or power.
     pub fn any(&self) -> bool {
+        self.any_transport() || !self.acpi.vms.is_empty()
+    }
+
+    /// Whether any transport for guests is configured.
+    pub fn any_transport(&self) -> bool {
         self.vsock != VsockMode::Off || !self.hybrid.is_empty() || !self.serial.is_empty()
+    }
+
+    /// The period of the VM with this UUID or name, as far as the configuration says it; 10 s where the channel is off
+    /// for it.
+    pub(super) fn period_of(&self, key: &str) -> Nanos {
+        let own = self.vm.iter().find(|(vm, _)| vm.eq_ignore_ascii_case(key)).map(|(_, config)| config.profile);
+        let grain = own.unwrap_or(self.profile).grain().or(Profile::Default.grain());
+        grain.map_or(Nanos(10 * Nanos::SECOND.0), |grain| grain.period)
     }
 
     /// Keys with unusable values, each with the rule for its value.
@@ -137,6 +154,7 @@ impl GuestConfig {
         if !absolute(&self.serial) {
             wrong.push(("serial", "absolute paths of folders"));
         }
+        wrong.extend(self.acpi.wrong());
         wrong
     }
 

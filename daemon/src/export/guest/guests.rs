@@ -8,12 +8,12 @@ use super::share;
 use super::status::Totals;
 use crate::model::billing::IdlePolicy;
 use crate::model::entity::Kind;
-use crate::model::guest::GuestView;
+use crate::model::guest::{GuestView, MeterPage};
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use crate::model::usage::ProcessKey;
-use crate::model::vm::Vm;
+use crate::model::vm::{Vm, Vmm};
 use crate::sys::mutex::lock;
 use crate::sys::proc_pid;
 use rustc_hash::FxHashMap;
@@ -65,6 +65,8 @@ struct Shared {
     slots: Arc<Semaphore>,
     refused: [AtomicU64; Refusal::ALL.len()],
     vsock: AtomicBool,
+    /// The pages of power meters.
+    pages: Mutex<Vec<MeterPage>>,
 }
 
 /// What the channel needs to know about the host.
@@ -97,6 +99,7 @@ impl Guests {
             slots: Arc::new(Semaphore::new(host.connections)),
             refused: Default::default(),
             vsock: AtomicBool::new(false),
+            pages: Mutex::default(),
         }))
     }
 
@@ -132,6 +135,38 @@ impl Guests {
         self.0.vsock.store(true, Relaxed);
     }
 
+    /// Notes the state of the pages of power meters.
+    pub(super) fn set_meter_pages(&self, pages: Vec<MeterPage>) {
+        *lock(&self.0.pages) = pages;
+    }
+
+    /// The pages of power meters, by VM.
+    pub fn meter_pages(&self) -> Vec<MeterPage> {
+        lock(&self.0.pages).clone()
+    }
+
+    /// The QEMU that runs a VM with this UUID or name as this user. A name counts where no VM has it as its UUID, and
+    /// what the service manager vouches for before what its user claims. `None`: there is none, or not one alone.
+    pub(super) fn run_by(&self, key: &str, uid: u32) -> Option<Arc<Guest>> {
+        let registry = self.lock();
+        let ours = |entry: &&Entry| {
+            entry.vm.vmm == Vmm::Qemu && proc_pid::uids(&self.0.procfs, entry.vm.process.pid).contains(&uid)
+        };
+        let by_uuid = |entry: &&Entry| {
+            entry.vm.id == key || entry.vm.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(key))
+        };
+        let mut found: Vec<&Entry> = registry.entries.values().filter(by_uuid).filter(ours).collect();
+        if found.is_empty() {
+            found = registry.entries.values().filter(|entry| entry.vm.name == key).filter(ours).collect();
+        }
+        let vouched = found.iter().any(|entry| entry.vm.vouched);
+        found.retain(|entry| entry.vm.vouched == vouched);
+        match found[..] {
+            [entry] => Some(Arc::clone(&entry.guest)),
+            _ => None,
+        }
+    }
+
     /// The state of every VM's channel.
     pub fn list(&self) -> Vec<GuestView> {
         let now = Stamp::now().monotonic;
@@ -161,7 +196,7 @@ impl Guests {
     pub fn totals(&self) -> Option<Totals> {
         let registry = self.lock();
         let guests = || registry.entries.values().map(|entry| &entry.guest);
-        self.0.config.any().then(|| Totals {
+        self.0.config.any_transport().then(|| Totals {
             connections: guests().map(|guest| guest.connections() as u64).sum(),
             requests: registry.past_requests + guests().map(|guest| guest.requests.load(Relaxed)).sum::<u64>(),
             refused: Refusal::ALL

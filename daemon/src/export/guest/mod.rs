@@ -2,6 +2,7 @@
 //! by `[export.guest]`.
 
 mod accept;
+mod acpi;
 mod book;
 mod client;
 mod config;
@@ -17,25 +18,37 @@ mod share;
 mod status;
 mod vsock;
 
+pub use acpi::AcpiConfig;
 pub use config::{Grain, GuestConfig, Profile, VmConfig, VsockMode};
 pub use guests::{Alive, Guests, HostFacts};
 pub use helper::{Served, served};
 pub use status::Totals;
 
 use super::Snapshots;
+use crate::model::units::Nanos;
+use crate::sys::private_dir::DirError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The AF_VSOCK listener could not be opened.
+/// The channel could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "export.guest.vsock: cannot listen on vsock port {port}: {why}; another program may listen there, or set vsock = \"off\""
-)]
-pub struct BindError {
-    port: u32,
-    why: io::Error,
+pub enum BindError {
+    /// The AF_VSOCK listener.
+    #[error(
+        "export.guest.vsock: cannot listen on vsock port {port}: {why}; another program may listen there, or set vsock = \"off\""
+    )]
+    Vsock {
+        /// The configured port.
+        port: u32,
+        /// The system's error.
+        why: io::Error,
+    },
+    /// The folder of the pages, or the table.
+    #[error("export.guest.acpi.folder: {0}")]
+    Pages(#[from] DirError),
 }
 
 /// Open files that are left to the rest of jouled.
@@ -58,17 +71,18 @@ pub fn connections() -> usize {
 pub struct Channel {
     guests: Guests,
     vsock: Option<vsock::Vsock>,
+    pages: Option<acpi::Pages>,
 }
 
-/// Opens the AF_VSOCK listener if it is configured. Needs a tokio runtime.
+/// Opens the AF_VSOCK listener and the pages of power meters, where they are configured. Needs a tokio runtime.
 ///
 /// # Errors
-/// Where `vsock = "on"` and the listener cannot be opened.
+/// Where `vsock = "on"` and the listener cannot be opened, or the folder of the pages cannot be used.
 pub fn bind(guests: Guests) -> Result<Channel, BindError> {
     let config = guests.config();
     let vsock = match config.vsock {
         VsockMode::Off => None,
-        mode => match vsock::bind(mode, config.port).map_err(|why| BindError { port: config.port, why })? {
+        mode => match vsock::bind(mode, config.port).map_err(|why| BindError::Vsock { port: config.port, why })? {
             Ok(vsock) => {
                 guests.vsock_is_open();
                 tracing::info!("guest channel: listening on vsock port {}", config.port);
@@ -80,14 +94,19 @@ pub fn bind(guests: Guests) -> Result<Channel, BindError> {
             }
         },
     };
-    Ok(Channel { vsock, guests })
+    let pages = if config.acpi.vms.is_empty() { None } else { Some(acpi::Pages::open(&guests)?) };
+    Ok(Channel { vsock, pages, guests })
 }
 
 impl Channel {
     /// Tells guests until `stop`.
     pub async fn serve(self, mut snapshots: Snapshots, stop: CancellationToken) {
-        let Self { guests, vsock } = self;
+        let Self { guests, vsock, pages } = self;
         let mut doors = JoinSet::new();
+        let (stepped, steps) = watch::channel(Nanos::ZERO);
+        if let Some(pages) = pages {
+            doors.spawn(pages.follow(steps, stop.clone()));
+        }
         if let Some(vsock) = vsock {
             let (known, all) = (guests.clone(), guests.clone());
             doors.spawn(accept::accept(vsock, all, move |_, peer| known.by_cid(peer.cid(), peer.port()), stop.clone()));
@@ -114,6 +133,7 @@ impl Channel {
                 let snapshot = std::sync::Arc::clone(&snapshots.borrow_and_update());
                 if snapshot.ticks > 0 {
                     guests.step(&snapshot);
+                    stepped.send_replace(snapshot.at.monotonic);
                 }
                 if snapshots.changed().await.is_err() {
                     break stop.cancelled().await;

@@ -74,7 +74,7 @@ impl GuestSettings {
             idle: self.idle,
             alive: Arc::new(move |process| proc_pid::process(&procfs, process.pid) == Some(process)),
             procfs: self.procfs.clone(),
-            connections: if self.channel.any() { guest::connections() } else { 0 },
+            connections: if self.channel.any_transport() { guest::connections() } else { 0 },
         };
         Guests::new(self.channel.clone(), host)
     }

@@ -1,5 +1,6 @@
 //! Tests of the guest channel over Unix sockets: a made-up host, and guests that are this process.
 
+mod acpi;
 mod epochs;
 mod folders;
 mod hostile;
