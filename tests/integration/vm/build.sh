@@ -239,7 +239,7 @@ build_nested() {
     for tool in $(chroot "$root" busybox --list); do
         [ "$tool" = busybox ] || ln -s busybox "$dir/bin/$tool"
     done
-    take_modules "$dir" virtio_pci virtio_console vmw_vsock_virtio_transport
+    take_modules "$dir" virtio_pci virtio_console vmw_vsock_virtio_transport acpi_power_meter
     cp "$here/nested/vsk.c" "$root/usr/src/"
     chroot "$root" gcc -std=c17 -O2 -Wall -Wextra -Werror -static -o /usr/src/vsk /usr/src/vsk.c
     cp "$root/usr/src/vsk" "$dir/bin/"

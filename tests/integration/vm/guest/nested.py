@@ -199,8 +199,9 @@ class Qemu(Guest):
 class Domain(Guest):
     """A transient libvirt domain, during the `with` block."""
 
-    def __init__(self, name, uuid=None, title="", cid=None):
+    def __init__(self, name, uuid=None, title="", cid=None, extra=""):
         super().__init__(name, uuid)
+        self.extra = extra
         self.title = title
         self.wanted_cid = cid
 
@@ -220,6 +221,7 @@ class Domain(Guest):
     <vsock model='virtio'>{cid}</vsock>
     <controller type='usb' model='none'/><memballoon model='none'/>
   </devices>
+  {self.extra}
 </domain>"""
 
     def start(self):
