@@ -271,11 +271,15 @@ impl Accounts {
         }
     }
 
-    /// Sets the names of the entities of a known cgroup.
+    /// Sets the names of the entities of a known cgroup. Names that are the cgroup's already are no news: a container
+    /// that was started again under another name has a new cgroup and the same account, and its old cgroup may be
+    /// listed once more, for what ran there last.
     fn rename(&mut self, ledger: &mut Ledger, cgroup: CgroupId, entities: Vec<Labels>) {
         let Some(known) = self.cgroups.get_mut(&cgroup) else { return };
-        for (labels, account) in entities.iter().zip(known.accounts.iter()) {
-            ledger.rename(*account, labels);
+        for ((labels, earlier), account) in entities.iter().zip(&known.entities).zip(known.accounts.iter()) {
+            if !labels.same_values(earlier) {
+                ledger.rename(*account, labels);
+            }
         }
         known.entities = entities.into();
         known.changes += 1;

@@ -111,6 +111,43 @@ fn a_name_that_becomes_known_goes_on_with_the_series() {
     }
 }
 
+/// A container that is stopped, renamed and started: its old cgroup is listed once more after the new one has the new
+/// name, without entities as it is gone, or with those of its path. A window without a reading keeps it open.
+#[test]
+fn a_name_does_not_return_with_an_earlier_cgroup_of_the_container() {
+    let (mut core, mut host) = (Core::new(floored(0.0), State::default(), false, Nanos(0)), Fake::new());
+    core.step(&host.tick(&[0, 0, 0, 0], vec![]));
+    let path = format!("/system.slice/docker-{}.scope", "a".repeat(64));
+    let named = |name: &'static str| {
+        let name = move |labels: &Labels| match ContainerLabels::of(labels) {
+            Some(container) => ContainerLabels { container_name: name, ..container }.into(),
+            None => labels.clone(),
+        };
+        entities(&path).iter().map(name).collect::<Vec<_>>()
+    };
+    let mut step = |listed: &[(u64, Vec<Labels>)], gone: &[u64]| {
+        let uses = listed.iter().map(|(cgroup, _)| ran(*cgroup as u32, *cgroup, 0, 100)).collect();
+        let mut tick = host.tick(&[10_000_000, 0, 0, 0], uses);
+        for (of_tick, (_, entities)) in tick.cgroups.iter_mut().zip(listed) {
+            of_tick.entities.clone_from(entities);
+        }
+        // Memory is not read, so that its window waits for all that ran.
+        tick.readings.truncate(2);
+        tick.gone = gone.iter().map(|cgroup| CgroupId(*cgroup)).collect();
+        let snapshot = core.step(&tick);
+        assert_conserved(&snapshot);
+        let rows = &snapshot.kind(Kind::Container).rows;
+        rows.iter().map(|row| row.labels.get("container_name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(step(&[(10, named("first"))], &[]), ["first"]);
+    assert_eq!(step(&[], &[10]), ["first"]);
+    assert_eq!(step(&[(11, named("second"))], &[]), ["second"]);
+    for last in [Vec::new(), named("first"), named("")] {
+        assert_eq!(step(&[(11, named("second")), (10, last)], &[10]), ["second"]);
+    }
+    assert_eq!(step(&[(11, named("third"))], &[]), ["third"]);
+}
+
 /// Kepler's fault no. 9: vhost kernel threads, virtiofsd and swtpm were not charged to the VM.
 #[test]
 fn kepler_fault_9_all_of_a_scope_is_the_vm() {
