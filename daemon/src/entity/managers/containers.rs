@@ -110,6 +110,8 @@ struct Runtime {
     user: Option<u32>,
     health: Health,
     last_line: Instant,
+    /// The last line that began a list: a helper that connects begins a list of each runtime that it follows.
+    begun: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -164,10 +166,12 @@ impl Containers {
         self.lock().runtimes.values().any(|runtime| runtime.health == Health::Healthy)
     }
 
-    /// Marks runtimes of which nothing was said for [`STALE`]. Their names stay. Whether that is a change.
+    /// Marks runtimes of which nothing was said for [`STALE`]. Their names stay. A runtime that a helper does not follow
+    /// any more since it was started again is forgotten. Whether that is a change.
     pub(super) fn expire(&self, now: Instant) -> bool {
-        let mut any = false;
-        for runtime in self.lock().runtimes.values_mut() {
+        let mut state = self.lock();
+        let mut any = state.forget_unfollowed(now);
+        for runtime in state.runtimes.values_mut() {
             if now.saturating_duration_since(runtime.last_line) >= STALE {
                 let why = format!(
                     "jouled-containers said nothing for {} s: see systemctl status jouled-containers; names stay",
@@ -248,16 +252,23 @@ impl State {
             why => Health::Failed(why.into()),
         };
         let free = (0..=u16::MAX).find(|number| self.runtimes.values().all(|runtime| runtime.number != *number));
-        let new = Runtime { number: free.unwrap_or_default(), user, health: health.clone(), last_line: at };
+        let number = free.unwrap_or_default();
+        let new = Runtime { number, user, health: health.clone(), last_line: at, begun: at };
         let runtime = self.runtimes.entry(uri).or_insert(new);
         let other_user = runtime.user != user;
         (runtime.user, runtime.health, runtime.last_line) = (user, health, at);
         let number = runtime.number;
+        if begin {
+            runtime.begun = at;
+        }
         if begin || other_user {
             self.forget(number);
         }
         for id in gone {
             self.remove((user, id), number);
+        }
+        if self.known.len() + containers.len() > CONTAINERS_MAX {
+            self.make_room(number);
         }
         for (id, reported) in containers {
             self.add((user, id), number, reported);
@@ -307,6 +318,38 @@ impl State {
         self.changes.push_back(key);
     }
 
+    /// Makes room for what a runtime says: drops what was said of runtimes that were silent since its list began, as an
+    /// earlier run of the helper may have followed them.
+    fn make_room(&mut self, of: u16) {
+        let begun = self.runtimes.values().find(|runtime| runtime.number == of).map(|runtime| runtime.begun);
+        let is_silent = |runtime: &&Runtime| begun.is_some_and(|begun| runtime.last_line < begun);
+        let silent: Vec<u16> = self.runtimes.values().filter(is_silent).map(|runtime| runtime.number).collect();
+        silent.into_iter().for_each(|number| self.forget(number));
+    }
+
+    /// Forgets runtimes that were last heard of before a helper began to speak that does not follow them: a user's that
+    /// logged out meanwhile, or those of another command line. A helper names all that it follows when it connects, so
+    /// after [`STALE`] nothing more comes. The kubelet has a helper of its own. Whether there was any.
+    fn forget_unfollowed(&mut self, now: Instant) -> bool {
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= STALE;
+        let is_kubelet = |uri: &str| uri.starts_with("https:");
+        let is_unfollowed = |(uri, runtime): &(&String, &Runtime)| {
+            let mut others = self.runtimes.iter().filter(|(other, _)| is_kubelet(other) == is_kubelet(uri));
+            is_over(runtime.last_line)
+                && others.any(|(_, other)| {
+                    other.begun > runtime.last_line && is_over(other.begun) && !is_over(other.last_line)
+                })
+        };
+        let unfollowed: Vec<String> = self.runtimes.iter().filter(is_unfollowed).map(|(uri, _)| uri.clone()).collect();
+        for uri in &unfollowed {
+            tracing::info!("containers: {uri}: jouled-containers does not follow it any more");
+            if let Some(Runtime { number, .. }) = self.runtimes.remove(uri) {
+                self.forget(number);
+            }
+        }
+        !unfollowed.is_empty()
+    }
+
     /// Drops what a runtime said.
     fn forget(&mut self, runtime: u16) {
         self.is_full = false;
@@ -336,7 +379,8 @@ impl State {
             faulty.push(format!("more than {CONTAINERS_MAX} containers: the others have no names"));
         }
         if self.conflicts > 0 {
-            faulty.push(format!("{} containers have no name, as two runtimes name them differently", self.conflicts));
+            faulty
+                .push(format!("containers without a name, as two runtimes name them differently: {}", self.conflicts));
         }
         match faulty.is_empty() {
             true => Health::Healthy,

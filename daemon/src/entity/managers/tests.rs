@@ -211,7 +211,7 @@ fn a_user_names_only_that_users_containers_and_two_names_are_none() {
     assert_eq!((name_of(&managers, None, ID).as_deref(), containers(&managers)), (Some("web"), Health::Healthy));
     begin("/containerd", "", "other");
     assert_eq!(name_of(&managers, None, ID), None, "which of the two is right is not known");
-    assert!(matches!(containers(&managers), Health::Degraded(why) if why.contains("1 containers have no name")));
+    assert!(matches!(containers(&managers), Health::Degraded(why) if why.contains("name them differently: 1")));
     say(&of_runtime("/containerd", "").replace("\"ok\"", "\"absent\"")).unwrap();
     assert_eq!((name_of(&managers, None, ID).as_deref(), containers(&managers)), (Some("web"), Health::Healthy));
 }
@@ -267,4 +267,34 @@ fn containers_and_changes_are_bounded() {
     assert_eq!(name_of(&managers, None, &format!("{:064x}", 20_000)), None);
     say(r#","begin":true"#);
     assert_eq!(containers(&managers), Health::Healthy);
+}
+
+/// A helper that was started again follows other sockets: what it followed before is neither failed forever, nor in the
+/// way of new names.
+#[test]
+fn runtimes_that_a_new_helper_does_not_follow_are_forgotten() {
+    let (managers, start) = (Managers::default(), Instant::now());
+    let say = |line: &str, at: Instant| managers.accept_line(line.as_bytes(), at).unwrap();
+    let full: Vec<String> = (0..20_000).map(|number| format!(r#"{{"id":"{number:064x}","name":"a"}}"#)).collect();
+    say(&of_runtime("/a", &format!(r#","begin":true,"containers":[{}]"#, full.join(","))), start);
+    say(&of_runtime("/kubelet", r#","begin":true"#).replace("unix://", "https://"), start);
+    let second = start + STALE / 2;
+    say(&of_runtime("/b", r#","begin":true"#), second);
+    say(&of_runtime("/b", &format!(",{}", named(ID, "web"))), second);
+    assert_eq!(name_of(&managers, None, ID).as_deref(), Some("web"), "there is room");
+    assert_eq!(containers(&managers), Health::Healthy);
+    let is_failed = |uri: &str| {
+        let health = containers(&managers);
+        health.why().contains(&format!("{uri}: jouled-containers said nothing"))
+    };
+    managers.expire(start + STALE);
+    assert!(is_failed("unix:///a") && is_failed("https:///kubelet"), "it may come yet");
+    let later = second + STALE;
+    say(&of_runtime("/b", ""), later);
+    managers.expire(later);
+    assert!(!is_failed("unix:///a"));
+    assert!(is_failed("https:///kubelet"), "it has a helper of its own");
+    // A helper that hangs is not one that follows other sockets.
+    managers.expire(later + STALE);
+    assert!(is_failed("unix:///b") && is_failed("https:///kubelet"));
 }
