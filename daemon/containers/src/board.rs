@@ -8,8 +8,52 @@ use tokio::sync::Notify;
 
 /// Containers of all runtimes at most, as jouled keeps them.
 pub const CONTAINERS_MAX: usize = 20_000;
+/// What is kept at most of all runtimes together, of one runtime of a user, and of all users' runtimes together. Any
+/// user can make a socket that lists as many containers as it likes; these do not take the room of the system's.
+const OF_ALL: Amount = Amount { containers: CONTAINERS_MAX, bytes: 48 << 20 };
+const OF_USER: Amount = Amount { containers: 2_000, bytes: 2 << 20 };
+const OF_USERS: Amount = Amount { containers: CONTAINERS_MAX / 2, bytes: 16 << 20 };
 /// Bytes of containers in a line. jouled accepts 4 MiB.
 const LINE_BYTES: usize = 32 << 10;
+
+/// A number of containers, and the length of their JSON in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    containers: usize,
+    bytes: usize,
+}
+
+impl Amount {
+    /// What one runtime may have at most. `user`: whose it is; `None`: the system's.
+    pub fn most(user: Option<u32>) -> Self {
+        if user.is_some() { OF_USER } else { OF_ALL }
+    }
+
+    /// Whether there is room in `most` for one more container with so many bytes.
+    pub fn has_room(self, bytes: usize, most: Self) -> bool {
+        self.containers < most.containers && self.bytes + bytes <= most.bytes
+    }
+
+    /// Adds a container with so many bytes.
+    pub fn add(&mut self, bytes: usize) {
+        self.containers += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.containers -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+impl std::iter::Sum for Amount {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::default(), |sum, one| Self {
+            containers: sum.containers + one.containers,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
+}
 
 /// The shared state of every runtime.
 #[derive(Debug, Default)]
@@ -24,7 +68,6 @@ struct State {
     runtimes: BTreeMap<String, Runtime>,
     /// URIs that jouled has to be told are gone.
     absent: BTreeSet<String>,
-    count: usize,
 }
 
 #[derive(Debug, Default)]
@@ -35,13 +78,15 @@ struct Runtime {
     health: String,
     /// The JSON of each container.
     containers: BTreeMap<Id, Box<str>>,
+    /// The amount of `containers`.
+    kept: Amount,
     /// Everything has to be sent to jouled again.
     begin: bool,
     /// jouled has not been told this health.
     is_news: bool,
     /// Containers of which jouled has to be told.
     news: BTreeSet<Id>,
-    /// Containers that were left out, as there are too many.
+    /// Containers were left out, as there are too many.
     is_full: bool,
 }
 
@@ -83,18 +128,16 @@ impl Board {
     /// A container of a runtime runs.
     pub fn set(&self, uri: &str, id: Id, json: Box<str>) {
         self.change(|state| {
-            let is_full = state.count >= CONTAINERS_MAX;
             let Some(runtime) = state.runtimes.get_mut(uri) else { return };
-            match runtime.containers.get(&id) {
-                Some(known) if *known == json => return,
-                None if is_full => {
-                    runtime.is_news |= !runtime.is_full;
-                    runtime.is_full = true;
-                    return;
-                }
-                Some(_) => {}
-                None => state.count += 1,
+            if runtime.containers.get(&id).is_some_and(|known| *known == json) {
+                return;
             }
+            runtime.take(&id);
+            if !state.has_room(uri, json.len()) {
+                return state.set_full(uri);
+            }
+            let Some(runtime) = state.runtimes.get_mut(uri) else { return };
+            runtime.kept.add(json.len());
             runtime.containers.insert(id, json);
             runtime.news.insert(id);
         });
@@ -103,28 +146,31 @@ impl Board {
     /// A container of a runtime ended, or cannot be named.
     pub fn remove(&self, uri: &str, id: &Id) {
         self.change(|state| {
-            let Some(runtime) = state.runtimes.get_mut(uri) else { return };
-            if runtime.containers.remove(id).is_some() {
-                runtime.news.insert(*id);
-                state.count -= 1;
+            if let Some(runtime) = state.runtimes.get_mut(uri) {
+                runtime.take(id);
             }
         });
     }
 
-    /// Removes all containers of a runtime but these.
+    /// A list of a runtime begins to be taken: removes all of its containers but these.
     pub fn retain(&self, uri: &str, keep: &BTreeSet<Id>) {
-        let gone: Vec<Id> = match self.lock().runtimes.get(uri) {
-            Some(runtime) => runtime.containers.keys().filter(|id| !keep.contains(*id)).copied().collect(),
-            None => return,
-        };
-        gone.iter().for_each(|id| self.remove(uri, id));
+        self.change(|state| {
+            let Some(runtime) = state.runtimes.get_mut(uri) else { return };
+            runtime.is_news |= std::mem::take(&mut runtime.is_full);
+            let gone: Vec<Id> = runtime.containers.keys().filter(|id| !keep.contains(*id)).copied().collect();
+            gone.iter().for_each(|id| runtime.take(id));
+        });
+    }
+
+    /// Containers of a runtime were left out, as there are too many.
+    pub fn set_full(&self, uri: &str) {
+        self.change(|state| state.set_full(uri));
     }
 
     /// A runtime is no longer there.
     pub fn forget(&self, uri: &str) {
         self.change(|state| {
-            if let Some(runtime) = state.runtimes.remove(uri) {
-                state.count -= runtime.containers.len();
+            if state.runtimes.remove(uri).is_some() {
                 state.absent.insert(uri.to_owned());
             }
         });
@@ -206,9 +252,37 @@ impl Board {
     }
 }
 
+impl State {
+    /// Whether there is room for one more container of a runtime, with so many bytes.
+    fn has_room(&self, uri: &str, bytes: usize) -> bool {
+        let Some(runtime) = self.runtimes.get(uri) else { return false };
+        let of_users = || self.runtimes.values().filter(|runtime| runtime.user.is_some()).map(|runtime| runtime.kept);
+        runtime.kept.has_room(bytes, Amount::most(runtime.user))
+            && (runtime.user.is_none() || of_users().sum::<Amount>().has_room(bytes, OF_USERS))
+            && self.runtimes.values().map(|runtime| runtime.kept).sum::<Amount>().has_room(bytes, OF_ALL)
+    }
+
+    fn set_full(&mut self, uri: &str) {
+        if let Some(runtime) = self.runtimes.get_mut(uri) {
+            runtime.is_news |= !std::mem::replace(&mut runtime.is_full, true);
+        }
+    }
+}
+
 impl Runtime {
+    /// Removes a container, if it is known. jouled is told.
+    fn take(&mut self, id: &Id) {
+        if let Some(json) = self.containers.remove(id) {
+            self.kept.remove(json.len());
+            self.news.insert(*id);
+        }
+    }
+
     fn line(&self, uri: &str, rest: &str) -> String {
-        let full = "has more containers than jouled keeps: the others have no names";
+        let full = match self.user {
+            None => "has more containers than jouled keeps: the others have no names",
+            Some(_) => "has more containers than are kept of a user, or of all users: the others have no names",
+        };
         let health = if self.is_full && self.health == "ok" { full } else { &self.health };
         Line { v: 2, source: "containers", uri, user: self.user, health }.with(rest)
     }
@@ -279,14 +353,45 @@ mod tests {
     #[test]
     fn lines_are_short_and_containers_bounded() {
         let board = Board::default();
-        board.set_health("unix:///a", Some(1000), "ok");
+        board.set_health("unix:///a", None, "ok");
         for number in 0..=CONTAINERS_MAX {
             board.set("unix:///a", id(number as u16), json(number as u16, "a name of some length"));
         }
         let all = lines(&board);
         let count: usize = all.iter().filter_map(|line| Some(line["containers"].as_array()?.len())).sum();
         assert_eq!(count, CONTAINERS_MAX);
-        assert!(all.iter().all(|line| line.to_string().len() < LINE_BYTES + 4096 && line["user"] == 1000));
+        assert!(all.iter().all(|line| line.to_string().len() < LINE_BYTES + 4096));
         assert!(board.heartbeat().contains("more containers than jouled keeps"));
+    }
+
+    #[test]
+    fn users_do_not_take_the_room_of_the_system() {
+        let board = Board::default();
+        let taken =
+            || lines(&board).iter().filter_map(|line| Some(line["containers"].as_array()?.len())).sum::<usize>();
+        let users: Vec<String> = (0..20).map(|user| format!("unix:///run/user/{user}/docker.sock")).collect();
+        for (user, uri) in users.iter().enumerate() {
+            board.set_health(uri, Some(user as u32), "ok");
+            (0..=OF_USER.containers as u16).for_each(|number| board.set(uri, id(number), json(number, "a")));
+        }
+        assert_eq!(taken(), OF_USERS.containers);
+        assert_eq!(board.heartbeat().matches("than are kept of a user").count(), users.len());
+        board.set_health("unix:///a", None, "ok");
+        (0..20_000).for_each(|number| board.set("unix:///a", id(number), json(number, "a")));
+        assert_eq!(taken(), CONTAINERS_MAX - OF_USERS.containers);
+        // Room that becomes free is taken again, and a runtime that has room says so.
+        board.retain(&users[0], &BTreeSet::new());
+        board.set(&users[0], id(7), json(7, "b"));
+        let news = lines(&board);
+        assert_eq!((&news[0]["containers"][0]["name"], &news[0]["health"]), (&"b".into(), &"ok".into()));
+        // Long names take the room of several.
+        board.retain(&users[0], &BTreeSet::new());
+        let long = "x".repeat(OF_USER.bytes / 4);
+        (0..8).for_each(|number| board.set(&users[0], id(number), json(number, &long)));
+        lines(&board);
+        board.set(&users[0], id(1), json(1, "short"));
+        board.set(&users[0], id(5), json(5, &long));
+        let news = lines(&board);
+        assert_eq!(news.iter().filter_map(|line| line["containers"].as_array()).map(Vec::len).sum::<usize>(), 2);
     }
 }

@@ -75,7 +75,11 @@ pub async fn send(
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     // It ends when the answer has been read, or is dropped.
     tokio::spawn(async move { drop(connection.await) });
-    sender.send_request(request).await.map_err(|error| printable(&error.to_string()))
+    let words = |error: hyper::Error| match error.is_parse() {
+        true => format!("what it sends is no answer of HTTP: {error}"),
+        false => error.to_string(),
+    };
+    sender.send_request(request).await.map_err(|error| printable(&words(error)))
 }
 
 impl Answer {
@@ -91,6 +95,11 @@ impl Answer {
             }
             status => Err(format!("it answers with status {}", status.as_u16())),
         }
+    }
+
+    /// Bytes that were read so far.
+    pub fn read(&self) -> u64 {
+        self.read
     }
 
     /// Reads on, and calls `each` for each object that is complete. False at the end of the answer.

@@ -5,7 +5,7 @@
 //! creation to its removal, also while it does not run: containerd lists it so.
 
 use super::listing::Listing;
-use super::{LIST_LIMIT, Runtime, SETTLE, slow};
+use super::{LIST_LIMIT, Pace, Runtime, SETTLE, slow};
 use crate::container::{Id, id, json, own_name, printable};
 use crate::grpc::messages::{Container, ContainerEvent, Empty, Envelope, Filters, Namespace};
 use crate::grpc::{Call, Method, Take, call};
@@ -42,6 +42,7 @@ impl Runtime {
         self.containerd_list(uri, user).await?;
         // Again soon: nothing says from when on there are events.
         let mut lists = interval_at(Instant::now() + SETTLE, LIST_EVERY);
+        let mut pace = Pace::default();
         let (mut wanted, mut due) = (Wanted::new(), Instant::now());
         loop {
             tokio::select! {
@@ -49,6 +50,7 @@ impl Runtime {
                     if !more? {
                         return Err("it closed the connection".to_owned());
                     }
+                    pace.keep(events.read()).await;
                 }
                 () = sleep_until(due), if !wanted.is_empty() => {
                     self.containerd_named(uri, std::mem::take(&mut wanted)).await?;
@@ -104,7 +106,7 @@ impl Runtime {
     }
 
     async fn containerd_list(&self, uri: &str, user: Option<u32>) -> Result<(), String> {
-        let mut listing = Listing::new(&self.board, uri);
+        let mut listing = Listing::new(&self.board, uri, user);
         let reading = async {
             let mut namespaces = BTreeSet::new();
             let all = Method { path: NAMESPACES, namespace: None, take: Take::Elements };
@@ -122,7 +124,7 @@ impl Runtime {
             Ok::<_, String>(())
         };
         timeout(LIST_LIMIT, reading).await.map_err(slow)??;
-        listing.finish(user);
+        listing.finish();
         Ok(())
     }
 

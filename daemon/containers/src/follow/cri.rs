@@ -54,7 +54,7 @@ impl Runtime {
     }
 
     async fn cri_list(&self, uri: &str, user: Option<u32>) -> Result<(), String> {
-        let mut listing = Listing::new(&self.board, uri);
+        let mut listing = Listing::new(&self.board, uri, user);
         let reading = async {
             let list = Method { path: LIST, namespace: None, take: Take::Elements };
             let (answer, _) = call(&self.path, self.owner, list, &Empty {}).await?;
@@ -66,7 +66,7 @@ impl Runtime {
             answer.list(each).await
         };
         timeout(LIST_LIMIT, reading).await.map_err(slow)??;
-        listing.finish(user);
+        listing.finish();
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! every minute.
 
 use super::listing::Listing;
-use super::{LIST_EVERY, LIST_LIMIT, Runtime, slow};
+use super::{LIST_EVERY, LIST_LIMIT, Pace, Runtime, slow};
 use crate::container::{Event, of_event, of_list};
 use crate::http::{Answer, get};
 use std::convert::Infallible;
@@ -18,12 +18,16 @@ impl Runtime {
         let (mut events, user) = get(&self.path, self.owner, EVENTS).await?;
         let user = Some(user).filter(|user| *user != 0);
         self.docker_list(uri, user).await?;
+        let mut pace = Pace::default();
         let mut lists = interval_at(Instant::now() + LIST_EVERY, LIST_EVERY);
         loop {
             tokio::select! {
-                more = self.docker_event(uri, &mut events) => if !more? {
-                    return Err("it closed the connection".to_owned());
-                },
+                more = self.docker_event(uri, &mut events) => {
+                    if !more? {
+                        return Err("it closed the connection".to_owned());
+                    }
+                    pace.keep(events.read()).await;
+                }
                 _ = lists.tick() => self.docker_list(uri, user).await?,
             }
         }
@@ -41,13 +45,13 @@ impl Runtime {
     }
 
     async fn docker_list(&self, uri: &str, user: Option<u32>) -> Result<(), String> {
-        let mut listing = Listing::new(&self.board, uri);
+        let mut listing = Listing::new(&self.board, uri, user);
         let reading = async {
             let (answer, _) = get(&self.path, self.owner, LIST).await?;
             answer.list(|object| listing.add(of_list(object, &self.labels))).await
         };
         timeout(LIST_LIMIT, reading).await.map_err(slow)??;
-        listing.finish(user);
+        listing.finish();
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A list of a runtime while it is read: what changed is put on the board when the list is whole.
 
-use crate::board::{Board, CONTAINERS_MAX};
+use crate::board::{Amount, Board};
 use crate::container::{Id, hex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,6 +10,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub struct Listing<'a> {
     board: &'a Board,
     uri: &'a str,
+    /// Whose runtime it is; `None`: the system's.
+    user: Option<u32>,
+    /// The amount of `seen`.
+    amount: Amount,
+    /// There are more than can be kept.
+    is_cut: bool,
     /// A hash of the JSON of each.
     seen: BTreeMap<Id, u64>,
     /// Those that are new, or changed.
@@ -19,31 +25,38 @@ pub struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    /// Nothing is read.
-    pub fn new(board: &'a Board, uri: &'a str) -> Self {
+    /// Nothing is read. `user`: whose runtime it is; `None`: the system's.
+    pub fn new(board: &'a Board, uri: &'a str, user: Option<u32>) -> Self {
         let (seen, fresh, twice) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { board, uri, seen, fresh, twice, wrong: None }
+        Self { board, uri, user, amount: Amount::default(), is_cut: false, seen, fresh, twice, wrong: None }
     }
 
     /// Takes a container, or what is wrong with it.
     pub fn add(&mut self, container: Result<(Id, Box<str>), String>) {
         match container {
-            Ok((id, json)) if self.seen.len() < CONTAINERS_MAX || self.seen.contains_key(&id) => {
+            Ok((id, json)) => {
+                let is_new = !self.seen.contains_key(&id);
+                if is_new && !self.amount.has_room(json.len(), Amount::most(self.user)) {
+                    self.is_cut = true;
+                    return;
+                }
+                if is_new {
+                    self.amount.add(json.len());
+                }
                 let hash = hash(&json);
                 if self.seen.insert(id, hash).is_some_and(|earlier| earlier != hash) {
                     self.twice.insert(id);
-                }
-                if !self.board.is_known(self.uri, &id, &json) {
+                    self.fresh.remove(&id);
+                } else if !self.board.is_known(self.uri, &id, &json) {
                     self.fresh.insert(id, json);
                 }
             }
-            Ok(_) => {}
             Err(why) => self.wrong = Some(why),
         }
     }
 
-    /// The list is whole: puts it on the board. `user`: whose runtime it is; `None`: the system's.
-    pub fn finish(mut self, user: Option<u32>) {
+    /// The list is whole: puts it on the board.
+    pub fn finish(mut self) {
         // Which of two names is right is not known.
         for id in &self.twice {
             self.seen.remove(id);
@@ -55,14 +68,18 @@ impl<'a> Listing<'a> {
             (None, None) => "ok".to_owned(),
         };
         let (board, uri) = (self.board, self.uri);
-        if board.set_health(uri, user, &health) {
+        if board.set_health(uri, self.user, &health) {
             match health.as_str() {
                 "ok" => tracing::info!("{uri}: connected"),
                 why => tracing::warn!("{uri}: {why}"),
             }
         }
-        self.fresh.into_iter().for_each(|(id, json)| board.set(uri, id, json));
+        // First what ended, so that there is room.
         board.retain(uri, &self.seen.keys().copied().collect());
+        self.fresh.into_iter().for_each(|(id, json)| board.set(uri, id, json));
+        if self.is_cut {
+            board.set_full(uri);
+        }
     }
 }
 

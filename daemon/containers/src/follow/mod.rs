@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Time between two full lists: an event can be lost, and a runtime that hangs is noticed.
 const LIST_EVERY: Duration = Duration::from_secs(60);
@@ -22,6 +22,10 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 pub(crate) const LIST_LIMIT: Duration = Duration::from_secs(60);
 /// Time after which a runtime that was asked for events sends them.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// Bytes of events that are read in a second: thousands of events. A runtime that sends without end costs no more.
+const EVENT_BYTES: u64 = 4 << 20;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A runtime that is followed.
 #[derive(Debug)]
@@ -88,6 +92,35 @@ impl Attempts {
         }
         sleep(self.pause).await;
         (self.began, self.pause) = (Instant::now(), (self.pause * 2).min(RETRY_PAUSES.1));
+    }
+}
+
+/// How fast a stream of events is read.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    /// Bytes that had been read then.
+    read: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { since: Instant::now(), read: 0 }
+    }
+}
+
+impl Pace {
+    /// Returns when more may be read of a stream of which so many bytes were read: at once, unless more than
+    /// [`EVENT_BYTES`] of them came in this second.
+    async fn keep(&mut self, read: u64) {
+        let until = self.since + SECOND;
+        if Instant::now() < until {
+            if read - self.read <= EVENT_BYTES {
+                return;
+            }
+            sleep_until(until).await;
+        }
+        *self = Self { since: Instant::now(), read };
     }
 }
 

@@ -89,6 +89,11 @@ async fn begin(socket: &Path, owner: Owner, method: Method<'_>, message: Vec<u8>
 }
 
 impl Call {
+    /// Bytes that were read so far.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
     /// Reads on, and calls `each` for each part that is complete. False at the end of the answer. A call that is
     /// dropped while it waits loses nothing.
     ///

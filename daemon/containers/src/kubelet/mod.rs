@@ -80,14 +80,14 @@ impl Source {
         let tls = TlsConnector::from(Arc::new(self.tls()?));
         loop {
             let began = Instant::now();
-            let mut listing = Listing::new(board, &self.uri);
+            let mut listing = Listing::new(board, &self.uri, None);
             let reading = async {
                 let within = timeout(PATIENCE, self.ask(&tls)).await;
                 let answer = within.map_err(|_| format!("it does not answer within {} s", PATIENCE.as_secs()))??;
                 answer.list(|object| pod::containers(object, labels, |container| listing.add(container))).await
             };
             timeout(LIST_LIMIT, reading).await.map_err(slow)??;
-            listing.finish(None);
+            listing.finish();
             sleep(self.every.max(began.elapsed() * SHARE)).await;
         }
     }
