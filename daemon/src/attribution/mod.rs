@@ -46,7 +46,7 @@ use footprint::FootprintAccounts;
 use idle::IdleModel;
 use interval::LastReading;
 use learned::Learned;
-use ledger::{Ledger, Limits};
+use ledger::{Ledger, Limits, NamesToCome};
 use neighbours::Neighbours;
 use platform::Platform;
 use rustc_hash::FxHashMap;
@@ -183,7 +183,7 @@ impl Core {
         let now = tick.at.monotonic;
         self.first.get_or_insert(now);
         self.ledger.begin_tick(now, tick.at.realtime);
-        self.ledger.expect_names(tick.names_reported);
+        self.ledger.expect_names(NamesToCome { reported: tick.names_reported, sought: tick.names_sought });
         self.accounts.begin_tick(now);
         for domain in &tick.new_domains {
             if !self.by_id.contains_key(&domain.id) {

@@ -66,6 +66,8 @@ pub struct Named {
     pub survivors: Vec<ProcessInfo>,
     /// Whether a helper reports names of containers now.
     pub names_reported: bool,
+    /// Whether the first looks for the name of some container or pod have not ended.
+    pub names_sought: bool,
 }
 
 /// The cgroups and VMs of the running kernel. Reports each cgroup and VM member only once, so it has to be kept over a
@@ -157,7 +159,8 @@ impl Entities {
         let mut cgroups = cgroups.into_iter().map(resolve).collect();
         names.observe(&mut cgroups, &gone, |cgroup| resolver.dir(cgroup));
         jobs.forget(&gone);
-        Named { cgroups, gone, members, vms, survivors, names_reported: names.are_reported() }
+        let (names_reported, names_sought) = (names.are_reported(), names.are_sought());
+        Named { cgroups, gone, members, vms, survivors, names_reported, names_sought }
     }
 }
 

@@ -57,6 +57,10 @@ pub struct Tick {
     /// without it lack it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub names_reported: bool,
+    /// Whether the first looks for the name of some container or pod have not ended. Recordings of releases without it
+    /// lack it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_sought: bool,
     /// Every source with its state; empty where nothing changed since the last tick.
     pub sources: Vec<SourceState>,
     /// CPU time that jouled itself used since its start, user and system, in nanoseconds.

@@ -156,9 +156,10 @@ impl Sampler {
         match usage.sample() {
             Ok(mut sample) => {
                 let named = entities.observe(&mut sample, at);
-                let Named { cgroups, gone, members, vms, survivors, names_reported } = named;
+                let Named { cgroups, gone, members, vms, survivors, names_reported, names_sought } = named;
                 usage.adopt(&survivors);
-                (tick.cgroups, tick.gone, tick.names_reported) = (cgroups, gone, names_reported);
+                (tick.cgroups, tick.gone) = (cgroups, gone);
+                (tick.names_reported, tick.names_sought) = (names_reported, names_sought);
                 (tick.vm_members, tick.vms) = (members, vms);
                 self.progress.usage_error = None;
                 tick.usage = Some(sample);

@@ -30,16 +30,30 @@ const JOBS_WAIT: Nanos = Nanos(5 * Nanos::SECOND.0);
 /// As [`Limits::name_wait`], of containers whose runtime reports names: a moment after the start, and a tick.
 const CONTAINERS_WAIT: Nanos = Nanos(2 * Nanos::SECOND.0);
 
-/// Time for which an entity may await its name; `None`: it awaits none. `reported`: a helper reports names of
-/// containers.
-fn awaits_name(limits: &Limits, labels: &Labels, reported: bool) -> Option<Nanos> {
+/// As [`Limits::name_wait`], of containers and pods while a look for names is under way: on a machine that is slow, the
+/// first looks take longer than the other waits.
+const SOUGHT_WAIT: Nanos = Nanos(5 * Nanos::SECOND.0);
+
+/// Which names of containers and pods may come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NamesToCome {
+    /// A helper reports names of containers.
+    pub reported: bool,
+    /// The first looks for a name have not ended.
+    pub sought: bool,
+}
+
+/// Time for which an entity may await its name; `None`: it awaits none.
+fn awaits_name(limits: &Limits, labels: &Labels, to_come: NamesToCome) -> Option<Nanos> {
     let wait = match labels.kind() {
         Kind::Job | Kind::JobStep => JOBS_WAIT,
         Kind::Container if labels.get("pod_id").is_empty() => CONTAINERS_WAIT,
-        Kind::Container | Kind::Pod if reported => limits.name_wait.max(CONTAINERS_WAIT),
+        Kind::Container | Kind::Pod if to_come.reported => limits.name_wait.max(CONTAINERS_WAIT),
         _ => limits.name_wait,
     };
-    labels.awaits_name(reported).then_some(wait)
+    let wait = labels.awaits_name(to_come.reported).then_some(wait);
+    let sought = (to_come.sought && labels.is_name_sought()).then_some(SOUGHT_WAIT);
+    wait.max(sought)
 }
 
 /// Half-life of an account's score, in ticks.
@@ -186,8 +200,8 @@ pub struct Ledger {
     free: Vec<u32>,
     /// Accounts of kinds with names whose counters have not been on the metrics page.
     unsettled: Vec<AccountId>,
-    /// A helper reports names of containers now.
-    names_reported: bool,
+    /// Which names of containers and pods may come now.
+    names_to_come: NamesToCome,
     /// What was charged at this tick, at most one entry per account.
     charged: Vec<TickCharge>,
     kinds: [KindTotals; Kind::ALL.len()],
@@ -213,7 +227,7 @@ impl Ledger {
             accounts: Vec::new(),
             free: Vec::new(),
             unsettled: Vec::new(),
-            names_reported: false,
+            names_to_come: NamesToCome::default(),
             charged: Vec::new(),
             kinds: Default::default(),
             tick: 0,
@@ -240,8 +254,8 @@ impl Ledger {
 
     /// Time for which a name or detail of an entity may come late; `None`: none is awaited.
     pub fn awaits_labels(&self, labels: &Labels) -> Option<Nanos> {
-        let awaits_details = labels.awaits_details(self.names_reported).then_some(CONTAINERS_WAIT);
-        awaits_name(&self.limits, labels, self.names_reported).or(awaits_details)
+        let awaits_details = labels.awaits_details(self.names_to_come.reported).then_some(CONTAINERS_WAIT);
+        awaits_name(&self.limits, labels, self.names_to_come).or(awaits_details)
     }
 
     /// Begins a tick at `now` (CLOCK_MONOTONIC) and `realtime` (CLOCK_REALTIME).
@@ -256,9 +270,9 @@ impl Ledger {
         }
     }
 
-    /// Says whether a helper reports names of containers now.
-    pub fn expect_names(&mut self, reported: bool) {
-        self.names_reported = reported;
+    /// Says which names of containers and pods may come now.
+    pub fn expect_names(&mut self, names: NamesToCome) {
+        self.names_to_come = names;
     }
 
     /// Opens an account. The caller ensures that no two open accounts have the same labels.
@@ -428,11 +442,11 @@ impl Ledger {
 
     /// Settles the labels of the accounts that are on the metrics page from this tick on.
     fn settle_labels(&mut self) {
-        let Self { accounts, unsettled, limits, now, names_reported, .. } = self;
+        let Self { accounts, unsettled, limits, now, names_to_come, .. } = self;
         unsettled.retain(|id| {
             let account = accounts.get_mut(id.place as usize).and_then(Option::as_mut);
             let Some(account) = account.filter(|account| account.number == id.number) else { return false };
-            let wait = awaits_name(limits, &account.labels, *names_reported);
+            let wait = awaits_name(limits, &account.labels, *names_to_come);
             let waits = wait.is_some_and(|wait| *now < account.opened_at + wait);
             account.settled |= account.shown && !waits;
             !account.settled

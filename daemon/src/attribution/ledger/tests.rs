@@ -1,7 +1,7 @@
 //! The ledger against made-up entities: sums, rising series, ends and returns.
 
 use super::*;
-use crate::model::entity::{JobLabels, PodLabels, SessionLabels, UnitLabels};
+use crate::model::entity::{ContainerLabels, JobLabels, PodLabels, SessionLabels, UnitLabels};
 use crate::model::snapshot::{KindView, State};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -78,6 +78,35 @@ fn a_name_within_the_wait_is_on_the_page_from_the_first() {
     let id = ledger.open(pod("third"));
     tick(&mut ledger, 5, &[(id, 1)]);
     assert_eq!(pods(&ledger), ("third".into(), Some("web".into()), 21));
+}
+
+/// A machine so slow that its first looks for a name take longer than the wait.
+#[test]
+fn a_counter_waits_for_a_look_that_is_under_way_and_not_for_ever() {
+    let container = |name: &str| {
+        let (container_id, runtime, pod_id) = ("7", "podman", "");
+        Labels::from(ContainerLabels { container_id, container_name: name, runtime, pod_id })
+    };
+    let names = |ledger: &Ledger| {
+        let view = ledger.view().swap_remove(Kind::Container.index());
+        view.page_rows().map(|(labels, _)| labels.get("container_name").to_owned()).collect::<Vec<_>>()
+    };
+    let seeking = |sought| NamesToCome { reported: false, sought };
+    for (sought, at_last) in [(true, Nanos::SECOND.0), (true, SOUGHT_WAIT.0 + 1), (false, Nanos::SECOND.0)] {
+        let mut ledger = ledger(5);
+        ledger.expect_names(seeking(true));
+        ledger.begin_tick(Nanos(1), Nanos(1));
+        let id = ledger.open(container(""));
+        tick(&mut ledger, 1, &[(id, 10)]);
+        assert_eq!(names(&ledger), [""; 0]);
+        ledger.expect_names(seeking(sought));
+        tick(&mut ledger, at_last, &[(id, 10)]);
+        let waits = sought && at_last <= SOUGHT_WAIT.0;
+        assert_eq!(names(&ledger), vec![String::new(); usize::from(!waits)]);
+        ledger.rename(id, &container("web"));
+        tick(&mut ledger, at_last + 1, &[(id, 10)]);
+        assert_eq!(names(&ledger), [if waits { "web" } else { "" }]);
+    }
 }
 
 #[test]

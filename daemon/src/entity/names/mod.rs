@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(1);
 const PATIENCE_AT_END: Duration = Duration::from_millis(20);
 /// Ticks between two looks for a name that was not found many times.
 const RARELY: u64 = 64;
+/// Looks for a name, one at each tick, that most names are found by.
+const FIRST_LOOKS: u32 = 3;
 /// Looks for the name of a container of Podman: conmon runs before its container does.
 const LOOKS_FOR_CONMON: u32 = 6;
 /// Most pods and containers that are looked for at one time.
@@ -66,18 +68,26 @@ impl<T> Default for Known<T> {
     }
 }
 
-impl<T> Known<T> {
+impl<T: PartialEq> Known<T> {
     /// Takes the result of a look at `tick`. Whether the name is new.
     fn found(&mut self, name: Option<T>, tick: u64, most: u32) -> bool {
-        if self.name.is_some() {
+        if self.due.is_none() {
             return false;
         }
         self.looks += 1;
-        self.name = name;
-        let again = self.name.is_none() && self.looks < most;
+        let again = name.is_none() && self.looks < most;
         // At each of the first ticks, then half as often each time.
-        self.due = again.then(|| tick + (1 << self.looks.saturating_sub(3).min(6)).min(RARELY));
-        self.name.is_some()
+        self.due = again.then(|| tick + (1 << self.looks.saturating_sub(FIRST_LOOKS).min(6)).min(RARELY));
+        let is_new = name.is_some() && name != self.name;
+        if is_new {
+            self.name = name;
+        }
+        is_new
+    }
+
+    /// Looks again, though a name is known.
+    fn look_again(&mut self) {
+        (self.looks, self.due) = (0, Some(0));
     }
 }
 
@@ -111,6 +121,8 @@ pub(super) struct Names {
     /// Containers and pods that have a look due, or will have one.
     nameless: FxHashSet<(Kind, String)>,
     reports: Option<Reports>,
+    /// The first looks for some name have not ended.
+    is_seeking: bool,
     tick: u64,
     /// What keeps names from being read, as it was last logged.
     trouble: Option<String>,
@@ -130,6 +142,7 @@ impl Names {
             pods: FxHashMap::default(),
             nameless: FxHashSet::default(),
             reports: None,
+            is_seeking: false,
             tick: 0,
             trouble: None,
         }
@@ -186,6 +199,11 @@ impl Names {
         self.report_renamed(cgroups, &listed, &renamed);
         // At the last tick at which the core knows them.
         gone.iter().for_each(|cgroup| self.remove(*cgroup));
+    }
+
+    /// Whether the first looks for the name of some container or pod have not ended.
+    pub fn are_sought(&self) -> bool {
+        self.is_seeking
     }
 
     /// Whether names of a cgroup have been sought at most a few times.
@@ -253,6 +271,12 @@ impl Names {
                     reported: None,
                     members: Vec::new(),
                 });
+                // It may have been started again, under a conmon with another name.
+                let is_reported = container.reported.as_ref().is_some_and(|reported| !reported.name.is_empty());
+                if has_conmon && container.known.name.is_some() && !is_reported {
+                    container.source = dir(listed.cgroup).map(Path::to_path_buf);
+                    container.known.look_again();
+                }
                 container.known.cgroups += 1;
                 container.members.push(listed.cgroup);
                 let is_sought = has_conmon || of_proxmox || (self.kubernetes && !pod_id.is_empty());
@@ -304,7 +328,8 @@ impl Names {
     /// Asks for the names that are due, unless an earlier request has no reply yet. Whether any of them is sought for
     /// the first time.
     fn request(&mut self) -> bool {
-        if self.reader.is_busy() || self.nameless.is_empty() {
+        self.is_seeking = self.reader.is_busy();
+        if self.is_seeking || self.nameless.is_empty() {
             return false;
         }
         let mut wanted = Wanted::default();
@@ -315,6 +340,7 @@ impl Names {
                 _ => self.containers.get(id).map(|container| (container.known.due, container.known.looks)),
             }
             .unwrap_or_default();
+            self.is_seeking |= due.is_some() && looks < FIRST_LOOKS;
             if due.is_none_or(|due| due > self.tick) || wanted.pods.len() + wanted.containers.len() >= WANTED_MAX {
                 continue;
             }
@@ -422,10 +448,8 @@ fn named(
         if let Some(reported) = &known.reported {
             return reports::named(labels, container, known.known.name.as_deref(), reported);
         }
-        if !container.container_name.is_empty() {
-            return None;
-        }
-        let name = known.known.name.as_ref()?;
+        // A name of the path stays; what was found may be another one after a new start.
+        let name = known.known.name.as_ref().filter(|name| *name != container.container_name)?;
         return Some(Labels::from(ContainerLabels { container_name: name, ..container }).or_names_of(labels));
     }
     let PodLabels { pod_id, pod_name: "", .. } = PodLabels::of(labels)? else { return None };

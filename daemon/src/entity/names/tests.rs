@@ -347,6 +347,11 @@ fn podman_has_the_name_of_its_conmon() {
         let listed = host.list(&format!("/machine.slice/libpod-{}.scope/container", id(number)));
         assert_eq!(host.name_of(listed), format!("//{name}"), "{number}");
     }
+    // Renamed and started again, before its earlier cgroup is known to be gone.
+    fs::write(host.path("cgroup/cgroup.procs"), "12\n").unwrap();
+    conmon(10, &id(1), b"renamed");
+    let listed = host.list(&format!("/machine.slice/libpod-{}.scope", id(1)));
+    assert_eq!(host.name_of(listed), "//renamed");
     // A quadlet: the unit has it, too.
     fs::write(host.path("cgroup/cgroup.procs"), "11\n").unwrap();
     conmon(10, &id(8), b"systemd-web");

@@ -309,6 +309,19 @@ impl Labels {
         }
     }
 
+    /// Whether the name of the entity is not known and is looked for on this machine: of a pod or its container in the
+    /// kubelet's folders, of a container of Podman in the arguments of its conmon.
+    pub fn is_name_sought(&self) -> bool {
+        match self.kind {
+            Kind::Pod => self.get("pod_name").is_empty(),
+            Kind::Container => {
+                let is_sought = !self.get("pod_id").is_empty() || self.get("runtime") == "podman";
+                is_sought && self.get("container_name").is_empty()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the entity is a container whose runtime's helper reports names (`reported`), and has said nothing of it
     /// yet: its name may be known from elsewhere.
     pub fn awaits_details(&self, reported: bool) -> bool {

@@ -98,6 +98,7 @@ fn details_are_found_by_name_and_are_no_identity() {
     let merged = container("").with_details(&Details::of([("image", "b")])).or_names_of(&detailed);
     assert_eq!((merged.get("container_name"), merged.get("image")), ("web", "b"));
     assert_eq!(merged.get("compose_project"), "", "details are replaced as a whole");
+    assert!(!container("").is_name_sought(), "Docker's names are nowhere");
     assert!(container("").awaits_name(true) && !container("").awaits_name(false) && !plain.awaits_name(true));
     // In JSON they are beside the labels, and survive it.
     let json = serde_json::to_string(&detailed).unwrap();

@@ -101,6 +101,7 @@ impl Ticks {
             vm_members: vm_members.into_iter().map(member).collect::<Result<_, String>>()?,
             vms: vms.map(|vms| vms.into_iter().map(vm).collect()),
             names_reported: false,
+            names_sought: false,
             sources: sources.into_iter().map(source).collect::<Result<_, String>>()?,
             own_cpu: Nanos(own_cpu),
             factors: Vec::new(),
