@@ -1,4 +1,5 @@
-//! What every runtime says, and what of it jouled has not been told yet. Written by the followers, read by the sender.
+//! The containers of every runtime, and which changes still have to be sent to jouled. The followers (`follow`,
+//! `kubelet`) write it, the sender (`send`) reads it.
 
 use crate::container::{Id, hex};
 use serde::Serialize;
@@ -24,7 +25,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// What one runtime may have at most. `user`: whose it is; `None`: the system's.
+    /// The most that one runtime may have. `user`: the owner of the runtime; `None`: the system.
     pub fn most(user: Option<u32>) -> Self {
         if user.is_some() { OF_USER } else { OF_ALL }
     }
@@ -66,25 +67,25 @@ pub struct Board {
 struct State {
     /// By the URI of the socket.
     runtimes: BTreeMap<String, Runtime>,
-    /// URIs that jouled has to be told are gone.
+    /// URIs of runtimes that are gone; jouled does not know it yet.
     absent: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
 struct Runtime {
-    /// The user whose runtime it is; `None`: the system's.
+    /// The user that owns the runtime; `None`: the system.
     user: Option<u32>,
-    /// `ok`, or why it cannot be asked.
+    /// `ok`, or the reason why the runtime cannot be asked.
     health: String,
     /// The JSON of each container.
     containers: BTreeMap<Id, Box<str>>,
     /// The amount of `containers`.
     kept: Amount,
-    /// Everything has to be sent to jouled again.
+    /// The whole list has to be sent to jouled, with `begin`.
     begin: bool,
-    /// jouled has not been told this health.
+    /// The health changed, and was not sent to jouled yet.
     is_news: bool,
-    /// Containers of which jouled has to be told.
+    /// Containers that changed or ended; jouled does not know it yet.
     news: BTreeSet<Id>,
     /// Containers were left out, as there are too many.
     is_full: bool,
@@ -101,8 +102,8 @@ struct Line<'a> {
 }
 
 impl Board {
-    /// A runtime can be asked, or cannot for a reason. Its containers stay, as they go on running. Whether that is a
-    /// change.
+    /// Sets the health of a runtime: `ok`, or the reason why it cannot be asked. Its containers stay, as they go on
+    /// running. Returns whether the health changed.
     pub fn set_health(&self, uri: &str, user: Option<u32>, health: &str) -> bool {
         self.change(|state| {
             state.absent.remove(uri);
@@ -116,7 +117,7 @@ impl Board {
         })
     }
 
-    /// Whether this is what is known of a container.
+    /// Whether the board has this JSON of a container.
     pub fn is_known(&self, uri: &str, id: &Id, json: &str) -> bool {
         self.lock()
             .runtimes
@@ -125,7 +126,7 @@ impl Board {
             .is_some_and(|known| **known == *json)
     }
 
-    /// A container of a runtime runs.
+    /// Adds a container that runs, or replaces its JSON.
     pub fn set(&self, uri: &str, id: Id, json: Box<str>) {
         self.change(|state| {
             let Some(runtime) = state.runtimes.get_mut(uri) else { return };
@@ -143,7 +144,7 @@ impl Board {
         });
     }
 
-    /// A container of a runtime ended, or cannot be named.
+    /// Removes a container that ended, or that cannot be named.
     pub fn remove(&self, uri: &str, id: &Id) {
         self.change(|state| {
             if let Some(runtime) = state.runtimes.get_mut(uri) {
@@ -152,7 +153,7 @@ impl Board {
         });
     }
 
-    /// A list of a runtime begins to be taken: removes all of its containers but these.
+    /// Removes all containers of a runtime that are not in its new list (`keep`).
     pub fn retain(&self, uri: &str, keep: &BTreeSet<Id>) {
         self.change(|state| {
             let Some(runtime) = state.runtimes.get_mut(uri) else { return };
@@ -162,12 +163,12 @@ impl Board {
         });
     }
 
-    /// Containers of a runtime were left out, as there are too many.
+    /// Notes that containers of a runtime were left out, as there are too many.
     pub fn set_full(&self, uri: &str) {
         self.change(|state| state.set_full(uri));
     }
 
-    /// A runtime is no longer there.
+    /// Removes a runtime whose socket is gone.
     pub fn forget(&self, uri: &str) {
         self.change(|state| {
             if state.runtimes.remove(uri).is_some() {
@@ -176,7 +177,7 @@ impl Board {
         });
     }
 
-    /// Everything is to be told again: a new jouled is connected.
+    /// Sends everything again: a new connection to jouled knows nothing.
     pub fn begin(&self) {
         self.change(|state| {
             state.absent.clear();
@@ -270,7 +271,7 @@ impl State {
 }
 
 impl Runtime {
-    /// Removes a container, if it is known. jouled is told.
+    /// Removes a container, if it is known, and notes that for jouled.
     fn take(&mut self, id: &Id) {
         if let Some(json) = self.containers.remove(id) {
             self.kept.remove(json.len());
@@ -289,7 +290,7 @@ impl Runtime {
 }
 
 impl Line<'_> {
-    /// The line with more fields, each with a comma before it.
+    /// The line with more fields, each of them with a comma before it.
     fn with(&self, rest: &str) -> String {
         let mut text = serde_json::to_string(self).unwrap_or_default();
         text.pop();

@@ -1,5 +1,5 @@
-//! Requests to a runtime over its Unix socket, with hyper. Every answer is bounded in bytes and time, and nothing but
-//! one object of it is held. Each request has a connection of its own.
+//! Requests to a runtime over its Unix socket, with hyper. Every answer is bounded in bytes and time, and one object of
+//! it at a time is held in memory. Each request has a connection of its own.
 
 use crate::container::printable;
 use crate::objects::Objects;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// A runtime that does not say anything for so long in an answer is taken for hung.
+/// Longest time without a byte in an answer: after that the runtime has hung.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer to a list, in bytes: 20,000 containers with 10 KB each.
 pub const LIST_MAX: u64 = 200 << 20;

@@ -1,6 +1,6 @@
-//! jouled-containers: sends jouled the names of the containers that runtimes of this machine run. A process of its own,
-//! because write access to a runtime's socket is root on the machine: jouled never has it. It changes nothing in a
-//! runtime, and nothing in jouled.
+//! jouled-containers: sends jouled the names of the containers that the container runtimes of this machine run. It is a
+//! process of its own, because write access to a runtime's socket is root on the machine, which jouled must not be. It
+//! changes nothing in a runtime, and nothing in jouled.
 
 pub mod board;
 pub mod container;

@@ -12,11 +12,11 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 
 /// Time between two lines. jouled says that it hears nothing after three of these without a line.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// A jouled that reads nothing for so long is taken for gone.
+/// Longest time for a write: a jouled that reads nothing for so long has hung.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before the next attempt where jouled is not there: it may start at any time.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause where jouled refuses the lines: it is older than they are, or this user is not trusted.
+/// Longest pause where jouled refuses the lines: jouled is of an older release, or does not trust this user.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 
 /// Sends to jouled, forever; connects again when jouled was restarted.

@@ -1,5 +1,5 @@
-//! Which sockets of runtimes there are. Looked for every few seconds, as a runtime may be installed, and a user log in,
-//! later.
+//! Finds the sockets of container runtimes. The program looks every few seconds, as a runtime may be installed, and a
+//! user log in, at any time.
 
 use std::collections::BTreeMap;
 use std::fs;

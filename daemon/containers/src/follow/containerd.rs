@@ -1,5 +1,5 @@
-//! containerd's own API: nerdctl's containers, and those that the kubelet has containerd run (the CRI plugin keeps them
-//! in the namespace k8s.io, with the kubelet's labels). Docker's (the namespace moby) have no names there.
+//! containerd's own API: the containers of nerdctl and of the kubelet (the CRI plugin keeps the latter in the namespace
+//! k8s.io, with the kubelet's labels). Docker's containers (the namespace moby) have no names there.
 //!
 //! Events say which container is new, and a list of these alone has their labels. A container is known from its
 //! creation to its removal, also while it does not run: containerd lists it so.
@@ -15,7 +15,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
-/// Time between two full lists. They have the whole specification of each container, so they are rarer than others.
+/// Time between two full lists. A list has the whole specification of each container, so it is read less often than
+/// that of other runtimes.
 const LIST_EVERY: Duration = Duration::from_secs(300);
 const LIST: &str = "/containerd.services.containers.v1.Containers/ListStream";
 const NAMESPACES: &str = "/containerd.services.namespaces.v1.Namespaces/List";
@@ -40,7 +41,7 @@ impl Runtime {
         let (mut events, user) = call(&self.path, self.owner, subscribe, &Filters { filters: topics.into() }).await?;
         let user = Some(user).filter(|user| *user != 0);
         self.containerd_list(uri, user).await?;
-        // Again soon: nothing says from when on there are events.
+        // A second list soon: nothing says when the stream of events begins.
         let mut lists = interval_at(Instant::now() + SETTLE, LIST_EVERY);
         let mut pace = Pace::default();
         let (mut wanted, mut due) = (Wanted::new(), Instant::now());
@@ -54,7 +55,7 @@ impl Runtime {
                 }
                 () = sleep_until(due), if !wanted.is_empty() => {
                     self.containerd_named(uri, std::mem::take(&mut wanted)).await?;
-                    // What comes at the same time is asked for together.
+                    // Containers that start at the same time are asked for together.
                     due = Instant::now() + SETTLE / 20;
                 }
                 _ = lists.tick() => self.containerd_list(uri, user).await?,
@@ -128,7 +129,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Reads containers of a namespace, and calls `each` for those that have a name.
+    /// Reads containers of a namespace, and calls `each` for each container with a name.
     async fn containerd_read(
         &self,
         namespace: &str,

@@ -25,7 +25,7 @@ impl Runtime {
         let subscribe = Method { path: EVENTS, namespace: None, take: Take::Elements };
         let (events, user) = call(&self.path, self.owner, subscribe, &Empty {}).await?;
         let (mut events, user) = (Some(events), Some(user).filter(|user| *user != 0));
-        // Twice at the beginning: nothing says from when on there are events.
+        // Two lists at the beginning: nothing says when the stream of events begins.
         let (mut due, mut lists) = (Instant::now(), 0_u32);
         loop {
             let now = Instant::now();

@@ -10,28 +10,28 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub struct Listing<'a> {
     board: &'a Board,
     uri: &'a str,
-    /// Whose runtime it is; `None`: the system's.
+    /// The owner of the runtime; `None`: the system.
     user: Option<u32>,
     /// The amount of `seen`.
     amount: Amount,
-    /// There are more than can be kept.
+    /// The runtime has more containers than are kept.
     is_cut: bool,
-    /// A hash of the JSON of each.
+    /// The containers of the list, with a hash of the JSON of each.
     seen: BTreeMap<Id, u64>,
-    /// Those that are new, or changed.
+    /// Containers that are new, or whose JSON changed.
     fresh: BTreeMap<Id, Box<str>>,
     twice: BTreeSet<Id>,
     wrong: Option<String>,
 }
 
 impl<'a> Listing<'a> {
-    /// Nothing is read. `user`: whose runtime it is; `None`: the system's.
+    /// An empty list. `user`: the owner of the runtime; `None`: the system.
     pub fn new(board: &'a Board, uri: &'a str, user: Option<u32>) -> Self {
         let (seen, fresh, twice) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         Self { board, uri, user, amount: Amount::default(), is_cut: false, seen, fresh, twice, wrong: None }
     }
 
-    /// Takes a container, or what is wrong with it.
+    /// Adds a container, or the reason why it cannot be read.
     pub fn add(&mut self, container: Result<(Id, Box<str>), String>) {
         match container {
             Ok((id, json)) => {
@@ -55,7 +55,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// The list is whole: puts it on the board.
+    /// Puts the list on the board, when it has been read to its end.
     pub fn finish(mut self) {
         // Which of two names is right is not known.
         for id in &self.twice {
@@ -74,7 +74,7 @@ impl<'a> Listing<'a> {
                 why => tracing::warn!("{uri}: {why}"),
             }
         }
-        // First what ended, so that there is room.
+        // Containers that ended come first: they make room.
         board.retain(uri, &self.seen.keys().copied().collect());
         self.fresh.into_iter().for_each(|(id, json)| board.set(uri, id, json));
         if self.is_cut {

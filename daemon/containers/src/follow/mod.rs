@@ -1,4 +1,4 @@
-//! Follows one runtime: its events and its lists, and all of it again when the runtime is gone.
+//! Follows one runtime: reads its events and its lists, and begins again when the connection breaks.
 
 mod containerd;
 mod cri;
@@ -32,13 +32,13 @@ const SECOND: Duration = Duration::from_secs(1);
 pub struct Runtime {
     /// Its socket.
     pub path: PathBuf,
-    /// What it speaks.
+    /// The protocol at its socket.
     pub protocol: Protocol,
     /// The user that must own the socket.
     pub owner: Owner,
     /// Labels that are sent.
     pub labels: Arc<[String]>,
-    /// What is known is written here.
+    /// Where the containers are written.
     pub board: Arc<Board>,
 }
 

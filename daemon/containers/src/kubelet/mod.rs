@@ -1,7 +1,7 @@
 //! The kubelet's own list of its pods, `GET /pods`, where neither its folders in /var/log nor a runtime's socket can be
 //! used. Over TLS, from one host that is known by a certificate, with a token from a file.
 //!
-//! It is asked again and again, as it has no events. Nothing but one pod of its answer is held.
+//! The kubelet is asked at an interval, as it has no events. One pod of its answer at a time is held in memory.
 
 mod pod;
 
@@ -34,7 +34,7 @@ const CERTIFICATES_MAX: u64 = 1 << 20;
 /// Pause between two questions, at least so many times as long as an answer takes.
 const SHARE: u32 = 20;
 
-/// A kubelet, and how it is known.
+/// A kubelet: its address, its certificate and the token for it.
 #[derive(Debug)]
 pub struct Source {
     host: String,
@@ -66,8 +66,8 @@ impl Source {
         Ok(Self { host, port, name, token, ca, every, uri })
     }
 
-    /// Asks the kubelet again and again, forever, and puts what it says on the board. `labels`: those of pods that are
-    /// sent.
+    /// Asks the kubelet at an interval, forever, and puts its containers on the board. `labels`: names of the labels of
+    /// pods that are sent.
     pub async fn follow(&self, labels: &[String], board: &Board) -> Infallible {
         let mut attempts = Attempts::default();
         loop {

@@ -4,8 +4,8 @@ use crate::container::{Id, KUBERNETES_NAME, KUBERNETES_POD, id, json, printable}
 use serde::Deserialize;
 use std::collections::HashMap;
 
-/// The annotation of what stands for a static pod at the API server: the uid that the kubelet gave the pod itself,
-/// which is in its cgroup.
+/// The annotation of a mirror pod, which represents a static pod at the API server. Its value is the uid that the
+/// kubelet gave the static pod, which is in the path of the pod's cgroup.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[derive(Debug, Default, Deserialize)]
