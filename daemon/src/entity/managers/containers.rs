@@ -166,8 +166,8 @@ impl Containers {
         self.lock().runtimes.values().any(|runtime| runtime.health == Health::Healthy)
     }
 
-    /// Marks runtimes of which nothing was said for [`STALE`]. Their names stay. A runtime that a helper does not follow
-    /// any more since it was started again is forgotten. Whether that is a change.
+    /// Marks runtimes of which nothing was said for [`STALE`]. Their names stay. A runtime that a helper does not
+    /// follow any more since it was started again is forgotten. Whether that is a change.
     pub(super) fn expire(&self, now: Instant) -> bool {
         let mut state = self.lock();
         let mut any = state.forget_unfollowed(now);
