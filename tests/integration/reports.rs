@@ -137,6 +137,24 @@ fn of_dbus(answer: &Value) -> Sums {
     answer["data"][0].as_array().unwrap().iter().map(row).collect()
 }
 
+/// What busctl prints of GetStatement, of one entity.
+fn statement_of_dbus(answer: &Value) -> (i64, BTreeMap<String, i64>) {
+    let numbers = &answer["data"][0][0][2];
+    let number = |name: &str| integer(&numbers[name]["data"]);
+    let amount = |one: &Value| {
+        (format!("{} {}", one[0].as_str().unwrap(), one[1].as_str().unwrap()), integer(&one[2]) + integer(&one[3]))
+    };
+    let amounts: BTreeMap<String, i64> =
+        numbers["Amounts"]["data"].as_array().into_iter().flatten().map(amount).collect();
+    // Runs add up to the whole, in the order of amounts.
+    let runs = numbers["Runs"]["data"].as_array().unwrap();
+    let energy: i64 = runs.iter().map(|run| integer(&run[1]) + integer(&run[2])).sum();
+    assert_eq!(energy, number("DynamicMicrojoules") + number("IdleMicrojoules"), "{answer}");
+    let of_runs: i64 = runs.iter().flat_map(|run| run[3].as_array().unwrap()).map(integer).sum();
+    assert_eq!(of_runs, amounts.values().sum::<i64>(), "{answer}");
+    (energy, amounts)
+}
+
 /// The cells of lines of CSV, by the names of the first line.
 fn cells(csv: &str) -> Vec<BTreeMap<String, String>> {
     let split = |line: &str| {
@@ -267,7 +285,7 @@ fn all_forms_have_the_same_sums_to_the_last_digit() {
     // kWh, share, and two amounts.
     table_adds_up(&table, 4);
     for words in
-        ["without a factor, which is not in it", "(fallback)", "CO2e (location-based): of the machine's energy"]
+        ["without a carbon intensity: its CO2e is not", "(fallback)", "CO2e (location-based): of the machine's energy"]
     {
         assert!(table.contains(words), "{words}: {table}");
     }
@@ -295,6 +313,13 @@ fn all_forms_have_the_same_sums_to_the_last_digit() {
             assert_eq!(integer(&of_node[2]), node.1["cost EUR"]);
             let sources: i64 = of_node[4].as_array().unwrap().iter().map(|one| integer(&one[3])).sum();
             assert_eq!(sources, node.1["cost EUR"], "by source: {of_node}");
+            for unit in UNITS {
+                let call = ["--json=short", "call", "org.jouled1", "/org/jouled1", "org.jouled1.Manager"];
+                let call = [call.as_slice(), &["GetStatement", "ttss", &from, &until, "unit", unit]].concat();
+                let answer: Value = serde_json::from_str(&said(output(&mut bus.busctl(&call).unwrap()))).unwrap();
+                let row = &sums[&("entity".to_owned(), unit.to_owned())];
+                assert_eq!(statement_of_dbus(&answer), *row, "{unit}: {answer}");
+            }
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::call::{Call, CallError, said};
 use super::properties::{Subject, all};
-use super::report;
 use super::tree;
 use super::view::{Iface, Object, UNKNOWN, View};
+use super::{report, statement};
 use crate::model::entity::{Kind, UserUnitLabels};
 use crate::model::usage::ProcessKey;
 use crate::sys::safe_text::safe;
@@ -220,10 +220,16 @@ pub(super) const METHODS: &[Method] = &[
         gives: report::GIVES,
         doc: report::DOC,
         // The session answers it from the history. This is the answer where there is no session.
-        call: |call| {
-            report::query(call)?;
-            Err(CallError::new("org.jouled1.NoHistory", "no history is kept here"))
-        },
+        call: |call| report::query(call).and_then(|_| Err(no_history())),
+    },
+    Method {
+        of: Iface::Manager,
+        name: "GetStatement",
+        takes: statement::TAKES,
+        gives: statement::GIVES,
+        doc: statement::DOC,
+        // As GetReport.
+        call: |call| statement::query(call).and_then(|_| Err(no_history())),
     },
 ];
 
@@ -316,6 +322,10 @@ fn process(call: &Call<'_>) -> Result<Message, CallError> {
 
 const NO_SERIES: &str =
     "it has no numbers of its own: it has not run yet, or is not among the busiest (processes in [series])";
+
+fn no_history() -> CallError {
+    CallError::new("org.jouled1.NoHistory", "no history is kept here")
+}
 
 fn no_unit(name: &str) -> CallError {
     let why = format!(

@@ -32,6 +32,7 @@
 //!   ListTenants() → a(sott)     GetTenant(s name) → o                                       org.jouled1.NoSuchTenant
 //!   GetProcess(u pid; 0: own) → a{sv}   PID u, Comm s, State s and the numbers below                org.jouled1.NoSuchProcess, AccessDenied
 //!   GetReport(t from, t until, s by, s step, u limit) → a(tssa{ss}a{sv}), a(tta{sv})   see `report`    org.jouled1.NoHistory, AccessDenied
+//!   GetStatement(t from, t until, s kind, s name) → a(sa{ss}a{sv})                     see `statement` org.jouled1.NoHistory, AccessDenied
 //!   Version s, NodeName s, IntervalUSec t
 //!   Sources a(sssst) name, role, state, reason, last read;  ZonesReadAt a(st) zone, when;
 //!   EstimateByZone a(stt) zone, lowest and highest power
@@ -47,8 +48,8 @@
 //! ```
 //!
 //! Errors of org.freedesktop.DBus.Error: UnknownObject, UnknownInterface, UnknownMethod, UnknownProperty, InvalidArgs,
-//! PropertyReadOnly, AccessDenied (GetProcess of another user's process, GetReport of entities without an object),
-//! LimitsExceeded (a user who asks too much, a call that is too long).
+//! PropertyReadOnly, AccessDenied (GetProcess of another user's process, GetReport and GetStatement of entities without
+//! an object), LimitsExceeded (a user who asks too much, a call that is too long).
 //!
 //! # Resolution by caller
 //!
@@ -68,6 +69,7 @@ mod caller;
 mod config;
 mod dispatch;
 mod grain;
+mod history;
 mod introspect;
 mod methods;
 mod properties;
@@ -75,6 +77,7 @@ mod report;
 mod session;
 mod signals;
 mod socket;
+mod statement;
 mod tree;
 mod view;
 

@@ -1,18 +1,11 @@
-//! GetReport: what was drawn between two times, as `GET /v1/report` answers it. Reading the history takes milliseconds
-//! and more, so the session makes reports on another thread and sends the answer later.
-//!
-//! Root and the group jouled get everything, to the microjoule, with carbon and cost. Others get entities that have an
-//! object on the bus, and whole joules: a minute is longer than the 10 s for which they see all other numbers. Carbon
-//! and cost would tell them the microjoules.
+//! GetReport: what was drawn between two times, as `GET /v1/report` answers it.
 
+use super::Caller;
 use super::call::{Call, CallError, said};
-use super::grain::coarse_grain;
-use super::view::Iface;
-use super::{Caller, tree};
-use crate::export::history::{LINES, Refusal};
+use super::history::{Numbers, check, grain, labels, micros, reply as built, seconds, span, told};
+use crate::export::history::LINES;
 use crate::history::report::{AmountLine, By, Part, Query, Report, ReportStep, Sum};
 use crate::history::slot::AmountSource;
-use crate::model::entity::Kind;
 use crate::sys::safe_text::safe;
 use std::collections::BTreeMap;
 use zbus::{Message, Variant};
@@ -35,15 +28,6 @@ pub(super) const DOC: &str = "What was drawn between two times, from the history
      parts is the declared one; no amount is multiplied by it. Others than root and the group jouled are told whole joules, rounded \
      down. More entries may be added to both dictionaries.";
 
-/// What a call asks for; `None` where it calls another method.
-pub(super) fn asked(call: &Call<'_>) -> Option<Result<Query, CallError>> {
-    let header = call.header;
-    let is_ours = header.interface().is_none_or(|interface| interface.as_str() == Iface::Manager.name());
-    let is_it = header.path().is_some_and(|path| path.as_str() == tree::ROOT)
-        && header.member().is_some_and(|member| member.as_str() == "GetReport");
-    (is_ours && is_it).then(|| query(call))
-}
-
 /// The arguments.
 pub(super) fn query(call: &Call<'_>) -> Result<Query, CallError> {
     let body = call.message.body();
@@ -51,10 +35,7 @@ pub(super) fn query(call: &Call<'_>) -> Result<Query, CallError> {
         call.arguments(&body, "ttssu", "from, until, by, step, limit")?;
     let unknown = |_| CallError::invalid(format!("by: {} is none of {}", said(by), By::words().join(", ")));
     let by = by.parse::<By>().map_err(unknown)?;
-    if !call.caller.fine && !is_public(by) {
-        let why = format!("only root and the group jouled may have reports by {}", by.as_str());
-        return Err(CallError::new("org.freedesktop.DBus.Error.AccessDenied", why));
-    }
+    check(call.caller, by)?;
     let steps = [ReportStep::Hour, ReportStep::Day, ReportStep::Month];
     let step = match step {
         "" => None,
@@ -63,54 +44,25 @@ pub(super) fn query(call: &Call<'_>) -> Result<Query, CallError> {
             Some(step.ok_or_else(|| CallError::invalid("step: hour, day or month, or empty for one part"))?)
         }
     };
-    let seconds = |time: u64| i64::try_from(time / 1_000_000).unwrap_or(i64::MAX);
     let limit = if limit == 0 { LINES } else { usize::try_from(limit).unwrap_or(LINES) };
     Ok(Query { from: seconds(from), until: seconds(until), by, step, limit })
 }
 
-/// Whether everybody may have reports of these: they have an object on the bus, which everybody may read.
-const fn is_public(by: By) -> bool {
-    match by {
-        By::Zone => true,
-        By::Namespace => false,
-        By::Kind(kind) => match kind {
-            Kind::Unit | Kind::UserUnit | Kind::Slice | Kind::Container | Kind::Vm | Kind::Job | Kind::Tenant => true,
-            Kind::Process | Kind::Session | Kind::User | Kind::Pod | Kind::JobStep => false,
-        },
-    }
-}
-
-/// The answer without a report.
-pub(super) fn refused(why: &Refusal) -> CallError {
-    match why {
-        Refusal::NoHistory(why) => CallError::new("org.jouled1.NoHistory", why),
-        Refusal::Asked(why) => CallError::invalid(why),
-        Refusal::Failed(why) => CallError::new("org.freedesktop.DBus.Error.Failed", why),
-    }
-}
-
-type Numbers = BTreeMap<&'static str, Variant<'static>>;
 /// Measure, unit, and billionths of the unit.
 type Amounts = Vec<(String, String, i64)>;
 type Row = (u64, &'static str, String, BTreeMap<String, String>, Numbers);
 
 /// The answer with a report.
 pub(super) fn reply(to: &Message, caller: Caller, report: &Report) -> zbus::Result<Message> {
-    let grain = if caller.fine { 1 } else { i64::try_from(coarse_grain().quantum.0).unwrap_or(i64::MAX) };
+    let grain = grain(caller);
     let rows: Vec<Row> = report.parts.iter().flat_map(|part| rows(part, &report.by, grain)).collect();
     let pue = report.declared.pue;
-    let part = |part| summary(part, grain.unsigned_abs(), pue);
+    let part = |part| summary(part, grain, pue);
     let parts: Vec<(u64, u64, Numbers)> = report.parts.iter().map(part).collect();
-    let header = to.header();
-    let built = Message::method_return(&header).build(&(rows, parts));
-    built.or_else(|error| CallError::limits(format!("the report does not fit into a message: {error}")).reply(&header))
+    built(to, &(rows, parts))
 }
 
-fn micros(seconds: i64) -> u64 {
-    u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000)
-}
-
-fn rows(part: &Part, by: &str, grain: i64) -> Vec<Row> {
+fn rows(part: &Part, by: &str, grain: u64) -> Vec<Row> {
     // An amount says energy to the microjoule, and what the operator pays.
     let known: Vec<(usize, &AmountLine)> = part.amounts.iter().enumerate().filter(|_| grain == 1).collect();
     let has_factor = |line: &AmountLine| line.uncounted == 0 || line.uncounted < part.node.total;
@@ -119,7 +71,7 @@ fn rows(part: &Part, by: &str, grain: i64) -> Vec<Row> {
         known.filter_map(|(at, line)| Some((line.measure.clone(), line.unit.clone(), of(*at, line)?))).collect()
     };
     let row = |row, name: String, labels, sum: Sum, amounts: Amounts| {
-        let told = |energy: i64| Variant::from(energy.div_euclid(grain) * grain);
+        let told = |energy: i64| Variant::from(told(energy, grain));
         let mut numbers =
             Numbers::from([("DynamicMicrojoules", told(sum.dynamic)), ("IdleMicrojoules", told(sum.idle))]);
         if !amounts.is_empty() {
@@ -130,10 +82,8 @@ fn rows(part: &Part, by: &str, grain: i64) -> Vec<Row> {
     let node = i64::try_from(part.node.total).unwrap_or(i64::MAX);
     let mut rows: Vec<Row> = Vec::new();
     for line in &part.lines {
-        let labels = line.labels.iter().flat_map(|labels| labels.pairs()).filter(|(_, value)| !value.is_empty());
-        let labels = labels.map(|(name, value)| (name.to_owned(), safe(value))).collect();
         let amounts = amounts(&|at, _| Some(line.amounts.get(at).copied().unwrap_or_default().whole()));
-        rows.push(row("entity", safe(&line.name), labels, line.energy, amounts));
+        rows.push(row("entity", safe(&line.name), labels(&line.labels), line.energy, amounts));
     }
     let mut other = |name, sum, amounts| rows.push(row(name, String::new(), BTreeMap::new(), sum, amounts));
     if by != By::Zone.as_str() {
@@ -152,15 +102,14 @@ fn rows(part: &Part, by: &str, grain: i64) -> Vec<Row> {
 
 fn summary(part: &Part, grain: u64, pue: Option<f64>) -> (u64, u64, Numbers) {
     let told = |energy: u64| Variant::from(energy / grain * grain);
-    let time = |seconds: u64| Variant::from(seconds.saturating_mul(1_000_000));
     let node = &part.node;
     let mut numbers = Numbers::from([
         ("EnergyMicrojoules", told(node.total)),
         ("MeasuredMicrojoules", told(node.measured)),
         ("DerivedMicrojoules", told(node.derived)),
         ("EstimatedMicrojoules", told(node.estimated)),
-        ("ObservedUSec", time(part.observed_seconds)),
-        ("MissingUSec", time(node.missing_seconds)),
+        ("ObservedUSec", span(part.observed_seconds)),
+        ("MissingUSec", span(node.missing_seconds)),
     ]);
     if grain == 1 && !part.amounts.is_empty() {
         let amount = |line: &AmountLine| {

@@ -6,13 +6,12 @@ use super::call::{Call, CallError};
 use super::caller::{BURST, Caller, Callers, Parked, RATE, STRANGER, Trusted};
 use super::dispatch::{self, Xml};
 use super::grain;
-use super::report;
+use super::history::{self, Question};
 use super::signals::{PACE, Signals};
 use super::view::View;
 use super::{Facts, NAME, PATIENCE, socket};
 use crate::export::Snapshots;
 use crate::export::epochs::Epochs;
-use crate::history::report::Query;
 use crate::model::snapshot::Snapshot;
 use crate::model::units::Nanos;
 use std::convert::Infallible;
@@ -39,9 +38,9 @@ const LONGEST: usize = 64 << 10;
 const BATCH: (usize, Duration) = (64, Duration::from_millis(2));
 /// Most calls that are kept while the name is being acquired.
 const EARLY: usize = 64;
-/// Most reports that are being made or wait for their turn.
+/// Most reports and statements that are being made or wait for their turn.
 const REPORTS: usize = 16;
-/// A report costs its caller as much as an answer that is so many bytes longer: a report of a year takes a fifth of a
+/// A report or statement costs its caller as much as an answer that is so many bytes longer: a report of a year takes a fifth of a
 /// second of a processor.
 const REPORT_BYTES: usize = 1 << 20;
 
@@ -134,12 +133,12 @@ pub(super) struct Session<'a> {
     signals: Signals,
     owns: bool,
     out: Vec<Message>,
-    /// Reports that are being made.
+    /// Reports and statements that are being made.
     making: usize,
     made: (mpsc::Sender<Made>, mpsc::Receiver<Made>),
 }
 
-/// A finished report: the call, its caller and the answer.
+/// A finished report or statement: the call, its caller and the answer.
 type Made = (Message, Caller, zbus::Result<Message>);
 
 impl<'a> Session<'a> {
@@ -304,8 +303,8 @@ impl<'a> Session<'a> {
         let view = if caller.fine { self.fine.get_or_insert_with(|| View::of(&self.snapshot)) } else { &self.coarse };
         let header = message.header();
         let call = Call { message, header: &header, view, caller, facts: self.facts };
-        match report::asked(&call) {
-            Some(Ok(query)) => return self.make(message, caller, query),
+        match history::asked(&call) {
+            Some(Ok(question)) => return self.make(message, caller, question),
             Some(Err(error)) => return self.refuse(message, &error),
             None => {}
         }
@@ -315,19 +314,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Makes a report on another thread; [`Session::run`] sends it.
-    fn make(&mut self, message: &Message, caller: Caller, query: Query) -> zbus::Result<()> {
+    /// Lets another thread read the history; [`Session::run`] sends the answer.
+    fn make(&mut self, message: &Message, caller: Caller, question: Question) -> zbus::Result<()> {
         if self.making >= REPORTS {
             return self.refuse(message, &CallError::limits(format!("{REPORTS} reports are being made: try again")));
         }
         self.making += 1;
-        let (reports, node) = (self.facts.reports.clone(), self.snapshot.host.node_name.clone());
+        let (reports, snapshot) = (self.facts.reports.clone(), Arc::clone(&self.snapshot));
         let (message, made) = (message.clone(), self.made.0.clone());
         tokio::spawn(async move {
-            let answer = match reports.report(query, node).await {
-                Ok(report) => report::reply(&message, caller, &report),
-                Err(why) => report::refused(&why).reply(&message.header()),
-            };
+            let answer = history::answer(question, &reports, snapshot, &message, caller).await;
             // Where the session has ended, nobody waits for it.
             let _ = made.send((message, caller, answer)).await;
         });

@@ -180,7 +180,7 @@ fn line(by: By, labels: &Labels, amounts: usize) -> ReportLine {
 }
 
 /// The id of an entity among those of its kind. The first label of a job is its manager.
-pub(in crate::history) fn own_id(labels: &Labels) -> String {
+pub fn own_id(labels: &Labels) -> String {
     match labels.kind() {
         Kind::Job => labels.get("job_id").to_owned(),
         Kind::JobStep => format!("{}.{}", labels.get("job_id"), labels.get("step_id")),

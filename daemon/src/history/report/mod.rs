@@ -6,7 +6,7 @@ mod part;
 mod query;
 mod sums;
 
-pub(super) use growing::own_id;
+pub use growing::own_id;
 pub use part::{AmountLine, Declared, NodeLine, Part, ReportLine, Sum};
 pub use query::{By, Query, ReportStep};
 pub(super) use sums::{NodeAmounts, Sums};

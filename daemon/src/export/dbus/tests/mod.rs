@@ -1,6 +1,7 @@
 //! What the bus is told, without a bus: here what the tests share.
 
 mod calls;
+mod reports;
 mod resolution;
 mod views;
 
@@ -9,15 +10,13 @@ use super::caller::{BURST, Callers, Parked, RATE, STRANGER};
 use super::dispatch::{self, Xml};
 use super::grain::coarse;
 use super::properties::{self, PROPERTIES, Subject};
-use super::report;
 use super::signals::Signals;
 use super::view::{Iface, UNKNOWN, View};
 use super::*;
 use crate::export::prometheus::tests as sample;
-use crate::history::report::{NodeLine, Part, Report, ReportLine, Sum};
 use crate::model::billing::IdlePolicy;
 use crate::model::domain::Zone;
-use crate::model::entity::{Kind, UnitLabels};
+use crate::model::entity::Kind;
 use crate::model::snapshot::{Row, Snapshot, State};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
 use crate::model::vm::Vm;
