@@ -3,7 +3,9 @@ use crate::export::HealthBoard;
 use crate::export::control;
 use crate::export::http::tests::ask;
 use crate::export::prometheus::tests as sample;
+use crate::model::source::Health;
 use crate::model::units::Microjoules;
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -123,6 +125,54 @@ async fn a_damaged_file_is_set_aside() {
     assert_eq!(service.health().await, Health::Healthy);
     assert!(folder.join("history.redb.damaged-1").exists());
     drop(service.end().await);
+}
+
+/// Makes the hour of a time one that cannot be read.
+fn damage_hour(path: &std::path::Path, at: u64) {
+    use redb::TableDefinition;
+    const HOURS: TableDefinition<'_, (i64, u64), u32> = TableDefinition::new("hours");
+    const PARTS: TableDefinition<'_, (i64, u64, u32), &[u8]> = TableDefinition::new("hour-parts");
+    let hour = crate::history::local::Calendar::system().hour(at.cast_signed()).start;
+    let write = redb::Database::open(path).unwrap().begin_write().unwrap();
+    write.open_table(HOURS).unwrap().insert((hour, 0), 1).unwrap();
+    write.open_table(PARTS).unwrap().insert((hour, 0, 0), b"no interval".as_slice()).unwrap();
+    write.commit().unwrap();
+}
+
+#[tokio::test]
+async fn damage_that_shows_while_it_is_written_is_set_aside_and_history_begins_again() {
+    let service = Service::start(None);
+    assert_eq!(service.health().await, Health::Healthy);
+    service.tick(1, BEGIN, 100).await;
+    let folder = service.folder.clone();
+    let dir = service.end().await;
+    damage_hour(&folder.join(FILE), BEGIN);
+    let service = Service::start(Some(folder.clone()));
+    assert_eq!(service.health().await, Health::Healthy, "nothing of it is seen yet");
+    let answer = service.ask("/v1/report?from=0&until=9000000000&by=zone&step=hour").await;
+    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("history.redb cannot be read for these"), "{answer}");
+    // When the hour is over, its minutes are added to it.
+    let aside = folder.join("history.redb.damaged-1");
+    let mut minute = 70;
+    while !aside.exists() {
+        service.tick(minute, BEGIN + minute * 60, minute * 100).await;
+        minute += 1;
+        assert!(minute < 500, "the hour was never read");
+    }
+    let begun = minute * 100;
+    // While the new file is being opened, there is no report.
+    let zones = "/v1/report?from=0&until=9000000000&by=zone";
+    while !service.ask(zones).await.starts_with("HTTP/1.1 200") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while service.total().await == 0 {
+        service.tick(minute, BEGIN + minute * 60, minute * 100).await;
+        minute += 1;
+        assert!(minute < 1_000, "no minute is kept: {:?}", service.health().await);
+    }
+    assert!(service.total().await <= minute * 100 - begun + 200, "from where it began again");
+    assert_eq!(service.health().await, Health::Healthy);
+    drop((service.end().await, dir));
 }
 
 #[tokio::test]

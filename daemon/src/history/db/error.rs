@@ -2,6 +2,7 @@
 
 use super::FORMAT;
 use crate::history::encoding::DecodeError;
+use jiff::Timestamp;
 
 /// Why the database cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -9,8 +10,8 @@ pub enum DbError {
     /// redb's error.
     #[error("{0}")]
     Redb(#[from] redb::Error),
-    /// An interval that cannot be read.
-    #[error("the interval of {0} cannot be read: {1}")]
+    /// An interval that cannot be read: its begin in seconds since 1970, and why.
+    #[error("the interval that begins at {} cannot be read: {why}", time(*.0), why = .1)]
     Slot(i64, DecodeError),
     /// A record that cannot be read.
     #[error("the record {0:?} cannot be read: {1}")]
@@ -21,6 +22,11 @@ pub enum DbError {
     /// The library met what it holds to be impossible: the file is damaged.
     #[error("it is damaged: {0}")]
     Damaged(String),
+}
+
+/// A time for people, in UTC.
+fn time(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| format!("second {seconds}"), |at| at.to_string())
 }
 
 impl DbError {
