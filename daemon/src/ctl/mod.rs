@@ -125,7 +125,8 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
             let asked = report::Asked { from: Some(from.as_deref().unwrap_or("24h")), to: to.as_deref() };
             let query = report::query(&asked, *by, Some(*step), usize::MAX, seconds_now()).map_err(Error::Usage)?;
             let made = client.report(&query).await?;
-            text::write_lines(out, &report::plot(&made, &query, name).map_err(Error::Model)?)?;
+            let columns = text::terminal_size().map(|size| size.columns);
+            text::write_lines(out, &report::plot(&made, &query, name, columns).map_err(Error::Model)?)?;
         }
         Command::Top { count, json } => live::run(&client, *count, *json, out).await?,
         Command::Fetch(arguments) => fetch::run(arguments, seconds_now(), out).await?,

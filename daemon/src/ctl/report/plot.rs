@@ -2,16 +2,22 @@
 
 use super::{date_time, entity, text};
 use crate::history::local::Calendar;
-use crate::history::report::{Part, Query, Report};
+use crate::history::report::{Part, Query, Report, ReportLine};
 use crate::model::units::Microjoules;
 
-/// Widest bar, in columns.
+/// Width of the longest bar, in columns, where the width of the terminal is not known.
 const BAR: usize = 60;
+/// The least that a longest bar has in a narrow terminal, and the most in a wide one.
+const BARS: (usize, usize) = (8, 120);
 
-/// The energy of one entity over time, as bars: the parts of a report, in which the entity is one line.
-pub fn plot(report: &Report, query: &Query, name: &str) -> Result<Vec<String>, String> {
+/// The energy of one entity over time, as bars: the parts of a report, in which the entity is one line. `columns`: width
+/// of the terminal, if it is one. Times without history are one line each.
+///
+/// # Errors
+/// Where the entity has no energy in that time.
+pub fn plot(report: &Report, query: &Query, name: &str, columns: Option<usize>) -> Result<Vec<String>, String> {
     let calendar = Calendar::system();
-    let is_it = |line: &crate::history::report::ReportLine| {
+    let is_it = |line: &ReportLine| {
         let shown = line.labels.as_ref().map_or_else(|| line.name.clone(), entity::of_labels);
         line.name == name || shown == name
     };
@@ -27,40 +33,73 @@ pub fn plot(report: &Report, query: &Query, name: &str) -> Result<Vec<String>, S
         return Ok(vec![super::nothing(report, query, &calendar)]);
     }
     if most <= 0 {
-        let mut known: Vec<&str> =
-            report.parts.iter().flat_map(|part| &part.lines).map(|line| line.name.as_str()).collect();
-        known.sort_unstable();
-        known.dedup();
-        known.truncate(10);
-        let known: Vec<String> = known.into_iter().map(text::safe).collect();
-        let some =
-            if known.is_empty() { String::new() } else { format!("; there are, for example, {}", known.join(", ")) };
-        return Err(format!("there is no history of the {} {name:?} in that time{some}", query.by.as_str()));
+        return Err(unknown(report, query, name));
     }
-    let mut cells = vec![vec!["FROM".to_owned(), "ENERGY".into(), "POWER".into(), String::new()]];
+    let mut cells = vec![["FROM", "ENERGY", "POWER"].map(str::to_owned).to_vec()];
+    let mut bars = vec![Bar::None];
+    let mut ended: Option<i64> = None;
+    let gap = |cells: &mut Vec<Vec<String>>, bars: &mut Vec<Bar>, from: Option<i64>, until: i64| {
+        if let Some(from) = from.filter(|from| *from < until) {
+            cells.push(vec![date_time(&calendar, from), "-".into(), String::new()]);
+            bars.push(Bar::Gap(date_time(&calendar, until)));
+        }
+    };
     for (part, energy) in points {
+        gap(&mut cells, &mut bars, ended, part.from);
+        ended = Some(part.until);
         let seconds = part.observed_seconds;
         let watts = energy as f64 / 1e6 / seconds as f64;
         let watts = if seconds > 0 { format!("{watts:.1} W") } else { String::new() };
-        let columns = usize::try_from(energy.max(0).saturating_mul(BAR as i64 * 8) / most).unwrap_or_default();
-        let part_of_block = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][columns % 8];
-        let bar = "█".repeat(columns / 8) + part_of_block;
-        cells.push(vec![
-            date_time(&calendar, part.from),
-            text::joules(Microjoules(energy.max(0).unsigned_abs())),
-            watts,
-            bar,
-        ]);
+        let energy = energy.max(0).unsigned_abs();
+        cells.push(vec![date_time(&calendar, part.from), text::joules(Microjoules(energy)), watts]);
+        bars.push(Bar::Of(energy));
     }
-    Ok(bars(&cells))
+    gap(&mut cells, &mut bars, ended, query.until);
+    Ok(lines(&cells, &bars, most.unsigned_abs(), columns))
 }
 
-/// Lines up the cells; the last one, the bar, to the left.
-fn bars(cells: &[Vec<String>]) -> Vec<String> {
-    let numbers: Vec<Vec<String>> = cells.iter().map(|row| row[..row.len() - 1].to_vec()).collect();
-    let lines = text::table(&numbers, true, None);
-    let line = |(line, row): (String, &Vec<String>)| {
-        format!("{line}  {}", row.last().map_or("", String::as_str)).trim_end().to_owned()
+/// That the entity has no energy in that time, with the names of some that have.
+fn unknown(report: &Report, query: &Query, name: &str) -> String {
+    let mut known: Vec<&str> =
+        report.parts.iter().flat_map(|part| &part.lines).map(|line| line.name.as_str()).collect();
+    known.sort_unstable();
+    known.dedup();
+    known.truncate(10);
+    let known: Vec<String> = known.into_iter().map(text::safe).collect();
+    let some = if known.is_empty() { String::new() } else { format!("; there are, for example, {}", known.join(", ")) };
+    format!("there is no history of the {} {name:?} in that time (--by names another kind){some}", query.by.as_str())
+}
+
+/// What a line has after its numbers.
+enum Bar {
+    None,
+    /// A bar of so many µJ.
+    Of(u64),
+    /// There is no history, until a time.
+    Gap(String),
+}
+
+/// Numbers in columns, and behind them the bars.
+fn lines(cells: &[Vec<String>], bars: &[Bar], most: u64, columns: Option<usize>) -> Vec<String> {
+    let numbers = text::table(cells, true, None);
+    let width = numbers.iter().map(|line| text::width(line)).max().unwrap_or_default() + 2;
+    let (least, widest) = BARS;
+    let room = columns.map_or(BAR, |columns| columns.saturating_sub(width).clamp(least, widest));
+    let line = |(mut line, bar): (String, &Bar)| {
+        let bar = match bar {
+            Bar::None => String::new(),
+            Bar::Gap(until) => format!("no history until {until}"),
+            Bar::Of(energy) => {
+                let eighths = u128::from(*energy) * room as u128 * 8 / u128::from(most.max(1));
+                let eighths = usize::try_from(eighths).unwrap_or_default();
+                let part_of_block = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+                "█".repeat(eighths / 8) + part_of_block
+            }
+        };
+        let pad = (width - text::width(&line)).max(2);
+        line += &" ".repeat(pad);
+        let line = (line + &bar).trim_end().to_owned();
+        columns.map_or_else(|| line.clone(), |columns| text::cut(&line, columns))
     };
-    lines.into_iter().zip(cells).map(line).collect()
+    numbers.into_iter().zip(bars).map(line).collect()
 }
