@@ -5,6 +5,7 @@
 
 mod attribution;
 mod bmc;
+mod factors;
 mod kept;
 mod machine;
 mod served;
@@ -16,7 +17,7 @@ use std::sync::LazyLock;
 /// A target: its name, which is also the name of its folder of seeds, and what it does with the bytes.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 25] = [
+const TARGETS: [Target; 29] = [
     ("cgroup-path", text::cgroup_path),
     ("command-line", text::command_line),
     ("cgroup-files", text::cgroup_files),
@@ -40,6 +41,10 @@ const TARGETS: [Target; 25] = [
     ("ledger", kept::ledger),
     ("recording", kept::recording),
     ("history", kept::history),
+    ("factors", factors::factors),
+    ("tariffs", factors::tariffs),
+    ("fetch", factors::fetch),
+    ("signature", factors::signature),
     ("core", attribution::core),
     ("page", attribution::page),
 ];

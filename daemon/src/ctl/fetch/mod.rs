@@ -2,7 +2,7 @@
 //! jouled-fetch@NAME.service runs it, so that jouled itself needs no network for them. One service is asked, and no
 //! redirection is followed. The file takes its name when it is complete and can be used; until then the last one stays.
 
-mod services;
+pub mod services;
 
 use super::{Error, text};
 use crate::footprint::file::{Series, Written};

@@ -151,7 +151,7 @@ impl Asked {
         }
         let holds = matches!(self.service, Service::France | Service::ElectricityMaps | Service::Watttime);
         if let Some(last) = values.last_mut().filter(|_| holds) {
-            last.1 = last.1.max(last.0 + HOLD);
+            last.1 = last.1.max(last.0.saturating_add(HOLD));
         }
         let text = |at: i64| Time::Text(crate::footprint::time(at));
         let value = |(from, until, value): (i64, i64, f64)| WrittenValue {
@@ -207,7 +207,7 @@ fn slots(answer: &Value) -> Result<Vec<Slot>, String> {
 fn points(list: &[Value], time: &str, value: &str, period: i64) -> Result<Vec<Slot>, String> {
     let point = |one: &Value| {
         let from = at(one, time)?;
-        Ok((from, from + period, one[value].as_f64().unwrap_or(f64::NAN)))
+        Ok((from, from.saturating_add(period), one[value].as_f64().unwrap_or(f64::NAN)))
     };
     list.iter().map(point).collect()
 }
@@ -217,7 +217,8 @@ fn columns(answer: &Value, names: &[&str], scale: f64) -> Result<Vec<Slot>, Stri
     let times: Option<Vec<i64>> = array(answer, "unix_seconds")?.iter().map(Value::as_i64).collect();
     let times = times.ok_or("its times are no numbers")?;
     let value = |at: usize| names.iter().find_map(|name| answer[*name].get(at)?.as_f64());
-    let step = times.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step > 0).min().unwrap_or(3600);
+    let step =
+        times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).filter(|step| *step > 0).min().unwrap_or(3600);
     let slot = |(at, from): (usize, &i64)| {
         (*from, from.saturating_add(step), value(at).map_or(f64::NAN, |value| value * scale))
     };
