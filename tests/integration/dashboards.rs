@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/integration/prometheus/kepler_dashboards.toml");
-const UID: &str = "0b3c9d5e-1f2a-4b6c-8d7e-9fa0b1c2d3e4";
-const VM: &str = "8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7";
+pub const UID: &str = "0b3c9d5e-1f2a-4b6c-8d7e-9fa0b1c2d3e4";
+pub const VM: &str = "8c0d1a2b-3c4d-5e6f-7081-92a3b4c5d6e7";
 /// Process ids: a container of a pod, one of Docker, a VM, a service, a kernel thread.
 const PIDS: [u32; 5] = [101, 102, 43, 50, 2];
 const CORE: &str = "intel-rapl:0:1";
@@ -46,7 +46,7 @@ struct Dashboard {
 }
 
 /// A child that is killed when dropped.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -56,18 +56,26 @@ impl Drop for Running {
 }
 
 /// A fake host with a meter of each kind, and a daemon that shows it in one dialect.
-struct Host {
-    world: World,
-    daemon: Daemon,
+pub struct Host {
+    pub world: World,
+    pub daemon: Daemon,
     gpu: PathBuf,
     steps: u64,
-    _helper: UnixStream,
+    /// Processes beside [`PIDS`] that run.
+    pub more: Vec<u32>,
+    /// Connections of helpers, which are open as long as the host is.
+    pub helpers: Vec<UnixStream>,
 }
 
 impl Host {
     /// `None`, with a message, where there is no C compiler for the stand-in of NVML.
     fn start(dialect: &str) -> Option<Self> {
-        let world = World::new();
+        let other = if dialect == "kepler" { "legacy" } else { "kepler" };
+        Self::with(World::new(), &format!("[export.prometheus]\ndialects = {{ {dialect} = true, {other} = false }}\n"))
+    }
+
+    /// In `world`, with more configuration. `None`, with a message, where there is no C compiler.
+    pub fn with(world: World, more: &str) -> Option<Self> {
         let dir = world.state.parent().unwrap().to_owned();
         let (library, gpu) = (dir.join("libnvidia-ml.so.1"), dir.join("nvml.txt"));
         fs::write(&gpu, format!("{ONE}energy 0 1000000\n")).unwrap();
@@ -76,10 +84,8 @@ impl Host {
         }
         world.host.zone(CORE, "core", 1_000_000);
         meter_of_the_machine(&world);
-        let other = if dialect == "kepler" { "legacy" } else { "kepler" };
         world.config(&format!(
-            "[meter.nvml]\nlibrary = \"{}\"\n[attribution]\nidle = \"by-use\"\n[attribution.idle_watts]\npackage = 10\n\
-             [export.prometheus]\ndialects = {{ {dialect} = true, {other} = false }}\n",
+            "[meter.nvml]\nlibrary = \"{}\"\n[attribution]\nidle = \"by-use\"\n[attribution.idle_watts]\npackage = 10\n{more}",
             library.display()
         ));
         let docker = format!("{:064x}", 102);
@@ -96,15 +102,16 @@ impl Host {
         let daemon = world.start();
         let mut helper = UnixStream::connect(daemon.state.join("inventory.sock")).unwrap();
         let head = r#"{"v":2,"source":"containers","uri":"unix:///run/docker.sock","health":"ok""#;
+        let of_compose = r#""compose_project":"shop","compose_service":"web""#;
         writeln!(helper, r#"{head},"begin":true}}"#).unwrap();
-        writeln!(helper, r#"{head},"containers":[{{"id":"{docker}","name":"shop-web"}}]}}"#).unwrap();
-        Some(Self { world, daemon, gpu, steps: 0, _helper: helper })
+        writeln!(helper, r#"{head},"containers":[{{"id":"{docker}","name":"shop-web",{of_compose}}}]}}"#).unwrap();
+        Some(Self { world, daemon, gpu, steps: 0, more: Vec::new(), helpers: vec![helper] })
     }
 
     /// Everything runs for a moment, and every meter goes on.
-    fn work(&mut self) {
+    pub fn work(&mut self) {
         self.steps += 1;
-        PIDS.iter().for_each(|pid| self.world.run(*pid, 2));
+        PIDS.iter().chain(&self.more).for_each(|pid| self.world.run(*pid, 2));
         ZONES.iter().for_each(|(zone, _)| self.world.draw(zone, STEP_UJ));
         self.world.host.set_energy(CORE, 1_000_000 + self.steps * STEP_UJ / 2);
         let new = self.gpu.with_extension("new");
@@ -112,6 +119,13 @@ impl Host {
             .unwrap();
         fs::rename(new, &self.gpu).unwrap();
     }
+}
+
+/// Another helper connects and says this line.
+pub fn tell(daemon: &Daemon, line: &str) -> UnixStream {
+    let mut helper = UnixStream::connect(daemon.state.join("inventory.sock")).unwrap();
+    writeln!(helper, "{line}").unwrap();
+    helper
 }
 
 /// An ACPI power meter. It states more than the components of this host draw.
@@ -130,7 +144,7 @@ fn kernel_thread(world: &World, pid: u32) {
 }
 
 /// Prometheus, which scrapes these jobs every second; `None`, with a message, where there is none.
-fn prometheus(folder: &Path, jobs: &[(&str, SocketAddr)]) -> Option<(Running, SocketAddr)> {
+pub fn prometheus(folder: &Path, jobs: &[(&str, SocketAddr)]) -> Option<(Running, SocketAddr)> {
     let mut config = String::from("global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n");
     for (name, address) in jobs {
         config += &format!("- job_name: {name}\n  static_configs:\n  - targets: ['{address}']\n");
@@ -160,7 +174,7 @@ fn node_exporter(sysfs: &Path) -> Option<(Running, SocketAddr)> {
 }
 
 /// The samples that a query gives: labels and value.
-fn ask(prometheus: SocketAddr, query: &str) -> Vec<(BTreeMap<String, String>, f64)> {
+pub fn ask(prometheus: SocketAddr, query: &str) -> Vec<(BTreeMap<String, String>, f64)> {
     let byte =
         |byte: u8| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") };
     let query: String = query.bytes().map(byte).collect();

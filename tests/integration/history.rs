@@ -279,7 +279,7 @@ fn reports_statements_and_yearly_figures_are_signed_files() {
     assert_eq!(year["e_it"]["microjoules"], drawn);
     assert_eq!((&year["complete"], &year["e_it"]["whole_machine"]), (&false.into(), &false.into()));
     assert!(year["quality"]["not_running"]["kwh"].is_null() && year["not_known"][2]["figure"] == "E_DC");
-    assert!(ok(&["report", "year"]).contains("Not known to this machine:"));
+    assert!(ok(&["report", "year"]).contains("Not known to this machine, by Annex:"));
     assert!(refused(&["report", "year", "9000"]).contains("has not begun yet"));
 
     let statement = ok(&["report", "statement", "unit/nginx.service", "--json"]);

@@ -39,6 +39,7 @@ mod meters;
 mod models;
 mod names;
 mod new_meter;
+mod own_dashboards;
 mod page;
 mod pictures;
 mod plausibility;

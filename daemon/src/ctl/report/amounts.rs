@@ -113,17 +113,17 @@ pub fn note(measure: &str, unit: &str, sources: &[AmountSource], uncounted: u64,
         let how = if source.fallback { " (fallback)" } else { "" };
         format!("{} by {}{how}", of(source.energy), text::safe(&source.source))
     };
-    let name = match measure {
-        "co2e_location" => "CO2e (location-based)".to_owned(),
-        "co2e_market" => "CO2e (market-based)".to_owned(),
-        _ => format!("Cost in {}", text::safe(unit)),
+    let (name, factor, amount) = match measure {
+        "co2e_location" => ("CO2e (location-based)".to_owned(), "a carbon intensity", "CO2e"),
+        "co2e_market" => ("CO2e (market-based)".to_owned(), "a carbon intensity", "CO2e"),
+        _ => (format!("Cost in {}", text::safe(unit)), "a price", "cost"),
     };
     if factors(sources, uncounted, node) == "none" {
-        return format!("{name}: not known, as there was no factor");
+        return format!("{name}: not known, as no source had {factor} for that time");
     }
     let mut words: Vec<String> = sources.iter().filter(|one| one.energy > 0 || node == 0).map(source).collect();
     if uncounted > 0 {
-        words.push(format!("{} without a factor, which is not in it", of(uncounted)));
+        words.push(format!("{} without {factor}: its {amount} is not in these numbers", of(uncounted)));
     }
     if words.is_empty() {
         return format!("{name}: there was no energy");

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Subcommand)]
 pub enum ReportCommand {
     /// The yearly figures of this machine that operators of data centres report (Delegated Regulation (EU) 2024/1364,
-    /// Annex II): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known.
+    /// Annexes II and III): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known.
     Year {
         /// The year [default: this one, until now]
         #[arg(value_parser = clap::value_parser!(i16).range(1970..=9998))]

@@ -127,11 +127,35 @@ fn times_are_named_by_the_zone_that_shows_them() {
 fn a_plot_has_a_bar_for_each_part() {
     let (mut report, query) = report();
     report.parts.push(Part { from: 3_600, until: 7_200, lines: vec![unit("a.service", 2_700_000)], ..part() });
-    let lines = plot(&report, &query, "a.service").unwrap();
+    let query = Query { until: 7_200, ..query };
+    let lines = plot(&report, &query, "a.service", None).unwrap();
     let blocks = |line: &String| line.chars().filter(|c| *c == '█').count();
     assert_eq!((lines.len(), blocks(&lines[1]), blocks(&lines[2])), (3, 60, 29));
-    assert!(plot(&report, &query, "x.service").unwrap_err().contains("a.service"));
-    assert_eq!(plot(&report, &query, "node").unwrap().len(), 3);
+    let why = plot(&report, &query, "x.service", None).unwrap_err();
+    assert!(why.contains("a.service") && why.contains("--by"), "{why}");
+    assert_eq!(plot(&report, &query, "node", None).unwrap().len(), 3);
+}
+
+#[test]
+fn a_plot_fits_its_terminal_and_shows_times_without_history() {
+    let (mut report, query) = report();
+    report.parts.push(Part { from: 7_200, until: 10_800, ..part() });
+    let query = Query { until: 12_000, ..query };
+    for columns in [40, 60, 80, 100, 200] {
+        let lines = plot(&report, &query, "node", Some(columns)).unwrap();
+        let widths: Vec<usize> = lines.iter().map(|line| text::width(line)).collect();
+        assert!(widths.iter().all(|width| *width <= columns), "{columns}: {lines:#?}");
+        if (60..160).contains(&columns) {
+            assert_eq!(widths[1], columns, "the longest bar has all the room: {lines:#?}");
+        }
+    }
+    let lines = plot(&report, &query, "node", None).unwrap();
+    let at = |seconds| date_time(&Calendar::system(), seconds);
+    assert_eq!(lines.len(), 5, "{lines:#?}");
+    for (line, from, until) in [(2, 3_600, 7_200), (4, 10_800, 12_000)] {
+        assert!(lines[line].starts_with(&at(from)), "{lines:#?}");
+        assert!(lines[line].ends_with(&format!("no history until {}", at(until))), "{lines:#?}");
+    }
 }
 
 #[test]
@@ -170,7 +194,7 @@ fn amounts_add_up_in_every_form_and_say_what_they_rest_on() {
         "COST (EUR)",
         "CO2E (G)",
         "by lab (fallback)",
-        "50.0 % without a factor",
+        "50.0 % without a carbon intensity",
         "PUE of 1.3",
         "Embodied CO2e",
         "SCI: not known",

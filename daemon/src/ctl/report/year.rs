@@ -1,6 +1,8 @@
-//! The yearly figures of this machine for the operator of a data centre, who reports those of Annex II of Delegated
-//! Regulation (EU) 2024/1364 (http://data.europa.eu/eli/reg_del/2024/1364/oj). A machine knows its part of one of them,
-//! E_IT. All others are listed as not known. Pure.
+//! The yearly figures of this machine for the operator of a data centre, who reports those of Delegated Regulation (EU)
+//! 2024/1364 (http://data.europa.eu/eli/reg_del/2024/1364/oj): indicators of Annex II, and ratios of these of Annex III.
+//! A machine knows its part of one of them, E_IT. All others are listed as not known. Pure.
+//!
+//! The list was made from summaries of the regulation, as its text could not be had here.
 
 use super::{KWH, date_time};
 use crate::ctl::text;
@@ -12,8 +14,8 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Figures of the regulation that a machine does not know: name, what it is, and unit.
-const NOT_KNOWN: [(&str, &str, &str); 26] = [
+/// Indicators of Annex II that a machine does not know: name, what it is, and unit.
+const INDICATORS: [(&str, &str, &str); 22] = [
     ("", "installed information technology power demand", "kW"),
     ("", "floor areas of the data centre and of its computer rooms", "m²"),
     ("E_DC", "total energy consumption of the data centre", "kWh"),
@@ -36,6 +38,10 @@ const NOT_KNOWN: [(&str, &str, &str); 26] = [
     ("", "incoming and outgoing traffic bandwidth", "Gb/s"),
     ("", "incoming data traffic", "EB"),
     ("", "outgoing data traffic", "EB"),
+];
+
+/// Ratios of Annex III: name, what it is, and unit.
+const RATIOS: [(&str, &str, &str); 4] = [
     ("PUE", "power usage effectiveness, E_DC / E_IT", ""),
     ("WUE", "water usage effectiveness, W_IN / E_IT", "m³/MWh"),
     ("ERF", "energy reuse factor, E_REUSE / E_DC", ""),
@@ -109,6 +115,8 @@ struct Month {
 
 #[derive(Clone, Copy, Debug, Serialize)]
 struct NotKnown {
+    /// `II` or `III`.
+    annex: &'static str,
     figure: Option<&'static str>,
     what: &'static str,
     unit: Option<&'static str>,
@@ -143,7 +151,7 @@ pub fn figures(report: &Report, year: i16, span: &Range<i64>, now: i64) -> Figur
     let settled = spans.measured.saturating_add(spans.derived).saturating_add(spans.estimated);
     let whole_machine = zones.contains(WHOLE);
     Figures {
-        regulation: "Delegated Regulation (EU) 2024/1364, Annex II",
+        regulation: "Delegated Regulation (EU) 2024/1364, Annexes II and III",
         node: report.node.clone(),
         time_zone: report.zone.clone(),
         year,
@@ -173,7 +181,7 @@ pub fn figures(report: &Report, year: i16, span: &Range<i64>, now: i64) -> Figur
             time_of_unknown_quality: unknown(observed.saturating_sub(spans.of.max(settled) / 1_000)),
         },
         months: report.parts.iter().map(|part| month(part, &calendar, until)).collect(),
-        not_known: NOT_KNOWN.map(not_known).to_vec(),
+        not_known: not_known(),
     }
 }
 
@@ -188,9 +196,18 @@ fn month(part: &Part, calendar: &Calendar, until: i64) -> Month {
     }
 }
 
-fn not_known((figure, what, unit): (&'static str, &'static str, &'static str)) -> NotKnown {
+fn not_known() -> Vec<NotKnown> {
     let some = |word: &'static str| (!word.is_empty()).then_some(word);
-    NotKnown { figure: some(figure), what, unit: some(unit), value: None }
+    let of = |annex| {
+        move |(figure, what, unit): (&'static str, &'static str, &'static str)| NotKnown {
+            annex,
+            figure: some(figure),
+            what,
+            unit: some(unit),
+            value: None,
+        }
+    };
+    INDICATORS.into_iter().map(of("II")).chain(RATIOS.into_iter().map(of("III"))).collect()
 }
 
 /// The figures as text.
@@ -236,10 +253,10 @@ pub fn lines(figures: &Figures) -> Vec<String> {
     }
     lines.extend(text::table(&cells, true, None));
     lines.push(String::new());
-    lines.push("Not known to this machine:".into());
-    for NotKnown { figure, what, unit, .. } in &figures.not_known {
+    lines.push("Not known to this machine, by Annex:".into());
+    for NotKnown { annex, figure, what, unit, .. } in &figures.not_known {
         let unit = unit.map(|unit| format!(" ({unit})")).unwrap_or_default();
-        lines.push(format!("{:<9} {what}{unit}", figure.unwrap_or_default()));
+        lines.push(format!("{annex:<4} {:<9} {what}{unit}", figure.unwrap_or_default()));
     }
     lines
 }
@@ -305,12 +322,14 @@ mod tests {
         let not_known = json["not_known"].as_array().unwrap();
         assert!(not_known.iter().all(|figure| figure["value"].is_null()));
         for wanted in ["E_DC", "W_IN", "E_REUSE", "E_RES-TOT", "PUE"] {
-            assert!(not_known.iter().any(|figure| figure["figure"] == wanted), "{wanted}");
+            let is_ratio = wanted == "PUE";
+            let found = not_known.iter().find(|figure| figure["figure"] == wanted).unwrap();
+            assert_eq!(found["annex"], if is_ratio { "III" } else { "II" }, "{wanted}");
         }
         assert_eq!((&json["complete"], &json["e_it"]["whole_machine"]), (&true.into(), &false.into()));
         let text = lines(&figures).join("\n");
         assert!(
-            text.contains("Less than the part of this machine") && text.contains("W_IN      total water"),
+            text.contains("Less than the part of this machine") && text.contains("II   W_IN      total water"),
             "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");

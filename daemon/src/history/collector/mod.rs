@@ -5,13 +5,14 @@
 //! *baseline*. The baseline is kept in the database, so that energy of a minute that a crash cut off is in the next
 //! one. So sums over time are exact, whatever is late.
 
+mod amounts;
 mod baseline;
 mod quality;
 
 pub use baseline::{Baseline, Closed, DomainBaseline, Kept, SeriesName};
 
 use super::MOST_SERIES;
-use super::slot::{AmountPart, AmountSource, SeriesId, Slot, ZonePart};
+use super::slot::{SeriesId, Slot, ZonePart};
 use crate::model::domain::{NodeEnergy, Quality, Zone};
 use crate::model::entity::Labels;
 use crate::model::snapshot::{DomainView, Energy, KindView, Row, Snapshot, State};
@@ -213,7 +214,7 @@ impl Collector {
             part.keep_largest(MOST_SERIES);
         }
         closed.slot.kinds.retain(|_, part| !part.rows.is_empty() || part.rest.iter().any(|value| *value != 0));
-        add_amounts(&mut closed.slot, &snapshot);
+        amounts::add(&mut closed.slot, &snapshot);
         self.forget(&mut closed.gone);
         closed.base = self.base.clone();
         closed
@@ -377,26 +378,6 @@ impl Collector {
         }
         self.numbers = (self.numbers.saturating_sub(closed.named.len()) + NEW_A_MINUTE).min(NEW_AT_ONCE);
     }
-}
-
-/// Carbon and cost of a minute, by the factors of its last tick: these change with minutes alone.
-fn add_amounts(slot: &mut Slot, snapshot: &Snapshot) {
-    let Some(footprint) = &snapshot.footprint else { return };
-    let energy = slot.billed().total.0;
-    for factor in &footprint.factors {
-        let mut part =
-            AmountPart { measure: factor.measure.as_str().into(), unit: factor.unit.to_string(), ..Default::default() };
-        match factor.per_kwh {
-            None => part.uncounted = energy,
-            Some(_) => {
-                let source = AmountSource { source: factor.source.to_string(), energy, ..Default::default() };
-                part.sources.push(AmountSource { fallback: factor.fallback, ..source });
-            }
-        }
-        part.uniform = Some(factor.per_kwh.unwrap_or_default());
-        slot.amounts.push(part);
-    }
-    slot.apply_uniform();
 }
 
 fn rows(snapshot: &Snapshot) -> impl Iterator<Item = &Row> {
