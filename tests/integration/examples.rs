@@ -110,7 +110,8 @@ fn every_busctl_example_runs() {
         world.run(1, used.get());
         world.run(110, used.get());
         world.draw("intel-rapl:0", 1_000_000);
-        let there = ask(&format!("{known} GetUnit s ssh.service && {known} GetUnitByPID u 1"));
+        let of_history = "GetStatement ttss 0 1000000 unit ssh.service";
+        let there = ask(&format!("{known} GetUnit s ssh.service && {known} GetUnitByPID u 1 && {known} {of_history}"));
         there.status.success().then_some(())
     });
     for (place, script) in examples {

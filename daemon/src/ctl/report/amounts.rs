@@ -5,12 +5,15 @@ use super::super::text;
 use super::digits::{apportioned, millionths};
 use crate::history::report::{AmountLine, Declared, Part};
 use crate::history::slot::AmountSource;
+use crate::model::units::Nanos;
 use serde::Serialize;
 
 /// Billionths of a unit.
 const NANO: f64 = 1e9;
 /// Microjoules of a kWh.
 const KWH: f64 = 3.6e12;
+/// Seconds in which the current minute is not written yet.
+const MINUTE: u64 = 60;
 /// Seconds of a year.
 const YEAR: f64 = 365.25 * 86_400.0;
 
@@ -136,10 +139,10 @@ pub fn pue_note(pue: f64) -> String {
     format!("CO2e and cost are those of the energy times a PUE of {pue}")
 }
 
-/// What is known of the machine's own emissions, in grams for the time of a part; `None`: not declared.
-pub fn embodied(part: &Part, declared: &Declared) -> Option<f64> {
+/// What is known of the machine's own emissions, in grams for so many seconds; `None`: not declared.
+pub fn embodied(seconds: u64, declared: &Declared) -> Option<f64> {
     let (kg, years) = (declared.embodied_kg?, declared.lifetime_years?);
-    Some(kg * 1000.0 * (part.until - part.from).max(0) as f64 / (years * YEAR))
+    Some(kg * 1000.0 * seconds as f64 / (years * YEAR))
 }
 
 /// Software carbon intensity (ISO/IEC 21031): ((E · I) + M) / R, with what was not declared said.
@@ -155,7 +158,7 @@ pub struct Sci {
     pub intensity: Option<f64>,
     /// Where I comes from: `valid`, `fallback` or `incomplete`.
     pub intensity_factors: &'static str,
-    /// M: embodied emissions in grams; 0 where not declared.
+    /// M: embodied emissions in grams, of the time that E is of; 0 where not declared.
     pub embodied_grams: f64,
     /// `declared` or `not declared`.
     pub embodied_source: &'static str,
@@ -165,24 +168,34 @@ pub struct Sci {
     pub functional_unit: String,
 }
 
-/// The SCI of the node in a part. `units`: R and its name.
-pub fn sci(part: &Part, declared: &Declared, pue: Option<f64>, units: Option<(f64, &str)>) -> Sci {
+/// The SCI of the node in a part of so many seconds. E and M are of the time in which jouled ran: the energy of other
+/// times is not known. `units`: R and its name.
+pub fn sci(part: &Part, seconds: u64, declared: &Declared, pue: Option<f64>, units: Option<(f64, &str)>) -> Sci {
     let energy_kwh = part.node.total as f64 / KWH * pue.unwrap_or(1.0);
     let carbon = part.amounts.iter().find(|line| line.measure == "co2e_location");
     let factors = |line: &AmountLine| factors(&line.sources, line.uncounted, part.node.total);
     let grams = carbon.filter(|line| factors(line) != "none").map(|line| line.node as f64 / NANO * pue.unwrap_or(1.0));
     let intensity = grams.filter(|_| energy_kwh > 0.0).map(|grams| grams / energy_kwh);
-    let (intensity_factors, embodied) = (carbon.map_or("not configured", factors), embodied(part, declared));
-    let mut missing = Vec::new();
+    let (intensity_factors, embodied) =
+        (carbon.map_or("not configured", factors), embodied(part.observed_seconds, declared));
+    let mut missing: Vec<String> = Vec::new();
     if intensity.is_none() || intensity_factors == "incomplete" {
-        missing.push("I is not known for all of the energy");
+        missing.push("I is not known for all of the energy".into());
     }
     if units.is_none() {
-        missing.push("R (functional units) is not declared");
+        missing.push("R (functional units) is not declared".into());
     }
     let known = missing.is_empty();
     if embodied.is_none() {
-        missing.push("M is not declared and taken as 0");
+        missing.push("M is not declared and taken as 0".into());
+    }
+    let span = |seconds: u64| text::span(Nanos(seconds.saturating_mul(Nanos::SECOND.0)));
+    if part.observed_seconds + MINUTE < seconds {
+        let (ran, all) = (span(part.observed_seconds), span(seconds));
+        missing.push(format!("E and M are of the {ran} of {all} in which jouled ran, and R has to be of these"));
+    }
+    if part.node.missing_seconds > 0 {
+        missing.push(format!("E lacks {} in which a meter gave nothing", span(part.node.missing_seconds)));
     }
     let total = grams.unwrap_or_default() + embodied.unwrap_or_default();
     Sci {

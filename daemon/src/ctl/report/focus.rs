@@ -109,7 +109,7 @@ pub fn check(by: By) -> Result<(), String> {
 pub fn lines(report: &Report, query: &Query, shown: &Shown, calendar: &Calendar) -> Vec<String> {
     let mut lines = vec![COLUMNS.iter().chain(&OWN).copied().collect::<Vec<_>>().join(",")];
     for part in &report.parts {
-        let rows = rows(part, query.by, calendar, &report.declared, shown);
+        let rows = rows(part, query, calendar, &report.declared, shown);
         let shown = rows.iter().enumerate().filter(|(_, row)| row.row != "node" && !row.is_0());
         lines.extend(shown.map(|(at, row)| line(report, query, (part, part.lines.get(at)), row, calendar)));
     }

@@ -83,7 +83,8 @@ pub struct Asked<'a> {
     pub to: Option<&'a str>,
 }
 
-/// The query of these times: from the begin of the first to the end of the second, this month until now by default.
+/// The query of these times: from the begin of the first to the end of the second, this month until now by default, and
+/// never later than now.
 ///
 /// # Errors
 /// Where a time cannot be read, or the end is not after the begin.
@@ -91,10 +92,16 @@ pub fn query(asked: &Asked<'_>, by: By, step: Option<ReportStep>, limit: usize, 
     let calendar = Calendar::system();
     let time = |option: &str, text| times::parse(text, &calendar, now).map_err(|why| format!("{option}: {why}"));
     let from = asked.from.map_or(Ok(calendar.month(now)), |text| time("--from", text))?.start;
-    let until = asked.to.map_or(Ok(now..now), |text| time("--to", text))?.end;
+    // Nothing is known of the future.
+    let until = asked.to.map_or(Ok(now..now), |text| time("--to", text))?.end.min(now);
     if from >= until {
-        let at = |time| date_time(&calendar, time);
-        return Err(format!("--from ({}) has to be before --to ({})", at(from), at(until)));
+        if from >= now {
+            let at = date_time(&calendar, from);
+            return Err(format!("--from {} ({at}) is in the future", asked.from.unwrap_or("this-month")));
+        }
+        let begin = format!("--from {} ({})", asked.from.unwrap_or("this-month"), date_time(&calendar, from));
+        let end = format!("--to {}, which ends at {}", asked.to.unwrap_or("now"), date_time(&calendar, until));
+        return Err(format!("{begin} has to be before the end of {end}"));
     }
     Ok(Query { from, until, by, step, limit })
 }
@@ -143,7 +150,8 @@ impl Row {
 }
 
 /// The rows of a part.
-fn rows(part: &Part, by: By, calendar: &Calendar, declared: &Declared, shown: &Shown) -> Vec<Row> {
+fn rows(part: &Part, query: &Query, calendar: &Calendar, declared: &Declared, shown: &Shown) -> Vec<Row> {
+    let by = query.by;
     let node = i64::try_from(part.node.total).unwrap_or(i64::MAX);
     let quality = match &part.node {
         node if node.estimated > 0 => "estimated",
@@ -198,10 +206,10 @@ fn rows(part: &Part, by: By, calendar: &Calendar, declared: &Declared, shown: &S
         row.amounts = cells;
     }
     if let Some(node) = rows.last_mut() {
-        node.embodied_grams = amounts::embodied(part, declared);
+        node.embodied_grams = amounts::embodied(seconds(part, query), declared);
         let units = |units: &Option<(f64, String)>| {
             let units = units.as_ref().map(|(count, name)| (*count, name.as_str()));
-            amounts::sci(part, declared, pue, units)
+            amounts::sci(part, seconds(part, query), declared, pue, units)
         };
         node.sci = shown.sci.as_ref().map(units);
     }
@@ -211,7 +219,7 @@ fn rows(part: &Part, by: By, calendar: &Calendar, declared: &Declared, shown: &S
 /// The report as text.
 pub fn lines(report: &Report, query: &Query, shown: &Shown) -> Vec<String> {
     let calendar = Calendar::system();
-    let of = |part| (part, rows(part, query.by, &calendar, &report.declared, shown));
+    let of = |part| (part, rows(part, query, &calendar, &report.declared, shown));
     let all: Vec<(&Part, Vec<Row>)> = report.parts.iter().map(of).collect();
     match shown.format {
         Format::Json => vec![text::json(&all.into_iter().flat_map(|(_, rows)| rows).collect::<Vec<_>>())],
@@ -257,7 +265,7 @@ fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &C
             }
         }
         lines.extend(text::table(&cells, true, text::terminal_size().map(|size| size.columns)));
-        lines.push(quality(part));
+        lines.push(quality(part, seconds(part, query)));
         lines.extend(amounts::notes(part, rows.last().and_then(|node| node.pue)));
         if let Some(node) = rows.last() {
             let grams = node.embodied_grams;
@@ -278,8 +286,13 @@ fn nothing(report: &Report, query: &Query, calendar: &Calendar) -> String {
     )
 }
 
-/// How much of a part was measured, in words.
-fn quality(part: &Part) -> String {
+/// Length of a part in seconds, within the times that were asked for: the first and the last hour may not be whole.
+fn seconds(part: &Part, query: &Query) -> u64 {
+    part.until.min(query.until).saturating_sub(part.from.max(query.from)).max(0).unsigned_abs()
+}
+
+/// How much of a part of so many seconds was measured, in words.
+fn quality(part: &Part, seconds: u64) -> String {
     let node = &part.node;
     let of = |energy: u64, word: &str| (energy > 0).then(|| format!("{} {word}", text::share(energy, node.total)));
     let words: Vec<String> =
@@ -288,12 +301,11 @@ fn quality(part: &Part) -> String {
             .flatten()
             .collect();
     let span = |seconds: u64| text::span(Nanos(seconds.saturating_mul(Nanos::SECOND.0)));
-    let of_time = |seconds: i64| span(seconds.max(0).unsigned_abs());
     let mut line = format!(
         "{}; jouled ran for {} of {}",
         if words.is_empty() { "no energy".to_owned() } else { words.join(", ") },
         span(part.observed_seconds),
-        of_time(part.until - part.from)
+        span(seconds.max(part.observed_seconds))
     );
     if node.missing_seconds > 0 {
         line += &format!(", and {} of that were not measured", span(node.missing_seconds));

@@ -110,9 +110,14 @@ fn a_time_without_history_is_said() {
     let empty = Report { parts: Vec::new(), ..report };
     assert!(lines(&empty, &query, &Shown { format: Format::Table, ..Shown::default() })[0].contains("no history of n"));
     assert_eq!(lines(&empty, &query, &Shown { format: Format::Json, ..Shown::default() }), ["[]"]);
+    let future = Asked { from: Some("today"), to: Some("2027-01-01") };
+    assert_eq!(super::query(&future, By::Zone, None, 1, 1_795_876_200).unwrap().until, 1_795_876_200);
+    let future = Asked { from: Some("2027-01-01"), to: Some("2027-02") };
+    let why = super::query(&future, By::Zone, None, 1, 1_795_876_200).unwrap_err();
+    assert!(why.contains("--from 2027-01-01 (") && why.ends_with("is in the future"), "{why}");
     let backwards = Asked { from: Some("today"), to: Some("yesterday") };
     let why = super::query(&backwards, By::Zone, None, 1, 1_795_876_200).unwrap_err();
-    assert!(why.contains("--from") && why.contains("before --to"), "{why}");
+    assert!(why.contains("--from today (") && why.contains("before the end of --to yesterday, which ends at"), "{why}");
 }
 
 #[test]
@@ -182,6 +187,11 @@ fn amounts_add_up_in_every_form_and_say_what_they_rest_on() {
         let sci = &node["sci"];
         assert!(sci["value"].is_null() && sci["status"].as_str().unwrap().contains("I is not known"), "{sci}");
         assert_eq!(sci["embodied_source"], "declared");
+        let status = sci["status"].as_str().unwrap();
+        assert!(status.contains("E and M are of the 50 min 0 s of 1 h 0 min in which jouled ran"), "{status}");
+        assert!(status.contains("E lacks 12 s in which a meter gave nothing"), "{status}");
+        let (m, whole) = (sci["embodied_grams"].as_f64().unwrap(), node["embodied_grams"].as_f64().unwrap());
+        assert!((m - whole * 3_000.0 / 3_600.0).abs() < 1e-6, "{m} of {whole}");
         let embodied = node["embodied_grams"].as_f64().unwrap();
         assert!((embodied - 1_200_000.0 / (4.0 * 365.25 * 24.0)).abs() < 1e-6, "an hour of four years: {embodied}");
     }

@@ -71,8 +71,10 @@ pub struct Figures {
 /// E_IT, as far as this machine knows it.
 #[derive(Clone, Debug, Serialize)]
 struct Energy {
-    kwh: f64,
-    microjoules: u64,
+    /// `None`: there is no history of the year.
+    kwh: Option<f64>,
+    /// The same in µJ.
+    microjoules: Option<u64>,
     /// Names of the zones that it is the sum of.
     zones: BTreeSet<String>,
     kwh_by_zone: BTreeMap<String, f64>,
@@ -150,6 +152,7 @@ pub fn figures(report: &Report, year: i16, span: &Range<i64>, now: i64) -> Figur
     let unknown = |seconds| Known { kwh: None, share: None, seconds };
     let settled = spans.measured.saturating_add(spans.derived).saturating_add(spans.estimated);
     let whole_machine = zones.contains(WHOLE);
+    let is_known = !report.parts.is_empty();
     Figures {
         regulation: "Delegated Regulation (EU) 2024/1364, Annexes II and III",
         node: report.node.clone(),
@@ -159,12 +162,14 @@ pub fn figures(report: &Report, year: i16, span: &Range<i64>, now: i64) -> Figur
         until: date_time(&calendar, until),
         complete: now >= span.end,
         e_it: Energy {
-            kwh: total as f64 / KWH,
-            microjoules: total,
+            kwh: is_known.then_some(total as f64 / KWH),
+            microjoules: is_known.then_some(total),
             kwh_by_zone: by_zone.into_iter().map(|(zone, energy)| (zone, energy as f64 / KWH)).collect(),
             zones,
             whole_machine,
-            note: if whole_machine {
+            note: if !is_known {
+                "Not known: jouled kept no history of this machine in this year."
+            } else if whole_machine {
                 "The part of this machine in the E_IT of its data centre, by the machine's own meters. The regulation \
                  measures E_IT at the outputs of the UPS, or at PDUs: losses between these and the machine are not in it."
             } else {
@@ -219,13 +224,15 @@ pub fn lines(figures: &Figures) -> Vec<String> {
         format!("{node}, {year}{so_far}: {from} to {until} ({})", figures.time_zone),
         format!("Figures of {}, as far as this machine knows them", figures.regulation),
         String::new(),
-        format!(
-            "E_IT      {:.6} kWh ({})",
-            e_it.kwh,
-            Vec::from_iter(e_it.zones.iter().map(String::as_str)).join(" + ")
-        ),
     ];
-    lines.extend(wrapped(e_it.note));
+    match e_it.kwh {
+        Some(kwh) => {
+            let zones = Vec::from_iter(e_it.zones.iter().map(String::as_str)).join(" + ");
+            lines.push(format!("E_IT      {kwh:.6} kWh ({zones})"));
+            lines.extend(wrapped(e_it.note));
+        }
+        None => lines.push(format!("E_IT      {}", e_it.note)),
+    }
     lines.push(String::new());
     let rows = [
         ("measured", quality.measured),
@@ -244,14 +251,10 @@ pub fn lines(figures: &Figures) -> Vec<String> {
         cells.push(vec![name.to_owned(), kwh, share, known.seconds.to_string(), time]);
     }
     lines.extend(text::table(&cells, true, None));
-    lines.push(String::new());
-    let mut cells = vec![vec!["MONTH".to_owned(), "KWH".into(), "JOULED RAN".into(), "A METER MISSED".into()]];
-    let span = |seconds: u64| text::span(Nanos(seconds.saturating_mul(Nanos::SECOND.0)));
-    for month in &figures.months {
-        let name = month.from.get(..7).unwrap_or(&month.from).to_owned();
-        cells.push(vec![name, format!("{:.6}", month.kwh), span(month.observed_seconds), span(month.missing_seconds)]);
+    if !figures.months.is_empty() {
+        lines.push(String::new());
+        lines.extend(months(&figures.months));
     }
-    lines.extend(text::table(&cells, true, None));
     lines.push(String::new());
     lines.push("Not known to this machine, by Annex:".into());
     for NotKnown { annex, figure, what, unit, .. } in &figures.not_known {
@@ -259,6 +262,17 @@ pub fn lines(figures: &Figures) -> Vec<String> {
         lines.push(format!("{annex:<4} {:<9} {what}{unit}", figure.unwrap_or_default()));
     }
     lines
+}
+
+/// A table of months.
+fn months(months: &[Month]) -> Vec<String> {
+    let mut cells = vec![vec!["MONTH".to_owned(), "KWH".into(), "JOULED RAN".into(), "A METER MISSED".into()]];
+    let span = |seconds: u64| text::span(Nanos(seconds.saturating_mul(Nanos::SECOND.0)));
+    for month in months {
+        let name = month.from.get(..7).unwrap_or(&month.from).to_owned();
+        cells.push(vec![name, format!("{:.6}", month.kwh), span(month.observed_seconds), span(month.missing_seconds)]);
+    }
+    text::table(&cells, true, None)
 }
 
 /// A text in lines of at most 78 columns, under the numbers.
@@ -299,7 +313,7 @@ mod tests {
     fn energy_and_time_are_told_apart_by_quality_and_add_up() {
         let figures = figures(&report("other"), 1970, &(0..31_536_000), 86_400);
         let Figures { e_it, quality, complete, .. } = &figures;
-        assert_eq!((e_it.microjoules, e_it.whole_machine, complete), (20_000_001, true, &false));
+        assert_eq!((e_it.microjoules, e_it.whole_machine, complete), (Some(20_000_001), true, &false));
         let seconds = |known: Known| known.seconds;
         let all = [
             seconds(quality.measured),
@@ -311,7 +325,7 @@ mod tests {
         ];
         assert_eq!(all, [1_500, 0, 488, 12, 86_400 - 3_000, 1_000]);
         assert_eq!(all.iter().sum::<u64>(), 86_400);
-        assert_eq!(quality.measured.kwh.unwrap() + quality.estimated.kwh.unwrap(), e_it.kwh);
+        assert_eq!(quality.measured.kwh.unwrap() + quality.estimated.kwh.unwrap(), e_it.kwh.unwrap());
         assert_eq!((quality.not_measured.kwh, quality.not_running.share), (None, None), "not known, and not 0");
     }
 
@@ -339,8 +353,14 @@ mod tests {
     fn a_year_without_history_is_all_not_running() {
         let report = Report { parts: Vec::new(), ..report("other") };
         let figures = figures(&report, 1970, &(0..86_400), 86_400);
-        assert_eq!((figures.quality.not_running.seconds, figures.e_it.microjoules), (86_400, 0));
+        assert_eq!(
+            (figures.quality.not_running.seconds, figures.e_it.microjoules),
+            (86_400, None),
+            "not known, and not 0"
+        );
         assert_eq!(figures.quality.measured.share, None);
-        assert!(lines(&figures).join("\n").contains("jouled did not run"));
+        let text = lines(&figures).join("\n");
+        assert!(text.contains("jouled did not run") && !text.contains("MONTH"), "{text}");
+        assert!(text.contains("E_IT      Not known: jouled kept no history"), "{text}");
     }
 }
