@@ -118,7 +118,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
                 query.by = By::Kind(Kind::Tenant);
             }
             let made = client.report(&query).await?;
-            let shown = report::Shown { format: *format, pue: *pue, sci: sci.clone() };
+            let shown = report::Shown { format: *format, pue: *pue, sci: sci.clone(), now: Some(seconds_now()) };
             file.write(&report::lines(&made, &query, &shown), &made.node, seconds_now(), out)?;
         }
         Command::History { name, by, from, to, step } => {

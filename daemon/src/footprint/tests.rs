@@ -191,6 +191,19 @@ fn tariffs_follow_the_local_clock_also_in_nights_with_a_change() {
         all.at(at).unwrap().0 == 200_000
     });
     assert_eq!(night.count(), 9, "from 22 to 6 are nine hours");
+    // From noon on: half an hour more or less, and an hour.
+    for (zone, noon, minutes) in [
+        ("Australia/Lord_Howe", "2026-04-04T01:00:00Z", 510),
+        ("Australia/Lord_Howe", "2026-10-03T01:30:00Z", 450),
+        ("America/New_York", "2026-03-07T17:00:00Z", 420),
+        ("America/New_York", "2026-10-31T16:00:00Z", 540),
+        ("Europe/Berlin", "2026-03-28T11:00:00Z", 420),
+    ] {
+        let all = Tariffs::new(&windows, Some(zone)).unwrap();
+        let noon = noon.parse::<Timestamp>().unwrap().as_second();
+        let at = |minute: i64| all.at(noon + minute * 60).unwrap_or_else(|| panic!("{zone}: no price"));
+        assert_eq!((0..23 * 60).filter(|minute| at(*minute).0 == 200_000).count(), minutes, "{zone} {noon}");
+    }
 }
 
 #[test]

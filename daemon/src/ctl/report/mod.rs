@@ -52,6 +52,8 @@ pub struct Shown {
     pub pue: Option<f64>,
     /// `--sci`: software carbon intensity is wanted, by so many units of a name where there are some.
     pub sci: Option<Option<(f64, String)>>,
+    /// The time now, in seconds since 1970: until then a part that has not ended yet is counted.
+    pub now: Option<i64>,
 }
 
 /// Reads the argument of `--sci`: `1000` or `1000:request`.
@@ -83,8 +85,7 @@ pub struct Asked<'a> {
     pub to: Option<&'a str>,
 }
 
-/// The query of these times: from the begin of the first to the end of the second, this month until now by default, and
-/// never later than now.
+/// The query of these times: from the begin of the first to the end of the second, this month until now by default.
 ///
 /// # Errors
 /// Where a time cannot be read, or the end is not after the begin.
@@ -92,13 +93,8 @@ pub fn query(asked: &Asked<'_>, by: By, step: Option<ReportStep>, limit: usize, 
     let calendar = Calendar::system();
     let time = |option: &str, text| times::parse(text, &calendar, now).map_err(|why| format!("{option}: {why}"));
     let from = asked.from.map_or(Ok(calendar.month(now)), |text| time("--from", text))?.start;
-    // Nothing is known of the future.
-    let until = asked.to.map_or(Ok(now..now), |text| time("--to", text))?.end.min(now);
+    let until = asked.to.map_or(Ok(now..now), |text| time("--to", text))?.end;
     if from >= until {
-        if from >= now {
-            let at = date_time(&calendar, from);
-            return Err(format!("--from {} ({at}) is in the future", asked.from.unwrap_or("this-month")));
-        }
         let begin = format!("--from {} ({})", asked.from.unwrap_or("this-month"), date_time(&calendar, from));
         let end = format!("--to {}, which ends at {}", asked.to.unwrap_or("now"), date_time(&calendar, until));
         return Err(format!("{begin} has to be before the end of {end}"));
@@ -206,10 +202,11 @@ fn rows(part: &Part, query: &Query, calendar: &Calendar, declared: &Declared, sh
         row.amounts = cells;
     }
     if let Some(node) = rows.last_mut() {
-        node.embodied_grams = amounts::embodied(seconds(part, query), declared);
+        let seconds = seconds(part, query, shown);
+        node.embodied_grams = amounts::embodied(seconds, declared);
         let units = |units: &Option<(f64, String)>| {
             let units = units.as_ref().map(|(count, name)| (*count, name.as_str()));
-            amounts::sci(part, seconds(part, query), declared, pue, units)
+            amounts::sci(part, seconds, declared, pue, units)
         };
         node.sci = shown.sci.as_ref().map(units);
     }
@@ -225,11 +222,11 @@ pub fn lines(report: &Report, query: &Query, shown: &Shown) -> Vec<String> {
         Format::Json => vec![text::json(&all.into_iter().flat_map(|(_, rows)| rows).collect::<Vec<_>>())],
         Format::Csv => csv::lines(all.into_iter().flat_map(|(_, rows)| rows).collect()),
         Format::Focus => focus::lines(report, query, shown, &calendar),
-        Format::Table => table(report, query, &all, &calendar),
+        Format::Table => table(report, query, &all, &calendar, shown),
     }
 }
 
-fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &Calendar) -> Vec<String> {
+fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &Calendar, how: &Shown) -> Vec<String> {
     let span = |from, until| format!("{} to {}", date_time(calendar, from), date_time(calendar, until));
     if all.is_empty() {
         return vec![nothing(report, query, calendar)];
@@ -265,7 +262,7 @@ fn table(report: &Report, query: &Query, all: &[(&Part, Vec<Row>)], calendar: &C
             }
         }
         lines.extend(text::table(&cells, true, text::terminal_size().map(|size| size.columns)));
-        lines.push(quality(part, seconds(part, query)));
+        lines.push(quality(part, seconds(part, query, how)));
         lines.extend(amounts::notes(part, rows.last().and_then(|node| node.pue)));
         if let Some(node) = rows.last() {
             let grams = node.embodied_grams;
@@ -286,9 +283,13 @@ fn nothing(report: &Report, query: &Query, calendar: &Calendar) -> String {
     )
 }
 
-/// Length of a part in seconds, within the times that were asked for: the first and the last hour may not be whole.
-fn seconds(part: &Part, query: &Query) -> u64 {
-    part.until.min(query.until).saturating_sub(part.from.max(query.from)).max(0).unsigned_abs()
+/// Length of a part in seconds, within the times that were asked for and until now: the first and the last hour may not
+/// be whole.
+fn seconds(part: &Part, query: &Query, shown: &Shown) -> u64 {
+    let end = part.until.min(query.until);
+    // A clock that was wrong has left history of later times.
+    let end = shown.now.map_or(end, |now| end.min(now.max(part.last)));
+    end.saturating_sub(part.from.max(query.from)).max(0).unsigned_abs()
 }
 
 /// How much of a part of so many seconds was measured, in words.

@@ -110,14 +110,27 @@ fn a_time_without_history_is_said() {
     let empty = Report { parts: Vec::new(), ..report };
     assert!(lines(&empty, &query, &Shown { format: Format::Table, ..Shown::default() })[0].contains("no history of n"));
     assert_eq!(lines(&empty, &query, &Shown { format: Format::Json, ..Shown::default() }), ["[]"]);
-    let future = Asked { from: Some("today"), to: Some("2027-01-01") };
-    assert_eq!(super::query(&future, By::Zone, None, 1, 1_795_876_200).unwrap().until, 1_795_876_200);
-    let future = Asked { from: Some("2027-01-01"), to: Some("2027-02") };
-    let why = super::query(&future, By::Zone, None, 1, 1_795_876_200).unwrap_err();
-    assert!(why.contains("--from 2027-01-01 (") && why.ends_with("is in the future"), "{why}");
     let backwards = Asked { from: Some("today"), to: Some("yesterday") };
     let why = super::query(&backwards, By::Zone, None, 1, 1_795_876_200).unwrap_err();
     assert!(why.contains("--from today (") && why.contains("before the end of --to yesterday, which ends at"), "{why}");
+}
+
+#[test]
+fn a_part_that_has_not_ended_is_as_long_as_until_now() {
+    let (report, query) = report();
+    let said = |now, until| {
+        let (shown, query) = (Shown { now, ..Shown::default() }, Query { until, ..query.clone() });
+        lines(&report, &query, &shown).pop().unwrap()
+    };
+    for (now, until, length) in [
+        (Some(3_200), 3_600, "53 min 20 s"),
+        (Some(9_000), 3_600, "1 h 0 min"),
+        (Some(9_000), 3_100, "51 min 40 s"),
+        (None, 3_600, "1 h 0 min"),
+    ] {
+        let said = said(now, until);
+        assert!(said.contains(&format!("jouled ran for 50 min 0 s of {length}")), "{now:?} {until}: {said}");
+    }
 }
 
 #[test]
@@ -169,7 +182,7 @@ fn amounts_add_up_in_every_form_and_say_what_they_rest_on() {
     report.parts = vec![priced()];
     report.declared = Declared { pue: Some(1.3), embodied_kg: Some(1200.0), lifetime_years: Some(4.0) };
     let show = |format, pue| {
-        let shown = Shown { format, pue, sci: Some(Some((10.0, "request".into()))) };
+        let shown = Shown { format, pue, sci: Some(Some((10.0, "request".into()))), now: None };
         lines(&report, &query, &shown)
     };
     for (pue, by) in [(None, 1.3), (Some(1.0), 1.0)] {

@@ -187,7 +187,10 @@ fn nights_in_which_clocks_change_and_other_zones_keep_every_minute_in_its_day() 
     for (zone, date, hours) in [
         ("Europe/Berlin", "2026-03-29T12:00", 23),
         ("Europe/Berlin", "2026-10-25T12:00", 25),
+        ("America/New_York", "2026-03-08T12:00", 23),
+        ("America/New_York", "2026-11-01T12:00", 25),
         ("Australia/Lord_Howe", "2026-04-05T12:00", 24),
+        ("Australia/Lord_Howe", "2026-10-04T12:00", 23),
         ("Asia/Kolkata", "2026-06-01T12:00", 24),
     ] {
         let Ok(calendar) = Calendar::named(zone) else {
