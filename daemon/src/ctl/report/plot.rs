@@ -10,8 +10,8 @@ const BAR: usize = 60;
 /// The least that a longest bar has in a narrow terminal, and the most in a wide one.
 const BARS: (usize, usize) = (8, 120);
 
-/// The energy of one entity over time, as bars: the parts of a report, in which the entity is one line. `columns`: width
-/// of the terminal, if it is one. Times without history are one line each.
+/// The energy of one entity over time, as bars: the parts of a report, in which the entity is one line. `columns`: the
+/// width of the terminal, if it is one. Times without history are one line each.
 ///
 /// # Errors
 /// Where the entity has no energy in that time.

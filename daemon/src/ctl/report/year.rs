@@ -1,6 +1,6 @@
-//! The yearly figures of this machine for the operator of a data centre, who reports those of Delegated Regulation (EU)
-//! 2024/1364 (http://data.europa.eu/eli/reg_del/2024/1364/oj): indicators of Annex II, and ratios of these of Annex III.
-//! A machine knows its part of one of them, E_IT. All others are listed as not known. Pure.
+//! The yearly figures of this machine for the operator of a data centre, who reports those of Delegated Regulation
+//! (EU) 2024/1364 (http://data.europa.eu/eli/reg_del/2024/1364/oj): indicators of Annex II, and ratios of these of
+//! Annex III. A machine knows its part of one of them, E_IT. All others are listed as not known. Pure.
 //!
 //! The list was made from summaries of the regulation, as its text could not be had here.
 

@@ -1,5 +1,5 @@
-//! Methods that read the history: `GetReport` ([`report`]) and `GetStatement` ([`statement`]). Reading the history takes
-//! milliseconds and more, so the session lets another thread make the answer and sends it later.
+//! Methods that read the history: `GetReport` ([`report`]) and `GetStatement` ([`statement`]). Reading the history
+//! takes milliseconds and more, so the session lets another thread make the answer and sends it later.
 //!
 //! Root and the group jouled get everything, to the microjoule, with carbon and cost. Others get entities that have an
 //! object on the bus, and whole joules: a minute is longer than the 10 s for which they see all other numbers. Carbon

@@ -40,8 +40,8 @@ const BATCH: (usize, Duration) = (64, Duration::from_millis(2));
 const EARLY: usize = 64;
 /// Most reports and statements that are being made or wait for their turn.
 const REPORTS: usize = 16;
-/// A report or statement costs its caller as much as an answer that is so many bytes longer: a report of a year takes a fifth of a
-/// second of a processor.
+/// A report or statement costs its caller as much as an answer that is so many bytes longer: a report of a year takes a
+/// fifth of a second of a processor.
 const REPORT_BYTES: usize = 1 << 20;
 
 /// A connection that has asked for the name.
