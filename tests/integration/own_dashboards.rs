@@ -1,6 +1,6 @@
 //! jouled's own dashboards (docs/grafana) on fake hosts with one of everything: a real Prometheus scrapes them, and
-//! each query that asks for what a fake host can know has data. Kepler's dashboards are in dashboards.rs. Where there is no
-//! `prometheus`, it prints that it is skipped.
+//! each query that asks for what a fake host can know has data. Kepler's dashboards are in dashboards.rs. Where there
+//! is no `prometheus`, it prints that it is skipped.
 
 use crate::common::world::ZONES;
 use crate::common::{World, until};
