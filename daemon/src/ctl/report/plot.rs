@@ -7,7 +7,7 @@ use crate::model::units::Microjoules;
 
 /// Width of the longest bar, in columns, where the width of the terminal is not known.
 const BAR: usize = 60;
-/// The least that a longest bar has in a narrow terminal, and the most in a wide one.
+/// The least that a longest bar has, and the most. Where a terminal leaves less, there are no bars.
 const BARS: (usize, usize) = (8, 120);
 
 /// The energy of one entity over time, as bars: the parts of a report, in which the entity is one line. `columns`: the
@@ -84,7 +84,8 @@ fn lines(cells: &[Vec<String>], bars: &[Bar], most: u64, columns: Option<usize>)
     let numbers = text::table(cells, true, None);
     let width = numbers.iter().map(|line| text::width(line)).max().unwrap_or_default() + 2;
     let (least, widest) = BARS;
-    let room = columns.map_or(BAR, |columns| columns.saturating_sub(width).clamp(least, widest));
+    let left = columns.map_or(BAR, |columns| columns.saturating_sub(width).min(widest));
+    let room = if left < least { 0 } else { left };
     let line = |(mut line, bar): (String, &Bar)| {
         let bar = match bar {
             Bar::None => String::new(),

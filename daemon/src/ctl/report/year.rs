@@ -222,7 +222,7 @@ pub fn lines(figures: &Figures) -> Vec<String> {
     let node = text::safe(node);
     let mut lines = vec![
         format!("{node}, {year}{so_far}: {from} to {until} ({})", figures.time_zone),
-        format!("Figures of {}, as far as this machine knows them", figures.regulation),
+        format!("Figures of {}, as far as this machine knows", figures.regulation),
         String::new(),
     ];
     match e_it.kwh {

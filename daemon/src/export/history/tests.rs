@@ -133,7 +133,8 @@ fn damage_hour(path: &std::path::Path, at: u64) {
     const HOURS: TableDefinition<'_, (i64, u64), u32> = TableDefinition::new("hours");
     const PARTS: TableDefinition<'_, (i64, u64, u32), &[u8]> = TableDefinition::new("hour-parts");
     let hour = crate::history::local::Calendar::system().hour(at.cast_signed()).start;
-    let write = redb::Database::open(path).unwrap().begin_write().unwrap();
+    let db = redb::Database::open(path).unwrap();
+    let write = db.begin_write().unwrap();
     write.open_table(HOURS).unwrap().insert((hour, 0), 1).unwrap();
     write.open_table(PARTS).unwrap().insert((hour, 0, 0), b"no interval".as_slice()).unwrap();
     write.commit().unwrap();
