@@ -94,7 +94,7 @@ impl Host {
         world.kubelet().started(Pod("blue", "web-7d9f4", UID), "nginx", &format!("{:064x}", 101), 0);
         world.spawn(101, 101, "nginx", &of_pod, 0);
         world.spawn(102, 102, "app", &format!("/system.slice/docker-{docker}.scope"), 0);
-        world.spawn(43, 43, "qemu-system-x86_64", "/machine.slice/machine-qemu.scope", 0);
+        world.spawn(43, 43, "qemu-system-x86_64", r"/machine.slice/machine-qemu\x2d1\x2dfoo.scope", 0);
         let command_line = ["qemu", "-name", "foo", "-uuid", VM].map(|word| format!("{word}\0")).concat();
         world.host.write_proc("43/cmdline", command_line);
         world.spawn(50, 50, "sshd", "/system.slice/ssh.service", 0);

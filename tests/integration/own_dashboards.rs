@@ -82,13 +82,17 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
     queries
 }
 
-/// A job of Slurm, a user's program, and what jouled-libvirt says of the VM.
-fn more_entities(host: &mut Host) {
-    let world = &host.world;
+/// A host with a job of Slurm and a user's program.
+fn busy_world() -> World {
+    let world = World::new();
     world.spawn(201, 201, "sim", "/system.slice/slurmstepd.scope/job_7/step_batch/user/task_0", 0);
     world.host.write_proc("201/environ", "SLURM_JOB_ID=7\0SLURM_JOB_UID=1000\0SLURM_JOB_ACCOUNT=physics\0");
     world.spawn(202, 202, "vi", "/user.slice/user-1000.slice/session-1.scope", 0);
-    host.more = vec![201, 202];
+    world
+}
+
+/// What jouled-libvirt says of the VM.
+fn name_the_vm(host: &mut Host) {
     let machine = format!(r#"{{"name":"foo","uuid":"{VM}","state":"running","cid":3,"labels":{{"project":"shop"}}}}"#);
     let line = r#"{"v":2,"source":"libvirt","uri":"qemu:///system","health":"ok","machines":["#;
     host.helpers.push(tell(&host.daemon, &format!("{line}{machine}]}}")));
@@ -104,8 +108,9 @@ fn without_a_meter() -> World {
 
 #[test]
 fn every_panel_that_a_host_can_answer_shows_data() {
-    let Some(mut host) = Host::with(World::new(), CONFIG) else { return };
-    more_entities(&mut host);
+    let Some(mut host) = Host::with(busy_world(), CONFIG) else { return };
+    host.more = vec![201, 202];
+    name_the_vm(&mut host);
     let estimated = without_a_meter();
     let other = estimated.start();
     let folder = tempfile::tempdir().unwrap();
