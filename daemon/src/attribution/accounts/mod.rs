@@ -276,7 +276,7 @@ impl Accounts {
     /// listed once more, for what ran there last.
     fn rename(&mut self, ledger: &mut Ledger, cgroup: CgroupId, entities: Vec<Labels>) {
         let Some(known) = self.cgroups.get_mut(&cgroup) else { return };
-        for ((labels, earlier), account) in entities.iter().zip(&known.entities).zip(known.accounts.iter()) {
+        for ((labels, earlier), account) in entities.iter().zip(known.entities.iter()).zip(known.accounts.iter()) {
             if !labels.same_values(earlier) {
                 ledger.rename(*account, labels);
             }
