@@ -188,7 +188,7 @@ impl Receiver {
                 say(key, rule);
             }
         }
-        if self.interval.0.0 % Nanos::SECOND.0 != 0 {
+        if !self.interval.0.0.is_multiple_of(Nanos::SECOND.0) {
             say("interval", "whole seconds");
         }
         if !(1..=10_000).contains(&self.log_mb) {

@@ -156,7 +156,7 @@ impl Frame {
         let is_whole = |series: &v2::TimeSeries| {
             let metadata = series.metadata.unwrap_or_default();
             let refs = series.labels_refs.iter().chain([&metadata.help_ref, &metadata.unit_ref]);
-            series.labels_refs.len() % 2 == 0 && refs.into_iter().all(|at| (*at as usize) < count)
+            series.labels_refs.len().is_multiple_of(2) && refs.into_iter().all(|at| (*at as usize) < count)
         };
         request.timeseries.iter().all(is_whole).then_some(Self { at, request })
     }

@@ -4,6 +4,9 @@ use super::super::encode::{About, Encoder, LabelSet, counters, gauges};
 use crate::export::push::Totals;
 use std::fmt;
 
+/// A time of a receiver, in milliseconds since 1970.
+type Time = fn(&Totals) -> Option<i64>;
+
 pub(in crate::export::prometheus) fn encode(encoder: &mut Encoder<'_>, receivers: &[Totals]) -> fmt::Result {
     let about = About {
         name: "jouled_push_samples",
@@ -41,7 +44,7 @@ pub(in crate::export::prometheus) fn encode(encoder: &mut Encoder<'_>, receivers
     };
     gauges(encoder, &about, receivers.iter().map(|of| (LabelSet::plain([("receiver", &*of.receiver)]), of.log_bytes)))?;
     let seconds = |milliseconds: i64| milliseconds as f64 / 1e3;
-    let times: [(&str, &str, fn(&Totals) -> Option<i64>); 2] = [
+    let times: [(&str, &str, Time); 2] = [
         (
             "oldest_waiting",
             "Time of the oldest sample that waits for a receiver, in seconds since 1970; absent where none does",
