@@ -84,8 +84,8 @@ def main():
         failed, asked = run_all(program, Path(folder) / "first", pictures, chosen)
         # On a busy machine a case can wait in vain: up to three that fail are run once more, each in a new browser. A
         # fault fails again.
-        for case in list(failed) if len(failed) <= 3 else []:
-            again, more = run_all(program, Path(folder) / f"again-{case.__name__}", pictures, [case])
+        for number, case in enumerate(list(failed) if len(failed) <= 3 else []):
+            again, more = run_all(program, Path(folder) / f"again-{number}", pictures, [case])
             asked |= more
             if not again:
                 failed.remove(case)

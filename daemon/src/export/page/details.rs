@@ -71,7 +71,7 @@ fn one_row(page: &Page, snapshot: &Snapshot, labels: &Labels, life: &str) -> Opt
                 "kind": row.labels.kind().as_str(),
                 "name": names.name(row),
                 "shown": unescaped(&row.labels),
-                "note": note(row),
+                "note": note(row, &kinds),
                 "power": base.power(&row.whole_power()),
                 "bounds": intervals.of_sum(&row.whole_power(), &base),
                 "energy": base.energy(&row.energy),

@@ -212,7 +212,7 @@ impl<'a> Document<'a> {
             // Units are shown without systemd's escapes, and with them as the unit that systemctl knows.
             let name = names.name(row);
             let shown = unescaped(&row.labels);
-            let (exact, what) = (if shown.is_some() { name.as_str() } else { "" }, note(row));
+            let (exact, what) = (if shown.is_some() { name.as_str() } else { "" }, note(row, &self.kinds));
             let note = [exact, &what].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" · ");
             let bounds = self.intervals.of_sum(&row.whole_power(), &self.base);
             let ended = if row.state == RowState::Terminated { " class=\"ended\"" } else { "" };

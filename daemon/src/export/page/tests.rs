@@ -247,3 +247,13 @@ fn a_process_names_its_unit_and_is_written_again_when_it_moves() {
     assert_eq!((&frame["rows"][0][0], frame["rows"].as_array().unwrap().len()), (&id, 1));
     assert!(note(&frame["rows"][0]).starts_with("a-b.service · "), "{frame}");
 }
+
+#[test]
+fn a_process_names_no_unit_where_units_are_not_shown() {
+    let feed = Feed::showing(&[Kind::Process]);
+    let mut now = after(0);
+    let unit = sample_row(Kind::Unit, &["secret.service", "system.slice"], 1, State::Running).labels;
+    now.kinds[Kind::Process.index()].rows[0].within = Some([unit].into());
+    feed.take(&Arc::new(now));
+    assert!(full(&feed)["rows"].as_array().unwrap().len() > 1 && !full(&feed).to_string().contains("secret"));
+}

@@ -74,7 +74,7 @@ def estimates_are_marked(bench):
     numbers += [browser.js("return document.querySelector('.big').innerText")]
     numbers += browser.js("return [...document.querySelectorAll('.facts dd')].map(one => one.innerText).filter(text => /[WJ]/.test(text))")
     assert numbers and all(text.startswith("≈") for text in numbers), numbers
-    sub = browser.js("return document.querySelector('.sub').innerText")
+    sub = browser.js("return document.querySelector('.sub').innerText").replace("\u00a0", " ")
     assert "estimated" in sub and " to " in sub, sub
     browser.picture("estimate")
 

@@ -46,7 +46,7 @@ const rowView = (hash) => {
     const used = [["CPU time", span(said.cpu)], said.cycles !== null && ["Cycles", said.cycles.toLocaleString()],
       said.instructions !== null && ["Instructions", said.instructions.toLocaleString()], said.misses !== null && ["Cache misses", said.misses.toLocaleString()]];
     const between = interval(said.bounds);
-    setText(sub, `${marked(energy(said.energy), estimated)} since ${dateTime(said.since)}${said.ended ? ", ended" : ""}${between ? ` · ${between}` : ""}`);
+    setText(sub, `${between ? `${between} · ` : ""}${marked(energy(said.energy), estimated)} since ${dateTime(said.since)}${said.ended ? ", ended" : ""}`);
     const guest = said.guest;
     rest.replaceChildren(
       el("h2", {}, "By zone"), table(keep(heads), zones.map((zone) => keep(cell(zone))), "Zones"),

@@ -69,10 +69,10 @@ impl Rows {
     /// Takes in a tick. `wanted`: whether changes are written out.
     pub fn step(&mut self, snapshot: &Snapshot, at: &Tick<'_>, wanted: bool) -> Changes {
         let mut changes = Changes::default();
-        let names = Names::of(snapshot);
+        let names = wanted.then(|| Names::of(snapshot));
         for (place, kind) in at.kinds.iter().enumerate() {
             for row in most(&snapshot.kind(*kind).rows, at.base) {
-                self.row(row, place, at, &names, wanted.then_some(&mut changes));
+                self.row(row, place, at, names.as_ref().map(|names| (names, &mut changes)));
             }
         }
         self.known.retain(|_, known| {
@@ -85,7 +85,7 @@ impl Rows {
         changes
     }
 
-    fn row(&mut self, row: &Row, place: usize, at: &Tick<'_>, names: &Names<'_>, changes: Option<&mut Changes>) {
+    fn row(&mut self, row: &Row, place: usize, at: &Tick<'_>, changes: Option<(&Names<'_>, &mut Changes)>) {
         let whole = row.whole_power();
         let power = at.base.power(&whole).0;
         let bounds = rounded_bounds(at.bounds.and_then(|intervals| intervals.of_sum(&whole, at.base)));
@@ -113,12 +113,12 @@ impl Rows {
         }
         let Some(known) = self.known.get_mut(&row.labels) else { return };
         let (shown_power, shown_energy) = (rounded(power), rounded(energy));
-        if let Some(changes) = changes {
+        if let Some((names, changes)) = changes {
             if let Some(old) = replaced {
                 push(&mut changes.gone, format_args!("{old}"));
             }
             if known.ended != ended || !known.names_are(row) {
-                let whole = Whole { known, row, place, names, power, bounds, energy };
+                let whole = Whole { known, row, kinds: at.kinds, place, names, power, bounds, energy };
                 push(&mut changes.rows, format_args!("{whole}"));
             } else {
                 if known.power != shown_power {
@@ -166,7 +166,7 @@ impl Rows {
                 };
                 let (power, energy) = (base.power(&row.whole_power()).0, base.energy(&row.energy).0);
                 let bounds = rounded_bounds(intervals.of_sum(&row.whole_power(), base));
-                let whole = Whole { known, row, place, names: &names, power, bounds, energy };
+                let whole = Whole { known, row, kinds, place, names: &names, power, bounds, energy };
                 push(&mut list, format_args!("{whole}"));
                 if known.curve.is_some() {
                     busiest.push((power, known));
@@ -269,6 +269,7 @@ fn rounded_bounds(bounds: Bounds) -> [u64; 2] {
 struct Whole<'a> {
     known: &'a Known,
     row: &'a Row,
+    kinds: &'a [Kind],
     place: usize,
     names: &'a Names<'a>,
     power: u64,
@@ -286,7 +287,7 @@ impl std::fmt::Display for Whole<'_> {
             self.known.id,
             self.place,
             text(name),
-            text(&note(self.row)),
+            text(&note(self.row, self.kinds)),
             self.row.since.0 / Nanos::SECOND.0,
             u8::from(self.row.state == State::Terminated),
             Number(rounded(self.power)),
@@ -304,10 +305,10 @@ impl std::fmt::Display for Whole<'_> {
     }
 }
 
-/// What tells a row from others of its name, and can be searched for.
-pub(in crate::export::page) fn note(row: &Row) -> String {
+/// What tells a row from others of its name, and can be searched for. Names nothing of other kinds than these.
+pub(in crate::export::page) fn note(row: &Row, kinds: &[Kind]) -> String {
     let label = |name: &str| row.labels.get(name);
-    let place = place(row).filter(|_| row.labels.kind() == Kind::Process);
+    let place = place(row).filter(|labels| row.labels.kind() == Kind::Process && kinds.contains(&labels.kind()));
     let place = place.map(|labels| unescaped(labels).unwrap_or_else(|| of_labels(labels))).unwrap_or_default();
     let words = match row.labels.kind() {
         Kind::Process => vec![&*place, label("exe")],
