@@ -19,6 +19,9 @@ _joulectl() {
             joulectl,fetch)
                 cmd="joulectl__subcmd__fetch"
                 ;;
+            joulectl,guest)
+                cmd="joulectl__subcmd__guest"
+                ;;
             joulectl,help)
                 cmd="joulectl__subcmd__help"
                 ;;
@@ -46,8 +49,23 @@ _joulectl() {
             joulectl,top)
                 cmd="joulectl__subcmd__top"
                 ;;
+            joulectl__subcmd__guest,acpi)
+                cmd="joulectl__subcmd__guest__subcmd__acpi"
+                ;;
+            joulectl__subcmd__guest,help)
+                cmd="joulectl__subcmd__guest__subcmd__help"
+                ;;
+            joulectl__subcmd__guest__subcmd__help,acpi)
+                cmd="joulectl__subcmd__guest__subcmd__help__subcmd__acpi"
+                ;;
+            joulectl__subcmd__guest__subcmd__help,help)
+                cmd="joulectl__subcmd__guest__subcmd__help__subcmd__help"
+                ;;
             joulectl__subcmd__help,fetch)
                 cmd="joulectl__subcmd__help__subcmd__fetch"
+                ;;
+            joulectl__subcmd__help,guest)
+                cmd="joulectl__subcmd__help__subcmd__guest"
                 ;;
             joulectl__subcmd__help,help)
                 cmd="joulectl__subcmd__help__subcmd__help"
@@ -75,6 +93,9 @@ _joulectl() {
                 ;;
             joulectl__subcmd__help,top)
                 cmd="joulectl__subcmd__help__subcmd__top"
+                ;;
+            joulectl__subcmd__help__subcmd__guest,acpi)
+                cmd="joulectl__subcmd__help__subcmd__guest__subcmd__acpi"
                 ;;
             joulectl__subcmd__help__subcmd__key,generate)
                 cmd="joulectl__subcmd__help__subcmd__key__subcmd__generate"
@@ -236,7 +257,7 @@ _joulectl() {
 
     case "${cmd}" in
         joulectl)
-            opts="-h -V --socket --help --version status meters top list report history fetch model key help"
+            opts="-h -V --socket --help --version status meters top list report history fetch model guest key help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -303,8 +324,86 @@ _joulectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joulectl__subcmd__guest)
+            opts="-h --socket --help acpi help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__guest__subcmd__acpi)
+            opts="-h --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__guest__subcmd__help)
+            opts="acpi help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__guest__subcmd__help__subcmd__acpi)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__guest__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joulectl__subcmd__help)
-            opts="status meters top list report history fetch model key help"
+            opts="status meters top list report history fetch model guest key help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -320,6 +419,34 @@ _joulectl() {
         joulectl__subcmd__help__subcmd__fetch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__guest)
+            opts="acpi"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__guest__subcmd__acpi)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
