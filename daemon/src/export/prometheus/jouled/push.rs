@@ -4,7 +4,7 @@ use super::super::encode::{About, Encoder, LabelSet, counters, gauges};
 use crate::export::push::Totals;
 use std::fmt;
 
-/// A time of a receiver, in milliseconds since 1970.
+/// A time of a receiver, milliseconds since 1970.
 type Time = fn(&Totals) -> Option<i64>;
 
 pub(in crate::export::prometheus) fn encode(encoder: &mut Encoder<'_>, receivers: &[Totals]) -> fmt::Result {
