@@ -2,9 +2,9 @@
 # Gets missing tools for building and testing jouled, on Debian and its derivatives. It does not install Rust: use rustup.
 #
 #   deps.sh          a C linker
-#   deps.sh test     also prometheus, promtool, prometheus-node-exporter, mandoc and ipmi_sim. They are unpacked into the target folder,
-#                    because installing Debian's packages would start services. Also dbus-daemon, iasl, chromium and its driver, whose
-#                    packages start none
+#   deps.sh test     also prometheus, promtool, prometheus-node-exporter, mandoc, snmpd, upsd with dummy-ups, mosquitto and ipmi_sim.
+#                    They are unpacked into the target folder, because installing Debian's packages would start services. Also
+#                    dbus-daemon, iasl, chromium and its driver, and libraries of snmpd, upsd and mosquitto, whose packages start none
 #   deps.sh libvirt  also libvirt's headers, and libvirtd for tests, which is unpacked for the same reason
 #   deps.sh package  also the tools that make and check Debian packages, RPMs, manual pages and completions
 #   deps.sh machines also the tools that build the root file systems of the machines that tests boot
@@ -25,6 +25,9 @@ main() {
         unpack prometheus usr/bin/promtool
         unpack prometheus-node-exporter usr/bin/prometheus-node-exporter
         unpack mandoc usr/bin/mandoc
+        unpack_server snmpd usr/sbin/snmpd
+        unpack_server nut-server lib/nut/upsd lib/nut/dummy-ups
+        unpack_server mosquitto usr/sbin/mosquitto
         install_dbus_daemon
         install_commands iasl:acpica-tools
         install_chromium
@@ -109,6 +112,36 @@ unpack() {
         echo "deps: $name is in $tools"
     else
         echo "deps: $name is missing: $(tail -n 1 "$dir.log")"
+    fi
+    rm -rf "$dir" "$dir.log"
+}
+
+# Gets programs of a server's package without installing the package, and installs the libraries that it depends on.
+unpack_server() {
+    local package=$1 file dir missing=()
+    shift
+    for file; do
+        PATH=$PATH:$tools:/usr/sbin:/usr/lib/nut:/lib/nut command -v "$(basename "$file")" >/dev/null || missing+=("$file")
+    done
+    [ "${#missing[@]}" != 0 ] || return 0
+    dir=$(mktemp -d)
+    if (
+        chmod 755 "$dir" && cd "$dir"
+        apt-get -q download "$package" || { as_root apt-get -q update && apt-get -q download "$package"; }
+        dpkg-deb -x "$package"_*.deb root
+        # One dependency a line; of alternatives the first.
+        dpkg-deb -f "$package"_*.deb Depends | tr , '\n' | sed -nE 's/^ *(lib[^ |:(]*).*/\1/p' >libraries
+        # shellcheck disable=SC2046
+        as_root apt-get -qy install --no-install-recommends $(cat libraries)
+    ) >"$dir.log" 2>&1; then
+        mkdir -p "$tools"
+        for file in "${missing[@]}"; do
+            # Where /lib is /usr/lib, packages have one or the other.
+            if [ -e "$dir/root/$file" ]; then cp "$dir/root/$file" "$tools/"; else cp "$dir/root/usr/$file" "$tools/"; fi
+            echo "deps: $(basename "$file") is in $tools"
+        done
+    else
+        echo "deps: $* of $package is missing: $(tail -n 1 "$dir.log")"
     fi
     rm -rf "$dir" "$dir.log"
 }

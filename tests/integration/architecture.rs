@@ -304,7 +304,8 @@ fn modules_have_one_style() {
 }
 
 /// Modules of test data that unit tests of several modules share.
-const SHARED_FIXTURES: [&str; 5] = ["fixture", "fake_plug", "fake_redfish", "fake_redfish_trees", "fake_sysfs"];
+const SHARED_FIXTURES: [&str; 6] =
+    ["fixture", "fake_plug", "fake_redfish", "fake_redfish_trees", "fake_sysfs", "real_programs"];
 
 #[test]
 fn comments_fit_the_columns() {

@@ -6,6 +6,7 @@
 
 use crate::common::client::get;
 use crate::common::kubelet::Pod;
+use crate::common::programs::Running;
 use crate::common::world::ZONES;
 use crate::common::{Daemon, World, until};
 use crate::gpu::{ONE, build_stand_in};
@@ -20,7 +21,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/integration/prometheus/kepler_dashboards.toml");
 pub const UID: &str = "0b3c9d5e-1f2a-4b6c-8d7e-9fa0b1c2d3e4";
@@ -43,16 +44,6 @@ struct Dashboard {
     /// Name, label, and what it is a label of.
     variables: Vec<(String, String, String)>,
     queries: Vec<String>,
-}
-
-/// A child that is killed when dropped.
-pub struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A fake host with a meter of each kind, and a daemon that shows it in one dialect.

@@ -1,6 +1,7 @@
 //! Managers of VMs: the inventory socket of a running daemon, and a fake systemd-machined on a private bus. Not
 //! libvirt: jouled-libvirt has its own tests in daemon/libvirt.
 
+use crate::common::programs::Running;
 use crate::common::{Bus, Daemon, Policy, World, until};
 use jouled::entity::inventory::{Class, KnownMachine};
 use jouled::entity::managers::{Managers, machined};
@@ -11,7 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -162,7 +163,7 @@ fn libvirt_names_a_vm_on_the_metrics_page() {
     let start_helper = || {
         let mut command = Command::new(&helper);
         command.arg("--uri").arg(format!("test://{}", node.display()));
-        Killed(command.arg("--socket").arg(world.state.join("inventory.sock")).stderr(Stdio::null()).spawn().unwrap())
+        Running(command.arg("--socket").arg(world.state.join("inventory.sock")).stderr(Stdio::null()).spawn().unwrap())
     };
     let daemon = world.start();
     let info = |manager: &str, title: &str, state: &str, vcpus: f64| {
@@ -186,16 +187,6 @@ fn libvirt_names_a_vm_on_the_metrics_page() {
     ticks.find("the helper is back", |snapshot| {
         *libvirt(snapshot) == Health::Healthy && snapshot.vms[0].manager == "libvirt"
     });
-}
-
-/// A process. Killed when dropped.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// `None`, with the reason printed: there is no dbus-daemon here.

@@ -2,24 +2,15 @@
 //! is installed, by readers that do what such tools do, and by the commands of docs/powercap-mirror.md.
 
 use crate::common::examples::examples;
+use crate::common::programs::Running;
 use crate::common::{ProtocolHost, World, get, output, refused, until};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// A program that runs. Killed when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// node_exporter with its RAPL collector only, on a free port.
 fn node_exporter(sysfs: &Path) -> Option<(Running, SocketAddr)> {

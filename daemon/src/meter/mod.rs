@@ -27,6 +27,9 @@ pub mod nvml;
 pub mod open;
 pub mod polled;
 pub mod rapl;
+#[cfg(test)]
+#[path = "../../../tests/integration/common/programs.rs"]
+mod real_programs;
 pub mod standby;
 pub mod still;
 pub mod topology;

@@ -12,6 +12,7 @@ pub mod many_units;
 pub mod on_bus;
 pub mod page;
 pub mod plug_sim;
+pub mod programs;
 pub mod protocol_host;
 pub mod redfish_sim;
 pub mod redfish_trees;

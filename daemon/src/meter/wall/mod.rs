@@ -3,6 +3,7 @@
 //! value is, [`follow`] makes energy of powers and counters. With `measures = "this machine"` it is a platform meter,
 //! else it is compared with the authority only.
 
+mod entries;
 pub mod follow;
 pub mod http;
 mod net;
@@ -11,6 +12,7 @@ mod own_time;
 pub mod prometheus;
 mod quantity;
 
+pub use entries::{Common, Entries, Entry, Measures};
 pub use net::{Auth, Tls};
 pub use quantity::{EnergyUnit, PowerUnit};
 
@@ -20,11 +22,10 @@ use crate::model::domain::{Domain, DomainReading, Quality, Scope, Zone};
 use crate::model::platform::PlatformKind;
 use crate::model::source::{Health, Stamp};
 use crate::model::units::{Microjoules, Microwatts, Nanos};
-use crate::model::values::Span;
 use crate::sys::backoff::Backoff;
+use entries::{Say, entry, http_entry};
 use follow::{At, Follow, Sample, Total};
 use own_time::{Moment, OwnTime};
-use serde::Deserialize;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -36,158 +37,6 @@ const MAX_POWER: Microwatts = Microwatts(100_000_000_000);
 const LONGEST_PAUSE: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// First and longest pause after a refused password: Home Assistant bans addresses after some of them.
 const LOGIN_PAUSES: (Nanos, Nanos) = (Nanos(60 * Nanos::SECOND.0), Nanos(1800 * Nanos::SECOND.0));
-/// Most entries of one section.
-const MOST: usize = 16;
-
-/// What a meter measures: `measures` of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Measures {
-    /// This machine, or one of its feeds.
-    #[serde(rename = "this machine")]
-    ThisMachine,
-}
-
-/// Keys that every entry has.
-#[derive(Clone, Copy, Debug)]
-pub struct Common<'a> {
-    /// The section: `http`.
-    section: &'static str,
-    /// The meter's name.
-    name: &'a str,
-    measures: Option<Measures>,
-    /// The part of what it measures that is this machine's.
-    share: f64,
-    /// What its values are multiplied by.
-    scale: f64,
-    period: Nanos,
-    timeout: Nanos,
-}
-
-/// Defines the entry of a section: its own keys, and those of every entry.
-macro_rules! entry {
-    ($section:literal, $(#[$doc:meta])* $name:ident { $($(#[$key_doc:meta])* $key:ident: $type:ty = $default:expr,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct $name {
-            /// Its name in names of sources and domains.
-            pub name: String,
-            /// What it measures; `None`: it is only compared.
-            pub measures: Option<$crate::meter::wall::Measures>,
-            /// The part of what it measures that is this machine's.
-            pub share: f64,
-            /// What its values are multiplied by.
-            pub scale: f64,
-            /// Time between two readings.
-            pub period: $crate::model::values::Span,
-            /// Longest time for each step of a request.
-            pub timeout: $crate::model::values::Span,
-            $($(#[$key_doc])* pub $key: $type,)*
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                Self {
-                    name: String::new(),
-                    measures: None,
-                    share: 1.0,
-                    scale: 1.0,
-                    period: $crate::model::values::Span(Nanos(5 * Nanos::SECOND.0)),
-                    timeout: $crate::model::values::Span(Nanos(4 * Nanos::SECOND.0)),
-                    $($key: $default,)*
-                }
-            }
-        }
-
-        impl $name {
-            fn common(&self) -> $crate::meter::wall::Common<'_> {
-                $crate::meter::wall::Common::new($section, &self.name, self.measures, self.share, self.scale, self.period, self.timeout)
-            }
-        }
-    };
-}
-use entry;
-
-/// Where a wrong value is reported: the key of the entry, and the rule.
-type Say<'a> = dyn FnMut(&str, &str) + 'a;
-
-impl<'a> Common<'a> {
-    const fn new(
-        section: &'static str,
-        name: &'a str,
-        measures: Option<Measures>,
-        share: f64,
-        scale: f64,
-        period: Span,
-        timeout: Span,
-    ) -> Self {
-        Self { section, name, measures, share, scale, period: period.0, timeout: timeout.0 }
-    }
-
-    fn wrong(&self, say: &mut Say<'_>) {
-        if self.name.is_empty() {
-            say("name", "is missing: a word for this meter, such as \"plug\"");
-        } else if !is_word(self.name) {
-            say("name", "1 to 64 letters, digits, '-', '_' and '.'");
-        }
-        if !(self.share > 0.0 && self.share <= 1.0) {
-            say("share", "above 0, at most 1");
-        }
-        if !(self.scale >= 1e-6 && self.scale <= 1e6) {
-            say("scale", "0.000001 to 1000000");
-        }
-        let seconds = |from: u64, to: u64| Nanos(from * Nanos::SECOND.0)..=Nanos(to * Nanos::SECOND.0);
-        if !seconds(1, 60).contains(&self.period) {
-            say("period", "1s to 60s");
-        }
-        if !seconds(1, 8).contains(&self.timeout) {
-            say("timeout", "1s to 8s");
-        }
-    }
-
-    fn source(&self) -> String {
-        format!("{}:{}", self.section, self.name)
-    }
-
-    fn kind(&self) -> PlatformKind {
-        match self.measures {
-            Some(Measures::ThisMachine) => PlatformKind::Wall,
-            None => PlatformKind::check(self.name),
-        }
-    }
-
-    /// What values are multiplied by in all.
-    fn factor(&self) -> f64 {
-        self.share * self.scale
-    }
-}
-
-fn is_word(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !text.is_empty() && text.len() <= 64 && text.chars().all(plain)
-}
-
-/// Wrong values of the entries of a section: the number of the entry and the key, and the rule.
-fn wrong_entries<'a, T: 'a>(
-    entries: &'a [T],
-    common: impl Fn(&'a T) -> Common<'a>,
-    wrong: impl Fn(&T, &mut Say<'_>),
-) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    if entries.len() > MOST {
-        all.push((MOST.to_string(), format!("at most {MOST} meters")));
-    }
-    for (number, entry) in entries.iter().enumerate() {
-        let mut say = |key: &str, rule: &str| all.push((format!("{number}.{key}"), rule.to_owned()));
-        common(entry).wrong(&mut say);
-        wrong(entry, &mut say);
-        let name = common(entry).name;
-        if !name.is_empty() && entries[..number].iter().any(|earlier| common(earlier).name == name) {
-            say("name", "another meter of this section has this name");
-        }
-    }
-    all
-}
 
 /// What kind of failure a question met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,25 +73,32 @@ impl Failure {
     }
 }
 
-/// A value with the time that the meter gives for it: ns since 1970 by its clock.
+/// A value with the time that the meter gives for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Said<T> {
-    value: T,
-    time: Option<i128>,
+pub struct Said<T> {
+    /// The value.
+    pub value: T,
+    /// When it was measured, ns since 1970 by the meter's clock; `None`: it does not say.
+    pub time: Option<i128>,
 }
 
 /// What a meter said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Answer {
-    power: Option<Said<Microwatts>>,
-    energy: Option<Said<Total>>,
+pub struct Answer {
+    /// Its power.
+    pub power: Option<Said<Microwatts>>,
+    /// Its energy counter.
+    pub energy: Option<Said<Total>>,
     /// The meter's clock at the answer, seconds since 1970.
-    date: Option<u64>,
+    pub date: Option<u64>,
 }
 
 /// Asks a meter. May block for the time of a round.
-trait Probe: Send {
+pub trait Probe: Send {
     /// Asks for its values.
+    ///
+    /// # Errors
+    /// There is no value now, and why.
     fn ask(&mut self) -> Result<Answer, Failure>;
 
     /// Whether it has an energy counter.

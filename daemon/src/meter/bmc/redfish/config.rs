@@ -4,7 +4,10 @@
 use crate::meter::bmc::PEER;
 use crate::model::units::Nanos;
 use crate::model::values::Span;
-use crate::sys::https_client::{Client, Endpoint, Fingerprint, Options, Verify};
+pub use crate::sys::https_client::Tls;
+use crate::sys::https_client::{Client, Endpoint, Fingerprint, Options, TrustKeys};
+use crate::sys::safe_text::is_word;
+use crate::sys::secret;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,28 +85,15 @@ pub enum Auth {
     Basic,
 }
 
-/// Whether the BMC's certificate is verified.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tls {
-    /// It is.
-    #[default]
-    Verify,
-    /// It is not: whoever controls the network can be the BMC, and gets the password.
-    Insecure,
-    /// No TLS: `http://`.
-    None,
-}
-
 impl RedfishConfig {
     /// Keys below `meter.redfish` with an invalid value, and the rule that it breaks.
-    pub fn wrong(&self) -> Vec<(String, &'static str)> {
+    pub fn wrong(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
         if self.bmc.len() > MOST {
-            wrong.push(("bmc".to_owned(), "at most 16 BMCs"));
+            wrong.push(("bmc".to_owned(), format!("at most {MOST} BMCs")));
         }
         for (number, bmc) in self.bmc.iter().enumerate() {
-            let mut say = |key: &str, rule| wrong.push((format!("bmc.{number}.{key}"), rule));
+            let mut say = |key: &str, rule: &str| wrong.push((format!("bmc.{number}.{key}"), rule.to_owned()));
             bmc.wrong(&mut say);
             match &bmc.name {
                 None if self.bmc.len() > 1 => say("name", "each of several BMCs needs a name"),
@@ -118,52 +108,25 @@ impl RedfishConfig {
 }
 
 impl BmcConfig {
-    fn wrong(&self, say: &mut impl FnMut(&str, &'static str)) {
-        let word = |text: &str| {
-            !text.is_empty()
-                && text.len() <= 64
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        };
-        if self.name.as_deref().is_some_and(|name| !word(name)) {
+    fn wrong(&self, say: &mut impl FnMut(&str, &str)) {
+        if self.name.as_deref().is_some_and(|name| !is_word(name)) {
             say("name", "1 to 64 letters, digits, '-', '_' and '.'");
         }
         match endpoint(&self.url) {
             Err(_) if self.url.is_empty() => say("url", "is missing: https://HOST of the BMC"),
             Err(why) => say("url", why),
-            Ok(endpoint) if endpoint.https && self.tls == Tls::None => say("tls", "\"none\" is for http:// URLs"),
-            Ok(endpoint) if !endpoint.https && self.tls != Tls::None => {
-                say("url", "http:// sends the password in the clear: use https://, or say tls = \"none\"");
-            }
-            Ok(_) => {}
+            Ok(endpoint) => self.trust().scheme_wrong(&endpoint, Some("the password"), say),
         }
         if self.username.is_empty() || self.username.len() > 256 || self.username.chars().any(char::is_control) {
             say("username", "the name of a user of the BMC, 1 to 256 characters");
         } else if self.auth == Auth::Basic && self.username.contains(':') {
             say("username", "auth = \"basic\" cannot carry a ':' in it");
         }
-        match (&self.password_file, &self.credential) {
-            (Some(_), Some(_)) => say("credential", "either password_file or credential, not both"),
-            (None, None) => {
-                say("password_file", "is missing: a file with the password (or credential, a systemd credential)")
-            }
-            (Some(path), None) if !path.is_absolute() => say("password_file", "an absolute path"),
-            (None, Some(name)) if !word(name) || name.starts_with('.') => {
-                say(
-                    "credential",
-                    "the name of a systemd credential (LoadCredential=NAME:…): letters, digits, '-', '_' and '.'",
-                );
-            }
-            _ => {}
+        if self.password_file.is_none() && self.credential.is_none() {
+            say("password_file", "is missing: a file with the password (or credential, a systemd credential)");
         }
-        if self.ca_file.as_ref().is_some_and(|path| !path.is_absolute()) {
-            say("ca_file", "an absolute path");
-        }
-        match (self.tls, self.ca_file.is_some(), self.sha256.is_some()) {
-            (Tls::Verify, true, true) => say("sha256", "either ca_file or sha256, not both"),
-            (Tls::Insecure | Tls::None, true, _) => say("ca_file", "contradicts tls: nothing is verified"),
-            (Tls::Insecure | Tls::None, _, true) => say("sha256", "contradicts tls: nothing is verified"),
-            _ => {}
-        }
+        secret::keys_wrong(self.password_file.as_deref(), self.credential.as_deref(), say);
+        self.trust().files_wrong(say);
         if self.chassis.len() > 16 || self.chassis.iter().any(|chassis| chassis.is_empty() || chassis.len() > 256) {
             say("chassis", "at most 16 ids (\"1\") or URIs (\"/redfish/v1/Chassis/1\")");
         }
@@ -174,6 +137,10 @@ impl BmcConfig {
         if !seconds(1, 8).contains(&self.timeout.0) {
             say("timeout", "1s to 8s");
         }
+    }
+
+    fn trust(&self) -> TrustKeys<'_> {
+        TrustKeys { tls: self.tls, ca_file: self.ca_file.as_deref(), sha256: self.sha256 }
     }
 
     /// The source's name.
@@ -191,16 +158,10 @@ impl BmcConfig {
     /// # Errors
     /// A configured file cannot be used; the message names it.
     pub(super) fn client(&self) -> Result<Client, String> {
-        let verify = match (self.tls, &self.ca_file, self.sha256) {
-            (Tls::Insecure | Tls::None, ..) => Verify::Insecure,
-            (Tls::Verify, _, Some(fingerprint)) => Verify::Fingerprint(fingerprint),
-            (Tls::Verify, Some(path), None) => Verify::CaFile(path.clone()),
-            (Tls::Verify, None, None) => Verify::System,
-        };
         Client::new(Options {
             peer: PEER,
             endpoint: endpoint(&self.url).map_err(|why| format!("url: {why}"))?,
-            verify,
+            verify: self.trust().verify(),
             timeout: Duration::from_nanos(self.timeout.0.0),
             max_body: MAX_BODY,
             headers: &[("OData-Version", "4.0")],

@@ -5,17 +5,12 @@ mod presets;
 #[cfg(test)]
 mod tests;
 
-use super::net::{Access, Auth, Net, Tls};
+use super::net::{Auth, Net};
 use super::quantity::{EnergyUnit, PowerUnit};
-use super::{Answer, Failure, Probe, Say, entry, start, wrong_entries};
-use crate::meter::open::{Opening, Section};
-use crate::model::platform::PlatformKind;
-use crate::model::units::Nanos;
-use crate::sys::https_client::{Endpoint, Fingerprint};
+use super::{Answer, Common, Entries, Entry, Failure, Probe, Say, http_entry};
+use crate::sys::https_client::Endpoint;
 use presets::Plan;
 use serde::Deserialize;
-use std::path::PathBuf;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Longest answer, in bytes: the status of a device with many parts is some 10 kB.
@@ -23,10 +18,8 @@ const MAX_BODY: usize = 256 << 10;
 /// Longest pointer or name, in bytes.
 const LONGEST: usize = 256;
 
-/// `[[meter.http]]`. Empty: off.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct HttpConfig(Vec<HttpMeter>);
+/// `[[meter.http]]`. With `preset = "json"`, `url` is the page, else the device.
+pub type HttpConfig = Entries<HttpMeter>;
 
 /// Whose pages are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -47,12 +40,10 @@ pub enum Preset {
     HomeAssistant,
 }
 
-entry! {
+http_entry! {
     "http",
     /// One meter.
     HttpMeter {
-        /// Where it is; with `preset = "json"` the page, else the device.
-        url: String = String::new(),
         /// Whose pages are read.
         preset: Preset = Preset::Json,
         /// JSON pointer of the power; with some presets the name of a sensor or entity.
@@ -67,36 +58,14 @@ entry! {
         energy_unit: EnergyUnit = EnergyUnit::KilowattHours,
         /// Number of the socket or phase, of a device with several.
         channel: u8 = 0,
-        /// How jouled logs in.
-        auth: Option<Auth> = None,
-        /// The meter's user.
-        username: String = String::new(),
-        /// File with the password or token.
-        password_file: Option<PathBuf> = None,
-        /// The systemd credential that is the password or token.
-        credential: Option<String> = None,
-        /// Whether the meter's certificate is verified.
-        tls: Tls = Tls::Verify,
-        /// Certificates that the meter's has to be signed by.
-        ca_file: Option<PathBuf> = None,
-        /// SHA-256 of the meter's own certificate.
-        sha256: Option<Fingerprint> = None,
     }
 }
 
-impl HttpMeter {
-    fn access(&self) -> Access {
-        Access {
-            url: self.url.clone(),
-            auth: self.auth,
-            username: self.username.clone(),
-            password_file: self.password_file.clone(),
-            credential: self.credential.clone(),
-            tls: self.tls,
-            ca_file: self.ca_file.clone(),
-            sha256: self.sha256,
-            timeout: Duration::from_nanos(self.timeout.0.0),
-        }
+impl Entry for HttpMeter {
+    type Probe = HttpProbe;
+
+    fn common(&self) -> Common<'_> {
+        self.keys()
     }
 
     fn wrong(&self, say: &mut Say<'_>) {
@@ -144,11 +113,17 @@ impl HttpMeter {
         }
     }
 
-    /// What is read, as it does not change over restarts.
     fn path(&self) -> String {
-        let endpoint = Endpoint::parse(&self.url);
-        let authority = endpoint.as_ref().map_or("", |endpoint| endpoint.authority.as_str());
-        format!("http {authority} channel {}", self.channel)
+        format!("http {} channel {}", self.authority(), self.channel)
+    }
+
+    fn warn(&self) {
+        self.access().warn();
+    }
+
+    fn probe(&self, stop: CancellationToken) -> Result<HttpProbe, String> {
+        let net = Net::open(&self.access(), MAX_BODY, stop)?;
+        Ok(HttpProbe { net, factor: self.keys().factor(), config: self.clone(), plan: None })
     }
 }
 
@@ -156,37 +131,12 @@ fn is_pointer(text: &str) -> bool {
     text.starts_with('/') && text.len() <= LONGEST && !text.contains(char::is_control)
 }
 
-impl Section for HttpConfig {
-    fn platform_kinds() -> Vec<PlatformKind> {
-        vec![PlatformKind::Wall]
-    }
-
-    fn check(&self) -> Vec<(String, String)> {
-        wrong_entries(&self.0, HttpMeter::common, HttpMeter::wrong)
-    }
-
-    fn open(&self, opening: &mut Opening<'_>) {
-        for meter in &self.0 {
-            meter.access().warn();
-            let config = meter.clone();
-            opening.add(start(meter.common(), &meter.path(), move |stop| HttpProbe::open(&config, stop)));
-        }
-    }
-}
-
 /// Asks one meter.
-struct HttpProbe {
+pub struct HttpProbe {
     net: Net,
     config: HttpMeter,
     factor: f64,
     plan: Option<Plan>,
-}
-
-impl HttpProbe {
-    fn open(config: &HttpMeter, stop: CancellationToken) -> Result<Self, String> {
-        let net = Net::open(&config.access(), MAX_BODY, stop)?;
-        Ok(Self { net, factor: config.common().factor(), config: config.clone(), plan: None })
-    }
 }
 
 impl Probe for HttpProbe {

@@ -3,25 +3,19 @@
 use super::super::FailureKind;
 use super::*;
 use crate::meter::fake_plug::{Fault, Login, PASSWORD, Plug, USER};
-use figment::Figment;
-use figment::providers::{Format, Toml};
+use crate::meter::open::Section as _;
+use crate::meter::wall::Tls;
+use crate::model::units::Nanos;
 use serde_json::json;
 use std::path::Path;
 
 /// The entry with these lines.
 fn entry(plug: &Plug, lines: &str) -> HttpMeter {
-    #[derive(Deserialize)]
-    struct All {
-        http: HttpConfig,
-    }
-    let text = format!("[[http]]\nname = \"plug\"\nurl = {:?}\ntimeout = \"1s\"\n{lines}", plug.url());
-    let All { http } = Figment::from(Toml::string(&text)).extract().unwrap();
-    assert_eq!(http.check(), [], "{text}");
-    http.0[0].clone()
+    HttpConfig::one(&format!("name = \"plug\"\nurl = {:?}\ntimeout = \"1s\"\n{lines}", plug.url()))
 }
 
 fn probe(plug: &Plug, lines: &str) -> HttpProbe {
-    HttpProbe::open(&entry(plug, lines), CancellationToken::new()).unwrap()
+    entry(plug, lines).probe(CancellationToken::new()).unwrap()
 }
 
 /// Watts, and joules of the counter.
@@ -153,7 +147,7 @@ fn logins_that_are_right_and_wrong() {
         let lines = login(dir.path(), auth);
         let config =
             HttpMeter { url: format!("{}/x?y=1", plug.url()), ..entry(&plug, &format!("power = \"/p\"\n{lines}")) };
-        let mut probe = HttpProbe::open(&config, CancellationToken::new()).unwrap();
+        let mut probe = config.probe(CancellationToken::new()).unwrap();
         for _ in 0..3 {
             assert_eq!(numbers(probe.ask()), (Some(5.0), None), "{auth}");
         }
@@ -169,7 +163,7 @@ fn logins_that_are_right_and_wrong() {
         assert_eq!(numbers(probe.ask()), (Some(5.0), None), "{auth}: the new password");
         // Without a login.
         let config = HttpMeter { url: config.url, ..entry(&plug, "power = \"/p\"") };
-        let failure = HttpProbe::open(&config, CancellationToken::new()).unwrap().ask().unwrap_err();
+        let failure = config.probe(CancellationToken::new()).unwrap().ask().unwrap_err();
         assert!(failure.kind == FailureKind::Login && failure.why.contains("it wants a login"), "{failure:?}");
     }
 }
@@ -216,12 +210,7 @@ fn each_wrong_value_names_its_key() {
         power: Some("/p".into()),
         ..HttpMeter::default()
     };
-    let wrong = |change: &dyn Fn(&mut HttpMeter)| {
-        let mut meter = good();
-        change(&mut meter);
-        let wrong = HttpConfig(vec![meter]).check();
-        wrong.into_iter().map(|(key, _)| key.strip_prefix("0.").unwrap().to_owned()).collect::<Vec<_>>()
-    };
+    let wrong = |change: &dyn Fn(&mut HttpMeter)| HttpConfig::wrong_keys(&good(), change);
     assert_eq!(wrong(&|_| {}), [""; 0]);
     type Change = fn(&mut HttpMeter);
     let cases: &[(&str, Change)] = &[
@@ -252,6 +241,6 @@ fn each_wrong_value_names_its_key() {
     }
     let shown: Change = |meter| (meter.auth, meter.password_file) = (Some(Auth::Bearer), Some("/p".into()));
     assert_eq!(wrong(&shown), ["url"], "a token in the clear has to be wanted");
-    let two = HttpConfig(vec![good(), good()]).check();
+    let two = Entries(vec![good(), good()]).check();
     assert_eq!(two[0].0, "1.name");
 }

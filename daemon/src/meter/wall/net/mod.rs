@@ -3,17 +3,18 @@
 
 mod digest;
 
-use super::{Failure, PEER, Say, is_word};
-use crate::sys::https_client::{Client, Endpoint, Error, ErrorKind, Fingerprint, Options, Verify};
+use super::{Failure, PEER, Say};
+pub use crate::sys::https_client::Tls;
+use crate::sys::https_client::{Client, Endpoint, Error, ErrorKind, Fingerprint, Options, TrustKeys, Verify};
 use crate::sys::safe_text::excerpt;
-use crate::sys::secret::{Secret, warn_of_open_secret};
+use crate::sys::secret::{self, Secret, warn_of_open_secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use digest::Challenge;
 use hyper::header::{AUTHORIZATION, DATE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -34,19 +35,6 @@ pub enum Auth {
     Digest,
     /// A token.
     Bearer,
-}
-
-/// Whether the meter's certificate is verified.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tls {
-    /// It is.
-    #[default]
-    Verify,
-    /// It is not: whoever controls the network can be the meter, and gets the password.
-    Insecure,
-    /// No TLS: `http://`. To be said only where a password or token is sent.
-    None,
 }
 
 /// The keys of an entry that say where the meter is, and how jouled logs in.
@@ -82,11 +70,7 @@ impl Access {
             Err(_) if self.url.is_empty() => say("url", &format!("is missing: {example}")),
             Err("names no host") => say("url", "names no host"),
             Err(why) => say("url", &why.replace("https://bmc.example", example)),
-            Ok(endpoint) if endpoint.https && self.tls == Tls::None => say("tls", "\"none\" is for http:// URLs"),
-            Ok(endpoint) if !endpoint.https && is_shown && self.tls != Tls::None => {
-                say("url", "http:// sends the password or token in the clear: use https://, or say tls = \"none\"");
-            }
-            Ok(_) => {}
+            Ok(endpoint) => self.trust().scheme_wrong(&endpoint, is_shown.then_some("the password or token"), say),
         }
         match (self.auth, has_secret) {
             (None, true) => say("auth", "is missing: \"basic\", \"digest\" or \"bearer\", beside a password or token"),
@@ -114,29 +98,12 @@ impl Access {
             }
             _ => {}
         }
-        secret_keys_wrong(self.password_file.as_deref(), self.credential.as_deref(), say);
-        if self.ca_file.as_ref().is_some_and(|path| !path.is_absolute()) {
-            say("ca_file", "an absolute path");
-        }
-        match (self.tls, self.ca_file.is_some(), self.sha256.is_some()) {
-            (Tls::Verify, true, true) => say("sha256", "either ca_file or sha256, not both"),
-            (Tls::Insecure | Tls::None, true, _) => say("ca_file", "contradicts tls: nothing is verified"),
-            (Tls::Insecure | Tls::None, _, true) => say("sha256", "contradicts tls: nothing is verified"),
-            _ => {}
-        }
+        secret::keys_wrong(self.password_file.as_deref(), self.credential.as_deref(), say);
+        self.trust().files_wrong(say);
     }
-}
 
-/// Wrong values of `password_file` and `credential`.
-pub(super) fn secret_keys_wrong(file: Option<&Path>, credential: Option<&str>, say: &mut Say<'_>) {
-    match (file, credential) {
-        (Some(_), Some(_)) => say("credential", "either password_file or credential, not both"),
-        (Some(path), None) if !path.is_absolute() => say("password_file", "an absolute path"),
-        (None, Some(name)) if !is_word(name) || name.starts_with('.') => say(
-            "credential",
-            "the name of a systemd credential (LoadCredential=NAME:…): letters, digits, '-', '_' and '.'",
-        ),
-        _ => {}
+    fn trust(&self) -> TrustKeys<'_> {
+        TrustKeys { tls: self.tls, ca_file: self.ca_file.as_deref(), sha256: self.sha256 }
     }
 }
 
@@ -186,14 +153,9 @@ pub(super) struct Link {
 impl Net {
     /// Sends nothing yet. `max_body`: the longest answer, in bytes.
     pub(super) fn open(access: &Access, max_body: usize, stop: CancellationToken) -> Result<Self, String> {
-        let verify = match (access.tls, &access.ca_file, access.sha256) {
-            (Tls::Insecure | Tls::None, ..) => Verify::Insecure,
-            (Tls::Verify, _, Some(fingerprint)) => Verify::Fingerprint(fingerprint),
-            (Tls::Verify, Some(path), None) => Verify::CaFile(path.clone()),
-            (Tls::Verify, None, None) if access.url.starts_with("http:") => Verify::Insecure,
-            (Tls::Verify, None, None) => Verify::System,
-        };
         let endpoint = Endpoint::parse(&access.url).map_err(|why| format!("url: {why}"))?;
+        // Without TLS there is nothing to verify, and the system's certificates need not be there.
+        let verify = if endpoint.https { access.trust().verify() } else { Verify::Insecure };
         let options = Options { peer: PEER, endpoint, verify, timeout: access.timeout, max_body, headers: &[] };
         let client = Client::new(options)?;
         let secret = access.auth.is_some().then(|| access.read_secret()).transpose()?;

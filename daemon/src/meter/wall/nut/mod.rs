@@ -6,12 +6,8 @@ mod tests;
 
 use super::net::{endpoint, runtime};
 use super::quantity::{Number, PowerUnit};
-use super::{Answer, Failure, Probe, Said, Say, entry, start, wrong_entries};
-use crate::meter::open::{Opening, Section};
-use crate::model::platform::PlatformKind;
-use crate::model::units::Nanos;
+use super::{Answer, Common, Entries, Entry, Failure, Probe, Said, Say, entry};
 use crate::sys::safe_text::excerpt;
-use serde::Deserialize;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -29,10 +25,8 @@ const EXCERPT: usize = 80;
 /// draws itself, with its losses and the charging of its battery.
 const VARIABLES: [&str; 4] = ["ups.realpower", "output.realpower", "outlet.realpower", "input.realpower"];
 
-/// `[[meter.nut]]`. Empty: off.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct NutConfig(Vec<NutMeter>);
+/// `[[meter.nut]]`.
+pub type NutConfig = Entries<NutMeter>;
 
 entry! {
     "nut",
@@ -47,7 +41,13 @@ entry! {
     }
 }
 
-impl NutMeter {
+impl Entry for NutMeter {
+    type Probe = NutProbe;
+
+    fn common(&self) -> Common<'_> {
+        self.keys()
+    }
+
     fn wrong(&self, say: &mut Say<'_>) {
         if endpoint(&self.address, PORT).is_none() {
             say("address", "the host of upsd, with or without a port: \"192.0.2.30\", \"ups.example:3493\"");
@@ -70,27 +70,17 @@ impl NutMeter {
     fn path(&self) -> String {
         format!("nut {}@{}", self.ups, self.address)
     }
-}
 
-impl Section for NutConfig {
-    fn platform_kinds() -> Vec<PlatformKind> {
-        vec![PlatformKind::Wall]
-    }
-
-    fn check(&self) -> Vec<(String, String)> {
-        wrong_entries(&self.0, NutMeter::common, NutMeter::wrong)
-    }
-
-    fn open(&self, opening: &mut Opening<'_>) {
-        for meter in &self.0 {
-            let config = meter.clone();
-            opening.add(start(meter.common(), &meter.path(), move |stop| NutProbe::open(&config, stop)));
-        }
+    fn probe(&self, stop: CancellationToken) -> Result<NutProbe, String> {
+        let (host, port) = endpoint(&self.address, PORT).ok_or("address: no host")?;
+        let limit = Duration::from_nanos(self.timeout.0.0);
+        let link = Link { stream: None, host, port, limit, variable: self.variable.clone() };
+        Ok(NutProbe { runtime: Some(runtime()?), stop, config: self.clone(), link })
     }
 }
 
 /// Asks one upsd.
-struct NutProbe {
+pub struct NutProbe {
     runtime: Option<Runtime>,
     stop: CancellationToken,
     config: NutMeter,
@@ -104,15 +94,6 @@ struct Link {
     limit: Duration,
     /// The variable that is read.
     variable: Option<String>,
-}
-
-impl NutProbe {
-    fn open(config: &NutMeter, stop: CancellationToken) -> Result<Self, String> {
-        let (host, port) = endpoint(&config.address, PORT).ok_or("address: no host")?;
-        let limit = Duration::from_nanos(config.timeout.0.0);
-        let link = Link { stream: None, host, port, limit, variable: config.variable.clone() };
-        Ok(Self { runtime: Some(runtime()?), stop, config: config.clone(), link })
-    }
 }
 
 impl Drop for NutProbe {
@@ -141,7 +122,7 @@ impl Probe for NutProbe {
             Failure { why: format!("{}: {}", config.address, failure.why), ..failure }
         })?;
         let place = link.variable.clone().unwrap_or_default();
-        let power = Number::read(&value, &place)?.power(&place, PowerUnit::Watts, None, config.common().factor())?;
+        let power = Number::read(&value, &place)?.power(&place, PowerUnit::Watts, None, config.keys().factor())?;
         Ok(Answer { power: Some(Said { value: power, time: None }), ..Answer::default() })
     }
 

@@ -1,25 +1,20 @@
 //! Against a server that sends fixed lines, and against NUT's own upsd with dummy-ups where they are installed.
 
 use super::super::FailureKind;
+use super::super::entries::until;
 use super::*;
+use crate::meter::real_programs::{Running, find, free_port};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
 fn probe(address: &str, variable: Option<&str>) -> NutProbe {
-    let config = NutMeter {
-        name: "ups".into(),
-        address: address.into(),
-        ups: "rack".into(),
-        variable: variable.map(str::to_owned),
-        timeout: crate::model::values::Span(Nanos::SECOND),
-        ..NutMeter::default()
-    };
-    assert_eq!(NutConfig(vec![config.clone()]).check(), []);
-    NutProbe::open(&config, CancellationToken::new()).unwrap()
+    let variable = variable.map(|variable| format!("variable = {variable:?}")).unwrap_or_default();
+    let lines = format!("name = \"ups\"\naddress = {address:?}\nups = \"rack\"\ntimeout = \"1s\"\n{variable}");
+    NutConfig::one(&lines).probe(CancellationToken::new()).unwrap()
 }
 
 /// A server that answers each line by a function; `None`: never.
@@ -92,42 +87,26 @@ fn every_fault_is_said() {
 #[test]
 fn each_wrong_value_names_its_key() {
     let good = || NutMeter { name: "a".into(), ups: "rack".into(), ..NutMeter::default() };
-    let wrong = |change: &dyn Fn(&mut NutMeter)| {
-        let mut meter = good();
-        change(&mut meter);
-        NutConfig(vec![meter]).check().into_iter().map(|(key, _)| key).collect::<Vec<_>>()
-    };
+    let wrong = |change: &dyn Fn(&mut NutMeter)| NutConfig::wrong_keys(&good(), change);
     assert_eq!(wrong(&|_| {}), [""; 0]);
-    assert_eq!(wrong(&|meter| meter.ups = String::new()), ["0.ups"]);
-    assert_eq!(wrong(&|meter| meter.ups = "a b".into()), ["0.ups"]);
-    assert_eq!(wrong(&|meter| meter.variable = Some("x\ny".into())), ["0.variable"]);
+    assert_eq!(wrong(&|meter| meter.ups = String::new()), ["ups"]);
+    assert_eq!(wrong(&|meter| meter.ups = "a b".into()), ["ups"]);
+    assert_eq!(wrong(&|meter| meter.variable = Some("x\ny".into())), ["variable"]);
     for bad in ["", ":1", "a:b", "a:0", "a/b", "http://a"] {
-        assert_eq!(wrong(&|meter| meter.address = bad.into()), ["0.address"], "{bad}");
+        assert_eq!(wrong(&|meter| meter.address = bad.into()), ["address"], "{bad}");
     }
     for (good, host, port) in [("::1", "::1", 3493), ("[::1]:7", "::1", 7), ("ups.example:7", "ups.example", 7)] {
         assert_eq!(endpoint(good, PORT), Some((host.to_owned(), port)), "{good}");
     }
 }
 
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// NUT's own programs, where they are installed: dummy-ups reads what the UPS says from a file.
 #[test]
 fn a_real_upsd_with_a_dummy_ups() {
-    let driver = ["/lib/nut/dummy-ups", "/usr/lib/nut/dummy-ups"].iter().map(Path::new).find(|path| path.exists());
-    let upsd =
-        ["/lib/nut/upsd", "/usr/lib/nut/upsd", "/usr/sbin/upsd"].iter().map(Path::new).find(|path| path.exists());
-    let (Some(driver), Some(upsd)) = (driver, upsd) else { return println!("skipped: no upsd and dummy-ups") };
+    let (Some(driver), Some(upsd)) = (find("dummy-ups"), find("upsd")) else { return };
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| -> PathBuf { dir.path().join(name) };
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     std::fs::write(path("nut.conf"), "MODE=standalone\n").unwrap();
     std::fs::write(path("ups.conf"), format!("[rack]\ndriver = dummy-ups\nport = {}\n", path("rack.dev").display()))
         .unwrap();
@@ -139,26 +118,15 @@ fn a_real_upsd_with_a_dummy_ups() {
         let mut command = Command::new(program);
         command.args(arguments).env("NUT_CONFPATH", dir.path()).env("NUT_STATEPATH", dir.path());
         command.env("NUT_ALTPIDPATH", dir.path()).env("NUT_PIDPATH", dir.path());
-        Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Running::start(&mut command)
     };
-    let _driver = run(driver, &["-a", "rack", "-F", "-u", &me]);
+    let _driver = run(&driver, &["-a", "rack", "-F", "-u", &me]);
     let begin = Instant::now();
     while !path("dummy-ups-rack").exists() && begin.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(100));
     }
-    let _upsd = run(upsd, &["-F", "-u", &me]);
+    let _upsd = run(&upsd, &["-F", "-u", &me]);
     let mut probe = probe(&format!("127.0.0.1:{port}"), None);
-    let mut until = |what: &str, is: &dyn Fn(&Result<Answer, Failure>) -> bool| {
-        let begin = Instant::now();
-        loop {
-            let answer = probe.ask();
-            if is(&answer) {
-                return answer;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{what}: {answer:?}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    };
-    let power = until("a power", &Result::is_ok).unwrap().power.unwrap();
+    let power = until("a power", &mut probe, Result::is_ok).unwrap().power.unwrap();
     assert_eq!(power.value.watts(), 137.0);
 }

@@ -6,18 +6,12 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-use super::net::{Access, Auth, Link, Net, Tls};
+use super::net::{Link, Net};
 use super::quantity::{EnergyUnit, Number, PowerUnit};
-use super::{Answer, Failure, Probe, Said, Say, entry, start, total, wrong_entries};
-use crate::meter::open::{Opening, Section};
-use crate::model::platform::PlatformKind;
-use crate::model::units::Nanos;
-use crate::sys::https_client::{Endpoint, Fingerprint};
+use super::{Answer, Common, Entries, Entry, Failure, Probe, Said, Say, http_entry, total};
 use crate::sys::safe_text::excerpt;
 use serde::Deserialize;
 use serde_json::Value;
-use std::path::PathBuf;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Longest answer, in bytes: pages of exporters have hundreds of kilobytes.
@@ -27,10 +21,8 @@ const LONGEST: usize = 1024;
 /// Longest excerpt of a query, in characters.
 const EXCERPT: usize = 120;
 
-/// `[[meter.prometheus]]`. Empty: off.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct PrometheusConfig(Vec<PrometheusMeter>);
+/// `[[meter.prometheus]]`. `url` is the server, or the exporter's page.
+pub type PrometheusConfig = Entries<PrometheusMeter>;
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -43,12 +35,10 @@ pub enum Asks {
     Page,
 }
 
-entry! {
+http_entry! {
     "prometheus",
     /// One meter.
     PrometheusMeter {
-        /// The server, or the exporter's page.
-        url: String = String::new(),
         /// Who is asked.
         from: Asks = Asks::Server,
         /// The query of the power; of a page the series.
@@ -59,36 +49,14 @@ entry! {
         power_unit: PowerUnit = PowerUnit::Watts,
         /// Unit of the energy.
         energy_unit: EnergyUnit = EnergyUnit::Joules,
-        /// How jouled logs in.
-        auth: Option<Auth> = None,
-        /// The server's user.
-        username: String = String::new(),
-        /// File with the password or token.
-        password_file: Option<PathBuf> = None,
-        /// The systemd credential that is the password or token.
-        credential: Option<String> = None,
-        /// Whether the server's certificate is verified.
-        tls: Tls = Tls::Verify,
-        /// Certificates that the server's has to be signed by.
-        ca_file: Option<PathBuf> = None,
-        /// SHA-256 of the server's own certificate.
-        sha256: Option<Fingerprint> = None,
     }
 }
 
-impl PrometheusMeter {
-    fn access(&self) -> Access {
-        Access {
-            url: self.url.clone(),
-            auth: self.auth,
-            username: self.username.clone(),
-            password_file: self.password_file.clone(),
-            credential: self.credential.clone(),
-            tls: self.tls,
-            ca_file: self.ca_file.clone(),
-            sha256: self.sha256,
-            timeout: Duration::from_nanos(self.timeout.0.0),
-        }
+impl Entry for PrometheusMeter {
+    type Probe = PrometheusProbe;
+
+    fn common(&self) -> Common<'_> {
+        self.keys()
     }
 
     fn wrong(&self, say: &mut Say<'_>) {
@@ -110,43 +78,25 @@ impl PrometheusMeter {
     }
 
     fn path(&self) -> String {
-        let endpoint = Endpoint::parse(&self.url);
-        let authority = endpoint.as_ref().map_or("", |endpoint| endpoint.authority.as_str());
         let query = self.energy.as_ref().or(self.power.as_ref()).map_or("", String::as_str);
-        format!("{authority} {}", excerpt(query, EXCERPT))
-    }
-}
-
-impl Section for PrometheusConfig {
-    fn platform_kinds() -> Vec<PlatformKind> {
-        vec![PlatformKind::Wall]
+        format!("{} {}", self.authority(), excerpt(query, EXCERPT))
     }
 
-    fn check(&self) -> Vec<(String, String)> {
-        wrong_entries(&self.0, PrometheusMeter::common, PrometheusMeter::wrong)
+    fn warn(&self) {
+        self.access().warn();
     }
 
-    fn open(&self, opening: &mut Opening<'_>) {
-        for meter in &self.0 {
-            meter.access().warn();
-            let config = meter.clone();
-            opening.add(start(meter.common(), &meter.path(), move |stop| PrometheusProbe::open(&config, stop)));
-        }
+    fn probe(&self, stop: CancellationToken) -> Result<PrometheusProbe, String> {
+        let net = Net::open(&self.access(), MAX_BODY, stop)?;
+        Ok(PrometheusProbe { net, factor: self.keys().factor(), config: self.clone() })
     }
 }
 
 /// Asks one server or exporter.
-struct PrometheusProbe {
+pub struct PrometheusProbe {
     net: Net,
     config: PrometheusMeter,
     factor: f64,
-}
-
-impl PrometheusProbe {
-    fn open(config: &PrometheusMeter, stop: CancellationToken) -> Result<Self, String> {
-        let net = Net::open(&config.access(), MAX_BODY, stop)?;
-        Ok(Self { net, factor: config.common().factor(), config: config.clone() })
-    }
 }
 
 /// A sample: its value as it is written, and its time by the server's clock, ns since 1970.

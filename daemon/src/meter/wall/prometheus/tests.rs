@@ -1,28 +1,17 @@
 //! Queries and pages, against a simulated server, and against a real Prometheus where there is one.
 
 use super::super::FailureKind;
+use super::super::entries::until;
 use super::*;
 use crate::meter::fake_plug::{Fault, Plug};
+use crate::meter::real_programs::{Running, find, free_port};
 use crate::model::source::Stamp;
-use figment::Figment;
-use figment::providers::{Format, Toml};
 use proptest::prelude::*;
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
-
-fn config(url: &str, lines: &str) -> PrometheusMeter {
-    #[derive(Deserialize)]
-    struct All {
-        prometheus: PrometheusConfig,
-    }
-    let text = format!("[[prometheus]]\nname = \"p\"\nurl = {url:?}\ntimeout = \"1s\"\n{lines}");
-    let All { prometheus } = Figment::from(Toml::string(&text)).extract().unwrap();
-    assert_eq!(prometheus.check(), [], "{text}");
-    prometheus.0[0].clone()
-}
+use std::process::Command;
 
 fn probe(url: &str, lines: &str) -> PrometheusProbe {
-    PrometheusProbe::open(&config(url, lines), CancellationToken::new()).unwrap()
+    let entry = PrometheusConfig::one(&format!("name = \"p\"\nurl = {url:?}\ntimeout = \"1s\"\n{lines}"));
+    entry.probe(CancellationToken::new()).unwrap()
 }
 
 fn vector(samples: &str) -> String {
@@ -106,63 +95,36 @@ proptest! {
     }
 }
 
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A real Prometheus scrapes an exporter; its series stops.
 #[test]
 fn a_real_prometheus_gives_samples_their_own_time() {
-    let program = Command::new("prometheus").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !program.is_ok_and(|status| status.success()) {
-        return println!("skipped: no prometheus");
-    }
+    let Some(program) = find("prometheus") else { return };
     let (dir, exporter) = (tempfile::tempdir().unwrap(), Plug::start());
     exporter.page("/metrics", "pdu_watts 83.5\npdu_joules_total 1000\n");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let file = dir.path().join("prometheus.yml");
     let text = format!(
         "scrape_configs:\n- job_name: pdu\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  static_configs:\n  - targets: ['{}']\n",
         exporter.address
     );
     std::fs::write(&file, text).unwrap();
-    let _server = Ended(
-        Command::new("prometheus")
+    let _server = Running::start(
+        Command::new(program)
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
+            .arg(format!("--web.listen-address=127.0.0.1:{port}")),
     );
     let mut probe = probe(&format!("http://127.0.0.1:{port}"), "power = \"pdu_watts\"\nenergy = \"pdu_joules_total\"");
-    let until = |what: &str, probe: &mut PrometheusProbe, is: &dyn Fn(&Result<Answer, Failure>) -> bool| {
-        let begin = Instant::now();
-        loop {
-            let answer = probe.ask();
-            if is(&answer) {
-                return answer;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{what}: {answer:?}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    };
-    let first = until("a sample", &mut probe, &Result::is_ok).unwrap().power.unwrap();
+    let first = until("a sample", &mut probe, Result::is_ok).unwrap().power.unwrap();
     assert_eq!(first.value.watts(), 83.5);
     let age = i128::from(Stamp::now().realtime.0) - first.time.unwrap();
     assert!((0..60_000_000_000).contains(&age), "{age}");
     let later =
         |answer: &Result<Answer, Failure>| answer.as_ref().is_ok_and(|one| one.power.unwrap().time > first.time);
-    let _ = until("a later sample", &mut probe, &later);
+    let _ = until("a later sample", &mut probe, later);
     // The series is gone from the page: Prometheus marks it stale, and there is no reading.
     exporter.page("/metrics", "other 1\n");
     let gone =
         |answer: &Result<Answer, Failure>| answer.as_ref().is_err_and(|failure| failure.kind == FailureKind::Absent);
-    until("the end of the series", &mut probe, &gone).unwrap_err();
+    until("the end of the series", &mut probe, gone).unwrap_err();
 }
