@@ -36,7 +36,7 @@ fn every_bad_value_names_file_key_and_reason() {
         (
             "[meter]\nradar = 1",
             "meter.radar",
-            &["no such key", "rapl, vsock, nvml, hwmon, ipmi, redfish, http, prometheus, nut, estimate"],
+            &["no such key", "rapl, vsock, nvml, hwmon, ipmi, redfish, http, prometheus, snmp, mqtt, nut, estimate"],
         ),
         ("[meter.nvml]\nlibrary = \"libnvidia-ml.so.1\"", "meter.nvml.library", &["wanted", "an absolute path"]),
         ("[meter.nvml]\nuse = \"always\"", "meter.nvml.use", &["\"always\"", "auto, never"]),

@@ -195,6 +195,64 @@ fn case(section: &str) -> Result<Case, String> {
             let hang = move || hanging.fault(Some(plug_sim::Fault::Hang));
             Case::new(host, &config, &["prometheus:pdu"]).hangs(hang, exporter)
         }
+        "snmp" => {
+            let agent = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = agent.local_addr().unwrap();
+            let silent = Arc::new(AtomicBool::new(false));
+            let hangs = silent.clone();
+            thread::spawn(move || {
+                let mut buffer = [0; 2048];
+                for tick in 0u8.. {
+                    let Ok((length, peer)) = agent.recv_from(&mut buffer) else { return };
+                    // The same message as an answer: a response, and in place of the NULL an INTEGER.
+                    let mut answer = buffer[..length].to_vec();
+                    let get = answer.iter().position(|byte| *byte == 0xa0).unwrap();
+                    answer[get] = 0xa2;
+                    answer.truncate(length - 2);
+                    answer.extend([0x02, 0x01, 83 + tick % 3]);
+                    let bindings = answer.windows(2).rposition(|pair| pair[0] == 0x30).unwrap();
+                    let outer = answer[..bindings].iter().rposition(|byte| *byte == 0x30).unwrap();
+                    for at in [1, get + 1, outer + 1, bindings + 1] {
+                        answer[at] += 1;
+                    }
+                    if !silent.load(Ordering::Relaxed) && agent.send_to(&answer, peer).is_err() {
+                        return;
+                    }
+                }
+            });
+            let config = format!(
+                "[[snmp]]\nname = \"pdu\"\naddress = \"{address}\"\npower = \"1.3.6.1.4.1.99.1\"\n\
+                 measures = \"this machine\"\nperiod = \"1s\"\ntimeout = \"4s\""
+            );
+            Case::new(host, &config, &["snmp:pdu"]).hangs(move || hangs.store(true, Ordering::Relaxed), ())
+        }
+        "mqtt" => {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let silent = Arc::new(AtomicBool::new(false));
+            let hangs = silent.clone();
+            thread::spawn(move || {
+                for mut stream in listener.incoming().flatten() {
+                    let silent = silent.clone();
+                    thread::spawn(move || {
+                        // CONNACK, SUBACK, and a PUBLISH of "t" ten times a second, whatever it asks.
+                        let _ = stream.write_all(&[0x20, 2, 0, 0, 0x90, 3, 0, 1, 0]);
+                        for tick in 0u8.. {
+                            thread::sleep(Duration::from_millis(100));
+                            let publish = [0x30, 5, 0, 1, b't', b'8', b'0' + tick % 10];
+                            if !silent.load(Ordering::Relaxed) && stream.write_all(&publish).is_err() {
+                                return;
+                            }
+                        }
+                    });
+                }
+            });
+            let config = format!(
+                "[[mqtt]]\nname = \"plug\"\nbroker = \"mqtt://{address}\"\ntopic = \"t\"\npower = \"\"\n\
+                 measures = \"this machine\"\nperiod = \"1s\"\ntimeout = \"4s\""
+            );
+            Case::new(host, &config, &["mqtt:plug"]).hangs(move || hangs.store(true, Ordering::Relaxed), ())
+        }
         "nut" => {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();

@@ -109,6 +109,51 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
     ),
     ("[meter.prometheus]", "period", r#""20s""#, &[MEASURING]),
     ("[meter.prometheus]", "timeout", r#""1s""#, &[MEASURING]),
+    ("[meter.snmp]", "name", r#""other""#, &[MEASURING]),
+    ("[meter.snmp]", "address", r#""192.0.2.11""#, &[MEASURING]),
+    ("[meter.snmp]", "version", r#""3""#, &[MEASURING]),
+    ("[meter.snmp]", "preset", r#""hpe""#, &[MEASURING]),
+    ("[meter.snmp]", "pdu", "2", &[MEASURING]),
+    ("[meter.snmp]", "inlet", "2", &[MEASURING]),
+    ("[meter.snmp]", "outlet", "2", &[MEASURING]),
+    ("[meter.snmp]", "sensor", "2", &[MEASURING]),
+    ("[meter.snmp]", "power", r#""1.3.6.1.4.1.99.1""#, &[MEASURING]),
+    ("[meter.snmp]", "energy", r#""1.3.6.1.4.1.99.2""#, &[MEASURING]),
+    ("[meter.snmp]", "power_unit", r#""kW""#, &[MEASURING]),
+    ("[meter.snmp]", "energy_unit", r#""kWh""#, &[MEASURING]),
+    ("[meter.snmp]", "power_scale", "2.0", &[MEASURING]),
+    ("[meter.snmp]", "energy_scale", "2.0", &[MEASURING]),
+    ("[meter.snmp]", "username", r#""other""#, &[MEASURING]),
+    ("[meter.snmp]", "auth", r#""sha512""#, &[MEASURING]),
+    ("[meter.snmp]", "password_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.snmp]", "credential", r#""other""#, &[MEASURING]),
+    ("[meter.snmp]", "privacy", r#""aes256""#, &[MEASURING]),
+    ("[meter.snmp]", "privacy_password_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.snmp]", "privacy_credential", r#""other""#, &[MEASURING]),
+    ("[meter.snmp]", "measures", r#""this machine""#, &[MEASURING]),
+    ("[meter.snmp]", "share", "0.5", &[MEASURING]),
+    ("[meter.snmp]", "scale", "2.0", &[MEASURING]),
+    ("[meter.snmp]", "period", r#""20s""#, &[MEASURING]),
+    ("[meter.snmp]", "timeout", r#""1s""#, &[MEASURING]),
+    ("[meter.mqtt]", "name", r#""other""#, &[MEASURING]),
+    ("[meter.mqtt]", "broker", r#""mqtts://192.0.2.11""#, &[MEASURING]),
+    ("[meter.mqtt]", "topic", r#""other""#, &[MEASURING]),
+    ("[meter.mqtt]", "power", r#""/other""#, &[MEASURING]),
+    ("[meter.mqtt]", "energy", r#""/other""#, &[MEASURING]),
+    ("[meter.mqtt]", "time", r#""/other""#, &[MEASURING]),
+    ("[meter.mqtt]", "power_unit", r#""kW""#, &[MEASURING]),
+    ("[meter.mqtt]", "energy_unit", r#""Wh""#, &[MEASURING]),
+    ("[meter.mqtt]", "username", r#""other""#, &[MEASURING]),
+    ("[meter.mqtt]", "password_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.mqtt]", "credential", r#""other""#, &[MEASURING]),
+    ("[meter.mqtt]", "tls", r#""insecure""#, &[MEASURING]),
+    ("[meter.mqtt]", "ca_file", r#""/etc/other""#, &[MEASURING]),
+    ("[meter.mqtt]", "sha256", r#""1111111111111111111111111111111111111111111111111111111111111111""#, &[MEASURING]),
+    ("[meter.mqtt]", "measures", r#""this machine""#, &[MEASURING]),
+    ("[meter.mqtt]", "share", "0.5", &[MEASURING]),
+    ("[meter.mqtt]", "scale", "2.0", &[MEASURING]),
+    ("[meter.mqtt]", "period", r#""20s""#, &[MEASURING]),
+    ("[meter.mqtt]", "timeout", r#""1s""#, &[MEASURING]),
     ("[meter.nut]", "name", r#""other""#, &[MEASURING]),
     ("[meter.nut]", "address", r#""192.0.2.11""#, &[MEASURING]),
     ("[meter.nut]", "ups", r#""other""#, &[MEASURING]),
@@ -235,7 +280,7 @@ const KEYS: &[(&str, &str, &str, &[&str])] = &[
 ];
 
 /// An entry of a list, or a section with keys that need each other, complete: every other key of it has a default.
-const ENTRIES: [(&str, &[(&str, &str)]); 9] = [
+const ENTRIES: [(&str, &[(&str, &str)]); 11] = [
     ("carbon", &[("embodied_kg", "1200"), ("lifetime_years", "4")]),
     ("price", &[("currency", r#""EUR""#), ("per_kwh", "0.3")]),
     ("[tenant]", &[("name", r#""one""#), ("unit", r#""one.service""#)]),
@@ -279,6 +324,18 @@ const ENTRIES: [(&str, &[(&str, &str)]); 9] = [
             ("password_file", r#""/etc/prometheus""#),
         ],
     ),
+    ("[meter.snmp]", &[("name", r#""pdu""#), ("address", r#""192.0.2.10""#), ("preset", r#""raritan""#)]),
+    (
+        "[meter.mqtt]",
+        &[
+            ("name", r#""plug""#),
+            ("broker", r#""mqtts://192.0.2.10""#),
+            ("topic", r#""tele/plug/SENSOR""#),
+            ("power", r#""/ENERGY/Power""#),
+            ("username", r#""jouled""#),
+            ("password_file", r#""/etc/plug""#),
+        ],
+    ),
     ("[meter.nut]", &[("name", r#""ups""#), ("ups", r#""rack""#)]),
     (
         "[export.push]",
@@ -292,6 +349,15 @@ const ENTRIES: [(&str, &[(&str, &str)]); 9] = [
             ("key_file", r#""/etc/jouled.key""#),
         ],
     ),
+];
+
+/// What a user of SNMP version 3 needs; the last two are for privacy.
+const SNMP_3: [(&str, &str); 5] = [
+    ("version", r#""3""#),
+    ("username", r#""jouled""#),
+    ("password_file", r#""/etc/pdu""#),
+    ("privacy", r#""aes128""#),
+    ("privacy_password_file", r#""/etc/pdu.private""#),
 ];
 
 fn config(toml: &str) -> Config {
@@ -332,10 +398,19 @@ fn each_key_restarts_what_uses_it() {
         let entry = ENTRIES.iter().find(|(list, _)| list == section);
         let mut keys: BTreeMap<&str, &str> = entry.map(|(_, keys)| keys.iter().copied().collect()).unwrap_or_default();
         let before = if entry.is_some() { file(section, &keys) } else { String::new() };
-        match *key {
-            "credential" => drop(keys.remove("password_file")),
-            "preset" => drop(keys.remove("power")),
-            "auth" if *section == "[export.push]" => drop(keys.remove("username")),
+        // What a key contradicts, and what it needs.
+        match (*section, *key) {
+            (_, "credential") => drop(keys.remove("password_file")),
+            (_, "preset") => drop(keys.remove("power")),
+            ("[export.push]", "auth") => drop(keys.remove("username")),
+            ("[meter.snmp]", "sensor") => drop(keys.insert("preset", r#""entity-sensor""#)),
+            ("[meter.snmp]", "power" | "energy" | "power_unit" | "energy_unit" | "power_scale" | "energy_scale") => {
+                keys.remove("preset");
+                keys.insert("power", r#""1.3.6.1.4.1.99.7""#);
+            }
+            ("[meter.snmp]", "version" | "username" | "auth") => keys.extend(SNMP_3[..3].iter().copied()),
+            ("[meter.snmp]", "privacy" | "privacy_password_file") => keys.extend(SNMP_3),
+            ("[meter.snmp]", "privacy_credential") => keys.extend(SNMP_3[..4].iter().copied()),
             _ => {}
         }
         keys.insert(key, value);

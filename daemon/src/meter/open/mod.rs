@@ -13,8 +13,10 @@ use super::host_channel::VsockConfig;
 use super::hwmon::HwmonConfig;
 use super::rapl::RaplConfig;
 use super::wall::http::HttpConfig;
+use super::wall::mqtt::MqttConfig;
 use super::wall::nut::NutConfig;
 use super::wall::prometheus::PrometheusConfig;
+use super::wall::snmp::SnmpConfig;
 use super::{Meter, Topology};
 use crate::model::platform::PlatformKind;
 use crate::model::source::SourceState;
@@ -95,6 +97,10 @@ sections! {
     http: HttpConfig,
     /// `[[meter.prometheus]]`: wall meters that Prometheus scrapes.
     prometheus: PrometheusConfig,
+    /// `[[meter.snmp]]`: PDUs and UPSs by SNMP.
+    snmp: SnmpConfig,
+    /// `[[meter.mqtt]]`: wall meters that publish over MQTT.
+    mqtt: MqttConfig,
     /// `[[meter.nut]]`: UPSs by Network UPS Tools.
     nut: NutConfig,
     /// `[meter.estimate]`: the estimate of the packages' power.

@@ -3,14 +3,17 @@
 //! value is, [`follow`] makes energy of powers and counters. With `measures = "this machine"` it is a platform meter,
 //! else it is compared with the authority only.
 
+mod document;
 mod entries;
 pub mod follow;
 pub mod http;
+pub mod mqtt;
 mod net;
 pub mod nut;
 mod own_time;
 pub mod prometheus;
 mod quantity;
+pub mod snmp;
 
 pub use entries::{Common, Entries, Entry, Measures};
 pub use net::{Auth, Tls};

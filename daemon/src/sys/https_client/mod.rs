@@ -125,7 +125,8 @@ struct Connection {
     used: bool,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A connection, with TLS or without.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A TLS stream whose peer may close it without close_notify, as many small servers do. A response that this
@@ -328,7 +329,11 @@ impl Client {
         Response { status: head.status, headers: head.headers, body }
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    /// A connection for another protocol than HTTP, with TLS where the endpoint has it.
+    ///
+    /// # Errors
+    /// No connection, or no trust, within the bounds.
+    pub async fn stream(&self) -> Result<Box<dyn Stream>, Error> {
         let Options { peer, timeout: limit, endpoint, .. } = &self.options;
         let seconds = limit.as_secs();
         let tcp = timeout(*limit, TcpStream::connect((endpoint.host.as_str(), endpoint.port)))
@@ -336,7 +341,11 @@ impl Client {
             .map_err(|_| Error::slow(format!("no TCP connection within {seconds} s: is {peer}'s network up?")))?
             .map_err(|error| Error::broken(format!("no TCP connection: {error}")))?;
         let _ = tcp.set_nodelay(true);
-        let stream: Box<dyn Stream> = if endpoint.https { Box::new(self.encrypt(tcp).await?) } else { Box::new(tcp) };
+        Ok(if endpoint.https { Box::new(self.encrypt(tcp).await?) } else { Box::new(tcp) })
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let stream = self.stream().await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD.0).max_headers(HEAD.1);
         let (sender, connection) = builder

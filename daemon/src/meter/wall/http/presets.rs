@@ -1,13 +1,12 @@
 //! Where makers put power and energy: Shelly, Tasmota, ESPHome, HomeWizard, Home Assistant; and any JSON by pointers.
 //! Each preset's pages are those of its maker's documentation.
 
+use super::super::document::Document;
 use super::super::net::Link;
-use super::super::quantity::{EnergyUnit, Number, PowerUnit};
+use super::super::quantity::{EnergyUnit, PowerUnit};
 use super::super::{Answer, Failure, Said, total};
 use super::{HttpMeter, Preset};
 use crate::meter::wall::follow::Total;
-use crate::model::units::{Microjoules, Microwatts};
-use crate::sys::date_time;
 use crate::sys::safe_text::excerpt;
 use serde_json::Value;
 use std::hash::Hasher as _;
@@ -34,76 +33,9 @@ pub(super) enum Plan {
     HomeAssistant,
 }
 
-/// A page, and the meter's clock.
-struct Page {
-    path: String,
-    value: Value,
-    date: Option<u64>,
-}
-
-async fn page(link: &mut Link, path: &str) -> Result<Page, Failure> {
+async fn page(link: &mut Link, path: &str) -> Result<Document, Failure> {
     let got = link.get(path).await?;
-    let value = serde_json::from_slice(&got.body)
-        .map_err(|_| Failure::unusable(format!("GET {}: the answer is no JSON", excerpt(path, EXCERPT))))?;
-    Ok(Page { path: path.to_owned(), value, date: got.date })
-}
-
-impl Page {
-    fn place(&self, pointer: &str) -> String {
-        format!("{}#{}", excerpt(&self.path, EXCERPT), excerpt(pointer, EXCERPT))
-    }
-
-    fn at(&self, pointer: &str) -> &Value {
-        self.value.pointer(pointer).unwrap_or(&Value::Null)
-    }
-
-    /// The value at a pointer; of a list the one of this number.
-    fn of_channel(&self, pointer: &str, channel: u8) -> &Value {
-        match self.at(pointer) {
-            Value::Array(list) => list.get(usize::from(channel)).unwrap_or(&Value::Null),
-            value => value,
-        }
-    }
-
-    fn power(
-        &self,
-        value: &Value,
-        pointer: &str,
-        unit: PowerUnit,
-        stated: Option<&str>,
-        scale: f64,
-    ) -> Result<Microwatts, Failure> {
-        let (place, mut text) = (self.place(pointer), String::new());
-        Number::of(value, &place, &mut text)?.power(&place, unit, stated, scale)
-    }
-
-    fn energy(
-        &self,
-        value: &Value,
-        pointer: &str,
-        unit: EnergyUnit,
-        stated: Option<&str>,
-        scale: f64,
-    ) -> Result<Microjoules, Failure> {
-        let (place, mut text) = (self.place(pointer), String::new());
-        Number::of(value, &place, &mut text)?.energy(&place, unit, stated, scale)
-    }
-
-    /// A time: seconds or milliseconds since 1970, or a date and time as text.
-    fn time(&self, pointer: &str) -> Result<i128, Failure> {
-        let fail =
-            || Failure::unusable(format!("{} is no time (seconds since 1970, or RFC 3339)", self.place(pointer)));
-        match self.at(pointer) {
-            Value::Number(number) => {
-                let seconds = number.as_f64().filter(|seconds| (0.0..1e15).contains(seconds)).ok_or_else(fail)?;
-                // Milliseconds of today are above 10¹², seconds below.
-                let millis = if seconds > 1e11 { seconds } else { seconds * 1e3 };
-                Ok(millis.round() as i128 * 1_000_000)
-            }
-            Value::String(text) => date_time::parse(text).ok_or_else(fail),
-            _ => Err(fail()),
-        }
-    }
+    Document::of_page(path, &got.body, got.date)
 }
 
 impl Plan {
@@ -207,7 +139,7 @@ fn beginning(value: &Value) -> u64 {
 
 /// Power and energy of a page. One of both may have no value now.
 fn values(
-    page: &Page,
+    page: &Document,
     (power, power_at, power_unit): (&Value, &str, PowerUnit),
     (energy, energy_at, energy_unit): (&Value, &str, EnergyUnit),
     factor: f64,
@@ -224,7 +156,7 @@ fn values(
     Ok(Answer { power: power.map(said), energy: energy.map(|energy| said(total(energy))), date: None })
 }
 
-fn json(page: &Page, config: &HttpMeter, factor: f64) -> Result<Answer, Failure> {
+fn json(page: &Document, config: &HttpMeter, factor: f64) -> Result<Answer, Failure> {
     let time = config.time.as_deref().map(|pointer| page.time(pointer)).transpose()?;
     let mut answer = Answer { date: page.date, ..Answer::default() };
     if let Some(pointer) = &config.power {
@@ -239,7 +171,7 @@ fn json(page: &Page, config: &HttpMeter, factor: f64) -> Result<Answer, Failure>
 }
 
 /// Shelly's first generation: plugs and relays count watt-minutes in `meters`, energy meters Wh in `emeters`.
-fn shelly1(page: &Page, channel: u8, factor: f64) -> Result<Answer, Failure> {
+fn shelly1(page: &Document, channel: u8, factor: f64) -> Result<Answer, Failure> {
     for (list, unit) in [("emeters", EnergyUnit::WattHours), ("meters", EnergyUnit::WattMinutes)] {
         if page.at(&format!("/{list}/{channel}")).is_null() {
             continue;
@@ -257,7 +189,7 @@ fn shelly1(page: &Page, channel: u8, factor: f64) -> Result<Answer, Failure> {
 
 /// The component of a Shelly of a later generation that measures: a switch with a meter, a meter of one or of three
 /// phases.
-fn shelly2(page: &Page, channel: u8) -> Result<Plan, Failure> {
+fn shelly2(page: &Document, channel: u8) -> Result<Plan, Failure> {
     for (power, energy) in [
         ("switch", "switch"),
         ("pm1", "pm1"),
@@ -277,7 +209,7 @@ fn shelly2(page: &Page, channel: u8) -> Result<Plan, Failure> {
     )))
 }
 
-fn shelly2_values(page: &Page, power: &str, energy: &str, factor: f64) -> Result<Answer, Failure> {
+fn shelly2_values(page: &Document, power: &str, energy: &str, factor: f64) -> Result<Answer, Failure> {
     let first = |component: &str, keys: [&str; 3]| {
         let pointers = keys.map(|key| format!("/{component}/{key}"));
         pointers.iter().find(|pointer| !page.at(pointer).is_null()).cloned().unwrap_or_else(|| pointers[0].clone())
@@ -301,7 +233,7 @@ fn shelly2_values(page: &Page, power: &str, energy: &str, factor: f64) -> Result
     Ok(answer)
 }
 
-fn tasmota(page: &Page, channel: u8, factor: f64) -> Result<Answer, Failure> {
+fn tasmota(page: &Document, channel: u8, factor: f64) -> Result<Answer, Failure> {
     if let Some(warning) = page.at("/WARNING").as_str() {
         return Err(Failure::login(format!(
             "Tasmota says \"{}\": set auth = \"basic\", username and password_file",
@@ -325,8 +257,8 @@ fn tasmota(page: &Page, channel: u8, factor: f64) -> Result<Answer, Failure> {
 
 /// A sensor of ESPHome: `value` is the number, `state` the same with its unit.
 fn esphome<T>(
-    page: &Page,
-    read: impl Fn(&Page, &Value, &str, Option<&str>) -> Result<T, Failure>,
+    page: &Document,
+    read: impl Fn(&Document, &Value, &str, Option<&str>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let unit = page.at("/state").as_str().and_then(|state| state.trim().split_once(' ')).map(|(_, unit)| unit.trim());
     match page.at("/value") {
@@ -335,12 +267,12 @@ fn esphome<T>(
     }
 }
 
-fn unit_of(page: &Page) -> Option<&str> {
+fn unit_of(page: &Document) -> Option<&str> {
     page.at("/attributes/unit_of_measurement").as_str()
 }
 
 /// When Home Assistant last heard of a value. `last_reported` moves also where the value stays.
-fn updated(page: &Page) -> Result<Option<i128>, Failure> {
+fn updated(page: &Document) -> Result<Option<i128>, Failure> {
     let pointer = if page.at("/last_reported").is_null() { "/last_updated" } else { "/last_reported" };
     if page.at(pointer).is_null() { Ok(None) } else { page.time(pointer).map(Some) }
 }
