@@ -100,6 +100,9 @@ _joulectl() {
             joulectl__subcmd__help__subcmd__key,generate)
                 cmd="joulectl__subcmd__help__subcmd__key__subcmd__generate"
                 ;;
+            joulectl__subcmd__help__subcmd__meters,compare)
+                cmd="joulectl__subcmd__help__subcmd__meters__subcmd__compare"
+                ;;
             joulectl__subcmd__help__subcmd__model,compare)
                 cmd="joulectl__subcmd__help__subcmd__model__subcmd__compare"
                 ;;
@@ -153,6 +156,18 @@ _joulectl() {
                 ;;
             joulectl__subcmd__key__subcmd__help,help)
                 cmd="joulectl__subcmd__key__subcmd__help__subcmd__help"
+                ;;
+            joulectl__subcmd__meters,compare)
+                cmd="joulectl__subcmd__meters__subcmd__compare"
+                ;;
+            joulectl__subcmd__meters,help)
+                cmd="joulectl__subcmd__meters__subcmd__help"
+                ;;
+            joulectl__subcmd__meters__subcmd__help,compare)
+                cmd="joulectl__subcmd__meters__subcmd__help__subcmd__compare"
+                ;;
+            joulectl__subcmd__meters__subcmd__help,help)
+                cmd="joulectl__subcmd__meters__subcmd__help__subcmd__help"
                 ;;
             joulectl__subcmd__model,compare)
                 cmd="joulectl__subcmd__model__subcmd__compare"
@@ -529,8 +544,22 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__help__subcmd__meters)
-            opts=""
+            opts="compare"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__help__subcmd__meters__subcmd__compare)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -937,7 +966,7 @@ _joulectl() {
             return 0
             ;;
         joulectl__subcmd__meters)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --help compare help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -947,6 +976,74 @@ _joulectl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__meters__subcmd__compare)
+            opts="-h --against --for --json --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --against)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__meters__subcmd__help)
+            opts="compare help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__meters__subcmd__help__subcmd__compare)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        joulectl__subcmd__meters__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

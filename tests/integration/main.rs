@@ -12,6 +12,7 @@ mod bad_config;
 mod bad_input;
 mod cgroup_v1;
 mod common;
+mod compare;
 mod completions;
 mod containers;
 mod dashboards;

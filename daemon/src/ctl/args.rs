@@ -8,14 +8,18 @@ use super::report::Format;
 use super::report::command::{ReportCommand, ToFile};
 use crate::history::report::{By, ReportStep};
 use crate::model::entity::Kind;
+use crate::model::values::{Span, SpanText};
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
   joulectl status                       what is measured, how well, and what is missing
   joulectl meters                       every meter of this machine, and what it is used for
+  joulectl meters compare --against plug
+                                        a smart plug beside jouled: ratio, offset, lag
   joulectl top                          live view; Ctrl-C ends it
   joulectl top -n 3 | cat               three plain blocks, one per tick
   joulectl list                         systemd units, the most power first
@@ -56,7 +60,11 @@ pub enum Command {
         json: bool,
     },
     /// Every meter of this machine: what it covers and contains, what it is used for, or why it is not used.
+    #[command(args_conflicts_with_subcommands = true)]
     Meters {
+        /// Another view.
+        #[command(subcommand)]
+        command: Option<MetersCommand>,
         /// One JSON object.
         #[arg(long)]
         json: bool,
@@ -215,6 +223,35 @@ not known is empty.",
         #[command(subcommand)]
         command: KeyCommand,
     },
+}
+
+/// What `joulectl meters` can show besides the meters.
+#[derive(Debug, Subcommand)]
+pub enum MetersCommand {
+    /// A meter of the whole machine (a smart plug, a PDU, a BMC) beside what jouled measures, as a line and a plot.
+    ///
+    /// The ratio of both, what the meter has where jouled measures nothing (offset), what the power supply loses of
+    /// each watt more, by how much the meter is behind (lag), and how well both go together (correlation). What the
+    /// readings cannot tell is not told. Ctrl-C ends it early.
+    Compare {
+        /// The meter: its source (`http:plug`), its name (`plug`), or a kind of meter (`wall`).
+        #[arg(long, value_name = "NAME")]
+        against: String,
+        /// For so long: 20s to 24h.
+        #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = length)]
+        length: Duration,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A time of a comparison.
+fn length(word: &str) -> Result<Duration, String> {
+    let span = Span::try_from(SpanText::Text(word.to_owned()))?;
+    let length = Duration::from_nanos(span.0.0);
+    let fits = (Duration::from_secs(20)..=Duration::from_secs(86_400)).contains(&length);
+    if fits { Ok(length) } else { Err("20s to 24h".to_owned()) }
 }
 
 fn by(word: &str) -> Result<By, String> {

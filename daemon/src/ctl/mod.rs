@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod client;
+pub mod compare;
 pub mod fetch;
 pub mod guest;
 pub mod key;
@@ -24,7 +25,7 @@ use crate::model::entity::Kind;
 use crate::model::source::Stamp;
 use crate::model::units::Nanos;
 use crate::words::{billing, entity, platform};
-use args::{Args, Command};
+use args::{Args, Command, MetersCommand};
 use client::Client;
 use std::io::{self, Write};
 
@@ -82,7 +83,11 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
                 text::write_lines(out, &status::lines(&snapshot, now))?;
             }
         }
-        Command::Meters { json } => {
+        Command::Meters { command: Some(MetersCommand::Compare { against, length, json }), .. } => {
+            let asked = compare::Asked { against, length: *length };
+            compare::run(&client, &asked, *json, out).await?;
+        }
+        Command::Meters { command: None, json } => {
             let snapshot = client.snapshot().await?;
             let now = Stamp::now().monotonic;
             if *json {
