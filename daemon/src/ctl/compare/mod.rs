@@ -113,7 +113,8 @@ impl Taken {
                 .map(|view| text::safe(&view.domain.source))
                 .collect();
             known.dedup();
-            let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
+            let known =
+                if known.is_empty() { "there is none".to_owned() } else { format!("there is {}", known.join(", ")) };
             return Err(format!(
                 "no meter of the whole machine is named {name:?}: {known} (joulectl meters shows them)"
             ));
