@@ -16,10 +16,11 @@ cannot=77
 packages=(systemd systemd-sysv systemd-container dbus udev procps python3)
 # What some cases are about: they start it, and it is not started at boot.
 packages+=(slurmctld slurmd slurm-client munge containerd runc busybox-static openssl)
-packages+=(docker.io iptables podman crun uidmap slirp4netns fuse-overlayfs dbus-user-session)
+packages+=(docker.io iptables podman crun uidmap slirp4netns fuse-overlayfs dbus-user-session lxc)
 # In older releases it is part of docker.io.
 [ "$suite" = bookworm ] || packages+=(docker-cli)
 idle=(slurmctld slurmd munge containerd docker podman podman-auto-update podman-clean-transient podman-restart netavark-dhcp-proxy)
+idle+=(lxc lxc-net lxc-monitord)
 
 # Of no use here, or not possible in a container.
 masked=(
