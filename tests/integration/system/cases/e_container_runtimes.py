@@ -12,6 +12,8 @@ import tarfile
 import time
 from pathlib import Path
 
+from d_bus import NAME as BUS
+from d_bus import busctl
 from e_containers import UNIT, install
 from host import sh, wait_for
 from install import ensure_running
@@ -84,6 +86,15 @@ def assert_charged(name):
     wait_for(f"more energy of {name}", lambda: joules() > before, 60)
 
 
+def assert_on_bus(container, **expected):
+    """The properties of a container on the bus."""
+    path = busctl("call", BUS, "/org/jouled1", f"{BUS}.Manager", "GetContainer", "s", container).split('"')[1]
+    for name, value in expected.items():
+        said = busctl("get-property", BUS, path, f"{BUS}.Container", name)
+        assert said.split(maxsplit=1)[1].strip() == f'"{value}"', (name, said)
+    note(busctl("introspect", BUS, path, f"{BUS}.Container", "--no-legend"))
+
+
 def assert_renamed(runtime, container, name, renames):
     """A container that has another name is shown by it: also one that was renamed while it was paused or stopped. The helper asks for a
     whole list each minute, so a name that comes by the list alone is too late here. Returns the name that it has at the end."""
@@ -120,6 +131,7 @@ def case_docker_containers_are_named():
         labels = wait_named("market-web", time.monotonic())
         assert (labels["image"], labels["compose_project"], labels["compose_service"]) == (IMAGE, "market", "web"), labels
         assert_charged("market-web")
+        assert_on_bus(labels["container_id"], Name="market-web", Image=IMAGE, ComposeProject="market", ComposeService="web")
         name = assert_renamed("docker", labels["container_id"], "market-web", RENAMES)
         assert info(name)["container_id"] == labels["container_id"], info(name)
         assert not info("market-web")
