@@ -168,7 +168,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "Name",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Machine, Container],
         doc: "The machine's or container's name, empty where it has none. Whoever started it chose it: several may have the same. Control \
               characters are escaped as \\u{1b}.",
@@ -199,7 +199,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "Project",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Machine],
         doc: "The project (tenant) that the machine belongs to, as its manager says: OpenStack's project, OpenNebula's group; empty where it is \
               not known. Where it becomes known late, the object is removed and added again.",
@@ -208,7 +208,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "ProjectId",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Machine],
         doc: "The id of that project in its manager, empty where it is not known.",
         get: |of| text(of.label("project_id")),
@@ -216,7 +216,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "Owner",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Machine],
         doc: "The manager's user who owns the machine, empty where it is not known. It is no user of this host.",
         get: |of| text(of.label("user")),
@@ -224,7 +224,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "Flavor",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Machine],
         doc: "The name of the machine's size in OpenStack (flavor), empty where it is not known.",
         get: |of| text(of.label("flavor")),
@@ -248,7 +248,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "PodName",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Container],
         doc: "The name of that pod, empty where it is not known. Where it becomes known late, the object is removed and added again.",
         get: |of| text(of.pod("pod_name")),
@@ -256,7 +256,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "PodNamespace",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Container],
         doc: "The namespace of that pod, empty where it is not known.",
         get: |of| text(of.pod("pod_namespace")),
@@ -264,7 +264,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "Image",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Container],
         doc: "The image that the container was made from, as its runtime says (jouled-containers); empty where it is not known. Where it \
               becomes known late, the object is removed and added again.",
@@ -273,7 +273,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "ComposeProject",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Container],
         doc: "The project of Docker Compose that the container belongs to, empty where it belongs to none.",
         get: |of| text(of.label("compose_project")),
@@ -281,7 +281,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "ComposeService",
         signature: "s",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Container],
         doc: "The service of that project, empty where it belongs to none.",
         get: |of| text(of.label("compose_service")),
@@ -289,7 +289,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     Property {
         name: "Labels",
         signature: "a{ss}",
-        emits: Emits::Const,
+        emits: Emits::False,
         of: &[Container],
         doc: "The labels of the container that jouled-containers was told to report, as its runtime has them.",
         get: |of| {
