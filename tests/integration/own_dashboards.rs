@@ -146,14 +146,13 @@ fn every_panel_that_a_host_can_answer_shows_data() {
             assert!(!values.is_empty(), "{name}: {variable} offers nothing");
         }
     }
-    costs_and_carbon_are_right(&host, prometheus);
+    costs_and_carbon_are_right(prometheus);
 }
 
 /// The panels of carbon and cost against the counters: energy times the factors.
-fn costs_and_carbon_are_right(host: &Host, prometheus: SocketAddr) {
+fn costs_and_carbon_are_right(prometheus: SocketAddr) {
     let job = r#"job="jouled""#;
     let of = |query: &str| ask(prometheus, query).iter().map(|(_, value)| value).sum::<f64>();
-    let _ = host;
     let billed = format!(
         "sum(jouled_domain_joules_total{{{job}}} * on (domain) group_left () max by (domain) \
          (jouled_domain_info{{{job}, billed=\"true\"}}))"
