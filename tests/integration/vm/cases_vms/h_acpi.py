@@ -3,14 +3,13 @@
 import shlex
 import shutil
 import struct
-import subprocess
 import time
 from pathlib import Path
 
 from c_channel import IDLE_MW, BUSY_MW, wait_told, zone
 from daemon import Jouled
 from host import FakeRapl, wait_for
-from nested import Domain, Qemu, kept, virsh
+from nested import Domain, Qemu, end_kept, kept, virsh
 from runner import note
 
 LIMIT_S = 600
@@ -97,7 +96,7 @@ def case_each_guest_shows_its_own_power():
             domain.sh("prometheus-node-exporter --collector.disable-defaults --collector.hwmon --web.listen-address=127.0.0.1:9100 "
                       ">/run/exporter.log 2>&1 & echo $! >/run/exporter.pid")
             line = wait_for("node exporter's page", lambda: domain.sh(
-                "wget -q -O - http://127.0.0.1:9100/metrics | grep '^node_hwmon_power_average_watt'", check=False), limit_s=40, period_s=1)
+                "wget -q -O - http://127.0.0.1:9100/metrics 2>/dev/null | grep '^node_hwmon_power_average_watt'", check=False), limit_s=40, period_s=1)
             domain.sh("kill $(cat /run/exporter.pid)")
             note(line)
             assert float(line.split()[-1]) > BUSY_MW / 4e3, line
@@ -176,7 +175,5 @@ def case_what_a_guest_integrates_is_its_energy():
 def case_the_end_of_the_metered():
     """Ends the VMs of this file, and removes their pages."""
     for name in ("metered-domain", "metered-qemu"):
-        from nested import _kept
-        if vm := _kept.pop(name, None):
-            vm.__exit__()
+        end_kept(name)
     shutil.rmtree(FOLDER, ignore_errors=True)

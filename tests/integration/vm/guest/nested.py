@@ -42,6 +42,12 @@ def kept(kind, name):
     return _kept[name]
 
 
+def end_kept(name):
+    """Ends a VM that was kept for later cases."""
+    if vm := _kept.pop(name, None):
+        vm.__exit__()
+
+
 def need_kvm():
     """Loads KVM and the host's side of vsock."""
     sh("modprobe", "kvm_amd")
