@@ -41,7 +41,7 @@ fn a_plug_is_compared_with_the_packages() {
     let (begin, mut last) = (Instant::now(), Instant::now());
     while child.try_wait().unwrap().is_none() {
         assert!(begin.elapsed() < Duration::from_secs(150), "the comparison does not end");
-        let watts = if begin.elapsed().as_secs() / 5 % 2 == 0 { 60.0 } else { 140.0 };
+        let watts = if (begin.elapsed().as_secs() / 5).is_multiple_of(2) { 60.0 } else { 140.0 };
         let passed = last.elapsed().as_secs_f64();
         last = Instant::now();
         world.draw("intel-rapl:0", (watts * passed * 1e6) as u64);
