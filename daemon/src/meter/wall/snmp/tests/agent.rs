@@ -53,7 +53,9 @@ fn object(oid: &str) -> Vec<u8> {
     // A GET has it encoded: the request's number, two zeros, the bindings.
     let get = super::super::ber::get(1, &[super::super::Oid::parse(oid).unwrap()]);
     let mut inside = Reader(Reader(&get).expect(GET).unwrap());
-    (inside.integer(), inside.integer(), inside.integer());
+    for _ in 0..3 {
+        inside.integer().unwrap();
+    }
     let mut bindings = Reader(inside.expect(SEQUENCE).unwrap());
     let binding = bindings.expect(SEQUENCE).unwrap();
     wrap(0x06, &[Reader(binding).expect(0x06).unwrap().to_vec()])
