@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 use v1::V1;
 
 /// Number of known cgroups whose existence is checked per tick, so that a host with thousands of them costs no more
-/// than one with few.
+/// than one with few. Each cgroup that became known adds [`CHECKED_PER_NEW`], so that those that end are found as fast
+/// as new ones come.
 const CHECKED_PER_TICK: usize = 64;
+const CHECKED_PER_NEW: usize = 2;
 /// Most cgroups that are known at one time, also those that never ran anything.
 const MOST_KNOWN: usize = 100_000;
 /// Type of the file handles of kernfs (FILEID_KERNFS in linux/exportfs.h).
@@ -53,6 +55,8 @@ pub(super) struct Resolver {
     v2_dir: Option<File>,
     known: FxHashMap<CgroupId, KnownCgroup>,
     queue: VecDeque<CgroupId>,
+    /// Cgroups that became known since the last checks.
+    learned: usize,
     /// What is known of v1 hierarchies.
     v1: V1,
     /// Cgroups reported without a path at this tick.
@@ -71,6 +75,7 @@ impl Resolver {
             v2_dir,
             known: FxHashMap::default(),
             queue: VecDeque::new(),
+            learned: 0,
             v1: V1::default(),
             unnamed: Vec::new(),
         };
@@ -78,6 +83,8 @@ impl Resolver {
             resolver.walk(&point, "", 0);
         }
         resolver.find_v1_containers();
+        // What exists at the start is checked over several ticks.
+        resolver.learned = 0;
         resolver
     }
 
@@ -110,6 +117,7 @@ impl Resolver {
             None if room => {
                 self.known.insert(cgroup, KnownCgroup { path, dir, holds_payload, reported: false });
                 self.queue.push_back(cgroup);
+                self.learned += 1;
             }
             None => {}
         }
@@ -239,10 +247,11 @@ impl Resolver {
         }
     }
 
-    /// Reported cgroups that no longer exist, as far as this tick's checks (at most [`CHECKED_PER_TICK`]) found.
+    /// Reported cgroups that no longer exist, as far as this tick's checks ([`CHECKED_PER_TICK`] and more) found.
     pub fn take_gone(&mut self) -> Vec<CgroupId> {
         let mut gone = std::mem::take(&mut self.unnamed);
-        for _ in 0..self.queue.len().min(CHECKED_PER_TICK) {
+        let checks = CHECKED_PER_TICK + CHECKED_PER_NEW * std::mem::take(&mut self.learned);
+        for _ in 0..self.queue.len().min(checks) {
             let Some(cgroup) = self.queue.pop_front() else { break };
             let Some(known) = self.known.get(&cgroup) else { continue };
             let exists = match fs::metadata(&known.dir) {

@@ -33,6 +33,21 @@ fn an_id_of_a_v1_path_is_never_given_twice() {
     assert_eq!(resolver.look_up(2, CgroupId::ROOT), Some(b));
 }
 
+/// A hundred containers a second, each of which lives for less than a tick.
+#[test]
+fn cgroups_that_end_are_found_as_fast_as_new_ones_come() {
+    let root = tempfile::tempdir().unwrap();
+    let mut resolver = Resolver::open(root.path());
+    for tick in 0..50_u64 {
+        for number in 1..=3 * CHECKED_PER_TICK as u64 {
+            let name = format!("{tick}-{number}.scope");
+            resolver.learn(CgroupId(tick * 1_000 + number), format!("/{name}"), root.path().join(&name));
+        }
+        resolver.take_gone();
+        assert!(resolver.known.len() <= 3 * CHECKED_PER_TICK, "{} after {tick} ticks", resolver.known.len());
+    }
+}
+
 fn used(pid: u32, cgroup: CgroupId) -> Use {
     Use {
         process: ProcessKey { pid, start: 1 },
