@@ -46,6 +46,7 @@ mod pictures;
 mod plausibility;
 mod power_models;
 mod powercap_mirror;
+mod push;
 mod redfish;
 mod release;
 mod replays;

@@ -122,10 +122,14 @@ impl Receiver {
 
 /// Lets the courier send all that it wants to, at one time. Returns when it wants to go on.
 fn deliver(courier: &mut Courier, receiver: &mut Receiver, now: Now) -> Option<i64> {
+    deliver_to(courier, &mut |job| receiver.take(job), now)
+}
+
+fn deliver_to(courier: &mut Courier, take: &mut dyn FnMut(&Job) -> Verdict, now: Now) -> Option<i64> {
     for _ in 0..10_000 {
         match courier.next(now) {
             Next::Send(job) => {
-                let verdict = receiver.take(&job);
+                let verdict = take(&job);
                 courier.answered("204".into(), verdict, now);
             }
             Next::Wait(until) => return until,
