@@ -19,6 +19,9 @@ const KEEP_HOURS: u64 = 427 * 24;
 const KEEP_WHOLE: usize = 48;
 /// Fewest series of a kind that an interval keeps when space is needed.
 const SERIES_LEAST: usize = 10;
+/// The part of the limit that one commit writes anew when space is needed: a twentieth. A commit keeps what it replaces,
+/// so one that wrote all intervals anew would double the file.
+const ANEW: u64 = 20;
 
 impl Db {
     /// Adds minutes that are in no hour yet to their hours and days, except those of the hour of `now`.
@@ -47,8 +50,9 @@ impl Db {
         self.make_room(write)
     }
 
-    /// Adds up small series of old intervals until what is kept is within the limit. First every other series of each
-    /// old hour, then of each old day; the last two days stay as they are.
+    /// Adds up small series of old intervals, the oldest first, until what is kept is within the limit or as much as
+    /// [`ANEW`] says is written anew; the next hour goes on. First every other series of old hours, then of old days;
+    /// the last two days stay as they are.
     fn make_room(&self, write: &WriteTransaction) -> Result<(), DbError> {
         let mut size = bytes(&write.open_table(SERIES)?)? + bytes(&write.open_table(BASELINES)?)?;
         for length in [MINUTES, HOURS, DAYS] {
@@ -61,19 +65,24 @@ impl Db {
         }
         // Some room for the next days, so that this is not done each hour.
         let wanted = most / 10 * 9;
+        let mut anew = 0;
         for length in [HOURS, DAYS] {
             let mut table = length.write(write)?;
             let keys = table.keys(&(i64::MIN..i64::MAX))?;
             for key in &keys[..keys.len().saturating_sub(KEEP_WHOLE)] {
-                if size <= wanted {
+                if size <= wanted || anew >= self.limit / ANEW {
                     break;
                 }
                 let Some(before) = table.bytes(*key)? else { continue };
                 let mut slot = decode(&before).map_err(named(key.0))?;
+                if slot.kinds.values().all(|part| part.rows.len() <= SERIES_LEAST) {
+                    continue;
+                }
                 for part in slot.kinds.values_mut() {
                     part.keep_largest((part.rows.len() / 2).max(SERIES_LEAST));
                 }
                 let after = table.put(*key, &slot)?;
+                anew += before.len() as u64;
                 size = size.saturating_sub(before.len().saturating_sub(after) as u64);
             }
         }
