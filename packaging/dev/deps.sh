@@ -149,7 +149,8 @@ unpack_server() {
 # Gets OpenIPMI's BMC simulator with its libraries and headers, and writes a script ipmi_sim that sets the library path.
 unpack_ipmi_sim() {
     local dir root=$tools/openipmi
-    if command -v ipmi_sim >/dev/null || [ -x "$tools/ipmi_sim" ]; then return; fi
+    # The simulator is extended by a module, which needs the headers.
+    if [ -x "$tools/ipmi_sim" ] || { command -v ipmi_sim >/dev/null && [ -e /usr/include/OpenIPMI/msg.h ]; }; then return; fi
     dir=$(mktemp -d)
     if (
         chmod 755 "$dir" && cd "$dir"

@@ -244,7 +244,7 @@ fn words_of_the_page() -> BTreeSet<String> {
 }
 
 /// Code spans that are no message of jouled: messages of other programs, commands, files and keys.
-const OF_OTHERS: [&str; 14] = [
+const OF_OTHERS: [&str; 15] = [
     "No data available",
     "Permission denied",
     "The name org.jouled1 was not provided",
@@ -253,6 +253,7 @@ const OF_OTHERS: [&str; 14] = [
     "chmod",
     "chgrp",
     "ipmi:NAME",
+    "push:NAME",
     "joulectl ",
     "jouled_source_info",
     "Sources",

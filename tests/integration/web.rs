@@ -124,7 +124,7 @@ fn probes_and_pages() {
 fn several_addresses() {
     let world = World::new();
     let daemon = Daemon::start(world.jouled().args(["--listen", "127.0.0.2:0"]), &world.state);
-    let line = daemon.log.wait_for("http://127.0.0.2:");
+    let line = daemon.log.wait_for("metrics at http://127.0.0.2:");
     let second: SocketAddr = line.split("://").nth(1).unwrap().strip_suffix("/metrics").unwrap().parse().unwrap();
     for address in [daemon.address, second] {
         Page::parse(&get(address, "/metrics", &[]).body).adds_up();

@@ -52,8 +52,9 @@ impl Sim {
     fn with(dcmi: bool, more: &str) -> Option<Self> {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let target = option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("tools"));
-        let program =
-            std::env::split_paths(&paths).chain(target).map(|dir| dir.join("ipmi_sim")).find(|path| path.exists());
+        // The unpacked one first: it has the headers.
+        let folders = target.into_iter().chain(std::env::split_paths(&paths));
+        let program = folders.map(|dir| dir.join("ipmi_sim")).find(|path| path.exists());
         let Some(program) = program else {
             println!("skipped: no ipmi_sim (packaging/dev/deps.sh test)");
             return None;

@@ -327,19 +327,24 @@ impl Courier {
         let Some(current) = &mut self.current else { return };
         (current.taken, current.refused) = (true, 0);
         let (from, to) = current.parts.pop().unwrap_or_default();
-        let (all, late) = ((to - from) as u64, now.real - current.frame.at > LATE + self.terms.delay);
-        let (is_queued, is_done) = (current.is_queued, current.parts.is_empty());
+        let (all, is_done) = ((to - from) as u64, current.parts.is_empty());
         let written = written.unwrap_or(all).min(all);
         self.count(WRITTEN, written);
         self.count(REFUSED, all - written);
-        if is_queued && late {
-            // Live samples are twice as fast at least, or a replay would never end.
-            let least = 2_000 * all / self.terms.interval.max(1) as u64;
-            let rate = u64::from(self.terms.rate).max(least).max(1);
-            self.not_before = now.monotonic + (all * 1_000 / rate) as i64;
-        }
+        self.pace(all, now);
         if is_done {
             self.finish(now);
+        }
+    }
+
+    /// Pauses after samples of an outage were sent, whether or not they were taken.
+    fn pace(&mut self, samples: u64, now: Now) {
+        let is_late = |current: &Current| current.is_queued && now.real - current.frame.at > LATE + self.terms.delay;
+        if self.current.as_ref().is_some_and(is_late) {
+            // Live samples are twice as fast at least, or a replay would never end.
+            let least = 2_000 * samples / self.terms.interval.max(1) as u64;
+            let rate = u64::from(self.terms.rate).max(least).max(1);
+            self.not_before = now.monotonic + (samples * 1_000 / rate) as i64;
         }
     }
 
@@ -372,6 +377,7 @@ impl Courier {
         let (is_done, is_hopeless) = (current.parts.is_empty(), current.parts.is_empty() && !current.taken);
         self.hopeless = if is_hopeless { self.hopeless + 1 } else { self.hopeless };
         self.count(REFUSED, lost as u64);
+        self.pace((to - from) as u64, now);
         if is_done {
             self.finish(now);
         }

@@ -58,8 +58,9 @@ impl Db {
         for length in [MINUTES, HOURS, DAYS] {
             size += length.write(write)?.size()?;
         }
-        // A commit needs room for what it changes beside what it replaces, and pages are not filled to the last byte.
-        let most = self.limit / 2;
+        // A commit needs room for what it changes beside what it replaces, pages are not filled to the last byte, and
+        // the file doubles when it grows.
+        let most = self.limit / 5 * 2;
         if size <= most {
             return Ok(());
         }

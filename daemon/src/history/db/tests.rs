@@ -91,7 +91,7 @@ fn a_clock_that_is_set_back_loses_nothing() {
 fn a_limit_folds_small_series_of_old_intervals_and_no_sum_changes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history.redb");
-    let limit = 4 << 20;
+    let limit = 8 << 20;
     let db = open(&path, limit);
     let at = 20_000 * DAY;
     for hour in 0..24 * 20 {

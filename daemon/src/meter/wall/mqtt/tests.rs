@@ -233,7 +233,7 @@ fn what_is_no_broker_is_said() {
     for (bytes, words) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "no MQTT broker"),
         (&[0x20, 0xff, 0xff, 0xff, 0xff, 0xff], "no MQTT broker"),
-        (&[0x30, 0xff, 0xff, 0xff, 0x7f], "longer than 262144 bytes"),
+        (&[0x20, 2, 0, 0, 0x90, 3, 0, 1, 0, 0x30, 0xff, 0xff, 0xff, 0x7f], "longer than 262144 bytes"),
         (&[0x20, 2, 0, 1], "does not speak MQTT 3.1.1"),
         (&[0x20, 2, 0, 3], "refuses the connection (CONNACK 3)"),
         (&[0x20, 2, 0, 0, 0x90, 3, 0, 1, 0x80], "does not let this user read the topic"),
