@@ -3,6 +3,7 @@
 //! `lessons`; how they teach in `power_model::learn`.
 
 use crate::model::domain::{Domain, PowerInterval, Quality, Scope, Zone};
+use crate::model::platform::PlatformKind;
 use crate::model::snapshot::{CpuInfo, LearnedBand, LearnedView, PredictedPower};
 use crate::model::units::{Microwatts, Nanos};
 use crate::power_model::basis::Basis;
@@ -55,6 +56,10 @@ impl Learned {
     pub fn machine(domain: &Domain, cpus: &[CpuInfo]) -> Option<Machine> {
         // What the host reports is of its meter, and of what it thinks this VM used.
         if domain.quality != Quality::Measured || domain.by_host {
+            return None;
+        }
+        // A meter that is only compared may be of more or less than this machine.
+        if domain.platform.as_ref().is_some_and(PlatformKind::is_check) {
             return None;
         }
         let threads = |own: &dyn Fn(&CpuInfo) -> bool| {

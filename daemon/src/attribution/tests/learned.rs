@@ -125,9 +125,12 @@ fn nothing_is_learned_where_it_is_not_wanted_or_not_measured() {
     assert!(run(&mut host, 0..200).domains.iter().all(|view| view.learned.is_none()));
     let estimated = Domain { quality: Quality::Estimated, ..domain(0, Zone::Package) };
     let by_host = Domain { by_host: true, ..domain(1, Zone::Package) };
-    let mut host = Machine::new(vec![estimated, by_host], learning());
-    let snapshot = host.tick(&[More(1), More(1)], uses(0.5));
-    assert!(snapshot.domains.iter().all(|view| view.learned.is_none()));
+    // A plug that is only compared: it may be of a whole rack.
+    let plug = Domain { platform: Some(PlatformKind::check("plug")), ..meter("http:plug", Zone::Platform) };
+    let mut host = Machine::new(vec![estimated, by_host, plug], learning());
+    let snapshot = host.tick(&[More(1), More(1), Watts(100)], uses(0.5));
+    let mut seen = snapshot.domains.iter().filter(|view| view.domain.zone != Zone::Other);
+    assert!(snapshot.domains.len() >= 3 && seen.all(|view| view.learned.is_none()));
 }
 
 #[test]

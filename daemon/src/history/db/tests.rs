@@ -91,16 +91,16 @@ fn a_clock_that_is_set_back_loses_nothing() {
 fn a_limit_folds_small_series_of_old_intervals_and_no_sum_changes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history.redb");
-    let limit = 8 << 20;
+    let limit = 4 << 20;
     let db = open(&path, limit);
     let at = 20_000 * DAY;
-    for hour in 0..24 * 20 {
+    for hour in 0..24 * 12 {
         db.write(&[closed(at + hour * 3600, 1_000_000, 1_000)]).unwrap();
         let length = std::fs::metadata(&path).unwrap().len();
         assert!(length <= limit, "{length} bytes in hour {hour}");
     }
     let (total, one, _) = sum(&db, 0..i64::MAX, Step::Day);
-    assert_eq!((total, one), (24 * 20 * 1_001_000, 24 * 20 * 1_000_000), "the largest series is the last to be folded");
+    assert_eq!((total, one), (24 * 12 * 1_001_000, 24 * 12 * 1_000_000), "the largest series is the last to be folded");
     drop(db);
     assert_eq!(sum(&open(&path, limit), 0..i64::MAX, Step::Hour).0, total);
 }
