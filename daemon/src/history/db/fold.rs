@@ -19,8 +19,8 @@ const KEEP_HOURS: u64 = 427 * 24;
 const KEEP_WHOLE: usize = 48;
 /// Fewest series of a kind that an interval keeps when space is needed.
 const SERIES_LEAST: usize = 10;
-/// The part of the limit that one commit writes anew when space is needed: a twentieth. A commit keeps what it replaces,
-/// so one that wrote all intervals anew would double the file.
+/// The part of the limit that one commit writes anew when space is needed: a twentieth. A commit keeps what it
+/// replaces, so one that wrote all intervals anew would double the file.
 const ANEW: u64 = 20;
 
 impl Db {
