@@ -35,14 +35,24 @@ complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "report" -d 'What 
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "history" -d 'The energy of one entity over time, as a plot'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "fetch" -d 'Gets carbon intensities or prices from a service, into a file that jouled watches'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
+complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "guest" -d 'Power meters in guests that need no agent'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "key" -d 'Keys that sign files'
 complete -c joulectl -n "__fish_joulectl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand status" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand status" -l json -d 'One JSON object'
 complete -c joulectl -n "__fish_joulectl_using_subcommand status" -s h -l help -d 'Print help'
-complete -c joulectl -n "__fish_joulectl_using_subcommand meters" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
-complete -c joulectl -n "__fish_joulectl_using_subcommand meters" -l json -d 'One JSON object'
-complete -c joulectl -n "__fish_joulectl_using_subcommand meters" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and not __fish_seen_subcommand_from compare help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and not __fish_seen_subcommand_from compare help" -l json -d 'One JSON object'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and not __fish_seen_subcommand_from compare help" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and not __fish_seen_subcommand_from compare help" -f -a "compare" -d 'A meter of the whole machine (a smart plug, a PDU, a BMC) beside what jouled measures, as a line and a plot'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and not __fish_seen_subcommand_from compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and __fish_seen_subcommand_from compare" -l against -d 'The meter: its source (`http:plug`), its name (`plug`), or a kind of meter (`wall`)' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and __fish_seen_subcommand_from compare" -l for -d 'For so long: 20s to 24h' -r
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and __fish_seen_subcommand_from compare" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and __fish_seen_subcommand_from compare" -l json -d 'One JSON object'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and __fish_seen_subcommand_from help" -f -a "compare" -d 'A meter of the whole machine (a smart plug, a PDU, a BMC) beside what jouled measures, as a line and a plot'
+complete -c joulectl -n "__fish_joulectl_using_subcommand meters; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand top" -s n -l count -d 'End after this many refreshes' -r
 complete -c joulectl -n "__fish_joulectl_using_subcommand top" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand top" -l json -d 'One JSON object per tick and line, with every entity'
@@ -224,6 +234,14 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "compare" -d 'The errors of several models on the same samples'
 complete -c joulectl -n "__fish_joulectl_using_subcommand model; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and not __fish_seen_subcommand_from acpi help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and not __fish_seen_subcommand_from acpi help" -s h -l help -d 'Print help'
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and not __fish_seen_subcommand_from acpi help" -f -a "acpi" -d 'The ACPI power meters of guests: all of them, or how to give one to a VM'
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and not __fish_seen_subcommand_from acpi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and __fish_seen_subcommand_from acpi" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and __fish_seen_subcommand_from acpi" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and __fish_seen_subcommand_from help" -f -a "acpi" -d 'The ACPI power meters of guests: all of them, or how to give one to a VM'
+complete -c joulectl -n "__fish_joulectl_using_subcommand guest; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and not __fish_seen_subcommand_from generate help" -l socket -d 'jouled\'s socket [default: $JOULED_SOCKET, else /run/jouled/jouled.sock, else $XDG_RUNTIME_DIR/jouled/jouled.sock]' -r -F
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and not __fish_seen_subcommand_from generate help" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and not __fish_seen_subcommand_from generate help" -f -a "generate" -d 'Makes a key that signs files (Ed25519), and the public key that checks what it signed'
@@ -233,16 +251,18 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_s
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help'
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Makes a key that signs files (Ed25519), and the public key that checks what it signed'
 complete -c joulectl -n "__fish_joulectl_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "report" -d 'What was drawn between two times, by entity, in sums that add up to the node\'s energy'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "history" -d 'The energy of one entity over time, as a plot'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "fetch" -d 'Gets carbon intensities or prices from a service, into a file that jouled watches'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "key" -d 'Keys that sign files'
-complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model key help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "status" -d 'What is measured: sources and their state, domains, idle floor, losses, jouled\'s own cost'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "meters" -d 'Every meter of this machine: what it covers and contains, what it is used for, or why it is not used'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "top" -d 'A live view: meters and their health, then units, containers, VMs and processes'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "list" -d 'A table of all entities of one kind, with sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "report" -d 'What was drawn between two times, by entity, in sums that add up to the node\'s energy'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "history" -d 'The energy of one entity over time, as a plot'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "fetch" -d 'Gets carbon intensities or prices from a service, into a file that jouled watches'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "model" -d 'Power models: what a machine without a meter draws, and how well that is known'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "guest" -d 'Power meters in guests that need no agent'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "key" -d 'Keys that sign files'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and not __fish_seen_subcommand_from status meters top list report history fetch model guest key help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from meters" -f -a "compare" -d 'A meter of the whole machine (a smart plug, a PDU, a BMC) beside what jouled measures, as a line and a plot'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "year" -d 'The yearly figures of this machine that operators of data centres report (Delegated Regulation (EU) 2024/1364, Annexes II and III): E_IT with its quality and gaps. Figures that a machine cannot know are listed as not known'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "statement" -d 'The statement of an entity, also of one that has ended: its times, energy by zone and mode, carbon, cost, and the quality of these numbers'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "verify" -d 'Checks the signature of a file with a report: who signed it, when, and of which host it is. Exit code 0: it is right, and of a trusted key. One changed byte, also a blank or the end of a line, makes it wrong: then nothing in the file can be believed'
@@ -257,4 +277,5 @@ complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "verify" -d 'Checks the signature of the file of a model'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "fetch" -d 'Gets files of models from the addresses of a list'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from model" -f -a "compare" -d 'The errors of several models on the same samples'
+complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from guest" -f -a "acpi" -d 'The ACPI power meters of guests: all of them, or how to give one to a VM'
 complete -c joulectl -n "__fish_joulectl_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Makes a key that signs files (Ed25519), and the public key that checks what it signed'
