@@ -174,7 +174,10 @@ def case_what_a_guest_integrates_is_its_energy():
         joules = sum(power * (after - at) for (at, power), (after, _) in zip(samples, samples[1:]))
         drawn = (last - first) / 1e6
         note(f"{len(samples)} looks: {joules:.1f} J integrated, {drawn:.1f} J by the channel ({joules / drawn - 1:+.2%})")
-        assert drawn > 100 and abs(joules / drawn - 1) < 0.01, (joules, drawn)
+        # A step of the power is seen up to one look late: on a busy host that is more of three minutes than of ten.
+        late = max(after - at for (at, _), (after, _) in zip(samples, samples[1:]))
+        most = max(power for _, power in samples)
+        assert drawn > 100 and abs(joules - drawn) < 0.01 * drawn + late * most, (joules, drawn, late)
 
 
 def case_the_end_of_the_metered():
